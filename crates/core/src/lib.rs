@@ -1,0 +1,26 @@
+//! The logic of Waypost without any input or output: identifiers, time, callers, errors, models, and the rules of
+//! walkthroughs (chains of steps, progress, rendering, cleaning, import and export). Everything here is a pure
+//! function of its arguments; clock and randomness come in from outside.
+
+pub mod access;
+pub mod caller;
+pub mod chain;
+pub mod clock;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod markdown;
+pub mod organization;
+pub mod progress;
+pub mod random;
+pub mod render;
+pub mod server;
+pub mod slug;
+pub mod step;
+pub mod transfer;
+pub mod version;
+pub mod walkthrough;
+
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use error::{Code, Error, Result};
+pub use random::{Random, SystemRandom};

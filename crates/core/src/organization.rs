@@ -1,0 +1,58 @@
+//! Organisations, the users that operate them, and their API keys.
+
+use crate::clock::Timestamp;
+use crate::id::{ApiKeyId, OrganizationId, UserId};
+use crate::walkthrough::names;
+
+/// The tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Organization {
+    /// The organisation.
+    pub id: OrganizationId,
+    /// Short name, unique.
+    pub slug: String,
+    /// Name for people.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+names! {
+    /// What a user may do in an organisation.
+    Role {
+        /// Everything, members included.
+        Owner = "owner",
+        /// Everything but owners.
+        Admin = "admin",
+        /// Reads and writes content.
+        Member = "member",
+    }
+}
+
+/// A user in an organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The user.
+    pub user_id: UserId,
+    /// E-mail address as it was typed.
+    pub email: String,
+    /// Their role in this organisation.
+    pub role: Role,
+    /// When they became a member.
+    pub created_at: Timestamp,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The key.
+    pub id: ApiKeyId,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+    /// Name for people.
+    pub name: String,
+    /// The role that it acts as.
+    pub scope: Role,
+    /// When it was made.
+    pub created_at: Timestamp,
+}

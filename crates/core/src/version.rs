@@ -1,0 +1,81 @@
+//! Published versions: numbered, immutable, shared by reference.
+
+use std::collections::HashMap;
+
+use crate::id::{StepId, VersionId, WalkthroughId};
+use crate::step::StepContent;
+
+/// A step as it was published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrozenStep {
+    /// The step, the same in the draft and in every version.
+    pub id: StepId,
+    /// The step's bit in a [`crate::progress::StepSet`], the same in every version.
+    pub ordinal: u32,
+    /// The author's part.
+    pub content: StepContent,
+}
+
+/// A published version with its steps in order.
+#[derive(Debug)]
+pub struct Version {
+    /// The version.
+    pub id: VersionId,
+    /// What it is a version of.
+    pub walkthrough_id: WalkthroughId,
+    /// Counts from 1.
+    pub number: u32,
+    /// The title at the time of publishing.
+    pub title: String,
+    steps: Vec<FrozenStep>,
+    index: HashMap<StepId, usize>,
+}
+
+impl Version {
+    /// A version of `steps` in their order.
+    #[must_use]
+    pub fn new(
+        id: VersionId,
+        walkthrough_id: WalkthroughId,
+        number: u32,
+        title: String,
+        steps: Vec<FrozenStep>,
+    ) -> Self {
+        let index = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
+        Self { id, walkthrough_id, number, title, steps, index }
+    }
+
+    /// The steps in order.
+    #[must_use]
+    pub fn steps(&self) -> &[FrozenStep] {
+        &self.steps
+    }
+
+    /// How many steps.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Where the step stands, from 0; none when this version does not have it.
+    #[must_use]
+    pub fn find(&self, step: &StepId) -> Option<usize> {
+        self.index.get(step).copied()
+    }
+
+    /// About how many bytes this takes in memory: what a cache that is bounded in bytes counts.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let text = |field: &Option<String>| field.as_ref().map_or(0, String::len);
+        let steps = self.steps.iter().map(|step| {
+            let content = &step.content;
+            256 + content.title.len()
+                + content.content.len()
+                + text(&content.section_title)
+                + text(&content.introduction_for_agent)
+                + text(&content.context_for_agent)
+                + text(&content.operations_for_agent)
+        });
+        256 + self.title.len() + steps.sum::<usize>()
+    }
+}

@@ -1,0 +1,169 @@
+//! What a walkthrough is, apart from its steps.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::id::{OrganizationId, StepId, VersionId, WalkthroughId};
+use crate::step::StepContent;
+
+/// Walkthroughs in an organisation at most.
+pub const MAX_WALKTHROUGHS: usize = 20_000;
+
+/// Makes an enum of names: text in, text out, one place.
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name in the store, in the API and on the command line.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("expected one of {}", [$($text),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+pub(crate) use names;
+
+names! {
+    /// What a walkthrough is for; decides which fields publishing requires.
+    WalkthroughType {
+        /// Lessons in order.
+        Course = "course",
+        /// Sets something up; each step needs operations for the agent.
+        Installer = "installer",
+        /// Finds and mends a fault; each step needs context for the agent.
+        Troubleshooting = "troubleshooting",
+        /// Connects two things; each step needs context and operations for the agent.
+        Integration = "integration",
+        /// The shortest way to a first success.
+        Quickstart = "quickstart",
+    }
+}
+
+impl WalkthroughType {
+    /// The agent fields that every step must have before it is published, by name of the field.
+    #[must_use]
+    pub fn missing_field(self, step: &StepContent) -> Option<&'static str> {
+        let empty = |field: &Option<String>| field.as_deref().is_none_or(|text| text.trim().is_empty());
+        if step.content.trim().is_empty() {
+            return Some("content");
+        }
+        let context = matches!(self, Self::Troubleshooting | Self::Integration);
+        let operations = matches!(self, Self::Installer | Self::Integration);
+        if context && empty(&step.context_for_agent) {
+            return Some("context_for_agent");
+        }
+        if operations && empty(&step.operations_for_agent) {
+            return Some("operations_for_agent");
+        }
+        None
+    }
+}
+
+names! {
+    /// Where a walkthrough is in its life.
+    WalkthroughState {
+        /// Never published, or taken back: not served.
+        Draft = "draft",
+        /// Its newest version is served where it is assigned.
+        Published = "published",
+        /// Out of use: not served, kept.
+        Archived = "archived",
+    }
+}
+
+/// A walkthrough's head: everything but its steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Walkthrough {
+    /// The walkthrough.
+    pub id: WalkthroughId,
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+    /// Title, unique in the organisation.
+    pub title: String,
+    /// Name in addresses and of the prompt; unique in the organisation, stable when the title changes.
+    pub slug: String,
+    /// One paragraph for a list.
+    pub description: String,
+    /// What it is for.
+    pub kind: WalkthroughType,
+    /// Where it is in its life.
+    pub state: WalkthroughState,
+    /// How long it takes, in minutes.
+    pub estimated_duration_minutes: Option<u32>,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// Free members, kept and written back.
+    pub metadata: Map<String, Value>,
+    /// The first step of the draft.
+    pub first_step_id: Option<StepId>,
+    /// The newest version that is not withdrawn.
+    pub current_version_id: Option<VersionId>,
+    /// Counts the edits of the draft; an edit names the revision that it was made on.
+    pub revision: u32,
+    /// The next free ordinal of a step.
+    pub next_ordinal: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When the draft or the head last changed.
+    pub updated_at: Timestamp,
+}
+
+impl fmt::Display for Walkthrough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.title)
+    }
+}
+
+/// What an author can set on a walkthrough, apart from its steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WalkthroughFields {
+    /// Title, 1 to 200 characters.
+    pub title: String,
+    /// One paragraph for a list.
+    pub description: String,
+    /// What it is for.
+    #[serde(rename = "type")]
+    pub kind: WalkthroughType,
+    /// How long it takes, in minutes.
+    pub estimated_duration_minutes: Option<u32>,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// Free members.
+    pub metadata: Map<String, Value>,
+}
+
+/// Reads a name of an enum, with the field that it stood in.
+///
+/// # Errors
+/// `invalid_arguments` naming `field` and the values that exist.
+pub fn parse_name<T: FromStr<Err = String>>(field: &str, text: &str) -> crate::Result<T> {
+    text.parse().map_err(|expected| crate::Error::invalid(field, format!("`{field}`: {expected}, not `{text}`.")))
+}
