@@ -1,1 +1,188 @@
-//! access
+//! Who may do what: one table of acts and roles.
+
+use crate::caller::Caller;
+use crate::error::{Code, Error, Result};
+use crate::id::{OrganizationId, ServerId};
+use crate::organization::Role;
+use crate::walkthrough::names;
+
+names! {
+    /// What can be done.
+    Act {
+        /// Make an organisation.
+        OrganizationCreate = "organization.create",
+        /// See an organisation.
+        OrganizationRead = "organization.read",
+        /// Change an organisation's name or slug.
+        OrganizationUpdate = "organization.update",
+        /// Delete an organisation and all it owns.
+        OrganizationDelete = "organization.delete",
+        /// See the members.
+        MemberRead = "member.read",
+        /// Add, change and remove members.
+        MemberWrite = "member.write",
+        /// See API keys, without their secrets.
+        KeyRead = "key.read",
+        /// Make and delete API keys.
+        KeyWrite = "key.write",
+        /// See servers and what is assigned to them.
+        ServerRead = "server.read",
+        /// Make, change and delete servers.
+        ServerWrite = "server.write",
+        /// Place walkthroughs on servers.
+        AssignmentWrite = "assignment.write",
+        /// See walkthroughs, drafts included.
+        WalkthroughRead = "walkthrough.read",
+        /// Write, publish, archive and delete walkthroughs.
+        WalkthroughWrite = "walkthrough.write",
+        /// Delete an end user and all that is known of them.
+        EndUserDelete = "end_user.delete",
+        /// Play a walkthrough that is offered on a server.
+        WalkthroughPlay = "walkthrough.play",
+    }
+}
+
+impl Act {
+    /// The least role of a member that may do this; none when members may not at all.
+    #[must_use]
+    pub fn least_role(self) -> Option<Role> {
+        match self {
+            Self::OrganizationCreate | Self::WalkthroughPlay => None,
+            Self::OrganizationDelete => Some(Role::Owner),
+            Self::OrganizationUpdate
+            | Self::MemberWrite
+            | Self::KeyRead
+            | Self::KeyWrite
+            | Self::ServerWrite
+            | Self::EndUserDelete => Some(Role::Admin),
+            Self::OrganizationRead
+            | Self::MemberRead
+            | Self::ServerRead
+            | Self::AssignmentWrite
+            | Self::WalkthroughRead
+            | Self::WalkthroughWrite => Some(Role::Member),
+        }
+    }
+}
+
+fn rank(role: Role) -> u8 {
+    match role {
+        Role::Member => 1,
+        Role::Admin => 2,
+        Role::Owner => 3,
+    }
+}
+
+/// Lets `caller` do `act` in `organization`, or says why not.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `forbidden` in their own when the role is too low.
+pub fn authorize(caller: &Caller, act: Act, organization: &OrganizationId) -> Result<()> {
+    match caller {
+        Caller::Operator => Ok(()),
+        Caller::Member { organization_id, .. } if organization_id != organization => {
+            Err(Error::not_found("organisation"))
+        }
+        Caller::Member { role, .. } => match act.least_role() {
+            Some(least) if rank(*role) >= rank(least) => Ok(()),
+            Some(least) => {
+                Err(Error::new(Code::Forbidden, format!("This needs the role `{least}`; yours is `{role}`.")))
+            }
+            None => Err(Error::new(Code::Forbidden, "Members cannot do this.")),
+        },
+        Caller::Client { organization_id, .. } if organization_id != organization => {
+            Err(Error::not_found("organisation"))
+        }
+        Caller::Client { .. } if act == Act::WalkthroughPlay => Ok(()),
+        Caller::Client { .. } => Err(Error::new(Code::Forbidden, "An MCP client cannot do this.")),
+    }
+}
+
+/// Lets `caller` do what needs no organisation yet: the operator only.
+///
+/// # Errors
+/// `forbidden` for everybody else.
+pub fn authorize_operator(caller: &Caller) -> Result<()> {
+    match caller {
+        Caller::Operator => Ok(()),
+        _ => Err(Error::new(Code::Forbidden, "Only the operator of this installation can do this.")),
+    }
+}
+
+/// Lets `caller` play walkthroughs on `server` of `organization`.
+///
+/// # Errors
+/// `not_found` on any other server; `forbidden` for members.
+pub fn authorize_play(caller: &Caller, organization: &OrganizationId, server: &ServerId) -> Result<()> {
+    authorize(caller, Act::WalkthroughPlay, organization)?;
+    match caller {
+        Caller::Client { server_id, .. } if server_id != server => Err(Error::not_found("server")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn organization(n: u8) -> OrganizationId {
+        OrganizationId::from_store(format!("org_{n}"))
+    }
+
+    fn callers() -> Vec<(&'static str, Caller)> {
+        let member = |role| Caller::Member { organization_id: organization(1), role, actor: "usr_1".to_owned() };
+        let client =
+            Caller::Client { organization_id: organization(1), server_id: ServerId::from_store("srv_1".into()) };
+        vec![
+            ("operator", Caller::Operator),
+            ("owner", member(Role::Owner)),
+            ("admin", member(Role::Admin)),
+            ("member", member(Role::Member)),
+            ("client", client),
+        ]
+    }
+
+    /// The whole matrix in one picture: a new act fails here until somebody has looked at its row.
+    #[test]
+    fn matrix() {
+        use std::fmt::Write;
+        let mut table = String::new();
+        for act in Act::ALL {
+            write!(table, "{:22}", act.as_str()).unwrap();
+            for (name, caller) in callers() {
+                if authorize(&caller, *act, &organization(1)).is_ok() {
+                    write!(table, " {name}").unwrap();
+                }
+            }
+            table.push('\n');
+        }
+        let expected = "\
+organization.create    operator
+organization.read      operator owner admin member
+organization.update    operator owner admin
+organization.delete    operator owner
+member.read            operator owner admin member
+member.write           operator owner admin
+key.read               operator owner admin
+key.write              operator owner admin
+server.read            operator owner admin member
+server.write           operator owner admin
+assignment.write       operator owner admin member
+walkthrough.read       operator owner admin member
+walkthrough.write      operator owner admin member
+end_user.delete        operator owner admin
+walkthrough.play       operator client
+";
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn a_foreign_organisation_is_not_found() {
+        for (name, caller) in callers().into_iter().skip(1) {
+            for act in Act::ALL {
+                let error = authorize(&caller, *act, &organization(2)).unwrap_err();
+                assert_eq!(error.code, Code::NotFound, "{name} {act}");
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The acts on progress, as functions from what is to what shall be.
+
+use std::sync::Arc;
+
+use super::{Attempt, AttemptState, Change, Notice, Offered, Outcome, Standing, StepSet};
+use crate::clock::Timestamp;
+use crate::error::{Code, Error, Result};
+use crate::event::EventKind;
+use crate::id::{ProgressId, StepId};
+use crate::random::Random;
+use crate::version::Version;
+
+/// What every act sees.
+pub struct View<'a> {
+    /// The user's present attempt with its pinned version; none before the first and after a reset.
+    pub attempt: Option<(&'a Attempt, &'a Arc<Version>)>,
+    /// What is offered.
+    pub offered: &'a Offered,
+    /// The present.
+    pub now: Timestamp,
+    /// For the id of a new attempt.
+    pub random: &'a dyn Random,
+}
+
+/// How to take up a walkthrough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Select {
+    /// Go on with an attempt that exists; otherwise begin a new one.
+    pub resume: bool,
+    /// Move an attempt that exists to the newest version.
+    pub to_latest: bool,
+}
+
+impl View<'_> {
+    /// Where the user stands, for acts that only read: an attempt whose version was withdrawn is seen as it will be
+    /// after the move, so that nobody is shown a withdrawn step.
+    #[must_use]
+    pub fn standing(&self) -> (Standing, Vec<Notice>) {
+        match self.moved_from_withdrawn() {
+            Some(outcome) => (outcome.standing, outcome.notices),
+            None => {
+                let standing = self.present();
+                let notices = newer(&standing);
+                (standing, notices)
+            }
+        }
+    }
+
+    /// Begins or takes up the walkthrough.
+    #[must_use]
+    pub fn select(&self, how: Select) -> Outcome {
+        let Some((attempt, version)) = self.attempt else {
+            return self.open(EventKind::Started, Notice::Started);
+        };
+        if !how.resume {
+            return self.open(EventKind::Restarted, Notice::Started);
+        }
+        if let Some(moved) = self.moved_from_withdrawn() {
+            return moved;
+        }
+        let latest = &self.offered.latest;
+        let completed = matches!(attempt.state, AttemptState::Completed { .. });
+        if how.to_latest && latest.id != version.id {
+            let notice = Notice::Moved { from: version.number };
+            return if completed {
+                self.open_keeping(attempt, notice)
+            } else {
+                self.moved(attempt, EventKind::Moved, notice)
+            };
+        }
+        let standing = self.present();
+        if completed {
+            let notices = [vec![Notice::AlreadyCompleted], newer(&standing)].concat();
+            return Outcome { change: Change::default(), standing, completed_step_id: None, notices };
+        }
+        let attempt = Attempt { last_activity_at: self.now, ..attempt.clone() };
+        let notices = [vec![Notice::Resumed], newer(&standing)].concat();
+        let change =
+            Change { put: Some(attempt.clone()), events: vec![(EventKind::Resumed, None)], ..Change::default() };
+        let standing = Standing { attempt: Some(attempt), ..standing };
+        Outcome { change, standing, completed_step_id: None, notices }
+    }
+
+    /// Completes the current step, when `current_step_id` is absent or names it.
+    ///
+    /// # Errors
+    /// `no_active_walkthrough` before the first attempt; `step_mismatch` when `current_step_id` names a step that is
+    /// neither the current one nor completed.
+    pub fn advance(&self, current_step_id: Option<&StepId>) -> Result<Outcome> {
+        let Some((attempt, version)) = self.attempt else {
+            return Err(Error::new(
+                Code::NoActiveWalkthrough,
+                "This walkthrough has not been started. Call select_walkthrough first.",
+            ));
+        };
+        if let Some(moved) = self.moved_from_withdrawn() {
+            return Ok(moved);
+        }
+        let standing = self.present();
+        let Some(current) = standing.current() else {
+            return Ok(unchanged(standing, Notice::AlreadyCompleted));
+        };
+        if let Some(claimed) = current_step_id {
+            let step = &version.steps()[current];
+            match version.find(claimed) {
+                Some(index) if index == current => {}
+                Some(index) if standing.is_completed(index) => {
+                    return Ok(unchanged(standing, Notice::StepAlreadyCompleted));
+                }
+                _ => {
+                    let message =
+                        format!("{claimed} is not the current step; {} (\"{}\") is.", step.id, step.content.title);
+                    return Err(Error::new(Code::StepMismatch, message).with("current_step_id", step.id.as_str()));
+                }
+            }
+        }
+        Ok(self.completed(attempt, version, current, Vec::new()))
+    }
+
+    /// Completes any step of the pinned version, and starts the walkthrough if need be.
+    ///
+    /// # Errors
+    /// `step_not_found` when the version has no such step.
+    pub fn complete(&self, step_id: &StepId) -> Result<Outcome> {
+        if let Some(moved) = self.moved_from_withdrawn() {
+            return Ok(moved);
+        }
+        let fresh = self.fresh_attempt(StepSet::default());
+        let (attempt, version, events) = match self.attempt {
+            Some((attempt, version)) => (attempt, version, Vec::new()),
+            None => (&fresh, &self.offered.latest, vec![(EventKind::Started, None)]),
+        };
+        let Some(index) = version.find(step_id) else {
+            let message = format!("Version {} of this walkthrough has no step {step_id}.", version.number);
+            return Err(Error::new(Code::StepNotFound, message).with("step_id", step_id.as_str()));
+        };
+        let standing = self.present();
+        if standing.is_completed(index) {
+            return Ok(unchanged(standing, Notice::StepAlreadyCompleted));
+        }
+        Ok(self.completed(attempt, version, index, events))
+    }
+
+    /// Ends the present attempt; its history stays.
+    ///
+    /// # Errors
+    /// `no_progress` when there is none.
+    pub fn reset(&self) -> Result<Outcome> {
+        let Some((attempt, _)) = self.attempt else {
+            return Err(Error::new(Code::NoProgress, "There is no progress in this walkthrough that could be reset."));
+        };
+        let closed = Attempt { closed_at: Some(self.now), last_activity_at: self.now, ..attempt.clone() };
+        let change = Change { close: Some(closed), events: vec![(EventKind::Reset, None)], ..Change::default() };
+        let standing = self.standing_of(None, Arc::clone(&self.offered.latest));
+        Ok(Outcome { change, standing, completed_step_id: None, notices: Vec::new() })
+    }
+
+    fn present(&self) -> Standing {
+        match self.attempt {
+            Some((attempt, version)) => self.standing_of(Some(attempt.clone()), Arc::clone(version)),
+            None => self.standing_of(None, Arc::clone(&self.offered.latest)),
+        }
+    }
+
+    fn standing_of(&self, attempt: Option<Attempt>, version: Arc<Version>) -> Standing {
+        Standing { attempt, version, latest_number: self.offered.latest.number }
+    }
+
+    fn fresh_attempt(&self, completed: StepSet) -> Attempt {
+        Attempt {
+            id: ProgressId::new(self.now, self.random),
+            version_id: self.offered.latest.id.clone(),
+            completed,
+            state: AttemptState::InProgress,
+            started_at: self.now,
+            last_activity_at: self.now,
+            closed_at: None,
+            metadata: serde_json::Map::new(),
+        }
+    }
+
+    fn closing(&self) -> Option<Attempt> {
+        let (attempt, _) = self.attempt?;
+        Some(Attempt { closed_at: Some(self.now), ..attempt.clone() })
+    }
+
+    /// A new attempt at the newest version with nothing done.
+    fn open(&self, event: EventKind, notice: Notice) -> Outcome {
+        let attempt = self.fresh_attempt(StepSet::default());
+        let change = Change {
+            close: self.closing(),
+            put: Some(attempt.clone()),
+            events: vec![(event, None)],
+            ..Change::default()
+        };
+        let standing = self.standing_of(Some(attempt), Arc::clone(&self.offered.latest));
+        Outcome { change, standing, completed_step_id: None, notices: vec![notice] }
+    }
+
+    /// A new attempt at the newest version that takes over what `old` has completed.
+    fn open_keeping(&self, old: &Attempt, notice: Notice) -> Outcome {
+        let attempt = self.fresh_attempt(old.completed.clone());
+        let mut outcome = self.settle(attempt, Arc::clone(&self.offered.latest), vec![(EventKind::Moved, None)]);
+        outcome.change.close = self.closing();
+        outcome.change.copy_completions_from = Some(old.id.clone());
+        outcome.notices.insert(0, notice);
+        outcome
+    }
+
+    /// The same attempt pinned to the newest version.
+    fn moved(&self, attempt: &Attempt, event: EventKind, notice: Notice) -> Outcome {
+        let latest = &self.offered.latest;
+        let attempt = Attempt { version_id: latest.id.clone(), last_activity_at: self.now, ..attempt.clone() };
+        let mut outcome = self.settle(attempt, Arc::clone(latest), vec![(event, None)]);
+        outcome.notices.insert(0, notice);
+        outcome
+    }
+
+    /// The move that a withdrawn version asks for, when the present attempt is pinned to one and not completed. It
+    /// completes nothing: the user has not seen the steps of the version that they come to.
+    fn moved_from_withdrawn(&self) -> Option<Outcome> {
+        let (attempt, version) = self.attempt?;
+        let reason = self.offered.withdrawal.clone()?;
+        if attempt.state != AttemptState::InProgress || version.id == self.offered.latest.id {
+            return None;
+        }
+        let notice = Notice::Withdrawn { from: version.number, reason };
+        Some(self.moved(attempt, EventKind::MovedFromWithdrawn, notice))
+    }
+
+    fn completed(
+        &self,
+        attempt: &Attempt,
+        version: &Arc<Version>,
+        index: usize,
+        mut events: Vec<(EventKind, Option<StepId>)>,
+    ) -> Outcome {
+        let step = &version.steps()[index];
+        let mut attempt = Attempt { last_activity_at: self.now, ..attempt.clone() };
+        attempt.completed.insert(step.ordinal);
+        events.push((EventKind::StepCompleted, Some(step.id.clone())));
+        let mut outcome = self.settle(attempt, Arc::clone(version), events);
+        outcome.change.completion = Some(step.id.clone());
+        outcome.completed_step_id = Some(step.id.clone());
+        outcome.notices.extend(newer(&outcome.standing));
+        outcome
+    }
+
+    /// Writes `attempt` down, as completed when nothing is missing.
+    fn settle(&self, attempt: Attempt, version: Arc<Version>, events: Vec<(EventKind, Option<StepId>)>) -> Outcome {
+        let mut standing = self.standing_of(Some(attempt.clone()), version);
+        let mut change = Change { put: Some(attempt), events, ..Change::default() };
+        let mut notices = Vec::new();
+        if standing.current().is_none() {
+            let state = AttemptState::Completed { at: self.now };
+            standing.attempt.iter_mut().chain(&mut change.put).for_each(|attempt| attempt.state = state);
+            change.events.push((EventKind::Completed, None));
+            notices.push(Notice::JustCompleted);
+        }
+        Outcome { change, standing, completed_step_id: None, notices }
+    }
+}
+
+fn newer(standing: &Standing) -> Vec<Notice> {
+    if standing.attempt.is_some() && standing.version.number < standing.latest_number {
+        vec![Notice::NewerVersion { number: standing.latest_number }]
+    } else {
+        Vec::new()
+    }
+}
+
+fn unchanged(standing: Standing, notice: Notice) -> Outcome {
+    let notices = [vec![notice], newer(&standing)].concat();
+    Outcome { change: Change::default(), standing, completed_step_id: None, notices }
+}

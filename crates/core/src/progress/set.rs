@@ -1,0 +1,79 @@
+//! A set of steps by ordinal.
+
+/// Steps by their ordinal, one bit each: 500 steps take 63 bytes, whatever their ids are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepSet(Vec<u8>);
+
+impl StepSet {
+    /// Adds a step; false when it was there.
+    pub fn insert(&mut self, ordinal: u32) -> bool {
+        let (byte, bit) = (ordinal as usize / 8, 1_u8 << (ordinal % 8));
+        if self.0.len() <= byte {
+            self.0.resize(byte + 1, 0);
+        }
+        let fresh = self.0[byte] & bit == 0;
+        self.0[byte] |= bit;
+        fresh
+    }
+
+    /// Whether the step is in the set.
+    #[must_use]
+    pub fn contains(&self, ordinal: u32) -> bool {
+        self.0.get(ordinal as usize / 8).is_some_and(|byte| byte & (1 << (ordinal % 8)) != 0)
+    }
+
+    /// How many steps are in the set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|byte| byte.count_ones() as usize).sum()
+    }
+
+    /// Whether no step is in the set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+
+    /// Lower-case hexadecimal, two digits for eight ordinals, the form in the store.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.0)
+    }
+
+    /// Reads [`Self::to_hex`]; none when the text is not hexadecimal.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        data_encoding::HEXLOWER.decode(text.as_bytes()).ok().map(Self)
+    }
+}
+
+impl FromIterator<u32> for StepSet {
+    fn from_iter<I: IntoIterator<Item = u32>>(ordinals: I) -> Self {
+        let mut set = Self::default();
+        for ordinal in ordinals {
+            set.insert(ordinal);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(ordinals in prop::collection::vec(0_u32..600, 0..100), probe in 0_u32..700) {
+            let set: StepSet = ordinals.iter().copied().collect();
+            let model: BTreeSet<u32> = ordinals.into_iter().collect();
+            prop_assert_eq!(set.len(), model.len());
+            prop_assert_eq!(set.is_empty(), model.is_empty());
+            prop_assert_eq!(set.contains(probe), model.contains(&probe));
+            prop_assert_eq!(StepSet::from_hex(&set.to_hex()), Some(set));
+        }
+    }
+}

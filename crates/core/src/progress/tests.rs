@@ -1,0 +1,313 @@
+//! Random edits, publishes, withdrawals and calls, checked against the invariants and a plain model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::act::{Select, View};
+use super::{Attempt, AttemptState, Notice, Offered, Outcome, Status, percent};
+use crate::clock::Timestamp;
+use crate::error::Code;
+use crate::id::{StepId, VersionId, WalkthroughId};
+use crate::random::SeededRandom;
+use crate::step::StepContent;
+use crate::version::{FrozenStep, Version};
+
+/// What can happen in a life, with raw numbers that the world maps onto what is there.
+#[derive(Debug, Clone)]
+enum Act {
+    /// Publish these ordinals in this order.
+    Publish(Vec<u32>),
+    Withdraw(usize),
+    Select {
+        resume: bool,
+        to_latest: bool,
+    },
+    Next,
+    /// `next` with the id of a step of the pinned version.
+    NextAt(usize),
+    /// The last `next` once more, byte for byte.
+    Repeat,
+    Complete(usize),
+    Reset,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let publish = prop::collection::btree_set(0_u32..12, 1..8)
+        .prop_flat_map(|set| Just(set.into_iter().collect::<Vec<_>>()).prop_shuffle())
+        .prop_map(Act::Publish);
+    let act = prop_oneof![
+        2 => publish.clone(),
+        1 => (0_usize..8).prop_map(Act::Withdraw),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(resume, to_latest)| Act::Select { resume, to_latest }),
+        6 => Just(Act::Next),
+        3 => (0_usize..12).prop_map(Act::NextAt),
+        2 => Just(Act::Repeat),
+        3 => (0_usize..12).prop_map(Act::Complete),
+        1 => Just(Act::Reset),
+    ];
+    (publish, prop::collection::vec(act, 0..60)).prop_map(|(first, mut rest)| {
+        rest.insert(0, first);
+        rest
+    })
+}
+
+fn step_id(ordinal: u32) -> StepId {
+    StepId::from_store(format!("ws_{ordinal}"))
+}
+
+fn version(number: u32, ordinals: &[u32]) -> Arc<Version> {
+    let steps = ordinals
+        .iter()
+        .map(|&ordinal| FrozenStep {
+            id: step_id(ordinal),
+            ordinal,
+            content: StepContent { title: format!("Step {ordinal}"), ..StepContent::default() },
+        })
+        .collect();
+    let id = VersionId::from_store(format!("wv_{number}"));
+    Arc::new(Version::new(id, WalkthroughId::from_store("wt_1".into()), number, "T".into(), steps))
+}
+
+struct World {
+    versions: Vec<Arc<Version>>,
+    withdrawn: BTreeMap<u32, String>,
+    attempt: Option<Attempt>,
+    /// Every step that any attempt since the last reset or restart completed.
+    done: BTreeSet<u32>,
+    now: Timestamp,
+    random: SeededRandom,
+    last_next: Option<StepId>,
+}
+
+impl World {
+    fn offered(&self) -> Option<Offered> {
+        let latest = self.versions.iter().rev().find(|version| !self.withdrawn.contains_key(&version.number))?;
+        let pinned = self.pinned();
+        let withdrawal = pinned.and_then(|version| self.withdrawn.get(&version.number).cloned());
+        Some(Offered { latest: Arc::clone(latest), withdrawal })
+    }
+
+    fn pinned(&self) -> Option<&Arc<Version>> {
+        let attempt = self.attempt.as_ref()?;
+        self.versions.iter().find(|version| version.id == attempt.version_id)
+    }
+
+    fn call<T>(&self, offered: &Offered, call: impl FnOnce(&View<'_>) -> T) -> T {
+        let attempt = self.attempt.as_ref().zip(self.pinned());
+        call(&View { attempt, offered, now: self.now, random: &self.random })
+    }
+
+    /// Takes over what an act did and checks what must hold after any act.
+    fn take(&mut self, before: Option<Attempt>, outcome: &Outcome) {
+        let change = &outcome.change;
+        if let Some(closed) = &change.close {
+            assert_eq!(Some(&closed.id), before.as_ref().map(|attempt| &attempt.id));
+            assert_eq!(closed.closed_at, Some(self.now));
+            assert_eq!(closed.completed, before.as_ref().unwrap().completed, "history stays");
+            self.attempt = None;
+        }
+        if let Some(put) = &change.put {
+            if let Some(old) = before.as_ref().filter(|old| old.id == put.id) {
+                assert_eq!(old.state, AttemptState::InProgress, "a completed attempt never changes");
+            } else {
+                assert!(before.is_none() || change.close.is_some(), "one open attempt at a time");
+            }
+            self.attempt = Some(put.clone());
+        }
+        if let Some(step) = &change.completion {
+            let ordinal = step.as_str()[3..].parse().unwrap();
+            assert!(self.done.insert(ordinal), "a step is completed once");
+        }
+        assert_eq!(outcome.completed_step_id, change.completion);
+        assert_eq!(outcome.standing.attempt, self.attempt);
+        let standing = &outcome.standing;
+        assert_eq!(standing.percent() == 100, standing.status() == Status::Completed);
+        assert!(standing.percent() <= 100);
+        let counted = standing.version.steps().iter().filter(|step| self.done.contains(&step.ordinal)).count();
+        assert_eq!(standing.completed(), counted, "exactly the completed steps of the pinned version count");
+    }
+
+    fn run(&mut self, act: &Act) {
+        self.now = self.now.plus(1);
+        match act {
+            Act::Publish(ordinals) => {
+                let number = u32::try_from(self.versions.len()).unwrap() + 1;
+                self.versions.push(version(number, ordinals));
+                return;
+            }
+            Act::Withdraw(raw) => {
+                let number = self.versions[raw % self.versions.len()].number;
+                self.withdrawn.insert(number, "a dangerous command".to_owned());
+                return;
+            }
+            _ => {}
+        }
+        let Some(offered) = self.offered() else { return };
+        let before = self.attempt.clone();
+        let pinned = self.pinned().cloned();
+        let moves_away = offered.withdrawal.is_some()
+            && before.as_ref().is_some_and(|attempt| attempt.state == AttemptState::InProgress);
+        let nth = |raw: usize| {
+            let version = pinned.as_ref().unwrap_or(&offered.latest);
+            version.steps()[raw % version.total()].id.clone()
+        };
+        let result = match act {
+            Act::Select { resume, to_latest } => {
+                let outcome =
+                    self.call(&offered, |view| view.select(Select { resume: *resume, to_latest: *to_latest }));
+                let same = before.as_ref().map(|attempt| &attempt.version_id)
+                    == outcome.standing.attempt.as_ref().map(|attempt| &attempt.version_id);
+                if *resume && !*to_latest && !moves_away && before.is_some() {
+                    assert!(same, "moves only on request");
+                }
+                if !*resume || before.is_none() {
+                    self.done.clear();
+                    assert_eq!(outcome.standing.completed(), 0);
+                }
+                Ok(outcome)
+            }
+            Act::Next => self.call(&offered, |view| view.advance(None)),
+            Act::NextAt(raw) => {
+                let step = nth(*raw);
+                self.last_next = Some(step.clone());
+                self.call(&offered, |view| view.advance(Some(&step)))
+            }
+            Act::Repeat => {
+                let Some(step) = self.last_next.clone() else { return };
+                let done = step.as_str()[3..].parse().is_ok_and(|ordinal| self.done.contains(&ordinal));
+                let result = self.call(&offered, |view| view.advance(Some(&step)));
+                if let Ok(outcome) = &result {
+                    assert!(!(done && outcome.completed_step_id.is_some()), "the same next advances once");
+                }
+                result
+            }
+            Act::Complete(raw) => {
+                let step = nth(*raw);
+                if before.is_none() {
+                    self.done.clear();
+                }
+                self.call(&offered, |view| view.complete(&step))
+            }
+            Act::Reset => {
+                let result = self.call(&offered, |view| view.reset());
+                if result.is_ok() {
+                    self.done.clear();
+                }
+                result
+            }
+            Act::Publish(_) | Act::Withdraw(_) => return,
+        };
+        match result {
+            Ok(outcome) => {
+                if moves_away && !matches!(act, Act::Reset | Act::Select { resume: false, .. }) {
+                    assert_eq!(outcome.completed_step_id, None, "a step not seen is not completed");
+                    assert!(outcome.notices.iter().any(|notice| matches!(notice, Notice::Withdrawn { .. })));
+                    assert_eq!(outcome.standing.version.id, offered.latest.id);
+                }
+                self.take(before, &outcome);
+            }
+            Err(error) => {
+                let expected = match act {
+                    Act::Reset => Code::NoProgress,
+                    _ if before.is_none() => Code::NoActiveWalkthrough,
+                    _ => Code::StepMismatch,
+                };
+                assert_eq!(error.code, expected, "{act:?}: {error}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn invariants_hold_over_any_life(acts in acts()) {
+        let mut world = World {
+            versions: Vec::new(),
+            withdrawn: BTreeMap::new(),
+            attempt: None,
+            done: BTreeSet::new(),
+            now: Timestamp(1_000),
+            random: SeededRandom::new(7),
+            last_next: None,
+        };
+        for act in &acts {
+            world.run(act);
+        }
+        // Nobody is ever stranded: as long as something is offered, the way to the end is as long as what is missing.
+        if let Some(offered) = world.offered() {
+            world.run(&Act::Select { resume: true, to_latest: false });
+            for _ in 0..offered.latest.total().max(12) {
+                world.run(&Act::Next);
+            }
+            let completed = matches!(world.attempt.unwrap().state, AttemptState::Completed { .. });
+            prop_assert!(completed);
+        }
+    }
+
+    #[test]
+    fn percent_is_the_floor(completed in 0_usize..1_000, total in 0_usize..1_000) {
+        let percent = percent(completed, total);
+        prop_assert!(percent <= 100);
+        if total > 0 && completed <= total {
+            prop_assert_eq!(percent == 100, completed == total);
+            prop_assert!(usize::from(percent) * total <= completed * 100);
+            prop_assert!((usize::from(percent) + 1) * total > completed * 100);
+        }
+    }
+}
+
+fn world_with(versions: &[&[u32]]) -> World {
+    let mut world = World {
+        versions: Vec::new(),
+        withdrawn: BTreeMap::new(),
+        attempt: None,
+        done: BTreeSet::new(),
+        now: Timestamp(1_000),
+        random: SeededRandom::new(7),
+        last_next: None,
+    };
+    world.run(&Act::Publish(versions[0].to_vec()));
+    world.run(&Act::Select { resume: true, to_latest: false });
+    for ordinals in &versions[1..] {
+        world.run(&Act::Publish(ordinals.to_vec()));
+    }
+    world
+}
+
+#[test]
+fn a_move_keeps_what_still_exists_and_what_comes_back() {
+    let mut world = world_with(&[&[0, 1, 2]]);
+    world.run(&Act::Next);
+    world.run(&Act::Next);
+    world.run(&Act::Publish(vec![3, 1]));
+    world.run(&Act::Select { resume: true, to_latest: true });
+    let offered = world.offered().unwrap();
+    let (standing, _) = world.call(&offered, |view| view.standing());
+    assert_eq!((standing.completed(), standing.current()), (1, Some(0)));
+    world.run(&Act::Publish(vec![0, 1, 3]));
+    world.run(&Act::Select { resume: true, to_latest: true });
+    let offered = world.offered().unwrap();
+    let (standing, _) = world.call(&offered, |view| view.standing());
+    assert_eq!((standing.completed(), standing.current()), (2, Some(2)), "step 0 came back and is still done");
+}
+
+#[test]
+fn a_completed_attempt_moves_into_a_new_one() {
+    let mut world = world_with(&[&[0, 1]]);
+    world.run(&Act::Next);
+    world.run(&Act::Next);
+    let first = world.attempt.clone().unwrap();
+    assert!(matches!(first.state, AttemptState::Completed { .. }));
+    world.run(&Act::Publish(vec![0, 1, 2]));
+    world.run(&Act::Select { resume: true, to_latest: false });
+    assert_eq!(world.attempt, Some(first.clone()), "completed is not taken away");
+    world.run(&Act::Select { resume: true, to_latest: true });
+    let second = world.attempt.clone().unwrap();
+    assert_ne!(second.id, first.id);
+    assert_eq!(second.state, AttemptState::InProgress);
+    assert_eq!(second.completed, first.completed);
+}
