@@ -1,0 +1,54 @@
+//! Multi-row statements: one JSON document is bound, the database unfolds it into rows.
+//!
+//! The text of a statement is the same for one row and for a thousand, so it is prepared once.
+
+use crate::db::Dialect;
+
+/// The type of a column in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Integer,
+}
+
+/// A column of a batch: its name in the table and in the JSON rows.
+pub(crate) type Column = (&'static str, Kind);
+
+/// A table expression that yields the rows of member `name` of the JSON document `$1`.
+pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
+    match dialect {
+        Dialect::Sqlite => {
+            let fields: Vec<_> =
+                columns.iter().map(|(column, _)| format!("value ->> '{column}' AS {column}")).collect();
+            format!("(SELECT {} FROM json_each($1, '$.{name}'))", fields.join(", "))
+        }
+        Dialect::Postgres => {
+            let fields: Vec<_> = columns
+                .iter()
+                .map(|(column, kind)| format!("{column} {}", if *kind == Kind::Text { "text" } else { "bigint" }))
+                .collect();
+            format!("json_to_recordset($1::json -> '{name}') AS batch({})", fields.join(", "))
+        }
+    }
+}
+
+/// Inserts the rows of member `name` into `table`.
+pub(crate) fn insert(dialect: Dialect, table: &str, name: &str, columns: &[Column]) -> String {
+    let list: Vec<_> = columns.iter().map(|(column, _)| *column).collect();
+    let list = list.join(", ");
+    format!("INSERT INTO {table} ({list}) SELECT {list} FROM {} WHERE true", rows(dialect, name, columns))
+}
+
+/// Updates `table` from the rows of member `name`, found by `id`.
+pub(crate) fn update(dialect: Dialect, table: &str, name: &str, columns: &[Column]) -> String {
+    let assignments: Vec<_> = columns
+        .iter()
+        .filter(|(column, _)| *column != "id")
+        .map(|(column, _)| format!("{column} = source.{column}"))
+        .collect();
+    let rows = rows(dialect, name, columns);
+    format!(
+        "UPDATE {table} SET {} FROM (SELECT * FROM {rows}) AS source WHERE {table}.id = source.id",
+        assignments.join(", ")
+    )
+}

@@ -1,0 +1,261 @@
+//! The two databases behind one set of queries.
+//!
+//! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both
+//! understand. Where the dialects truly differ, the text differs, and only there.
+
+use std::ops::{Deref, DerefMut};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+
+use crate::error::{Error, Result};
+
+/// Read-only connections of SQLite: more than there are cores, because a reader may wait for the disk.
+const SQLITE_READERS: u32 = 4;
+/// Connections to PostgreSQL.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// How long a call waits for a connection or for another process's write before it is told `unavailable`.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An open database.
+#[derive(Debug, Clone)]
+pub enum Db {
+    /// SQLite: readers that cannot write, and one writer, so that writes queue in memory and not for a file lock.
+    Sqlite {
+        /// Read-only connections.
+        read: SqlitePool,
+        /// The one connection that writes.
+        write: SqlitePool,
+    },
+    /// PostgreSQL.
+    Postgres(PgPool),
+}
+
+/// Which SQL is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+/// A connection, inside of a transaction or not.
+#[derive(Debug)]
+pub struct Conn(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    SqliteRead(PoolConnection<Sqlite>),
+    SqliteWrite(Transaction<'static, Sqlite>),
+    PostgresRead(PoolConnection<Postgres>),
+    PostgresWrite(Transaction<'static, Postgres>),
+}
+
+/// A transaction that is rolled back when it is dropped without [`Tx::commit`].
+#[derive(Debug)]
+pub struct Tx(Conn);
+
+/// A connection as the driver wants it.
+#[derive(Debug)]
+pub enum Raw<'a> {
+    /// SQLite.
+    Sqlite(&'a mut SqliteConnection),
+    /// PostgreSQL.
+    Postgres(&'a mut PgConnection),
+}
+
+/// Runs one body on whichever database a [`Conn`] belongs to.
+///
+/// `on!(conn, c => sqlx::query("…").bind(x).execute(&mut *c).await)`
+#[macro_export]
+macro_rules! on {
+    ($conn:expr, $raw:ident => $body:expr) => {
+        match $crate::db::Conn::raw($conn) {
+            $crate::db::Raw::Sqlite($raw) => $body,
+            $crate::db::Raw::Postgres($raw) => $body,
+        }
+    };
+}
+
+impl Db {
+    /// Opens the database at `url`, `sqlite://PATH` (made when it is not there) or `postgres://…`.
+    ///
+    /// # Errors
+    /// When the URL is of neither kind, or the database cannot be opened.
+    pub async fn open(url: &str) -> Result<Self> {
+        if url.starts_with("sqlite:") {
+            Self::open_sqlite(url).await
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            Self::open_postgres(url).await
+        } else {
+            Err(Error::Url)
+        }
+    }
+
+    async fn open_sqlite(url: &str) -> Result<Self> {
+        let options = SqliteConnectOptions::from_str(url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // An acknowledged step survives a power cut: the log is synced before the commit returns.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE)
+            .pragma("temp_store", "memory")
+            .pragma("cache_size", "-16384")
+            .statement_cache_capacity(200);
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(PATIENCE)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options.clone())
+            .await?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(SQLITE_READERS)
+            .acquire_timeout(PATIENCE)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "on"));
+        Ok(Self::Sqlite { read, write })
+    }
+
+    async fn open_postgres(url: &str) -> Result<Self> {
+        let options = PgConnectOptions::from_str(url)?.application_name("waypost");
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            .connect_with(options)
+            .await?;
+        Ok(Self::Postgres(pool))
+    }
+
+    /// Which SQL this database speaks.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite { .. } => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
+    /// A connection to read with.
+    ///
+    /// # Errors
+    /// When none is free within five seconds, or the database is away.
+    pub async fn read(&self) -> Result<Conn> {
+        Ok(Conn(match self {
+            Self::Sqlite { read, .. } => Inner::SqliteRead(read.acquire().await?),
+            Self::Postgres(pool) => Inner::PostgresRead(pool.acquire().await?),
+        }))
+    }
+
+    /// A transaction to write in. On SQLite there is one at a time; it takes the file's write lock at once, because
+    /// one that is taken later can fail after work was done.
+    ///
+    /// # Errors
+    /// As [`Db::read`].
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(Tx(Conn(match self {
+            Self::Sqlite { write, .. } => Inner::SqliteWrite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Inner::PostgresWrite(pool.begin().await?),
+        })))
+    }
+
+    /// A transaction that only reads, and sees one state of the database from its first query on.
+    ///
+    /// # Errors
+    /// As [`Db::read`].
+    pub async fn snapshot(&self) -> Result<Tx> {
+        Ok(Tx(Conn(match self {
+            Self::Sqlite { read, .. } => Inner::SqliteWrite(read.begin().await?),
+            Self::Postgres(pool) => {
+                Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+            }
+        })))
+    }
+
+    /// Closes every connection; on SQLite this also folds the log back into the file.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Conn {
+    /// The driver's connection, for [`on!`].
+    pub fn raw(&mut self) -> Raw<'_> {
+        match &mut self.0 {
+            Inner::SqliteRead(conn) => Raw::Sqlite(conn),
+            Inner::SqliteWrite(tx) => Raw::Sqlite(tx),
+            Inner::PostgresRead(conn) => Raw::Postgres(conn),
+            Inner::PostgresWrite(tx) => Raw::Postgres(tx),
+        }
+    }
+
+    /// Which SQL this connection speaks.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match &self.0 {
+            Inner::SqliteRead(_) | Inner::SqliteWrite(_) => Dialect::Sqlite,
+            Inner::PostgresRead(_) | Inner::PostgresWrite(_) => Dialect::Postgres,
+        }
+    }
+
+    /// Tells every process that servers, walkthroughs or assignments changed, as of this transaction.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn touch_config(&mut self) -> Result<()> {
+        on!(self, c => sqlx::query("UPDATE config_version SET version = version + 1 WHERE id = 1").execute(c).await?.rows_affected());
+        Ok(())
+    }
+
+    /// The number that [`Conn::touch_config`] counts up.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn config_version(&mut self) -> Result<i64> {
+        Ok(on!(self, c => sqlx::query_scalar("SELECT version FROM config_version WHERE id = 1").fetch_one(c).await?))
+    }
+}
+
+impl Tx {
+    /// Makes everything in this transaction lasting.
+    ///
+    /// # Errors
+    /// When the database fails, or a deferred constraint does not hold: then nothing was written.
+    pub async fn commit(self) -> Result<()> {
+        match self.0.0 {
+            Inner::SqliteWrite(tx) => tx.commit().await?,
+            Inner::PostgresWrite(tx) => tx.commit().await?,
+            Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.0
+    }
+}

@@ -1,0 +1,165 @@
+//! Recorded tool calls, and counts of those that were turned away.
+
+use serde::Serialize;
+use waypost_core::Timestamp;
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, ToolCallId};
+
+use crate::batch::{self, Column, Kind};
+use crate::db::{Conn, Dialect};
+use crate::error::Result;
+use crate::on;
+
+/// A tool call as it is kept. Handles and addresses in the arguments are masked by who makes this.
+#[derive(Debug, Clone, Serialize)]
+pub struct ToolCall {
+    /// The call.
+    pub id: ToolCallId,
+    /// Whose server.
+    pub organization_id: OrganizationId,
+    /// The server.
+    pub server_id: ServerId,
+    /// Who called, when that is known.
+    pub end_user_id: Option<EndUserId>,
+    /// The tool's name.
+    pub tool: String,
+    /// The schema's own arguments, as a JSON object.
+    pub arguments: String,
+    /// `ok`, or the code of the error.
+    pub outcome: String,
+    /// From the arrival of the request to the decision, in microseconds.
+    pub duration_us: i64,
+    /// What the client calls itself.
+    pub client_name: Option<String>,
+    /// The protocol revision.
+    pub protocol_version: Option<String>,
+    /// The request's id, as in the log.
+    pub request_id: String,
+    /// When it arrived.
+    pub created_at: Timestamp,
+}
+
+/// The columns, in the batch of the writer and in that of the recorder.
+pub(crate) const COLUMNS: &[Column] = &[
+    ("id", Kind::Text),
+    ("organization_id", Kind::Text),
+    ("server_id", Kind::Text),
+    ("end_user_id", Kind::Text),
+    ("tool", Kind::Text),
+    ("arguments", Kind::Text),
+    ("outcome", Kind::Text),
+    ("duration_us", Kind::Integer),
+    ("client_name", Kind::Text),
+    ("protocol_version", Kind::Text),
+    ("request_id", Kind::Text),
+    ("created_at", Kind::Integer),
+];
+
+/// Calls that were turned away in one minute for one reason.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Refusals {
+    /// The server.
+    pub server_id: ServerId,
+    /// Minutes since the Unix epoch.
+    pub minute: i64,
+    /// `unauthorized` or `rate_limited`.
+    pub reason: String,
+    /// Whose server.
+    pub organization_id: OrganizationId,
+    /// How many.
+    pub count: i64,
+}
+
+/// Inserts calls; rows of servers or end users that were deleted meanwhile are left out.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, calls: &[ToolCall]) -> Result<()> {
+    let batch = serde_json::json!({ "tool_calls": calls }).to_string();
+    let sql = format!(
+        "{} AND EXISTS (SELECT 1 FROM servers WHERE servers.id = server_id)
+            AND (end_user_id IS NULL OR EXISTS (SELECT 1 FROM end_users WHERE end_users.id = end_user_id))",
+        batch::insert(conn.dialect(), "tool_calls", "tool_calls", COLUMNS)
+    );
+    on!(conn, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(batch).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Adds to the counts; those of a server that was deleted meanwhile are left out.
+///
+/// # Errors
+/// When the database fails.
+pub async fn add_refusals(conn: &mut Conn, refusals: &[Refusals]) -> Result<()> {
+    const COLUMNS: &[Column] = &[
+        ("server_id", Kind::Text),
+        ("minute", Kind::Integer),
+        ("reason", Kind::Text),
+        ("organization_id", Kind::Text),
+        ("count", Kind::Integer),
+    ];
+    let batch = serde_json::json!({ "refusals": refusals }).to_string();
+    let sql = format!(
+        "{} AND EXISTS (SELECT 1 FROM servers WHERE servers.id = server_id)
+         ON CONFLICT (server_id, minute, reason) DO UPDATE SET count = refused_calls.count + excluded.count",
+        batch::insert(conn.dialect(), "refused_calls", "refusals", COLUMNS)
+    );
+    on!(conn, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(batch).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    server_id: String,
+    end_user_id: Option<String>,
+    tool: String,
+    arguments: String,
+    outcome: String,
+    duration_us: i64,
+    client_name: Option<String>,
+    protocol_version: Option<String>,
+    request_id: String,
+    created_at: i64,
+}
+
+/// The newest calls of an organisation's server, newest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    limit: i64,
+) -> Result<Vec<ToolCall>> {
+    const SQL: &str = "SELECT id, organization_id, server_id, end_user_id, tool, arguments, outcome, duration_us,
+               client_name, protocol_version, request_id, created_at
+        FROM tool_calls WHERE organization_id = $1 AND server_id = $2 ORDER BY created_at DESC, id DESC LIMIT $3";
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(server.as_str()).bind(limit).fetch_all(c).await?);
+    Ok(rows.into_iter().map(ToolCall::from).collect())
+}
+
+impl From<Row> for ToolCall {
+    fn from(row: Row) -> Self {
+        Self {
+            id: ToolCallId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            server_id: ServerId::from_store(row.server_id),
+            end_user_id: row.end_user_id.map(EndUserId::from_store),
+            tool: row.tool,
+            arguments: row.arguments,
+            outcome: row.outcome,
+            duration_us: row.duration_us,
+            client_name: row.client_name,
+            protocol_version: row.protocol_version,
+            request_id: row.request_id,
+            created_at: Timestamp(row.created_at),
+        }
+    }
+}
+
+/// The insert of the writer, which knows that what it refers to is there.
+pub(crate) fn insert_sql(dialect: Dialect) -> String {
+    batch::insert(dialect, "tool_calls", "tool_calls", COLUMNS)
+}

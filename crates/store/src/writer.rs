@@ -1,0 +1,244 @@
+//! The group-committing writer of progress.
+//!
+//! Calls queue up while a group is being committed; the next group takes what has gathered. A group reads all affected
+//! attempts in one query, applies the pure functions in order in memory, writes one multi-row statement per table,
+//! commits, and only then answers. Under one client a group is one call; under many the cost of a sync is shared.
+//!
+//! Invariants:
+//! - No answer is given before the commit that it tells of has returned.
+//! - Calls on the same attempt take effect in the order in which they were taken from the queue.
+//! - A call that fails, fails alone: a group that the database refuses is run again call by call.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+use waypost_core::id::{EventId, ProgressId, VersionId};
+use waypost_core::progress::{Attempt, Outcome};
+use waypost_core::{Error as ActError, Random, Timestamp};
+
+use crate::db::{Db, Dialect};
+use crate::error::{Error, Result};
+use crate::progress::{self, Batch, NewEndUser, NewSession, ProgressKey};
+use crate::tool_call::ToolCall;
+
+/// Calls in a group at most: bounds the memory of a group and the time that others wait for the writer.
+const GROUP: usize = 256;
+/// Calls that may wait; one more waits at the sender.
+const QUEUE: usize = 4_096;
+/// Groups at work at the same time on PostgreSQL, each on its own connection.
+const POSTGRES_WORKERS: usize = 2;
+/// How often a group of one call is tried when transactions get into each other's way.
+const TRIES: u32 = 5;
+
+/// What a call makes of the attempt that it finds.
+#[derive(Debug)]
+pub enum Decided {
+    /// It takes effect, or finds nothing to change.
+    Done(Box<Outcome>),
+    /// It needs the content of a version that is not in memory: load it and call again.
+    NeedVersion(VersionId),
+    /// It is refused.
+    Refused(ActError),
+}
+
+/// A call on one progress.
+pub struct Call {
+    /// Whose progress.
+    pub key: ProgressKey,
+    /// The end user, when this call makes them; written only when the call changes something.
+    pub new_end_user: Option<NewEndUser>,
+    /// The session, when this call makes it; written only when the call changes something.
+    pub new_session: Option<NewSession>,
+    /// The record of the call; written only when the call changes something.
+    pub tool_call: Option<Box<dyn Fn(&Outcome) -> ToolCall + Send + Sync>>,
+    /// The pure function from the open attempt to what shall be. It may be called more than once.
+    pub decide: Box<dyn Fn(Option<&Attempt>) -> Decided + Send + Sync>,
+    /// When the call is made.
+    pub now: Timestamp,
+}
+
+struct Job {
+    call: Call,
+    answer: oneshot::Sender<Result<Decided>>,
+}
+
+/// The sending side: clone it freely.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Starts the writer's tasks. They end when every [`Writer`] is dropped and the queue is empty.
+    #[must_use]
+    pub fn start(db: Db, random: Arc<dyn Random>) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let jobs = Arc::new(Mutex::new(jobs));
+        // SQLite has one writer by nature.
+        let workers = if db.dialect() == Dialect::Sqlite { 1 } else { POSTGRES_WORKERS };
+        let tasks = (0..workers)
+            .map(|_| tokio::spawn(Worker { db: db.clone(), random: Arc::clone(&random) }.run(Arc::clone(&jobs))))
+            .collect();
+        (Self { queue }, tasks)
+    }
+
+    /// Makes a call and waits until what it decided is on disk.
+    ///
+    /// # Errors
+    /// When the database fails (nothing was changed then), or the writer has stopped.
+    pub async fn call(&self, call: Call) -> Result<Decided> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Job { call, answer }).await.map_err(|_| Error::Stopped)?;
+        metrics::gauge!("waypost_writer_queue_depth").set(self.depth() as f64);
+        answered.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// How many calls wait.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+}
+
+struct Worker {
+    db: Db,
+    random: Arc<dyn Random>,
+}
+
+impl Worker {
+    async fn run(self, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+        loop {
+            let mut group = Vec::with_capacity(GROUP);
+            // Whoever holds the lock takes all that has gathered; the next worker takes what comes after.
+            if jobs.lock().await.recv_many(&mut group, GROUP).await == 0 {
+                return;
+            }
+            self.answer(group).await;
+        }
+    }
+
+    async fn answer(&self, group: Vec<Job>) {
+        let (calls, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|job| (job.call, job.answer)).unzip();
+        match self.commit(&calls).await {
+            Ok(decided) => {
+                for (answer, decided) in answers.into_iter().zip(decided) {
+                    // A caller that has gone away does not need the answer; what it asked for is done.
+                    let _ = answer.send(Ok(decided));
+                }
+            }
+            // Nobody's call is to blame when the database is away, and asking again for each would only take longer.
+            Err(error) if error.is_unavailable() => {
+                let error = Arc::new(error);
+                for answer in answers {
+                    let _ = answer.send(Err(Error::Group(Arc::clone(&error))));
+                }
+            }
+            Err(_) => {
+                if calls.len() > 1 {
+                    metrics::counter!("waypost_writer_groups_split_total").increment(1);
+                }
+                for (call, answer) in calls.into_iter().zip(answers) {
+                    let decided = self.commit_alone(&call).await;
+                    let _ = answer.send(decided);
+                }
+            }
+        }
+    }
+
+    /// Runs a single call, again as long as it is another transaction that stands in its way.
+    async fn commit_alone(&self, call: &Call) -> Result<Decided> {
+        let mut tries = 1;
+        loop {
+            match self.commit(std::slice::from_ref(call)).await {
+                Ok(mut decided) => return decided.pop().ok_or(Error::Stopped),
+                Err(error) if error.is_conflict_between_transactions() && tries < TRIES => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Runs a group in one transaction.
+    async fn commit(&self, calls: &[Call]) -> Result<Vec<Decided>> {
+        let mut tx = self.db.begin().await?;
+        let open = progress::find_open(&mut tx, calls.iter().map(|call| &call.key)).await?;
+        let (decided, batch) = self.decide(calls, open);
+        // BEGIN, the SELECT and COMMIT come on top of what the batch needs.
+        let mut statements = 3;
+        if batch.is_empty() {
+            drop(tx);
+        } else {
+            statements += progress::write(&mut tx, &batch).await?;
+            tx.commit().await?;
+        }
+        metrics::counter!("waypost_writer_groups_total").increment(1);
+        metrics::counter!("waypost_writer_calls_total").increment(calls.len() as u64);
+        metrics::counter!("waypost_writer_statements_total").increment(statements);
+        metrics::histogram!("waypost_writer_group_size").record(calls.len() as f64);
+        Ok(decided)
+    }
+
+    /// Applies the calls in order in memory.
+    fn decide(&self, calls: &[Call], mut open: HashMap<ProgressKey, Attempt>) -> (Vec<Decided>, Batch) {
+        let mut batch = Batch::default();
+        // An attempt may change several times within a group: only its last form is written.
+        let mut touched: HashMap<ProgressId, (usize, Attempt, bool)> = HashMap::new();
+        let mut order = Vec::new();
+        let mut decided = Vec::with_capacity(calls.len());
+        for (at, call) in calls.iter().enumerate() {
+            // A fault in one call's function must not take the writer down with it.
+            let answer = catch_unwind(AssertUnwindSafe(|| (call.decide)(open.get(&call.key))))
+                .unwrap_or_else(|_| Decided::Refused(ActError::internal("a call on progress panicked")));
+            if let Decided::Done(outcome) = &answer
+                && !outcome.change.is_empty()
+            {
+                let change = &outcome.change;
+                batch.newcomers(call.new_end_user.clone(), call.new_session.clone());
+                for (attempt, is_new) in
+                    change.close.iter().map(|attempt| (attempt, false)).chain(
+                        change.put.iter().map(|put| (put, open.get(&call.key).is_none_or(|old| old.id != put.id))),
+                    )
+                {
+                    let entry = touched.entry(attempt.id.clone()).or_insert_with(|| {
+                        order.push(attempt.id.clone());
+                        (at, attempt.clone(), is_new)
+                    });
+                    entry.1 = attempt.clone();
+                }
+                self.describe(call, outcome, &mut batch);
+                match &change.put {
+                    Some(put) => open.insert(call.key.clone(), put.clone()),
+                    None => open.remove(&call.key),
+                };
+            }
+            decided.push(answer);
+        }
+        for id in order {
+            if let Some((at, attempt, is_new)) = touched.get(&id) {
+                batch.attempt(&calls[*at].key, attempt, *is_new);
+            }
+        }
+        (decided, batch)
+    }
+
+    /// Completion, copies, events and the record of one call.
+    fn describe(&self, call: &Call, outcome: &Outcome, batch: &mut Batch) {
+        let change = &outcome.change;
+        if let Some(subject) = change.put.as_ref().or(change.close.as_ref()) {
+            if let Some(step) = &change.completion {
+                batch.completion(subject, step.clone(), call.now);
+            }
+            for event in &change.events {
+                let id = EventId::new(call.now, &*self.random);
+                batch.event(id, &call.key, subject, event.clone(), call.now);
+            }
+        }
+        if let (Some(from), Some(put)) = (&change.copy_completions_from, &change.put) {
+            batch.copy(from.clone(), put.id.clone());
+        }
+        if let Some(record) = &call.tool_call {
+            batch.tool_call(record(outcome));
+        }
+    }
+}
