@@ -9,7 +9,11 @@ pub mod db;
 pub mod error;
 pub mod migrate;
 pub mod progress;
+mod row;
+pub mod step;
 pub mod tool_call;
+pub mod version;
+pub mod walkthrough;
 pub mod writer;
 
 pub use db::{Conn, Db, Dialect, Tx};
