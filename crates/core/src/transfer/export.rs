@@ -105,3 +105,72 @@ fn with_unknown(known: Value, unknown: Map<String, Value>) -> Value {
     }
     Value::Object(known)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::StepId;
+    use crate::walkthrough::WalkthroughType;
+
+    fn step(id: &str, key: Option<&str>, title: &str) -> Step {
+        let content = StepContent { title: title.to_owned(), content: "x".to_owned(), ..StepContent::default() };
+        Step {
+            id: StepId::from_store(id.to_owned()),
+            ordinal: 0,
+            key: key.map(str::to_owned),
+            next_step_id: None,
+            content,
+        }
+    }
+
+    fn fields() -> WalkthroughFields {
+        let metadata = json!({"own": 1, "$unknown": {"envelope": {"x": 1}, "envelopeMetadata": {"y": 2}, "walkthrough": {"z": 3}}});
+        WalkthroughFields {
+            title: "T".to_owned(),
+            description: "D".to_owned(),
+            kind: WalkthroughType::Course,
+            estimated_duration_minutes: None,
+            tags: vec!["a".to_owned()],
+            metadata: metadata.as_object().cloned().unwrap_or_default(),
+        }
+    }
+
+    #[test]
+    fn writes_every_member() {
+        let mut first = step("ws_000000000001", Some("k"), "A");
+        let metadata = json!({"m": 1, "$unknown": {"step": {"odd": null}, "contentFields": {"more": 1}}});
+        first.content.metadata = metadata.as_object().cloned().unwrap_or_default();
+        let steps = [first, step("ws_000000000002", None, "B")];
+        let fields_of = |extra: Value| {
+            let known = json!({"version": "v1", "contentForUser": "x", "introductionForAgent": null, "contextForAgent": null,
+                "operationsForAgent": null});
+            with_unknown(known, extra.as_object().cloned().unwrap_or_default())
+        };
+        let expected = json!({
+            "version": "1.1",
+            "exportedAt": "1970-01-01T00:00:00Z",
+            "walkthrough": {"title": "T", "description": "D", "type": "course", "status": "archived",
+                "estimatedDurationMinutes": null, "tags": ["a"], "metadata": {"own": 1}, "z": 3},
+            "steps": [
+                {"key": "k", "title": "A", "sectionTitle": null, "contentFields": fields_of(json!({"more": 1})),
+                    "displayOrder": 0, "nextStepReference": 1, "metadata": {"m": 1}, "odd": null},
+                {"key": "ws_000000000002", "title": "B", "sectionTitle": null, "contentFields": fields_of(json!({})),
+                    "displayOrder": 1, "nextStepReference": null},
+            ],
+            "metadata": {"y": 2},
+            "x": 1,
+        });
+        assert_eq!(export_json(&fields(), &steps, WalkthroughState::Archived, Timestamp(0)), expected);
+    }
+
+    #[test]
+    fn never_writes_a_key_twice() {
+        let steps = [step("ws_000000000001", None, "A"), step("ws_000000000002", Some("ws_000000000001"), "B")];
+        let exported = export_json(&fields(), &steps, WalkthroughState::Draft, Timestamp(0));
+        assert_eq!(
+            (&exported["steps"][0]["key"], &exported["steps"][1]["key"]),
+            (&"ws_000000000001".into(), &Value::Null)
+        );
+        assert!(crate::transfer::json::parse("a.json", &exported.to_string()).is_ok());
+    }
+}

@@ -96,8 +96,9 @@ fn refuses_two_files_of_one_name() {
 
 #[test]
 fn refusals_name_the_file() {
+    type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
     let large = "x".repeat(64 * 1024 + 1);
-    let table: &[(&[(&str, &str)], &str, &str)] = &[
+    let table: &[Row<'_>] = &[
         (&[], "steps", "c"),
         (&[("README.md", "# T\n\ntext")], "steps", "c"),
         (&[("a.md", "---\nx: [\n---\ntext")], "front matter", "c/a.md"),

@@ -73,16 +73,37 @@ pub(super) fn numbered(text: &str) -> Numbered<'_> {
 }
 
 impl Numbered<'_> {
-    /// What the name sorts by: numbered before unnumbered, 2 before 10, then the name.
-    pub(super) fn sort_key(&self) -> (bool, Vec<(usize, String)>, String) {
+    /// What the name sorts by: numbered before unnumbered, 2 before 10, then the name, numbers in it by their value too.
+    pub(super) fn sort_key(&self) -> impl Ord + use<> {
         let numbers: Vec<_> = self.numbers.iter().map(|digits| (digits.len(), (*digits).to_owned())).collect();
-        (numbers.is_empty(), numbers, self.name.to_owned())
+        (numbers.is_empty(), numbers, natural(self.name), self.name.to_owned())
     }
 
     /// The name for people: `first-agent` is `First agent`.
     pub(super) fn readable(&self) -> String {
         readable(self.name)
     }
+}
+
+/// A name cut into text and numbers, so that `step2` sorts before `step10`: each piece is the length of a number (0 for
+/// text) and the piece.
+fn natural(name: &str) -> Vec<(usize, String)> {
+    let mut pieces: Vec<(usize, String)> = Vec::new();
+    let mut digits = None;
+    for c in name.chars() {
+        match pieces.last_mut().filter(|_| digits == Some(c.is_ascii_digit())) {
+            Some((_, piece)) => piece.push(c),
+            None => pieces.push((0, c.to_string())),
+        }
+        digits = Some(c.is_ascii_digit());
+    }
+    for (length, piece) in &mut pieces {
+        if piece.starts_with(|c: char| c.is_ascii_digit()) {
+            *piece = piece.trim_start_matches('0').to_owned();
+            *length = piece.len() + 1;
+        }
+    }
+    pieces
 }
 
 /// A name of a file made readable: words instead of dashes, a capital in front.
@@ -136,9 +157,12 @@ mod tests {
 
     #[test]
     fn orders_by_number() {
-        let mut names = ["x-review", "10-b", "2-a", "1.10-d", "1.9-e", "appendix", "02-b", "00-z"];
+        let mut names = ["x-review", "step10", "step2", "10-b", "2-a", "1.10-d", "1.9-e", "appendix", "02-b", "00-z"];
         names.sort_by_key(|name| numbered(name).sort_key());
-        assert_eq!(names, ["00-z", "1.9-e", "1.10-d", "2-a", "02-b", "10-b", "appendix", "x-review"]);
+        assert_eq!(
+            names,
+            ["00-z", "1.9-e", "1.10-d", "2-a", "02-b", "10-b", "appendix", "step2", "step10", "x-review"]
+        );
     }
 
     #[test]

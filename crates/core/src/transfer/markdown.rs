@@ -30,6 +30,7 @@
 //! - A further H1 opens a section. Text directly under it becomes a step of that name. A heading without text (`#`) ends
 //!   the section.
 //! - A file with a title and text, but no H2, is a walkthrough of one step with that title.
+//! - A block of `metadata` in front matter or settings holds metadata as it is kept, for members whose names mean something.
 //! - Headings in fences, quotations and lists are text. Titles are without markup, content is the exact source.
 
 use serde_json::{Map, Value};
@@ -38,7 +39,6 @@ use super::file::{FIELDS, StepFile, StepIdentity, WalkthroughFile, check_lengths
 use super::front_matter::{self, Settings, Split};
 use super::outline::{Piece, line_of, outline, paragraphs, trim_blank};
 use super::place::Place;
-use super::unknown;
 use crate::Result;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
@@ -114,12 +114,13 @@ pub(super) fn apply_head(
             head.metadata.insert("title".to_owned(), title.as_str().into());
         }
         if let Some(said) = head.description {
-            file.description = Some(paragraphs(&said, file.description.as_deref().unwrap_or_default()));
+            let text = file.description.take().filter(|text| !text.is_empty());
+            file.description = Some(text.map_or_else(|| said.clone(), |text| paragraphs(&said, &text)));
         }
         file.kind = head.kind;
         file.estimated_duration_minutes = head.estimated_duration_minutes.map(Some);
         file.tags = head.tags;
-        file.metadata = Some(unknown::join(&unknown::WALKTHROUGH, head.metadata, Default::default()));
+        file.metadata = Some(head.metadata);
     }
     file.title = heading.or(file.title.take());
     if let Some(title) = &file.title {
@@ -156,10 +157,13 @@ fn chapters(split: &Split<'_>) -> Chapters {
     let mut found =
         Chapters { title: None, description: trim_blank(before).to_owned(), line: split.first_line, steps: Vec::new() };
     let mut section: Option<String> = None;
+    let (mut line, mut counted) = (split.first_line, 0);
     for (at, (level, title, range)) in cuts.iter().enumerate() {
         let end = cuts.get(at + 1).map_or(body.len(), |(_, _, next)| next.start);
         let text = trim_blank(&body[range.end..end]);
-        let line = split.first_line + line_of(body, range.start) - 1;
+        // Counted from heading to heading: a file of nothing but headings must not take the square of its length.
+        line += line_of(&body[counted..range.start], range.start - counted) - 1;
+        counted = range.start;
         if at == 0 && *level == 1 {
             found.description = paragraphs(&found.description, text);
             (found.title, found.line) = (Some(title.clone()), line);
@@ -193,7 +197,6 @@ pub(super) fn step(place: Place, yaml: Map<String, Value>, chapter: Chapter) -> 
     if let Some(said) = title.filter(|said| said.trim() != chapter.title) {
         content.metadata.insert("title".to_owned(), said.into());
     }
-    content.metadata = unknown::join(&unknown::STEP, content.metadata, Default::default());
     content.title = chapter.title;
     content.section_title = content.section_title.or(chapter.section);
     content.content = lifted.content;

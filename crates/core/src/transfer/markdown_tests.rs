@@ -146,3 +146,9 @@ fn line_endings_of_windows_are_fine() {
     assert_eq!(steps(&file), [("A", "x\r\ny")]);
     assert_eq!(file.steps[0].content.context_for_agent.as_deref(), Some("c"));
 }
+
+#[test]
+fn a_file_of_nothing_but_headings_is_refused_quickly() {
+    let text = "# T\n".to_owned() + &"## A\n".repeat(50_000);
+    assert_eq!(parse("a.md", &text).expect_err("too many steps").details["field"], "steps");
+}

@@ -7,6 +7,7 @@
 use crate::Result;
 
 pub mod export;
+pub mod export_markdown;
 pub mod file;
 pub mod folder;
 mod front_matter;

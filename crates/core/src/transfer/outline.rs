@@ -167,7 +167,7 @@ mod tests {
         };
         assert_eq!(&text[heading.clone()], "  ## A\n");
         assert_eq!((info.as_str(), inner.as_str()), ("agent-context", "```\na\n\nb\n```"));
-        assert_eq!((&text[range.clone()]).lines().count(), 7);
+        assert_eq!(text[range.clone()].lines().count(), 7);
         assert_eq!(&text[range.end..], "\nrest");
     }
 

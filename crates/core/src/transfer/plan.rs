@@ -113,7 +113,8 @@ fn find(existing: &[Step], steps: &[StepFile]) -> Vec<Option<usize>> {
     for keyed in [false, true] {
         let mut by_title: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, step) in existing.iter().enumerate().rev() {
-            if !taken[at] && !(keyed && step.key.is_some()) {
+            let out_of_reach = keyed && step.key.is_some();
+            if !taken[at] && !out_of_reach {
                 by_title.entry(fold(&step.content.title)).or_default().push(at);
             }
         }
@@ -167,7 +168,7 @@ fn planned_step(step: StepFile, existing: Option<&Step>, moved: bool) -> Planned
     PlannedStep { existing: Some(before.id.clone()), key, content: step.content, change }
 }
 
-fn changed_content(before: &StepContent, after: &StepContent) -> Vec<&'static str> {
+pub(super) fn changed_content(before: &StepContent, after: &StepContent) -> Vec<&'static str> {
     let same = [
         before.title == after.title,
         before.section_title == after.section_title,

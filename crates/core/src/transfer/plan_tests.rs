@@ -76,7 +76,8 @@ fn shape(plan: &ImportPlan) -> String {
 
 #[test]
 fn finds_steps_again() {
-    let table: &[(&str, &[&str], &[&str], &str, usize)] = &[
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a str, usize);
+    let table: &[Row<'_>] = &[
         ("the same", &["A", "B"], &["A", "B"], "0= 1=", 0),
         ("a title is folded", &["Größe "], &["GRÖSSE"], "0~", 0),
         ("renamed without a key", &["A", "B"], &["A", "C"], "0= +", 1),
@@ -98,7 +99,7 @@ fn finds_steps_again() {
         let plan = run(before, after);
         let moves = shape(&plan);
         // Which of two crossing steps counts as moved is free; that one of them does is not.
-        let same = |text: &str| text.replace('>', "").replace('=', "");
+        let same = |text: &str| text.replace(['>', '='], "");
         assert_eq!((same(&moves), moves.contains('>')), (same(expected), expected.contains('>')), "{name}: {moves}");
         assert_eq!(plan.removed.len(), *removed, "{name}");
     }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::export::{ExportStep, export_json};
+use super::export_markdown::export_markdown;
 use super::file::WalkthroughFile;
 use super::plan::{ImportPlan, plan};
 use super::{folder, json, lint, markdown};
@@ -189,6 +190,17 @@ proptest! {
                 settles(&file)?;
             }
             let _ = folder::parse("a", [(text.as_str(), other.as_str()), ("1-a.md", text.as_str())]).is_ok();
+        }
+    }
+
+    #[test]
+    fn markdown_that_is_written_is_read_back(fields in fields(), steps in keyed()) {
+        let exported = steps.iter().map(|(key, content)| ExportStep { key, content });
+        if let Ok(text) = export_markdown(&fields, exported) {
+            let read = markdown::parse("a.md", &text).expect("what is written is a fine file");
+            prop_assert_eq!(read.fields(None, None).expect("it has a title"), fields);
+            let read: Vec<_> = read.steps.into_iter().map(|step| step.content).collect();
+            prop_assert_eq!(read, steps.into_iter().map(|(_, content)| content).collect::<Vec<_>>());
         }
     }
 
