@@ -60,6 +60,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The database's own code: a SQLSTATE, or a result code of SQLite.
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.code().map(std::borrow::Cow::into_owned),
+            Self::Group(error) => error.code(),
+            _ => None,
+        }
+    }
+
     /// Whether a row with the same unique value exists.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
