@@ -3,6 +3,7 @@
 pub mod migrate;
 pub mod output;
 pub mod serve;
+pub mod walk;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ struct Global {
 enum Command {
     /// Runs everything: MCP servers, console, API.
     Serve(serve::Args),
+    /// Plays a walkthrough in the terminal, from any MCP server.
+    Walk(walk::Args),
     /// Brings the database up to date.
     Migrate,
 }
@@ -128,6 +131,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let app = App { settings, json: cli.global.json, pending };
     match cli.command {
         Command::Serve(args) => serve::run(app, args).await?,
+        Command::Walk(args) => return Ok(walk::run(args).await),
         Command::Migrate => migrate::run(&app).await?,
     }
     Ok(ExitCode::SUCCESS)
