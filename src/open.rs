@@ -44,16 +44,23 @@ pub fn sqlite_file(url: &DatabaseUrl) -> anyhow::Result<Option<PathBuf>> {
 /// # Errors
 /// When the folder or the database cannot be used; the message says what to do.
 pub async fn open(settings: &Settings, pending: Pending) -> anyhow::Result<Opened> {
+    let (db, _lock) = open_as_it_is(settings).await?;
+    bring_up_to_date(db, pending).await
+}
+
+/// Opens the store with its folder, and leaves the schema alone. On SQLite, nobody else migrates while the lock lives.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_as_it_is(settings: &Settings) -> anyhow::Result<(Db, Option<Lock>)> {
     let Some(file) = sqlite_file(&settings.database_url)? else {
-        let db = connect(&settings.database_url).await?;
-        return bring_up_to_date(db, pending).await;
+        return Ok((connect(&settings.database_url).await?, None));
     };
     make_folder(&settings.data_dir)?;
     make_folder(folder_of(&file))?;
     // Also held while the file is opened: two processes must not both make it.
-    let _lock = migration_lock(&file).await?;
-    let db = connect(&settings.database_url).await?;
-    bring_up_to_date(db, pending).await
+    let lock = migration_lock(&file).await?;
+    Ok((connect(&settings.database_url).await?, Some(lock)))
 }
 
 /// Connects and changes nothing but what opening itself does.

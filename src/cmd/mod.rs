@@ -1,5 +1,7 @@
 //! The command line: one file per command.
 
+pub mod backup;
+pub mod doctor;
 pub mod migrate;
 pub mod output;
 pub mod serve;
@@ -61,6 +63,12 @@ enum Command {
     Walk(walk::Args),
     /// Brings the database up to date.
     Migrate,
+    /// Looks at everything that an installation needs, and says what to do.
+    Doctor,
+    /// Writes everything in the database to a file, while it is in use.
+    Backup(backup::BackupArgs),
+    /// Reads a backup into a new database.
+    Restore(backup::RestoreArgs),
 }
 
 /// Wrong usage that the argument parser cannot see: exits with 2.
@@ -133,6 +141,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(app, args).await?,
         Command::Walk(args) => return Ok(walk::run(args).await),
         Command::Migrate => migrate::run(&app).await?,
+        Command::Doctor => return doctor::run(&app).await,
+        Command::Backup(args) => backup::backup(&app, args).await?,
+        Command::Restore(args) => backup::restore(&app, args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -40,6 +40,17 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A backup cannot be used.
+    #[error("the backup cannot be used: {0}")]
+    Backup(String),
+    /// A backup may only be restored into a database without content.
+    #[error(
+        "the database has content already (in {table}): restore into a new one, and name it with --database or --data-dir"
+    )]
+    NotEmpty {
+        /// A table with rows.
+        table: String,
+    },
     /// The URL names no database that Waypost knows.
     #[error("the database URL must begin with sqlite:// or postgres://")]
     Url,

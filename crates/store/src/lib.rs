@@ -4,9 +4,11 @@
 //! are arguments. A caller reads with [`Db::read`], writes in a [`db::Tx`], and changes progress through the
 //! [`writer::Writer`], which commits many calls at once.
 
+pub mod backup;
 mod batch;
 pub mod db;
 pub mod error;
+pub mod health;
 pub mod migrate;
 pub mod progress;
 pub mod tool_call;
