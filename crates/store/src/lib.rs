@@ -7,10 +7,12 @@
 pub mod api_key;
 pub mod assignment;
 pub mod audit;
+pub mod backup;
 mod batch;
 pub mod db;
 pub mod end_user;
 pub mod error;
+pub mod health;
 pub mod migrate;
 pub mod organization;
 pub mod progress;

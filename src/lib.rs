@@ -1,0 +1,7 @@
+//! The program `waypost`: its commands, and the wiring of its parts. A library only so that tests can reach it.
+
+pub mod cmd;
+pub mod config;
+pub mod lock;
+pub mod open;
+pub mod telemetry;
