@@ -17,6 +17,7 @@ pub mod progress;
 pub mod record;
 pub mod servers;
 pub mod users;
+pub mod walkthroughs;
 
 use waypost_store::Db;
 
