@@ -65,14 +65,6 @@ impl Act {
     }
 }
 
-fn rank(role: Role) -> u8 {
-    match role {
-        Role::Member => 1,
-        Role::Admin => 2,
-        Role::Owner => 3,
-    }
-}
-
 /// Lets `caller` do `act` in `organization`, or says why not.
 ///
 /// # Errors
@@ -84,7 +76,7 @@ pub fn authorize(caller: &Caller, act: Act, organization: &OrganizationId) -> Re
             Err(Error::not_found("organisation"))
         }
         Caller::Member { role, .. } => match act.least_role() {
-            Some(least) if rank(*role) >= rank(least) => Ok(()),
+            Some(least) if role.covers(least) => Ok(()),
             Some(least) => {
                 Err(Error::new(Code::Forbidden, format!("This needs the role `{least}`; yours is `{role}`.")))
             }
@@ -106,6 +98,21 @@ pub fn authorize_operator(caller: &Caller) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
         _ => Err(Error::new(Code::Forbidden, "Only the operator of this installation can do this.")),
+    }
+}
+
+/// Lets `caller` give `role` to a user or a key, or take it from them, on top of what [`authorize`] says of the act.
+///
+/// # Errors
+/// `forbidden` when it is more than the caller's own role.
+pub fn authorize_role(caller: &Caller, role: Role) -> Result<()> {
+    match caller {
+        Caller::Operator => Ok(()),
+        Caller::Member { role: own, .. } if own.covers(role) => Ok(()),
+        Caller::Member { role: own, .. } => {
+            Err(Error::new(Code::Forbidden, format!("The role `{role}` is above yours, `{own}`.")))
+        }
+        Caller::Client { .. } => Err(Error::new(Code::Forbidden, "An MCP client cannot do this.")),
     }
 }
 

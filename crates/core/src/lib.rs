@@ -3,13 +3,17 @@
 //! function of its arguments; clock and randomness come in from outside.
 
 pub mod access;
+pub mod assignment;
+pub mod audit;
 pub mod caller;
 pub mod chain;
 pub mod clock;
+pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
 pub mod markdown;
+pub mod name;
 pub mod organization;
 pub mod progress;
 pub mod random;

@@ -29,6 +29,30 @@ names! {
     }
 }
 
+impl Role {
+    /// Whether who has this role may give `other` to somebody, or take it away: nobody hands out more than they have.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        let rank = |role| match role {
+            Self::Member => 1,
+            Self::Admin => 2,
+            Self::Owner => 3,
+        };
+        rank(self) >= rank(other)
+    }
+}
+
+/// A person who operates organisations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The user.
+    pub id: UserId,
+    /// E-mail address as it was typed.
+    pub email: String,
+    /// When they were first made a member of anything.
+    pub created_at: Timestamp,
+}
+
 /// A user in an organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

@@ -1,1 +1,35 @@
-//! waypost-ops
+//! The acts: everything that a caller can do, once, for the pages, the API, the tools and the command line.
+//!
+//! Every act takes the context first, asks whether the caller may, checks the arguments, and writes what it does and
+//! the entry of the audit log in one transaction. What a caller may not know of is "not found".
+
+pub mod api_keys;
+pub mod assignments;
+mod audit;
+mod checks;
+pub mod end_users;
+pub mod organizations;
+pub mod servers;
+pub mod users;
+
+use waypost_store::Db;
+
+/// What acts are done on.
+#[derive(Debug, Clone)]
+pub struct Ops {
+    pub(crate) db: Db,
+}
+
+impl Ops {
+    /// Acts on `db`.
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+}

@@ -51,6 +51,12 @@ pub enum Error {
         /// A table with rows.
         table: String,
     },
+    /// Another row has a value that must be unique, where no constraint of the database says so.
+    #[error("{what} is taken")]
+    Taken {
+        /// Table and column.
+        what: &'static str,
+    },
     /// The URL names no database that Waypost knows.
     #[error("the database URL must begin with sqlite:// or postgres://")]
     Url,
@@ -84,7 +90,11 @@ impl Error {
     /// Whether a row with the same unique value exists.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.is_unique_violation(),
+            Self::Taken { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether a row refers to one that is gone.

@@ -4,14 +4,26 @@
 //! are arguments. A caller reads with [`Db::read`], writes in a [`db::Tx`], and changes progress through the
 //! [`writer::Writer`], which commits many calls at once.
 
+pub mod api_key;
+pub mod assignment;
+pub mod audit;
 pub mod backup;
 mod batch;
 pub mod db;
+pub mod end_user;
 pub mod error;
 pub mod health;
 pub mod migrate;
+pub mod organization;
 pub mod progress;
+mod row;
+pub mod server;
+pub mod step;
+pub mod system;
 pub mod tool_call;
+pub mod user;
+pub mod version;
+pub mod walkthrough;
 pub mod writer;
 
 pub use db::{Conn, Db, Dialect, Tx};

@@ -47,8 +47,8 @@ pub(crate) async fn version(conn: &mut Conn) -> Result<i64> {
 
 /// Applies what is pending; says from which version to which.
 ///
-/// Two processes may call this at once: PostgreSQL holds an advisory lock meanwhile, for SQLite the caller holds the
-/// lock of the data directory (see [`crate::Store::open`]).
+/// Two processes may call this at once: PostgreSQL holds an advisory lock meanwhile; on SQLite everything that is
+/// pending is one transaction, and the second process finds nothing left to do.
 ///
 /// # Errors
 /// [`Error::NewerSchema`] when the database is ahead of this program; otherwise when a migration fails.
@@ -59,7 +59,11 @@ pub async fn migrate(db: &Db) -> Result<(i64, i64)> {
     }
     if found < known {
         match db {
-            Db::Sqlite { write, .. } => SQLITE.run(write).await.map_err(Error::Migrate)?,
+            Db::Sqlite { write, .. } => {
+                let mut tx = write.begin_with("BEGIN IMMEDIATE").await?;
+                SQLITE.run_direct(None, &mut *tx, false).await.map_err(Error::Migrate)?;
+                tx.commit().await?;
+            }
             Db::Postgres(pool) => POSTGRES.run(pool).await.map_err(Error::Migrate)?,
         }
     }

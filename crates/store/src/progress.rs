@@ -263,6 +263,8 @@ const PROGRESS_CHANGES: &[Column] = &[
 ];
 const PROGRESS_END: &[Column] = &[
     ("id", Kind::Text),
+    // An attempt may have moved to another version earlier in the same group.
+    ("version_id", Kind::Text),
     ("status", Kind::Text),
     ("completed_steps", Kind::Text),
     ("completed_at", Kind::Integer),

@@ -43,6 +43,11 @@ pub enum Decided {
     Refused(ActError),
 }
 
+/// The pure function from the open attempt to what shall be. It may be called more than once.
+pub type Decide = Box<dyn Fn(Option<&Attempt>) -> Decided + Send + Sync>;
+/// Makes the record of a call from what came of it.
+pub type Record = Box<dyn Fn(&Outcome) -> ToolCall + Send + Sync>;
+
 /// A call on one progress.
 pub struct Call {
     /// Whose progress.
@@ -52,9 +57,9 @@ pub struct Call {
     /// The session, when this call makes it; written only when the call changes something.
     pub new_session: Option<NewSession>,
     /// The record of the call; written only when the call changes something.
-    pub tool_call: Option<Box<dyn Fn(&Outcome) -> ToolCall + Send + Sync>>,
-    /// The pure function from the open attempt to what shall be. It may be called more than once.
-    pub decide: Box<dyn Fn(Option<&Attempt>) -> Decided + Send + Sync>,
+    pub tool_call: Option<Record>,
+    /// What to make of the open attempt.
+    pub decide: Decide,
     /// When the call is made.
     pub now: Timestamp,
 }

@@ -1,0 +1,44 @@
+//! Names that people give: what is kept of what they typed.
+
+use crate::error::{Error, Result};
+
+/// Characters in a name at most.
+pub const MAX_NAME_CHARS: usize = 200;
+
+/// What is kept of a name: control characters become spaces, marks that turn the direction of writing go (they could
+/// make a name look like another one), spaces at the ends go.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let kept = text.chars().filter(|c| !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'));
+    let spaced: String = kept.map(|c| if c.is_control() { ' ' } else { c }).collect();
+    spaced.trim().to_owned()
+}
+
+/// The name in `field` as it is kept, 1 to 200 characters.
+///
+/// # Errors
+/// `invalid_arguments` naming `field` when nothing is left, or it is too long.
+pub fn check(field: &str, text: &str) -> Result<String> {
+    let name = clean(text);
+    match name.chars().count() {
+        0 => Err(Error::invalid(field, format!("`{field}` must not be empty."))),
+        1..=MAX_NAME_CHARS => Ok(name),
+        count => {
+            let message = format!("`{field}` has {count} characters; it may have {MAX_NAME_CHARS}.");
+            Err(Error::invalid(field, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleans_and_counts_characters() {
+        assert_eq!(check("name", "  Acme\u{202e}\tGmbH\n").unwrap(), "Acme GmbH");
+        assert_eq!(check("name", &"ü".repeat(200)).unwrap().chars().count(), 200);
+        assert_eq!(check("name", &"ü".repeat(201)).unwrap_err().details["field"], "name");
+        assert!(check("name", " \u{0}\n").is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! Organisations: the tenants.
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize, authorize_operator};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::OrganizationId;
+use waypost_core::organization::Organization;
+use waypost_core::{Error, Result, name};
+use waypost_store::{organization as store, system, user};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::checks::{slug, taken};
+
+/// What can be changed of an organisation; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// A new slug.
+    pub slug: Option<String>,
+    /// A new name.
+    pub name: Option<String>,
+}
+
+/// Makes an organisation; without a name it is called by its slug.
+///
+/// # Errors
+/// `forbidden` for everybody but the operator; `invalid_arguments`; `conflict` when the slug is taken.
+pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Result<Organization> {
+    authorize_operator(&cx.caller)?;
+    slug::check_organization_slug(slug)?;
+    let organization = Organization {
+        id: OrganizationId::new(&*cx.random),
+        slug: slug.to_owned(),
+        name: name::check("name", name.unwrap_or(slug))?,
+        created_at: cx.now(),
+    };
+    let mut tx = ops.db.begin().await?;
+    store::insert(&mut tx, &organization).await.map_err(|error| slug_taken(error, slug))?;
+    let detail = json!({ "slug": organization.slug, "name": organization.name });
+    let entry = Entry { act: "organization.create", target: organization.id.as_str(), detail };
+    record(cx, &mut tx, &organization.id, entry).await?;
+    tx.commit().await?;
+    Ok(organization)
+}
+
+/// The organisations that the caller can see, by slug: all for the operator, the own one for a member.
+///
+/// # Errors
+/// `forbidden` for an MCP client.
+pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
+    let mut conn = ops.db.read().await?;
+    match &cx.caller {
+        Caller::Operator => Ok(system::list_organizations(&mut conn).await?),
+        Caller::Member { organization_id, .. } | Caller::Client { organization_id, .. } => {
+            authorize(&cx.caller, Act::OrganizationRead, organization_id)?;
+            Ok(store::get(&mut conn, organization_id).await?.into_iter().collect())
+        }
+    }
+}
+
+/// The organisation that `text` names, by slug or by id.
+///
+/// # Errors
+/// `not_found` when there is none that the caller may know of.
+pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
+    let mut conn = ops.db.read().await?;
+    let found = match text.parse::<OrganizationId>() {
+        Ok(id) => store::get(&mut conn, &id).await?,
+        Err(_) => system::find_organization(&mut conn, text).await?,
+    };
+    let organization = found.ok_or_else(not_found)?;
+    authorize(&cx.caller, Act::OrganizationRead, &organization.id)?;
+    Ok(organization)
+}
+
+/// One organisation.
+///
+/// # Errors
+/// `not_found` when there is none that the caller may know of.
+pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organization> {
+    authorize(&cx.caller, Act::OrganizationRead, id)?;
+    store::get(&mut ops.db.read().await?, id).await?.ok_or_else(not_found)
+}
+
+/// Changes slug and name.
+///
+/// # Errors
+/// As [`show`]; `invalid_arguments`; `conflict` when the slug is taken.
+pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Changes) -> Result<Organization> {
+    authorize(&cx.caller, Act::OrganizationUpdate, id)?;
+    let mut tx = ops.db.begin().await?;
+    let old = store::get(&mut tx, id).await?.ok_or_else(not_found)?;
+    let mut new = old.clone();
+    if let Some(slug) = changes.slug.as_ref().filter(|slug| **slug != old.slug) {
+        slug::check_organization_slug(slug)?;
+        new.slug.clone_from(slug);
+    }
+    if let Some(text) = &changes.name {
+        new.name = name::check("name", text)?;
+    }
+    if new == old {
+        return Ok(old);
+    }
+    store::update(&mut tx, &new, cx.now()).await.map_err(|error| slug_taken(error, &new.slug))?;
+    let detail = json!({ "slug": new.slug, "name": new.name });
+    record(cx, &mut tx, id, Entry { act: "organization.update", target: id.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(new)
+}
+
+/// Deletes an organisation and all that it owns; its audit log stays. Users who are members of nothing else go too.
+///
+/// # Errors
+/// As [`show`]; `forbidden` for members below owner.
+pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
+    authorize(&cx.caller, Act::OrganizationDelete, id)?;
+    let mut tx = ops.db.begin().await?;
+    let organization = store::get(&mut tx, id).await?.ok_or_else(not_found)?;
+    let members = user::list_members(&mut tx, id).await?;
+    store::delete(&mut tx, id).await?;
+    for member in members {
+        user::delete_without_membership(&mut tx, &member.user_id).await?;
+    }
+    let detail = json!({ "slug": organization.slug, "name": organization.name });
+    record(cx, &mut tx, id, Entry { act: "organization.delete", target: id.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn not_found() -> Error {
+    Error::not_found("organisation")
+}
+
+fn slug_taken(error: waypost_store::Error, slug: &str) -> Error {
+    taken(error, || format!("The slug `{slug}` is taken by another organisation. Choose another one."))
+}

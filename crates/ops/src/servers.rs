@@ -1,0 +1,322 @@
+//! Hosted servers.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use url::Url;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
+use waypost_core::{Error, Result, name};
+use waypost_store::{organization, server as store, system};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::checks::{hidden, slug, taken};
+
+/// The kinds of sign-in that this release has.
+pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None];
+/// The kinds of support that this release has.
+pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
+/// Origins of a server at most.
+const MAX_ORIGINS: usize = 50;
+
+/// What can be set on a server; what is absent stays, or is the default for a new one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Its host name label.
+    pub slug: Option<String>,
+    /// Name for people; the slug by default.
+    pub name: Option<String>,
+    /// The product that it guides through; the name by default.
+    pub product_name: Option<String>,
+    /// How end users are recognised.
+    pub auth_type: Option<AuthType>,
+    /// When it asks for sign-in.
+    pub sign_in: Option<SignIn>,
+    /// Whether the walkthrough tools are offered at all.
+    pub walkthrough_tools_enabled: Option<bool>,
+    /// Which of them.
+    pub toolset: Option<Toolset>,
+    /// Whether it offers support.
+    pub support: Option<Support>,
+    /// Origins of browsers that may call it, all of them.
+    pub allowed_origins: Option<Vec<String>>,
+}
+
+/// Makes a server with `slug`; a slug among the settings is not looked at.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin;
+/// `invalid_arguments`; `conflict` when the slug is taken.
+pub async fn create(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    slug: &str,
+    settings: &Settings,
+) -> Result<Server> {
+    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    slug::check_server_slug(slug)?;
+    let now = cx.now();
+    let name = name::check("name", settings.name.as_deref().unwrap_or(slug))?;
+    let plain = Server {
+        id: ServerId::new(&*cx.random),
+        organization_id: organization.clone(),
+        slug: slug.to_owned(),
+        product_name: name.clone(),
+        name,
+        auth_type: AuthType::None,
+        sign_in: SignIn::WhenNeeded,
+        walkthrough_tools_enabled: true,
+        toolset: Toolset::Guided,
+        support: Support::Off,
+        allowed_origins: Vec::new(),
+        created_at: now,
+        updated_at: now,
+    };
+    let server = changed(&plain, &Settings { slug: None, ..settings.clone() })?;
+    let mut tx = ops.db.begin().await?;
+    if organization::get(&mut tx, organization).await?.is_none() {
+        return Err(Error::not_found("organisation"));
+    }
+    store::insert(&mut tx, &server).await.map_err(|error| slug_taken(error, slug))?;
+    let entry = Entry { act: "server.create", target: server.id.as_str(), detail: described(&server) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(server)
+}
+
+/// The servers of an organisation, by slug.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Server>> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+}
+
+/// The server that `text` names, by slug, by a former slug that was not released, or by id.
+///
+/// # Errors
+/// `not_found` when there is none that the caller may know of.
+pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
+    let mut conn = ops.db.read().await?;
+    let found = match text.parse::<ServerId>() {
+        Ok(id) => system::get_server(&mut conn, &id).await?,
+        Err(_) => system::find_server(&mut conn, text).await?.map(|(server, _)| server),
+    };
+    let server = found.ok_or_else(not_found)?;
+    hidden(authorize(&cx.caller, Act::ServerRead, &server.organization_id), "server")?;
+    Ok(server)
+}
+
+/// One server.
+///
+/// # Errors
+/// `not_found` when there is none that the caller may know of.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Server> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+}
+
+/// Changes settings. After a change of the slug the former one goes on serving until [`release_slug`].
+///
+/// # Errors
+/// As [`create`]; `not_found` when there is no such server.
+pub async fn update(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &ServerId,
+    settings: &Settings,
+) -> Result<Server> {
+    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let mut new = changed(&old, settings)?;
+    if new == old {
+        return Ok(old);
+    }
+    new.updated_at = cx.now();
+    store::update(&mut tx, &new).await.map_err(|error| slug_taken(error, &new.slug))?;
+    let entry = Entry { act: "server.update", target: id.as_str(), detail: described(&new) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(new)
+}
+
+/// The slugs that a server had before and still answers to.
+///
+/// # Errors
+/// As [`show`].
+pub async fn former_slugs(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Vec<String>> {
+    show(cx, ops, organization, id).await?;
+    Ok(store::aliases(&mut ops.db.read().await?, organization, id).await?)
+}
+
+/// Gives up a former slug: the server answers to it no more, and another one may have it.
+///
+/// # Errors
+/// As [`update`]; `not_found` when it is not a former slug of this server.
+pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<()> {
+    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    if !store::release_alias(&mut tx, organization, id, slug).await? {
+        return Err(Error::not_found("former slug of this server"));
+    }
+    let detail = json!({ "slug": slug });
+    record(cx, &mut tx, organization, Entry { act: "server.release_slug", target: id.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Deletes a server with its assignments and all that happened on it. Walkthroughs stay.
+///
+/// # Errors
+/// As [`update`].
+pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<()> {
+    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let server = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    store::delete(&mut tx, organization, id).await?;
+    let entry = Entry { act: "server.delete", target: id.as_str(), detail: described(&server) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// `server` with `settings`, all of them checked.
+fn changed(server: &Server, settings: &Settings) -> Result<Server> {
+    let mut new = server.clone();
+    if let Some(slug) = settings.slug.as_ref().filter(|slug| **slug != server.slug) {
+        slug::check_server_slug(slug)?;
+        new.slug.clone_from(slug);
+    }
+    if let Some(text) = &settings.name {
+        new.name = name::check("name", text)?;
+    }
+    if let Some(text) = &settings.product_name {
+        new.product_name = name::check("product_name", text)?;
+    }
+    if let Some(auth_type) = settings.auth_type {
+        let available = AVAILABLE_AUTH_TYPES.contains(&auth_type);
+        available_or(available, "auth_type", auth_type.as_str(), AVAILABLE_AUTH_TYPES.iter().map(|a| a.as_str()))?;
+        new.auth_type = auth_type;
+    }
+    if let Some(support) = settings.support {
+        let available = AVAILABLE_SUPPORT.contains(&support);
+        available_or(available, "support", support.as_str(), AVAILABLE_SUPPORT.iter().map(|s| s.as_str()))?;
+        new.support = support;
+    }
+    if let Some(texts) = &settings.allowed_origins {
+        new.allowed_origins = origins(texts)?;
+    }
+    new.sign_in = settings.sign_in.unwrap_or(server.sign_in);
+    new.toolset = settings.toolset.unwrap_or(server.toolset);
+    new.walkthrough_tools_enabled = settings.walkthrough_tools_enabled.unwrap_or(server.walkthrough_tools_enabled);
+    Ok(new)
+}
+
+fn available_or(available: bool, field: &str, value: &str, values: impl Iterator<Item = &'static str>) -> Result<()> {
+    if available {
+        return Ok(());
+    }
+    let values: Vec<_> = values.map(|value| format!("`{value}`")).collect();
+    let message = format!("`{field}`: `{value}` is not available in this release; available: {}.", values.join(", "));
+    Err(Error::invalid(field, message))
+}
+
+/// The origins as a browser writes them (RFC 6454, 6.2), sorted, each once.
+fn origins(texts: &[String]) -> Result<Vec<String>> {
+    if texts.len() > MAX_ORIGINS {
+        let message = format!("`allowed_origins` has {} entries; it may have {MAX_ORIGINS}.", texts.len());
+        return Err(Error::invalid("allowed_origins", message));
+    }
+    let origins: BTreeSet<_> = texts.iter().map(|text| origin(text)).collect::<Result<_>>()?;
+    Ok(origins.into_iter().collect())
+}
+
+fn origin(text: &str) -> Result<String> {
+    let text = text.trim();
+    let refused = || {
+        let shown: String = name::clean(text).chars().take(100).collect();
+        let message = format!(
+            "`allowed_origins`: `{shown}` is no origin. Write scheme, host and port, as `https://example.com`."
+        );
+        Error::invalid("allowed_origins", message)
+    };
+    let url = Url::parse(text).map_err(|error| refused().caused_by(error))?;
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        // The parser mends backslashes, a missing slash and line breaks; who writes them means something else.
+        && text.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '\\', '\t', '\n', '\r', '*']));
+    if plain { Ok(url.origin().ascii_serialization()) } else { Err(refused()) }
+}
+
+fn described(server: &Server) -> Value {
+    json!({
+        "slug": server.slug,
+        "name": server.name,
+        "product_name": server.product_name,
+        "auth_type": server.auth_type.as_str(),
+        "sign_in": server.sign_in.as_str(),
+        "walkthrough_tools_enabled": server.walkthrough_tools_enabled,
+        "toolset": server.toolset.as_str(),
+        "support": server.support.as_str(),
+        "allowed_origins": server.allowed_origins,
+    })
+}
+
+fn not_found() -> Error {
+    Error::not_found("server")
+}
+
+fn slug_taken(error: waypost_store::Error, slug: &str) -> Error {
+    taken(error, || {
+        format!(
+            "The slug `{slug}` is taken, by a server or as the former slug of one. Choose another one, or release it there."
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_kept_as_browsers_write_them() {
+        let typed = ["https://Example.com:443", " http://localhost:5173 ", "https://example.com", "https://müller.de"];
+        let kept = origins(&typed.map(str::to_owned)).unwrap();
+        assert_eq!(kept, ["http://localhost:5173", "https://example.com", "https://xn--mller-kva.de"]);
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused() {
+        for text in [
+            "",
+            "example.com",
+            "https://example.com/",
+            "https://example.com/a",
+            "https://example.com?q",
+            "ftp://a.de",
+            "https://a@b.de",
+            "https://*.example.com",
+            "*",
+            "null",
+            "https:example.com",
+            "https://exa\nmple.com",
+            "file:///tmp",
+            "https://example.com#x",
+            "https://",
+        ] {
+            let error = origins(&[text.to_owned()]).unwrap_err();
+            assert_eq!(error.details["field"], "allowed_origins", "{text}");
+        }
+    }
+}

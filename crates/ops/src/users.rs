@@ -1,0 +1,126 @@
+//! Users as members of an organisation.
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize, authorize_role};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, UserId};
+use waypost_core::organization::{Member, Role, User};
+use waypost_core::{Code, Error, Result, email};
+use waypost_store::{Conn, organization, system, user as store};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::checks::taken;
+
+/// Makes the user with this address a member; a user who does not exist yet is made.
+///
+/// # Errors
+/// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` when
+/// they are a member.
+pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address: &str, role: Role) -> Result<Member> {
+    authorize(&cx.caller, Act::MemberWrite, organization)?;
+    authorize_role(&cx.caller, role)?;
+    let email = email::parse(address)?;
+    let now = cx.now();
+    let mut tx = ops.db.begin().await?;
+    if organization::get(&mut tx, organization).await?.is_none() {
+        return Err(Error::not_found("organisation"));
+    }
+    let user = match system::find_user(&mut tx, &email.key).await? {
+        Some(user) => user,
+        None => {
+            let user = User { id: UserId::new(&*cx.random), email: email.address.clone(), created_at: now };
+            store::insert(&mut tx, &user, &email.key).await?;
+            user
+        }
+    };
+    store::add_member(&mut tx, organization, &user.id, role, now).await.map_err(|error| {
+        let address = &email.address;
+        taken(error, || format!("{address} is a member already. Change the role with `user update`."))
+    })?;
+    let detail = json!({ "email": user.email, "role": role.as_str() });
+    record(cx, &mut tx, organization, Entry { act: "member.create", target: user.id.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(Member { user_id: user.id, email: user.email, role, created_at: now })
+}
+
+/// The members, by address.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
+    authorize(&cx.caller, Act::MemberRead, organization)?;
+    Ok(store::list_members(&mut ops.db.read().await?, organization).await?)
+}
+
+/// The member that `text` names, by address or by id.
+///
+/// # Errors
+/// `not_found` when there is none, or in an organisation that the caller may not know of.
+pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Member> {
+    authorize(&cx.caller, Act::MemberRead, organization)?;
+    let mut conn = ops.db.read().await?;
+    let found = match text.parse::<UserId>() {
+        Ok(id) => store::get_member(&mut conn, organization, &id).await?,
+        Err(_) => store::find_member(&mut conn, organization, &email::key(text)).await?,
+    };
+    found.ok_or_else(not_found)
+}
+
+/// Gives a member another role.
+///
+/// # Errors
+/// As [`create`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
+pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId, role: Role) -> Result<Member> {
+    authorize(&cx.caller, Act::MemberWrite, organization)?;
+    authorize_role(&cx.caller, role)?;
+    let mut tx = ops.db.begin().await?;
+    let member = changeable(cx, &mut tx, organization, user, role).await?;
+    if member.role == role {
+        return Ok(member);
+    }
+    store::set_role(&mut tx, organization, user, role).await?;
+    let detail = json!({ "email": member.email, "role": role.as_str(), "from": member.role.as_str() });
+    record(cx, &mut tx, organization, Entry { act: "member.update", target: user.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(Member { role, ..member })
+}
+
+/// Ends a membership. A user who is a member of nothing else is deleted.
+///
+/// # Errors
+/// As [`update`].
+pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId) -> Result<()> {
+    authorize(&cx.caller, Act::MemberWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    // Being nobody is the least of roles: what holds for a demotion holds for this.
+    let member = changeable(cx, &mut tx, organization, user, Role::Member).await?;
+    store::remove_member(&mut tx, organization, user).await?;
+    store::delete_without_membership(&mut tx, user).await?;
+    let detail = json!({ "email": member.email, "role": member.role.as_str() });
+    record(cx, &mut tx, organization, Entry { act: "member.delete", target: user.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The member, when the caller may change them to `role` and an owner is left then.
+async fn changeable(
+    cx: &Ctx,
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    user: &UserId,
+    role: Role,
+) -> Result<Member> {
+    let owners = store::lock_owners(conn, organization).await?;
+    let member = store::get_member(conn, organization, user).await?.ok_or_else(not_found)?;
+    authorize_role(&cx.caller, member.role)?;
+    if role != Role::Owner && owners.as_slice() == [user.clone()] {
+        let message = "This is the last owner. Make another member the owner first, or delete the organisation.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    Ok(member)
+}
+
+fn not_found() -> Error {
+    Error::not_found("member")
+}

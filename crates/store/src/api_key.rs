@@ -1,0 +1,104 @@
+//! API keys. The secret itself is never stored, only its SHA-256.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{ApiKeyId, OrganizationId};
+use waypost_core::organization::ApiKey;
+
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct Row {
+    id: String,
+    organization_id: String,
+    name: String,
+    scope: String,
+    created_at: i64,
+}
+
+impl TryFrom<Row> for ApiKey {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let scope = row.scope.parse().map_err(|why| Error::Corrupt { table: "api_keys", id: row.id.clone(), why })?;
+        Ok(Self {
+            id: ApiKeyId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            name: row.name,
+            scope,
+            created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+/// Inserts a key; `secret_hash` is the SHA-256 of the secret, hexadecimal.
+///
+/// # Errors
+/// A unique violation when the name is taken in the organisation; otherwise when the database fails.
+pub async fn insert(conn: &mut Conn, key: &ApiKey, secret_hash: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO api_keys (id, organization_id, name, scope, secret_hash, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(key.id.as_str()).bind(key.organization_id.as_str()).bind(&key.name).bind(key.scope.as_str())
+        .bind(secret_hash).bind(key.created_at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// A key by id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) -> Result<Option<ApiKey>> {
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys
+        WHERE id = $1 AND organization_id = $2";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    row.map(ApiKey::try_from).transpose()
+}
+
+/// A key by name.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: &str) -> Result<Option<ApiKey>> {
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys
+        WHERE organization_id = $1 AND name = $2";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(name).fetch_optional(c).await?);
+    row.map(ApiKey::try_from).transpose()
+}
+
+/// All keys of an organisation, by name.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<ApiKey>> {
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys
+        WHERE organization_id = $1 ORDER BY name";
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(ApiKey::try_from).collect()
+}
+
+/// Writes name and scope; false when the key is not there.
+///
+/// # Errors
+/// A unique violation when the name is taken in the organisation; otherwise when the database fails.
+pub async fn update(conn: &mut Conn, key: &ApiKey) -> Result<bool> {
+    const SQL: &str = "UPDATE api_keys SET name = $3, scope = $4 WHERE id = $1 AND organization_id = $2";
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(key.id.as_str()).bind(key.organization_id.as_str()).bind(&key.name).bind(key.scope.as_str())
+        .execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
+/// Deletes a key; false when it is not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM api_keys WHERE id = $1 AND organization_id = $2";
+    let deleted = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(deleted > 0)
+}

@@ -1,0 +1,142 @@
+//! Walkthroughs placed on servers.
+
+use waypost_core::Timestamp;
+use waypost_core::assignment::{Assignment, ListedAssignment};
+use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
+
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    server_id: String,
+    walkthrough_id: String,
+    display_order: i64,
+    enabled: bool,
+    created_at: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    assignment: Row,
+    title: String,
+    slug: String,
+    state: String,
+}
+
+impl From<Row> for Assignment {
+    fn from(row: Row) -> Self {
+        Self {
+            id: AssignmentId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            server_id: ServerId::from_store(row.server_id),
+            walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
+            display_order: row.display_order,
+            enabled: row.enabled,
+            created_at: Timestamp(row.created_at),
+        }
+    }
+}
+
+impl TryFrom<ListedRow> for ListedAssignment {
+    type Error = Error;
+
+    fn try_from(row: ListedRow) -> Result<Self> {
+        let assignment = Assignment::from(row.assignment);
+        let id = assignment.walkthrough_id.as_str();
+        let state =
+            row.state.parse().map_err(|why| Error::Corrupt { table: "walkthroughs", id: id.to_owned(), why })?;
+        Ok(Self { assignment, title: row.title, slug: row.slug, state })
+    }
+}
+
+/// Places a walkthrough on a server; false when either of them is not the organisation's.
+///
+/// # Errors
+/// A unique violation when it is placed there; otherwise when the database fails.
+pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
+    const SQL: &str = "INSERT INTO assignments
+            (id, organization_id, server_id, walkthrough_id, display_order, enabled, created_at)
+        SELECT $1, servers.organization_id, servers.id, walkthroughs.id, $5, $6, $7
+        FROM servers JOIN walkthroughs ON walkthroughs.organization_id = servers.organization_id
+        WHERE servers.organization_id = $2 AND servers.id = $3 AND walkthroughs.id = $4";
+    conn.touch_config().await?;
+    let inserted = on!(conn, c => sqlx::query(SQL)
+        .bind(assignment.id.as_str()).bind(assignment.organization_id.as_str()).bind(assignment.server_id.as_str())
+        .bind(assignment.walkthrough_id.as_str()).bind(assignment.display_order).bind(assignment.enabled)
+        .bind(assignment.created_at.0).execute(c).await?.rows_affected());
+    Ok(inserted > 0)
+}
+
+/// The assignment of a walkthrough to a server, when there is one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    walkthrough: &WalkthroughId,
+) -> Result<Option<Assignment>> {
+    const SQL: &str = "SELECT id, organization_id, server_id, walkthrough_id, display_order, enabled, created_at
+        FROM assignments WHERE organization_id = $1 AND server_id = $2 AND walkthrough_id = $3";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(server.as_str()).bind(walkthrough.as_str()).fetch_optional(c).await?);
+    Ok(row.map(Assignment::from))
+}
+
+/// What is placed on a server, in display order, disabled and unpublished walkthroughs included.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<ListedAssignment>> {
+    const SQL: &str = "SELECT assignments.id, assignments.organization_id, assignments.server_id,
+               assignments.walkthrough_id, assignments.display_order, assignments.enabled, assignments.created_at,
+               walkthroughs.title, walkthroughs.slug, walkthroughs.state
+        FROM assignments JOIN walkthroughs ON walkthroughs.id = assignments.walkthrough_id
+        WHERE assignments.server_id = $1 AND assignments.organization_id = $2
+        ORDER BY assignments.display_order, assignments.id";
+    let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(server.as_str()).bind(organization.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(ListedAssignment::try_from).collect()
+}
+
+/// The place after the last one on a server; 1 on an empty one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn next_order(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<i64> {
+    const SQL: &str = "SELECT max(display_order) FROM assignments WHERE server_id = $1 AND organization_id = $2";
+    let last: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(server.as_str()).bind(organization.as_str()).fetch_one(c).await?);
+    Ok(last.map_or(1, |last| last.saturating_add(1)))
+}
+
+/// Writes place and switch; false when the assignment is not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
+    const SQL: &str = "UPDATE assignments SET display_order = $3, enabled = $4 WHERE id = $1 AND organization_id = $2";
+    conn.touch_config().await?;
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(assignment.id.as_str()).bind(assignment.organization_id.as_str()).bind(assignment.display_order)
+        .bind(assignment.enabled).execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
+/// Takes a walkthrough from a server; false when it is not placed there. Progress stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &AssignmentId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM assignments WHERE id = $1 AND organization_id = $2";
+    conn.touch_config().await?;
+    let deleted = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(deleted > 0)
+}

@@ -1,0 +1,44 @@
+//! End users: found by the organisation's own name of them, and deleted. The writer makes them.
+
+use waypost_core::id::{EndUserId, OrganizationId};
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+/// The end user whom the organisation calls `tracking_id`, when there is one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_by_tracking_id(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    tracking_id: &str,
+) -> Result<Option<EndUserId>> {
+    const SQL: &str = "SELECT id FROM end_users WHERE organization_id = $1 AND tracking_id = $2";
+    let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(organization.as_str()).bind(tracking_id).fetch_optional(c).await?);
+    Ok(id.map(EndUserId::from_store))
+}
+
+/// Whether the organisation has this end user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn exists(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<bool> {
+    const SQL: &str = "SELECT count(*) FROM end_users WHERE id = $1 AND organization_id = $2";
+    let count: i64 = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_one(c).await?);
+    Ok(count > 0)
+}
+
+/// Deletes an end user with their progress, sessions, events and calls; false when they are not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM end_users WHERE id = $1 AND organization_id = $2";
+    let deleted = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(deleted > 0)
+}

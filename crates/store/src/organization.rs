@@ -1,0 +1,74 @@
+//! Organisations.
+
+use waypost_core::Timestamp;
+use waypost_core::id::OrganizationId;
+use waypost_core::organization::Organization;
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct Row {
+    id: String,
+    slug: String,
+    name: String,
+    created_at: i64,
+}
+
+impl From<Row> for Organization {
+    fn from(row: Row) -> Self {
+        Self {
+            id: OrganizationId::from_store(row.id),
+            slug: row.slug,
+            name: row.name,
+            created_at: Timestamp(row.created_at),
+        }
+    }
+}
+
+/// Inserts an organisation.
+///
+/// # Errors
+/// A unique violation when the slug is taken; otherwise when the database fails.
+pub async fn insert(conn: &mut Conn, organization: &Organization) -> Result<()> {
+    const SQL: &str = "INSERT INTO organizations (id, slug, name, created_at, updated_at) VALUES ($1, $2, $3, $4, $4)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(organization.id.as_str()).bind(&organization.slug).bind(&organization.name)
+        .bind(organization.created_at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// The organisation, when it is there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn get(conn: &mut Conn, id: &OrganizationId) -> Result<Option<Organization>> {
+    const SQL: &str = "SELECT id, slug, name, created_at FROM organizations WHERE id = $1";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
+    Ok(row.map(Organization::from))
+}
+
+/// Writes slug and name; false when the organisation is not there.
+///
+/// # Errors
+/// A unique violation when the slug is taken; otherwise when the database fails.
+pub async fn update(conn: &mut Conn, organization: &Organization, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "UPDATE organizations SET slug = $2, name = $3, updated_at = $4 WHERE id = $1";
+    conn.touch_config().await?;
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(organization.id.as_str()).bind(&organization.slug).bind(&organization.name).bind(now.0)
+        .execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
+/// Deletes the organisation and all that it owns, but for the audit log; false when it is not there. Users stay: see
+/// [`crate::user::delete_without_membership`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, id: &OrganizationId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM organizations WHERE id = $1";
+    conn.touch_config().await?;
+    Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected()) > 0)
+}

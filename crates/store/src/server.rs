@@ -1,0 +1,178 @@
+//! Hosted servers, and the slugs that they had before.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::server::Server;
+
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+
+/// The columns of [`Row`], for every query that reads servers.
+macro_rules! columns {
+    () => {
+        "servers.id, servers.organization_id, servers.slug, servers.name, servers.product_name, servers.auth_type,
+         servers.sign_in, servers.walkthrough_tools_enabled, servers.toolset, servers.support,
+         servers.allowed_origins, servers.created_at, servers.updated_at"
+    };
+}
+pub(crate) use columns;
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct Row {
+    id: String,
+    organization_id: String,
+    slug: String,
+    name: String,
+    product_name: String,
+    auth_type: String,
+    sign_in: String,
+    walkthrough_tools_enabled: bool,
+    toolset: String,
+    support: String,
+    allowed_origins: String,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<Row> for Server {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let corrupt = |why: String| Error::Corrupt { table: "servers", id: row.id.clone(), why };
+        Ok(Self {
+            auth_type: row.auth_type.parse().map_err(corrupt)?,
+            sign_in: row.sign_in.parse().map_err(corrupt)?,
+            toolset: row.toolset.parse().map_err(corrupt)?,
+            support: row.support.parse().map_err(corrupt)?,
+            allowed_origins: serde_json::from_str(&row.allowed_origins).map_err(|error| corrupt(error.to_string()))?,
+            organization_id: OrganizationId::from_store(row.organization_id),
+            slug: row.slug,
+            name: row.name,
+            product_name: row.product_name,
+            walkthrough_tools_enabled: row.walkthrough_tools_enabled,
+            created_at: Timestamp(row.created_at),
+            updated_at: Timestamp(row.updated_at),
+            id: ServerId::from_store(row.id),
+        })
+    }
+}
+
+fn origins(server: &Server) -> String {
+    serde_json::Value::from(server.allowed_origins.clone()).to_string()
+}
+
+/// Refuses a slug that a server other than `server` had before and still answers to.
+async fn check_aliases(conn: &mut Conn, server: &Server) -> Result<()> {
+    const SQL: &str = "SELECT count(*) FROM server_aliases WHERE slug = $1 AND server_id <> $2";
+    let taken: i64 = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(&server.slug).bind(server.id.as_str()).fetch_one(c).await?);
+    if taken == 0 { Ok(()) } else { Err(Error::Taken { what: "server_aliases.slug" }) }
+}
+
+/// Inserts a server.
+///
+/// # Errors
+/// A unique violation when the slug is taken, by a server or as the former slug of one; otherwise when the database
+/// fails.
+pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
+    const SQL: &str = "INSERT INTO servers (id, organization_id, slug, name, product_name, auth_type, sign_in,
+            walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+    // First of all: this locks the one row, so that two changes of slugs cannot pass each other's look at the aliases.
+    conn.touch_config().await?;
+    check_aliases(conn, server).await?;
+    on!(conn, c => sqlx::query(SQL)
+        .bind(server.id.as_str()).bind(server.organization_id.as_str()).bind(&server.slug).bind(&server.name)
+        .bind(&server.product_name).bind(server.auth_type.as_str()).bind(server.sign_in.as_str())
+        .bind(server.walkthrough_tools_enabled).bind(server.toolset.as_str()).bind(server.support.as_str())
+        .bind(origins(server)).bind(server.created_at.0).bind(server.updated_at.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// A server by id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<Option<Server>> {
+    const SQL: &str =
+        concat!("SELECT ", columns!(), " FROM servers WHERE servers.id = $1 AND servers.organization_id = $2");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    row.map(Server::try_from).transpose()
+}
+
+/// All servers of an organisation, by slug.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Server>> {
+    const SQL: &str =
+        concat!("SELECT ", columns!(), " FROM servers WHERE servers.organization_id = $1 ORDER BY servers.slug");
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(Server::try_from).collect()
+}
+
+/// Writes every setting, and `updated_at`. When the slug changes, the former one stays the server's until
+/// [`release_alias`]; going back to a former slug is no conflict. False when the server is not there.
+///
+/// # Errors
+/// A unique violation when the slug is taken, by a server or as the former slug of another one; otherwise when the
+/// database fails.
+pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
+    const KEEP: &str = "INSERT INTO server_aliases (slug, organization_id, server_id, created_at)
+        SELECT slug, organization_id, id, $4 FROM servers WHERE id = $1 AND organization_id = $2 AND slug <> $3";
+    const TAKE_BACK: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
+    const SQL: &str = "UPDATE servers SET slug = $3, name = $4, product_name = $5, auth_type = $6, sign_in = $7,
+            walkthrough_tools_enabled = $8, toolset = $9, support = $10, allowed_origins = $11, updated_at = $12
+        WHERE id = $1 AND organization_id = $2";
+    let (id, organization) = (server.id.as_str(), server.organization_id.as_str());
+    // First of all, as in `insert`.
+    conn.touch_config().await?;
+    check_aliases(conn, server).await?;
+    on!(conn, c => sqlx::query(TAKE_BACK)
+        .bind(&server.slug).bind(id).bind(organization).execute(c).await?.rows_affected());
+    on!(conn, c => sqlx::query(KEEP)
+        .bind(id).bind(organization).bind(&server.slug).bind(server.updated_at.0)
+        .execute(c).await?.rows_affected());
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(id).bind(organization).bind(&server.slug).bind(&server.name).bind(&server.product_name)
+        .bind(server.auth_type.as_str()).bind(server.sign_in.as_str()).bind(server.walkthrough_tools_enabled)
+        .bind(server.toolset.as_str()).bind(server.support.as_str()).bind(origins(server))
+        .bind(server.updated_at.0).execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
+/// The slugs that a server had before and still answers to, by name.
+///
+/// # Errors
+/// When the database fails.
+pub async fn aliases(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<Vec<String>> {
+    const SQL: &str = "SELECT slug FROM server_aliases WHERE server_id = $1 AND organization_id = $2 ORDER BY slug";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?))
+}
+
+/// Gives a former slug up, so that another server may have it; false when it is not one of this server's.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release_alias(conn: &mut Conn, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<bool> {
+    const SQL: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
+    conn.touch_config().await?;
+    let released = on!(conn, c => sqlx::query(SQL)
+        .bind(slug).bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(released > 0)
+}
+
+/// Deletes a server with its assignments, progress, sessions and calls; false when it is not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &ServerId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM servers WHERE id = $1 AND organization_id = $2";
+    conn.touch_config().await?;
+    let deleted = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(deleted > 0)
+}

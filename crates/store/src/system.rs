@@ -1,0 +1,89 @@
+//! Finders that cannot know the organisation yet: what they find is what tells it.
+//!
+//! Whoever calls one has to check what the caller may know of the organisation that comes out.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{ServerId, UserId};
+use waypost_core::organization::{ApiKey, Organization, User};
+use waypost_core::server::Server;
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+use crate::{api_key, organization, server};
+
+/// An organisation by slug.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_organization(conn: &mut Conn, slug: &str) -> Result<Option<Organization>> {
+    const SQL: &str = "SELECT id, slug, name, created_at FROM organizations WHERE slug = $1";
+    let row: Option<organization::Row> = on!(conn, c => sqlx::query_as(SQL).bind(slug).fetch_optional(c).await?);
+    Ok(row.map(Organization::from))
+}
+
+/// All organisations, by slug.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_organizations(conn: &mut Conn) -> Result<Vec<Organization>> {
+    const SQL: &str = "SELECT id, slug, name, created_at FROM organizations ORDER BY slug";
+    let rows: Vec<organization::Row> = on!(conn, c => sqlx::query_as(SQL).fetch_all(c).await?);
+    Ok(rows.into_iter().map(Organization::from).collect())
+}
+
+#[derive(sqlx::FromRow)]
+struct FoundRow {
+    #[sqlx(flatten)]
+    server: server::Row,
+    is_alias: i64,
+}
+
+/// A server by the slug that it has, or had before and has not released; and whether it was the latter.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn find_server(conn: &mut Conn, slug: &str) -> Result<Option<(Server, bool)>> {
+    // One statement, so that a slug that changes hands between the two tables meanwhile is not missed.
+    const SQL: &str = concat!(
+        "SELECT ",
+        server::columns!(),
+        ", CAST(0 AS BIGINT) AS is_alias FROM servers WHERE servers.slug = $1 UNION ALL SELECT ",
+        server::columns!(),
+        ", CAST(1 AS BIGINT) AS is_alias FROM server_aliases JOIN servers ON servers.id = server_aliases.server_id
+           WHERE server_aliases.slug = $1"
+    );
+    let row: Option<FoundRow> = on!(conn, c => sqlx::query_as(SQL).bind(slug).fetch_optional(c).await?);
+    row.map(|row| Ok((row.server.try_into()?, row.is_alias != 0))).transpose()
+}
+
+/// A server by id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get_server(conn: &mut Conn, id: &ServerId) -> Result<Option<Server>> {
+    const SQL: &str = concat!("SELECT ", server::columns!(), " FROM servers WHERE servers.id = $1");
+    let row: Option<server::Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
+    row.map(Server::try_from).transpose()
+}
+
+/// A key by the SHA-256 of its secret, hexadecimal.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<ApiKey>> {
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys WHERE secret_hash = $1";
+    let row: Option<api_key::Row> = on!(conn, c => sqlx::query_as(SQL).bind(secret_hash).fetch_optional(c).await?);
+    row.map(ApiKey::try_from).transpose()
+}
+
+/// A user by the key of their address.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_user(conn: &mut Conn, email_key: &str) -> Result<Option<User>> {
+    const SQL: &str = "SELECT id, email, created_at FROM users WHERE email_key = $1";
+    let row: Option<(String, String, i64)> =
+        on!(conn, c => sqlx::query_as(SQL).bind(email_key).fetch_optional(c).await?);
+    Ok(row.map(|(id, email, created_at)| User { id: UserId::from_store(id), email, created_at: Timestamp(created_at) }))
+}

@@ -1,0 +1,154 @@
+//! Users and their memberships.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{OrganizationId, UserId};
+use waypost_core::organization::{Member, Role, User};
+
+use crate::db::{Conn, Dialect};
+use crate::error::{Error, Result};
+use crate::on;
+
+#[derive(sqlx::FromRow)]
+struct MemberRow {
+    user_id: String,
+    email: String,
+    role: String,
+    created_at: i64,
+}
+
+impl TryFrom<MemberRow> for Member {
+    type Error = Error;
+
+    fn try_from(row: MemberRow) -> Result<Self> {
+        let role =
+            row.role.parse().map_err(|why| Error::Corrupt { table: "memberships", id: row.user_id.clone(), why })?;
+        Ok(Self {
+            user_id: UserId::from_store(row.user_id),
+            email: row.email,
+            role,
+            created_at: Timestamp(row.created_at),
+        })
+    }
+}
+
+/// Inserts a user; `email_key` is [`waypost_core::email::Email::key`].
+///
+/// # Errors
+/// A unique violation when a user with this address exists; otherwise when the database fails.
+pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO users (id, email, email_key, created_at) VALUES ($1, $2, $3, $4)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(user.id.as_str()).bind(&user.email).bind(email_key).bind(user.created_at.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Makes a user a member.
+///
+/// # Errors
+/// A unique violation when they are one; otherwise when the database fails.
+pub async fn add_member(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    user: &UserId,
+    role: Role,
+    now: Timestamp,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO memberships (organization_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(organization.as_str()).bind(user.as_str()).bind(role.as_str()).bind(now.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// A member by id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<Option<Member>> {
+    const SQL: &str = "SELECT memberships.user_id, users.email, memberships.role, memberships.created_at
+        FROM memberships JOIN users ON users.id = memberships.user_id
+        WHERE memberships.organization_id = $1 AND memberships.user_id = $2";
+    let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(user.as_str()).fetch_optional(c).await?);
+    row.map(Member::try_from).transpose()
+}
+
+/// A member by the key of their address.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn find_member(conn: &mut Conn, organization: &OrganizationId, email_key: &str) -> Result<Option<Member>> {
+    const SQL: &str = "SELECT memberships.user_id, users.email, memberships.role, memberships.created_at
+        FROM users JOIN memberships ON memberships.user_id = users.id
+        WHERE memberships.organization_id = $1 AND users.email_key = $2";
+    let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(email_key).fetch_optional(c).await?);
+    row.map(Member::try_from).transpose()
+}
+
+/// All members, by address.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list_members(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Member>> {
+    const SQL: &str = "SELECT memberships.user_id, users.email, memberships.role, memberships.created_at
+        FROM memberships JOIN users ON users.id = memberships.user_id
+        WHERE memberships.organization_id = $1 ORDER BY users.email_key";
+    let rows: Vec<MemberRow> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(Member::try_from).collect()
+}
+
+/// The owners, held still until the end of the transaction: two transactions that each take away one of the last two
+/// owners would otherwise leave none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_owners(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<UserId>> {
+    // A transaction that writes to SQLite is alone anyway.
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => "SELECT user_id FROM memberships WHERE organization_id = $1 AND role = 'owner'",
+        Dialect::Postgres => {
+            "SELECT user_id FROM memberships WHERE organization_id = $1 AND role = 'owner' ORDER BY user_id FOR UPDATE"
+        }
+    };
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(sql).bind(organization.as_str()).fetch_all(c).await?);
+    Ok(ids.into_iter().map(UserId::from_store).collect())
+}
+
+/// Gives a member another role; false when they are none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_role(conn: &mut Conn, organization: &OrganizationId, user: &UserId, role: Role) -> Result<bool> {
+    const SQL: &str = "UPDATE memberships SET role = $3 WHERE organization_id = $1 AND user_id = $2";
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(organization.as_str()).bind(user.as_str()).bind(role.as_str()).execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
+/// Ends a membership; false when there is none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn remove_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM memberships WHERE organization_id = $1 AND user_id = $2";
+    let removed = on!(conn, c => sqlx::query(SQL)
+        .bind(organization.as_str()).bind(user.as_str()).execute(c).await?.rows_affected());
+    Ok(removed > 0)
+}
+
+/// Deletes a user who is a member of nothing any more; false when they are a member somewhere, or not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_without_membership(conn: &mut Conn, user: &UserId) -> Result<bool> {
+    const LOCK: &str = "SELECT id FROM users WHERE id = $1 FOR UPDATE";
+    const SQL: &str = "DELETE FROM users WHERE id = $1
+        AND NOT EXISTS (SELECT 1 FROM memberships WHERE memberships.user_id = users.id)";
+    // Waits for a transaction that is making this user a member somewhere else, and then sees what it did.
+    if conn.dialect() == Dialect::Postgres {
+        on!(conn, c => sqlx::query(LOCK).bind(user.as_str()).execute(c).await?.rows_affected());
+    }
+    Ok(on!(conn, c => sqlx::query(SQL).bind(user.as_str()).execute(c).await?.rows_affected()) > 0)
+}

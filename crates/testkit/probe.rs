@@ -1,0 +1,112 @@
+//! What this machine has for tests: PostgreSQL, `strace`.
+//!
+//! Build scripts take this file in with `#[path]`, and so does the crate itself: what a build script promised is what
+//! the tests find.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A PostgreSQL that can be started here.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// The folder with `initdb`, `pg_ctl` and `postgres`.
+    pub bin: PathBuf,
+    /// The command that goes in front, so that PostgreSQL does not run as root, which it refuses.
+    #[allow(dead_code, reason = "for the crate itself, not for build scripts")]
+    pub launcher: Vec<String>,
+}
+
+/// Finds PostgreSQL, in PATH or where Debian puts it, the newest first.
+pub fn postgres() -> Option<Postgres> {
+    let launcher = launcher()?;
+    bin_folders().into_iter().find(|bin| starts(&launcher, bin)).map(|bin| Postgres { bin, launcher })
+}
+
+/// Whether `strace` is here and may trace.
+pub fn strace() -> bool {
+    succeeds(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))
+}
+
+/// For a build script: sets `have_postgres` and `have_strace`, and says when to look again.
+#[allow(dead_code, reason = "for build scripts, not for the crate itself")]
+pub fn emit() {
+    println!("cargo::rustc-check-cfg=cfg(have_postgres)");
+    println!("cargo::rustc-check-cfg=cfg(have_strace)");
+    println!("cargo::rerun-if-env-changed=PATH");
+    println!("cargo::rerun-if-env-changed=WAYPOST_TEST_WITHOUT");
+    let mut missing = false;
+    let found = postgres().filter(|_| wanted("postgres"));
+    missing |= found.is_none();
+    if let Some(postgres) = found {
+        println!("cargo::rustc-cfg=have_postgres");
+        println!("cargo::rerun-if-changed={}", postgres.bin.join("postgres").display());
+    }
+    if strace() && wanted("strace") {
+        println!("cargo::rustc-cfg=have_strace");
+    } else {
+        missing = true;
+    }
+    // Something that is installed later shows as a change of a folder of programs. A path that does not exist would
+    // also do, at the price of a new build of the crate at every command.
+    if missing {
+        for folder in path_folders() {
+            println!("cargo::rerun-if-changed={}", folder.display());
+        }
+    }
+}
+
+/// Whether the tests with `what` are wanted: `WAYPOST_TEST_WITHOUT=postgres,strace` leaves them out.
+fn wanted(what: &str) -> bool {
+    std::env::var("WAYPOST_TEST_WITHOUT").map_or(true, |list| list.split(',').all(|name| name.trim() != what))
+}
+
+fn path_folders() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|folder| folder.is_dir()).collect()
+}
+
+fn bin_folders() -> Vec<PathBuf> {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut debian: Vec<_> = debian.map(|version| version.path().join("bin")).collect();
+    debian.sort_by_key(|bin| std::cmp::Reverse(version_of(bin)));
+    let folders = path_folders().into_iter().map(|folder| {
+        // A link into the folder of a version: `pg_ctl` may only be there.
+        let postgres = folder.join("postgres").canonicalize();
+        postgres.ok().and_then(|program| Some(program.parent()?.to_owned())).unwrap_or(folder)
+    });
+    folders.chain(debian).filter(|bin| has_all(bin)).collect()
+}
+
+fn version_of(bin: &Path) -> u32 {
+    let name = bin.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    name.and_then(|name| name.parse().ok()).unwrap_or(0)
+}
+
+fn has_all(bin: &Path) -> bool {
+    ["initdb", "pg_ctl", "postgres"].iter().all(|program| bin.join(program).is_file())
+}
+
+/// Nothing for an ordinary user; for root, the first way to become somebody else that works.
+fn launcher() -> Option<Vec<String>> {
+    if !succeeds(Command::new("sh").args(["-c", "[ \"$(id -u)\" = 0 ]"])) {
+        return Some(Vec::new());
+    }
+    let ways = ["postgres", "nobody"].into_iter().flat_map(|user| {
+        [
+            vec!["setpriv".to_owned(), format!("--reuid={user}"), "--clear-groups".to_owned(), "--".to_owned()],
+            vec!["runuser".to_owned(), "-u".to_owned(), user.to_owned(), "--".to_owned()],
+        ]
+    });
+    ways.into_iter().find(|way| succeeds(Command::new(&way[0]).args(&way[1..]).arg("true")))
+}
+
+fn starts(launcher: &[String], bin: &Path) -> bool {
+    let mut words: Vec<_> = launcher.iter().map(std::ffi::OsString::from).collect();
+    words.push(bin.join("initdb").into_os_string());
+    succeeds(Command::new(&words[0]).args(&words[1..]).arg("--version"))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

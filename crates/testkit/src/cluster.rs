@@ -1,0 +1,102 @@
+//! A PostgreSQL of the test process's own, gone when the process is.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::probe;
+
+/// Makes a cluster, starts it, says where its socket is, and waits for the end of its standard input: the kernel closes
+/// it when the test process ends, however it ends. Everything runs as the launcher's user, so that one `rm` is enough.
+const WATCHDOG: &str = r#"
+set -eu
+bin=$1
+dir=$(mktemp -d "${TMPDIR:-/tmp}/waypost-pg.XXXXXX" 2>/dev/null || mktemp -d /tmp/waypost-pg.XXXXXX)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+"$bin/initdb" -D "$dir/data" -U waypost --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir/log" 2>&1 ||
+    { cat "$dir/log" >&2; exit 1; }
+cat >>"$dir/data/postgresql.conf" <<SETTINGS
+listen_addresses = ''
+unix_socket_directories = '$dir'
+max_connections = 200
+fsync = off
+full_page_writes = off
+autovacuum = off
+jit = off
+shared_buffers = 64MB
+SETTINGS
+"$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1 </dev/null ||
+    { cat "$dir/log" >&2; exit 1; }
+echo "$dir"
+cat >/dev/null || true
+exec >/dev/null 2>&1
+"$bin/pg_ctl" -D "$dir/data" -m fast -w -t 5 stop || "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop || true
+"#;
+
+struct Cluster {
+    /// The folder of the socket.
+    socket: String,
+    /// Its standard input is open as long as this process lives: the end of it is what the watchdog waits for.
+    _watchdog: Child,
+}
+
+/// Makes a schema and gives its URL.
+pub(crate) fn fresh_schema() -> String {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let cluster = CLUSTER.get_or_init(start);
+    let schema = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let host = cluster.socket.replace('/', "%2F");
+    let base = format!("postgres://waypost@{host}/postgres");
+    create_schema(&base, &schema);
+    format!("{base}?options[search_path]={schema}")
+}
+
+#[expect(clippy::expect_used, clippy::panic, reason = "a test cannot go on without its database")]
+fn start() -> Cluster {
+    let postgres = probe::postgres().expect("PostgreSQL is installed, as it was when this was built");
+    let mut words = postgres.launcher;
+    words.extend(["sh", "-c", WATCHDOG, "waypost-postgres"].map(str::to_owned));
+    let mut watchdog = Command::new(&words[0])
+        .args(&words[1..])
+        .arg(&postgres.bin)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // Whatever is typed at the terminal is for the tests: the watchdog acts on their end, not on Ctrl-C.
+        .process_group(0)
+        .current_dir(Path::new("/"))
+        .spawn()
+        .expect("a shell can be started");
+    let mut socket = String::new();
+    let output = watchdog.stdout.take().expect("its output is a pipe");
+    BufReader::new(output).read_line(&mut socket).expect("its output can be read");
+    let socket = socket.trim().to_owned();
+    if socket.is_empty() {
+        panic!("PostgreSQL did not start: {:?}", watchdog.wait());
+    }
+    Cluster { socket, _watchdog: watchdog }
+}
+
+/// On a thread of its own: the caller may be inside of a runtime, where one must not block on another future.
+#[expect(clippy::expect_used, reason = "a test cannot go on without its database")]
+fn create_schema(url: &str, schema: &str) {
+    use sqlx::Connection;
+    let create = async {
+        let mut conn = sqlx::PgConnection::connect(url).await?;
+        let sql = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+        sqlx::raw_sql(sql).execute(&mut conn).await?;
+        conn.close().await
+    };
+    let made = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(create)
+        });
+        thread.join().expect("the thread does not panic")
+    });
+    made.expect("a schema can be made");
+}
