@@ -11,6 +11,7 @@ pub mod end_users;
 pub mod organizations;
 pub mod servers;
 pub mod users;
+pub mod walkthroughs;
 
 use waypost_store::Db;
 

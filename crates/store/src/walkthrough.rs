@@ -238,14 +238,13 @@ pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// The slugs that are `base`, or `base` with a suffix behind a dash.
+/// The slugs that begin with `prefix`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn slugs_like(conn: &mut Conn, organization: &OrganizationId, base: &str) -> Result<Vec<String>> {
-    const SQL: &str = "SELECT slug FROM walkthroughs
-        WHERE organization_id = $1 AND (slug = $2 OR substr(slug, 1, length($2) + 1) = $2 || '-')";
-    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(base).fetch_all(c).await?))
+pub async fn slugs_with_prefix(conn: &mut Conn, organization: &OrganizationId, prefix: &str) -> Result<Vec<String>> {
+    const SQL: &str = "SELECT slug FROM walkthroughs WHERE organization_id = $1 AND substr(slug, 1, length($2)) = $2";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(prefix).fetch_all(c).await?))
 }
 
 /// Lets nobody else make or rename walkthroughs of the organisation until the end of the transaction; false when
