@@ -118,7 +118,7 @@ impl<R: Responder> Endpoint<R> {
     }
 
     /// Answers a request.
-    pub async fn handle(&self, request: Request<Body>, arrived: Arrived) -> Response {
+    pub async fn handle(&self, request: Request<Body>, arrived: &Arrived) -> Response {
         let since = Instant::now();
         if request.method() != Method::POST && matches!(self.sessions, Sessions::Signed) {
             // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
@@ -133,7 +133,7 @@ impl<R: Responder> Endpoint<R> {
             Err(error) => return refuse_body(&*error),
         };
         if parts.method != Method::POST {
-            let target = self.target(&arrived, since, None, Client::default());
+            let target = self.target(arrived, since, None, Client::default());
             return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
         let peeked = match message::peek(&bytes) {
@@ -144,9 +144,9 @@ impl<R: Responder> Endpoint<R> {
         match peeked {
             Peeked::Single(message) => {
                 let request = Request::from_parts(parts, bytes);
-                self.answer(request, &message, &arrived, since).await
+                self.answer(request, &message, arrived, since).await
             }
-            Peeked::Batch(batch) => self.answer_batch(&parts, batch, &arrived, since).await,
+            Peeked::Batch(batch) => self.answer_batch(&parts, batch, arrived, since).await,
         }
     }
 

@@ -218,3 +218,15 @@ async fn find_by_handle(cx: &Ctx, hosting: &Hosting, server: &Server, handle: &s
     hosting.identities.0.insert(key, (end_user_id.clone(), if due { now } else { last_used_at }));
     Ok(Some(end_user_id))
 }
+
+/// Deletes sessions whose handles are gone, some at a time: a call takes the writer for a moment only.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn delete_expired(db: &waypost_store::Db, clock: &dyn waypost_core::Clock) -> Result<u64> {
+    const AT_ONCE: i64 = 500;
+    let mut tx = db.begin().await?;
+    let deleted = session::delete_expired(&mut tx, clock.now(), AT_ONCE).await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
