@@ -1,1 +1,111 @@
-//! markdown
+//! Cleaning of what authors write, before it is stored: only the offending spans change, and cleaning what is clean
+//! changes nothing.
+//!
+//! - [`clean_markdown`] for a step's content: no HTML, no dangerous links, no invisible characters.
+//! - [`clean_plain`] for agent fields and descriptions, [`clean_line`] for titles: no invisible characters. These
+//!   fields are plain text, so a `<port>` in them stays as it is.
+//! - [`bidi_in_code`] for lint and publish: code is stored byte for byte, and may therefore hide such characters.
+//!
+//! Two things change everywhere, in code as well: a line ends in one line feed (`\r\n` and a lone `\r` are line
+//! endings in Markdown, and the text must be the same whichever system it was written on), and U+0000 is removed,
+//! since PostgreSQL cannot store it in text.
+
+mod block;
+mod hidden;
+mod html;
+mod link;
+mod mend;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use survey::Survey;
+
+/// Rounds in which code is watched over: an edit that would turn text into code, or code into text, is done in
+/// another way. Text that nobody wrote to deceive needs two or three.
+const CAREFUL_ROUNDS: usize = 6;
+/// Rounds at most before [`flatten`]. Bounded, since each costs a parse of the whole text.
+const ROUNDS: usize = 12;
+
+/// Cleans Markdown.
+///
+/// - Known HTML tags and comments are removed and the text between them stays; a script, style sheet, frame, drawing
+///   or embedded object goes with what is in it.
+/// - Unknown tags, placeholders such as `<port>`, processing instructions and the like are escaped: `\<port>` is shown
+///   as `<port>` by every renderer, and reads well where nothing is rendered.
+/// - A link, image, reference or autolink to a `javascript:`, `vbscript:`, `data:` or `file:` address becomes its text.
+/// - Invisible characters are removed as in [`clean_plain`].
+///
+/// Code spans and code blocks stay byte for byte. A removal can bring a new tag or link about (`<scr<b>ipt>`); so the
+/// text is read again until there is nothing left to change. Takes about linear time.
+#[must_use]
+pub fn clean_markdown(text: &str) -> Cow<'_, str> {
+    let mut text = line_feeds(text);
+    let mut survey = Survey::of(&text);
+    for round in 0..ROUNDS {
+        if !survey.offends() {
+            return text;
+        }
+        let (mended, next) = mend::mend(&text, &survey, round < CAREFUL_ROUNDS);
+        text = Cow::Owned(mended);
+        survey = next;
+    }
+    if survey.offends() { Cow::Owned(flatten(&text)) } else { text }
+}
+
+/// Cleans plain text: removes bidirectional controls, zero-width characters, tag characters that are no flag, and
+/// control characters but tab and line feed. A joiner stays inside a word or an emoji.
+#[must_use]
+pub fn clean_plain(text: &str) -> Cow<'_, str> {
+    let text = line_feeds(text);
+    let hidden = hidden::ranges(&text, &[]);
+    if hidden.is_empty() {
+        return text;
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut from = 0;
+    for range in hidden {
+        clean.push_str(&text[from..range.start]);
+        from = range.end;
+    }
+    clean.push_str(&text[from..]);
+    Cow::Owned(clean)
+}
+
+/// Cleans a title: as [`clean_plain`], with every run of white space folded to one space and none at the ends.
+#[must_use]
+pub fn clean_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for word in clean_plain(text).split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
+}
+
+/// The first bidirectional control inside a code span or code block of `text`, Markdown. Such a character makes code
+/// read differently from what a machine runs.
+#[must_use]
+pub fn bidi_in_code(text: &str) -> Option<char> {
+    Survey::of(text).code.iter().flat_map(|range| text[range.clone()].chars()).find(|&c| hidden::is_bidi(c))
+}
+
+/// Line endings to line feeds, and no U+0000. A byte order mark at the start goes as well, before anything is parsed:
+/// it would keep a heading or fence in the first line from being one.
+fn line_feeds(text: &str) -> Cow<'_, str> {
+    let text = text.trim_start_matches('\u{FEFF}');
+    if !text.contains(['\r', '\0']) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n"))
+}
+
+/// The last resort for text that is written to defeat the cleaner: without `<` and `[` there is no tag, autolink, link,
+/// image or definition, whatever else it says. Code is not spared.
+fn flatten(text: &str) -> String {
+    clean_plain(&text.replace('<', "&lt;").replace('[', "&#91;")).into_owned()
+}

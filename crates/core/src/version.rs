@@ -2,8 +2,38 @@
 
 use std::collections::HashMap;
 
+use crate::clock::Timestamp;
 use crate::id::{StepId, VersionId, WalkthroughId};
 use crate::step::StepContent;
+use crate::walkthrough::WalkthroughFields;
+
+/// A published version without its steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionHead {
+    /// The version.
+    pub id: VersionId,
+    /// What it is a version of.
+    pub walkthrough_id: WalkthroughId,
+    /// Counts from 1; never given twice.
+    pub number: u32,
+    /// The head of the walkthrough at the time of publishing.
+    pub fields: WalkthroughFields,
+    /// How many steps.
+    pub step_count: u32,
+    /// When it was published.
+    pub created_at: Timestamp,
+    /// Set when the author took it back.
+    pub withdrawal: Option<Withdrawal>,
+}
+
+/// That an author took a version back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// When.
+    pub at: Timestamp,
+    /// Why, for the users who were on it.
+    pub reason: String,
+}
 
 /// A step as it was published.
 #[derive(Debug, Clone, PartialEq)]

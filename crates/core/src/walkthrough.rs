@@ -160,6 +160,31 @@ pub struct WalkthroughFields {
     pub metadata: Map<String, Value>,
 }
 
+impl Walkthrough {
+    /// The author's part of the head.
+    #[must_use]
+    pub fn fields(&self) -> WalkthroughFields {
+        WalkthroughFields {
+            title: self.title.clone(),
+            description: self.description.clone(),
+            kind: self.kind,
+            estimated_duration_minutes: self.estimated_duration_minutes,
+            tags: self.tags.clone(),
+            metadata: self.metadata.clone(),
+        }
+    }
+
+    /// Replaces the author's part of the head.
+    pub fn set_fields(&mut self, fields: WalkthroughFields) {
+        self.title = fields.title;
+        self.description = fields.description;
+        self.kind = fields.kind;
+        self.estimated_duration_minutes = fields.estimated_duration_minutes;
+        self.tags = fields.tags;
+        self.metadata = fields.metadata;
+    }
+}
+
 /// Reads a name of an enum, with the field that it stood in.
 ///
 /// # Errors

@@ -7,17 +7,26 @@
 pub mod api_key;
 pub mod assignment;
 pub mod audit;
+pub mod backup;
 mod batch;
 pub mod db;
 pub mod end_user;
 pub mod error;
+pub mod health;
 pub mod migrate;
+pub mod offer;
 pub mod organization;
 pub mod progress;
+pub mod recorder;
+mod row;
 pub mod server;
+pub mod session;
+pub mod step;
 pub mod system;
 pub mod tool_call;
 pub mod user;
+pub mod version;
+pub mod walkthrough;
 pub mod writer;
 
 pub use db::{Conn, Db, Dialect, Tx};

@@ -1,0 +1,277 @@
+//! Blocks of HTML, which a Markdown parser does not look into: what to change in one so that its text becomes Markdown.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use super::html::{self, Verdict};
+use super::link;
+use super::mend::{CODED_SPACE, Edit, Manner};
+
+/// Columns of indentation that make a line code.
+const CODE_INDENT: usize = 4;
+
+/// The edits for a block, given by its lines in `text` without what belongs to a quote or list.
+pub(super) fn edits(text: &str, lines: &[Range<usize>], manner: Manner) -> Vec<Edit> {
+    let mut edits = if manner == Manner::Drop {
+        lines.iter().map(|line| Edit::remove(line.start..content_end(text, line))).collect()
+    } else {
+        let mut block = Block::new(text, lines, manner);
+        block.read();
+        block.edits
+    };
+    if let (Manner::Apart | Manner::Drop, Some(first), Some(last)) = (manner, lines.first(), lines.last()) {
+        edits.insert(0, Edit::insert(first.start, separator(text, first.start)));
+        // Some blocks end without an empty line; what follows must not continue their text.
+        edits.push(Edit::insert(content_end(text, last), "\n"));
+    }
+    edits
+}
+
+/// Where a line's line feed is.
+fn content_end(text: &str, line: &Range<usize>) -> usize {
+    line.start + text[line.clone()].trim_end_matches('\n').len()
+}
+
+/// A paragraph that is not seen, for the line at `at`, with what belongs to the quote or list there.
+fn separator(text: &str, at: usize) -> String {
+    let line_start = text[..at].rfind('\n').map_or(0, |feed| feed + 1);
+    let prefix = &text[line_start..at];
+    let next: String = prefix.chars().map(|c| if matches!(c, '>' | '\t') { c } else { ' ' }).collect();
+    // The item of a list may not begin with an empty line.
+    let before = if next == prefix { format!("\n{next}") } else { String::new() };
+    format!("{before}{CODED_SPACE}\n{next}\n{next}")
+}
+
+struct Block<'a> {
+    /// The lines, joined.
+    html: String,
+    /// The same in lower case, to look for closing tags in.
+    lower: String,
+    lines: &'a [Range<usize>],
+    /// Where each line begins in `html`.
+    starts: Vec<usize>,
+    manner: Manner,
+    /// Ends of what would be code spans, by their start.
+    spans: HashMap<usize, usize>,
+    /// What was looked for in vain: it will not be found further on either, and hostile text asks often.
+    absent: HashSet<String>,
+    /// The shortest fence that was looked for in vain, of backticks and of tildes.
+    unclosed: [usize; 2],
+    edits: Vec<Edit>,
+    at: usize,
+    /// The line so far, and the line before it, are empty after the edits.
+    line_empty: bool,
+    before_empty: bool,
+}
+
+impl<'a> Block<'a> {
+    fn new(text: &str, lines: &'a [Range<usize>], manner: Manner) -> Self {
+        let mut html = String::new();
+        let mut starts = Vec::with_capacity(lines.len());
+        for line in lines {
+            starts.push(html.len());
+            html.push_str(&text[line.clone()]);
+        }
+        Self {
+            lower: html.to_ascii_lowercase(),
+            spans: spans(&html),
+            html,
+            lines,
+            starts,
+            manner,
+            absent: HashSet::new(),
+            unclosed: [usize::MAX; 2],
+            edits: Vec::new(),
+            at: 0,
+            line_empty: true,
+            before_empty: true,
+        }
+    }
+
+    fn read(&mut self) {
+        self.line_start();
+        while let Some(&byte) = self.html.as_bytes().get(self.at) {
+            match byte {
+                b'\n' => {
+                    self.before_empty = self.line_empty;
+                    self.line_empty = true;
+                    self.at += 1;
+                    self.line_start();
+                }
+                b'<' => self.angle(),
+                b'`' | b'~' => self.code_mark(byte),
+                b' ' | b'\t' => {
+                    let end = self.at + self.html[self.at..].len()
+                        - self.html[self.at..].trim_start_matches([' ', '\t']).len();
+                    if self.line_empty {
+                        // After a tag that was removed: indentation now, and maybe code.
+                        self.remove(end);
+                    }
+                    self.at = end;
+                }
+                _ => {
+                    self.line_empty = false;
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    /// Passes over a fence, which will be one when the tags around it are gone, or over indentation.
+    fn line_start(&mut self) {
+        let rest = &self.html[self.at..];
+        let body = rest.trim_start_matches([' ', '\t']);
+        let indent = &rest[..rest.len() - body.len()];
+        let columns = if indent.contains('\t') { CODE_INDENT } else { indent.len() };
+        let body_at = self.at + indent.len();
+        let is_tag = body.starts_with('<');
+        if self.manner.removes()
+            && let Some(end) = self.fence_end(body_at)
+        {
+            self.line_empty = false;
+            self.at = end;
+            return;
+        }
+        if columns >= CODE_INDENT && (is_tag || self.before_empty || !self.manner.removes()) {
+            self.remove(body_at);
+        }
+        self.at = body_at;
+    }
+
+    /// Where the fence that opens at `at` ends within the block, before its line feed.
+    fn fence_end(&mut self, at: usize) -> Option<usize> {
+        let (mark, len) = fence(&self.html[at..])?;
+        let kind = usize::from(mark == '~');
+        let mut end = at;
+        let mut lines = self.html[at..].split_inclusive('\n');
+        let opening = lines.next()?;
+        if len >= self.unclosed[kind] || (mark == '`' && opening[len..].contains('`')) {
+            return None;
+        }
+        end += opening.len();
+        for line in lines {
+            let body = line.trim();
+            if body.len() >= len && body.chars().all(|c| c == mark) {
+                return Some(end + line.trim_end_matches('\n').len());
+            }
+            end += line.len();
+        }
+        self.unclosed[kind] = len;
+        None
+    }
+
+    fn code_mark(&mut self, mark: u8) {
+        self.line_empty = false;
+        let start = self.at;
+        self.at += self.html[start..].bytes().take_while(|&b| b == mark).count();
+        if self.manner.removes() {
+            self.at = self.spans.get(&start).copied().unwrap_or(self.at);
+        } else {
+            (start..self.at).for_each(|at| self.escape(at));
+        }
+    }
+
+    fn angle(&mut self) {
+        let start = self.at;
+        let before = self.html[..start].chars().next_back();
+        if self.html[start..].starts_with("<!--") {
+            // `<!-->` is a comment as well.
+            return self.remove_to("-->", start + 2);
+        }
+        if html::is_doctype(&self.html[start..]) {
+            return self.remove_to(">", start);
+        }
+        if let Some(tag) = html::scan(&self.html[start..]) {
+            let end = start + tag.len;
+            let removed = html::judge(&self.html[start..end], before) == Verdict::Remove;
+            if !removed || !self.manner.removes() {
+                self.line_empty = false;
+                let marks: Vec<usize> = html::marks(&self.html[start..end]).map(|mark| start + mark).collect();
+                marks.into_iter().for_each(|at| self.escape(at));
+                self.at = end;
+                return;
+            }
+            let close = (tag.is_opaque() && !self.html[..end].ends_with("/>"))
+                .then(|| format!("</{}", tag.name.to_ascii_lowercase()));
+            let closed = close.and_then(|close| self.find(&close, end)).and_then(|at| self.find(">", at));
+            self.remove(closed.map_or(end, |at| at + 1));
+            return;
+        }
+        let rest = &self.html[start + 1..];
+        let is_autolink = rest.find([' ', '\t', '\n', '<', '>']).is_some_and(|end| {
+            rest[end..].starts_with('>') && rest[..end].contains([':', '@']) && link::is_address(&rest[..end])
+        });
+        let opens =
+            rest.starts_with(|c: char| c.is_ascii_alphabetic() && !is_autolink) || rest.starts_with(['/', '!', '?']);
+        if opens {
+            self.escape(start);
+        }
+        self.line_empty = false;
+        self.at = start + 1;
+    }
+
+    fn remove_to(&mut self, close: &str, from: usize) {
+        match self.find(close, from) {
+            Some(at) if self.manner.removes() => self.remove(at + close.len()),
+            _ => {
+                // Unless it is only too hard to remove, nobody closes it: then the rest is what the author wants to be
+                // read, not a comment.
+                self.escape(self.at);
+                self.line_empty = false;
+                self.at += 1;
+            }
+        }
+    }
+
+    fn find(&mut self, what: &str, from: usize) -> Option<usize> {
+        if self.absent.contains(what) {
+            return None;
+        }
+        let found = self.lower[from..].find(what).map(|offset| from + offset);
+        if found.is_none() {
+            self.absent.insert(what.to_owned());
+        }
+        found
+    }
+
+    /// Removes what stands between here and `end`.
+    fn remove(&mut self, end: usize) {
+        if end > self.at {
+            let range = self.source(self.at)..self.source(end - 1) + 1;
+            self.edits.push(Edit::remove(range));
+        }
+        self.at = end;
+    }
+
+    fn escape(&mut self, at: usize) {
+        self.edits.push(Edit::escape(self.source(at)));
+    }
+
+    /// Where a byte of the block stands in the text.
+    fn source(&self, at: usize) -> usize {
+        let line = self.starts.partition_point(|&start| start <= at) - 1;
+        self.lines[line].start + at - self.starts[line]
+    }
+}
+
+/// The mark and length of a fence at the start of a line.
+pub(super) fn fence(line: &str) -> Option<(char, usize)> {
+    let mark = line.chars().next().filter(|c| matches!(c, '`' | '~'))?;
+    let len = line.chars().take_while(|&c| c == mark).count();
+    (len >= 3).then_some((mark, len))
+}
+
+/// What would be code spans in `text`, if it were Markdown: from each run of backticks to the next of the same length.
+fn spans(text: &str) -> HashMap<usize, usize> {
+    let mut spans = HashMap::new();
+    let mut next: HashMap<usize, usize> = HashMap::new();
+    let mut end = text.len();
+    while let Some(last) = text[..end].rfind('`') {
+        let start = text[..last].trim_end_matches('`').len();
+        if let Some(close) = next.insert(last + 1 - start, last + 1) {
+            spans.insert(start, close);
+        }
+        end = start;
+    }
+    spans
+}

@@ -1,0 +1,281 @@
+//! What a Markdown parser sees in a text: its code, and what may not stay.
+
+use std::ops::Range;
+
+use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd};
+
+use super::html::{self, Verdict};
+use super::{hidden, link};
+
+/// Something that may not stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Offence {
+    /// A known tag or a comment within a paragraph. `first` is set where nothing stands before it in its line.
+    Tag { range: Range<usize>, first: bool },
+    /// A line of nothing but known tags, with the line break before it; or an element with its content.
+    Stretch(Range<usize>),
+    /// An unknown tag, or an autolink that is none.
+    Foreign(Range<usize>),
+    /// The `<` of a placeholder that CommonMark takes for text, but not every renderer does.
+    Placeholder(usize),
+    /// A dangerous link or image with the text in it.
+    Link { whole: Range<usize>, text: Range<usize> },
+    /// A dangerous autolink.
+    Autolink(Range<usize>),
+    /// The definition of a dangerous reference.
+    Definition(Range<usize>),
+    /// A block of HTML, by its lines without what belongs to a quote or list.
+    Block(Vec<Range<usize>>),
+}
+
+/// A text as the parser sees it.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Code spans and code blocks, in order.
+    pub code: Vec<Range<usize>>,
+    /// The lines in them that are not blank, in order. Not by spans and blocks: a comment between two indented blocks
+    /// is all that keeps them apart.
+    pub code_lines: Vec<String>,
+    /// Blocks of HTML, in order.
+    pub html: Vec<Range<usize>>,
+    /// Invisible characters to remove, in order.
+    pub hidden: Vec<Range<usize>>,
+    /// What may make a definition, link or tag once what follows is changed: colons and parentheses after a closing
+    /// bracket, and angle brackets.
+    pub joints: Vec<usize>,
+    /// What else may not stay, in no certain order.
+    pub offences: Vec<Offence>,
+}
+
+impl Survey {
+    pub(super) fn of(text: &str) -> Self {
+        let parser = Parser::new_ext(text, options());
+        let mut reader = Reader::new(text);
+        for (_, definition) in parser.reference_definitions().iter() {
+            if link::is_dangerous(&definition.dest) {
+                reader.survey.offences.push(Offence::Definition(definition.span.clone()));
+            }
+        }
+        for (event, range) in parser.into_offset_iter() {
+            reader.read(event, range);
+        }
+        let mut survey = reader.survey;
+        survey.hidden = hidden::ranges(text, &survey.code);
+        survey
+    }
+
+    pub(super) fn offends(&self) -> bool {
+        !self.hidden.is_empty() || !self.offences.is_empty()
+    }
+}
+
+/// GitHub's dialect, which is what authors write: in a table or footnote other things are code than elsewhere.
+pub(super) fn options() -> Options {
+    Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS
+}
+
+/// A link or image that is being read.
+struct OpenLink {
+    /// As the parser gives it.
+    range: Range<usize>,
+    /// Where the last thing in it ends.
+    end: Option<usize>,
+    collapsed: bool,
+    dangerous: bool,
+}
+
+/// An element within a paragraph whose content goes with it.
+struct OpenElement {
+    start: usize,
+    name: String,
+    depth: usize,
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    survey: Survey,
+    depth: usize,
+    links: Vec<OpenLink>,
+    element: Option<OpenElement>,
+    /// Nothing that stays was seen in this line of the paragraph.
+    first: bool,
+    /// The line break and the tags after it, while there is nothing else.
+    tags: Option<Range<usize>>,
+    in_code: bool,
+    /// The block of code so far.
+    code: String,
+    block: Vec<Range<usize>>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            survey: Survey::default(),
+            depth: 0,
+            links: Vec::new(),
+            element: None,
+            first: true,
+            tags: None,
+            in_code: false,
+            code: String::new(),
+            block: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, event: Event<'_>, range: Range<usize>) {
+        if let Some(open) = self.links.last_mut().filter(|open| open.range != range) {
+            open.end = open.end.max(Some(range.end));
+        }
+        match event {
+            Event::Start(tag) => self.start(tag, range),
+            Event::End(tag) => self.end(tag, range),
+            Event::Code(code) => {
+                self.survey.code.push(range);
+                self.survey.code_lines.push(code.into_string());
+                self.element = None;
+                self.something();
+            }
+            Event::Text(code) if self.in_code => self.code.push_str(&code),
+            Event::Text(_) => {
+                let joints = self.text[range.clone()].match_indices([':', '(']).map(|(offset, _)| range.start + offset);
+                self.survey.joints.extend(joints.filter(|&at| self.text[..at].ends_with(']')));
+                if !self.text[range.clone()].trim().is_empty() {
+                    self.something();
+                }
+                self.placeholders(range);
+            }
+            Event::Html(_) => self.block.push(range),
+            Event::InlineHtml(html) => self.inline_html(&html, range),
+            Event::SoftBreak | Event::HardBreak => {
+                self.line_ends();
+                self.tags = Some(range.start..range.start);
+                self.first = true;
+            }
+            _ => self.something(),
+        }
+    }
+
+    fn start(&mut self, tag: Tag<'_>, range: Range<usize>) {
+        self.depth += 1;
+        match tag {
+            Tag::CodeBlock(_) => {
+                self.in_code = true;
+                self.survey.code.push(range);
+            }
+            Tag::HtmlBlock => {}
+            Tag::Link { link_type, dest_url, .. } | Tag::Image { link_type, dest_url, .. } => {
+                self.something();
+                self.start_link(link_type, &dest_url, range);
+            }
+            Tag::Emphasis | Tag::Strong | Tag::Strikethrough => self.something(),
+            _ => {
+                self.first = true;
+                self.tags = None;
+            }
+        }
+    }
+
+    fn start_link(&mut self, kind: LinkType, destination: &str, range: Range<usize>) {
+        let mut dangerous = link::is_dangerous(destination);
+        if matches!(kind, LinkType::Autolink | LinkType::Email) {
+            if dangerous {
+                self.survey.offences.push(Offence::Autolink(range.clone()));
+            } else if !link::is_address(&self.text[range.start + 1..range.end - 1]) {
+                self.survey.offences.push(Offence::Foreign(range.clone()));
+            }
+            dangerous = false;
+        }
+        self.links.push(OpenLink { range, end: None, collapsed: kind == LinkType::Collapsed, dangerous });
+    }
+
+    fn end(&mut self, tag: TagEnd, range: Range<usize>) {
+        self.depth -= 1;
+        self.element.take_if(|element| element.depth > self.depth);
+        match tag {
+            TagEnd::CodeBlock => {
+                self.in_code = false;
+                let code = std::mem::take(&mut self.code);
+                self.survey.code_lines.extend(code.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+            }
+            TagEnd::HtmlBlock => {
+                self.survey.html.push(range);
+                self.survey.offences.push(Offence::Block(std::mem::take(&mut self.block)));
+            }
+            TagEnd::Link | TagEnd::Image => self.end_link(),
+            TagEnd::Emphasis | TagEnd::Strong | TagEnd::Strikethrough => {}
+            _ => {
+                self.line_ends();
+                self.first = true;
+            }
+        }
+    }
+
+    fn end_link(&mut self) {
+        let Some(OpenLink { range, end, collapsed, dangerous: true }) = self.links.pop() else { return };
+        // The parser leaves the empty label of a collapsed reference out.
+        let label = if collapsed && self.text[range.end..].starts_with("[]") { 2 } else { 0 };
+        let whole = range.start..range.end + label;
+        // Not where the first thing in it begins: the backslash of an escape is no part of that.
+        let start = whole.start + if self.text[whole.start..].starts_with('!') { 2 } else { 1 };
+        let text = start..end.unwrap_or(start);
+        self.survey.offences.push(Offence::Link { whole, text });
+    }
+
+    fn inline_html(&mut self, html: &str, range: Range<usize>) {
+        if html::judge(html, self.text[..range.start].chars().next_back()) == Verdict::Escape {
+            self.survey.offences.push(Offence::Foreign(range));
+            return self.something();
+        }
+        if let Some(tag) = html::scan(html) {
+            if tag.is_opaque() && !html.ends_with("/>") && self.element.is_none() {
+                self.element =
+                    Some(OpenElement { start: range.start, name: tag.name.to_ascii_lowercase(), depth: self.depth });
+            } else if tag.closing
+                && let Some(element) = self
+                    .element
+                    .take_if(|element| element.depth == self.depth && element.name.eq_ignore_ascii_case(tag.name))
+            {
+                self.survey.offences.push(Offence::Stretch(element.start..range.end));
+            }
+        }
+        if let Some(tags) = &mut self.tags {
+            tags.end = range.end;
+        }
+        self.survey.offences.push(Offence::Tag { range, first: self.first });
+    }
+
+    /// A line of a paragraph is over; if it had nothing but tags, its break goes as well, since an empty line would
+    /// end the paragraph.
+    fn line_ends(&mut self) {
+        if let Some(tags) = self.tags.take().filter(|tags| !tags.is_empty()) {
+            self.survey.offences.push(Offence::Stretch(tags));
+        }
+    }
+
+    /// Something that stays was seen.
+    fn something(&mut self) {
+        self.first = false;
+        self.tags = None;
+    }
+
+    /// Finds placeholders such as `<api_key>` in text: no tags to CommonMark, which allows no underscore in a name, but
+    /// swallowed by renderers that take any `<name>` for one.
+    fn placeholders(&mut self, range: Range<usize>) {
+        for (offset, _) in self.text[range.clone()].match_indices('<') {
+            let at = range.start + offset;
+            let escapes = self.text[..at].bytes().rev().take_while(|&b| b == b'\\').count();
+            let name = &self.text[at + 1..];
+            let end = name.find(|c: char| !(c.is_alphanumeric() || "_-.:/@|#+".contains(c)));
+            if escapes % 2 == 1 || !name.starts_with(|c: char| c.is_ascii_alphabetic() || "/!?".contains(c)) {
+                continue;
+            }
+            let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic());
+            if is_name && end.is_some_and(|end| name[end..].starts_with('>')) {
+                self.survey.offences.push(Offence::Placeholder(at));
+            } else {
+                self.survey.joints.push(at);
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A folder of Markdown files: `NN-section/NN-step.md`, or flat `NN-step.md`.
+//!
+//! - Order is by the numbers in front of the names (2 before 10), then what has no number; a README in a section comes first.
+//! - The title of a step is its H1, as long as that is the first heading, else `title` of its front matter, else the file
+//!   name made readable. The content is the text around the H1. Front matter and blocks are those of [`super::markdown`].
+//! - The section is the folder made readable (`01-first-agent` is `First agent`), unless front matter says otherwise.
+//! - The identity of a step is its path without numbers and extension, unless front matter has a `key`.
+//! - `README.md` of the folder itself is no step: its H1 is the title, its text the description, its front matter that of
+//!   the walkthrough.
+//! - Files that are not Markdown, hidden ones and licences are passed over; an empty file and a file of the housekeeping of
+//!   a repository are too, with a warning.
+
+use std::collections::HashMap;
+
+use serde_json::Map;
+
+use super::file::{StepFile, StepIdentity, WalkthroughFile};
+use super::front_matter;
+use super::identity::{compose, key_problem, numbered, readable};
+use super::markdown::{Chapter, FRONT_MATTER, apply_head, step};
+use super::outline::{Piece, outline, paragraphs, trim_blank};
+use super::place::Place;
+use crate::Result;
+use crate::walkthrough::WalkthroughType;
+
+/// Names that never are steps.
+const LICENCES: [&str; 4] = ["license", "licence", "copying", "notice"];
+/// Names that most likely are none.
+const HOUSEKEEPING: [&str; 4] = ["changelog", "contributing", "code_of_conduct", "security"];
+
+/// A Markdown file of the folder.
+struct Page<'a> {
+    /// As it was given, for messages.
+    path: &'a str,
+    /// Folders, and last the name without extension; in NFC.
+    parts: Vec<String>,
+    text: &'a str,
+}
+
+/// Reads the files of the folder `name`, each a relative path and its text, in any order.
+///
+/// # Errors
+/// `invalid_arguments` naming the file, the step and the field.
+pub fn parse<'a>(name: &str, files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<WalkthroughFile> {
+    let mut file = WalkthroughFile::new(name, WalkthroughType::Course);
+    let mut pages: Vec<_> = files.into_iter().filter_map(|(path, text)| page(path, text)).collect();
+    pages.sort_by_cached_key(|page| (page.sort_key(), page.path));
+    for page in &pages {
+        if page.is_readme() {
+            read_readme(&mut file, page)?;
+        } else if page.is_housekeeping() {
+            file.warnings.push(format!("{name}/{}: passed over, because it does not look like a step.", page.path));
+        } else if let Some(step) = read_step(&mut file, page)? {
+            file.steps.push(step);
+        }
+    }
+    let place = file.place();
+    WalkthroughFile::check_count(&place, file.steps.len())?;
+    if file.steps.is_empty() {
+        return Err(place.refuse(
+            "steps",
+            "has no steps. Put one Markdown file for each step into the folder, such as `01-install.md`.",
+        ));
+    }
+    check_identities(&file)?;
+    if file.title.is_none() {
+        file.title = folder_title(name);
+    }
+    Ok(file)
+}
+
+fn folder_title(name: &str) -> Option<String> {
+    let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?;
+    let title = numbered(last).readable();
+    title.chars().any(char::is_alphanumeric).then_some(title)
+}
+
+fn page<'a>(path: &'a str, text: &'a str) -> Option<Page<'a>> {
+    let mut parts: Vec<_> = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | ".")).map(compose).collect();
+    if parts.iter().any(|part| part.starts_with('.')) {
+        return None;
+    }
+    let last = parts.pop()?;
+    let (stem, extension) = last.rsplit_once('.')?;
+    let markdown = ["md", "markdown"].iter().any(|known| extension.eq_ignore_ascii_case(known));
+    if !markdown || LICENCES.iter().any(|licence| stem.eq_ignore_ascii_case(licence)) {
+        return None;
+    }
+    parts.push(stem.to_owned());
+    Some(Page { path, parts, text })
+}
+
+impl Page<'_> {
+    fn stem(&self) -> &str {
+        self.parts.last().map_or("", String::as_str)
+    }
+
+    fn is_readme(&self) -> bool {
+        self.parts.len() == 1 && self.stem().eq_ignore_ascii_case("readme")
+    }
+
+    fn is_housekeeping(&self) -> bool {
+        self.parts.len() == 1 && HOUSEKEEPING.iter().any(|name| self.stem().eq_ignore_ascii_case(name))
+    }
+
+    /// A README before everything in its folder.
+    fn sort_key(&self) -> Vec<impl Ord + use<>> {
+        let key = |part: &String| (!part.eq_ignore_ascii_case("readme"), numbered(part).sort_key());
+        self.parts.iter().map(key).collect()
+    }
+
+    fn identity(&self) -> String {
+        self.parts.iter().map(|part| numbered(part).name).collect::<Vec<_>>().join("/")
+    }
+
+    /// The folders made readable; none at the top.
+    fn section(&self) -> Option<String> {
+        let folders = &self.parts[..self.parts.len() - 1];
+        let names: Vec<_> = folders.iter().map(|part| numbered(part).readable()).collect();
+        (!names.is_empty()).then(|| names.join(" / "))
+    }
+}
+
+/// A text without its H1, which counts only as the first heading.
+fn heading_and_text(body: &str) -> (Option<String>, String) {
+    let first = outline(body).into_iter().find_map(|piece| match piece {
+        Piece::Heading { level, title, range } => Some((level, title, range)),
+        Piece::Fence { .. } => None,
+    });
+    match first {
+        Some((1, title, range)) => (Some(title), paragraphs(&body[..range.start], &body[range.end..])),
+        _ => (None, trim_blank(body).to_owned()),
+    }
+}
+
+fn read_readme(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<()> {
+    let place = Place::file(&format!("{}/{}", file.name, page.path));
+    let split = front_matter::split(page.text);
+    let yaml = split.yaml.map(|yaml| front_matter::read(&place, FRONT_MATTER, yaml, 2)).transpose()?;
+    let (title, text) = heading_and_text(split.body);
+    file.description = Some(text);
+    apply_head(file, &place, title, yaml)
+}
+
+fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<StepFile>> {
+    let whole = Place::file(&format!("{}/{}", file.name, page.path));
+    let split = front_matter::split(page.text);
+    if split.body.trim().is_empty() {
+        file.warnings.push(format!("{}: skipped, because it is empty.", whole.file_name()));
+        return Ok(None);
+    }
+    let number = file.steps.len() + 1;
+    let (heading, body) = heading_and_text(split.body);
+    let unnamed = whole.step(number, heading.as_deref(), page.path);
+    let yaml = split.yaml.map(|yaml| front_matter::read(&unnamed, FRONT_MATTER, yaml, 2)).transpose()?;
+    let yaml = yaml.unwrap_or_else(Map::new);
+    let said = yaml.get("title").and_then(serde_json::Value::as_str).map(|title| title.trim().to_owned());
+    let title = heading.or(said).unwrap_or_else(|| readable(numbered(page.stem()).name));
+    let place = whole.step(number, Some(&title), page.path);
+    let chapter = Chapter { title, section: page.section(), line: split.first_line, body };
+    let mut step = step(place, yaml, chapter)?;
+    if step.identity == StepIdentity::Title {
+        let identity = page.identity();
+        if let Some(problem) = key_problem(&identity) {
+            return Err(step.place.refuse("path", format!("{identity:?} {problem}")));
+        }
+        step.identity = StepIdentity::Path(identity);
+    }
+    Ok(Some(step))
+}
+
+/// Two steps that go by the same name cannot be told apart by the next import.
+fn check_identities(file: &WalkthroughFile) -> Result<()> {
+    let mut seen: HashMap<&str, &StepFile> = HashMap::new();
+    for step in &file.steps {
+        let Some(key) = step.identity.key() else { continue };
+        if let Some(other) = seen.insert(key, step) {
+            let field = if matches!(step.identity, StepIdentity::Key(_)) { "key" } else { "path" };
+            let message = format!(
+                "is the step {key:?} without its numbers, and so is {}. Rename one of the two.",
+                other.place.file_name()
+            );
+            return Err(step.place.refuse(field, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "folder_tests.rs"]
+mod tests;

@@ -1,0 +1,197 @@
+//! By what an import finds again what is there: the comparison of titles, the keys of steps, and the paths of a
+//! folder without their numbers.
+
+use icu_casemap::CaseMapper;
+use icu_normalizer::{ComposingNormalizer, DecomposingNormalizer};
+
+/// Characters in the key of a step at most.
+pub const MAX_KEY_CHARS: usize = 256;
+
+/// A title as titles are compared: NFC, trimmed, case-folded. Two titles are the same when their folds are.
+///
+/// The text is decomposed before folding and composed after it, as canonical caseless matching asks
+/// (Unicode, section 3.13, D145): folding alone may leave a text that is not normalised.
+#[must_use]
+pub fn fold(title: &str) -> String {
+    let decomposed = DecomposingNormalizer::new_nfd().normalize(title.trim()).into_owned();
+    let folded = CaseMapper::new().fold_string(&decomposed).into_owned();
+    ComposingNormalizer::new_nfc().normalize(&folded).into_owned()
+}
+
+/// `text` in NFC: file names come decomposed from some file systems and composed from others.
+pub(super) fn compose(text: &str) -> String {
+    ComposingNormalizer::new_nfc().normalize(text).into_owned()
+}
+
+/// What is wrong with a key; none when it is fine. A key is opaque: one line of 1 to 256 characters that does not
+/// begin or end with a space.
+#[must_use]
+pub fn key_problem(key: &str) -> Option<String> {
+    if key.is_empty() {
+        return Some("is empty. Leave it out, or give the step a name of its own.".to_owned());
+    }
+    if key.trim() != key || key.chars().any(char::is_control) {
+        return Some("begins or ends with a space or holds a control character. Use a plain name.".to_owned());
+    }
+    let count = key.chars().count();
+    (count > MAX_KEY_CHARS).then(|| format!("has {count} characters, {MAX_KEY_CHARS} at most. Shorten it."))
+}
+
+/// A file or folder name, taken apart: `02-install` is the number 2 and the name `install`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numbered<'a> {
+    /// The numbers in front (`1.10-x` has two), without leading zeros; a missing number sorts last.
+    pub(super) numbers: Vec<&'a str>,
+    /// The name without the numbers; the whole name when nothing else is there.
+    pub(super) name: &'a str,
+}
+
+/// Splits the numeric prefix off: digits (several groups with dots between them), a separator, and a rest.
+/// `3d-print` has no prefix, and neither has `2024`.
+pub(super) fn numbered(text: &str) -> Numbered<'_> {
+    let mut numbers = Vec::new();
+    let mut rest = text;
+    loop {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if digits == 0 {
+            break;
+        }
+        let after = &rest[digits..];
+        let Some(separator) = after.chars().next().filter(|c| "-_. )".contains(*c)) else { break };
+        numbers.push(rest[..digits].trim_start_matches('0'));
+        rest = &after[separator.len_utf8()..];
+        if separator != '.' {
+            break;
+        }
+    }
+    let name = rest.trim_start_matches(['-', '_', '.', ' ', ')']);
+    if numbers.is_empty() || name.is_empty() {
+        Numbered { numbers: Vec::new(), name: text }
+    } else {
+        Numbered { numbers, name }
+    }
+}
+
+impl Numbered<'_> {
+    /// What the name sorts by: numbered before unnumbered, 2 before 10, then the name, numbers in it by their value too.
+    pub(super) fn sort_key(&self) -> impl Ord + use<> {
+        let numbers: Vec<_> = self.numbers.iter().map(|digits| (digits.len(), (*digits).to_owned())).collect();
+        (numbers.is_empty(), numbers, natural(self.name), self.name.to_owned())
+    }
+
+    /// The name for people: `first-agent` is `First agent`.
+    pub(super) fn readable(&self) -> String {
+        readable(self.name)
+    }
+}
+
+/// A name cut into text and numbers, so that `step2` sorts before `step10`: each piece is the length of a number (0 for
+/// text) and the piece.
+fn natural(name: &str) -> Vec<(usize, String)> {
+    let mut pieces: Vec<(usize, String)> = Vec::new();
+    let mut digits = None;
+    for c in name.chars() {
+        match pieces.last_mut().filter(|_| digits == Some(c.is_ascii_digit())) {
+            Some((_, piece)) => piece.push(c),
+            None => pieces.push((0, c.to_string())),
+        }
+        digits = Some(c.is_ascii_digit());
+    }
+    for (length, piece) in &mut pieces {
+        if piece.starts_with(|c: char| c.is_ascii_digit()) {
+            *piece = piece.trim_start_matches('0').to_owned();
+            *length = piece.len() + 1;
+        }
+    }
+    pieces
+}
+
+/// A name of a file made readable: words instead of dashes, a capital in front.
+pub(super) fn readable(name: &str) -> String {
+    let words: Vec<_> =
+        name.split(|c: char| c == '-' || c == '_' || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
+    let text = words.join(" ");
+    let mut chars = text.chars();
+    chars.next().map_or_else(|| name.to_owned(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn folds_titles() {
+        let table = [
+            (" Install ", "install", true),
+            ("STRASSE", "straße", true),
+            ("Caf\u{e9}", "cafe\u{301}", true),
+            ("ΟΔΟΣ", "οδος", true),
+            ("\u{212b}", "å", true),
+            ("Install", "Instal", false),
+            ("a b", "a  b", false),
+        ];
+        for (left, right, same) in table {
+            assert_eq!(fold(left) == fold(right), same, "{left:?} {right:?}");
+        }
+    }
+
+    #[test]
+    fn takes_names_apart() {
+        let table: &[(&str, &[&str], &str)] = &[
+            ("01-first-agent", &["1"], "first-agent"),
+            ("10_b", &["10"], "b"),
+            ("1.10-deep", &["1", "10"], "deep"),
+            ("1. Intro", &["1"], "Intro"),
+            ("01-2-factor", &["1"], "2-factor"),
+            ("3d-print", &[], "3d-print"),
+            ("2024", &[], "2024"),
+            ("7-", &[], "7-"),
+            ("00-zero", &[""], "zero"),
+            ("x-review", &[], "x-review"),
+        ];
+        for (text, numbers, name) in table {
+            assert_eq!(numbered(text), Numbered { numbers: numbers.to_vec(), name }, "{text}");
+        }
+    }
+
+    #[test]
+    fn orders_by_number() {
+        let mut names = ["x-review", "step10", "step2", "10-b", "2-a", "1.10-d", "1.9-e", "appendix", "02-b", "00-z"];
+        names.sort_by_key(|name| numbered(name).sort_key());
+        assert_eq!(
+            names,
+            ["00-z", "1.9-e", "1.10-d", "2-a", "02-b", "10-b", "appendix", "step2", "step10", "x-review"]
+        );
+    }
+
+    #[test]
+    fn makes_names_readable() {
+        let table = [("first-agent", "First agent"), ("what_is__it", "What is it"), ("été", "Été"), ("--", "--")];
+        for (name, expected) in table {
+            assert_eq!(readable(name), expected);
+        }
+    }
+
+    #[test]
+    fn checks_keys() {
+        assert_eq!(key_problem("first-agent/intro"), None);
+        assert!(key_problem("").is_some() && key_problem(" a").is_some() && key_problem("a\nb").is_some());
+        assert!(key_problem(&"x".repeat(256)).is_none() && key_problem(&"x".repeat(257)).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn folding_twice_is_folding_once(title in any::<String>()) {
+            let once = fold(&title);
+            prop_assert_eq!(fold(&once), once);
+        }
+
+        #[test]
+        fn numbers_never_panic(name in "[0-9.\\-_ )a-zé]{0,12}") {
+            let parts = numbered(&name);
+            prop_assert!(name.ends_with(parts.name));
+            let _ = (parts.sort_key(), parts.readable());
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What stands in the way of publishing, and what an author probably did not mean.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use pulldown_cmark::{Event, Parser, Tag, TagEnd};
+
+use super::file::{FIELDS, length_problems};
+use super::identity::fold;
+use super::outline::dialect;
+use super::place::label;
+use crate::step::{MAX_STEPS, StepContent};
+use crate::walkthrough::WalkthroughType;
+
+/// Bytes of a content from which on an agent is likely to lose the thread.
+pub const LONG_CONTENT_BYTES: usize = 12 * 1024;
+
+/// How grave a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Publishing is refused.
+    Error,
+    /// Worth a look.
+    Warning,
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// How grave it is.
+    pub severity: Severity,
+    /// The step, `step 3 "Install"`; none for the walkthrough.
+    pub step: Option<String>,
+    /// The field, as the model names it.
+    pub field: Option<&'static str>,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.severity == Severity::Error { "error: " } else { "warning: " })?;
+        if let Some(step) = &self.step {
+            write!(f, "{step}: ")?;
+        }
+        if let Some(field) = self.field {
+            write!(f, "`{field}`: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Looks at steps in their order. `bidi_in_code` finds a character that turns the direction of text around in code, which
+/// can make code look like other code.
+pub fn lint<'a>(
+    kind: WalkthroughType,
+    steps: impl IntoIterator<Item = &'a StepContent>,
+    bidi_in_code: impl Fn(&str) -> Option<char>,
+) -> Vec<Finding> {
+    let steps: Vec<_> = steps.into_iter().collect();
+    let mut findings = Vec::new();
+    if steps.is_empty() {
+        findings.push(of_all(Severity::Error, "there are no steps. Add one."));
+    }
+    if steps.len() > MAX_STEPS {
+        let message = format!("there are {} steps, {MAX_STEPS} at most. Split the walkthrough.", steps.len());
+        findings.push(of_all(Severity::Error, message));
+    }
+    let mut sections = Sections::default();
+    let mut titles: HashMap<String, usize> = HashMap::new();
+    for (number, step) in (1..).zip(steps) {
+        let mut step_findings = Found { step: label(number, Some(&step.title)), findings: &mut findings };
+        step_findings.requirements(kind, step);
+        step_findings.lengths(step);
+        step_findings.content(step, &bidi_in_code);
+        step_findings.section(step, &mut sections);
+        if let Some(earlier) = titles.insert(fold(&step.title), number) {
+            let message = format!(
+                "is also the title of step {earlier}. Tell the two apart, or give them keys: without a key, an import \
+                 finds a step by its title."
+            );
+            step_findings.warn("title", message);
+        }
+    }
+    findings
+}
+
+fn of_all(severity: Severity, message: impl Into<String>) -> Finding {
+    Finding { severity, step: None, field: None, message: message.into() }
+}
+
+/// The sections so far, to notice one that begins twice.
+#[derive(Default)]
+struct Sections {
+    current: Option<String>,
+    closed: Vec<String>,
+}
+
+struct Found<'a> {
+    step: String,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Found<'_> {
+    fn push(&mut self, severity: Severity, field: &'static str, message: impl Into<String>) {
+        let (step, message) = (Some(self.step.clone()), message.into());
+        self.findings.push(Finding { severity, step, field: Some(field), message });
+    }
+
+    fn warn(&mut self, field: &'static str, message: impl Into<String>) {
+        self.push(Severity::Warning, field, message);
+    }
+
+    /// Everything that publishing asks for: the rule names one missing field at a time, so each is filled in and the rule
+    /// asked again.
+    fn requirements(&mut self, kind: WalkthroughType, step: &StepContent) {
+        let mut rest = step.clone();
+        while let Some(field) = kind.missing_field(&rest) {
+            let filled = Some("filled".to_owned());
+            match field {
+                "context_for_agent" => rest.context_for_agent = filled,
+                "operations_for_agent" => rest.operations_for_agent = filled,
+                _ => "filled".clone_into(&mut rest.content),
+            }
+            let message = match field {
+                "content" => "is empty. Write what the user reads.".to_owned(),
+                _ => format!("is empty, but every step of the type `{kind}` needs it."),
+            };
+            self.push(Severity::Error, field, message);
+        }
+    }
+
+    fn lengths(&mut self, step: &StepContent) {
+        for (problem, field) in length_problems(step).into_iter().zip(FIELDS) {
+            if let Some(problem) = problem {
+                self.push(Severity::Error, field, problem);
+            }
+        }
+    }
+
+    fn content(&mut self, step: &StepContent, bidi_in_code: &impl Fn(&str) -> Option<char>) {
+        if step.content.len() > LONG_CONTENT_BYTES {
+            let message = format!(
+                "has {} bytes; agents follow steps under {LONG_CONTENT_BYTES} better. Consider splitting the step.",
+                step.content.len()
+            );
+            self.warn("content", message);
+        }
+        if !step.content.trim().is_empty() && only_headings(&step.content) {
+            self.warn("content", "has headings and no text. Write what to do.");
+        }
+        if let Some(character) = bidi_in_code(&step.content) {
+            let message = format!(
+                "has U+{:04X} in code: it turns the direction of text around, so that code looks other than it is. Remove it.",
+                u32::from(character)
+            );
+            self.warn("content", message);
+        }
+    }
+
+    fn section(&mut self, step: &StepContent, sections: &mut Sections) {
+        if step.section_title.as_deref().is_some_and(|title| title.trim().is_empty()) {
+            self.warn("section_title", "is empty. Write a title, or leave the section out.");
+        }
+        let section = step.section_title.as_deref().map(fold).filter(|title| !title.is_empty());
+        if section == sections.current {
+            return;
+        }
+        sections.closed.extend(sections.current.take());
+        if section.as_ref().is_some_and(|section| sections.closed.contains(section)) {
+            self.warn("section_title", "begins this section a second time. Put its steps together.");
+        }
+        sections.current = section;
+    }
+}
+
+/// Whether Markdown has headings and nothing else to read.
+fn only_headings(content: &str) -> bool {
+    let mut in_heading = false;
+    let mut headings = false;
+    for event in Parser::new_ext(content, dialect()) {
+        match event {
+            Event::Start(Tag::Heading { .. }) => (in_heading, headings) = (true, true),
+            Event::End(TagEnd::Heading(_)) => in_heading = false,
+            Event::Text(text) | Event::Code(text) | Event::Html(text) | Event::InlineHtml(text)
+                if !in_heading && !text.trim().is_empty() =>
+            {
+                return false;
+            }
+            Event::Start(Tag::Image { .. }) if !in_heading => return false,
+            _ => {}
+        }
+    }
+    headings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(title: &str, content: &str) -> StepContent {
+        StepContent { title: title.to_owned(), content: content.to_owned(), ..StepContent::default() }
+    }
+
+    fn fields(kind: WalkthroughType, steps: &[StepContent]) -> Vec<(Severity, &'static str)> {
+        let findings = lint(kind, steps, |_| None);
+        findings.into_iter().map(|finding| (finding.severity, finding.field.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn asks_for_what_publishing_needs() {
+        use Severity::Error;
+        use WalkthroughType::{Course, Installer, Integration, Troubleshooting};
+        let table: [(_, &[_]); 4] = [
+            (Course, &[(Error, "content")]),
+            (Installer, &[(Error, "content"), (Error, "operations_for_agent")]),
+            (Troubleshooting, &[(Error, "content"), (Error, "context_for_agent")]),
+            (Integration, &[(Error, "content"), (Error, "context_for_agent"), (Error, "operations_for_agent")]),
+        ];
+        for (kind, expected) in table {
+            assert_eq!(fields(kind, &[step("A", " ")]), expected, "{kind}");
+        }
+        assert_eq!(fields(Course, &[]), [(Error, "")]);
+        assert_eq!(fields(Course, &[step("A", "x")]), []);
+    }
+
+    #[test]
+    fn checks_limits() {
+        use Severity::{Error, Warning};
+        let kind = WalkthroughType::Course;
+        assert_eq!(fields(kind, &[step(&"x".repeat(201), "x")]), [(Error, "title")]);
+        assert_eq!(fields(kind, &[step("", "x")]), [(Error, "title")]);
+        assert_eq!(fields(kind, &[step("A", &"x".repeat(64 * 1024 + 1))]), [(Error, "content"), (Warning, "content")]);
+        let many: Vec<_> = (0..501).map(|n| step(&n.to_string(), "x")).collect();
+        assert_eq!(fields(kind, &many), [(Error, "")]);
+    }
+
+    #[test]
+    fn warns_of_what_was_hardly_meant() {
+        use Severity::Warning;
+        let kind = WalkthroughType::Course;
+        let in_section =
+            |section: &str, title: &str| StepContent { section_title: Some(section.to_owned()), ..step(title, "x") };
+        assert_eq!(fields(kind, &[step("A", &"x".repeat(12 * 1024 + 1))]), [(Warning, "content")]);
+        assert_eq!(fields(kind, &[step("A", "# Only\n\n## this\n")]), [(Warning, "content")]);
+        assert_eq!(fields(kind, &[step("A", "# Only\n\n```\ncode\n```\n")]), []);
+        assert_eq!(fields(kind, &[step("A", "![](x.png)")]), []);
+        assert_eq!(fields(kind, &[step("A", "x"), step(" a", "x")]), [(Warning, "title")]);
+        assert_eq!(fields(kind, &[in_section(" ", "A")]), [(Warning, "section_title")]);
+        let split = [in_section("S", "A"), step("B", "x"), in_section("s", "C"), in_section("S", "D")];
+        assert_eq!(fields(kind, &split), [(Warning, "section_title")]);
+        let findings = lint(kind, &[step("A", "x")], |_| Some('\u{202e}'));
+        assert!(findings[0].to_string().starts_with("warning: step 1 \"A\": `content`: has U+202E"), "{}", findings[0]);
+    }
+}

@@ -1,0 +1,248 @@
+//! Markdown: one file is a walkthrough.
+//!
+//! ````text
+//! ---
+//! type: quickstart              optional front matter: title, description, type, tags,
+//! tags: [rust, mcp]             estimated_duration_minutes; anything else is kept as metadata
+//! ---
+//! # Title                       the first H1, before any H2
+//!
+//! All text up to the first H2 is the description.
+//!
+//! ## First step                 every H2 is a step; what follows it is the content, as it is written
+//!
+//! Do this.
+//!
+//! ```agent-context              blocks for the agent: agent-introduction, agent-context,
+//! The user has no account yet.  agent-operations; they are lifted out of the content
+//! ```
+//!
+//! ## Second step
+//!
+//! ```walkthrough-step           settings of a step (YAML): key, section; anything else is kept as
+//! key: second                   metadata
+//! section: Afterwards
+//! ```
+//! ````
+//!
+//! - Where front matter and an H1 both give a title, the H1 counts and the other stays as metadata.
+//! - `description` of the front matter and the text under the H1 are joined: nothing that is written is lost.
+//! - A further H1 opens a section. Text directly under it becomes a step of that name. A heading without text (`#`) ends
+//!   the section.
+//! - A file with a title and text, but no H2, is a walkthrough of one step with that title.
+//! - A block of `metadata` in front matter or settings holds metadata as it is kept, for members whose names mean something.
+//! - Headings in fences, quotations and lists are text. Titles are without markup, content is the exact source.
+
+use serde_json::{Map, Value};
+
+use super::file::{FIELDS, StepFile, StepIdentity, WalkthroughFile, check_lengths};
+use super::front_matter::{self, Settings, Split};
+use super::outline::{Piece, line_of, outline, paragraphs, trim_blank};
+use super::place::Place;
+use crate::Result;
+use crate::step::StepContent;
+use crate::walkthrough::WalkthroughType;
+
+/// Blocks that are lifted out of the content, in the order of the fields they fill.
+pub(super) const AGENT_BLOCKS: [&str; 3] = ["agent-introduction", "agent-context", "agent-operations"];
+/// The block with the settings of a step.
+pub(super) const SETTINGS_BLOCK: &str = "walkthrough-step";
+/// How refusals call the YAML at the beginning.
+pub(super) const FRONT_MATTER: &str = "front matter";
+
+/// Reads the Markdown text of the file `name`.
+///
+/// # Errors
+/// `invalid_arguments` naming the file, the step and the field.
+pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
+    let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
+    let place = file.place();
+    let split = front_matter::split(text);
+    let yaml = split.yaml.map(|yaml| front_matter::read(&place, FRONT_MATTER, yaml, 2)).transpose()?;
+    let chapters = chapters(&split);
+    let mut steps = chapters.steps;
+    let mut description = chapters.description;
+    if steps.is_empty() && !description.is_empty() {
+        let title = chapters.title.clone().or_else(|| said_title(yaml.as_ref()));
+        let title = title.ok_or_else(|| {
+            place.refuse("title", "has no heading. Begin with `# Title`, and each step with `## Step`.")
+        })?;
+        steps.push(Chapter { title, section: None, line: chapters.line, body: std::mem::take(&mut description) });
+    } else if chapters.title.is_some() || !description.is_empty() {
+        file.description = Some(std::mem::take(&mut description));
+    }
+    apply_head(&mut file, &place, chapters.title, yaml)?;
+    WalkthroughFile::check_count(&place, steps.len())?;
+    for (at, chapter) in steps.into_iter().enumerate() {
+        let step_place = place.step(at + 1, Some(&chapter.title), &format!("line {}", chapter.line));
+        let step = step(step_place, Map::new(), chapter)?;
+        if let Some(key) = step.identity.key()
+            && let Some(other) = file.steps.iter().find(|other| other.identity.key() == Some(key))
+        {
+            let other = other.place.step_label().unwrap_or_default();
+            return Err(step.place.refuse("key", format!("{key:?} is also the key of {other}. Keys must differ.")));
+        }
+        file.steps.push(step);
+    }
+    if file.steps.is_empty() {
+        return Err(place.refuse("steps", "has no steps. Write each step as `## Title` with text below."));
+    }
+    Ok(file)
+}
+
+fn said_title(yaml: Option<&Map<String, Value>>) -> Option<String> {
+    yaml?.get("title")?.as_str().map(str::to_owned)
+}
+
+/// Fills the head of `file` from the H1 and the front matter.
+pub(super) fn apply_head(
+    file: &mut WalkthroughFile,
+    place: &Place,
+    heading: Option<String>,
+    yaml: Option<Map<String, Value>>,
+) -> Result<()> {
+    if let Some(yaml) = yaml {
+        let mut head = front_matter::head(place, yaml)?;
+        file.title = head.title.take();
+        if let (Some(title), Some(heading)) = (&file.title, &heading)
+            && title.trim() != heading
+        {
+            file.warnings.push(format!(
+                "{}: `title`: the front matter says {title:?}, the heading {heading:?}; the heading counts.",
+                place.file_name()
+            ));
+            head.metadata.insert("title".to_owned(), title.as_str().into());
+        }
+        if let Some(said) = head.description {
+            let text = file.description.take().filter(|text| !text.is_empty());
+            file.description = Some(text.map_or_else(|| said.clone(), |text| paragraphs(&said, &text)));
+        }
+        file.kind = head.kind;
+        file.estimated_duration_minutes = head.estimated_duration_minutes.map(Some);
+        file.tags = head.tags;
+        file.metadata = Some(head.metadata);
+    }
+    file.title = heading.or(file.title.take());
+    if let Some(title) = &file.title {
+        place.check_title("title", title)?;
+    }
+    place.check_text("description", file.description.as_deref().unwrap_or_default())
+}
+
+/// A step in the making.
+pub(super) struct Chapter {
+    pub(super) title: String,
+    pub(super) section: Option<String>,
+    pub(super) line: usize,
+    pub(super) body: String,
+}
+
+struct Chapters {
+    title: Option<String>,
+    description: String,
+    /// The line of the title.
+    line: usize,
+    steps: Vec<Chapter>,
+}
+
+/// Cuts the text at its headings of level 1 and 2.
+fn chapters(split: &Split<'_>) -> Chapters {
+    let body = split.body;
+    let heading = |piece| match piece {
+        Piece::Heading { level, title, range } if level <= 2 => Some((level, title, range)),
+        _ => None,
+    };
+    let cuts: Vec<_> = outline(body).into_iter().filter_map(heading).collect();
+    let before = cuts.first().map_or(body, |(_, _, range)| &body[..range.start]);
+    let mut found =
+        Chapters { title: None, description: trim_blank(before).to_owned(), line: split.first_line, steps: Vec::new() };
+    let mut section: Option<String> = None;
+    let (mut line, mut counted) = (split.first_line, 0);
+    for (at, (level, title, range)) in cuts.iter().enumerate() {
+        let end = cuts.get(at + 1).map_or(body.len(), |(_, _, next)| next.start);
+        let text = trim_blank(&body[range.end..end]);
+        // Counted from heading to heading: a file of nothing but headings must not take the square of its length.
+        line += line_of(&body[counted..range.start], range.start - counted) - 1;
+        counted = range.start;
+        if at == 0 && *level == 1 {
+            found.description = paragraphs(&found.description, text);
+            (found.title, found.line) = (Some(title.clone()), line);
+            continue;
+        }
+        if *level == 1 {
+            section = Some(title.clone()).filter(|title| !title.is_empty());
+        }
+        if *level == 2 || !text.is_empty() {
+            found.steps.push(Chapter { title: title.clone(), section: section.clone(), line, body: text.to_owned() });
+        }
+    }
+    found
+}
+
+/// Makes a step of a chapter and the front matter of its file (empty in a single file).
+pub(super) fn step(place: Place, yaml: Map<String, Value>, chapter: Chapter) -> Result<StepFile> {
+    let lifted = lift(&place, &chapter.body)?;
+    let mut settings = yaml;
+    if let Some(block) = lifted.settings {
+        for (name, value) in front_matter::read(&place, SETTINGS_BLOCK, &block, 1)? {
+            if settings.insert(name.clone(), value).is_some() {
+                return Err(
+                    place.refuse(&name, "stands in the front matter and in the `walkthrough-step` block. Remove one.")
+                );
+            }
+        }
+    }
+    let Settings { title, key, mut content } = front_matter::settings(&place, settings)?;
+    // The heading counts; another title is kept.
+    if let Some(said) = title.filter(|said| said.trim() != chapter.title) {
+        content.metadata.insert("title".to_owned(), said.into());
+    }
+    content.title = chapter.title;
+    content.section_title = content.section_title.or(chapter.section);
+    content.content = lifted.content;
+    let fields = agent_fields(&mut content);
+    for ((field, name), block) in fields.into_iter().zip(AGENT_BLOCKS).zip(lifted.agent) {
+        let Some(block) = block else { continue };
+        if field.replace(block).is_some() {
+            return Err(place.refuse(name, "stands in the settings of the step and in a block. Remove one."));
+        }
+    }
+    check_lengths(&place, &content, &FIELDS)?;
+    let identity = key.map_or(StepIdentity::Title, StepIdentity::Key);
+    Ok(StepFile { identity, place, content })
+}
+
+fn agent_fields(content: &mut StepContent) -> [&mut Option<String>; 3] {
+    [&mut content.introduction_for_agent, &mut content.context_for_agent, &mut content.operations_for_agent]
+}
+
+/// A text and what was lifted out of it.
+struct Lifted {
+    content: String,
+    settings: Option<String>,
+    agent: [Option<String>; 3],
+}
+
+fn lift(place: &Place, body: &str) -> Result<Lifted> {
+    let mut lifted = Lifted { content: String::new(), settings: None, agent: Default::default() };
+    let mut done = 0;
+    for piece in outline(body) {
+        let Piece::Fence { info, text, range } = piece else { continue };
+        let slot = match AGENT_BLOCKS.iter().position(|name| *name == info) {
+            Some(at) => &mut lifted.agent[at],
+            None if info == SETTINGS_BLOCK => &mut lifted.settings,
+            None => continue,
+        };
+        if slot.replace(text).is_some() {
+            return Err(place.refuse(&info, "stands twice in this step. Write one block."));
+        }
+        lifted.content = paragraphs(&lifted.content, &body[done..range.start]);
+        done = range.end;
+    }
+    lifted.content = paragraphs(&lifted.content, &body[done..]);
+    Ok(lifted)
+}
+
+#[cfg(test)]
+#[path = "markdown_tests.rs"]
+mod tests;

@@ -1,0 +1,218 @@
+//! The order of the steps of a JSON file: the chain of `nextStepReference`, else `displayOrder`, else the array.
+
+use std::collections::HashMap;
+
+use super::place::Place;
+use crate::Result;
+
+/// What a step says of the step that follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: there is no such member.
+    Absent,
+    /// `null`: it is the last one.
+    End,
+    /// The step at this place of the array, from 0.
+    Index(i64),
+    /// The step with this key.
+    Key(String),
+}
+
+/// What a step says of its order.
+pub(super) struct Hint {
+    pub(super) place: Place,
+    pub(super) key: Option<String>,
+    pub(super) next: Next,
+    pub(super) display_order: Option<i64>,
+}
+
+const NEXT: &str = "nextStepReference";
+const ORDER: &str = "displayOrder";
+
+/// The places of the array in the order of the steps, and what should be said about it.
+///
+/// # Errors
+/// `invalid_arguments` naming the step when the hints contradict themselves.
+pub(super) fn order(hints: &[Hint]) -> Result<(Vec<usize>, Option<String>)> {
+    let keys = index_keys(hints)?;
+    let displayed = by_display_order(hints)?;
+    if hints.iter().all(|hint| hint.next == Next::Absent) {
+        if let Some(order) = displayed {
+            return Ok((order, None));
+        }
+        if let Some(hint) = hints.iter().find(|hint| hint.display_order.is_none())
+            && hints.iter().any(|hint| hint.display_order.is_some())
+        {
+            return Err(hint
+                .place
+                .refuse(ORDER, "is missing, but other steps have one. Give one to every step or to none."));
+        }
+        return Ok(((0..hints.len()).collect(), None));
+    }
+    let chain = by_chain(hints, &keys)?;
+    let warning = displayed
+        .filter(|order| *order != chain)
+        .map(|_| "`displayOrder` contradicts the chain of `nextStepReference`; the chain counts.".to_owned());
+    Ok((chain, warning))
+}
+
+fn index_keys(hints: &[Hint]) -> Result<HashMap<&str, usize>> {
+    let mut keys = HashMap::new();
+    for (at, hint) in hints.iter().enumerate() {
+        let Some(key) = hint.key.as_deref() else { continue };
+        if let Some(earlier) = keys.insert(key, at) {
+            let message = format!("{key:?} is also the key of {}. Keys must differ.", name(hints, earlier));
+            return Err(hint.place.refuse("key", message));
+        }
+    }
+    Ok(keys)
+}
+
+/// The order by `displayOrder`; none unless every step has one. Equal numbers are refused even where a chain
+/// decides, because they show that the file was put together wrongly.
+fn by_display_order(hints: &[Hint]) -> Result<Option<Vec<usize>>> {
+    let mut numbered: Vec<_> =
+        hints.iter().enumerate().filter_map(|(at, hint)| hint.display_order.map(|number| (number, at))).collect();
+    numbered.sort_unstable();
+    if let Some(pair) = numbered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let (number, earlier, later) = (pair[0].0, pair[0].1, pair[1].1);
+        let message = format!("{number} is also the number of {}. Numbers must differ.", name(hints, earlier));
+        return Err(hints[later].place.refuse(ORDER, message));
+    }
+    let complete = !hints.is_empty() && numbered.len() == hints.len();
+    Ok(complete.then(|| numbered.into_iter().map(|(_, at)| at).collect()))
+}
+
+fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
+    let next = hints.iter().map(|hint| resolve(hint, hints.len(), keys)).collect::<Result<Vec<_>>>()?;
+    let mut before = vec![None; hints.len()];
+    for (at, target) in next.iter().enumerate() {
+        let Some(target) = *target else { continue };
+        if let Some(earlier) = before[target].replace(at) {
+            let target = name(hints, target);
+            let message = format!(
+                "leads to {target}, and so does {}. Each step must have one step before it.",
+                name(hints, earlier)
+            );
+            return Err(hints[at].place.refuse(NEXT, message));
+        }
+    }
+    let heads: Vec<_> = (0..hints.len()).filter(|&at| before[at].is_none()).collect();
+    let first = match heads[..] {
+        [first] => first,
+        [] => {
+            return Err(hints[0]
+                .place
+                .refuse(NEXT, "goes round in a circle: no step is the first. Set the last one to null."));
+        }
+        [first, second, ..] => {
+            let message = format!(
+                "nothing leads to this step, nor to {}: only one step can be the first. Lead one of them to the other, \
+                 or leave `{NEXT}` out of every step.",
+                name(hints, first)
+            );
+            return Err(hints[second].place.refuse(NEXT, message));
+        }
+    };
+    let order: Vec<_> = std::iter::successors(Some(first), |&at| next[at]).collect();
+    if order.len() < hints.len() {
+        let mut reached = vec![false; hints.len()];
+        order.iter().for_each(|&at| reached[at] = true);
+        let lost = reached.iter().position(|reached| !reached).unwrap_or_default();
+        let message = format!(
+            "this step is not reached from {}: it is part of a circle. Join it to the chain.",
+            name(hints, first)
+        );
+        return Err(hints[lost].place.refuse(NEXT, message));
+    }
+    Ok(order)
+}
+
+fn resolve(hint: &Hint, count: usize, keys: &HashMap<&str, usize>) -> Result<Option<usize>> {
+    match &hint.next {
+        Next::Absent | Next::End => Ok(None),
+        Next::Index(index) => usize::try_from(*index).ok().filter(|&index| index < count).map(Some).ok_or_else(|| {
+            let message = format!("is {index}, but the steps are numbered from 0 to {}.", count - 1);
+            hint.place.refuse(NEXT, message)
+        }),
+        Next::Key(key) => keys
+            .get(key.as_str())
+            .copied()
+            .map(Some)
+            .ok_or_else(|| hint.place.refuse(NEXT, format!("names the key {key:?}, but no step has it."))),
+    }
+}
+
+fn name(hints: &[Hint], at: usize) -> &str {
+    hints[at].place.step_label().unwrap_or("another step")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Row<'a> = (Option<&'a str>, Next, Option<i64>);
+
+    fn run(rows: &[Row<'_>]) -> Result<(Vec<usize>, Option<String>)> {
+        let hint = |(at, (key, next, display_order)): (usize, &Row<'_>)| Hint {
+            place: Place::file("a.json").step(at + 1, None, "here"),
+            key: key.map(str::to_owned),
+            next: next.clone(),
+            display_order: *display_order,
+        };
+        order(&rows.iter().enumerate().map(hint).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn takes_the_chain_then_the_numbers_then_the_array() {
+        use Next::{Absent, End, Index, Key};
+        let plain = |next: &[Next]| next.iter().map(|next| (None, next.clone(), None)).collect::<Vec<_>>();
+        let numbers = |numbers: &[i64]| numbers.iter().map(|n| (None, Absent, Some(*n))).collect::<Vec<_>>();
+        let table = [
+            (plain(&[]), vec![]),
+            (plain(&[Absent, Absent]), vec![0, 1]),
+            (plain(&[End]), vec![0]),
+            (plain(&[End, Index(0)]), vec![1, 0]),
+            (plain(&[Index(2), Absent, Index(1)]), vec![0, 2, 1]),
+            (numbers(&[7, -3, 5]), vec![1, 2, 0]),
+            (vec![(Some("a"), End, None), (None, Key("a".to_owned()), None)], vec![1, 0]),
+        ];
+        for (rows, expected) in table {
+            assert_eq!(run(&rows).expect("a fine order"), (expected, None), "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn says_when_numbers_contradict_the_chain() {
+        let rows = [(None, Next::End, Some(1)), (None, Next::Index(0), Some(2))];
+        let (order, warning) = run(&rows).expect("a fine chain");
+        assert_eq!((order, warning.is_some()), (vec![1, 0], true));
+    }
+
+    #[test]
+    fn refuses_what_is_no_chain() {
+        use Next::{Absent, End, Index, Key};
+        let row = |next: Next| (None, next, None);
+        let table: Vec<(&str, Vec<Row<'_>>, &str, &str)> = vec![
+            ("fork", vec![row(Index(2)), row(Index(2)), row(End)], NEXT, "step 2"),
+            ("circle", vec![row(Index(1)), row(Index(0))], NEXT, "step 1"),
+            ("self", vec![row(Index(0))], NEXT, "step 1"),
+            ("heads", vec![row(End), row(End)], NEXT, "step 2"),
+            ("unreached", vec![row(End), row(Index(2)), row(Index(1))], NEXT, "step 2"),
+            ("far", vec![row(Index(2)), row(End)], NEXT, "step 1"),
+            ("negative", vec![row(Index(-1)), row(End)], NEXT, "step 1"),
+            ("key", vec![row(Key("x".to_owned())), row(End)], NEXT, "step 1"),
+            ("keys", vec![(Some("a"), Absent, None), (Some("a"), Absent, None)], "key", "step 2"),
+            ("numbers", vec![(None, Absent, Some(1)), (None, Absent, Some(1))], ORDER, "step 2"),
+            ("gap", vec![(None, Absent, Some(1)), (None, Absent, None)], ORDER, "step 2"),
+        ];
+        for (name, rows, field, step) in table {
+            let error = run(&rows).expect_err(name);
+            assert_eq!(
+                (&error.details["field"], &error.details["step"]),
+                (&field.into(), &step.into()),
+                "{name}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Where something stands in a file, and the refusals that name it: file, step and field in every message.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::Error;
+use crate::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS};
+
+/// Levels of objects and arrays in a free member at most. The store reads metadata back with a parser that stops at
+/// 128 levels, so that what is accepted here must stay well below it.
+const MAX_DEPTH: usize = 64;
+
+/// A place in an imported file: the file itself, or a step of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    file: String,
+    step: Option<StepPlace>,
+    prefix: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct StepPlace {
+    label: String,
+    location: String,
+}
+
+impl Place {
+    /// The whole file `name`.
+    #[must_use]
+    pub fn file(name: &str) -> Self {
+        Self { file: name.to_owned(), step: None, prefix: "" }
+    }
+
+    /// The step `number` (from 1) of the file, which stands at `location` (`steps[2]`, `line 14`, a path).
+    #[must_use]
+    pub fn step(&self, number: usize, title: Option<&str>, location: &str) -> Self {
+        let step = StepPlace { label: label(number, title), location: location.to_owned() };
+        Self { file: self.file.clone(), step: Some(step), prefix: "" }
+    }
+
+    /// The same place, in a member of it: `prefix` (with its dot) is put before the names of fields.
+    #[must_use]
+    pub fn within(&self, prefix: &'static str) -> Self {
+        Self { prefix, ..self.clone() }
+    }
+
+    /// Name of the file.
+    #[must_use]
+    pub fn file_name(&self) -> &str {
+        &self.file
+    }
+
+    /// The step as people call it, `step 3 "Install"`; none for the file itself.
+    #[must_use]
+    pub fn step_label(&self) -> Option<&str> {
+        self.step.as_ref().map(|step| step.label.as_str())
+    }
+
+    /// Where the step stands in the file; none for the file itself.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.step.as_ref().map(|step| step.location.as_str())
+    }
+
+    /// The refusal of `field` at this place; `problem` says what is wrong and what to do.
+    #[must_use]
+    pub fn refuse(&self, field: &str, problem: impl fmt::Display) -> Error {
+        let field = format!("{}{field}", self.prefix);
+        let error = match &self.step {
+            Some(step) if self.file.ends_with(&step.location) => {
+                Error::invalid(&field, format!("{}: {}, `{field}`: {problem}", self.file, step.label))
+            }
+            Some(step) => Error::invalid(
+                &field,
+                format!("{}: {} ({}), `{field}`: {problem}", self.file, step.label, step.location),
+            ),
+            None => Error::invalid(&field, format!("{}: `{field}`: {problem}", self.file)),
+        };
+        let error = error.with("file", self.file.as_str());
+        match &self.step {
+            Some(step) => error.with("step", step.label.as_str()).with("location", step.location.as_str()),
+            None => error,
+        }
+    }
+
+    /// Checks a title (or another single line): 1 to 200 characters.
+    ///
+    /// # Errors
+    /// `invalid_arguments` naming the place.
+    pub fn check_title(&self, field: &str, title: &str) -> crate::Result<()> {
+        title_problem(title).map_or(Ok(()), |problem| Err(self.refuse(field, problem)))
+    }
+
+    /// Checks a single line that may be empty: at most 200 characters.
+    ///
+    /// # Errors
+    /// `invalid_arguments` naming the place.
+    pub fn check_line(&self, field: &str, line: &str) -> crate::Result<()> {
+        line_problem(line).map_or(Ok(()), |problem| Err(self.refuse(field, problem)))
+    }
+
+    /// Checks a text: at most 64 KiB.
+    ///
+    /// # Errors
+    /// `invalid_arguments` naming the place.
+    pub fn check_text(&self, field: &str, text: &str) -> crate::Result<()> {
+        text_problem(text).map_or(Ok(()), |problem| Err(self.refuse(field, problem)))
+    }
+}
+
+/// What is wrong with a title; none when it is fine.
+pub(super) fn title_problem(title: &str) -> Option<String> {
+    if title.trim().is_empty() { Some("is empty. Write a title.".to_owned()) } else { line_problem(title) }
+}
+
+/// What is wrong with a line that may be empty.
+pub(super) fn line_problem(line: &str) -> Option<String> {
+    let count = line.trim().chars().count();
+    (count > MAX_TITLE_CHARS).then(|| format!("has {count} characters, {MAX_TITLE_CHARS} at most. Shorten it."))
+}
+
+/// What is wrong with a text.
+pub(super) fn text_problem(text: &str) -> Option<String> {
+    let count = text.len();
+    (count > MAX_FIELD_BYTES).then(|| format!("has {count} bytes, {MAX_FIELD_BYTES} at most. Shorten it or split it."))
+}
+
+/// `step 3 "Install"`: the title shortened and with control characters escaped, because it stands in a message.
+pub(super) fn label(number: usize, title: Option<&str>) -> String {
+    match title.map(str::trim).filter(|title| !title.is_empty()) {
+        Some(title) => format!("step {number} {:?}", shorten(title)),
+        None => format!("step {number}"),
+    }
+}
+
+fn shorten(title: &str) -> String {
+    match title.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &title[..end]),
+        None => title.to_owned(),
+    }
+}
+
+/// The members of an object, taken out one by one by name; what is left is unknown, and kept.
+pub(super) struct Members {
+    pub(super) place: Place,
+    map: Map<String, Value>,
+}
+
+impl Members {
+    pub(super) fn new(place: Place, map: Map<String, Value>) -> Self {
+        Self { place, map }
+    }
+
+    /// The member as it stands, `null` included.
+    pub(super) fn take_raw(&mut self, name: &str) -> Option<Value> {
+        self.map.shift_remove(name)
+    }
+
+    /// The member as it stands; `null` counts as absent.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.take_raw(name).filter(|value| !value.is_null())
+    }
+
+    /// Puts a member back among the unknown ones.
+    pub(super) fn put_back(&mut self, name: &str, value: Value) {
+        self.map.insert(name.to_owned(), value);
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> crate::Result<Option<String>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong_type(name, "text", &other)),
+        }
+    }
+
+    pub(super) fn object(&mut self, name: &str) -> crate::Result<Option<Map<String, Value>>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(self.wrong_type(name, "an object", &other)),
+        }
+    }
+
+    pub(super) fn whole(&mut self, name: &str) -> crate::Result<Option<i64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(value) => whole(&value).map(Some).ok_or_else(|| self.wrong_type(name, "a whole number", &value)),
+        }
+    }
+
+    pub(super) fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> Error {
+        self.place.refuse(name, format!("must be {expected}, not {}.", noun(found)))
+    }
+
+    /// What nobody has taken.
+    pub(super) fn rest(self) -> crate::Result<Map<String, Value>> {
+        check_depth(&self.place, &self.map)?;
+        Ok(self.map)
+    }
+}
+
+/// Refuses members that nest so deep that they could not be read back.
+pub(super) fn check_depth(place: &Place, members: &Map<String, Value>) -> crate::Result<()> {
+    match members.iter().find(|(_, value)| deeper_than(value, MAX_DEPTH)) {
+        Some((name, _)) => Err(place.refuse(name, format!("nests deeper than {MAX_DEPTH} levels. Make it flatter."))),
+        None => Ok(()),
+    }
+}
+
+fn deeper_than(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(|item| deeper_than(item, levels - 1)),
+        Value::Object(members) => levels == 0 || members.values().any(|item| deeper_than(item, levels - 1)),
+        _ => false,
+    }
+}
+
+/// A whole number, also when it is written as `2.0`, as some serialisers do.
+pub(super) fn whole(value: &Value) -> Option<i64> {
+    /// Up to here a double holds every whole number.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    value.as_i64().or_else(|| {
+        let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= EXACT)?;
+        #[expect(clippy::cast_possible_truncation, reason = "whole and within the exact range, checked above")]
+        Some(number as i64)
+    })
+}
+
+/// What a value is, in words.
+pub(super) fn noun(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(number) if number.is_f64() => "a fraction",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_file_step_and_field() {
+        let place = Place::file("a.json").step(3, Some("Install"), "steps[2]").within("contentFields.");
+        let error = place.refuse("contentForUser", "is missing.");
+        assert_eq!(error.message, "a.json: step 3 \"Install\" (steps[2]), `contentFields.contentForUser`: is missing.");
+        assert_eq!(error.details["file"], "a.json");
+        assert_eq!(error.details["step"], "step 3 \"Install\"");
+        assert_eq!(error.details["location"], "steps[2]");
+        assert_eq!(error.details["field"], "contentFields.contentForUser");
+    }
+
+    #[test]
+    fn a_title_cannot_garble_a_message() {
+        assert_eq!(label(1, Some("a\nb\u{1b}[31m")), "step 1 \"a\\nb\\u{1b}[31m\"");
+        assert_eq!(label(2, Some("  ")), "step 2");
+        assert!(label(1, Some(&"ä".repeat(300))).chars().count() < 80);
+    }
+
+    #[test]
+    fn takes_whole_numbers_however_written() {
+        let table =
+            [("3", Some(3)), ("2.0", Some(2)), ("-1", Some(-1)), ("1.5", None), ("1e300", None), ("\"3\"", None)];
+        for (text, expected) in table {
+            let value: Value = serde_json::from_str(text).expect("a test value");
+            assert_eq!(whole(&value), expected, "{text}");
+        }
+    }
+}

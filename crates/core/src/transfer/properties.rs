@@ -1,0 +1,247 @@
+//! What holds for every file: nothing panics, what is written is read back, and what was imported is found again.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::export::{ExportStep, export_json};
+use super::export_markdown::export_markdown;
+use super::file::WalkthroughFile;
+use super::plan::{ImportPlan, plan};
+use super::{folder, json, lint, markdown};
+use crate::clock::Timestamp;
+use crate::id::StepId;
+use crate::step::{Step, StepContent};
+use crate::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        proptest::num::f64::NORMAL.prop_map(Value::from),
+        "\\PC{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::vec((name(), inner), 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// Names that mean something somewhere, and others.
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z]{1,4}",
+        prop::sample::select(vec![
+            "$unknown",
+            "own",
+            "step",
+            "contentFields",
+            "envelope",
+            "envelopeMetadata",
+            "walkthrough",
+            "metadata",
+            "title",
+            "key",
+            "version",
+            "steps",
+            "displayOrder",
+            "nextStepReference",
+            "contentForUser",
+            "slug",
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+fn members() -> impl Strategy<Value = Map<String, Value>> {
+    prop::collection::vec((name(), value()), 0..4).prop_map(|members| members.into_iter().collect())
+}
+
+fn title() -> impl Strategy<Value = String> {
+    prop_oneof!["[A-C]", "[A-Za-z#*_`<&\\\\\\[\\] é-]{0,8}[a-zß]"]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof!["\\PC{0,20}", "([#`~> a-c.\r\n-]|```|## ){0,20}"]
+}
+
+fn content() -> impl Strategy<Value = StepContent> {
+    let optional = || prop::option::of(text());
+    (title(), prop::option::of(title()), text(), optional(), optional(), optional(), members()).prop_map(
+        |(title, section_title, content, introduction, context, operations, metadata)| StepContent {
+            title,
+            section_title,
+            content,
+            introduction_for_agent: introduction,
+            context_for_agent: context,
+            operations_for_agent: operations,
+            metadata,
+        },
+    )
+}
+
+fn fields() -> impl Strategy<Value = WalkthroughFields> {
+    let kind = prop::sample::select(WalkthroughType::ALL.to_vec());
+    let minutes = prop::option::of(0_u32..=0x7fff_ffff);
+    (title(), text(), kind, minutes, prop::collection::vec("\\PC{0,5}", 0..3), members()).prop_map(
+        |(title, description, kind, estimated_duration_minutes, tags, metadata)| WalkthroughFields {
+            title,
+            description,
+            kind,
+            estimated_duration_minutes,
+            tags,
+            metadata,
+        },
+    )
+}
+
+fn keyed() -> impl Strategy<Value = Vec<(String, StepContent)>> {
+    prop::collection::hash_map("[a-z/-]{0,8}[a-z]", content(), 0..6).prop_map(|steps| steps.into_iter().collect())
+}
+
+fn export(fields: &WalkthroughFields, steps: &[(String, StepContent)]) -> Value {
+    let steps = steps.iter().map(|(key, content)| ExportStep { key, content });
+    export_json(fields, steps, WalkthroughState::Draft, Timestamp(0))
+}
+
+/// The draft that an import leaves behind.
+fn apply(plan: &ImportPlan) -> Vec<Step> {
+    let id = |at: usize| StepId::from_store(format!("ws_{at:012}"));
+    let step = |(at, step): (usize, &super::plan::PlannedStep)| Step {
+        id: step.existing.clone().unwrap_or_else(|| id(at)),
+        ordinal: u32::try_from(at).unwrap_or_default(),
+        key: step.key.clone(),
+        next_step_id: (at + 1 < plan.steps.len()).then(|| id(at + 1)),
+        content: step.content.clone(),
+    };
+    plan.steps.iter().enumerate().map(step).collect()
+}
+
+/// Imports twice: the second time, and the import of an export, change nothing.
+fn settles(file: &WalkthroughFile) -> Result<(), TestCaseError> {
+    let fields = file.fields(Some("T"), None).expect("a title is given");
+    let first = plan(None, &fields, file.steps.clone());
+    let draft = apply(&first);
+    let again = file.fields(Some("T"), Some(&fields)).expect("a title is given");
+    let second = plan(Some((&fields, &draft)), &again, file.steps.clone());
+    prop_assert!(second.is_unchanged() && !second.needs_replace(), "{}", second);
+
+    let exported = export_json(&fields, &draft, WalkthroughState::Published, Timestamp(1)).to_string();
+    let read = json::parse("export.json", &exported).expect("an export is a fine file");
+    let again = read.fields(None, Some(&fields)).expect("an export has a title");
+    let third = plan(Some((&fields, &draft)), &again, read.steps);
+    prop_assert!(third.is_unchanged(), "{}", third);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_export_is_read_back(fields in fields(), steps in keyed()) {
+        let exported = export(&fields, &steps);
+        let file = json::parse("a.json", &exported.to_string()).expect("an export is a fine file");
+        prop_assert_eq!(file.fields(None, None).expect("an export has a title"), fields);
+        let read: Vec<_> =
+            file.steps.iter().map(|step| (step.identity.key().unwrap_or_default().to_owned(), step.content.clone())).collect();
+        prop_assert_eq!(&read, &steps);
+        settles(&file)?;
+    }
+
+    #[test]
+    fn unknown_members_are_written_back(
+        envelope in members(), head in members(), metadata in members(),
+        step in members(), content in members(), own in members(),
+    ) {
+        let with = |known: Value, unknown: &Map<String, Value>| {
+            let Value::Object(known) = known else { unreachable!("an object") };
+            let mut all = unknown.clone();
+            all.extend(known);
+            Value::Object(all)
+        };
+        let fields = with(json!({"version": "v1", "contentForUser": "x"}), &content);
+        let step = with(json!({"title": "A", "key": "k", "contentFields": fields, "displayOrder": 0,
+            "nextStepReference": null, "sectionTitle": null}), &step);
+        let known = json!({"title": "T", "description": "", "type": "course", "status": "draft", "tags": [], "metadata": own,
+            "estimatedDurationMinutes": null});
+        let file = with(json!({"version": "1.1", "exportedAt": "1970-01-01T00:00:00Z", "metadata": metadata,
+            "walkthrough": with(known, &head),
+            "steps": [step]}), &envelope);
+        let read = json::parse("a.json", &file.to_string()).expect("a fine file");
+        let steps: Vec<_> = read.steps.iter().map(|s| ("k".to_owned(), s.content.clone())).collect();
+        let written = export(&read.fields(None, None).expect("it has a title"), &steps);
+        for (name, value) in file.as_object().expect("an object") {
+            if !matches!(name.as_str(), "steps") {
+                prop_assert_eq!(&written[name], value, "{}", name);
+            }
+        }
+        settles(&read)?;
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in any::<String>(), other in text()) {
+        for text in [&text, &other] {
+            let _ = (json::parse("a.json", text).is_ok(), super::parse("a", text).is_ok());
+            if let Ok(file) = markdown::parse("a.md", text) {
+                settles(&file)?;
+            }
+            let _ = folder::parse("a", [(text.as_str(), other.as_str()), ("1-a.md", text.as_str())]).is_ok();
+        }
+    }
+
+    #[test]
+    fn markdown_that_is_written_is_read_back(fields in fields(), steps in keyed()) {
+        let exported = steps.iter().map(|(key, content)| ExportStep { key, content });
+        if let Ok(text) = export_markdown(&fields, exported) {
+            let read = markdown::parse("a.md", &text).expect("what is written is a fine file");
+            prop_assert_eq!(read.fields(None, None).expect("it has a title"), fields);
+            let read: Vec<_> = read.steps.into_iter().map(|step| step.content).collect();
+            prop_assert_eq!(read, steps.into_iter().map(|(_, content)| content).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn any_json_is_read_or_refused(value in value(), steps in prop::collection::vec((members(), members()), 0..4)) {
+        let _ = json::parse("a.json", &value.to_string()).is_ok();
+        let step = |(mut step, mut fields): (Map<String, Value>, Map<String, Value>)| {
+            fields.entry("version").or_insert_with(|| "v1".into());
+            fields.entry("contentForUser").or_insert_with(|| "x".into());
+            step.entry("title").or_insert_with(|| "A".into());
+            step.entry("contentFields").or_insert(Value::Object(fields));
+            Value::Object(step)
+        };
+        let steps: Vec<_> = steps.into_iter().map(step).collect();
+        match json::parse("a.json", &Value::from(steps).to_string()) {
+            Ok(file) => settles(&file)?,
+            Err(error) => prop_assert!(error.message.starts_with("a.json: ") && error.details.contains_key("field")),
+        }
+    }
+
+    #[test]
+    fn markdown_settles(blocks in prop::collection::vec(markdown_block(), 0..12)) {
+        let text = format!("---\nx: 1\n---\n# T\n{}", blocks.concat());
+        if let Ok(file) = markdown::parse("a.md", &text) {
+            let _ = lint::lint(WalkthroughType::Course, file.steps.iter().map(|step| &step.content), |_| None);
+            settles(&file)?;
+        }
+        if let Ok(file) = folder::parse("a", [("1-s/2-a.md", text.as_str()), ("b.md", "x")]) {
+            settles(&file)?;
+        }
+    }
+}
+
+fn markdown_block() -> impl Strategy<Value = String> {
+    prop_oneof![
+        title().prop_map(|title| format!("## {title}\n\n")),
+        title().prop_map(|title| format!("# {title}\n")),
+        title().prop_map(|title| format!("{title}\n---\n")),
+        text().prop_map(|text| format!("{text}\n\n")),
+        text().prop_map(|text| format!("```agent-context\n{text}\n```\n")),
+        "[a-z]{1,2}".prop_map(|key| format!("```walkthrough-step\nkey: {key}\nmore: [1]\n```\n")),
+        Just("> ## quoted\n\n- item\n\n      ## code\n".to_owned()),
+    ]
+}

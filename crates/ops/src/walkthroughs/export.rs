@@ -1,0 +1,18 @@
+//! Writing a walkthrough out as a file that an import makes the same thing of.
+
+use serde_json::Value;
+use waypost_core::Result;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, WalkthroughId};
+use waypost_core::transfer::export::export_json;
+
+use crate::Ops;
+
+/// The draft as a JSON envelope of version 1.1.
+///
+/// # Errors
+/// `not_found`.
+pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Value> {
+    let draft = super::show(cx, ops, organization, id).await?;
+    Ok(export_json(&draft.walkthrough.fields(), &draft.steps, draft.walkthrough.state, cx.now()))
+}

@@ -1,0 +1,309 @@
+//! Bringing a draft to what a file says, in one transaction: all of it or nothing.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::chain::Link;
+use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
+use waypost_core::markdown::{bidi_in_code, clean_line};
+use waypost_core::step::Step;
+use waypost_core::transfer::file::{StepFile, WalkthroughFile};
+use waypost_core::transfer::identity::fold;
+use waypost_core::transfer::lint::{self, Finding};
+use waypost_core::transfer::plan::{self, Change, ImportPlan};
+use waypost_core::{Code, Error, Result};
+use waypost_store::{Tx, assignment, step, system, walkthrough};
+
+use super::publish::publish_in;
+use super::{Draft, clean, load_draft, lock_names, missing, note, save_edit, title_is_free};
+use crate::Ops;
+use crate::assignments::{self, Placement};
+
+/// How to import.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// The walkthrough to update; found by its title when absent.
+    pub id: Option<WalkthroughId>,
+    /// Overrides the title of the file.
+    pub title: Option<String>,
+    /// Places the walkthrough on the server with this slug, behind what is there. Where it is placed already it stays.
+    pub server: Option<String>,
+    /// Publishes the draft afterwards.
+    pub publish: bool,
+    /// Publishes in spite of bidirectional controls in code.
+    pub confirm_bidi: bool,
+    /// Lets a file through that matches under half of the existing steps.
+    pub replace: bool,
+    /// Says what would happen, and changes nothing.
+    pub dry_run: bool,
+}
+
+/// What an import did, or would do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImportReport {
+    /// The walkthrough; none when a dry run would make a new one.
+    pub id: Option<WalkthroughId>,
+    /// Its slug.
+    pub slug: String,
+    /// Its title.
+    pub title: String,
+    /// Whether it is new.
+    pub created: bool,
+    /// Whether the draft changed.
+    pub changed: bool,
+    /// The draft's revision.
+    pub revision: u32,
+    /// One line about the steps.
+    pub summary: String,
+    /// What happens to each step, a line each, with the summary.
+    pub plan: String,
+    /// The version that is served, when it was to be published.
+    pub published_version: Option<u32>,
+    /// Whether that version is new.
+    pub published_new: bool,
+    /// Whether it was placed on the server; false when it was there before, or no server was named.
+    pub assigned: bool,
+    /// What was not refused but should be said.
+    pub warnings: Vec<String>,
+    /// Whether this only says what would happen.
+    pub dry_run: bool,
+}
+
+/// Makes or updates the draft that the file tells of; publishes and assigns it when asked to.
+///
+/// The same file a second time changes nothing. Steps keep their ids, and with them what users have completed.
+///
+/// # Errors
+/// Those of making, editing and publishing a walkthrough, naming file, step and field; `confirmation_required` when the
+/// file matches under half of the existing steps; `not_found` for an unknown id or server. Nothing is written then.
+pub async fn import(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    file: WalkthroughFile,
+    options: ImportOptions,
+) -> Result<ImportReport> {
+    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    if options.server.is_some() {
+        authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+    }
+    let name = file.name.clone();
+    let (steps, warnings) = clean_steps(&file)?;
+    let mut tx = ops.db.begin().await?;
+    lock_names(&mut tx, organization).await?;
+    let mut report =
+        run(cx, &mut tx, organization, (file, steps), &options).await.map_err(|error| in_file(error, &name))?;
+    report.warnings = warnings;
+    // A dry run does everything and leaves the transaction to be rolled back: what it says is what would have happened.
+    if options.dry_run {
+        report.id = report.id.filter(|_| !report.created);
+    } else {
+        tx.commit().await?;
+    }
+    Ok(report)
+}
+
+/// The findings of a file that is not imported, cleaned as an import would clean it.
+///
+/// # Errors
+/// `invalid_arguments` when a field breaks a limit, naming file, step and field.
+pub fn lint_file(file: &WalkthroughFile) -> Result<Vec<Finding>> {
+    let (steps, _) = clean_steps(file)?;
+    let kind = file.kind.unwrap_or(file.default_kind);
+    Ok(lint::lint(kind, steps.iter().map(|step| &step.content), bidi_in_code))
+}
+
+/// The file's name in front of a refusal that does not name it yet.
+fn in_file(mut error: Error, name: &str) -> Error {
+    let of_author = !matches!(error.code, Code::Internal | Code::Unavailable | Code::Forbidden);
+    if of_author && !error.details.contains_key("file") {
+        error.message = format!("{name}: {}", error.message);
+        error = error.with("file", name);
+    }
+    error
+}
+
+/// The steps as they will be stored, and the file's warnings with those about what cleaning took away.
+fn clean_steps(file: &WalkthroughFile) -> Result<(Vec<StepFile>, Vec<String>)> {
+    let mut warnings = file.warnings.clone();
+    let mut steps = Vec::with_capacity(file.steps.len());
+    for (number, step) in (1..).zip(&file.steps) {
+        let content = clean::step(step.content.clone(), &|field, problem| step.place.refuse(field, problem))?;
+        if content.content != step.content.content.replace("\r\n", "\n") {
+            let label = step.place.step_label().map_or_else(|| format!("step {number}"), str::to_owned);
+            warnings.push(format!("{}: {label}: HTML, links or characters that are not safe were removed", file.name));
+        }
+        steps.push(StepFile { content, ..step.clone() });
+    }
+    Ok((steps, warnings))
+}
+
+async fn run(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    (file, steps): (WalkthroughFile, Vec<StepFile>),
+    options: &ImportOptions,
+) -> Result<ImportReport> {
+    let server = find_server(tx, organization, options.server.as_deref()).await?;
+    let existing = find(tx, organization, &file, options).await?;
+    let before = existing.as_ref().map(|draft| draft.walkthrough.fields());
+    let refuse = |field: &str, problem: &str| file.place().refuse(field, problem);
+    let fields = clean::head(file.fields(options.title.as_deref(), before.as_ref())?, &refuse)?;
+    let plan = plan::plan(before.as_ref().zip(existing.as_ref().map(|draft| &draft.steps[..])), &fields, steps);
+    if plan.needs_replace() && !options.replace {
+        return Err(needs_replace(&plan));
+    }
+    let created = existing.is_none();
+    let mut draft = match existing {
+        Some(draft) => draft,
+        None => {
+            let head = super::insert(cx, tx, organization, fields.clone(), None).await?;
+            Draft { walkthrough: head, steps: Vec::new() }
+        }
+    };
+    let changed = created || !plan.is_unchanged();
+    if changed {
+        draft.walkthrough.set_fields(fields);
+        title_is_free(tx, &draft.walkthrough).await?;
+        draft = apply(cx, tx, draft, &plan).await?;
+        // A walkthrough is made at revision 1 with all its steps.
+        if created {
+            draft.walkthrough.revision = 0;
+        }
+        save_edit(cx, tx, &mut draft.walkthrough).await?;
+        let detail = json!({ "file": file.name, "created": created, "summary": plan.summary() });
+        note(cx, tx, &draft.walkthrough, "walkthrough.import", detail).await?;
+    }
+    let head = draft.walkthrough.clone();
+    let published = if options.publish { Some(publish_in(cx, tx, draft, options.confirm_bidi).await?) } else { None };
+    let assigned = match server {
+        Some(server) => assign(cx, tx, organization, &server, &head.id).await?,
+        None => false,
+    };
+    Ok(ImportReport {
+        id: Some(head.id),
+        slug: head.slug,
+        title: head.title,
+        created,
+        changed,
+        revision: head.revision,
+        summary: plan.summary(),
+        plan: plan.to_string(),
+        published_version: published.as_ref().map(|published| published.number),
+        published_new: published.is_some_and(|published| published.created),
+        assigned,
+        warnings: Vec::new(),
+        dry_run: options.dry_run,
+    })
+}
+
+fn needs_replace(plan: &ImportPlan) -> Error {
+    let message = format!(
+        "The file has only {} of the {} steps that the walkthrough has, so it is probably another one. Pass --replace to \
+         import it all the same, or give it another title.",
+        plan.matched, plan.existing
+    );
+    Error::new(Code::ConfirmationRequired, message).with("matched", plan.matched).with("existing", plan.existing)
+}
+
+/// The walkthrough that the file is about, by `--id`, else by the title; locked.
+async fn find(
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    file: &WalkthroughFile,
+    options: &ImportOptions,
+) -> Result<Option<Draft>> {
+    let id = match (&options.id, options.title.as_ref().or(file.title.as_ref())) {
+        (Some(id), _) => Some(id.clone()),
+        (None, Some(title)) => {
+            let key = fold(&clean_line(title));
+            walkthrough::find_by_title(tx, organization, &key).await?.map(|head| head.id)
+        }
+        (None, None) => None,
+    };
+    let Some(id) = id else { return Ok(None) };
+    match walkthrough::find_for_update(tx, organization, &id).await? {
+        Some(head) => load_draft(tx, head).await.map(Some),
+        None => Err(missing().with("walkthrough_id", id.as_str())),
+    }
+}
+
+/// Writes what the plan changes of the steps: no row that stays as it is.
+async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result<Draft> {
+    let Draft { walkthrough: mut head, steps: before } = draft;
+    let before: HashMap<StepId, Step> = before.into_iter().map(|step| (step.id.clone(), step)).collect();
+    let mut steps = planned(cx, &mut head.next_ordinal, &before, plan);
+    for at in 1..steps.len() {
+        steps[at - 1].next_step_id = Some(steps[at].id.clone());
+    }
+    let (organization, id) = (&head.organization_id, &head.id);
+    if !plan.removed.is_empty() {
+        step::delete(tx, organization, id, plan.removed.iter().map(|(step, _)| step)).await?;
+    }
+    let with_change = |wanted: fn(&Change) -> bool| {
+        let pairs = steps.iter().zip(&plan.steps);
+        pairs.filter(move |(_, planned)| wanted(&planned.change)).map(|(step, _)| step).collect::<Vec<_>>()
+    };
+    let updated = with_change(|change| matches!(change, Change::Updated { .. }));
+    if !updated.is_empty() {
+        step::update(tx, organization, id, updated).await?;
+    }
+    let added = with_change(|change| *change == Change::Added);
+    if !added.is_empty() {
+        step::insert(tx, organization, id, added).await?;
+    }
+    let relinked =
+        steps.iter().filter(|step| before.get(&step.id).is_some_and(|b| b.next_step_id != step.next_step_id));
+    let links: Vec<_> =
+        relinked.map(|step| Link { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
+    step::relink(tx, organization, id, &links).await?;
+    head.first_step_id = steps.first().map(|step| step.id.clone());
+    Ok(Draft { walkthrough: head, steps })
+}
+
+/// The steps as they will be, without links: existing ones keep id and ordinal, new ones get the next free ordinals.
+fn planned(cx: &Ctx, next_ordinal: &mut u32, before: &HashMap<StepId, Step>, plan: &ImportPlan) -> Vec<Step> {
+    let steps = plan.steps.iter().map(|planned| {
+        let existing = planned.existing.as_ref().and_then(|id| before.get(id));
+        let (id, ordinal) = match existing {
+            Some(step) => (step.id.clone(), step.ordinal),
+            None => {
+                let ordinal = *next_ordinal;
+                *next_ordinal += 1;
+                (StepId::new(&*cx.random), ordinal)
+            }
+        };
+        Step { id, ordinal, key: planned.key.clone(), next_step_id: None, content: planned.content.clone() }
+    });
+    steps.collect()
+}
+
+async fn find_server(tx: &mut Tx, organization: &OrganizationId, slug: Option<&str>) -> Result<Option<ServerId>> {
+    let Some(slug) = slug else { return Ok(None) };
+    match system::find_server(tx, slug).await? {
+        Some((server, _)) if server.organization_id == *organization => Ok(Some(server.id)),
+        _ => {
+            let message = format!("The organisation has no server `{slug}`.");
+            Err(Error::new(Code::NotFound, message).with("field", "server"))
+        }
+    }
+}
+
+/// Places the walkthrough behind what is on the server; false when it is there already, wherever that is.
+async fn assign(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    server: &ServerId,
+    walkthrough: &WalkthroughId,
+) -> Result<bool> {
+    if assignment::find(tx, organization, server, walkthrough).await?.is_some() {
+        return Ok(false);
+    }
+    assignments::put(cx, tx, organization, (server, walkthrough), Placement::default()).await?;
+    Ok(true)
+}

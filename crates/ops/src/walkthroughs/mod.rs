@@ -1,0 +1,374 @@
+//! Writing walkthroughs: heads here, steps in [`draft`], versions and states in [`publish`], files in [`import`] and
+//! [`export`].
+//!
+//! Every edit runs in one transaction that locks the head first, so that edits of one walkthrough happen one after the
+//! other, and counts `revision` up when it changes something. An edit that changes nothing writes nothing.
+
+mod clean;
+pub mod draft;
+pub mod export;
+pub mod import;
+pub mod publish;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::{Map, Value, json};
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, WalkthroughId};
+use waypost_core::slug::{self, MAX_WALKTHROUGH_SLUG};
+use waypost_core::step::Step;
+use waypost_core::transfer::identity::fold;
+use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough, WalkthroughFields, WalkthroughState, WalkthroughType};
+use waypost_core::{Code, Error, Result, chain};
+use waypost_store::{Conn, Tx, step, walkthrough};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+
+/// Heads on a page of a list at most.
+const MAX_PAGE: u32 = 200;
+
+/// The walkthrough that an act changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Whose it is.
+    pub organization_id: &'a OrganizationId,
+    /// Which one.
+    pub walkthrough_id: &'a WalkthroughId,
+    /// The revision that the author saw; the act is refused when it is not the present one. None: whatever is there.
+    pub revision: Option<u32>,
+}
+
+/// A walkthrough as it is edited.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// The head.
+    pub walkthrough: Walkthrough,
+    /// The steps in order.
+    pub steps: Vec<Step>,
+}
+
+/// A walkthrough to make.
+#[derive(Debug, Clone)]
+pub struct NewWalkthrough {
+    /// The author's part of the head.
+    pub fields: WalkthroughFields,
+    /// Its slug; made from the title when absent.
+    pub slug: Option<String>,
+}
+
+/// What to change of a head; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub struct HeadChange {
+    /// Title. The slug stays when it changes.
+    pub title: Option<String>,
+    /// Slug.
+    pub slug: Option<String>,
+    /// Description.
+    pub description: Option<String>,
+    /// Type.
+    pub kind: Option<WalkthroughType>,
+    /// Minutes; `Some(None)` clears them.
+    pub estimated_duration_minutes: Option<Option<u32>>,
+    /// Labels.
+    pub tags: Option<Vec<String>>,
+    /// Free members.
+    pub metadata: Option<Map<String, Value>>,
+}
+
+/// Which heads to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListWalkthroughs {
+    /// Only those in this state.
+    pub state: Option<WalkthroughState>,
+    /// So many at most, 1 to 200; 50 when absent.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A page of heads, by title.
+#[derive(Debug, Clone)]
+pub struct WalkthroughPage {
+    /// The heads.
+    pub items: Vec<Walkthrough>,
+    /// Where the next page begins; none on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// Makes a walkthrough without steps.
+///
+/// # Errors
+/// `invalid_arguments` naming the field; `conflict` when title or slug is taken, or there are 20,000 walkthroughs.
+pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewWalkthrough) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    let fields = clean::head(new.fields, &clean::argument)?;
+    let mut tx = ops.db.begin().await?;
+    lock_names(&mut tx, organization).await?;
+    let head = insert(cx, &mut tx, organization, fields, new.slug).await?;
+    note(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
+    tx.commit().await?;
+    Ok(head)
+}
+
+/// The draft: head and steps.
+///
+/// # Errors
+/// `not_found`; `conflict` when the chain of steps is broken, naming the step.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Draft> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    load_draft(&mut tx, head).await
+}
+
+/// The draft of the walkthrough with this slug.
+///
+/// # Errors
+/// As [`show`].
+pub async fn show_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(missing)?;
+    load_draft(&mut tx, head).await
+}
+
+/// Heads of an organisation by title, a page at a time.
+///
+/// # Errors
+/// `invalid_arguments` for a limit out of range or a cursor that no list gave.
+pub async fn list(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    list: ListWalkthroughs,
+) -> Result<WalkthroughPage> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let limit = list.limit.unwrap_or(50);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+    }
+    let after = list.cursor.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
+    let mut conn = ops.db.read().await?;
+    let wanted = walkthrough::List { after: &after, state: list.state, limit: i64::from(limit) + 1 };
+    let mut items = walkthrough::list(&mut conn, organization, wanted).await?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(fold(&last.title).as_bytes()));
+    Ok(WalkthroughPage { items, next_cursor })
+}
+
+fn read_cursor(cursor: &str) -> Result<String> {
+    let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok();
+    bytes
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .filter(|key| !key.contains('\0'))
+        .ok_or_else(|| Error::invalid("cursor", "`cursor` is not one that a list gave. Begin without it."))
+}
+
+/// Changes the head. Renaming keeps the slug.
+///
+/// # Errors
+/// As [`create`], and `precondition_failed` when the draft has changed meanwhile.
+pub async fn update(cx: &Ctx, ops: &Ops, target: Target<'_>, change: HeadChange) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    if change.title.is_some() || change.slug.is_some() {
+        lock_names(&mut tx, target.organization_id).await?;
+    }
+    let before = open(&mut tx, target).await?;
+    let mut head = before.clone();
+    let fields = before.fields();
+    head.set_fields(clean::head(
+        WalkthroughFields {
+            title: change.title.unwrap_or(fields.title),
+            description: change.description.unwrap_or(fields.description),
+            kind: change.kind.unwrap_or(fields.kind),
+            estimated_duration_minutes: change.estimated_duration_minutes.unwrap_or(fields.estimated_duration_minutes),
+            tags: change.tags.unwrap_or(fields.tags),
+            metadata: change.metadata.unwrap_or(fields.metadata),
+        },
+        &clean::argument,
+    )?);
+    if let Some(slug) = change.slug.filter(|slug| *slug != before.slug) {
+        check_slug(&slug)?;
+        slug_is_free(&mut tx, target.organization_id, &slug).await?;
+        head.slug = slug;
+    }
+    if head == before {
+        return Ok(before);
+    }
+    title_is_free(&mut tx, &head).await?;
+    // The slug is served at once; the rest of a draft is not.
+    if head.slug != before.slug {
+        tx.touch_config().await?;
+    }
+    save_edit(cx, &mut tx, &mut head).await?;
+    let detail = json!({ "revision": head.revision, "title": head.title, "slug": head.slug });
+    note(cx, &mut tx, &head, "walkthrough.update", detail).await?;
+    tx.commit().await?;
+    Ok(head)
+}
+
+/// Deletes a walkthrough with its versions, its assignments and everybody's progress in it.
+///
+/// # Errors
+/// `not_found`; `precondition_failed` when the draft has changed meanwhile.
+pub async fn delete(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<()> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let head = open(&mut tx, target).await?;
+    // Before the row is locked for good: whoever assigns it holds this one and waits for the row.
+    tx.touch_config().await?;
+    walkthrough::delete(&mut tx, target.organization_id, target.walkthrough_id).await?;
+    note(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn missing() -> Error {
+    Error::not_found("walkthrough")
+}
+
+/// The steps of `head`, in order, with their contents.
+async fn load_draft(conn: &mut Conn, head: Walkthrough) -> Result<Draft> {
+    let steps = step::list(conn, &head.organization_id, &head.id).await?;
+    let steps = chain::order(head.first_step_id.as_ref(), steps)?;
+    Ok(Draft { walkthrough: head, steps })
+}
+
+/// Locks the head of `target` for an edit and checks the revision that the author saw.
+async fn open(tx: &mut Tx, target: Target<'_>) -> Result<Walkthrough> {
+    let head = walkthrough::find_for_update(tx, target.organization_id, target.walkthrough_id).await?;
+    let head = head.ok_or_else(missing)?;
+    match target.revision {
+        Some(seen) if seen != head.revision => {
+            let message = format!(
+                "The walkthrough has changed meanwhile: it is at revision {}, you saw {seen}. Read it again.",
+                head.revision
+            );
+            Err(Error::new(Code::PreconditionFailed, message).with("revision", head.revision))
+        }
+        _ => Ok(head),
+    }
+}
+
+/// Writes a head that an edit has changed.
+async fn save_edit(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
+    head.revision += 1;
+    save(cx, tx, head).await
+}
+
+/// Writes a head whose draft stays as it is.
+async fn save(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
+    head.updated_at = cx.now();
+    walkthrough::update(tx, head, &fold(&head.title)).await?;
+    Ok(())
+}
+
+/// Writes an act on the walkthrough down in the audit log.
+async fn note(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, act: &'static str, detail: Value) -> Result<()> {
+    record(cx, tx, &head.organization_id, Entry { act, target: head.id.as_str(), detail }).await
+}
+
+/// Taken before the lock of a head, always, so that two acts cannot wait for each other.
+async fn lock_names(tx: &mut Tx, organization: &OrganizationId) -> Result<()> {
+    if walkthrough::lock_names(tx, organization).await? { Ok(()) } else { Err(Error::not_found("organisation")) }
+}
+
+/// Makes a head; the caller holds the lock of the names.
+async fn insert(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    fields: WalkthroughFields,
+    slug: Option<String>,
+) -> Result<Walkthrough> {
+    if walkthrough::count(tx, organization).await? >= i64::try_from(MAX_WALKTHROUGHS).unwrap_or(i64::MAX) {
+        let message = format!("An organisation has {MAX_WALKTHROUGHS} walkthroughs at most. Delete one first.");
+        return Err(Error::new(Code::Conflict, message));
+    }
+    let slug = match slug {
+        Some(slug) => {
+            check_slug(&slug)?;
+            slug_is_free(tx, organization, &slug).await?;
+            slug
+        }
+        None => free_slug(tx, organization, &fields.title).await?,
+    };
+    let now = cx.now();
+    let head = Walkthrough {
+        id: WalkthroughId::new(&*cx.random),
+        organization_id: organization.clone(),
+        title: fields.title,
+        slug,
+        description: fields.description,
+        kind: fields.kind,
+        state: WalkthroughState::Draft,
+        estimated_duration_minutes: fields.estimated_duration_minutes,
+        tags: fields.tags,
+        metadata: fields.metadata,
+        first_step_id: None,
+        current_version_id: None,
+        revision: 1,
+        next_ordinal: 0,
+        created_at: now,
+        updated_at: now,
+    };
+    title_is_free(tx, &head).await?;
+    walkthrough::insert(tx, &head, &fold(&head.title)).await?;
+    Ok(head)
+}
+
+/// Refuses the title of `head` when another walkthrough has it.
+async fn title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
+    match walkthrough::find_by_title(tx, &head.organization_id, &fold(&head.title)).await? {
+        Some(other) if other.id != head.id => {
+            let message = format!("The walkthrough {} has the title \"{}\" already.", other.id, other.title);
+            Err(Error::new(Code::Conflict, message).with("field", "title").with("walkthrough_id", other.id.as_str()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn slug_is_free(tx: &mut Tx, organization: &OrganizationId, slug: &str) -> Result<()> {
+    match walkthrough::find_by_slug(tx, organization, slug).await? {
+        Some(other) => {
+            let message = format!("The walkthrough {} (\"{}\") has the slug `{slug}` already.", other.id, other.title);
+            Err(Error::new(Code::Conflict, message).with("field", "slug").with("walkthrough_id", other.id.as_str()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A slug of the title that no other walkthrough has.
+async fn free_slug(tx: &mut Tx, organization: &OrganizationId, title: &str) -> Result<String> {
+    let base = slug::from_title(title);
+    if walkthrough::find_by_slug(tx, organization, &base).await?.is_none() {
+        return Ok(base);
+    }
+    // A numbered slug is shortened between words, so that only its first word is sure to stay.
+    let first_word = base.split('-').next().unwrap_or(&base);
+    let first_word = &first_word[..first_word.len().min(MAX_WALKTHROUGH_SLUG / 2)];
+    let taken = walkthrough::slugs_with_prefix(tx, organization, first_word).await?;
+    let taken: std::collections::HashSet<_> = taken.iter().map(String::as_str).collect();
+    Ok(slug::unique(&base, |slug| taken.contains(slug)))
+}
+
+/// The slug of a walkthrough is the name of a prompt and a part of addresses.
+fn check_slug(slug: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = slug.as_bytes();
+    let fits = (1..=MAX_WALKTHROUGH_SLUG).contains(&bytes.len())
+        && bytes.iter().all(|&byte| plain(byte) || byte == b'-')
+        && bytes.first().is_some_and(|&byte| plain(byte))
+        && bytes.last().is_some_and(|&byte| plain(byte));
+    if fits {
+        return Ok(());
+    }
+    let message = format!(
+        "`slug` has 1 to {MAX_WALKTHROUGH_SLUG} small letters from a to z, digits and `-`, \
+         and begins and ends with a letter or a digit."
+    );
+    Err(Error::invalid("slug", message))
+}

@@ -1,0 +1,247 @@
+//! The life of a walkthrough: publishing frozen versions, taking them back, and the states draft, published, archived.
+
+use serde::Serialize;
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, VersionId, WalkthroughId};
+use waypost_core::markdown::{bidi_in_code, clean_plain};
+use waypost_core::step::Step;
+use waypost_core::transfer::lint::{self, Finding, Severity};
+use waypost_core::version::{FrozenStep, VersionHead, Withdrawal};
+use waypost_core::walkthrough::{Walkthrough, WalkthroughState};
+use waypost_core::{Code, Error, Result};
+use waypost_store::{Tx, version, walkthrough};
+
+use super::{Draft, Target, load_draft, missing, note, open, save};
+use crate::Ops;
+
+/// Characters in the reason of a withdrawal at most: it is shown to the users who were on the version.
+const MAX_REASON_CHARS: usize = 500;
+
+/// What publishing gave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The version that is served from now on.
+    pub version_id: VersionId,
+    /// Its number.
+    pub number: u32,
+    /// Whether it is new; false when the draft has not changed since it was published.
+    pub created: bool,
+}
+
+/// Freezes the draft as a new version, which is served where the walkthrough is assigned. A draft that is the same as the
+/// newest version makes no new one.
+///
+/// `confirm_bidi` lets bidirectional controls in code pass: they make code look other than it is.
+///
+/// # Errors
+/// `walkthrough_empty` without steps; `invalid_arguments` naming step and field when a step lacks what its type asks for,
+/// with all such findings in `details.findings`; `confirmation_required` for bidirectional controls in code; `conflict`
+/// when it is archived; `precondition_failed` when the draft has changed meanwhile.
+pub async fn publish(cx: &Ctx, ops: &Ops, target: Target<'_>, confirm_bidi: bool) -> Result<Published> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let head = open(&mut tx, target).await?;
+    let draft = load_draft(&mut tx, head).await?;
+    let published = publish_in(cx, &mut tx, draft, confirm_bidi).await?;
+    tx.commit().await?;
+    Ok(published)
+}
+
+/// As [`publish`], in a transaction that holds the lock of the head.
+pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi: bool) -> Result<Published> {
+    let Draft { walkthrough: mut head, steps } = draft;
+    if head.state == WalkthroughState::Archived {
+        return Err(Error::new(Code::Conflict, "The walkthrough is archived. Take it out of the archive first."));
+    }
+    is_publishable(&head, &steps, confirm_bidi)?;
+    let newest = version::newest(tx, &head.organization_id, &head.id).await?;
+    let (version, created) = match newest {
+        Some(newest) if is_same(tx, &newest, &head, &steps).await? => (newest, false),
+        _ => (freeze(cx, tx, &head, &steps).await?, true),
+    };
+    let before = (head.state, head.current_version_id.clone());
+    head.state = WalkthroughState::Published;
+    head.current_version_id = Some(version.id.clone());
+    if before != (head.state, head.current_version_id.clone()) {
+        tx.touch_config().await?;
+        save(cx, tx, &mut head).await?;
+        let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
+        note(cx, tx, &head, "walkthrough.publish", detail).await?;
+    }
+    Ok(Published { version_id: version.id, number: version.number, created })
+}
+
+/// Whether the newest version is what the draft is. A step's key is not compared: nobody is served it.
+async fn is_same(tx: &mut Tx, newest: &VersionHead, head: &Walkthrough, steps: &[Step]) -> Result<bool> {
+    if newest.fields != head.fields() || newest.step_count as usize != steps.len() {
+        return Ok(false);
+    }
+    let frozen = version::load(tx, &head.organization_id, &newest.id).await?;
+    let same = |(frozen, step): (&FrozenStep, &Step)| frozen.id == step.id && frozen.content == step.content;
+    Ok(frozen.is_some_and(|frozen| frozen.steps().iter().zip(steps).all(same)))
+}
+
+async fn freeze(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Result<VersionHead> {
+    let version = VersionHead {
+        id: VersionId::new(&*cx.random),
+        walkthrough_id: head.id.clone(),
+        number: version::last_number(tx, &head.organization_id, &head.id).await? + 1,
+        fields: head.fields(),
+        step_count: u32::try_from(steps.len()).unwrap_or(u32::MAX),
+        created_at: cx.now(),
+        withdrawal: None,
+    };
+    version::insert(tx, &head.organization_id, &version, steps).await?;
+    Ok(version)
+}
+
+fn is_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Result<()> {
+    if steps.is_empty() {
+        return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps. Add one before publishing it."));
+    }
+    let errors: Vec<_> = findings(head, steps).into_iter().filter(|f| f.severity == Severity::Error).collect();
+    if let Some(first) = errors.first() {
+        let more = match errors.len() - 1 {
+            0 => String::new(),
+            more => format!(" ({more} more of this kind: see lint)"),
+        };
+        let text = first.to_string();
+        let text = text.trim_start_matches("error: ");
+        let error = Error::invalid(first.field.unwrap_or("steps"), format!("It cannot be published: {text}{more}"));
+        return Err(error.with("step", first.step.clone()).with("findings", json!(errors)));
+    }
+    let hidden =
+        steps.iter().zip(1..).find_map(|(step, number)| Some((step, number, bidi_in_code(&step.content.content)?)));
+    match hidden {
+        Some((step, number, character)) if !confirm_bidi => {
+            let message = format!(
+                "It cannot be published: step {number} {:?}, `content`: the code holds U+{:04X}, which makes it look other \
+                 than it is. Remove it, or confirm that it is meant.",
+                step.content.title,
+                u32::from(character)
+            );
+            let error = Error::new(Code::ConfirmationRequired, message).with("field", "content");
+            Err(error.with("step", format!("step {number} {:?}", step.content.title)).with("step_id", step.id.as_str()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
+    lint::lint(head.kind, steps.iter().map(|step| &step.content), bidi_in_code)
+}
+
+/// What stands in the way of publishing the draft, and what its author probably did not mean.
+///
+/// # Errors
+/// `not_found`.
+pub async fn lint(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Vec<Finding>> {
+    let draft = super::show(cx, ops, organization, id).await?;
+    Ok(findings(&draft.walkthrough, &draft.steps))
+}
+
+/// The versions, newest first, withdrawn ones included.
+///
+/// # Errors
+/// `not_found`.
+pub async fn versions(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<Vec<VersionHead>> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    Ok(version::list(&mut tx, organization, id).await?)
+}
+
+/// Takes a version back: who is on it is moved to the newest one that is left at their next call, and told `reason`. When
+/// none is left, the walkthrough is a draft again.
+///
+/// # Errors
+/// `not_found` when there is no such version; `conflict` when it was withdrawn before; `invalid_arguments` without a
+/// reason.
+pub async fn withdraw(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32, reason: &str) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let reason = clean_plain(reason).trim().to_owned();
+    if !(1..=MAX_REASON_CHARS).contains(&reason.chars().count()) {
+        let message = format!("`reason` has 1 to {MAX_REASON_CHARS} characters: users are told it.");
+        return Err(Error::invalid("reason", message));
+    }
+    let mut tx = ops.db.begin().await?;
+    let mut head = open(&mut tx, target).await?;
+    let found = version::find_by_number(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
+    let version = found.ok_or_else(|| Error::not_found("version"))?;
+    let withdrawal = Withdrawal { at: cx.now(), reason };
+    if !version::withdraw(&mut tx, target.organization_id, &version.id, &withdrawal).await? {
+        return Err(Error::new(Code::Conflict, format!("Version {number} was withdrawn before.")));
+    }
+    let newest = version::newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
+    head.current_version_id = newest.map(|version| version.id);
+    if head.current_version_id.is_none() && head.state == WalkthroughState::Published {
+        head.state = WalkthroughState::Draft;
+    }
+    tx.touch_config().await?;
+    save(cx, &mut tx, &mut head).await?;
+    let detail = json!({ "version": number, "version_id": version.id, "reason": withdrawal.reason });
+    note(cx, &mut tx, &head, "walkthrough.withdraw", detail).await?;
+    tx.commit().await?;
+    Ok(head)
+}
+
+/// Takes the walkthrough out of use. Everything is kept.
+///
+/// # Errors
+/// `not_found`; `precondition_failed` when the draft has changed meanwhile.
+pub async fn archive(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkthrough> {
+    set_state(cx, ops, target, "walkthrough.archive", |_| Ok(WalkthroughState::Archived)).await
+}
+
+/// Takes the walkthrough out of the archive, as a draft: publishing it serves it again.
+///
+/// # Errors
+/// As [`archive`].
+pub async fn unarchive(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkthrough> {
+    let next = |state| match state {
+        WalkthroughState::Archived => Ok(WalkthroughState::Draft),
+        other => Ok(other),
+    };
+    set_state(cx, ops, target, "walkthrough.unarchive", next).await
+}
+
+/// Stops serving the walkthrough. Versions and progress are kept; publishing serves it again.
+///
+/// # Errors
+/// As [`archive`]; `conflict` when it is archived.
+pub async fn unpublish(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkthrough> {
+    let next = |state| match state {
+        WalkthroughState::Archived => Err(Error::new(Code::Conflict, "The walkthrough is archived, not published.")),
+        _ => Ok(WalkthroughState::Draft),
+    };
+    set_state(cx, ops, target, "walkthrough.unpublish", next).await
+}
+
+async fn set_state(
+    cx: &Ctx,
+    ops: &Ops,
+    target: Target<'_>,
+    act: &'static str,
+    next: fn(WalkthroughState) -> Result<WalkthroughState>,
+) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let mut head = open(&mut tx, target).await?;
+    let before = head.state;
+    head.state = next(before)?;
+    if head.state == before {
+        return Ok(head);
+    }
+    tx.touch_config().await?;
+    save(cx, &mut tx, &mut head).await?;
+    note(cx, &mut tx, &head, act, json!({ "from": before, "to": head.state })).await?;
+    tx.commit().await?;
+    Ok(head)
+}

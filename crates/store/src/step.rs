@@ -1,0 +1,320 @@
+//! Steps of drafts: rows that name their successor. The order is [`waypost_core::chain`]'s business.
+
+use std::sync::LazyLock;
+
+use serde::Serialize;
+use serde_json::json;
+use waypost_core::chain::Link;
+use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
+use waypost_core::step::{Step, StepContent};
+
+use crate::batch::{self, Column, Kind};
+use crate::db::{Conn, Dialect};
+use crate::error::{Error, Result};
+use crate::on;
+use crate::row::{Place, to_json};
+
+const STEP: &[Column] = &[
+    ("id", Kind::Text),
+    ("organization_id", Kind::Text),
+    ("walkthrough_id", Kind::Text),
+    ("ordinal", Kind::Integer),
+    ("key", Kind::Text),
+    ("next_step_id", Kind::Text),
+    ("title", Kind::Text),
+    ("section_title", Kind::Text),
+    ("content", Kind::Text),
+    ("introduction_for_agent", Kind::Text),
+    ("context_for_agent", Kind::Text),
+    ("operations_for_agent", Kind::Text),
+    ("metadata", Kind::Text),
+];
+const CONTENT: &[Column] = &[
+    ("id", Kind::Text),
+    ("key", Kind::Text),
+    ("title", Kind::Text),
+    ("section_title", Kind::Text),
+    ("content", Kind::Text),
+    ("introduction_for_agent", Kind::Text),
+    ("context_for_agent", Kind::Text),
+    ("operations_for_agent", Kind::Text),
+    ("metadata", Kind::Text),
+];
+const LINK: &[Column] = &[("id", Kind::Text), ("next_step_id", Kind::Text)];
+const ID: &[Column] = &[("id", Kind::Text)];
+
+struct Statements {
+    insert: String,
+    /// Frees the keys of the steps that [`Self::update`] writes next: two of them may swap theirs.
+    free_keys: String,
+    update: String,
+    relink: String,
+    delete: String,
+}
+
+impl Statements {
+    fn new(dialect: Dialect) -> Self {
+        const SCOPE: &str = "steps.organization_id = $2 AND steps.walkthrough_id = $3";
+        let ids = batch::rows(dialect, "steps", ID);
+        Self {
+            insert: batch::insert(dialect, "steps", "steps", STEP),
+            free_keys: format!("UPDATE steps SET key = NULL WHERE {SCOPE} AND id IN (SELECT id FROM {ids})"),
+            update: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", CONTENT)),
+            relink: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", LINK)),
+            delete: format!("DELETE FROM steps WHERE {SCOPE} AND id IN (SELECT id FROM {ids})"),
+        }
+    }
+
+    fn of(dialect: Dialect) -> &'static Self {
+        static SQLITE: LazyLock<Statements> = LazyLock::new(|| Statements::new(Dialect::Sqlite));
+        static POSTGRES: LazyLock<Statements> = LazyLock::new(|| Statements::new(Dialect::Postgres));
+        match dialect {
+            Dialect::Sqlite => &SQLITE,
+            Dialect::Postgres => &POSTGRES,
+        }
+    }
+}
+
+/// The author's part of a step as it stands in a row of a draft or of a version.
+#[derive(Serialize)]
+pub(crate) struct ContentRow<'a> {
+    title: &'a str,
+    section_title: Option<&'a str>,
+    content: &'a str,
+    introduction_for_agent: Option<&'a str>,
+    context_for_agent: Option<&'a str>,
+    operations_for_agent: Option<&'a str>,
+    metadata: String,
+}
+
+impl<'a> From<&'a StepContent> for ContentRow<'a> {
+    fn from(content: &'a StepContent) -> Self {
+        Self {
+            title: &content.title,
+            section_title: content.section_title.as_deref(),
+            content: &content.content,
+            introduction_for_agent: content.introduction_for_agent.as_deref(),
+            context_for_agent: content.context_for_agent.as_deref(),
+            operations_for_agent: content.operations_for_agent.as_deref(),
+            metadata: to_json(content.metadata.clone()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct StepRow<'a> {
+    id: &'a StepId,
+    organization_id: &'a OrganizationId,
+    walkthrough_id: &'a WalkthroughId,
+    ordinal: u32,
+    key: Option<&'a str>,
+    next_step_id: Option<&'a StepId>,
+    #[serde(flatten)]
+    content: ContentRow<'a>,
+}
+
+fn rows<'a>(
+    organization: &'a OrganizationId,
+    walkthrough: &'a WalkthroughId,
+    steps: impl IntoIterator<Item = &'a Step>,
+) -> String {
+    let rows: Vec<_> = steps
+        .into_iter()
+        .map(|step| StepRow {
+            id: &step.id,
+            organization_id: organization,
+            walkthrough_id: walkthrough,
+            ordinal: step.ordinal,
+            key: step.key.as_deref(),
+            next_step_id: step.next_step_id.as_ref(),
+            content: ContentRow::from(&step.content),
+        })
+        .collect();
+    json!({ "steps": rows }).to_string()
+}
+
+async fn run(
+    conn: &mut Conn,
+    sql: &'static str,
+    batch: &str,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<()> {
+    on!(conn, c => sqlx::query(sql)
+        .bind(batch).bind(organization.as_str()).bind(walkthrough.as_str()).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Inserts steps with their links.
+///
+/// # Errors
+/// When the database fails; a unique violation when an ordinal or a key is taken.
+pub async fn insert<'a>(
+    conn: &mut Conn,
+    organization: &'a OrganizationId,
+    walkthrough: &'a WalkthroughId,
+    steps: impl IntoIterator<Item = &'a Step>,
+) -> Result<()> {
+    let batch = rows(organization, walkthrough, steps);
+    let sql = Statements::of(conn.dialect()).insert.as_str();
+    on!(conn, c => sqlx::query(sql).bind(batch).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Writes keys and contents of steps; their ordinals and links stay.
+///
+/// # Errors
+/// As [`insert`].
+pub async fn update<'a>(
+    conn: &mut Conn,
+    organization: &'a OrganizationId,
+    walkthrough: &'a WalkthroughId,
+    steps: impl IntoIterator<Item = &'a Step>,
+) -> Result<()> {
+    let batch = rows(organization, walkthrough, steps);
+    let statements = Statements::of(conn.dialect());
+    run(conn, &statements.free_keys, &batch, organization, walkthrough).await?;
+    run(conn, &statements.update, &batch, organization, walkthrough).await
+}
+
+/// Writes links between steps. The link of the head, when there is one, is written with the head.
+///
+/// # Errors
+/// When the database fails. That every link points to a step is checked at the commit.
+pub async fn relink(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    links: &[Link],
+) -> Result<()> {
+    // Of several links of one step the last one counts, as in `chain::apply`.
+    let mut last: Vec<(&StepId, Option<&StepId>)> = Vec::with_capacity(links.len());
+    for link in links {
+        let Some(from) = &link.from else { continue };
+        last.retain(|(step, _)| *step != from);
+        last.push((from, link.to.as_ref()));
+    }
+    if last.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = last.iter().map(|(step, next)| json!({ "id": step, "next_step_id": next })).collect();
+    let sql = Statements::of(conn.dialect()).relink.as_str();
+    run(conn, sql, &json!({ "steps": rows }).to_string(), organization, walkthrough).await
+}
+
+/// Deletes steps from the draft. Versions keep them.
+///
+/// # Errors
+/// When the database fails. That no link points to them any more is checked at the commit.
+pub async fn delete<'a>(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    steps: impl IntoIterator<Item = &'a StepId>,
+) -> Result<()> {
+    let rows: Vec<_> = steps.into_iter().map(|step| json!({ "id": step })).collect();
+    let sql = Statements::of(conn.dialect()).delete.as_str();
+    run(conn, sql, &json!({ "steps": rows }).to_string(), organization, walkthrough).await
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    ordinal: i64,
+    key: Option<String>,
+    next_step_id: Option<String>,
+    #[sqlx(flatten)]
+    content: ContentColumns,
+}
+
+/// The columns of [`ContentRow`] as they come back.
+#[derive(sqlx::FromRow)]
+pub(crate) struct ContentColumns {
+    title: String,
+    section_title: Option<String>,
+    content: String,
+    introduction_for_agent: Option<String>,
+    context_for_agent: Option<String>,
+    operations_for_agent: Option<String>,
+    metadata: String,
+}
+
+impl ContentColumns {
+    pub(crate) fn content(self, place: Place<'_>) -> Result<StepContent> {
+        Ok(StepContent {
+            metadata: place.json("metadata", &self.metadata)?,
+            title: self.title,
+            section_title: self.section_title,
+            content: self.content,
+            introduction_for_agent: self.introduction_for_agent,
+            context_for_agent: self.context_for_agent,
+            operations_for_agent: self.operations_for_agent,
+        })
+    }
+}
+
+impl TryFrom<Row> for Step {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let place = Place { table: "steps", id: &row.id };
+        Ok(Self {
+            ordinal: place.count("ordinal", row.ordinal)?,
+            content: row.content.content(place)?,
+            key: row.key,
+            next_step_id: row.next_step_id.map(StepId::from_store),
+            id: StepId::from_store(row.id),
+        })
+    }
+}
+
+/// The steps of a draft, in the order in which they were made: [`waypost_core::chain::order`] brings them into theirs.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(conn: &mut Conn, organization: &OrganizationId, walkthrough: &WalkthroughId) -> Result<Vec<Step>> {
+    const SQL: &str = "SELECT id, ordinal, key, next_step_id, title, section_title, content, introduction_for_agent,
+            context_for_agent, operations_for_agent, metadata
+        FROM steps WHERE organization_id = $1 AND walkthrough_id = $2 ORDER BY ordinal";
+    read(conn, SQL, organization, walkthrough).await
+}
+
+/// As [`list`], but of the contents only the titles: an edit of the chain needs no more, and contents are large.
+///
+/// # Errors
+/// As [`list`].
+pub async fn outline(conn: &mut Conn, organization: &OrganizationId, walkthrough: &WalkthroughId) -> Result<Vec<Step>> {
+    const SQL: &str = "SELECT id, ordinal, key, next_step_id, title, section_title, '' AS content,
+            NULL AS introduction_for_agent, NULL AS context_for_agent, NULL AS operations_for_agent, '{}' AS metadata
+        FROM steps WHERE organization_id = $1 AND walkthrough_id = $2 ORDER BY ordinal";
+    read(conn, SQL, organization, walkthrough).await
+}
+
+async fn read(
+    conn: &mut Conn,
+    sql: &'static str,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<Step>> {
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(Step::try_from).collect()
+}
+
+/// One step of a draft.
+///
+/// # Errors
+/// As [`list`].
+pub async fn find(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    step: &StepId,
+) -> Result<Option<Step>> {
+    const SQL: &str = "SELECT id, ordinal, key, next_step_id, title, section_title, content, introduction_for_agent,
+            context_for_agent, operations_for_agent, metadata
+        FROM steps WHERE organization_id = $1 AND walkthrough_id = $2 AND id = $3";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).bind(step.as_str()).fetch_optional(c).await?);
+    row.map(Step::try_from).transpose()
+}

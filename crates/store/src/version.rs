@@ -1,0 +1,284 @@
+//! Published versions. They are written once; only a withdrawal is noted later.
+
+use std::sync::LazyLock;
+
+use serde::Serialize;
+use serde_json::json;
+use waypost_core::Timestamp;
+use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
+use waypost_core::step::Step;
+use waypost_core::version::{FrozenStep, Version, VersionHead, Withdrawal};
+use waypost_core::walkthrough::WalkthroughFields;
+
+use crate::batch::{self, Column, Kind};
+use crate::db::{Conn, Dialect};
+use crate::error::{Error, Result};
+use crate::on;
+use crate::row::{Place, to_json};
+use crate::step::{ContentColumns, ContentRow};
+
+const STEP: &[Column] = &[
+    ("version_id", Kind::Text),
+    ("position", Kind::Integer),
+    ("step_id", Kind::Text),
+    ("ordinal", Kind::Integer),
+    ("key", Kind::Text),
+    ("title", Kind::Text),
+    ("section_title", Kind::Text),
+    ("content", Kind::Text),
+    ("introduction_for_agent", Kind::Text),
+    ("context_for_agent", Kind::Text),
+    ("operations_for_agent", Kind::Text),
+    ("metadata", Kind::Text),
+];
+
+/// What every query of heads reads, in one place.
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, walkthrough_id, number, title, description, type AS kind, estimated_duration_minutes, tags,
+                metadata, step_count, created_at, withdrawn_at, withdrawn_reason
+             FROM versions WHERE organization_id = $1 ",
+            $tail
+        )
+    };
+}
+
+fn insert_steps(dialect: Dialect) -> &'static str {
+    static SQLITE: LazyLock<String> = LazyLock::new(|| batch::insert(Dialect::Sqlite, "version_steps", "steps", STEP));
+    static POSTGRES: LazyLock<String> =
+        LazyLock::new(|| batch::insert(Dialect::Postgres, "version_steps", "steps", STEP));
+    match dialect {
+        Dialect::Sqlite => &SQLITE,
+        Dialect::Postgres => &POSTGRES,
+    }
+}
+
+#[derive(Serialize)]
+struct StepRow<'a> {
+    version_id: &'a VersionId,
+    position: usize,
+    step_id: &'a StepId,
+    ordinal: u32,
+    key: Option<&'a str>,
+    #[serde(flatten)]
+    content: ContentRow<'a>,
+}
+
+/// Inserts a version with its steps in their order; positions count from 1. `head.step_count` is how many they are.
+///
+/// # Errors
+/// When the database fails; a unique violation when the number is taken.
+pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &VersionHead, steps: &[Step]) -> Result<()> {
+    const SQL: &str = "INSERT INTO versions (id, organization_id, walkthrough_id, number, title, description, type,
+            estimated_duration_minutes, tags, metadata, step_count, created_at, withdrawn_at, withdrawn_reason)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, NULL)";
+    let fields = &head.fields;
+    on!(conn, c => sqlx::query(SQL)
+        .bind(head.id.as_str())
+        .bind(organization.as_str())
+        .bind(head.walkthrough_id.as_str())
+        .bind(i64::from(head.number))
+        .bind(&fields.title)
+        .bind(&fields.description)
+        .bind(fields.kind.as_str())
+        .bind(fields.estimated_duration_minutes.map(i64::from))
+        .bind(to_json(fields.tags.clone()))
+        .bind(to_json(fields.metadata.clone()))
+        .bind(i64::from(head.step_count))
+        .bind(head.created_at.0)
+        .execute(c).await?.rows_affected());
+    let rows: Vec<_> = steps
+        .iter()
+        .zip(1..)
+        .map(|(step, position)| StepRow {
+            version_id: &head.id,
+            position,
+            step_id: &step.id,
+            ordinal: step.ordinal,
+            key: step.key.as_deref(),
+            content: ContentRow::from(&step.content),
+        })
+        .collect();
+    let sql = insert_steps(conn.dialect());
+    let batch = json!({ "steps": rows }).to_string();
+    on!(conn, c => sqlx::query(sql).bind(batch).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    walkthrough_id: String,
+    number: i64,
+    title: String,
+    description: String,
+    kind: String,
+    estimated_duration_minutes: Option<i64>,
+    tags: String,
+    metadata: String,
+    step_count: i64,
+    created_at: i64,
+    withdrawn_at: Option<i64>,
+    withdrawn_reason: Option<String>,
+}
+
+impl TryFrom<Row> for VersionHead {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let place = Place { table: "versions", id: &row.id };
+        let withdrawal = match (row.withdrawn_at, row.withdrawn_reason) {
+            (None, None) => None,
+            (Some(at), Some(reason)) => Some(Withdrawal { at: Timestamp(at), reason }),
+            _ => return Err(place.corrupt("withdrawn_at", "a withdrawal has a time and a reason, or neither")),
+        };
+        let minutes = row.estimated_duration_minutes;
+        let fields = WalkthroughFields {
+            kind: place.name("type", &row.kind)?,
+            estimated_duration_minutes: minutes.map(|n| place.count("estimated_duration_minutes", n)).transpose()?,
+            tags: place.json("tags", &row.tags)?,
+            metadata: place.json("metadata", &row.metadata)?,
+            title: row.title,
+            description: row.description,
+        };
+        Ok(Self {
+            number: place.count("number", row.number)?,
+            step_count: place.count("step_count", row.step_count)?,
+            walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
+            fields,
+            created_at: Timestamp(row.created_at),
+            withdrawal,
+            id: VersionId::from_store(row.id),
+        })
+    }
+}
+
+/// The versions of a walkthrough, newest first, withdrawn ones included.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<VersionHead>> {
+    const SQL: &str = select!("AND walkthrough_id = $2 ORDER BY number DESC");
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(VersionHead::try_from).collect()
+}
+
+/// A version without its steps.
+///
+/// # Errors
+/// As [`list`].
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Option<VersionHead>> {
+    const SQL: &str = select!("AND id = $2");
+    let row: Option<Row> =
+        on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
+    row.map(VersionHead::try_from).transpose()
+}
+
+/// The version of this number without its steps.
+///
+/// # Errors
+/// As [`list`].
+pub async fn find_by_number(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    number: u32,
+) -> Result<Option<VersionHead>> {
+    const SQL: &str = select!("AND walkthrough_id = $2 AND number = $3");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).bind(i64::from(number)).fetch_optional(c).await?);
+    row.map(VersionHead::try_from).transpose()
+}
+
+/// The newest version that is not withdrawn, without its steps: what `current_version_id` of the head says.
+///
+/// # Errors
+/// As [`list`].
+pub async fn newest(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Option<VersionHead>> {
+    const SQL: &str = select!("AND walkthrough_id = $2 AND withdrawn_at IS NULL ORDER BY number DESC LIMIT 1");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_optional(c).await?);
+    row.map(VersionHead::try_from).transpose()
+}
+
+/// The highest number that was given, to withdrawn versions as well; 0 before the first.
+///
+/// # Errors
+/// As [`list`].
+pub async fn last_number(conn: &mut Conn, organization: &OrganizationId, walkthrough: &WalkthroughId) -> Result<u32> {
+    const SQL: &str = "SELECT max(number) FROM versions WHERE organization_id = $1 AND walkthrough_id = $2";
+    let number: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_one(c).await?);
+    Place { table: "versions", id: walkthrough.as_str() }.count("number", number.unwrap_or(0))
+}
+
+/// Notes that a version is withdrawn; false when it is not there or was withdrawn before.
+///
+/// # Errors
+/// When the database fails.
+pub async fn withdraw(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &VersionId,
+    withdrawal: &Withdrawal,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE versions SET withdrawn_at = $3, withdrawn_reason = $4
+        WHERE organization_id = $1 AND id = $2 AND withdrawn_at IS NULL";
+    let rows = on!(conn, c => sqlx::query(SQL)
+        .bind(organization.as_str()).bind(id.as_str()).bind(withdrawal.at.0).bind(&withdrawal.reason)
+        .execute(c).await?.rows_affected());
+    Ok(rows > 0)
+}
+
+#[derive(sqlx::FromRow)]
+struct LoadedRow {
+    walkthrough_id: String,
+    number: i64,
+    version_title: String,
+    step_count: i64,
+    step_id: String,
+    ordinal: i64,
+    #[sqlx(flatten)]
+    content: ContentColumns,
+}
+
+/// A version with its steps in order, withdrawn or not.
+///
+/// One query, so that a version that is deleted meanwhile is found whole or not at all.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Option<Version>> {
+    const SQL: &str = "SELECT versions.walkthrough_id, versions.number, versions.title AS version_title,
+            versions.step_count, version_steps.step_id, version_steps.ordinal, version_steps.title,
+            version_steps.section_title, version_steps.content, version_steps.introduction_for_agent,
+            version_steps.context_for_agent, version_steps.operations_for_agent, version_steps.metadata
+        FROM versions JOIN version_steps ON version_steps.version_id = versions.id
+        WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";
+    let rows: Vec<LoadedRow> =
+        on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
+    let place = Place { table: "versions", id: id.as_str() };
+    let Some(first) = rows.first() else { return Ok(None) };
+    if i64::try_from(rows.len()) != Ok(first.step_count) {
+        return Err(place.corrupt("step_count", format_args!("{} instead of {}", first.step_count, rows.len())));
+    }
+    let walkthrough_id = WalkthroughId::from_store(first.walkthrough_id.clone());
+    let number = place.count("number", first.number)?;
+    let title = first.version_title.clone();
+    let steps = rows.into_iter().map(|row| {
+        let ordinal = place.count("ordinal", row.ordinal)?;
+        Ok(FrozenStep { id: StepId::from_store(row.step_id), ordinal, content: row.content.content(place)? })
+    });
+    let steps = steps.collect::<Result<Vec<_>>>()?;
+    Ok(Some(Version::new(id.clone(), walkthrough_id, number, title, steps)))
+}

@@ -1,0 +1,263 @@
+//! Heads of walkthroughs.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
+use waypost_core::walkthrough::{Walkthrough, WalkthroughState};
+
+use crate::db::{Conn, Dialect};
+use crate::error::{Error, Result};
+use crate::on;
+use crate::row::{Place, to_json};
+
+/// What every query reads, in one place.
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, organization_id, title, slug, description, type AS kind, state, estimated_duration_minutes,
+                tags, metadata, first_step_id, current_version_id, revision, next_ordinal, created_at, updated_at
+             FROM walkthroughs WHERE organization_id = $1 ",
+            $tail
+        )
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    title: String,
+    slug: String,
+    description: String,
+    kind: String,
+    state: String,
+    estimated_duration_minutes: Option<i64>,
+    tags: String,
+    metadata: String,
+    first_step_id: Option<String>,
+    current_version_id: Option<String>,
+    revision: i64,
+    next_ordinal: i64,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<Row> for Walkthrough {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let place = Place { table: "walkthroughs", id: &row.id };
+        Ok(Self {
+            kind: place.name("type", &row.kind)?,
+            state: place.name("state", &row.state)?,
+            estimated_duration_minutes: row
+                .estimated_duration_minutes
+                .map(|minutes| place.count("estimated_duration_minutes", minutes))
+                .transpose()?,
+            tags: place.json("tags", &row.tags)?,
+            metadata: place.json("metadata", &row.metadata)?,
+            revision: place.count("revision", row.revision)?,
+            next_ordinal: place.count("next_ordinal", row.next_ordinal)?,
+            organization_id: OrganizationId::from_store(row.organization_id),
+            title: row.title,
+            slug: row.slug,
+            description: row.description,
+            first_step_id: row.first_step_id.map(StepId::from_store),
+            current_version_id: row.current_version_id.map(VersionId::from_store),
+            created_at: Timestamp(row.created_at),
+            updated_at: Timestamp(row.updated_at),
+            id: WalkthroughId::from_store(row.id),
+        })
+    }
+}
+
+/// Inserts a head; `title_key` is the title as titles are compared.
+///
+/// # Errors
+/// When the database fails; a unique violation when slug or title is taken.
+pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state,
+            estimated_duration_minutes, tags, metadata, first_step_id, current_version_id, revision, next_ordinal,
+            created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(head.id.as_str())
+        .bind(head.organization_id.as_str())
+        .bind(&head.title)
+        .bind(title_key)
+        .bind(&head.slug)
+        .bind(&head.description)
+        .bind(head.kind.as_str())
+        .bind(head.state.as_str())
+        .bind(head.estimated_duration_minutes.map(i64::from))
+        .bind(to_json(head.tags.clone()))
+        .bind(to_json(head.metadata.clone()))
+        .bind(head.first_step_id.as_ref().map(StepId::as_str))
+        .bind(head.current_version_id.as_ref().map(VersionId::as_str))
+        .bind(i64::from(head.revision))
+        .bind(i64::from(head.next_ordinal))
+        .bind(head.created_at.0)
+        .bind(head.updated_at.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Writes everything of a head that can change; false when the walkthrough is gone.
+///
+/// The caller has read the head with [`find_for_update`] in the same transaction, so that nobody's edit is lost.
+///
+/// # Errors
+/// As [`insert`].
+pub async fn update(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<bool> {
+    const SQL: &str = "UPDATE walkthroughs SET title = $3, title_key = $4, slug = $5, description = $6, type = $7,
+            state = $8, estimated_duration_minutes = $9, tags = $10, metadata = $11, first_step_id = $12,
+            current_version_id = $13, revision = $14, next_ordinal = $15, updated_at = $16
+        WHERE id = $1 AND organization_id = $2";
+    let rows = on!(conn, c => sqlx::query(SQL)
+        .bind(head.id.as_str())
+        .bind(head.organization_id.as_str())
+        .bind(&head.title)
+        .bind(title_key)
+        .bind(&head.slug)
+        .bind(&head.description)
+        .bind(head.kind.as_str())
+        .bind(head.state.as_str())
+        .bind(head.estimated_duration_minutes.map(i64::from))
+        .bind(to_json(head.tags.clone()))
+        .bind(to_json(head.metadata.clone()))
+        .bind(head.first_step_id.as_ref().map(StepId::as_str))
+        .bind(head.current_version_id.as_ref().map(VersionId::as_str))
+        .bind(i64::from(head.revision))
+        .bind(i64::from(head.next_ordinal))
+        .bind(head.updated_at.0)
+        .execute(c).await?.rows_affected());
+    Ok(rows > 0)
+}
+
+/// Deletes a walkthrough with its draft, versions, assignments and all progress in it; false when it was not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &WalkthroughId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM walkthroughs WHERE organization_id = $1 AND id = $2";
+    let rows = on!(conn, c => sqlx::query(SQL)
+        .bind(organization.as_str()).bind(id.as_str()).execute(c).await?.rows_affected());
+    Ok(rows > 0)
+}
+
+/// The head with this id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &WalkthroughId) -> Result<Option<Walkthrough>> {
+    one(conn, select!("AND id = $2"), organization, id.as_str()).await
+}
+
+/// The head with this id, which nobody else edits until the end of the transaction.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_for_update(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<Option<Walkthrough>> {
+    let sql = match conn.dialect() {
+        // The transaction holds the lock of the whole file already.
+        Dialect::Sqlite => select!("AND id = $2"),
+        // Not FOR UPDATE, which the foreign keys of new progress would wait for.
+        Dialect::Postgres => select!("AND id = $2 FOR NO KEY UPDATE"),
+    };
+    one(conn, sql, organization, id.as_str()).await
+}
+
+/// The head with this slug.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_by_slug(conn: &mut Conn, organization: &OrganizationId, slug: &str) -> Result<Option<Walkthrough>> {
+    one(conn, select!("AND slug = $2"), organization, slug).await
+}
+
+/// The head whose title compares as `title_key`.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_by_title(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    title_key: &str,
+) -> Result<Option<Walkthrough>> {
+    one(conn, select!("AND title_key = $2"), organization, title_key).await
+}
+
+async fn one(
+    conn: &mut Conn,
+    sql: &'static str,
+    organization: &OrganizationId,
+    value: &str,
+) -> Result<Option<Walkthrough>> {
+    let row: Option<Row> =
+        on!(conn, c => sqlx::query_as(sql).bind(organization.as_str()).bind(value).fetch_optional(c).await?);
+    row.map(Walkthrough::try_from).transpose()
+}
+
+/// Which heads to list.
+#[derive(Debug, Clone, Copy)]
+pub struct List<'a> {
+    /// Only those whose title compares greater: the title key of the last one of the page before, or nothing.
+    pub after: &'a str,
+    /// Only those in this state.
+    pub state: Option<WalkthroughState>,
+    /// So many at most.
+    pub limit: i64,
+}
+
+/// Heads in the order of their title keys, byte by byte on both databases.
+///
+/// # Errors
+/// As [`find`].
+pub async fn list(conn: &mut Conn, organization: &OrganizationId, list: List<'_>) -> Result<Vec<Walkthrough>> {
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => select!("AND title_key > $2 AND ($3 = '' OR state = $3) ORDER BY title_key LIMIT $4"),
+        Dialect::Postgres => select!(
+            "AND title_key COLLATE \"C\" > $2 AND ($3 = '' OR state = $3) ORDER BY title_key COLLATE \"C\" LIMIT $4"
+        ),
+    };
+    let state = list.state.map_or("", WalkthroughState::as_str);
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(organization.as_str()).bind(list.after).bind(state).bind(list.limit).fetch_all(c).await?);
+    rows.into_iter().map(Walkthrough::try_from).collect()
+}
+
+/// How many walkthroughs the organisation has.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count(conn: &mut Conn, organization: &OrganizationId) -> Result<i64> {
+    const SQL: &str = "SELECT count(*) FROM walkthroughs WHERE organization_id = $1";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).fetch_one(c).await?))
+}
+
+/// The slugs that begin with `prefix`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn slugs_with_prefix(conn: &mut Conn, organization: &OrganizationId, prefix: &str) -> Result<Vec<String>> {
+    const SQL: &str = "SELECT slug FROM walkthroughs WHERE organization_id = $1 AND substr(slug, 1, length($2)) = $2";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(prefix).fetch_all(c).await?))
+}
+
+/// Lets nobody else make or rename walkthroughs of the organisation until the end of the transaction; false when
+/// there is no such organisation. What is unique or limited per organisation is decided under this lock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_names(conn: &mut Conn, organization: &OrganizationId) -> Result<bool> {
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => "SELECT id FROM organizations WHERE id = $1",
+        Dialect::Postgres => "SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE",
+    };
+    let found: Option<String> =
+        on!(conn, c => sqlx::query_scalar(sql).bind(organization.as_str()).fetch_optional(c).await?);
+    Ok(found.is_some())
+}
