@@ -16,7 +16,14 @@ const WATCHDOG: &str = r#"
 set -eu
 bin=$1
 dir=$(mktemp -d "${TMPDIR:-/tmp}/waypost-pg.XXXXXX" 2>/dev/null || mktemp -d /tmp/waypost-pg.XXXXXX)
-trap 'rm -rf "$dir"' EXIT
+stop() {
+    "$bin/pg_ctl" -D "$dir/data" -m fast -w -t 5 stop || "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop || true
+    rm -rf "$dir"
+}
+trap 'stop >/dev/null 2>&1' EXIT
+trap 'exit 1' HUP INT TERM
+# The test process may be gone before it hears of the folder.
+trap '' PIPE
 cd "$dir"
 init() { "$bin/initdb" -D "$dir/data" -U waypost --auth=trust --encoding=UTF8 --no-sync "$@" >"$dir/log" 2>&1; }
 init --locale=C --locale-provider=icu --icu-locale=en-US || { rm -rf "$dir/data"; init --locale=C; } ||
@@ -33,10 +40,8 @@ shared_buffers = 64MB
 SETTINGS
 "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1 </dev/null ||
     { cat "$dir/log" >&2; exit 1; }
-echo "$dir"
-cat >/dev/null || true
-exec >/dev/null 2>&1
-"$bin/pg_ctl" -D "$dir/data" -m fast -w -t 5 stop || "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop || true
+echo "$dir" 2>/dev/null
+cat >/dev/null
 "#;
 
 struct Cluster {
