@@ -1,6 +1,7 @@
 //! The store on both databases.
 
 mod migrate;
+mod walkthrough;
 
 use waypost_store::{Db, migrate as schema};
 
