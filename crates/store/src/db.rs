@@ -4,13 +4,14 @@
 //! understand. Where the dialects truly differ, the text differs, and only there.
 
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
 
 use crate::error::{Error, Result};
 
@@ -131,9 +132,28 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(PATIENCE)
-            .connect_with(options)
-            .await?;
-        Ok(Self::Postgres(pool))
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => Ok(Self::Postgres(pool)),
+            // The pool tries until its time is up and forgets why it had to; one more try tells.
+            Err(sqlx::Error::PoolTimedOut) => {
+                let once = tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options)).await;
+                Err(once.ok().and_then(std::result::Result::err).unwrap_or(sqlx::Error::PoolTimedOut).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The file that a SQLite URL names; none for PostgreSQL.
+    ///
+    /// # Errors
+    /// When the URL cannot be read.
+    pub fn sqlite_file(url: &str) -> Result<Option<PathBuf>> {
+        if !url.starts_with("sqlite:") {
+            return Ok(None);
+        }
+        Ok(Some(SqliteConnectOptions::from_str(url)?.get_filename().to_owned()))
     }
 
     /// Which SQL this database speaks.

@@ -46,6 +46,17 @@ pub enum Error {
         /// Table and column.
         what: &'static str,
     },
+    /// A backup cannot be used.
+    #[error("the backup cannot be used: {0}")]
+    Backup(String),
+    /// A backup may only be restored into a database without content.
+    #[error(
+        "the database has content already (in {table}): restore into a new one, and name it with --database or --data-dir"
+    )]
+    NotEmpty {
+        /// A table with rows.
+        table: String,
+    },
     /// The URL names no database that Waypost knows.
     #[error("the database URL must begin with sqlite:// or postgres://")]
     Url,
@@ -66,6 +77,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The database's own code: a SQLSTATE, or a result code of SQLite.
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.code().map(std::borrow::Cow::into_owned),
+            Self::Group(error) => error.code(),
+            _ => None,
+        }
+    }
+
     /// Whether a row with the same unique value exists.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use sqlx::migrate::Migrator;
 
-use crate::db::{Db, Dialect};
+use crate::db::{Conn, Db, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
@@ -27,17 +27,21 @@ pub fn known_version(dialect: Dialect) -> i64 {
 /// # Errors
 /// When the database fails.
 pub async fn current_version(db: &Db) -> Result<i64> {
-    let mut conn = db.read().await?;
+    version(&mut db.read().await?).await
+}
+
+/// The schema version as this connection sees it.
+pub(crate) async fn version(conn: &mut Conn) -> Result<i64> {
     let there = match conn.dialect() {
         Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'",
         Dialect::Postgres => "SELECT count(*) FROM pg_class WHERE oid = to_regclass('_sqlx_migrations')",
     };
-    let there: i64 = on!(&mut conn, c => sqlx::query_scalar(there).fetch_one(c).await?);
+    let there: i64 = on!(conn, c => sqlx::query_scalar(there).fetch_one(c).await?);
     if there == 0 {
         return Ok(0);
     }
     let version: Option<i64> =
-        on!(&mut conn, c => sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(c).await?);
+        on!(conn, c => sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(c).await?);
     Ok(version.unwrap_or(0))
 }
 
@@ -64,6 +68,14 @@ pub async fn migrate(db: &Db) -> Result<(i64, i64)> {
         }
     }
     Ok((found, known))
+}
+
+/// Applies what is pending up to `version`, for a backup that is older than this program.
+pub(crate) async fn migrate_to(db: &Db, version: i64) -> Result<()> {
+    match db {
+        Db::Sqlite { write, .. } => SQLITE.run_to(version, write).await.map_err(Error::Migrate),
+        Db::Postgres(pool) => POSTGRES.run_to(version, pool).await.map_err(Error::Migrate),
+    }
 }
 
 /// Checks that the schema is the one that this program knows, and changes nothing.

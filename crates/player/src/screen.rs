@@ -1,0 +1,223 @@
+//! What the player shows, with and without colour.
+
+use std::io::{self, Write};
+
+use crate::{
+    clean, markdown,
+    model::{Entry, Outline, Progress, Step},
+    text::{self, GREEN, Look, Span},
+};
+
+/// What the place that the output goes to can show.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// Colour and emphasis by escape sequences.
+    pub ansi: bool,
+    /// A drawn progress bar; without it the progress is words.
+    pub bar: bool,
+    /// Columns to fill.
+    pub width: usize,
+}
+
+impl Style {
+    /// For a file or a pipe.
+    pub const PLAIN: Self = Self { ansi: false, bar: false, width: 80 };
+}
+
+const BAR: usize = 24;
+const KEYS: &str = "[Enter] done, next · [b] show this step again · [s] status · [q] stop here";
+
+/// Writes to the terminal.
+pub(crate) struct Screen<'t> {
+    out: &'t mut (dyn Write + Send),
+    style: Style,
+}
+
+impl<'t> Screen<'t> {
+    pub(crate) fn new(out: &'t mut (dyn Write + Send), style: Style) -> Self {
+        Self { out, style }
+    }
+
+    pub(crate) fn line(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.out, "{line}")
+    }
+
+    /// One paragraph in one look, wrapped.
+    pub(crate) fn paragraph(&mut self, words: &str, look: Look) -> io::Result<()> {
+        let spans = [Span { text: clean::line(words), look }];
+        for line in text::wrap(&spans, self.style.width, false) {
+            self.line(&text::paint(&line, self.style.ansi))?;
+        }
+        Ok(())
+    }
+
+    /// Title, description and size of a walkthrough.
+    pub(crate) fn title(&mut self, entry: &Entry) -> io::Result<()> {
+        self.heading(&entry.title, "=")?;
+        if let Some(description) = entry.description.as_deref().filter(|text| !text.trim().is_empty()) {
+            self.line("")?;
+            self.markdown(description)?;
+        }
+        let steps = entry.step_count.map(|count| plural(count, "step"));
+        let minutes = entry.estimated_duration_minutes.map(|count| format!("about {}", plural(count, "minute")));
+        let facts: Vec<String> = steps.into_iter().chain(minutes).collect();
+        if !facts.is_empty() {
+            self.line("")?;
+            self.paragraph(&facts.join(", "), Look::DIM)?;
+        }
+        Ok(())
+    }
+
+    /// A heading, underlined with a look or, without colour, with a rule.
+    fn heading(&mut self, title: &str, rule: &str) -> io::Result<()> {
+        self.paragraph(title, Look { underline: true, ..Look::BOLD })?;
+        if self.style.ansi {
+            return Ok(());
+        }
+        let columns = text::width(&[Span { text: clean::line(title), look: Look::PLAIN }]);
+        self.line(&rule.repeat(columns.min(self.style.width)))
+    }
+
+    /// A step: where it stands, its section, its title, its content.
+    pub(crate) fn step(&mut self, step: &Step, progress: &Progress) -> io::Result<()> {
+        self.line("")?;
+        self.progress(&format!("Step {} of {}", step.position, progress.total), progress)?;
+        self.line("")?;
+        if let Some(section) = step.section_title.as_deref().filter(|title| !title.trim().is_empty()) {
+            self.paragraph(section, Look::DIM)?;
+        }
+        self.heading(&step.title, "-")?;
+        let content = step.content.as_deref().unwrap_or_default();
+        let content = without_title(content, &step.title);
+        if !content.trim().is_empty() {
+            self.line("")?;
+            self.markdown(content)?;
+        }
+        Ok(())
+    }
+
+    /// `Step 3 of 12  [####--------------------]  16 %`, or without a bar `Step 3 of 12 (16 %)`.
+    fn progress(&mut self, words: &str, progress: &Progress) -> io::Result<()> {
+        let percent = progress.percent.min(100);
+        if !self.style.bar {
+            return self.line(&format!("{words} ({percent} %)"));
+        }
+        let done = usize::try_from(percent).unwrap_or(100) * BAR / 100;
+        let ansi = self.style.ansi;
+        let bar = Look { colour: Some(GREEN), ..Look::PLAIN }.paint(&"#".repeat(done), ansi)
+            + &Look::DIM.paint(&"-".repeat(BAR - done), ansi);
+        self.line(&format!("{}  [{bar}] {percent:>3} %", Look::BOLD.paint(words, ansi)))
+    }
+
+    fn markdown(&mut self, markdown: &str) -> io::Result<()> {
+        for line in markdown::render(markdown, self.style) {
+            self.line(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Every step with its mark.
+    pub(crate) fn status(&mut self, progress: &Progress, steps: &[Outline]) -> io::Result<()> {
+        self.line("")?;
+        self.progress(&format!("{} of {} done", progress.completed, plural(progress.total, "step")), progress)?;
+        let mut section = None;
+        for step in steps {
+            let title = step.section_title.as_deref().map(clean::line).filter(|title| !title.is_empty());
+            if title != section {
+                self.line("")?;
+                self.line(&Look::DIM.paint(title.as_deref().unwrap_or(""), self.style.ansi))?;
+                section = title;
+            }
+            let (mark, look) = match step.state.as_str() {
+                "completed" => ("[x]", Look { colour: Some(GREEN), ..Look::PLAIN }),
+                "current" => ("[>]", Look::BOLD),
+                _ => ("[ ]", Look::PLAIN),
+            };
+            let line = format!("{mark} {:>2}. {}", step.position, clean::line(&step.title));
+            self.line(&look.paint(&line, self.style.ansi))?;
+        }
+        Ok(())
+    }
+
+    /// The end: what was completed, and how long it took where the server says so.
+    pub(crate) fn completed(&mut self, title: &str, progress: &Progress) -> io::Result<()> {
+        self.line("")?;
+        self.progress(&format!("{} of {} done", progress.completed, plural(progress.total, "step")), progress)?;
+        let look = Look { colour: Some(GREEN), ..Look::BOLD };
+        self.paragraph(&format!("Completed: {title}"), look)?;
+        match time_taken(progress) {
+            Some(time) => self.line(&format!("From start to end it took {time}.")),
+            None => Ok(()),
+        }
+    }
+
+    /// The keys, then the mark behind which the answer is typed.
+    pub(crate) fn keys(&mut self) -> io::Result<()> {
+        self.line("")?;
+        self.paragraph(KEYS, Look::DIM)?;
+        self.ask("> ")
+    }
+
+    /// Leaves the cursor behind the question.
+    pub(crate) fn ask(&mut self, question: &str) -> io::Result<()> {
+        write!(self.out, "{question}")?;
+        self.out.flush()
+    }
+}
+
+/// `1 step`, `2 steps`.
+pub(crate) fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Many authors begin the content with the title of the step; it need not stand there twice.
+fn without_title<'a>(content: &'a str, title: &str) -> &'a str {
+    let trimmed = content.trim_start_matches('\n');
+    let (first, rest) = trimmed.split_once('\n').unwrap_or((trimmed, ""));
+    let is_title = first.starts_with('#') && first.trim_matches(['#', ' ', '\t']) == clean::line(title);
+    if is_title { rest } else { content }
+}
+
+fn time_taken(progress: &Progress) -> Option<String> {
+    let read = |text: &Option<String>| {
+        time::OffsetDateTime::parse(text.as_deref()?, &time::format_description::well_known::Rfc3339).ok()
+    };
+    let seconds = (read(&progress.completed_at)? - read(&progress.started_at)?).whole_seconds();
+    Some(duration(u64::try_from(seconds).ok()?))
+}
+
+/// The two largest units of a time: `45 s`, `12 min 5 s`, `3 h 10 min`, `2 days 4 h`.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let two = |large: String, small: u64, unit: &str| {
+        if small == 0 { large } else { format!("{large} {small} {unit}") }
+    };
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds == 0 => "less than a second".to_owned(),
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => two(format!("{minutes} min"), seconds % 60, "s"),
+        (0, _, _) => two(format!("{hours} h"), minutes % 60, "min"),
+        _ => two(plural(days, "day"), hours % 24, "h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let all: Vec<String> = [0, 45, 60, 725, 3600, 11_400, 86_400, 187_200].map(duration).into();
+        assert_eq!(
+            all,
+            ["less than a second", "45 s", "1 min", "12 min 5 s", "1 h", "3 h 10 min", "1 day", "2 days 4 h"]
+        );
+    }
+
+    #[test]
+    fn a_repeated_title_goes() {
+        assert_eq!(without_title("# Install\n\nText", "Install"), "\nText");
+        assert_eq!(without_title("# Other\nText", "Install"), "# Other\nText");
+        assert_eq!(without_title("Install", "Install"), "Install");
+    }
+}

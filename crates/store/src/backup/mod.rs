@@ -1,0 +1,295 @@
+//! Backup and restore: one format for both databases, read from one snapshot while others write.
+//!
+//! A backup is JSON lines: a header, one line per row, a trailer with the number of rows of each table and the SHA-256
+//! of every byte before it. A file that was cut short or changed is refused as a whole. Rows are streamed both ways;
+//! memory holds a few hundred of them at most.
+
+mod schema;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Read, Seek, Write};
+
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use sqlx::AssertSqlSafe;
+use waypost_core::Timestamp;
+
+use crate::db::{Conn, Db, Dialect};
+use crate::error::{Error, Result};
+use crate::{migrate, on};
+use schema::Table;
+
+/// Version of the format.
+const FORMAT: u32 = 1;
+/// Rows that are inserted with one statement.
+const ROWS: usize = 500;
+/// Bytes of rows that are inserted with one statement, about.
+const BYTES: usize = 4 * 1024 * 1024;
+/// A line may be as long as this: far more than any row can hold.
+const MAX_LINE: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    waypost_backup: u32,
+    schema_version: i64,
+    created_at: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Trailer {
+    rows: BTreeMap<String, u64>,
+    sha256: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    table: String,
+    row: Map<String, Value>,
+}
+
+/// What a backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// The schema that its rows are of.
+    pub schema_version: i64,
+    /// When it was made, RFC 3339.
+    pub created_at: String,
+    /// How many rows each table has.
+    pub rows: BTreeMap<String, u64>,
+}
+
+/// Writes everything in the database to `output`, as it is at one moment.
+///
+/// # Errors
+/// When the database or the output fails: then what was written is worth nothing.
+pub async fn write(db: &Db, output: &mut (dyn Write + Send), now: Timestamp) -> Result<Summary> {
+    let mut tx = db.snapshot().await?;
+    let dialect = tx.dialect();
+    let schema_version = migrate::version(&mut tx).await?;
+    let mut output = Hashed { output, hash: Sha256::new() };
+    let header = Header { waypost_backup: FORMAT, schema_version, created_at: now.rfc3339() };
+    output.line(&serde_json::to_string(&header).map_err(unwritable)?)?;
+    let mut rows = BTreeMap::new();
+    for table in schema::tables(&mut tx).await? {
+        let count = write_table(&mut tx, &table, dialect, &mut output).await?;
+        rows.insert(table.name, count);
+    }
+    let sha256 = data_encoding::HEXLOWER.encode(&output.hash.clone().finalize());
+    let trailer = Trailer { rows, sha256 };
+    output.line(&serde_json::to_string(&trailer).map_err(unwritable)?)?;
+    output.output.flush().map_err(|source| Error::File { what: "the backup cannot be written".to_owned(), source })?;
+    Ok(Summary { schema_version, created_at: header.created_at, rows: trailer.rows })
+}
+
+async fn write_table(conn: &mut Conn, table: &Table, dialect: Dialect, output: &mut Hashed<'_>) -> Result<u64> {
+    let sql = table.select(dialect);
+    let mut count = 0;
+    on!(conn, c => {
+        let mut rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(sql)).fetch(c);
+        while let Some(row) = rows.try_next().await? {
+            output.line(&format!("{{\"table\":\"{}\",\"row\":{row}}}", table.name))?;
+            count += 1;
+        }
+    });
+    Ok(count)
+}
+
+struct Hashed<'a> {
+    output: &'a mut (dyn Write + Send),
+    hash: Sha256,
+}
+
+impl Hashed<'_> {
+    fn line(&mut self, line: &str) -> Result<()> {
+        self.hash.update(line.as_bytes());
+        self.hash.update(b"\n");
+        let written = self.output.write_all(line.as_bytes()).and_then(|()| self.output.write_all(b"\n"));
+        written.map_err(|source| Error::File { what: "the backup cannot be written".to_owned(), source })
+    }
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::File { what: "the backup cannot be written".to_owned(), source: error.into() }
+}
+
+/// Reads a backup into a database without content, all of it or nothing. A database without any tables gets those of
+/// the backup's schema first; the caller migrates to the newest schema afterwards.
+///
+/// # Errors
+/// When the file is damaged or from a newer Waypost, or the database has content.
+pub async fn read<I: BufRead + Seek + Send>(db: &Db, input: &mut I) -> Result<Summary> {
+    // Twice through the file, so that a damaged one is refused before anything is done.
+    let (header, trailer, last) = verify(&mut Lines::new(input))?;
+    input.rewind().map_err(unreadable)?;
+    prepare(db, header.schema_version).await?;
+    let mut tx = db.begin().await?;
+    let tables = schema::tables(&mut tx).await?;
+    lock(&mut tx, &tables).await?;
+    let mut restore = Restore { dialect: tx.dialect(), tables, batch: Batch::default(), counts: BTreeMap::new() };
+    let mut lines = Lines::new(input);
+    lines.next()?;
+    while lines.number + 1 < last
+        && let Some(line) = lines.next()?
+    {
+        let Row { table, row } = serde_json::from_str(&line).map_err(|_| damaged(lines.number))?;
+        restore.row(&mut tx, &table, row, &lines).await?;
+    }
+    restore.flush(&mut tx).await?;
+    if trailer.rows.iter().any(|(table, count)| restore.counts.get(table).copied().unwrap_or(0) != *count) {
+        return Err(Error::Backup("rows are missing: its numbers of rows differ".to_owned()));
+    }
+    tx.touch_config().await?;
+    tx.commit().await?;
+    Ok(Summary { schema_version: header.schema_version, created_at: header.created_at, rows: trailer.rows })
+}
+
+/// Checks that the file is whole and unchanged; also gives the number of its last line.
+fn verify(input: &mut Lines<'_>) -> Result<(Header, Trailer, u64)> {
+    let line = input.next()?.unwrap_or_default();
+    let header: Header =
+        serde_json::from_str(&line).map_err(|_| Error::Backup("it is no backup of Waypost".to_owned()))?;
+    if header.waypost_backup != FORMAT {
+        let format = header.waypost_backup;
+        return Err(Error::Backup(format!("it has format {format}, this program knows {FORMAT}: use a newer waypost")));
+    }
+    let (mut last, mut before) = (line, input.hash.clone());
+    loop {
+        let until_here = input.hash.clone();
+        match input.next()? {
+            Some(line) => (last, before) = (line, until_here),
+            None => break,
+        }
+    }
+    let trailer: Trailer = serde_json::from_str(&last)
+        .map_err(|_| Error::Backup("it has no last line with its checksum: it was cut short or changed".to_owned()))?;
+    if data_encoding::HEXLOWER.encode(&before.finalize()) != trailer.sha256 {
+        return Err(Error::Backup("its checksum differs: it was changed after it was made".to_owned()));
+    }
+    Ok((header, trailer, input.number))
+}
+
+/// Gives the database the schema of the backup.
+async fn prepare(db: &Db, wanted: i64) -> Result<()> {
+    let (found, known) = (migrate::current_version(db).await?, migrate::known_version(db.dialect()));
+    if wanted > known || wanted < 1 {
+        return Err(Error::Backup(format!(
+            "it has schema {wanted}, this program knows schemas up to {known}: use a newer waypost"
+        )));
+    }
+    if found == 0 {
+        return migrate::migrate_to(db, wanted).await;
+    }
+    if found != wanted {
+        return Err(Error::Backup(format!(
+            "it has schema {wanted} and the database {found}: restore into a database that does not exist yet"
+        )));
+    }
+    Ok(())
+}
+
+/// Keeps others from writing, and makes sure that nobody has.
+async fn lock(conn: &mut Conn, tables: &[Table]) -> Result<()> {
+    let names: Vec<_> = tables.iter().map(|table| format!("\"{}\"", table.name)).collect();
+    let sql = match conn.dialect() {
+        // The transaction has the file's write lock already. References are checked when it commits.
+        Dialect::Sqlite => "PRAGMA defer_foreign_keys = on".to_owned(),
+        Dialect::Postgres => format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", ")),
+    };
+    on!(conn, c => sqlx::query(AssertSqlSafe(sql)).execute(c).await?.rows_affected());
+    for (table, name) in tables.iter().zip(names) {
+        let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT 1) AS first");
+        let there: i64 = on!(conn, c => sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(c).await?);
+        if there > 0 {
+            return Err(Error::NotEmpty { table: table.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Batch {
+    table: usize,
+    rows: Vec<Value>,
+    bytes: usize,
+}
+
+struct Restore {
+    dialect: Dialect,
+    tables: Vec<Table>,
+    batch: Batch,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Restore {
+    async fn row(&mut self, conn: &mut Conn, name: &str, row: Map<String, Value>, lines: &Lines<'_>) -> Result<()> {
+        let (number, bytes) = (lines.number, lines.length);
+        let at = self.tables.iter().position(|table| table.name == name).ok_or_else(|| damaged(number))?;
+        let columns = &self.tables[at].columns;
+        if row.len() != columns.len() || !columns.iter().all(|column| row.contains_key(&column.name)) {
+            return Err(damaged(number));
+        }
+        if self.batch.table != at || self.batch.rows.len() >= ROWS || self.batch.bytes + bytes > BYTES {
+            self.flush(conn).await?;
+        }
+        self.batch.table = at;
+        self.batch.bytes += bytes;
+        self.batch.rows.push(Value::Object(row));
+        Ok(())
+    }
+
+    async fn flush(&mut self, conn: &mut Conn) -> Result<()> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.rows.is_empty() {
+            return Ok(());
+        }
+        let table = &self.tables[batch.table];
+        *self.counts.entry(table.name.clone()).or_default() += batch.rows.len() as u64;
+        let (sql, rows) = (table.insert(self.dialect), Value::Array(batch.rows).to_string());
+        on!(conn, c => sqlx::query(AssertSqlSafe(sql)).bind(rows).execute(c).await?.rows_affected());
+        Ok(())
+    }
+}
+
+fn damaged(line: u64) -> Error {
+    Error::Backup(format!("its line {line} is damaged or of another schema"))
+}
+
+fn unreadable(source: std::io::Error) -> Error {
+    Error::File { what: "the backup cannot be read".to_owned(), source }
+}
+
+struct Lines<'a> {
+    input: &'a mut (dyn BufRead + Send),
+    hash: Sha256,
+    /// Of the line that was read last, from 1.
+    number: u64,
+    /// Of the line that was read last, in bytes.
+    length: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(input: &'a mut (dyn BufRead + Send)) -> Self {
+        Self { input, hash: Sha256::new(), number: 0, length: 0 }
+    }
+
+    /// The next line without its end; none when the file has ended. A line that is not ended was cut short.
+    fn next(&mut self) -> Result<Option<String>> {
+        let mut line = Vec::new();
+        let read = (&mut *self.input).take(MAX_LINE).read_until(b'\n', &mut line).map_err(unreadable)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        self.length = read;
+        self.hash.update(&line);
+        if line.pop() != Some(b'\n') {
+            return Err(Error::Backup(format!("its line {} was cut short", self.number)));
+        }
+        String::from_utf8(line).map(Some).map_err(|_| damaged(self.number))
+    }
+}
+
+#[cfg(test)]
+mod tests;

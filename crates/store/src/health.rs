@@ -1,0 +1,72 @@
+//! What a check-up wants to know of the database itself.
+
+use waypost_core::Timestamp;
+
+use crate::db::{Db, Dialect};
+use crate::error::Result;
+use crate::on;
+
+/// Which of the database's own settings stand how. What the dialect does not have is absent.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// The database's version, for people.
+    pub version: String,
+    /// PostgreSQL's version as a number, such as 150004.
+    pub postgres_version: Option<i64>,
+    /// The present, by the database's clock.
+    pub now: Timestamp,
+    /// SQLite: how a transaction is made; `wal` is right.
+    pub journal_mode: Option<String>,
+    /// SQLite: what is wrong with the file; empty when nothing is.
+    pub damage: Vec<String>,
+    /// PostgreSQL: whether writes are forced to disk at all.
+    pub fsync: Option<String>,
+    /// PostgreSQL: whether a commit waits for that.
+    pub synchronous_commit: Option<String>,
+    /// Rows that refer to rows that are not there; SQLite only, PostgreSQL does not let them be.
+    pub orphans: Option<i64>,
+}
+
+/// Examines the database. On SQLite this reads the whole file.
+///
+/// # Errors
+/// When the database fails.
+pub async fn examine(db: &Db) -> Result<Health> {
+    let mut conn = db.read().await?;
+    if conn.dialect() == Dialect::Sqlite {
+        // Milliseconds: the julian day has too few digits for them, the seconds have them as a fraction.
+        let sql = "SELECT sqlite_version(), CAST(round(unixepoch('subsec') * 1000) AS INTEGER)";
+        let (version, now): (String, i64) = on!(&mut conn, c => sqlx::query_as(sql).fetch_one(c).await?);
+        let sql = "PRAGMA journal_mode";
+        let journal_mode: String = on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await?);
+        let sql = "PRAGMA integrity_check(10)";
+        let damage: Vec<String> = on!(&mut conn, c => sqlx::query_scalar(sql).fetch_all(c).await?);
+        let sql = "SELECT count(*) FROM pragma_foreign_key_check";
+        let orphans: i64 = on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await?);
+        return Ok(Health {
+            version: format!("SQLite {version}"),
+            postgres_version: None,
+            now: Timestamp(now),
+            journal_mode: Some(journal_mode),
+            damage: damage.into_iter().filter(|line| line != "ok").collect(),
+            fsync: None,
+            synchronous_commit: None,
+            orphans: Some(orphans),
+        });
+    }
+    let sql = "SELECT current_setting('server_version'), current_setting('server_version_num')::bigint,
+                      (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+                      current_setting('fsync'), current_setting('synchronous_commit')";
+    let (version, number, now, fsync, synchronous_commit): (String, i64, i64, String, String) =
+        on!(&mut conn, c => sqlx::query_as(sql).fetch_one(c).await?);
+    Ok(Health {
+        version: format!("PostgreSQL {version}"),
+        postgres_version: Some(number),
+        now: Timestamp(now),
+        journal_mode: None,
+        damage: Vec::new(),
+        fsync: Some(fsync),
+        synchronous_commit: Some(synchronous_commit),
+        orphans: None,
+    })
+}

@@ -1,0 +1,185 @@
+//! The command line: one file per command.
+
+pub mod backup;
+pub mod doctor;
+pub mod migrate;
+pub mod output;
+pub mod serve;
+pub mod walk;
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind as UsageKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Settings, Sources};
+use crate::open::{self, Opened, Pending};
+use crate::telemetry::{self, Program};
+
+/// The platform for MCP: guided walkthroughs hosted as MCP servers, progress that is never lost.
+#[derive(Debug, Parser)]
+#[command(name = "waypost", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Settings come from flags, then the environment (WAYPOST_…), then the file of --config; docs/config.md lists them.
+Exit codes: 0 success, 1 failure, 2 wrong usage.";
+
+/// Flags that every command has.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// TOML file with settings.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Everywhere")]
+    config: Option<PathBuf>,
+    /// Database, sqlite://PATH or postgres://…
+    #[arg(long, value_name = "URL", global = true, help_heading = "Everywhere")]
+    database: Option<String>,
+    /// Folder for files, the default database among them.
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Everywhere")]
+    data_dir: Option<String>,
+    /// Prints data as JSON: an object, or {"items": […]}.
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    json: bool,
+    /// Refuses to work with a database that is not up to date, instead of migrating it.
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    no_migrate: bool,
+    /// Tells more: the causes of an error, and the log down to `debug`.
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs everything: MCP servers, console, API.
+    Serve(serve::Args),
+    /// Plays a walkthrough in the terminal, from any MCP server.
+    Walk(walk::Args),
+    /// Brings the database up to date.
+    Migrate,
+    /// Looks at everything that an installation needs, and says what to do.
+    Doctor,
+    /// Writes everything in the database to a file, while it is in use.
+    Backup(backup::BackupArgs),
+    /// Reads a backup into a new database.
+    Restore(backup::RestoreArgs),
+}
+
+/// Wrong usage that the argument parser cannot see: exits with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// What every command gets.
+#[derive(Debug)]
+pub struct App {
+    /// The configuration.
+    pub settings: Settings,
+    /// Whether data is printed as JSON.
+    pub json: bool,
+    /// What to do with pending migrations.
+    pub pending: Pending,
+}
+
+impl App {
+    /// Opens the store, up to date.
+    ///
+    /// # Errors
+    /// As [`open::open`].
+    pub async fn open(&self) -> anyhow::Result<Opened> {
+        open::open(&self.settings, self.pending).await
+    }
+}
+
+/// The program: reads the command line, does the command, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors; clap knows which goes where, and that misuse is 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let verbose = cli.global.verbose;
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => report(&error, verbose),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let mut flags = Vec::new();
+    flags.extend(cli.global.database.map(|url| ("database_url", url)));
+    flags.extend(cli.global.data_dir.map(|folder| ("data_dir", folder)));
+    if let Command::Serve(args) = &cli.command {
+        args.settings(&mut flags);
+    }
+    let sources = Sources { file: cli.global.config, environment: std::env::vars_os().collect(), flags };
+    let settings = Settings::load(&sources)?;
+    let program = match (&cli.command, cli.global.verbose) {
+        (_, true) => Program::Verbose,
+        (Command::Serve(_), false) => Program::Serve,
+        (_, false) => Program::Command,
+    };
+    telemetry::start_log(&settings, program)?;
+    let pending = if cli.global.no_migrate { Pending::Refuse } else { Pending::Apply };
+    let app = App { settings, json: cli.global.json, pending };
+    match cli.command {
+        Command::Serve(args) => serve::run(app, args).await?,
+        Command::Walk(args) => return Ok(walk::run(args).await),
+        Command::Migrate => migrate::run(&app).await?,
+        Command::Doctor => return doctor::run(&app).await,
+        Command::Backup(args) => backup::backup(&app, args).await?,
+        Command::Restore(args) => backup::restore(&app, args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what went wrong in one line, with the causes behind it when they are asked for.
+fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
+    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if io.is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) {
+        // Whoever closed the pipe has seen enough.
+        return ExitCode::FAILURE;
+    }
+    if let Some(Usage(message)) = error.downcast_ref() {
+        let _ = Cli::command().error(UsageKind::ValueValidation, message).print();
+        return ExitCode::from(2);
+    }
+    eprintln!("error: {}", one_line(&error.to_string()));
+    let causes = error.chain().skip(1).map(|cause| one_line(&cause.to_string()));
+    if verbose {
+        causes.for_each(|cause| eprintln!("  because: {cause}"));
+    } else if causes.count() > 0 {
+        eprintln!("(-v tells the cause)");
+    }
+    let usage = error.downcast_ref::<crate::config::Error>().is_some_and(crate::config::Error::is_usage);
+    ExitCode::from(if usage { 2 } else { 1 })
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,119 @@
+//! What commands print: short tables for people, JSON for programs.
+
+use std::io::{IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+/// Prints a text to standard output.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn text(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Prints one JSON value, indented for a terminal, else on one line.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn json(value: &Value) -> anyhow::Result<()> {
+    let line = if std::io::stdout().is_terminal() { format!("{value:#}\n") } else { format!("{value}\n") };
+    text(&line)
+}
+
+/// Prints a list: `{"items": […]}`, or a table with the members `columns` of each item.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn list(as_json: bool, columns: &[&str], items: Vec<Value>) -> anyhow::Result<()> {
+    if as_json {
+        return json(&json!({ "items": items }));
+    }
+    if items.is_empty() {
+        return text("Nothing there yet.\n");
+    }
+    let head = columns.iter().map(|column| column.replace('_', " ").to_uppercase()).collect();
+    let rows = items.iter().map(|item| columns.iter().map(|column| cell(&item[*column])).collect());
+    text(&table(std::iter::once(head).chain(rows).collect()))
+}
+
+/// Prints one thing: the object, or its members line by line.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn object(as_json: bool, value: &Value) -> anyhow::Result<()> {
+    if as_json {
+        return json(value);
+    }
+    let members = value.as_object().into_iter().flatten();
+    text(&table(members.map(|(name, value)| vec![format!("{}:", name.replace('_', " ")), cell(value)]).collect()))
+}
+
+/// A value as one line without control characters: names come from people, and a terminal obeys what it is sent.
+fn cell(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::String(text) if text.is_empty() => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    };
+    clean(&text)
+}
+
+/// `text` with every control character replaced.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
+/// Columns as wide as their widest cell, two spaces apart.
+fn table(rows: Vec<Vec<String>>) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|at| width(at).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Asks before something is destroyed. Without a terminal nobody can answer: then `--yes` is required.
+///
+/// # Errors
+/// When the answer is no, or nobody can be asked.
+pub fn confirm(yes: bool, question: &str) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(super::Usage(format!("{question} Say --yes to do it; there is no terminal to ask on.")).into());
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    anyhow::bail!("nothing was changed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_harmless() {
+        let rows = [json!({"slug": "a", "name": "Ä\u{1b}[2J"}), json!({"slug": "long-one", "name": null})];
+        let cells = rows.iter().map(|row| vec![cell(&row["slug"]), cell(&row["name"])]).collect();
+        assert_eq!(table(cells), "a         Ä\u{fffd}[2J\nlong-one  -\n");
+    }
+}

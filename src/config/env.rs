@@ -1,0 +1,78 @@
+//! Settings from the environment: every variable that begins with `WAYPOST_` must be one.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::table::{SETTINGS, Setting};
+use super::{Error, Origin, closest};
+
+const PREFIX: &str = "WAYPOST_";
+/// Names the file, as `--config` does.
+pub(super) const FILE: &str = "WAYPOST_CONFIG";
+/// Switches of the project's own tests.
+const TESTS: &str = "WAYPOST_TEST_";
+/// Present in every container that Kubernetes runs.
+const KUBERNETES: &str = "KUBERNETES_SERVICE_HOST";
+
+/// A setting, where it was found, and its text.
+pub(super) type Found = (&'static Setting, Origin, String);
+
+/// The file that the environment names, and its settings in the order of the table.
+pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<PathBuf>, Vec<Found>), Error> {
+    let in_kubernetes = environment.iter().any(|(name, _)| name == KUBERNETES);
+    let mut file = None;
+    let mut found = Vec::new();
+    for (name, value) in environment {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        if name == FILE {
+            file = Some(PathBuf::from(value));
+            continue;
+        }
+        if name.starts_with(TESTS) || (in_kubernetes && is_service_link(name)) {
+            continue;
+        }
+        let origin = Origin::Environment(name.to_owned());
+        let Some(at) = SETTINGS.iter().position(|setting| setting.environment() == name) else {
+            let names = SETTINGS.iter().map(Setting::environment).chain([FILE.to_owned()]);
+            return Err(Error::Unknown { name: name.to_owned(), origin, meant: closest(name, names) });
+        };
+        let setting = &SETTINGS[at];
+        let Some(text) = value.to_str() else {
+            return Err(Error::Invalid { name: setting.name, origin, why: "it is not valid UTF-8".to_owned() });
+        };
+        found.push((at, (setting, origin, text.to_owned())));
+    }
+    found.sort_by_key(|(at, _)| *at);
+    Ok((file, found.into_iter().map(|(_, found)| found).collect()))
+}
+
+/// Kubernetes tells each container of every service in its namespace, in Docker's old way
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>): a service by the name
+/// of `waypost` must not keep Waypost from starting.
+fn is_service_link(name: &str) -> bool {
+    let port = |rest: &str| {
+        let mut parts = rest.splitn(3, '_');
+        let number = parts.next().is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+        number && matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.match_indices("_PORT_").any(|(at, found)| port(&name[at + found.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_service_links() {
+        for name in ["WAYPOST_SERVICE_HOST", "WAYPOST_PORT", "WAYPOST_PORT_8080_TCP_ADDR", "WAYPOST_DB_SERVICE_PORT_PG"]
+        {
+            assert!(is_service_link(name), "{name}");
+        }
+        for name in ["WAYPOST_LISTENN", "WAYPOST_PORT_NUMBER"] {
+            assert!(!is_service_link(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The table of settings: names, defaults and explanations, from which `docs/config.md` is made.
+
+use std::path::PathBuf;
+
+use super::{Settings, value};
+
+/// One row of the table.
+pub struct Setting {
+    /// The name in the file; in capitals and behind `WAYPOST_` that of the environment.
+    pub name: &'static str,
+    /// The flag, and the only command that has it when it is not on all.
+    pub flag: Option<&'static str>,
+    /// The default, for people.
+    pub default: &'static str,
+    /// What it is for, for people.
+    pub help: &'static str,
+    /// Takes the text over into the settings, or says what would be right.
+    pub(super) set: fn(&mut Settings, &str) -> Result<(), String>,
+}
+
+impl Setting {
+    /// The name in the environment.
+    #[must_use]
+    pub fn environment(&self) -> String {
+        format!("WAYPOST_{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// The row by its name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// Everything that can be set.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "listen",
+        flag: Some("--listen"),
+        default: "`127.0.0.1:8080`",
+        help: "Address and port of MCP servers, console and API.",
+        set: |settings, text| value::address(text).map(|address| settings.listen = address),
+    },
+    Setting {
+        name: "public_url",
+        flag: Some("--public-url"),
+        default: "`http://localhost:` + the port of `listen`",
+        help: "The origin, without path, under which clients reach this installation. Hosted servers are below it.",
+        set: |settings, text| value::origin(text).map(|url| settings.public_url = Some(url)),
+    },
+    Setting {
+        name: "database_url",
+        flag: Some("--database"),
+        default: "`sqlite://` + `data_dir` + `/waypost.db`",
+        help: "`sqlite://PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` (PostgreSQL 15 or newer) for more than one replica.",
+        set: |settings, text| text.parse().map(|url| settings.database_url = url),
+    },
+    Setting {
+        name: "data_dir",
+        flag: Some("--data-dir"),
+        default: "`./waypost-data`",
+        help: "Where files are kept. Made with the rights of its owner only; a relative path starts at the working directory.",
+        set: |settings, text| {
+            if text.is_empty() {
+                return Err("expected a folder".to_owned());
+            }
+            settings.data_dir = PathBuf::from(text);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "diagnostics_listen",
+        flag: Some("--diagnostics-listen"),
+        default: "`127.0.0.1:9464`",
+        help: "Address and port of `/metrics`, `/healthz` and `/readyz`; `off` for none.",
+        set: |settings, text| value::address_or_off(text).map(|address| settings.diagnostics_listen = address),
+    },
+    Setting {
+        name: "secret_key",
+        flag: None,
+        default: "on SQLite `data_dir` + `/secret.key`, made at the first start; none on PostgreSQL",
+        help: "Signs and encrypts: 32 bytes as 64 hexadecimal digits, such as `openssl rand -hex 32` makes. Required on PostgreSQL, the same on every replica.",
+        set: |settings, text| text.parse().map(|key| settings.secret_key = Some(key)),
+    },
+    Setting {
+        name: "trusted_proxies",
+        flag: None,
+        default: "none",
+        help: "Proxies whose forwarded headers count: addresses or networks, separated by commas, such as `127.0.0.1,10.0.0.0/8`.",
+        set: |settings, text| value::networks(text).map(|networks| settings.trusted_proxies = networks),
+    },
+    Setting {
+        name: "rate_limit_per_caller",
+        flag: None,
+        default: "`100`",
+        help: "Calls per second of one caller (end user, else client address); `0` for no limit.",
+        set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_caller = number),
+    },
+    Setting {
+        name: "rate_limit_burst",
+        flag: None,
+        default: "`200`",
+        help: "Calls that one caller may make at once before the limit counts; at least 1.",
+        set: |settings, text| value::at_least_one(text).map(|number| settings.rate_limit_burst = number),
+    },
+    Setting {
+        name: "rate_limit_per_server",
+        flag: None,
+        default: "`0`",
+        help: "Calls per second of one hosted server; `0` for no limit.",
+        set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_server = number),
+    },
+    Setting {
+        name: "log_format",
+        flag: None,
+        default: "`auto`",
+        help: "`text`, `json`, or `auto`: text when standard error is a terminal, else JSON.",
+        set: |settings, text| text.parse().map(|format| settings.log_format = format),
+    },
+    Setting {
+        name: "log_level",
+        flag: None,
+        default: "`info` (commands other than `serve`: `warn`)",
+        help: "`off`, `error`, `warn`, `info`, `debug` or `trace`; parts of the program may differ, as in `info,waypost=debug`.",
+        set: |settings, text| text.parse().map(|level| settings.log_level = level),
+    },
+    Setting {
+        name: "version_cache_bytes",
+        flag: None,
+        default: "`64MiB`",
+        help: "Memory for the published versions of walkthroughs, in bytes or with `KiB`, `MiB`, `GiB`.",
+        set: |settings, text| value::bytes(text).map(|bytes| settings.version_cache_bytes = bytes),
+    },
+];
+
+/// The text of `docs/config.md`.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = INTRODUCTION.to_owned();
+    text.push_str("| Setting | Environment | Flag | Default | Meaning |\n|---|---|---|---|---|\n");
+    for setting in SETTINGS {
+        let flag = setting.flag.map(|flag| format!("`{flag}`")).unwrap_or_default();
+        let (name, environment, help) = (setting.name, setting.environment(), setting.help);
+        text.push_str(&format!("| `{name}` | `{environment}` | {flag} | {} | {help} |\n", setting.default));
+    }
+    text.push_str(CLOSING);
+    text
+}
+
+const INTRODUCTION: &str = "\
+<!-- Made from src/config/table.rs by the test `the_reference_is_up_to_date`. Do not edit. -->
+
+# Configuration
+
+A setting is taken from the first of these that has it:
+
+1. a flag of the command line,
+2. the environment (`WAYPOST_…`),
+3. the TOML file that `--config FILE` or `WAYPOST_CONFIG` names,
+4. its default.
+
+An unknown or invalid setting, in any of these places, stops the start with a message that names it.
+
+";
+
+const CLOSING: &str = "
+`--config`, `--database` and `--data-dir` are flags of every command; the other flags belong to `waypost serve`.
+`--data-dir` also moves the default database.
+
+A file holds any of these, at its top level:
+
+```toml
+listen = \"0.0.0.0:8080\"
+public_url = \"https://waypost.example.com\"
+database_url = \"postgres://waypost@db.example.com/waypost\"
+trusted_proxies = [\"10.0.0.0/8\"]
+```
+
+Every variable of the environment that begins with `WAYPOST_` must be one of the table's, or `WAYPOST_CONFIG`. Two kinds
+are passed over: those that Kubernetes sets for services (`WAYPOST_SERVICE_HOST`, `WAYPOST_PORT_8080_TCP`, …), and
+`WAYPOST_TEST_…`, which belongs to the project's own tests.
+";

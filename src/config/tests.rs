@@ -1,0 +1,118 @@
+use super::*;
+
+fn load(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Settings, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("waypost.toml");
+    std::fs::write(&path, file).unwrap();
+    let sources = Sources {
+        file: Some(path),
+        environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        flags: flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
+    };
+    Settings::load(&sources).map_err(|error| error.to_string().replace(folder.path().to_str().unwrap(), "DIR"))
+}
+
+fn refused(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> String {
+    load(file, environment, flags).unwrap_err()
+}
+
+#[test]
+fn flags_beat_environment_beats_file_beats_default() {
+    let settings = load("listen = '127.0.0.1:1'\nrate_limit_burst = 7", &[], &[]).unwrap();
+    assert_eq!((settings.listen.port(), settings.rate_limit_burst, settings.rate_limit_per_caller), (1, 7, 100));
+    let environment = [("WAYPOST_LISTEN", "127.0.0.1:2"), ("HOME", "/root")];
+    let settings = load("listen = '127.0.0.1:1'", &environment, &[]).unwrap();
+    assert_eq!(settings.listen.port(), 2);
+    let settings = load("listen = '127.0.0.1:1'", &environment, &[("listen", "[::1]:3")]).unwrap();
+    assert_eq!(settings.listen.port(), 3);
+    assert_eq!(settings.origin("listen"), Some(&Origin::Flag("--listen")));
+    assert_eq!(settings.public_url(3).as_str(), "http://localhost:3/");
+}
+
+#[test]
+fn the_data_folder_moves_the_default_database_only() {
+    let settings = load("data_dir = '/srv/100%?'", &[], &[]).unwrap();
+    assert_eq!(settings.database_url.expose(), "sqlite:///srv/100%25%3F/waypost.db");
+    let settings = load("database_url = 'sqlite:///x.db'", &[], &[("data_dir", "/elsewhere")]).unwrap();
+    assert_eq!(settings.database_url.expose(), "sqlite:///x.db");
+}
+
+#[test]
+fn unknown_settings_are_named() {
+    insta::assert_snapshot!(refused("lisen = 'x'", &[], &[]), @"unknown setting `lisen` (from the file DIR/waypost.toml); did you mean `listen`?");
+    insta::assert_snapshot!(refused("[server]\nport = 1", &[], &[]), @"unknown setting `server` (from the file DIR/waypost.toml); `waypost --help` and docs/config.md list the settings");
+    insta::assert_snapshot!(refused("", &[("WAYPOST_DATABASE", "x")], &[]), @"unknown setting `WAYPOST_DATABASE` (from the environment, WAYPOST_DATABASE); did you mean `WAYPOST_DATABASE_URL`?");
+}
+
+#[test]
+fn invalid_settings_are_named() {
+    insta::assert_snapshot!(refused("listen = 8080", &[], &[]), @"invalid setting `listen` (from the file DIR/waypost.toml): expected an address and a port, such as 127.0.0.1:8080, not `8080`");
+    insta::assert_snapshot!(refused("listen = {}", &[], &[]), @"invalid setting `listen` (from the file DIR/waypost.toml): expected a text, a number or a list of texts");
+    insta::assert_snapshot!(refused("", &[("WAYPOST_PUBLIC_URL", "https://a.example/b")], &[]), @"invalid setting `public_url` (from the environment, WAYPOST_PUBLIC_URL): expected an origin such as https://waypost.example.com, without path, query or fragment");
+    insta::assert_snapshot!(refused("", &[("WAYPOST_LOG_LEVEL", "verbose")], &[]), @"invalid setting `log_level` (from the environment, WAYPOST_LOG_LEVEL): expected off, error, warn, info, debug or trace, not `verbose`");
+    insta::assert_snapshot!(refused("", &[], &[("database_url", "mysql://u:geheim@h/d")]), @"invalid setting `database_url` (from the flag --database): expected sqlite://PATH or postgres://USER@HOST/DATABASE");
+    insta::assert_snapshot!(refused("trusted_proxies = ['10.0.0.0/8', 'x']", &[], &[]), @"invalid setting `trusted_proxies` (from the file DIR/waypost.toml): expected addresses or networks such as 10.0.0.0/8, not `x`");
+    insta::assert_snapshot!(refused("a =", &[], &[]), @"the configuration file DIR/waypost.toml is not valid TOML, line 1: string values must be quoted, expected literal string");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let key = "5eC2e7".repeat(11);
+    for message in [
+        refused("", &[("WAYPOST_SECRET_KEY", &key)], &[]),
+        refused(&format!("secret_key = '{key}'"), &[], &[]),
+        refused(&format!("secret_key = {key}"), &[], &[]),
+        refused(&format!("secret_key = '{key}"), &[], &[]),
+        refused("", &[("WAYPOST_DATABASE_URL", "postgres://u:5eC2e7@[h/d")], &[]),
+    ] {
+        assert!(!message.contains("5eC2e7"), "{message}");
+    }
+    let url = "postgres://user:5eC2e7@host:5433/db?password=5eC2e7";
+    let environment = [("WAYPOST_DATABASE_URL", url), ("WAYPOST_SECRET_KEY", &"5e".repeat(32))];
+    let settings = load("", &environment, &[]).unwrap();
+    assert_eq!(settings.database_url.to_string(), "postgres://user@host:5433/db");
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("5eC2e7") && !shown.contains("5e5e5e") && !shown.contains("94, 94"), "{shown}");
+}
+
+#[test]
+fn proxies_are_addresses_or_networks() {
+    let settings = load("", &[("WAYPOST_TRUSTED_PROXIES", "192.0.2.7, 10.1.2.3/8,2001:db8::/32")], &[]).unwrap();
+    for (peer, trusted) in [
+        ("192.0.2.7", true),
+        ("192.0.2.8", false),
+        ("10.255.0.1", true),
+        ("::ffff:10.0.0.1", true),
+        ("2001:db8::1", true),
+        ("::1", false),
+    ] {
+        assert_eq!(settings.trusts(peer.parse().unwrap()), trusted, "{peer}");
+    }
+}
+
+#[test]
+fn services_of_kubernetes_are_no_settings() {
+    let link = ("WAYPOST_PORT_8080_TCP", "tcp://10.0.0.1:8080");
+    assert!(load("", &[link], &[]).is_err());
+    assert!(load("", &[link, ("KUBERNETES_SERVICE_HOST", "10.0.0.1")], &[]).is_ok());
+}
+
+#[test]
+fn sizes_have_units() {
+    let size =
+        |text| load("", &[("WAYPOST_VERSION_CACHE_BYTES", text)], &[]).map(|settings| settings.version_cache_bytes);
+    assert_eq!(size("1024"), Ok(1024));
+    assert_eq!(size("2 MiB"), Ok(2 * 1024 * 1024));
+    assert!(size("99999999999999999999").is_err() && size("17179869184GiB").is_err() && size("-1").is_err());
+}
+
+/// Run with `WAYPOST_TEST_WRITE=1` to write the file anew.
+#[test]
+fn the_reference_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
+    if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {
+        std::fs::write(&path, table::reference()).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(there, table::reference(), "docs/config.md is stale: run the test with WAYPOST_TEST_WRITE=1");
+}

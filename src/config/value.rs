@@ -1,0 +1,251 @@
+//! The types of settings that are more than a number, and how their text is read.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::str::FromStr;
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use ipnet::IpNet;
+use tracing::level_filters::LevelFilter;
+use url::Url;
+
+/// The address of the database. Never shows a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The SQLite database in a file.
+    #[must_use]
+    pub fn sqlite(path: &Path) -> Self {
+        // What follows a question mark is read as parameters, and a percent sign as the begin of a byte.
+        let path = path.to_string_lossy().replace('%', "%25").replace('?', "%3F");
+        Self(format!("sqlite://{path}"))
+    }
+
+    /// The whole URL, password included: for the driver only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is a file of SQLite.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        self.0.starts_with("sqlite:")
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = "expected sqlite://PATH or postgres://USER@HOST/DATABASE";
+        if let Some(rest) = text.strip_prefix("sqlite:") {
+            let path = rest.strip_prefix("//").unwrap_or(rest);
+            if path.is_empty() || path.starts_with('?') {
+                return Err(expected.to_owned());
+            }
+            if path.starts_with(":memory:") || path.contains("mode=memory") {
+                return Err("a database in memory cannot be used, name a file".to_owned());
+            }
+            return Ok(Self(text.to_owned()));
+        }
+        // The URL parser's own words may hold a part of the text, and that may be the password.
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => Ok(Self(text.to_owned())),
+            _ => Err(expected.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_sqlite() {
+            return f.write_str(&self.0);
+        }
+        match Url::parse(&self.0) {
+            Ok(url) => {
+                // A password may also stand among the parameters, so none of them is shown.
+                let user = if url.username().is_empty() { String::new() } else { format!("{}@", url.username()) };
+                let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+                write!(f, "postgres://{user}{}{port}{}", url.host_str().unwrap_or_default(), url.path())
+            }
+            Err(_) => f.write_str("postgres://…"),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// The key that signs and encrypts. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey([u8; 32]);
+
+impl SecretKey {
+    /// Takes 32 bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The bytes as 64 hexadecimal digits: for the key's own file only.
+    #[must_use]
+    pub fn expose_hex(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.0)
+    }
+}
+
+impl FromStr for SecretKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
+        bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or_else(|| {
+            "expected 32 bytes as 64 hexadecimal digits, such as `openssl rand -hex 32` makes".to_owned()
+        })
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(…)")
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("expected one of auto, text, json, not `{text}`")),
+        }
+    }
+}
+
+/// Which log lines are written: a level, and exceptions for parts of the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLevel {
+    /// For everything else.
+    pub default: LevelFilter,
+    /// By the beginning of the module's path.
+    pub targets: Vec<(String, LevelFilter)>,
+}
+
+impl Default for LogLevel {
+    fn default() -> Self {
+        Self { default: LevelFilter::INFO, targets: Vec::new() }
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    /// Stricter than tracing's own parser, which takes a misspelt level for the name of a module.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let level = |name: &str| match name.trim().to_ascii_lowercase().as_str() {
+            "off" => Ok(LevelFilter::OFF),
+            "error" => Ok(LevelFilter::ERROR),
+            "warn" => Ok(LevelFilter::WARN),
+            "info" => Ok(LevelFilter::INFO),
+            "debug" => Ok(LevelFilter::DEBUG),
+            "trace" => Ok(LevelFilter::TRACE),
+            _ => Err(format!("expected off, error, warn, info, debug or trace, not `{name}`")),
+        };
+        let mut parsed = Self::default();
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some((target, name)) => parsed.targets.push((target.trim().to_owned(), level(name)?)),
+                None => parsed.default = level(part)?,
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// An address to listen on.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| format!("expected an address and a port, such as 127.0.0.1:8080, not `{text}`"))
+}
+
+/// An address to listen on, or `off`.
+pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|why| format!("{why}; `off` is none")) }
+}
+
+/// `scheme://host[:port]`, nothing behind it.
+pub(super) fn origin(text: &str) -> Result<Url, String> {
+    let expected = "expected an origin such as https://waypost.example.com";
+    let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(format!("{expected}; it begins with http:// or https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{expected}, without user or password"));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{expected}, without path, query or fragment"));
+    }
+    Ok(url)
+}
+
+/// Addresses and networks, separated by commas.
+pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let network = |part: &str| {
+        let address = part.parse::<IpAddr>().map(IpNet::from);
+        address
+            .or_else(|_| part.parse::<IpNet>().map(|network| network.trunc()))
+            .map_err(|_| format!("expected addresses or networks such as 10.0.0.0/8, not `{part}`"))
+    };
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+}
+
+/// A number from 0 up.
+pub(super) fn number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}, not `{text}`", u32::MAX))
+}
+
+/// A number from 1 up.
+pub(super) fn at_least_one(text: &str) -> Result<u32, String> {
+    match number(text)? {
+        0 => Err("expected at least 1".to_owned()),
+        number => Ok(number),
+    }
+}
+
+/// A size in bytes, with `KiB`, `MiB` or `GiB` when it is not plain.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let (digits, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| text.strip_suffix(unit).map(|digits| (digits.trim_end(), *shift)))
+        .unwrap_or((text, 0));
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1_u64 << shift));
+    number.ok_or_else(|| format!("expected a number of bytes, such as 67108864 or 64MiB, not `{text}`"))
+}

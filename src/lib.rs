@@ -1,0 +1,10 @@
+//! The program `waypost`: its commands, and the wiring of its parts. A library only so that tests can reach it.
+
+pub mod cmd;
+pub mod config;
+pub mod demo;
+pub mod host;
+pub mod lock;
+pub mod open;
+pub mod router;
+pub mod telemetry;
