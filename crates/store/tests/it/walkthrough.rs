@@ -45,7 +45,7 @@ fn made(n: u8, next: Option<u8>) -> Step {
     let id = |n: u8| StepId::from_store(format!("ws_{n}"));
     let content = StepContent {
         title: format!("Step {n}"),
-        section_title: (n % 2 == 0).then(|| "Section".to_owned()),
+        section_title: n.is_multiple_of(2).then(|| "Section".to_owned()),
         content: "Do *it* \\ \"now\" 🚀".to_owned(),
         introduction_for_agent: Some("Hello".to_owned()),
         context_for_agent: None,
