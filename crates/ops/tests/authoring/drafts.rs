@@ -142,7 +142,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 
 /// Random edits do to the stored chain what they do to a plain list, and no ordinal is given twice.
 async fn behaves_like_a_list(world: World) {
-    let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 5, failure_persistence: None, ..Config::default() });
     let handle = tokio::runtime::Handle::current();
     let result = runner.run(&edits(), |edits| {
         tokio::task::block_in_place(|| handle.block_on(compare_with_list(&world, &edits)));

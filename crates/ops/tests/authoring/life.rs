@@ -303,7 +303,7 @@ fn answer(view: &View<'_>, seen: &Version, ask: Ask) -> Result<Outcome, Error> {
 async fn no_completion_is_lost_and_nobody_stranded(world: World) {
     let server = world.server("life").await;
     let (writer, _tasks) = Writer::start(world.ops.db().clone(), Arc::clone(&world.cx.random));
-    let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
     let handle = tokio::runtime::Handle::current();
     let result = runner.run(&events(), |events| {
         tokio::task::block_in_place(|| {
