@@ -23,8 +23,8 @@ use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
-    Db, Dialect, Tx, api_key, assignment, audit, end_user, migrate, on, organization, progress, server, step, system,
-    tool_call, user, version, walkthrough,
+    Db, Dialect, Tx, api_key, assignment, audit, end_user, migrate, offer, on, organization, progress, server, session,
+    step, system, tool_call, user, version, walkthrough,
 };
 
 use crate::world::{NOW, World, execute};
@@ -117,21 +117,29 @@ async fn everything(db: &Db, one: &World) {
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
     assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
     audit::list(&mut tx, org, None, 10).await.unwrap();
+    audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     tool_call::list(&mut tx, org, &one.server, 10).await.unwrap();
+    offer::list(&mut tx, org, &one.server).await.unwrap();
+    session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
+    session::used(&mut tx, "handle-1", NOW).await.unwrap();
+    session::delete_expired(&mut tx, NOW, 10).await.unwrap();
     write(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
-    end_user::delete(&mut tx, org, &one.end_user).await.unwrap();
-    api_key::delete(&mut tx, org, &one.key).await.unwrap();
-    server::delete(&mut tx, org, &one.server).await.unwrap();
-    user::remove_member(&mut tx, org, &one.user).await.unwrap();
-    user::delete_without_membership(&mut tx, &one.user).await.unwrap();
+    // Of another organisation, because this one has a crowd that it would take long to delete.
+    let (two, org) = (World::new(2), &World::new(2).organization);
+    end_user::delete(&mut tx, org, &two.end_user).await.unwrap();
+    api_key::delete(&mut tx, org, &two.key).await.unwrap();
+    server::delete(&mut tx, org, &two.server).await.unwrap();
+    user::remove_member(&mut tx, org, &two.user).await.unwrap();
+    user::delete_without_membership(&mut tx, &two.user).await.unwrap();
+    walkthrough::delete(&mut tx, org, &two.walkthrough).await.unwrap();
     organization::delete(&mut tx, org).await.unwrap();
     tx.commit().await.unwrap();
 }
@@ -241,7 +249,7 @@ async fn no_statement_reads_a_whole_table(db: Db) {
 /// Enough rows that a plan for many is the right one, and the statistics that say so. SQLite goes without: nobody
 /// makes them there, and it expects many rows by itself.
 async fn crowd(db: &Db, one: &World) {
-    const MANY: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000)";
+    const MANY: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)";
     let World { organization, server, walkthrough, version, .. } = one;
     let now = NOW.0;
     let mut tx = db.begin().await.unwrap();
