@@ -15,11 +15,15 @@ use serde_json::Value;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use waypost_core::SystemRandom;
 use waypost_core::assignment::Assignment;
+use waypost_core::chain::Link;
+use waypost_core::id::{StepId, VersionId, WalkthroughId};
 use waypost_core::organization::Role;
 use waypost_core::progress::act::{Select, View};
+use waypost_core::step::{Step, StepContent};
+use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
-    Db, Dialect, api_key, assignment, audit, end_user, migrate, offer, on, organization, progress, server, session,
+    Db, Dialect, Tx, api_key, assignment, audit, end_user, migrate, offer, on, organization, progress, server, session,
     step, system, tool_call, user, version, walkthrough,
 };
 
@@ -124,14 +128,7 @@ async fn everything(db: &Db, one: &World) {
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
     session::used(&mut tx, "handle-1", NOW).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
-    walkthrough::find(&mut tx, org, &one.walkthrough).await.unwrap();
-    walkthrough::find_by_slug(&mut tx, org, "w").await.unwrap();
-    walkthrough::find_by_title(&mut tx, org, "w").await.unwrap();
-    step::list(&mut tx, org, &one.walkthrough).await.unwrap();
-    version::list(&mut tx, org, &one.walkthrough).await.unwrap();
-    version::newest(&mut tx, org, &one.walkthrough).await.unwrap();
-    version::last_number(&mut tx, org, &one.walkthrough).await.unwrap();
-    version::load(&mut tx, org, &one.version).await.unwrap();
+    write(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
@@ -145,6 +142,55 @@ async fn everything(db: &Db, one: &World) {
     walkthrough::delete(&mut tx, org, &two.walkthrough).await.unwrap();
     organization::delete(&mut tx, org).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// What authors do to a walkthrough.
+async fn write(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, &one.walkthrough);
+    assert!(walkthrough::lock_names(tx, org).await.unwrap());
+    walkthrough::find(tx, org, id).await.unwrap();
+    let head = walkthrough::find_for_update(tx, org, id).await.unwrap().unwrap();
+    walkthrough::find_by_slug(tx, org, &head.slug).await.unwrap();
+    walkthrough::find_by_title(tx, org, "a title").await.unwrap();
+    walkthrough::list(tx, org, walkthrough::List { after: "", state: None, limit: 10 }).await.unwrap();
+    walkthrough::count(tx, org).await.unwrap();
+    walkthrough::slugs_with_prefix(tx, org, "a").await.unwrap();
+    walkthrough::update(tx, &head, "a title").await.unwrap();
+    let (a, b) = (StepId::from_store("ws_a".to_owned()), StepId::from_store("ws_b".to_owned()));
+    let step = |id: &StepId, ordinal| Step {
+        id: id.clone(),
+        ordinal,
+        key: None,
+        next_step_id: None,
+        content: StepContent::default(),
+    };
+    let steps = [step(&a, 1_000), step(&b, 1_001)];
+    step::insert(tx, org, id, &steps).await.unwrap();
+    step::update(tx, org, id, &steps).await.unwrap();
+    step::relink(tx, org, id, &[Link { from: Some(a.clone()), to: None }]).await.unwrap();
+    step::list(tx, org, id).await.unwrap();
+    step::outline(tx, org, id).await.unwrap();
+    step::find(tx, org, id, &a).await.unwrap();
+    let version = VersionHead {
+        id: VersionId::from_store("wv_new".to_owned()),
+        walkthrough_id: id.clone(),
+        number: version::last_number(tx, org, id).await.unwrap() + 1,
+        fields: head.fields(),
+        step_count: 2,
+        created_at: NOW,
+        withdrawal: None,
+    };
+    version::insert(tx, org, &version, &steps).await.unwrap();
+    version::load(tx, org, &version.id).await.unwrap().unwrap();
+    version::list(tx, org, id).await.unwrap();
+    version::find(tx, org, &version.id).await.unwrap();
+    version::find_by_number(tx, org, id, version.number).await.unwrap();
+    version::newest(tx, org, id).await.unwrap();
+    let withdrawal = Withdrawal { at: NOW, reason: "Wrong".to_owned() };
+    version::withdraw(tx, org, &version.id, &withdrawal).await.unwrap();
+    step::delete(tx, org, id, [&a, &b]).await.unwrap();
+    let unknown = WalkthroughId::from_store("wt_unknown".to_owned());
+    walkthrough::delete(tx, org, &unknown).await.unwrap();
 }
 
 /// A step, and a new attempt: what the writer says to the database.

@@ -5,6 +5,7 @@ mod migrate;
 mod nouns;
 mod parity;
 mod schema;
+mod walkthrough;
 mod world;
 mod writer;
 
