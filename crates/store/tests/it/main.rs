@@ -1,5 +1,6 @@
 //! The store on both databases.
 
+mod backup;
 mod migrate;
 
 use waypost_store::{Db, migrate as schema};
