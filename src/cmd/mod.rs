@@ -188,11 +188,19 @@ fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
         // Whoever closed the pipe has seen enough.
         return ExitCode::FAILURE;
     }
-    eprintln!("error: {}", one_line(&error.to_string()));
-    let causes = error.chain().skip(1).map(|cause| one_line(&cause.to_string()));
+    let mut causes: Vec<_> = error.chain().skip(1).map(|cause| one_line(&cause.to_string())).collect();
+    let mut message = one_line(&error.to_string());
+    // What the operating system says is short and tells most; the database's words are for whoever asks.
+    if io.is_some() && causes.len() == 1 {
+        let cause = causes.remove(0);
+        if !message.contains(&cause) {
+            message = format!("{message} ({})", cause.split(" (os error").next().unwrap_or_default());
+        }
+    }
+    eprintln!("error: {message}");
     if verbose {
-        causes.for_each(|cause| eprintln!("  because: {cause}"));
-    } else if causes.count() > 0 {
+        causes.iter().for_each(|cause| eprintln!("  because: {cause}"));
+    } else if !causes.is_empty() {
         eprintln!("(-v tells the cause)");
     }
     let usage = error.is::<Usage>() || error.downcast_ref::<config::Error>().is_some_and(config::Error::is_usage);

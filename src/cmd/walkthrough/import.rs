@@ -112,7 +112,8 @@ fn told(name: &str, report: &ImportReport) -> String {
     };
     let mut text = format!("{did} {title} ({id}) from {}: {}\n", output::clean(name), report.summary);
     if report.dry_run {
-        report.plan.lines().for_each(|line| text.push_str(&format!("  {}\n", output::clean(line))));
+        let lines = report.plan.lines().filter(|line| *line != report.summary);
+        lines.for_each(|line| text.push_str(&format!("  {}\n", output::clean(line))));
     }
     if let Some(version) = report.published_version {
         let state = match (report.published_new, report.dry_run) {
