@@ -2,6 +2,9 @@
 
 pub mod cmd;
 pub mod config;
+pub mod demo;
+pub mod host;
 pub mod lock;
 pub mod open;
+pub mod router;
 pub mod telemetry;

@@ -1,7 +1,36 @@
 //! `waypost serve`: runs everything.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use waypost_core::secret::SecretKey;
+use waypost_core::{SystemClock, SystemRandom};
+use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
+use waypost_mcp::limits::{LimitOptions, Limits};
+use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_store::Db;
+
 use super::App;
-use crate::open;
+use crate::config::Settings;
+use crate::host::PublicUrl;
+use crate::router::{self, Routes};
+use crate::telemetry::{self, Metrics};
+use crate::{demo, open};
+
+/// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
+const GRACE: Duration = Duration::from_secs(6);
+/// How long the rest of what is queued may take to be written.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How often memory that nobody needs is given back.
+const UPKEEP: Duration = Duration::from_secs(30);
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -35,9 +64,147 @@ impl Args {
 /// Serves until it is told to stop.
 ///
 /// # Errors
-/// When it cannot start.
-pub async fn run(app: App, _args: Args) -> anyhow::Result<()> {
-    let _lock = open::serve_lock(&app.settings)?;
-    let _opened = app.open().await?;
-    anyhow::bail!("`serve` is not in this build")
+/// When it cannot start: the database, an address or the key cannot be used.
+pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
+    let settings = &app.settings;
+    let _lock = open::serve_lock(settings)?;
+    let secret = secret_key(settings)?;
+    let db = app.open().await?.db;
+    if args.demo {
+        demo::create(&db).await.context("the demo could not be made")?;
+    }
+    let main = bind(settings.listen, "listen").await?;
+    let diagnostics = match settings.diagnostics_listen {
+        Some(address) => Some(bind(address, "diagnostics_listen").await?),
+        None => None,
+    };
+    let address = main.local_addr()?;
+    let public_url = PublicUrl::new(settings.public_url(address.port()));
+    let metrics = telemetry::start_metrics()?;
+    let (hosting, tasks) = start(settings, db.clone(), secret);
+    let stop = CancellationToken::new();
+    let limits = Limits::new(LimitOptions {
+        per_caller: settings.rate_limit_per_caller,
+        burst: settings.rate_limit_burst,
+        per_server: settings.rate_limit_per_server,
+    });
+    let endpoint = Endpoint::new(
+        Product,
+        hosting.clone(),
+        limits.clone(),
+        Arc::new(SystemRandom),
+        (Sessions::Signed, stop.clone()),
+    );
+    let upkeep = tokio::spawn(upkeep(metrics.clone(), limits, db.clone()));
+    let watch = diagnostics.map(|listener| {
+        let router = diagnostics_router(metrics, hosting.clone());
+        tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future())
+    });
+    let router = router::build(Routes {
+        public_url: public_url.clone(),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        hosting,
+        endpoint,
+        random: Arc::new(SystemRandom),
+    });
+    stop_on_signal(stop.clone())?;
+    println!("listening on http://{address}");
+    if args.demo {
+        println!("{}", demo::snippets(&public_url.origin(), address));
+    }
+    serve(main, router, &stop).await?;
+    upkeep.abort();
+    if let Some(watch) = watch {
+        watch.abort();
+        let _ = watch.await;
+    }
+    if tokio::time::timeout(DRAIN, tasks.finish()).await.is_err() {
+        tracing::error!("the records of the last calls could not be written in time");
+    }
+    db.close().await;
+    Ok(())
+}
+
+/// The key of the installation, as the acts use it.
+fn secret_key(settings: &Settings) -> anyhow::Result<SecretKey> {
+    let key = open::secret_key(settings, &SystemRandom)?;
+    SecretKey::from_hex(&key.expose_hex()).context("the secret key is not 64 hexadecimal digits")
+}
+
+fn start(settings: &Settings, db: Db, secret: SecretKey) -> (Hosting, Tasks) {
+    let options = HostingOptions {
+        secret,
+        version_cache_bytes: settings.version_cache_bytes,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    };
+    Hosting::start(db, options)
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop what listens there, or choose another address with the setting `{setting}`")
+    })
+}
+
+/// Serves until `stop`, then lets open requests finish for a while.
+async fn serve(listener: TcpListener, router: Router, stop: &CancellationToken) -> anyhow::Result<()> {
+    // Without it the kernel waits for more to send, and every small answer is 40 ms late.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+    });
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let overtime = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving.into_future() => served.context("the listener failed"),
+        () = overtime => {
+            tracing::warn!("some requests did not finish in time and are cut off");
+            Ok(())
+        }
+    }
+}
+
+fn diagnostics_router(metrics: Metrics, hosting: Hosting) -> Router {
+    let depth = hosting.clone();
+    Router::new()
+        .route(
+            "/metrics",
+            get(move || async move {
+                metrics::gauge!("waypost_writer_queue_depth").set(depth.queue_depth() as f64);
+                metrics.render()
+            }),
+        )
+        .merge(router::health(hosting))
+}
+
+async fn upkeep(metrics: Metrics, limits: Limits, db: Db) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.upkeep();
+        limits.tidy();
+        if let Err(error) = waypost_ops::identity::delete_expired(&db, &SystemClock).await {
+            tracing::warn!(%error, "expired sessions could not be deleted");
+        }
+    }
+}
+
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
 }

@@ -1,1 +1,11 @@
-//! waypost-mcp
+//! Hosted MCP servers: the endpoint for every protocol revision, and the tools, prompts and resources behind it.
+
+pub mod endpoint;
+pub mod handler;
+pub mod limits;
+pub mod message;
+mod prompts;
+mod resources;
+pub mod session;
+pub mod target;
+pub mod tools;

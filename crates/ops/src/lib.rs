@@ -1,14 +1,20 @@
 //! The acts: everything that a caller can do, once, for the pages, the API, the tools and the command line.
 //!
 //! Every act takes the context first, asks whether the caller may, checks the arguments, and writes what it does and
-//! the entry of the audit log in one transaction. What a caller may not know of is "not found".
+//! the entry of the audit log in one transaction. What a caller may not know of is "not found". The acts of an end user
+//! on a hosted server stand in [`progress`]; they work on a [`hosting::Hosting`].
 
 pub mod api_keys;
 pub mod assignments;
 mod audit;
 mod checks;
 pub mod end_users;
+pub mod hosting;
+pub mod identity;
+pub mod offers;
 pub mod organizations;
+pub mod progress;
+pub mod record;
 pub mod servers;
 pub mod users;
 pub mod walkthroughs;

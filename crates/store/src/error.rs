@@ -40,6 +40,12 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// Another row has a value that must be unique, where no constraint of the database says so.
+    #[error("{what} is taken")]
+    Taken {
+        /// Table and column.
+        what: &'static str,
+    },
     /// A backup cannot be used.
     #[error("the backup cannot be used: {0}")]
     Backup(String),
@@ -50,12 +56,6 @@ pub enum Error {
     NotEmpty {
         /// A table with rows.
         table: String,
-    },
-    /// Another row has a value that must be unique, where no constraint of the database says so.
-    #[error("{what} is taken")]
-    Taken {
-        /// Table and column.
-        what: &'static str,
     },
     /// The URL names no database that Waypost knows.
     #[error("the database URL must begin with sqlite:// or postgres://")]

@@ -152,13 +152,18 @@ impl Worker {
         }
     }
 
-    /// Runs a single call, again as long as it is another transaction that stands in its way.
+    /// Runs a single call, again as long as it is another transaction that stands in its way: also one that opened the
+    /// same attempt first, which the next try will find.
     async fn commit_alone(&self, call: &Call) -> Result<Decided> {
         let mut tries = 1;
         loop {
             match self.commit(std::slice::from_ref(call)).await {
                 Ok(mut decided) => return decided.pop().ok_or(Error::Stopped),
-                Err(error) if error.is_conflict_between_transactions() && tries < TRIES => tries += 1,
+                Err(error)
+                    if (error.is_conflict_between_transactions() || error.is_unique_violation()) && tries < TRIES =>
+                {
+                    tries += 1;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -1,13 +1,19 @@
-//! The store on both databases.
+//! The store on both databases. Each module has the name of what it tests.
 
 mod backup;
+mod deletion;
 mod migrate;
+mod nouns;
+mod parity;
+mod schema;
+mod world;
+mod writer;
 
-use waypost_store::{Db, migrate as schema};
+use waypost_store::{Db, migrate as migrations};
 
 /// Opens the database at `url` with every migration applied.
 async fn open(url: &str) -> Db {
     let db = Db::open(url).await.unwrap();
-    schema::migrate(&db).await.unwrap();
+    migrations::migrate(&db).await.unwrap();
     db
 }

@@ -1,0 +1,392 @@
+//! The MCP address of a hosted server: every protocol revision on one endpoint.
+//!
+//! What rmcp leaves open is done here: bodies that are no JSON-RPC, batches of 2025-03-26, signed sessions for the
+//! revisions with a handshake, sloppy `Accept` headers, rate limits; and every refusal has a JSON-RPC body, because
+//! clients tell the eras apart by it.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use rmcp::handler::server::ServerHandler;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::{Code, Error, Random};
+use waypost_ops::hosting::Hosting;
+use waypost_ops::identity::Client;
+use waypost_ops::offers::Offers;
+use waypost_ops::record::Record;
+
+use crate::limits::{CallerKey, Limits};
+use crate::message::{self, Body as Peeked, INVALID_PARAMS, INVALID_REQUEST, Message, Refusal};
+use crate::session::Session;
+use crate::target::Target;
+
+/// Bytes of a body at most.
+pub const MAX_BODY: usize = 1024 * 1024;
+const SESSION_HEADER: &str = "mcp-session-id";
+const VERSION_HEADER: &str = "mcp-protocol-version";
+/// The revisions with a handshake, oldest first.
+const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+/// The only revision that has batches.
+const BATCH_REVISION: &str = "2025-03-26";
+
+/// What answers the requests of a server: the product's handler, or the fixtures of the conformance suite.
+pub trait Responder: Clone + Send + Sync + 'static {
+    /// The handler of one request.
+    type Handler: ServerHandler + Send + 'static;
+
+    /// Makes the handler of a request.
+    fn handler(&self, target: Target) -> Self::Handler;
+}
+
+/// The product's [`Responder`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Product;
+
+impl Responder for Product {
+    type Handler = crate::handler::Handler;
+
+    fn handler(&self, target: Target) -> Self::Handler {
+        crate::handler::Handler::new(target)
+    }
+}
+
+/// Who keeps the sessions of the revisions with a handshake.
+#[derive(Clone)]
+pub enum Sessions {
+    /// Nobody: the id itself says everything.
+    Signed,
+    /// This process, in memory: what the conformance suite's fixtures need to call clients back.
+    InMemory(Arc<LocalSessionManager>),
+}
+
+/// An endpoint for every hosted server.
+#[derive(Clone)]
+pub struct Endpoint<R> {
+    responder: R,
+    hosting: Hosting,
+    limits: Limits,
+    random: Arc<dyn Random>,
+    sessions: Sessions,
+    config: StreamableHttpServerConfig,
+}
+
+/// A request that has found its server.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The server and what it offers.
+    pub offers: Arc<Offers>,
+    /// The tracking id of a personal URL.
+    pub tracking_id: Option<String>,
+    /// The client's address.
+    pub address: IpAddr,
+    /// The request's id, as in the log.
+    pub request_id: String,
+}
+
+impl<R: Responder> Endpoint<R> {
+    /// An endpoint whose streams end when `shutdown` is cancelled.
+    #[must_use]
+    pub fn new(
+        responder: R,
+        hosting: Hosting,
+        limits: Limits,
+        random: Arc<dyn Random>,
+        (sessions, shutdown): (Sessions, CancellationToken),
+    ) -> Self {
+        let config = StreamableHttpServerConfig::default()
+            .with_legacy_session_mode(matches!(sessions, Sessions::InMemory(_)))
+            .with_json_response(true)
+            // Host and Origin are checked by the router, which knows every host; the body is limited here.
+            .disable_allowed_hosts()
+            .disable_allowed_origins()
+            .with_max_request_body_bytes(MAX_BODY)
+            .with_cancellation_token(shutdown);
+        Self { responder, hosting, limits, random, sessions, config }
+    }
+
+    /// Answers a request.
+    pub async fn handle(&self, request: Request<Body>, arrived: &Arrived) -> Response {
+        let since = Instant::now();
+        if request.method() != Method::POST && matches!(self.sessions, Sessions::Signed) {
+            // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
+            let refusal = Refusal::new(INVALID_REQUEST, "Only POST is served here.", None);
+            let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &refusal);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
+        }
+        let (mut parts, body) = request.into_parts();
+        let bytes = match Limited::new(body, MAX_BODY).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) => return refuse_body(&*error),
+        };
+        if parts.method != Method::POST {
+            let target = self.target(arrived, since, None, Client::default());
+            return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
+        }
+        let peeked = match message::peek(&bytes) {
+            Ok(peeked) => peeked,
+            Err(refusal) => return refuse(StatusCode::BAD_REQUEST, &refusal),
+        };
+        normalize_accept(&mut parts.headers);
+        match peeked {
+            Peeked::Single(message) => {
+                let request = Request::from_parts(parts, bytes);
+                self.answer(request, &message, arrived, since).await
+            }
+            Peeked::Batch(batch) => self.answer_batch(&parts, batch, arrived, since).await,
+        }
+    }
+
+    async fn answer(
+        &self,
+        mut request: Request<Bytes>,
+        message: &Message,
+        arrived: &Arrived,
+        since: Instant,
+    ) -> Response {
+        let initialize = message.method.as_deref() == Some("initialize") && !message.modern;
+        let mut session = None;
+        if !message.modern && !initialize && matches!(self.sessions, Sessions::Signed) {
+            session = match self.open_session(request.headers_mut(), arrived) {
+                Ok(session) => session,
+                Err(refusal) => {
+                    return refuse(StatusCode::NOT_FOUND, &Refusal { id: message.id.clone(), ..refusal });
+                }
+            };
+            if message.method.is_none() && !is_modern_header(request.headers()) {
+                // A late answer to a question that nobody here asked: legal, and of no consequence.
+                return StatusCode::ACCEPTED.into_response();
+            }
+        }
+        if let Err(response) = self.limit(message, session.as_ref(), arrived).await {
+            return response;
+        }
+        let client = client_of(request.headers(), message, session.as_ref());
+        let target = self.target(arrived, since, session.map(|session| session.random), client);
+        let mut response = shape(self.serve(target, request).await, message.id.as_ref()).await;
+        if initialize && response.status() == StatusCode::OK && matches!(self.sessions, Sessions::Signed) {
+            self.mint_session(&mut response, message, arrived);
+        }
+        response
+    }
+
+    /// A batch, call by call: only 2025-03-26 has them, which is also the revision of a request without a header.
+    async fn answer_batch(
+        &self,
+        parts: &http::request::Parts,
+        batch: Vec<(Message, String)>,
+        arrived: &Arrived,
+        since: Instant,
+    ) -> Response {
+        let revision = parts.headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
+        if revision.is_some_and(|revision| revision != BATCH_REVISION)
+            || batch.iter().any(|(message, _)| message.modern)
+        {
+            let refusal = Refusal::new(INVALID_REQUEST, "Invalid Request: this revision has no batches.", None);
+            return refuse(StatusCode::BAD_REQUEST, &refusal);
+        }
+        let mut answers: Vec<Value> = Vec::new();
+        for (message, text) in batch {
+            let mut request = Request::new(Bytes::from(text));
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = parts.uri.clone();
+            request.headers_mut().clone_from(&parts.headers);
+            request.headers_mut().remove(header::CONTENT_LENGTH);
+            let response = self.answer(request, &message, arrived, since).await;
+            if response.status() == StatusCode::NOT_FOUND || response.status() == StatusCode::TOO_MANY_REQUESTS {
+                return response;
+            }
+            if message.id.is_some() && message.method.is_some() {
+                let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                answers.extend(serde_json::from_slice::<Value>(&body).ok());
+            }
+        }
+        if answers.is_empty() {
+            return StatusCode::ACCEPTED.into_response();
+        }
+        ([(header::CONTENT_TYPE, "application/json")], Value::Array(answers).to_string()).into_response()
+    }
+
+    /// Hands a request to rmcp. The service is made for this request alone, because its handler knows the tenant.
+    async fn serve(&self, target: Target, request: Request<Bytes>) -> Response<BoxBody<Bytes, Infallible>> {
+        let request = request.map(Full::new);
+        let responder = self.responder.clone();
+        let factory = move || Ok(responder.handler(target.clone()));
+        match &self.sessions {
+            Sessions::Signed => {
+                StreamableHttpService::new(factory, Arc::new(NeverSessionManager::default()), self.config.clone())
+                    .handle(request)
+                    .await
+            }
+            Sessions::InMemory(sessions) => {
+                StreamableHttpService::new(factory, Arc::clone(sessions), self.config.clone()).handle(request).await
+            }
+        }
+    }
+
+    fn target(&self, arrived: &Arrived, since: Instant, session: Option<String>, client: Client) -> Target {
+        let server = &arrived.offers.server;
+        let caller = Caller::Client { organization_id: server.organization_id.clone(), server_id: server.id.clone() };
+        let cx: Ctx = self.hosting.context(caller, Arc::clone(&self.random), arrived.request_id.clone());
+        let at = cx.now();
+        Target {
+            cx,
+            hosting: self.hosting.clone(),
+            offers: Arc::clone(&arrived.offers),
+            tracking_id: arrived.tracking_id.clone(),
+            session,
+            client,
+            since,
+            at,
+        }
+    }
+
+    /// Reads the session header, where there is one, and lends the negotiated revision to a request without its own.
+    fn open_session(&self, headers: &mut HeaderMap, arrived: &Arrived) -> Result<Option<Session>, Refusal> {
+        let Some(id) = headers.get(SESSION_HEADER) else { return Ok(None) };
+        let now = self.hosting.clock().now();
+        let session = id
+            .to_str()
+            .ok()
+            .and_then(|id| Session::open(id, self.hosting.secret(), &arrived.offers.server.id, now))
+            .ok_or_else(|| Refusal::new(INVALID_REQUEST, "Session not found. Send initialize again.", None))?;
+        if !headers.contains_key(VERSION_HEADER)
+            && let Ok(version) = HeaderValue::from_str(&session.protocol_version)
+        {
+            headers.insert(VERSION_HEADER, version);
+        }
+        Ok(Some(session))
+    }
+
+    fn mint_session(&self, response: &mut Response, message: &Message, arrived: &Arrived) {
+        let requested = message.requested_version.as_deref().unwrap_or_default();
+        // Lifecycle: the requested revision if it is served, else the newest with a handshake.
+        let negotiated = LEGACY.iter().copied().find(|known| *known == requested).unwrap_or("2025-11-25");
+        let session = Session::new(
+            arrived.offers.server.id.clone(),
+            self.hosting.clock().now(),
+            &*self.random,
+            negotiated.to_owned(),
+            message.client.as_ref(),
+        );
+        if let Ok(id) = HeaderValue::from_str(&session.seal(self.hosting.secret())) {
+            response.headers_mut().insert(SESSION_HEADER, id);
+        }
+    }
+
+    async fn limit(&self, message: &Message, session: Option<&Session>, arrived: &Arrived) -> Result<(), Response> {
+        let server = &arrived.offers.server;
+        let key = match (&arrived.tracking_id, &message.handle, session) {
+            (Some(tracking_id), _, _) => CallerKey::Tracking(server.organization_id.clone(), tracking_id.clone()),
+            (None, Some(handle), _) => CallerKey::Handle(handle.chars().take(64).collect()),
+            (None, None, Some(session)) => CallerKey::Handle(session.random.clone()),
+            (None, None, None) => CallerKey::Address(arrived.address),
+        };
+        let Err(wait) = self.limits.check(&key, &server.id) else { return Ok(()) };
+        let record = Record::Refused {
+            organization_id: server.organization_id.clone(),
+            server_id: server.id.clone(),
+            reason: "rate_limited",
+            at: self.hosting.clock().now(),
+        };
+        self.hosting.recorder().record(record).await;
+        let refusal =
+            Refusal::new(-31_029, "Too many calls. Try again after the time in Retry-After.", message.id.clone());
+        let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refusal);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        Err(response)
+    }
+}
+
+fn is_modern_header(headers: &HeaderMap) -> bool {
+    headers.get(VERSION_HEADER).is_some_and(|version| version.to_str().is_ok_and(|version| !LEGACY.contains(&version)))
+}
+
+fn client_of(headers: &HeaderMap, message: &Message, session: Option<&Session>) -> Client {
+    let named = message.client.clone().or_else(|| session.and_then(|session| session.client.clone()));
+    let short = |text: String| text.chars().take(64).filter(|c| !c.is_control()).collect::<String>();
+    let version = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok()).map(str::to_owned);
+    let (name, client_version) = named.unzip();
+    Client { name: name.map(short), version: client_version.map(short), protocol_version: version.map(short) }
+}
+
+/// Clients that accept anything, or say nothing, get JSON; rmcp wants to hear of both types.
+fn normalize_accept(headers: &mut HeaderMap) {
+    let sloppy = match headers.get(header::ACCEPT).map(HeaderValue::to_str) {
+        None => true,
+        Some(Ok(accept)) => {
+            accept.contains("*/*") || accept.contains("application/*") || accept.contains("application/json")
+        }
+        Some(Err(_)) => false,
+    };
+    if sloppy {
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    }
+}
+
+/// Gives every refusal of rmcp that is plain text a JSON-RPC body, and every parse of a known shape its right code.
+async fn shape(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value>) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let is_json = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.starts_with("application/json")));
+    if !parts.status.is_client_error() && !parts.status.is_server_error() || is_json {
+        return Response::from_parts(parts, Body::new(body));
+    }
+    let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    if parts.status == StatusCode::UNSUPPORTED_MEDIA_TYPE && !text.contains("Content-Type") {
+        // The body is a JSON-RPC message (see `message::peek`) whose parameters rmcp cannot read.
+        return refuse(StatusCode::BAD_REQUEST, &Refusal::new(INVALID_PARAMS, "Invalid params.", id.cloned()));
+    }
+    let message = if parts.status.is_server_error() {
+        tracing::error!(status = parts.status.as_u16(), body = %text, "rmcp failed");
+        "Internal error.".to_owned()
+    } else {
+        text.chars().take(200).collect()
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let refusal = Refusal::new(INVALID_REQUEST, message, id.cloned());
+    Response::from_parts(parts, Body::from(refusal.to_json().to_string()))
+}
+
+fn refuse(status: StatusCode, refusal: &Refusal) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], refusal.to_json().to_string()).into_response()
+}
+
+fn refuse_body(error: &(dyn std::error::Error + 'static)) -> Response {
+    if error.is::<http_body_util::LengthLimitError>() {
+        let message = format!("The body is larger than {MAX_BODY} bytes.");
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, &Refusal::new(INVALID_REQUEST, message, None));
+    }
+    refuse(StatusCode::BAD_REQUEST, &Refusal::new(message::PARSE_ERROR, "The body could not be read.", None))
+}
+
+/// A refusal outside of the protocol, such as an unknown slug, with a JSON-RPC body all the same.
+#[must_use]
+pub fn refuse_error(error: &Error) -> Response {
+    let status = match error.code {
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::InvalidArguments => StatusCode::BAD_REQUEST,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let body = json!({ "jsonrpc": "2.0", "error": { "code": INVALID_REQUEST, "message": error.message } });
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

@@ -1,0 +1,247 @@
+//! What a hosted server answers: the product's side of rmcp, one small value per request.
+
+use rmcp::ErrorData;
+use rmcp::handler::server::ServerHandler;
+use rmcp::model::{
+    CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CompletionInfo,
+    CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
+    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference,
+    ServerCapabilities, Tool,
+};
+use rmcp::service::{RequestContext, RoleServer};
+use serde_json::json;
+use waypost_core::{Code, Error};
+
+use crate::target::Target;
+use crate::{prompts, resources, tools};
+
+/// How long clients may keep lists: they change when an author publishes, and a list that is a minute old does no harm.
+const LIST_TTL_MS: u64 = 60_000;
+/// The methods that this server has; what else arrives as a custom request is unknown.
+const METHODS: &[&str] = &[
+    "initialize",
+    "server/discover",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "completion/complete",
+];
+
+/// Answers one request of a hosted server.
+pub struct Handler {
+    target: Target,
+}
+
+impl Handler {
+    /// Answers the request of `target`.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self { target }
+    }
+
+    fn implementation(&self) -> Implementation {
+        let server = &self.target.offers.server;
+        let mut implementation = Implementation::new(&server.slug, env!("CARGO_PKG_VERSION"));
+        implementation.title = Some(server.name.clone());
+        implementation
+    }
+
+    /// `_meta` with the server's identity, which every result should carry (2026-07-28, "Per-request metadata").
+    fn meta(&self) -> Option<MetaObject> {
+        let mut meta = MetaObject::default();
+        meta.insert("io.modelcontextprotocol/serverInfo".to_owned(), json!(self.implementation()));
+        Some(meta)
+    }
+
+    fn instructions(&self) -> String {
+        let server = &self.target.offers.server;
+        let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
+        format!(
+            "Guided walkthroughs for {product}. Call list_walkthroughs to see what there is, then lead the user through \
+             one step at a time: show the step's content, follow its instructions for the agent, and go on only when \
+             the user has done it. Progress is kept."
+        )
+    }
+}
+
+/// A fault as a protocol error, for methods whose results have no `isError`.
+fn protocol_error(target: &Target, error: &Error) -> ErrorData {
+    if let Some(cause) = std::error::Error::source(error) {
+        tracing::error!(request_id = target.cx.request_id, cause = cause.to_string(), "a request failed");
+    }
+    let code = match error.code {
+        Code::InvalidArguments => ErrorCode::INVALID_PARAMS,
+        _ => ErrorCode::INTERNAL_ERROR,
+    };
+    ErrorData::new(code, error.message.clone(), None)
+}
+
+fn invalid_params(message: impl Into<String>) -> ErrorData {
+    ErrorData::invalid_params(message.into(), None)
+}
+
+/// Lists come in one page; whoever names another one asks for what is not there.
+fn only_page(request: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
+    match request.and_then(|request| request.cursor.as_deref()) {
+        None => Ok(()),
+        Some(_) => Err(invalid_params("Invalid cursor.")),
+    }
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> InitializeResult {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_prompts()
+            .enable_resources()
+            .enable_completions()
+            .build();
+        let mut info = InitializeResult::new(capabilities);
+        info.server_info = self.implementation();
+        info.instructions = Some(self.instructions());
+        info
+    }
+
+    async fn discover(&self, _: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let versions = self.supported_protocol_versions().into_owned();
+        let mut result = DiscoverResult::from_server_info(versions, self.get_info());
+        result.ttl_ms = LIST_TTL_MS;
+        result.cache_scope = CacheScope::Public;
+        Ok(result)
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        only_page(request.as_ref())?;
+        let mut result = ListToolsResult::with_all_items(tools::listed(&self.target));
+        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        result.meta = self.meta();
+        Ok(result)
+    }
+
+    /// Without a request's context rmcp asks for schemas only, to check `Mcp-Param-*` headers.
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        tools::listed(&self.target).into_iter().find(|tool| tool.name == name)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(entry) = tools::find(&self.target, &request.name) else {
+            return Err(invalid_params(format!("Unknown tool: {}", request.name)));
+        };
+        let mut result = tools::call(&self.target, entry, request.arguments).await;
+        result.meta = self.meta();
+        Ok(result.into())
+    }
+
+    async fn list_prompts(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        only_page(request.as_ref())?;
+        let mut result = ListPromptsResult::with_all_items(prompts::list(&self.target.offers));
+        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        result.meta = self.meta();
+        Ok(result)
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let mut result = prompts::get(&self.target.offers, &request.name)
+            .ok_or_else(|| invalid_params(format!("Unknown prompt: {}", request.name)))?;
+        result.meta = self.meta();
+        Ok(result.into())
+    }
+
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        only_page(request.as_ref())?;
+        let mut result = ListResourcesResult::with_all_items(resources::list(&self.target.offers));
+        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        result.meta = self.meta();
+        Ok(result)
+    }
+
+    async fn list_resource_templates(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        only_page(request.as_ref())?;
+        let mut result = ListResourceTemplatesResult::with_all_items(resources::templates());
+        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        result.meta = self.meta();
+        Ok(result)
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let read = resources::read(&self.target, &request.uri).await;
+        let Some(read) = read.map_err(|error| protocol_error(&self.target, &error))? else {
+            // SEP-2164: rmcp makes -32602 of this for the stateless era.
+            return Err(ErrorData::resource_not_found("Resource not found", Some(json!({ "uri": request.uri }))));
+        };
+        let mut result = ReadResourceResult::new(vec![read.contents]);
+        let (ttl, scope) = if read.public { (LIST_TTL_MS, CacheScope::Public) } else { (0, CacheScope::Private) };
+        (result.ttl_ms, result.cache_scope) = (Some(ttl), Some(scope));
+        result.meta = self.meta();
+        Ok(result.into())
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let wanted = match &request.r#ref {
+            Reference::Resource(template) => {
+                template.uri == resources::STEP_TEMPLATE && request.argument.name == "walkthrough_id"
+            }
+            // Prompts take no arguments; there is nothing to complete, also for one that does not exist.
+            _ => false,
+        };
+        let mut values: Vec<String> = Vec::new();
+        if wanted {
+            let ids = self.target.offers.list().iter().map(|offer| offer.walkthrough_id.to_string());
+            values =
+                ids.filter(|id| id.starts_with(&request.argument.value)).take(CompletionInfo::MAX_VALUES).collect();
+        }
+        let mut result = CompleteResult::new(CompletionInfo::new(values).unwrap_or_default());
+        result.meta = self.meta();
+        Ok(result)
+    }
+
+    /// What rmcp could not read as one of its requests: an unknown method, or a known one with the wrong parameters.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        if METHODS.contains(&request.method.as_str()) {
+            return Err(invalid_params(format!("Invalid params of {}.", request.method)));
+        }
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("Method not found: {}", request.method), None))
+    }
+}

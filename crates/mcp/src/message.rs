@@ -1,0 +1,218 @@
+//! Reading just enough of a request's body to decide what to do with it, before rmcp parses it in full.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Calls in a batch at most.
+pub const MAX_BATCH: usize = 50;
+/// The `_meta` member by which a request shows that it is of the stateless era (2026-07-28, "Per-request metadata").
+pub const META_PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// JSON-RPC 2.0, "Parse error".
+pub const PARSE_ERROR: i64 = -32_700;
+/// JSON-RPC 2.0, "Invalid Request".
+pub const INVALID_REQUEST: i64 = -32_600;
+/// JSON-RPC 2.0, "Invalid params".
+pub const INVALID_PARAMS: i64 = -32_602;
+/// JSON-RPC 2.0, "Method not found".
+pub const METHOD_NOT_FOUND: i64 = -32_601;
+
+/// A message, as far as it was looked at.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Message {
+    /// The request's id; none for a notification and for a response.
+    pub id: Option<Value>,
+    /// The method; none for a response.
+    pub method: Option<String>,
+    /// Whether it declares a protocol version in `_meta`: then it is of the stateless era.
+    pub modern: bool,
+    /// `params.protocolVersion` of `initialize`.
+    pub requested_version: Option<String>,
+    /// `params.clientInfo` of `initialize`, or `clientInfo` in `_meta`.
+    pub client: Option<(String, String)>,
+    /// `params.arguments.progress_handle`: whom a rate limit is counted for.
+    pub handle: Option<String>,
+}
+
+/// What a body holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// One message.
+    Single(Box<Message>),
+    /// A batch, which only 2025-03-26 has; each message with its own text.
+    Batch(Vec<(Message, String)>),
+}
+
+/// Why a body is refused, as a JSON-RPC error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// The JSON-RPC error code.
+    pub code: i64,
+    /// The message.
+    pub message: String,
+    /// The request's id, where it could be read.
+    pub id: Option<Value>,
+}
+
+impl Refusal {
+    /// A refusal of a request.
+    #[must_use]
+    pub fn new(code: i64, message: impl Into<String>, id: Option<Value>) -> Self {
+        Self { code, message: message.into(), id }
+    }
+
+    /// The error response. A parse error has no id to give (protocol revision 2025-11-25 and later leave it out).
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let error = json!({ "code": self.code, "message": self.message });
+        match &self.id {
+            Some(id) => json!({ "jsonrpc": "2.0", "id": id, "error": error }),
+            None => json!({ "jsonrpc": "2.0", "error": error }),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    jsonrpc: Option<Value>,
+    id: Option<Value>,
+    method: Option<Value>,
+    params: Option<Value>,
+    result: Option<serde::de::IgnoredAny>,
+    error: Option<serde::de::IgnoredAny>,
+}
+
+/// Looks at a body.
+///
+/// # Errors
+/// When it is not JSON, or no JSON-RPC message.
+pub fn peek(bytes: &[u8]) -> Result<Body, Refusal> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        return peek_batch(bytes);
+    }
+    let raw: Raw = match serde_json::from_slice(bytes) {
+        Ok(raw) => raw,
+        // Valid JSON of another shape is an invalid request, not a parse error.
+        Err(error) if error.is_data() => {
+            return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: not a JSON-RPC message.", None));
+        }
+        Err(error) => return Err(Refusal::new(PARSE_ERROR, format!("Parse error: {error}."), None)),
+    };
+    Ok(Body::Single(Box::new(message(raw)?)))
+}
+
+fn peek_batch(bytes: &[u8]) -> Result<Body, Refusal> {
+    let raw: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(bytes)
+        .map_err(|error| Refusal::new(PARSE_ERROR, format!("Parse error: {error}."), None))?;
+    if raw.is_empty() || raw.len() > MAX_BATCH {
+        let message = format!("Invalid Request: a batch has 1 to {MAX_BATCH} messages.");
+        return Err(Refusal::new(INVALID_REQUEST, message, None));
+    }
+    let mut batch = Vec::with_capacity(raw.len());
+    for text in raw {
+        match peek(text.get().as_bytes())? {
+            Body::Single(message) if message.method.as_deref() == Some("initialize") => {
+                // 2025-03-26, "Lifecycle": the initialize request must not be part of a batch.
+                let refusal = "Invalid Request: initialize cannot be part of a batch.";
+                return Err(Refusal::new(INVALID_REQUEST, refusal, message.id));
+            }
+            Body::Single(message) => batch.push((*message, text.get().to_owned())),
+            Body::Batch(_) => return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: a batch in a batch.", None)),
+        }
+    }
+    Ok(Body::Batch(batch))
+}
+
+fn message(raw: Raw) -> Result<Message, Refusal> {
+    // MCP, "Base protocol": ids are strings or integers, never null.
+    let id = match raw.id {
+        None => None,
+        Some(Value::Null) if raw.method.is_none() => None,
+        Some(id @ (Value::String(_) | Value::Number(_))) => Some(id),
+        Some(_) => {
+            return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: `id` must be a string or a number.", None));
+        }
+    };
+    let invalid = |message: &str| Refusal::new(INVALID_REQUEST, format!("Invalid Request: {message}"), id.clone());
+    if raw.jsonrpc != Some(Value::String("2.0".to_owned())) {
+        return Err(invalid("`jsonrpc` must be \"2.0\"."));
+    }
+    let method = match raw.method {
+        Some(Value::String(method)) => Some(method),
+        Some(_) => return Err(invalid("`method` must be a string.")),
+        None if raw.result.is_some() || raw.error.is_some() => None,
+        None => return Err(invalid("`method` is missing.")),
+    };
+    let params = match raw.params {
+        None | Some(Value::Null) => Value::Null,
+        Some(params @ Value::Object(_)) => params,
+        Some(_) => return Err(Refusal::new(INVALID_PARAMS, "Invalid params: `params` must be an object.", id)),
+    };
+    let meta = &params["_meta"];
+    let client = if params["clientInfo"].is_object() {
+        &params["clientInfo"]
+    } else {
+        &meta["io.modelcontextprotocol/clientInfo"]
+    };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Ok(Message {
+        modern: meta.get(META_PROTOCOL_VERSION).is_some(),
+        requested_version: text(&params["protocolVersion"]),
+        client: text(&client["name"]).map(|name| (name, text(&client["version"]).unwrap_or_default())),
+        handle: text(&params["arguments"]["progress_handle"]),
+        id,
+        method,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(body: &str) -> Option<i64> {
+        peek(body.as_bytes()).err().map(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn refuses_what_is_no_message() {
+        let cases = [
+            ("", Some(PARSE_ERROR)),
+            ("{", Some(PARSE_ERROR)),
+            ("nonsense", Some(PARSE_ERROR)),
+            ("null", Some(INVALID_REQUEST)),
+            ("42", Some(INVALID_REQUEST)),
+            ("\"text\"", Some(INVALID_REQUEST)),
+            ("{}", Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"1.0","method":"ping","id":1}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","method":7,"id":1}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","method":"ping","id":null}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","method":"ping","id":{}}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","method":"tools/call","id":1,"params":[]}"#, Some(INVALID_PARAMS)),
+            (r#"{"jsonrpc":"2.0","method":"ping","id":1}"#, None),
+            (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, None),
+            (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, None),
+            ("[]", Some(INVALID_REQUEST)),
+            ("[1]", Some(INVALID_REQUEST)),
+            (r#"[{"jsonrpc":"2.0","method":"ping","id":1}]"#, None),
+            (r#"[{"jsonrpc":"2.0","method":"initialize","id":1}]"#, Some(INVALID_REQUEST)),
+            (r#"[[{"jsonrpc":"2.0","method":"ping","id":1}]]"#, Some(INVALID_REQUEST)),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(code(body), expected, "{body}");
+        }
+        assert_eq!(code(&"[".repeat(100_000)), Some(PARSE_ERROR));
+    }
+
+    #[test]
+    fn sees_era_client_and_handle() {
+        let body = json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {
+            "name": "x", "arguments": { "progress_handle": "wph_1" },
+            "_meta": { META_PROTOCOL_VERSION: "2026-07-28", "io.modelcontextprotocol/clientInfo": { "name": "c", "version": "1" } },
+        }});
+        let Ok(Body::Single(message)) = peek(body.to_string().as_bytes()) else { panic!("a message") };
+        assert!(message.modern);
+        assert_eq!(message.client, Some(("c".to_owned(), "1".to_owned())));
+        assert_eq!(message.handle.as_deref(), Some("wph_1"));
+    }
+}

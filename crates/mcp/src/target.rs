@@ -1,0 +1,81 @@
+//! What a request is about: the server that it is for, and all that is known of its sender.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use waypost_core::caller::Ctx;
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::hosting::Hosting;
+use waypost_ops::identity::{Client, Presented};
+use waypost_ops::offers::Offers;
+use waypost_ops::record::{Arrival, CallOutcome};
+
+/// The longest tracking id and the longest handle.
+const MAX_NAME: usize = 128;
+
+/// A request's server and sender.
+#[derive(Clone)]
+pub struct Target {
+    /// With what acts are done.
+    pub cx: Ctx,
+    /// Where acts are done.
+    pub hosting: Hosting,
+    /// The server and what it offers.
+    pub offers: Arc<Offers>,
+    /// The tracking id of the personal URL.
+    pub tracking_id: Option<String>,
+    /// The random id of a valid session.
+    pub session: Option<String>,
+    /// What the client says of itself.
+    pub client: Client,
+    /// When the request arrived, on the monotonic clock.
+    pub since: Instant,
+    /// When the request arrived.
+    pub at: Timestamp,
+}
+
+impl Target {
+    /// What the request shows of who makes it, in the order in which it counts (contract, section 4).
+    ///
+    /// # Errors
+    /// `invalid_arguments` when the handle is longer than any handle.
+    pub(crate) fn presented(&self, handle: Option<&str>) -> Result<Presented> {
+        if let Some(tracking_id) = &self.tracking_id {
+            return Ok(Presented::Tracking(tracking_id.clone()));
+        }
+        match (handle, &self.session) {
+            (Some(handle), _) if handle.len() > MAX_NAME => {
+                Err(Error::invalid("progress_handle", "`progress_handle` is not a handle of this server."))
+            }
+            (Some(handle), _) => Ok(Presented::Handle(handle.to_owned())),
+            (None, Some(session)) => Ok(Presented::Session(session.clone().into_bytes())),
+            (None, None) => Ok(Presented::Nothing),
+        }
+    }
+
+    pub(crate) fn arrival(&self, tool: &str, arguments: String) -> Arrival {
+        Arrival { tool: tool.to_owned(), arguments, since: self.since, at: self.at, client: self.client.clone() }
+    }
+
+    /// Records a failed call, and says in the log why when it was our fault.
+    pub(crate) async fn record_failure(&self, arrival: &Arrival, error: &Error) {
+        if let Some(cause) = std::error::Error::source(error) {
+            tracing::error!(
+                request_id = self.cx.request_id,
+                tool = arrival.tool,
+                code = error.code.as_str(),
+                cause = cause.to_string(),
+                "a tool call failed"
+            );
+        }
+        let server = &self.offers.server;
+        arrival.record(&self.cx, self.hosting.recorder(), server, CallOutcome::Failed(error)).await;
+    }
+}
+
+/// Whether `text` is a tracking id: 1 to 128 of `[A-Za-z0-9._~-]` (contract, section 3).
+#[must_use]
+pub fn is_tracking_id(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
+}

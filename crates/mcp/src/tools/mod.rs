@@ -1,0 +1,258 @@
+//! The tools of a hosted server: one table, from which they are listed, checked and called.
+
+mod arguments;
+mod schema;
+mod walkthrough;
+
+use std::sync::{Arc, LazyLock};
+
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
+use serde_json::{Value, json};
+use waypost_core::server::{Server, Toolset};
+use waypost_core::{Code, Error, Result};
+
+pub use self::walkthrough::Answer;
+use crate::target::Target;
+
+/// A tool, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    List,
+    Select,
+    Next,
+    Status,
+    Reset,
+    Details,
+    Current,
+    Complete,
+    Steps,
+}
+
+/// A row of the table of tools.
+pub(crate) struct Entry {
+    pub(crate) name: Name,
+    toolset: &'static [Toolset],
+    tool: Tool,
+    validator: jsonschema::Validator,
+}
+
+const GUIDED: &[Toolset] = &[Toolset::Guided, Toolset::All];
+const STEPWISE: &[Toolset] = &[Toolset::Stepwise, Toolset::All];
+const BOTH: &[Toolset] = &[Toolset::Guided, Toolset::Stepwise, Toolset::All];
+
+/// What a tool does to its world (MCP, "Tool annotations").
+#[derive(Clone, Copy)]
+enum Effect {
+    Reads,
+    /// Adds; the same call again changes nothing.
+    Repeatable,
+    /// Adds; the same call again may add again.
+    Adds,
+    Destroys,
+}
+
+/// Name, title and description of a tool.
+type Texts = (&'static str, &'static str, &'static str);
+
+fn entry(
+    name: Name,
+    toolset: &'static [Toolset],
+    (id, title, description): Texts,
+    effect: Effect,
+    (arguments, result): (Value, Value),
+) -> Entry {
+    #[expect(clippy::expect_used, reason = "the schemas are constants, and a test compiles each")]
+    let validator = jsonschema::validator_for(&arguments).expect("a valid schema");
+    let annotations = ToolAnnotations::from_raw(
+        None,
+        Some(matches!(effect, Effect::Reads)),
+        Some(matches!(effect, Effect::Destroys)),
+        Some(matches!(effect, Effect::Reads | Effect::Repeatable)),
+        Some(false),
+    );
+    let tool = Tool::new(id, description, object(arguments))
+        .with_title(title)
+        .with_raw_output_schema(object(result))
+        .with_annotations(annotations);
+    Entry { name, toolset, tool, validator }
+}
+
+fn object(value: Value) -> Arc<JsonObject> {
+    match value {
+        Value::Object(object) => Arc::new(object),
+        _ => Arc::default(),
+    }
+}
+
+static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    use schema::*;
+    vec![
+        entry(
+            Name::List,
+            BOTH,
+            ("list_walkthroughs", "List walkthroughs", "Lists the walkthroughs here and how far the user is in each."),
+            Effect::Reads,
+            (list_arguments(), list_result()),
+        ),
+        entry(
+            Name::Select,
+            GUIDED,
+            (
+                "select_walkthrough",
+                "Start or resume",
+                "Starts or resumes a walkthrough and returns its current step. Lead the user through it: show content, \
+                 follow the agent fields, and call next_walkthrough_step when the user has done it. Keep \
+                 progress_handle and pass it in later calls.",
+            ),
+            Effect::Adds,
+            (select_arguments(), step_result()),
+        ),
+        entry(
+            Name::Next,
+            GUIDED,
+            (
+                "next_walkthrough_step",
+                "Next step",
+                "Completes the current step and returns the next. Call it only after the user has done the step.",
+            ),
+            Effect::Adds,
+            (next_arguments(), step_result()),
+        ),
+        entry(
+            Name::Status,
+            GUIDED,
+            ("get_walkthrough_status", "Status", "Shows which steps of a walkthrough are completed."),
+            Effect::Reads,
+            (read_arguments(), status_result()),
+        ),
+        entry(
+            Name::Reset,
+            GUIDED,
+            (
+                "reset_walkthrough_progress",
+                "Reset progress",
+                "Ends the user's attempt, so that they begin again at the first step. Ask the user first.",
+            ),
+            Effect::Destroys,
+            (reset_arguments(), reset_result()),
+        ),
+        entry(
+            Name::Details,
+            STEPWISE,
+            ("get_walkthrough_details", "Details", "Shows a walkthrough and how far the user is in it."),
+            Effect::Reads,
+            (read_arguments(), details_result()),
+        ),
+        entry(
+            Name::Current,
+            STEPWISE,
+            ("get_current_step", "Current step", "Returns the first step that is not completed, with its content."),
+            Effect::Reads,
+            (read_arguments(), step_result()),
+        ),
+        entry(
+            Name::Complete,
+            STEPWISE,
+            (
+                "complete_step",
+                "Complete a step",
+                "Completes any step, in any order, and returns the current one. Starts the walkthrough if need be. \
+                 Keep progress_handle and pass it in later calls.",
+            ),
+            Effect::Repeatable,
+            (complete_arguments(), step_result()),
+        ),
+        entry(
+            Name::Steps,
+            STEPWISE,
+            ("get_walkthrough_steps", "Steps", "Lists the titles and states of all steps, without their content."),
+            Effect::Reads,
+            (read_arguments(), steps_result()),
+        ),
+    ]
+});
+
+/// The tools that a server lists: those of its toolset, while it offers anything.
+#[must_use]
+pub fn listed(target: &Target) -> Vec<Tool> {
+    if target.offers.list().is_empty() {
+        return Vec::new();
+    }
+    of_toolset(&target.offers.server).map(|entry| entry.tool.clone()).collect()
+}
+
+fn of_toolset(server: &Server) -> impl Iterator<Item = &'static Entry> {
+    let toolset = server.toolset;
+    TABLE.iter().filter(move |entry| entry.toolset.contains(&toolset))
+}
+
+/// The tool called `name` in the server's toolset; none when there is no such tool.
+pub(crate) fn find(target: &Target, name: &str) -> Option<&'static Entry> {
+    of_toolset(&target.offers.server).find(|entry| entry.tool.name == name)
+}
+
+/// Calls a tool. Every failure is a result with `isError` (MCP, "Error Handling" of tools).
+pub(crate) async fn call(target: &Target, entry: &Entry, arguments: Option<JsonObject>) -> CallToolResult {
+    let started = std::time::Instant::now();
+    let arguments = arguments.unwrap_or_default();
+    let arrival = target.arrival(&entry.tool.name, arguments::for_record(&arguments, &entry.tool.input_schema));
+    let answered = match arguments::check(&entry.validator, &arguments) {
+        Ok(()) => walkthrough::call(target, entry.name, &arguments, &arrival).await,
+        Err(error) => Err(error),
+    };
+    let outcome = match &answered {
+        Ok(_) => "ok",
+        Err(error) => public_code(error.code),
+    };
+    metrics::counter!("waypost_tool_calls_total", "tool" => entry.tool.name.to_string(), "outcome" => outcome)
+        .increment(1);
+    metrics::histogram!("waypost_tool_call_seconds", "tool" => entry.tool.name.to_string())
+        .record(started.elapsed().as_secs_f64());
+    match answered {
+        Ok(answer) => {
+            let mut result = CallToolResult::structured(answer.structured);
+            result.content = vec![ContentBlock::text(answer.text)];
+            result
+        }
+        Err(error) => {
+            target.record_failure(&arrival, &error).await;
+            failure(&error)
+        }
+    }
+}
+
+/// The code of an error as clients of a hosted server know it (contract, section 4).
+fn public_code(code: Code) -> &'static str {
+    match code {
+        // What has no name of its own there is a fault that the client can do nothing about but try again.
+        Code::Internal | Code::Conflict | Code::Forbidden | Code::NotFound | Code::PreconditionFailed => "unavailable",
+        code => code.as_str(),
+    }
+}
+
+fn failure(error: &Error) -> CallToolResult {
+    let mut members = json!({ "code": public_code(error.code), "message": error.message });
+    for (name, value) in &error.details {
+        members[name] = value.clone();
+    }
+    let mut text = error.message.clone();
+    if let Some(candidates) = error.details.get("candidates") {
+        text = format!("{text} Candidates: {candidates}");
+    }
+    let mut result = CallToolResult::structured_error(json!({ "error": members }));
+    result.content = vec![ContentBlock::text(text)];
+    result
+}
+
+/// A text argument.
+pub(crate) fn text<'a>(arguments: &'a JsonObject, name: &str) -> Option<&'a str> {
+    arguments.get(name).and_then(Value::as_str)
+}
+
+/// A text argument that the schema requires.
+///
+/// # Errors
+/// `invalid_arguments` when it is missing all the same.
+pub(crate) fn required<'a>(arguments: &'a JsonObject, name: &str) -> Result<&'a str> {
+    text(arguments, name).ok_or_else(|| Error::invalid(name, format!("`{name}` is missing.")))
+}

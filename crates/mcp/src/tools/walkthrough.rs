@@ -1,0 +1,225 @@
+//! The walkthrough tools: arguments in, acts of [`waypost_ops::progress`], structured content and text out.
+
+use rmcp::model::JsonObject;
+use serde_json::{Value, json};
+use waypost_core::id::StepId;
+use waypost_core::progress::act::Select;
+use waypost_core::progress::{Standing, Status};
+use waypost_core::render::{self, ListRow};
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_ops::offers::Offer;
+use waypost_ops::progress::{self, Listed, Play, StepAnswer};
+use waypost_ops::record::Arrival;
+
+use super::{Name, required, text};
+use crate::target::Target;
+
+/// Walkthroughs on a page of the list.
+const PAGE: usize = 200;
+
+/// What a tool answers.
+#[derive(Debug)]
+pub struct Answer {
+    /// For programs.
+    pub structured: Value,
+    /// For clients that read only text.
+    pub text: String,
+}
+
+/// Calls the tool `name`.
+///
+/// # Errors
+/// As the act behind it.
+pub(super) async fn call(target: &Target, name: Name, arguments: &JsonObject, arrival: &Arrival) -> Result<Answer> {
+    let (cx, hosting) = (&target.cx, &target.hosting);
+    let presented = target.presented(text(arguments, "progress_handle"))?;
+    let play = Play { offers: &target.offers, presented, arrival };
+    let walkthrough = || required(arguments, "walkthrough_id");
+    match name {
+        Name::List => {
+            let listed = progress::list(cx, hosting, &play).await?;
+            list(&listed, text(arguments, "query"), text(arguments, "cursor"))
+        }
+        Name::Select => {
+            let how = Select {
+                resume: arguments.get("resume_if_exists").and_then(Value::as_bool).unwrap_or(true),
+                to_latest: text(arguments, "use_version") == Some("latest"),
+            };
+            Ok(step(progress::select(cx, hosting, &play, walkthrough()?, how).await?, true))
+        }
+        Name::Next => {
+            let current = text(arguments, "current_step_id").map(|id| StepId::from_store(id.to_owned()));
+            Ok(step(progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, true))
+        }
+        Name::Status => Ok(status(&progress::status(cx, hosting, &play, walkthrough()?).await?)),
+        Name::Reset => {
+            let id = walkthrough()?;
+            if arguments.get("confirm").and_then(Value::as_bool) != Some(true) {
+                // An unknown walkthrough is said first: nobody should confirm what cannot be done.
+                target.offers.find(id)?;
+                let message = "Resetting ends the user's attempt. Ask the user, then call again with confirm true.";
+                return Err(Error::new(Code::ConfirmationRequired, message));
+            }
+            let answer = progress::reset(cx, hosting, &play, id).await?;
+            let text = format!("The progress in \"{}\" is reset. Its history is kept.", answer.offer.title);
+            Ok(Answer { structured: json!({ "walkthrough_id": answer.offer.walkthrough_id, "reset": true }), text })
+        }
+        Name::Details => {
+            let answer = progress::status(cx, hosting, &play, walkthrough()?).await?;
+            let structured = json!({ "walkthrough": head(&answer), "progress": progress_json(&answer.standing) });
+            Ok(Answer { structured, text: details(&answer) })
+        }
+        Name::Current => Ok(step(progress::status(cx, hosting, &play, walkthrough()?).await?, false)),
+        Name::Complete => {
+            let step_id = StepId::from_store(required(arguments, "step_id")?.to_owned());
+            Ok(step(progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, false))
+        }
+        Name::Steps => {
+            let answer = progress::status(cx, hosting, &play, walkthrough()?).await?;
+            let structured = json!({ "walkthrough": head(&answer), "steps": steps_json(&answer.standing) });
+            Ok(Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) })
+        }
+    }
+}
+
+fn head(answer: &StepAnswer) -> Value {
+    json!({
+        "id": answer.offer.walkthrough_id,
+        "slug": answer.offer.slug,
+        "title": answer.standing.version.title,
+        "version": answer.standing.version.number,
+        "latest_version": answer.standing.latest_number,
+    })
+}
+
+fn progress_json(standing: &Standing) -> Value {
+    json!({
+        "status": standing.status().as_str(),
+        "completed": standing.completed(),
+        "total": standing.version.total(),
+        "percent": standing.percent(),
+        "started_at": standing.attempt.as_ref().map(|attempt| attempt.started_at.rfc3339()),
+        "completed_at": standing.completed_at().map(Timestamp::rfc3339),
+    })
+}
+
+/// The step result of contract, section 4.
+fn step(answer: StepAnswer, guided: bool) -> Answer {
+    let standing = &answer.standing;
+    let message = render::message(&answer.notices);
+    let current = standing.current().map(|index| {
+        let step = &standing.version.steps()[index];
+        let content = &step.content;
+        json!({
+            "id": step.id,
+            "position": index + 1,
+            "title": content.title,
+            "section_title": content.section_title,
+            "content": content.content,
+            "introduction_for_agent": content.introduction_for_agent,
+            "context_for_agent": content.context_for_agent,
+            "operations_for_agent": content.operations_for_agent,
+        })
+    });
+    let text = render::step(standing, &message, answer.handle.as_deref(), guided);
+    let structured = json!({
+        "walkthrough": head(&answer),
+        "progress": progress_json(standing),
+        "step": current,
+        "completed_step_id": answer.completed_step_id,
+        "progress_handle": answer.handle,
+        "message": message,
+    });
+    Answer { structured, text }
+}
+
+fn steps_json(standing: &Standing) -> Vec<Value> {
+    let current = standing.current();
+    let steps = standing.version.steps().iter().enumerate();
+    steps
+        .map(|(index, step)| {
+            let state = match index {
+                _ if standing.is_completed(index) => "completed",
+                index if Some(index) == current => "current",
+                _ => "pending",
+            };
+            json!({
+                "id": step.id,
+                "title": step.content.title,
+                "section_title": step.content.section_title,
+                "position": index + 1,
+                "state": state,
+            })
+        })
+        .collect()
+}
+
+fn status(answer: &StepAnswer) -> Answer {
+    let structured = json!({
+        "walkthrough": head(answer),
+        "progress": progress_json(&answer.standing),
+        "steps": steps_json(&answer.standing),
+    });
+    Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) }
+}
+
+fn details(answer: &StepAnswer) -> String {
+    let row = row(&answer.offer, answer.standing.status(), answer.standing.percent());
+    let text = render::list(&[row], false);
+    // The line about select_walkthrough belongs to the other toolset.
+    text.lines().filter(|line| !line.starts_with("Call select_walkthrough")).collect::<Vec<_>>().join("\n")
+}
+
+fn row(offer: &Offer, status: Status, percent: u8) -> ListRow<'_> {
+    ListRow {
+        id: offer.walkthrough_id.as_str(),
+        title: &offer.title,
+        description: &offer.description,
+        steps: offer.step_count,
+        minutes: offer.estimated_duration_minutes,
+        status,
+        percent,
+    }
+}
+
+/// Every word of the query stands in the title, the description or a tag.
+fn matches(offer: &Offer, words: &[String]) -> bool {
+    let text = format!("{} {} {}", offer.title, offer.description, offer.tags.join(" ")).to_lowercase();
+    words.iter().all(|word| text.contains(word))
+}
+
+fn list(listed: &[Listed], query: Option<&str>, cursor: Option<&str>) -> Result<Answer> {
+    let words: Vec<String> = query.unwrap_or_default().to_lowercase().split_whitespace().map(str::to_owned).collect();
+    let after = match cursor {
+        None => 0,
+        Some(cursor) => {
+            let at = listed.iter().position(|row| row.offer.walkthrough_id.as_str() == cursor);
+            at.ok_or_else(|| Error::invalid("cursor", "`cursor` is not one that this server gave. Begin without it."))?
+                + 1
+        }
+    };
+    let found: Vec<&Listed> = listed[after..].iter().filter(|row| matches(&row.offer, &words)).collect();
+    let page = &found[..found.len().min(PAGE)];
+    let next_cursor = (found.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
+    let walkthroughs: Vec<Value> = page
+        .iter()
+        .map(|Listed { offer, status, percent }| {
+            json!({
+                "id": offer.walkthrough_id,
+                "slug": offer.slug,
+                "title": offer.title,
+                "description": offer.description,
+                "type": offer.kind.as_str(),
+                "step_count": offer.step_count,
+                "estimated_duration_minutes": offer.estimated_duration_minutes,
+                "tags": offer.tags,
+                "version": offer.version,
+                "status": status.as_str(),
+                "progress_percent": percent,
+            })
+        })
+        .collect();
+    let rows: Vec<ListRow<'_>> = page.iter().map(|listed| row(&listed.offer, listed.status, listed.percent)).collect();
+    let text = render::list(&rows, next_cursor.is_some());
+    Ok(Answer { structured: json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor }), text })
+}

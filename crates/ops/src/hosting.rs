@@ -1,0 +1,150 @@
+//! What it takes to host servers: the writer of progress, the recorder of calls, and what is kept in memory.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use tokio::task::JoinHandle;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, VersionId};
+use waypost_core::secret::SecretKey;
+use waypost_core::version::Version;
+use waypost_core::{Clock, Error, Random, Result};
+use waypost_store::recorder::Recorder;
+use waypost_store::version;
+use waypost_store::writer::Writer;
+use waypost_store::{Conn, Db};
+
+use crate::Ops;
+use crate::identity::Identities;
+use crate::offers::Catalog;
+
+/// Hosted servers at work in this process.
+#[derive(Clone)]
+pub struct Hosting {
+    pub(crate) ops: Ops,
+    pub(crate) writer: Writer,
+    pub(crate) recorder: Recorder,
+    pub(crate) versions: Cache<VersionId, Arc<Version>>,
+    pub(crate) catalog: Catalog,
+    pub(crate) identities: Identities,
+    pub(crate) secret: SecretKey,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// The tasks behind a [`Hosting`], to be waited for at shutdown.
+pub struct Tasks {
+    writers: Vec<JoinHandle<()>>,
+    recorder: JoinHandle<()>,
+    poller: JoinHandle<()>,
+}
+
+/// How a [`Hosting`] is set up.
+pub struct HostingOptions {
+    /// The installation's secret key.
+    pub secret: SecretKey,
+    /// Bytes of published versions that are kept in memory.
+    pub version_cache_bytes: u64,
+    /// Where the present comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where random bytes come from.
+    pub random: Arc<dyn Random>,
+}
+
+impl Hosting {
+    /// Starts hosting on `db`.
+    #[must_use]
+    pub fn start(db: Db, options: HostingOptions) -> (Self, Tasks) {
+        let (writer, writers) = Writer::start(db.clone(), options.random);
+        let (recorder, recording) = Recorder::start(db.clone());
+        let (catalog, poller) = Catalog::start(db.clone(), Arc::clone(&options.clock));
+        let versions = Cache::builder()
+            .max_capacity(options.version_cache_bytes)
+            .weigher(|_, version: &Arc<Version>| u32::try_from(version.weight()).unwrap_or(u32::MAX))
+            .build();
+        let hosting = Self {
+            ops: Ops::new(db),
+            writer,
+            recorder,
+            versions,
+            catalog,
+            identities: Identities::default(),
+            secret: options.secret,
+            clock: options.clock,
+        };
+        (hosting, Tasks { writers, recorder: recording, poller })
+    }
+
+    /// The installation's secret key.
+    #[must_use]
+    pub fn secret(&self) -> &SecretKey {
+        &self.secret
+    }
+
+    /// The recorder of calls.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// The clock that hosting goes by.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The acts of an organisation on the same database.
+    #[must_use]
+    pub fn ops(&self) -> &Ops {
+        &self.ops
+    }
+
+    /// What every server offers.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// How many calls wait for the writer.
+    #[must_use]
+    pub fn queue_depth(&self) -> usize {
+        self.writer.depth()
+    }
+
+    /// A connection to read with.
+    pub(crate) async fn read(&self) -> Result<Conn> {
+        Ok(self.ops.db.read().await?)
+    }
+
+    /// A published version, from memory or from the store. Whoever calls this has checked that the version's
+    /// walkthrough is offered on the server in question.
+    pub(crate) async fn version(&self, organization: &OrganizationId, id: &VersionId) -> Result<Arc<Version>> {
+        if let Some(version) = self.versions.get(id) {
+            return Ok(version);
+        }
+        let mut conn = self.read().await?;
+        let version = version::load(&mut conn, organization, id)
+            .await?
+            .ok_or_else(|| Error::internal(format!("the version {id} is referred to and not there")))?;
+        let version = Arc::new(version);
+        self.versions.insert(id.clone(), Arc::clone(&version));
+        Ok(version)
+    }
+
+    /// A context for a client's call on a server.
+    #[must_use]
+    pub fn context(&self, caller: waypost_core::caller::Caller, random: Arc<dyn Random>, request_id: String) -> Ctx {
+        Ctx { caller, clock: Arc::clone(&self.clock), random, request_id }
+    }
+}
+
+impl Tasks {
+    /// Waits until everything that was queued is written. Every clone of the [`Hosting`] has to be dropped before.
+    pub async fn finish(self) {
+        self.poller.abort();
+        for task in self.writers.into_iter().chain([self.recorder]) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a background task failed");
+            }
+        }
+    }
+}

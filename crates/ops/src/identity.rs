@@ -1,0 +1,232 @@
+//! Who the end user is, on a server without sign-in: the tracking id of the personal URL, else an explicit handle,
+//! else the session of a client that keeps one.
+//!
+//! A session is an implied handle: the handle is derived from the session's random id with the installation's secret.
+//! So a client that loses its session and passes the handle is the same user, and nothing is stored twice.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, SessionId, base32};
+use waypost_core::secret::{SecretKey, hash};
+use waypost_core::server::Server;
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_store::progress::{NewEndUser, NewSession};
+use waypost_store::recorder::Record;
+use waypost_store::{end_user, session};
+
+use crate::hosting::Hosting;
+
+/// What every handle begins with.
+pub const HANDLE_PREFIX: &str = "wph_";
+/// Random bytes in a handle: 128 bits.
+const HANDLE_BYTES: usize = 16;
+/// The use of a handle is written down again after this long.
+const USED_EVERY_MS: i64 = 60_000;
+/// How long a positive look-up may be used again.
+const TRUST: Duration = Duration::from_secs(1);
+
+/// What a request shows of who makes it, in the order in which it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presented {
+    /// The tracking id of the personal URL.
+    Tracking(String),
+    /// A handle in the arguments.
+    Handle(String),
+    /// The random id of a valid session.
+    Session(Vec<u8>),
+    /// Nothing.
+    Nothing,
+}
+
+/// What a client says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Client {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// The protocol revision that it speaks.
+    pub protocol_version: Option<String>,
+}
+
+/// Who calls, as far as it is known.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The end user; the id of one yet to be made, when `new_end_user` is there; none when nobody was presented and
+    /// nobody is to be made.
+    pub end_user_id: Option<EndUserId>,
+    /// The handle to give back, for anonymous users.
+    pub handle: Option<String>,
+    /// The end user to make with the first change.
+    pub new_end_user: Option<NewEndUser>,
+    /// The session to make with the first change.
+    pub new_session: Option<NewSession>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    Tracking(OrganizationId, String),
+    Handle(ServerId, String),
+}
+
+/// Look-ups that were positive within the last second.
+#[derive(Debug, Clone)]
+pub(crate) struct Identities(Cache<Key, (EndUserId, Timestamp)>);
+
+impl Default for Identities {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(100_000).time_to_live(TRUST).build())
+    }
+}
+
+/// A handle made of `bytes`.
+fn handle_of(bytes: &[u8]) -> String {
+    format!("{HANDLE_PREFIX}{}", base32(bytes))
+}
+
+/// The handle that a session stands for.
+fn handle_of_session(secret: &SecretKey, session: &[u8]) -> String {
+    handle_of(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
+}
+
+/// Finds out who calls, and changes nothing.
+///
+/// # Errors
+/// `handle_unknown` when a handle is presented that this server does not know, or no longer; `unavailable` when the
+/// database is away.
+pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presented: &Presented) -> Result<Identity> {
+    let handle = match presented {
+        Presented::Nothing => None,
+        Presented::Tracking(tracking_id) => {
+            let end_user_id = find_tracked(hosting, server, tracking_id).await?;
+            return Ok(Identity { end_user_id, handle: None, new_end_user: None, new_session: None });
+        }
+        Presented::Handle(handle) => Some(handle.clone()),
+        Presented::Session(id) => Some(handle_of_session(&hosting.secret, id)),
+    };
+    let end_user_id = match &handle {
+        Some(handle) => find_by_handle(cx, hosting, server, handle).await?,
+        None => None,
+    };
+    if end_user_id.is_none() && matches!(presented, Presented::Handle(_)) {
+        return Err(Error::new(
+            Code::HandleUnknown,
+            "This progress_handle is unknown here or has expired: handles end 90 days after their last use. \
+             Call select_walkthrough without progress_handle to begin again.",
+        ));
+    }
+    Ok(Identity { end_user_id, handle, new_end_user: None, new_session: None })
+}
+
+/// Finds out who calls, and prepares an end user where there is none yet.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) async fn resolve_or_prepare(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    presented: &Presented,
+    client: &Client,
+) -> Result<Identity> {
+    let mut identity = resolve(cx, hosting, server, presented).await?;
+    if identity.end_user_id.is_some() {
+        return Ok(identity);
+    }
+    let now = cx.now();
+    let id = EndUserId::new(now, &*cx.random);
+    let tracking_id = match presented {
+        Presented::Tracking(tracking_id) => Some(tracking_id.clone()),
+        _ => None,
+    };
+    if tracking_id.is_none() {
+        let handle = identity.handle.take().unwrap_or_else(|| {
+            let mut bytes = [0_u8; HANDLE_BYTES];
+            cx.random.fill(&mut bytes);
+            handle_of(&bytes)
+        });
+        identity.new_session = Some(NewSession {
+            id: SessionId::new(now, &*cx.random),
+            organization_id: server.organization_id.clone(),
+            server_id: server.id.clone(),
+            end_user_id: id.clone(),
+            handle_hash: hash(&handle),
+            client_name: client.name.clone(),
+            client_version: client.version.clone(),
+            protocol_version: client.protocol_version.clone(),
+            created_at: now,
+            last_used_at: now,
+        });
+        identity.handle = Some(handle);
+    }
+    identity.new_end_user = Some(NewEndUser {
+        id: id.clone(),
+        organization_id: server.organization_id.clone(),
+        tracking_id,
+        created_at: now,
+    });
+    identity.end_user_id = Some(id);
+    Ok(identity)
+}
+
+/// Forgets what was looked up: the next call asks the database.
+pub(crate) fn forget(hosting: &Hosting, server: &Server, presented: &Presented) {
+    let key = match presented {
+        Presented::Tracking(id) => Key::Tracking(server.organization_id.clone(), id.clone()),
+        Presented::Handle(handle) => Key::Handle(server.id.clone(), hash(handle)),
+        Presented::Session(id) => Key::Handle(server.id.clone(), hash(&handle_of_session(&hosting.secret, id))),
+        Presented::Nothing => return,
+    };
+    hosting.identities.0.invalidate(&key);
+}
+
+async fn find_tracked(hosting: &Hosting, server: &Server, tracking_id: &str) -> Result<Option<EndUserId>> {
+    let key = Key::Tracking(server.organization_id.clone(), tracking_id.to_owned());
+    if let Some((end_user_id, _)) = hosting.identities.0.get(&key) {
+        return Ok(Some(end_user_id));
+    }
+    let mut conn = hosting.read().await?;
+    let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
+    if let Some(end_user_id) = &found {
+        hosting.identities.0.insert(key, (end_user_id.clone(), hosting.clock.now()));
+    }
+    Ok(found)
+}
+
+async fn find_by_handle(cx: &Ctx, hosting: &Hosting, server: &Server, handle: &str) -> Result<Option<EndUserId>> {
+    let handle_hash = hash(handle);
+    let key = Key::Handle(server.id.clone(), handle_hash.clone());
+    let now = cx.now();
+    let found = match hosting.identities.0.get(&key) {
+        Some((end_user_id, last_used_at)) if now.since(last_used_at) < session::LIFETIME_MS => {
+            Some((end_user_id, last_used_at))
+        }
+        _ => {
+            let mut conn = hosting.read().await?;
+            session::find(&mut conn, &server.organization_id, &server.id, &handle_hash, now)
+                .await?
+                .map(|session| (session.end_user_id, session.last_used_at))
+        }
+    };
+    let Some((end_user_id, last_used_at)) = found else { return Ok(None) };
+    let due = now.since(last_used_at) >= USED_EVERY_MS;
+    if due {
+        hosting.recorder.record(Record::Used { handle_hash, at: now }).await;
+    }
+    hosting.identities.0.insert(key, (end_user_id.clone(), if due { now } else { last_used_at }));
+    Ok(Some(end_user_id))
+}
+
+/// Deletes sessions whose handles are gone, some at a time: a call takes the writer for a moment only.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn delete_expired(db: &waypost_store::Db, clock: &dyn waypost_core::Clock) -> Result<u64> {
+    const AT_ONCE: i64 = 500;
+    let mut tx = db.begin().await?;
+    let deleted = session::delete_expired(&mut tx, clock.now(), AT_ONCE).await?;
+    tx.commit().await?;
+    Ok(deleted)
+}

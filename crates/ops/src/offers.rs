@@ -1,0 +1,142 @@
+//! What each server offers at the moment, kept in memory and never older than a second.
+//!
+//! Every process polls one number, which each change of a server, a walkthrough or an assignment counts up in its own
+//! transaction. What was read under an older number is not used again. When the poll has failed for a second, what is
+//! in memory is not trusted and every request reads from the database.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use moka::future::Cache;
+use tokio::task::JoinHandle;
+use waypost_core::id::WalkthroughId;
+use waypost_core::server::Server;
+use waypost_core::{Clock, Code, Error, Result};
+use waypost_store::offer;
+pub use waypost_store::offer::Offer;
+use waypost_store::{Db, system};
+
+/// How often the number is read.
+const POLL: Duration = Duration::from_millis(200);
+/// How old the last successful poll may be, in milliseconds.
+const TRUST_MS: i64 = 1_000;
+/// Servers whose offers are kept.
+const SERVERS: u64 = 10_000;
+
+/// A server with what it offers.
+#[derive(Debug)]
+pub struct Offers {
+    /// The server.
+    pub server: Server,
+    list: Vec<Offer>,
+    by_id: HashMap<WalkthroughId, usize>,
+}
+
+impl Offers {
+    fn new(server: Server, list: Vec<Offer>) -> Self {
+        let by_id = list.iter().enumerate().map(|(at, offer)| (offer.walkthrough_id.clone(), at)).collect();
+        Self { server, list, by_id }
+    }
+
+    /// Everything that is offered, in display order; empty while the server's walkthrough tools are switched off.
+    #[must_use]
+    pub fn list(&self) -> &[Offer] {
+        if self.server.walkthrough_tools_enabled { &self.list } else { &[] }
+    }
+
+    /// The offer of a walkthrough, by id or by slug.
+    ///
+    /// # Errors
+    /// `walkthrough_not_found` when it is not offered here, for whatever reason.
+    pub fn find(&self, id_or_slug: &str) -> Result<&Offer> {
+        let by_id = WalkthroughId::from_store(id_or_slug.to_owned());
+        let found = match self.by_id.get(&by_id) {
+            Some(&at) => self.list().get(at),
+            None => self.list().iter().find(|offer| offer.slug == id_or_slug),
+        };
+        found.ok_or_else(|| {
+            Error::new(
+                Code::WalkthroughNotFound,
+                "There is no such walkthrough on this server. list_walkthroughs shows what there is.",
+            )
+        })
+    }
+}
+
+struct Shared {
+    db: Db,
+    clock: Arc<dyn Clock>,
+    version: AtomicI64,
+    polled_at: AtomicI64,
+    cache: Cache<(String, i64), Arc<Offers>>,
+}
+
+/// What every server offers.
+#[derive(Clone)]
+pub struct Catalog(Arc<Shared>);
+
+impl Catalog {
+    /// Starts polling. The task ends when it is aborted.
+    #[must_use]
+    pub fn start(db: Db, clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
+        let cache = Cache::builder().max_capacity(SERVERS).time_to_idle(Duration::from_secs(600)).build();
+        let shared = Shared { db, clock, version: AtomicI64::new(0), polled_at: AtomicI64::new(i64::MIN), cache };
+        let catalog = Self(Arc::new(shared));
+        let poller = catalog.clone();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(POLL);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = poller.poll().await {
+                    tracing::warn!(%error, "what the servers offer cannot be refreshed");
+                }
+            }
+        });
+        (catalog, task)
+    }
+
+    /// Reads the number once.
+    ///
+    /// # Errors
+    /// `unavailable` when the database is away.
+    pub async fn poll(&self) -> Result<()> {
+        // The time before the read: a change that is committed after the read is newer than this.
+        let asked_at = self.0.clock.now();
+        let version = self.0.db.read().await?.config_version().await?;
+        self.0.version.store(version, Ordering::Release);
+        self.0.polled_at.store(asked_at.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// The server that answers to `slug`, with what it offers. A slug that is not in memory is always looked up.
+    ///
+    /// # Errors
+    /// `not_found` when no server answers to `slug`; `unavailable` when the database is away.
+    pub async fn find(&self, slug: &str) -> Result<Arc<Offers>> {
+        let age = self.0.clock.now().0.saturating_sub(self.0.polled_at.load(Ordering::Acquire));
+        if age > TRUST_MS {
+            return self.load(slug).await;
+        }
+        let key = (slug.to_owned(), self.0.version.load(Ordering::Acquire));
+        if let Some(offers) = self.0.cache.get(&key).await {
+            return Ok(offers);
+        }
+        // Many requests at once wait for one look-up.
+        self.0
+            .cache
+            .try_get_with(key, self.load(slug))
+            .await
+            .map_err(|error: Arc<Error>| Error::new(error.code, error.message.clone()).caused_by(error))
+    }
+
+    async fn load(&self, slug: &str) -> Result<Arc<Offers>> {
+        let mut conn = self.0.db.read().await?;
+        let found = system::find_server(&mut conn, slug).await?;
+        let (server, _) = found.ok_or_else(|| Error::not_found("server"))?;
+        let list = offer::list(&mut conn, &server.organization_id, &server.id).await?;
+        Ok(Arc::new(Offers::new(server, list)))
+    }
+}

@@ -1,0 +1,353 @@
+//! Playing walkthroughs: the acts of an end user on a server.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use waypost_core::access::authorize_play;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{EndUserId, StepId, WalkthroughId};
+use waypost_core::progress::act::{Select, View};
+use waypost_core::progress::{Attempt, AttemptState, Notice, Offered, Outcome, Standing, Status};
+use waypost_core::server::Server;
+use waypost_core::version::Version;
+use waypost_core::{Code, Error, Result};
+use waypost_store::offer::Offer;
+use waypost_store::progress::{self, ProgressKey};
+use waypost_store::writer::{Call, Decided};
+
+use crate::hosting::Hosting;
+use crate::identity::{self, Identity, Presented};
+use crate::offers::Offers;
+use crate::record::{Arrival, CallOutcome};
+
+/// How often a call is tried when its user is made, changed or deleted by another one at the same moment.
+const TRIES: u32 = 8;
+
+/// A call of an end user.
+pub struct Play<'a> {
+    /// The server and what it offers.
+    pub offers: &'a Arc<Offers>,
+    /// What the request shows of who makes it.
+    pub presented: Presented,
+    /// For the record of the call.
+    pub arrival: &'a Arrival,
+}
+
+/// What a call on a step answers.
+#[derive(Debug)]
+pub struct StepAnswer {
+    /// The walkthrough.
+    pub offer: Offer,
+    /// Where the user stands.
+    pub standing: Standing,
+    /// The step that this call completed.
+    pub completed_step_id: Option<StepId>,
+    /// What to tell the user.
+    pub notices: Vec<Notice>,
+    /// The handle by which an anonymous user is found again, when this call changed something.
+    pub handle: Option<String>,
+}
+
+/// A walkthrough in a list, with where the user stands in it.
+#[derive(Debug)]
+pub struct Listed {
+    /// The walkthrough.
+    pub offer: Offer,
+    /// The user's status.
+    pub status: Status,
+    /// The user's percentage.
+    pub percent: u8,
+}
+
+/// Begins or takes up a walkthrough.
+///
+/// # Errors
+/// `walkthrough_not_found`, `handle_unknown`, `unavailable`.
+pub async fn select(
+    cx: &Ctx,
+    hosting: &Hosting,
+    play: &Play<'_>,
+    walkthrough: &str,
+    how: Select,
+) -> Result<StepAnswer> {
+    let offer = offered(cx, play, walkthrough)?;
+    Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| Ok(view.select(how))).await
+}
+
+/// Completes the current step and goes on to the next.
+///
+/// # Errors
+/// `walkthrough_not_found`, `no_active_walkthrough`, `ambiguous_walkthrough`, `step_mismatch`, `handle_unknown`,
+/// `unavailable`.
+pub async fn advance(
+    cx: &Ctx,
+    hosting: &Hosting,
+    play: &Play<'_>,
+    walkthrough: Option<&str>,
+    current_step_id: Option<StepId>,
+) -> Result<StepAnswer> {
+    let offer = match walkthrough {
+        Some(walkthrough) => offered(cx, play, walkthrough)?,
+        None => only_active(cx, hosting, play).await?,
+    };
+    Scene { cx, hosting, play, offer }.write(Create::No, move |view| view.advance(current_step_id.as_ref())).await
+}
+
+/// Completes any step, and begins the walkthrough if need be.
+///
+/// # Errors
+/// `walkthrough_not_found`, `step_not_found`, `handle_unknown`, `unavailable`.
+pub async fn complete_step(
+    cx: &Ctx,
+    hosting: &Hosting,
+    play: &Play<'_>,
+    walkthrough: &str,
+    step_id: StepId,
+) -> Result<StepAnswer> {
+    let offer = offered(cx, play, walkthrough)?;
+    Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| view.complete(&step_id)).await
+}
+
+/// Ends the present attempt; its history stays.
+///
+/// # Errors
+/// `walkthrough_not_found`, `no_progress`, `handle_unknown`, `unavailable`.
+pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
+    let offer = offered(cx, play, walkthrough)?;
+    Scene { cx, hosting, play, offer }.write(Create::No, |view| view.reset()).await
+}
+
+/// Where the user stands in a walkthrough; changes nothing and makes nobody.
+///
+/// # Errors
+/// `walkthrough_not_found`, `handle_unknown`, `unavailable`.
+pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
+    let offer = offered(cx, play, walkthrough)?;
+    let server = &play.offers.server;
+    let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    let open = open_attempts(hosting, play, &identity).await?;
+    let (standing, notices) = stand(cx, hosting, (server, offer), open.get(&offer.walkthrough_id)).await?;
+    let read = CallOutcome::Read(identity.end_user_id.as_ref());
+    play.arrival.record(cx, &hosting.recorder, server, read).await;
+    Ok(StepAnswer { offer: offer.clone(), standing, completed_step_id: None, notices, handle: None })
+}
+
+/// What the server offers, with where the user stands in each; changes nothing and makes nobody.
+///
+/// # Errors
+/// `handle_unknown`, `unavailable`.
+pub async fn list(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<Vec<Listed>> {
+    let server = &play.offers.server;
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    let open = open_attempts(hosting, play, &identity).await?;
+    let mut listed = Vec::with_capacity(play.offers.list().len());
+    for offer in play.offers.list() {
+        let (status, percent) = match open.get(&offer.walkthrough_id) {
+            None => (Status::NotStarted, 0),
+            Some(attempt) => {
+                let (standing, _) = stand(cx, hosting, (server, offer), Some(attempt)).await?;
+                (standing.status(), standing.percent())
+            }
+        };
+        listed.push(Listed { offer: offer.clone(), status, percent });
+    }
+    let read = CallOutcome::Read(identity.end_user_id.as_ref());
+    play.arrival.record(cx, &hosting.recorder, server, read).await;
+    Ok(listed)
+}
+
+/// The newest version of a walkthrough that is offered, with its steps.
+///
+/// # Errors
+/// `walkthrough_not_found`, `unavailable`.
+pub async fn latest(cx: &Ctx, hosting: &Hosting, offers: &Offers, walkthrough: &str) -> Result<(Offer, Arc<Version>)> {
+    let server = &offers.server;
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let offer = offers.find(walkthrough)?;
+    Ok((offer.clone(), hosting.version(&server.organization_id, &offer.version_id).await?))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Create {
+    /// A user who is not there yet is made.
+    Yes,
+    /// A user who is not there yet has no progress.
+    No,
+}
+
+fn offered<'a>(cx: &Ctx, play: &Play<'a>, walkthrough: &str) -> Result<&'a Offer> {
+    let server = &play.offers.server;
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    play.offers.find(walkthrough)
+}
+
+/// The walkthrough that is meant when none is named: the only one in progress.
+async fn only_active<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<&'a Offer> {
+    let server = &play.offers.server;
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    let open = open_attempts(hosting, play, &identity).await?;
+    let in_progress = |offer: &&Offer| {
+        open.get(&offer.walkthrough_id).is_some_and(|attempt| attempt.state == AttemptState::InProgress)
+    };
+    let active: Vec<&Offer> = play.offers.list().iter().filter(in_progress).collect();
+    match active.as_slice() {
+        [offer] => Ok(offer),
+        [] => Err(Error::new(
+            Code::NoActiveWalkthrough,
+            "No walkthrough is in progress. Call list_walkthroughs, then select_walkthrough.",
+        )),
+        several => {
+            let candidates: Vec<_> = several
+                .iter()
+                .map(|offer| serde_json::json!({ "id": offer.walkthrough_id, "title": offer.title }))
+                .collect();
+            let message = "Several walkthroughs are in progress. Call again with the walkthrough_id of one of them.";
+            Err(Error::new(Code::AmbiguousWalkthrough, message).with("candidates", candidates))
+        }
+    }
+}
+
+async fn open_attempts(
+    hosting: &Hosting,
+    play: &Play<'_>,
+    identity: &Identity,
+) -> Result<HashMap<WalkthroughId, Attempt>> {
+    let Some(end_user_id) = &identity.end_user_id else { return Ok(HashMap::new()) };
+    let server = &play.offers.server;
+    let mut conn = hosting.read().await?;
+    Ok(progress::list_open(&mut conn, &server.organization_id, end_user_id, &server.id).await?)
+}
+
+/// Where a user with this attempt stands.
+async fn stand(
+    cx: &Ctx,
+    hosting: &Hosting,
+    (server, offer): (&Server, &Offer),
+    attempt: Option<&Attempt>,
+) -> Result<(Standing, Vec<Notice>)> {
+    let organization = &server.organization_id;
+    let latest = hosting.version(organization, &offer.version_id).await?;
+    let pinned = match attempt {
+        Some(attempt) => Some(hosting.version(organization, &attempt.version_id).await?),
+        None => None,
+    };
+    let withdrawal = attempt.and_then(|attempt| offer.withdrawn.get(&attempt.version_id).cloned());
+    let offered = Offered { latest, withdrawal };
+    let view = View { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now: cx.now(), random: &*cx.random };
+    Ok(view.standing())
+}
+
+/// A call on one walkthrough that is offered.
+struct Scene<'a> {
+    cx: &'a Ctx,
+    hosting: &'a Hosting,
+    play: &'a Play<'a>,
+    offer: &'a Offer,
+}
+
+impl Scene<'_> {
+    /// Sends a call through the writer until it is decided.
+    async fn write(
+        &self,
+        create: Create,
+        act: impl Fn(&View<'_>) -> Result<Outcome> + Clone + Send + Sync + 'static,
+    ) -> Result<StepAnswer> {
+        let Self { cx, hosting, play, offer } = *self;
+        let server = &play.offers.server;
+        let latest = hosting.version(&server.organization_id, &offer.version_id).await?;
+        for _ in 0..TRIES {
+            let identity = match create {
+                Create::Yes => {
+                    identity::resolve_or_prepare(cx, hosting, server, &play.presented, &play.arrival.client).await?
+                }
+                Create::No => identity::resolve(cx, hosting, server, &play.presented).await?,
+            };
+            let Some(end_user_id) = identity.end_user_id.clone() else {
+                // Nobody has no progress: what the act makes of that is its answer.
+                let offered = Offered { latest: Arc::clone(&latest), withdrawal: None };
+                let view = View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random };
+                return Ok(answer(offer, act(&view)?, None));
+            };
+            match hosting.writer.call(self.call(&latest, &identity, &end_user_id, act.clone())).await {
+                Ok(Decided::Done(outcome)) => {
+                    let changed = !outcome.change.is_empty();
+                    if !changed {
+                        let read = CallOutcome::Read(Some(&end_user_id).filter(|_| identity.new_end_user.is_none()));
+                        play.arrival.record(cx, &hosting.recorder, server, read).await;
+                    }
+                    return Ok(answer(offer, *outcome, identity.handle.filter(|_| changed)));
+                }
+                Ok(Decided::Refused(error)) => return Err(error),
+                Ok(Decided::NeedVersion(id)) => {
+                    hosting.version(&server.organization_id, &id).await?;
+                }
+                // Another call made the same user first, or the user was deleted: look again.
+                Err(error) if error.is_unique_violation() || error.is_foreign_key_violation() => {
+                    identity::forget(hosting, server, &play.presented);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(Code::Unavailable, "Too many calls change the same progress at this moment. Try again."))
+    }
+
+    /// The call as the writer takes it: everything that it needs goes along, so that it is decided without another
+    /// look at the database.
+    fn call(
+        &self,
+        latest: &Arc<Version>,
+        identity: &Identity,
+        end_user_id: &EndUserId,
+        act: impl Fn(&View<'_>) -> Result<Outcome> + Send + Sync + 'static,
+    ) -> Call {
+        let server = &self.play.offers.server;
+        let key = ProgressKey {
+            organization_id: server.organization_id.clone(),
+            end_user_id: end_user_id.clone(),
+            server_id: server.id.clone(),
+            walkthrough_id: self.offer.walkthrough_id.clone(),
+        };
+        let now = self.cx.now();
+        let (versions, random) = (self.hosting.versions.clone(), Arc::clone(&self.cx.random));
+        let (latest, withdrawn) = (Arc::clone(latest), self.offer.withdrawn.clone());
+        let decide = move |attempt: Option<&Attempt>| {
+            let pinned = match attempt {
+                Some(attempt) if attempt.version_id == latest.id => Some(Arc::clone(&latest)),
+                Some(attempt) => match versions.get(&attempt.version_id) {
+                    Some(version) => Some(version),
+                    None => return Decided::NeedVersion(attempt.version_id.clone()),
+                },
+                None => None,
+            };
+            let withdrawal = attempt.and_then(|attempt| withdrawn.get(&attempt.version_id).cloned());
+            let offered = Offered { latest: Arc::clone(&latest), withdrawal };
+            let view = View { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now, random: &*random };
+            match act(&view) {
+                Ok(outcome) => Decided::Done(Box::new(outcome)),
+                Err(error) => Decided::Refused(error),
+            }
+        };
+        let (arrival, cx, server) = (self.play.arrival.clone(), self.cx.clone(), Arc::clone(self.play.offers));
+        let end_user = end_user_id.clone();
+        Call {
+            key,
+            new_end_user: identity.new_end_user.clone(),
+            new_session: identity.new_session.clone(),
+            tool_call: Some(Box::new(move |_| arrival.row(&cx, &server.server, Some(&end_user), "ok"))),
+            decide: Box::new(decide),
+            now,
+        }
+    }
+}
+
+fn answer(offer: &Offer, outcome: Outcome, handle: Option<String>) -> StepAnswer {
+    StepAnswer {
+        offer: offer.clone(),
+        standing: outcome.standing,
+        completed_step_id: outcome.completed_step_id,
+        notices: outcome.notices,
+        handle,
+    }
+}

@@ -1,0 +1,141 @@
+//! The bounded batch writer of what is not part of a change: calls that only read, calls that failed, calls that were
+//! turned away, and the use of handles.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use waypost_core::Timestamp;
+use waypost_core::id::{OrganizationId, ServerId};
+
+use crate::db::Db;
+use crate::error::Result;
+use crate::session;
+use crate::tool_call::{self, Refusals, ToolCall};
+
+/// Records that may wait; one more waits at the sender, so that nothing is lost and memory stays bounded.
+const QUEUE: usize = 8_192;
+/// Records in a batch at most.
+const BATCH: usize = 512;
+/// The least time between two batches: on SQLite each takes the one writer away from the users for a moment.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a batch is tried while the database is away.
+const TRIES: u32 = 50;
+
+/// Something to write down soon.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A call that changed nothing.
+    Call(Box<ToolCall>),
+    /// A call that was turned away before it reached a tool.
+    Refused {
+        /// Whose server.
+        organization_id: OrganizationId,
+        /// The server.
+        server_id: ServerId,
+        /// `unauthorized` or `rate_limited`.
+        reason: &'static str,
+        /// When.
+        at: Timestamp,
+    },
+    /// A handle was used.
+    Used {
+        /// SHA-256 of the handle, hexadecimal.
+        handle_hash: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// The sending side: clone it freely. When every one is dropped, what is queued is written and the task ends.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Record>,
+}
+
+impl Recorder {
+    /// Starts the recorder's task.
+    #[must_use]
+    pub fn start(db: Db) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, records) = mpsc::channel(QUEUE);
+        (Self { queue }, tokio::spawn(run(db, records)))
+    }
+
+    /// Queues a record; waits when the queue is full.
+    pub async fn record(&self, record: Record) {
+        if self.queue.send(record).await.is_err() {
+            tracing::error!("a call came after the recorder had stopped and is not recorded");
+        }
+    }
+}
+
+async fn run(db: Db, mut records: mpsc::Receiver<Record>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while records.recv_many(&mut batch, BATCH).await > 0 {
+        write_until_done(&db, &batch).await;
+        batch.clear();
+        if !records.is_closed() && records.len() < BATCH {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn write_until_done(db: &Db, batch: &[Record]) {
+    for _ in 0..TRIES {
+        match write(db, batch).await {
+            Ok(()) => return,
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(%error, records = batch.len(), "the records of calls wait for the database");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, records = batch.len(), "the records of calls are lost");
+                return;
+            }
+        }
+    }
+    metrics::counter!("waypost_records_lost_total").increment(batch.len() as u64);
+    tracing::error!(records = batch.len(), "the database stayed away, the records of calls are lost");
+}
+
+async fn write(db: &Db, batch: &[Record]) -> Result<()> {
+    let mut calls = Vec::new();
+    let mut refusals: HashMap<(&ServerId, i64, &str), Refusals> = HashMap::new();
+    let mut used: HashMap<&str, Timestamp> = HashMap::new();
+    for record in batch {
+        match record {
+            Record::Call(call) => calls.push((**call).clone()),
+            Record::Refused { organization_id, server_id, reason, at } => {
+                let minute = at.0.div_euclid(60_000);
+                let entry = refusals.entry((server_id, minute, *reason)).or_insert_with(|| Refusals {
+                    server_id: server_id.clone(),
+                    minute,
+                    reason: (*reason).to_owned(),
+                    organization_id: organization_id.clone(),
+                    count: 0,
+                });
+                entry.count += 1;
+            }
+            Record::Used { handle_hash, at } => {
+                let last = used.entry(handle_hash).or_insert(*at);
+                *last = (*last).max(*at);
+            }
+        }
+    }
+    let mut tx = db.begin().await?;
+    if !calls.is_empty() {
+        tool_call::insert(&mut tx, &calls).await?;
+    }
+    if !refusals.is_empty() {
+        // In one order for every process, so that two of them cannot wait for each other's rows.
+        let mut refusals: Vec<_> = refusals.into_values().collect();
+        refusals.sort_by(|a, b| (a.server_id.as_str(), a.minute).cmp(&(b.server_id.as_str(), b.minute)));
+        tool_call::add_refusals(&mut tx, &refusals).await?;
+    }
+    let mut used: Vec<_> = used.into_iter().collect();
+    used.sort();
+    for (handle_hash, at) in used {
+        session::used(&mut tx, handle_hash, at).await?;
+    }
+    tx.commit().await
+}

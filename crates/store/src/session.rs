@@ -1,0 +1,63 @@
+//! Client sessions: a handle, stored as its hash, that names one end user on one server.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{EndUserId, OrganizationId, ServerId};
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+/// A handle is gone this long after its last use.
+pub const LIFETIME_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
+
+/// Whom a handle names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The end user.
+    pub end_user_id: EndUserId,
+    /// When the handle was last used, as far as it was written down.
+    pub last_used_at: Timestamp,
+}
+
+/// The session of a handle on a server; none when the handle is unknown there, or was not used for 90 days.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    handle_hash: &str,
+    now: Timestamp,
+) -> Result<Option<Session>> {
+    const SQL: &str = "SELECT end_user_id, last_used_at FROM client_sessions
+        WHERE handle_hash = $1 AND server_id = $2 AND organization_id = $3 AND last_used_at > $4";
+    let row: Option<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(handle_hash).bind(server.as_str()).bind(organization.as_str())
+        .bind(now.plus(-LIFETIME_MS).0).fetch_optional(c).await?);
+    Ok(row.map(|(end_user, last_used_at)| Session {
+        end_user_id: EndUserId::from_store(end_user),
+        last_used_at: Timestamp(last_used_at),
+    }))
+}
+
+/// Notes that a handle was used; an earlier time than the noted one changes nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn used(conn: &mut Conn, handle_hash: &str, at: Timestamp) -> Result<()> {
+    const SQL: &str = "UPDATE client_sessions SET last_used_at = $2 WHERE handle_hash = $1 AND last_used_at < $2";
+    on!(conn, c => sqlx::query(SQL).bind(handle_hash).bind(at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Deletes the sessions whose handles are gone, at most `limit` of them; says how many. What their end users did stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM client_sessions
+        WHERE id IN (SELECT id FROM client_sessions WHERE last_used_at <= $1 ORDER BY last_used_at LIMIT $2)";
+    Ok(on!(conn, c => sqlx::query(SQL)
+        .bind(now.plus(-LIFETIME_MS).0).bind(limit).execute(c).await?.rows_affected()))
+}

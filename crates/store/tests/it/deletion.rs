@@ -1,0 +1,162 @@
+//! Deleting works whatever refers to a thing, and takes nothing from another organisation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use waypost_store::{Conn, Db, Dialect, end_user, organization, server, user};
+
+use crate::open;
+use crate::schema::{self, rows};
+use crate::world::{World, execute};
+
+/// In which columns `id` stands, the log aside.
+async fn mentions(conn: &mut Conn, id: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (name, table) in schema::read(conn).await {
+        for column in table.columns.iter().filter(|(_, (kind, _))| kind == "TEXT").map(|(column, _)| column) {
+            let sql = format!("SELECT CAST(count(*) AS TEXT) FROM {name} WHERE {column} = '{id}'");
+            let [count] = rows::<1>(conn, sql).await.pop().unwrap();
+            if name != "audit_events" && count.as_deref() != Some("0") {
+                found.insert(format!("{name}.{column}"));
+            }
+        }
+    }
+    found
+}
+
+/// Everything of a world, row by row, as text.
+async fn contents(conn: &mut Conn, mark: &str) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for (name, table) in schema::read(conn).await {
+        if name == "config_version" {
+            continue;
+        }
+        let columns: Vec<_> =
+            table.columns.keys().map(|column| format!("coalesce(CAST({column} AS TEXT), 'null')")).collect();
+        let sql = format!("SELECT {} FROM {name}", columns.join(" || '|' || "));
+        let mut lines: Vec<String> = rows::<1>(conn, sql).await.into_iter().filter_map(|[line]| line).collect();
+        lines.retain(|line| line.contains(mark));
+        lines.sort();
+        assert!(!lines.is_empty(), "the world has something in {name}");
+        all.insert(name, lines);
+    }
+    all
+}
+
+async fn no_reference_dangles(conn: &mut Conn) {
+    // PostgreSQL has checked that at commit, and cannot be told to look away.
+    if conn.dialect() == Dialect::Sqlite {
+        let sql = "SELECT \"table\" FROM pragma_foreign_key_check".to_owned();
+        assert_eq!(rows::<1>(conn, sql).await, Vec::<[Option<String>; 1]>::new());
+    }
+}
+
+struct Worlds {
+    db: Db,
+    one: World,
+    two: World,
+    before: BTreeMap<String, Vec<String>>,
+}
+
+async fn worlds(url: &str) -> Worlds {
+    let db = open(url).await;
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed_played(&db).await;
+    two.seed_played(&db).await;
+    let before = contents(&mut db.read().await.unwrap(), "_2").await;
+    Worlds { db, one, two, before }
+}
+
+impl Worlds {
+    async fn other_is_untouched(&self) {
+        let mut conn = self.db.read().await.unwrap();
+        assert_eq!(contents(&mut conn, "_2").await, self.before);
+        no_reference_dangles(&mut conn).await;
+    }
+}
+
+async fn a_server(worlds: Worlds) {
+    let Worlds { db, one, two, .. } = &worlds;
+    let mut tx = db.begin().await.unwrap();
+    assert!(!server::delete(&mut tx, &one.organization, &two.server).await.unwrap(), "another organisation's");
+    assert!(server::delete(&mut tx, &one.organization, &one.server).await.unwrap());
+    assert!(!server::delete(&mut tx, &one.organization, &one.server).await.unwrap(), "not twice");
+    tx.commit().await.unwrap();
+    assert_eq!(mentions(&mut db.read().await.unwrap(), one.server.as_str()).await, BTreeSet::new());
+    worlds.other_is_untouched().await;
+}
+
+async fn an_end_user(worlds: Worlds) {
+    let Worlds { db, one, two, .. } = &worlds;
+    let mut tx = db.begin().await.unwrap();
+    assert!(!end_user::delete(&mut tx, &one.organization, &two.end_user).await.unwrap(), "another organisation's");
+    assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());
+    tx.commit().await.unwrap();
+    let mut conn = db.read().await.unwrap();
+    for id in [one.end_user.as_str(), one.progress.as_str()] {
+        assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
+    }
+    drop(conn);
+    worlds.other_is_untouched().await;
+}
+
+async fn a_walkthrough(worlds: Worlds) {
+    let Worlds { db, one, .. } = &worlds;
+    let mut tx = db.begin().await.unwrap();
+    execute(&mut tx, format!("DELETE FROM walkthroughs WHERE id = '{}'", one.walkthrough)).await;
+    tx.commit().await.unwrap();
+    let mut conn = db.read().await.unwrap();
+    for id in [one.walkthrough.as_str(), one.version.as_str(), one.step(1).as_str(), one.progress.as_str()] {
+        assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
+    }
+    drop(conn);
+    worlds.other_is_untouched().await;
+}
+
+/// A step leaves the draft; versions and what users did keep it.
+async fn a_step(worlds: Worlds) {
+    let Worlds { db, one, .. } = &worlds;
+    let (first, second) = (one.step(0), one.step(1));
+    let mut tx = db.begin().await.unwrap();
+    // The row first: the chain is checked at commit, so the order of the two statements does not matter.
+    let sql = format!(
+        "DELETE FROM steps WHERE id = '{first}'; UPDATE walkthroughs SET first_step_id = '{second}' WHERE id = '{}'",
+        one.walkthrough
+    );
+    execute(&mut tx, sql).await;
+    tx.commit().await.unwrap();
+    let kept = ["step_completions.step_id", "version_steps.step_id", "walkthrough_events.step_id"];
+    let found = mentions(&mut db.read().await.unwrap(), first.as_str()).await;
+    assert_eq!(found, kept.map(str::to_owned).into());
+    worlds.other_is_untouched().await;
+}
+
+async fn a_step_that_the_chain_still_needs_stays(worlds: Worlds) {
+    let Worlds { db, one, .. } = &worlds;
+    let mut tx = db.begin().await.unwrap();
+    execute(&mut tx, format!("DELETE FROM steps WHERE id = '{}'", one.step(3))).await;
+    assert!(tx.commit().await.unwrap_err().is_foreign_key_violation());
+    assert!(!mentions(&mut db.read().await.unwrap(), one.step(3).as_str()).await.is_empty());
+    worlds.other_is_untouched().await;
+}
+
+async fn an_organisation(worlds: Worlds) {
+    let Worlds { db, one, two, .. } = &worlds;
+    let mut tx = db.begin().await.unwrap();
+    assert!(organization::delete(&mut tx, &one.organization).await.unwrap());
+    assert!(user::delete_without_membership(&mut tx, &one.user).await.unwrap());
+    assert!(!user::delete_without_membership(&mut tx, &two.user).await.unwrap(), "a member of the other one");
+    tx.commit().await.unwrap();
+    let mut conn = db.read().await.unwrap();
+    let ids = [one.organization.as_str(), one.user.as_str(), one.server.as_str(), one.walkthrough.as_str()];
+    for id in ids.into_iter().chain([one.version.as_str(), one.end_user.as_str(), one.progress.as_str()]) {
+        assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
+    }
+    let log = format!("SELECT id FROM audit_events WHERE organization_id = '{}'", one.organization);
+    assert_eq!(rows::<1>(&mut conn, log).await.len(), 1, "the log outlives what it speaks of");
+    drop(conn);
+    worlds.other_is_untouched().await;
+}
+
+waypost_testkit::both!(
+    worlds => a_server, an_end_user, a_walkthrough, a_step, a_step_that_the_chain_still_needs_stays, an_organisation
+);

@@ -1,0 +1,241 @@
+//! What the functions of each noun write and find, and that they stay within the organisation.
+
+use waypost_core::assignment::Assignment;
+use waypost_core::id::{AssignmentId, AuditEventId, EndUserId, OrganizationId, ServerId, UserId};
+use waypost_core::organization::{ApiKey, Member, Organization, Role, User};
+use waypost_core::server::{Server, Toolset};
+use waypost_core::walkthrough::WalkthroughState;
+use waypost_store::{
+    Db, api_key, assignment, audit, end_user, organization, progress, server, system, tool_call, user,
+};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+struct Two {
+    db: Db,
+    one: World,
+    two: World,
+}
+
+async fn two(url: &str) -> Two {
+    let db = open(url).await;
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed_played(&db).await;
+    two.seed_played(&db).await;
+    Two { db, one, two }
+}
+
+async fn organizations(Two { db, one, two }: Two) {
+    let mut tx = db.begin().await.unwrap();
+    let config = tx.config_version().await.unwrap();
+    assert_eq!(organization::get(&mut tx, &one.organization).await.unwrap(), Some(one.organization()));
+    assert_eq!(system::find_organization(&mut tx, "org-2").await.unwrap(), Some(two.organization()));
+    assert_eq!(system::find_organization(&mut tx, "org-3").await.unwrap(), None);
+    assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [one.organization(), two.organization()]);
+    let changed = Organization { name: "N".into(), slug: "org-0".into(), ..two.organization() };
+    assert!(organization::update(&mut tx, &changed, NOW).await.unwrap());
+    assert_eq!(system::list_organizations(&mut tx).await.unwrap(), [changed.clone(), one.organization()]);
+    assert_eq!(tx.config_version().await.unwrap(), config + 1);
+    let nobody = Organization { id: OrganizationId::from_store("org_9".into()), ..changed.clone() };
+    assert!(!organization::update(&mut tx, &Organization { slug: "x".into(), ..nobody }, NOW).await.unwrap());
+    tx.commit().await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let twin = Organization { slug: "org-1".into(), ..changed };
+    assert!(organization::update(&mut tx, &twin, NOW).await.unwrap_err().is_unique_violation());
+}
+
+async fn users(Two { db, one, two }: Two) {
+    let mut tx = db.begin().await.unwrap();
+    let owner = Member { user_id: one.user.clone(), email: "A1@x.de".into(), role: Role::Owner, created_at: NOW };
+    let org = &one.organization;
+    assert_eq!(user::get_member(&mut tx, org, &one.user).await.unwrap(), Some(owner.clone()));
+    assert_eq!(user::get_member(&mut tx, org, &two.user).await.unwrap(), None);
+    assert_eq!(user::find_member(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
+    assert_eq!(user::find_member(&mut tx, org, "a2@x.de").await.unwrap(), None);
+    let found = system::find_user(&mut tx, "a2@x.de").await.unwrap();
+    assert_eq!(found, Some(User { id: two.user.clone(), email: "A2@x.de".into(), created_at: NOW }));
+    user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await.unwrap();
+    assert_eq!(user::list_members(&mut tx, org).await.unwrap().len(), 2);
+    assert_eq!(user::lock_owners(&mut tx, org).await.unwrap(), std::slice::from_ref(&one.user));
+    assert!(user::set_role(&mut tx, org, &two.user, Role::Owner).await.unwrap());
+    assert_eq!(user::lock_owners(&mut tx, org).await.unwrap(), [one.user.clone(), two.user.clone()]);
+    assert!(!user::set_role(&mut tx, org, &UserId::from_store("usr_9".into()), Role::Owner).await.unwrap());
+    assert!(user::remove_member(&mut tx, org, &one.user).await.unwrap());
+    assert!(!user::remove_member(&mut tx, org, &one.user).await.unwrap());
+    assert!(user::delete_without_membership(&mut tx, &one.user).await.unwrap());
+    assert!(!user::delete_without_membership(&mut tx, &two.user).await.unwrap());
+    tx.commit().await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let again = User { id: one.user.clone(), email: "a2@X.de".into(), created_at: NOW };
+    assert!(user::insert(&mut tx, &again, "a2@x.de").await.unwrap_err().is_unique_violation());
+    drop(tx);
+    let mut tx = db.begin().await.unwrap();
+    let twice = user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await;
+    assert!(twice.unwrap_err().is_unique_violation());
+}
+
+async fn api_keys(Two { db, one, two }: Two) {
+    let mut tx = db.begin().await.unwrap();
+    let org = &one.organization;
+    let key = system::find_api_key(&mut tx, "hash-1").await.unwrap().unwrap();
+    assert_eq!((&key.organization_id, key.scope), (org, Role::Admin));
+    assert_eq!(system::find_api_key(&mut tx, "hash-9").await.unwrap(), None);
+    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap().as_ref(), Some(&key));
+    assert_eq!(api_key::get(&mut tx, org, &two.key).await.unwrap(), None);
+    assert_eq!(api_key::find_by_name(&mut tx, org, "key").await.unwrap().as_ref(), Some(&key));
+    assert_eq!(api_key::list(&mut tx, org).await.unwrap(), std::slice::from_ref(&key));
+    let renamed = ApiKey { name: "other".into(), scope: Role::Member, ..key.clone() };
+    assert!(api_key::update(&mut tx, &renamed).await.unwrap());
+    assert!(!api_key::update(&mut tx, &ApiKey { id: two.key.clone(), ..renamed.clone() }).await.unwrap());
+    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap(), Some(renamed));
+    assert!(!api_key::delete(&mut tx, org, &two.key).await.unwrap());
+    assert!(api_key::delete(&mut tx, org, &one.key).await.unwrap());
+    assert_eq!(system::find_api_key(&mut tx, "hash-1").await.unwrap(), None);
+    api_key::insert(&mut tx, &key, "hash-3").await.unwrap();
+    let twin = ApiKey { id: waypost_core::id::ApiKeyId::from_store("key_9".into()), ..key };
+    assert!(api_key::insert(&mut tx, &twin, "hash-4").await.unwrap_err().is_unique_violation());
+}
+
+async fn servers(Two { db, one, two }: Two) {
+    let mut tx = db.begin().await.unwrap();
+    let (org, config) = (&one.organization, tx.config_version().await.unwrap());
+    assert_eq!(server::get(&mut tx, org, &one.server).await.unwrap(), Some(one.server()));
+    assert_eq!(server::get(&mut tx, org, &two.server).await.unwrap(), None);
+    assert_eq!(system::get_server(&mut tx, &two.server).await.unwrap(), Some(two.server()));
+    assert_eq!(server::list(&mut tx, org).await.unwrap(), [one.server()]);
+    assert_eq!(system::find_server(&mut tx, "server-1").await.unwrap(), Some((one.server(), false)));
+    assert_eq!(system::find_server(&mut tx, "former-1").await.unwrap(), Some((one.server(), true)));
+    assert_eq!(system::find_server(&mut tx, "nothing").await.unwrap(), None);
+    // Back to the former slug, which is no conflict; then the one in between is the former one.
+    let back = Server { slug: "former-1".into(), toolset: Toolset::Guided, ..one.server() };
+    assert!(server::update(&mut tx, &back).await.unwrap());
+    assert_eq!(server::aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
+    assert_eq!(system::find_server(&mut tx, "server-1").await.unwrap(), Some((back.clone(), true)));
+    let renamed = Server { name: "N".into(), ..back };
+    assert!(server::update(&mut tx, &renamed).await.unwrap(), "the slug stays");
+    assert_eq!(server::aliases(&mut tx, org, &one.server).await.unwrap(), ["server-1"]);
+    assert!(!server::release_alias(&mut tx, &two.organization, &one.server, "server-1").await.unwrap());
+    assert!(!server::release_alias(&mut tx, org, &two.server, "server-1").await.unwrap());
+    assert!(server::release_alias(&mut tx, org, &one.server, "server-1").await.unwrap());
+    assert_eq!(system::find_server(&mut tx, "server-1").await.unwrap(), None);
+    let stranger = Server { organization_id: org.clone(), slug: "other".into(), ..two.server() };
+    assert!(!server::update(&mut tx, &stranger).await.unwrap(), "another organisation's server");
+    assert_eq!(server::aliases(&mut tx, &two.organization, &two.server).await.unwrap(), ["former-2"]);
+    assert!(tx.config_version().await.unwrap() > config);
+    tx.commit().await.unwrap();
+}
+
+async fn slugs_are_unique_over_servers_and_former_slugs(Two { db, one, .. }: Two) {
+    let id = ServerId::from_store("srv_9".into());
+    for slug in ["server-2", "former-2", "former-1"] {
+        let mut tx = db.begin().await.unwrap();
+        let new = Server { id: id.clone(), slug: slug.into(), ..one.server() };
+        assert!(server::insert(&mut tx, &new).await.unwrap_err().is_unique_violation(), "{slug}");
+    }
+    for slug in ["server-2", "former-2"] {
+        let mut tx = db.begin().await.unwrap();
+        let moved = Server { slug: slug.into(), ..one.server() };
+        assert!(server::update(&mut tx, &moved).await.unwrap_err().is_unique_violation(), "{slug}");
+    }
+}
+
+/// One server leaves its slug while others want it: it never is a server's and a former one at once.
+async fn slugs_stay_unique_under_concurrency(Two { db, one, two }: Two) {
+    let mut tasks = Vec::new();
+    for n in 0..8 {
+        let db = db.clone();
+        let away = Server { slug: format!("away-{n}"), ..one.server() };
+        let new = Server { id: ServerId::from_store(format!("srv_n{n}")), slug: "server-1".into(), ..two.server() };
+        tasks.push(tokio::spawn(async move {
+            let mut tx = db.begin().await?;
+            if n % 2 == 0 {
+                server::update(&mut tx, &away).await.map(|_| ())?
+            } else {
+                server::insert(&mut tx, &new).await?
+            };
+            tx.commit().await
+        }));
+    }
+    for (n, task) in tasks.into_iter().enumerate() {
+        let result = task.await.unwrap();
+        assert_eq!(result.is_ok(), n % 2 == 0, "{n}: a move succeeds, taking the slug does not: {result:?}");
+    }
+    let mut conn = db.read().await.unwrap();
+    assert!(system::find_server(&mut conn, "server-1").await.unwrap().unwrap().1, "a former slug of the one server");
+}
+
+async fn assignments(Two { db, one, two }: Two) {
+    let mut tx = db.begin().await.unwrap();
+    let (org, config) = (&one.organization, tx.config_version().await.unwrap());
+    let found = assignment::find(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
+    assert_eq!(found, Some(one.assignment()));
+    assert_eq!(assignment::find(&mut tx, org, &two.server, &two.walkthrough).await.unwrap(), None);
+    let listed = assignment::list(&mut tx, org, &one.server).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].title.as_str(), listed[0].slug.as_str()), ("W", "w"));
+    assert_eq!((&listed[0].assignment, listed[0].state), (&one.assignment(), WalkthroughState::Published));
+    assert_eq!(assignment::list(&mut tx, org, &two.server).await.unwrap(), []);
+    assert_eq!(assignment::next_order(&mut tx, org, &one.server).await.unwrap(), 2);
+    assert_eq!(assignment::next_order(&mut tx, org, &two.server).await.unwrap(), 1);
+    let moved = Assignment { display_order: -5, enabled: false, ..one.assignment() };
+    assert!(assignment::update(&mut tx, &moved).await.unwrap());
+    assert_eq!(assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment, moved);
+    assert!(!assignment::update(&mut tx, &Assignment { id: two.assignment.clone(), ..moved }).await.unwrap());
+    let id = AssignmentId::from_store("msw_9".into());
+    for (server_id, walkthrough_id) in [(&one.server, &two.walkthrough), (&two.server, &one.walkthrough)] {
+        let (server_id, walkthrough_id) = (server_id.clone(), walkthrough_id.clone());
+        let mixed = Assignment { id: id.clone(), server_id, walkthrough_id, ..one.assignment() };
+        assert!(!assignment::insert(&mut tx, &mixed).await.unwrap(), "across organisations");
+    }
+    assert!(!assignment::delete(&mut tx, org, &two.assignment).await.unwrap());
+    assert!(assignment::delete(&mut tx, org, &one.assignment).await.unwrap());
+    assert!(assignment::insert(&mut tx, &one.assignment()).await.unwrap());
+    assert!(tx.config_version().await.unwrap() > config);
+    let twice = assignment::insert(&mut tx, &Assignment { id, ..one.assignment() }).await;
+    assert!(twice.unwrap_err().is_unique_violation());
+}
+
+async fn the_log(Two { db, one, two }: Two) {
+    let mut tx = db.begin().await.unwrap();
+    for at in 2..6 {
+        audit::insert(&mut tx, &one.audit_event(at)).await.unwrap();
+    }
+    let newest = audit::list(&mut tx, &one.organization, None, 2).await.unwrap();
+    assert_eq!(newest, [one.audit_event(5), one.audit_event(4)]);
+    let older = audit::list(&mut tx, &one.organization, Some(&newest[1].id), 10).await.unwrap();
+    assert_eq!(older, [one.audit_event(3), one.audit_event(2), one.audit_event(1)]);
+    let first = AuditEventId::from_store("aud_0".into());
+    assert_eq!(audit::list(&mut tx, &one.organization, Some(&first), 10).await.unwrap(), []);
+    assert_eq!(audit::list(&mut tx, &two.organization, None, 10).await.unwrap(), [two.audit_event(1)]);
+}
+
+async fn end_users(Two { db, one, two }: Two) {
+    let mut conn = db.read().await.unwrap();
+    let (org, nobody) = (&one.organization, EndUserId::from_store("eu_9".into()));
+    assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "tracked").await.unwrap(), Some(one.end_user.clone()));
+    assert_eq!(end_user::find_by_tracking_id(&mut conn, org, "Tracked").await.unwrap(), None, "case counts");
+    assert!(end_user::exists(&mut conn, org, &one.end_user).await.unwrap());
+    assert!(!end_user::exists(&mut conn, org, &two.end_user).await.unwrap());
+    assert!(!end_user::exists(&mut conn, org, &nobody).await.unwrap());
+}
+
+async fn attempts_and_calls(Two { db, one, two }: Two) {
+    let mut conn = db.read().await.unwrap();
+    let org = &one.organization;
+    let open = progress::list_open(&mut conn, org, &one.end_user, &one.server).await.unwrap();
+    assert_eq!(open, [(one.walkthrough.clone(), one.attempt())].into());
+    assert!(progress::list_open(&mut conn, org, &two.end_user, &two.server).await.unwrap().is_empty());
+    let done = progress::completions(&mut conn, org, &one.progress).await.unwrap();
+    assert_eq!(done, [(one.step(0), NOW)]);
+    assert_eq!(progress::completions(&mut conn, org, &two.progress).await.unwrap(), []);
+    let key = one.progress_key(&one.end_user);
+    assert_eq!(progress::history(&mut conn, &key).await.unwrap(), [one.attempt()]);
+    assert_eq!(tool_call::list(&mut conn, org, &one.server, 10).await.unwrap().len(), 1);
+    assert_eq!(tool_call::list(&mut conn, org, &two.server, 10).await.unwrap().len(), 0);
+}
+
+waypost_testkit::both!(
+    two => organizations, users, api_keys, servers, slugs_are_unique_over_servers_and_former_slugs,
+    slugs_stay_unique_under_concurrency, assignments, the_log, end_users, attempts_and_calls
+);

@@ -1,0 +1,246 @@
+//! An organisation with something in every table, everything referring to everything.
+
+use std::sync::Arc;
+
+use waypost_core::id::{
+    ApiKeyId, AssignmentId, AuditEventId, EndUserId, OrganizationId, ProgressId, ServerId, StepId, ToolCallId, UserId,
+    VersionId, WalkthroughId,
+};
+use waypost_core::organization::{ApiKey, Organization, Role, User};
+use waypost_core::progress::{Attempt, AttemptState, Offered, StepSet};
+use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
+use waypost_core::step::StepContent;
+use waypost_core::version::{FrozenStep, Version};
+use waypost_core::{Timestamp, assignment::Assignment, audit::AuditEvent};
+use waypost_store::progress::ProgressKey;
+use waypost_store::tool_call::{Refusals, ToolCall};
+use waypost_store::{Conn, Db, api_key, assignment, audit, on, organization, server, tool_call, user};
+
+/// When everything in a world was made.
+pub const NOW: Timestamp = Timestamp(1_790_000_000_000);
+/// Steps of a world's walkthrough.
+pub const STEPS: u32 = 40;
+
+/// The ids of one organisation's things; `n` tells the worlds of one database apart.
+pub struct World {
+    n: u32,
+    pub organization: OrganizationId,
+    pub user: UserId,
+    pub key: ApiKeyId,
+    pub server: ServerId,
+    pub walkthrough: WalkthroughId,
+    pub version: VersionId,
+    pub end_user: EndUserId,
+    pub progress: ProgressId,
+    pub assignment: AssignmentId,
+}
+
+/// Runs one statement whose text is the test's own.
+pub async fn execute(conn: &mut Conn, sql: String) {
+    on!(conn, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
+}
+
+impl World {
+    pub fn new(n: u32) -> Self {
+        Self {
+            n,
+            organization: OrganizationId::from_store(format!("org_{n}")),
+            user: UserId::from_store(format!("usr_{n}")),
+            key: ApiKeyId::from_store(format!("key_{n}")),
+            server: ServerId::from_store(format!("srv_{n}")),
+            walkthrough: WalkthroughId::from_store(format!("wt_{n}")),
+            version: VersionId::from_store(format!("wv_{n}")),
+            end_user: EndUserId::from_store(format!("eu_{n}")),
+            progress: ProgressId::from_store(format!("wp_{n}")),
+            assignment: AssignmentId::from_store(format!("msw_{n}")),
+        }
+    }
+
+    pub fn step(&self, at: u32) -> StepId {
+        StepId::from_store(format!("ws_{}x{at:03}", self.n))
+    }
+
+    pub fn organization(&self) -> Organization {
+        let n = self.n;
+        Organization {
+            id: self.organization.clone(),
+            slug: format!("org-{n}"),
+            name: format!("Organisation {n}"),
+            created_at: NOW,
+        }
+    }
+
+    pub fn server(&self) -> Server {
+        Server {
+            id: self.server.clone(),
+            organization_id: self.organization.clone(),
+            slug: format!("server-{}", self.n),
+            name: "Server".to_owned(),
+            product_name: "Product".to_owned(),
+            auth_type: AuthType::None,
+            sign_in: SignIn::OnConnect,
+            walkthrough_tools_enabled: true,
+            toolset: Toolset::All,
+            support: Support::Off,
+            allowed_origins: vec!["https://example.com".to_owned()],
+            created_at: NOW,
+            updated_at: NOW,
+        }
+    }
+
+    pub fn assignment(&self) -> Assignment {
+        Assignment {
+            id: self.assignment.clone(),
+            organization_id: self.organization.clone(),
+            server_id: self.server.clone(),
+            walkthrough_id: self.walkthrough.clone(),
+            display_order: 1,
+            enabled: true,
+            created_at: NOW,
+        }
+    }
+
+    pub fn progress_key(&self, end_user: &EndUserId) -> ProgressKey {
+        ProgressKey {
+            organization_id: self.organization.clone(),
+            end_user_id: end_user.clone(),
+            server_id: self.server.clone(),
+            walkthrough_id: self.walkthrough.clone(),
+        }
+    }
+
+    pub fn tool_call(&self, id: &str) -> ToolCall {
+        ToolCall {
+            id: ToolCallId::from_store(id.to_owned()),
+            organization_id: self.organization.clone(),
+            server_id: self.server.clone(),
+            end_user_id: Some(self.end_user.clone()),
+            tool: "next_walkthrough_step".to_owned(),
+            arguments: "{}".to_owned(),
+            outcome: "ok".to_owned(),
+            duration_us: 5,
+            client_name: None,
+            protocol_version: None,
+            request_id: "r".to_owned(),
+            created_at: NOW,
+        }
+    }
+
+    pub fn audit_event(&self, at: u32) -> AuditEvent {
+        AuditEvent {
+            id: AuditEventId::from_store(format!("aud_{}x{at:05}", self.n)),
+            organization_id: self.organization.clone(),
+            actor: "operator".to_owned(),
+            act: "server.update".to_owned(),
+            target: self.server.as_str().to_owned(),
+            detail: serde_json::Map::from_iter([("name".to_owned(), "Server".into())]),
+            created_at: NOW,
+        }
+    }
+
+    /// The world's version, as the writer's functions see it.
+    pub fn offered(&self) -> Offered {
+        let steps = (0..STEPS).map(|at| FrozenStep {
+            id: self.step(at),
+            ordinal: at,
+            content: StepContent { title: format!("Step {at}"), ..StepContent::default() },
+        });
+        let (id, walkthrough) = (self.version.clone(), self.walkthrough.clone());
+        Offered { latest: Arc::new(Version::new(id, walkthrough, 1, "W".into(), steps.collect())), withdrawal: None }
+    }
+
+    /// Organisation, user, key, server with a former slug, walkthrough with steps and a version, assignment.
+    pub async fn seed(&self, db: &Db) {
+        let (n, mut tx) = (self.n, db.begin().await.unwrap());
+        organization::insert(&mut tx, &self.organization()).await.unwrap();
+        let someone = User { id: self.user.clone(), email: format!("A{n}@x.de"), created_at: NOW };
+        user::insert(&mut tx, &someone, &format!("a{n}@x.de")).await.unwrap();
+        user::add_member(&mut tx, &self.organization, &self.user, Role::Owner, NOW).await.unwrap();
+        let key = ApiKey {
+            id: self.key.clone(),
+            organization_id: self.organization.clone(),
+            name: "key".to_owned(),
+            scope: Role::Admin,
+            created_at: NOW,
+        };
+        api_key::insert(&mut tx, &key, &format!("hash-{n}")).await.unwrap();
+        server::insert(&mut tx, &Server { slug: format!("former-{n}"), ..self.server() }).await.unwrap();
+        server::update(&mut tx, &self.server()).await.unwrap();
+        let (organization, walkthrough, version) = (&self.organization, &self.walkthrough, &self.version);
+        let now = NOW.0;
+        let mut sql = format!(
+            "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags,
+                 metadata, first_step_id, current_version_id, revision, next_ordinal, created_at, updated_at)
+             VALUES ('{walkthrough}', '{organization}', 'W', 'w', 'w', '', 'course', 'published', '[]', '{{}}',
+                 '{}', '{version}', 1, {STEPS}, {now}, {now});
+             INSERT INTO versions (id, organization_id, walkthrough_id, number, title, description, type, tags,
+                 metadata, step_count, created_at)
+             VALUES ('{version}', '{organization}', '{walkthrough}', 1, 'W', '', 'course', '[]', '{{}}', {STEPS}, {now});",
+            self.step(0)
+        );
+        for at in 0..STEPS {
+            let id = self.step(at);
+            let next = if at + 1 < STEPS { format!("'{}'", self.step(at + 1)) } else { "NULL".to_owned() };
+            sql.push_str(&format!(
+                "INSERT INTO steps (id, organization_id, walkthrough_id, ordinal, next_step_id, title, content, metadata)
+                 VALUES ('{id}', '{organization}', '{walkthrough}', {at}, {next}, 'S', 'c', '{{}}');
+                 INSERT INTO version_steps (version_id, position, step_id, ordinal, title, content, metadata)
+                 VALUES ('{version}', {at}, '{id}', {at}, 'S', 'c', '{{}}');"
+            ));
+        }
+        execute(&mut tx, sql).await;
+        assert!(assignment::insert(&mut tx, &self.assignment()).await.unwrap());
+        tx.commit().await.unwrap();
+    }
+
+    /// On top of [`World::seed`]: an end user with a session, progress, an event, a call, refusals, and the log.
+    pub async fn seed_played(&self, db: &Db) {
+        self.seed(db).await;
+        let mut tx = db.begin().await.unwrap();
+        let (n, now, step) = (self.n, NOW.0, self.step(0));
+        let Self { organization, server, walkthrough, version, end_user, progress, .. } = self;
+        let sql = format!(
+            "INSERT INTO end_users (id, organization_id, tracking_id, created_at)
+             VALUES ('{end_user}', '{organization}', 'tracked', {now});
+             INSERT INTO client_sessions (id, organization_id, server_id, end_user_id, handle_hash, created_at,
+                 last_used_at)
+             VALUES ('ses_{n}', '{organization}', '{server}', '{end_user}', 'handle-{n}', {now}, {now});
+             INSERT INTO progress (id, organization_id, end_user_id, server_id, walkthrough_id, version_id, status,
+                 completed_steps, started_at, last_activity_at, metadata)
+             VALUES ('{progress}', '{organization}', '{end_user}', '{server}', '{walkthrough}', '{version}',
+                 'in_progress', '01', {now}, {now}, '{{}}');
+             INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
+             VALUES ('{progress}', '{step}', '{version}', {now});
+             INSERT INTO walkthrough_events (id, organization_id, server_id, walkthrough_id, end_user_id, progress_id,
+                 version_id, step_id, kind, created_at)
+             VALUES ('ev_{n}', '{organization}', '{server}', '{walkthrough}', '{end_user}', '{progress}', '{version}',
+                 '{step}', 'step_completed', {now});"
+        );
+        execute(&mut tx, sql).await;
+        tool_call::insert(&mut tx, &[self.tool_call(&format!("tc_{n}"))]).await.unwrap();
+        let refusals = Refusals {
+            server_id: server.clone(),
+            minute: 1,
+            reason: "rate_limited".to_owned(),
+            organization_id: organization.clone(),
+            count: 2,
+        };
+        tool_call::add_refusals(&mut tx, &[refusals]).await.unwrap();
+        audit::insert(&mut tx, &self.audit_event(1)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The attempt that [`World::seed_played`] wrote.
+    pub fn attempt(&self) -> Attempt {
+        Attempt {
+            id: self.progress.clone(),
+            version_id: self.version.clone(),
+            completed: StepSet::from_iter([0]),
+            state: AttemptState::InProgress,
+            started_at: NOW,
+            last_activity_at: NOW,
+            closed_at: None,
+            metadata: serde_json::Map::new(),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The writer under many callers at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use waypost_core::id::{EndUserId, WalkthroughId};
+use waypost_core::progress::act::{Select, View};
+use waypost_core::progress::{Attempt, Outcome, StepSet};
+use waypost_core::random::SeededRandom;
+use waypost_core::{Code, Error as ActError, Random, SystemRandom};
+use waypost_store::progress::{self, NewEndUser, ProgressKey};
+use waypost_store::writer::{Call, Decide, Decided, Writer};
+use waypost_store::{Db, Error};
+
+use crate::open;
+use crate::world::{NOW, STEPS, World};
+
+struct Stage {
+    db: Db,
+    world: World,
+    writer: Writer,
+}
+
+async fn stage(url: &str) -> Stage {
+    let db = open(url).await;
+    let world = World::new(1);
+    world.seed(&db).await;
+    let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
+    Stage { db, world, writer }
+}
+
+/// Begins the walkthrough when it was not begun, else completes the current step.
+fn begin_or_advance(world: &World) -> Decide {
+    let offered = world.offered();
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    Box::new(move |attempt: Option<&Attempt>| {
+        let view =
+            View { attempt: attempt.map(|it| (it, &offered.latest)), offered: &offered, now: NOW, random: &*random };
+        match attempt {
+            None => Decided::Done(Box::new(view.select(Select { resume: true, to_latest: false }))),
+            Some(_) => view.advance(None).map_or_else(Decided::Refused, |outcome| Decided::Done(Box::new(outcome))),
+        }
+    })
+}
+
+fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
+    let new_end_user = NewEndUser {
+        id: key.end_user_id.clone(),
+        organization_id: key.organization_id.clone(),
+        tracking_id: None,
+        created_at: NOW,
+    };
+    let record = world.tool_call("");
+    let random = SystemRandom;
+    let tool_call = move |_: &Outcome| waypost_store::tool_call::ToolCall {
+        id: waypost_core::id::ToolCallId::new(NOW, &random),
+        end_user_id: None,
+        ..record.clone()
+    };
+    Call {
+        key,
+        new_end_user: Some(new_end_user),
+        new_session: None,
+        tool_call: Some(Box::new(tool_call)),
+        decide,
+        now: NOW,
+    }
+}
+
+impl Stage {
+    fn key(&self, n: usize) -> ProgressKey {
+        self.world.progress_key(&EndUserId::from_store(format!("eu_w{n}")))
+    }
+
+    /// Makes the end users of the first `count` keys, so that calls do not have to.
+    async fn end_users(&self, count: usize) {
+        let mut tx = self.db.begin().await.unwrap();
+        for n in 0..count {
+            let key = self.key(n);
+            let sql = format!(
+                "INSERT INTO end_users (id, organization_id, created_at) VALUES ('{}', '{}', 1)",
+                key.end_user_id, key.organization_id
+            );
+            crate::world::execute(&mut tx, sql).await;
+        }
+        tx.commit().await.unwrap();
+    }
+
+    /// What is in the database agrees with itself: the set of bits is the rows of completions.
+    async fn completed(&self, key: &ProgressKey) -> usize {
+        let mut conn = self.db.read().await.unwrap();
+        let history = progress::history(&mut conn, key).await.unwrap();
+        let [attempt] = history.as_slice() else { panic!("one attempt, not {}", history.len()) };
+        let rows = progress::completions(&mut conn, &key.organization_id, &attempt.id).await.unwrap();
+        let ordinals: HashMap<_, _> = (0..STEPS).map(|at| (self.world.step(at), at)).collect();
+        let rows: StepSet = rows.into_iter().map(|(step, _)| ordinals[&step]).collect();
+        assert_eq!(rows, attempt.completed);
+        rows.len()
+    }
+}
+
+/// Every task plays on keys that it shares with all others. Whatever the order was, each key saw one beginning, and each
+/// further call completed the next step until none was left.
+async fn no_advance_is_lost(stage: Stage) {
+    const TASKS: usize = 8;
+    const CALLS: usize = 36;
+    const KEYS: usize = 6;
+    stage.end_users(KEYS).await;
+    let stage = Arc::new(stage);
+    let mut tasks = Vec::new();
+    for task in 0..TASKS {
+        let stage = Arc::clone(&stage);
+        tasks.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for n in 0..CALLS {
+                let at = (task + n) % KEYS;
+                let call =
+                    Call { new_end_user: None, ..call(&stage.world, stage.key(at), begin_or_advance(&stage.world)) };
+                let Decided::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
+                seen.push((at, outcome.completed_step_id, outcome.standing.completed()));
+            }
+            seen
+        }));
+    }
+    let mut by_key: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+    for task in tasks {
+        for (key, step, completed) in task.await.unwrap() {
+            by_key.entry(key).or_default().push((completed, step));
+        }
+    }
+    assert_eq!(by_key.len(), KEYS);
+    for (key, mut seen) in by_key {
+        assert_eq!(seen.len(), TASKS * CALLS / KEYS);
+        seen.sort();
+        let mut expected: Vec<_> = (0..seen.len())
+            .map(|n| {
+                let done = n.min(STEPS as usize);
+                (done, (n == done && n > 0).then(|| stage.world.step(u32::try_from(n).unwrap() - 1)))
+            })
+            .collect();
+        expected.sort();
+        assert_eq!(seen, expected, "key {key}");
+        assert_eq!(stage.completed(&stage.key(key)).await, (TASKS * CALLS / KEYS - 1).min(STEPS as usize));
+    }
+}
+
+/// Each task has a key of its own, and the first call makes the end user.
+async fn distinct_users_do_not_meet(stage: Stage) {
+    const TASKS: usize = 24;
+    let stage = Arc::new(stage);
+    let mut tasks = Vec::new();
+    for task in 0..TASKS {
+        let stage = Arc::clone(&stage);
+        tasks.push(tokio::spawn(async move {
+            for n in 0..5 {
+                let mut call = call(&stage.world, stage.key(task), begin_or_advance(&stage.world));
+                if n > 0 {
+                    call.new_end_user = None;
+                }
+                let Decided::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
+                assert_eq!(outcome.standing.completed(), n);
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    for task in 0..TASKS {
+        assert_eq!(stage.completed(&stage.key(task)).await, 4);
+    }
+}
+
+/// Calls that the database refuses, that refuse themselves, and that panic, among calls that are fine.
+async fn a_bad_call_fails_alone(stage: Stage) {
+    let mut calls = Vec::new();
+    for n in 0..40 {
+        let mut key = stage.key(n);
+        let decide: Decide = match n % 10 {
+            3 => {
+                key.walkthrough_id = WalkthroughId::from_store("wt_gone".into());
+                begin_or_advance(&stage.world)
+            }
+            5 => Box::new(|_| Decided::Refused(ActError::new(Code::NoProgress, "no"))),
+            7 => Box::new(|_| panic!("a fault")),
+            _ => begin_or_advance(&stage.world),
+        };
+        calls.push(stage.writer.call(call(&stage.world, key, decide)));
+    }
+    for (n, result) in futures::future::join_all(calls).await.into_iter().enumerate() {
+        match (n % 10, result) {
+            (3, Err(error)) => assert!(error.is_foreign_key_violation(), "{error}"),
+            (5, Ok(Decided::Refused(error))) => assert_eq!(error.code, Code::NoProgress),
+            (7, Ok(Decided::Refused(error))) => assert_eq!(error.code, Code::Internal),
+            (0 | 1 | 2 | 4 | 6 | 8 | 9, Ok(Decided::Done(_))) => assert_eq!(stage.completed(&stage.key(n)).await, 0),
+            (_, other) => panic!("{n}: {other:?}"),
+        }
+    }
+    let mut conn = stage.db.read().await.unwrap();
+    for n in [3, 5, 7] {
+        let end_user = stage.key(n).end_user_id;
+        let there = waypost_store::end_user::exists(&mut conn, &stage.world.organization, &end_user);
+        assert!(!there.await.unwrap(), "{n}: a call without effect makes nobody");
+    }
+}
+
+/// Begin, complete, give up and begin again, all in one go: whichever groups they fall into, the history is right.
+async fn attempts_follow_each_other(stage: Stage) {
+    stage.end_users(1).await;
+    let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
+    let mut calls = Vec::new();
+    for n in 0..12 {
+        let (offered, random) = (stage.world.offered(), Arc::clone(&random));
+        let decide: Decide = Box::new(move |attempt| {
+            let attempt = attempt.map(|it| (it, &offered.latest));
+            let view = View { attempt, offered: &offered, now: NOW, random: &*random };
+            let outcome = match n % 4 {
+                0 => Ok(view.select(Select { resume: false, to_latest: false })),
+                3 => view.reset(),
+                _ => view.advance(None),
+            };
+            outcome.map_or_else(Decided::Refused, |outcome| Decided::Done(Box::new(outcome)))
+        });
+        calls.push(Call { new_end_user: None, ..call(&stage.world, stage.key(0), decide) });
+    }
+    // The queue keeps the order, but two workers may hold two groups: each waits for the answer that it builds on.
+    if stage.db.dialect() == waypost_store::Dialect::Sqlite {
+        let all = futures::future::join_all(calls.into_iter().map(|call| stage.writer.call(call))).await;
+        assert!(all.into_iter().all(|decided| matches!(decided, Ok(Decided::Done(_)))));
+    } else {
+        for call in calls {
+            assert!(matches!(stage.writer.call(call).await, Ok(Decided::Done(_))));
+        }
+    }
+    let mut conn = stage.db.read().await.unwrap();
+    let history = progress::history(&mut conn, &stage.key(0)).await.unwrap();
+    assert_eq!(history.len(), 3);
+    for attempt in history {
+        assert_eq!((attempt.completed.len(), attempt.closed_at), (2, Some(NOW)));
+        let rows = progress::completions(&mut conn, &stage.world.organization, &attempt.id).await.unwrap();
+        assert_eq!(rows.len(), 2);
+    }
+    assert_eq!(
+        waypost_store::tool_call::list(&mut conn, &stage.world.organization, &stage.world.server, 99)
+            .await
+            .unwrap()
+            .len(),
+        12
+    );
+}
+
+/// Answers come after the commit; without a database there are none but errors, and they say so.
+async fn a_database_that_is_away_is_unavailable(stage: Stage) {
+    stage.db.close().await;
+    let calls = (0..5).map(|n| stage.writer.call(call(&stage.world, stage.key(n), begin_or_advance(&stage.world))));
+    for result in futures::future::join_all(calls).await {
+        let error = result.unwrap_err();
+        assert!(error.is_unavailable(), "{error}");
+        assert_eq!(ActError::from(error).code, Code::Unavailable);
+    }
+    assert!(Error::Stopped.is_unavailable());
+}
+
+waypost_testkit::both!(
+    stage => no_advance_is_lost, distinct_users_do_not_meet, a_bad_call_fails_alone, attempts_follow_each_other,
+    a_database_that_is_away_is_unavailable
+);

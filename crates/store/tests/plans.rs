@@ -1,0 +1,242 @@
+//! No query of the store reads a whole table: the database itself is asked how it would go about each of them.
+//!
+//! The statements are not copied into this file: they are taken from the driver's log while the store's functions run.
+//! A program of its own, because the log is one per process.
+
+#[path = "it/world.rs"]
+#[allow(dead_code, reason = "shared with the other tests, which use more of it")]
+mod world;
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use serde_json::Value;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use waypost_core::SystemRandom;
+use waypost_core::assignment::Assignment;
+use waypost_core::organization::Role;
+use waypost_core::progress::act::{Select, View};
+use waypost_store::writer::{Call, Decided, Writer};
+use waypost_store::{
+    Db, Dialect, api_key, assignment, audit, end_user, migrate, on, organization, progress, server, system, tool_call,
+    user,
+};
+
+use crate::world::{NOW, World, execute};
+
+/// What may be read as a whole: one row, or all rows by the query's nature.
+const WHOLE: &[&str] = &[
+    "UPDATE config_version SET version = version + 1 WHERE id = 1",
+    "SELECT version FROM config_version WHERE id = 1",
+    "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
+];
+/// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
+const NO_TABLES: &[&str] = &["json_each", "batch", "source", "CONSTANT", "(subquery"];
+
+fn heard() -> &'static Mutex<BTreeSet<String>> {
+    static HEARD: OnceLock<Mutex<BTreeSet<String>>> = OnceLock::new();
+    HEARD.get_or_init(Mutex::default)
+}
+
+/// Writes down every statement of which the driver tells.
+struct Listener;
+
+#[derive(Default)]
+struct Fields {
+    summary: String,
+    statement: String,
+}
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn Debug) {}
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        match field.name() {
+            "summary" => value.clone_into(&mut self.summary),
+            "db.statement" => value.clone_into(&mut self.statement),
+            _ => {}
+        }
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Listener {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "sqlx::query" {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            let text = if fields.statement.is_empty() { fields.summary } else { fields.statement };
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            heard().lock().unwrap().insert(text);
+        }
+    }
+}
+
+async fn open(url: &str) -> Db {
+    static SET: OnceLock<()> = OnceLock::new();
+    SET.get_or_init(|| tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Listener)).unwrap());
+    let db = Db::open(url).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    db
+}
+
+/// Calls every function of the store that a product's call can lead to. A new one belongs in here.
+async fn everything(db: &Db, one: &World) {
+    let org = &one.organization;
+    let mut tx = db.begin().await.unwrap();
+    organization::get(&mut tx, org).await.unwrap();
+    organization::update(&mut tx, &one.organization(), NOW).await.unwrap();
+    system::find_organization(&mut tx, "org-1").await.unwrap();
+    system::list_organizations(&mut tx).await.unwrap();
+    system::find_server(&mut tx, "server-1").await.unwrap();
+    system::get_server(&mut tx, &one.server).await.unwrap();
+    system::find_api_key(&mut tx, "hash").await.unwrap();
+    system::find_user(&mut tx, "a1@x.de").await.unwrap();
+    user::get_member(&mut tx, org, &one.user).await.unwrap();
+    user::find_member(&mut tx, org, "a1@x.de").await.unwrap();
+    user::list_members(&mut tx, org).await.unwrap();
+    user::lock_owners(&mut tx, org).await.unwrap();
+    user::set_role(&mut tx, org, &one.user, Role::Owner).await.unwrap();
+    api_key::get(&mut tx, org, &one.key).await.unwrap();
+    api_key::find_by_name(&mut tx, org, "key").await.unwrap();
+    let keys = api_key::list(&mut tx, org).await.unwrap();
+    api_key::update(&mut tx, &keys[0]).await.unwrap();
+    server::get(&mut tx, org, &one.server).await.unwrap();
+    server::list(&mut tx, org).await.unwrap();
+    server::aliases(&mut tx, org, &one.server).await.unwrap();
+    server::update(&mut tx, &one.server()).await.unwrap();
+    server::release_alias(&mut tx, org, &one.server, "former-1").await.unwrap();
+    assignment::find(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
+    assignment::list(&mut tx, org, &one.server).await.unwrap();
+    assignment::next_order(&mut tx, org, &one.server).await.unwrap();
+    assignment::update(&mut tx, &one.assignment()).await.unwrap();
+    assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
+    assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
+    audit::list(&mut tx, org, None, 10).await.unwrap();
+    end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
+    end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
+    progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
+    progress::completions(&mut tx, org, &one.progress).await.unwrap();
+    progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
+    tool_call::list(&mut tx, org, &one.server, 10).await.unwrap();
+    tx.commit().await.unwrap();
+    play(db, one).await;
+    let mut tx = db.begin().await.unwrap();
+    end_user::delete(&mut tx, org, &one.end_user).await.unwrap();
+    api_key::delete(&mut tx, org, &one.key).await.unwrap();
+    server::delete(&mut tx, org, &one.server).await.unwrap();
+    user::remove_member(&mut tx, org, &one.user).await.unwrap();
+    user::delete_without_membership(&mut tx, &one.user).await.unwrap();
+    organization::delete(&mut tx, org).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// A step, and a new attempt: what the writer says to the database.
+async fn play(db: &Db, one: &World) {
+    let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
+    for select in [false, true] {
+        let (offered, record) = (one.offered(), one.tool_call(if select { "tc_a" } else { "tc_b" }));
+        let call = Call {
+            key: one.progress_key(&one.end_user),
+            new_end_user: None,
+            new_session: None,
+            tool_call: Some(Box::new(move |_| record.clone())),
+            decide: Box::new(move |attempt| {
+                let attempt = attempt.map(|it| (it, &offered.latest));
+                let view = View { attempt, offered: &offered, now: NOW, random: &SystemRandom };
+                let restart = Select { resume: false, to_latest: false };
+                Decided::Done(Box::new(if select { view.select(restart) } else { view.advance(None).unwrap() }))
+            }),
+            now: NOW,
+        };
+        assert!(matches!(writer.call(call).await, Ok(Decided::Done(_))));
+    }
+}
+
+async fn no_statement_reads_a_whole_table(db: Db) {
+    // The two databases share the log: one after the other.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    for n in 2..12 {
+        World::new(n).seed_played(&db).await;
+    }
+    let one = World::new(1);
+    one.seed_played(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    execute(&mut tx, "ANALYZE".to_owned()).await;
+    tx.commit().await.unwrap();
+    heard().lock().unwrap().clear();
+    everything(&db, &one).await;
+    let statements = std::mem::take(&mut *heard().lock().unwrap());
+    let statements: Vec<_> = statements
+        .into_iter()
+        .filter(|sql| ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].iter().any(|word| sql.starts_with(word)))
+        .collect();
+    for table in ["progress", "walkthrough_events", "tool_calls", "server_aliases", "assignments", "audit_events"] {
+        assert!(statements.iter().any(|sql| sql.contains(table)), "the log tells of {table}: {statements:#?}");
+    }
+    let mut problems = Vec::new();
+    for sql in statements.iter().filter(|sql| !WHOLE.contains(&sql.as_str())) {
+        let scans = match db.dialect() {
+            Dialect::Sqlite => sqlite_scans(&db, sql).await,
+            Dialect::Postgres => postgres_scans(&db, sql).await,
+        };
+        problems.extend(scans.into_iter().map(|scan| format!("{scan}: {sql}")));
+    }
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+/// The tables that SQLite would read as a whole.
+async fn sqlite_scans(db: &Db, sql: &str) -> Vec<String> {
+    let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+    let mut conn = db.read().await.unwrap();
+    let rows: Vec<(i64, i64, i64, String)> = on!(&mut conn, c => sqlx::query_as(sql).fetch_all(c).await.unwrap());
+    let scans = rows.into_iter().map(|(.., detail)| detail).filter(|detail| {
+        detail.strip_prefix("SCAN ").is_some_and(|rest| !NO_TABLES.iter().any(|name| rest.starts_with(name)))
+    });
+    scans.collect()
+}
+
+/// The tables that PostgreSQL would read as a whole, or by an index but without a condition on it.
+async fn postgres_scans(db: &Db, sql: &str) -> Vec<String> {
+    let mut tx = db.begin().await.unwrap();
+    let prepare = format!(
+        "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; PREPARE asked AS {sql}"
+    );
+    execute(&mut tx, prepare).await;
+    let count = "SELECT CAST(cardinality(parameter_types) AS BIGINT) FROM pg_prepared_statements WHERE name = 'asked'";
+    let count: i64 = on!(&mut tx, c => sqlx::query_scalar(count).fetch_one(c).await.unwrap());
+    let values = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
+    let values = if values.is_empty() { values } else { format!("({values})") };
+    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) EXECUTE asked{values}"));
+    let plan: String = match waypost_store::Conn::raw(&mut tx) {
+        waypost_store::db::Raw::Postgres(c) => {
+            use sqlx::{Executor, Row};
+            let row = c.fetch_one(sqlx::raw_sql(explain)).await.unwrap();
+            row.try_get_unchecked(0).unwrap()
+        }
+        waypost_store::db::Raw::Sqlite(_) => unreachable!("asked for PostgreSQL"),
+    };
+    execute(&mut tx, "DEALLOCATE asked".to_owned()).await;
+    let mut found = Vec::new();
+    walk(&serde_json::from_str(&plan).unwrap(), &mut found);
+    found
+}
+
+fn walk(node: &Value, found: &mut Vec<String>) {
+    match node {
+        Value::Array(nodes) => nodes.iter().for_each(|node| walk(node, found)),
+        Value::Object(members) => {
+            let kind = members.get("Node Type").and_then(Value::as_str).unwrap_or_default();
+            let by_index = matches!(kind, "Index Scan" | "Index Only Scan" | "Bitmap Index Scan");
+            if kind == "Seq Scan" || (by_index && !members.contains_key("Index Cond")) {
+                let of = members.get("Relation Name").or_else(|| members.get("Index Name"));
+                found.push(format!("{kind} of {}", of.and_then(Value::as_str).unwrap_or_default()));
+            }
+            members.values().for_each(|member| walk(member, found));
+        }
+        _ => {}
+    }
+}
+
+waypost_testkit::both!(open => no_statement_reads_a_whole_table);

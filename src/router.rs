@@ -1,0 +1,211 @@
+//! From a request to what answers it: host and path → server → endpoint.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use ipnet::IpNet;
+use serde_json::json;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tracing::Instrument;
+use waypost_core::id::base32;
+use waypost_core::{Code, Error, Random};
+use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
+use waypost_mcp::target::is_tracking_id;
+use waypost_ops::hosting::Hosting;
+
+use crate::host::{PublicUrl, Site};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the router routes with.
+pub struct Routes<R> {
+    /// The origin under which others reach this installation.
+    pub public_url: PublicUrl,
+    /// Proxies whose forwarded headers count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Hosted servers at work in this process.
+    pub hosting: Hosting,
+    /// The endpoint for every hosted server.
+    pub endpoint: Endpoint<R>,
+    /// For the ids of requests.
+    pub random: Arc<dyn Random>,
+}
+
+/// The id of a request, for the log and for the record of a call.
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
+/// The router of the main address.
+pub fn build<R: Responder>(routes: Routes<R>) -> Router {
+    let routes = Arc::new(routes);
+    // Which origins may call is decided in `find_server`; whatever comes through is echoed.
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_methods([Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::WWW_AUTHENTICATE, HeaderName::from_static("mcp-session-id")])
+        .max_age(Duration::from_secs(3_600));
+    let mcp = Router::new()
+        .route("/mcp", any(endpoint::<R>))
+        .route("/t/{tracking_id}/mcp", any(endpoint::<R>))
+        .route("/s/{slug}/mcp", any(endpoint::<R>))
+        .route("/s/{slug}/t/{tracking_id}/mcp", any(endpoint::<R>))
+        .layer(cors)
+        .layer(middleware::from_fn_with_state(Arc::clone(&routes), find_server::<R>))
+        .with_state(Arc::clone(&routes));
+    Router::new()
+        .merge(mcp)
+        .fallback(|| async { plain(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.") })
+        .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
+        .merge(health(routes.hosting.clone()))
+        .layer(middleware::from_fn_with_state(routes, observe::<R>))
+}
+
+/// `/healthz` says that the process runs, `/readyz` that it can serve: both on any host.
+pub fn health(hosting: Hosting) -> Router {
+    Router::new().route("/healthz", get(|| async { "ok\n" })).route(
+        "/readyz",
+        get(move || {
+            let hosting = hosting.clone();
+            async move {
+                match hosting.catalog().poll().await {
+                    Ok(()) => (StatusCode::OK, "ready\n"),
+                    Err(error) => {
+                        tracing::warn!(%error, "not ready");
+                        (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
+                    }
+                }
+            }
+        }),
+    )
+}
+
+fn plain(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = json!({ "code": code, "message": message }).to_string();
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Gives the request an id, and counts it with its status and time.
+async fn observe<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let mut bytes = [0_u8; 10];
+    routes.random.fill(&mut bytes);
+    let id = format!("req_{}", base32(&bytes));
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let method = request.method().clone();
+    // The route and not the path: a path may hold a tracking id.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let span = tracing::info_span!("request", request_id = id);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let (status, elapsed) = (response.status().as_u16(), started.elapsed());
+    let route = route.as_ref().map_or("", MatchedPath::as_str);
+    span.in_scope(|| tracing::debug!(%method, route, status, elapsed_us = elapsed.as_micros(), "answered"));
+    metrics::counter!("waypost_http_requests_total", "status" => status.to_string()).increment(1);
+    metrics::histogram!("waypost_http_request_seconds").record(elapsed.as_secs_f64());
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Refuses a host that is neither HOST nor one label below it (RFC 9110, section 15.5.20).
+async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
+    let peer = peer_of(&request);
+    let trusted = trusts(&routes.trusted_proxies, peer);
+    let forwarded = forwarded_host(request.headers()).filter(|_| trusted);
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    match authority.and_then(|authority| routes.public_url.site(authority)) {
+        Some(site) => {
+            request.extensions_mut().insert(site);
+            next.run(request).await
+        }
+        None => plain(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This host is not served here."),
+    }
+}
+
+/// Finds the server that a request is for, and refuses origins that may not call it.
+async fn find_server<R: Responder>(
+    State(routes): State<Arc<Routes<R>>>,
+    params: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let param = |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+    let slug = match (request.extensions().get::<Site>(), param("slug")) {
+        (Some(Site::Main), Some(slug)) => slug,
+        (Some(Site::Server(slug)), None) => slug.clone(),
+        // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
+        _ => return refuse_error(&Error::not_found("server")),
+    };
+    let tracking_id = param("tracking_id");
+    if tracking_id.as_deref().is_some_and(|id| !is_tracking_id(id)) {
+        let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
+        return refuse_error(&Error::new(Code::NotFound, message));
+    }
+    let offers = match routes.hosting.catalog().find(&slug.to_ascii_lowercase()).await {
+        Ok(offers) => offers,
+        Err(error) => {
+            if error.code != Code::NotFound {
+                tracing::error!(cause = ?std::error::Error::source(&error).map(ToString::to_string), %error, "no server");
+            }
+            return refuse_error(&error);
+        }
+    };
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        let server = &offers.server;
+        let allowed = origin
+            .to_str()
+            .is_ok_and(|origin| routes.public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
+        if !allowed {
+            return refuse_error(&Error::new(Code::Forbidden, "This origin may not call this server."));
+        }
+    }
+    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let address = client_address(&routes.trusted_proxies, &request);
+    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, address, request_id }));
+    next.run(request).await
+}
+
+async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request<Body>) -> Response {
+    match request.extensions().get::<Arc<Arrived>>().cloned() {
+        Some(arrived) => routes.endpoint.handle(request, &arrived).await,
+        None => refuse_error(&Error::internal("a request came to the endpoint without a server")),
+    }
+}
+
+fn peer_of(request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(peer)| peer.ip().to_canonical())
+}
+
+fn trusts(proxies: &[IpNet], peer: IpAddr) -> bool {
+    proxies.iter().any(|network| network.contains(&peer))
+}
+
+fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
+    headers.get("x-forwarded-host")?.to_str().ok()?.split(',').next().map(str::trim)
+}
+
+/// The address of the client: the nearest one that is no trusted proxy.
+fn client_address(proxies: &[IpNet], request: &Request) -> IpAddr {
+    let peer = peer_of(request);
+    if !trusts(proxies, peer) {
+        return peer;
+    }
+    let hops = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let hops: Vec<IpAddr> = hops
+        .flat_map(|value| value.split(','))
+        .filter_map(|hop| hop.trim().parse().ok())
+        .map(|hop: IpAddr| hop.to_canonical())
+        .collect();
+    hops.into_iter().rev().find(|hop| !trusts(proxies, *hop)).unwrap_or(peer)
+}
