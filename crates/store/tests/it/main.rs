@@ -1,5 +1,6 @@
 //! The store on both databases. Each module has the name of what it tests.
 
+mod backup;
 mod deletion;
 mod migrate;
 mod nouns;
