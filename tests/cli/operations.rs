@@ -1,6 +1,7 @@
 //! Migrations, check-ups, backups, and what can be wrong with a machine.
 
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
 
 use serde_json::Value;
 use waypost_store::{Db, on};
@@ -154,6 +155,34 @@ fn the_doctor_looks_and_changes_nothing() {
     let failed: Vec<_> = found["items"].as_array().unwrap().iter().filter(|item| item["status"] == "fail").collect();
     assert_eq!(failed.len(), 2, "{failed:#?}");
     insta::assert_snapshot!(failed[0]["found"].as_str().unwrap(), @"./waypost-data/secret.key holds no key");
+}
+
+/// A running `serve`, ended with the test.
+struct Serve(Child);
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn one_serve_at_a_time_and_commands_beside_it() {
+    let place = Place::new();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
+    let mut first = Serve(place.command(&serve).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(first.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").expect(&line).to_owned();
+    let refused = place.run(&serve);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("./waypost-data/waypost.db.serve.lock"), "{}", refused.err);
+    place.fine(&["org", "create", "acme"]);
+    place.fine(&["backup", "a.backup"]);
+    let file = place.file("waypost.toml", &format!("listen = '{address}'\ndiagnostics_listen = 'off'\n"));
+    let found = place.fine(&["doctor", "--config", &file]);
+    assert!(found.contains(&format!("{address} is held by a running waypost")), "{found}");
 }
 
 #[test]
