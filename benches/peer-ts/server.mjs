@@ -12,7 +12,7 @@ import { Store } from './store.mjs';
 import { TOOLS, call } from './tools.mjs';
 
 const WORKERS = Number(process.env.PEER_WORKERS ?? availableParallelism());
-const CONNECTIONS = Number(process.env.PEER_POOL ?? 16);
+const CONNECTIONS = Number(process.env.PEER_POOL ?? 8);
 
 function worker() {
   const store = new Store(process.env.DATABASE_URL, CONNECTIONS);

@@ -169,7 +169,8 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut input = [0; 512];
             let _ = stream.read(&mut input).await.unwrap();
-            let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n";
+            let answer =
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n";
             for half in [&answer[..52], &answer[52..]] {
                 stream.write_all(half).await.unwrap();
                 stream.flush().await.unwrap();

@@ -89,11 +89,7 @@ impl Contestant {
     }
 
     /// Waypost; asks it for the ids of its walkthroughs.
-    pub async fn waypost(
-        kind: Kind,
-        (server, diagnostics): (Server, SocketAddr),
-        specs: &[Spec],
-    ) -> Result<Self> {
+    pub async fn waypost(kind: Kind, (server, diagnostics): (Server, SocketAddr), specs: &[Spec]) -> Result<Self> {
         let walkthroughs = waypost::walkthrough_ids(server.addr, specs).await?;
         Ok(Self { kind, diagnostics: Some(diagnostics), path: waypost::path(), walkthroughs, ..Self::floor(server) })
     }

@@ -11,8 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
 use crate::cluster::{Cluster, StatementCounts};
-use crate::contestants::{Contestant, Kind};
 use crate::content::{LONG, Spec};
+use crate::contestants::{Contestant, Kind};
 use crate::load::{Limit, LoadReport, Op, Plan, histogram};
 use crate::mcp::Era;
 use crate::process;
@@ -102,7 +102,8 @@ pub struct Leg {
 impl Driver {
     /// Runs one leg; any wrong answer is an error.
     pub async fn leg(&mut self, contestant: &mut Contestant, load: Load) -> Result<Leg> {
-        let context = format!("{} {} {} x{}", contestant.kind.name(), load.era.name(), load.op.name(), load.connections);
+        let context =
+            format!("{} {} {} x{}", contestant.kind.name(), load.era.name(), load.op.name(), load.connections);
         tokio::time::timeout(PATIENCE, self.measure(contestant, load))
             .await
             .with_context(|| format!("{context}: no end"))?

@@ -227,3 +227,48 @@ pub struct Offered<'a> {
     #[serde(borrow)]
     pub title: Cow<'a, str>,
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A connection to a server that answers one request with `status` and `body`.
+    async fn answered(status: &'static str, body: &'static str) -> Connection {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        Connection::open(addr).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_step_result_is_read() {
+        let body = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":false,"structuredContent":
+            {"completed_step_id":"ws_1","step":{"id":"ws_2","title":"a \"b\""},"progress":{"completed":1,"total":3}}}}"#;
+        let mut connection = answered("200 OK", body).await;
+        let mut client = Client::new("/mcp".to_owned(), Era::Modern);
+        let outcome = client.call(&mut connection, "next_walkthrough_step", "{}").await.unwrap();
+        let result = outcome.structured_content.unwrap();
+        assert_eq!(result.completed_step_id.as_deref(), Some("ws_1"));
+        assert_eq!(result.step.unwrap().id, "ws_2");
+        assert_eq!(result.progress.map(|progress| (progress.completed, progress.total)), Some((1, 3)));
+    }
+
+    #[tokio::test]
+    async fn whatever_is_not_a_success_is_an_error() {
+        let refused = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#;
+        let failed = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"no"}}"#;
+        let another = r#"{"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#;
+        for (status, body) in [("200 OK", refused), ("200 OK", failed), ("200 OK", another), ("503 Busy", "{}")] {
+            let mut connection = answered(status, body).await;
+            let mut client = Client::new("/mcp".to_owned(), Era::Legacy);
+            assert!(client.call(&mut connection, "next_walkthrough_step", "{}").await.is_err(), "{status} {body}");
+        }
+    }
+}

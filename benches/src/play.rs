@@ -44,8 +44,7 @@ impl Player {
     /// Completes the current step and takes the next one from the answer.
     async fn next(&mut self, plan: &Plan, connection: &mut Connection) -> Result<()> {
         let current = self.step.take().context("next: nothing left to do")?;
-        let arguments =
-            format!(r#"{{"walkthrough_id":"{}","current_step_id":"{current}"}}"#, plan.walkthrough);
+        let arguments = format!(r#"{{"walkthrough_id":"{}","current_step_id":"{current}"}}"#, plan.walkthrough);
         let outcome = self.client.call(connection, "next_walkthrough_step", &arguments).await?;
         let result = outcome.structured_content.context("next: no structured content")?;
         let progress = result.progress.context("next: no progress")?;
@@ -99,15 +98,8 @@ pub async fn work(
     mut started: watch::Receiver<Option<Instant>>,
 ) -> Result<Share> {
     let connection = Connection::open(plan.addr).await?;
-    let mut worker = Worker {
-        plan,
-        index,
-        connection,
-        waiting: VecDeque::new(),
-        finished: Vec::new(),
-        born: 0,
-        other_calls: 0,
-    };
+    let mut worker =
+        Worker { plan, index, connection, waiting: VecDeque::new(), finished: Vec::new(), born: 0, other_calls: 0 };
     for _ in 0..worker.plan.users.max(1) {
         let player = worker.prepare().await?;
         worker.waiting.push_back(player);

@@ -71,7 +71,11 @@ pub async fn terminate(child: &mut Child, signal: &str) -> Result<()> {
 
 /// Runs a command to its end; on failure the error has its output.
 pub async fn run(mut command: Command) -> Result<String> {
-    let shown = format!("{:?}", command.as_std());
+    // Without the environment, which holds a key.
+    let std = command.as_std();
+    let shown: Vec<_> =
+        std::iter::once(std.get_program()).chain(std.get_args()).map(|word| word.to_string_lossy()).collect();
+    let shown = shown.join(" ");
     let output = command.stdin(Stdio::null()).output().await.with_context(|| format!("cannot run {shown}"))?;
     if !output.status.success() {
         let text = [output.stdout, output.stderr].concat();

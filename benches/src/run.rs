@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::cluster::Cluster;
-use crate::contestants::{Contestant, Kind};
 use crate::content::{LONG, SHORT, Spec};
+use crate::contestants::{Contestant, Kind};
 use crate::leg::{Driver, Leg, Load};
 use crate::load::Limit;
 use crate::process::{self, Server};
@@ -154,11 +154,13 @@ async fn run(args: RunArgs) -> Result<()> {
     let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::Builder::new().prefix("waypost-bench-").tempdir_in(parent)?;
     let outcome = measure(&args, &dir).await;
-    if outcome.is_err() {
-        let kept = dir.keep();
-        eprintln!("the logs are in {}", kept.join("logs").display());
-    }
-    let findings = outcome?;
+    let findings = match outcome {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("the logs are in {}", keep_logs(dir).display());
+            return Err(error);
+        }
+    };
     print!("{}", crate::table::render(&findings));
     if let Some(file) = &args.json {
         std::fs::write(file, serde_json::to_vec_pretty(&report::json(&findings))?)
@@ -166,6 +168,16 @@ async fn run(args: RunArgs) -> Result<()> {
         println!("\nEverything measured is in {}.", file.display());
     }
     Ok(())
+}
+
+/// Removes the databases of a run that failed, as far as that goes, and leaves its logs.
+fn keep_logs(dir: TempDir) -> PathBuf {
+    let kept = dir.keep();
+    let logs = kept.join("logs");
+    for entry in std::fs::read_dir(&kept).into_iter().flatten().flatten().filter(|entry| entry.path() != logs) {
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+    logs
 }
 
 async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
@@ -207,8 +219,7 @@ impl Bench {
         }
         let cluster = if needs_cluster { Some(Cluster::start(dir, &logs).await?) } else { None };
         let environment = Environment::of(dir, cluster.as_ref()).await?;
-        let driver =
-            Driver { program: program.clone(), run: process::random_hex(4)?, legs: 0, verify: 16, cluster };
+        let driver = Driver { program: program.clone(), run: process::random_hex(4)?, legs: 0, verify: 16, cluster };
         let mut bench = Self {
             settings: Settings::of(args),
             driver,

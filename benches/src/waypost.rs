@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_metric_is_summed_over_its_labels() {
-        let text = "# TYPE a_total counter\na_total{kind=\"x\"} 3\na_total{kind=\"y z\"} 4.5\na_total_more 9\nb_total 1\n";
+        let text =
+            "# TYPE a_total counter\na_total{kind=\"x\"} 3\na_total{kind=\"y z\"} 4.5\na_total_more 9\nb_total 1\n";
         assert_eq!(sum_metric(text, "a_total"), Some(7.5));
         assert_eq!(sum_metric(text, "b_total"), Some(1.0));
         assert_eq!(sum_metric(text, "c_total"), None);
