@@ -130,7 +130,7 @@ impl ServerHandler for Handler {
 
     /// Without a request's context rmcp asks for schemas only, to check `Mcp-Param-*` headers.
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        tools::listed(&self.target).into_iter().find(|tool| tool.name == name)
+        tools::find_listed(&self.target, name)
     }
 
     async fn call_tool(
