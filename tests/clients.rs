@@ -123,6 +123,10 @@ eras! { python, "python_client.py",
     legacy => "legacy", "2025-11-25";
     auto => "auto", "2026-07-28";
     modern => "modern", "2026-07-28";
+    revision_2024_11_05 => "2024-11-05", "2024-11-05";
+    revision_2025_03_26 => "2025-03-26", "2025-03-26";
+    revision_2025_06_18 => "2025-06-18", "2025-06-18";
+    revision_2025_11_25 => "2025-11-25", "2025-11-25";
 }
 
 eras! { typescript_v2, "ts_v2.mjs",

@@ -1,6 +1,6 @@
-"""The official Python client plays the first walkthrough of the demo to its end, in each era that it speaks.
+"""The official Python client plays the first walkthrough of the demo to its end, in each era and revision that it speaks.
 
-usage: python_client.py URL legacy|auto|modern
+usage: python_client.py URL legacy|auto|modern|REVISION
 """
 
 import json
@@ -11,6 +11,8 @@ from importlib.metadata import version as installed
 import anyio
 from jsonschema import Draft202012Validator
 from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 MODES = {"legacy": "legacy", "auto": "auto", "modern": "2026-07-28"}
 TOOLS = {
@@ -89,9 +91,39 @@ class Checked:
         return error
 
 
+class Older:
+    """A stream that asks for an older revision: the client itself always asks for the newest that it knows."""
+
+    def __init__(self, inner, revision: str) -> None:
+        self.inner = inner
+        self.revision = revision
+
+    async def send(self, item) -> None:
+        if getattr(item.message, "method", None) == "initialize":
+            item.message.params["protocolVersion"] = self.revision
+        await self.inner.send(item)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    async def __aenter__(self):
+        await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *error):
+        return await self.inner.__aexit__(*error)
+
+
+@asynccontextmanager
+async def older(url: str, revision: str):
+    async with streamable_http_client(url) as (read, write):
+        yield read, Older(write, revision)
+
+
 @asynccontextmanager
 async def connect(url: str, era: str):
-    async with Client(url, mode=MODES[era]) as client:
+    server = url if era in MODES else older(url, era)
+    async with Client(server, mode=MODES.get(era, "legacy")) as client:
         tools = (await client.list_tools()).tools
         yield Checked(client, tools)
 
@@ -109,10 +141,11 @@ async def prompts_and_resources(client: Client, walkthrough: dict) -> None:
 
 
 async def play(url: str, era: str) -> dict:
-    legacy = era == "legacy"
+    legacy = era not in ("auto", "modern")
+    expected = era if era not in MODES else "2025-11-25" if legacy else "2026-07-28"
     async with connect(url, era) as first:
         version = first.client.protocol_version
-        check(version == ("2025-11-25" if legacy else "2026-07-28"), "the negotiated version", version)
+        check(version == expected, "the negotiated version", version)
         check(set(first.tools) >= TOOLS, "tools/list", sorted(first.tools))
         listed = (await first.call("list_walkthroughs", {}))["walkthroughs"]
         check(bool(listed) and listed[0]["status"] == "not_started", "the demo has walkthroughs", listed)
@@ -177,6 +210,6 @@ async def main(url: str, era: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[2] not in MODES:
+    if len(sys.argv) != 3 or sys.argv[2] not in {*MODES, *HANDSHAKE_PROTOCOL_VERSIONS}:
         sys.exit(__doc__)
     anyio.run(main, *sys.argv[1:])
