@@ -75,11 +75,17 @@ impl Refusal {
 #[derive(Deserialize)]
 struct Raw {
     jsonrpc: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     id: Option<Value>,
     method: Option<Value>,
     params: Option<Value>,
     result: Option<serde::de::IgnoredAny>,
     error: Option<serde::de::IgnoredAny>,
+}
+
+/// A member that is there, also when it is null: an id that is null is not an absent one.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Looks at a body.
@@ -129,9 +135,10 @@ fn message(raw: Raw) -> Result<Message, Refusal> {
     let id = match raw.id {
         None => None,
         Some(Value::Null) if raw.method.is_none() => None,
-        Some(id @ (Value::String(_) | Value::Number(_))) => Some(id),
+        Some(Value::String(id)) => Some(Value::String(id)),
+        Some(Value::Number(id)) if !id.is_f64() => Some(Value::Number(id)),
         Some(_) => {
-            return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: `id` must be a string or a number.", None));
+            return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: `id` must be a string or an integer.", None));
         }
     };
     let invalid = |message: &str| Refusal::new(INVALID_REQUEST, format!("Invalid Request: {message}"), id.clone());
@@ -188,6 +195,8 @@ mod tests {
             (r#"{"jsonrpc":"2.0","method":7,"id":1}"#, Some(INVALID_REQUEST)),
             (r#"{"jsonrpc":"2.0","method":"ping","id":null}"#, Some(INVALID_REQUEST)),
             (r#"{"jsonrpc":"2.0","method":"ping","id":{}}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","method":"ping","id":1.5}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{}}"#, None),
             (r#"{"jsonrpc":"2.0","method":"tools/call","id":1,"params":[]}"#, Some(INVALID_PARAMS)),
             (r#"{"jsonrpc":"2.0","method":"ping","id":1}"#, None),
             (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, None),
