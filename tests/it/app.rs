@@ -1,6 +1,5 @@
 //! The product in this process: its router, its store, a clock that stands still and repeatable random numbers.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -422,9 +421,4 @@ pub fn document(title: &str, steps: &[&str]) -> serde_json::Value {
         })
         .collect();
     json!({ "version": "1.1", "walkthrough": { "title": title, "type": "course" }, "steps": steps })
-}
-
-/// Members of an object, for settings in one line.
-pub fn map<const N: usize>(pairs: [(&str, &str); N]) -> HashMap<String, String> {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

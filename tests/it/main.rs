@@ -9,6 +9,14 @@ mod client;
 mod transcript;
 
 mod addresses;
+mod contents;
 mod decisions;
+mod failures;
 mod identity;
+mod many;
+mod parallel;
 mod play;
+mod progress;
+mod recording;
+mod tenancy;
+mod tools;
