@@ -7,6 +7,7 @@ use axum::serve::ListenerExt;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use waypost::config::Settings;
 use waypost::demo;
 use waypost::host::PublicUrl;
 use waypost::router::{self, Routes};
@@ -14,7 +15,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
-use waypost_mcp::limits::Limits;
+use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, migrate};
@@ -22,7 +23,7 @@ use waypost_testkit::TempDir;
 
 use crate::fixtures::Fixtures;
 
-/// A server that runs until it is dropped.
+/// A server with the default settings, which runs until it is dropped.
 pub struct Server {
     /// Where it is.
     pub url: String,
@@ -61,16 +62,21 @@ async fn store() -> (TempDir, Db) {
 }
 
 async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, slug): (Sessions, &str)) -> Server {
+    let settings = Settings::default();
     let options = HostingOptions {
         secret: SecretKey::new([7; 32]),
-        version_cache_bytes: 1024 * 1024,
+        version_cache_bytes: settings.version_cache_bytes,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
     let (hosting, _tasks) = Hosting::start(db, options);
     let stop = CancellationToken::new();
-    let endpoint =
-        Endpoint::new(responder, hosting.clone(), Limits::default(), Arc::new(SystemRandom), (sessions, stop.clone()));
+    let limits = Limits::new(LimitOptions {
+        per_caller: settings.rate_limit_per_caller,
+        burst: settings.rate_limit_burst,
+        per_server: settings.rate_limit_per_server,
+    });
+    let endpoint = Endpoint::new(responder, hosting.clone(), limits, Arc::new(SystemRandom), (sessions, stop.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let router = router::build(Routes {
