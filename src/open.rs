@@ -60,6 +60,7 @@ pub async fn open_as_it_is(settings: &Settings) -> anyhow::Result<(Db, Option<Lo
     make_folder(folder_of(&file))?;
     // Also held while the file is opened: two processes must not both make it.
     let lock = migration_lock(&file).await?;
+    make_private(&file);
     Ok((connect(&settings.database_url).await?, Some(lock)))
 }
 
@@ -190,6 +191,16 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
     builder.create(folder).with_context(|| {
         format!("cannot make the folder {}: make it yourself and give it to the user that runs waypost, or choose another with --data-dir", folder.display())
     })
+}
+
+/// Makes an empty file for its owner only, which SQLite takes for a new database; its log gets the same rights. When
+/// this fails, so does opening the database, with a better message.
+fn make_private(file: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let _ = options.open(file);
 }
 
 /// What to do when the database does not open.

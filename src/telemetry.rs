@@ -109,7 +109,7 @@ fn describe() {
     describe_histogram!("waypost_tool_call_seconds", Unit::Seconds, "How long MCP tool calls took, by tool");
     describe_counter!("waypost_http_requests_total", "HTTP requests, by status");
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "How long HTTP requests took");
-    describe_counter!("waypost_rate_limited_total", "Requests that were turned away by a rate limit, by limit");
+    describe_counter!("waypost_records_lost_total", "Records of calls that could not be written");
     describe_gauge!("waypost_build_info", "1, with the version as a label");
     metrics::gauge!("waypost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

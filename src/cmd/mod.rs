@@ -1,22 +1,29 @@
 //! The command line: one file per command.
 
-pub mod backup;
-pub mod doctor;
-pub mod migrate;
-pub mod output;
-pub mod serve;
-pub mod walk;
+mod assignment;
+mod backup;
+mod doctor;
+mod key;
+mod migrate;
+mod org;
+mod output;
+mod serve;
+mod server;
+mod session;
+mod user;
+mod walk;
+mod walkthrough;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind as UsageKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Settings, Sources};
+use crate::config::{self, Settings, Sources};
 use crate::open::{self, Opened, Pending};
 use crate::telemetry::{self, Program};
+use session::Session;
 
 /// The platform for MCP: guided walkthroughs hosted as MCP servers, progress that is never lost.
 #[derive(Debug, Parser)]
@@ -61,6 +68,24 @@ enum Command {
     Serve(serve::Args),
     /// Plays a walkthrough in the terminal, from any MCP server.
     Walk(walk::Args),
+    /// Walkthroughs: import, export, lint, publish.
+    #[command(subcommand)]
+    Walkthrough(walkthrough::Command),
+    /// Organisations.
+    #[command(subcommand)]
+    Org(org::Command),
+    /// The people who operate an organisation.
+    #[command(subcommand)]
+    User(user::Command),
+    /// Hosted MCP servers.
+    #[command(subcommand)]
+    Server(server::Command),
+    /// API keys.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Walkthroughs on servers.
+    #[command(subcommand)]
+    Assignment(assignment::Command),
     /// Brings the database up to date.
     Migrate,
     /// Looks at everything that an installation needs, and says what to do.
@@ -140,6 +165,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(app, args).await?,
         Command::Walk(args) => return Ok(walk::run(args).await),
+        Command::Walkthrough(command) => walkthrough::run(&app, command).await?,
+        Command::Org(command) => Session::run(&app, async |session| org::run(session, command).await).await?,
+        Command::User(command) => Session::run(&app, async |session| user::run(session, command).await).await?,
+        Command::Server(command) => Session::run(&app, async |session| server::run(session, command).await).await?,
+        Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
+        Command::Assignment(command) => {
+            Session::run(&app, async |session| assignment::run(session, command).await).await?;
+        }
         Command::Migrate => migrate::run(&app).await?,
         Command::Doctor => return doctor::run(&app).await,
         Command::Backup(args) => backup::backup(&app, args).await?,
@@ -155,18 +188,22 @@ fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
         // Whoever closed the pipe has seen enough.
         return ExitCode::FAILURE;
     }
-    if let Some(Usage(message)) = error.downcast_ref() {
-        let _ = Cli::command().error(UsageKind::ValueValidation, message).print();
-        return ExitCode::from(2);
+    let mut causes: Vec<_> = error.chain().skip(1).map(|cause| one_line(&cause.to_string())).collect();
+    let mut message = one_line(&error.to_string());
+    // What the operating system says is short and tells most; the database's words are for whoever asks.
+    if io.is_some() && causes.len() == 1 {
+        let cause = causes.remove(0);
+        if !message.contains(&cause) {
+            message = format!("{message} ({})", cause.split(" (os error").next().unwrap_or_default());
+        }
     }
-    eprintln!("error: {}", one_line(&error.to_string()));
-    let causes = error.chain().skip(1).map(|cause| one_line(&cause.to_string()));
+    eprintln!("error: {message}");
     if verbose {
-        causes.for_each(|cause| eprintln!("  because: {cause}"));
-    } else if causes.count() > 0 {
+        causes.iter().for_each(|cause| eprintln!("  because: {cause}"));
+    } else if !causes.is_empty() {
         eprintln!("(-v tells the cause)");
     }
-    let usage = error.downcast_ref::<crate::config::Error>().is_some_and(crate::config::Error::is_usage);
+    let usage = error.is::<Usage>() || error.downcast_ref::<config::Error>().is_some_and(config::Error::is_usage);
     ExitCode::from(if usage { 2 } else { 1 })
 }
 
@@ -176,6 +213,8 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

@@ -51,6 +51,14 @@ pub fn object(as_json: bool, value: &Value) -> anyhow::Result<()> {
     text(&table(members.map(|(name, value)| vec![format!("{}:", name.replace('_', " ")), cell(value)]).collect()))
 }
 
+/// Says that something is gone.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn deleted(as_json: bool, id: &str, sentence: &str) -> anyhow::Result<()> {
+    if as_json { json(&json!({"id": id, "deleted": true})) } else { text(&format!("{sentence}\n")) }
+}
+
 /// A value as one line without control characters: names come from people, and a terminal obeys what it is sent.
 fn cell(value: &Value) -> String {
     let text = match value {

@@ -5,12 +5,12 @@ use waypost_core::access::{Act, authorize, authorize_operator};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Organization;
-use waypost_core::{Error, Result, name};
+use waypost_core::{Error, Result, name, slug};
 use waypost_store::{organization as store, system, user};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::{slug, taken};
+use crate::checks::taken;
 
 /// What can be changed of an organisation; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,12 +8,12 @@ use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
-use waypost_core::{Error, Result, name};
+use waypost_core::{Error, Result, name, slug};
 use waypost_store::{organization, server as store, system};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::{hidden, slug, taken};
+use crate::checks::{hidden, taken};
 
 /// The kinds of sign-in that this release has.
 pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None];

@@ -65,11 +65,14 @@ pub async fn list(
     before: Option<&AuditEventId>,
     limit: i64,
 ) -> Result<Vec<AuditEvent>> {
-    const SQL: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
-        WHERE organization_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    // The character after the alphabet of identifiers: nothing sorts behind it.
-    let before = before.map_or("aud_~", AuditEventId::as_str);
-    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(organization.as_str()).bind(before).bind(limit).fetch_all(c).await?);
+    const NEWEST: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
+        WHERE organization_id = $1 ORDER BY id DESC LIMIT $2";
+    const OLDER: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
+        WHERE organization_id = $1 AND id < $3 ORDER BY id DESC LIMIT $2";
+    let rows: Vec<Row> = match before {
+        None => on!(conn, c => sqlx::query_as(NEWEST).bind(organization.as_str()).bind(limit).fetch_all(c).await?),
+        Some(before) => on!(conn, c => sqlx::query_as(OLDER)
+            .bind(organization.as_str()).bind(limit).bind(before.as_str()).fetch_all(c).await?),
+    };
     rows.into_iter().map(AuditEvent::try_from).collect()
 }

@@ -1,6 +1,6 @@
 //! Attempts of progress, their completions and events: reading one, and writing many at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use serde::Serialize;
@@ -293,20 +293,20 @@ const EVENT: &[Column] = &[
 impl Statements {
     fn new(dialect: Dialect) -> Self {
         let keys = batch::rows(dialect, "keys", KEY);
-        // CROSS JOIN keeps SQLite from reading all of progress and looking each row up among the keys. The lock of
-        // PostgreSQL is taken in the order of the ids, so that two groups cannot wait for each other.
-        let (keys, lock) = match dialect {
-            Dialect::Sqlite => (format!("{keys} AS batch"), ""),
-            Dialect::Postgres => (keys, "ORDER BY progress.id FOR UPDATE OF progress"),
+        const COLUMNS: &str = "progress.id, progress.end_user_id, progress.server_id, progress.walkthrough_id,
+            progress.version_id, progress.status, progress.completed_steps, progress.started_at, progress.completed_at,
+            progress.last_activity_at, progress.closed_at, progress.metadata";
+        const MATCH: &str = "progress.end_user_id = batch.end_user_id AND progress.server_id = batch.server_id
+            AND progress.walkthrough_id = batch.walkthrough_id AND progress.closed_at IS NULL";
+        // Both texts make the database look each key up in the index, whatever it thinks of the size of the batch. On
+        // PostgreSQL the rows are locked in the order of the keys, so that two groups cannot wait for each other.
+        let find = match dialect {
+            Dialect::Sqlite => format!("SELECT {COLUMNS} FROM {keys} AS batch CROSS JOIN progress WHERE {MATCH}"),
+            Dialect::Postgres => format!(
+                "SELECT found.* FROM {keys},
+                    LATERAL (SELECT {COLUMNS} FROM progress WHERE {MATCH} FOR UPDATE) AS found"
+            ),
         };
-        let find = format!(
-            "SELECT progress.id, progress.end_user_id, progress.server_id, progress.walkthrough_id, progress.version_id,
-                    progress.status, progress.completed_steps, progress.started_at, progress.completed_at,
-                    progress.last_activity_at, progress.closed_at, progress.metadata
-             FROM {keys} CROSS JOIN progress
-             WHERE progress.end_user_id = batch.end_user_id AND progress.server_id = batch.server_id
-               AND progress.walkthrough_id = batch.walkthrough_id AND progress.closed_at IS NULL {lock}"
-        );
         let parts = [
             batch::update(dialect, "progress", "moved", PROGRESS_CHANGES),
             batch::insert(dialect, "step_completions", "completions", COMPLETION),
@@ -349,7 +349,8 @@ pub(crate) async fn find_open<'k>(
     conn: &mut Conn,
     keys: impl Iterator<Item = &'k ProgressKey>,
 ) -> Result<HashMap<ProgressKey, Attempt>> {
-    let by_parts: HashMap<(&str, &str, &str), &ProgressKey> = keys
+    // Sorted: the order in which the rows are locked.
+    let by_parts: BTreeMap<(&str, &str, &str), &ProgressKey> = keys
         .map(|key| ((key.end_user_id.as_str(), key.server_id.as_str(), key.walkthrough_id.as_str()), key))
         .collect();
     let rows: Vec<_> = by_parts

@@ -10,14 +10,23 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::probe;
 
 /// Makes a cluster, starts it, says where its socket is, and waits for the end of its standard input: the kernel closes
-/// it when the test process ends, however it ends. Everything runs as the launcher's user, so that one `rm` is enough.
+/// it when the test process ends, however it ends. Texts sort as people want them, where PostgreSQL can: a query that
+/// counts on the order of bytes, as SQLite has it, shows. Everything runs as the launcher's user, so that one `rm` is enough.
 const WATCHDOG: &str = r#"
 set -eu
 bin=$1
 dir=$(mktemp -d "${TMPDIR:-/tmp}/waypost-pg.XXXXXX" 2>/dev/null || mktemp -d /tmp/waypost-pg.XXXXXX)
-trap 'rm -rf "$dir"' EXIT
+stop() {
+    "$bin/pg_ctl" -D "$dir/data" -m fast -w -t 5 stop || "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop || true
+    rm -rf "$dir"
+}
+trap 'stop >/dev/null 2>&1' EXIT
+trap 'exit 1' HUP INT TERM
+# The test process may be gone before it hears of the folder.
+trap '' PIPE
 cd "$dir"
-"$bin/initdb" -D "$dir/data" -U waypost --auth=trust --encoding=UTF8 --locale=C --no-sync >"$dir/log" 2>&1 ||
+init() { "$bin/initdb" -D "$dir/data" -U waypost --auth=trust --encoding=UTF8 --no-sync "$@" >"$dir/log" 2>&1; }
+init --locale=C --locale-provider=icu --icu-locale=en-US || { rm -rf "$dir/data"; init --locale=C; } ||
     { cat "$dir/log" >&2; exit 1; }
 cat >>"$dir/data/postgresql.conf" <<SETTINGS
 listen_addresses = ''
@@ -31,10 +40,8 @@ shared_buffers = 64MB
 SETTINGS
 "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1 </dev/null ||
     { cat "$dir/log" >&2; exit 1; }
-echo "$dir"
-cat >/dev/null || true
-exec >/dev/null 2>&1
-"$bin/pg_ctl" -D "$dir/data" -m fast -w -t 5 stop || "$bin/pg_ctl" -D "$dir/data" -m immediate -w stop || true
+echo "$dir" 2>/dev/null
+cat >/dev/null
 "#;
 
 struct Cluster {

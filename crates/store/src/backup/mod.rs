@@ -290,6 +290,3 @@ impl<'a> Lines<'a> {
         String::from_utf8(line).map(Some).map_err(|_| damaged(self.number))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use waypost_store::{Conn, Db, Dialect, end_user, organization, server, user};
+use waypost_store::{Conn, Db, Dialect, end_user, organization, server, user, walkthrough};
 
 use crate::open;
 use crate::schema::{self, rows};
@@ -100,9 +100,13 @@ async fn an_end_user(worlds: Worlds) {
 }
 
 async fn a_walkthrough(worlds: Worlds) {
-    let Worlds { db, one, .. } = &worlds;
+    let Worlds { db, one, two, .. } = &worlds;
     let mut tx = db.begin().await.unwrap();
-    execute(&mut tx, format!("DELETE FROM walkthroughs WHERE id = '{}'", one.walkthrough)).await;
+    assert!(
+        !walkthrough::delete(&mut tx, &one.organization, &two.walkthrough).await.unwrap(),
+        "another organisation's"
+    );
+    assert!(walkthrough::delete(&mut tx, &one.organization, &one.walkthrough).await.unwrap());
     tx.commit().await.unwrap();
     let mut conn = db.read().await.unwrap();
     for id in [one.walkthrough.as_str(), one.version.as_str(), one.step(1).as_str(), one.progress.as_str()] {

@@ -1,10 +1,12 @@
 //! The store on both databases. Each module has the name of what it tests.
 
+mod backup;
 mod deletion;
 mod migrate;
 mod nouns;
 mod parity;
 mod schema;
+mod walkthrough;
 mod world;
 mod writer;
 

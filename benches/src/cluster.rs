@@ -1,0 +1,212 @@
+//! A PostgreSQL cluster of our own, durable, for Waypost and the peer alike.
+
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use sqlx::postgres::{PgConnection, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgPool};
+use tokio::process::{Child, Command};
+
+use crate::process;
+
+/// Settings beside the durable defaults: the same for both contestants, and none of them trades safety for speed.
+const SETTINGS: &str = "
+listen_addresses = '127.0.0.1'
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+max_connections = 200
+shared_buffers = 256MB
+max_wal_size = 4GB
+checkpoint_timeout = 15min
+log_min_messages = warning
+";
+
+/// A running cluster; killed when dropped.
+pub struct Cluster {
+    child: Child,
+    port: u16,
+    password: String,
+    /// First line of `SELECT version()`.
+    pub version: String,
+    /// Whether `pg_stat_statements` counts.
+    pub statements: bool,
+}
+
+/// Counts of `pg_stat_statements` for one database.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct StatementCounts {
+    /// All statements but those that open or close a transaction.
+    pub statements: i64,
+    /// `COMMIT`s.
+    pub commits: i64,
+}
+
+impl StatementCounts {
+    /// What was added since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self { statements: self.statements - before.statements, commits: self.commits - before.commits }
+    }
+}
+
+impl Cluster {
+    /// Makes a cluster below `dir` and starts it.
+    pub async fn start(dir: &Path, logs: &Path) -> Result<Self> {
+        let bin = binaries()?;
+        let home = dir.join("postgres");
+        std::fs::create_dir(&home)?;
+        let user = unprivileged_user()?;
+        if let Some(user) = &user {
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
+            chown(&home, Some(user.uid), Some(user.gid))?;
+        }
+        let password = process::random_hex(16)?;
+        let password_file = home.join("password");
+        std::fs::write(&password_file, &password)?;
+        std::fs::set_permissions(&password_file, std::fs::Permissions::from_mode(0o644))?;
+        let data = home.join("data");
+        let mut initdb = as_user(user.as_ref(), &bin.join("initdb"));
+        initdb.args(["--username=bench", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"]);
+        initdb.arg("--pwfile").arg(&password_file).arg("-D").arg(&data).current_dir(&home);
+        process::run(initdb).await?;
+        let statements = has_pg_stat_statements(&bin).await;
+        let port = process::free_port()?;
+        let mut settings = format!("{SETTINGS}port = {port}\nunix_socket_directories = ''\n");
+        if statements {
+            settings.push_str("shared_preload_libraries = 'pg_stat_statements'\n");
+        }
+        std::fs::write(data.join("postgresql.auto.conf"), settings)?;
+        let mut postgres = as_user(user.as_ref(), &bin.join("postgres"));
+        postgres.arg("-D").arg(&data).current_dir(&home).stdin(Stdio::null()).kill_on_drop(true);
+        let log = logs.join("postgres.log");
+        postgres.stdout(process::append(&log)?).stderr(process::append(&log)?);
+        let child = postgres.spawn().context("cannot start postgres")?;
+        let mut cluster = Self { child, port, password, version: String::new(), statements };
+        cluster.wait(&log).await?;
+        Ok(cluster)
+    }
+
+    async fn wait(&mut self, log: &Path) -> Result<()> {
+        for _ in 0..300 {
+            if let Ok(mut connection) = PgConnection::connect(&self.url("postgres")).await {
+                self.version = sqlx::query_scalar("SELECT version()").fetch_one(&mut connection).await?;
+                if self.statements {
+                    sqlx::query("CREATE EXTENSION pg_stat_statements").execute(&mut connection).await?;
+                }
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("postgres ended ({status}):\n{}", process::tail(log));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("postgres does not answer:\n{}", process::tail(log))
+    }
+
+    /// Process id of the postmaster.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// URL of a database in the cluster.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://bench:{}@127.0.0.1:{}/{database}", self.password, self.port)
+    }
+
+    /// A small pool on a database.
+    pub async fn pool(&self, database: &str) -> Result<PgPool> {
+        Ok(PgPoolOptions::new().max_connections(2).connect(&self.url(database)).await?)
+    }
+
+    /// Makes an empty database, or a copy of another one.
+    pub async fn create_database(&self, name: &str, template: Option<&str>) -> Result<()> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        let template = template.map(|template| format!(" TEMPLATE {template}")).unwrap_or_default();
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}{template}"))).execute(&mut connection).await?;
+        Ok(())
+    }
+
+    /// What `pg_stat_statements` has counted for a database so far.
+    pub async fn statement_counts(&self, database: &str) -> Result<Option<StatementCounts>> {
+        if !self.statements {
+            return Ok(None);
+        }
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        let query = "SELECT
+                coalesce(sum(s.calls) FILTER (WHERE s.query !~* '^\\s*(begin|commit|rollback|start)'), 0)::bigint,
+                coalesce(sum(s.calls) FILTER (WHERE s.query ~* '^\\s*commit'), 0)::bigint
+            FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = $1";
+        let (statements, commits) = sqlx::query_as(query).bind(database).fetch_one(&mut connection).await?;
+        Ok(Some(StatementCounts { statements, commits }))
+    }
+
+    /// Fast shutdown.
+    pub async fn stop(mut self) -> Result<()> {
+        process::terminate(&mut self.child, "INT").await.context("stopping postgres")
+    }
+}
+
+struct User {
+    name: String,
+    uid: u32,
+    gid: u32,
+}
+
+/// As root: whom to run PostgreSQL as, since it refuses root.
+fn unprivileged_user() -> Result<Option<User>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
+    if uid != Some("0") {
+        return Ok(None);
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd")?;
+    let find = |name: &str| {
+        let line = passwd.lines().find(|line| line.starts_with(&format!("{name}:")))?;
+        let fields: Vec<&str> = line.split(':').collect();
+        Some(User { name: name.to_owned(), uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
+    };
+    Ok(Some(find("postgres").or_else(|| find("nobody")).context("PostgreSQL needs a user that is not root")?))
+}
+
+fn as_user(user: Option<&User>, program: &Path) -> Command {
+    let Some(user) = user else { return Command::new(program) };
+    if let Some(setpriv) = process::in_path("setpriv") {
+        let mut command = Command::new(setpriv);
+        command.args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid), "--clear-groups".to_owned()]);
+        command.arg(program);
+        return command;
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", &user.name, "--"]).arg(program);
+    command
+}
+
+/// The newest installation that has both `initdb` and `postgres`.
+fn binaries() -> Result<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = Vec::new();
+    for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
+        let version = entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0);
+        found.push((version, entry.path().join("bin")));
+    }
+    found.sort();
+    let in_path = process::in_path("initdb").and_then(|path| std::fs::canonicalize(path).ok());
+    let in_path = in_path.and_then(|path| path.parent().map(Path::to_path_buf));
+    let candidates = in_path.into_iter().chain(found.into_iter().rev().map(|(_, path)| path));
+    let complete = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("postgres").is_file();
+    candidates.into_iter().find(complete).context("no PostgreSQL server programs in PATH or /usr/lib/postgresql")
+}
+
+async fn has_pg_stat_statements(bin: &Path) -> bool {
+    let config = |option: &str| {
+        let mut command = Command::new(bin.join("pg_config"));
+        command.arg(option);
+        process::run(command)
+    };
+    let (Ok(libraries), Ok(share)) = (config("--pkglibdir").await, config("--sharedir").await) else { return false };
+    Path::new(libraries.trim()).join("pg_stat_statements.so").is_file()
+        && Path::new(share.trim()).join("extension/pg_stat_statements.control").is_file()
+}

@@ -1,0 +1,123 @@
+//! The walkthroughs that everybody serves: generated, so that all contestants answer with steps of the same size.
+
+use serde_json::{Value, json};
+
+/// A walkthrough to serve: its title and number of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Title, unique on the server.
+    pub title: &'static str,
+    /// Number of steps.
+    pub steps: u32,
+}
+
+/// The walkthrough that most calls go to.
+pub const LONG: Spec = Spec { title: "The long walkthrough", steps: 500 };
+/// The one that it is compared with when data grows.
+pub const SHORT: Spec = Spec { title: "The short walkthrough", steps: 10 };
+
+/// Title of step `position` (from 1).
+pub fn title(position: u32) -> String {
+    format!("Step {position}: prepare and check part {position}")
+}
+
+/// What the user reads at step `position`: about 1,100 bytes of Markdown.
+pub fn content(position: u32) -> String {
+    let mut text = format!("Open the settings of part {position} and check that the service is healthy.\n\n");
+    text.push_str("```sh\nexample service status --part ");
+    text.push_str(&position.to_string());
+    text.push_str(" --format table\n```\n");
+    for line in 1..=7 {
+        text.push_str(&format!(
+            "\n{line}. Compare line {line} of the output with the expected value, write down what differs, and \
+             repair it before you go on with the next line of this list."
+        ));
+    }
+    text
+}
+
+/// The three texts for the agent at a step: introduction, context, operations.
+pub fn agent_texts(position: u32) -> [String; 3] {
+    [
+        format!("Tell the user in one sentence what part {position} is for before you show the content."),
+        "The user has a shell on the machine and may need the exact command; never guess a value that the output shows."
+            .to_owned(),
+        "Run the status command when you can, read its output, and report only the lines that differ.".to_owned(),
+    ]
+}
+
+/// A JSON import file (version 1.1) of a walkthrough.
+pub fn import_file(spec: Spec) -> Value {
+    let steps: Vec<Value> = (1..=spec.steps)
+        .map(|position| {
+            let [introduction, context, operations] = agent_texts(position);
+            json!({
+                "key": format!("step-{position}"),
+                "title": title(position),
+                "sectionTitle": section(position),
+                "contentFields": {
+                    "version": "v1",
+                    "contentForUser": content(position),
+                    "introductionForAgent": introduction,
+                    "contextForAgent": context,
+                    "operationsForAgent": operations,
+                },
+                "displayOrder": position,
+                "nextStepReference": null,
+            })
+        })
+        .collect();
+    json!({
+        "version": "1.1",
+        "exportedAt": "2026-01-01T00:00:00Z",
+        "walkthrough": {
+            "title": spec.title,
+            "description": "Generated for measuring.",
+            "type": "quickstart",
+            "status": "draft",
+            "estimatedDurationMinutes": 30,
+            "tags": ["bench"],
+            "metadata": {},
+        },
+        "steps": steps,
+        "metadata": {},
+    })
+}
+
+/// Title of the section that holds a step.
+pub fn section(position: u32) -> String {
+    format!("Section {}", (position - 1) / 10 + 1)
+}
+
+/// The text block that clients without structured content read, as the references render it.
+pub fn text_block(position: u32, total: u32) -> String {
+    let [introduction, context, operations] = agent_texts(position);
+    format!(
+        "# {}\nStep {position} of {total}\n\n{introduction}\n\n{}\n\n{context}\n\n{operations}\n\nWhen the user has done \
+         it, call next_walkthrough_step.",
+        title(position),
+        content(position)
+    )
+}
+
+/// A step result in the middle of the long walkthrough, as the floor answers it.
+pub fn constant_step_result() -> Value {
+    let [introduction, context, operations] = agent_texts(250);
+    json!({
+        "walkthrough": {
+            "id": "wt_0123456789ab", "slug": "the-long-walkthrough", "title": LONG.title, "version": 1, "latest_version": 1,
+        },
+        "progress": {
+            "status": "in_progress", "completed": 249, "total": LONG.steps, "percent": 49,
+            "started_at": "2026-01-01T00:00:00.000Z", "completed_at": null,
+        },
+        "step": {
+            "id": "ws_0123456789ab", "position": 250, "title": title(250), "section_title": section(250),
+            "content": content(250), "introduction_for_agent": introduction, "context_for_agent": context,
+            "operations_for_agent": operations,
+        },
+        "completed_step_id": "ws_ba9876543210",
+        "progress_handle": null,
+        "message": "Step 249 is completed. This is step 250 of 500.",
+    })
+}

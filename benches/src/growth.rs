@@ -1,0 +1,94 @@
+//! What growing data costs: long and short walkthroughs, few and many progress rows.
+
+use anyhow::{Context, Result};
+
+use crate::content::{LONG, SHORT};
+use crate::leg::Load;
+use crate::load::Limit;
+use crate::mcp::Era;
+use crate::run::{Bench, say};
+use crate::seed::{self, Database};
+use crate::waypost::Installation;
+
+const NAMES: [&str; 2] = ["few", "many"];
+
+/// Two copies of an installation that nobody has used yet.
+pub async fn copy(bench: &Bench, installation: &Installation) -> Result<[Installation; 2]> {
+    let mut copies = [installation.clone(), installation.clone()];
+    for (copy, name) in copies.iter_mut().zip(NAMES) {
+        let file_name = installation.data.file_name().unwrap_or_default().to_string_lossy();
+        copy.data = installation.data.with_file_name(format!("{file_name}-{name}"));
+        std::fs::create_dir(&copy.data)?;
+        for entry in std::fs::read_dir(&installation.data)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                std::fs::copy(entry.path(), copy.data.join(entry.file_name()))?;
+            }
+        }
+        if installation.database.starts_with("postgres:") {
+            let cluster = bench.driver.cluster.as_ref().context("no cluster")?;
+            let database = format!("waypost_{name}");
+            cluster.create_database(&database, Some("waypost")).await?;
+            copy.database = cluster.url(&database);
+        } else {
+            copy.database = format!("sqlite://{}", copy.data.join("waypost.db").display());
+        }
+    }
+    Ok(copies)
+}
+
+/// The same number of advances through short and long walkthroughs, in turn.
+pub async fn steps(bench: &mut Bench) -> Result<()> {
+    let limit = Limit::Calls(bench.settings.growth_calls);
+    for round in 1..=bench.settings.growth_rounds {
+        for index in 0..bench.contestants.len() {
+            if bench.contestants[index].kind.is_waypost() {
+                for walkthrough in [SHORT, LONG] {
+                    let load = Load { walkthrough, ..Load::next(Era::Modern, 64, limit) };
+                    bench.leg(index, load, "steps", round).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Advances beside few and many progress rows, in turn; each copy has a server of its own.
+pub async fn rows(bench: &mut Bench) -> Result<()> {
+    let rows = bench.settings.growth_rows;
+    let limit = Limit::Seconds(bench.settings.seconds);
+    for (kind, copies) in bench.copies.clone() {
+        let first = bench.contestants.len();
+        for (installation, n) in copies.iter().zip(rows) {
+            say(&format!("seeding {n} progress rows for {}", kind.name()));
+            seed_copy(bench, installation, n).await?;
+            bench.serve(kind, installation).await?;
+        }
+        for index in [first, first + 1] {
+            bench.leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
+        }
+        for round in 1..=bench.settings.growth_rounds {
+            for (offset, n) in rows.into_iter().enumerate() {
+                let leg = bench.leg(first + offset, Load::next(Era::Modern, 64, limit), "rows", round).await?;
+                leg.seeded_rows = Some(n);
+            }
+        }
+        for contestant in bench.contestants.split_off(first) {
+            contestant.server.stop().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn seed_copy(bench: &Bench, installation: &Installation, n: u32) -> Result<()> {
+    match &bench.driver.cluster {
+        Some(cluster) if installation.database.starts_with("postgres:") => {
+            let name = installation.database.rsplit('/').next().unwrap_or_default();
+            let pool = cluster.pool(name).await?;
+            seed::seed_progress(Database::Postgres(&pool), n).await?;
+            pool.close().await;
+        }
+        _ => seed::seed_progress(Database::Sqlite(&installation.data.join("waypost.db")), n).await?,
+    }
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! One leg: one contestant under one kind of load, measured from outside.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
+
+use crate::cluster::{Cluster, StatementCounts};
+use crate::content::{LONG, Spec};
+use crate::contestants::{Contestant, Kind};
+use crate::load::{Limit, LoadReport, Op, Plan, histogram};
+use crate::mcp::Era;
+use crate::process;
+use crate::waypost::{self, WriterCounts};
+
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What all legs share.
+pub struct Driver {
+    /// This program, which is also the load generator.
+    pub program: PathBuf,
+    /// Makes tracking ids different from those of other runs.
+    pub run: String,
+    /// Legs so far.
+    pub legs: u32,
+    /// Users per leg whose progress is compared afterwards.
+    pub verify: usize,
+    /// The PostgreSQL cluster, when there is one.
+    pub cluster: Option<Cluster>,
+}
+
+/// The load of a leg.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// What is measured.
+    pub op: Op,
+    /// Protocol era.
+    pub era: Era,
+    /// Parallel connections.
+    pub connections: usize,
+    /// When to stop.
+    pub limit: Limit,
+    /// The walkthrough that is played.
+    pub walkthrough: Spec,
+}
+
+/// What a leg came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Leg {
+    /// Part of the run.
+    pub section: &'static str,
+    /// Round within the section.
+    pub round: u32,
+    /// Progress rows that were seeded before, where that is the question.
+    pub seeded_rows: Option<u32>,
+    /// Who was measured.
+    pub contestant: &'static str,
+    /// The same as a value.
+    #[serde(skip)]
+    pub kind: Kind,
+    /// Protocol era.
+    pub era: Era,
+    /// What was measured.
+    pub op: Op,
+    /// Parallel connections.
+    pub connections: usize,
+    /// Steps of the walkthrough.
+    pub steps: u32,
+    /// Measured calls.
+    pub calls: u64,
+    /// Seconds that they took.
+    pub seconds: f64,
+    /// Measured calls per second.
+    pub calls_per_second: f64,
+    /// Median latency.
+    pub p50_us: u64,
+    /// 99th percentile of the latency.
+    pub p99_us: u64,
+    /// Longest latency.
+    pub max_us: u64,
+    /// CPU time of the server's processes per call.
+    pub server_cpu_us: f64,
+    /// CPU time of PostgreSQL per call.
+    pub database_cpu_us: Option<f64>,
+    /// CPU time of the load generator per call.
+    pub load_cpu_us: f64,
+    /// Acknowledged advances.
+    pub advances: u64,
+    /// Users whose progress was compared with the server's.
+    pub verified: usize,
+    /// What Waypost's writer counted meanwhile.
+    pub writer: Option<WriterCounts>,
+    /// What PostgreSQL counted meanwhile.
+    pub statements: Option<StatementCounts>,
+}
+
+impl Driver {
+    /// Runs one leg; any wrong answer is an error.
+    pub async fn leg(&mut self, contestant: &mut Contestant, load: Load) -> Result<Leg> {
+        let context =
+            format!("{} {} {} x{}", contestant.kind.name(), load.era.name(), load.op.name(), load.connections);
+        tokio::time::timeout(PATIENCE, self.measure(contestant, load))
+            .await
+            .with_context(|| format!("{context}: no end"))?
+            .context(context)
+    }
+
+    fn plan(&mut self, contestant: &Contestant, load: Load) -> Result<Plan> {
+        self.legs += 1;
+        let users = match (load.limit, load.op) {
+            (Limit::Calls(calls), Op::Next) => calls.div_ceil(u64::from(load.walkthrough.steps)),
+            (Limit::Calls(calls), Op::Select) => calls,
+            _ => 1,
+        };
+        Ok(Plan {
+            addr: contestant.server.addr,
+            path: contestant.path.clone(),
+            era: load.era,
+            op: load.op,
+            constant: contestant.kind == Kind::Floor,
+            connections: load.connections,
+            limit: load.limit,
+            users: usize::try_from(users)?,
+            user_prefix: format!("{}-{}", self.run, self.legs),
+            walkthrough: contestant.walkthrough(load.walkthrough)?,
+            verify: self.verify,
+        })
+    }
+
+    async fn measure(&mut self, contestant: &mut Contestant, load: Load) -> Result<Leg> {
+        let plan = self.plan(contestant, load)?;
+        let mut command = Command::new(&self.program);
+        command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let pid = child.id().context("the load generator is gone")?;
+        let mut input = child.stdin.take().context("no standard input")?;
+        let mut output = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+        input.write_all(format!("{}\n", serde_json::to_string(&plan)?).as_bytes()).await?;
+        expect(&mut output, "ready").await?;
+        let counts_before = self.counts(contestant).await?;
+        let before = self.cpu(contestant, pid)?;
+        input.write_all(b"go\n").await?;
+        expect(&mut output, "done").await?;
+        let after = self.cpu(contestant, pid)?;
+        let counts = self.counts(contestant).await?;
+        let report = output.next_line().await?.context("the load generator ended without a report")?;
+        let report: LoadReport = serde_json::from_str(&report)?;
+        ensure!(child.wait().await?.success(), "the load generator failed");
+        contestant.served += report.calls + report.other_calls;
+        let all_calls = (report.calls + report.other_calls) as f64;
+        let cpu = |index: usize| (after[index] - before[index]) / all_calls * 1e6;
+        let latencies = merge(&report.latencies)?;
+        Ok(Leg {
+            section: "",
+            round: 0,
+            seeded_rows: None,
+            contestant: contestant.kind.name(),
+            kind: contestant.kind,
+            era: load.era,
+            op: load.op,
+            connections: load.connections,
+            steps: load.walkthrough.steps,
+            calls: report.calls,
+            seconds: report.seconds,
+            calls_per_second: report.calls as f64 / report.seconds,
+            p50_us: latencies.value_at_quantile(0.5),
+            p99_us: latencies.value_at_quantile(0.99),
+            max_us: latencies.max(),
+            server_cpu_us: cpu(0),
+            database_cpu_us: contestant.kind.uses_cluster().then(|| cpu(1)),
+            load_cpu_us: cpu(2),
+            advances: report.advances,
+            verified: report.verified,
+            writer: counts.0.zip(counts_before.0).map(|(after, before)| after.since(before)),
+            statements: counts.1.zip(counts_before.1).map(|(after, before)| after.since(before)),
+        })
+    }
+
+    /// The counters of Waypost's writer and of PostgreSQL, where there are such.
+    async fn counts(&self, contestant: &Contestant) -> Result<(Option<WriterCounts>, Option<StatementCounts>)> {
+        let mut counts = (None, None);
+        if let Some(diagnostics) = contestant.diagnostics {
+            counts.0 = waypost::writer_counts(diagnostics).await.ok();
+        }
+        if let (Some(cluster), Some(database)) = (&self.cluster, &contestant.database) {
+            counts.1 = cluster.statement_counts(database).await?;
+        }
+        Ok(counts)
+    }
+
+    /// CPU seconds so far: server, PostgreSQL, load generator.
+    fn cpu(&self, contestant: &Contestant, load: u32) -> Result<[f64; 3]> {
+        let database = self.cluster.as_ref().map(|cluster| process::cpu_seconds(cluster.pid())).transpose()?;
+        Ok([process::cpu_seconds(contestant.server.pid())?, database.unwrap_or(0.0), process::cpu_seconds(load)?])
+    }
+}
+
+impl Load {
+    /// Advances in the long walkthrough.
+    pub fn next(era: Era, connections: usize, limit: Limit) -> Self {
+        Self { op: Op::Next, era, connections, limit, walkthrough: LONG }
+    }
+}
+
+async fn expect(output: &mut Lines<BufReader<ChildStdout>>, wanted: &str) -> Result<()> {
+    match output.next_line().await? {
+        Some(line) if line == wanted => Ok(()),
+        Some(line) => bail!("the load generator said {line:?} instead of {wanted:?}"),
+        None => bail!("the load generator failed before {wanted:?}; its message is above"),
+    }
+}
+
+fn merge(latencies: &[(u64, u64)]) -> Result<Histogram<u64>> {
+    let mut all = histogram();
+    for (value, count) in latencies {
+        all.record_n(*value, *count)?;
+    }
+    Ok(all)
+}
+
+/// The median; `None` of nothing.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    if values.is_empty() {
+        return None;
+    }
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    Some(if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(median(vec![9.0, 1.0, 3.0]), Some(3.0));
+        assert_eq!(median(Vec::new()), None);
+    }
+}

@@ -1,0 +1,344 @@
+//! The whole run: sets everybody up, takes the measurements in turn, reports.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::cluster::Cluster;
+use crate::content::{LONG, SHORT, Spec};
+use crate::contestants::{Contestant, Kind};
+use crate::leg::{Driver, Leg, Load};
+use crate::load::Limit;
+use crate::process::{self, Server};
+use crate::report::{Environment, Findings};
+use crate::waypost::Installation;
+use crate::{growth, peer, report, single};
+
+/// Arguments of `run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Tiny counts: shows that everything works, measures nothing of value.
+    #[arg(long)]
+    smoke: bool,
+    /// Write everything that was measured to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The Waypost program [default: `waypost` beside this program].
+    #[arg(long, value_name = "PATH")]
+    waypost: Option<PathBuf>,
+    /// Leave out a contestant or the measurements of growing data; may be repeated.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    without: Vec<Part>,
+    /// Alternating rounds [default: 5].
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Seconds of a leg with 64 connections [default: 3].
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Where databases and logs go while it runs [default: the system's temporary directory].
+    #[arg(long, value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Folder of the peer [default: where this program was built from].
+    #[arg(long, value_name = "DIR")]
+    peer: Option<PathBuf>,
+}
+
+/// What can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Floor,
+    Sqlite,
+    Postgres,
+    Peer,
+    Growth,
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Settings {
+    /// Tiny counts.
+    pub smoke: bool,
+    /// Alternating rounds.
+    pub rounds: u32,
+    /// Seconds before the first round, not counted: the peer's compiler needs some.
+    pub warm_up_seconds: f64,
+    /// Seconds of a leg with 64 connections.
+    pub seconds: f64,
+    /// Seconds of a leg with one connection.
+    pub seconds_alone: f64,
+    /// Calls of each other operation on one connection.
+    pub single_calls: u64,
+    /// Calls on each of 64 connections, where short and long walkthroughs are compared.
+    pub growth_calls: u64,
+    /// Rounds of the comparisons of growing data.
+    pub growth_rounds: u32,
+    /// The two numbers of progress rows that are compared.
+    pub growth_rows: [u32; 2],
+    /// Calls before resident memory is read.
+    pub memory_calls: u64,
+    /// Starts, of which the median counts.
+    pub starts: u32,
+}
+
+impl Settings {
+    const FULL: Self = Self {
+        smoke: false,
+        rounds: 5,
+        warm_up_seconds: 8.0,
+        seconds: 3.0,
+        seconds_alone: 2.0,
+        single_calls: 3_000,
+        growth_calls: 500,
+        growth_rounds: 3,
+        growth_rows: [1_000, 1_000_000],
+        memory_calls: 100_000,
+        starts: 7,
+    };
+    const SMOKE: Self = Self {
+        smoke: true,
+        rounds: 1,
+        warm_up_seconds: 0.4,
+        seconds: 0.4,
+        seconds_alone: 0.3,
+        single_calls: 40,
+        growth_calls: 12,
+        growth_rounds: 1,
+        growth_rows: [100, 1_000],
+        memory_calls: 2_000,
+        starts: 2,
+    };
+
+    fn of(args: &RunArgs) -> Self {
+        let mut settings = if args.smoke { Self::SMOKE } else { Self::FULL };
+        settings.rounds = args.rounds.unwrap_or(settings.rounds).max(1);
+        settings.seconds = args.seconds.unwrap_or(settings.seconds);
+        settings
+    }
+}
+
+/// Everything that runs during a run.
+pub struct Bench {
+    /// How much of everything.
+    pub settings: Settings,
+    /// Runs the legs.
+    pub driver: Driver,
+    /// Who is measured.
+    pub contestants: Vec<Contestant>,
+    /// The installations of Waypost among them.
+    pub installations: Vec<(Kind, Installation)>,
+    /// Two copies of each, with nothing but the walkthroughs, for the comparison of few and many rows.
+    pub copies: Vec<(Kind, [Installation; 2])>,
+    /// Where logs go.
+    pub logs: PathBuf,
+    /// What was found so far.
+    pub findings: Findings,
+    /// Where databases are.
+    pub dir: PathBuf,
+}
+
+/// Runs everything and reports.
+pub fn main(args: RunArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = run(args) => outcome,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        }
+    })
+}
+
+async fn run(args: RunArgs) -> Result<()> {
+    let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let dir = tempfile::Builder::new().prefix("waypost-bench-").tempdir_in(parent)?;
+    let outcome = measure(&args, &dir).await;
+    let findings = match outcome {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("the logs are in {}", keep_logs(dir).display());
+            return Err(error);
+        }
+    };
+    print!("{}", crate::table::render(&findings));
+    if let Some(file) = &args.json {
+        std::fs::write(file, serde_json::to_vec_pretty(&report::json(&findings))?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        println!("\nEverything measured is in {}.", file.display());
+    }
+    Ok(())
+}
+
+/// Removes the databases of a run that failed, as far as that goes, and leaves its logs.
+fn keep_logs(dir: TempDir) -> PathBuf {
+    let kept = dir.keep();
+    let logs = kept.join("logs");
+    for entry in std::fs::read_dir(&kept).into_iter().flatten().flatten().filter(|entry| entry.path() != logs) {
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+    logs
+}
+
+async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
+    let mut bench = Bench::set_up(args, dir.path()).await?;
+    bench.warm_up().await?;
+    bench.throughput().await?;
+    single::operations(&mut bench).await?;
+    single::sizes(&mut bench).await?;
+    if !args.without.contains(&Part::Growth) {
+        growth::steps(&mut bench).await?;
+    }
+    single::memory(&mut bench).await?;
+    single::starts(&mut bench).await?;
+    if !args.without.contains(&Part::Growth) {
+        growth::rows(&mut bench).await?;
+    }
+    bench.tear_down().await
+}
+
+/// Tells what is happening, without being part of the result.
+pub fn say(text: &str) {
+    eprintln!("… {text}");
+}
+
+/// The walkthroughs that everybody serves.
+fn specs() -> Vec<Spec> {
+    vec![LONG, SHORT]
+}
+
+impl Bench {
+    async fn set_up(args: &RunArgs, dir: &Path) -> Result<Self> {
+        let wanted = |part| !args.without.contains(&part);
+        let logs = dir.join("logs");
+        std::fs::create_dir(&logs)?;
+        let program = std::env::current_exe()?;
+        let needs_cluster = wanted(Part::Postgres) || wanted(Part::Peer);
+        if needs_cluster {
+            say("starting PostgreSQL");
+        }
+        let cluster = if needs_cluster { Some(Cluster::start(dir, &logs).await?) } else { None };
+        let environment = Environment::of(dir, cluster.as_ref()).await?;
+        let driver = Driver { program: program.clone(), run: process::random_hex(4)?, legs: 0, verify: 16, cluster };
+        let mut bench = Self {
+            settings: Settings::of(args),
+            driver,
+            contestants: Vec::new(),
+            installations: Vec::new(),
+            copies: Vec::new(),
+            logs,
+            findings: Findings::new(environment, Settings::of(args)),
+            dir: dir.to_owned(),
+        };
+        if wanted(Part::Floor) {
+            let mut floor = Command::new(&program);
+            floor.arg("floor");
+            bench.contestants.push(Contestant::floor(Server::start("floor", floor, &bench.logs).await?));
+        }
+        let waypost = args.waypost.clone().unwrap_or_else(|| program.with_file_name("waypost"));
+        for (part, kind) in [(Part::Sqlite, Kind::Sqlite), (Part::Postgres, Kind::Postgres)] {
+            if wanted(part) {
+                ensure!(waypost.is_file(), "there is no program {}; give one with `--waypost`", waypost.display());
+                bench.add_waypost(kind, &std::fs::canonicalize(&waypost)?).await?;
+            }
+        }
+        if wanted(Part::Peer) {
+            bench.add_peer(args.peer.as_deref()).await?;
+        }
+        Ok(bench)
+    }
+
+    async fn add_waypost(&mut self, kind: Kind, program: &Path) -> Result<()> {
+        say(&format!("setting up {}", kind.name()));
+        let data = self.dir.join(kind.name().replace('/', "-"));
+        let installation = match (&self.driver.cluster, kind) {
+            (Some(cluster), Kind::Postgres) => {
+                cluster.create_database("waypost", None).await?;
+                Installation::postgres(program, data, cluster.url("waypost"))?
+            }
+            _ => Installation::sqlite(program, data)?,
+        };
+        installation.fill(&specs()).await?;
+        let copies = growth::copy(self, &installation).await?;
+        self.copies.push((kind, copies));
+        self.serve(kind, &installation).await?;
+        self.installations.push((kind, installation));
+        Ok(())
+    }
+
+    /// Serves an installation as a further contestant.
+    pub async fn serve(&mut self, kind: Kind, installation: &Installation) -> Result<()> {
+        let name = installation.data.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let served = installation.serve(&name, &self.logs).await?;
+        let mut contestant = Contestant::waypost(kind, served, &specs()).await?;
+        if kind == Kind::Postgres {
+            contestant.database = installation.database.rsplit('/').next().map(str::to_owned);
+        }
+        self.contestants.push(contestant);
+        Ok(())
+    }
+
+    async fn add_peer(&mut self, source: Option<&Path>) -> Result<()> {
+        say("setting up the peer");
+        let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer-ts");
+        let source = std::fs::canonicalize(source.unwrap_or(&built_from)).context("the folder of the peer")?;
+        let cluster = self.driver.cluster.as_ref().context("no cluster")?;
+        let server = peer::start(&source, cluster, &specs(), &self.logs).await?;
+        self.contestants.push(Contestant::peer(server, &specs()));
+        Ok(())
+    }
+
+    /// Runs one leg of a contestant and keeps what it came to.
+    pub async fn leg(&mut self, index: usize, load: Load, section: &'static str, round: u32) -> Result<&mut Leg> {
+        let mut leg = self.driver.leg(&mut self.contestants[index], load).await?;
+        leg.section = section;
+        leg.round = round;
+        say(&format!(
+            "{section} {round}: {} {} {} x{}: {:.0} calls/s, p50 {} µs, p99 {} µs, {:.0} µs CPU",
+            leg.contestant,
+            leg.era.name(),
+            leg.op.name(),
+            leg.connections,
+            leg.calls_per_second,
+            leg.p50_us,
+            leg.p99_us,
+            leg.server_cpu_us
+        ));
+        self.findings.legs.push(leg);
+        self.findings.legs.last_mut().context("just pushed")
+    }
+
+    /// Everybody in turn, era by era, so that what disturbs the machine disturbs all of them.
+    async fn alternate(&mut self, section: &'static str, round: u32, connections: usize, limit: Limit) -> Result<()> {
+        for era in crate::mcp::Era::ALL {
+            for index in 0..self.contestants.len() {
+                if self.contestants[index].kind.eras().contains(&era) {
+                    self.leg(index, Load::next(era, connections, limit), section, round).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn warm_up(&mut self) -> Result<()> {
+        self.alternate("warm-up", 0, 64, Limit::Seconds(self.settings.warm_up_seconds)).await
+    }
+
+    async fn throughput(&mut self) -> Result<()> {
+        for round in 1..=self.settings.rounds {
+            self.alternate("throughput", round, 64, Limit::Seconds(self.settings.seconds)).await?;
+            self.alternate("throughput", round, 1, Limit::Seconds(self.settings.seconds_alone)).await?;
+        }
+        Ok(())
+    }
+
+    async fn tear_down(self) -> Result<Findings> {
+        for contestant in self.contestants {
+            contestant.server.stop().await?;
+        }
+        if let Some(cluster) = self.driver.cluster {
+            cluster.stop().await?;
+        }
+        Ok(self.findings)
+    }
+}

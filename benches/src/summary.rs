@@ -1,0 +1,262 @@
+//! From legs to medians, and from medians to the targets.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::content::{LONG, SHORT};
+use crate::contestants::Kind;
+use crate::leg::{Leg, median};
+use crate::load::Op;
+use crate::mcp::Era;
+use crate::report::Findings;
+
+/// Medians over the rounds of one kind of leg.
+#[derive(Debug, Clone, Serialize)]
+pub struct Medians {
+    /// Part of the run.
+    pub section: &'static str,
+    /// Who was measured.
+    pub contestant: &'static str,
+    /// Protocol era.
+    pub era: Era,
+    /// What was measured.
+    pub op: Op,
+    /// Parallel connections.
+    pub connections: usize,
+    /// Steps of the walkthrough.
+    pub steps: u32,
+    /// Seeded progress rows.
+    pub seeded_rows: Option<u32>,
+    /// Rounds.
+    pub rounds: usize,
+    /// Calls per second.
+    pub calls_per_second: f64,
+    /// Median latency.
+    pub p50_us: f64,
+    /// 99th percentile of the latency.
+    pub p99_us: f64,
+    /// CPU time of the server per call.
+    pub server_cpu_us: f64,
+    /// CPU time of PostgreSQL per call.
+    pub database_cpu_us: Option<f64>,
+    /// Median of the rounds' ratios of calls per second to the floor's.
+    pub to_floor: Option<f64>,
+    /// Median of the rounds' ratios of calls per second to the peer's (which speaks the legacy era only).
+    pub to_peer: Option<f64>,
+}
+
+/// One row of the promise.
+#[derive(Debug, Clone, Serialize)]
+pub struct Target {
+    /// What is promised.
+    pub what: String,
+    /// What was measured; `None`: it was left out.
+    pub measured: Option<f64>,
+    /// Unit of both numbers.
+    pub unit: &'static str,
+    /// Whether more is better.
+    pub at_least: bool,
+    /// The promise.
+    pub target: f64,
+    /// Whether it is kept.
+    pub met: Option<bool>,
+}
+
+/// The legs that were repeated, as medians, in the order in which they first ran.
+pub fn medians(findings: &Findings) -> Vec<Medians> {
+    let mut groups: Vec<Vec<&Leg>> = Vec::new();
+    for leg in findings.legs.iter().filter(|leg| leg.section != "warm-up") {
+        match groups.iter_mut().find(|group| same_kind(group[0], leg)) {
+            Some(group) => group.push(leg),
+            None => groups.push(vec![leg]),
+        }
+    }
+    groups.into_iter().map(|group| of_group(findings, &group)).collect()
+}
+
+fn same_kind(a: &Leg, b: &Leg) -> bool {
+    (a.section, a.kind, a.era, a.op, a.connections) == (b.section, b.kind, b.era, b.op, b.connections)
+        && (a.steps, a.seeded_rows) == (b.steps, b.seeded_rows)
+}
+
+fn of_group(findings: &Findings, group: &[&Leg]) -> Medians {
+    let first = group[0];
+    let of = |value: fn(&Leg) -> f64| median(group.iter().map(|leg| value(leg)).collect()).unwrap_or_default();
+    let database = first.database_cpu_us.is_some().then(|| of(|leg| leg.database_cpu_us.unwrap_or_default()));
+    Medians {
+        section: first.section,
+        contestant: first.contestant,
+        era: first.era,
+        op: first.op,
+        connections: first.connections,
+        steps: first.steps,
+        seeded_rows: first.seeded_rows,
+        rounds: group.len(),
+        calls_per_second: of(|leg| leg.calls_per_second),
+        p50_us: of(|leg| leg.p50_us as f64),
+        p99_us: of(|leg| leg.p99_us as f64),
+        server_cpu_us: of(|leg| leg.server_cpu_us),
+        database_cpu_us: database,
+        to_floor: ratio(findings, group, Kind::Floor, first.era, |leg| leg.calls_per_second),
+        to_peer: ratio(findings, group, Kind::Peer, Era::Legacy, |leg| leg.calls_per_second),
+    }
+}
+
+/// The median over the rounds of `value` here to `value` of `other` in the same round.
+fn ratio(findings: &Findings, group: &[&Leg], other: Kind, era: Era, value: fn(&Leg) -> f64) -> Option<f64> {
+    let ratios = group.iter().filter(|leg| leg.kind != other).filter_map(|leg| {
+        let beside = findings.legs.iter().find(|beside| {
+            (beside.kind, beside.era, beside.section, beside.round) == (other, era, leg.section, leg.round)
+                && (beside.op, beside.connections, beside.steps) == (leg.op, leg.connections, leg.steps)
+        })?;
+        Some(value(leg) / value(beside))
+    });
+    median(ratios.collect())
+}
+
+impl Target {
+    fn at_least(what: String, measured: Option<f64>, unit: &'static str, target: f64) -> Self {
+        Self { what, measured, unit, at_least: true, target, met: measured.map(|value| value >= target) }
+    }
+
+    fn at_most(what: String, measured: Option<f64>, unit: &'static str, target: f64) -> Self {
+        Self { what, measured, unit, at_least: false, target, met: measured.map(|value| value <= target) }
+    }
+}
+
+/// All promises with what was measured.
+pub fn targets(findings: &Findings) -> Vec<Target> {
+    let mut targets = Vec::new();
+    races(findings, &mut targets);
+    statements(findings, &mut targets);
+    growth(findings, &mut targets);
+    rest(findings, &mut targets);
+    targets
+}
+
+fn throughput(findings: &Findings, kind: Kind, era: Era) -> Vec<&Leg> {
+    let wanted =
+        |leg: &&Leg| leg.section == "throughput" && leg.connections == 64 && leg.kind == kind && leg.era == era;
+    findings.legs.iter().filter(wanted).collect()
+}
+
+fn races(findings: &Findings, targets: &mut Vec<Target>) {
+    for era in Era::ALL {
+        let legs = throughput(findings, Kind::Sqlite, era);
+        let name = era.name();
+        let to_floor = ratio(findings, &legs, Kind::Floor, era, |leg| leg.calls_per_second);
+        targets.push(Target::at_least(
+            format!("next, SQLite, 64 connections, {name}: floor's calls/s"),
+            to_floor,
+            "×",
+            0.5,
+        ));
+        let p99 = median(legs.iter().map(|leg| leg.p99_us as f64 / 1e3).collect());
+        targets.push(Target::at_most(format!("next, SQLite, 64 connections, {name}: p99"), p99, "ms", 50.0));
+    }
+    let legs = throughput(findings, Kind::Postgres, Era::Legacy);
+    let to_peer = ratio(findings, &legs, Kind::Peer, Era::Legacy, |leg| leg.calls_per_second);
+    targets.push(Target::at_least(
+        "next, PostgreSQL, 64 connections, legacy: peer's calls/s".to_owned(),
+        to_peer,
+        "×",
+        8.0,
+    ));
+    let p99 = ratio(findings, &legs, Kind::Peer, Era::Legacy, |leg| leg.p99_us as f64);
+    targets.push(Target::at_most("next, PostgreSQL, 64 connections, legacy: peer's p99".to_owned(), p99, "×", 1.0));
+    for op in [Op::Next, Op::List, Op::Select, Op::Status] {
+        let alone = |leg: &&Leg| {
+            leg.kind == Kind::Sqlite
+                && leg.connections == 1
+                && leg.op == op
+                && ["throughput", "single"].contains(&leg.section)
+        };
+        let mut by_era: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for leg in findings.legs.iter().filter(alone) {
+            by_era.entry(leg.era.name()).or_default().push(leg.p99_us as f64 / 1e3);
+        }
+        let worst = by_era.into_values().filter_map(median).reduce(f64::max);
+        targets.push(Target::at_most(
+            format!("{}, SQLite, one connection, both eras: p99", op.name()),
+            worst,
+            "ms",
+            10.0,
+        ));
+    }
+}
+
+fn statements(findings: &Findings, targets: &mut Vec<Target>) {
+    let of = |kind: Kind, value: &dyn Fn(&Leg) -> Option<f64>| {
+        let legs = findings.legs.iter().filter(|leg| leg.kind == kind && leg.op == Op::Next && leg.connections == 64);
+        median(legs.filter(|leg| leg.section == "throughput").filter_map(value).collect())
+    };
+    let groups = |leg: &Leg| leg.writer.map(|writer| writer.statements / writer.groups);
+    targets.push(Target::at_most(
+        "statements per group of advances, SQLite".to_owned(),
+        of(Kind::Sqlite, &groups),
+        "",
+        7.0,
+    ));
+    // Counted by PostgreSQL where it can. The polls for changed settings are not part of an advance: some hundredths.
+    let advances = |leg: &Leg| {
+        let seen = leg.statements.map(|counts| counts.statements as f64 / leg.advances as f64);
+        seen.or(leg.writer.map(|writer| writer.statements / writer.calls))
+    };
+    let what = "statements per advance, PostgreSQL, without BEGIN and COMMIT";
+    targets.push(Target::at_most(what.to_owned(), of(Kind::Postgres, &advances), "", 5.05));
+    let commits = |leg: &Leg| leg.statements.map(|counts| counts.commits as f64 / leg.advances as f64);
+    targets.push(Target::at_most("commits per advance, PostgreSQL".to_owned(), of(Kind::Postgres, &commits), "", 1.05));
+}
+
+fn growth(findings: &Findings, targets: &mut Vec<Target>) {
+    let medians = medians(findings);
+    let cost = |row: &Medians| row.server_cpu_us + row.database_cpu_us.unwrap_or_default();
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let find = |section: &str, steps: u32, rows: Option<u32>| {
+            medians.iter().find(|row| {
+                (row.contestant, row.section, row.steps, row.seeded_rows) == (kind.name(), section, steps, rows)
+            })
+        };
+        let [few, many] = findings.settings.growth_rows;
+        let pairs = [
+            (
+                format!("{} to {} steps", SHORT.steps, LONG.steps),
+                find("steps", SHORT.steps, None),
+                find("steps", LONG.steps, None),
+            ),
+            (
+                format!("{few} to {many} progress rows"),
+                find("rows", LONG.steps, Some(few)),
+                find("rows", LONG.steps, Some(many)),
+            ),
+        ];
+        for (what, small, large) in pairs {
+            let pair = small.zip(large);
+            let cpu = pair.map(|(small, large)| cost(large) / cost(small));
+            targets.push(Target::at_most(format!("{}, {what}: CPU per call", kind.name()), cpu, "×", 1.3));
+            let p50 = pair.map(|(small, large)| large.p50_us / small.p50_us);
+            targets.push(Target::at_most(format!("{}, {what}: p50", kind.name()), p50, "×", 1.3));
+        }
+    }
+}
+
+fn rest(findings: &Findings, targets: &mut Vec<Target>) {
+    for kind in [Kind::Sqlite, Kind::Postgres] {
+        let name = kind.name();
+        let start =
+            findings.starts.iter().find(|start| start.contestant == name).map(|start| start.median_seconds * 1e3);
+        targets.push(Target::at_most(format!("{name}: start to listening, existing database"), start, "ms", 100.0));
+        let memory = findings.memory.iter().find(|memory| memory.contestant == name);
+        let calls = memory.map_or(findings.settings.memory_calls, |memory| memory.calls);
+        let resident = memory.map(|memory| memory.resident_bytes as f64 / 1e6);
+        targets.push(Target::at_most(format!("{name}: resident memory after {calls} calls"), resident, "MB", 60.0));
+    }
+    let sizes = findings.sizes.first();
+    let list = sizes.map(|sizes| sizes.tools_list_bytes as f64);
+    targets.push(Target::at_most("tools/list of the guided toolset".to_owned(), list, "bytes", 8192.0));
+    let untyped = sizes.map(|sizes| sizes.untyped_members.len() as f64);
+    targets.push(Target::at_most("tools/list: members without a type".to_owned(), untyped, "", 0.0));
+    let fixed = sizes.map(|sizes| sizes.fixed_text_bytes as f64);
+    targets.push(Target::at_most("fixed text around a step".to_owned(), fixed, "bytes", 250.0));
+}

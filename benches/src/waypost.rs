@@ -1,0 +1,162 @@
+//! Waypost as a contestant: set up through its command line, then served.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use tokio::process::Command;
+
+use crate::client::Connection;
+use crate::content::{self, Spec};
+use crate::mcp::{Client, Era};
+use crate::process::{self, Server};
+
+/// Slug of the server that is measured.
+pub const SLUG: &str = "bench-server";
+const ORGANIZATION: &str = "bench-organization";
+
+/// One installation of Waypost: a program, a data directory, a database.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// The `waypost` program.
+    pub program: PathBuf,
+    /// Data directory.
+    pub data: PathBuf,
+    /// Database URL.
+    pub database: String,
+    /// Key, since PostgreSQL has no file for one.
+    pub secret: String,
+}
+
+/// The path of a user's personal MCP address.
+pub fn path() -> String {
+    format!("/s/{SLUG}/t/{{user}}/mcp")
+}
+
+impl Installation {
+    /// An installation on SQLite in `data`.
+    pub fn sqlite(program: &Path, data: PathBuf) -> Result<Self> {
+        let database = format!("sqlite://{}", data.join("waypost.db").display());
+        Ok(Self { program: program.to_owned(), data, database, secret: process::random_hex(32)? })
+    }
+
+    /// An installation on a PostgreSQL database.
+    pub fn postgres(program: &Path, data: PathBuf, database: String) -> Result<Self> {
+        Ok(Self { program: program.to_owned(), data, database, secret: process::random_hex(32)? })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("WAYPOST_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).current_dir(&self.data);
+        command.args(["--database", &self.database]).arg("--data-dir").arg(&self.data);
+        command.env("WAYPOST_SECRET_KEY", &self.secret);
+        command
+    }
+
+    /// Makes the organisation, the server and the walkthroughs.
+    pub async fn fill(&self, specs: &[Spec]) -> Result<()> {
+        std::fs::create_dir_all(&self.data)?;
+        process::run(self.command(&["org", "create", ORGANIZATION])).await?;
+        process::run(self.command(&["server", "create", SLUG, "--org", ORGANIZATION])).await?;
+        for (index, spec) in specs.iter().enumerate() {
+            let file = self.data.join(format!("import-{index}.json"));
+            std::fs::write(&file, serde_json::to_vec(&content::import_file(*spec))?)?;
+            let mut command = self.command(&["walkthrough", "import", "--org", ORGANIZATION, "--server", SLUG]);
+            process::run({
+                command.arg("--publish").arg(&file);
+                command
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Starts `waypost serve`; gives the server and its diagnostics address.
+    pub async fn serve(&self, name: &str, logs: &Path) -> Result<(Server, SocketAddr)> {
+        let diagnostics = SocketAddr::from(([127, 0, 0, 1], process::free_port()?));
+        let mut command = self.command(&["serve"]);
+        command.env("WAYPOST_LISTEN", "127.0.0.1:0").env("WAYPOST_DIAGNOSTICS_LISTEN", diagnostics.to_string());
+        command.env("WAYPOST_RATE_LIMIT_PER_CALLER", "0");
+        Ok((Server::start(name, command, logs).await?, diagnostics))
+    }
+}
+
+/// Ids of the served walkthroughs by title.
+pub async fn walkthrough_ids(addr: SocketAddr, specs: &[Spec]) -> Result<HashMap<&'static str, String>> {
+    let mut connection = Connection::open(addr).await?;
+    let mut client = Client::new(path().replace("{user}", "setup"), Era::Modern);
+    let outcome = client.call(&mut connection, "list_walkthroughs", "{}").await?;
+    let rows = outcome.structured_content.and_then(|result| result.walkthroughs).context("list: no walkthroughs")?;
+    let mut ids = HashMap::new();
+    for spec in specs {
+        let row = rows.iter().find(|row| row.title == spec.title);
+        ids.insert(spec.title, row.with_context(|| format!("{} is not listed", spec.title))?.id.to_string());
+    }
+    Ok(ids)
+}
+
+/// Counters of the writer, from `/metrics`.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct WriterCounts {
+    /// Transactions.
+    pub groups: f64,
+    /// Acts that they held.
+    pub calls: f64,
+    /// Statements that they took.
+    pub statements: f64,
+}
+
+impl WriterCounts {
+    /// What was added since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            groups: self.groups - before.groups,
+            calls: self.calls - before.calls,
+            statements: self.statements - before.statements,
+        }
+    }
+}
+
+/// Reads the writer's counters.
+pub async fn writer_counts(diagnostics: SocketAddr) -> Result<WriterCounts> {
+    let mut connection = Connection::open(diagnostics).await?;
+    let reply = connection.get("/metrics").await?;
+    ensure!(reply.status == 200, "/metrics answered {}", reply.status);
+    let text = std::str::from_utf8(reply.body)?;
+    let value = |name: &str| sum_metric(text, name).with_context(|| format!("/metrics has no {name}"));
+    Ok(WriterCounts {
+        groups: value("waypost_writer_groups_total")?,
+        calls: value("waypost_writer_calls_total")?,
+        statements: value("waypost_writer_statements_total")?,
+    })
+}
+
+/// The sum of a metric over its labels.
+fn sum_metric(text: &str, name: &str) -> Option<f64> {
+    let values = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
+    });
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels() {
+        let text =
+            "# TYPE a_total counter\na_total{kind=\"x\"} 3\na_total{kind=\"y z\"} 4.5\na_total_more 9\nb_total 1\n";
+        assert_eq!(sum_metric(text, "a_total"), Some(7.5));
+        assert_eq!(sum_metric(text, "b_total"), Some(1.0));
+        assert_eq!(sum_metric(text, "c_total"), None);
+    }
+}

@@ -1,0 +1,221 @@
+//! Steps of drafts: edits, limits, revisions, and a comparison with a plain list.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::json;
+use waypost_core::Code;
+use waypost_core::chain::Place;
+use waypost_core::id::StepId;
+use waypost_core::step::StepContent;
+use waypost_core::transfer::markdown;
+use waypost_ops::walkthroughs::draft::{NewStep, StepChange, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::import::{ImportOptions, import};
+
+use crate::{World, content, open};
+
+async fn steps_are_added_changed_moved_and_deleted(world: World) {
+    let (id, steps) = world.with_steps("T", &["A", "B", "C"]).await;
+    assert_eq!(world.titles(&id).await, ["A", "B", "C"]);
+    assert_eq!(world.show(&id).await.walkthrough.revision, 4);
+
+    let place = Place::After(steps[0].clone());
+    let new = NewStep { key: Some("x".to_owned()), content: content("X"), place };
+    let added = add_step(&world.cx, &world.ops, world.at(&id, 4), new.clone()).await.unwrap();
+    assert_eq!((added.revision, added.step.ordinal, added.step.next_step_id.as_ref()), (5, 3, Some(&steps[1])));
+    assert_eq!(world.titles(&id).await, ["A", "X", "B", "C"]);
+    let taken = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
+    assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("key")));
+
+    let moved = move_step(&world.cx, &world.ops, world.at(&id, 5), &steps[2], &Place::First).await.unwrap();
+    assert_eq!((moved.revision, moved.step.next_step_id.as_ref()), (6, Some(&steps[0])));
+    assert_eq!(world.titles(&id).await, ["C", "A", "X", "B"]);
+    let stays = move_step(&world.cx, &world.ops, world.at(&id, 6), &steps[2], &Place::First).await.unwrap();
+    assert_eq!(stays.revision, 6, "a step that stays where it is changes nothing");
+
+    let dirty = StepContent { content: "Hi <script>x</script>there\r\n".to_owned(), ..content(" Y\u{202e} ") };
+    let change = StepChange { key: Some(None), content: Some(dirty) };
+    let changed = update_step(&world.cx, &world.ops, world.at(&id, 6), &added.step.id, change.clone()).await.unwrap();
+    assert_eq!((changed.revision, changed.step.key.as_ref()), (7, None));
+    assert_eq!((changed.step.content.title.as_str(), changed.step.content.content.contains('<')), ("Y", false));
+    let again = update_step(&world.cx, &world.ops, world.at(&id, 7), &added.step.id, change).await.unwrap();
+    assert_eq!(again.revision, 7, "the same content changes nothing");
+
+    assert_eq!(delete_step(&world.cx, &world.ops, world.at(&id, 7), &steps[2]).await.unwrap(), 8);
+    assert_eq!(world.titles(&id).await, ["A", "Y", "B"]);
+    let gone = delete_step(&world.cx, &world.ops, world.target(&id), &steps[2]).await.unwrap_err();
+    assert_eq!((gone.code, &gone.details["step_id"]), (Code::StepNotFound, &json!(steps[2])));
+    assert_eq!(world.add(&id, "D").await.step.ordinal, 4, "an ordinal is given once");
+    assert_eq!(world.audited().await.iter().filter(|act| act.starts_with("step.")).count(), 8);
+}
+
+async fn old_revisions_are_refused(world: World) {
+    let (id, steps) = world.with_steps("T", &["A"]).await;
+    let (cx, ops, old) = (&world.cx, &world.ops, world.at(&id, 1));
+    let new = NewStep { key: None, content: content("B"), place: Place::Last };
+    let change = StepChange { content: Some(content("C")), key: None };
+    let errors = [
+        add_step(cx, ops, old, new).await.unwrap_err(),
+        update_step(cx, ops, old, &steps[0], change).await.unwrap_err(),
+        move_step(cx, ops, old, &steps[0], &Place::First).await.unwrap_err(),
+        delete_step(cx, ops, old, &steps[0]).await.unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| error.code == Code::PreconditionFailed && error.details["revision"] == json!(2)));
+    assert_eq!(world.titles(&id).await, ["A"]);
+}
+
+/// Of edits that all saw the same revision, one wins and the others are told.
+async fn one_of_many_edits_of_a_revision_wins(world: World) {
+    let (id, steps) = world.with_steps("T", &["A"]).await;
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let (cx, ops, org, id, step) =
+            (world.cx.clone(), world.ops.clone(), world.org.clone(), id.clone(), steps[0].clone());
+        tasks.push(tokio::spawn(async move {
+            let target =
+                waypost_ops::walkthroughs::Target { organization_id: &org, walkthrough_id: &id, revision: Some(2) };
+            let change = StepChange { content: Some(content(&format!("by {n}"))), key: None };
+            update_step(&cx, &ops, target, &step, change).await
+        }));
+    }
+    let mut won = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(edited) => won.push(edited.step.content.title),
+            Err(error) => assert_eq!(error.code, Code::PreconditionFailed, "{error:?}"),
+        }
+    }
+    assert_eq!(won.len(), 1);
+    assert_eq!(world.titles(&id).await, won);
+    assert_eq!(world.show(&id).await.walkthrough.revision, 3);
+}
+
+async fn limits_are_named(world: World) {
+    let id = world.create("T").await.id;
+    let long = |n: usize| Some("x".repeat(n));
+    let cases = [
+        ("title", content("\u{200b}")),
+        ("title", content(&"x".repeat(201))),
+        ("section_title", StepContent { section_title: long(201), ..content("A") }),
+        ("content", StepContent { content: "x".repeat(65_537), ..content("A") }),
+        ("introduction_for_agent", StepContent { introduction_for_agent: long(65_537), ..content("A") }),
+        ("context_for_agent", StepContent { context_for_agent: long(65_537), ..content("A") }),
+        ("operations_for_agent", StepContent { operations_for_agent: long(65_537), ..content("A") }),
+    ];
+    for (field, content) in cases {
+        let new = NewStep { key: None, content, place: Place::Last };
+        let error = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
+        assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)));
+    }
+    let new = NewStep { key: Some(" x".to_owned()), content: content("A"), place: Place::Last };
+    let error = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
+    assert_eq!(error.details["field"], json!("key"));
+
+    let text = (0..500).fold("# Full\n".to_owned(), |text, n| format!("{text}\n## Step {n}\n\nDo it.\n"));
+    let file = markdown::parse("full.md", &text).unwrap();
+    let full = import(&world.cx, &world.ops, &world.org, file, ImportOptions::default()).await.unwrap().id.unwrap();
+    let new = NewStep { key: None, content: content("One more"), place: Place::Last };
+    let error = add_step(&world.cx, &world.ops, world.target(&full), new).await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict);
+    assert!(error.message.contains("500"), "{}", error.message);
+    assert_eq!(world.show(&full).await.steps.len(), 500);
+}
+
+#[derive(Debug, Clone)]
+enum Edit {
+    Add(usize),
+    Move(usize, usize),
+    Change(usize),
+    Delete(usize),
+}
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let edit = prop_oneof![
+        4 => (0_usize..20).prop_map(Edit::Add),
+        3 => (0_usize..20, 0_usize..20).prop_map(|(step, place)| Edit::Move(step, place)),
+        1 => (0_usize..20).prop_map(Edit::Change),
+        2 => (0_usize..20).prop_map(Edit::Delete),
+    ];
+    prop::collection::vec(edit, 1..25)
+}
+
+/// Random edits do to the stored chain what they do to a plain list, and no ordinal is given twice.
+async fn behaves_like_a_list(world: World) {
+    let mut runner = TestRunner::new(Config { cases: 5, failure_persistence: None, ..Config::default() });
+    let handle = tokio::runtime::Handle::current();
+    let result = runner.run(&edits(), |edits| {
+        tokio::task::block_in_place(|| handle.block_on(compare_with_list(&world, &edits)));
+        Ok(())
+    });
+    result.unwrap();
+}
+
+async fn compare_with_list(world: &World, edits: &[Edit]) {
+    let id = world.create(&format!("T {}", waypost_core::id::StepId::new(&*world.cx.random))).await.id;
+    let mut list: Vec<(StepId, String)> = Vec::new();
+    let mut ordinals = HashSet::new();
+    let mut revision = 1;
+    for (n, edit) in edits.iter().enumerate() {
+        let target = world.at(&id, revision);
+        let place = |at: usize| match at {
+            0..3 => Place::First,
+            3..6 => Place::Last,
+            _ if list.is_empty() => Place::Last,
+            _ => Place::After(list[at % list.len()].0.clone()),
+        };
+        match *edit {
+            Edit::Add(at) => {
+                let (title, place) = (format!("Step {n}"), place(at));
+                let new = NewStep { key: None, content: content(&title), place: place.clone() };
+                let added = add_step(&world.cx, &world.ops, target, new).await.unwrap();
+                assert!(ordinals.insert(added.step.ordinal), "an ordinal is given once");
+                put(&mut list, (added.step.id, title), &place);
+                revision = added.revision;
+            }
+            _ if list.is_empty() => continue,
+            Edit::Move(step, at) => {
+                let (step, place) = (step % list.len(), place(at));
+                if place == Place::After(list[step].0.clone()) {
+                    continue;
+                }
+                let moved = move_step(&world.cx, &world.ops, target, &list[step].0, &place).await.unwrap();
+                let step = list.remove(step);
+                put(&mut list, step, &place);
+                revision = moved.revision;
+            }
+            Edit::Change(step) => {
+                let (step, title) = (step % list.len(), format!("Changed {n}"));
+                let change = StepChange { content: Some(content(&title)), key: None };
+                let changed = update_step(&world.cx, &world.ops, target, &list[step].0, change).await.unwrap();
+                list[step].1 = title;
+                revision = changed.revision;
+            }
+            Edit::Delete(step) => {
+                let step = list.remove(step % list.len());
+                revision = delete_step(&world.cx, &world.ops, target, &step.0).await.unwrap();
+            }
+        }
+        let draft = world.show(&id).await;
+        let stored: Vec<_> = draft.steps.into_iter().map(|step| (step.id, step.content.title)).collect();
+        assert_eq!(stored, list);
+        assert_eq!(draft.walkthrough.revision, revision);
+    }
+}
+
+fn put(list: &mut Vec<(StepId, String)>, step: (StepId, String), place: &Place) {
+    let at = match place {
+        Place::First => 0,
+        Place::Last => list.len(),
+        Place::After(id) => list.iter().position(|(other, _)| other == id).unwrap() + 1,
+    };
+    list.insert(at, step);
+}
+
+waypost_testkit::both!(open =>
+    steps_are_added_changed_moved_and_deleted,
+    old_revisions_are_refused,
+    one_of_many_edits_of_a_revision_wins,
+    limits_are_named,
+    behaves_like_a_list,
+);

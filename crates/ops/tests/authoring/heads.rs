@@ -1,0 +1,218 @@
+//! Heads: titles, slugs, lists, access.
+
+use serde_json::json;
+use waypost_core::Code;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::chain::Place;
+use waypost_core::id::{ServerId, StepId, WalkthroughId};
+use waypost_core::transfer::markdown;
+use waypost_core::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
+use waypost_ops::walkthroughs::draft::{NewStep, StepChange, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::import::{ImportOptions, import};
+use waypost_ops::walkthroughs::{
+    HeadChange, ListWalkthroughs, NewWalkthrough, Target, create, delete, export, list, publish, show, show_by_slug,
+    update,
+};
+use waypost_store::on;
+
+use crate::{World, content, fields, open};
+
+async fn a_head_is_made_shown_changed_and_deleted(world: World) {
+    let made = world.create("  Install\u{200b} the   CLI ").await;
+    assert_eq!((made.title.as_str(), made.slug.as_str()), ("Install the CLI", "install-the-cli"));
+    assert_eq!((made.state, made.revision, made.next_ordinal), (WalkthroughState::Draft, 1, 0));
+    assert_eq!(world.show(&made.id).await.walkthrough, made);
+
+    let change = HeadChange {
+        title: Some("Set up the CLI".to_owned()),
+        description: Some("How to.\u{202e}".to_owned()),
+        kind: Some(WalkthroughType::Installer),
+        estimated_duration_minutes: Some(Some(15)),
+        tags: Some(vec!["cli".to_owned(), " cli ".to_owned(), String::new()]),
+        metadata: Some(json!({ "x": [1, null] }).as_object().unwrap().clone()),
+        slug: None,
+    };
+    world.clock.advance(1_000);
+    let changed = update(&world.cx, &world.ops, world.at(&made.id, 1), change.clone()).await.unwrap();
+    assert_eq!((changed.title.as_str(), changed.slug.as_str()), ("Set up the CLI", "install-the-cli"));
+    assert_eq!((changed.description.as_str(), &changed.tags[..]), ("How to.", &["cli".to_owned()][..]));
+    assert_eq!((changed.revision, changed.updated_at.since(made.updated_at)), (2, 1_000));
+    assert_eq!(world.show(&made.id).await.walkthrough, changed);
+
+    // The same again changes nothing, not even the revision.
+    let again = update(&world.cx, &world.ops, world.at(&made.id, 2), change).await.unwrap();
+    assert_eq!(again, changed);
+    let seen_before = update(&world.cx, &world.ops, world.at(&made.id, 1), HeadChange::default()).await.unwrap_err();
+    assert_eq!((seen_before.code, &seen_before.details["revision"]), (Code::PreconditionFailed, &json!(2)));
+
+    let before = world.config_version().await;
+    delete(&world.cx, &world.ops, world.target(&made.id)).await.unwrap();
+    assert!(world.config_version().await > before);
+    assert_eq!(show(&world.cx, &world.ops, &world.org, &made.id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(delete(&world.cx, &world.ops, world.target(&made.id)).await.unwrap_err().code, Code::NotFound);
+    let audited = world.audited().await;
+    assert_eq!(
+        audited.iter().filter(|act| act.starts_with("walkthrough")).collect::<Vec<_>>(),
+        ["walkthrough.create", "walkthrough.delete", "walkthrough.update"]
+    );
+}
+
+async fn titles_and_slugs_are_told_apart(world: World) {
+    let first = world.create("Straße").await;
+    let new = |title: &str, slug: Option<&str>| NewWalkthrough { fields: fields(title), slug: slug.map(str::to_owned) };
+    let taken = create(&world.cx, &world.ops, &world.org, new(" STRASSE ", None)).await.unwrap_err();
+    assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("title")));
+    assert_eq!(taken.details["walkthrough_id"], json!(first.id));
+    // Elsewhere it is free.
+    create(&world.cx, &world.ops, &world.other, new("Straße", None)).await.unwrap();
+
+    let second = world.create("Strasse!").await;
+    assert_eq!((first.slug.as_str(), second.slug.as_str()), ("strasse", "strasse-2"));
+    let long = "a-very-long-title ".repeat(6);
+    let slugs = [world.create(&long).await.slug, world.create(&format!("{long}!")).await.slug];
+    assert!(slugs[0] != slugs[1] && slugs.iter().all(|slug| slug.len() <= 60), "{slugs:?}");
+
+    let slug = |slug: &str| HeadChange { slug: Some(slug.to_owned()), ..HeadChange::default() };
+    let taken = update(&world.cx, &world.ops, world.target(&second.id), slug("strasse")).await.unwrap_err();
+    assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("slug")));
+    for wrong in ["", "-a", "a-", "A", "a b", "ä", &"x".repeat(61)] {
+        let error = update(&world.cx, &world.ops, world.target(&second.id), slug(wrong)).await.unwrap_err();
+        assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("slug")), "{wrong}");
+    }
+    let before = world.config_version().await;
+    let changed = update(&world.cx, &world.ops, world.target(&second.id), slug("road")).await.unwrap();
+    assert_eq!((changed.slug.as_str(), changed.revision), ("road", 2));
+    assert!(world.config_version().await > before, "a slug is served at once");
+    let found = show_by_slug(&world.cx, &world.ops, &world.org, "road").await.unwrap();
+    assert_eq!(found.walkthrough.id, second.id);
+
+    let title = HeadChange { title: Some("straSSe".to_owned()), ..HeadChange::default() };
+    let renamed = update(&world.cx, &world.ops, world.target(&first.id), title.clone()).await.unwrap();
+    assert_eq!(renamed.title, "straSSe", "its own title in another spelling is free");
+    let taken = update(&world.cx, &world.ops, world.target(&second.id), title).await.unwrap_err();
+    assert_eq!(taken.code, Code::Conflict);
+}
+
+async fn limits_are_named(world: World) {
+    let of = |fields: WalkthroughFields| NewWalkthrough { fields, slug: None };
+    let big = json!({ "x": "y".repeat(70_000) }).as_object().unwrap().clone();
+    let cases = [
+        ("title", WalkthroughFields { title: " \u{200b} ".to_owned(), ..fields("") }),
+        ("title", fields(&"x".repeat(201))),
+        ("description", WalkthroughFields { description: "x".repeat(65_537), ..fields("T") }),
+        ("tags", WalkthroughFields { tags: (0..101).map(|n| n.to_string()).collect(), ..fields("T") }),
+        ("tags", WalkthroughFields { tags: vec!["x".repeat(201)], ..fields("T") }),
+        ("metadata", WalkthroughFields { metadata: big, ..fields("T") }),
+    ];
+    for (field, fields) in cases {
+        let error = create(&world.cx, &world.ops, &world.org, of(fields)).await.unwrap_err();
+        assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)));
+        assert!(error.message.contains(field), "{}", error.message);
+    }
+    create(&world.cx, &world.ops, &world.org, of(fields(&"ä".repeat(200)))).await.unwrap();
+
+    const FILL: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 19999)
+        INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags, metadata,
+            revision, next_ordinal, created_at, updated_at)
+        SELECT 'wt_' || i, $1, 'W' || i, 'w' || i, 'w' || i, '', 'course', 'draft', '[]', '{}', 1, 0, 0, 0 FROM n";
+    let mut tx = world.ops.db().begin().await.unwrap();
+    on!(&mut tx, c => sqlx::query(FILL).bind(world.org.as_str()).execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
+    let error = create(&world.cx, &world.ops, &world.org, of(fields("One more"))).await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict);
+    assert!(error.message.contains("20000"), "{}", error.message);
+}
+
+async fn lists_go_page_by_page(world: World) {
+    for title in ["b", "Ä", "a", "Z", "c"] {
+        world.create(title).await;
+    }
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let wanted = ListWalkthroughs { limit: Some(2), cursor, state: None };
+        let page = list(&world.cx, &world.ops, &world.org, wanted).await.unwrap();
+        assert!(page.items.len() <= 2);
+        seen.extend(page.items.into_iter().map(|head| head.title));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["a", "b", "c", "Z", "Ä"]);
+    let wanted = ListWalkthroughs { state: Some(WalkthroughState::Published), ..ListWalkthroughs::default() };
+    assert!(list(&world.cx, &world.ops, &world.org, wanted).await.unwrap().items.is_empty());
+    for (field, wrong) in [
+        ("limit", ListWalkthroughs { limit: Some(0), ..ListWalkthroughs::default() }),
+        ("limit", ListWalkthroughs { limit: Some(201), ..ListWalkthroughs::default() }),
+        ("cursor", ListWalkthroughs { cursor: Some("?".to_owned()), ..ListWalkthroughs::default() }),
+    ] {
+        let error = list(&world.cx, &world.ops, &world.org, wrong).await.unwrap_err();
+        assert_eq!(error.details["field"], json!(field));
+    }
+}
+
+/// Every act, by somebody of another organisation and by an MCP client.
+async fn nobody_else_may(world: World) {
+    let (id, steps) = world.with_steps("T", &["A", "B"]).await;
+    world.publish(&id).await;
+    let client = Caller::Client { organization_id: world.org.clone(), server_id: ServerId::from_store("srv_1".into()) };
+    for (cx, expected) in
+        [(world.member(&world.other), Code::NotFound), (world.cx.with_caller(client), Code::Forbidden)]
+    {
+        for (name, code) in every_act(&cx, &world, &id, &steps[0]).await {
+            assert_eq!(code, Some(expected), "{name}");
+        }
+    }
+    // An organisation that names another one's walkthrough does not find it.
+    let cx = world.member(&world.other);
+    let foreign = Target { organization_id: &world.other, walkthrough_id: &id, revision: None };
+    assert_eq!(show(&cx, &world.ops, &world.other, &id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(delete(&cx, &world.ops, foreign).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(delete_step(&cx, &world.ops, foreign, &steps[0]).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(publish::publish(&cx, &world.ops, foreign, false).await.unwrap_err().code, Code::NotFound);
+    // A member may do all of it.
+    for (name, code) in every_act(&world.member(&world.org), &world, &id, &steps[0]).await {
+        assert_eq!(code, None, "{name}");
+    }
+}
+
+async fn every_act(cx: &Ctx, world: &World, id: &WalkthroughId, step: &StepId) -> Vec<(&'static str, Option<Code>)> {
+    let (ops, org, at) = (&world.ops, &world.org, world.target(id));
+    let code = |error: waypost_core::Error| error.code;
+    let file = markdown::parse("f.md", "# F\n\n## A\n\nx\n").unwrap();
+    let options = ImportOptions { title: Some("F".to_owned()), ..ImportOptions::default() };
+    let new = NewStep { key: None, content: content("N"), place: Place::First };
+    let change = StepChange { content: Some(content("C")), key: None };
+    let head = HeadChange { description: Some("d".to_owned()), ..HeadChange::default() };
+    let made = NewWalkthrough { fields: fields("Made"), slug: None };
+    vec![
+        ("create", create(cx, ops, org, made).await.err().map(code)),
+        ("show", show(cx, ops, org, id).await.err().map(code)),
+        ("show_by_slug", show_by_slug(cx, ops, org, "t").await.err().map(code)),
+        ("list", list(cx, ops, org, ListWalkthroughs::default()).await.err().map(code)),
+        ("update", update(cx, ops, at, head).await.err().map(code)),
+        ("add_step", add_step(cx, ops, at, new).await.err().map(code)),
+        ("update_step", update_step(cx, ops, at, step, change).await.err().map(code)),
+        ("move_step", move_step(cx, ops, at, step, &Place::Last).await.err().map(code)),
+        ("delete_step", delete_step(cx, ops, at, step).await.err().map(code)),
+        ("lint", publish::lint(cx, ops, org, id).await.err().map(code)),
+        ("versions", publish::versions(cx, ops, org, id).await.err().map(code)),
+        ("publish", publish::publish(cx, ops, at, false).await.err().map(code)),
+        ("withdraw", publish::withdraw(cx, ops, at, 1, "Wrong").await.err().map(code)),
+        ("archive", publish::archive(cx, ops, at).await.err().map(code)),
+        ("unarchive", publish::unarchive(cx, ops, at).await.err().map(code)),
+        ("unpublish", publish::unpublish(cx, ops, at).await.err().map(code)),
+        ("export", export::export(cx, ops, org, id).await.err().map(code)),
+        ("import", import(cx, ops, org, file, options).await.err().map(code)),
+        ("delete", delete(cx, ops, at).await.err().map(code)),
+    ]
+}
+
+waypost_testkit::both!(open =>
+    a_head_is_made_shown_changed_and_deleted,
+    titles_and_slugs_are_told_apart,
+    limits_are_named,
+    lists_go_page_by_page,
+    nobody_else_may,
+);

@@ -1,0 +1,125 @@
+//! What authors do, on both databases.
+
+mod drafts;
+mod heads;
+mod life;
+mod publishing;
+mod transfer;
+
+use std::sync::Arc;
+
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::chain::Place;
+use waypost_core::clock::{ManualClock, Timestamp};
+use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
+use waypost_core::organization::Role;
+use waypost_core::random::SystemRandom;
+use waypost_core::step::StepContent;
+use waypost_core::walkthrough::{Walkthrough, WalkthroughFields, WalkthroughType};
+use waypost_ops::walkthroughs::draft::{Edited, NewStep, add_step};
+use waypost_ops::walkthroughs::publish::publish;
+use waypost_ops::walkthroughs::{Draft, NewWalkthrough, Target, create, show};
+use waypost_ops::{Ops, organizations, servers};
+use waypost_store::{Db, migrate};
+
+/// Two organisations and somebody who may do everything.
+pub(crate) struct World {
+    pub(crate) ops: Ops,
+    pub(crate) cx: Ctx,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) org: OrganizationId,
+    pub(crate) other: OrganizationId,
+}
+
+/// A world on the database at `url`.
+pub(crate) async fn open(url: &str) -> World {
+    let db = Db::open(url).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    let ops = Ops::new(db);
+    let clock = Arc::new(ManualClock::new(Timestamp(1_795_000_000_000)));
+    let cx = Ctx { clock: clock.clone(), random: Arc::new(SystemRandom), ..Ctx::operator() };
+    let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
+    let other = organizations::create(&cx, &ops, "other", None).await.unwrap().id;
+    World { ops, cx, clock, org, other }
+}
+
+impl World {
+    pub(crate) fn target<'a>(&'a self, id: &'a WalkthroughId) -> Target<'a> {
+        Target { organization_id: &self.org, walkthrough_id: id, revision: None }
+    }
+
+    pub(crate) fn at<'a>(&'a self, id: &'a WalkthroughId, revision: u32) -> Target<'a> {
+        Target { revision: Some(revision), ..self.target(id) }
+    }
+
+    pub(crate) async fn create(&self, title: &str) -> Walkthrough {
+        let new = NewWalkthrough { fields: fields(title), slug: None };
+        create(&self.cx, &self.ops, &self.org, new).await.unwrap()
+    }
+
+    pub(crate) async fn add(&self, id: &WalkthroughId, title: &str) -> Edited {
+        let new = NewStep { key: None, content: content(title), place: Place::Last };
+        add_step(&self.cx, &self.ops, self.target(id), new).await.unwrap()
+    }
+
+    /// A walkthrough with these steps.
+    pub(crate) async fn with_steps(&self, title: &str, steps: &[&str]) -> (WalkthroughId, Vec<StepId>) {
+        let id = self.create(title).await.id;
+        let mut ids = Vec::new();
+        for step in steps {
+            ids.push(self.add(&id, step).await.step.id);
+        }
+        (id, ids)
+    }
+
+    pub(crate) async fn show(&self, id: &WalkthroughId) -> Draft {
+        show(&self.cx, &self.ops, &self.org, id).await.unwrap()
+    }
+
+    pub(crate) async fn titles(&self, id: &WalkthroughId) -> Vec<String> {
+        self.show(id).await.steps.into_iter().map(|step| step.content.title).collect()
+    }
+
+    pub(crate) async fn publish(&self, id: &WalkthroughId) -> u32 {
+        publish(&self.cx, &self.ops, self.target(id), false).await.unwrap().number
+    }
+
+    pub(crate) async fn server(&self, slug: &str) -> ServerId {
+        let settings = servers::Settings::default();
+        servers::create(&self.cx, &self.ops, &self.org, slug, &settings).await.unwrap().id
+    }
+
+    pub(crate) async fn config_version(&self) -> i64 {
+        self.ops.db().read().await.unwrap().config_version().await.unwrap()
+    }
+
+    /// What the audit log of the organisation says was done, by name: the order within a millisecond is not kept.
+    pub(crate) async fn audited(&self) -> Vec<String> {
+        let mut conn = self.ops.db().read().await.unwrap();
+        let events = waypost_store::audit::list(&mut conn, &self.org, None, 1_000).await.unwrap();
+        let mut acts: Vec<_> = events.into_iter().map(|event| event.act).collect();
+        acts.sort();
+        acts
+    }
+
+    /// The same world seen by a member of the organisation.
+    pub(crate) fn member(&self, organization: &OrganizationId) -> Ctx {
+        let organization_id = organization.clone();
+        self.cx.with_caller(Caller::Member { organization_id, role: Role::Member, actor: "usr_test".to_owned() })
+    }
+}
+
+pub(crate) fn fields(title: &str) -> WalkthroughFields {
+    WalkthroughFields {
+        title: title.to_owned(),
+        description: String::new(),
+        kind: WalkthroughType::Course,
+        estimated_duration_minutes: None,
+        tags: Vec::new(),
+        metadata: serde_json::Map::new(),
+    }
+}
+
+pub(crate) fn content(title: &str) -> StepContent {
+    StepContent { title: title.to_owned(), content: format!("Do {title}."), ..StepContent::default() }
+}

@@ -1,0 +1,205 @@
+//! Versions: frozen, numbered, taken back.
+
+use serde_json::json;
+use waypost_core::Code;
+use waypost_core::chain::Place;
+use waypost_core::id::WalkthroughId;
+use waypost_core::step::StepContent;
+use waypost_core::version::Version;
+use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
+use waypost_ops::walkthroughs::draft::{NewStep, StepChange, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::publish::{archive, lint, publish, unarchive, unpublish, versions, withdraw};
+use waypost_ops::walkthroughs::{HeadChange, update};
+use waypost_store::version;
+
+use crate::{World, content, open};
+
+async fn current(world: &World, id: &WalkthroughId) -> Option<Version> {
+    let current = world.show(id).await.walkthrough.current_version_id?;
+    let mut conn = world.ops.db().read().await.unwrap();
+    version::load(&mut conn, &world.org, &current).await.unwrap()
+}
+
+/// What a version is, as text that can be compared.
+pub(crate) fn text(version: &Version) -> String {
+    format!("{} {} {:?}", version.number, version.title, version.steps())
+}
+
+async fn a_version_never_changes(world: World) {
+    let (id, steps) = world.with_steps("T", &["A", "B", "C"]).await;
+    let before = world.config_version().await;
+    let first = publish(&world.cx, &world.ops, world.at(&id, 4), false).await.unwrap();
+    assert_eq!((first.number, first.created), (1, true));
+    assert!(world.config_version().await > before);
+    let head = world.show(&id).await.walkthrough;
+    assert_eq!((head.state, head.revision), (WalkthroughState::Published, 4), "publishing is no edit");
+    let frozen = text(&current(&world, &id).await.unwrap());
+    assert!(frozen.starts_with("1 T ") && frozen.contains("Do A."), "{frozen}");
+
+    // Unchanged, it makes no new version and writes nothing.
+    let (before, audited) = (world.config_version().await, world.audited().await.len());
+    let again = publish(&world.cx, &world.ops, world.target(&id), false).await.unwrap();
+    assert_eq!((again.number, again.created, again.version_id), (1, false, first.version_id.clone()));
+    assert_eq!((world.config_version().await, world.audited().await.len()), (before, audited));
+
+    move_step(&world.cx, &world.ops, world.target(&id), &steps[2], &Place::First).await.unwrap();
+    let change = StepChange { content: Some(content("Changed")), key: None };
+    update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
+    delete_step(&world.cx, &world.ops, world.target(&id), &steps[1]).await.unwrap();
+    let title = HeadChange { title: Some("New title".to_owned()), ..HeadChange::default() };
+    update(&world.cx, &world.ops, world.target(&id), title).await.unwrap();
+    assert_eq!(text(&current(&world, &id).await.unwrap()), frozen, "edits do not reach a version");
+
+    assert_eq!(world.publish(&id).await, 2);
+    let second = current(&world, &id).await.unwrap();
+    let titles: Vec<_> = second.steps().iter().map(|step| step.content.title.as_str()).collect();
+    assert_eq!((second.title.as_str(), titles), ("New title", vec!["C", "Changed"]));
+    assert_eq!((second.steps()[0].ordinal, &second.steps()[0].id), (2, &steps[2]));
+    let mut conn = world.ops.db().read().await.unwrap();
+    let loaded = version::load(&mut conn, &world.org, &first.version_id).await.unwrap().unwrap();
+    assert_eq!(text(&loaded), frozen, "nor does a new version");
+}
+
+async fn every_part_of_a_draft_makes_a_new_version(world: World) {
+    let (id, steps) = world.with_steps("T", &["A"]).await;
+    assert_eq!(world.publish(&id).await, 1);
+    let mut expected = 1;
+    let head = HeadChange::default;
+    for change in [
+        HeadChange { title: Some("U".to_owned()), ..head() },
+        HeadChange { description: Some("d".to_owned()), ..head() },
+        HeadChange { kind: Some(WalkthroughType::Quickstart), ..head() },
+        HeadChange { estimated_duration_minutes: Some(Some(1)), ..head() },
+        HeadChange { tags: Some(vec!["t".to_owned()]), ..head() },
+        HeadChange { metadata: Some(json!({ "m": 1 }).as_object().unwrap().clone()), ..head() },
+    ] {
+        update(&world.cx, &world.ops, world.target(&id), change).await.unwrap();
+        expected += 1;
+        assert_eq!(world.publish(&id).await, expected);
+    }
+    let mut now = content("A");
+    for n in 0..6 {
+        let text = Some("x".to_owned());
+        match n {
+            0 => now.title = "B".to_owned(),
+            1 => now.section_title = text,
+            2 => now.content = "x".to_owned(),
+            3 => now.introduction_for_agent = text,
+            4 => now.context_for_agent = text,
+            _ => now.operations_for_agent = text,
+        }
+        let change = StepChange { content: Some(now.clone()), key: None };
+        update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
+        expected += 1;
+        assert_eq!(world.publish(&id).await, expected, "{n}");
+    }
+    // A key and a slug are not part of a version.
+    let change = StepChange { content: None, key: Some(Some("k".to_owned())) };
+    update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
+    let slug = HeadChange { slug: Some("other".to_owned()), ..HeadChange::default() };
+    update(&world.cx, &world.ops, world.target(&id), slug).await.unwrap();
+    assert_eq!(world.publish(&id).await, expected);
+    let numbers: Vec<_> = versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    assert_eq!(
+        numbers.iter().map(|version| version.number).collect::<Vec<_>>(),
+        (1..=expected).rev().collect::<Vec<_>>()
+    );
+}
+
+async fn publishing_asks_for_what_the_type_needs(world: World) {
+    let id = world.create("T").await.id;
+    let refused = || async { publish(&world.cx, &world.ops, world.target(&id), false).await.unwrap_err() };
+    assert_eq!(refused().await.code, Code::WalkthroughEmpty);
+    let bare = StepContent { title: "Bare".to_owned(), ..StepContent::default() };
+    let new = NewStep { key: None, content: bare, place: Place::Last };
+    let step = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap().step.id;
+    let error = refused().await;
+    assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("content")));
+    assert!(error.message.contains("step 1 \"Bare\"") && error.message.contains("`content`"), "{}", error.message);
+
+    let mut now = content("Bare");
+    for (kind, missing) in [
+        (WalkthroughType::Installer, Some("operations_for_agent")),
+        (WalkthroughType::Troubleshooting, Some("context_for_agent")),
+        (WalkthroughType::Integration, Some("context_for_agent")),
+        (WalkthroughType::Course, None),
+    ] {
+        let change = StepChange { content: Some(now.clone()), key: None };
+        update_step(&world.cx, &world.ops, world.target(&id), &step, change).await.unwrap();
+        let change = HeadChange { kind: Some(kind), ..HeadChange::default() };
+        update(&world.cx, &world.ops, world.target(&id), change).await.unwrap();
+        match missing {
+            Some(field) => assert_eq!(refused().await.details["field"], json!(field), "{kind}"),
+            None => assert_eq!(world.publish(&id).await, 1),
+        }
+    }
+    now.content = "Run `rm \u{202e}x`".to_owned();
+    let change = StepChange { content: Some(now), key: None };
+    update_step(&world.cx, &world.ops, world.target(&id), &step, change).await.unwrap();
+    let error = refused().await;
+    assert_eq!((error.code, &error.details["step_id"]), (Code::ConfirmationRequired, &json!(step)));
+    let findings = lint(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    assert!(findings.iter().any(|finding| finding.message.contains("U+202E")), "{findings:?}");
+    let published = publish(&world.cx, &world.ops, world.target(&id), true).await.unwrap();
+    assert_eq!(published.number, 2);
+}
+
+async fn withdrawing_goes_back_to_the_newest_that_is_left(world: World) {
+    let (id, _) = world.with_steps("T", &["A"]).await;
+    for (step, number) in [("B", 1), ("C", 2), ("D", 3)] {
+        world.add(&id, step).await;
+        assert_eq!(world.publish(&id).await, number);
+    }
+    let back = |number: u32| {
+        let world = &world;
+        let id = &id;
+        async move { withdraw(&world.cx, &world.ops, world.target(id), number, " It was\u{200b} wrong. ").await }
+    };
+    for reason in ["", " \u{200b} ", &"x".repeat(501)] {
+        let error = withdraw(&world.cx, &world.ops, world.target(&id), 1, reason).await.unwrap_err();
+        assert_eq!(error.details["field"], json!("reason"));
+    }
+    assert_eq!(back(9).await.unwrap_err().code, Code::NotFound);
+    let before = world.config_version().await;
+    back(2).await.unwrap();
+    assert!(world.config_version().await > before);
+    assert_eq!(current(&world, &id).await.unwrap().number, 3);
+    assert_eq!(back(2).await.unwrap_err().code, Code::Conflict);
+    let head = back(3).await.unwrap();
+    assert_eq!((current(&world, &id).await.unwrap().number, head.state), (1, WalkthroughState::Published));
+    let listed = versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    let reasons: Vec<_> = listed.iter().map(|v| v.withdrawal.as_ref().map(|w| w.reason.as_str())).collect();
+    assert_eq!(reasons, [Some("It was wrong."), Some("It was wrong."), None]);
+    let head = back(1).await.unwrap();
+    assert_eq!((head.state, head.current_version_id), (WalkthroughState::Draft, None));
+    // A withdrawn version is never served again, nor its number given again.
+    assert_eq!(world.publish(&id).await, 4);
+    assert_eq!(world.show(&id).await.walkthrough.state, WalkthroughState::Published);
+}
+
+async fn states_follow_one_another(world: World) {
+    use WalkthroughState::{Archived, Draft, Published};
+    let (id, _) = world.with_steps("T", &["A"]).await;
+    let (cx, ops, at) = (&world.cx, &world.ops, world.target(&id));
+    assert_eq!(unpublish(cx, ops, at).await.unwrap().state, Draft);
+    world.publish(&id).await;
+    assert_eq!(unpublish(cx, ops, at).await.unwrap().state, Draft);
+    assert_eq!(world.publish(&id).await, 1, "unpublished and published again, it is the same version");
+    let before = world.config_version().await;
+    assert_eq!(archive(cx, ops, at).await.unwrap().state, Archived);
+    assert!(world.config_version().await > before);
+    assert_eq!(archive(cx, ops, at).await.unwrap().state, Archived);
+    assert_eq!(unpublish(cx, ops, at).await.unwrap_err().code, Code::Conflict);
+    assert_eq!(publish(cx, ops, at, false).await.unwrap_err().code, Code::Conflict);
+    assert_eq!(unarchive(cx, ops, at).await.unwrap().state, Draft);
+    assert_eq!(world.publish(&id).await, 1);
+    assert_eq!(unarchive(cx, ops, at).await.unwrap().state, Published);
+}
+
+waypost_testkit::both!(open =>
+    a_version_never_changes,
+    every_part_of_a_draft_makes_a_new_version,
+    publishing_asks_for_what_the_type_needs,
+    withdrawing_goes_back_to_the_newest_that_is_left,
+    states_follow_one_another,
+);

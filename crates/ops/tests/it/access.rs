@@ -1,0 +1,168 @@
+//! Who may do what, tried act by act, with each kind of caller, at home and in another organisation.
+
+use waypost_core::Result;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::AuditEventId;
+use waypost_core::organization::Role;
+use waypost_ops::assignments::Placement;
+use waypost_ops::servers::Settings;
+use waypost_ops::{Ops, api_keys, assignments, end_users, organizations, servers, users};
+use waypost_store::audit;
+
+use crate::stage::{Stage, Tenant, stage};
+
+/// Does every act on `t`, those that destroy last; says what came of each.
+async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static str, String)> {
+    let (org, server, place) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
+    let named = Some(format!("{new}-renamed"));
+    let renamed = Settings { slug: Some(format!("{new}-moved")), ..Settings::default() };
+    let (rename_org, rename_key) =
+        (organizations::Changes { name: named.clone(), slug: None }, api_keys::Changes { name: named, scope: None });
+    let later = Placement { display_order: Some(9), enabled: Some(false) };
+    let slug = &t.server.slug;
+    let mut told = Vec::new();
+    macro_rules! tell {
+        ($($act:literal: $call:expr;)+) => {$( told.push(($act, outcome($call.await))); )+};
+    }
+    tell! {
+        "organizations::create": organizations::create(cx, ops, &format!("{new}-org"), None);
+        "organizations::find": organizations::find(cx, ops, &t.organization.slug);
+        "organizations::show": organizations::show(cx, ops, org);
+        "organizations::update": organizations::update(cx, ops, org, &rename_org);
+        "users::create": users::create(cx, ops, org, &format!("{new}@x.de"), Role::Member);
+        "users::create(owner)": users::create(cx, ops, org, &format!("{new}-owner@x.de"), Role::Owner);
+        "users::list": users::list(cx, ops, org);
+        "users::find": users::find(cx, ops, org, &t.member.email);
+        "users::update": users::update(cx, ops, org, &t.member.user_id, Role::Admin);
+        "users::delete": users::delete(cx, ops, org, &t.member.user_id);
+        "users::delete(owner)": users::delete(cx, ops, org, &t.owner.user_id);
+        "api_keys::create": api_keys::create(cx, ops, org, new, Role::Admin);
+        "api_keys::create(owner)": api_keys::create(cx, ops, org, &format!("{new}-owner"), Role::Owner);
+        "api_keys::list": api_keys::list(cx, ops, org);
+        "api_keys::find": api_keys::find(cx, ops, org, "first");
+        "api_keys::update": api_keys::update(cx, ops, org, &t.key.id, &rename_key);
+        "api_keys::delete": api_keys::delete(cx, ops, org, &t.key.id);
+        "assignments::add": assignments::add(cx, ops, org, place, later);
+        "assignments::list": assignments::list(cx, ops, org, server);
+        "assignments::remove": assignments::remove(cx, ops, org, server, &t.walkthrough);
+        "servers::create": servers::create(cx, ops, org, &format!("{new}-server"), &Settings::default());
+        "servers::list": servers::list(cx, ops, org);
+        "servers::find": servers::find(cx, ops, slug);
+        "servers::show": servers::show(cx, ops, org, server);
+        "servers::update": servers::update(cx, ops, org, server, &renamed);
+        "servers::former_slugs": servers::former_slugs(cx, ops, org, server);
+        "servers::release_slug": servers::release_slug(cx, ops, org, server, slug);
+        "servers::delete": servers::delete(cx, ops, org, server);
+        "end_users::find": end_users::find(cx, ops, org, "tracked");
+        "end_users::delete": end_users::delete(cx, ops, org, &t.end_user);
+        "organizations::delete": organizations::delete(cx, ops, org);
+    }
+    told
+}
+
+fn outcome<T>(result: Result<T>) -> String {
+    result.map_or_else(|error| error.code.as_str().to_owned(), |_| "ok".to_owned())
+}
+
+const EXPECTED: &str = "\
+organizations::create     operator
+organizations::find       operator owner admin member
+organizations::show       operator owner admin member
+organizations::update     operator owner admin
+users::create             operator owner admin
+users::create(owner)      operator owner
+users::list               operator owner admin member
+users::find               operator owner admin member
+users::update             operator owner admin
+users::delete             operator owner admin
+users::delete(owner)      operator owner
+api_keys::create          operator owner admin
+api_keys::create(owner)   operator owner
+api_keys::list            operator owner admin
+api_keys::find            operator owner admin
+api_keys::update          operator owner admin
+api_keys::delete          operator owner admin
+assignments::add          operator owner admin member
+assignments::list         operator owner admin member
+assignments::remove       operator owner admin member
+servers::create           operator owner admin
+servers::list             operator owner admin member
+servers::find             operator owner admin member
+servers::show             operator owner admin member
+servers::update           operator owner admin
+servers::former_slugs     operator owner admin member
+servers::release_slug     operator owner admin
+servers::delete           operator owner admin
+end_users::find           operator owner admin
+end_users::delete         operator owner admin
+organizations::delete     operator owner
+";
+
+/// The whole table in one picture. Whoever may not is told `forbidden`, and nothing is written.
+async fn who_may_do_what(stage: Stage) {
+    let mut table: Vec<(&str, String)> = Vec::new();
+    for (at, name) in ["operator", "owner", "admin", "member", "client"].into_iter().enumerate() {
+        let tenant = stage.tenant(&format!("{name}-home")).await;
+        let org = &tenant.organization.id;
+        let cx = match name {
+            "operator" => stage.cx.clone(),
+            "owner" => stage.member(org, Role::Owner),
+            "admin" => stage.member(org, Role::Admin),
+            "member" => stage.member(org, Role::Member),
+            _ => stage.by(Caller::Client { organization_id: org.clone(), server_id: tenant.server.id.clone() }),
+        };
+        for (row, (act, told)) in every_act(&cx, &stage.ops, &tenant, name).await.into_iter().enumerate() {
+            if at == 0 {
+                table.push((act, String::new()));
+            }
+            match told.as_str() {
+                "ok" => table[row].1.push_str(&format!(" {name}")),
+                "forbidden" => {}
+                other => panic!("{name} {act}: {other}"),
+            }
+        }
+    }
+    let table: String = table.into_iter().map(|(act, who)| format!("{act:25}{who}\n")).collect();
+    assert_eq!(table, EXPECTED);
+}
+
+/// Whoever is at home elsewhere learns nothing, whatever their role is, and changes nothing.
+async fn another_organisation_is_not_there(stage: Stage) {
+    let (home, other) = (stage.tenant("home").await, stage.tenant("other").await);
+    let (id, server_id) = (home.organization.id.clone(), home.server.id.clone());
+    let client = stage.by(Caller::Client { organization_id: id.clone(), server_id });
+    let before = log_of(&stage, &other).await;
+    for cx in [stage.member(&id, Role::Owner), stage.member(&id, Role::Member), client] {
+        for (act, told) in every_act(&cx, &stage.ops, &other, "foreign").await {
+            let expected = if act == "organizations::create" { "forbidden" } else { "not_found" };
+            assert_eq!(told, expected, "{act} by {:?}", cx.caller);
+        }
+    }
+    assert_eq!(log_of(&stage, &other).await, before, "nothing was done");
+}
+
+/// One's own organisation with the ids of another one: not found, and the other one keeps what it has.
+async fn foreign_ids_are_not_found(stage: Stage) {
+    let (home, other) = (stage.tenant("home").await, stage.tenant("other").await);
+    let mixed = Tenant { organization: home.organization.clone(), ..other };
+    let cx = stage.member(&home.organization.id, Role::Owner);
+    let fine =
+        ["organizations", "users::create", "users::list", "api_keys::create", "api_keys::list", "servers::create"];
+    // These look for names, which both organisations have.
+    let by_name = ["api_keys::find", "end_users::find", "servers::list"];
+    for (act, told) in every_act(&cx, &stage.ops, &mixed, "mixed").await {
+        if !fine.iter().chain(&by_name).any(|prefix| act.starts_with(prefix)) {
+            assert_eq!(told, "not_found", "{act}");
+        }
+    }
+    let foreign = stage.cx.clone();
+    assert_eq!(servers::list(&foreign, &stage.ops, &mixed.server.organization_id).await.unwrap().len(), 1);
+}
+
+async fn log_of(stage: &Stage, tenant: &Tenant) -> Vec<AuditEventId> {
+    let mut conn = stage.ops.db().read().await.unwrap();
+    let events = audit::list(&mut conn, &tenant.organization.id, None, 100).await.unwrap();
+    events.into_iter().map(|event| event.id).collect()
+}
+
+waypost_testkit::both!(stage => who_may_do_what, another_organisation_is_not_there, foreign_ids_are_not_found);

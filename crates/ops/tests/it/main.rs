@@ -1,0 +1,5 @@
+//! The acts on both databases.
+
+mod access;
+mod acts;
+mod stage;

@@ -1,0 +1,80 @@
+//! A database with organisations, and callers of each kind.
+
+use std::sync::Arc;
+
+use waypost_core::Timestamp;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::clock::ManualClock;
+use waypost_core::id::{EndUserId, OrganizationId, WalkthroughId};
+use waypost_core::organization::{ApiKey, Member, Organization, Role};
+use waypost_core::random::SeededRandom;
+use waypost_core::server::Server;
+use waypost_ops::servers::Settings;
+use waypost_ops::{Ops, api_keys, assignments, organizations, servers, users};
+use waypost_store::{Db, migrate, on};
+
+pub struct Stage {
+    pub ops: Ops,
+    /// The operator's context, with a clock that stands and random numbers that repeat.
+    pub cx: Ctx,
+}
+
+/// One organisation with one of everything.
+pub struct Tenant {
+    pub organization: Organization,
+    pub owner: Member,
+    pub member: Member,
+    pub key: ApiKey,
+    pub server: Server,
+    pub walkthrough: WalkthroughId,
+    pub end_user: EndUserId,
+}
+
+pub async fn stage(url: &str) -> Stage {
+    let db = Db::open(url).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    let cx = Ctx {
+        clock: Arc::new(ManualClock::new(Timestamp(1_790_000_000_000))),
+        random: Arc::new(SeededRandom::new(7)),
+        ..Ctx::operator()
+    };
+    Stage { ops: Ops::new(db), cx }
+}
+
+impl Stage {
+    /// The context of another caller.
+    pub fn by(&self, caller: Caller) -> Ctx {
+        self.cx.with_caller(caller)
+    }
+
+    /// The context of somebody with `role` in `organization`.
+    pub fn member(&self, organization: &OrganizationId, role: Role) -> Ctx {
+        let organization_id = organization.clone();
+        self.by(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
+    }
+
+    pub async fn tenant(&self, name: &str) -> Tenant {
+        let Self { cx, ops } = self;
+        let organization = organizations::create(cx, ops, name, None).await.unwrap();
+        let id = &organization.id;
+        let owner = users::create(cx, ops, id, &format!("owner@{name}.de"), Role::Owner).await.unwrap();
+        let member = users::create(cx, ops, id, &format!("member@{name}.de"), Role::Member).await.unwrap();
+        let (key, _) = api_keys::create(cx, ops, id, "first", Role::Member).await.unwrap();
+        let server = servers::create(cx, ops, id, name, &Settings::default()).await.unwrap();
+        let walkthrough = WalkthroughId::from_store(format!("wt_{name}"));
+        let end_user = EndUserId::from_store(format!("eu_{name:0>12}").replace('-', "0"));
+        let sql = sqlx::AssertSqlSafe(format!(
+            "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags,
+                 metadata, revision, next_ordinal, created_at, updated_at)
+             VALUES ('{walkthrough}', '{id}', 'W', 'w', 'w', '', 'course', 'draft', '[]', '{{}}', 1, 0, 1, 1);
+             INSERT INTO end_users (id, organization_id, tracking_id, created_at)
+             VALUES ('{end_user}', '{id}', 'tracked', 1)"
+        ));
+        let mut tx = ops.db().begin().await.unwrap();
+        on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
+        tx.commit().await.unwrap();
+        let place = (&server.id, &walkthrough);
+        assignments::add(cx, ops, id, place, assignments::Placement::default()).await.unwrap();
+        Tenant { organization, owner, member, key, server, walkthrough, end_user }
+    }
+}

@@ -1,0 +1,17 @@
+//! Any text through the cleaner: twice is once, and nothing forbidden is left.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use waypost_core::markdown::{bidi_in_code, clean_line, clean_markdown, clean_plain};
+
+fuzz_target!(|text: &str| {
+    let once = clean_markdown(text);
+    assert_eq!(clean_markdown(&once), once, "cleaning is idempotent");
+    assert!(!once.contains('\0'));
+    let plain = clean_plain(text);
+    assert_eq!(clean_plain(&plain), plain);
+    assert!(!plain.chars().any(|c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}' | '\u{feff}')));
+    let line = clean_line(text);
+    assert!(!line.contains('\n'));
+    let _ = bidi_in_code(text);
+});

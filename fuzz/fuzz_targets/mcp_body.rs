@@ -1,0 +1,17 @@
+//! Any bytes as the body of a request: they are refused with a JSON-RPC error, or looked at.
+#![no_main]
+
+// The module alone, so that the fuzzer is built in seconds and not with the whole server.
+#[path = "../../crates/mcp/src/message.rs"]
+#[allow(dead_code)]
+mod message;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    match message::peek(bytes) {
+        Ok(message::Body::Batch(batch)) => assert!(!batch.is_empty() && batch.len() <= message::MAX_BATCH),
+        Ok(message::Body::Single(_)) => assert!(serde_json::from_slice::<serde_json::Value>(bytes).is_ok()),
+        Err(refusal) => assert_eq!(refusal.to_json()["jsonrpc"], "2.0"),
+    }
+});

@@ -1,0 +1,117 @@
+//! `waypost key`: API keys.
+
+use serde_json::{Value, json};
+use waypost_core::id::OrganizationId;
+use waypost_core::organization::{ApiKey, Role};
+use waypost_ops::api_keys::{self, Changes};
+
+use super::output;
+use super::session::{Session, named, one_of};
+use super::user::Org;
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Makes a key and shows it, this once.
+    Create {
+        #[command(flatten)]
+        org: Org,
+        /// Name for people, unique in the organisation.
+        #[arg(long)]
+        name: String,
+        /// The role that it acts as.
+        #[arg(long, default_value = "admin", value_parser = one_of(Role::ALL, Role::as_str))]
+        scope: Role,
+    },
+    /// Lists the keys of an organisation, without their secrets.
+    List {
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Shows a key, without its secret.
+    Show {
+        /// Name or id.
+        key: String,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Changes name or scope.
+    Update {
+        /// Name or id.
+        key: String,
+        #[command(flatten)]
+        org: Org,
+        /// A new name.
+        #[arg(long)]
+        name: Option<String>,
+        /// Another role to act as.
+        #[arg(long, value_parser = one_of(Role::ALL, Role::as_str))]
+        scope: Option<Role>,
+    },
+    /// Deletes a key: it stops working at once.
+    Delete {
+        /// Name or id.
+        key: String,
+        #[command(flatten)]
+        org: Org,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the act is refused.
+pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    let Session { cx, ops, json, .. } = session;
+    let (Command::Create { org, .. }
+    | Command::List { org }
+    | Command::Show { org, .. }
+    | Command::Update { org, .. }
+    | Command::Delete { org, .. }) = &command;
+    let organization = session.organization(org.org.as_deref()).await?.id;
+    match command {
+        Command::Create { name, scope, .. } => {
+            let (made, secret) = api_keys::create(cx, ops, &organization, &name, scope).await?;
+            output::object(*json, &json!({"id": made.id, "name": made.name, "key": secret}))?;
+            if !*json {
+                output::text("Keep the key now: it cannot be shown again.\n")?;
+            }
+            Ok(())
+        }
+        Command::List { .. } => {
+            let items = api_keys::list(cx, ops, &organization).await?.iter().map(shape).collect();
+            output::list(*json, &["name", "scope", "id", "created_at"], items)
+        }
+        Command::Show { key, .. } => output::object(*json, &shape(&find(session, &organization, &key).await?)),
+        Command::Update { key, name, scope, .. } => {
+            let found = find(session, &organization, &key).await?;
+            let changes = Changes { name, scope };
+            let changed = api_keys::update(cx, ops, &organization, &found.id, &changes).await?;
+            output::object(*json, &shape(&changed))
+        }
+        Command::Delete { key, yes, .. } => {
+            let found = find(session, &organization, &key).await?;
+            let name = output::clean(&found.name);
+            output::confirm(yes, &format!("Delete the key {name}? It stops working at once."))?;
+            api_keys::delete(cx, ops, &organization, &found.id).await?;
+            output::deleted(*json, found.id.as_str(), &format!("Deleted the key {name}."))
+        }
+    }
+}
+
+async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<ApiKey> {
+    let found = api_keys::find(&session.cx, &session.ops, organization, text).await;
+    found.map_err(|error| named(error, "key", text, "key"))
+}
+
+fn shape(key: &ApiKey) -> Value {
+    json!({
+        "id": key.id,
+        "name": key.name,
+        "scope": key.scope.as_str(),
+        "created_at": key.created_at.rfc3339(),
+    })
+}

@@ -1,0 +1,93 @@
+//! `waypost org`: organisations.
+
+use serde_json::{Value, json};
+use waypost_core::organization::Organization;
+use waypost_ops::organizations::{self, Changes};
+
+use super::output;
+use super::session::{Session, named};
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Makes an organisation.
+    Create {
+        /// Short name, unique.
+        slug: String,
+        /// Name for people; the slug by default.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Lists organisations.
+    List,
+    /// Shows an organisation.
+    Show {
+        /// Slug or id.
+        org: String,
+    },
+    /// Changes slug or name.
+    Update {
+        /// Slug or id.
+        org: String,
+        /// A new slug.
+        #[arg(long)]
+        slug: Option<String>,
+        /// A new name.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Deletes an organisation and everything it owns, progress included.
+    Delete {
+        /// Slug or id.
+        org: String,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the act is refused.
+pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    let Session { cx, ops, json, .. } = session;
+    match command {
+        Command::Create { slug, name } => {
+            let made = organizations::create(cx, ops, &slug, name.as_deref()).await?;
+            output::object(*json, &shape(&made))
+        }
+        Command::List => {
+            let items = organizations::list(cx, ops).await?.iter().map(shape).collect();
+            output::list(*json, &["slug", "name", "id", "created_at"], items)
+        }
+        Command::Show { org } => output::object(*json, &shape(&find(session, &org).await?)),
+        Command::Update { org, slug, name } => {
+            let organization = find(session, &org).await?;
+            let changes = Changes { slug, name };
+            let changed = organizations::update(cx, ops, &organization.id, &changes).await?;
+            output::object(*json, &shape(&changed))
+        }
+        Command::Delete { org, yes } => {
+            let organization = find(session, &org).await?;
+            let slug = &organization.slug;
+            output::confirm(yes, &format!("Delete the organisation {slug} and everything it owns?"))?;
+            organizations::delete(cx, ops, &organization.id).await?;
+            output::deleted(*json, organization.id.as_str(), &format!("Deleted the organisation {slug}."))
+        }
+    }
+}
+
+async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {
+    let found = organizations::find(&session.cx, &session.ops, text).await;
+    found.map_err(|error| named(error, "organisation", text, "org"))
+}
+
+fn shape(organization: &Organization) -> Value {
+    json!({
+        "id": organization.id,
+        "slug": organization.slug,
+        "name": organization.name,
+        "created_at": organization.created_at.rfc3339(),
+    })
+}

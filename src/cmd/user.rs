@@ -1,0 +1,115 @@
+//! `waypost user`: the people who operate an organisation.
+
+use serde_json::{Value, json};
+use waypost_core::id::OrganizationId;
+use waypost_core::organization::{Member, Role};
+use waypost_ops::users;
+
+use super::output;
+use super::session::{Session, named, one_of};
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Makes a person a member of an organisation.
+    Create {
+        /// E-mail address.
+        email: String,
+        #[command(flatten)]
+        org: Org,
+        /// What they may do.
+        #[arg(long, default_value = "member", value_parser = one_of(Role::ALL, Role::as_str))]
+        role: Role,
+    },
+    /// Lists the members of an organisation.
+    List {
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Shows a member.
+    Show {
+        /// E-mail address or id.
+        user: String,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Changes the role of a member.
+    Update {
+        /// E-mail address or id.
+        user: String,
+        #[command(flatten)]
+        org: Org,
+        /// What they may do from now on.
+        #[arg(long, value_parser = one_of(Role::ALL, Role::as_str))]
+        role: Role,
+    },
+    /// Takes a member out of an organisation; without another one, the user is deleted.
+    Delete {
+        /// E-mail address or id.
+        user: String,
+        #[command(flatten)]
+        org: Org,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which organisation.
+#[derive(Debug, clap::Args)]
+pub struct Org {
+    /// The organisation, by slug or id; needed when there are several.
+    #[arg(long, value_name = "SLUG")]
+    pub org: Option<String>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When the act is refused.
+pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+    let Session { cx, ops, json, .. } = session;
+    let (Command::Create { org, .. }
+    | Command::List { org }
+    | Command::Show { org, .. }
+    | Command::Update { org, .. }
+    | Command::Delete { org, .. }) = &command;
+    let organization = session.organization(org.org.as_deref()).await?;
+    let id = &organization.id;
+    match command {
+        Command::Create { email, role, .. } => {
+            let made = users::create(cx, ops, id, &email, role).await?;
+            output::object(*json, &shape(&made))
+        }
+        Command::List { .. } => {
+            let items = users::list(cx, ops, id).await?.iter().map(shape).collect();
+            output::list(*json, &["email", "role", "id", "created_at"], items)
+        }
+        Command::Show { user, .. } => output::object(*json, &shape(&find(session, id, &user).await?)),
+        Command::Update { user, role, .. } => {
+            let member = find(session, id, &user).await?;
+            output::object(*json, &shape(&users::update(cx, ops, id, &member.user_id, role).await?))
+        }
+        Command::Delete { user, yes, .. } => {
+            let member = find(session, id, &user).await?;
+            let (email, slug) = (output::clean(&member.email), &organization.slug);
+            output::confirm(yes, &format!("Take {email} out of the organisation {slug}?"))?;
+            users::delete(cx, ops, id, &member.user_id).await?;
+            output::deleted(*json, member.user_id.as_str(), &format!("Took {email} out of the organisation {slug}."))
+        }
+    }
+}
+
+async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Member> {
+    let found = users::find(&session.cx, &session.ops, organization, text).await;
+    found.map_err(|error| named(error, "user", text, "user"))
+}
+
+fn shape(member: &Member) -> Value {
+    json!({
+        "id": member.user_id,
+        "email": member.email,
+        "role": member.role.as_str(),
+        "created_at": member.created_at.rfc3339(),
+    })
+}

@@ -1,0 +1,325 @@
+//! `waypost walkthrough`: authoring from files, and the life of walkthroughs.
+
+mod files;
+mod import;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use waypost_core::Code;
+use waypost_core::id::{OrganizationId, WalkthroughId};
+use waypost_core::version::VersionHead;
+use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
+use waypost_ops::walkthroughs::{self as acts, HeadChange, ListWalkthroughs, Target, export, publish};
+
+use super::session::{Session, one_of};
+use super::user::Org;
+use super::{App, output};
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Makes or updates walkthroughs from files (JSON, Markdown) or folders of Markdown files.
+    Import(import::Args),
+    /// Writes a walkthrough's draft as JSON.
+    Export {
+        #[command(flatten)]
+        one: One,
+        /// Where to; standard output by default.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Checks files without importing them; needs no database.
+    Lint {
+        /// JSON or Markdown files, or folders.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Lists walkthroughs by title.
+    List {
+        #[command(flatten)]
+        org: Org,
+        /// Only those in this state.
+        #[arg(long, value_parser = one_of(WalkthroughState::ALL, WalkthroughState::as_str))]
+        state: Option<WalkthroughState>,
+    },
+    /// Shows a walkthrough with the titles of its steps.
+    Show(One),
+    /// Changes what is named.
+    Update(Box<Update>),
+    /// Publishes the draft as a new version; an unchanged draft makes none.
+    Publish {
+        #[command(flatten)]
+        one: One,
+        /// Publishes in spite of characters in code that turn the direction of text around.
+        #[arg(long)]
+        confirm_bidi: bool,
+    },
+    /// Stops serving a walkthrough. Versions and progress are kept.
+    Unpublish(One),
+    /// Lists the published versions, newest first.
+    Versions(One),
+    /// Takes a version back: whoever is on it is moved to the newest one that is left.
+    Withdraw {
+        #[command(flatten)]
+        one: One,
+        /// Number of the version.
+        #[arg(long, value_name = "N")]
+        version: u32,
+        /// Why; users who were on it are told.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Takes a walkthrough out of use. Everything is kept.
+    Archive(One),
+    /// Takes a walkthrough out of the archive, as a draft.
+    Unarchive(One),
+    /// Deletes a walkthrough with its versions and everybody's progress in it.
+    Delete {
+        #[command(flatten)]
+        one: One,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which walkthrough.
+#[derive(Debug, clap::Args)]
+pub struct One {
+    /// Id or slug of the walkthrough.
+    #[arg(value_name = "ID")]
+    walkthrough: String,
+    #[command(flatten)]
+    org: Org,
+}
+
+/// Flags of `update`.
+#[derive(Debug, clap::Args)]
+pub struct Update {
+    #[command(flatten)]
+    one: One,
+    /// Title; the slug stays.
+    #[arg(long)]
+    title: Option<String>,
+    /// Slug: the name in addresses and of the prompt.
+    #[arg(long)]
+    slug: Option<String>,
+    /// One paragraph for a list.
+    #[arg(long)]
+    description: Option<String>,
+    /// What it is for.
+    #[arg(long = "type", value_parser = one_of(WalkthroughType::ALL, WalkthroughType::as_str))]
+    kind: Option<WalkthroughType>,
+    /// How long it takes, in minutes; 0 for unknown.
+    #[arg(long, value_name = "N")]
+    minutes: Option<u32>,
+    /// Labels, separated by commas, all of them.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    tags: Option<Vec<String>>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When a file cannot be read or an act is refused.
+pub async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Lint { files } => import::lint(app, &files),
+        Command::Import(args) => import::run(app, args).await,
+        other => Session::run(app, async |session| act(session, other).await).await,
+    }
+}
+
+async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
+    let Session { cx, ops, json, .. } = session;
+    match command {
+        Command::Import(_) | Command::Lint { .. } => Ok(()),
+        Command::List { org, state } => list(session, &org, state).await,
+        Command::Export { one, output } => export_to(session, &find(session, &one).await?, output).await,
+        Command::Show(one) => show(session, &find(session, &one).await?).await,
+        Command::Update(update) => change(session, *update).await,
+        Command::Publish { one, confirm_bidi } => {
+            let head = find(session, &one).await?;
+            let published = publish::publish(cx, ops, target(&head), confirm_bidi).await?;
+            if *json {
+                return output::json(&serde_json::to_value(&published)?);
+            }
+            let (title, number) = (output::clean(&head.title), published.number);
+            let news = if published.created { "Published" } else { "Nothing has changed since" };
+            output::text(&format!("{news} version {number} of {title}.\n"))
+        }
+        Command::Versions(one) => {
+            let head = find(session, &one).await?;
+            let versions = publish::versions(cx, ops, &head.organization_id, &head.id).await?;
+            let columns = ["number", "id", "title", "step_count", "created_at", "withdrawn_at", "withdrawn_reason"];
+            output::list(*json, &columns, versions.iter().map(version_shape).collect())
+        }
+        Command::Withdraw { one, version, reason } => {
+            let head = find(session, &one).await?;
+            let changed = publish::withdraw(cx, ops, target(&head), version, &reason).await?;
+            output::object(*json, &shape(&changed))
+        }
+        Command::Unpublish(one) => {
+            let head = find(session, &one).await?;
+            output::object(*json, &shape(&publish::unpublish(cx, ops, target(&head)).await?))
+        }
+        Command::Archive(one) => {
+            let head = find(session, &one).await?;
+            output::object(*json, &shape(&publish::archive(cx, ops, target(&head)).await?))
+        }
+        Command::Unarchive(one) => {
+            let head = find(session, &one).await?;
+            output::object(*json, &shape(&publish::unarchive(cx, ops, target(&head)).await?))
+        }
+        Command::Delete { one, yes } => {
+            let head = find(session, &one).await?;
+            let title = output::clean(&head.title);
+            output::confirm(yes, &format!("Delete {title} with its versions and everybody's progress in it?"))?;
+            acts::delete(cx, ops, target(&head)).await?;
+            output::deleted(*json, head.id.as_str(), &format!("Deleted {title}."))
+        }
+    }
+}
+
+/// Whatever revision is there: a command has shown none to its user.
+fn target(head: &Walkthrough) -> Target<'_> {
+    Target { organization_id: &head.organization_id, walkthrough_id: &head.id, revision: None }
+}
+
+async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> anyhow::Result<()> {
+    let organization = session.organization(org.org.as_deref()).await?.id;
+    let (mut items, mut cursor) = (Vec::new(), None);
+    loop {
+        let wanted = ListWalkthroughs { state, limit: Some(200), cursor };
+        let page = acts::list(&session.cx, &session.ops, &organization, wanted).await?;
+        items.extend(page.items.iter().map(shape));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return output::list(session.json, &["id", "slug", "title", "type", "state", "updated_at"], items);
+        }
+    }
+}
+
+async fn export_to(session: &Session, head: &Walkthrough, file: Option<PathBuf>) -> anyhow::Result<()> {
+    let value = export::export(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
+    let text = format!("{value:#}\n");
+    let Some(file) = file else { return output::text(&text) };
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    let file = file.display().to_string();
+    if session.json {
+        return output::json(&json!({"id": head.id, "file": file}));
+    }
+    output::text(&format!("Wrote {} to {file}.\n", output::clean(&head.title)))
+}
+
+async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
+    let draft = acts::show(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
+    let steps: Vec<_> = (1..)
+        .zip(&draft.steps)
+        .map(|(position, step): (u32, _)| {
+            json!({
+                "position": position,
+                "id": step.id,
+                "title": step.content.title,
+                "section_title": step.content.section_title,
+            })
+        })
+        .collect();
+    let mut value = shape(&draft.walkthrough);
+    if session.json {
+        value["steps"] = Value::Array(steps);
+        return output::json(&value);
+    }
+    output::object(false, &value)?;
+    output::text("\n")?;
+    output::list(false, &["position", "id", "section_title", "title"], steps)
+}
+
+async fn change(session: &Session, update: Update) -> anyhow::Result<()> {
+    let head = find(session, &update.one).await?;
+    let change = HeadChange {
+        title: update.title,
+        slug: update.slug,
+        description: update.description,
+        kind: update.kind,
+        estimated_duration_minutes: update.minutes.map(|minutes| Some(minutes).filter(|minutes| *minutes > 0)),
+        tags: update.tags.map(|tags| tags.into_iter().filter(|tag| !tag.trim().is_empty()).collect()),
+        metadata: None,
+    };
+    let changed = acts::update(&session.cx, &session.ops, target(&head), change).await?;
+    output::object(session.json, &shape(&changed))
+}
+
+/// The walkthrough, by id wherever it is, or by slug in the organisation.
+async fn find(session: &Session, one: &One) -> anyhow::Result<Walkthrough> {
+    let text = &one.walkthrough;
+    let named = one.org.org.as_deref();
+    // A slug is only unique within an organisation; an id needs none.
+    let candidates = if text.parse::<WalkthroughId>().is_ok() {
+        session.candidates(named).await?
+    } else {
+        vec![session.organization(named).await?.id]
+    };
+    for organization in &candidates {
+        if let Some(found) = look_up(session, organization, text).await? {
+            return Ok(found);
+        }
+    }
+    bail!("there is no walkthrough `{}`: `waypost walkthrough list` shows them", output::clean(text))
+}
+
+/// The walkthrough by id or slug, in one organisation.
+pub(super) async fn find_in(
+    session: &Session,
+    organization: &OrganizationId,
+    text: &str,
+) -> anyhow::Result<Walkthrough> {
+    look_up(session, organization, text).await?.with_context(|| {
+        let text = output::clean(text);
+        format!("there is no walkthrough `{text}` in the server's organisation: `waypost walkthrough list` shows them")
+    })
+}
+
+async fn look_up(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Option<Walkthrough>> {
+    let found = match text.parse::<WalkthroughId>() {
+        Ok(id) => acts::show(&session.cx, &session.ops, organization, &id).await,
+        Err(_) => acts::show_by_slug(&session.cx, &session.ops, organization, text).await,
+    };
+    match found {
+        Ok(draft) => Ok(Some(draft.walkthrough)),
+        Err(error) if error.code == Code::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn shape(head: &Walkthrough) -> Value {
+    json!({
+        "id": head.id,
+        "organization_id": head.organization_id,
+        "slug": head.slug,
+        "title": head.title,
+        "description": head.description,
+        "type": head.kind.as_str(),
+        "state": head.state.as_str(),
+        "estimated_duration_minutes": head.estimated_duration_minutes,
+        "tags": head.tags,
+        "current_version_id": head.current_version_id,
+        "revision": head.revision,
+        "created_at": head.created_at.rfc3339(),
+        "updated_at": head.updated_at.rfc3339(),
+    })
+}
+
+fn version_shape(version: &VersionHead) -> Value {
+    json!({
+        "number": version.number,
+        "id": version.id,
+        "title": version.fields.title,
+        "step_count": version.step_count,
+        "created_at": version.created_at.rfc3339(),
+        "withdrawn_at": version.withdrawal.as_ref().map(|withdrawal| withdrawal.at.rfc3339()),
+        "withdrawn_reason": version.withdrawal.as_ref().map(|withdrawal| withdrawal.reason.as_str()),
+    })
+}

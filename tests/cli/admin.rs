@@ -1,0 +1,101 @@
+//! Organisations, users, servers, keys, assignments.
+
+use serde_json::json;
+
+use crate::Place;
+
+#[test]
+fn an_operator_sets_up_an_organisation() {
+    let place = Place::new();
+    insta::assert_snapshot!(place.fine(&["org", "create", "acme", "--name", "Acme Inc."]), @"
+    id:          org_…
+    slug:        acme
+    name:        Acme Inc.
+    created at:  TIME
+    ");
+    insta::assert_snapshot!(place.fine(&["user", "create", "Ann@acme.example", "--org", "acme", "--role", "owner"]), @"
+    id:          usr_…
+    email:       Ann@acme.example
+    role:        owner
+    created at:  TIME
+    ");
+    insta::assert_snapshot!(place.fine(&["server", "create", "acme-docs", "--org", "acme", "--product", "Acme", "--toolset", "all"]), @"
+    id:                         srv_…
+    organization id:            org_…
+    slug:                       acme-docs
+    name:                       acme-docs
+    product name:               Acme
+    auth type:                  none
+    sign in:                    when_needed
+    walkthrough tools enabled:  yes
+    toolset:                    all
+    support:                    off
+    allowed origins:            -
+    created at:                 TIME
+    updated at:                 TIME
+    ");
+    // With one organisation, it need not be named.
+    insta::assert_snapshot!(place.fine(&["key", "create", "--name", "ci"]), @"
+    id:    key_…
+    name:  ci
+    key:   wpk_…
+    Keep the key now: it cannot be shown again.
+    ");
+    for (noun, of) in [("org", "acme"), ("user", "ann@ACME.example"), ("server", "acme-docs"), ("key", "ci")] {
+        let shown = place.json(&[noun, "show", of]);
+        let listed = place.json(&[noun, "list"]);
+        assert_eq!(listed["items"][0]["id"], shown["id"], "{noun}");
+        assert_eq!(place.json(&[noun, "show", shown["id"].as_str().unwrap()])["id"], shown["id"], "{noun}");
+    }
+    insta::assert_snapshot!(place.fine(&["key", "list"]), @"
+    NAME  SCOPE  ID                    CREATED AT
+    ci    admin  key_…  TIME
+    ");
+}
+
+#[test]
+fn a_key_is_three_members_in_json() {
+    let place = Place::new();
+    place.fine(&["org", "create", "acme"]);
+    let key = place.json(&["key", "create", "--org", "acme", "--name", "ci", "--scope", "member"]);
+    let members: Vec<_> = key.as_object().unwrap().keys().collect();
+    assert_eq!(members, ["id", "name", "key"]);
+    assert!(key["key"].as_str().unwrap().starts_with("wpk_"));
+    assert_eq!(place.json(&["key", "show", "ci"])["scope"], "member");
+    assert_eq!(place.json(&["key", "update", "ci", "--name", "cd", "--scope", "owner"])["scope"], "owner");
+}
+
+#[test]
+fn what_is_named_is_changed_and_deleted() {
+    let place = Place::new();
+    place.fine(&["org", "create", "acme"]);
+    place.fine(&["user", "create", "ann@acme.example", "--role", "owner"]);
+    place.fine(&["user", "create", "bob@acme.example"]);
+    place.fine(&["server", "create", "acme-docs"]);
+    assert_eq!(place.json(&["user", "update", "bob@acme.example", "--role", "admin"])["role"], "admin");
+    let server = place.json(&["server", "update", "acme-docs", "--slug", "acme-help", "--walkthrough-tools", "false"]);
+    assert_eq!(server["former_slugs"], json!(["acme-docs"]));
+    assert_eq!(server["walkthrough_tools_enabled"], false);
+    assert_eq!(place.json(&["server", "release-slug", "acme-help", "acme-docs"])["former_slugs"], json!([]));
+    assert_eq!(place.json(&["org", "update", "acme", "--name", "A"])["name"], "A");
+    insta::assert_snapshot!(place.fails(2, &["server", "delete", "acme-help"]), @"error: Delete the server acme-help with its assignments and everybody's progress? Say --yes to do it; there is no terminal to ask on.");
+    let deleted = place.json(&["server", "delete", "acme-help", "--yes"]);
+    assert_eq!((&deleted["id"], &deleted["deleted"]), (&server["id"], &json!(true)));
+    insta::assert_snapshot!(place.fine(&["user", "delete", "bob@acme.example", "--yes"]), @"Took bob@acme.example out of the organisation acme.");
+    insta::assert_snapshot!(place.fine(&["server", "list"]), @"Nothing there yet.");
+    insta::assert_snapshot!(place.fine(&["org", "delete", "acme", "--yes"]), @"Deleted the organisation acme.");
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let place = Place::new();
+    insta::assert_snapshot!(place.fails(1, &["server", "list"]), @"error: there is no organisation yet: make one with `waypost org create SLUG`");
+    place.fine(&["org", "create", "acme"]);
+    insta::assert_snapshot!(place.fails(1, &["org", "create", "acme"]), @"error: The slug `acme` is taken by another organisation. Choose another one.");
+    insta::assert_snapshot!(place.fails(1, &["org", "show", "gone"]), @"error: there is no organisation `gone`: `waypost org list` shows them");
+    insta::assert_snapshot!(place.fails(1, &["server", "create", "Docs!"]), @"error: `slug` must have 3 to 40 of a-z, 0-9 and `-`, and neither begin nor end with `-`.");
+    insta::assert_snapshot!(place.fails(1, &["user", "create", "nobody"]), @"error: `email` must be an address such as `anna@example.com`.");
+    place.fine(&["org", "create", "other"]);
+    insta::assert_snapshot!(place.fails(2, &["server", "list"]), @"error: say which organisation with --org SLUG: acme, other");
+    assert_eq!(place.json(&["server", "list", "--org", "other"]), json!({"items": []}));
+}

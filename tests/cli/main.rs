@@ -1,0 +1,111 @@
+//! The command line, as its users meet it: the built program, its answers and its exit codes.
+
+mod admin;
+mod authoring;
+mod operations;
+mod usage;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use waypost_testkit::TempDir;
+
+/// An installation of its own.
+struct Place {
+    folder: TempDir,
+}
+
+/// What a command answered.
+struct Answer {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: waypost_testkit::folder() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A command with nothing in its environment that this machine may have set.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+        command.env_clear().current_dir(self.folder.path()).stdin(Stdio::null()).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Answer {
+        self.answer(self.command(arguments).output().unwrap())
+    }
+
+    fn answer(&self, output: Output) -> Answer {
+        let text = |bytes: Vec<u8>| scrub(&String::from_utf8(bytes).unwrap(), self.folder.path());
+        Answer { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// The standard output of a command that must succeed.
+    #[track_caller]
+    fn fine(&self, arguments: &[&str]) -> String {
+        let answer = self.run(arguments);
+        assert_eq!((answer.code, answer.err.as_str()), (0, ""), "{arguments:?}: {}", answer.out);
+        answer.out
+    }
+
+    /// The JSON of a command that must succeed, with its identifiers.
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.command(&[arguments, &["--json"]].concat()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The standard error of a command that must fail with `code`.
+    #[track_caller]
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let answer = self.run(arguments);
+        assert_eq!(answer.code, code, "{arguments:?}: {}{}", answer.out, answer.err);
+        answer.err
+    }
+}
+
+/// Identifiers, times, secrets and the folder, which differ each time, by their kind only.
+fn scrub(text: &str, folder: &Path) -> String {
+    let text = text.replace(folder.to_str().unwrap(), "DIR");
+    let mut clean = String::with_capacity(text.len());
+    let mut word = String::new();
+    for letter in text.chars().chain(['\n']) {
+        if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | ':' | '.') {
+            word.push(letter);
+            continue;
+        }
+        clean.push_str(&scrub_word(&word));
+        word.clear();
+        clean.push(letter);
+    }
+    clean.pop();
+    clean
+}
+
+fn scrub_word(word: &str) -> String {
+    const PREFIXES: [&str; 9] = ["org_", "usr_", "srv_", "wt_", "ws_", "wv_", "msw_", "key_", "wpk_"];
+    let is_time = word.len() >= 20 && word.starts_with("20") && word.trim_end_matches('.').ends_with('Z');
+    let end = if word.ends_with('.') { "." } else { "" };
+    let prefix = PREFIXES.iter().find(|prefix| word.starts_with(**prefix) && word.len() >= prefix.len() + 16);
+    match prefix {
+        Some(prefix) => format!("{prefix}…"),
+        None if is_time => format!("TIME{end}"),
+        None => word.to_owned(),
+    }
+}
