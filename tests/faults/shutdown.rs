@@ -18,10 +18,7 @@ async fn everything_is_finished_and_recorded(install: Install) {
     let mut program = Program::start(&install).await;
     let client = program.client();
     let users = (0..32).map(|n| User::new(&install, n)).collect();
-    let load = Load::start(users, &client, |_, failure| {
-        assert!(failure.is_gone(), "{failure:?}");
-        false
-    });
+    let load = Load::start(users, &client, |failure| assert!(failure.is_gone(), "{failure:?}"));
     // Reads go through another queue, which has to be emptied as well.
     let readers: Vec<_> = (0..8).map(|n| tokio::spawn(read(client.clone(), format!("reader-{n}")))).collect();
     load.reach(300).await;
@@ -60,8 +57,7 @@ async fn read(client: Client, user: String) -> Vec<String> {
 async fn recorded(install: &Install) -> HashSet<String> {
     let db = Db::open(&install.url).await.unwrap();
     let sql = "SELECT request_id FROM tool_calls";
-    let ids: Vec<String> =
-        on!(&mut db.read().await.unwrap(), c => sqlx::query_scalar(sql).fetch_all(c).await.unwrap());
+    let ids: Vec<String> = on!(&mut db.read().await.unwrap(), c => sqlx::query_scalar(sql).fetch_all(c).await.unwrap());
     db.close().await;
     ids.into_iter().collect()
 }
