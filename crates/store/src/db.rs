@@ -115,6 +115,7 @@ impl Db {
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_release(|conn, _| Box::pin(is_outside_of_transactions(conn)))
             .connect_with(options.clone())
             .await?;
         let read = SqlitePoolOptions::new()
@@ -211,6 +212,17 @@ impl Db {
             Self::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// Whether a connection that comes back to its pool may be used again. When the disk fails, SQLite ends a transaction by
+/// itself (<https://www.sqlite.org/lang_transaction.html>, section 3); the driver's ROLLBACK fails then, and it goes on
+/// to believe that the transaction is open and refuses to begin another one.
+async fn is_outside_of_transactions(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    if conn.is_in_transaction() {
+        // The rollback of what was dropped may still be under way.
+        conn.ping().await?;
+    }
+    Ok(!conn.is_in_transaction())
 }
 
 impl Conn {
