@@ -25,10 +25,7 @@ async fn one_serve_per_sqlite_file() {
 
     // Commands run beside it, under load.
     let users = (0..8).map(|n| User::new(&install, n)).collect();
-    let load = Load::start(users, &first.client(), |_, failure| {
-        assert!(failure.is_gone(), "{failure:?}");
-        false
-    });
+    let load = Load::start(users, &first.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
     load.reach(30).await;
     let backup = install.data_dir().join("backup");
     let backup = backup.to_str().unwrap();
@@ -74,7 +71,10 @@ async fn no_secret_key_on_postgres() {
     let install = Install::postgres().await;
     let mut command = waypost(&install, SERVE);
     command.env_remove("WAYPOST_SECRET_KEY");
-    refused(&run(command).await, &["`secret_key`", "WAYPOST_SECRET_KEY", "64 hexadecimal digits", "openssl rand -hex 32"]);
+    refused(
+        &run(command).await,
+        &["`secret_key`", "WAYPOST_SECRET_KEY", "64 hexadecimal digits", "openssl rand -hex 32"],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
