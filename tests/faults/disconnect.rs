@@ -35,7 +35,7 @@ async fn the_others_notice_nothing() {
     let program = Program::start(&install).await;
     let client = program.client();
     let users: Vec<_> = (0..16).map(|n| User::new(&install, n)).collect();
-    let load = Load::start(users, &client, |_, failure| panic!("{failure:?}"));
+    let load = Load::start(users, &client, |failure| panic!("{failure:?}"));
     let url = client.url("x");
     let address = url.split('/').nth(2).unwrap();
     let walkthrough = install.walkthrough.to_string();

@@ -63,11 +63,6 @@ impl Install {
         self.folder.path().to_owned()
     }
 
-    /// Whether the database is SQLite.
-    pub fn is_sqlite(&self) -> bool {
-        self.url.starts_with("sqlite:")
-    }
-
     /// The acts of an operator on the same database, as a command does them beside a running `serve`.
     pub async fn ops(&self) -> Ops {
         Ops::new(Db::open(&self.url).await.unwrap())

@@ -11,10 +11,7 @@ async fn nothing_acknowledged_is_lost(install: Install) {
     let mut program = Program::start(&install).await;
     // Killed at moments that have nothing to do with each other: early, in full swing, and once more.
     for advances in [40, 411, 733] {
-        let load = Load::start(users, &program.client(), |_, failure| {
-            assert!(failure.is_gone(), "{failure:?}");
-            false
-        });
+        let load = Load::start(users, &program.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
         load.reach(advances).await;
         program.kill().await;
         users = load.finish().await;

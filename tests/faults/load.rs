@@ -25,6 +25,8 @@ pub struct User {
     pub requests: Vec<String>,
     /// Whether the last call got no answer, or one that promises nothing.
     pub open: bool,
+    /// Stops after so many steps.
+    pub goal: usize,
 }
 
 impl User {
@@ -38,6 +40,7 @@ impl User {
             acknowledged: Vec::new(),
             requests: Vec::new(),
             open: false,
+            goal: STEPS,
         }
     }
 
@@ -49,8 +52,8 @@ impl User {
         Ok(())
     }
 
-    /// Completes the current step; says whether there are more.
-    pub async fn advance(&mut self, client: &Client) -> Result<bool, Failure> {
+    /// Completes the current step.
+    pub async fn advance(&mut self, client: &Client) -> Result<(), Failure> {
         let mut arguments = json!({ "walkthrough_id": self.walkthrough });
         if self.careful {
             arguments["current_step_id"] = json!(self.current);
@@ -63,20 +66,7 @@ impl User {
             self.requests.push(answer.request_id);
         }
         self.current = answer.content["step"]["id"].as_str().map(str::to_owned);
-        Ok(self.current.is_some())
-    }
-
-    /// After a call whose fate is unknown: asks until the server tells, and goes on from there.
-    async fn settle(&mut self, client: &Client) {
-        let arguments = json!({ "walkthrough_id": self.walkthrough });
-        loop {
-            match client.call(&self.name, "get_walkthrough_status", arguments.clone()).await {
-                Ok(_) => break,
-                Err(failure) => assert!(failure.is_unavailable() || failure.is_gone(), "{failure:?}"),
-            }
-        }
-        self.compare(client).await;
-        while self.select(client).await.is_err() {}
+        Ok(())
     }
 
     /// Compares what was acknowledged with what is stored: everything is there, in order, and at most the one call
@@ -115,37 +105,27 @@ pub struct Load {
 }
 
 impl Load {
-    /// Lets all users walk until the end of the way, or until `go_on` says of a failure that it is the end.
-    pub fn start(
-        users: Vec<User>,
-        client: &Client,
-        go_on: impl Fn(&User, &Failure) -> bool + Clone + Send + 'static,
-    ) -> Self {
+    /// Lets all users walk, each until its goal or the first failure, which `expect` looks at.
+    pub fn start(users: Vec<User>, client: &Client, expect: impl Fn(&Failure) + Clone + Send + 'static) -> Self {
         let (acknowledged, more) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let mut tasks = JoinSet::new();
         for mut user in users {
-            let (client, go_on) = (client.clone(), go_on.clone());
+            let (client, expect) = (client.clone(), expect.clone());
             let (acknowledged, more) = (Arc::clone(&acknowledged), Arc::clone(&more));
             tasks.spawn(async move {
-                let mut begun = false;
-                loop {
-                    let result = if begun { user.advance(&client).await } else { user.select(&client).await.map(|()| true) };
-                    match result {
-                        Ok(false) => return user,
-                        Ok(true) if begun => {
-                            acknowledged.fetch_add(1, Ordering::Relaxed);
-                            more.notify_one();
-                        }
-                        Ok(true) => begun = true,
-                        Err(failure) if !go_on(&user, &failure) => return user,
-                        // What became of the call is for the server to tell.
-                        Err(_) => {
-                            if begun {
-                                user.settle(&client).await;
-                            }
-                        }
+                let walk = async {
+                    user.select(&client).await?;
+                    while user.current.is_some() && user.acknowledged.len() < user.goal {
+                        user.advance(&client).await?;
+                        acknowledged.fetch_add(1, Ordering::Relaxed);
+                        more.notify_one();
                     }
+                    Ok(())
+                };
+                if let Err(failure) = walk.await {
+                    expect(&failure);
                 }
+                user
             });
         }
         Self { tasks, acknowledged, more }
@@ -161,14 +141,17 @@ impl Load {
         timeout(PATIENCE, reached).await.expect("the load gets on");
     }
 
-    /// How many advances were acknowledged since the start.
-    pub fn acknowledged(&self) -> usize {
-        self.acknowledged.load(Ordering::Relaxed)
-    }
-
     /// Waits until every user has stopped.
     pub async fn finish(self) -> Vec<User> {
-        let mut users = timeout(PATIENCE, self.tasks.join_all()).await.expect("the load ends");
+        let mut tasks = self.tasks;
+        let joined = async {
+            let mut users = Vec::new();
+            while let Some(user) = tasks.join_next().await {
+                users.push(user.expect("its expectations hold"));
+            }
+            users
+        };
+        let mut users = timeout(PATIENCE, joined).await.expect("the load ends");
         users.sort_by_key(|user| user.name[5..].parse::<usize>().unwrap());
         users
     }

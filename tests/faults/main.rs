@@ -4,11 +4,16 @@
 //! The one rule behind all of it: what was acknowledged is there afterwards, and what is there was asked for.
 //! No test waits by the clock; where one waits for an event, a timeout bounds how long the event may take.
 
+mod away;
 mod client;
 mod disconnect;
+mod disk;
+mod durability;
 mod install;
 mod kill;
 mod load;
 mod program;
+mod proxy;
+mod replicas;
 mod shutdown;
 mod start;

@@ -101,9 +101,12 @@ impl Program {
         timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").unwrap()
     }
 
-    /// Whether it has ended.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// The process that this one runs, where it is not the program itself but a tracer.
+    pub fn traced(&self) -> Pid {
+        let tracer = self.pid().as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).unwrap();
+        let [child] = children.split_whitespace().collect::<Vec<_>>()[..] else { panic!("one child, not {children}") };
+        Pid::from_raw(child.parse().unwrap()).unwrap()
     }
 
     /// Asks it to stop, and sees that it does so in order.
@@ -111,6 +114,17 @@ impl Program {
         self.terminate();
         let status = self.exit().await;
         assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+}
+
+/// The end of the log belongs to the message of a test that fails.
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let end = log.lines().rev().take(20).collect::<Vec<_>>();
+            eprintln!("{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
     }
 }
 
