@@ -121,6 +121,19 @@ pub fn serve_lock(settings: &Settings) -> anyhow::Result<Option<Lock>> {
     }
 }
 
+/// Sees that the database can be written to, and changes nothing: SQLite opens a file that may only be read without a
+/// word, and so does PostgreSQL's standby.
+///
+/// # Errors
+/// When it cannot; the message says what to do.
+pub async fn check_writable(settings: &Settings, db: &Db) -> anyhow::Result<()> {
+    let attempt = async { db.begin().await?.touch_config().await };
+    attempt.await.map_err(|error: waypost_store::Error| {
+        let advice = unreachable(&settings.database_url, &error);
+        anyhow!(error).context(advice)
+    })
+}
+
 /// The key that signs and encrypts: the setting, else on SQLite the file in the data folder, made when it is missing.
 ///
 /// # Errors
@@ -218,6 +231,7 @@ fn unreachable(url: &DatabaseUrl, error: &waypost_store::Error) -> String {
         "3D000" => format!(
             "PostgreSQL has no such database as {url}: make it (`createdb`), or check the setting `database_url`"
         ),
+        "25006" => format!("PostgreSQL lets nobody write to {url}: name the primary and not a standby"),
         "53300" => format!("PostgreSQL has no free connection for {url}: raise max_connections, or stop other clients"),
         _ => format!(
             "the database {url} cannot be reached: check that PostgreSQL runs there and the setting `database_url`"

@@ -23,6 +23,8 @@ use waypost_ops::hosting::Hosting;
 
 use crate::host::{PublicUrl, Site};
 
+/// How long the database may take to answer before `/readyz` says no: probes give up soon.
+const READY: Duration = Duration::from_secs(1);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the router routes with.
@@ -76,9 +78,10 @@ pub fn health(hosting: Hosting) -> Router {
         get(move || {
             let hosting = hosting.clone();
             async move {
-                match hosting.catalog().poll().await {
-                    Ok(()) => (StatusCode::OK, "ready\n"),
-                    Err(error) => {
+                match tokio::time::timeout(READY, hosting.catalog().poll()).await {
+                    Ok(Ok(())) => (StatusCode::OK, "ready\n"),
+                    failed => {
+                        let error = failed.err().map_or_else(|| "unavailable".to_owned(), |late| late.to_string());
                         tracing::warn!(%error, "not ready");
                         (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
                     }

@@ -27,8 +27,12 @@ use crate::{demo, open};
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
 const GRACE: Duration = Duration::from_secs(6);
+/// How long requests and streams that are ended then may take to tell their clients.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the rest of what is queued may take to be written.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_millis(2_500);
+/// How long closing the database may take: one that is away does not answer farewells.
+const CLOSE: Duration = Duration::from_millis(500);
 /// How often memory that nobody needs is given back.
 const UPKEEP: Duration = Duration::from_secs(30);
 
@@ -70,6 +74,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let _lock = open::serve_lock(settings)?;
     let secret = secret_key(settings)?;
     let db = app.open().await?.db;
+    open::check_writable(settings, &db).await?;
     if args.demo {
         demo::create(&db).await.context("the demo could not be made")?;
     }
@@ -82,7 +87,8 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
     let (hosting, tasks) = start(settings, db.clone(), secret);
-    let stop = CancellationToken::new();
+    // `stop`: take no new requests. `end`: give up those that are still open, and streams.
+    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let limits = Limits::new(LimitOptions {
         per_caller: settings.rate_limit_per_caller,
         burst: settings.rate_limit_burst,
@@ -93,7 +99,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         hosting.clone(),
         limits.clone(),
         Arc::new(SystemRandom),
-        (Sessions::Signed, stop.clone()),
+        (Sessions::Signed, end.clone()),
     );
     let upkeep = tokio::spawn(upkeep(metrics.clone(), limits, db.clone()));
     let watch = diagnostics.map(|listener| {
@@ -108,11 +114,13 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
     });
     stop_on_signal(stop.clone())?;
+    // Unheard it ends the process; heard, a limit on the size of files fails the write, as a full disk does.
+    let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     println!("listening on http://{address}");
     if args.demo {
         println!("{}", demo::snippets(&public_url.origin(), address));
     }
-    serve(main, router, &stop).await?;
+    serve(main, router, &stop, &end).await?;
     upkeep.abort();
     if let Some(watch) = watch {
         watch.abort();
@@ -121,7 +129,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     if tokio::time::timeout(DRAIN, tasks.finish()).await.is_err() {
         tracing::error!("the records of the last calls could not be written in time");
     }
-    db.close().await;
+    let _ = tokio::time::timeout(CLOSE, db.close()).await;
     Ok(())
 }
 
@@ -147,8 +155,13 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
     })
 }
 
-/// Serves until `stop`, then lets open requests finish for a while.
-async fn serve(listener: TcpListener, router: Router, stop: &CancellationToken) -> anyhow::Result<()> {
+/// Serves until `stop`, then lets open requests finish for a while; cancels `end` for those that do not.
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: &CancellationToken,
+    end: &CancellationToken,
+) -> anyhow::Result<()> {
     // Without it the kernel waits for more to send, and every small answer is 40 ms late.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
@@ -160,6 +173,8 @@ async fn serve(listener: TcpListener, router: Router, stop: &CancellationToken) 
     let overtime = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
+        end.cancel();
+        tokio::time::sleep(FAREWELL).await;
     };
     tokio::select! {
         served = serving.into_future() => served.context("the listener failed"),

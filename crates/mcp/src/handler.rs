@@ -12,6 +12,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::json;
 use waypost_core::{Code, Error};
+use waypost_ops::hosting::in_time;
 
 use crate::target::Target;
 use crate::{prompts, resources, tools};
@@ -207,7 +208,7 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let read = resources::read(&self.target, &request.uri).await;
+        let read = in_time(resources::read(&self.target, &request.uri)).await;
         let Some(read) = read.map_err(|error| protocol_error(&self.target, &error))? else {
             // SEP-2164: rmcp makes -32602 of this for the stateless era.
             return Err(ErrorData::resource_not_found("Resource not found", Some(json!({ "uri": request.uri }))));

@@ -1,6 +1,7 @@
 //! What it takes to host servers: the writer of progress, the recorder of calls, and what is kept in memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::task::JoinHandle;
@@ -8,7 +9,8 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, VersionId};
 use waypost_core::secret::SecretKey;
 use waypost_core::version::Version;
-use waypost_core::{Clock, Error, Random, Result};
+use waypost_core::{Clock, Code, Error, Random, Result};
+use waypost_store::error::UNAVAILABLE;
 use waypost_store::recorder::Recorder;
 use waypost_store::version;
 use waypost_store::writer::Writer;
@@ -17,6 +19,18 @@ use waypost_store::{Conn, Db};
 use crate::Ops;
 use crate::identity::Identities;
 use crate::offers::Catalog;
+
+/// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Does what a client asked for, and gives up when it takes too long.
+///
+/// # Errors
+/// `unavailable` when the time is up: whether something was changed is not known then.
+pub async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = || Error::new(Code::Unavailable, UNAVAILABLE).caused_by(waypost_store::Error::Slow);
+    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late()))
+}
 
 /// Hosted servers at work in this process.
 #[derive(Clone)]

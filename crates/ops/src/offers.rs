@@ -105,7 +105,8 @@ impl Catalog {
     pub async fn poll(&self) -> Result<()> {
         // The time before the read: a change that is committed after the read is newer than this.
         let asked_at = self.0.clock.now();
-        let version = self.0.db.read().await?.config_version().await?;
+        let db = &self.0.db;
+        let version = db.in_time(async { db.read().await?.config_version().await }).await?;
         self.0.version.store(version, Ordering::Release);
         self.0.polled_at.store(asked_at.0, Ordering::Release);
         Ok(())
@@ -133,10 +134,13 @@ impl Catalog {
     }
 
     async fn load(&self, slug: &str) -> Result<Arc<Offers>> {
-        let mut conn = self.0.db.read().await?;
-        let found = system::find_server(&mut conn, slug).await?;
-        let (server, _) = found.ok_or_else(|| Error::not_found("server"))?;
-        let list = offer::list(&mut conn, &server.organization_id, &server.id).await?;
-        Ok(Arc::new(Offers::new(server, list)))
+        let db = &self.0.db;
+        let read = async {
+            let mut conn = db.read().await?;
+            let Some((server, _)) = system::find_server(&mut conn, slug).await? else { return Ok(None) };
+            let list = offer::list(&mut conn, &server.organization_id, &server.id).await?;
+            Ok(Some(Arc::new(Offers::new(server, list))))
+        };
+        db.in_time(read).await?.ok_or_else(|| Error::not_found("server"))
     }
 }

@@ -21,6 +21,11 @@ const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a call waits for a connection or for another process's write before it is told `unavailable`.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection that comes back to the pool may take to show that it works.
+const RELEASE: Duration = Duration::from_secs(2);
+/// After so long without a word in the middle of a transaction PostgreSQL takes its locks away from this program: it is
+/// cut off, and nobody tells PostgreSQL for two hours otherwise.
+const IDLE_IN_TRANSACTION: &str = "60s";
 
 /// An open database.
 #[derive(Debug, Clone)]
@@ -115,6 +120,7 @@ impl Db {
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_release(|conn, _| Box::pin(is_outside_of_transactions(conn)))
             .connect_with(options.clone())
             .await?;
         let read = SqlitePoolOptions::new()
@@ -128,10 +134,22 @@ impl Db {
     }
 
     async fn open_postgres(url: &str) -> Result<Self> {
-        let options = PgConnectOptions::from_str(url)?.application_name("waypost");
+        let options = PgConnectOptions::from_str(url)?
+            .application_name("waypost")
+            .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION)]);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_CONNECTIONS)
             .acquire_timeout(PATIENCE)
+            // The pool itself asks without a limit of time: on a dead network each connection that was given up on
+            // would keep its place in the pool for a quarter of an hour.
+            .after_release(|conn, _| {
+                Box::pin(async move {
+                    match tokio::time::timeout(RELEASE, conn.ping()).await {
+                        Ok(answered) => answered.map(|()| true),
+                        Err(_) => Err(sqlx::Error::PoolTimedOut),
+                    }
+                })
+            })
             .connect_with(options.clone())
             .await;
         match pool {
@@ -201,6 +219,18 @@ impl Db {
         })))
     }
 
+    /// Does `work`, which asks the database, and gives up when PostgreSQL does not answer: a network may lose what is
+    /// sent without a word. SQLite's file is here, and its worst case is bounded by the wait for the write lock.
+    ///
+    /// # Errors
+    /// [`Error::Slow`] when the time is up: what became of the work is not known then.
+    pub async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self {
+            Self::Sqlite { .. } => work.await,
+            Self::Postgres(_) => tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err(Error::Slow)),
+        }
+    }
+
     /// Closes every connection; on SQLite this also folds the log back into the file.
     pub async fn close(&self) {
         match self {
@@ -211,6 +241,17 @@ impl Db {
             Self::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// Whether a connection that comes back to its pool may be used again. When the disk fails, SQLite ends a transaction by
+/// itself (<https://www.sqlite.org/lang_transaction.html>, section 3); the driver's ROLLBACK fails then, and it goes on
+/// to believe that the transaction is open and refuses to begin another one.
+async fn is_outside_of_transactions(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    if conn.is_in_transaction() {
+        // The rollback of what was dropped may still be under way.
+        conn.ping().await?;
+    }
+    Ok(!conn.is_in_transaction())
 }
 
 impl Conn {

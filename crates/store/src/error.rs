@@ -5,6 +5,11 @@ use waypost_core::{Code, Error as ActError};
 /// Result of a store function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What the user is told when the database is away. It does not say that nothing was changed: when the answer to a
+/// commit is lost, nobody knows.
+pub const UNAVAILABLE: &str = "The store does not answer at the moment, and this call may not have been saved. \
+    Try again in a while.";
+
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -71,6 +76,9 @@ pub enum Error {
     /// The group that a call was in failed, for no fault of the call's own.
     #[error(transparent)]
     Group(std::sync::Arc<Error>),
+    /// The database did not answer in time.
+    #[error("the database did not answer in time")]
+    Slow,
     /// The writer has stopped: the program is on its way down.
     #[error("the writer has stopped")]
     Stopped,
@@ -116,7 +124,7 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Group(error) => error.is_unavailable(),
-            Self::Stopped => true,
+            Self::Stopped | Self::Slow => true,
             Self::Database(error) => match error {
                 sqlx::Error::Io(_)
                 | sqlx::Error::Tls(_)
@@ -151,8 +159,7 @@ fn is_unavailable_code(code: &str) -> bool {
 impl From<Error> for ActError {
     fn from(error: Error) -> Self {
         if error.is_unavailable() {
-            let message = "The store does not answer at the moment, nothing was changed. Try again in a while.";
-            return Self::new(Code::Unavailable, message).caused_by(error);
+            return Self::new(Code::Unavailable, UNAVAILABLE).caused_by(error);
         }
         if error.is_unique_violation() || error.is_foreign_key_violation() || error.is_conflict_between_transactions() {
             let message = "Somebody else changed the same thing at the same moment. Try again.";

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
 
@@ -13,7 +14,7 @@ use crate::error::Result;
 use crate::session;
 use crate::tool_call::{self, Refusals, ToolCall};
 
-/// Records that may wait; one more waits at the sender, so that nothing is lost and memory stays bounded.
+/// Records that may wait; one more waits at the sender for a moment. Memory stays bounded.
 const QUEUE: usize = 8_192;
 /// Records in a batch at most.
 const BATCH: usize = 512;
@@ -21,6 +22,8 @@ const BATCH: usize = 512;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a batch is tried while the database is away.
 const TRIES: u32 = 50;
+/// How long a call waits for room in the queue: the record of a call is worth less than its answer.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// Something to write down soon.
 #[derive(Debug, Clone)]
@@ -61,10 +64,17 @@ impl Recorder {
         (Self { queue }, tokio::spawn(run(db, records)))
     }
 
-    /// Queues a record; waits when the queue is full.
+    /// Queues a record; waits a moment when the queue is full, and gives the record up when that does not help.
     pub async fn record(&self, record: Record) {
-        if self.queue.send(record).await.is_err() {
-            tracing::error!("a call came after the recorder had stopped and is not recorded");
+        match self.queue.send_timeout(record, ROOM).await {
+            Ok(()) => {}
+            Err(SendTimeoutError::Timeout(_)) => {
+                metrics::counter!("waypost_records_lost_total").increment(1);
+                tracing::warn!("the queue of records is full, a call is not recorded");
+            }
+            Err(SendTimeoutError::Closed(_)) => {
+                tracing::error!("a call came after the recorder had stopped and is not recorded");
+            }
         }
     }
 }
@@ -81,15 +91,23 @@ async fn run(db: Db, mut records: mpsc::Receiver<Record>) {
 }
 
 async fn write_until_done(db: &Db, batch: &[Record]) {
-    for _ in 0..TRIES {
-        match write(db, batch).await {
+    for attempt in 0..TRIES {
+        match db.in_time(write(db, batch)).await {
             Ok(()) => return,
-            Err(error) if error.is_unavailable() => {
+            // Only the answer to an earlier commit was lost.
+            Err(error) if attempt > 0 && error.is_unique_violation() => return,
+            // Also when an end user was deleted between the look and the write: the next look finds that.
+            Err(error)
+                if error.is_unavailable()
+                    || error.is_conflict_between_transactions()
+                    || error.is_foreign_key_violation() =>
+            {
                 tracing::warn!(%error, records = batch.len(), "the records of calls wait for the database");
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => {
                 tracing::error!(%error, records = batch.len(), "the records of calls are lost");
+                metrics::counter!("waypost_records_lost_total").increment(batch.len() as u64);
                 return;
             }
         }

@@ -64,9 +64,11 @@ pub struct Call {
     pub now: Timestamp,
 }
 
+type Answer = oneshot::Sender<Result<Decided>>;
+
 struct Job {
     call: Call,
-    answer: oneshot::Sender<Result<Decided>>,
+    answer: Answer,
 }
 
 /// The sending side: clone it freely.
@@ -92,7 +94,8 @@ impl Writer {
     /// Makes a call and waits until what it decided is on disk.
     ///
     /// # Errors
-    /// When the database fails (nothing was changed then), or the writer has stopped.
+    /// When the database fails, or the writer has stopped. Nothing was changed then, unless the database is away
+    /// ([`Error::is_unavailable`]): it may have been lost with its answer to the commit.
     pub async fn call(&self, call: Call) -> Result<Decided> {
         let (answer, answered) = oneshot::channel();
         self.queue.send(Job { call, answer }).await.map_err(|_| Error::Stopped)?;
@@ -104,6 +107,14 @@ impl Writer {
     #[must_use]
     pub fn depth(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
+    }
+}
+
+/// Tells all of them of the same failure.
+fn refuse_all(answers: impl IntoIterator<Item = Answer>, error: impl Into<Arc<Error>>) {
+    let error = error.into();
+    for answer in answers {
+        let _ = answer.send(Err(Error::Group(Arc::clone(&error))));
     }
 }
 
@@ -125,7 +136,12 @@ impl Worker {
     }
 
     async fn answer(&self, group: Vec<Job>) {
-        let (calls, answers): (Vec<_>, Vec<_>) = group.into_iter().map(|job| (job.call, job.answer)).unzip();
+        // Whoever has given up waiting was promised nothing, and may have tried again meanwhile.
+        let wanted = group.into_iter().filter(|job| !job.answer.is_closed());
+        let (calls, answers): (Vec<_>, Vec<_>) = wanted.map(|job| (job.call, job.answer)).unzip();
+        if calls.is_empty() {
+            return;
+        }
         match self.commit(&calls).await {
             Ok(decided) => {
                 for (answer, decided) in answers.into_iter().zip(decided) {
@@ -134,18 +150,27 @@ impl Worker {
                 }
             }
             // Nobody's call is to blame when the database is away, and asking again for each would only take longer.
-            Err(error) if error.is_unavailable() => {
-                let error = Arc::new(error);
-                for answer in answers {
-                    let _ = answer.send(Err(Error::Group(Arc::clone(&error))));
-                }
-            }
+            Err(error) if error.is_unavailable() => refuse_all(answers, error),
             Err(_) => {
                 if calls.len() > 1 {
                     metrics::counter!("waypost_writer_groups_split_total").increment(1);
                 }
-                for (call, answer) in calls.into_iter().zip(answers) {
-                    let decided = self.commit_alone(&call).await;
+                self.answer_each(&calls, answers).await;
+            }
+        }
+    }
+
+    /// Runs the calls of a group that failed one by one.
+    async fn answer_each(&self, calls: &[Call], answers: Vec<Answer>) {
+        let mut answers = answers.into_iter();
+        for (call, answer) in calls.iter().zip(answers.by_ref()) {
+            match self.commit_alone(call).await {
+                Err(error) if error.is_unavailable() => {
+                    let error = Arc::new(error);
+                    let _ = answer.send(Err(Error::Group(Arc::clone(&error))));
+                    return refuse_all(answers, error);
+                }
+                decided => {
                     let _ = answer.send(decided);
                 }
             }
@@ -171,6 +196,10 @@ impl Worker {
 
     /// Runs a group in one transaction.
     async fn commit(&self, calls: &[Call]) -> Result<Vec<Decided>> {
+        self.db.in_time(self.commit_in_one(calls)).await
+    }
+
+    async fn commit_in_one(&self, calls: &[Call]) -> Result<Vec<Decided>> {
         let mut tx = self.db.begin().await?;
         let open = progress::find_open(&mut tx, calls.iter().map(|call| &call.key)).await?;
         let (decided, batch) = self.decide(calls, open);

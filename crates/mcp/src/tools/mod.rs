@@ -10,6 +10,7 @@ use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotation
 use serde_json::{Value, json};
 use waypost_core::server::{Server, Toolset};
 use waypost_core::{Code, Error, Result};
+use waypost_ops::hosting::in_time;
 
 pub use self::walkthrough::Answer;
 use crate::target::Target;
@@ -203,7 +204,7 @@ pub(crate) async fn call(target: &Target, entry: &Entry, arguments: Option<JsonO
     let arguments = arguments.unwrap_or_default();
     let arrival = target.arrival(&entry.tool.name, arguments::for_record(&arguments, &entry.tool.input_schema));
     let answered = match arguments::check(&entry.validator, &arguments) {
-        Ok(()) => walkthrough::call(target, entry.name, &arguments, &arrival).await,
+        Ok(()) => in_time(walkthrough::call(target, entry.name, &arguments, &arrival)).await,
         Err(error) => Err(error),
     };
     let outcome = match &answered {

@@ -1,0 +1,124 @@
+//! The smallest MCP client that can walk a walkthrough: one POST per call, on a personal URL.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// How long a call may take before it counts as hanging.
+const HANGS: Duration = Duration::from_secs(8);
+
+/// A client of one server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    origin: String,
+}
+
+/// A call that was answered with a result.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The structured content.
+    pub content: Value,
+    /// The request's id, which the record of the call also has.
+    pub request_id: String,
+}
+
+/// A call that was not.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// The connection ended before the answer: nobody knows what became of the call.
+    Gone(#[expect(dead_code, reason = "for the message of a test that fails")] String),
+    /// The call was refused.
+    Refused {
+        /// The HTTP status.
+        #[expect(dead_code, reason = "for the message of a test that fails")]
+        status: u16,
+        /// The code of the tool's error; `unavailable` also for 503.
+        code: String,
+        /// What the user is told.
+        message: String,
+        /// How long that took.
+        after: Duration,
+    },
+}
+
+impl Failure {
+    /// Whether the call was refused because the database is away.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "unavailable")
+    }
+
+    /// Whether the program is.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone(_))
+    }
+}
+
+impl Client {
+    /// A client of the server `demo` at `origin`.
+    pub fn new(origin: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(HANGS).build().unwrap();
+        Self { http, origin: origin.to_owned() }
+    }
+
+    /// The address of a user.
+    pub fn url(&self, user: &str) -> String {
+        format!("{}/s/demo/t/{user}/mcp", self.origin)
+    }
+
+    /// The body of a call.
+    pub fn body(tool: &str, arguments: &Value) -> String {
+        message("tools/call", &json!({ "name": tool, "arguments": arguments }))
+    }
+
+    /// Calls a tool as `user`.
+    pub async fn call(&self, user: &str, tool: &str, arguments: Value) -> Result<Answer, Failure> {
+        let (result, request_id) = self.post(user, Self::body(tool, &arguments)).await?;
+        Ok(Answer { content: result["structuredContent"].clone(), request_id })
+    }
+
+    /// How many tools are listed.
+    pub async fn tools(&self) -> Result<usize, Failure> {
+        let (result, _) = self.post("nobody", message("tools/list", &json!({}))).await?;
+        Ok(result["tools"].as_array().unwrap().len())
+    }
+
+    /// Sends a message, and gives its result and the request's id.
+    async fn post(&self, user: &str, message: String) -> Result<(Value, String), Failure> {
+        let started = Instant::now();
+        let request = self
+            .http
+            .post(self.url(user))
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2025-11-25")
+            .body(message);
+        let gone = |error: reqwest::Error| {
+            assert!(!error.is_timeout(), "a call hangs: {error:?}");
+            Failure::Gone(format!("{error:?}"))
+        };
+        let response = request.send().await.map_err(gone)?;
+        let status = response.status().as_u16();
+        let request_id = response.headers().get("x-request-id").map(|id| id.to_str().unwrap().to_owned());
+        let body: Value = serde_json::from_slice(&response.bytes().await.map_err(gone)?).expect("an answer is JSON");
+        let result = &body["result"];
+        if status == 200 && result.is_object() && result["isError"] != json!(true) {
+            return Ok((result.clone(), request_id.unwrap_or_default()));
+        }
+        let error = &result["structuredContent"]["error"];
+        let error = if error.is_object() { error } else { &body["error"] };
+        let code = if status == 503 { "unavailable" } else { error["code"].as_str().unwrap_or_default() };
+        let message = error["message"].as_str().unwrap_or_default().to_owned();
+        Err(Failure::Refused { status, code: code.to_owned(), message, after: started.elapsed() })
+    }
+
+    /// The status of a plain GET, such as of `/readyz`.
+    pub async fn get(&self, path: &str) -> Option<u16> {
+        let response = self.http.get(format!("{}{path}", self.origin)).send().await;
+        Some(response.ok()?.status().as_u16())
+    }
+}
+
+fn message(method: &str, params: &Value) -> String {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string()
+}

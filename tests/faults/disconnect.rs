@@ -1,0 +1,53 @@
+//! Clients that go away in the middle of a request.
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::client::Client;
+use crate::install::Install;
+use crate::load::{Load, User};
+use crate::program::Program;
+
+/// Half a request, a whole one whose answer nobody waits for, and a connection that says nothing at all.
+async fn go_away(address: &str, walkthrough: &str, n: usize) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let body = Client::body("next_walkthrough_step", &json!({ "walkthrough_id": walkthrough }));
+    let head = format!(
+        "POST /s/demo/t/rude-{n}/mcp HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\nmcp-protocol-version: 2025-11-25\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let request = format!("{head}{body}");
+    let sent = match n % 3 {
+        0 => &request[..head.len() + body.len() / 2],
+        1 => &request,
+        _ => "",
+    };
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    // A reset and not a farewell.
+    stream.set_zero_linger().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_others_notice_nothing() {
+    let install = Install::sqlite().await;
+    let program = Program::start(&install).await;
+    let client = program.client();
+    let users: Vec<_> = (0..16).map(|n| User::new(&install, n)).collect();
+    let load = Load::start(users, &client, |failure| panic!("{failure:?}"));
+    let url = client.url("x");
+    let address = url.split('/').nth(2).unwrap();
+    let walkthrough = install.walkthrough.to_string();
+    for n in 0..300 {
+        go_away(address, &walkthrough, n).await;
+        load.reach((n + 1).min(1_000)).await;
+    }
+    let mut users = load.finish().await;
+    for user in &mut users {
+        assert_eq!(user.acknowledged.len(), crate::install::STEPS);
+        user.compare(&client).await;
+    }
+    assert_eq!(client.get("/readyz").await, Some(200));
+    program.stop().await;
+}

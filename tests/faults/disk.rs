@@ -1,0 +1,135 @@
+//! A disk that takes nothing more, or fails to sync: only calls without an answer fail, and with room all is well again.
+
+use std::process::Stdio;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::client::Failure;
+use crate::install::{Install, PATIENCE};
+use crate::load::{Load, User, total};
+use crate::program::Program;
+
+const USERS: usize = 16;
+
+fn unavailable(failure: &Failure) {
+    let Failure::Refused { code, message, .. } = failure else { panic!("{failure:?}") };
+    assert!(code == "unavailable" && message.contains("Try again"), "{failure:?}");
+    assert!(!message.contains("SQL") && !message.contains("disk"), "no internals: {failure:?}");
+}
+
+/// Walks until the disk fails, sees that calls that write are refused and others are not, and goes on when it works.
+async fn fails_and_recovers(install: &Install, program: Program, disk: impl Disk) {
+    let client = program.client();
+    let users = (0..USERS).map(|n| User::new(install, n)).collect();
+    let load = Load::start(users, &client, unavailable);
+    load.reach(200).await;
+    let fault = disk.fail(program.pid()).await;
+    let mut users = load.finish().await;
+    assert!(users.iter().all(|user| user.open), "nobody gets to the end");
+    let walkthrough = json!({ "walkthrough_id": install.walkthrough });
+    // Whatever was read before can be read, and what is written is refused, again and again.
+    for _ in 0..20 {
+        client.call("user-0", "get_walkthrough_status", walkthrough.clone()).await.unwrap();
+        unavailable(&client.call("user-0", "next_walkthrough_step", walkthrough.clone()).await.unwrap_err());
+        unavailable(&client.call("stranger", "select_walkthrough", walkthrough.clone()).await.unwrap_err());
+    }
+    disk.mend(program.pid(), fault).await;
+    for user in &mut users {
+        user.compare(&client).await;
+        user.goal = user.acknowledged.len() + 5;
+    }
+    let goal: usize = users.iter().map(|user| user.goal).sum();
+    let users = Load::start(users, &client, |failure| panic!("{failure:?}")).finish().await;
+    assert_eq!(total(&users), goal);
+    program.stop().await;
+    install.check(total(&users)).await;
+}
+
+/// A way to make a disk fail for one process.
+trait Disk {
+    type Fault;
+    async fn fail(&self, process: Pid) -> Self::Fault;
+    async fn mend(&self, process: Pid, fault: Self::Fault);
+}
+
+/// No file may grow, nor be written to at all; the log among them.
+struct NoRoom;
+
+impl Disk for NoRoom {
+    type Fault = ();
+
+    async fn fail(&self, process: Pid) {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        prlimit(Some(process), Resource::Fsize, Rlimit { current: Some(0), maximum }).unwrap();
+    }
+
+    async fn mend(&self, process: Pid, (): ()) {
+        let before = getrlimit(Resource::Fsize);
+        prlimit(Some(process), Resource::Fsize, before).unwrap();
+    }
+}
+
+/// A system call of the process on the log of the database fails.
+struct Injected<'a> {
+    install: &'a Install,
+    /// As `strace --inject` has it.
+    fault: &'a str,
+}
+
+impl Disk for Injected<'_> {
+    type Fault = Child;
+
+    async fn fail(&self, process: Pid) -> Child {
+        let file = self.install.data_dir().join("waypost.db-wal");
+        let mut strace = Command::new("strace")
+            .args(["-f", "-o", "/dev/null", "-p", &process.as_raw_nonzero().to_string()])
+            .args(["-e", &format!("trace={}", self.fault.split(':').next().unwrap())])
+            .args(["-e", &format!("inject={}", self.fault)])
+            .arg("-P")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap_or_default();
+        assert!(line.contains("attached"), "{line}");
+        // Whatever else it says must find a reader.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        strace
+    }
+
+    async fn mend(&self, _: Pid, mut strace: Child) {
+        let pid = Pid::from_raw(strace.id().unwrap().cast_signed()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        timeout(PATIENCE, strace.wait()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_cannot_grow() {
+    let install = Install::sqlite().await;
+    let program = Program::start(&install).await;
+    fails_and_recovers(&install, program, NoRoom).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_strace), ignore = "needs strace")]
+async fn the_disk_is_full() {
+    let install = Install::sqlite().await;
+    let program = Program::start(&install).await;
+    fails_and_recovers(&install, program, Injected { install: &install, fault: "pwrite64:error=ENOSPC" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_strace), ignore = "needs strace")]
+async fn the_disk_does_not_sync() {
+    let install = Install::sqlite().await;
+    let program = Program::start(&install).await;
+    fails_and_recovers(&install, program, Injected { install: &install, fault: "fsync,fdatasync:error=EIO" }).await;
+}

@@ -1,0 +1,113 @@
+//! The order of things, as the kernel sees it: the log is written, the log is synced, the answer is sent.
+
+use std::collections::HashMap;
+
+use rustix::process::{Signal, kill_process};
+use tokio::process::Command;
+
+use crate::install::Install;
+use crate::load::{Load, User, total};
+use crate::program::{self, Program, SERVE};
+
+/// Where a call of the system begins and where it has returned, as lines of the trace.
+#[derive(Debug)]
+struct Event<'a> {
+    kind: Kind,
+    begins: usize,
+    returns: usize,
+    /// What it wrote.
+    data: &'a str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The log of the database is written.
+    Write,
+    /// The log of the database is synced.
+    Sync,
+    /// Something is sent to a client.
+    Send,
+}
+
+/// Reads what `strace -f -y` wrote. A call that others come between stands on two lines.
+fn events(trace: &str) -> Vec<Event<'_>> {
+    let mut events = Vec::new();
+    let mut unfinished: HashMap<&str, usize> = HashMap::new();
+    for (at, line) in trace.lines().enumerate() {
+        let Some((thread, call)) = line.split_once(' ') else { continue };
+        let call = call.trim_start();
+        if call.starts_with("<... ") {
+            if let Some(event) = unfinished.remove(thread).and_then(|event: usize| events.get_mut(event)) {
+                let event: &mut Event<'_> = event;
+                event.returns = at;
+                assert!(!call.contains("= -1") || event.kind == Kind::Send, "{line}");
+            }
+            continue;
+        }
+        let kind = match call.split(['(', '<']).next() {
+            Some("pwrite64") if call.contains("waypost.db-wal>") => Kind::Write,
+            Some("fdatasync" | "fsync") if call.contains("waypost.db-wal>") => Kind::Sync,
+            Some("write" | "writev" | "sendto" | "sendmsg") if call.contains("<TCP:") || call.contains("<socket:") => {
+                Kind::Send
+            }
+            _ => continue,
+        };
+        if call.ends_with("<unfinished ...>") {
+            unfinished.insert(thread, events.len());
+        } else {
+            assert!(kind == Kind::Send || !call.contains(") = -1"), "{line}");
+        }
+        let returns = if call.ends_with("<unfinished ...>") { usize::MAX } else { at };
+        events.push(Event { kind, begins: at, returns, data: call });
+    }
+    events
+}
+
+/// For every acknowledged advance: its record is written to the log, a sync of the log begins after that and returns,
+/// and only then the first byte of the answer is sent.
+fn check(trace: &str, users: &[User]) {
+    let events = events(trace);
+    let requests = users.iter().flat_map(|user| &user.requests);
+    for request in requests {
+        let of = |kind| events.iter().filter(move |event| event.kind == kind);
+        let written = of(Kind::Write).find(|event| event.data.contains(request.as_str()));
+        let written = written.unwrap_or_else(|| panic!("{request} is not in the log"));
+        let sent = of(Kind::Send).find(|event| event.data.contains(request.as_str()));
+        let sent = sent.unwrap_or_else(|| panic!("{request} has no answer"));
+        let synced = of(Kind::Sync).find(|event| event.begins > written.returns);
+        let synced = synced.unwrap_or_else(|| panic!("{request} is not synced"));
+        assert!(synced.returns < sent.begins, "{request}: {written:?}, {synced:?}, {sent:?}");
+    }
+}
+
+async fn syncs_before_it_answers(clients: usize, steps: usize) {
+    let install = Install::sqlite().await;
+    let trace = install.data_dir().join("trace");
+    let mut command = Command::new("strace");
+    // As long as a page of the database: the record of a call stands somewhere in it.
+    command.args(["-f", "-y", "-s", "4200", "-o"]).arg(&trace);
+    command.args(["-e", "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg", "-e", "signal=none", "--"]);
+    command.arg(env!("CARGO_BIN_EXE_waypost"));
+    program::on(&mut command, &install, SERVE);
+    let mut program = Program::run(command, &install.data_dir()).await;
+    let users = (0..clients).map(|n| User::new(&install, n)).collect();
+    let load = Load::start(users, &program.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
+    load.reach(clients * steps).await;
+    kill_process(program.traced(), Signal::TERM).unwrap();
+    assert_eq!(program.exit().await.code(), Some(0), "{}", program.log());
+    let users = load.finish().await;
+    assert!(total(&users) >= clients * steps);
+    check(&std::fs::read_to_string(trace).unwrap(), &users);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_strace), ignore = "needs strace")]
+async fn one_client() {
+    syncs_before_it_answers(1, 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_strace), ignore = "needs strace")]
+async fn sixteen_clients() {
+    syncs_before_it_answers(16, 20).await;
+}

@@ -1,0 +1,153 @@
+//! The built program as a child process.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::install::{Install, PATIENCE};
+
+/// A key that is the same for every replica.
+pub const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// A running `waypost serve`, killed when it is dropped.
+pub struct Program {
+    child: Child,
+    origin: String,
+    log: PathBuf,
+}
+
+/// `waypost WORDS…` on the installation's data, with nothing of this process's own settings.
+pub fn waypost(install: &Install, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+    on(&mut command, install, words);
+    command
+}
+
+/// The program's settings and words, on top of whatever runs it.
+pub fn on(command: &mut Command, install: &Install, words: &[&str]) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WAYPOST_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(words).arg("--data-dir").arg(install.data_dir()).args(["--database", &install.url]);
+    command.env("WAYPOST_SECRET_KEY", SECRET).env("WAYPOST_RATE_LIMIT_PER_CALLER", "0");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+}
+
+/// The words of a `serve` on whatever port is free.
+pub const SERVE: &[&str] = &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
+
+impl Program {
+    /// Starts `serve` on an installation.
+    pub async fn start(install: &Install) -> Self {
+        Self::run(waypost(install, SERVE), &install.data_dir()).await
+    }
+
+    /// Runs a command that becomes `serve`, and waits until it listens. Its log goes into a file in `folder`.
+    pub async fn run(mut command: Command, folder: &Path) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let log = folder.join(format!("serve-{}.log", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let mut child = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let listening = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some(origin) = line.strip_prefix("listening on ") {
+                    return Some(origin.to_owned());
+                }
+            }
+            None
+        };
+        let listening = timeout(PATIENCE, listening).await.expect("it listens in time");
+        let Some(origin) = listening else { panic!("it does not listen: {}", std::fs::read_to_string(&log).unwrap()) };
+        Self { child, origin, log }
+    }
+
+    /// A client of its server `demo`.
+    pub fn client(&self) -> Client {
+        Client::new(&self.origin)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap()
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub async fn kill(mut self) {
+        self.child.start_kill().unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        assert_eq!(status.code(), None, "it is killed and does not exit");
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn exit(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").unwrap()
+    }
+
+    /// The process that this one runs, where it is not the program itself but a tracer.
+    pub fn traced(&self) -> Pid {
+        let tracer = self.pid().as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).unwrap();
+        let [child] = children.split_whitespace().collect::<Vec<_>>()[..] else { panic!("one child, not {children}") };
+        Pid::from_raw(child.parse().unwrap()).unwrap()
+    }
+
+    /// Asks it to stop, and sees that it does so in order.
+    pub async fn stop(mut self) {
+        self.terminate();
+        let status = self.exit().await;
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+}
+
+/// The end of the log belongs to the message of a test that fails.
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let end = log.lines().rev().take(20).collect::<Vec<_>>();
+            eprintln!("{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code; none when it was killed.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub output: String,
+    /// Its standard error.
+    pub error: String,
+}
+
+/// Runs a command to its end.
+pub async fn run(mut command: Command) -> Ended {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (mut output, mut error) = (String::new(), String::new());
+    let all = async {
+        tokio::try_join!(stdout.read_to_string(&mut output), stderr.read_to_string(&mut error)).unwrap();
+        child.wait().await.unwrap()
+    };
+    let status = timeout(PATIENCE, all).await.expect("it ends in time");
+    Ended { code: status.code(), output, error }
+}
