@@ -232,3 +232,17 @@ async fn a_session_lends_its_revision() {
     assert_eq!(app.lines(row).await, "tester 1.2 2025-11-25");
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_session_is_nobody_in_2026() {
+    let app = App::new().await;
+    let server = ready(&app).await;
+    let legacy = server.legacy("2025-06-18").connect().await;
+    legacy.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
+    let mut modern = server.modern();
+    modern.session = legacy.session.clone();
+    assert_eq!(modern.call("next_walkthrough_step", json!({})).await.code(), "no_active_walkthrough");
+    modern.session = Some("nonsense".to_owned());
+    modern.call("list_walkthroughs", json!({})).await.ok();
+    app.finish().await;
+}
