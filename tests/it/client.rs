@@ -166,9 +166,9 @@ pub enum Era {
 /// An MCP client.
 #[derive(Clone)]
 pub struct Client {
-    app: App,
-    path: String,
-    host: String,
+    pub app: App,
+    pub path: String,
+    pub host: String,
     pub era: Era,
     pub session: Option<String>,
     /// The handle that goes along with every call.
