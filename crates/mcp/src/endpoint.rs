@@ -221,7 +221,7 @@ impl<R: Responder> Endpoint<R> {
             request.headers_mut().clone_from(&parts.headers);
             request.headers_mut().remove(header::CONTENT_LENGTH);
             let response = self.answer(request, &message, arrived, since).await;
-            if response.status() == StatusCode::NOT_FOUND || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            if response.status() == StatusCode::TOO_MANY_REQUESTS && answers.is_empty() {
                 return response;
             }
             if message.id.is_some() && message.method.is_some() {
