@@ -348,3 +348,50 @@ async fn a_server_can_have_a_limit_for_all() {
     assert_eq!(ping(&app, "localhost", "/s/other/mcp").await.status, 200);
     app.finish().await;
 }
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_their_own_limit() {
+    let limits = LimitOptions { per_caller: 1, burst: 1, per_server: 0 };
+    let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
+    let app = App::with(Setup { limits, trusted_proxies, ..Setup::default() }).await;
+    app.server("acme").await;
+    let ping_for = async |forwarded: &str| {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
+        app.post("/s/acme/mcp", body).header("x-forwarded-for", forwarded).send().await.status
+    };
+    let mut refused = false;
+    for _ in 0..1_000 {
+        // What the client itself wrote stands before what the proxy saw.
+        refused = ping_for("1.2.3.4, 198.51.100.1, 192.0.2.9").await == 429;
+        if refused {
+            break;
+        }
+    }
+    assert!(refused);
+    assert_eq!(ping_for("198.51.100.2").await, 200);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_batch_that_hits_the_limit_keeps_the_answers_before() {
+    let limits = LimitOptions { per_caller: 1, burst: 3, per_server: 0 };
+    let app = App::with(Setup { limits, ..Setup::default() }).await;
+    app.server("acme").await;
+    let ping = |id: usize| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" });
+    let mut refused = 0;
+    for _ in 0..100 {
+        let batch = json!((0..50).map(ping).collect::<Vec<_>>()).to_string();
+        let answer = app.post("/s/acme/mcp", batch).send().await;
+        if answer.status == 429 {
+            refused += 1;
+            break;
+        }
+        let answers = answer.json().as_array().unwrap();
+        assert_eq!(answers.len(), 50, "one answer for each");
+        assert!(answers[0]["result"].is_object(), "{answer}");
+        refused += answers.iter().filter(|answer| answer["error"]["code"] == -31_029).count();
+    }
+    assert!(refused > 0);
+    app.stop().await;
+    app.finish().await;
+}

@@ -25,7 +25,7 @@ use waypost_ops::assignments::{self, Placement};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::servers::{self, Settings};
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
-use waypost_ops::walkthroughs::{self, Target, publish};
+use waypost_ops::walkthroughs::{self, HeadChange, Target, publish};
 use waypost_ops::{Ops, organizations};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
@@ -175,7 +175,7 @@ impl App {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Rows of calls are about to be deleted, so that they cannot be counted in the end.
+    /// Rows are about to be deleted with what they belong to, so that they cannot be counted in the end.
     pub fn forget_calls(&self) {
         *self.0.deleted.lock().unwrap() = true;
     }
@@ -220,8 +220,8 @@ impl App {
             GROUP BY end_user_id, server_id, walkthrough_id HAVING count(*) > 1) AS doubles";
         assert_eq!(self.count(DOUBLE).await, 0, "one open attempt at most");
         const NOBODY: &str = "SELECT count(*) FROM end_users
-            WHERE NOT EXISTS (SELECT 1 FROM progress WHERE progress.end_user_id = end_users.id)";
-        assert_eq!(self.count(NOBODY).await, 0, "users are made by progress alone");
+            WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)";
+        assert_eq!(self.count(NOBODY).await, 0, "users are made by calls alone");
         const FOREIGN: &str = "SELECT count(*) FROM progress
             JOIN end_users ON end_users.id = progress.end_user_id JOIN servers ON servers.id = progress.server_id
             JOIN walkthroughs ON walkthroughs.id = progress.walkthrough_id
@@ -374,6 +374,12 @@ impl Guide {
         self.org.import(&document(&self.title, steps), options).await;
     }
 
+    pub async fn update(&self, change: HeadChange) {
+        let app = &self.org.app;
+        walkthroughs::update(app.cx(), &app.ops(), self.target(), change).await.unwrap();
+        app.refresh().await;
+    }
+
     pub async fn republish(&self) {
         let app = &self.org.app;
         publish::publish(app.cx(), &app.ops(), self.target(), false).await.unwrap();
@@ -405,9 +411,14 @@ impl Guide {
     }
 
     pub async fn delete(&self) {
+        self.delete_unnoticed().await;
+        self.org.app.refresh().await;
+    }
+
+    /// Deletes it in another process, as it were: this one has not noticed yet.
+    pub async fn delete_unnoticed(&self) {
         let app = &self.org.app;
         walkthroughs::delete(app.cx(), &app.ops(), self.target()).await.unwrap();
-        app.refresh().await;
     }
 }
 

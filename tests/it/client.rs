@@ -115,7 +115,11 @@ impl Answer {
             assert!(json["error"]["code"].is_i64() && json["error"]["message"].is_string(), "{self}");
             assert_eq!(self.headers["content-type"], "application/json", "{self}");
         }
-        assert_ne!(self.status, StatusCode::INTERNAL_SERVER_ERROR, "{self}");
+        assert_eq!(
+            self.status.is_server_error(),
+            self.error_code() == -32_603 && self.status != StatusCode::OK,
+            "{self}"
+        );
     }
 
     pub fn json(&self) -> &Value {
@@ -162,9 +166,9 @@ pub enum Era {
 /// An MCP client.
 #[derive(Clone)]
 pub struct Client {
-    app: App,
-    path: String,
-    host: String,
+    pub app: App,
+    pub path: String,
+    pub host: String,
     pub era: Era,
     pub session: Option<String>,
     /// The handle that goes along with every call.
@@ -230,6 +234,7 @@ impl Client {
     pub async fn send(&self, method: &str, params: Value) -> Answer {
         let answer = self.request(method, params).send().await;
         let modern = self.era == Era::Modern;
+        assert!(!answer.status.is_server_error(), "{answer}");
         if let Some(result) = answer.json.as_ref().and_then(|json| json.get("result")) {
             assert_eq!(answer.json()["id"], 1);
             assert_eq!(result["resultType"] == "complete", modern, "resultType: {answer}");

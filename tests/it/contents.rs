@@ -3,7 +3,9 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use waypost_core::server::Toolset;
+use waypost_ops::assignments::Placement;
 use waypost_ops::servers::Settings;
+use waypost_ops::walkthroughs::HeadChange;
 
 use crate::app::{App, Server, document};
 use crate::client::Client;
@@ -122,5 +124,50 @@ async fn completions_are_declared() {
     assert_eq!(answer.result()["completion"]["values"].as_array().unwrap().len(), 1);
     let answer = user.send("completion/complete", complete(template, "x")).await;
     assert_eq!(answer.result()["completion"]["values"], json!([]));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn everything_is_listed_in_display_order() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    let first = server.walkthrough("First", &["A"]).await;
+    let second = server.walkthrough("Second", &["A"]).await;
+    let user = server.modern();
+    for (order, expected) in [(0, ["first", "second"]), (9, ["second", "first"])] {
+        server.assign(&first, Placement { display_order: Some(order), ..Placement::default() }).await;
+        server.assign(&second, Placement { display_order: Some(5), ..Placement::default() }).await;
+        let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"].clone();
+        let prompts = user.send("prompts/list", json!({})).await.result()["prompts"].clone();
+        let resources = user.send("resources/list", json!({})).await.result()["resources"].clone();
+        for (rows, member) in [(listed, "slug"), (prompts, "name"), (resources, "name")] {
+            assert_eq!([&rows[0][member], &rows[1][member]], expected, "{member}");
+        }
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_slug_stays_when_the_title_changes_and_can_be_changed() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    guide.update(HeadChange { title: Some("Set Acme up".to_owned()), ..HeadChange::default() }).await;
+    let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0].clone();
+    assert_eq!(
+        (&listed["title"], &listed["slug"]),
+        (&json!("Install Acme"), &json!("install-acme")),
+        "not published yet"
+    );
+    guide.republish().await;
+    let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0].clone();
+    assert_eq!((&listed["title"], &listed["slug"]), (&json!("Set Acme up"), &json!("install-acme")));
+    guide.update(HeadChange { slug: Some("set-up".to_owned()), ..HeadChange::default() }).await;
+    let old = user.call("next_walkthrough_step", json!({ "walkthrough_id": "install-acme" })).await;
+    assert_eq!(old.code(), "walkthrough_not_found");
+    assert_eq!(user.send("prompts/get", json!({ "name": "set-up" })).await.error_code(), 0);
+    assert_eq!(user.call("next_walkthrough_step", json!({ "walkthrough_id": "set-up" })).await.at(), "2/2 50 %");
     app.finish().await;
 }

@@ -247,3 +247,57 @@ async fn json_without_end_is_refused() {
     }
     app.finish().await;
 }
+
+#[tokio::test]
+async fn a_fault_of_the_store_is_unavailable_and_shows_nothing() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    let next = json!({ "walkthrough_id": "install-acme" });
+    app.execute("ALTER TABLE step_completions RENAME TO away").await;
+    let failed = user.call("next_walkthrough_step", next.clone()).await;
+    assert_snapshot!(failed, @r#"
+    > next_walkthrough_step {"walkthrough_id":"install-acme","progress_handle":"wph:1"}
+    {
+      "error": {
+        "code": "unavailable",
+        "message": "Something went wrong on our side. Try again; if it stays, tell the operator."
+      }
+    }
+    ---
+    Something went wrong on our side. Try again; if it stays, tell the operator.
+    "#);
+    app.execute("ALTER TABLE away RENAME TO step_completions").await;
+    assert_eq!(user.call("next_walkthrough_step", next.clone()).await.at(), "2/2 50 %", "all of it or nothing");
+    app.execute("ALTER TABLE client_sessions RENAME TO away").await;
+    let stranger = server.modern().with_handle("wph_0000000000000000000000000");
+    assert_eq!(stranger.call("list_walkthroughs", json!({})).await.code(), "unavailable");
+    app.execute("ALTER TABLE away RENAME TO client_sessions").await;
+    app.execute("ALTER TABLE servers RENAME TO away").await;
+    let unknown = app.post("/s/unknown/mcp", "{}").send().await;
+    assert!(unknown.status.is_server_error(), "{unknown}");
+    app.execute("ALTER TABLE away RENAME TO servers").await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_its_calls() {
+    let (app, server) = ready().await;
+    let handle = server.modern().call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.handle();
+    let call = |id: u32, arguments: Value| {
+        let mut arguments = arguments;
+        arguments["progress_handle"] = json!(handle);
+        let params = json!({ "name": "next_walkthrough_step", "arguments": arguments });
+        json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
+    };
+    let batch = json!([call(1, json!({})), call(2, json!({ "current_step_id": "x" })), call(3, json!({}))]);
+    let answer = app.post(&server.path(), batch.to_string()).send().await;
+    let outcome = |at: usize| answer.json()[at]["result"]["structuredContent"].clone();
+    assert_eq!(outcome(0)["progress"]["percent"], 33);
+    assert_eq!(outcome(1)["error"]["code"], "step_mismatch");
+    assert_eq!(outcome(2)["progress"]["percent"], 66);
+    (0..3).for_each(|_| app.count_call());
+    app.finish().await;
+}

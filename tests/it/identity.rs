@@ -4,6 +4,7 @@ use insta::assert_snapshot;
 use serde_json::json;
 
 use crate::app::{App, DAY, Server, open};
+use crate::client::Client;
 
 waypost_testkit::both!(open =>
     reading_creates_nobody,
@@ -12,6 +13,7 @@ waypost_testkit::both!(open =>
     a_session_and_its_handle_are_one_user,
     what_is_presented_counts_in_one_order,
     names_of_one_server_mean_nothing_on_another,
+    what_a_client_calls_itself_is_kept_clean_and_short,
 );
 
 async fn ready(app: &App) -> Server {
@@ -230,5 +232,42 @@ async fn a_session_lends_its_revision() {
     client.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
     let row = "SELECT client_name || ' ' || client_version || ' ' || protocol_version FROM client_sessions";
     assert_eq!(app.lines(row).await, "tester 1.2 2025-11-25");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_is_nobody_in_2026() {
+    let app = App::new().await;
+    let server = ready(&app).await;
+    let legacy = server.legacy("2025-06-18").connect().await;
+    legacy.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
+    let mut modern = server.modern();
+    modern.session = legacy.session.clone();
+    assert_eq!(modern.call("next_walkthrough_step", json!({})).await.code(), "no_active_walkthrough");
+    modern.session = Some("nonsense".to_owned());
+    modern.call("list_walkthroughs", json!({})).await.ok();
+    app.finish().await;
+}
+
+async fn what_a_client_calls_itself_is_kept_clean_and_short(app: App) {
+    let server = ready(&app).await;
+    let info = json!({ "name": format!("a\u{0}b\n{}", "é".repeat(500)), "version": "1\u{0}" });
+    let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info });
+    let legacy = server.legacy("2025-06-18");
+    let session = legacy.send("initialize", params).await.header("mcp-session-id").unwrap().to_owned();
+    let legacy = Client { session: Some(session), ..legacy };
+    legacy.call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
+    legacy.call("list_walkthroughs", json!({})).await.ok();
+    let mut meta = crate::client::meta();
+    meta["io.modelcontextprotocol/clientInfo"] = info;
+    let params = json!({ "name": "select_walkthrough", "arguments": { "walkthrough_id": INSTALL }, "_meta": meta });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
+    let post = app.post(&server.path(), body).modern("tools/call", Some("select_walkthrough"));
+    assert!(post.send().await.result()["structuredContent"]["step"].is_object());
+    app.count_call();
+    app.stop().await;
+    let clean = "SELECT count(*) FROM client_sessions WHERE client_name LIKE 'abé%' AND length(client_name) <= 64";
+    assert_eq!(app.count(clean).await, 2);
+    assert_eq!(app.count("SELECT count(*) FROM tool_calls WHERE client_name LIKE 'abé%'").await, 3);
     app.finish().await;
 }

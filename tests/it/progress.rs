@@ -17,6 +17,8 @@ waypost_testkit::both!(open =>
     a_withdrawn_version_moves_its_users_and_completes_nothing,
     no_step_that_is_kept_is_lost_on_the_way,
     a_deleted_user_is_unknown,
+    a_deleted_user_with_a_session_begins_again,
+    what_was_deleted_a_moment_ago_is_no_fault,
     a_deleted_walkthrough_takes_its_progress_along,
 );
 
@@ -228,5 +230,42 @@ async fn a_deleted_walkthrough_takes_its_progress_along(app: App) {
     assert_eq!(gone.code(), "walkthrough_not_found");
     assert_eq!(user.play("next_walkthrough_step", json!({})).await.at(), "completed 100 %", "the only one left");
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 1);
+    app.finish().await;
+}
+
+async fn a_deleted_user_with_a_session_begins_again(app: App) {
+    let server = ready(&app).await;
+    server.walkthrough("Install Acme", &["A", "B", "C"]).await;
+    let session = server.legacy("2025-06-18").connect().await;
+    let handle = session.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.handle();
+    session.call("next_walkthrough_step", json!({})).await.ok();
+    app.forget_calls();
+    let id = user_id(&app, "SELECT id FROM end_users").await;
+    let id = end_users::find(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+    end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+    let again = session.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!((again.at().as_str(), again.message()), ("1/3 0 %", "Started."));
+    assert_eq!(again.handle(), handle, "the session stands for the same handle");
+    assert_ne!(user_id(&app, "SELECT id FROM end_users").await, id.to_string());
+    app.finish().await;
+}
+
+async fn what_was_deleted_a_moment_ago_is_no_fault(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    guide.delete_unnoticed().await;
+    for tool in ["next_walkthrough_step", "select_walkthrough", "get_walkthrough_status"] {
+        let called = user.call(tool, json!({ "walkthrough_id": NAMED })).await;
+        let late = called.structured["error"]["code"].as_str().unwrap_or("ok");
+        let expected = ["unavailable", "walkthrough_not_found", "no_active_walkthrough", "ok"];
+        assert!(expected.contains(&late), "{tool}: {}", called.answer);
+        assert!(late == "ok" || called.structured["error"]["message"].is_string());
+    }
+    app.refresh().await;
+    let called = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(called.code(), "walkthrough_not_found");
+    assert_eq!(app.count("SELECT count(*) FROM progress").await, 0);
     app.finish().await;
 }

@@ -30,7 +30,8 @@ use waypost_ops::record::Record;
 
 use crate::limits::{CallerKey, Limits};
 use crate::message::{
-    self, Body as Peeked, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND, Message, Refusal,
+    self, Body as Peeked, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
+    Message, Refusal,
 };
 use crate::session::Session;
 use crate::target::Target;
@@ -220,7 +221,7 @@ impl<R: Responder> Endpoint<R> {
             request.headers_mut().clone_from(&parts.headers);
             request.headers_mut().remove(header::CONTENT_LENGTH);
             let response = self.answer(request, &message, arrived, since).await;
-            if response.status() == StatusCode::NOT_FOUND || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            if response.status() == StatusCode::TOO_MANY_REQUESTS && answers.is_empty() {
                 return response;
             }
             if message.id.is_some() && message.method.is_some() {
@@ -401,15 +402,15 @@ async fn shape(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value
         // The body is a JSON-RPC message (see `message::peek`) whose parameters rmcp cannot read.
         return refuse(StatusCode::BAD_REQUEST, &Refusal::new(INVALID_PARAMS, "Invalid params.", id.cloned()));
     }
-    let message = if parts.status.is_server_error() {
+    let (code, message) = if parts.status.is_server_error() {
         tracing::error!(status = parts.status.as_u16(), body = %text, "rmcp failed");
-        "Internal error.".to_owned()
+        (INTERNAL_ERROR, "Internal error.".to_owned())
     } else {
-        text.chars().take(200).collect()
+        (INVALID_REQUEST, text.chars().take(200).collect())
     };
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let refusal = Refusal::new(INVALID_REQUEST, message, id.cloned());
+    let refusal = Refusal::new(code, message, id.cloned());
     Response::from_parts(parts, Body::from(refusal.to_json().to_string()))
 }
 
@@ -435,6 +436,7 @@ pub fn refuse_error(error: &Error) -> Response {
         Code::Forbidden => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let body = json!({ "jsonrpc": "2.0", "error": { "code": INVALID_REQUEST, "message": error.message } });
+    let code = if status.is_server_error() { INTERNAL_ERROR } else { INVALID_REQUEST };
+    let body = json!({ "jsonrpc": "2.0", "error": { "code": code, "message": error.message } });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

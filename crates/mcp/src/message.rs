@@ -14,6 +14,8 @@ pub const PARSE_ERROR: i64 = -32_700;
 pub const INVALID_REQUEST: i64 = -32_600;
 /// JSON-RPC 2.0, "Invalid params".
 pub const INVALID_PARAMS: i64 = -32_602;
+/// JSON-RPC 2.0, "Internal error".
+pub const INTERNAL_ERROR: i64 = -32_603;
 /// JSON-RPC 2.0, "Method not found".
 pub const METHOD_NOT_FOUND: i64 = -32_601;
 
