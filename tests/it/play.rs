@@ -74,7 +74,7 @@ async fn reads_like_this() {
         "completed": 0,
         "total": 2,
         "percent": 0,
-        "started_at": "2026-11-18T11:06:40Z",
+        "started_at": "2026-11-18T11:06:40.000Z",
         "completed_at": null
       },
       "step": {
@@ -115,7 +115,7 @@ async fn reads_like_this() {
         "completed": 1,
         "total": 2,
         "percent": 50,
-        "started_at": "2026-11-18T11:06:40Z",
+        "started_at": "2026-11-18T11:06:40.000Z",
         "completed_at": null
       },
       "step": {

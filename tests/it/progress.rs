@@ -59,7 +59,7 @@ async fn completed_stays_completed_until_a_new_attempt(app: App) {
     user.play("next_walkthrough_step", json!({})).await.ok();
     let last = user.play("next_walkthrough_step", json!({})).await;
     assert_eq!(last.message(), "The walkthrough is completed.");
-    assert_eq!(last.ok()["progress"]["completed_at"], "2026-11-18T11:06:41.5Z");
+    assert_eq!(last.ok()["progress"]["completed_at"], "2026-11-18T11:06:41.500Z");
     let next = user.play("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await;
     assert_eq!((next.at().as_str(), &next.ok()["completed_step_id"]), ("completed 100 %", &json!(null)));
     assert_eq!(user.call("next_walkthrough_step", json!({})).await.code(), "no_active_walkthrough");
@@ -68,7 +68,7 @@ async fn completed_stays_completed_until_a_new_attempt(app: App) {
     assert_eq!(select.ok()["progress"]["completed_at"], last.ok()["progress"]["completed_at"]);
     let anew = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED, "resume_if_exists": false })).await;
     assert_eq!((anew.at().as_str(), anew.message()), ("1/2 0 %", "Started."));
-    assert_eq!(anew.ok()["progress"]["started_at"], "2026-11-18T11:06:41.5Z");
+    assert_eq!(anew.ok()["progress"]["started_at"], "2026-11-18T11:06:41.500Z");
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "the old attempt is history");
     assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1);
     app.finish().await;
