@@ -17,6 +17,10 @@ use crate::error::{Error, Result};
 
 /// Read-only connections of SQLite: more than there are cores, because a reader may wait for the disk.
 const SQLITE_READERS: u32 = 4;
+/// Page caches of SQLite, in KiB when negative: one that writes and a few that read would otherwise hold the same pages
+/// several times over; beyond them is the operating system's cache.
+const WRITER_CACHE: &str = "-8192";
+const READER_CACHE: &str = "-2048";
 /// Connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a call waits for a connection or for another process's write before it is told `unavailable`.
@@ -112,7 +116,7 @@ impl Db {
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
             .pragma("temp_store", "memory")
-            .pragma("cache_size", "-16384")
+            .pragma("cache_size", WRITER_CACHE)
             .statement_cache_capacity(200);
         let write = SqlitePoolOptions::new()
             .max_connections(1)
@@ -129,7 +133,9 @@ impl Db {
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "on"));
+            .connect_lazy_with(
+                options.create_if_missing(false).pragma("query_only", "on").pragma("cache_size", READER_CACHE),
+            );
         Ok(Self::Sqlite { read, write })
     }
 

@@ -378,40 +378,54 @@ pub(crate) async fn find_open<'k>(
 /// When the database fails: the transaction has to be dropped.
 pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
     let statements = Statements::of(conn.dialect());
-    let json = serde_json::to_string(batch).map_err(|error| Error::Corrupt {
-        table: "progress",
-        id: String::new(),
-        why: error.to_string(),
-    })?;
+    let mut due: Vec<(&'static str, String)> = Vec::with_capacity(8);
     // An attempt ends before the next one begins: the index on open attempts holds at every statement.
-    let first = [
-        (&statements.end_users, batch.end_users.is_empty()),
-        (&statements.sessions, batch.sessions.is_empty()),
-        (&statements.close, batch.closed.is_empty()),
-        (&statements.open, batch.opened.is_empty()),
-    ];
-    let mut due: Vec<&'static str> = first.iter().filter(|(_, empty)| !empty).map(|(sql, _)| sql.as_str()).collect();
+    add(&mut due, &statements.end_users, "end_users", &batch.end_users)?;
+    add(&mut due, &statements.sessions, "sessions", &batch.sessions)?;
+    add(&mut due, &statements.close, "closed", &batch.closed)?;
+    add(&mut due, &statements.open, "opened", &batch.opened)?;
     match statements.advance.as_slice() {
-        [all] => due.push(all),
-        parts => {
-            let empty = [
-                batch.moved.is_empty(),
-                batch.completions.is_empty(),
-                batch.events.is_empty(),
-                batch.tool_calls.is_empty(),
-            ];
-            due.extend(parts.iter().zip(empty).filter(|(_, empty)| !empty).map(|(sql, _)| sql.as_str()));
+        [progress, completions, events, calls] => {
+            add(&mut due, progress, "moved", &batch.moved)?;
+            add(&mut due, completions, "completions", &batch.completions)?;
+            add(&mut due, events, "events", &batch.events)?;
+            add(&mut due, calls, "tool_calls", &batch.tool_calls)?;
+        }
+        all => {
+            for sql in all {
+                due.push((sql, serde_json::to_string(batch).map_err(unwritable)?));
+            }
         }
     }
-    for sql in &due {
-        on!(conn, c => sqlx::query(*sql).bind(&json).execute(c).await?.rows_affected());
+    let count = due.len() + batch.copies.len();
+    for (sql, json) in due {
+        on!(conn, c => sqlx::query(sql).bind(json).execute(c).await?.rows_affected());
     }
     for (from, to) in &batch.copies {
         const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
             SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";
         on!(conn, c => sqlx::query(COPY).bind(to.as_str()).bind(from.as_str()).execute(c).await?.rows_affected());
     }
-    Ok((due.len() + batch.copies.len()) as u64)
+    Ok(count as u64)
+}
+
+/// A statement with the rows that it unfolds and no others, because the database reads the whole document each time.
+/// Nothing when there are none.
+fn add<T: Serialize>(
+    due: &mut Vec<(&'static str, String)>,
+    sql: &'static str,
+    name: &'static str,
+    rows: &[T],
+) -> Result<()> {
+    if !rows.is_empty() {
+        let document = HashMap::from([(name, rows)]);
+        due.push((sql, serde_json::to_string(&document).map_err(unwritable)?));
+    }
+    Ok(())
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    Error::Corrupt { table: "progress", id: String::new(), why: error.to_string() }
 }
 
 #[derive(sqlx::FromRow)]

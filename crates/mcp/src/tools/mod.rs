@@ -217,8 +217,9 @@ pub(crate) async fn call(target: &Target, entry: &Entry, arguments: Option<JsonO
         .record(started.elapsed().as_secs_f64());
     match answered {
         Ok(answer) => {
-            let mut result = CallToolResult::structured(answer.structured);
-            result.content = vec![ContentBlock::text(answer.text)];
+            // `CallToolResult::structured` would also write the whole JSON into a text block, which is not wanted here.
+            let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
+            result.structured_content = Some(answer.structured);
             result
         }
         Err(error) => {
@@ -246,8 +247,8 @@ fn failure(error: &Error) -> CallToolResult {
     if let Some(candidates) = error.details.get("candidates") {
         text = format!("{text} Candidates: {candidates}");
     }
-    let mut result = CallToolResult::structured_error(json!({ "error": members }));
-    result.content = vec![ContentBlock::text(text)];
+    let mut result = CallToolResult::error(vec![ContentBlock::text(text)]);
+    result.structured_content = Some(json!({ "error": members }));
     result
 }
 
