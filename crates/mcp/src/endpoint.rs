@@ -29,7 +29,10 @@ use waypost_ops::offers::Offers;
 use waypost_ops::record::Record;
 
 use crate::limits::{CallerKey, Limits};
-use crate::message::{self, Body as Peeked, INVALID_PARAMS, INVALID_REQUEST, Message, Refusal};
+use crate::message::{
+    self, Body as Peeked, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
+    Message, Refusal,
+};
 use crate::session::Session;
 use crate::target::Target;
 
@@ -41,6 +44,8 @@ const VERSION_HEADER: &str = "mcp-protocol-version";
 const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The only revision that has batches.
 const BATCH_REVISION: &str = "2025-03-26";
+/// The revision without a handshake.
+const STATELESS_REVISION: &str = "2026-07-28";
 
 /// What answers the requests of a server: the product's handler, or the fixtures of the conformance suite.
 pub trait Responder: Clone + Send + Sync + 'static {
@@ -133,7 +138,7 @@ impl<R: Responder> Endpoint<R> {
             Err(error) => return refuse_body(&*error),
         };
         if parts.method != Method::POST {
-            let target = self.target(arrived, since, None, Client::default());
+            let target = self.target(arrived, since, (false, None), Client::default());
             return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
         let peeked = match message::peek(&bytes) {
@@ -157,7 +162,11 @@ impl<R: Responder> Endpoint<R> {
         arrived: &Arrived,
         since: Instant,
     ) -> Response {
-        let initialize = message.method.as_deref() == Some("initialize") && !message.modern;
+        if let Err(refusal) = check_era(request.headers(), message) {
+            let status = if refusal.code == METHOD_NOT_FOUND { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            return refuse(status, &refusal);
+        }
+        let initialize = message.method.as_deref() == Some("initialize");
         let mut session = None;
         if !message.modern && !initialize && matches!(self.sessions, Sessions::Signed) {
             session = match self.open_session(request.headers_mut(), arrived) {
@@ -175,10 +184,10 @@ impl<R: Responder> Endpoint<R> {
             return response;
         }
         let client = client_of(request.headers(), message, session.as_ref());
-        let target = self.target(arrived, since, session.map(|session| session.random), client);
-        let mut response = shape(self.serve(target, request).await, message.id.as_ref()).await;
+        let target = self.target(arrived, since, (message.modern, session.map(|session| session.random)), client);
+        let response = shape(self.serve(target, request).await, message.id.as_ref()).await;
         if initialize && response.status() == StatusCode::OK && matches!(self.sessions, Sessions::Signed) {
-            self.mint_session(&mut response, message, arrived);
+            return self.with_session(response, message, arrived).await;
         }
         response
     }
@@ -191,7 +200,13 @@ impl<R: Responder> Endpoint<R> {
         arrived: &Arrived,
         since: Instant,
     ) -> Response {
-        let revision = parts.headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
+        let mut headers = parts.headers.clone();
+        if matches!(self.sessions, Sessions::Signed)
+            && let Err(refusal) = self.open_session(&mut headers, arrived)
+        {
+            return refuse(StatusCode::NOT_FOUND, &refusal);
+        }
+        let revision = headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
         if revision.is_some_and(|revision| revision != BATCH_REVISION)
             || batch.iter().any(|(message, _)| message.modern)
         {
@@ -206,7 +221,7 @@ impl<R: Responder> Endpoint<R> {
             request.headers_mut().clone_from(&parts.headers);
             request.headers_mut().remove(header::CONTENT_LENGTH);
             let response = self.answer(request, &message, arrived, since).await;
-            if response.status() == StatusCode::NOT_FOUND || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            if response.status() == StatusCode::TOO_MANY_REQUESTS && answers.is_empty() {
                 return response;
             }
             if message.id.is_some() && message.method.is_some() {
@@ -237,7 +252,13 @@ impl<R: Responder> Endpoint<R> {
         }
     }
 
-    fn target(&self, arrived: &Arrived, since: Instant, session: Option<String>, client: Client) -> Target {
+    fn target(
+        &self,
+        arrived: &Arrived,
+        since: Instant,
+        (modern, session): (bool, Option<String>),
+        client: Client,
+    ) -> Target {
         let server = &arrived.offers.server;
         let caller = Caller::Client { organization_id: server.organization_id.clone(), server_id: server.id.clone() };
         let cx: Ctx = self.hosting.context(caller, Arc::clone(&self.random), arrived.request_id.clone());
@@ -246,6 +267,7 @@ impl<R: Responder> Endpoint<R> {
             cx,
             hosting: self.hosting.clone(),
             offers: Arc::clone(&arrived.offers),
+            modern,
             tracking_id: arrived.tracking_id.clone(),
             session,
             client,
@@ -271,7 +293,18 @@ impl<R: Responder> Endpoint<R> {
         Ok(Some(session))
     }
 
-    fn mint_session(&self, response: &mut Response, message: &Message, arrived: &Arrived) {
+    /// Adds a session to an answer to `initialize`, unless it is an error.
+    async fn with_session(&self, response: Response, message: &Message, arrived: &Arrived) -> Response {
+        let (mut parts, body) = response.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let succeeded = serde_json::from_slice::<Value>(&body).is_ok_and(|answer| answer.get("result").is_some());
+        if succeeded {
+            self.mint_session(&mut parts.headers, message, arrived);
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    fn mint_session(&self, headers: &mut HeaderMap, message: &Message, arrived: &Arrived) {
         let requested = message.requested_version.as_deref().unwrap_or_default();
         // Lifecycle: the requested revision if it is served, else the newest with a handshake.
         let negotiated = LEGACY.iter().copied().find(|known| *known == requested).unwrap_or("2025-11-25");
@@ -283,7 +316,7 @@ impl<R: Responder> Endpoint<R> {
             message.client.as_ref(),
         );
         if let Ok(id) = HeaderValue::from_str(&session.seal(self.hosting.secret())) {
-            response.headers_mut().insert(SESSION_HEADER, id);
+            headers.insert(SESSION_HEADER, id);
         }
     }
 
@@ -309,6 +342,22 @@ impl<R: Responder> Endpoint<R> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         Err(response)
     }
+}
+
+/// What rmcp would let pass, or refuse with another code.
+fn check_era(headers: &HeaderMap, message: &Message) -> Result<(), Refusal> {
+    let (Some(id), Some(method)) = (&message.id, message.method.as_deref()) else { return Ok(()) };
+    if message.modern && method == "initialize" {
+        // 2026-07-28 has no handshake.
+        return Err(Refusal::new(METHOD_NOT_FOUND, "Method not found: initialize", Some(id.clone())));
+    }
+    let declared = headers.get(VERSION_HEADER).is_some_and(|version| version == STATELESS_REVISION);
+    if declared && !message.modern && method != "initialize" {
+        let why =
+            format!("Invalid params: `_meta` lacks {META_PROTOCOL_VERSION}, which {STATELESS_REVISION} requires.");
+        return Err(Refusal::new(INVALID_PARAMS, why, Some(id.clone())));
+    }
+    Ok(())
 }
 
 fn is_modern_header(headers: &HeaderMap) -> bool {
@@ -353,15 +402,15 @@ async fn shape(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value
         // The body is a JSON-RPC message (see `message::peek`) whose parameters rmcp cannot read.
         return refuse(StatusCode::BAD_REQUEST, &Refusal::new(INVALID_PARAMS, "Invalid params.", id.cloned()));
     }
-    let message = if parts.status.is_server_error() {
+    let (code, message) = if parts.status.is_server_error() {
         tracing::error!(status = parts.status.as_u16(), body = %text, "rmcp failed");
-        "Internal error.".to_owned()
+        (INTERNAL_ERROR, "Internal error.".to_owned())
     } else {
-        text.chars().take(200).collect()
+        (INVALID_REQUEST, text.chars().take(200).collect())
     };
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let refusal = Refusal::new(INVALID_REQUEST, message, id.cloned());
+    let refusal = Refusal::new(code, message, id.cloned());
     Response::from_parts(parts, Body::from(refusal.to_json().to_string()))
 }
 
@@ -387,6 +436,7 @@ pub fn refuse_error(error: &Error) -> Response {
         Code::Forbidden => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let body = json!({ "jsonrpc": "2.0", "error": { "code": INVALID_REQUEST, "message": error.message } });
+    let code = if status.is_server_error() { INTERNAL_ERROR } else { INVALID_REQUEST };
+    let body = json!({ "jsonrpc": "2.0", "error": { "code": code, "message": error.message } });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

@@ -53,11 +53,20 @@ impl Handler {
         implementation
     }
 
-    /// `_meta` with the server's identity, which every result should carry (2026-07-28, "Per-request metadata").
+    /// `_meta` with the server's identity, which every result should carry (2026-07-28, "Per-request metadata"), and
+    /// which the revisions before do not know.
     fn meta(&self) -> Option<MetaObject> {
+        if !self.target.modern {
+            return None;
+        }
         let mut meta = MetaObject::default();
         meta.insert("io.modelcontextprotocol/serverInfo".to_owned(), json!(self.implementation()));
         Some(meta)
+    }
+
+    /// How long a list may be kept, which only the stateless era says.
+    fn list_caching(&self) -> (Option<u64>, Option<CacheScope>) {
+        if self.target.modern { (Some(LIST_TTL_MS), Some(CacheScope::Public)) } else { (None, None) }
     }
 
     fn instructions(&self) -> String {
@@ -124,14 +133,14 @@ impl ServerHandler for Handler {
     ) -> Result<ListToolsResult, ErrorData> {
         only_page(request.as_ref())?;
         let mut result = ListToolsResult::with_all_items(tools::listed(&self.target));
-        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
         Ok(result)
     }
 
     /// Without a request's context rmcp asks for schemas only, to check `Mcp-Param-*` headers.
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        tools::listed(&self.target).into_iter().find(|tool| tool.name == name)
+        tools::find_listed(&self.target, name)
     }
 
     async fn call_tool(
@@ -154,7 +163,7 @@ impl ServerHandler for Handler {
     ) -> Result<ListPromptsResult, ErrorData> {
         only_page(request.as_ref())?;
         let mut result = ListPromptsResult::with_all_items(prompts::list(&self.target.offers));
-        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
         Ok(result)
     }
@@ -177,7 +186,7 @@ impl ServerHandler for Handler {
     ) -> Result<ListResourcesResult, ErrorData> {
         only_page(request.as_ref())?;
         let mut result = ListResourcesResult::with_all_items(resources::list(&self.target.offers));
-        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
         Ok(result)
     }
@@ -189,7 +198,7 @@ impl ServerHandler for Handler {
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         only_page(request.as_ref())?;
         let mut result = ListResourceTemplatesResult::with_all_items(resources::templates());
-        (result.ttl_ms, result.cache_scope) = (Some(LIST_TTL_MS), Some(CacheScope::Public));
+        (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
         Ok(result)
     }
@@ -205,8 +214,10 @@ impl ServerHandler for Handler {
             return Err(ErrorData::resource_not_found("Resource not found", Some(json!({ "uri": request.uri }))));
         };
         let mut result = ReadResourceResult::new(vec![read.contents]);
-        let (ttl, scope) = if read.public { (LIST_TTL_MS, CacheScope::Public) } else { (0, CacheScope::Private) };
-        (result.ttl_ms, result.cache_scope) = (Some(ttl), Some(scope));
+        (result.ttl_ms, result.cache_scope) = match (self.target.modern, read.public) {
+            (true, false) => (Some(0), Some(CacheScope::Private)),
+            _ => self.list_caching(),
+        };
         result.meta = self.meta();
         Ok(result.into())
     }

@@ -14,6 +14,8 @@ pub const PARSE_ERROR: i64 = -32_700;
 pub const INVALID_REQUEST: i64 = -32_600;
 /// JSON-RPC 2.0, "Invalid params".
 pub const INVALID_PARAMS: i64 = -32_602;
+/// JSON-RPC 2.0, "Internal error".
+pub const INTERNAL_ERROR: i64 = -32_603;
 /// JSON-RPC 2.0, "Method not found".
 pub const METHOD_NOT_FOUND: i64 = -32_601;
 
@@ -75,11 +77,17 @@ impl Refusal {
 #[derive(Deserialize)]
 struct Raw {
     jsonrpc: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     id: Option<Value>,
     method: Option<Value>,
     params: Option<Value>,
     result: Option<serde::de::IgnoredAny>,
     error: Option<serde::de::IgnoredAny>,
+}
+
+/// A member that is there, also when it is null: an id that is null is not an absent one.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Looks at a body.
@@ -91,6 +99,10 @@ pub fn peek(bytes: &[u8]) -> Result<Body, Refusal> {
     if first == Some(&b'[') {
         return peek_batch(bytes);
     }
+    Ok(Body::Single(Box::new(peek_single(bytes)?)))
+}
+
+fn peek_single(bytes: &[u8]) -> Result<Message, Refusal> {
     let raw: Raw = match serde_json::from_slice(bytes) {
         Ok(raw) => raw,
         // Valid JSON of another shape is an invalid request, not a parse error.
@@ -99,7 +111,7 @@ pub fn peek(bytes: &[u8]) -> Result<Body, Refusal> {
         }
         Err(error) => return Err(Refusal::new(PARSE_ERROR, format!("Parse error: {error}."), None)),
     };
-    Ok(Body::Single(Box::new(message(raw)?)))
+    message(raw)
 }
 
 fn peek_batch(bytes: &[u8]) -> Result<Body, Refusal> {
@@ -111,15 +123,17 @@ fn peek_batch(bytes: &[u8]) -> Result<Body, Refusal> {
     }
     let mut batch = Vec::with_capacity(raw.len());
     for text in raw {
-        match peek(text.get().as_bytes())? {
-            Body::Single(message) if message.method.as_deref() == Some("initialize") => {
-                // 2025-03-26, "Lifecycle": the initialize request must not be part of a batch.
-                let refusal = "Invalid Request: initialize cannot be part of a batch.";
-                return Err(Refusal::new(INVALID_REQUEST, refusal, message.id));
-            }
-            Body::Single(message) => batch.push((*message, text.get().to_owned())),
-            Body::Batch(_) => return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: a batch in a batch.", None)),
+        // Seen before it is read: a batch in a batch in a batch … must not take the stack.
+        if text.get().starts_with('[') {
+            return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: a batch in a batch.", None));
         }
+        let message = peek_single(text.get().as_bytes())?;
+        if message.method.as_deref() == Some("initialize") {
+            // 2025-03-26, "Lifecycle": the initialize request must not be part of a batch.
+            let refusal = "Invalid Request: initialize cannot be part of a batch.";
+            return Err(Refusal::new(INVALID_REQUEST, refusal, message.id));
+        }
+        batch.push((message, text.get().to_owned()));
     }
     Ok(Body::Batch(batch))
 }
@@ -129,9 +143,10 @@ fn message(raw: Raw) -> Result<Message, Refusal> {
     let id = match raw.id {
         None => None,
         Some(Value::Null) if raw.method.is_none() => None,
-        Some(id @ (Value::String(_) | Value::Number(_))) => Some(id),
+        Some(Value::String(id)) => Some(Value::String(id)),
+        Some(Value::Number(id)) if !id.is_f64() => Some(Value::Number(id)),
         Some(_) => {
-            return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: `id` must be a string or a number.", None));
+            return Err(Refusal::new(INVALID_REQUEST, "Invalid Request: `id` must be a string or an integer.", None));
         }
     };
     let invalid = |message: &str| Refusal::new(INVALID_REQUEST, format!("Invalid Request: {message}"), id.clone());
@@ -188,6 +203,8 @@ mod tests {
             (r#"{"jsonrpc":"2.0","method":7,"id":1}"#, Some(INVALID_REQUEST)),
             (r#"{"jsonrpc":"2.0","method":"ping","id":null}"#, Some(INVALID_REQUEST)),
             (r#"{"jsonrpc":"2.0","method":"ping","id":{}}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","method":"ping","id":1.5}"#, Some(INVALID_REQUEST)),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{}}"#, None),
             (r#"{"jsonrpc":"2.0","method":"tools/call","id":1,"params":[]}"#, Some(INVALID_PARAMS)),
             (r#"{"jsonrpc":"2.0","method":"ping","id":1}"#, None),
             (r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, None),
@@ -202,6 +219,7 @@ mod tests {
             assert_eq!(code(body), expected, "{body}");
         }
         assert_eq!(code(&"[".repeat(100_000)), Some(PARSE_ERROR));
+        assert_eq!(code(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))), Some(INVALID_REQUEST));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Target {
     pub hosting: Hosting,
     /// The server and what it offers.
     pub offers: Arc<Offers>,
+    /// Whether the request is of the stateless era, whose results say more of themselves.
+    pub modern: bool,
     /// The tracking id of the personal URL.
     pub tracking_id: Option<String>,
     /// The random id of a valid session.

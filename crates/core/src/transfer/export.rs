@@ -148,7 +148,7 @@ mod tests {
         };
         let expected = json!({
             "version": "1.1",
-            "exportedAt": "1970-01-01T00:00:00Z",
+            "exportedAt": "1970-01-01T00:00:00.000Z",
             "walkthrough": {"title": "T", "description": "D", "type": "course", "status": "archived",
                 "estimatedDurationMinutes": null, "tags": ["a"], "metadata": {"own": 1}, "z": 3},
             "steps": [

@@ -85,6 +85,16 @@ fn references_may_be_keys_in_1_1_only() {
     );
 }
 
+#[test]
+fn null_on_every_step_is_no_chain() {
+    let mut value = envelope(&[step("B"), step("A")]);
+    for (at, order) in [(0, 2), (1, 1)] {
+        value["steps"][at]["nextStepReference"] = Value::Null;
+        value["steps"][at]["displayOrder"] = order.into();
+    }
+    assert_eq!(titles(&read(&value).expect("a fine file")), ["A", "B"]);
+}
+
 /// Every row changes one member of a fine file, and names the field that the refusal must name.
 #[test]
 fn refusals_name_file_step_and_field() {

@@ -36,7 +36,9 @@ const ORDER: &str = "displayOrder";
 pub(super) fn order(hints: &[Hint]) -> Result<(Vec<usize>, Option<String>)> {
     let keys = index_keys(hints)?;
     let displayed = by_display_order(hints)?;
-    if hints.iter().all(|hint| hint.next == Next::Absent) {
+    // Where no step leads anywhere there is no chain, whether the members are missing or null: some exporters write null
+    // for what they do not have.
+    if hints.iter().all(|hint| matches!(hint.next, Next::Absent | Next::End)) {
         if let Some(order) = displayed {
             return Ok((order, None));
         }
@@ -197,7 +199,7 @@ mod tests {
             ("fork", vec![row(Index(2)), row(Index(2)), row(End)], NEXT, "step 2"),
             ("circle", vec![row(Index(1)), row(Index(0))], NEXT, "step 1"),
             ("self", vec![row(Index(0))], NEXT, "step 1"),
-            ("heads", vec![row(End), row(End)], NEXT, "step 2"),
+            ("heads", vec![row(Index(2)), row(End), row(End)], NEXT, "step 2"),
             ("unreached", vec![row(End), row(Index(2)), row(Index(1))], NEXT, "step 2"),
             ("far", vec![row(Index(2)), row(End)], NEXT, "step 1"),
             ("negative", vec![row(Index(-1)), row(End)], NEXT, "step 1"),

@@ -168,7 +168,7 @@ proptest! {
             "nextStepReference": null, "sectionTitle": null}), &step);
         let known = json!({"title": "T", "description": "", "type": "course", "status": "draft", "tags": [], "metadata": own,
             "estimatedDurationMinutes": null});
-        let file = with(json!({"version": "1.1", "exportedAt": "1970-01-01T00:00:00Z", "metadata": metadata,
+        let file = with(json!({"version": "1.1", "exportedAt": "1970-01-01T00:00:00.000Z", "metadata": metadata,
             "walkthrough": with(known, &head),
             "steps": [step]}), &envelope);
         let read = json::parse("a.json", &file.to_string()).expect("a fine file");

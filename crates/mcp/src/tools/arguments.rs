@@ -7,6 +7,8 @@ use waypost_core::{Error, Result};
 
 /// Characters of an argument that are recorded at most.
 const RECORDED: usize = 200;
+/// Characters of an argument's name that are said back at most.
+const NAME: usize = 64;
 
 /// Checks `arguments` against the tool's schema.
 ///
@@ -16,7 +18,8 @@ pub(super) fn check(validator: &jsonschema::Validator, arguments: &JsonObject) -
     // NUL is in no text that the store can hold, and in no argument that means anything.
     for (name, value) in arguments {
         if value.as_str().is_some_and(|text| text.contains('\0')) {
-            return Err(Error::invalid(name, format!("`{name}`: control characters are not allowed.")));
+            let name = shown(name);
+            return Err(Error::invalid(&name, format!("`{name}`: control characters are not allowed.")));
         }
     }
     let instance = Value::Object(arguments.clone());
@@ -26,7 +29,7 @@ pub(super) fn check(validator: &jsonschema::Validator, arguments: &JsonObject) -
             (property.as_str().unwrap_or_default().to_owned(), "is missing".to_owned())
         }
         ValidationErrorKind::AdditionalProperties { unexpected } => {
-            (unexpected.first().cloned().unwrap_or_default(), "is not an argument of this tool".to_owned())
+            (shown(unexpected.first().map_or("", String::as_str)), "is not an argument of this tool".to_owned())
         }
         ValidationErrorKind::Enum { options } => (field_of(&error), format!("must be one of {options}")),
         ValidationErrorKind::Type { kind } => (field_of(&error), expected(kind)),
@@ -35,8 +38,13 @@ pub(super) fn check(validator: &jsonschema::Validator, arguments: &JsonObject) -
     Err(Error::invalid(&field, format!("`{field}` {why}.")))
 }
 
+/// The name of a member as it is said back: a client can send any.
+fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(NAME).collect()
+}
+
 fn field_of(error: &jsonschema::ValidationError<'_>) -> String {
-    error.instance_path().as_str().trim_start_matches('/').to_owned()
+    shown(error.instance_path().as_str().trim_start_matches('/'))
 }
 
 fn expected(kind: &jsonschema::error::TypeKind) -> String {

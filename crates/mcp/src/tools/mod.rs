@@ -182,6 +182,12 @@ pub fn listed(target: &Target) -> Vec<Tool> {
     of_toolset(&target.offers.server).map(|entry| entry.tool.clone()).collect()
 }
 
+/// The tool called `name`, while it is listed.
+pub(crate) fn find_listed(target: &Target, name: &str) -> Option<Tool> {
+    let offered = !target.offers.list().is_empty();
+    find(target, name).filter(|_| offered).map(|entry| entry.tool.clone())
+}
+
 fn of_toolset(server: &Server) -> impl Iterator<Item = &'static Entry> {
     let toolset = server.toolset;
     TABLE.iter().filter(move |entry| entry.toolset.contains(&toolset))

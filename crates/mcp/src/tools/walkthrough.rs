@@ -7,7 +7,7 @@ use waypost_core::progress::act::Select;
 use waypost_core::progress::{Standing, Status};
 use waypost_core::render::{self, ListRow};
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_ops::offers::Offer;
+use waypost_ops::offers::{Offer, Offers};
 use waypost_ops::progress::{self, Listed, Play, StepAnswer};
 use waypost_ops::record::Arrival;
 
@@ -16,6 +16,8 @@ use crate::target::Target;
 
 /// Walkthroughs on a page of the list.
 const PAGE: usize = 200;
+/// Characters of a step's id that are looked at.
+const MAX_STEP_ID: usize = 64;
 
 /// What a tool answers.
 #[derive(Debug)]
@@ -37,8 +39,10 @@ pub(super) async fn call(target: &Target, name: Name, arguments: &JsonObject, ar
     let walkthrough = || required(arguments, "walkthrough_id");
     match name {
         Name::List => {
+            // Before the act, which records the call as one that succeeded.
+            let after = read_cursor(&target.offers, text(arguments, "cursor"))?;
             let listed = progress::list(cx, hosting, &play).await?;
-            list(&listed, text(arguments, "query"), text(arguments, "cursor"))
+            Ok(list(&listed[after..], text(arguments, "query")))
         }
         Name::Select => {
             let how = Select {
@@ -48,7 +52,7 @@ pub(super) async fn call(target: &Target, name: Name, arguments: &JsonObject, ar
             Ok(step(progress::select(cx, hosting, &play, walkthrough()?, how).await?, true))
         }
         Name::Next => {
-            let current = text(arguments, "current_step_id").map(|id| StepId::from_store(id.to_owned()));
+            let current = text(arguments, "current_step_id").map(step_id);
             Ok(step(progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, true))
         }
         Name::Status => Ok(status(&progress::status(cx, hosting, &play, walkthrough()?).await?)),
@@ -71,7 +75,7 @@ pub(super) async fn call(target: &Target, name: Name, arguments: &JsonObject, ar
         }
         Name::Current => Ok(step(progress::status(cx, hosting, &play, walkthrough()?).await?, false)),
         Name::Complete => {
-            let step_id = StepId::from_store(required(arguments, "step_id")?.to_owned());
+            let step_id = step_id(required(arguments, "step_id")?);
             Ok(step(progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, false))
         }
         Name::Steps => {
@@ -80,6 +84,11 @@ pub(super) async fn call(target: &Target, name: Name, arguments: &JsonObject, ar
             Ok(Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) })
         }
     }
+}
+
+/// A step's id as it was sent. One that is longer than any is cut: it is none, and is said back.
+fn step_id(text: &str) -> StepId {
+    StepId::from_store(text.chars().take(MAX_STEP_ID).collect())
 }
 
 fn head(answer: &StepAnswer) -> Value {
@@ -188,17 +197,18 @@ fn matches(offer: &Offer, words: &[String]) -> bool {
     words.iter().all(|word| text.contains(word))
 }
 
-fn list(listed: &[Listed], query: Option<&str>, cursor: Option<&str>) -> Result<Answer> {
+/// How many offers stand before the page that the cursor begins.
+fn read_cursor(offers: &Offers, cursor: Option<&str>) -> Result<usize> {
+    let Some(cursor) = cursor else { return Ok(0) };
+    match offers.list().iter().position(|offer| offer.walkthrough_id.as_str() == cursor) {
+        Some(last) => Ok(last + 1),
+        None => Err(Error::invalid("cursor", "`cursor` is not one that this server gave. Begin without it.")),
+    }
+}
+
+fn list(listed: &[Listed], query: Option<&str>) -> Answer {
     let words: Vec<String> = query.unwrap_or_default().to_lowercase().split_whitespace().map(str::to_owned).collect();
-    let after = match cursor {
-        None => 0,
-        Some(cursor) => {
-            let at = listed.iter().position(|row| row.offer.walkthrough_id.as_str() == cursor);
-            at.ok_or_else(|| Error::invalid("cursor", "`cursor` is not one that this server gave. Begin without it."))?
-                + 1
-        }
-    };
-    let found: Vec<&Listed> = listed[after..].iter().filter(|row| matches(&row.offer, &words)).collect();
+    let found: Vec<&Listed> = listed.iter().filter(|row| matches(&row.offer, &words)).collect();
     let page = &found[..found.len().min(PAGE)];
     let next_cursor = (found.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
     let walkthroughs: Vec<Value> = page
@@ -221,5 +231,5 @@ fn list(listed: &[Listed], query: Option<&str>, cursor: Option<&str>) -> Result<
         .collect();
     let rows: Vec<ListRow<'_>> = page.iter().map(|listed| row(&listed.offer, listed.status, listed.percent)).collect();
     let text = render::list(&rows, next_cursor.is_some());
-    Ok(Answer { structured: json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor }), text })
+    Answer { structured: json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor }), text }
 }

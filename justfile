@@ -1,0 +1,55 @@
+# `just` lists these; each is one command that can be typed without just, too.
+
+default:
+    @just --list
+
+# Runs the demo: http://127.0.0.1:8080/s/demo/mcp
+demo:
+    cargo run --release -- serve --demo
+
+# The tests of the README: under a minute on a warm build
+test:
+    cargo test --workspace
+
+# Formatting and lints, as CI runs them
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --features slow-tests -- -D warnings
+
+# What the slower suites need: the conformance suite and the real MCP clients
+install:
+    cd e2e/conformance && npm ci --no-audit --no-fund
+    bash e2e/clients/install.sh
+
+# The official conformance suite against the fixtures and against the product
+conformance:
+    cargo test -p waypost --features slow-tests --test conformance
+
+# The official clients play the demo to the end, in every era that they speak
+clients:
+    cargo test -p waypost --features slow-tests --test clients
+
+# kill -9 under load, power cuts, full disks, databases that go away
+faults:
+    cargo test -p waypost --features slow-tests --test faults
+
+# Measures Waypost beside its references and prints the table of benches/README.md
+bench *ARGS:
+    cargo build --release -p waypost -p waypost-bench
+    target/release/waypost-bench run --json bench.json {{ARGS}}
+
+# Fuzzes every target for some seconds
+fuzz SECONDS="30":
+    for target in $(cargo fuzz list); do cargo fuzz run -s none $target -- -max_total_time={{SECONDS}} || exit 1; done
+
+# Accepts changed snapshots
+snapshots:
+    INSTA_UPDATE=always cargo test --workspace
+
+# Licences, duplicates and sources of the dependencies
+deny:
+    cargo deny check bans licenses sources
+
+# Everything, as it runs before a change lands
+ci:
+    bash .ci/run

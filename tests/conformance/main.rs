@@ -1,0 +1,176 @@
+//! The official conformance suite, `@modelcontextprotocol/conformance`, against two servers that are made by the
+//! product's router: one with the fixtures that the suite wants, and the product itself with its demo.
+//!
+//! `npm ci` in `e2e/conformance` installs the suite. `WAYPOST_CONFORMANCE` names another folder to find it in.
+
+mod fixtures;
+mod server;
+mod suite;
+
+use suite::Report;
+
+/// Scenarios of the Tasks extension, which Waypost does not have; the suite runs them and does not count them.
+const EXTENSION: &str = "tasks-";
+
+/// Scenarios that call fixtures by their names. On the product they say nothing.
+const WITH_FIXTURES: &[&str] = &[
+    "elicitation-sep1034-defaults",
+    "elicitation-sep1330-enums",
+    "http-custom-header-server-validation",
+    "input-required-result-basic-elicitation",
+    "input-required-result-basic-list-roots",
+    "input-required-result-basic-sampling",
+    "input-required-result-capability-check",
+    "input-required-result-ignore-extra-params",
+    "input-required-result-missing-input-response",
+    "input-required-result-multi-round",
+    "input-required-result-multiple-input-requests",
+    "input-required-result-non-tool-request",
+    "input-required-result-request-state",
+    "input-required-result-result-type",
+    "input-required-result-tampered-state",
+    "input-required-result-validate-input",
+    "json-schema-2020-12",
+    "logging-set-level",
+    "prompts-get-embedded-resource",
+    "prompts-get-simple",
+    "prompts-get-with-args",
+    "prompts-get-with-image",
+    "resources-read-binary",
+    "resources-read-text",
+    "resources-subscribe",
+    "resources-templates-read",
+    "resources-unsubscribe",
+    "server-sse-polling",
+    "tools-call-audio",
+    "tools-call-elicitation",
+    "tools-call-embedded-resource",
+    "tools-call-error",
+    "tools-call-image",
+    "tools-call-mixed-content",
+    "tools-call-sampling",
+    "tools-call-simple-text",
+    "tools-call-with-logging",
+    "tools-call-with-progress",
+];
+
+/// The checks of `server-stateless` that call fixtures: on the product they fail as "not testable".
+const CHECKS_WITH_FIXTURES: &[&str] = &[
+    "sep-2575-http-server-no-independent-requests-on-stream",
+    "sep-2575-missing-capability-http-400",
+    "sep-2575-server-no-log-without-loglevel",
+    "sep-2575-server-rejects-undeclared-capability",
+];
+
+fn assert_passes(report: &Report, scenario: &str, faults: &[&str]) {
+    assert_eq!(report.faults(scenario), faults, "{scenario}: {}", report.details(scenario));
+    assert!(report.successes(scenario) > 0, "{scenario} has checked nothing: {}", report.details(scenario));
+}
+
+/// Every scenario of a revision passes on the fixtures, those that do not count as well, and nothing is expected to
+/// fail.
+async fn passes_with_fixtures(revision: &str) {
+    let server = server::with_fixtures().await;
+    let report = suite::run(&server.url, &["--requirements", revision]).await;
+    println!("{}", report.summary());
+    assert!(report.succeeded, "{}", report.output);
+    let required = suite::required(revision).await;
+    assert!(required.len() >= 30, "{revision} requires only {required:?}");
+    for scenario in report.checks.keys().chain(&required).filter(|scenario| !scenario.starts_with(EXTENSION)) {
+        assert_passes(&report, scenario, &[]);
+    }
+}
+
+/// The `expected` scenarios of a revision, and no others that need no fixtures, pass on the product.
+async fn passes_without_fixtures(revision: &str, expected: &[&str]) {
+    let server = server::with_demo().await;
+    let report = suite::run(&server.url, &["--suite", "all", "--spec-version", revision]).await;
+    println!("{}", report.summary());
+    let applies = |scenario: &str| !WITH_FIXTURES.contains(&scenario) && !scenario.starts_with(EXTENSION);
+    let applicable: Vec<&str> = report.checks.keys().map(String::as_str).filter(|scenario| applies(scenario)).collect();
+    assert_eq!(applicable, expected);
+    for scenario in applicable {
+        let faults = if scenario == "server-stateless" { CHECKS_WITH_FIXTURES } else { &[] };
+        assert_passes(&report, scenario, faults);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn fixtures_pass_2025_11_25() {
+    passes_with_fixtures("2025-11-25").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn fixtures_pass_2026_07_28() {
+    passes_with_fixtures("2026-07-28").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn product_passes_2025_06_18() {
+    let scenarios = [
+        "completion-complete",
+        "ping",
+        "prompts-list",
+        "resources-list",
+        "server-initialize",
+        "server-session-lifecycle",
+        "tools-list",
+    ];
+    passes_without_fixtures("2025-06-18", &scenarios).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn product_passes_2025_11_25() {
+    let scenarios = [
+        "completion-complete",
+        "dns-rebinding-protection",
+        "ping",
+        "prompts-list",
+        "resources-list",
+        "server-initialize",
+        "server-session-lifecycle",
+        "server-sse-multiple-streams",
+        "tools-list",
+    ];
+    passes_without_fixtures("2025-11-25", &scenarios).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn product_passes_2026_07_28() {
+    let scenarios = [
+        "caching",
+        "completion-complete",
+        "dns-rebinding-protection",
+        "http-header-validation",
+        "input-required-result-unsupported-methods",
+        "prompts-list",
+        "resources-list",
+        "sep-2164-resource-not-found",
+        "server-sse-multiple-streams",
+        "server-stateless",
+        "tools-list",
+    ];
+    passes_without_fixtures("2026-07-28", &scenarios).await;
+}
+
+/// Where nobody listens, nothing passes: otherwise the tests above would prove nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn nothing_passes_on_a_dead_port() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/s/demo/mcp", listener.local_addr().unwrap());
+    drop(listener);
+    for revision in ["2025-11-25", "2026-07-28"] {
+        let report = suite::run(&url, &["--requirements", revision]).await;
+        assert!(!report.succeeded, "{}", report.summary());
+        assert!(!report.checks.is_empty());
+        let passed = |scenario: &&String| report.faults(scenario).is_empty() && report.successes(scenario) > 0;
+        let passed: Vec<_> = report.checks.keys().filter(passed).collect();
+        assert!(passed.is_empty(), "{passed:?}");
+    }
+}

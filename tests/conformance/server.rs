@@ -1,0 +1,93 @@
+//! Servers for the suite: the product's router on a database of their own, on a free port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::serve::ListenerExt;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use waypost::config::Settings;
+use waypost::demo;
+use waypost::host::PublicUrl;
+use waypost::router::{self, Routes};
+use waypost_core::caller::Ctx;
+use waypost_core::secret::SecretKey;
+use waypost_core::{SystemClock, SystemRandom};
+use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
+use waypost_mcp::limits::{LimitOptions, Limits};
+use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::{Ops, organizations, servers};
+use waypost_store::{Db, migrate};
+use waypost_testkit::TempDir;
+
+use crate::fixtures::Fixtures;
+
+/// A server with the default settings, which runs until it is dropped.
+pub struct Server {
+    /// Where it is.
+    pub url: String,
+    stop: CancellationToken,
+    _folder: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The fixtures behind the product's router, with sessions in memory.
+pub async fn with_fixtures() -> Server {
+    let (folder, db) = store().await;
+    let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
+    let organization = organizations::create(&cx, &ops, "conformance", None).await.unwrap();
+    servers::create(&cx, &ops, &organization.id, "conformance", &servers::Settings::default()).await.unwrap();
+    let sessions = Sessions::InMemory(Arc::new(LocalSessionManager::default()));
+    start(folder, db, Fixtures::new(), (sessions, "conformance")).await
+}
+
+/// The demo, as `waypost serve --demo` serves it.
+pub async fn with_demo() -> Server {
+    let (folder, db) = store().await;
+    demo::create(&db).await.unwrap();
+    start(folder, db, Product, (Sessions::Signed, "demo")).await
+}
+
+async fn store() -> (TempDir, Db) {
+    let folder = waypost_testkit::folder();
+    let db = Db::open(&waypost_testkit::sqlite_url(&folder)).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    (folder, db)
+}
+
+async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, slug): (Sessions, &str)) -> Server {
+    let settings = Settings::default();
+    let options = HostingOptions {
+        secret: SecretKey::new([7; 32]),
+        version_cache_bytes: settings.version_cache_bytes,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+    };
+    let (hosting, _tasks) = Hosting::start(db, options);
+    let stop = CancellationToken::new();
+    let limits = Limits::new(LimitOptions {
+        per_caller: settings.rate_limit_per_caller,
+        burst: settings.rate_limit_burst,
+        per_server: settings.rate_limit_per_server,
+    });
+    let endpoint = Endpoint::new(responder, hosting.clone(), limits, Arc::new(SystemRandom), (sessions, stop.clone()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let router = router::build(Routes {
+        public_url: PublicUrl::new(origin.parse().unwrap()),
+        trusted_proxies: Vec::new(),
+        hosting,
+        endpoint,
+        random: Arc::new(SystemRandom),
+    });
+    let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
+    Server { url: format!("{origin}/s/{slug}/mcp"), stop, _folder: folder }
+}

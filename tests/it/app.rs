@@ -1,0 +1,435 @@
+//! The product in this process: its router, its store, a clock that stands still and repeatable random numbers.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::{Request, Response};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use waypost::host::PublicUrl;
+use waypost::router::{self, Routes};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::clock::{ManualClock, Timestamp};
+use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
+use waypost_core::random::SeededRandom;
+use waypost_core::secret::SecretKey;
+use waypost_core::{Random, transfer};
+use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
+use waypost_mcp::limits::{LimitOptions, Limits};
+use waypost_ops::assignments::{self, Placement};
+use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_ops::servers::{self, Settings};
+use waypost_ops::walkthroughs::import::{self, ImportOptions};
+use waypost_ops::walkthroughs::{self, HeadChange, Target, publish};
+use waypost_ops::{Ops, organizations};
+use waypost_store::{Db, migrate};
+use waypost_testkit::TempDir;
+
+use crate::client::Client;
+use crate::transcript::Names;
+
+/// When every test begins.
+pub const START: Timestamp = Timestamp(1_795_000_000_000);
+/// A day in milliseconds.
+pub const DAY: i64 = 24 * 60 * 60 * 1_000;
+
+/// How the product is set up, where a test wants it otherwise.
+pub struct Setup {
+    pub public_url: &'static str,
+    pub limits: LimitOptions,
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let limits = LimitOptions { per_caller: 0, burst: 0, per_server: 0 };
+        Self { public_url: "http://localhost:8080", limits, trusted_proxies: Vec::new() }
+    }
+}
+
+struct Running {
+    router: Router,
+    hosting: Hosting,
+    tasks: Tasks,
+}
+
+struct Inner {
+    db: Db,
+    clock: Arc<ManualClock>,
+    cx: Ctx,
+    running: Mutex<Option<Running>>,
+    names: Mutex<Names>,
+    /// Calls that reached a tool: each has to have a row in the end.
+    calls: AtomicI64,
+    /// Whether rows of calls were deleted on purpose, with their user or server.
+    deleted: Mutex<bool>,
+    _folder: Option<TempDir>,
+}
+
+/// The product in this process. Every test ends with [`App::finish`].
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+/// Opens the product on the database at `url`, for `waypost_testkit::both!`.
+pub async fn open(url: &str) -> App {
+    App::start(url, None, Setup::default()).await
+}
+
+impl App {
+    /// The product on a SQLite file of its own.
+    pub async fn new() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// The same with another setup.
+    pub async fn with(setup: Setup) -> Self {
+        let folder = waypost_testkit::folder();
+        let url = waypost_testkit::sqlite_url(&folder);
+        Self::start(&url, Some(folder), setup).await
+    }
+
+    async fn start(url: &str, folder: Option<TempDir>, setup: Setup) -> Self {
+        let db = Db::open(url).await.unwrap();
+        migrate::migrate(&db).await.unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
+        let options = HostingOptions {
+            secret: SecretKey::new([7; 32]),
+            version_cache_bytes: 8 * 1024 * 1024,
+            clock: clock.clone(),
+            random: Arc::clone(&random),
+        };
+        let (hosting, tasks) = Hosting::start(db.clone(), options);
+        let endpoint = Endpoint::new(
+            Product,
+            hosting.clone(),
+            Limits::new(setup.limits),
+            Arc::clone(&random),
+            (Sessions::Signed, CancellationToken::new()),
+        );
+        let routes = Routes {
+            public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
+            trusted_proxies: setup.trusted_proxies,
+            hosting: hosting.clone(),
+            endpoint,
+            random: Arc::clone(&random),
+        };
+        hosting.catalog().poll().await.unwrap();
+        let cx =
+            Ctx { caller: Caller::Operator, clock: clock.clone(), random: Arc::clone(&random), request_id: "t".into() };
+        Self(Arc::new(Inner {
+            db,
+            clock,
+            cx,
+            running: Mutex::new(Some(Running { router: router::build(routes), hosting, tasks })),
+            names: Mutex::default(),
+            calls: AtomicI64::new(0),
+            deleted: Mutex::new(false),
+            _folder: folder,
+        }))
+    }
+
+    pub fn cx(&self) -> &Ctx {
+        &self.0.cx
+    }
+
+    pub fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    pub fn ops(&self) -> Ops {
+        Ops::new(self.0.db.clone())
+    }
+
+    /// Sends a request through the router, from 192.0.2.7.
+    pub async fn send(&self, mut request: Request<Body>) -> Response<Body> {
+        let router = self.0.running.lock().unwrap().as_ref().unwrap().router.clone();
+        request.extensions_mut().insert(ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 7], 50_000))));
+        router.oneshot(request).await.unwrap()
+    }
+
+    /// Moves the clock on, and has what the servers offer read again.
+    pub async fn later(&self, milliseconds: i64) {
+        self.0.clock.advance(milliseconds);
+        self.refresh().await;
+    }
+
+    /// What every process does on its own within a second.
+    pub async fn refresh(&self) {
+        let hosting = self.0.running.lock().unwrap().as_ref().unwrap().hosting.clone();
+        hosting.catalog().poll().await.unwrap();
+    }
+
+    /// Replaces ids by numbered names, the same name for the same id.
+    pub fn redact(&self, text: &str) -> String {
+        self.0.names.lock().unwrap().redact(text)
+    }
+
+    /// A call that reached a tool was made.
+    pub fn count_call(&self) {
+        self.0.calls.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Rows are about to be deleted with what they belong to, so that they cannot be counted in the end.
+    pub fn forget_calls(&self) {
+        *self.0.deleted.lock().unwrap() = true;
+    }
+
+    /// An integer from the database.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        let mut conn = self.0.db.read().await.unwrap();
+        waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
+    }
+
+    /// Lines from the database, columns joined by ` | `.
+    pub async fn lines(&self, sql: &'static str) -> String {
+        let mut conn = self.0.db.read().await.unwrap();
+        let rows: Vec<String> = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_all(c).await.unwrap());
+        self.redact(&rows.join("\n"))
+    }
+
+    /// Changes the database behind the product's back.
+    pub async fn execute(&self, sql: &'static str) {
+        let mut tx = self.0.db.begin().await.unwrap();
+        waypost_store::on!(&mut tx, c => { sqlx::query(sql).execute(c).await.unwrap(); });
+        tx.commit().await.unwrap();
+    }
+
+    /// Stops the product: everything that waits is written.
+    pub async fn stop(&self) {
+        let Some(running) = self.0.running.lock().unwrap().take() else { return };
+        let Running { router, hosting, tasks } = running;
+        drop((router, hosting));
+        // Ends only when nothing holds on to the hosting any more.
+        tokio::time::timeout(Duration::from_secs(20), tasks.finish()).await.expect("nothing holds on to the hosting");
+    }
+
+    /// Stops the product, and looks for left-overs.
+    pub async fn finish(self) {
+        self.stop().await;
+        if !*self.0.deleted.lock().unwrap() {
+            let rows = self.count("SELECT count(*) FROM tool_calls").await;
+            assert_eq!(rows, self.0.calls.load(Ordering::SeqCst), "each call has its row");
+        }
+        const DOUBLE: &str = "SELECT count(*) FROM (SELECT 1 AS one FROM progress WHERE closed_at IS NULL
+            GROUP BY end_user_id, server_id, walkthrough_id HAVING count(*) > 1) AS doubles";
+        assert_eq!(self.count(DOUBLE).await, 0, "one open attempt at most");
+        const NOBODY: &str = "SELECT count(*) FROM end_users
+            WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)";
+        assert_eq!(self.count(NOBODY).await, 0, "users are made by calls alone");
+        const FOREIGN: &str = "SELECT count(*) FROM progress
+            JOIN end_users ON end_users.id = progress.end_user_id JOIN servers ON servers.id = progress.server_id
+            JOIN walkthroughs ON walkthroughs.id = progress.walkthrough_id
+            WHERE end_users.organization_id <> progress.organization_id
+               OR servers.organization_id <> progress.organization_id
+               OR walkthroughs.organization_id <> progress.organization_id";
+        assert_eq!(self.count(FOREIGN).await, 0, "progress stays within one organisation");
+        self.0.db.close().await;
+    }
+
+    /// An organisation.
+    pub async fn org(&self, slug: &str) -> Org {
+        let organization = organizations::create(self.cx(), &self.ops(), slug, None).await.unwrap();
+        Org { app: self.clone(), id: organization.id }
+    }
+
+    /// A server of an organisation of the same name.
+    pub async fn server(&self, slug: &str) -> Server {
+        self.org(slug).await.server(slug).await
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        let last = Arc::strong_count(&self.0) == 1;
+        if last && !std::thread::panicking() && self.0.running.lock().is_ok_and(|running| running.is_some()) {
+            panic!("the test did not end with App::finish");
+        }
+    }
+}
+
+/// An organisation.
+#[derive(Clone)]
+pub struct Org {
+    pub app: App,
+    pub id: OrganizationId,
+}
+
+impl Org {
+    pub async fn server(&self, slug: &str) -> Server {
+        self.server_with(slug, Settings::default()).await
+    }
+
+    pub async fn server_with(&self, slug: &str, settings: Settings) -> Server {
+        let app = &self.app;
+        let server = servers::create(app.cx(), &app.ops(), &self.id, slug, &settings).await.unwrap();
+        app.refresh().await;
+        Server { app: app.clone(), org: self.clone(), id: server.id, slug: slug.to_owned() }
+    }
+
+    /// A published walkthrough that is nowhere assigned.
+    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Guide {
+        self.import(&document(title, steps), ImportOptions { publish: true, ..ImportOptions::default() }).await
+    }
+
+    pub async fn import(&self, document: &serde_json::Value, options: ImportOptions) -> Guide {
+        let app = &self.app;
+        let file = transfer::parse("test.json", &document.to_string()).unwrap();
+        let report = import::import(app.cx(), &app.ops(), &self.id, file, options).await.unwrap();
+        app.refresh().await;
+        let title = document["walkthrough"]["title"].as_str().unwrap().to_owned();
+        Guide { org: self.clone(), id: report.id.unwrap(), slug: report.slug, title }
+    }
+}
+
+/// A hosted server.
+#[derive(Clone)]
+pub struct Server {
+    pub app: App,
+    pub org: Org,
+    pub id: ServerId,
+    pub slug: String,
+}
+
+impl Server {
+    /// A walkthrough that is published and assigned here. A step's key is its title.
+    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Guide {
+        self.import(&document(title, steps)).await
+    }
+
+    /// The same from a whole document.
+    pub async fn import(&self, document: &serde_json::Value) -> Guide {
+        let server = Some(self.slug.clone());
+        self.org.import(document, ImportOptions { publish: true, server, ..ImportOptions::default() }).await
+    }
+
+    pub async fn set(&self, settings: Settings) {
+        let app = &self.app;
+        servers::update(app.cx(), &app.ops(), &self.org.id, &self.id, &settings).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub fn path(&self) -> String {
+        format!("/s/{}/mcp", self.slug)
+    }
+
+    /// A client of 2026-07-28.
+    pub fn modern(&self) -> Client {
+        Client::modern(&self.app, self.path())
+    }
+
+    /// A client of 2026-07-28 with a personal URL.
+    pub fn personal(&self, tracking_id: &str) -> Client {
+        Client::modern(&self.app, format!("/s/{}/t/{tracking_id}/mcp", self.slug))
+    }
+
+    /// A client of a revision with a handshake, which keeps no session.
+    pub fn legacy(&self, revision: &'static str) -> Client {
+        Client::legacy(&self.app, self.path(), revision)
+    }
+
+    pub async fn assign(&self, guide: &Guide, placement: Placement) {
+        let app = &self.app;
+        assignments::add(app.cx(), &app.ops(), &self.org.id, (&self.id, &guide.id), placement).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn unassign(&self, guide: &Guide) {
+        let app = &self.app;
+        assignments::remove(app.cx(), &app.ops(), &self.org.id, &self.id, &guide.id).await.unwrap();
+        app.refresh().await;
+    }
+}
+
+/// A walkthrough.
+#[derive(Clone)]
+pub struct Guide {
+    org: Org,
+    pub id: WalkthroughId,
+    pub slug: String,
+    title: String,
+}
+
+impl Guide {
+    fn target(&self) -> Target<'_> {
+        Target { organization_id: &self.org.id, walkthrough_id: &self.id, revision: None }
+    }
+
+    /// The id of the step with this title in the draft.
+    pub async fn step(&self, title: &str) -> String {
+        let app = &self.org.app;
+        let draft = walkthroughs::show(app.cx(), &app.ops(), &self.org.id, &self.id).await.unwrap();
+        draft.steps.iter().find(|step| step.content.title == title).unwrap().id.to_string()
+    }
+
+    /// Publishes a new version with these steps.
+    pub async fn publish(&self, steps: &[&str]) {
+        let options =
+            ImportOptions { id: Some(self.id.clone()), publish: true, replace: true, ..ImportOptions::default() };
+        self.org.import(&document(&self.title, steps), options).await;
+    }
+
+    pub async fn update(&self, change: HeadChange) {
+        let app = &self.org.app;
+        walkthroughs::update(app.cx(), &app.ops(), self.target(), change).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn republish(&self) {
+        let app = &self.org.app;
+        publish::publish(app.cx(), &app.ops(), self.target(), false).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn withdraw(&self, number: u32, reason: &str) {
+        let app = &self.org.app;
+        publish::withdraw(app.cx(), &app.ops(), self.target(), number, reason).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn unpublish(&self) {
+        let app = &self.org.app;
+        publish::unpublish(app.cx(), &app.ops(), self.target()).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn archive(&self) {
+        let app = &self.org.app;
+        publish::archive(app.cx(), &app.ops(), self.target()).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn unarchive(&self) {
+        let app = &self.org.app;
+        publish::unarchive(app.cx(), &app.ops(), self.target()).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn delete(&self) {
+        self.delete_unnoticed().await;
+        self.org.app.refresh().await;
+    }
+
+    /// Deletes it in another process, as it were: this one has not noticed yet.
+    pub async fn delete_unnoticed(&self) {
+        let app = &self.org.app;
+        walkthroughs::delete(app.cx(), &app.ops(), self.target()).await.unwrap();
+    }
+}
+
+/// A walkthrough as a file. Each step is its title.
+pub fn document(title: &str, steps: &[&str]) -> serde_json::Value {
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|title| {
+            let fields = json!({ "version": "v1", "contentForUser": format!("{title} it.") });
+            json!({ "key": title, "title": title, "contentFields": fields })
+        })
+        .collect();
+    json!({ "version": "1.1", "walkthrough": { "title": title, "type": "course" }, "steps": steps })
+}

@@ -1,0 +1,379 @@
+//! An MCP client of either era. What holds for every answer is checked on every answer.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use axum::body::Body;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+use waypost_core::server::Toolset;
+use waypost_ops::servers::Settings;
+
+use crate::app::App;
+
+pub const MODERN: &str = "2026-07-28";
+pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+/// Words that stand in no answer: of databases, of paths, of panics.
+const INTERNAL: &[&str] =
+    &["sqlx", "sqlite", "postgres", "select id", "insert into", "panicked", "/src/", ".rs:", "/root", "rmcp", "serde"];
+
+/// A request that is put together by hand.
+pub struct Raw {
+    app: App,
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl App {
+    /// A POST as a decent client sends it, to the loopback address.
+    pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Raw {
+        let headers = [
+            ("host", "localhost:8080"),
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+        ];
+        Raw {
+            app: self.clone(),
+            method: Method::POST,
+            path: path.to_owned(),
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            body: body.into(),
+        }
+    }
+
+    /// Any other method, without a body.
+    pub fn request(&self, method: Method, path: &str) -> Raw {
+        Raw { method, ..self.post(path, "") }.without("content-type")
+    }
+}
+
+impl Raw {
+    /// Sets a header.
+    pub fn header(self, name: &str, value: &str) -> Self {
+        let mut raw = self.without(name);
+        raw.headers.push((name.to_owned(), value.to_owned()));
+        raw
+    }
+
+    /// Removes a header.
+    pub fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// The three headers of a request of 2026-07-28.
+    pub fn modern(self, method: &str, name: Option<&str>) -> Self {
+        let raw = self.header("mcp-protocol-version", MODERN).header("mcp-method", method);
+        match name {
+            Some(name) => raw.header("mcp-name", name),
+            None => raw,
+        }
+    }
+
+    pub async fn send(self) -> Answer {
+        let head = self.method == Method::HEAD;
+        let mut request = Request::builder().method(self.method).uri(&self.path);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let response = self.app.send(request.body(Body::from(self.body)).unwrap()).await;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).expect("answers are UTF-8");
+        let answer = Answer { status, headers, json: serde_json::from_str(&body).ok(), body, app: self.app };
+        answer.check(self.path.ends_with("/mcp") && !head);
+        answer
+    }
+}
+
+/// What came back.
+#[derive(Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+    pub json: Option<Value>,
+    app: App,
+}
+
+impl Answer {
+    /// What holds for every answer of the product.
+    fn check(&self, mcp: bool) {
+        assert!(self.headers.contains_key("x-request-id"), "every answer has the request's id");
+        let lower = self.body.to_lowercase();
+        for word in INTERNAL {
+            assert!(!lower.contains(word), "`{word}` in: {}", self.body);
+        }
+        let failed = self.status.is_client_error() || self.status.is_server_error();
+        if mcp && failed && self.status != StatusCode::MISDIRECTED_REQUEST {
+            let json = self.json.as_ref().unwrap_or_else(|| panic!("{} without JSON: {}", self.status, self.body));
+            assert_eq!(json["jsonrpc"], "2.0", "{self}");
+            assert!(json["error"]["code"].is_i64() && json["error"]["message"].is_string(), "{self}");
+            assert_eq!(self.headers["content-type"], "application/json", "{self}");
+        }
+        assert_eq!(
+            self.status.is_server_error(),
+            self.error_code() == -32_603 && self.status != StatusCode::OK,
+            "{self}"
+        );
+    }
+
+    pub fn json(&self) -> &Value {
+        self.json.as_ref().unwrap_or_else(|| panic!("not JSON: {self}"))
+    }
+
+    /// The JSON-RPC error code; 0 without an error.
+    pub fn error_code(&self) -> i64 {
+        self.json.as_ref().and_then(|json| json["error"]["code"].as_i64()).unwrap_or(0)
+    }
+
+    /// Status and JSON-RPC error code in one.
+    pub fn verdict(&self) -> (u16, i64) {
+        (self.status.as_u16(), self.error_code())
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn result(&self) -> &Value {
+        let json = self.json();
+        assert!(json["result"].is_object(), "{self}");
+        &json["result"]
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = match &self.json {
+            Some(json) => format!("{json:#}"),
+            None => self.body.clone(),
+        };
+        write!(f, "{} {}", self.status.as_u16(), self.app.redact(&body))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Era {
+    Modern,
+    Legacy(&'static str),
+}
+
+/// An MCP client.
+#[derive(Clone)]
+pub struct Client {
+    pub app: App,
+    pub path: String,
+    pub host: String,
+    pub era: Era,
+    pub session: Option<String>,
+    /// The handle that goes along with every call.
+    pub handle: Option<String>,
+}
+
+impl Client {
+    pub fn modern(app: &App, path: String) -> Self {
+        let host = "localhost:8080".to_owned();
+        Self { app: app.clone(), path, host, era: Era::Modern, session: None, handle: None }
+    }
+
+    pub fn legacy(app: &App, path: String, revision: &'static str) -> Self {
+        Self { era: Era::Legacy(revision), ..Self::modern(app, path) }
+    }
+
+    /// The same client asking another host.
+    pub fn at_host(mut self, host: &str, path: &str) -> Self {
+        (self.host, self.path) = (host.to_owned(), path.to_owned());
+        self
+    }
+
+    pub fn with_handle(mut self, handle: &str) -> Self {
+        self.handle = Some(handle.to_owned());
+        self
+    }
+
+    /// Does the handshake and keeps the session.
+    pub async fn connect(mut self) -> Self {
+        let Era::Legacy(revision) = self.era else { panic!("2026-07-28 has no handshake") };
+        let params = json!({ "protocolVersion": revision, "capabilities": {},
+            "clientInfo": { "name": "tester", "version": "1.2" } });
+        let answer = self.send("initialize", params).await;
+        assert_eq!(answer.result()["protocolVersion"], revision);
+        self.session = answer.header("mcp-session-id").map(str::to_owned);
+        assert!(self.session.is_some());
+        self
+    }
+
+    /// A request as this client puts it, for a test to change.
+    pub fn request(&self, method: &str, mut params: Value) -> Raw {
+        if self.era == Era::Modern {
+            params["_meta"] = meta();
+        }
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let mut raw = self.app.post(&self.path, body.to_string()).header("host", &self.host);
+        match self.era {
+            Era::Modern => {
+                let name = if method == "resources/read" { params["uri"].as_str() } else { params["name"].as_str() };
+                let named = matches!(method, "tools/call" | "prompts/get" | "resources/read");
+                raw = raw.modern(method, name.filter(|_| named));
+            }
+            Era::Legacy(revision) if method != "initialize" => raw = raw.header("mcp-protocol-version", revision),
+            Era::Legacy(_) => {}
+        }
+        match &self.session {
+            Some(session) => raw.header("mcp-session-id", session),
+            None => raw,
+        }
+    }
+
+    /// Sends a request, and checks the shape of a result against the era.
+    pub async fn send(&self, method: &str, params: Value) -> Answer {
+        let answer = self.request(method, params).send().await;
+        let modern = self.era == Era::Modern;
+        assert!(!answer.status.is_server_error(), "{answer}");
+        if let Some(result) = answer.json.as_ref().and_then(|json| json.get("result")) {
+            assert_eq!(answer.json()["id"], 1);
+            assert_eq!(result["resultType"] == "complete", modern, "resultType: {answer}");
+            let info = &result["_meta"]["io.modelcontextprotocol/serverInfo"];
+            assert_eq!(info.is_object(), modern, "serverInfo: {answer}");
+            let cached = matches!(method, "server/discover" | "resources/read") || method.ends_with("/list");
+            assert_eq!(result["ttlMs"].is_u64(), modern && cached, "ttlMs: {answer}");
+            assert_eq!(result["cacheScope"].is_string(), modern && cached, "cacheScope: {answer}");
+            if modern {
+                assert!(!answer.headers.contains_key("mcp-session-id"), "no sessions in this era");
+            }
+        }
+        answer
+    }
+
+    /// Calls a tool.
+    pub async fn call(&self, tool: &str, mut arguments: Value) -> Called {
+        if let (Some(handle), None) = (&self.handle, arguments.get("progress_handle")) {
+            arguments["progress_handle"] = json!(handle);
+        }
+        let sent = arguments.to_string();
+        let answer = self.send("tools/call", json!({ "name": tool, "arguments": arguments })).await;
+        Called::new(answer, tool, sent).await
+    }
+
+    /// Calls a tool and keeps the handle that comes back, as an agent does.
+    pub async fn play(&mut self, tool: &str, arguments: Value) -> Called {
+        let called = self.call(tool, arguments).await;
+        if let Some(handle) = called.structured["progress_handle"].as_str() {
+            self.handle = Some(handle.to_owned());
+        }
+        called
+    }
+
+    /// The names of the tools that are listed.
+    pub async fn tools(&self) -> Vec<String> {
+        let answer = self.send("tools/list", json!({})).await;
+        let tools = answer.result()["tools"].as_array().unwrap().clone();
+        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// `_meta` of a request of 2026-07-28.
+pub fn meta() -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": { "name": "tester", "version": "1.2" },
+    })
+}
+
+/// What a tool answered.
+#[derive(Clone)]
+pub struct Called {
+    pub answer: Answer,
+    pub structured: Value,
+    pub text: String,
+    tool: String,
+    sent: String,
+}
+
+impl Called {
+    async fn new(answer: Answer, tool: &str, sent: String) -> Self {
+        let Some(result) = answer.json.as_ref().and_then(|json| json.get("result")) else {
+            return Self { answer, structured: Value::Null, text: String::new(), tool: tool.to_owned(), sent };
+        };
+        answer.app.count_call();
+        let content = result["content"].as_array().unwrap();
+        assert_eq!(content.len(), 1, "one block of text: {answer}");
+        let text = content[0]["text"].as_str().unwrap().to_owned();
+        assert!(serde_json::from_str::<Value>(&text).is_err(), "text is never JSON: {text}");
+        let structured = result["structuredContent"].clone();
+        assert!(!text.contains(&structured.to_string()), "nor a copy of it");
+        assert_eq!(result["isError"] == true, structured["error"].is_object(), "{answer}");
+        let validator = &schemas().await[tool];
+        if let Err(error) = validator.validate(&structured) {
+            panic!("{tool} breaks its outputSchema: {error}\n{answer}");
+        }
+        Self { structured, text, tool: tool.to_owned(), sent, answer: answer.clone() }
+    }
+
+    /// The structured content of a success.
+    pub fn ok(&self) -> &Value {
+        assert!(self.structured.is_object() && self.structured.get("error").is_none(), "{}", self.answer);
+        &self.structured
+    }
+
+    /// The code of a failure.
+    pub fn code(&self) -> &str {
+        self.structured["error"]["code"].as_str().unwrap_or_else(|| panic!("no failure: {}", self.answer))
+    }
+
+    /// Position of the current step and percentage, as `2/3 33 %`; the word `completed` when all are done.
+    pub fn at(&self) -> String {
+        let (progress, step) = (&self.ok()["progress"], &self.structured["step"]);
+        assert_eq!(step.is_null(), progress["status"] == "completed", "step is null exactly when completed");
+        match step["position"].as_u64() {
+            Some(position) => format!("{position}/{} {} %", progress["total"], progress["percent"]),
+            None => format!("completed {} %", progress["percent"]),
+        }
+    }
+
+    pub fn handle(&self) -> String {
+        self.ok()["progress_handle"].as_str().unwrap_or_else(|| panic!("no handle: {}", self.answer)).to_owned()
+    }
+
+    pub fn step_id(&self) -> String {
+        self.ok()["step"]["id"].as_str().unwrap_or_else(|| panic!("no step: {}", self.answer)).to_owned()
+    }
+
+    pub fn message(&self) -> &str {
+        self.ok()["message"].as_str().unwrap()
+    }
+}
+
+impl fmt::Display for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = format!("> {} {}\n{:#}\n---\n{}", self.tool, self.sent, self.structured, self.text);
+        f.write_str(&self.answer.app.redact(&all))
+    }
+}
+
+/// The output schemas of all tools, as the product lists them.
+async fn schemas() -> &'static HashMap<String, jsonschema::Validator> {
+    static SCHEMAS: OnceCell<HashMap<String, jsonschema::Validator>> = OnceCell::const_new();
+    SCHEMAS
+        .get_or_init(|| async {
+            let app = App::new().await;
+            let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+            let server = app.org("schemas").await.server_with("schemas", settings).await;
+            server.walkthrough("Any", &["Step"]).await;
+            let answer = server.modern().send("tools/list", json!({})).await;
+            let tools = answer.result()["tools"].as_array().unwrap().clone();
+            app.finish().await;
+            let compile = |tool: &Value| {
+                let validator = jsonschema::validator_for(&tool["outputSchema"]).unwrap();
+                (tool["name"].as_str().unwrap().to_owned(), validator)
+            };
+            tools.iter().map(compile).collect()
+        })
+        .await
+}

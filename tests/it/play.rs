@@ -1,0 +1,166 @@
+//! The main job, from the first call to the last.
+
+use insta::assert_snapshot;
+use serde_json::json;
+
+use crate::app::{App, open};
+use crate::client::LEGACY;
+
+waypost_testkit::both!(open => walks_through_in_every_revision);
+
+async fn walks_through_in_every_revision(app: App) {
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let mut clients = vec![server.modern()];
+    for revision in LEGACY {
+        clients.push(server.legacy(revision));
+    }
+    for mut client in clients {
+        let mut at = vec![client.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.at()];
+        for _ in 0..4 {
+            at.push(client.play("next_walkthrough_step", json!({})).await.at());
+            if at.len() == 4 {
+                break;
+            }
+        }
+        assert_eq!(at, ["1/3 0 %", "2/3 33 %", "3/3 66 %", "completed 100 %"], "{:?}", client.era);
+    }
+    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 5);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn reads_like_this() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let mut user = server.modern();
+    assert_snapshot!(user.call("list_walkthroughs", json!({})).await, @r#"
+    > list_walkthroughs {}
+    {
+      "walkthroughs": [
+        {
+          "id": "wt:1",
+          "slug": "install-acme",
+          "title": "Install Acme",
+          "description": "",
+          "type": "course",
+          "step_count": 2,
+          "estimated_duration_minutes": null,
+          "tags": [],
+          "version": 1,
+          "status": "not_started",
+          "progress_percent": 0
+        }
+      ],
+      "next_cursor": null
+    }
+    ---
+    1. Install Acme (2 steps; not started) id wt:1
+    Call select_walkthrough with the id of the one that the user wants.
+    "#);
+    assert_snapshot!(user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await, @r#"
+    > select_walkthrough {"walkthrough_id":"install-acme"}
+    {
+      "walkthrough": {
+        "id": "wt:1",
+        "slug": "install-acme",
+        "title": "Install Acme",
+        "version": 1,
+        "latest_version": 1
+      },
+      "progress": {
+        "status": "in_progress",
+        "completed": 0,
+        "total": 2,
+        "percent": 0,
+        "started_at": "2026-11-18T11:06:40.000Z",
+        "completed_at": null
+      },
+      "step": {
+        "id": "ws:1",
+        "position": 1,
+        "title": "Download",
+        "section_title": null,
+        "content": "Download it.",
+        "introduction_for_agent": null,
+        "context_for_agent": null,
+        "operations_for_agent": null
+      },
+      "completed_step_id": null,
+      "progress_handle": "wph:1",
+      "message": "Started."
+    }
+    ---
+    Step 1 of 2 (0 %): Download
+    Started.
+    <content>
+    Download it.
+    </content>
+    Then call next_walkthrough_step with current_step_id ws:1
+    progress_handle: wph:1
+    "#);
+    assert_snapshot!(user.play("next_walkthrough_step", json!({})).await, @r#"
+    > next_walkthrough_step {"progress_handle":"wph:1"}
+    {
+      "walkthrough": {
+        "id": "wt:1",
+        "slug": "install-acme",
+        "title": "Install Acme",
+        "version": 1,
+        "latest_version": 1
+      },
+      "progress": {
+        "status": "in_progress",
+        "completed": 1,
+        "total": 2,
+        "percent": 50,
+        "started_at": "2026-11-18T11:06:40.000Z",
+        "completed_at": null
+      },
+      "step": {
+        "id": "ws:2",
+        "position": 2,
+        "title": "Run",
+        "section_title": null,
+        "content": "Run it.",
+        "introduction_for_agent": null,
+        "context_for_agent": null,
+        "operations_for_agent": null
+      },
+      "completed_step_id": "ws:1",
+      "progress_handle": "wph:1",
+      "message": ""
+    }
+    ---
+    Step 2 of 2 (50 %): Run
+    <content>
+    Run it.
+    </content>
+    Then call next_walkthrough_step with current_step_id ws:2
+    progress_handle: wph:1
+    "#);
+    app.finish().await;
+}
+
+/// Nothing here changes while somebody listens, and nothing is said to change: the stream is not offered.
+#[tokio::test]
+async fn there_is_nothing_to_listen_to() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    let client = server.modern();
+    let params = json!({ "notifications": { "toolsListChanged": true } });
+    let listen = client.send("subscriptions/listen", params);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(5), listen).await.expect("an answer");
+    assert_snapshot!(answer, @r#"
+    404 {
+      "jsonrpc": "2.0",
+      "id": 1,
+      "error": {
+        "code": -32601,
+        "message": "subscriptions/listen"
+      }
+    }
+    "#);
+    app.finish().await;
+}

@@ -1,0 +1,271 @@
+//! What the tools do to progress (contract, section 4, "How the tools behave").
+
+use insta::{allow_duplicates, assert_snapshot};
+use serde_json::json;
+use waypost_core::server::Toolset;
+use waypost_ops::end_users;
+use waypost_ops::servers::Settings;
+
+use crate::app::{App, Server, open};
+
+waypost_testkit::both!(open =>
+    the_same_next_twice_advances_once,
+    completed_stays_completed_until_a_new_attempt,
+    steps_are_completed_in_any_order,
+    a_reset_ends_the_attempt_and_keeps_the_history,
+    a_new_version_waits_until_it_is_asked_for,
+    a_withdrawn_version_moves_its_users_and_completes_nothing,
+    no_step_that_is_kept_is_lost_on_the_way,
+    a_deleted_user_is_unknown,
+    a_deleted_user_with_a_session_begins_again,
+    what_was_deleted_a_moment_ago_is_no_fault,
+    a_deleted_walkthrough_takes_its_progress_along,
+);
+
+const NAMED: &str = "install-acme";
+
+async fn ready(app: &App) -> Server {
+    let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+    app.org("acme").await.server_with("acme", settings).await
+}
+
+async fn the_same_next_twice_advances_once(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let mut user = server.modern();
+    let first = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.step_id();
+    let next = json!({ "walkthrough_id": NAMED, "current_step_id": first });
+    let once = user.call("next_walkthrough_step", next.clone()).await;
+    assert_eq!((once.at().as_str(), &once.ok()["completed_step_id"]), ("2/3 33 %", &json!(first)));
+    for _ in 0..2 {
+        let again = user.call("next_walkthrough_step", next.clone()).await;
+        assert_eq!((again.at().as_str(), &again.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
+        assert_eq!(again.ok()["step"], once.ok()["step"]);
+    }
+    let ahead = json!({ "current_step_id": guide.step("Run").await });
+    let mismatch = user.call("next_walkthrough_step", ahead).await;
+    assert_eq!(mismatch.code(), "step_mismatch");
+    assert_eq!(mismatch.structured["error"]["current_step_id"], once.step_id(), "the true current step");
+    assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1);
+    app.finish().await;
+}
+
+async fn completed_stays_completed_until_a_new_attempt(app: App) {
+    let server = ready(&app).await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let mut user = server.personal("ann");
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    app.later(1_500).await;
+    user.play("next_walkthrough_step", json!({})).await.ok();
+    let last = user.play("next_walkthrough_step", json!({})).await;
+    assert_eq!(last.message(), "The walkthrough is completed.");
+    assert_eq!(last.ok()["progress"]["completed_at"], "2026-11-18T11:06:41.500Z");
+    let next = user.play("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!((next.at().as_str(), &next.ok()["completed_step_id"]), ("completed 100 %", &json!(null)));
+    assert_eq!(user.call("next_walkthrough_step", json!({})).await.code(), "no_active_walkthrough");
+    let select = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    allow_duplicates! { assert_snapshot!(select.message(), @r"This walkthrough is completed already. To go through it again, call select_walkthrough with resume_if_exists false."); }
+    assert_eq!(select.ok()["progress"]["completed_at"], last.ok()["progress"]["completed_at"]);
+    let anew = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED, "resume_if_exists": false })).await;
+    assert_eq!((anew.at().as_str(), anew.message()), ("1/2 0 %", "Started."));
+    assert_eq!(anew.ok()["progress"]["started_at"], "2026-11-18T11:06:41.500Z");
+    assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "the old attempt is history");
+    assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1);
+    app.finish().await;
+}
+
+async fn steps_are_completed_in_any_order(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let user = server.personal("ann");
+    let done = |step: String| json!({ "walkthrough_id": NAMED, "step_id": step });
+    let current = user.call("get_current_step", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!((current.at().as_str(), &current.ok()["progress"]["status"]), ("1/3 0 %", &json!("not_started")));
+    let last = user.call("complete_step", done(guide.step("Run").await)).await;
+    assert_eq!(last.at(), "1/3 33 %", "it starts the walkthrough, and the first step is still to do");
+    let steps = user.call("get_walkthrough_steps", json!({ "walkthrough_id": NAMED })).await;
+    let steps = steps.ok()["steps"].as_array().unwrap().clone();
+    let states: Vec<&str> = steps.iter().map(|step| step["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["current", "pending", "completed"]);
+    assert!(steps.iter().all(|step| step.get("content").is_none()), "no future content");
+    let again = user.call("complete_step", done(guide.step("Run").await)).await;
+    assert_eq!((again.at().as_str(), &again.ok()["completed_step_id"]), ("1/3 33 %", &json!(null)));
+    user.call("complete_step", done(guide.step("Download").await)).await.ok();
+    let end = user.call("complete_step", done(guide.step("Unpack").await)).await;
+    assert_eq!(end.at(), "completed 100 %");
+    let details = user.call("get_walkthrough_details", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(details.ok()["progress"]["status"], "completed");
+    app.finish().await;
+}
+
+async fn a_reset_ends_the_attempt_and_keeps_the_history(app: App) {
+    let server = ready(&app).await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("next_walkthrough_step", json!({})).await.ok();
+    let asked = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": NAMED, "confirm": false })).await;
+    assert_eq!(asked.code(), "confirmation_required");
+    let confirmed = json!({ "walkthrough_id": NAMED, "confirm": true });
+    let reset = user.call("reset_walkthrough_progress", confirmed.clone()).await;
+    assert_eq!(reset.ok()["reset"], true);
+    assert_eq!(user.call("reset_walkthrough_progress", confirmed).await.code(), "no_progress");
+    let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(status.ok()["progress"]["status"], "not_started");
+    assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1, "history stays");
+    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.at(), "1/2 0 %");
+    app.finish().await;
+}
+
+async fn a_new_version_waits_until_it_is_asked_for(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("next_walkthrough_step", json!({})).await.ok();
+    guide.publish(&["Check", "Download", "Run", "Tidy"]).await;
+    let next = user.play("next_walkthrough_step", json!({})).await;
+    assert_eq!((next.at().as_str(), &next.ok()["step"]["title"]), ("3/3 66 %", &json!("Run")), "still on version 1");
+    assert_eq!(
+        (&next.ok()["walkthrough"]["version"], &next.ok()["walkthrough"]["latest_version"]),
+        (&json!(1), &json!(2))
+    );
+    allow_duplicates! { assert_snapshot!(next.message(), @r#"A newer version (2) exists; select_walkthrough with use_version "latest" moves to it."#); }
+    let resumed = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(resumed.ok()["walkthrough"]["version"], 1, "started is the default");
+    let latest = json!({ "walkthrough_id": NAMED, "use_version": "latest" });
+    let moved = user.play("select_walkthrough", latest.clone()).await;
+    assert_eq!((moved.at().as_str(), &moved.ok()["step"]["title"]), ("1/4 25 %", &json!("Check")));
+    allow_duplicates! { assert_snapshot!(moved.message(), @r"Moved from version 1; every step that still exists stays completed."); }
+    assert_eq!(user.play("select_walkthrough", latest.clone()).await.message(), "Resumed.");
+    for _ in 0..3 {
+        user.play("next_walkthrough_step", json!({})).await.ok();
+    }
+    guide.publish(&["Check", "Download", "Run", "Tidy", "Enjoy"]).await;
+    let completed = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(completed.at(), "completed 100 %", "completed is not taken away");
+    let onwards = user.play("select_walkthrough", latest).await;
+    assert_eq!((onwards.at().as_str(), &onwards.ok()["step"]["title"]), ("5/5 80 %", &json!("Enjoy")));
+    assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1, "in a new attempt");
+    app.finish().await;
+}
+
+async fn a_withdrawn_version_moves_its_users_and_completes_nothing(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["Download", "Format the disk", "Run"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    let at = user.play("next_walkthrough_step", json!({})).await.step_id();
+    guide.publish(&["Download", "Mount the disk", "Run"]).await;
+    guide.withdraw(1, "It formats the wrong disk.").await;
+    let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(status.ok()["steps"][1]["title"], "Mount the disk", "nobody is shown a withdrawn step");
+    let next = user.play("next_walkthrough_step", json!({ "current_step_id": at })).await;
+    assert_eq!((next.at().as_str(), &next.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
+    assert_eq!(next.ok()["step"]["title"], "Mount the disk");
+    allow_duplicates! { assert_snapshot!(next.message(), @r"Version 1 was withdrawn by its author: It formats the wrong disk. This is the newest version; no step was completed by this call. Tell the user before going on."); }
+    assert_eq!(user.play("next_walkthrough_step", json!({})).await.at(), "3/3 66 %");
+    app.finish().await;
+}
+
+async fn no_step_that_is_kept_is_lost_on_the_way(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["A", "B", "C"]).await;
+    let mut user = server.modern();
+    let latest = json!({ "walkthrough_id": NAMED, "use_version": "latest" });
+    user.play("select_walkthrough", latest.clone()).await.ok();
+    user.play("next_walkthrough_step", json!({})).await.ok();
+    user.play("next_walkthrough_step", json!({})).await.ok();
+    let mut seen = Vec::new();
+    for steps in [&["B", "A", "C"][..], &["C", "B"], &["B", "C", "A"], &["New", "C"], &["A", "B"]] {
+        guide.publish(steps).await;
+        seen.push(user.play("select_walkthrough", latest.clone()).await.at());
+    }
+    assert_eq!(
+        seen,
+        ["3/3 66 %", "1/2 50 %", "2/3 33 %", "1/2 0 %", "1/2 0 %"],
+        "a step that was deleted and written anew is another one"
+    );
+    app.finish().await;
+}
+
+async fn a_deleted_user_is_unknown(app: App) {
+    let server = ready(&app).await;
+    server.walkthrough("Install Acme", &["A", "B", "C"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("next_walkthrough_step", json!({})).await.ok();
+    let ann = server.personal("ann");
+    ann.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    app.forget_calls();
+    let id = user_id(&app, "SELECT id FROM end_users WHERE tracking_id IS NULL").await;
+    for id in [id, "ann".to_owned()] {
+        let id = end_users::find(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+        end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+    }
+    let next = user.call("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await;
+    assert!(["handle_unknown", "no_active_walkthrough"].contains(&next.code()), "{}", next.code());
+    let select = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(select.code(), "handle_unknown");
+    assert_eq!(user.call("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await.code(), "handle_unknown");
+    assert_eq!(ann.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.at(), "1/3 0 %", "Ann anew");
+    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
+    app.finish().await;
+}
+
+async fn user_id(app: &App, sql: &'static str) -> String {
+    let mut conn = app.db().read().await.unwrap();
+    waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
+}
+
+async fn a_deleted_walkthrough_takes_its_progress_along(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
+    server.walkthrough("Use Acme", &["A"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("select_walkthrough", json!({ "walkthrough_id": "use-acme" })).await.ok();
+    guide.delete().await;
+    let gone = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(gone.code(), "walkthrough_not_found");
+    assert_eq!(user.play("next_walkthrough_step", json!({})).await.at(), "completed 100 %", "the only one left");
+    assert_eq!(app.count("SELECT count(*) FROM progress").await, 1);
+    app.finish().await;
+}
+
+async fn a_deleted_user_with_a_session_begins_again(app: App) {
+    let server = ready(&app).await;
+    server.walkthrough("Install Acme", &["A", "B", "C"]).await;
+    let session = server.legacy("2025-06-18").connect().await;
+    let handle = session.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.handle();
+    session.call("next_walkthrough_step", json!({})).await.ok();
+    app.forget_calls();
+    let id = user_id(&app, "SELECT id FROM end_users").await;
+    let id = end_users::find(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+    end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+    let again = session.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!((again.at().as_str(), again.message()), ("1/3 0 %", "Started."));
+    assert_eq!(again.handle(), handle, "the session stands for the same handle");
+    assert_ne!(user_id(&app, "SELECT id FROM end_users").await, id.to_string());
+    app.finish().await;
+}
+
+async fn what_was_deleted_a_moment_ago_is_no_fault(app: App) {
+    let server = ready(&app).await;
+    let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    guide.delete_unnoticed().await;
+    for tool in ["next_walkthrough_step", "select_walkthrough", "get_walkthrough_status"] {
+        let called = user.call(tool, json!({ "walkthrough_id": NAMED })).await;
+        let late = called.structured["error"]["code"].as_str().unwrap_or("ok");
+        let expected = ["unavailable", "walkthrough_not_found", "no_active_walkthrough", "ok"];
+        assert!(expected.contains(&late), "{tool}: {}", called.answer);
+        assert!(late == "ok" || called.structured["error"]["message"].is_string());
+    }
+    app.refresh().await;
+    let called = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(called.code(), "walkthrough_not_found");
+    assert_eq!(app.count("SELECT count(*) FROM progress").await, 0);
+    app.finish().await;
+}

@@ -1,0 +1,86 @@
+//! What is written down of each call (issue 2, item 5).
+
+use insta::{allow_duplicates, assert_snapshot};
+use serde_json::json;
+use waypost_core::server::Toolset;
+use waypost_ops::servers::Settings;
+
+use crate::app::{App, open};
+
+waypost_testkit::both!(open => each_call_leaves_a_row, an_advance_is_recorded_in_its_own_transaction);
+
+const NAMED: &str = "install-acme";
+
+async fn each_call_leaves_a_row(app: App) {
+    let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+    let server = app.org("acme").await.server_with("acme", settings).await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let mut user = server.modern();
+    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    let mut calls = vec![
+        ("list_walkthroughs", json!({ "query": "q".repeat(300) }), true),
+        ("get_walkthrough_status", json!({ "walkthrough_id": NAMED }), true),
+        ("next_walkthrough_step", json!({ "walkthrough_id": NAMED }), true),
+        ("next_walkthrough_step", json!({ "current_step_id": "ws_0" }), false),
+        ("select_walkthrough", json!({ "walkthrough_id": "no-such" }), false),
+        ("select_walkthrough", json!({ "walkthrough_id": NAMED, "secret": "hunter2" }), false),
+        ("select_walkthrough", json!({ "walkthrough_id": { "a": "hunter2" } }), false),
+        ("reset_walkthrough_progress", json!({ "walkthrough_id": NAMED, "confirm": true }), true),
+    ];
+    for (tool, arguments, good) in calls.drain(..) {
+        app.later(1_000).await;
+        assert_eq!(user.call(tool, arguments).await.structured["error"].is_null(), good, "{tool}");
+    }
+    app.later(1_000).await;
+    server.legacy("2025-06-18").call("list_walkthroughs", json!({ "progress_handle": "wph_hunter2" })).await.code();
+    app.stop().await;
+    const ROWS: &str = "SELECT tool || ' ' || arguments || ' ' || outcome || ' ' || (end_user_id IS NOT NULL) || ' ' ||
+        coalesce(client_name, '-') || ' ' || protocol_version FROM tool_calls ORDER BY created_at, id";
+    let rows = app.lines(ROWS).await.replace(" true ", " 1 ").replace(" false ", " 0 ");
+    assert!(!rows.contains("wph") && !rows.contains("hunter2"), "{rows}");
+    allow_duplicates! { assert_snapshot!(rows, @r#"
+    select_walkthrough {"walkthrough_id":"install-acme"} ok 1 tester 2026-07-28
+    list_walkthroughs {"query":"qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq","progress_handle":"…"} ok 1 tester 2026-07-28
+    get_walkthrough_status {"walkthrough_id":"install-acme","progress_handle":"…"} ok 1 tester 2026-07-28
+    next_walkthrough_step {"walkthrough_id":"install-acme","progress_handle":"…"} ok 1 tester 2026-07-28
+    next_walkthrough_step {"current_step_id":"ws_0","progress_handle":"…"} step_mismatch 0 tester 2026-07-28
+    select_walkthrough {"walkthrough_id":"no-such","progress_handle":"…"} walkthrough_not_found 0 tester 2026-07-28
+    select_walkthrough {"walkthrough_id":"install-acme","progress_handle":"…"} invalid_arguments 0 tester 2026-07-28
+    select_walkthrough {"walkthrough_id":"(not a plain value)","progress_handle":"…"} invalid_arguments 0 tester 2026-07-28
+    reset_walkthrough_progress {"walkthrough_id":"install-acme","confirm":true,"progress_handle":"…"} ok 1 tester 2026-07-28
+    list_walkthroughs {"progress_handle":"…"} handle_unknown 0 - 2025-06-18
+    "#) }
+    assert_eq!(app.count("SELECT count(*) FROM tool_calls WHERE duration_us <= 0").await, 0);
+    assert_eq!(app.count("SELECT count(DISTINCT request_id) FROM tool_calls").await, 10, "each has its request's id");
+    const EVENTS: &str = "SELECT kind FROM walkthrough_events ORDER BY created_at, id";
+    assert_eq!(app.lines(EVENTS).await, "started\nstep_completed\nreset");
+    app.finish().await;
+}
+
+async fn an_advance_is_recorded_in_its_own_transaction(app: App) {
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let mut user = server.modern();
+    for (tool, rows) in [("select_walkthrough", 1), ("next_walkthrough_step", 2), ("next_walkthrough_step", 3)] {
+        user.play(tool, json!({ "walkthrough_id": NAMED })).await.ok();
+        let there = app.count("SELECT count(*) FROM tool_calls WHERE outcome = 'ok'").await;
+        assert_eq!(there, rows, "the row is there with the answer");
+    }
+    assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 2);
+    assert_eq!(app.count("SELECT count(*) FROM walkthrough_events").await, 4);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn calls_that_reach_no_tool_leave_none() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    server.modern().send("tools/call", json!({ "name": "no_such_tool" })).await;
+    server.modern().send("tools/list", json!({})).await;
+    server.modern().request("tools/call", json!({ "name": "list_walkthroughs" })).without("mcp-name").send().await;
+    app.post(&server.path(), "{").send().await;
+    app.stop().await;
+    assert_eq!(app.count("SELECT count(*) FROM tool_calls").await, 0);
+    app.finish().await;
+}
