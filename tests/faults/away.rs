@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use waypost_core::caller::Ctx;
 use waypost_ops::assignments::{self, Placement};
+use waypost_store::Db;
 
 use crate::client::{Client, Failure};
 use crate::install::{Install, PATIENCE};
@@ -97,6 +98,21 @@ async fn refuses_everybody(client: &Client, install: &Install) {
         let Failure::Refused { code, after, .. } = &failure else { panic!("{failure:?}") };
         assert!(code == "unavailable" && *after < PROMPT, "{failure:?}");
     }
+}
+
+/// All connections of a pool are lost without a word: they do not keep their places from new ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
+async fn dead_connections_make_room() {
+    let proxy = Proxy::start(&waypost_testkit::postgres_url()).await;
+    let db = Db::open(&proxy.url).await.unwrap();
+    let Db::Postgres(pool) = &db else { panic!("PostgreSQL") };
+    let count = pool.options().get_max_connections();
+    let all = futures::future::try_join_all((0..count).map(|_| db.read())).await.unwrap();
+    proxy.lose(count as usize).await;
+    drop(all);
+    proxy.set(Network::Up);
+    db.read().await.expect("a new connection in time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

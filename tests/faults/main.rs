@@ -2,6 +2,7 @@
 //! over loopback by many clients at once, and is killed, starved, cut off and started twice meanwhile.
 //!
 //! The one rule behind all of it: what was acknowledged is there afterwards, and what is there was asked for.
+//! `cargo test --features slow-tests --test faults` runs them, in about a minute.
 //! No test waits by the clock; where one waits for an event, a timeout bounds how long the event may take.
 
 mod away;

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::install::PATIENCE;
 
 /// How the network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,7 @@ pub enum Network {
 /// Forwards connections to the socket of a PostgreSQL.
 pub struct Proxy {
     network: watch::Sender<Network>,
+    lost: watch::Sender<usize>,
     /// The database's URL through this proxy.
     pub url: String,
     _task: JoinHandle<()>,
@@ -34,17 +38,30 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (network, watched) = watch::channel(Network::Up);
-        let task = tokio::spawn(listen(listener, address, socket, watched));
-        Self { network, url: format!("{user}@{address}/{rest}&sslmode=disable"), _task: task }
+        let lost = watch::Sender::new(0);
+        let task = tokio::spawn(listen(listener, (address, socket), watched, lost.clone()));
+        Self { network, lost, url: format!("{user}@{address}/{rest}&sslmode=disable"), _task: task }
     }
 
     /// Changes the network.
     pub fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
+
+    /// Waits until so many connections are lost in silence.
+    pub async fn lose(&self, connections: usize) {
+        self.set(Network::Silent);
+        let mut lost = self.lost.subscribe();
+        timeout(PATIENCE, lost.wait_for(|lost| *lost >= connections)).await.unwrap().unwrap();
+    }
 }
 
-async fn listen(first: TcpListener, address: SocketAddr, socket: String, mut network: watch::Receiver<Network>) {
+async fn listen(
+    first: TcpListener,
+    (address, socket): (SocketAddr, String),
+    mut network: watch::Receiver<Network>,
+    lost: watch::Sender<usize>,
+) {
     let mut listener = Some(first);
     loop {
         if *network.borrow_and_update() == Network::Refused {
@@ -61,7 +78,7 @@ async fn listen(first: TcpListener, address: SocketAddr, socket: String, mut net
         tokio::select! {
             accepted = open.accept() => {
                 let (client, _) = accepted.unwrap();
-                tokio::spawn(forward(client, socket.clone(), network.clone()));
+                tokio::spawn(forward(client, socket.clone(), network.clone(), lost.clone()));
             }
             changed = network.changed() => if changed.is_err() { return },
         }
@@ -70,7 +87,12 @@ async fn listen(first: TcpListener, address: SocketAddr, socket: String, mut net
 }
 
 /// A connection belongs to the network that it was made in: when that fails, it does not come back.
-async fn forward(mut client: TcpStream, socket: String, mut network: watch::Receiver<Network>) {
+async fn forward(
+    mut client: TcpStream,
+    socket: String,
+    mut network: watch::Receiver<Network>,
+    lost: watch::Sender<usize>,
+) {
     if *network.borrow_and_update() == Network::Up {
         let mut server = UnixStream::connect(socket).await.unwrap();
         tokio::select! {
@@ -81,6 +103,7 @@ async fn forward(mut client: TcpStream, socket: String, mut network: watch::Rece
     }
     if *network.borrow() == Network::Silent {
         // Held open, also when the network is back: a firewall that forgot a connection drops its packets for good.
+        lost.send_modify(|lost| *lost += 1);
         std::future::pending::<()>().await;
     }
 }

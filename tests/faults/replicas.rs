@@ -136,7 +136,8 @@ async fn calls_through_both_have_one_order() {
         assert!(advances < STEPS && steps.len() == advances);
         // Some serial order: each of the first steps was completed by exactly one call.
         let mut stored = User::new(&install, user).stored(&clients[user % 2]).await;
-        (steps.sort(), stored.sort());
+        steps.sort();
+        stored.sort();
         assert_eq!(steps, stored, "user {user}");
     }
     one.stop().await;

@@ -29,7 +29,7 @@ async fn one_serve_per_sqlite_file() {
     load.reach(30).await;
     let backup = install.data_dir().join("backup");
     let backup = backup.to_str().unwrap();
-    for words in [&["backup", backup][..], &["migrate"], &["doctor"]] {
+    for words in [&["backup", backup][..], &["org", "list"], &["migrate"], &["doctor"]] {
         let ended = run(waypost(&install, words)).await;
         // `doctor` may have advice about the machine; what counts is that it can look.
         assert!(ended.code == Some(0) || words == ["doctor"] && !ended.output.is_empty(), "{words:?}: {ended:?}");

@@ -201,9 +201,9 @@ impl Batch {
         self.copies.push((from, to));
     }
 
-    /// Takes over the record of a call.
-    pub(crate) fn tool_call(&mut self, call: ToolCall) {
-        self.tool_calls.push(call);
+    /// Takes over the record of a call, where there is one.
+    pub(crate) fn tool_calls(&mut self, record: Option<ToolCall>) {
+        self.tool_calls.extend(record);
     }
 
     /// Whether there is nothing to write.

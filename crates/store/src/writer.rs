@@ -110,6 +110,16 @@ impl Writer {
     }
 }
 
+/// Calls what came along with a call: the record is made only of one that changes something.
+fn decide_and_record(call: &Call, attempt: Option<&Attempt>) -> (Decided, Option<ToolCall>) {
+    let decided = (call.decide)(attempt);
+    let record = match (&decided, &call.tool_call) {
+        (Decided::Done(outcome), Some(record)) if !outcome.change.is_empty() => Some(record(outcome)),
+        _ => None,
+    };
+    (decided, record)
+}
+
 /// Tells all of them of the same failure.
 fn refuse_all(answers: impl IntoIterator<Item = Answer>, error: impl Into<Arc<Error>>) {
     let error = error.into();
@@ -226,9 +236,9 @@ impl Worker {
         let mut order = Vec::new();
         let mut decided = Vec::with_capacity(calls.len());
         for (at, call) in calls.iter().enumerate() {
-            // A fault in one call's function must not take the writer down with it.
-            let answer = catch_unwind(AssertUnwindSafe(|| (call.decide)(open.get(&call.key))))
-                .unwrap_or_else(|_| Decided::Refused(ActError::internal("a call on progress panicked")));
+            // A fault in one call's functions must not take the writer down with it.
+            let (answer, record) = catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key))))
+                .unwrap_or_else(|_| (Decided::Refused(ActError::internal("a call on progress panicked")), None));
             if let Decided::Done(outcome) = &answer
                 && !outcome.change.is_empty()
             {
@@ -246,6 +256,7 @@ impl Worker {
                     entry.1 = attempt.clone();
                 }
                 self.describe(call, outcome, &mut batch);
+                batch.tool_calls(record);
                 match &change.put {
                     Some(put) => open.insert(call.key.clone(), put.clone()),
                     None => open.remove(&call.key),
@@ -261,7 +272,7 @@ impl Worker {
         (decided, batch)
     }
 
-    /// Completion, copies, events and the record of one call.
+    /// Completion, copies and events of one call.
     fn describe(&self, call: &Call, outcome: &Outcome, batch: &mut Batch) {
         let change = &outcome.change;
         if let Some(subject) = change.put.as_ref().or(change.close.as_ref()) {
@@ -275,9 +286,6 @@ impl Worker {
         }
         if let (Some(from), Some(put)) = (&change.copy_completions_from, &change.put) {
             batch.copy(from.clone(), put.id.clone());
-        }
-        if let Some(record) = &call.tool_call {
-            batch.tool_call(record(outcome));
         }
     }
 }

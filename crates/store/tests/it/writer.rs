@@ -184,19 +184,23 @@ async fn a_bad_call_fails_alone(stage: Stage) {
             7 => Box::new(|_| panic!("a fault")),
             _ => begin_or_advance(&stage.world),
         };
-        calls.push(stage.writer.call(call(&stage.world, key, decide)));
+        let mut call = call(&stage.world, key, decide);
+        if n % 10 == 9 {
+            call.tool_call = Some(Box::new(|_| panic!("a fault in the record")));
+        }
+        calls.push(stage.writer.call(call));
     }
     for (n, result) in futures::future::join_all(calls).await.into_iter().enumerate() {
         match (n % 10, result) {
             (3, Err(error)) => assert!(error.is_foreign_key_violation(), "{error}"),
             (5, Ok(Decided::Refused(error))) => assert_eq!(error.code, Code::NoProgress),
-            (7, Ok(Decided::Refused(error))) => assert_eq!(error.code, Code::Internal),
-            (0 | 1 | 2 | 4 | 6 | 8 | 9, Ok(Decided::Done(_))) => assert_eq!(stage.completed(&stage.key(n)).await, 0),
+            (7 | 9, Ok(Decided::Refused(error))) => assert_eq!(error.code, Code::Internal),
+            (0 | 1 | 2 | 4 | 6 | 8, Ok(Decided::Done(_))) => assert_eq!(stage.completed(&stage.key(n)).await, 0),
             (_, other) => panic!("{n}: {other:?}"),
         }
     }
     let mut conn = stage.db.read().await.unwrap();
-    for n in [3, 5, 7] {
+    for n in [3, 5, 7, 9] {
         let end_user = stage.key(n).end_user_id;
         let there = waypost_store::end_user::exists(&mut conn, &stage.world.organization, &end_user);
         assert!(!there.await.unwrap(), "{n}: a call without effect makes nobody");
