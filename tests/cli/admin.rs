@@ -93,7 +93,7 @@ fn refusals_say_what_to_do() {
     place.fine(&["org", "create", "acme"]);
     insta::assert_snapshot!(place.fails(1, &["org", "create", "acme"]), @"error: The slug `acme` is taken by another organisation. Choose another one.");
     insta::assert_snapshot!(place.fails(1, &["org", "show", "gone"]), @"error: there is no organisation `gone`: `waypost org list` shows them");
-    insta::assert_snapshot!(place.fails(1, &["server", "create", "Docs!"]), @"error: `slug` must have 3 to 40 of a-z, 0-9 and `-`, and neither begin nor end with `-`.");
+    insta::assert_snapshot!(place.fails(1, &["server", "create", "Docs!"]), @r#"error: The slug "Docs!" does not fit: a slug has only small letters from a to z, digits and `-`."#);
     insta::assert_snapshot!(place.fails(1, &["user", "create", "nobody"]), @"error: `email` must be an address such as `anna@example.com`.");
     place.fine(&["org", "create", "other"]);
     insta::assert_snapshot!(place.fails(2, &["server", "list"]), @"error: say which organisation with --org SLUG: acme, other");
