@@ -34,7 +34,7 @@ const DRAIN: Duration = Duration::from_millis(2_500);
 /// How long closing the database may take: one that is away does not answer farewells.
 const CLOSE: Duration = Duration::from_millis(500);
 /// How often memory that nobody needs is given back.
-const UPKEEP: Duration = Duration::from_secs(30);
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]

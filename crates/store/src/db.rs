@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 const SQLITE_READERS: u32 = 4;
 /// Page caches of SQLite, in KiB when negative: one that writes and a few that read would otherwise hold the same pages
 /// several times over; beyond them is the operating system's cache.
-const WRITER_CACHE: &str = "-8192";
-const READER_CACHE: &str = "-2048";
+const WRITER_CACHE: &str = "-4096";
+const READER_CACHE: &str = "-1024";
 /// Connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a call waits for a connection or for another process's write before it is told `unavailable`.

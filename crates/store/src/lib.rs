@@ -25,6 +25,7 @@ pub mod step;
 pub mod system;
 pub mod tool_call;
 pub mod user;
+mod values;
 pub mod version;
 pub mod walkthrough;
 pub mod writer;

@@ -1,9 +1,11 @@
 //! Attempts of progress, their completions and events: reading one, and writing many at once.
 
+mod statements;
+
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
 
 use serde::Serialize;
+use sqlx::FromRow;
 use waypost_core::Timestamp;
 use waypost_core::event::EventKind;
 use waypost_core::id::{
@@ -11,11 +13,11 @@ use waypost_core::id::{
 };
 use waypost_core::progress::{Attempt, AttemptState, Status, StepSet};
 
-use crate::batch::{self, Column, Kind};
-use crate::db::{Conn, Dialect};
+use crate::db::{Conn, Dialect, Raw};
 use crate::error::{Error, Result};
 use crate::on;
-use crate::tool_call::{self, ToolCall};
+use crate::tool_call::ToolCall;
+use crate::values::{Binding, Values};
 
 /// Whose progress in what, where.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,6 +107,69 @@ struct EventRow {
     step_id: Option<StepId>,
     kind: &'static str,
     created_at: Timestamp,
+}
+
+/// A key as it is bound.
+#[derive(Serialize)]
+struct Key<'a> {
+    end_user_id: &'a str,
+    server_id: &'a str,
+    walkthrough_id: &'a str,
+}
+
+impl Values for Key<'_> {
+    const COUNT: usize = 3;
+
+    fn bind(&self, query: Binding) -> Binding {
+        query.bind(self.end_user_id.to_owned()).bind(self.server_id.to_owned()).bind(self.walkthrough_id.to_owned())
+    }
+}
+
+/// In the order of `statements::PROGRESS_CHANGES`.
+impl Values for ProgressRow {
+    const COUNT: usize = 6;
+
+    fn bind(&self, query: Binding) -> Binding {
+        query
+            .bind(self.id.to_string())
+            .bind(self.version_id.to_string())
+            .bind(self.status)
+            .bind(self.completed_steps.clone())
+            .bind(self.completed_at.map(|at| at.0))
+            .bind(self.last_activity_at.0)
+    }
+}
+
+/// In the order of `statements::COMPLETION`.
+impl Values for CompletionRow {
+    const COUNT: usize = 4;
+
+    fn bind(&self, query: Binding) -> Binding {
+        query
+            .bind(self.progress_id.to_string())
+            .bind(self.step_id.to_string())
+            .bind(self.version_id.to_string())
+            .bind(self.completed_at.0)
+    }
+}
+
+/// In the order of `statements::EVENT`.
+impl Values for EventRow {
+    const COUNT: usize = 10;
+
+    fn bind(&self, query: Binding) -> Binding {
+        query
+            .bind(self.id.to_string())
+            .bind(self.organization_id.to_string())
+            .bind(self.server_id.to_string())
+            .bind(self.walkthrough_id.to_string())
+            .bind(self.end_user_id.to_string())
+            .bind(self.progress_id.to_string())
+            .bind(self.version_id.to_string())
+            .bind(self.step_id.as_ref().map(ToString::to_string))
+            .bind(self.kind)
+            .bind(self.created_at.0)
+    }
 }
 
 /// Everything that one group of calls writes.
@@ -212,134 +277,6 @@ impl Batch {
     }
 }
 
-struct Statements {
-    find: String,
-    end_users: String,
-    sessions: String,
-    close: String,
-    open: String,
-    /// What an advance writes: four statements on SQLite, one with four parts on PostgreSQL, where a round trip
-    /// costs more than a longer text.
-    advance: Vec<String>,
-}
-
-const KEY: &[Column] = &[("end_user_id", Kind::Text), ("server_id", Kind::Text), ("walkthrough_id", Kind::Text)];
-const END_USER: &[Column] =
-    &[("id", Kind::Text), ("organization_id", Kind::Text), ("tracking_id", Kind::Text), ("created_at", Kind::Integer)];
-const SESSION: &[Column] = &[
-    ("id", Kind::Text),
-    ("organization_id", Kind::Text),
-    ("server_id", Kind::Text),
-    ("end_user_id", Kind::Text),
-    ("handle_hash", Kind::Text),
-    ("client_name", Kind::Text),
-    ("client_version", Kind::Text),
-    ("protocol_version", Kind::Text),
-    ("created_at", Kind::Integer),
-    ("last_used_at", Kind::Integer),
-];
-const PROGRESS: &[Column] = &[
-    ("id", Kind::Text),
-    ("organization_id", Kind::Text),
-    ("end_user_id", Kind::Text),
-    ("server_id", Kind::Text),
-    ("walkthrough_id", Kind::Text),
-    ("version_id", Kind::Text),
-    ("status", Kind::Text),
-    ("completed_steps", Kind::Text),
-    ("started_at", Kind::Integer),
-    ("completed_at", Kind::Integer),
-    ("last_activity_at", Kind::Integer),
-    ("closed_at", Kind::Integer),
-    ("metadata", Kind::Text),
-];
-const PROGRESS_CHANGES: &[Column] = &[
-    ("id", Kind::Text),
-    ("version_id", Kind::Text),
-    ("status", Kind::Text),
-    ("completed_steps", Kind::Text),
-    ("completed_at", Kind::Integer),
-    ("last_activity_at", Kind::Integer),
-];
-const PROGRESS_END: &[Column] = &[
-    ("id", Kind::Text),
-    // An attempt may have moved to another version earlier in the same group.
-    ("version_id", Kind::Text),
-    ("status", Kind::Text),
-    ("completed_steps", Kind::Text),
-    ("completed_at", Kind::Integer),
-    ("last_activity_at", Kind::Integer),
-    ("closed_at", Kind::Integer),
-];
-const COMPLETION: &[Column] = &[
-    ("progress_id", Kind::Text),
-    ("step_id", Kind::Text),
-    ("version_id", Kind::Text),
-    ("completed_at", Kind::Integer),
-];
-const EVENT: &[Column] = &[
-    ("id", Kind::Text),
-    ("organization_id", Kind::Text),
-    ("server_id", Kind::Text),
-    ("walkthrough_id", Kind::Text),
-    ("end_user_id", Kind::Text),
-    ("progress_id", Kind::Text),
-    ("version_id", Kind::Text),
-    ("step_id", Kind::Text),
-    ("kind", Kind::Text),
-    ("created_at", Kind::Integer),
-];
-
-impl Statements {
-    fn new(dialect: Dialect) -> Self {
-        let keys = batch::rows(dialect, "keys", KEY);
-        const COLUMNS: &str = "progress.id, progress.end_user_id, progress.server_id, progress.walkthrough_id,
-            progress.version_id, progress.status, progress.completed_steps, progress.started_at, progress.completed_at,
-            progress.last_activity_at, progress.closed_at, progress.metadata";
-        const MATCH: &str = "progress.end_user_id = batch.end_user_id AND progress.server_id = batch.server_id
-            AND progress.walkthrough_id = batch.walkthrough_id AND progress.closed_at IS NULL";
-        // Both texts make the database look each key up in the index, whatever it thinks of the size of the batch. On
-        // PostgreSQL the rows are locked in the order of the keys, so that two groups cannot wait for each other.
-        let find = match dialect {
-            Dialect::Sqlite => format!("SELECT {COLUMNS} FROM {keys} AS batch CROSS JOIN progress WHERE {MATCH}"),
-            Dialect::Postgres => format!(
-                "SELECT found.* FROM {keys},
-                    LATERAL (SELECT {COLUMNS} FROM progress WHERE {MATCH} FOR UPDATE) AS found"
-            ),
-        };
-        let parts = [
-            batch::update(dialect, "progress", "moved", PROGRESS_CHANGES),
-            batch::insert(dialect, "step_completions", "completions", COMPLETION),
-            batch::insert(dialect, "walkthrough_events", "events", EVENT),
-            tool_call::insert_sql(dialect),
-        ];
-        let advance = match dialect {
-            Dialect::Sqlite => parts.to_vec(),
-            Dialect::Postgres => {
-                let [progress, completions, events, calls] = parts;
-                vec![format!("WITH p AS ({progress}), c AS ({completions}), e AS ({events}) {calls}")]
-            }
-        };
-        Self {
-            find,
-            end_users: batch::insert(dialect, "end_users", "end_users", END_USER),
-            sessions: batch::insert(dialect, "client_sessions", "sessions", SESSION),
-            close: batch::update(dialect, "progress", "closed", PROGRESS_END),
-            open: batch::insert(dialect, "progress", "opened", PROGRESS),
-            advance,
-        }
-    }
-
-    fn of(dialect: Dialect) -> &'static Self {
-        static SQLITE: LazyLock<Statements> = LazyLock::new(|| Statements::new(Dialect::Sqlite));
-        static POSTGRES: LazyLock<Statements> = LazyLock::new(|| Statements::new(Dialect::Postgres));
-        match dialect {
-            Dialect::Sqlite => &SQLITE,
-            Dialect::Postgres => &POSTGRES,
-        }
-    }
-}
-
 /// Reads the open attempts of all `keys` in one query; on PostgreSQL their rows are locked until the end of the
 /// transaction.
 ///
@@ -353,15 +290,25 @@ pub(crate) async fn find_open<'k>(
     let by_parts: BTreeMap<(&str, &str, &str), &ProgressKey> = keys
         .map(|key| ((key.end_user_id.as_str(), key.server_id.as_str(), key.walkthrough_id.as_str()), key))
         .collect();
-    let rows: Vec<_> = by_parts
+    let keys: Vec<Key<'_>> = by_parts
         .keys()
-        .map(|(end_user, server, walkthrough)| {
-            serde_json::json!({ "end_user_id": end_user, "server_id": server, "walkthrough_id": walkthrough })
-        })
+        .map(|&(end_user_id, server_id, walkthrough_id)| Key { end_user_id, server_id, walkthrough_id })
         .collect();
-    let batch = serde_json::json!({ "keys": rows }).to_string();
-    let sql = Statements::of(conn.dialect()).find.as_str();
-    let rows: Vec<AttemptRow> = on!(conn, c => sqlx::query_as(sql).bind(batch).fetch_all(c).await?);
+    let rows: Vec<AttemptRow> = match conn.raw() {
+        Raw::Sqlite(c) => {
+            let mut rows = Vec::with_capacity(keys.len());
+            for query in statements::sqlite().find.queries(&keys).collect::<Vec<_>>() {
+                for row in query.fetch_all(&mut *c).await? {
+                    rows.push(AttemptRow::from_row(&row)?);
+                }
+            }
+            rows
+        }
+        Raw::Postgres(c) => {
+            let batch = serde_json::json!({ "keys": keys }).to_string();
+            sqlx::query_as(statements::postgres().find.as_str()).bind(batch).fetch_all(c).await?
+        }
+    };
     let mut found = HashMap::with_capacity(rows.len());
     for row in rows {
         let parts = (row.end_user_id.as_str(), row.server_id.as_str(), row.walkthrough_id.as_str());
@@ -377,58 +324,53 @@ pub(crate) async fn find_open<'k>(
 /// # Errors
 /// When the database fails: the transaction has to be dropped.
 pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
-    let statements = Statements::of(conn.dialect());
-    let mut due: Vec<(&'static str, String)> = Vec::with_capacity(8);
+    let mut count = batch.copies.len() as u64;
+    let rare = match conn.dialect() {
+        Dialect::Sqlite => &statements::sqlite().rare,
+        Dialect::Postgres => &statements::postgres().rare,
+    };
     // An attempt ends before the next one begins: the index on open attempts holds at every statement.
-    add(&mut due, &statements.end_users, "end_users", &batch.end_users)?;
-    add(&mut due, &statements.sessions, "sessions", &batch.sessions)?;
-    add(&mut due, &statements.close, "closed", &batch.closed)?;
-    add(&mut due, &statements.open, "opened", &batch.opened)?;
-    match statements.advance.as_slice() {
-        [progress, completions, events, calls] => {
-            add(&mut due, progress, "moved", &batch.moved)?;
-            add(&mut due, completions, "completions", &batch.completions)?;
-            add(&mut due, events, "events", &batch.events)?;
-            add(&mut due, calls, "tool_calls", &batch.tool_calls)?;
+    count += json_rows(conn, &rare.end_users, "end_users", &batch.end_users).await?;
+    count += json_rows(conn, &rare.sessions, "sessions", &batch.sessions).await?;
+    count += json_rows(conn, &rare.close, "closed", &batch.closed).await?;
+    count += json_rows(conn, &rare.open, "opened", &batch.opened).await?;
+    match conn.raw() {
+        Raw::Sqlite(c) => {
+            let statements = statements::sqlite();
+            count += statements.progress.run(c, &batch.moved).await?;
+            count += statements.completions.run(c, &batch.completions).await?;
+            count += statements.events.run(c, &batch.events).await?;
+            count += statements.tool_calls.run(c, &batch.tool_calls).await?;
         }
-        all => {
-            for sql in all {
-                due.push((sql, serde_json::to_string(batch).map_err(unwritable)?));
-            }
+        Raw::Postgres(c) => {
+            let document = serde_json::to_string(batch).map_err(unwritable)?;
+            sqlx::query(statements::postgres().advance.as_str()).bind(document).execute(c).await?;
+            count += 1;
         }
-    }
-    let count = due.len() + batch.copies.len();
-    for (sql, json) in due {
-        on!(conn, c => sqlx::query(sql).bind(json).execute(c).await?.rows_affected());
     }
     for (from, to) in &batch.copies {
         const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
             SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";
         on!(conn, c => sqlx::query(COPY).bind(to.as_str()).bind(from.as_str()).execute(c).await?.rows_affected());
     }
-    Ok(count as u64)
+    Ok(count)
 }
 
-/// A statement with the rows that it unfolds and no others, because the database reads the whole document each time.
-/// Nothing when there are none.
-fn add<T: Serialize>(
-    due: &mut Vec<(&'static str, String)>,
-    sql: &'static str,
-    name: &'static str,
-    rows: &[T],
-) -> Result<()> {
-    if !rows.is_empty() {
-        let document = HashMap::from([(name, rows)]);
-        due.push((sql, serde_json::to_string(&document).map_err(unwritable)?));
+/// Runs a statement over the rows of one JSON document; says how many statements that were: none without rows.
+async fn json_rows<T: Serialize>(conn: &mut Conn, sql: &'static str, name: &'static str, rows: &[T]) -> Result<u64> {
+    if rows.is_empty() {
+        return Ok(0);
     }
-    Ok(())
+    let document = serde_json::to_string(&HashMap::from([(name, rows)])).map_err(unwritable)?;
+    on!(conn, c => sqlx::query(sql).bind(document).execute(c).await?.rows_affected());
+    Ok(1)
 }
 
 fn unwritable(error: serde_json::Error) -> Error {
     Error::Corrupt { table: "progress", id: String::new(), why: error.to_string() }
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(FromRow)]
 struct AttemptRow {
     id: String,
     end_user_id: String,

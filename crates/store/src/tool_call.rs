@@ -5,9 +5,10 @@ use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, ToolCallId};
 
 use crate::batch::{self, Column, Kind};
-use crate::db::{Conn, Dialect};
+use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
+use crate::values::{Binding, Values};
 
 /// A tool call as it is kept. Handles and addresses in the arguments are masked by who makes this.
 #[derive(Debug, Clone, Serialize)]
@@ -159,7 +160,23 @@ impl From<Row> for ToolCall {
     }
 }
 
-/// The insert of the writer, which knows that what it refers to is there.
-pub(crate) fn insert_sql(dialect: Dialect) -> String {
-    batch::insert(dialect, "tool_calls", "tool_calls", COLUMNS)
+/// In the order of [`COLUMNS`].
+impl Values for ToolCall {
+    const COUNT: usize = 12;
+
+    fn bind(&self, query: Binding) -> Binding {
+        query
+            .bind(self.id.to_string())
+            .bind(self.organization_id.to_string())
+            .bind(self.server_id.to_string())
+            .bind(self.end_user_id.as_ref().map(ToString::to_string))
+            .bind(self.tool.clone())
+            .bind(self.arguments.clone())
+            .bind(self.outcome.clone())
+            .bind(self.duration_us)
+            .bind(self.client_name.clone())
+            .bind(self.protocol_version.clone())
+            .bind(self.request_id.clone())
+            .bind(self.created_at.0)
+    }
 }
