@@ -37,6 +37,20 @@ fn outline(tools: &[Value]) -> String {
     out
 }
 
+/// Clients keep lists, and servers change: a tool that is not listed is no unknown one.
+#[tokio::test]
+async fn a_tool_of_the_other_toolset_still_answers() {
+    let app = App::new().await;
+    for (toolset, other) in [(Toolset::Guided, "get_current_step"), (Toolset::Stepwise, "next_walkthrough_step")] {
+        let server = with_toolset(&app, toolset).await;
+        let called = server.modern().call(other, json!({ "walkthrough_id": "any" })).await;
+        assert_eq!(called.code(), "walkthrough_not_found", "{other} on a {toolset} server");
+        let unknown = server.modern().send("tools/call", json!({ "name": "no_such_tool", "arguments": {} })).await;
+        assert_eq!(unknown.error_code(), -32_602);
+    }
+    app.finish().await;
+}
+
 #[tokio::test]
 async fn each_toolset_lists_its_own() {
     let app = App::new().await;

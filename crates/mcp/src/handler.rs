@@ -148,7 +148,7 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(entry) = tools::find(&self.target, &request.name) else {
+        let Some(entry) = tools::find(&request.name) else {
             return Err(invalid_params(format!("Unknown tool: {}", request.name)));
         };
         let mut result = tools::call(&self.target, entry, request.arguments).await;

@@ -185,17 +185,22 @@ pub fn listed(target: &Target) -> Vec<Tool> {
 /// The tool called `name`, while it is listed.
 pub(crate) fn find_listed(target: &Target, name: &str) -> Option<Tool> {
     let offered = !target.offers.list().is_empty();
-    find(target, name).filter(|_| offered).map(|entry| entry.tool.clone())
+    find(name).filter(|entry| offered && entry.is_in(&target.offers.server)).map(|entry| entry.tool.clone())
 }
 
 fn of_toolset(server: &Server) -> impl Iterator<Item = &'static Entry> {
-    let toolset = server.toolset;
-    TABLE.iter().filter(move |entry| entry.toolset.contains(&toolset))
+    TABLE.iter().filter(|entry| entry.is_in(server))
 }
 
-/// The tool called `name` in the server's toolset; none when there is no such tool.
-pub(crate) fn find(target: &Target, name: &str) -> Option<&'static Entry> {
-    of_toolset(&target.offers.server).find(|entry| entry.tool.name == name)
+/// The tool called `name`, listed or not; none when there is no such tool on any server.
+pub(crate) fn find(name: &str) -> Option<&'static Entry> {
+    TABLE.iter().find(|entry| entry.tool.name == name)
+}
+
+impl Entry {
+    fn is_in(&self, server: &Server) -> bool {
+        self.toolset.contains(&server.toolset)
+    }
 }
 
 /// Calls a tool. Every failure is a result with `isError` (MCP, "Error Handling" of tools).
@@ -203,7 +208,7 @@ pub(crate) async fn call(target: &Target, entry: &Entry, arguments: Option<JsonO
     let started = std::time::Instant::now();
     let arguments = arguments.unwrap_or_default();
     let arrival = target.arrival(&entry.tool.name, arguments::for_record(&arguments, &entry.tool.input_schema));
-    let answered = match arguments::check(&entry.validator, &arguments) {
+    let answered = match check(target, entry, &arguments) {
         Ok(()) => in_time(walkthrough::call(target, entry.name, &arguments, &arrival)).await,
         Err(error) => Err(error),
     };
@@ -227,6 +232,16 @@ pub(crate) async fn call(target: &Target, entry: &Entry, arguments: Option<JsonO
             failure(&error)
         }
     }
+}
+
+/// A tool of the toolset that this server does not have still answers: clients keep lists, and servers change
+/// (contract, section 4).
+fn check(target: &Target, entry: &Entry, arguments: &JsonObject) -> Result<()> {
+    if !entry.is_in(&target.offers.server) {
+        let message = "This server offers no walkthrough through this tool. List the tools again.";
+        return Err(Error::new(Code::WalkthroughNotFound, message));
+    }
+    arguments::check(&entry.validator, arguments)
 }
 
 /// The code of an error as clients of a hosted server know it (contract, section 4).
