@@ -2,7 +2,7 @@
 //!
 //! A test is written once, as a function of an open database, and listed:
 //!
-//! ```ignore
+//! ```text
 //! async fn finds_by_slug(db: Db) { … }
 //! waypost_testkit::both!(open => finds_by_slug);
 //! ```
@@ -10,7 +10,7 @@
 //! That makes the tests `finds_by_slug::sqlite` and `finds_by_slug::postgres`. On a machine without PostgreSQL the
 //! second shows as ignored, with the reason. The crate's build script says whether there is one:
 //!
-//! ```ignore
+//! ```text
 //! #[path = "../testkit/probe.rs"]
 //! mod probe;
 //! fn main() {
