@@ -111,7 +111,7 @@ pub struct Sources {
 /// Everything that can be set, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where MCP, console and API are served.
+    /// Where the hosted MCP servers are served.
     pub listen: SocketAddr,
     /// The origin under which others reach this installation; see [`Settings::public_url`] for its default.
     pub public_url: Option<Url>,

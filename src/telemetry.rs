@@ -53,9 +53,11 @@ fn filter(settings: &Settings, program: Program) -> Targets {
     };
     // Libraries that tell every request at `info`, and every query at `debug`, drown what is ours.
     let quiet = |least: LevelFilter| if level < least { level } else { least };
+    // What the player cannot do it says itself, in one line; rmcp would say it once more, at length.
+    let rmcp = if program == Program::Command { LevelFilter::OFF } else { quiet(LevelFilter::WARN) };
     Targets::new()
         .with_default(level)
-        .with_target("rmcp", quiet(LevelFilter::WARN))
+        .with_target("rmcp", rmcp)
         .with_target("sqlx::query", quiet(LevelFilter::WARN))
         .with_target("hyper", quiet(LevelFilter::INFO))
         .with_target("h2", quiet(LevelFilter::INFO))

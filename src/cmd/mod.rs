@@ -64,7 +64,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs everything: MCP servers, console, API.
+    /// Runs everything: the hosted MCP servers, metrics and health.
     Serve(serve::Args),
     /// Plays a walkthrough in the terminal, from any MCP server.
     Walk(walk::Args),

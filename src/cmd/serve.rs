@@ -39,7 +39,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address and port of MCP servers, console and API.
+    /// Address and port of the hosted MCP servers.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Origin under which clients reach this installation.

@@ -38,7 +38,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "listen",
         flag: Some("--listen"),
         default: "`127.0.0.1:8080`",
-        help: "Address and port of MCP servers, console and API.",
+        help: "Address and port of the hosted MCP servers.",
         set: |settings, text| value::address(text).map(|address| settings.listen = address),
     },
     Setting {
