@@ -133,6 +133,20 @@ id!(/// An API key.
     ApiKeyId, "key_", random);
 id!(/// An entry of the audit log.
     AuditEventId, "aud_", ordered);
+id!(/// An identity provider of an organisation.
+    OauthConfigId, "oac_", random);
+id!(/// An identity of an end user: issuer and subject.
+    IdentityId, "idn_", ordered);
+id!(/// Waypost's own account of an end user.
+    AccountId, "acc_", random);
+id!(/// A request at the authorization endpoint, while its user signs in and consents.
+    AuthorizationRequestId, "arq_", ordered);
+id!(/// A one-time code by mail.
+    EmailCodeId, "ecd_", ordered);
+id!(/// What a user allowed a client, with the tokens that came of it.
+    OauthGrantId, "ogr_", ordered);
+id!(/// Anonymous progress that became that of a signed-in user.
+    JoinId, "joi_", ordered);
 
 #[cfg(test)]
 mod tests {

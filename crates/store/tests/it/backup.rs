@@ -12,12 +12,13 @@ use waypost_store::{Db, Dialect, Error, on};
 use waypost_testkit::TempDir;
 
 use crate::open;
+use crate::world::signed_in;
 
 /// A row in every table, with what is hard to carry: quotes, controls, letters beyond ASCII, numbers that look like
 /// texts, the largest integer, both booleans, nulls, a chain of steps, a circle of references.
 async fn fill(db: &Db) {
     let hard = "'tab\t unit\u{1f} delete\u{7f} \u{2028} 🚀 </script>'";
-    let sql = include_str!("content.sql").replace("E_OTHER", hard);
+    let sql = include_str!("content.sql").replace("E_OTHER", hard) + &signed_in(1);
     let mut tx = db.begin().await.unwrap();
     on!(&mut tx, c => sqlx::raw_sql(AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
@@ -70,7 +71,8 @@ async fn a_damaged_file_changes_nothing(db: Db) {
     let (target, _folder) = another(db.dialect()).await;
     let half = &text[..text.len() / 2];
     let whole_lines = &half[..=half.rfind('\n').unwrap()];
-    let newer = text.replacen("\"schema_version\":1", "\"schema_version\":99", 1);
+    let known = format!("\"schema_version\":{}", known_version(db.dialect()));
+    let newer = text.replacen(&known, "\"schema_version\":99", 1);
     let digest = newer.rfind("\"sha256\"").unwrap();
     let trailer = newer[..digest].rfind('\n').unwrap() + 1;
     let newer = format!("{}{{\"rows\":{{}},\"sha256\":\"{}\"}}\n", &newer[..trailer], sha256(&newer[..trailer]));

@@ -3,11 +3,13 @@ INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3);
 INSERT INTO memberships VALUES ('org_1', 'usr_1', 'owner', 4), ('org_2', 'usr_1', 'member', 5);
 INSERT INTO api_keys VALUES ('key_1', 'org_1', 'ci', 'admin', 'abc', 6);
 INSERT INTO servers VALUES
-    ('srv_1', 'org_1', 'docs', 'Docs', 'Acme', 'none', 'when_needed', TRUE, 'guided', 'off', '["https://a.example"]', 7, 8),
-    ('srv_2', 'org_1', 'more', 'More', 'Acme', 'none', 'when_needed', FALSE, 'all', 'off', '[]', 7, 8);
+    ('srv_1', 'org_1', 'docs', 'Docs', 'Acme', 'none', 'when_needed', TRUE, 'guided', 'off', '["https://a.example"]', 7, 8, NULL),
+    ('srv_2', 'org_1', 'more', 'More', 'Acme', 'none', 'when_needed', FALSE, 'all', 'off', '[]', 7, 8, NULL);
 INSERT INTO server_aliases VALUES ('old-docs', 'org_1', 'srv_1', 9);
-INSERT INTO end_users VALUES ('eu_1', 'org_1', NULL, 9223372036854775807), ('eu_2', 'org_1', '007', 10);
-INSERT INTO client_sessions VALUES ('ses_1', 'org_1', 'srv_1', 'eu_1', 'hash', 'client', NULL, '2026', 11, 12);
+INSERT INTO end_users VALUES
+    ('eu_1', 'org_1', NULL, 9223372036854775807, 'Zoë', NULL, NULL, 'claimed@b.example'),
+    ('eu_2', 'org_1', '007', 10, NULL, NULL, NULL, NULL);
+INSERT INTO client_sessions VALUES ('ses_1', 'org_1', 'srv_1', 'eu_1', 'hash', 'client', NULL, '2026', 11, 12, NULL);
 INSERT INTO walkthroughs VALUES
     ('wt_1', 'org_1', 'Hello', 'hello', 'hello', '', 'course', 'published', NULL, '[]', '{"a":1}', NULL, NULL, 3, 2, 13, 14);
 INSERT INTO steps VALUES

@@ -40,6 +40,15 @@ pub async fn execute(conn: &mut Conn, sql: String) {
     on!(conn, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
 }
 
+/// A row in every table of the sign-in, about `org_N`, `srv_N` and `eu_N`.
+pub fn signed_in(n: u32) -> String {
+    let number = n.to_string();
+    let marks = ["org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "ecd_N", "ogr_N", "joi_N", "-N'"];
+    marks
+        .iter()
+        .fold(include_str!("signed_in.sql").to_owned(), |sql, mark| sql.replace(mark, &mark.replace('N', &number)))
+}
+
 impl World {
     pub fn new(n: u32) -> Self {
         Self {
@@ -193,7 +202,7 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// On top of [`World::seed`]: an end user with a session, progress, an event, a call, refusals, and the log.
+    /// On top of [`World::seed`]: an end user with a session, progress, an event, a call, refusals, a sign-in, and the log.
     pub async fn seed_played(&self, db: &Db) {
         self.seed(db).await;
         let mut tx = db.begin().await.unwrap();
@@ -217,6 +226,7 @@ impl World {
                  '{step}', 'step_completed', {now});"
         );
         execute(&mut tx, sql).await;
+        execute(&mut tx, signed_in(n)).await;
         tool_call::insert(&mut tx, &[self.tool_call(&format!("tc_{n}"))]).await.unwrap();
         let refusals = Refusals {
             server_id: server.clone(),

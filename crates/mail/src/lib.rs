@@ -1,0 +1,1 @@
+//! Mail: one trait, by SMTP, to the terminal, or into memory for tests.

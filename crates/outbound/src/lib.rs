@@ -1,0 +1,1 @@
+//! Requests to addresses that a tenant or a client named: never into a private network.

@@ -1,0 +1,24 @@
+INSERT INTO organization_logos VALUES ('org_N', 'aGFsbG8=', 1);
+INSERT INTO oauth_configs VALUES
+    ('oac_N', 'org_N', 'acme', 'openid', 'https://id.example', 'https://id.example/a', 'https://id.example/t', NULL,
+     'https://id.example/k', 'waypost', 'sealed', 'client_secret_basic', 'openid email', 'sub', TRUE, 2, 3);
+UPDATE servers SET oauth_config_id = 'oac_N' WHERE id = 'srv_N';
+INSERT INTO identities VALUES ('idn_N', 'org_N', 'eu_N', 'waypost', 'acc_N', 'Z@b.example', 'z@b.example', TRUE, 4, 5);
+INSERT INTO accounts VALUES ('acc_N', 'org_N', 'Z@b.example', 'z@b.example', 'argon', 0, NULL, 6, 7);
+INSERT INTO authorization_requests VALUES
+    ('arq_N', 'org_N', 'srv_N', 'browser', 'https://docs.example', 'client', 'Client', 'http://127.0.0.1/cb', 'state',
+     'walk', 'https://docs.example/mcp', NULL, 'challenge', NULL, NULL, 8, 9, NULL, NULL);
+INSERT INTO email_codes VALUES
+    ('ecd_N', 'org_N', 'arq_N', 'Z@b.example', 'z@b.example', 'sign_in', 'hash', NULL, 0, 10, 11, NULL);
+INSERT INTO browser_sessions VALUES ('browser-N', 'org_N', 'eu_N', 'idn_N', 12, 13);
+INSERT INTO oauth_clients VALUES
+    ('srv_N', 'client', 'org_N', 'Client', '["http://127.0.0.1/cb"]', 'native', 'none', NULL, 14, 15);
+INSERT INTO oauth_consents VALUES ('srv_N', 'eu_N', 'client', 'http://127.0.0.1', 'org_N', 'walk', 16);
+INSERT INTO oauth_grants VALUES
+    ('ogr_N', 'org_N', 'srv_N', 'eu_N', 'client', 'Client', 'walk', 'https://docs.example/mcp', 1, NULL, 17, 18, NULL, NULL);
+INSERT INTO authorization_codes VALUES ('code-N', 'ogr_N', 'client', 'http://127.0.0.1/cb', 'challenge', 19, 20, 21);
+INSERT INTO access_tokens VALUES ('access-N', 'ogr_N', 'walk', 22, 23, NULL);
+INSERT INTO refresh_tokens VALUES ('refresh-N', 'ogr_N', 1, 24);
+INSERT INTO upstream_states VALUES ('state-N', 'org_N', 'oac_N', 'arq_N', 'nonce', 'sealed', 25, 26);
+INSERT INTO upstream_tokens VALUES ('idn_N', 'org_N', 'oac_N', 'sealed', NULL, 'openid', 27, NULL, 28);
+INSERT INTO joins VALUES ('joi_N', 'org_N', 'srv_N', 'eu_N', 'eu_N', 'handle', '{}', 29, NULL);
