@@ -15,6 +15,8 @@ pub mod event;
 pub mod id;
 pub mod markdown;
 pub mod name;
+pub mod oauth_client;
+pub mod oauth_grant;
 pub mod organization;
 pub mod progress;
 pub mod random;
