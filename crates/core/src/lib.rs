@@ -21,6 +21,7 @@ pub mod organization;
 pub mod progress;
 pub mod random;
 pub mod render;
+pub mod scope;
 pub mod secret;
 pub mod server;
 pub mod slug;
