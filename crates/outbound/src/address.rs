@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 /// IPv4 networks that are not public: network and length of the prefix.
-pub const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
+const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network, RFC 791
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private, RFC 1918
     (Ipv4Addr::new(100, 64, 0, 0), 10),    // behind carrier-grade NAT, RFC 6598; metadata of Alibaba Cloud
@@ -30,24 +30,23 @@ pub const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
 /// The only part of IPv6 that is given out as global unicast (RFC 4291, section 2.4, as allocated by IANA). Loopback,
 /// unspecified, unique-local `fc00::/7`, link-local `fe80::/10`, site-local `fec0::/10`, multicast `ff00::/8`, discard
 /// `100::/64`, IPv4-compatible `::/96` and the local translation prefix `64:ff9b:1::/48` all lie outside of it.
-pub const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
 /// Networks within [`GLOBAL_V6`] that are not public.
-pub const SPECIAL_V6: &[(Ipv6Addr, u8)] = &[
+const SPECIAL_V6: &[(Ipv6Addr, u8)] = &[
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, RFC 2928; Teredo `2001::/32`
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation, RFC 3849
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation, RFC 9637
 ];
 
 /// Translated IPv4 (NAT64, RFC 6052): the last 32 bits are the IPv4 address.
-pub const NAT64: (Ipv6Addr, u8) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+const NAT64: (Ipv6Addr, u8) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
 /// Tunnelled IPv4 (6to4, RFC 3056): the 32 bits behind the prefix are the IPv4 address.
-pub const SIX_TO_FOUR: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
+const SIX_TO_FOUR: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
 
 /// Whether anybody on the internet could reach `address` as well.
-#[must_use]
-pub fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
@@ -82,8 +81,10 @@ fn within_v6(address: Ipv6Addr, (network, length): (Ipv6Addr, u8)) -> bool {
 }
 
 /// Whether `address` lies in one of the networks of `allow`. An IPv4 address in IPv6 clothes counts as IPv4.
-#[must_use]
-pub fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
+pub(crate) fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
     let address = address.to_canonical();
     allow.iter().any(|network| network.contains(&address))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 //! (DNS rebinding) gains nothing. Nothing is sent through proxies, no cookies and no referrer are kept or sent, and
 //! size and time are limited. Redirects are followed by hand, each hop judged like the first.
 
-pub mod address;
+mod address;
 mod client;
 mod error;
 mod resolve;
