@@ -7,9 +7,11 @@
 pub mod api_keys;
 pub mod assignments;
 mod audit;
+pub mod browser_sessions;
 mod checks;
 pub mod end_users;
 pub mod hosting;
+pub mod identities;
 pub mod identity;
 pub mod offers;
 pub mod organizations;
