@@ -16,6 +16,7 @@ pub mod id;
 pub mod markdown;
 pub mod name;
 pub mod oauth_client;
+pub mod oauth_error;
 pub mod oauth_grant;
 pub mod organization;
 pub mod progress;

@@ -68,7 +68,7 @@ pub struct Code {
 pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &Code) -> Result<()> {
     const GRANT: &str = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name,
             scope, resource, generation, created_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)";
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10)";
     const CODE: &str = "INSERT INTO authorization_codes (code_hash, grant_id, client_id, redirect_uri, code_challenge,
             created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)";
