@@ -6,5 +6,6 @@ pub mod demo;
 pub mod host;
 pub mod lock;
 pub mod open;
+pub mod outbound;
 pub mod router;
 pub mod telemetry;
