@@ -12,6 +12,7 @@ pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod join;
 pub mod markdown;
 pub mod name;
 pub mod organization;

@@ -18,6 +18,7 @@ use waypost_store::{Conn, Db};
 
 use crate::Ops;
 use crate::identity::Identities;
+use crate::joins::Strangers;
 use crate::offers::Catalog;
 
 /// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
@@ -41,6 +42,7 @@ pub struct Hosting {
     pub(crate) versions: Cache<VersionId, Arc<Version>>,
     pub(crate) catalog: Catalog,
     pub(crate) identities: Identities,
+    pub(crate) strangers: Strangers,
     pub(crate) secret: SecretKey,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -82,6 +84,7 @@ impl Hosting {
             versions,
             catalog,
             identities: Identities::default(),
+            strangers: Strangers::default(),
             secret: options.secret,
             clock: options.clock,
         };

@@ -11,6 +11,7 @@ mod checks;
 pub mod end_users;
 pub mod hosting;
 pub mod identity;
+pub mod joins;
 pub mod offers;
 pub mod organizations;
 pub mod progress;

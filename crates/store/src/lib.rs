@@ -13,6 +13,7 @@ pub mod db;
 pub mod end_user;
 pub mod error;
 pub mod health;
+pub mod join;
 pub mod migrate;
 pub mod offer;
 pub mod organization;
