@@ -13,6 +13,7 @@ pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod join;
 pub mod markdown;
 pub mod name;
 pub mod oauth_client;

@@ -17,6 +17,7 @@ pub mod hosting;
 pub mod identities;
 pub mod identity;
 pub mod oauth_clients;
+pub mod joins;
 pub mod offers;
 pub mod organizations;
 pub mod progress;

@@ -17,6 +17,7 @@ pub mod error;
 pub mod expired;
 pub mod health;
 pub mod identity;
+pub mod join;
 pub mod migrate;
 pub mod oauth_client;
 pub mod oauth_consent;
