@@ -154,6 +154,14 @@ impl Keyring {
         String::from_utf8(self.open(place, sealed)?).map(SecretText).map_err(|_| SealError::NotText)
     }
 
+    /// What every text begins with that was sealed with the current key, and with the previous one (the same when there
+    /// is none): by these the store finds those that were not.
+    #[must_use]
+    pub fn prefixes(&self) -> (String, String) {
+        let prefix = |key: &Key| format!("{VERSION}.{}.", key.id);
+        (prefix(&self.current), prefix(self.previous.as_ref().unwrap_or(&self.current)))
+    }
+
     /// Whether it was sealed with the current key.
     #[must_use]
     pub fn is_current(&self, sealed: &str) -> bool {
