@@ -7,7 +7,7 @@ use waypost_core::oauth_config::OauthConfig;
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
-use crate::row::{Place, to_json};
+use crate::row::Place;
 
 /// The columns of [`Row`].
 macro_rules! columns {
@@ -47,7 +47,7 @@ impl TryFrom<Row> for OauthConfig {
         Ok(Self {
             kind: place.name("kind", &row.kind)?,
             token_auth_method: place.name("token_auth_method", &row.token_auth_method)?,
-            scopes: place.json("scopes", &row.scopes)?,
+            scopes: row.scopes.split_ascii_whitespace().map(str::to_owned).collect(),
             organization_id: OrganizationId::from_store(row.organization_id),
             name: row.name,
             issuer: row.issuer,
@@ -81,7 +81,7 @@ pub async fn insert(conn: &mut Conn, config: &OauthConfig) -> Result<()> {
         .bind(&config.issuer).bind(&config.authorization_endpoint).bind(&config.token_endpoint)
         .bind(config.userinfo_endpoint.as_deref()).bind(config.jwks_uri.as_deref()).bind(&config.client_id)
         .bind(config.client_secret.as_deref()).bind(config.token_auth_method.as_str())
-        .bind(to_json(config.scopes.clone())).bind(&config.subject_claim).bind(config.link_verified_email)
+        .bind(config.scopes.join(" ")).bind(&config.subject_claim).bind(config.link_verified_email)
         .bind(config.created_at.0).bind(config.updated_at.0).execute(c).await?.rows_affected());
     Ok(())
 }
@@ -132,7 +132,7 @@ pub async fn update(conn: &mut Conn, config: &OauthConfig) -> Result<bool> {
         .bind(&config.issuer).bind(&config.authorization_endpoint).bind(&config.token_endpoint)
         .bind(config.userinfo_endpoint.as_deref()).bind(config.jwks_uri.as_deref()).bind(&config.client_id)
         .bind(config.client_secret.as_deref()).bind(config.token_auth_method.as_str())
-        .bind(to_json(config.scopes.clone())).bind(&config.subject_claim).bind(config.link_verified_email)
+        .bind(config.scopes.join(" ")).bind(&config.subject_claim).bind(config.link_verified_email)
         .bind(config.updated_at.0).execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
