@@ -15,11 +15,14 @@ pub mod end_users;
 pub mod hosting;
 pub mod identities;
 pub mod identity;
+pub mod oauth_configs;
 pub mod offers;
 pub mod organizations;
 pub mod progress;
 pub mod record;
+pub mod secrets;
 pub mod servers;
+pub mod upstream;
 pub mod users;
 pub mod walkthroughs;
 
