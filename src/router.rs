@@ -17,6 +17,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::Instrument;
 use waypost_core::id::base32;
 use waypost_core::{Code, Error, Random};
+use waypost_mcp::bearer::Bearer;
 use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_mcp::target::is_tracking_id;
 use waypost_ops::hosting::Hosting;
@@ -174,7 +175,8 @@ async fn find_server<R: Responder>(
     }
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let address = client_address(&routes.trusted_proxies, &request);
-    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, address, request_id }));
+    let bearer = Bearer::NotAsked;
+    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
     next.run(request).await
 }
 
