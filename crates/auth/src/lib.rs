@@ -5,6 +5,7 @@ pub mod browser;
 pub mod page;
 pub mod pending;
 pub mod site;
+pub mod upstream;
 
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct State {
     pub public_url: PublicUrl,
     /// Where random bytes come from.
     pub random: Arc<dyn Random>,
+    /// What it takes to ask organisations' identity providers.
+    pub providers: upstream::Providers,
 }
 
 impl Auth {
@@ -56,5 +59,5 @@ impl std::ops::Deref for Auth {
 
 /// Everything below `/oauth` of a server. Whoever mounts it puts a [`Site`] into each request's extensions.
 pub fn routes() -> Router<Auth> {
-    Router::new()
+    Router::new().merge(upstream::routes())
 }

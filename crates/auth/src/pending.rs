@@ -99,7 +99,7 @@ fn csrf_of(auth: &Auth, request: &AuthorizationRequest, browser: &str) -> String
 }
 
 /// The page for a request that is not open in this browser.
-fn gone(site: &Site) -> Response {
+pub(crate) fn gone(site: &Site) -> Response {
     page::error(
         site,
         StatusCode::BAD_REQUEST,

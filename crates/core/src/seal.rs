@@ -119,11 +119,7 @@ impl Keyring {
         #[expect(clippy::expect_used, reason = "fails only beyond 64 GiB")]
         self.current
             .aead()
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                self.current.associated(place),
-                &mut text,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), self.current.associated(place), &mut text)
             .expect("a secret that is no longer than AES-GCM allows");
         let sealed = BASE64URL_NOPAD.encode(&[&nonce[..], &text].concat());
         format!("{VERSION}.{}.{sealed}", self.current.id)

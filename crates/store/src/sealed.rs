@@ -22,15 +22,33 @@ macro_rules! column {
             table: $table,
             column: $column,
             select: concat!(
-                "SELECT ", $key, ", ", $column, " FROM ", $table, " WHERE ", $column, " IS NOT NULL AND ", $key,
-                " > $1 AND substr(", $column, ", 1, length($2)) <> $2 ORDER BY ", $key, " LIMIT $3"
+                "SELECT ",
+                $key,
+                ", ",
+                $column,
+                " FROM ",
+                $table,
+                " WHERE ",
+                $column,
+                " IS NOT NULL AND ",
+                $key,
+                " > $1 AND substr(",
+                $column,
+                ", 1, length($2)) <> $2 ORDER BY ",
+                $key,
+                " LIMIT $3"
             ),
-            update: concat!(
-                "UPDATE ", $table, " SET ", $column, " = $3 WHERE ", $key, " = $1 AND ", $column, " = $2"
-            ),
+            update: concat!("UPDATE ", $table, " SET ", $column, " = $3 WHERE ", $key, " = $1 AND ", $column, " = $2"),
             count: concat!(
-                "SELECT count(*) FROM ", $table, " WHERE ", $column, " IS NOT NULL AND substr(", $column,
-                ", 1, length($1)) <> $1 AND substr(", $column, ", 1, length($2)) <> $2"
+                "SELECT count(*) FROM ",
+                $table,
+                " WHERE ",
+                $column,
+                " IS NOT NULL AND substr(",
+                $column,
+                ", 1, length($1)) <> $1 AND substr(",
+                $column,
+                ", 1, length($2)) <> $2"
             ),
         }
     };

@@ -186,12 +186,7 @@ fn shown(text: &str) -> String {
     name::clean(text).chars().take(200).collect()
 }
 
-fn judge(
-    address: &str,
-    metadata: Metadata,
-    typed: &Typed,
-    findings: &mut Vec<Finding>,
-) -> Result<Provider, Finding> {
+fn judge(address: &str, metadata: Metadata, typed: &Typed, findings: &mut Vec<Finding>) -> Result<Provider, Finding> {
     let missing = |what: &str| Finding::error(format!("The provider's metadata at {address} names no {what}."));
     let algorithms = metadata.id_token_signing_alg_values_supported;
     // OpenID Connect requires both of its providers; a plain server that answers at the same address has neither.

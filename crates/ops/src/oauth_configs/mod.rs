@@ -17,8 +17,8 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::taken;
 use crate::upstream::Upstream;
-use discovery::{Provider, Typed, examine};
 pub use discovery::{Finding, Level};
+use discovery::{Provider, Typed, examine};
 pub use settings::Settings;
 
 /// Where the client secret of a provider is kept.
@@ -118,7 +118,9 @@ pub async fn update(
     authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
-        true => looked_at(upstream, &settings.typed_over(old)).await.map(|(provider, found)| (Some(provider), found))?,
+        true => {
+            looked_at(upstream, &settings.typed_over(old)).await.map(|(provider, found)| (Some(provider), found))?
+        }
         false => (None, Vec::new()),
     };
     let mut new = changed(cx, upstream, old, settings, provider.as_ref())?;
@@ -178,7 +180,8 @@ pub async fn check(cx: &Ctx, upstream: &Upstream, config: &OauthConfig) -> Resul
     let Some(provider) = provider else { return Ok(findings) };
     let saved = Provider::saved(config);
     if (Provider { auth_methods: None, scopes: None, ..provider.clone() }) != saved {
-        let message = "The provider's metadata has changed: `waypost oauth-config update` with its issuer takes it over.";
+        let message =
+            "The provider's metadata has changed: `waypost oauth-config update` with its issuer takes it over.";
         findings.push(Finding::new(Level::Error, message));
     }
     findings.extend(unusual_method(config, &provider));
@@ -273,12 +276,7 @@ fn secret(
     Ok(())
 }
 
-fn method(
-    settings: &Settings,
-    new: &OauthConfig,
-    old: &OauthConfig,
-    provider: &Provider,
-) -> Result<TokenAuthMethod> {
+fn method(settings: &Settings, new: &OauthConfig, old: &OauthConfig, provider: &Provider) -> Result<TokenAuthMethod> {
     let has_secret = new.client_secret.is_some();
     let chosen = match settings.token_auth_method {
         Some(method) => method,

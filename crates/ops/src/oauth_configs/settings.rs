@@ -70,11 +70,7 @@ impl Settings {
 
     /// Whether the provider has a say in it: name and linking are the organisation's own business.
     pub(super) fn concerns_provider(&self) -> bool {
-        let own = Self {
-            name: self.name.clone(),
-            link_verified_email: self.link_verified_email,
-            ..Self::default()
-        };
+        let own = Self { name: self.name.clone(), link_verified_email: self.link_verified_email, ..Self::default() };
         *self != own
     }
 

@@ -15,8 +15,7 @@ use waypost_outbound::{Limits, Outbound};
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 
 /// Waypost as a client of a provider.
-pub type Client =
-    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
+pub type Client = CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
 
 /// Waypost as a client of the provider `config`, with its opened secret. It has no keys: those change.
 ///

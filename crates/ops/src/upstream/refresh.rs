@@ -112,7 +112,8 @@ async fn refreshed(
         Ok::<_, Error>(oauth_config::get(&mut conn, &token.organization_id, &token.oauth_config_id).await?)
     };
     let config = config.await.map_err(passing)?.ok_or_else(|| broken("its provider is gone"))?;
-    let secret = oauth_configs::open_secret(upstream, &config).map_err(|_| broken("the client secret does not open"))?;
+    let secret =
+        oauth_configs::open_secret(upstream, &config).map_err(|_| broken("the client secret does not open"))?;
     let sealed_token = token.refresh_token.as_deref().unwrap_or_default();
     let refresh = upstream.keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
     let refresh = refresh.map_err(|error| Failure::Passing(error.to_string()))?;
