@@ -86,7 +86,6 @@ fn words(error: &ClaimsVerificationError) -> String {
         ClaimsVerificationError::InvalidAudience(_) => "its token is for somebody else".to_owned(),
         ClaimsVerificationError::InvalidIssuer(_) => "its token is of another issuer".to_owned(),
         ClaimsVerificationError::InvalidNonce(_) => "its token belongs to another sign-in".to_owned(),
-        ClaimsVerificationError::NoSignature => "its token is not signed".to_owned(),
         ClaimsVerificationError::SignatureVerification(error) => match error {
             NoMatchingKey => "its token is signed with a key that it does not publish".to_owned(),
             CryptoError(_) => "the signature of its token is wrong".to_owned(),
