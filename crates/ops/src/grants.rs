@@ -67,8 +67,8 @@ pub struct Tokenset {
 pub struct Exchange<'a> {
     /// The code.
     pub code: &'a str,
-    /// The redirect URI that it was sent to.
-    pub redirect_uri: &'a str,
+    /// The redirect URI that it was sent to; OAuth 2.1 leaves it out here, because PKCE binds the code.
+    pub redirect_uri: Option<&'a str>,
     /// The PKCE verifier (RFC 7636, section 4.5).
     pub verifier: &'a str,
 }
@@ -201,7 +201,7 @@ pub async fn exchange(
     let consumed = store::consume_code(&mut tx, key, presenter.client_id, &hash(exchange.code), now).await;
     let answer = match consumed.map_err(Error::from)? {
         Consumed::Good { grant, redirect_uri, code_challenge } => {
-            if redirect_uri != exchange.redirect_uri {
+            if exchange.redirect_uri.is_some_and(|named| named != redirect_uri) {
                 Err(invalid_grant("The code was sent to another redirect_uri."))
             } else if !verifies(exchange.verifier, &code_challenge) {
                 Err(invalid_grant("The code_verifier does not belong to the code_challenge."))

@@ -38,7 +38,7 @@ impl Providers {
 
 /// The two addresses.
 pub(crate) fn routes() -> Router<Auth> {
-    Router::new().route("/oauth/upstream", get(leave::leave)).route("/oauth/callback", get(callback::callback))
+    Router::new().route("/upstream", get(leave::leave)).route("/callback", get(callback::callback))
 }
 
 /// Where the provider sends the browser back to.
