@@ -29,6 +29,10 @@ names! {
         ServerRead = "server.read",
         /// Make, change and delete servers.
         ServerWrite = "server.write",
+        /// See identity providers, without their secrets.
+        OauthConfigRead = "oauth_config.read",
+        /// Make, change and delete identity providers.
+        OauthConfigWrite = "oauth_config.write",
         /// Place walkthroughs on servers.
         AssignmentWrite = "assignment.write",
         /// See walkthroughs, drafts included.
@@ -60,12 +64,14 @@ impl Act {
             | Self::KeyRead
             | Self::KeyWrite
             | Self::ServerWrite
+            | Self::OauthConfigWrite
             | Self::EndUserDelete
             | Self::JoinRead
             | Self::JoinUndo => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
             | Self::ServerRead
+            | Self::OauthConfigRead
             | Self::AssignmentWrite
             | Self::WalkthroughRead
             | Self::WalkthroughWrite => Some(Role::Member),
@@ -182,6 +188,8 @@ key.read               operator owner admin
 key.write              operator owner admin
 server.read            operator owner admin member
 server.write           operator owner admin
+oauth_config.read      operator owner admin member
+oauth_config.write     operator owner admin
 assignment.write       operator owner admin member
 walkthrough.read       operator owner admin member
 walkthrough.write      operator owner admin member

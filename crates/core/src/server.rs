@@ -1,7 +1,7 @@
 //! A hosted MCP server and its settings.
 
 use crate::clock::Timestamp;
-use crate::id::{OrganizationId, ServerId};
+use crate::id::{OauthConfigId, OrganizationId, ServerId};
 use crate::walkthrough::names;
 
 names! {
@@ -75,6 +75,8 @@ pub struct Server {
     pub auth_type: AuthType,
     /// When it asks for sign-in.
     pub sign_in: SignIn,
+    /// The provider that signs end users in; only with `custom_oauth` it is asked.
+    pub oauth_config_id: Option<OauthConfigId>,
     /// Whether the walkthrough tools are offered at all.
     pub walkthrough_tools_enabled: bool,
     /// Which of them.

@@ -18,12 +18,15 @@ pub mod identities;
 pub mod identity;
 pub mod oauth_clients;
 pub mod joins;
+pub mod oauth_configs;
 pub mod offers;
 pub mod organizations;
 pub mod progress;
 pub mod record;
 pub mod redirect_uri;
+pub mod secrets;
 pub mod servers;
+pub mod upstream;
 pub mod users;
 pub mod walkthroughs;
 
