@@ -21,7 +21,7 @@ use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_mcp::target::is_tracking_id;
 use waypost_ops::hosting::Hosting;
 
-use crate::host::{PublicUrl, Site};
+use waypost_ops::address::{PublicUrl, Site};
 
 /// How long the database may take to answer before `/readyz` says no: probes give up soon.
 const READY: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod assignment;
 pub mod audit;
+pub mod authorization;
 pub mod caller;
 pub mod chain;
 pub mod clock;

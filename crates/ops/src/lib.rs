@@ -4,9 +4,11 @@
 //! the entry of the audit log in one transaction. What a caller may not know of is "not found". The acts of an end user
 //! on a hosted server stand in [`progress`]; they work on a [`hosting::Hosting`].
 
+pub mod address;
 pub mod api_keys;
 pub mod assignments;
 mod audit;
+pub mod authorizations;
 pub mod browser_sessions;
 mod checks;
 pub mod end_users;

@@ -7,6 +7,7 @@
 pub mod api_key;
 pub mod assignment;
 pub mod audit;
+pub mod authorization_request;
 pub mod backup;
 mod batch;
 pub mod browser_session;
