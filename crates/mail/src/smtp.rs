@@ -120,7 +120,7 @@ mod tests {
     use crate::MailUrl;
 
     fn mail(to: &str, subject: &str) -> Mail {
-        Mail { to: to.into(), subject: subject.into(), text: "12345678\n\nGrüße".into() }
+        Mail { to: to.into(), subject: subject.into(), text: "12345678\n\nValid for 10 minutes.".into() }
     }
 
     fn sender() -> Sender {

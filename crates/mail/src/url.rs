@@ -130,9 +130,10 @@ mod tests {
         let url = smtp("smtp://an%40na:5eC%2Bre+t%2F@mail.example:2525");
         assert_eq!((url.host(), url.port(), url.security()), ("mail.example", 2525, Security::Required));
         assert_eq!(url.credentials(), Some(("an@na".into(), "5eC+re+t/".into())));
-        for shown in [url.to_string(), format!("{url:?}"), format!("{:?}", MailUrl::Smtp(url))] {
+        for shown in [url.to_string(), format!("{url:?}"), MailUrl::Smtp(url.clone()).to_string()] {
             assert_eq!(shown, "smtp://an%40na@mail.example:2525");
         }
+        assert_eq!(format!("{:?}", MailUrl::Smtp(url)), "Smtp(smtp://an%40na@mail.example:2525)");
         assert_eq!(smtp("smtps://mail.example").port(), 465);
         assert_eq!(smtp("smtp://mail.example").port(), 587);
         assert_eq!(smtp("smtp://mail.example").credentials(), None);
