@@ -113,7 +113,8 @@ impl FromStr for Sender {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mailbox = text.parse().map(Self);
-        mailbox.map_err(|_| "expected an address such as `waypost@example.com` or `Acme <waypost@example.com>`".to_owned())
+        mailbox
+            .map_err(|_| "expected an address such as `waypost@example.com` or `Acme <waypost@example.com>`".to_owned())
     }
 }
 

@@ -139,7 +139,8 @@ mod tests {
             .map(|line| line.split_once(':').unwrap().0)
             .collect();
         for name in &names {
-            let known = ["From", "To", "Subject", "Auto-Submitted", "Message-ID", "Content-Type", "Date", "MIME-Version"];
+            let known =
+                ["From", "To", "Subject", "Auto-Submitted", "Message-ID", "Content-Type", "Date", "MIME-Version"];
             assert!(known.contains(name) || *name == "Content-Transfer-Encoding", "{name} in {headers}");
         }
         assert!(names.contains(&"Auto-Submitted") && names.contains(&"Message-ID"), "{headers}");

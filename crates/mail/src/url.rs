@@ -85,7 +85,9 @@ impl FromStr for MailUrl {
             ("smtp", None | Some("tls=required")) => Security::Required,
             ("smtp", Some("tls=opportunistic")) => Security::Opportunistic,
             ("smtp", Some("tls=off")) => Security::Off,
-            _ => return Err("after `smtp://…?` only `tls=required`, `tls=opportunistic` and `tls=off` are known".into()),
+            _ => {
+                return Err("after `smtp://…?` only `tls=required`, `tls=opportunistic` and `tls=off` are known".into());
+            }
         };
         Ok(Self::Smtp(SmtpUrl { url, security }))
     }

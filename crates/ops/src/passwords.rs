@@ -23,7 +23,8 @@ const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// Bytes of salt (RFC 9106, section 3.1).
 const SALT: usize = 16;
 /// The hash of nobody's password: who has no account waits as long as who has one.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Hashes passwords, two at a time.
 #[derive(Debug, Clone)]
@@ -115,7 +116,10 @@ fn check_strength(field: &str, password: &str, about: &[String]) -> Result<()> {
     }
     let warning = entropy.feedback().and_then(|feedback| feedback.warning()).map(|warning| format!(" {warning}"));
     let why = warning.unwrap_or_default();
-    Err(Error::invalid(field, format!("This password is easy to guess.{why} Four words that do not belong together are harder.")))
+    Err(Error::invalid(
+        field,
+        format!("This password is easy to guess.{why} Four words that do not belong together are harder."),
+    ))
 }
 
 #[cfg(test)]

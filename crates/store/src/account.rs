@@ -35,11 +35,7 @@ impl From<Row> for Account {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_by_email(
-    conn: &mut Conn,
-    organization: &OrganizationId,
-    email_key: &str,
-) -> Result<Option<Account>> {
+pub async fn find_by_email(conn: &mut Conn, organization: &OrganizationId, email_key: &str) -> Result<Option<Account>> {
     const SQL: &str = "SELECT id, organization_id, email, password_hash, locked_until, created_at FROM accounts
         WHERE organization_id = $1 AND email_key = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
