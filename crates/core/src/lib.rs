@@ -3,6 +3,7 @@
 //! function of its arguments; clock and randomness come in from outside.
 
 pub mod access;
+pub mod account;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
