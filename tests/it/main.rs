@@ -18,5 +18,6 @@ mod parallel;
 mod play;
 mod progress;
 mod recording;
+mod sign_in;
 mod tenancy;
 mod tools;

@@ -17,7 +17,7 @@ use crate::checks::{hidden, taken};
 use crate::oauth_configs;
 
 /// The kinds of sign-in that this release has.
-pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None, AuthType::CustomOauth];
+pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None, AuthType::PlatformOauth, AuthType::CustomOauth];
 /// The kinds of support that this release has.
 pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
 /// Origins of a server at most.
