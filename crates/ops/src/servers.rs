@@ -16,7 +16,7 @@ use crate::audit::{Entry, record};
 use crate::checks::{hidden, taken};
 
 /// The kinds of sign-in that this release has.
-pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None];
+pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None, AuthType::CollectEmail, AuthType::PlatformOauth];
 /// The kinds of support that this release has.
 pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
 /// Origins of a server at most.
