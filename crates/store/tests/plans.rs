@@ -123,6 +123,8 @@ async fn everything(db: &Db, one: &World) {
     audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
+    end_user::set_claimed_email(&mut tx, org, &one.end_user, "a@x.de").await.unwrap();
+    end_user::claimed_email(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();

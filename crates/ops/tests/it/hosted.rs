@@ -118,7 +118,7 @@ impl Hosted {
     pub async fn select(&self, presented: &Presented) -> Result<StepAnswer> {
         let (arrival, how) = (arrival(), Select { resume: true, to_latest: false });
         let offers = self.offers().await;
-        let play = Play { offers: &offers, presented: presented.clone(), arrival: &arrival };
+        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
         progress::select(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), how).await
     }
 
@@ -128,19 +128,19 @@ impl Hosted {
 
     pub async fn advance_with(&self, offers: &Arc<Offers>, presented: &Presented) -> Result<StepAnswer> {
         let arrival = arrival();
-        let play = Play { offers, presented: presented.clone(), arrival: &arrival };
+        let play = Play { offers, presented: presented.clone(), email: None, arrival: &arrival };
         progress::advance(&self.cx, &self.hosting, &play, Some(self.walkthrough.as_str()), None).await
     }
 
     pub async fn complete(&self, presented: &Presented, step: &StepId) -> Result<StepAnswer> {
         let (arrival, offers) = (arrival(), self.offers().await);
-        let play = Play { offers: &offers, presented: presented.clone(), arrival: &arrival };
+        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
         progress::complete_step(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), step.clone()).await
     }
 
     pub async fn status(&self, presented: &Presented) -> Result<StepAnswer> {
         let (arrival, offers) = (arrival(), self.offers().await);
-        let play = Play { offers: &offers, presented: presented.clone(), arrival: &arrival };
+        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
         progress::status(&self.cx, &self.hosting, &play, self.walkthrough.as_str()).await
     }
 
@@ -149,7 +149,7 @@ impl Hosted {
         progress::list(
             &self.cx,
             &self.hosting,
-            &Play { offers: &offers, presented: presented.clone(), arrival: &arrival },
+            &Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival },
         )
         .await
     }
