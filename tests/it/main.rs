@@ -9,6 +9,7 @@ mod client;
 mod transcript;
 
 mod addresses;
+mod collect_email;
 mod contents;
 mod decisions;
 mod failures;
