@@ -73,6 +73,10 @@ pub struct Flags {
     /// When it asks for sign-in; `when_needed` by default.
     #[arg(long, value_parser = one_of(SignIn::ALL, SignIn::as_str))]
     sign_in: Option<SignIn>,
+    /// The provider that signs end users in with `custom_oauth`, by name or id; by default the only one of the
+    /// organisation; `none` for none.
+    #[arg(long, value_name = "PROVIDER")]
+    oauth_config: Option<String>,
     /// Which walkthrough tools it lists; `guided` by default.
     #[arg(long, value_parser = one_of(Toolset::ALL, Toolset::as_str))]
     toolset: Option<Toolset>,
@@ -99,6 +103,7 @@ impl Flags {
             product_name: self.product,
             auth_type: self.auth_type,
             sign_in: self.sign_in,
+            oauth_config: self.oauth_config,
             walkthrough_tools_enabled: self.walkthrough_tools,
             toolset: self.toolset,
             support: self.support,
@@ -168,6 +173,7 @@ fn shape(server: &Server) -> Value {
         "product_name": server.product_name,
         "auth_type": server.auth_type.as_str(),
         "sign_in": server.sign_in.as_str(),
+        "oauth_config_id": server.oauth_config_id,
         "walkthrough_tools_enabled": server.walkthrough_tools_enabled,
         "toolset": server.toolset.as_str(),
         "support": server.support.as_str(),
