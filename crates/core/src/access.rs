@@ -41,6 +41,10 @@ names! {
         WalkthroughWrite = "walkthrough.write",
         /// Delete an end user and all that is known of them.
         EndUserDelete = "end_user.delete",
+        /// See which anonymous progress became that of signed-in users.
+        JoinRead = "join.read",
+        /// Take such a join back.
+        JoinUndo = "join.undo",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
         /// Sign in as an end user, with what the pages of a server ask for.
@@ -61,7 +65,9 @@ impl Act {
             | Self::KeyWrite
             | Self::ServerWrite
             | Self::OauthConfigWrite
-            | Self::EndUserDelete => Some(Role::Admin),
+            | Self::EndUserDelete
+            | Self::JoinRead
+            | Self::JoinUndo => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
             | Self::ServerRead
@@ -188,6 +194,8 @@ assignment.write       operator owner admin member
 walkthrough.read       operator owner admin member
 walkthrough.write      operator owner admin member
 end_user.delete        operator owner admin
+join.read              operator owner admin
+join.undo              operator owner admin
 walkthrough.play       operator client
 end_user.sign_in       operator client
 ";

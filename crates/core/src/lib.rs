@@ -3,6 +3,7 @@
 //! function of its arguments; clock and randomness come in from outside.
 
 pub mod access;
+pub mod account;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
@@ -13,6 +14,7 @@ pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod join;
 pub mod markdown;
 pub mod name;
 pub mod oauth_client;

@@ -18,6 +18,14 @@ names! {
     }
 }
 
+impl AuthType {
+    /// Whether end users sign in: then only a token names anybody.
+    #[must_use]
+    pub fn signs_in(self) -> bool {
+        matches!(self, Self::PlatformOauth | Self::CustomOauth)
+    }
+}
+
 names! {
     /// When a server with sign-in asks for it.
     SignIn {
