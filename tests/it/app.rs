@@ -19,7 +19,6 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::{ManualClock, Timestamp};
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_core::random::SeededRandom;
-use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Random, transfer};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
@@ -105,7 +104,7 @@ impl App {
         let clock = Arc::new(ManualClock::new(START));
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let options = HostingOptions {
-            secret: SecretKey::new([7; 32]),
+            keys: SecretKey::new([7; 32]).into(),
             version_cache_bytes: 8 * 1024 * 1024,
             clock: clock.clone(),
             random: Arc::clone(&random),
@@ -125,7 +124,7 @@ impl App {
             documents: Documents::new(outbound.clone(), clock.clone()),
             limits: waypost_auth::limits::Limits::default(),
             random: Arc::clone(&random),
-            providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
+            providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
         });
         let routes = Routes {
             trusted_proxies: setup.trusted_proxies,

@@ -38,8 +38,8 @@ pub enum Presented {
     Tracking(String),
     /// A handle in the arguments.
     Handle(String),
-    /// The random id of a valid session.
-    Session(Vec<u8>),
+    /// The handle that a valid session stands for: [`handle_of_session`].
+    Session(String),
     /// Nothing.
     Nothing,
 }
@@ -101,16 +101,16 @@ fn handle_of(bytes: &[u8]) -> String {
     format!("{HANDLE_PREFIX}{}", base32(bytes))
 }
 
-/// The handle that a session stands for.
-fn handle_of_session(secret: &SecretKey, session: &[u8]) -> String {
+/// The handle that the session with these random bytes stands for, when `secret` signed it.
+#[must_use]
+pub fn handle_of_session(secret: &SecretKey, session: &[u8]) -> String {
     handle_of(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
 }
 
 /// The hash of the handle that is presented, by itself or by a session; none when there is no handle.
-pub(crate) fn handle_hash(hosting: &Hosting, presented: &Presented) -> Option<String> {
+pub(crate) fn handle_hash(presented: &Presented) -> Option<String> {
     match presented {
-        Presented::Handle(handle) => Some(hash(handle)),
-        Presented::Session(id) => Some(hash(&handle_of_session(&hosting.secret, id))),
+        Presented::Handle(handle) | Presented::Session(handle) => Some(hash(handle)),
         Presented::Subject(..) | Presented::Tracking(_) | Presented::Nothing => None,
     }
 }
@@ -186,8 +186,7 @@ pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presen
             let end_user_id = find_tracked(hosting, server, tracking_id).await?;
             return Ok(known(end_user_id));
         }
-        Presented::Handle(handle) => Some(handle.clone()),
-        Presented::Session(id) => Some(handle_of_session(&hosting.secret, id)),
+        Presented::Handle(handle) | Presented::Session(handle) => Some(handle.clone()),
     };
     let end_user_id = match &handle {
         Some(handle) => find_by_handle(cx, hosting, server, handle).await?,
@@ -268,8 +267,7 @@ pub(crate) async fn resolve_or_prepare(
 pub(crate) fn forget(hosting: &Hosting, server: &Server, presented: &Presented) {
     let key = match presented {
         Presented::Tracking(id) => Key::Tracking(server.organization_id.clone(), id.clone()),
-        Presented::Handle(handle) => Key::Handle(server.id.clone(), hash(handle)),
-        Presented::Session(id) => Key::Handle(server.id.clone(), hash(&handle_of_session(&hosting.secret, id))),
+        Presented::Handle(handle) | Presented::Session(handle) => Key::Handle(server.id.clone(), hash(handle)),
         Presented::Nothing | Presented::Subject(..) => return,
     };
     hosting.identities.0.invalidate(&key);
