@@ -5,5 +5,6 @@ pub mod config;
 pub mod demo;
 pub mod lock;
 pub mod open;
+pub mod outbound;
 pub mod router;
 pub mod telemetry;

@@ -1,10 +1,15 @@
 //! Pages, with the headers that every page has.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use url::Url;
 
+use waypost_ops::organizations;
+
+use crate::Auth;
 use crate::site::Site;
 
 /// Renders a page.
@@ -23,6 +28,41 @@ pub fn html(status: StatusCode, template: &impl Template, target: Option<&str>) 
             (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side. Try again.").into_response()
         }
     }
+}
+
+/// What stands around the content of a page: whose it is, and its style.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The address of the style sheet.
+    pub style: String,
+    /// The organisation's name.
+    pub organization: String,
+    /// The product that the server guides through.
+    pub product: String,
+}
+
+impl Frame {
+    /// The frame of the pages of a server.
+    ///
+    /// # Errors
+    /// `unavailable` when the database is away.
+    pub async fn new(auth: &Auth, site: &Site) -> waypost_core::Result<Self> {
+        let server = site.server();
+        let organization =
+            organizations::branding(&auth.context(site), auth.hosting.ops(), &server.organization_id).await?;
+        let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
+        Ok(Self { style: site.address.path("sign-in.css"), organization, product: product.clone() })
+    }
+}
+
+/// A page for an address that asks too often.
+#[must_use]
+pub fn too_many(site: &Site, wait: Duration) -> Response {
+    let message = format!("There were too many requests from your network. Wait {} seconds.", wait.as_secs().max(1));
+    let page = ErrorPage { title: "Too many requests", message: &message, advice: "Then load this page again." };
+    let mut response = error(site, StatusCode::TOO_MANY_REQUESTS, page);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    response
 }
 
 /// A page that says what went wrong and what to do.

@@ -47,10 +47,7 @@ impl FromRequestParts<Auth> for Pending {
         let browser = browser::read(&parts.headers, browser::FLOW);
         let (Some(id), Some(browser)) = (named, browser) else { return Err(gone(&site)) };
         match authorizations::find(&cx, auth.hosting.ops(), site.server(), &id, &browser).await {
-            Ok(request) => {
-                let csrf = csrf_of(auth, &request, &browser);
-                Ok(Self { cx, site, request, browser, csrf })
-            }
+            Ok(request) => Ok(Self::new(auth, site, request, browser)),
             Err(error) if error.code == Code::NotFound => Err(gone(&site)),
             Err(error) => Err(failed(&site, &error)),
         }
@@ -58,6 +55,13 @@ impl FromRequestParts<Auth> for Pending {
 }
 
 impl Pending {
+    /// A request that was just made in this browser.
+    #[must_use]
+    pub fn new(auth: &Auth, site: Site, request: AuthorizationRequest, browser: String) -> Self {
+        let (cx, csrf) = (auth.context(&site), csrf_of(auth, &request, &browser));
+        Self { cx, site, request, browser, csrf }
+    }
+
     /// The path of a page of this request, such as `/s/SLUG/oauth/sign-in?request=arq_…`.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
@@ -99,7 +103,8 @@ fn csrf_of(auth: &Auth, request: &AuthorizationRequest, browser: &str) -> String
 }
 
 /// The page for a request that is not open in this browser.
-fn gone(site: &Site) -> Response {
+#[must_use]
+pub fn gone(site: &Site) -> Response {
     page::error(
         site,
         StatusCode::BAD_REQUEST,

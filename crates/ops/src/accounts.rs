@@ -17,7 +17,8 @@ use waypost_core::id::{AccountId, EmailCodeId, OrganizationId};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Result, email};
 use waypost_store::email_code::{Key, NewCode, Proof, Tried};
-use waypost_store::{Tx, account as store, browser_session, email_code, identity, organization};
+use waypost_store::identity::Identity;
+use waypost_store::{Tx, account as store, browser_session, email_code, identity, oauth_grant, organization};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -296,11 +297,13 @@ async fn set_password(cx: &Ctx, tx: &mut Tx, account: &Account, hash: &str) -> R
     let org = &account.organization_id;
     store::set_password(tx, org, &account.id, hash, cx.now()).await?;
     let identity = identity::find(tx, org, ISSUER, account.id.as_str()).await?;
-    let mut ended = 0;
-    if let Some(identity) = identity {
-        ended = browser_session::delete_of_end_user(tx, org, &identity.end_user_id).await?;
+    let mut ended = (0, 0);
+    if let Some(Identity { end_user_id, .. }) = identity {
+        let browsers = browser_session::delete_of_end_user(tx, org, &end_user_id).await?;
+        let clients = oauth_grant::revoke_of_end_user(tx, org, &end_user_id, "new_password", cx.now()).await?;
+        ended = (browsers, clients);
     }
-    let detail = json!({ "first": account.password_hash.is_none(), "browsers_signed_out": ended });
+    let detail = json!({ "first": account.password_hash.is_none(), "browsers": ended.0, "grants": ended.1 });
     record(cx, tx, org, Entry { act: "account.password", target: account.id.as_str(), detail }).await
 }
 
