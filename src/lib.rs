@@ -3,7 +3,6 @@
 pub mod cmd;
 pub mod config;
 pub mod demo;
-pub mod host;
 pub mod lock;
 pub mod open;
 pub mod outbound;

@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn only_the_demo_goes_to_loopback() {
         let mut settings = Settings::default();
-        settings.outbound_allow.push("10.1.0.0/16".parse().unwrap());
+        settings.outbound_allow = vec!["10.1.0.0/16".parse().unwrap()];
         let shown = |demo| policy(&settings, demo).unwrap().allow.iter().map(IpNet::to_string).collect::<Vec<_>>();
         assert_eq!(shown(false), ["10.1.0.0/16"]);
         assert_eq!(shown(true), ["10.1.0.0/16", "127.0.0.0/8", "::1/128"]);

@@ -17,7 +17,9 @@ use waypost_store::writer::Writer;
 use waypost_store::{Conn, Db};
 
 use crate::Ops;
+use crate::grants::Tokens;
 use crate::identity::Identities;
+use crate::joins::Strangers;
 use crate::offers::Catalog;
 
 /// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
@@ -41,6 +43,8 @@ pub struct Hosting {
     pub(crate) versions: Cache<VersionId, Arc<Version>>,
     pub(crate) catalog: Catalog,
     pub(crate) identities: Identities,
+    pub(crate) tokens: Tokens,
+    pub(crate) strangers: Strangers,
     pub(crate) secret: SecretKey,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -82,6 +86,8 @@ impl Hosting {
             versions,
             catalog,
             identities: Identities::default(),
+            tokens: Tokens::default(),
+            strangers: Strangers::default(),
             secret: options.secret,
             clock: options.clock,
         };

@@ -159,7 +159,7 @@ fn fields_that_are_missing_or_wrong_are_named() {
         ("redirect_uris", json!("https://client.example/callback")),
         ("redirect_uris", json!([7])),
         ("redirect_uris", json!(vec!["https://client.example/callback"; MAX_REDIRECT_URIS + 1])),
-        ("redirect_uris", json!([format!("https://client.example/{}", "x".repeat(MAX_URL))])),
+        ("redirect_uris", json!([format!("https://client.example/{}", "x".repeat(5_000))])),
         ("redirect_uris", json!(["https://client.example/callback", "http://client.example/callback"])),
         ("redirect_uris", json!(["https://client.example/#fragment"])),
         ("redirect_uris", json!(["https://user@client.example/"])),
