@@ -12,12 +12,14 @@ async fn a_request_is_completed_once(app: App) {
     let client = OauthClient::register(&server).await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
     let page = browser.open(&client.authorize(&[])).await;
-    let form = [("csrf", &*page.field("csrf")), ("decision", "allow")];
-    let (one, two) = tokio::join!(browser.post(&action_of(&page), &form), browser.post(&action_of(&page), &form));
+    let csrf = page.field("csrf");
+    let form = [("csrf", csrf.as_str()), ("decision", "allow")];
+    let action = action_of(&page);
+    let (one, two) = tokio::join!(browser.post(&action, &form), browser.post(&action, &form));
     let given = [&one, &two].iter().filter(|answer| answer.status == StatusCode::SEE_OTHER).count();
     assert_eq!(given, 1, "{} {}", one.status, two.status);
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 1);
-    assert_eq!(browser.get(&action_of(&page)).await.status, StatusCode::BAD_REQUEST, "it is over");
+    assert_eq!(browser.get(&action).await.status, StatusCode::BAD_REQUEST, "it is over");
     app.finish().await;
 }
 
