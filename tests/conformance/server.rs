@@ -10,14 +10,20 @@ use tokio_util::sync::CancellationToken;
 use waypost::config::Settings;
 use waypost::demo;
 use waypost::router::{self, Routes};
+use waypost_auth::client::document::Documents;
+use waypost_auth::upstream::Providers;
+use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
+use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, organizations, servers};
+use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
 
@@ -79,13 +85,18 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
     let endpoint = Endpoint::new(responder, hosting.clone(), limits, Arc::new(SystemRandom), (sessions, stop.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
-    let router = router::build(Routes {
+    let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+    let auth = Auth::new(State {
+        hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
-        trusted_proxies: Vec::new(),
-        hosting,
-        endpoint,
+        documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
+        limits: waypost_auth::limits::Limits::default(),
+        mail: None,
         random: Arc::new(SystemRandom),
+        providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
     });
+    let router =
+        router::build(Routes { trusted_proxies: Vec::new(), hosting, endpoint, auth, random: Arc::new(SystemRandom) });
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());

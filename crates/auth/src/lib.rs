@@ -17,6 +17,7 @@ mod register;
 mod sign_in;
 pub mod site;
 mod token;
+pub mod upstream;
 
 use std::sync::Arc;
 
@@ -54,6 +55,8 @@ pub struct State {
     pub mail: Option<Outbox>,
     /// Where random bytes come from.
     pub random: Arc<dyn Random>,
+    /// What it takes to ask organisations' identity providers.
+    pub providers: upstream::Providers,
 }
 
 impl Auth {
@@ -96,6 +99,7 @@ pub fn pages() -> Router<Auth> {
         .merge(sign_in::routes())
         .route("/sign-in.css", get(asset::style))
         .route("/logo.png", get(asset::logo))
+        .merge(upstream::routes())
 }
 
 /// The endpoints below `/oauth` of a server, for clients of any origin.
