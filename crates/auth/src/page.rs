@@ -62,7 +62,7 @@ impl Frame {
     }
 
     /// A frame that needs nothing of the database: for pages that tell of an error.
-    fn plain(site: &Site) -> Self {
+    pub(crate) fn plain(site: &Site) -> Self {
         let name = &site.server().name;
         Self { style: asset::style_path(&site.address), logo: None, organization: name.clone(), product: name.clone() }
     }

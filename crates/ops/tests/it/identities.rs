@@ -141,7 +141,10 @@ async fn sessions_belong_to_their_organisation_and_end(people: People) {
     assert_eq!(token.len(), 43);
     let found = browser_sessions::find(&cx, ops, org, &token).await.unwrap().unwrap();
     assert_eq!((&found.end_user_id, &found.identity_id), (&signed_in.end_user_id, &signed_in.identity_id));
-    assert_eq!((found.email.as_deref(), found.name), (Some("anna@example.com"), None));
+    assert_eq!(
+        (found.email.as_deref(), found.name, found.issuer.as_str()),
+        (Some("anna@example.com"), None, "https://id")
+    );
     let elsewhere = browser_sessions::find(&people.cx(two), ops, &two.organization.id, &token).await;
     assert_eq!(elsewhere.unwrap(), None, "the cookie of another organisation opens nothing");
     assert_eq!(browser_sessions::find(&people.cx(two), ops, org, &token).await.unwrap_err().code, Code::NotFound);
