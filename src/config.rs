@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use url::Url;
+use waypost_mail::{MailUrl, Sender};
 
 use table::{SETTINGS, Setting};
 pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey};
@@ -123,12 +124,18 @@ pub struct Settings {
     pub diagnostics_listen: Option<SocketAddr>,
     /// The key that signs and encrypts, when it is set and not kept in a file.
     pub secret_key: Option<SecretKey>,
+    /// The key before that one.
+    pub secret_key_previous: Option<SecretKey>,
     /// Proxies whose forwarded headers count.
     pub trusted_proxies: Vec<IpNet>,
     /// Networks that requests to others may go to though they are not public.
     pub outbound_allow: Vec<IpNet>,
     /// Root certificates that requests to others trust beside the system's.
     pub outbound_ca_file: Option<PathBuf>,
+    /// How mails are sent; none when they cannot be.
+    pub smtp_url: Option<MailUrl>,
+    /// Whom mails come from.
+    pub mail_from: Option<Sender>,
     /// Calls per second of one caller; 0 is no limit.
     pub rate_limit_per_caller: u32,
     /// Calls of one caller at once.
@@ -153,9 +160,12 @@ impl Default for Settings {
             data_dir: PathBuf::from("./waypost-data"),
             diagnostics_listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
             secret_key: None,
+            secret_key_previous: None,
             trusted_proxies: Vec::new(),
             outbound_allow: Vec::new(),
             outbound_ca_file: None,
+            smtp_url: None,
+            mail_from: None,
             rate_limit_per_caller: 100,
             rate_limit_burst: 200,
             rate_limit_per_server: 0,

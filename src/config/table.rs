@@ -83,6 +83,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| text.parse().map(|key| settings.secret_key = Some(key)),
     },
     Setting {
+        name: "secret_key_previous",
+        flag: None,
+        default: "on SQLite `data_dir` + `/secret.key.previous`, if it is there",
+        help: "A second key that opens and verifies, and with which nothing is made: the one before, or while replicas are restarted one by one the next (`waypost secret rotate`).",
+        set: |settings, text| text.parse().map(|key| settings.secret_key_previous = Some(key)),
+    },
+    Setting {
         name: "trusted_proxies",
         flag: None,
         default: "none",
@@ -102,6 +109,20 @@ pub static SETTINGS: &[Setting] = &[
         default: "none",
         help: "A PEM file with root certificates that these requests trust beside the system's.",
         set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
+    },
+    Setting {
+        name: "smtp_url",
+        flag: None,
+        default: "none (`serve --demo`: `console:`)",
+        help: "How mails are sent: `smtp://USER:PASSWORD@HOST:587`, `smtps://USER:PASSWORD@HOST`, or `console:`, which prints them to standard output. Without it nobody can sign in with a code by mail.",
+        set: |settings, text| text.parse().map(|url| settings.smtp_url = Some(url)),
+    },
+    Setting {
+        name: "mail_from",
+        flag: None,
+        default: "`waypost@` + the host of `public_url`",
+        help: "Whom mails come from: `waypost@example.com` or `Acme <waypost@example.com>`.",
+        set: |settings, text| text.parse().map(|sender| settings.mail_from = Some(sender)),
     },
     Setting {
         name: "rate_limit_per_caller",

@@ -96,10 +96,10 @@ pub fn pages() -> Router<Auth> {
         .route("/authorize", get(authorize::authorize))
         .route("/authorize/continue", get(authorize::resume))
         .route("/consent", get(consent::show).post(consent::decide))
+        .merge(upstream::routes())
         .merge(sign_in::routes())
         .route("/sign-in.css", get(asset::style))
         .route("/logo.png", get(asset::logo))
-        .merge(upstream::routes())
 }
 
 /// The endpoints below `/oauth` of a server, for clients of any origin.
