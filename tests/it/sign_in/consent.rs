@@ -115,8 +115,8 @@ async fn more_scopes_are_asked_for_and_nothing_is_lost() {
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert_eq!(
         refused.header("www-authenticate"),
-        "Bearer error=\"insufficient_scope\", scope=\"walk\", \
-         resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\"",
+        "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", \
+         scope=\"walk\", error=\"insufficient_scope\"",
         "RS-7"
     );
     assert_eq!(browser.open(&client.authorize(&[("scope", "walk walk:read")])).await.status, StatusCode::OK);

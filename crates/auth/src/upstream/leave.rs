@@ -14,6 +14,7 @@ use waypost_ops::upstream::{self, Leaving};
 
 use super::redirect_uri;
 use crate::Auth;
+use crate::limits::Kind;
 use crate::page::{self, Frame};
 use crate::pending::{Pending, failed};
 
@@ -31,6 +32,10 @@ struct LeavePage<'a> {
 
 pub(super) async fn leave(State(auth): State<Auth>, pending: Pending) -> Response {
     let (cx, ops, site) = (&pending.cx, auth.hosting.ops(), &pending.site);
+    // Each leaves a row behind.
+    if let Err(wait) = auth.limits.check(Kind::Authorize, site.client) {
+        return page::too_many(site, wait);
+    }
     let leaving = upstream::leave(cx, ops, &auth.providers.upstream, (site.server(), &pending.request)).await;
     let leaving = match leaving {
         Ok(leaving) => leaving,
