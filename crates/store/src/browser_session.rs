@@ -109,13 +109,3 @@ pub async fn delete_of_end_user(conn: &mut Conn, organization: &OrganizationId, 
     Ok(on!(conn, c => sqlx::query(SQL)
         .bind(end_user.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected()))
 }
-
-/// Deletes sessions that have ended, at most `limit` of them; says how many.
-///
-/// # Errors
-/// When the database fails.
-pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
-    const SQL: &str = "DELETE FROM browser_sessions WHERE token_hash IN (SELECT token_hash FROM browser_sessions
-        WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-    Ok(on!(conn, c => sqlx::query(SQL).bind(now.0).bind(limit).execute(c).await?.rows_affected()))
-}

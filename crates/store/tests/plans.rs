@@ -14,20 +14,25 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::Value;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use waypost_core::SystemRandom;
+use waypost_core::account::CodePurpose;
 use waypost_core::assignment::Assignment;
 use waypost_core::chain::Link;
-use waypost_core::id::{EventId, JoinId, ProgressId, StepId, VersionId, WalkthroughId};
+use waypost_core::id::{
+    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, ProgressId, StepId, VersionId, WalkthroughId,
+};
 use waypost_core::join::{Join, Undo};
 use waypost_core::organization::Role;
 use waypost_core::progress::Attempt;
 use waypost_core::progress::act::{Select, View};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_store::browser_session::NewBrowserSession;
+use waypost_store::email_code::NewCode;
 use waypost_store::progress::ProgressKey;
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
-    Db, Dialect, Tx, api_key, assignment, audit, end_user, join, migrate, offer, on, organization, progress, server,
-    session, step, system, tool_call, user, version, walkthrough,
+    Db, Dialect, Tx, account, api_key, assignment, audit, browser_session, email_code, end_user, identity, join, logo,
+    migrate, offer, on, organization, progress, server, session, step, system, tool_call, user, version, walkthrough,
 };
 
 use crate::world::{NOW, World, execute};
@@ -137,6 +142,7 @@ async fn everything(db: &Db, one: &World) {
     session::set_joined(&mut tx, org, (&one.server, &one.end_user), Some(NOW)).await.unwrap();
     write(&mut tx, one).await;
     take_over(&mut tx, one).await;
+    sign_in(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
@@ -199,6 +205,57 @@ async fn write(tx: &mut Tx, one: &World) {
     step::delete(tx, org, id, [&a, &b]).await.unwrap();
     let unknown = WalkthroughId::from_store("wt_unknown".to_owned());
     walkthrough::delete(tx, org, &unknown).await.unwrap();
+}
+
+/// What signs an end user in.
+async fn sign_in(tx: &mut Tx, one: &World) {
+    let (org, user) = (&one.organization, &one.end_user);
+    let found = identity::find(tx, org, "waypost", "acc_1").await.unwrap().unwrap();
+    identity::find_to_link(tx, org, "https://other", "z@b.example").await.unwrap();
+    identity::insert(tx, &found, None).await.unwrap();
+    identity::signed_in(tx, &found, None).await.unwrap();
+    end_user::insert(tx, org, &EndUserId::from_store("eu_signed".to_owned()), NOW).await.unwrap();
+    end_user::profile(tx, org, user).await.unwrap();
+    end_user::update_profile(tx, org, user, &end_user::Profile::default()).await.unwrap();
+    let account = account::find_by_email(tx, org, "z@b.example").await.unwrap().unwrap();
+    account::insert(tx, &account, "z@b.example").await.unwrap();
+    account::begin_try(tx, org, &account.id, NOW).await.unwrap();
+    account::lock(tx, org, &account.id, NOW).await.unwrap();
+    account::unlock(tx, org, &account.id, NOW).await.unwrap();
+    account::set_password(tx, org, &account.id, "argon", NOW).await.unwrap();
+    let (request, id) =
+        (AuthorizationRequestId::from_store("arq_1".to_owned()), EmailCodeId::from_store("ecd_x".into()));
+    let code = NewCode {
+        id: &id,
+        organization: org,
+        request: &request,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        purpose: CodePurpose::SignIn,
+        code_hash: "hash",
+        password_hash: None,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    email_code::insert(tx, &code).await.unwrap();
+    let key = email_code::Key { organization: org, request: &request, id: &id };
+    email_code::find_open(tx, key, NOW).await.unwrap();
+    email_code::enter(tx, key, "hash", NOW).await.unwrap();
+    let session = NewBrowserSession {
+        token_hash: "hash",
+        end_user_id: user,
+        identity_id: &found.id,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    browser_session::insert(tx, org, &session).await.unwrap();
+    browser_session::find(tx, org, "hash", NOW).await.unwrap();
+    browser_session::delete(tx, org, "hash").await.unwrap();
+    browser_session::delete_of_end_user(tx, org, user).await.unwrap();
+    logo::set(tx, org, b"png", NOW).await.unwrap();
+    logo::get(tx, org).await.unwrap();
+    logo::updated_at(tx, org).await.unwrap();
+    logo::delete(tx, org).await.unwrap();
 }
 
 /// A join, and its undoing.
