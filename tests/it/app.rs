@@ -123,6 +123,7 @@ impl App {
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
             documents: Documents::new(outbound.clone(), clock.clone()),
             limits: waypost_auth::limits::Limits::default(),
+            mail: None,
             random: Arc::clone(&random),
             providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
         });
@@ -234,8 +235,9 @@ impl App {
             GROUP BY end_user_id, server_id, walkthrough_id HAVING count(*) > 1) AS doubles";
         assert_eq!(self.count(DOUBLE).await, 0, "one open attempt at most");
         const NOBODY: &str = "SELECT count(*) FROM end_users
-            WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)";
-        assert_eq!(self.count(NOBODY).await, 0, "users are made by calls alone");
+            WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)
+              AND NOT EXISTS (SELECT 1 FROM identities WHERE identities.end_user_id = end_users.id)";
+        assert_eq!(self.count(NOBODY).await, 0, "users are made by calls and sign-ins alone");
         const FOREIGN: &str = "SELECT count(*) FROM progress
             JOIN end_users ON end_users.id = progress.end_user_id JOIN servers ON servers.id = progress.server_id
             JOIN walkthroughs ON walkthroughs.id = progress.walkthrough_id

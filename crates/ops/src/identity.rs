@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use waypost_core::caller::Ctx;
+use waypost_core::email::Email;
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, base32};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};
-use waypost_core::server::Server;
+use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::progress::{NewEndUser, NewSession};
 use waypost_store::recorder::Record;
@@ -119,6 +120,42 @@ pub(crate) fn sign_in_required() -> Error {
     Error::new(Code::SignInRequired, "Sign in to this server, then call again.")
 }
 
+/// Notes the address that the user claims to have, on a server that asks for one: of a new user it is written with them,
+/// of one who is there at once. It is a claim: nobody is found, linked or let in by it.
+///
+/// # Errors
+/// `email_required` when the user has claimed none and `email` is none; `unavailable` when the database is away.
+pub(crate) async fn claim_email(
+    hosting: &Hosting,
+    server: &Server,
+    identity: &mut Identity,
+    email: Option<&Email>,
+) -> Result<()> {
+    if server.auth_type != AuthType::CollectEmail {
+        return Ok(());
+    }
+    let required = || {
+        let message = "This server asks for the user's e-mail address before a walkthrough begins. Ask the user for it, \
+                       then call again with it as `email`.";
+        Error::new(Code::EmailRequired, message).with("field", "email")
+    };
+    if let Some(new) = &mut identity.new_end_user {
+        new.claimed_email = Some(email.ok_or_else(required)?.address.clone());
+        return Ok(());
+    }
+    let (Some(id), organization) = (&identity.end_user_id, &server.organization_id) else { return Ok(()) };
+    let known = end_user::claimed_email(&mut hosting.read().await?, organization, id).await?;
+    match email {
+        None if known.is_none() => Err(required()),
+        Some(email) if known.as_ref() != Some(&email.address) => {
+            let mut tx = hosting.ops.db.begin().await?;
+            end_user::set_claimed_email(&mut tx, organization, id, &email.address).await?;
+            Ok(tx.commit().await?)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes sure that the user of a token is still there: a token is looked up at most once in a second, and its user may
 /// be deleted meanwhile.
 ///
@@ -219,6 +256,7 @@ pub(crate) async fn resolve_or_prepare(
         id: id.clone(),
         organization_id: server.organization_id.clone(),
         tracking_id,
+        claimed_email: None,
         created_at: now,
     });
     identity.end_user_id = Some(id);

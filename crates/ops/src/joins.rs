@@ -94,6 +94,7 @@ pub async fn join(
         }
         None => None,
     };
+    identity::forget(hosting, server, anonymous);
     hosting.strangers.0.insert(key, ());
     Ok(joined)
 }
