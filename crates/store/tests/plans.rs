@@ -123,8 +123,6 @@ async fn everything(db: &Db, one: &World) {
     audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
-    end_user::set_claimed_email(&mut tx, org, &one.end_user, "a@x.de").await.unwrap();
-    end_user::claimed_email(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
@@ -133,8 +131,6 @@ async fn everything(db: &Db, one: &World) {
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
     session::used(&mut tx, "handle-1", NOW).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
-    session::is_joined(&mut tx, org, "handle-1").await.unwrap();
-    session::set_joined(&mut tx, org, (&one.server, &one.end_user), Some(NOW)).await.unwrap();
     write(&mut tx, one).await;
     take_over(&mut tx, one).await;
     tx.commit().await.unwrap();
@@ -201,9 +197,13 @@ async fn write(tx: &mut Tx, one: &World) {
     walkthrough::delete(tx, org, &unknown).await.unwrap();
 }
 
-/// A join, and its undoing.
+/// What is noted of a user, a join, and its undoing.
 async fn take_over(tx: &mut Tx, one: &World) {
     let (org, id, user) = (&one.organization, JoinId::from_store("joi_1".to_owned()), &one.end_user);
+    session::is_joined(tx, org, "handle-1").await.unwrap();
+    session::set_joined(tx, org, (&one.server, user), Some(NOW)).await.unwrap();
+    end_user::set_claimed_email(tx, org, user, "a@x.de").await.unwrap();
+    end_user::claimed_email(tx, org, user).await.unwrap();
     join::list(tx, org).await.unwrap();
     let found = join::get(tx, org, &id).await.unwrap().unwrap();
     join::is_settled(tx, org, &one.server, (user, user)).await.unwrap();
