@@ -101,6 +101,7 @@ async fn every_address_is_the_same_server() {
     app.finish().await;
 }
 
+/// RS-9: 421 for a foreign host.
 #[tokio::test]
 async fn a_public_url_that_is_not_loopback_is_the_only_host() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
@@ -174,6 +175,7 @@ async fn a_new_server_answers_at_once_and_a_deleted_one_is_gone() {
     app.finish().await;
 }
 
+/// RS-9: 403 for a foreign origin.
 #[tokio::test]
 async fn browsers_may_call_from_some_origins() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
