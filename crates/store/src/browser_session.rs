@@ -24,6 +24,16 @@ pub struct BrowserSession {
     pub created_at: Timestamp,
 }
 
+#[derive(sqlx::FromRow)]
+struct Row {
+    end_user_id: String,
+    identity_id: String,
+    issuer: String,
+    name: Option<String>,
+    email: Option<String>,
+    created_at: i64,
+}
+
 /// A session to insert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBrowserSession<'a> {
@@ -64,19 +74,20 @@ pub async fn find(
     now: Timestamp,
 ) -> Result<Option<BrowserSession>> {
     // Look-ups by key, and no joins: PostgreSQL joins small tables by reading them as a whole.
-    const SQL: &str = "SELECT end_user_id, identity_id, (SELECT issuer FROM identities WHERE id = s.identity_id),
-            (SELECT name FROM end_users WHERE id = s.end_user_id),
-            (SELECT email FROM end_users WHERE id = s.end_user_id), created_at
+    const SQL: &str =
+        "SELECT end_user_id, identity_id, (SELECT issuer FROM identities WHERE id = s.identity_id) AS issuer,
+            (SELECT name FROM end_users WHERE id = s.end_user_id) AS name,
+            (SELECT email FROM end_users WHERE id = s.end_user_id) AS email, created_at
         FROM browser_sessions s WHERE token_hash = $1 AND organization_id = $2 AND expires_at > $3";
-    let row: Option<(String, String, String, Option<String>, Option<String>, i64)> = on!(conn, c => sqlx::query_as(SQL)
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(token_hash).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
-    Ok(row.map(|(end_user, identity, issuer, name, email, created_at)| BrowserSession {
-        end_user_id: EndUserId::from_store(end_user),
-        identity_id: IdentityId::from_store(identity),
-        issuer,
-        name,
-        email,
-        created_at: Timestamp(created_at),
+    Ok(row.map(|row| BrowserSession {
+        end_user_id: EndUserId::from_store(row.end_user_id),
+        identity_id: IdentityId::from_store(row.identity_id),
+        issuer: row.issuer,
+        name: row.name,
+        email: row.email,
+        created_at: Timestamp(row.created_at),
     }))
 }
 

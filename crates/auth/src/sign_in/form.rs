@@ -70,7 +70,6 @@ impl Fields {
     ///
     /// # Errors
     /// The page to show instead.
-    #[expect(clippy::result_large_err, reason = "the error is the answer")]
     pub(super) fn check(&self, auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<(), Response> {
         if let Err(wait) = auth.limits.check(Kind::Form, pending.site.client) {
             return Err(page::too_many(&pending.site, wait));
