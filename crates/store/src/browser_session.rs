@@ -73,9 +73,12 @@ pub async fn find(
     token_hash: &str,
     now: Timestamp,
 ) -> Result<Option<BrowserSession>> {
-    const SQL: &str = "SELECT s.end_user_id, s.identity_id, i.issuer, u.name, u.email, s.created_at
-        FROM browser_sessions s JOIN end_users u ON u.id = s.end_user_id JOIN identities i ON i.id = s.identity_id
-        WHERE s.token_hash = $1 AND s.organization_id = $2 AND s.expires_at > $3";
+    // Look-ups by key, and no joins: PostgreSQL joins small tables by reading them as a whole.
+    const SQL: &str =
+        "SELECT end_user_id, identity_id, (SELECT issuer FROM identities WHERE id = s.identity_id) AS issuer,
+            (SELECT name FROM end_users WHERE id = s.end_user_id) AS name,
+            (SELECT email FROM end_users WHERE id = s.end_user_id) AS email, created_at
+        FROM browser_sessions s WHERE token_hash = $1 AND organization_id = $2 AND expires_at > $3";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(token_hash).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
     Ok(row.map(|row| BrowserSession {

@@ -102,7 +102,7 @@ impl Problem {
         };
         let text = |name: &str| error.details.get(name).and_then(|value| value.as_str()).unwrap_or_default();
         let message = if error.code == Code::InvalidArguments && text("field") == "email" {
-            "This is no e-mail address. One looks like anna@example.com.".to_owned()
+            "That is not an e-mail address. One looks like anna@example.com.".to_owned()
         } else {
             error.message.clone()
         };
