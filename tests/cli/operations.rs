@@ -138,8 +138,7 @@ fn the_doctor_looks_and_changes_nothing() {
     place.fine(&["migrate"]);
     let found = place.json(&["doctor", "--config", &file]);
     let names: Vec<_> = found["items"].as_array().unwrap().iter().map(|item| item["check"].as_str().unwrap()).collect();
-    let expected =
-        "configuration, data folder, secret key, disk space, database, schema, sealed secrets, durability, integrity, clock, listen";
+    let expected = "configuration, data folder, secret key, disk space, database, schema, sealed secrets, durability, integrity, clock, listen";
     assert_eq!(names.join(", "), expected);
     assert_eq!(found["status"], "ok", "{found:#}");
     place.file("waypost-data/secret.key", "no key");
