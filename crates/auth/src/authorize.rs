@@ -14,7 +14,7 @@ use waypost_core::scope::Scopes;
 use waypost_core::server::AuthType;
 use waypost_core::{Code, Result};
 use waypost_ops::browser_sessions::{self, BrowserSession};
-use waypost_ops::{authorizations, grants, joins};
+use waypost_ops::{authorizations, grants, identities, joins};
 
 use crate::Auth;
 use crate::browser;
@@ -97,15 +97,16 @@ enum Next {
     Consent,
 }
 
-/// The signed-in user of this browser, if the request lets them count: `prompt=login` wants a sign-in after it.
+/// The signed-in user of this browser, if they count here: known to the server's own issuer, and with `prompt=login` signed
+/// in after the request.
 pub(crate) async fn session(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Option<BrowserSession>> {
     let organization = &pending.request.organization_id;
     let Some(cookie) = browser::read(headers, &browser::session_cookie(organization)) else { return Ok(None) };
     let found = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
-    let fresh = |session: &BrowserSession| {
-        !prompts(&pending.request, "login") || session.created_at >= pending.request.created_at
-    };
-    Ok(found.filter(fresh))
+    let Some(session) = found else { return Ok(None) };
+    let known = identities::issuer(auth.hosting.ops(), pending.site.server()).await? == Some(session.issuer.clone());
+    let fresh = !prompts(&pending.request, "login") || session.created_at >= pending.request.created_at;
+    Ok(Some(session).filter(|_| known && fresh))
 }
 
 fn prompts(request: &AuthorizationRequest, word: &str) -> bool {

@@ -3,14 +3,18 @@
 use serde_json::json;
 use url::Url;
 use waypost_core::access::{Act, authorize};
+use waypost_core::account::ISSUER;
 use waypost_core::caller::Ctx;
 use waypost_core::email::{self, Email};
 use waypost_core::id::{EndUserId, IdentityId, OrganizationId};
+use waypost_core::oauth_config::{OauthConfig, ProviderKind};
+use waypost_core::server::{AuthType, Server};
 use waypost_core::{Error, Result, name};
 use waypost_store::end_user::Profile;
 use waypost_store::identity::{self as store, Identity};
-use waypost_store::{Tx, end_user};
+use waypost_store::{Tx, end_user, oauth_config};
 
+use crate::Ops;
 use crate::audit::{Entry, record};
 
 /// Bytes in the address of a picture at most.
@@ -42,6 +46,33 @@ pub struct SignedIn {
     pub end_user_id: EndUserId,
     /// The identity by which they signed in.
     pub identity_id: IdentityId,
+}
+
+/// Who says whom the end users of a server are: Waypost's own accounts, or the server's provider; none when nobody signs
+/// in there. Somebody whom another one knows is not signed in: an account that anybody can make must not open a server
+/// that asks for the company's own sign-in.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
+    match (server.auth_type, &server.oauth_config_id) {
+        (AuthType::PlatformOauth, _) => Ok(Some(ISSUER.to_owned())),
+        (AuthType::CustomOauth, Some(id)) => {
+            let config = oauth_config::get(&mut ops.db.read().await?, &server.organization_id, id).await?;
+            Ok(config.as_ref().and_then(issuer_of))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The issuer of a provider's identities. Plain OAuth has none: its users are those of the host that tells of them.
+#[must_use]
+pub fn issuer_of(config: &OauthConfig) -> Option<String> {
+    if config.kind == ProviderKind::Openid {
+        return Some(config.issuer.clone());
+    }
+    let url = Url::parse(config.userinfo_endpoint.as_deref()?).ok()?;
+    Some(format!("oauth2:{}", url.origin().ascii_serialization()))
 }
 
 /// The end user of an identity, made when it is seen for the first time. With `link_verified_email` a new identity joins

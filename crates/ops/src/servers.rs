@@ -9,7 +9,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
 use waypost_core::{Error, Result, name, slug};
-use waypost_store::{Tx, oauth_config, organization, server as store, system};
+use waypost_store::{Tx, oauth_config, oauth_grant, organization, server as store, system};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -146,6 +146,10 @@ pub async fn update(
     }
     new.updated_at = cx.now();
     store::update(&mut tx, &new).await.map_err(|error| slug_taken(error, &new.slug))?;
+    if (new.auth_type, &new.oauth_config_id) != (old.auth_type, &old.oauth_config_id) {
+        // Who was let in by others has to come in again.
+        oauth_grant::revoke_of_server(&mut tx, organization, id, "sign_in_changed", cx.now()).await?;
+    }
     let entry = Entry { act: "server.update", target: id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;

@@ -1,7 +1,7 @@
 //! Grants with their codes and tokens. Every consumption and every rotation is one statement.
 
 use waypost_core::Timestamp;
-use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId};
+use waypost_core::id::{EndUserId, OauthConfigId, OauthGrantId, OrganizationId, ServerId};
 use waypost_core::oauth_grant::{GRACE_MS, OauthGrant};
 
 use crate::db::Conn;
@@ -185,6 +185,43 @@ pub async fn revoke_of_end_user(
         WHERE end_user_id = $1 AND organization_id = $2 AND revoked_at IS NULL";
     Ok(on!(conn, c => sqlx::query(SQL)
         .bind(end_user.as_str()).bind(organization.as_str()).bind(now.0).bind(reason)
+        .execute(c).await?.rows_affected()))
+}
+
+/// Revokes every grant on a server; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_of_server(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<u64> {
+    const SQL: &str = "UPDATE oauth_grants SET revoked_at = $3, revoked_reason = $4
+        WHERE server_id = $1 AND organization_id = $2 AND revoked_at IS NULL";
+    Ok(on!(conn, c => sqlx::query(SQL)
+        .bind(server.as_str()).bind(organization.as_str()).bind(now.0).bind(reason)
+        .execute(c).await?.rows_affected()))
+}
+
+/// Revokes every grant on the servers that use a provider; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_of_provider(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    provider: &OauthConfigId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<u64> {
+    const SQL: &str = "UPDATE oauth_grants SET revoked_at = $3, revoked_reason = $4
+        WHERE server_id IN (SELECT id FROM servers WHERE oauth_config_id = $1) AND organization_id = $2
+            AND revoked_at IS NULL";
+    Ok(on!(conn, c => sqlx::query(SQL)
+        .bind(provider.as_str()).bind(organization.as_str()).bind(now.0).bind(reason)
         .execute(c).await?.rows_affected()))
 }
 

@@ -18,8 +18,8 @@ use waypost_core::assignment::Assignment;
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::chain::Link;
 use waypost_core::id::{
-    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthGrantId, ProgressId, StepId, VersionId,
-    WalkthroughId,
+    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthConfigId, OauthGrantId, ProgressId, StepId,
+    VersionId, WalkthroughId,
 };
 use waypost_core::join::{Join, Undo};
 use waypost_core::oauth_client::OauthClient;
@@ -302,6 +302,9 @@ async fn authorize(tx: &mut Tx, one: &World) {
     oauth_grant::revoke_access(tx, "access", NOW).await.unwrap();
     oauth_grant::revoke(tx, org, &grant.id, "test", NOW).await.unwrap();
     oauth_grant::revoke_of_end_user(tx, org, user, "test", NOW).await.unwrap();
+    oauth_grant::revoke_of_server(tx, org, server, "test", NOW).await.unwrap();
+    let provider = OauthConfigId::from_store("oac_1".to_owned());
+    oauth_grant::revoke_of_provider(tx, org, &provider, "test", NOW).await.unwrap();
     expired::delete(tx, NOW, 10).await.unwrap();
     oauth_client::delete_unused(tx, NOW, NOW, 10).await.unwrap();
 }

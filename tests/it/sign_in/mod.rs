@@ -111,9 +111,13 @@ impl Browser {
     }
 
     pub async fn sign_in(&self, server: &Server, subject: &str) -> EndUserId {
+        self.sign_in_by(server, "waypost", subject).await
+    }
+
+    pub async fn sign_in_by(&self, server: &Server, issuer: &str, subject: &str) -> EndUserId {
         let (app, organization) = (&server.app, &server.org.id);
         let claims = Claims {
-            issuer: "waypost".to_owned(),
+            issuer: issuer.to_owned(),
             subject: subject.to_owned(),
             email: Some(format!("{subject}@example.com")),
             email_verified: true,

@@ -2,16 +2,17 @@
 
 use http::{Request, header};
 use serde_json::json;
-use waypost_core::server::SignIn;
+use waypost_core::server::{AuthType, SignIn};
 use waypost_ops::servers::Settings;
 
-use super::{Browser, OauthClient, call, platform, select, send};
+use super::{Browser, OauthClient, Tokens, call, platform, select, send};
 use crate::app::{App, open};
 
 waypost_testkit::both!(open =>
     a_token_means_nothing_on_another_server,
     the_user_goes_on_with_every_client,
     an_access_token_lives_an_hour,
+    who_was_let_in_by_others_has_to_come_in_again,
 );
 
 const CHALLENGE: &str = "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", scope=\"walk\"";
@@ -68,6 +69,24 @@ async fn an_access_token_lives_an_hour(app: App) {
     assert_eq!(select(&server, Some(&tokens.access)).await.status, 200);
     app.later(1).await;
     assert_eq!(select(&server, Some(&tokens.access)).await.status, 401);
+    app.finish().await;
+}
+
+/// A change of who signs people in ends what was given before, and a browser that another issuer knows is not signed in.
+async fn who_was_let_in_by_others_has_to_come_in_again(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let tokens = client.tokens(&browser).await;
+    server.set(Settings { auth_type: Some(AuthType::None), ..Settings::default() }).await;
+    super::sign_in_needed(&server).await;
+    assert_eq!(select(&server, Some(&tokens.access)).await.status, 401);
+    assert_eq!(client.refresh(&tokens.refresh).await.error().1, "invalid_grant");
+    let elsewhere = Browser::new(&app);
+    elsewhere.sign_in_by(&server, "https://id.example", "anna").await;
+    let answer = elsewhere.get(&client.authorize(&[])).await;
+    assert!(answer.location().starts_with("/s/acme/oauth/sign-in"), "{}", answer.location());
+    Tokens::of(&client.exchange(&client.code(&browser, &[]).await).await);
     app.finish().await;
 }
 

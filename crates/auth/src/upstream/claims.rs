@@ -1,9 +1,8 @@
 //! From what a provider says to who signed in.
 
 use serde_json::Value;
-use url::Url;
 use waypost_core::oauth_config::{OauthConfig, ProviderKind};
-use waypost_ops::identities::Claims;
+use waypost_ops::identities::{Claims, issuer_of};
 
 use super::failure::{Failure, shown};
 
@@ -34,7 +33,7 @@ pub(super) fn claims(config: &OauthConfig, said: &Value, userinfo: Option<&Value
         _ => false,
     };
     Ok(Claims {
-        issuer: issuer(config)?,
+        issuer: issuer_of(config).ok_or_else(|| Failure::Answer("it has no userinfo endpoint".to_owned()))?,
         subject,
         email: text("email"),
         // Nobody says that an address of plain OAuth was proved in a way that can be trusted.
@@ -55,16 +54,6 @@ fn subject(config: &OauthConfig, said: &Value) -> Result<String, Failure> {
         return Err(Failure::Answer(format!("it names nobody in `{}`", shown(claim))));
     }
     Ok(subject)
-}
-
-/// Plain OAuth has no issuer: its users are those of the host that tells of them.
-fn issuer(config: &OauthConfig) -> Result<String, Failure> {
-    if config.kind == ProviderKind::Openid {
-        return Ok(config.issuer.clone());
-    }
-    let url = config.userinfo_endpoint.as_deref().and_then(|text| Url::parse(text).ok());
-    let url = url.ok_or_else(|| Failure::Answer("it has no userinfo endpoint".to_owned()))?;
-    Ok(format!("oauth2:{}", url.origin().ascii_serialization()))
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use waypost_core::id::{OauthConfigId, OrganizationId};
 use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
 use waypost_core::seal::{Place, SecretText};
 use waypost_core::{Code, Error, Result, name};
-use waypost_store::{Conn, oauth_config as store, organization};
+use waypost_store::{Conn, oauth_config as store, oauth_grant, organization};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::taken;
+use crate::identities::issuer_of;
 use crate::upstream::Upstream;
 pub use discovery::{Finding, Level};
 use discovery::{Provider, Typed, examine};
@@ -137,6 +138,9 @@ pub async fn update(
         return Err(Error::new(Code::Conflict, message));
     }
     store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
+    if issuer_of(&new) != issuer_of(old) {
+        oauth_grant::revoke_of_provider(&mut tx, organization, &new.id, "sign_in_changed", cx.now()).await?;
+    }
     let entry = Entry { act: "oauth_config.update", target: new.id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
