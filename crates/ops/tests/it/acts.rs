@@ -81,9 +81,9 @@ async fn servers_are_checked(stage: Stage) {
     let set = |settings: Settings| async move { servers::update(cx, ops, org, id, &settings).await };
     let custom = Settings { auth_type: Some(AuthType::CustomOauth), ..Settings::default() };
     let error = set(custom.clone()).await.unwrap_err();
-    assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &"auth_type".into()));
-    assert!(error.message.contains("available: `none`"), "{error}");
-    refused(servers::create(cx, ops, org, "new", &custom).await, Code::InvalidArguments, "auth_type");
+    assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &"oauth_config".into()));
+    assert!(error.message.contains("needs an identity provider"), "{error}");
+    refused(servers::create(cx, ops, org, "new", &custom).await, Code::InvalidArguments, "identity provider");
     let tickets = Settings { support: Some(Support::Tickets), ..Settings::default() };
     refused(set(tickets).await, Code::InvalidArguments, "`support`: `tickets` is not available");
     let origins = Settings { allowed_origins: Some(vec!["https://a.de/x".into()]), ..Settings::default() };
@@ -93,6 +93,7 @@ async fn servers_are_checked(stage: Stage) {
         name: Some("Name".into()),
         product_name: Some("Product".into()),
         auth_type: Some(AuthType::None),
+        oauth_config: None,
         sign_in: Some(SignIn::OnConnect),
         walkthrough_tools_enabled: Some(false),
         toolset: Some(Toolset::Stepwise),

@@ -43,7 +43,7 @@ pub async fn hosted(url: &str) -> Hosted {
     let clock = Arc::new(ManualClock::new(START));
     let cx = Ctx { clock: clock.clone(), random: Arc::new(SystemRandom), ..Ctx::operator() };
     let options = HostingOptions {
-        secret: SecretKey::new([7; 32]),
+        keys: SecretKey::new([7; 32]).into(),
         version_cache_bytes: 1024 * 1024,
         clock: clock.clone(),
         random: Arc::new(SystemRandom),

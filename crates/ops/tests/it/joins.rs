@@ -106,7 +106,7 @@ async fn what_does_no_harm_is_no_error(h: Hosted) {
     let reader = Subject { scopes: Scopes::from(Scope::WalkRead), ..anna.clone() };
     assert_eq!(h.completed(&beside(&reader, &handle)).await, 0, "who may only read changes nothing");
     assert_eq!(h.audited("join.create").await, 0);
-    let session = Presented::Session(b"no session of anybody".to_vec());
+    let session = Presented::Session("wph_of_no_session".into());
     h.select(&Presented::Subject(anna.clone(), Box::new(session))).await.unwrap();
     assert_eq!(h.completed(&beside(&anna, &handle)).await, 2);
 }
@@ -273,7 +273,7 @@ async fn undone_later_what_was_done_since_stays(h: Hosted) {
 }
 
 async fn a_joined_session_begins_anew(h: Hosted) {
-    let session = Presented::Session(b"0123456789abcdef".to_vec());
+    let session = Presented::Session("wph_of_a_session".into());
     let handle = h.select(&session).await.unwrap().handle.unwrap();
     h.advance(&session).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
