@@ -1,0 +1,101 @@
+//! The user of a client that runs as a program of its own: an HTTP server on loopback that the client's browser is
+//! replaced by.
+//!
+//! - `GET /open?url=…` does what a browser does: it signs in, and calls the client's address with the outcome.
+//! - `GET /drive?url=…` signs in and answers with that address as text, for clients that listen nowhere.
+//! - `GET /code?email=…` answers with the next one-time code sent to an address.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::routing::get;
+use http::StatusCode;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use url::Url;
+
+use super::mailbox::Mailbox;
+use super::user_agent::{Decision, UserAgent};
+
+/// A user; leaves when it is dropped.
+pub struct User {
+    /// Where it is, such as `http://127.0.0.1:40001`.
+    pub origin: String,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    agent: UserAgent,
+    mailbox: Mailbox,
+    http: reqwest::Client,
+    sign_ins: AtomicUsize,
+}
+
+impl User {
+    /// The person with this address, who allows what clients ask for.
+    pub async fn start(email: &str, mailbox: Mailbox) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().expect("the client needs nothing");
+        let agent = UserAgent::new(email, mailbox.clone());
+        let shared = Arc::new(Shared { agent, mailbox, http, sign_ins: AtomicUsize::new(0) });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let router = Router::new()
+            .route("/open", get(open))
+            .route("/drive", get(drive))
+            .route("/code", get(code))
+            .with_state(shared.clone());
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { origin, shared, task }
+    }
+
+    /// How many times it was asked to sign in.
+    pub fn sign_ins(&self) -> usize {
+        self.shared.sign_ins.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Answer = Result<String, (StatusCode, String)>;
+
+#[derive(Deserialize)]
+struct At {
+    url: Url,
+}
+
+#[derive(Deserialize)]
+struct Addressed {
+    email: String,
+}
+
+async fn drive(State(shared): State<Arc<Shared>>, Query(at): Query<At>) -> Answer {
+    shared.sign_ins.fetch_add(1, Ordering::Relaxed);
+    shared.agent.sign_in(&at.url, Decision::Allow).await.map(String::from).map_err(failed)
+}
+
+async fn open(shared: State<Arc<Shared>>, at: Query<At>) -> Answer {
+    let http = shared.http.clone();
+    let client = drive(shared, at).await?;
+    let answer = http.get(&client).send().await.map_err(|error| failed(format!("{client}: {error:?}")))?;
+    let status = answer.status();
+    let text = answer.text().await.unwrap_or_default();
+    if status.is_success() { Ok(text) } else { Err(failed(format!("{client} answered {status}: {text}"))) }
+}
+
+async fn code(State(shared): State<Arc<Shared>>, Query(Addressed { email }): Query<Addressed>) -> Answer {
+    shared.mailbox.code(&email).await.map_err(failed)
+}
+
+/// Also to standard error: a client may keep to itself what its browser says.
+fn failed(reason: String) -> (StatusCode, String) {
+    eprintln!("the user cannot sign in: {reason}");
+    (StatusCode::BAD_GATEWAY, reason)
+}
