@@ -3,19 +3,19 @@
 //!
 //! - `GET /open?url=…` does what a browser does: it signs in, and calls the client's address with the outcome.
 //! - `GET /drive?url=…` signs in and answers with that address as text, for clients that listen nowhere.
+//! - `GET /sign-ins` answers how many times one of these was asked.
 //! - `GET /code?email=…` answers with the next one-time code sent to an address.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::routing::get;
-use http::StatusCode;
-use serde::Deserialize;
+use http::{StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::mailbox::Mailbox;
 use super::user_agent::{Decision, UserAgent};
@@ -46,6 +46,7 @@ impl User {
         let router = Router::new()
             .route("/open", get(open))
             .route("/drive", get(drive))
+            .route("/sign-ins", get(sign_ins))
             .route("/code", get(code))
             .with_state(shared.clone());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
@@ -66,32 +67,34 @@ impl Drop for User {
 
 type Answer = Result<String, (StatusCode, String)>;
 
-#[derive(Deserialize)]
-struct At {
-    url: Url,
+/// The value of a parameter of the query.
+fn parameter(uri: &Uri, name: &str) -> Result<String, (StatusCode, String)> {
+    let mut pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let value = pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()));
+    value.ok_or_else(|| failed(format!("{uri} has no {name}")))
 }
 
-#[derive(Deserialize)]
-struct Addressed {
-    email: String,
-}
-
-async fn drive(State(shared): State<Arc<Shared>>, Query(at): Query<At>) -> Answer {
+async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
     shared.sign_ins.fetch_add(1, Ordering::Relaxed);
-    shared.agent.sign_in(&at.url, Decision::Allow).await.map(String::from).map_err(failed)
+    let url = Url::parse(&parameter(&uri, "url")?).map_err(|error| failed(format!("{uri}: {error}")))?;
+    shared.agent.sign_in(&url, Decision::Allow).await.map(String::from).map_err(failed)
 }
 
-async fn open(shared: State<Arc<Shared>>, at: Query<At>) -> Answer {
+async fn open(shared: State<Arc<Shared>>, uri: Uri) -> Answer {
     let http = shared.http.clone();
-    let client = drive(shared, at).await?;
+    let client = drive(shared, uri).await?;
     let answer = http.get(&client).send().await.map_err(|error| failed(format!("{client}: {error:?}")))?;
     let status = answer.status();
     let text = answer.text().await.unwrap_or_default();
     if status.is_success() { Ok(text) } else { Err(failed(format!("{client} answered {status}: {text}"))) }
 }
 
-async fn code(State(shared): State<Arc<Shared>>, Query(Addressed { email }): Query<Addressed>) -> Answer {
-    shared.mailbox.code(&email).await.map_err(failed)
+async fn sign_ins(State(shared): State<Arc<Shared>>) -> String {
+    shared.sign_ins.load(Ordering::Relaxed).to_string()
+}
+
+async fn code(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+    shared.mailbox.code(&parameter(&uri, "email")?).await.map_err(failed)
 }
 
 /// Also to standard error: a client may keep to itself what its browser says.

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use http::header::{LOCATION, ORIGIN, SET_COOKIE};
+use http::header::{CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use super::form::{Form, forms};
 use super::mailbox::Mailbox;
 
 /// More pages than any way through the sign-in has.
 const PAGES: usize = 20;
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What the person would say on the consent page.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,7 +65,8 @@ impl UserAgent {
             let fields = self.fill(&form, decision).await?;
             let origin = at.origin().ascii_serialization();
             at = at.join(&form.action).map_err(|error| format!("{}: {error}", form.action))?;
-            let request = self.http.post(at.clone()).header(ORIGIN, origin).form(&fields);
+            let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+            let request = self.http.post(at.clone()).header(ORIGIN, origin).header(CONTENT_TYPE, FORM).body(body);
             response = self.send(request).await?;
         }
         Err(format!("after {PAGES} pages it is still at {at}"))

@@ -1,0 +1,157 @@
+//! With sign-in: each client signs in where it is asked to, once as a client that registers itself and once with a
+//! metadata document, and plays. In the middle client and server are killed; the next run of both goes on at the same
+//! step, without another sign-in.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::support::PATIENCE;
+use crate::support::documents::Documents;
+use crate::support::installation::Installation;
+use crate::support::user::User;
+use crate::{clients, program};
+
+/// Where each client has its user's browser sent; on loopback any port will do.
+const REDIRECT_URIS: &[(&str, &str)] = &[
+    ("python", "http://127.0.0.1/callback"),
+    ("typescript", "http://127.0.0.1/callback"),
+    ("inspector", "http://127.0.0.1/oauth/callback"),
+    ("mcp-remote", "http://127.0.0.1/oauth/callback"),
+];
+
+/// How a client gets its id.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Registers,
+    HasDocument,
+}
+
+/// A client's script, the name of its document, and the era to speak.
+struct Case {
+    script: &'static str,
+    client: &'static str,
+    era: &'static str,
+    version: &'static str,
+    way: Way,
+}
+
+/// A run of a client's script.
+struct Run {
+    child: Child,
+    words: String,
+}
+
+impl Run {
+    fn start(script: &str, given: &Value) -> Self {
+        let words = format!("{script} {given}");
+        let child = Command::new(program(script))
+            .arg(clients().join("sign_in").join(script))
+            .arg(given.to_string())
+            // A proxy of the machine is not for a server on it.
+            .env("NO_PROXY", "127.0.0.1,localhost")
+            .env("no_proxy", "127.0.0.1,localhost")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the client starts");
+        Self { child, words }
+    }
+
+    /// The line of JSON that it prints when it has come as far as it goes.
+    async fn report(&mut self) -> Value {
+        let mut lines = BufReader::new(self.child.stdout.take().expect("its output is a pipe")).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await;
+        if let Ok(Ok(Some(line))) = line {
+            return serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line}", self.words));
+        }
+        let _ = self.child.start_kill();
+        let mut said = String::new();
+        let _ = self.child.stderr.take().expect("its errors are a pipe").read_to_string(&mut said).await;
+        panic!("{} said nothing:\n{said}", self.words);
+    }
+
+    async fn kill(mut self) {
+        self.child.start_kill().expect("it runs");
+        self.child.wait().await.expect("it is a child");
+    }
+}
+
+async fn plays(case: Case) {
+    let documents = Documents::start(REDIRECT_URIS).await;
+    let mut installation = Installation::new().await;
+    let authority = installation.folder().join("authority.pem");
+    documents.write_authority(&authority);
+    installation.set("WAYPOST_OUTBOUND_CA_FILE", authority.display().to_string());
+    installation.create_server("tour", &["--auth-type", "platform_oauth"]).await;
+    let state: PathBuf = installation.folder().join("client");
+    std::fs::create_dir(&state).expect("the folder takes folders");
+    let user = User::start("ada@example.com", installation.mailbox.clone()).await;
+    let document = (case.way == Way::HasDocument).then(|| documents.client_id(case.client));
+
+    let server = installation.serve().await;
+    let mut given = json!({
+        "url": format!("{}/s/tour/mcp", server.origin), "era": case.era, "user": user.origin,
+        "state": state, "run": "first", "document": document,
+    });
+    let mut run = Run::start(case.script, &given);
+    let first = run.report().await;
+    assert_eq!(first["protocol_version"], case.version, "{first}");
+    run.kill().await;
+    server.kill().await;
+
+    let server = installation.serve().await;
+    assert_eq!(given["url"], format!("{}/s/tour/mcp", server.origin), "it is on the same port");
+    given["run"] = json!("second");
+    let second = Run::start(case.script, &given).report().await;
+    assert_eq!(second["resumed"], first["at"], "{first} {second}");
+    assert_eq!(second["completed"], true, "{second}");
+    assert_eq!(user.sign_ins(), 1, "what the client kept is enough");
+    let registered = installation.log().contains("/oauth/register");
+    println!("{} {}: {first} {second} {registered}", case.client, case.era);
+}
+
+/// A client's tests: `script, its document, its name for the era of today => the version that it must agree on`.
+macro_rules! signs_in {
+    ($module:ident, $script:literal, $client:literal, $($test:ident => $way:ident, $era:literal, $version:literal;)+) => {
+        mod $module {
+            use super::{Case, Way, plays};
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[cfg_attr(not(have_clients), ignore = "needs the MCP clients of e2e/clients")]
+                async fn $test() {
+                    let (script, client) = ($script, $client);
+                    plays(Case { script, client, era: $era, version: $version, way: Way::$way }).await;
+                }
+            )+
+        }
+    };
+}
+
+signs_in! { python, "python_client.py", "python",
+    registered => Registers, "legacy", "2025-11-25";
+    with_document => HasDocument, "auto", "2026-07-28";
+}
+
+signs_in! { typescript, "typescript.mjs", "typescript",
+    registered => Registers, "legacy", "2025-11-25";
+    with_document => HasDocument, "auto", "2026-07-28";
+}
+
+signs_in! { inspector, "inspector.mjs", "inspector",
+    registered => Registers, "legacy", "2025-11-25";
+    with_document => HasDocument, "auto", "2026-07-28";
+}
+
+// Whatever it speaks with the server, the client behind it speaks the old way.
+signs_in! { mcp_remote, "mcp_remote.mjs", "mcp-remote",
+    registered => Registers, "legacy", "2025-11-25";
+    with_document => HasDocument, "auto", "2025-11-25";
+}
