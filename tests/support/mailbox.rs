@@ -55,13 +55,20 @@ impl Mailbox {
         self.printed.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
     }
 
+    /// The code in the next whole mail to `address` that has one.
     fn take(&self, address: &str) -> Option<String> {
         let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = printed.read.get(address).copied().unwrap_or(0);
-        let to = from + printed.lines[from..].iter().position(|line| line.contains(address))?;
-        let (at, code) = printed.lines[to..].iter().enumerate().find_map(|(at, line)| Some((at, code_in(line)?)))?;
-        printed.read.insert(address.to_owned(), to + at + 1);
-        Some(code)
+        let heading = format!("│ Mail to {address}");
+        let mut from = printed.read.get(address).copied().unwrap_or(0);
+        loop {
+            let start = from + printed.lines[from..].iter().position(|line| *line == heading)?;
+            let end = start + printed.lines[start..].iter().position(|line| line.starts_with('└'))?;
+            from = end;
+            if let Some(code) = printed.lines[start + 1..end].iter().find_map(|line| code_in(line)) {
+                printed.read.insert(address.to_owned(), end);
+                return Some(code);
+            }
+        }
     }
 }
 
