@@ -4,7 +4,7 @@
 //! - `GET /open?url=…` does what a browser does: it signs in, and calls the client's address with the outcome.
 //! - `GET /drive?url=…` signs in and answers with that address as text, for clients that listen nowhere.
 //! - `GET /sign-ins` answers how many times one of these was asked.
-//! - `GET /code?email=…` answers with the next one-time code sent to an address.
+//! - `GET /code?email=…` answers with the one-time code in the next mail to an address, `GET /link?email=…` with the link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,6 +48,7 @@ impl User {
             .route("/drive", get(drive))
             .route("/sign-ins", get(sign_ins))
             .route("/code", get(code))
+            .route("/link", get(link))
             .with_state(shared.clone());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { origin, shared, task }
@@ -95,6 +96,10 @@ async fn sign_ins(State(shared): State<Arc<Shared>>) -> String {
 
 async fn code(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
     shared.mailbox.code(&parameter(&uri, "email")?).await.map_err(failed)
+}
+
+async fn link(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+    shared.mailbox.link(&parameter(&uri, "email")?).await.map_err(failed)
 }
 
 /// Also to standard error: a client may keep to itself what its browser says.
