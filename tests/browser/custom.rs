@@ -13,7 +13,7 @@ const SECRET: &str = "a secret that only the two know";
 
 /// A running `oidc-provider`, killed when it is dropped. Every start signs with another key.
 struct Provider {
-    _child: Child,
+    child: Child,
     issuer: String,
 }
 
@@ -33,12 +33,12 @@ impl Provider {
             panic!("the provider does not listen");
         };
         let issuer = timeout(PATIENCE, listening).await.expect("it listens in time");
-        Self { _child: child, issuer }
+        Self { child: child, issuer }
     }
 
     /// The same provider with another key.
     async fn restart(mut self, origin: &str) -> Self {
-        self._child.kill().await.expect("it runs");
+        self.child.kill().await.expect("it runs");
         let (_, port) = self.issuer.rsplit_once(':').expect("it has a port");
         Self::start(origin, port).await
     }
