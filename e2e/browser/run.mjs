@@ -28,7 +28,7 @@ async function mailed(what, email) {
     return text;
 }
 
-const browser = await launch(given.chromium);
+const browser = await launch(given.chromium, given.provider);
 const clients = [];
 try {
     await play({
