@@ -125,6 +125,10 @@ pub struct Settings {
     pub secret_key: Option<SecretKey>,
     /// Proxies whose forwarded headers count.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks that requests to others may go to though they are not public.
+    pub outbound_allow: Vec<IpNet>,
+    /// Root certificates that requests to others trust beside the system's.
+    pub outbound_ca_file: Option<PathBuf>,
     /// Calls per second of one caller; 0 is no limit.
     pub rate_limit_per_caller: u32,
     /// Calls of one caller at once.
@@ -150,6 +154,8 @@ impl Default for Settings {
             diagnostics_listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
             secret_key: None,
             trusted_proxies: Vec::new(),
+            outbound_allow: Vec::new(),
+            outbound_ca_file: None,
             rate_limit_per_caller: 100,
             rate_limit_burst: 200,
             rate_limit_per_server: 0,

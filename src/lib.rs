@@ -3,8 +3,8 @@
 pub mod cmd;
 pub mod config;
 pub mod demo;
-pub mod host;
 pub mod lock;
 pub mod open;
+pub mod outbound;
 pub mod router;
 pub mod telemetry;

@@ -15,13 +15,16 @@ use ipnet::IpNet;
 use serde_json::json;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::Instrument;
+use waypost_auth::Auth;
+use waypost_auth::bearer::Found;
+use waypost_auth::site::{Site, has_oauth};
 use waypost_core::id::base32;
+use waypost_core::slug::is_tracking_id;
 use waypost_core::{Code, Error, Random};
+use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
-use waypost_mcp::target::is_tracking_id;
+use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
-
-use crate::host::{PublicUrl, Site};
 
 /// How long the database may take to answer before `/readyz` says no: probes give up soon.
 const READY: Duration = Duration::from_secs(1);
@@ -29,14 +32,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the router routes with.
 pub struct Routes<R> {
-    /// The origin under which others reach this installation.
-    pub public_url: PublicUrl,
     /// Proxies whose forwarded headers count.
     pub trusted_proxies: Vec<IpNet>,
     /// Hosted servers at work in this process.
     pub hosting: Hosting,
     /// The endpoint for every hosted server.
     pub endpoint: Endpoint<R>,
+    /// The authorization server for every hosted server.
+    pub auth: Auth,
     /// For the ids of requests.
     pub random: Arc<dyn Random>,
 }
@@ -45,10 +48,20 @@ pub struct Routes<R> {
 #[derive(Debug, Clone)]
 struct RequestId(String);
 
+/// The host that a request asks for.
+#[derive(Debug, Clone)]
+struct Asked {
+    /// As the client wrote it, port included.
+    authority: String,
+    /// What it means.
+    host: Host,
+}
+
 /// The router of the main address.
 pub fn build<R: Responder>(routes: Routes<R>) -> Router {
     let routes = Arc::new(routes);
-    // Which origins may call is decided in `find_server`; whatever comes through is echoed.
+    // Which origins may call is decided in `find_server`; whatever comes through is echoed. A preflight is answered
+    // before anybody asks for a token.
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())
         .allow_methods([Method::POST])
@@ -60,15 +73,38 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
         .route("/t/{tracking_id}/mcp", any(endpoint::<R>))
         .route("/s/{slug}/mcp", any(endpoint::<R>))
         .route("/s/{slug}/t/{tracking_id}/mcp", any(endpoint::<R>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&routes), arrive::<R>))
         .layer(cors)
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), find_server::<R>))
         .with_state(Arc::clone(&routes));
     Router::new()
         .merge(mcp)
+        .merge(oauth(&routes))
         .fallback(|| async { plain(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.") })
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
         .merge(health(routes.hosting.clone()))
         .layer(middleware::from_fn_with_state(routes, observe::<R>))
+}
+
+/// The authorization servers: metadata and endpoints for clients of any origin, which carry no cookies, and the pages.
+fn oauth<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
+    let cors = CorsLayer::new()
+        .allow_origin(AllowOrigin::any())
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::WWW_AUTHENTICATE, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(3_600));
+    let endpoints = Router::new()
+        .nest("/oauth", waypost_auth::endpoints())
+        .nest("/s/{slug}/oauth", waypost_auth::endpoints())
+        .merge(waypost_auth::well_known())
+        .layer(cors);
+    Router::new()
+        .nest("/oauth", waypost_auth::pages())
+        .nest("/s/{slug}/oauth", waypost_auth::pages())
+        .merge(endpoints)
+        .layer(middleware::from_fn_with_state(Arc::clone(routes), find_site::<R>))
+        .with_state(routes.auth.clone())
 }
 
 /// `/healthz` says that the process runs, `/readyz` that it can serve: both on any host.
@@ -126,56 +162,122 @@ async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut requ
     let forwarded = forwarded_host(request.headers()).filter(|_| trusted);
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    match authority.and_then(|authority| routes.public_url.site(authority)) {
-        Some(site) => {
-            request.extensions_mut().insert(site);
+    let asked = authority.and_then(|authority| {
+        Some(Asked { authority: authority.to_owned(), host: routes.auth.public_url.site(authority)? })
+    });
+    match asked {
+        Some(asked) => {
+            request.extensions_mut().insert(asked);
             next.run(request).await
         }
         None => plain(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This host is not served here."),
     }
 }
 
-/// Finds the server that a request is for, and refuses origins that may not call it.
+/// The server that a request is for.
+async fn site<R: Responder>(
+    routes: &Routes<R>,
+    params: &RawPathParams,
+    request: &Request,
+) -> Result<Site, waypost_core::Error> {
+    let (asked, slug) = (request.extensions().get::<Asked>(), param(params, "slug"));
+    let (asked, slug) = match (asked, slug) {
+        (Some(asked @ Asked { host: Host::Main, .. }), Some(slug)) => (asked, slug),
+        (Some(asked @ Asked { host: Host::Server(slug), .. }), None) => (asked, slug.clone()),
+        // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
+        _ => return Err(Error::not_found("server")),
+    };
+    let offers = routes.hosting.catalog().find(&slug.to_ascii_lowercase()).await.inspect_err(|error| {
+        if error.code != Code::NotFound {
+            tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
+        }
+    })?;
+    Ok(Site {
+        address: routes.auth.public_url.address(&asked.authority, &asked.host, &slug),
+        offers,
+        client: client_address(&routes.trusted_proxies, request),
+        request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+    })
+}
+
+fn param(params: &RawPathParams, name: &str) -> Option<String> {
+    params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+}
+
+/// Finds the server whose authorization server is asked.
+async fn find_site<R: Responder>(
+    State(routes): State<Arc<Routes<R>>>,
+    params: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match site(&routes, &params, &request).await {
+        Ok(site) => {
+            request.extensions_mut().insert(site);
+            next.run(request).await
+        }
+        Err(error) if error.code == Code::NotFound => plain(StatusCode::NOT_FOUND, "not_found", &error.message),
+        Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, error.code.as_str(), &error.message),
+    }
+}
+
+/// Finds the server whose MCP address is asked, and refuses origins that may not call it.
 async fn find_server<R: Responder>(
     State(routes): State<Arc<Routes<R>>>,
     params: RawPathParams,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let param = |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
-    let slug = match (request.extensions().get::<Site>(), param("slug")) {
-        (Some(Site::Main), Some(slug)) => slug,
-        (Some(Site::Server(slug)), None) => slug.clone(),
-        // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
-        _ => return refuse_error(&Error::not_found("server")),
-    };
-    let tracking_id = param("tracking_id");
+    let tracking_id = param(&params, "tracking_id");
     if tracking_id.as_deref().is_some_and(|id| !is_tracking_id(id)) {
         let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
         return refuse_error(&Error::new(Code::NotFound, message));
     }
-    let offers = match routes.hosting.catalog().find(&slug.to_ascii_lowercase()).await {
-        Ok(offers) => offers,
-        Err(error) => {
-            if error.code != Code::NotFound {
-                tracing::error!(cause = ?std::error::Error::source(&error).map(ToString::to_string), %error, "no server");
-            }
-            return refuse_error(&error);
-        }
+    let site = match site(&routes, &params, &request).await {
+        Ok(site) => site,
+        Err(error) => return refuse_error(&error),
     };
     if let Some(origin) = request.headers().get(header::ORIGIN) {
-        let server = &offers.server;
-        let allowed = origin
-            .to_str()
-            .is_ok_and(|origin| routes.public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
+        let server = site.server();
+        let public_url = &routes.auth.public_url;
+        let allowed =
+            origin.to_str().is_ok_and(|origin| public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
         if !allowed {
             return refuse_error(&Error::new(Code::Forbidden, "This origin may not call this server."));
         }
     }
-    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let address = client_address(&routes.trusted_proxies, &request);
-    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, address, request_id }));
+    request.extensions_mut().insert((site, tracking_id));
     next.run(request).await
+}
+
+/// Finds out whom the request's token names.
+async fn arrive<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
+    let Some((site, tracking_id)) = request.extensions_mut().remove::<(Site, Option<String>)>() else {
+        return refuse_error(&Error::internal("a request came to an MCP address without a server"));
+    };
+    let bearer = match bearer(&routes.auth, &site, (tracking_id.as_deref(), request.headers())).await {
+        Ok(bearer) => bearer,
+        Err(error) => return refuse_error(&error),
+    };
+    let Site { offers, client: address, request_id, .. } = site;
+    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
+    next.run(request).await
+}
+
+async fn bearer(
+    auth: &Auth,
+    site: &Site,
+    (tracking_id, headers): (Option<&str>, &HeaderMap),
+) -> Result<Bearer, waypost_core::Error> {
+    if !has_oauth(site.server()) {
+        return Ok(Bearer::NotAsked);
+    }
+    let challenge = Challenge { resource_metadata: site.address.resource_metadata(tracking_id) };
+    Ok(match waypost_auth::bearer::find(auth, site.server(), headers).await? {
+        Found::Missing => Bearer::Missing(challenge),
+        Found::Invalid => Bearer::Invalid(challenge),
+        Found::Valid(subject) => Bearer::Valid { subject, challenge },
+    })
 }
 
 async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request<Body>) -> Response {

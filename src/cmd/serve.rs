@@ -20,10 +20,10 @@ use waypost_store::Db;
 
 use super::App;
 use crate::config::Settings;
-use crate::host::PublicUrl;
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
 use crate::{demo, open};
+use waypost_ops::address::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
 const GRACE: Duration = Duration::from_secs(6);

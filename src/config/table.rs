@@ -90,6 +90,20 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::networks(text).map(|networks| settings.trusted_proxies = networks),
     },
     Setting {
+        name: "outbound_allow",
+        flag: None,
+        default: "none (`serve --demo`: loopback)",
+        help: "Networks that requests to sign-in providers and clients' metadata documents may go to though they are not public, such as `10.1.0.0/16`; also over `http://`.",
+        set: |settings, text| value::networks(text).map(|networks| settings.outbound_allow = networks),
+    },
+    Setting {
+        name: "outbound_ca_file",
+        flag: None,
+        default: "none",
+        help: "A PEM file with root certificates that these requests trust beside the system's.",
+        set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
+    },
+    Setting {
         name: "rate_limit_per_caller",
         flag: None,
         default: "`100`",

@@ -91,6 +91,17 @@ fn proxies_are_addresses_or_networks() {
 }
 
 #[test]
+fn requests_to_others_stay_on_the_public_internet_by_default() {
+    let settings = load("", &[], &[]).unwrap();
+    assert_eq!((settings.outbound_allow, settings.outbound_ca_file), (Vec::new(), None));
+    let settings = load("outbound_allow = ['10.1.2.3/16', '::1']\noutbound_ca_file = 'ca.pem'", &[], &[]).unwrap();
+    assert_eq!(settings.outbound_allow, ["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()]);
+    assert_eq!(settings.outbound_ca_file.as_deref(), Some(Path::new("ca.pem")));
+    insta::assert_snapshot!(refused("outbound_allow = 'intranet'", &[], &[]), @"invalid setting `outbound_allow` (from the file DIR/waypost.toml): expected addresses or networks such as 10.0.0.0/8, not `intranet`");
+    insta::assert_snapshot!(refused("", &[("WAYPOST_OUTBOUND_CA_FILE", "")], &[]), @"invalid setting `outbound_ca_file` (from the environment, WAYPOST_OUTBOUND_CA_FILE): expected a file");
+}
+
+#[test]
 fn services_of_kubernetes_are_no_settings() {
     let link = ("WAYPOST_PORT_8080_TCP", "tcp://10.0.0.1:8080");
     assert!(load("", &[link], &[]).is_err());

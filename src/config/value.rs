@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -224,6 +224,11 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
             .map_err(|_| format!("expected addresses or networks such as 10.0.0.0/8, not `{part}`"))
     };
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+}
+
+/// A file.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected a file".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// A number from 0 up.

@@ -39,6 +39,8 @@ names! {
         EndUserDelete = "end_user.delete",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
+        /// Sign in as an end user, with what the pages of a server ask for.
+        EndUserSignIn = "end_user.sign_in",
     }
 }
 
@@ -47,7 +49,7 @@ impl Act {
     #[must_use]
     pub fn least_role(self) -> Option<Role> {
         match self {
-            Self::OrganizationCreate | Self::WalkthroughPlay => None,
+            Self::OrganizationCreate | Self::WalkthroughPlay | Self::EndUserSignIn => None,
             Self::OrganizationDelete => Some(Role::Owner),
             Self::OrganizationUpdate
             | Self::MemberWrite
@@ -85,7 +87,7 @@ pub fn authorize(caller: &Caller, act: Act, organization: &OrganizationId) -> Re
         Caller::Client { organization_id, .. } if organization_id != organization => {
             Err(Error::not_found("organisation"))
         }
-        Caller::Client { .. } if act == Act::WalkthroughPlay => Ok(()),
+        Caller::Client { .. } if matches!(act, Act::WalkthroughPlay | Act::EndUserSignIn) => Ok(()),
         Caller::Client { .. } => Err(Error::new(Code::Forbidden, "An MCP client cannot do this.")),
     }
 }
@@ -179,6 +181,7 @@ walkthrough.read       operator owner admin member
 walkthrough.write      operator owner admin member
 end_user.delete        operator owner admin
 walkthrough.play       operator client
+end_user.sign_in       operator client
 ";
         assert_eq!(table, expected);
     }

@@ -7,6 +7,17 @@ pub const MAX_WALKTHROUGH_SLUG: usize = 60;
 /// Characters in the slug of a server or an organisation at most: a DNS label has 63, and we leave room.
 pub const MAX_LABEL: usize = 40;
 
+/// Characters in a tracking id at most.
+const MAX_TRACKING_ID: usize = 128;
+
+/// Whether `text` is a tracking id: 1 to 128 of `[A-Za-z0-9._~-]`, the characters that stand in a URL as they are
+/// (RFC 3986, section 2.3).
+#[must_use]
+pub fn is_tracking_id(text: &str) -> bool {
+    (1..=MAX_TRACKING_ID).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
+}
+
 /// What a title becomes that has nothing to make a slug of.
 const FALLBACK: &str = "walkthrough";
 

@@ -28,6 +28,7 @@ use waypost_ops::identity::Client;
 use waypost_ops::offers::Offers;
 use waypost_ops::record::Record;
 
+use crate::bearer::Bearer;
 use crate::limits::{CallerKey, Limits};
 use crate::message::{
     self, Body as Peeked, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
@@ -95,6 +96,8 @@ pub struct Arrived {
     pub offers: Arc<Offers>,
     /// The tracking id of a personal URL.
     pub tracking_id: Option<String>,
+    /// What is known of the request's token.
+    pub bearer: Bearer,
     /// The client's address.
     pub address: IpAddr,
     /// The request's id, as in the log.

@@ -1,5 +1,6 @@
 //! Hosted MCP servers: the endpoint for every protocol revision, and the tools, prompts and resources behind it.
 
+pub mod bearer;
 pub mod endpoint;
 pub mod handler;
 pub mod limits;

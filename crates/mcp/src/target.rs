@@ -74,10 +74,3 @@ impl Target {
         arrival.record(&self.cx, self.hosting.recorder(), server, CallOutcome::Failed(error)).await;
     }
 }
-
-/// Whether `text` is a tracking id: 1 to 128 of `[A-Za-z0-9._~-]` (contract, section 3).
-#[must_use]
-pub fn is_tracking_id(text: &str) -> bool {
-    (1..=MAX_NAME).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
-}

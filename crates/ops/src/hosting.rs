@@ -17,6 +17,7 @@ use waypost_store::writer::Writer;
 use waypost_store::{Conn, Db};
 
 use crate::Ops;
+use crate::grants::Tokens;
 use crate::identity::Identities;
 use crate::offers::Catalog;
 
@@ -41,6 +42,7 @@ pub struct Hosting {
     pub(crate) versions: Cache<VersionId, Arc<Version>>,
     pub(crate) catalog: Catalog,
     pub(crate) identities: Identities,
+    pub(crate) tokens: Tokens,
     pub(crate) secret: SecretKey,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -82,6 +84,7 @@ impl Hosting {
             versions,
             catalog,
             identities: Identities::default(),
+            tokens: Tokens::default(),
             secret: options.secret,
             clock: options.clock,
         };

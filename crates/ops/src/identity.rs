@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use waypost_core::caller::Ctx;
-use waypost_core::id::{EndUserId, OrganizationId, ServerId, SessionId, base32};
+use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, base32};
+use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};
 use waypost_core::server::Server;
 use waypost_core::{Code, Error, Result, Timestamp};
@@ -38,6 +39,17 @@ pub enum Presented {
     Session(Vec<u8>),
     /// Nothing.
     Nothing,
+}
+
+/// Whom a valid token names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The end user.
+    pub end_user_id: EndUserId,
+    /// The grant that the token is of.
+    pub grant_id: OauthGrantId,
+    /// What the token allows.
+    pub scopes: Scopes,
 }
 
 /// What a client says of itself.

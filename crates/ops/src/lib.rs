@@ -4,17 +4,24 @@
 //! the entry of the audit log in one transaction. What a caller may not know of is "not found". The acts of an end user
 //! on a hosted server stand in [`progress`]; they work on a [`hosting::Hosting`].
 
+pub mod address;
 pub mod api_keys;
 pub mod assignments;
 mod audit;
+pub mod authorizations;
+pub mod browser_sessions;
 mod checks;
 pub mod end_users;
+pub mod grants;
 pub mod hosting;
+pub mod identities;
 pub mod identity;
+pub mod oauth_clients;
 pub mod offers;
 pub mod organizations;
 pub mod progress;
 pub mod record;
+pub mod redirect_uri;
 pub mod servers;
 pub mod users;
 pub mod walkthroughs;

@@ -1,5 +1,7 @@
-//! End users: found by the organisation's own name of them, and deleted. The writer makes them.
+//! End users: found by the organisation's own name of them, and deleted. The writer makes the anonymous ones, a sign-in
+//! the others.
 
+use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId};
 
 use crate::db::Conn;
@@ -19,6 +21,57 @@ pub async fn find_by_tracking_id(
     let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).bind(tracking_id).fetch_optional(c).await?);
     Ok(id.map(EndUserId::from_store))
+}
+
+/// What a provider says of an end user; what is absent is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// Their name.
+    pub name: Option<String>,
+    /// Where a picture of them is.
+    pub picture_url: Option<String>,
+    /// Their verified e-mail address.
+    pub email: Option<String>,
+}
+
+/// Inserts an end user without a tracking id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId, now: Timestamp) -> Result<()> {
+    const SQL: &str = "INSERT INTO end_users (id, organization_id, created_at) VALUES ($1, $2, $3)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// What is known of an end user; none when they are not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn profile(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Option<Profile>> {
+    const SQL: &str = "SELECT name, picture_url, email FROM end_users WHERE id = $1 AND organization_id = $2";
+    let row: Option<(Option<String>, Option<String>, Option<String>)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    Ok(row.map(|(name, picture_url, email)| Profile { name, picture_url, email }))
+}
+
+/// Writes what `profile` knows; what it does not know stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update_profile(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &EndUserId,
+    profile: &Profile,
+) -> Result<()> {
+    const SQL: &str = "UPDATE end_users SET name = COALESCE($3, name), picture_url = COALESCE($4, picture_url),
+        email = COALESCE($5, email) WHERE id = $1 AND organization_id = $2";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(profile.name.as_deref())
+        .bind(profile.picture_url.as_deref()).bind(profile.email.as_deref()).execute(c).await?.rows_affected());
+    Ok(())
 }
 
 /// Whether the organisation has this end user.

@@ -1,0 +1,301 @@
+//! `GET /oauth/authorize`: checks what the client asks for, and leads its user through sign-in and consent (RFC 6749,
+//! section 4.1.1).
+//!
+//! Until client and redirect URI are known to belong together, errors are a page; after that they go to the client.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, Uri};
+use url::Url;
+use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::id::AuthorizationRequestId;
+use waypost_core::oauth_error::{OauthCode, OauthError};
+use waypost_core::scope::Scopes;
+use waypost_core::server::AuthType;
+use waypost_core::{Code, Result};
+use waypost_ops::browser_sessions::{self, BrowserSession};
+use waypost_ops::{authorizations, grants};
+
+use crate::Auth;
+use crate::browser;
+use crate::client::{self, Client, Unknown};
+use crate::limits::Kind;
+use crate::page::{self, ErrorPage};
+use crate::params::Params;
+use crate::pending::{self, Pending};
+use crate::site::Site;
+
+/// Characters of `state` at most; every client's is far shorter.
+const MAX_STATE: usize = 2_048;
+/// Characters of `login_hint` that are looked at.
+const MAX_HINT: usize = 254;
+
+/// Takes a request, and sends the browser on its way.
+pub async fn authorize(State(auth): State<Auth>, site: Site, headers: HeaderMap, uri: Uri) -> Response {
+    if let Err(wait) = auth.limits.check(Kind::Authorize, site.client) {
+        return page::too_many(&site, wait);
+    }
+    let params = Params::parse(uri.query().unwrap_or_default().as_bytes());
+    if let Some(fault) = params.fault() {
+        return refused(&site, &fault);
+    }
+    let Some(id) = params.get("client_id") else {
+        return refused(&site, "The application did not say who it is (client_id is missing).");
+    };
+    let client = match client::find(&auth, &site, id).await {
+        Ok(client) => client,
+        Err(Unknown::Failed(error)) => return pending::failed(&site, &error),
+        Err(unknown) => return refused(&site, &unknown.to_string()),
+    };
+    let Some(redirect_uri) = client.redirect_uri(params.get("redirect_uri")) else {
+        return refused(&site, "The application wants the answer sent to an address that it did not register.");
+    };
+    let back = Back { redirect_uri: &redirect_uri, state: params.get("state"), issuer: &site.address.issuer() };
+    let request = match read(&auth, &site, &params, (&client, &redirect_uri)).await {
+        Ok(request) => request,
+        Err(error) => return back.error(&site, &error),
+    };
+    let prompt_none = params.get("prompt").is_some_and(|prompt| prompt.split(' ').any(|word| word == "none"));
+    let browser = browser::read(&headers, browser::FLOW);
+    let is_new = browser.is_none();
+    let browser = browser.unwrap_or_else(|| browser::new_value(&*auth.random));
+    if let Err(error) = authorizations::create(auth.hosting.ops(), &request, &browser).await {
+        return back.error(&site, &error.into());
+    }
+    let pending = Pending::new(&auth, site.clone(), request, browser.clone());
+    let mut response = match next(&auth, &pending, &headers).await {
+        Ok(Next::SignIn) if prompt_none => back.error(&site, &ask_nothing(OauthCode::LoginRequired)),
+        Ok(Next::Provider | Next::Consent) if prompt_none => {
+            back.error(&site, &ask_nothing(OauthCode::ConsentRequired))
+        }
+        Ok(next) => go(&auth, &pending, next).await,
+        Err(error) => pending::failed(&site, &error),
+    };
+    if is_new {
+        browser::set_flow(response.headers_mut(), &browser);
+    }
+    response
+}
+
+/// `GET /oauth/authorize/continue`: after a step of the way, the next one.
+pub async fn resume(State(auth): State<Auth>, pending: Pending, headers: HeaderMap) -> Response {
+    match next(&auth, &pending, &headers).await {
+        Ok(next) => go(&auth, &pending, next).await,
+        Err(error) => pending::failed(&pending.site, &error),
+    }
+}
+
+/// What is to be done next.
+enum Next {
+    /// Nothing: the client gets its code, for this user.
+    Complete(BrowserSession),
+    /// The user signs in with Waypost.
+    SignIn,
+    /// The user signs in with the organisation's provider.
+    Provider,
+    /// The user is asked.
+    Consent,
+}
+
+/// The signed-in user of this browser, if the request lets them count: `prompt=login` wants a sign-in after it.
+pub(crate) async fn session(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Option<BrowserSession>> {
+    let organization = &pending.request.organization_id;
+    let Some(cookie) = browser::read(headers, &browser::session_cookie(organization)) else { return Ok(None) };
+    let found = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
+    let fresh = |session: &BrowserSession| {
+        !prompts(&pending.request, "login") || session.created_at >= pending.request.created_at
+    };
+    Ok(found.filter(fresh))
+}
+
+fn prompts(request: &AuthorizationRequest, word: &str) -> bool {
+    request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|own| own == word))
+}
+
+async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Next> {
+    let request = &pending.request;
+    let custom = pending.site.server().auth_type == AuthType::CustomOauth;
+    let Some(session) = session(auth, pending, headers).await? else {
+        // With a provider the user is asked first: otherwise any client could have them sent through it unasked.
+        return Ok(match (custom, request.consented_at) {
+            (true, None) => Next::Consent,
+            (true, Some(_)) => Next::Provider,
+            (false, _) => Next::SignIn,
+        });
+    };
+    if request.consented_at.is_some() {
+        return Ok(Next::Complete(session));
+    }
+    let claims = tracking_note(auth, pending).await?.is_some();
+    if claims || prompts(request, "consent") {
+        return Ok(Next::Consent);
+    }
+    let asked = Scopes::parse(&request.scope).unwrap_or_default();
+    let allowed = grants::consented(auth.hosting.ops(), request, &session.end_user_id).await?;
+    let known = allowed.is_some_and(|allowed| allowed.covers(&asked));
+    Ok(if known { Next::Complete(session) } else { Next::Consent })
+}
+
+/// The tracking id that this sign-in would claim, if nobody did.
+pub(crate) async fn tracking_note(auth: &Auth, pending: &Pending) -> Result<Option<String>> {
+    let _ = (auth, pending);
+    Ok(None)
+}
+
+async fn go(auth: &Auth, pending: &Pending, next: Next) -> Response {
+    match next {
+        Next::Complete(session) => complete(auth, pending, &session).await,
+        Next::SignIn => page::redirect(&pending.path("sign-in")),
+        Next::Provider => page::redirect(&pending.path("upstream")),
+        Next::Consent => page::redirect(&pending.path("consent")),
+    }
+}
+
+/// Gives the client its code.
+pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSession) -> Response {
+    let Pending { cx, site, request, browser, .. } = pending;
+    let code = match grants::issue_code(cx, auth.hosting.ops(), request, browser, &session.end_user_id).await {
+        Ok(code) => code,
+        Err(error) if error.code == Code::NotFound => return pending::gone(site),
+        Err(error) => return pending::failed(site, &error),
+    };
+    let state = request.state.as_deref();
+    Back { redirect_uri: &request.redirect_uri, state, issuer: &request.issuer }.to(&[("code", &code)])
+}
+
+/// Tells the client that its user said no.
+pub(crate) fn denied(pending: &Pending) -> Response {
+    let request = &pending.request;
+    let back = Back { redirect_uri: &request.redirect_uri, state: request.state.as_deref(), issuer: &request.issuer };
+    back.error(&pending.site, &OauthError::new(OauthCode::AccessDenied, "The user refused."))
+}
+
+fn ask_nothing(code: OauthCode) -> OauthError {
+    OauthError::new(code, "The user would have to be asked, and prompt=none forbids it.")
+}
+
+/// Where the browser goes back to, and with what (RFC 6749, section 4.1.2; RFC 9207, section 2).
+struct Back<'a> {
+    redirect_uri: &'a str,
+    state: Option<&'a str>,
+    issuer: &'a str,
+}
+
+impl Back<'_> {
+    fn to(&self, parameters: &[(&str, &str)]) -> Response {
+        let Ok(mut url) = Url::parse(self.redirect_uri) else { return page::redirect(self.redirect_uri) };
+        // A query that the client registered stays (RFC 6749, section 3.1.2).
+        url.query_pairs_mut()
+            .extend_pairs(parameters)
+            .extend_pairs(self.state.map(|state| ("state", state)))
+            .append_pair("iss", self.issuer);
+        page::redirect(url.as_str())
+    }
+
+    fn error(&self, site: &Site, error: &OauthError) -> Response {
+        if let Some(cause) = &error.cause {
+            tracing::error!(request_id = site.request_id, %cause, "an authorization request failed");
+        }
+        self.to(&[("error", error.code.as_str()), ("error_description", &error.description)])
+    }
+}
+
+fn refused(site: &Site, message: &str) -> Response {
+    page::error(
+        site,
+        StatusCode::BAD_REQUEST,
+        ErrorPage {
+            title: "This application cannot be connected",
+            message,
+            advice: "Go back to the application and connect again. If it stays, tell its makers what stands here.",
+        },
+    )
+}
+
+/// Reads everything behind client and redirect URI.
+async fn read(
+    auth: &Auth,
+    site: &Site,
+    params: &Params,
+    (client, redirect_uri): (&Client, &str),
+) -> Result<AuthorizationRequest, OauthError> {
+    let invalid = |why: &str| OauthError::new(OauthCode::InvalidRequest, why);
+    for (name, code) in
+        [("request", OauthCode::RequestNotSupported), ("request_uri", OauthCode::RequestUriNotSupported)]
+    {
+        if params.get(name).is_some() {
+            return Err(OauthError::new(code, "Request objects are not supported."));
+        }
+    }
+    match params.get("response_type") {
+        Some("code") => {}
+        None => return Err(invalid("The parameter response_type is missing.")),
+        Some(_) => return Err(OauthError::new(OauthCode::UnsupportedResponseType, "The response_type is code.")),
+    }
+    if params.get("response_mode").is_some_and(|mode| mode != "query") {
+        return Err(invalid("The response_mode is query."));
+    }
+    let state = params.get("state");
+    if state.is_some_and(|state| state.len() > MAX_STATE) {
+        return Err(invalid("The state is too long."));
+    }
+    let code_challenge = challenge(params)?;
+    let scopes = Scopes::parse(params.get("scope").unwrap_or_default());
+    let scopes = scopes.map_err(|error| OauthError::new(OauthCode::InvalidScope, error.to_string()))?;
+    if !names_server(auth, site, params.resources()).await? {
+        return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is no address of this server."));
+    }
+    // A missing resource means the server: clients of 2025-03-26 do not know the parameter.
+    let resource = params.resources().first().cloned().unwrap_or_else(|| site.address.resource(None));
+    let named = auth.public_url.resource(&resource).and_then(|resource| resource.tracking_id);
+    let cx = auth.context(site);
+    let now = cx.now();
+    Ok(AuthorizationRequest {
+        id: AuthorizationRequestId::new(now, &*cx.random),
+        organization_id: site.server().organization_id.clone(),
+        server_id: site.server().id.clone(),
+        issuer: site.address.issuer(),
+        client_id: client.id.clone(),
+        client_name: client.name.clone(),
+        redirect_uri: redirect_uri.to_owned(),
+        state: state.map(str::to_owned),
+        scope: scopes.to_string(),
+        resource,
+        tracking_id: named.filter(|id| waypost_core::slug::is_tracking_id(id)),
+        code_challenge,
+        prompt: params.get("prompt").map(|prompt| prompt.chars().take(64).collect()),
+        login_hint: params.get("login_hint").map(|hint| hint.chars().take(MAX_HINT).collect()),
+        created_at: now,
+        expires_at: now.plus(authorizations::LIFETIME_MS),
+        consented_at: None,
+    })
+}
+
+/// The PKCE challenge (RFC 7636, section 4.3): required, and S256 only.
+fn challenge(params: &Params) -> Result<String, OauthError> {
+    let invalid = |why: &str| OauthError::new(OauthCode::InvalidRequest, why);
+    let challenge = params.get("code_challenge").ok_or_else(|| invalid("The code_challenge is missing (PKCE)."))?;
+    // Without a method the challenge would be a plain one.
+    if params.get("code_challenge_method") != Some("S256") {
+        return Err(invalid("The code_challenge_method is S256."));
+    }
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if challenge.len() != 43 || !challenge.bytes().all(unreserved) {
+        return Err(invalid("The code_challenge is the SHA-256 of the verifier in base64url: 43 characters."));
+    }
+    Ok(challenge.to_owned())
+}
+
+/// Whether every resource indicator is an address of the server that is asked: its slug, or one that it had before.
+pub(crate) async fn names_server(auth: &Auth, site: &Site, resources: &[String]) -> Result<bool> {
+    for resource in resources {
+        let Some(named) = auth.public_url.resource(resource) else { return Ok(false) };
+        match auth.hosting.catalog().find(&named.slug.to_ascii_lowercase()).await {
+            Ok(offers) if offers.server.id == site.server().id => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.code == Code::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,42 @@
+//! The bearer token of a request to an MCP address (RFC 6750, section 2.1).
+
+use http::{HeaderMap, header};
+use waypost_core::server::Server;
+use waypost_core::{Code, Error, Result};
+use waypost_ops::grants;
+use waypost_ops::identity::Subject;
+
+use crate::Auth;
+
+/// What came of looking for a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// There is none.
+    Missing,
+    /// There is one, and it is not good on this server.
+    Invalid,
+    /// Whom it names.
+    Valid(Subject),
+}
+
+/// Reads the `Authorization` header of a request to `server`; nothing else of the request is looked at.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn find(auth: &Auth, server: &Server, headers: &HeaderMap) -> Result<Found> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(Found::Missing) };
+    if values.next().is_some() {
+        return Ok(Found::Invalid);
+    }
+    let token = value.to_str().ok().and_then(|value| value.split_once(' '));
+    let Some(token) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
+        return Ok(Found::Invalid);
+    };
+    match grants::authenticate(&auth.hosting, server, token.1.trim()).await {
+        Ok(Some(subject)) => Ok(Found::Valid(subject)),
+        Ok(None) => Ok(Found::Invalid),
+        Err(error) if error.code == Code::Unavailable => Err(error),
+        Err(error) => Err(Error::internal(error)),
+    }
+}

@@ -1,0 +1,112 @@
+//! Fetching metadata documents, and keeping them for as long as they allow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use moka::sync::Cache;
+use tokio::sync::OnceCell;
+use url::Url;
+use waypost_core::{Clock, Timestamp};
+use waypost_outbound::{Answer, Limits, Outbound};
+
+use super::{ClientDocument, DocumentError, check_url};
+
+/// What fetching a document may cost: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
+const LIMITS: Limits = Limits { max_bytes: 5 * 1024, timeout: Duration::from_secs(5), redirects: 0 };
+/// Documents that are kept at most.
+const KEPT: u64 = 1_000;
+/// How long a document is kept that says nothing about it.
+const DEFAULT_SECONDS: i64 = 5 * 60;
+/// How long a document is kept at most, whatever it says.
+const MAX_SECONDS: i64 = 24 * 60 * 60;
+
+/// Documents by URL. Cheap to clone; clones share what they keep.
+///
+/// One slot per URL holds the fetch that is under way, which everybody who asks meanwhile waits for, and then its
+/// result. A result that may not be kept is for those who waited for it.
+#[derive(Clone)]
+pub struct Documents {
+    outbound: Outbound,
+    clock: Arc<dyn Clock>,
+    slots: Cache<String, Arc<OnceCell<Fetched>>>,
+}
+
+struct Fetched {
+    result: Result<Arc<ClientDocument>, DocumentError>,
+    /// None: not beyond this fetch.
+    fresh_until: Option<Timestamp>,
+}
+
+impl Documents {
+    /// Documents that are fetched through `outbound`, and kept by the time of `clock`.
+    #[must_use]
+    pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
+        Self { outbound, clock, slots: Cache::new(KEPT) }
+    }
+
+    /// The document at `url`, fetched or kept.
+    ///
+    /// # Errors
+    /// Whatever [`DocumentError`] says. Errors are never kept: the next call fetches again.
+    pub async fn get(&self, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
+        let target = check_url(url)?;
+        let now = self.clock.now();
+        let spent = |slot: &Arc<OnceCell<Fetched>>| {
+            slot.get().is_some_and(|fetched| fetched.fresh_until.is_none_or(|until| until <= now))
+        };
+        let slot = self.slots.entry_by_ref(url).or_insert_with_if(Arc::default, spent).into_value();
+        slot.get_or_init(|| self.fetch(url, &target)).await.result.clone()
+    }
+
+    async fn fetch(&self, client_id: &str, url: &Url) -> Fetched {
+        let answer = match self.outbound.get(url, LIMITS).await {
+            Ok(answer) => answer,
+            Err(error) => return Fetched { result: Err(DocumentError::Fetch(Arc::new(error))), fresh_until: None },
+        };
+        let result = read(client_id, &answer).map(Arc::new);
+        let seconds = if result.is_ok() { lifetime(&answer.headers) } else { 0 };
+        let fresh_until = (seconds > 0).then(|| self.clock.now().plus(seconds * 1000));
+        Fetched { result, fresh_until }
+    }
+}
+
+fn read(client_id: &str, answer: &Answer) -> Result<ClientDocument, DocumentError> {
+    if answer.status != StatusCode::OK {
+        return Err(DocumentError::Status(answer.status.as_u16()));
+    }
+    if !is_json(&answer.headers) {
+        return Err(DocumentError::ContentType);
+    }
+    ClientDocument::parse(client_id, &answer.body)
+}
+
+/// `application/json`, or a type that is built on it (RFC 6839, section 3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// Seconds for which a document may be kept (RFC 9111, sections 4.2 and 5.2.2), within our own bounds.
+pub(super) fn lifetime(headers: &HeaderMap) -> i64 {
+    let lines = headers.get_all(CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    let mut seconds = None;
+    for directive in lines.flat_map(|line| line.split(',')) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "no-store" | "no-cache" => return 0,
+            // What cannot be read counts as stale; of several, the shortest.
+            "max-age" => {
+                let said = value.trim().trim_matches('"').parse::<u64>().unwrap_or(0).min(MAX_SECONDS.unsigned_abs());
+                seconds = Some(seconds.map_or(said, |before: u64| before.min(said)));
+            }
+            _ => {}
+        }
+    }
+    let Some(seconds) = seconds else { return DEFAULT_SECONDS };
+    // Time that it spent in other caches counts.
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok()).and_then(|age| age.trim().parse::<u64>().ok());
+    i64::try_from(seconds.saturating_sub(age.unwrap_or(0))).unwrap_or(MAX_SECONDS)
+}

@@ -1,0 +1,68 @@
+//! Metadata of the authorization server and of the protected resources, both open to everybody.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use waypost_core::oauth_client::AuthMethod;
+use waypost_core::scope::{Scope, Scopes};
+use waypost_ops::address::Address;
+
+use crate::Auth;
+use crate::site::Site;
+
+/// How long clients may keep metadata.
+const CACHE: &str = "public, max-age=300";
+
+/// `/.well-known/oauth-authorization-server…` (RFC 8414, section 3), and the same at the address of OpenID Connect
+/// Discovery, where some clients look.
+pub async fn authorization_server(site: Site) -> Response {
+    ([(header::CACHE_CONTROL, CACHE)], Json(document(&site.address))).into_response()
+}
+
+fn document(address: &Address) -> Value {
+    let endpoint = |name: &str| format!("{}/oauth/{name}", address.issuer());
+    let auth_methods: Vec<_> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
+    json!({
+        "issuer": address.issuer(),
+        "authorization_endpoint": endpoint("authorize"),
+        "token_endpoint": endpoint("token"),
+        "registration_endpoint": endpoint("register"),
+        "revocation_endpoint": endpoint("revoke"),
+        "scopes_supported": Scope::ALL.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_methods_supported": auth_methods,
+        "revocation_endpoint_auth_methods_supported": auth_methods,
+        "code_challenge_methods_supported": ["S256"],
+        "prompt_values_supported": ["none", "login", "consent"],
+        // RFC 9207, section 3.
+        "authorization_response_iss_parameter_supported": true,
+        // draft-ietf-oauth-client-id-metadata-document, section 5.
+        "client_id_metadata_document_supported": true,
+    })
+}
+
+/// The tracking id in the path of a personal URL.
+#[derive(Debug, Deserialize)]
+pub struct Personal {
+    tracking_id: Option<String>,
+}
+
+/// `/.well-known/oauth-protected-resource…` (RFC 9728, section 3). `resource` is the very URL that the client uses.
+pub async fn protected_resource(State(_): State<Auth>, site: Site, Path(personal): Path<Personal>) -> Response {
+    if personal.tracking_id.as_deref().is_some_and(|id| !waypost_core::slug::is_tracking_id(id)) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let document = json!({
+        "resource": site.address.resource(personal.tracking_id.as_deref()),
+        "resource_name": site.server().name,
+        "authorization_servers": [site.address.issuer()],
+        "scopes_supported": [Scopes::default().to_string()],
+        "bearer_methods_supported": ["header"],
+    });
+    ([(header::CACHE_CONTROL, CACHE)], Json(document)).into_response()
+}

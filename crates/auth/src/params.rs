@@ -1,0 +1,75 @@
+//! Parameters of requests: each at most once (RFC 6749, sections 3.1 and 3.2).
+
+use std::collections::HashMap;
+
+use url::form_urlencoded;
+
+/// Bytes of a parameter at most.
+const MAX_VALUE: usize = 4_096;
+
+/// The parameters of a query or a form.
+#[derive(Default)]
+pub struct Params {
+    values: HashMap<String, String>,
+    resources: Vec<String>,
+    repeated: Option<String>,
+    oversized: bool,
+}
+
+impl Params {
+    /// Reads `application/x-www-form-urlencoded`. A parameter without a value counts as absent (RFC 6749, section 3.1);
+    /// only `resource` may come several times (RFC 8707, section 2).
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Self {
+        let mut params = Self::default();
+        for (name, value) in form_urlencoded::parse(text) {
+            if value.len() > MAX_VALUE {
+                params.oversized = true;
+            } else if value.is_empty() {
+            } else if name == "resource" {
+                params.resources.push(value.into_owned());
+            } else if params.values.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                params.repeated = Some(name.into_owned());
+            }
+        }
+        params
+    }
+
+    /// A parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// The resource indicators.
+    #[must_use]
+    pub fn resources(&self) -> &[String] {
+        &self.resources
+    }
+
+    /// Why the parameters as a whole cannot be used.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if self.oversized {
+            return Some(format!("A parameter is longer than {MAX_VALUE} bytes."));
+        }
+        let name = self.repeated.as_ref()?;
+        let shown: String = name.chars().take(40).collect();
+        Some(format!("The parameter {shown} comes more than once."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_comes_once_but_resources() {
+        let params = Params::parse(b"a=1&b=%C3%A4&empty=&resource=x&resource=y");
+        assert_eq!((params.get("a"), params.get("b"), params.get("empty")), (Some("1"), Some("ä"), None));
+        assert_eq!(params.resources(), ["x", "y"]);
+        assert_eq!(params.fault(), None);
+        assert!(Params::parse(b"a=1&a=1").fault().unwrap().contains(" a "));
+        assert!(Params::parse(format!("a={}", "x".repeat(MAX_VALUE + 1)).as_bytes()).fault().is_some());
+    }
+}

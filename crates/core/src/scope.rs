@@ -1,0 +1,158 @@
+//! Scopes: what the holder of a token may do (RFC 6749, section 3.3).
+
+use std::fmt;
+
+use crate::walkthrough::names;
+
+names! {
+    /// One thing that a token allows.
+    Scope {
+        /// Everything: playing walkthroughs and reading progress.
+        Walk = "walk",
+        /// Reading progress.
+        WalkRead = "walk:read",
+    }
+}
+
+impl Scope {
+    /// Whether who has `self` also has `other`: `walk` includes `walk:read`.
+    #[must_use]
+    pub fn includes(self, other: Self) -> bool {
+        self == other || self == Self::Walk
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A set of scopes, as it was asked for or granted; never empty. `Display` is the text of RFC 6749: sorted, with one
+/// space between two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scopes(u8);
+
+/// A text names a scope that does not exist (`invalid_scope` of RFC 6749, section 4.1.2.1).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no scope here; there are `walk` and `walk:read`")]
+pub struct UnknownScope(pub String);
+
+/// Characters of an unknown scope that are said back at most.
+const SHOWN: usize = 64;
+
+impl Scopes {
+    /// Reads scopes with spaces between them. A text without any means the default.
+    ///
+    /// # Errors
+    /// Names the first that does not exist.
+    pub fn parse(text: &str) -> Result<Self, UnknownScope> {
+        let mut bits = 0;
+        for name in text.split(' ').filter(|name| !name.is_empty()) {
+            let shown = || name.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+            bits |= name.parse::<Scope>().map_err(|_| UnknownScope(shown()))?.bit();
+        }
+        Ok(if bits == 0 { Self::default() } else { Self(bits) })
+    }
+
+    /// Whether the set allows what `scope` stands for, by itself or by one that includes it.
+    #[must_use]
+    pub fn includes(&self, scope: Scope) -> bool {
+        self.iter().any(|own| own.includes(scope))
+    }
+
+    /// Whether the set allows all that `others` do: who has `self` may be given `others`.
+    #[must_use]
+    pub fn covers(&self, others: &Self) -> bool {
+        others.iter().all(|scope| self.includes(scope))
+    }
+
+    /// What is in either set.
+    #[must_use]
+    pub fn union(&self, others: &Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// The scopes, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = Scope> + use<> {
+        let bits = self.0;
+        // `Scope::ALL` is in the order of the names; a test says so.
+        Scope::ALL.iter().copied().filter(move |scope| bits & scope.bit() != 0)
+    }
+}
+
+impl Default for Scopes {
+    /// `walk`.
+    fn default() -> Self {
+        Scope::Walk.into()
+    }
+}
+
+impl From<Scope> for Scopes {
+    fn from(scope: Scope) -> Self {
+        Self(scope.bit())
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, scope) in self.iter().enumerate() {
+            write!(f, "{}{scope}", if at == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_scopes() -> impl Strategy<Value = Scopes> {
+        prop::sample::subsequence(Scope::ALL, 1..=Scope::ALL.len())
+            .prop_map(|scopes| scopes.into_iter().map(Scopes::from).reduce(|a, b| a.union(&b)).unwrap())
+    }
+
+    #[test]
+    fn reads_what_clients_write() {
+        assert_eq!(Scopes::parse(""), Ok(Scopes::default()));
+        assert_eq!(Scopes::parse("  "), Ok(Scopes::default()));
+        assert_eq!(Scopes::parse("walk:read  walk walk").unwrap().to_string(), "walk walk:read");
+        for (text, unknown) in
+            [("walk admin", "admin"), ("Walk", "Walk"), ("walk\twalk:read", "walkwalk:read"), ("walk:", "walk:")]
+        {
+            assert_eq!(Scopes::parse(text), Err(UnknownScope(unknown.to_owned())), "{text:?}");
+        }
+        assert_eq!(Scopes::parse(&"x".repeat(100_000)).unwrap_err().0.len(), SHOWN);
+    }
+
+    #[test]
+    fn walk_includes_reading_and_not_the_other_way_round() {
+        let (walk, read) = (Scopes::default(), Scopes::from(Scope::WalkRead));
+        assert!(walk.includes(Scope::WalkRead) && walk.covers(&read));
+        assert!(!read.includes(Scope::Walk) && !read.covers(&walk));
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_back(scopes in any_scopes()) {
+            let text = scopes.to_string();
+            prop_assert_eq!(Scopes::parse(&text), Ok(scopes));
+            let names: Vec<&str> = text.split(' ').collect();
+            prop_assert!(names.is_sorted());
+        }
+
+        #[test]
+        fn covering_is_what_it_should_be(a in any_scopes(), b in any_scopes(), c in any_scopes()) {
+            prop_assert!(a.covers(&a));
+            prop_assert!(a.union(&b).covers(&a) && a.union(&b).covers(&b));
+            prop_assert_eq!(a.union(&b), b.union(&a));
+            prop_assert!(!(a.covers(&b) && b.covers(&c)) || a.covers(&c));
+            prop_assert_eq!(a.covers(&b), b.iter().all(|scope| a.includes(scope)));
+        }
+
+        #[test]
+        fn never_panics(text in any::<String>()) {
+            let _ = Scopes::parse(&text);
+        }
+    }
+}

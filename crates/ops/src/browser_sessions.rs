@@ -1,0 +1,67 @@
+//! Signed-in browsers of end users: the session that a cookie of an organisation stands for.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::json;
+use waypost_core::Result;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::OrganizationId;
+use waypost_core::secret::hash;
+use waypost_store::Tx;
+pub use waypost_store::browser_session::BrowserSession;
+use waypost_store::browser_session::{self as store, NewBrowserSession};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::identities::SignedIn;
+
+/// A session ends this long after the sign-in.
+pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+/// Random bytes in a token: 256 bits.
+const TOKEN_BYTES: usize = 32;
+
+/// Makes a session in the transaction of the sign-in; gives the cookie's value, which cannot be had again.
+///
+/// # Errors
+/// `not_found` in an organisation that is not the caller's; when the store fails.
+pub async fn create(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, signed_in: &SignedIn) -> Result<String> {
+    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    let mut bytes = [0_u8; TOKEN_BYTES];
+    cx.random.fill(&mut bytes);
+    let token = BASE64URL_NOPAD.encode(&bytes);
+    let now = cx.now();
+    let session = NewBrowserSession {
+        token_hash: &hash(&token),
+        end_user_id: &signed_in.end_user_id,
+        identity_id: &signed_in.identity_id,
+        created_at: now,
+        expires_at: now.plus(LIFETIME_MS),
+    };
+    store::insert(tx, organization, &session).await?;
+    Ok(token)
+}
+
+/// The session of a cookie; none when this organisation does not know it, or it has ended.
+///
+/// # Errors
+/// As [`create`].
+pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<Option<BrowserSession>> {
+    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    // Looked up by a hash of 256 random bits: how long the comparison takes tells nothing of the token.
+    Ok(store::find(&mut ops.db.read().await?, organization, &hash(token), cx.now()).await?)
+}
+
+/// Ends a session; one that is not there is ended already.
+///
+/// # Errors
+/// As [`create`].
+pub async fn end(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<()> {
+    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    let mut tx = ops.db.begin().await?;
+    if let Some(end_user) = store::delete(&mut tx, organization, &hash(token)).await? {
+        let entry = Entry { act: "end_user.sign_out", target: end_user.as_str(), detail: json!({}) };
+        record(cx, &mut tx, organization, entry).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}

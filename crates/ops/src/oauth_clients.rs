@@ -1,0 +1,126 @@
+//! OAuth clients that register themselves at a server (RFC 7591).
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::base32;
+use waypost_core::name;
+use waypost_core::oauth_client::{ApplicationType, AuthMethod, OauthClient};
+use waypost_core::oauth_error::{OauthCode, OauthError};
+use waypost_core::secret::hash;
+use waypost_core::server::Server;
+use waypost_store::oauth_client as store;
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::redirect_uri;
+
+/// Redirect URIs of a client at most.
+const MAX_REDIRECT_URIS: usize = 20;
+/// Characters of a client's name at most.
+const MAX_NAME: usize = 200;
+
+/// What a client says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// Its name.
+    pub client_name: Option<String>,
+    /// Where it may have browsers sent.
+    pub redirect_uris: Vec<String>,
+    /// `native` or `web`.
+    pub application_type: Option<String>,
+    /// How it proves who it is; `client_secret_basic` when it does not say (RFC 7591, section 2).
+    pub token_endpoint_auth_method: Option<String>,
+    /// The grants that it uses; `authorization_code` when it does not say.
+    pub grant_types: Option<Vec<String>>,
+    /// The response types that it uses; `code` when it does not say.
+    pub response_types: Option<Vec<String>>,
+}
+
+/// Registers a client; gives it a secret unless it is a public one.
+///
+/// # Errors
+/// `invalid_redirect_uri`, `invalid_client_metadata` (RFC 7591, section 3.2.2); `temporarily_unavailable`.
+pub async fn register(
+    cx: &Ctx,
+    ops: &Ops,
+    server: &Server,
+    registration: &Registration,
+) -> Result<(OauthClient, Option<String>), OauthError> {
+    authorize(&cx.caller, Act::EndUserSignIn, &server.organization_id)?;
+    let (application_type, auth_method) = check(registration)?;
+    let random = || {
+        let mut bytes = [0_u8; 20];
+        cx.random.fill(&mut bytes);
+        base32(&bytes)
+    };
+    let secret = (auth_method != AuthMethod::None).then(|| format!("wps_{}", random()));
+    let shown = registration.client_name.as_deref().map(name::clean).unwrap_or_default();
+    let shown: String = shown.chars().take(MAX_NAME).collect();
+    let now = cx.now();
+    let client = OauthClient {
+        server_id: server.id.clone(),
+        client_id: format!("client_{}", random()),
+        organization_id: server.organization_id.clone(),
+        name: if shown.is_empty() { "An application without a name".to_owned() } else { shown },
+        redirect_uris: registration.redirect_uris.clone(),
+        application_type,
+        auth_method,
+        secret_hash: secret.as_deref().map(hash),
+        created_at: now,
+        last_used_at: now,
+    };
+    let mut tx = ops.db.begin().await.map_err(waypost_core::Error::from)?;
+    store::insert(&mut tx, &client).await.map_err(waypost_core::Error::from)?;
+    let detail = json!({ "name": client.name, "redirect_uris": client.redirect_uris });
+    record(cx, &mut tx, &server.organization_id, Entry { act: "client.register", target: &client.client_id, detail })
+        .await?;
+    tx.commit().await.map_err(waypost_core::Error::from)?;
+    Ok((client, secret))
+}
+
+/// The registered client `client_id` of a server; none when there is none.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn find(ops: &Ops, server: &Server, client_id: &str) -> waypost_core::Result<Option<OauthClient>> {
+    Ok(store::find(&mut ops.db.read().await?, &server.organization_id, &server.id, client_id).await?)
+}
+
+fn check(registration: &Registration) -> Result<(ApplicationType, AuthMethod), OauthError> {
+    let uris = &registration.redirect_uris;
+    let refused = |code, description: String| Err(OauthError::new(code, description));
+    if uris.is_empty() || uris.len() > MAX_REDIRECT_URIS {
+        let why = format!("redirect_uris has {} entries, it needs 1 to {MAX_REDIRECT_URIS}", uris.len());
+        return refused(OauthCode::InvalidRedirectUri, why);
+    }
+    for uri in uris {
+        if let Err(why) = redirect_uri::check(uri) {
+            return refused(OauthCode::InvalidRedirectUri, why);
+        }
+    }
+    let has = |list: &Option<Vec<String>>, name: &str| list.as_ref().is_none_or(|list| list.iter().any(|n| n == name));
+    if !has(&registration.grant_types, "authorization_code") || !has(&registration.response_types, "code") {
+        let why =
+            "this server gives out authorization codes: grant_types has authorization_code, response_types has code";
+        return refused(OauthCode::InvalidClientMetadata, why.to_owned());
+    }
+    let native = || uris.iter().any(|uri| !uri.starts_with("https:"));
+    let application_type = match registration.application_type.as_deref().map(str::parse) {
+        None if native() => ApplicationType::Native,
+        None => ApplicationType::Web,
+        Some(Ok(kind)) => kind,
+        Some(Err(_)) => {
+            return refused(OauthCode::InvalidClientMetadata, "application_type is native or web".to_owned());
+        }
+    };
+    let auth_method = match registration.token_endpoint_auth_method.as_deref().map(str::parse) {
+        None => AuthMethod::Basic,
+        Some(Ok(method)) => method,
+        Some(Err(_)) => {
+            let why = "token_endpoint_auth_method is none, client_secret_basic or client_secret_post";
+            return refused(OauthCode::InvalidClientMetadata, why.to_owned());
+        }
+    };
+    Ok((application_type, auth_method))
+}

@@ -1,0 +1,194 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// What must be refused, written down a second time from the registries: as text, and without the tables' shortcuts.
+const REFUSED_V4: &[&str] = &[
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "168.63.129.16/32",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+
+const REFUSED_V6: &[&str] = &[
+    "::/128",
+    "::1/128",
+    "::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/32",
+    "2001:2::/48",
+    "2001:10::/28",
+    "2001:20::/28",
+    "2001:db8::/32",
+    "3fff::/20",
+    "4000::/3",
+    "5f00::/16",
+    "fc00::/7",
+    "fd00:ec2::254/128",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+];
+
+/// The address of `network` that the bits of `host` choose.
+fn pick(network: &str, host: u128) -> IpAddr {
+    match network.parse().unwrap() {
+        IpNet::V4(network) => {
+            let host = u32::try_from(host & u128::from(u32::MAX)).unwrap() & network.hostmask().to_bits();
+            IpAddr::V4(Ipv4Addr::from_bits(network.network().to_bits() | host))
+        }
+        IpNet::V6(network) => {
+            IpAddr::V6(Ipv6Addr::from_bits(network.network().to_bits() | (host & network.hostmask().to_bits())))
+        }
+    }
+}
+
+/// All the clothes in which an IPv4 address can come and reach its network: itself, mapped, NAT64, 6to4.
+fn disguises(address: Ipv4Addr, rest: u128) -> [IpAddr; 4] {
+    let bits = u128::from(address.to_bits());
+    let six_to_four = 0x2002 << 112 | bits << 80 | rest & ((1 << 80) - 1);
+    [
+        IpAddr::V4(address),
+        IpAddr::V6(address.to_ipv6_mapped()),
+        IpAddr::V6(Ipv6Addr::from_bits(0x0064_ff9b << 96 | bits)),
+        IpAddr::V6(Ipv6Addr::from_bits(six_to_four)),
+    ]
+}
+
+fn v4(network: &str, host: u128) -> Ipv4Addr {
+    match pick(network, host) {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => unreachable!("the list holds IPv4 networks"),
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_address_of_a_special_v4_network_is_refused(index in 0..REFUSED_V4.len(), host: u128) {
+        for address in disguises(v4(REFUSED_V4[index], host), host) {
+            prop_assert!(!is_public(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn every_address_of_a_special_v6_network_is_refused(index in 0..REFUSED_V6.len(), host: u128) {
+        let address = pick(REFUSED_V6[index], host);
+        // `::ffff:a.b.c.d` lies outside of `::/96`, so nothing of the list is IPv4 in disguise.
+        prop_assert!(!is_public(address), "{address}");
+    }
+
+    #[test]
+    fn ipv4_in_other_clothes_that_cannot_be_judged_is_refused(bits: u32, server: u32, flags: u16, port: u16) {
+        let (bits, server) = (u128::from(bits), u128::from(server));
+        let teredo = 0x2001_0000 << 96 | server << 64 | u128::from(flags) << 48 | u128::from(port) << 32 | !bits & 0xffff_ffff;
+        for refused in [teredo, bits, 0xffff << 48 | bits | 0xffff << 32 << 16, 0x0064_ff9b_0001 << 80 | bits] {
+            let address = Ipv6Addr::from_bits(refused);
+            if address.to_ipv4_mapped().is_none() {
+                prop_assert!(!is_public(address.into()), "{address}");
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_standard_library_on_v4(bits: u32) {
+        let address = Ipv4Addr::from_bits(bits);
+        let special = address.is_private() || address.is_loopback() || address.is_link_local() || address.is_multicast()
+            || address.is_broadcast() || address.is_documentation() || address.is_unspecified();
+        prop_assert!(!(special && is_public(address.into())), "{address}");
+        // Each of its disguises is judged like it.
+        for disguise in disguises(address, u128::from(bits)) {
+            prop_assert_eq!(is_public(disguise), is_public(address.into()), "{} as {}", address, disguise);
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_standard_library_on_v6(bits: u128) {
+        let address = Ipv6Addr::from_bits(bits);
+        let special = address.is_loopback() || address.is_multicast() || address.is_unspecified()
+            || address.is_unique_local() || address.is_unicast_link_local();
+        prop_assert!(!(special && is_public(address.into())), "{address}");
+    }
+
+    #[test]
+    fn what_lies_in_no_listed_network_is_public(bits: u32) {
+        let address = IpAddr::V4(Ipv4Addr::from_bits(bits));
+        let listed = REFUSED_V4.iter().any(|network| network.parse::<IpNet>().unwrap().contains(&address));
+        prop_assert_eq!(is_public(address), !listed, "{}", address);
+    }
+}
+
+#[test]
+fn the_neighbours_of_special_networks_are_public() {
+    let mut public = 0;
+    for network in REFUSED_V4 {
+        let (first, last) = (v4(network, 0).to_bits(), v4(network, u128::MAX).to_bits());
+        assert!(!is_public(IpAddr::V4(Ipv4Addr::from_bits(first))), "{network}");
+        assert!(!is_public(IpAddr::V4(Ipv4Addr::from_bits(last))), "{network}");
+        for neighbour in [first.checked_sub(1), last.checked_add(1)].into_iter().flatten() {
+            let address = IpAddr::V4(Ipv4Addr::from_bits(neighbour));
+            let listed = REFUSED_V4.iter().any(|other| other.parse::<IpNet>().unwrap().contains(&address));
+            assert_eq!(is_public(address), !listed, "{address}");
+            public += usize::from(!listed);
+        }
+    }
+    assert!(public > 20, "{public} of the neighbours are public");
+}
+
+#[test]
+fn known_public_addresses_are_public() {
+    for address in [
+        "1.1.1.1",
+        "8.8.8.8",
+        "100.63.255.255",
+        "100.128.0.0",
+        "168.63.129.17",
+        "172.32.0.1",
+        "::ffff:8.8.8.8",
+        "2606:4700:4700::1111",
+        "2a00:1450:4001:80b::200e",
+        "64:ff9b::8.8.8.8",
+        "2002:808:808::1",
+        "2001:4860:4860::8888",
+    ] {
+        assert!(is_public(address.parse().unwrap()), "{address}");
+    }
+}
+
+#[test]
+fn metadata_addresses_of_clouds_are_refused() {
+    for address in
+        ["169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254"]
+    {
+        assert!(!is_public(address.parse().unwrap()), "{address}");
+    }
+}
+
+#[test]
+fn an_allowed_v4_network_counts_in_v6_clothes() {
+    let allow = ["127.0.0.0/8".parse().unwrap(), "fd00:1::/32".parse().unwrap()];
+    for (address, allowed) in [
+        ("127.0.0.1", true),
+        ("::ffff:127.0.0.1", true),
+        ("fd00:1::7", true),
+        ("fd00:2::7", false),
+        ("::1", false),
+        ("10.0.0.1", false),
+        // Where a translator takes these is not known here.
+        ("64:ff9b::127.0.0.1", false),
+    ] {
+        assert_eq!(is_allowed(address.parse().unwrap(), &allow), allowed, "{address}");
+    }
+}

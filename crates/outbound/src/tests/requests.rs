@@ -1,0 +1,170 @@
+//! What is asked, what is answered, and what is not even tried.
+
+use tokio::net::TcpListener;
+
+use super::server::{Reply, Server, answer};
+use super::*;
+use crate::Failure;
+
+#[tokio::test]
+async fn loopback_is_refused_in_every_spelling() {
+    let server = Server::start("127.0.0.1", |_| answer("200 OK", "", "inside")).await;
+    let outbound = outbound(&[]);
+    for host in [
+        "127.0.0.1",
+        "127.1",
+        "0x7f.1",
+        "0177.0.0.1",
+        "2130706433",
+        "0x7f000001",
+        "127.0.0.1.",
+        "%31%32%37.0.0.1",
+        "127。0。0。1",
+        "0.0.0.0",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::127.0.0.1]",
+        "[2002:7f00:1::]",
+    ] {
+        for scheme in ["http", "https"] {
+            let target = url(&format!("{scheme}://{host}:{}/", server.port()));
+            let error = outbound.check_url(&target).unwrap_err();
+            assert!(matches!(error, Error::Refused { .. }), "{target}: {error:?}");
+            let error = outbound.get(&target, LIMITS).await.unwrap_err();
+            assert!(matches!(error, Error::Refused { .. }), "{target}: {error:?}");
+        }
+    }
+    assert_eq!(server.seen(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_allowed_network_is_let_through() {
+    let server = Server::start("127.0.0.1", |_| answer("404 Not Found", "X-Answer: 1\r\n", "nothing here")).await;
+    let outbound = outbound(&["127.0.0.1/32"]);
+    let answer = outbound.get(&server.url("/a?b=c"), LIMITS).await.unwrap();
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (404, &b"nothing here"[..]));
+    assert_eq!((answer.headers["x-answer"].to_str().unwrap(), answer.url), ("1", server.url("/a?b=c")));
+    let [request] = &server.seen()[..] else { panic!("one request was made") };
+    assert!(request.starts_with("GET /a?b=c HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains(concat!("user-agent: Waypost/", env!("CARGO_PKG_VERSION"), "\r\n")), "{request}");
+}
+
+#[tokio::test]
+async fn sends_what_it_is_given_to_the_host_of_the_url() {
+    let server = Server::start("127.0.0.1", |_| answer("201 Created", "", "made")).await;
+    let request = http::Request::post(server.url("/token").as_str())
+        .header("Authorization", "Basic eA==")
+        .header("Host", "elsewhere.example")
+        .body(b"grant_type=x".to_vec())
+        .unwrap();
+    let answer = outbound(&["127.0.0.0/8"]).send(request, LIMITS).await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.body()[..]), (201, &b"made"[..]));
+    let [request] = &server.seen()[..] else { panic!("one request was made") };
+    assert!(request.starts_with("POST /token ") && request.ends_with("\r\n\r\ngrant_type=x"), "{request}");
+    assert!(request.contains("authorization: Basic eA==\r\n"), "{request}");
+    assert!(request.contains(&format!("host: {}\r\n", server.address)), "{request}");
+}
+
+#[tokio::test]
+async fn urls_that_cannot_be_used_are_refused() {
+    let outbound = outbound(&["127.0.0.0/8"]);
+    for target in ["ftp://example.com/", "file:///etc/passwd", "data:text/plain,x", "unix:/run/x.sock"] {
+        let error = outbound.check_url(&url(target)).unwrap_err();
+        assert_eq!(error.to_string(), "The address cannot be used: it does not begin with https://.", "{target}");
+    }
+    for target in ["https://user@example.com/", "https://:secret@example.com/", "https://a:b@127.0.0.1/"] {
+        let error = outbound.get(&url(target), LIMITS).await.unwrap_err();
+        assert_eq!(error.to_string(), "The address cannot be used: it has a user or a password in it.", "{target}");
+    }
+    let relative = http::Request::get("/path").body(Vec::new()).unwrap();
+    assert!(matches!(outbound.send(relative, LIMITS).await, Err(Error::Invalid { .. })));
+    for target in
+        ["https://example.com/", "https://93.184.215.14:8443/x", "http://127.0.0.1:1/", "http://name.example/"]
+    {
+        assert!(outbound.check_url(&url(target)).is_ok(), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_limited_while_they_are_read() {
+    let server = Server::start("127.0.0.1", |request| {
+        let chunks = format!("400\r\n{}\r\n", "x".repeat(1024));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        match request.split(' ').nth(1).unwrap() {
+            "/fits" => answer("200 OK", "", &"x".repeat(1024)),
+            "/announced" => Reply::Hold("HTTP/1.1 200 OK\r\nContent-Length: 1025\r\n\r\n".to_owned()),
+            "/fits-in-chunks" => Reply::Close(format!("{chunked}{chunks}0\r\n\r\n")),
+            // Without an end: only a limit that counts while it reads gets out of here.
+            "/endless" => Reply::Hold(format!("{chunked}{chunks}1\r\nx\r\n")),
+            _ => Reply::Hold(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", "x".repeat(1025))),
+        }
+    })
+    .await;
+    let outbound = outbound(&["127.0.0.0/8"]);
+    for path in ["/fits", "/fits-in-chunks"] {
+        assert_eq!(outbound.get(&server.url(path), LIMITS).await.unwrap().body.len(), 1024, "{path}");
+    }
+    for path in ["/announced", "/endless", "/until-close"] {
+        let error = outbound.get(&server.url(path), LIMITS).await.unwrap_err();
+        assert_eq!(error.to_string(), "The answer of `127.0.0.1` is larger than 1024 bytes.", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_answer_in_time_is_given_up() {
+    let server = Server::start("127.0.0.1", |request| match request.split(' ').nth(1).unwrap() {
+        "/silent" => Reply::Hold(String::new()),
+        "/in-the-head" => Reply::Hold("HTTP/1.1 200 OK\r\nX-".to_owned()),
+        _ => Reply::Hold("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345".to_owned()),
+    })
+    .await;
+    let short = Limits { timeout: Duration::from_millis(100), ..LIMITS };
+    let outbound = outbound(&["127.0.0.0/8"]);
+    for path in ["/silent", "/in-the-head", "/in-the-body"] {
+        let error = outbound.get(&server.url(path), short).await.unwrap_err();
+        assert_eq!(error.to_string(), "`127.0.0.1` did not answer in time.", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_fails_on_the_way_is_told_apart() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let outbound = outbound(&["127.0.0.0/8"]);
+    let error = outbound.get(&url(&format!("http://{closed}/")), LIMITS).await.unwrap_err();
+    assert_eq!(error.to_string(), "`127.0.0.1` cannot be reached: no connection could be made.");
+    let server = Server::start("127.0.0.1", |request| match request.split(' ').nth(1).unwrap() {
+        "/no-http" => Reply::Close("SSH-2.0-OpenSSH_9.9\r\n".to_owned()),
+        _ => Reply::Close("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345".to_owned()),
+    })
+    .await;
+    for path in ["/no-http", "/cut-off"] {
+        let error = outbound.get(&server.url(path), LIMITS).await.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { failure: Failure::Answer, .. }), "{path}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_checked() {
+    let (server, root) = Server::secure(&["localhost"], |_| answer("200 OK", "", "secure")).await;
+    let allow = || allowing(&["127.0.0.0/8", "::1/128"]);
+    let (right, wrong) =
+        (url(&format!("https://localhost:{}/", server.port())), url(&format!("https://{}/", server.address)));
+
+    let trusting = Outbound::new(Policy { extra_roots_pem: Some(root), ..allow() }).unwrap();
+    assert_eq!(&trusting.get(&right, LIMITS).await.unwrap().body[..], b"secure");
+    for (outbound, target) in [(trusting, wrong), (Outbound::new(allow()).unwrap(), right)] {
+        let error = outbound.get(&target, LIMITS).await.unwrap_err();
+        assert!(matches!(&error, Error::Unreachable { failure: Failure::Tls(_), .. }), "{target}: {error:?}");
+    }
+}
+
+#[test]
+fn further_roots_must_be_certificates() {
+    for pem in [&b""[..], b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        let error = Outbound::new(Policy { extra_roots_pem: Some(pem.to_vec()), ..allowing(&[]) }).unwrap_err();
+        assert!(matches!(error, Error::Setup { .. }), "{error:?}");
+    }
+}

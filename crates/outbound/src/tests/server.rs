@@ -1,0 +1,125 @@
+//! Servers on loopback that say exactly what a test wants, byte by byte.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use rcgen::{CertificateParams, KeyPair};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+/// What is sent back, and whether the connection is then closed or kept open without another word.
+pub enum Reply {
+    Close(String),
+    Hold(String),
+}
+
+/// A complete answer.
+pub fn answer(status: &str, headers: &str, body: &str) -> Reply {
+    let length = body.len();
+    Reply::Close(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"))
+}
+
+type Respond = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
+
+pub struct Server {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Answers every request (head and body as one text) as `respond` says.
+    pub async fn start(host: &str, respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(SocketAddr::new(host.parse::<IpAddr>().unwrap(), 0), None, Arc::new(respond)).await
+    }
+
+    /// On the port of another one.
+    pub async fn beside(host: &str, port: u16, respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(SocketAddr::new(host.parse::<IpAddr>().unwrap(), port), None, Arc::new(respond)).await
+    }
+
+    /// With a certificate for `names`, signed by itself; the second is that certificate in PEM.
+    pub async fn secure(names: &[&str], respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> (Self, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate.der().clone()], private).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let address = "127.0.0.1:0".parse().unwrap();
+        (Self::listen(address, Some(acceptor), Arc::new(respond)).await, certificate.pem().into_bytes())
+    }
+
+    async fn listen(address: SocketAddr, tls: Option<TlsAcceptor>, respond: Respond) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let log = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, respond, log) = (tls.clone(), respond.clone(), log.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => talk(stream, respond, log).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => talk(stream, respond, log).await,
+                            Err(_) => log.lock().unwrap().push("failed handshake".to_owned()),
+                        },
+                    }
+                });
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// What came in.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub fn url(&self, path: &str) -> url::Url {
+        url::Url::parse(&format!("http://{}{path}", self.address)).unwrap()
+    }
+}
+
+async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, respond: Respond, log: Arc<Mutex<Vec<String>>>) {
+    let Some(request) = request(&mut stream).await else { return };
+    let reply = respond(&request);
+    log.lock().unwrap().push(request);
+    let (text, hold) = match reply {
+        Reply::Close(text) => (text, false),
+        Reply::Hold(text) => (text, true),
+    };
+    // A client that has heard enough hangs up: that is no failure of the server.
+    let _ = stream.write_all(text.as_bytes()).await;
+    let _ = stream.flush().await;
+    if hold {
+        let _ = stream.read(&mut [0]).await;
+    }
+    let _ = stream.shutdown().await;
+}
+
+/// One request with a body as long as it says.
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return Some(text);
+            }
+        }
+        let mut part = [0; 1024];
+        match stream.read(&mut part).await {
+            Ok(count) if count > 0 => bytes.extend_from_slice(&part[..count]),
+            _ => return None,
+        }
+    }
+}

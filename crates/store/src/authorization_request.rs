@@ -1,0 +1,131 @@
+//! Authorization requests: found only with the browser that made them, completed once.
+
+use waypost_core::Timestamp;
+use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::id::{AuthorizationRequestId, OrganizationId, ServerId};
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    server_id: String,
+    issuer: String,
+    client_id: String,
+    client_name: String,
+    redirect_uri: String,
+    state: Option<String>,
+    scope: String,
+    resource: String,
+    tracking_id: Option<String>,
+    code_challenge: String,
+    prompt: Option<String>,
+    login_hint: Option<String>,
+    created_at: i64,
+    expires_at: i64,
+    consented_at: Option<i64>,
+}
+
+impl From<Row> for AuthorizationRequest {
+    fn from(row: Row) -> Self {
+        Self {
+            id: AuthorizationRequestId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            server_id: ServerId::from_store(row.server_id),
+            issuer: row.issuer,
+            client_id: row.client_id,
+            client_name: row.client_name,
+            redirect_uri: row.redirect_uri,
+            state: row.state,
+            scope: row.scope,
+            resource: row.resource,
+            tracking_id: row.tracking_id,
+            code_challenge: row.code_challenge,
+            prompt: row.prompt,
+            login_hint: row.login_hint,
+            created_at: Timestamp(row.created_at),
+            expires_at: Timestamp(row.expires_at),
+            consented_at: row.consented_at.map(Timestamp),
+        }
+    }
+}
+
+/// Which request of which browser is meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a> {
+    /// The tenant.
+    pub organization: &'a OrganizationId,
+    /// The server that is asked.
+    pub server: &'a ServerId,
+    /// The request.
+    pub id: &'a AuthorizationRequestId,
+    /// SHA-256 of the browser's cookie, hexadecimal.
+    pub browser_hash: &'a str,
+}
+
+/// Inserts a request of the browser with `browser_hash`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_hash: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer,
+            client_id, client_name, redirect_uri, state, scope, resource, tracking_id, code_challenge, prompt,
+            login_hint, created_at, expires_at, consented_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(request.id.as_str()).bind(request.organization_id.as_str()).bind(request.server_id.as_str())
+        .bind(browser_hash).bind(&request.issuer).bind(&request.client_id).bind(&request.client_name)
+        .bind(&request.redirect_uri).bind(&request.state).bind(&request.scope).bind(&request.resource)
+        .bind(&request.tracking_id).bind(&request.code_challenge).bind(&request.prompt).bind(&request.login_hint)
+        .bind(request.created_at.0).bind(request.expires_at.0).bind(request.consented_at.map(|at| at.0))
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// The request, while it is neither completed nor expired.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Option<AuthorizationRequest>> {
+    const SQL: &str =
+        "SELECT id, organization_id, server_id, issuer, client_id, client_name, redirect_uri, state, scope,
+            resource, tracking_id, code_challenge, prompt, login_hint, created_at, expires_at, consented_at
+        FROM authorization_requests
+        WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
+            AND completed_at IS NULL AND expires_at > $5";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.server.as_str()).bind(key.browser_hash)
+        .bind(now.0).fetch_optional(c).await?);
+    Ok(row.map(AuthorizationRequest::from))
+}
+
+/// Notes that the user allowed the client; false when the request is not there (any more).
+///
+/// # Errors
+/// When the database fails.
+pub async fn consent(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "UPDATE authorization_requests SET consented_at = $5
+        WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
+            AND completed_at IS NULL AND expires_at > $5";
+    Ok(change(conn, SQL, key, now).await? > 0)
+}
+
+/// Completes the request; false when it is not there, expired, or was completed before: it is completed once.
+///
+/// # Errors
+/// When the database fails.
+pub async fn complete(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "UPDATE authorization_requests SET completed_at = $5
+        WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
+            AND completed_at IS NULL AND expires_at > $5";
+    Ok(change(conn, SQL, key, now).await? > 0)
+}
+
+async fn change(conn: &mut Conn, sql: &'static str, key: Key<'_>, now: Timestamp) -> Result<u64> {
+    Ok(on!(conn, c => sqlx::query(sql)
+        .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.server.as_str()).bind(key.browser_hash)
+        .bind(now.0).execute(c).await?.rows_affected()))
+}

@@ -1,0 +1,108 @@
+//! Signed-in browsers of end users. The cookie itself is never stored, only its SHA-256.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{EndUserId, IdentityId, OrganizationId};
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+/// A signed-in browser, with what is known of its end user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrowserSession {
+    /// Who is signed in.
+    pub end_user_id: EndUserId,
+    /// By which identity.
+    pub identity_id: IdentityId,
+    /// Their name, when it is known.
+    pub name: Option<String>,
+    /// Their verified e-mail address, when it is known.
+    pub email: Option<String>,
+    /// When they signed in.
+    pub created_at: Timestamp,
+}
+
+/// A session to insert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBrowserSession<'a> {
+    /// SHA-256 of the cookie's value, hexadecimal.
+    pub token_hash: &'a str,
+    /// Who signs in.
+    pub end_user_id: &'a EndUserId,
+    /// By which identity.
+    pub identity_id: &'a IdentityId,
+    /// When they sign in.
+    pub created_at: Timestamp,
+    /// When the session ends by itself.
+    pub expires_at: Timestamp,
+}
+
+/// Inserts a session.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, organization: &OrganizationId, session: &NewBrowserSession<'_>) -> Result<()> {
+    const SQL: &str = "INSERT INTO browser_sessions (token_hash, organization_id, end_user_id, identity_id, created_at,
+            expires_at) VALUES ($1, $2, $3, $4, $5, $6)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(session.token_hash).bind(organization.as_str()).bind(session.end_user_id.as_str())
+        .bind(session.identity_id.as_str()).bind(session.created_at.0).bind(session.expires_at.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// The session of a cookie in an organisation; none when it is unknown there or has ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    token_hash: &str,
+    now: Timestamp,
+) -> Result<Option<BrowserSession>> {
+    const SQL: &str = "SELECT s.end_user_id, s.identity_id, u.name, u.email, s.created_at
+        FROM browser_sessions s JOIN end_users u ON u.id = s.end_user_id
+        WHERE s.token_hash = $1 AND s.organization_id = $2 AND s.expires_at > $3";
+    let row: Option<(String, String, Option<String>, Option<String>, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(token_hash).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
+    Ok(row.map(|(end_user, identity, name, email, created_at)| BrowserSession {
+        end_user_id: EndUserId::from_store(end_user),
+        identity_id: IdentityId::from_store(identity),
+        name,
+        email,
+        created_at: Timestamp(created_at),
+    }))
+}
+
+/// Deletes a session; says who was signed in, when there was one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, organization: &OrganizationId, token_hash: &str) -> Result<Option<EndUserId>> {
+    const SQL: &str =
+        "DELETE FROM browser_sessions WHERE token_hash = $1 AND organization_id = $2 RETURNING end_user_id";
+    let end_user: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(token_hash).bind(organization.as_str()).fetch_optional(c).await?);
+    Ok(end_user.map(EndUserId::from_store))
+}
+
+/// Deletes all sessions of an end user; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_of_end_user(conn: &mut Conn, organization: &OrganizationId, end_user: &EndUserId) -> Result<u64> {
+    const SQL: &str = "DELETE FROM browser_sessions WHERE end_user_id = $1 AND organization_id = $2";
+    Ok(on!(conn, c => sqlx::query(SQL)
+        .bind(end_user.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected()))
+}
+
+/// Deletes sessions that have ended, at most `limit` of them; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM browser_sessions WHERE token_hash IN (SELECT token_hash FROM browser_sessions
+        WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
+    Ok(on!(conn, c => sqlx::query(SQL).bind(now.0).bind(limit).execute(c).await?.rows_affected()))
+}

@@ -1,0 +1,36 @@
+//! Deleting what has expired, some rows at a time, so that the writer is taken for a moment only.
+
+use waypost_core::Timestamp;
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+/// Tables of the sign-in whose rows end by themselves: name and key.
+const TABLES: &[(&str, &str)] = &[
+    // With its codes and what is away at a provider.
+    ("authorization_requests", "id"),
+    ("email_codes", "id"),
+    ("upstream_states", "state_hash"),
+    ("browser_sessions", "token_hash"),
+    ("access_tokens", "token_hash"),
+    // With its codes and refresh tokens: what was used up has to be known as such until then.
+    ("oauth_grants", "id"),
+];
+
+/// Deletes at most `limit` rows of each table that expired before `before`; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<u64> {
+    let mut deleted = 0;
+    for (table, key) in TABLES {
+        let sql = format!(
+            "DELETE FROM {table} WHERE {key} IN
+                (SELECT {key} FROM {table} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
+        );
+        let sql = sqlx::AssertSqlSafe(sql);
+        deleted += on!(conn, c => sqlx::query(sql).bind(before.0).bind(limit).execute(c).await?.rows_affected());
+    }
+    Ok(deleted)
+}

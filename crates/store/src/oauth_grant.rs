@@ -1,0 +1,348 @@
+//! Grants with their codes and tokens. Every consumption and every rotation is one statement.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId};
+use waypost_core::oauth_grant::{GRACE_MS, OauthGrant};
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+/// The columns of [`Row`].
+macro_rules! columns {
+    () => {
+        "oauth_grants.id, oauth_grants.organization_id, oauth_grants.server_id, oauth_grants.end_user_id,
+         oauth_grants.client_id, oauth_grants.client_name, oauth_grants.scope, oauth_grants.resource,
+         oauth_grants.created_at, oauth_grants.expires_at"
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    server_id: String,
+    end_user_id: String,
+    client_id: String,
+    client_name: String,
+    scope: String,
+    resource: String,
+    created_at: i64,
+    expires_at: i64,
+}
+
+impl From<Row> for OauthGrant {
+    fn from(row: Row) -> Self {
+        Self {
+            id: OauthGrantId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            server_id: ServerId::from_store(row.server_id),
+            end_user_id: EndUserId::from_store(row.end_user_id),
+            client_id: row.client_id,
+            client_name: row.client_name,
+            scope: row.scope,
+            resource: row.resource,
+            created_at: Timestamp(row.created_at),
+            expires_at: Timestamp(row.expires_at),
+        }
+    }
+}
+
+/// An authorization code, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Code {
+    /// SHA-256 of the code, hexadecimal.
+    pub code_hash: String,
+    /// To which redirect URI it goes.
+    pub redirect_uri: String,
+    /// The PKCE challenge, S256.
+    pub code_challenge: String,
+    /// When it is gone.
+    pub expires_at: Timestamp,
+}
+
+/// Inserts a grant with the code that it begins with; no tokens came of it yet.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &Code) -> Result<()> {
+    const GRANT: &str = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name,
+            scope, resource, generation, created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10)";
+    const CODE: &str = "INSERT INTO authorization_codes (code_hash, grant_id, client_id, redirect_uri, code_challenge,
+            created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    on!(conn, c => sqlx::query(GRANT)
+        .bind(grant.id.as_str()).bind(grant.organization_id.as_str()).bind(grant.server_id.as_str())
+        .bind(grant.end_user_id.as_str()).bind(&grant.client_id).bind(&grant.client_name).bind(&grant.scope)
+        .bind(&grant.resource).bind(grant.created_at.0).bind(grant.expires_at.0).execute(c).await?.rows_affected());
+    on!(conn, c => sqlx::query(CODE)
+        .bind(&code.code_hash).bind(grant.id.as_str()).bind(&grant.client_id).bind(&code.redirect_uri)
+        .bind(&code.code_challenge).bind(grant.created_at.0).bind(code.expires_at.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// What became of a code that was presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Consumed {
+    /// It was good, and is used up now: the grant, and the redirect URI and challenge that it is bound to.
+    Good {
+        /// The grant that it belongs to.
+        grant: OauthGrant,
+        /// To which redirect URI it went.
+        redirect_uri: String,
+        /// The PKCE challenge.
+        code_challenge: String,
+    },
+    /// It was used before: somebody else may have it.
+    Again(OauthGrantId),
+    /// It is unknown, expired, of another client, or its grant is revoked.
+    Unknown,
+}
+
+/// Uses up a code of `client_id` at `server`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn consume_code(
+    conn: &mut Conn,
+    server: (&OrganizationId, &ServerId),
+    client_id: &str,
+    code_hash: &str,
+    now: Timestamp,
+) -> Result<Consumed> {
+    const CONSUME: &str = "UPDATE authorization_codes SET consumed_at = $3
+        WHERE code_hash = $1 AND client_id = $2 AND consumed_at IS NULL AND expires_at > $3
+            AND grant_id IN (SELECT id FROM oauth_grants
+                WHERE server_id = $4 AND organization_id = $5 AND revoked_at IS NULL)
+        RETURNING grant_id, redirect_uri, code_challenge";
+    let (organization, server) = server;
+    let good: Option<(String, String, String)> = on!(conn, c => sqlx::query_as(CONSUME)
+        .bind(code_hash).bind(client_id).bind(now.0).bind(server.as_str()).bind(organization.as_str())
+        .fetch_optional(c).await?);
+    if let Some((id, redirect_uri, code_challenge)) = good {
+        let found = find(conn, organization, &OauthGrantId::from_store(id)).await?;
+        return Ok(match found {
+            Some(grant) => Consumed::Good { grant, redirect_uri, code_challenge },
+            None => Consumed::Unknown,
+        });
+    }
+    const AGAIN: &str = "SELECT oauth_grants.id FROM authorization_codes
+        JOIN oauth_grants ON oauth_grants.id = authorization_codes.grant_id
+        WHERE authorization_codes.code_hash = $1 AND authorization_codes.consumed_at IS NOT NULL
+            AND oauth_grants.server_id = $2 AND oauth_grants.organization_id = $3";
+    let again: Option<String> = on!(conn, c => sqlx::query_scalar(AGAIN)
+        .bind(code_hash).bind(server.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    Ok(again.map_or(Consumed::Unknown, |id| Consumed::Again(OauthGrantId::from_store(id))))
+}
+
+/// A grant that is not revoked.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &OauthGrantId) -> Result<Option<OauthGrant>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM oauth_grants WHERE id = $1 AND organization_id = $2 AND revoked_at IS NULL"
+    );
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    Ok(row.map(OauthGrant::from))
+}
+
+/// Revokes a grant, and with it everything that came of it; false when it was revoked before.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &OauthGrantId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE oauth_grants SET revoked_at = $3, revoked_reason = $4
+        WHERE id = $1 AND organization_id = $2 AND revoked_at IS NULL";
+    Ok(on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).bind(reason).execute(c).await?.rows_affected())
+        > 0)
+}
+
+/// Revokes every grant of an end user; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_of_end_user(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    end_user: &EndUserId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<u64> {
+    const SQL: &str = "UPDATE oauth_grants SET revoked_at = $3, revoked_reason = $4
+        WHERE end_user_id = $1 AND organization_id = $2 AND revoked_at IS NULL";
+    Ok(on!(conn, c => sqlx::query(SQL)
+        .bind(end_user.as_str()).bind(organization.as_str()).bind(now.0).bind(reason)
+        .execute(c).await?.rows_affected()))
+}
+
+/// A pair of tokens, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// SHA-256 of the access token, hexadecimal.
+    pub access_hash: String,
+    /// The access token's scopes, separated by spaces.
+    pub scope: String,
+    /// When the access token is gone.
+    pub access_expires_at: Timestamp,
+    /// SHA-256 of the refresh token, hexadecimal.
+    pub refresh_hash: String,
+    /// The refresh token's generation.
+    pub generation: i64,
+}
+
+/// Inserts a pair of a grant.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_pair(conn: &mut Conn, grant: &OauthGrantId, pair: &Pair, now: Timestamp) -> Result<()> {
+    const ACCESS: &str = "INSERT INTO access_tokens (token_hash, grant_id, scope, created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5)";
+    const REFRESH: &str =
+        "INSERT INTO refresh_tokens (token_hash, grant_id, generation, created_at) VALUES ($1, $2, $3, $4)";
+    on!(conn, c => sqlx::query(ACCESS)
+        .bind(&pair.access_hash).bind(grant.as_str()).bind(&pair.scope).bind(now.0).bind(pair.access_expires_at.0)
+        .execute(c).await?.rows_affected());
+    on!(conn, c => sqlx::query(REFRESH)
+        .bind(&pair.refresh_hash).bind(grant.as_str()).bind(pair.generation).bind(now.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// What became of a refresh token that was presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotated {
+    /// A pair of `generation` may be given out.
+    Good {
+        /// The grant.
+        grant: OauthGrant,
+        /// The generation of the pair.
+        generation: i64,
+    },
+    /// The token was used before, and too long ago: somebody else may have it.
+    Reused(OauthGrantId),
+    /// It is unknown, of another client, or its grant is revoked or expired.
+    Unknown,
+}
+
+/// Rotates a refresh token of `client_id` at `server`, in one statement: a token of the newest generation makes the
+/// next; one of the generation before still counts for [`GRACE_MS`] after that, because then nobody has used the next
+/// one yet.
+///
+/// # Errors
+/// When the database fails.
+pub async fn rotate(
+    conn: &mut Conn,
+    server: (&OrganizationId, &ServerId),
+    client_id: &str,
+    token_hash: &str,
+    (now, expires_at): (Timestamp, Timestamp),
+) -> Result<Rotated> {
+    const FIND: &str = "SELECT oauth_grants.id, refresh_tokens.generation
+        FROM refresh_tokens JOIN oauth_grants ON oauth_grants.id = refresh_tokens.grant_id
+        WHERE refresh_tokens.token_hash = $1 AND oauth_grants.client_id = $2 AND oauth_grants.server_id = $3
+            AND oauth_grants.organization_id = $4 AND oauth_grants.revoked_at IS NULL AND oauth_grants.expires_at > $5";
+    const ROTATE: &str = concat!(
+        "UPDATE oauth_grants SET
+            rotated_at = CASE WHEN generation = $2 THEN $3 ELSE rotated_at END,
+            generation = $2 + 1,
+            expires_at = $5
+         WHERE id = $1 AND revoked_at IS NULL AND expires_at > $3
+            AND (generation = $2 OR (generation = $2 + 1 AND rotated_at >= $4))
+         RETURNING ",
+        columns!()
+    );
+    let (organization, server) = server;
+    let found: Option<(String, i64)> = on!(conn, c => sqlx::query_as(FIND)
+        .bind(token_hash).bind(client_id).bind(server.as_str()).bind(organization.as_str()).bind(now.0)
+        .fetch_optional(c).await?);
+    let Some((id, generation)) = found else { return Ok(Rotated::Unknown) };
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(ROTATE)
+        .bind(&id).bind(generation).bind(now.0).bind(now.plus(-GRACE_MS).0).bind(expires_at.0)
+        .fetch_optional(c).await?);
+    Ok(match row {
+        Some(row) => Rotated::Good { grant: row.into(), generation: generation + 1 },
+        None => Rotated::Reused(OauthGrantId::from_store(id)),
+    })
+}
+
+/// What an access token stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Whose it is.
+    pub end_user_id: EndUserId,
+    /// The grant that it came of.
+    pub grant_id: OauthGrantId,
+    /// Its scopes, separated by spaces.
+    pub scope: String,
+    /// When it is gone.
+    pub expires_at: Timestamp,
+}
+
+/// The access token with this hash on a server, while it is good.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_access(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    token_hash: &str,
+    now: Timestamp,
+) -> Result<Option<Access>> {
+    const SQL: &str = "SELECT oauth_grants.end_user_id, oauth_grants.id, access_tokens.scope, access_tokens.expires_at
+        FROM access_tokens JOIN oauth_grants ON oauth_grants.id = access_tokens.grant_id
+        WHERE access_tokens.token_hash = $1 AND oauth_grants.server_id = $2 AND oauth_grants.organization_id = $3
+            AND access_tokens.expires_at > $4 AND access_tokens.revoked_at IS NULL AND oauth_grants.revoked_at IS NULL";
+    let row: Option<(String, String, String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(token_hash).bind(server.as_str()).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
+    Ok(row.map(|(end_user, grant, scope, expires_at)| Access {
+        end_user_id: EndUserId::from_store(end_user),
+        grant_id: OauthGrantId::from_store(grant),
+        scope,
+        expires_at: Timestamp(expires_at),
+    }))
+}
+
+/// The grant of a token of `client_id`, access or refresh, whether it still is good or not; and whether it is a refresh
+/// token.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_by_token(
+    conn: &mut Conn,
+    server: (&OrganizationId, &ServerId),
+    client_id: &str,
+    token_hash: &str,
+) -> Result<Option<(OauthGrantId, bool)>> {
+    const SQL: &str = "SELECT oauth_grants.id, CAST(found.is_refresh AS BIGINT)
+        FROM (SELECT grant_id, 0 AS is_refresh FROM access_tokens WHERE token_hash = $1
+              UNION ALL SELECT grant_id, 1 AS is_refresh FROM refresh_tokens WHERE token_hash = $1) AS found
+        JOIN oauth_grants ON oauth_grants.id = found.grant_id
+        WHERE oauth_grants.client_id = $2 AND oauth_grants.server_id = $3 AND oauth_grants.organization_id = $4";
+    let row: Option<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(token_hash).bind(client_id).bind(server.1.as_str()).bind(server.0.as_str()).fetch_optional(c).await?);
+    Ok(row.map(|(id, is_refresh)| (OauthGrantId::from_store(id), is_refresh != 0)))
+}
+
+/// Revokes one access token.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_access(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<()> {
+    const SQL: &str = "UPDATE access_tokens SET revoked_at = $2 WHERE token_hash = $1 AND revoked_at IS NULL";
+    on!(conn, c => sqlx::query(SQL).bind(token_hash).bind(now.0).execute(c).await?.rows_affected());
+    Ok(())
+}

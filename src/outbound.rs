@@ -1,0 +1,64 @@
+//! The way out to sign-in providers and to clients' metadata documents, as the settings want it.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use waypost_outbound::Policy;
+
+use crate::config::Settings;
+
+/// Where requests to others may go, and whom they trust. The demo may also go to this machine, where its visitors try
+/// out their own providers and clients.
+///
+/// # Errors
+/// When the file of `outbound_ca_file` cannot be read.
+pub fn policy(settings: &Settings, demo: bool) -> anyhow::Result<Policy> {
+    let mut allow = settings.outbound_allow.clone();
+    if demo {
+        allow.extend(loopback());
+    }
+    let read =
+        |path: &PathBuf| std::fs::read(path).with_context(|| format!("the file {} cannot be read", path.display()));
+    let roots = settings.outbound_ca_file.as_ref().map(read).transpose();
+    let extra_roots_pem = roots.context("the setting `outbound_ca_file` cannot be used")?;
+    Ok(Policy { allow, extra_roots_pem })
+}
+
+fn loopback() -> [IpNet; 2] {
+    let v4 = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+    let v6 = Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128);
+    [v4.into(), v6.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_demo_goes_to_loopback() {
+        let settings = Settings { outbound_allow: vec!["10.1.0.0/16".parse().unwrap()], ..Settings::default() };
+        let shown = |demo| policy(&settings, demo).unwrap().allow.iter().map(IpNet::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(false), ["10.1.0.0/16"]);
+        assert_eq!(shown(true), ["10.1.0.0/16", "127.0.0.0/8", "::1/128"]);
+    }
+
+    #[test]
+    fn a_file_of_roots_that_is_not_there_is_named() {
+        let settings = Settings { outbound_ca_file: Some("/nowhere/ca.pem".into()), ..Settings::default() };
+        let error = format!("{:#}", policy(&settings, false).unwrap_err());
+        assert!(
+            error.starts_with("the setting `outbound_ca_file` cannot be used: the file /nowhere/ca.pem cannot be read"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_of_roots_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, "roots").unwrap();
+        let settings = Settings { outbound_ca_file: Some(path), ..Settings::default() };
+        assert_eq!(policy(&settings, false).unwrap().extra_roots_pem.as_deref(), Some(&b"roots"[..]));
+    }
+}
