@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn only_the_demo_goes_to_loopback() {
-        let settings = Settings { outbound_allow: vec!["10.1.0.0/16".parse().unwrap()], ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.outbound_allow = vec!["10.1.0.0/16".parse().unwrap()];
         let shown = |demo| policy(&settings, demo).unwrap().allow.iter().map(IpNet::to_string).collect::<Vec<_>>();
         assert_eq!(shown(false), ["10.1.0.0/16"]);
         assert_eq!(shown(true), ["10.1.0.0/16", "127.0.0.0/8", "::1/128"]);
@@ -45,7 +46,8 @@ mod tests {
 
     #[test]
     fn a_file_of_roots_that_is_not_there_is_named() {
-        let settings = Settings { outbound_ca_file: Some("/nowhere/ca.pem".into()), ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.outbound_ca_file = Some("/nowhere/ca.pem".into());
         let error = format!("{:#}", policy(&settings, false).unwrap_err());
         assert!(
             error.starts_with("the setting `outbound_ca_file` cannot be used: the file /nowhere/ca.pem cannot be read"),
@@ -58,7 +60,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, "roots").unwrap();
-        let settings = Settings { outbound_ca_file: Some(path), ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.outbound_ca_file = Some(path);
         assert_eq!(policy(&settings, false).unwrap().extra_roots_pem.as_deref(), Some(&b"roots"[..]));
     }
 }

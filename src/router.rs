@@ -174,19 +174,39 @@ async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut requ
     }
 }
 
-/// The server that a request is for.
-async fn site<R: Responder>(
+/// Where a request goes, as far as it says so itself.
+struct Located {
+    asked: Asked,
+    slug: String,
+    client: IpAddr,
+    request_id: String,
+}
+
+fn locate<R: Responder>(
     routes: &Routes<R>,
     params: &RawPathParams,
     request: &Request,
-) -> Result<Site, waypost_core::Error> {
-    let (asked, slug) = (request.extensions().get::<Asked>(), param(params, "slug"));
-    let (asked, slug) = match (asked, slug) {
+) -> waypost_core::Result<Located> {
+    let asked = request.extensions().get::<Asked>().cloned();
+    let (asked, slug) = match (asked, param(params, "slug")) {
         (Some(asked @ Asked { host: Host::Main, .. }), Some(slug)) => (asked, slug),
-        (Some(asked @ Asked { host: Host::Server(slug), .. }), None) => (asked, slug.clone()),
+        (Some(Asked { host: Host::Server(slug), authority }), None) => {
+            (Asked { host: Host::Server(slug.clone()), authority }, slug)
+        }
         // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
         _ => return Err(Error::not_found("server")),
     };
+    Ok(Located {
+        asked,
+        slug,
+        client: client_address(&routes.trusted_proxies, request),
+        request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+    })
+}
+
+/// The server that a request is for.
+async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<Site> {
+    let Located { asked, slug, client, request_id } = located;
     let offers = routes.hosting.catalog().find(&slug.to_ascii_lowercase()).await.inspect_err(|error| {
         if error.code != Code::NotFound {
             tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
@@ -195,8 +215,8 @@ async fn site<R: Responder>(
     Ok(Site {
         address: routes.auth.public_url.address(&asked.authority, &asked.host, &slug),
         offers,
-        client: client_address(&routes.trusted_proxies, request),
-        request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+        client,
+        request_id,
     })
 }
 
@@ -211,7 +231,11 @@ async fn find_site<R: Responder>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match site(&routes, &params, &request).await {
+    let found = match locate(&routes, &params, &request) {
+        Ok(located) => find(&routes, located).await,
+        Err(error) => Err(error),
+    };
+    match found {
         Ok(site) => {
             request.extensions_mut().insert(site);
             next.run(request).await
@@ -233,7 +257,11 @@ async fn find_server<R: Responder>(
         let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
         return refuse_error(&Error::new(Code::NotFound, message));
     }
-    let site = match site(&routes, &params, &request).await {
+    let found = match locate(&routes, &params, &request) {
+        Ok(located) => find(&routes, located).await,
+        Err(error) => Err(error),
+    };
+    let site = match found {
         Ok(site) => site,
         Err(error) => return refuse_error(&error),
     };
@@ -255,7 +283,8 @@ async fn arrive<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request:
     let Some((site, tracking_id)) = request.extensions_mut().remove::<(Site, Option<String>)>() else {
         return refuse_error(&Error::internal("a request came to an MCP address without a server"));
     };
-    let bearer = match bearer(&routes.auth, &site, (tracking_id.as_deref(), request.headers())).await {
+    let headers = request.headers().clone();
+    let bearer = match bearer(&routes.auth, &site, (tracking_id.as_deref(), &headers)).await {
         Ok(bearer) => bearer,
         Err(error) => return refuse_error(&error),
     };
@@ -268,7 +297,7 @@ async fn bearer(
     auth: &Auth,
     site: &Site,
     (tracking_id, headers): (Option<&str>, &HeaderMap),
-) -> Result<Bearer, waypost_core::Error> {
+) -> waypost_core::Result<Bearer> {
     if !has_oauth(site.server()) {
         return Ok(Bearer::NotAsked);
     }

@@ -11,18 +11,21 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use waypost_auth::client::document::Documents;
+use waypost_auth::{Auth, State};
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_outbound::Outbound;
 use waypost_store::Db;
 
 use super::App;
 use crate::config::Settings;
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
-use crate::{demo, open};
+use crate::{demo, open, outbound};
 use waypost_ops::address::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
@@ -101,16 +104,25 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         Arc::new(SystemRandom),
         (Sessions::Signed, end.clone()),
     );
+    let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
+        .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
+    let auth = Auth::new(State {
+        hosting: hosting.clone(),
+        public_url: public_url.clone(),
+        documents: Documents::new(outbound, Arc::new(SystemClock)),
+        limits: waypost_auth::limits::Limits::default(),
+        random: Arc::new(SystemRandom),
+    });
     let upkeep = tokio::spawn(upkeep(metrics.clone(), limits, db.clone()));
     let watch = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
         tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future())
     });
     let router = router::build(Routes {
-        public_url: public_url.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
         hosting,
         endpoint,
+        auth,
         random: Arc::new(SystemRandom),
     });
     stop_on_signal(stop.clone())?;

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use waypost::config::Settings;
 use waypost::demo;
 use waypost::router::{self, Routes};
+use waypost_auth::client::document::Documents;
+use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
@@ -18,6 +20,7 @@ use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::{Ops, organizations, servers};
+use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
 
@@ -79,13 +82,16 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
     let endpoint = Endpoint::new(responder, hosting.clone(), limits, Arc::new(SystemRandom), (sessions, stop.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
-    let router = router::build(Routes {
+    let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+    let auth = Auth::new(State {
+        hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
-        trusted_proxies: Vec::new(),
-        hosting,
-        endpoint,
+        documents: Documents::new(outbound, Arc::new(SystemClock)),
+        limits: waypost_auth::limits::Limits::default(),
         random: Arc::new(SystemRandom),
     });
+    let router =
+        router::build(Routes { trusted_proxies: Vec::new(), hosting, endpoint, auth, random: Arc::new(SystemRandom) });
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());

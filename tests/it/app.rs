@@ -12,6 +12,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use waypost::router::{self, Routes};
+use waypost_auth::client::document::Documents;
+use waypost_auth::{Auth, State};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::{ManualClock, Timestamp};
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
@@ -27,6 +29,7 @@ use waypost_ops::servers::{self, Settings};
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::walkthroughs::{self, HeadChange, Target, publish};
 use waypost_ops::{Ops, organizations};
+use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
 
@@ -112,11 +115,19 @@ impl App {
             Arc::clone(&random),
             (Sessions::Signed, CancellationToken::new()),
         );
-        let routes = Routes {
+        let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+        let auth = Auth::new(State {
+            hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
+            documents: Documents::new(outbound, clock.clone()),
+            limits: waypost_auth::limits::Limits::default(),
+            random: Arc::clone(&random),
+        });
+        let routes = Routes {
             trusted_proxies: setup.trusted_proxies,
             hosting: hosting.clone(),
             endpoint,
+            auth,
             random: Arc::clone(&random),
         };
         hosting.catalog().poll().await.unwrap();

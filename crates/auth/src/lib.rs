@@ -15,6 +15,7 @@ pub mod pending;
 mod register;
 pub mod site;
 mod token;
+pub mod upstream;
 
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub struct State {
     pub limits: Limits,
     /// Where random bytes come from.
     pub random: Arc<dyn Random>,
+    /// What it takes to ask organisations' identity providers.
+    pub providers: upstream::Providers,
 }
 
 impl Auth {
@@ -78,6 +81,7 @@ pub fn pages() -> Router<Auth> {
         .route("/authorize", get(authorize::authorize))
         .route("/authorize/continue", get(authorize::resume))
         .route("/consent", get(consent::show).post(consent::decide))
+        .merge(upstream::routes())
 }
 
 /// The endpoints below `/oauth` of a server, for clients of any origin.

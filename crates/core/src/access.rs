@@ -29,6 +29,10 @@ names! {
         ServerRead = "server.read",
         /// Make, change and delete servers.
         ServerWrite = "server.write",
+        /// See identity providers, without their secrets.
+        OauthConfigRead = "oauth_config.read",
+        /// Make, change and delete identity providers.
+        OauthConfigWrite = "oauth_config.write",
         /// Place walkthroughs on servers.
         AssignmentWrite = "assignment.write",
         /// See walkthroughs, drafts included.
@@ -37,6 +41,10 @@ names! {
         WalkthroughWrite = "walkthrough.write",
         /// Delete an end user and all that is known of them.
         EndUserDelete = "end_user.delete",
+        /// See which anonymous progress became that of signed-in users.
+        JoinRead = "join.read",
+        /// Take such a join back.
+        JoinUndo = "join.undo",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
         /// Sign in as an end user, with what the pages of a server ask for.
@@ -56,10 +64,14 @@ impl Act {
             | Self::KeyRead
             | Self::KeyWrite
             | Self::ServerWrite
-            | Self::EndUserDelete => Some(Role::Admin),
+            | Self::OauthConfigWrite
+            | Self::EndUserDelete
+            | Self::JoinRead
+            | Self::JoinUndo => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
             | Self::ServerRead
+            | Self::OauthConfigRead
             | Self::AssignmentWrite
             | Self::WalkthroughRead
             | Self::WalkthroughWrite => Some(Role::Member),
@@ -176,10 +188,14 @@ key.read               operator owner admin
 key.write              operator owner admin
 server.read            operator owner admin member
 server.write           operator owner admin
+oauth_config.read      operator owner admin member
+oauth_config.write     operator owner admin
 assignment.write       operator owner admin member
 walkthrough.read       operator owner admin member
 walkthrough.write      operator owner admin member
 end_user.delete        operator owner admin
+join.read              operator owner admin
+join.undo              operator owner admin
 walkthrough.play       operator client
 end_user.sign_in       operator client
 ";

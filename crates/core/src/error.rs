@@ -29,6 +29,10 @@ pub enum Code {
     ConfirmationRequired,
     /// The handle is unknown or expired.
     HandleUnknown,
+    /// An e-mail address is asked for before something begins here.
+    EmailRequired,
+    /// Only a signed-in user can do this here.
+    SignInRequired,
     /// There is no progress that could be reset.
     NoProgress,
     /// Too many calls.
@@ -61,6 +65,8 @@ impl Code {
             Self::StepNotFound => "step_not_found",
             Self::ConfirmationRequired => "confirmation_required",
             Self::HandleUnknown => "handle_unknown",
+            Self::EmailRequired => "email_required",
+            Self::SignInRequired => "sign_in_required",
             Self::NoProgress => "no_progress",
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",

@@ -19,6 +19,8 @@ names! {
         MovedFromWithdrawn = "moved_from_withdrawn",
         /// The user gave the attempt up for a new one.
         Restarted = "restarted",
+        /// What somebody did before they signed in became theirs.
+        Joined = "joined",
         /// The user reset the attempt.
         Reset = "reset",
     }

@@ -3,6 +3,7 @@
 //! function of its arguments; clock and randomness come in from outside.
 
 pub mod access;
+pub mod account;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
@@ -13,9 +14,11 @@ pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod join;
 pub mod markdown;
 pub mod name;
 pub mod oauth_client;
+pub mod oauth_config;
 pub mod oauth_error;
 pub mod oauth_grant;
 pub mod organization;
@@ -23,6 +26,7 @@ pub mod progress;
 pub mod random;
 pub mod render;
 pub mod scope;
+pub mod seal;
 pub mod secret;
 pub mod server;
 pub mod slug;

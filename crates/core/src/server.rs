@@ -1,7 +1,7 @@
 //! A hosted MCP server and its settings.
 
 use crate::clock::Timestamp;
-use crate::id::{OrganizationId, ServerId};
+use crate::id::{OauthConfigId, OrganizationId, ServerId};
 use crate::walkthrough::names;
 
 names! {
@@ -15,6 +15,14 @@ names! {
         PlatformOauth = "platform_oauth",
         /// The organisation's identity provider signs them in.
         CustomOauth = "custom_oauth",
+    }
+}
+
+impl AuthType {
+    /// Whether end users sign in: then only a token names anybody.
+    #[must_use]
+    pub fn signs_in(self) -> bool {
+        matches!(self, Self::PlatformOauth | Self::CustomOauth)
     }
 }
 
@@ -67,6 +75,8 @@ pub struct Server {
     pub auth_type: AuthType,
     /// When it asks for sign-in.
     pub sign_in: SignIn,
+    /// The provider that signs end users in; only with `custom_oauth` it is asked.
+    pub oauth_config_id: Option<OauthConfigId>,
     /// Whether the walkthrough tools are offered at all.
     pub walkthrough_tools_enabled: bool,
     /// Which of them.

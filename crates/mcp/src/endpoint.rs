@@ -1,7 +1,7 @@
 //! The MCP address of a hosted server: every protocol revision on one endpoint.
 //!
 //! What rmcp leaves open is done here: bodies that are no JSON-RPC, batches of 2025-03-26, signed sessions for the
-//! revisions with a handshake, sloppy `Accept` headers, rate limits; and every refusal has a JSON-RPC body, because
+//! revisions with a handshake, sloppy `Accept` headers, rate limits, the question of a token; and every refusal has a JSON-RPC body, because
 //! clients tell the eras apart by it.
 
 use std::convert::Infallible;
@@ -12,9 +12,9 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use rmcp::handler::server::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -128,23 +128,34 @@ impl<R: Responder> Endpoint<R> {
     /// Answers a request.
     pub async fn handle(&self, request: Request<Body>, arrived: &Arrived) -> Response {
         let since = Instant::now();
-        if request.method() != Method::POST && matches!(self.sessions, Sessions::Signed) {
+        let (mut parts, body) = request.into_parts();
+        if parts.method != Method::POST && matches!(self.sessions, Sessions::Signed) {
+            if let Err(response) = self.admit(&parts.uri, None, arrived).await {
+                return response;
+            }
             // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
             let refusal = Refusal::new(INVALID_REQUEST, "Only POST is served here.", None);
             let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &refusal);
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
             return response;
         }
-        let (mut parts, body) = request.into_parts();
-        let bytes = match Limited::new(body, MAX_BODY).collect().await {
-            Ok(collected) => collected.to_bytes(),
-            Err(error) => return refuse_body(&*error),
+        let read = Limited::new(body, MAX_BODY).collect().await.map(Collected::to_bytes);
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let refused = refuse_body(&*error);
+                return self.admit(&parts.uri, None, arrived).await.err().unwrap_or(refused);
+            }
         };
         if parts.method != Method::POST {
             let target = self.target(arrived, since, (false, None), Client::default());
             return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
-        let peeked = match message::peek(&bytes) {
+        let peeked = message::peek(&bytes);
+        if let Err(response) = self.admit(&parts.uri, peeked.as_ref().ok(), arrived).await {
+            return response;
+        }
+        let peeked = match peeked {
             Ok(peeked) => peeked,
             Err(refusal) => return refuse(StatusCode::BAD_REQUEST, &refusal),
         };
@@ -156,6 +167,17 @@ impl<R: Responder> Endpoint<R> {
             }
             Peeked::Batch(batch) => self.answer_batch(&parts, batch, arrived, since).await,
         }
+    }
+
+    /// Turns a request away that needs a token and has none that will do.
+    async fn admit(&self, uri: &Uri, body: Option<&Peeked>, arrived: &Arrived) -> Result<(), Response> {
+        let messages = body.into_iter().flat_map(Peeked::messages);
+        let Err(denial) = arrived.bearer.admit(arrived.offers.server.sign_in, uri, messages) else { return Ok(()) };
+        let id = body.and_then(Peeked::id).cloned();
+        // Whoever guesses tokens is slowed down like any other caller.
+        self.limit(&CallerKey::Address(arrived.address), id.as_ref(), arrived).await?;
+        self.record_refusal("unauthorized", arrived).await;
+        Err(denial.into_response(id))
     }
 
     async fn answer(
@@ -183,7 +205,8 @@ impl<R: Responder> Endpoint<R> {
                 return StatusCode::ACCEPTED.into_response();
             }
         }
-        if let Err(response) = self.limit(message, session.as_ref(), arrived).await {
+        let key = caller_key(message, session.as_ref(), arrived);
+        if let Err(response) = self.limit(&key, message.id.as_ref(), arrived).await {
             return response;
         }
         let client = client_of(request.headers(), message, session.as_ref());
@@ -272,6 +295,7 @@ impl<R: Responder> Endpoint<R> {
             offers: Arc::clone(&arrived.offers),
             modern,
             tracking_id: arrived.tracking_id.clone(),
+            subject: arrived.bearer.subject().cloned(),
             session,
             client,
             since,
@@ -287,6 +311,7 @@ impl<R: Responder> Endpoint<R> {
             .to_str()
             .ok()
             .and_then(|id| Session::open(id, self.hosting.secret(), &arrived.offers.server.id, now))
+            .filter(|session| arrived.bearer.subject().is_none_or(|subject| session.admits(&subject.end_user_id)))
             .ok_or_else(|| Refusal::new(INVALID_REQUEST, "Session not found. Send initialize again.", None))?;
         if !headers.contains_key(VERSION_HEADER)
             && let Ok(version) = HeaderValue::from_str(&session.protocol_version)
@@ -318,32 +343,46 @@ impl<R: Responder> Endpoint<R> {
             negotiated.to_owned(),
             message.client.as_ref(),
         );
+        let session = session.bound_to(arrived.bearer.subject().map(|subject| &subject.end_user_id));
         if let Ok(id) = HeaderValue::from_str(&session.seal(self.hosting.secret())) {
             headers.insert(SESSION_HEADER, id);
         }
     }
 
-    async fn limit(&self, message: &Message, session: Option<&Session>, arrived: &Arrived) -> Result<(), Response> {
-        let server = &arrived.offers.server;
-        let key = match (&arrived.tracking_id, &message.handle, session) {
-            (Some(tracking_id), _, _) => CallerKey::Tracking(server.organization_id.clone(), tracking_id.clone()),
-            (None, Some(handle), _) => CallerKey::Handle(handle.chars().take(64).collect()),
-            (None, None, Some(session)) => CallerKey::Handle(session.random.clone()),
-            (None, None, None) => CallerKey::Address(arrived.address),
-        };
-        let Err(wait) = self.limits.check(&key, &server.id) else { return Ok(()) };
-        let record = Record::Refused {
-            organization_id: server.organization_id.clone(),
-            server_id: server.id.clone(),
-            reason: "rate_limited",
-            at: self.hosting.clock().now(),
-        };
-        self.hosting.recorder().record(record).await;
-        let refusal =
-            Refusal::new(-31_029, "Too many calls. Try again after the time in Retry-After.", message.id.clone());
+    async fn limit(&self, key: &CallerKey, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
+        let Err(wait) = self.limits.check(key, &arrived.offers.server.id) else { return Ok(()) };
+        self.record_refusal("rate_limited", arrived).await;
+        let refusal = Refusal::new(-31_029, "Too many calls. Try again after the time in Retry-After.", id.cloned());
         let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refusal);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         Err(response)
+    }
+
+    /// Counts a call that was turned away before it reached a tool.
+    async fn record_refusal(&self, reason: &'static str, arrived: &Arrived) {
+        let server = &arrived.offers.server;
+        let record = Record::Refused {
+            organization_id: server.organization_id.clone(),
+            server_id: server.id.clone(),
+            reason,
+            at: self.hosting.clock().now(),
+        };
+        self.hosting.recorder().record(record).await;
+    }
+}
+
+/// Whom a call is counted for. Where users sign in, nothing but a token says who somebody is.
+fn caller_key(message: &Message, session: Option<&Session>, arrived: &Arrived) -> CallerKey {
+    let server = &arrived.offers.server;
+    if let Some(subject) = arrived.bearer.subject() {
+        return CallerKey::EndUser(subject.end_user_id.clone());
+    }
+    match (&arrived.tracking_id, &message.handle, session) {
+        _ if server.auth_type.signs_in() => CallerKey::Address(arrived.address),
+        (Some(tracking_id), _, _) => CallerKey::Tracking(server.organization_id.clone(), tracking_id.clone()),
+        (None, Some(handle), _) => CallerKey::Handle(handle.chars().take(64).collect()),
+        (None, None, Some(session)) => CallerKey::Handle(session.random.clone()),
+        (None, None, None) => CallerKey::Address(arrived.address),
     }
 }
 

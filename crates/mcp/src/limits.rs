@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
-use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::id::{EndUserId, OrganizationId, ServerId};
 
 /// How many calls are let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct LimitOptions {
 /// Whom a call is counted for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CallerKey {
+    /// A signed-in end user.
+    EndUser(EndUserId),
     /// The tracking id of a personal URL.
     Tracking(OrganizationId, String),
     /// A handle, or the random id of a session.

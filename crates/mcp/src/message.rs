@@ -32,6 +32,8 @@ pub struct Message {
     pub requested_version: Option<String>,
     /// `params.clientInfo` of `initialize`, or `clientInfo` in `_meta`.
     pub client: Option<(String, String)>,
+    /// `params.name` or `params.uri`: the tool, prompt or resource that it is about.
+    pub name: Option<String>,
     /// `params.arguments.progress_handle`: whom a rate limit is counted for.
     pub handle: Option<String>,
 }
@@ -54,6 +56,26 @@ pub struct Refusal {
     pub message: String,
     /// The request's id, where it could be read.
     pub id: Option<Value>,
+}
+
+impl Body {
+    /// Its messages, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        let (single, batch) = match self {
+            Self::Single(message) => (Some(&**message), None),
+            Self::Batch(batch) => (None, Some(batch)),
+        };
+        single.into_iter().chain(batch.into_iter().flatten().map(|(message, _)| message))
+    }
+
+    /// The id of the request, when it is one by itself.
+    #[must_use]
+    pub fn id(&self) -> Option<&Value> {
+        match self {
+            Self::Single(message) => message.id.as_ref(),
+            Self::Batch(_) => None,
+        }
+    }
 }
 
 impl Refusal {
@@ -175,6 +197,7 @@ fn message(raw: Raw) -> Result<Message, Refusal> {
         modern: meta.get(META_PROTOCOL_VERSION).is_some(),
         requested_version: text(&params["protocolVersion"]),
         client: text(&client["name"]).map(|name| (name, text(&client["version"]).unwrap_or_default())),
+        name: text(&params["name"]).or_else(|| text(&params["uri"])),
         handle: text(&params["arguments"]["progress_handle"]),
         id,
         method,

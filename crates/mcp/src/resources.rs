@@ -10,6 +10,8 @@ use waypost_ops::progress::{self, Play};
 use crate::target::Target;
 
 const SCHEME: &str = "walkthrough://";
+/// Between the id of a walkthrough and that of a step.
+const STEPS: &str = "/steps/";
 const MARKDOWN: &str = "text/markdown";
 /// The address of a step.
 pub(crate) const STEP_TEMPLATE: &str = "walkthrough://{walkthrough_id}/steps/{step_id}";
@@ -40,6 +42,12 @@ pub(crate) fn templates() -> Vec<ResourceTemplate> {
     ]
 }
 
+/// Whether `uri` is that of a step: what is there depends on who asks.
+#[must_use]
+pub(crate) fn is_step(uri: &str) -> bool {
+    uri.strip_prefix(SCHEME).is_some_and(|path| path.contains(STEPS))
+}
+
 /// A resource that was read.
 pub(crate) struct Read {
     /// What it holds.
@@ -54,7 +62,7 @@ pub(crate) struct Read {
 /// `unavailable` when the database is away.
 pub(crate) async fn read(target: &Target, uri: &str) -> Result<Option<Read>> {
     let Some(path) = uri.strip_prefix(SCHEME) else { return Ok(None) };
-    let (walkthrough, step) = match path.split_once("/steps/") {
+    let (walkthrough, step) = match path.split_once(STEPS) {
         Some((walkthrough, step)) => (walkthrough, Some(StepId::from_store(step.to_owned()))),
         None => (path, None),
     };

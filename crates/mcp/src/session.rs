@@ -6,8 +6,8 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
-use waypost_core::id::ServerId;
-use waypost_core::secret::SecretKey;
+use waypost_core::id::{EndUserId, ServerId};
+use waypost_core::secret::{SecretKey, hash};
 use waypost_core::{Random, Timestamp};
 
 /// A session is valid for 30 days.
@@ -17,6 +17,8 @@ const PURPOSE: &str = "mcp session";
 const MAX_LENGTH: usize = 1_024;
 /// The longest name and version of a client, in characters.
 const MAX_CLIENT: usize = 64;
+/// Hexadecimal digits of [`principal`].
+const PRINCIPAL: usize = 16;
 
 /// What a session id says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +35,9 @@ pub struct Session {
     /// The negotiated revision.
     #[serde(rename = "v")]
     pub protocol_version: String,
+    /// For whom it was made, when a token came with `initialize`: see [`principal`].
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     /// What the client called itself, for the record of its calls.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     pub client: Option<(String, String)>,
@@ -52,7 +57,21 @@ impl Session {
         random.fill(&mut bytes);
         let short = |text: &str| text.chars().take(MAX_CLIENT).collect();
         let client = client.map(|(name, version)| (short(name), short(version)));
-        Self { server_id, issued_at: now, random: data_encoding::HEXLOWER.encode(&bytes), protocol_version, client }
+        let random = data_encoding::HEXLOWER.encode(&bytes);
+        Self { server_id, issued_at: now, random, protocol_version, principal: None, client }
+    }
+
+    /// The same session, for one end user alone.
+    #[must_use]
+    pub fn bound_to(self, end_user: Option<&EndUserId>) -> Self {
+        Self { principal: end_user.map(principal), ..self }
+    }
+
+    /// Whether `end_user` may use this session: everybody may use one that was made for nobody (MCP, "Security Best
+    /// Practices", session hijacking). It identifies nobody; this only keeps what belongs to two users apart.
+    #[must_use]
+    pub fn admits(&self, end_user: &EndUserId) -> bool {
+        self.principal.as_ref().is_none_or(|own| *own == principal(end_user))
     }
 
     /// The id for the client.
@@ -80,6 +99,11 @@ impl Session {
         let age = now.since(session.issued_at);
         (session.server_id == *server_id && (-60_000..LIFETIME_MS).contains(&age)).then_some(session)
     }
+}
+
+/// A short name of an end user that tells nobody who they are.
+fn principal(end_user: &EndUserId) -> String {
+    hash(end_user.as_str()).chars().take(PRINCIPAL).collect()
 }
 
 #[cfg(test)]
@@ -111,5 +135,16 @@ mod tests {
         for nonsense in ["", ".", "a.b", "é.é", &"a".repeat(10_000)] {
             assert_eq!(Session::open(nonsense, &secret, &server, start), None);
         }
+    }
+    #[test]
+    fn is_bound_to_whom_it_was_made_for() {
+        let secret = SecretKey::new([7; 32]);
+        let (server, now) = (ServerId::from_store("srv_1".into()), Timestamp(1_000_000_000));
+        let (anna, bert) = (EndUserId::from_store("eu_anna".into()), EndUserId::from_store("eu_bert".into()));
+        let session = Session::new(server.clone(), now, &SeededRandom::new(1), "2025-06-18".into(), None);
+        assert!(session.admits(&anna) && session.admits(&bert), "made for nobody");
+        let id = session.bound_to(Some(&anna)).seal(&secret);
+        let opened = Session::open(&id, &secret, &server, now).unwrap();
+        assert!(opened.admits(&anna) && !opened.admits(&bert));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use waypost_core::caller::Ctx;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::hosting::Hosting;
-use waypost_ops::identity::{Client, Presented};
+use waypost_ops::identity::{Client, Presented, Subject};
 use waypost_ops::offers::Offers;
 use waypost_ops::record::{Arrival, CallOutcome};
 
@@ -26,6 +26,8 @@ pub struct Target {
     pub modern: bool,
     /// The tracking id of the personal URL.
     pub tracking_id: Option<String>,
+    /// Whom the token names, where users sign in.
+    pub subject: Option<Subject>,
     /// The random id of a valid session.
     pub session: Option<String>,
     /// What the client says of itself.
@@ -42,6 +44,9 @@ impl Target {
     /// # Errors
     /// `invalid_arguments` when the handle is longer than any handle.
     pub(crate) fn presented(&self, handle: Option<&str>) -> Result<Presented> {
+        if self.offers.server.auth_type.signs_in() {
+            return Ok(self.signed_in(handle));
+        }
         if let Some(tracking_id) = &self.tracking_id {
             return Ok(Presented::Tracking(tracking_id.clone()));
         }
@@ -53,6 +58,18 @@ impl Target {
             (None, Some(session)) => Ok(Presented::Session(session.clone().into_bytes())),
             (None, None) => Ok(Presented::Nothing),
         }
+    }
+
+    /// The subject of the token and what is shown beside it: of a client that began before its user signed in. What
+    /// is no handle of anybody does no harm there.
+    fn signed_in(&self, handle: Option<&str>) -> Presented {
+        let Some(subject) = self.subject.clone() else { return Presented::Nothing };
+        let beside = match (handle, &self.session) {
+            (Some(handle), _) if handle.len() <= MAX_NAME => Presented::Handle(handle.to_owned()),
+            (_, Some(session)) => Presented::Session(session.clone().into_bytes()),
+            _ => Presented::Nothing,
+        };
+        Presented::Subject(subject, Box::new(beside))
     }
 
     pub(crate) fn arrival(&self, tool: &str, arguments: String) -> Arrival {

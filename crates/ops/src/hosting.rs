@@ -19,6 +19,7 @@ use waypost_store::{Conn, Db};
 use crate::Ops;
 use crate::grants::Tokens;
 use crate::identity::Identities;
+use crate::joins::Strangers;
 use crate::offers::Catalog;
 
 /// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
@@ -43,6 +44,7 @@ pub struct Hosting {
     pub(crate) catalog: Catalog,
     pub(crate) identities: Identities,
     pub(crate) tokens: Tokens,
+    pub(crate) strangers: Strangers,
     pub(crate) secret: SecretKey,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -85,6 +87,7 @@ impl Hosting {
             catalog,
             identities: Identities::default(),
             tokens: Tokens::default(),
+            strangers: Strangers::default(),
             secret: options.secret,
             clock: options.clock,
         };

@@ -1,5 +1,5 @@
-//! Who the end user is, on a server without sign-in: the tracking id of the personal URL, else an explicit handle,
-//! else the session of a client that keeps one.
+//! Who the end user is. On a server where users sign in: the subject of the token, and nothing else. On any other: the
+//! tracking id of the personal URL, else an explicit handle, else the session of a client that keeps one.
 //!
 //! A session is an implied handle: the handle is derived from the session's random id with the installation's secret.
 //! So a client that loses its session and passes the handle is the same user, and nothing is stored twice.
@@ -31,6 +31,8 @@ const TRUST: Duration = Duration::from_secs(1);
 /// What a request shows of who makes it, in the order in which it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presented {
+    /// A valid token of this server, and what is shown beside it.
+    Subject(Subject, Box<Presented>),
     /// The tracking id of the personal URL.
     Tracking(String),
     /// A handle in the arguments.
@@ -103,17 +105,49 @@ fn handle_of_session(secret: &SecretKey, session: &[u8]) -> String {
     handle_of(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
 }
 
+/// The hash of the handle that is presented, by itself or by a session; none when there is no handle.
+pub(crate) fn handle_hash(hosting: &Hosting, presented: &Presented) -> Option<String> {
+    match presented {
+        Presented::Handle(handle) => Some(hash(handle)),
+        Presented::Session(id) => Some(hash(&handle_of_session(&hosting.secret, id))),
+        Presented::Subject(..) | Presented::Tracking(_) | Presented::Nothing => None,
+    }
+}
+
+/// The refusal of a call that only a signed-in user can make.
+pub(crate) fn sign_in_required() -> Error {
+    Error::new(Code::SignInRequired, "Sign in to this server, then call again.")
+}
+
+/// Makes sure that the user of a token is still there: a token is looked up at most once in a second, and its user may
+/// be deleted meanwhile.
+///
+/// # Errors
+/// `sign_in_required` when they are not; `unavailable` when the database is away.
+pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, presented: &Presented) -> Result<()> {
+    let Presented::Subject(subject, _) = presented else { return Ok(()) };
+    let mut conn = hosting.read().await?;
+    if end_user::exists(&mut conn, &server.organization_id, &subject.end_user_id).await? {
+        Ok(())
+    } else {
+        Err(sign_in_required())
+    }
+}
+
 /// Finds out who calls, and changes nothing.
 ///
 /// # Errors
 /// `handle_unknown` when a handle is presented that this server does not know, or no longer; `unavailable` when the
 /// database is away.
 pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presented: &Presented) -> Result<Identity> {
+    let known = |end_user_id| Identity { end_user_id, handle: None, new_end_user: None, new_session: None };
     let handle = match presented {
+        Presented::Subject(subject, _) => return Ok(known(Some(subject.end_user_id.clone()))),
+        _ if server.auth_type.signs_in() => return Ok(known(None)),
         Presented::Nothing => None,
         Presented::Tracking(tracking_id) => {
             let end_user_id = find_tracked(hosting, server, tracking_id).await?;
-            return Ok(Identity { end_user_id, handle: None, new_end_user: None, new_session: None });
+            return Ok(known(end_user_id));
         }
         Presented::Handle(handle) => Some(handle.clone()),
         Presented::Session(id) => Some(handle_of_session(&hosting.secret, id)),
@@ -135,7 +169,7 @@ pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presen
 /// Finds out who calls, and prepares an end user where there is none yet.
 ///
 /// # Errors
-/// As [`resolve`].
+/// As [`resolve`]; `sign_in_required` where users sign in and nobody has.
 pub(crate) async fn resolve_or_prepare(
     cx: &Ctx,
     hosting: &Hosting,
@@ -146,6 +180,15 @@ pub(crate) async fn resolve_or_prepare(
     let mut identity = resolve(cx, hosting, server, presented).await?;
     if identity.end_user_id.is_some() {
         return Ok(identity);
+    }
+    if server.auth_type.signs_in() {
+        return Err(sign_in_required());
+    }
+    if let (Presented::Session(_), Some(handle)) = (presented, &identity.handle)
+        && session::is_joined(&mut hosting.read().await?, &server.organization_id, &hash(handle)).await?
+    {
+        // The user of this session has signed in since, and it opens nothing: what begins now gets a handle of its own.
+        identity.handle = None;
     }
     let now = cx.now();
     let id = EndUserId::new(now, &*cx.random);
@@ -189,7 +232,7 @@ pub(crate) fn forget(hosting: &Hosting, server: &Server, presented: &Presented) 
         Presented::Tracking(id) => Key::Tracking(server.organization_id.clone(), id.clone()),
         Presented::Handle(handle) => Key::Handle(server.id.clone(), hash(handle)),
         Presented::Session(id) => Key::Handle(server.id.clone(), hash(&handle_of_session(&hosting.secret, id))),
-        Presented::Nothing => return,
+        Presented::Nothing | Presented::Subject(..) => return,
     };
     hosting.identities.0.invalidate(&key);
 }

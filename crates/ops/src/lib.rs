@@ -4,6 +4,7 @@
 //! the entry of the audit log in one transaction. What a caller may not know of is "not found". The acts of an end user
 //! on a hosted server stand in [`progress`]; they work on a [`hosting::Hosting`].
 
+pub mod accounts;
 pub mod address;
 pub mod api_keys;
 pub mod assignments;
@@ -17,12 +18,18 @@ pub mod hosting;
 pub mod identities;
 pub mod identity;
 pub mod oauth_clients;
+pub mod joins;
+pub mod oauth_configs;
+pub mod logos;
 pub mod offers;
 pub mod organizations;
+mod passwords;
 pub mod progress;
 pub mod record;
 pub mod redirect_uri;
+pub mod secrets;
 pub mod servers;
+pub mod upstream;
 pub mod users;
 pub mod walkthroughs;
 

@@ -17,6 +17,7 @@ use waypost_store::writer::{Call, Decided};
 
 use crate::hosting::Hosting;
 use crate::identity::{self, Identity, Presented};
+use crate::joins;
 use crate::offers::Offers;
 use crate::record::{Arrival, CallOutcome};
 
@@ -62,7 +63,7 @@ pub struct Listed {
 /// Begins or takes up a walkthrough.
 ///
 /// # Errors
-/// `walkthrough_not_found`, `handle_unknown`, `unavailable`.
+/// `walkthrough_not_found`, `handle_unknown`, `sign_in_required`, `unavailable`.
 pub async fn select(
     cx: &Ctx,
     hosting: &Hosting,
@@ -70,7 +71,7 @@ pub async fn select(
     walkthrough: &str,
     how: Select,
 ) -> Result<StepAnswer> {
-    let offer = offered(cx, play, walkthrough)?;
+    let offer = offered(cx, hosting, play, walkthrough).await?;
     Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| Ok(view.select(how))).await
 }
 
@@ -87,7 +88,7 @@ pub async fn advance(
     current_step_id: Option<StepId>,
 ) -> Result<StepAnswer> {
     let offer = match walkthrough {
-        Some(walkthrough) => offered(cx, play, walkthrough)?,
+        Some(walkthrough) => offered(cx, hosting, play, walkthrough).await?,
         None => only_active(cx, hosting, play).await?,
     };
     Scene { cx, hosting, play, offer }.write(Create::No, move |view| view.advance(current_step_id.as_ref())).await
@@ -104,7 +105,7 @@ pub async fn complete_step(
     walkthrough: &str,
     step_id: StepId,
 ) -> Result<StepAnswer> {
-    let offer = offered(cx, play, walkthrough)?;
+    let offer = offered(cx, hosting, play, walkthrough).await?;
     Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| view.complete(&step_id)).await
 }
 
@@ -113,16 +114,16 @@ pub async fn complete_step(
 /// # Errors
 /// `walkthrough_not_found`, `no_progress`, `handle_unknown`, `unavailable`.
 pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
-    let offer = offered(cx, play, walkthrough)?;
+    let offer = offered(cx, hosting, play, walkthrough).await?;
     Scene { cx, hosting, play, offer }.write(Create::No, |view| view.reset()).await
 }
 
 /// Where the user stands in a walkthrough; changes nothing and makes nobody.
 ///
 /// # Errors
-/// `walkthrough_not_found`, `handle_unknown`, `unavailable`.
+/// `walkthrough_not_found`, `handle_unknown`, `sign_in_required`, `unavailable`.
 pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
-    let offer = offered(cx, play, walkthrough)?;
+    let offer = offered(cx, hosting, play, walkthrough).await?;
     let server = &play.offers.server;
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let open = open_attempts(hosting, play, &identity).await?;
@@ -132,13 +133,17 @@ pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &
     Ok(StepAnswer { offer: offer.clone(), standing, completed_step_id: None, notices, handle: None })
 }
 
-/// What the server offers, with where the user stands in each; changes nothing and makes nobody.
+/// What the server offers, with where the user stands in each; changes nothing and makes nobody. Where users sign in,
+/// one who has not yet sees that nothing is begun.
 ///
 /// # Errors
 /// `handle_unknown`, `unavailable`.
 pub async fn list(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<Vec<Listed>> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    if matches!(play.presented, Presented::Subject(..)) {
+        enter(cx, hosting, play).await?;
+    }
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let open = open_attempts(hosting, play, &identity).await?;
     let mut listed = Vec::with_capacity(play.offers.list().len());
@@ -176,16 +181,29 @@ enum Create {
     No,
 }
 
-fn offered<'a>(cx: &Ctx, play: &Play<'a>, walkthrough: &str) -> Result<&'a Offer> {
+/// The walkthrough, when it is offered here to whoever calls.
+async fn offered<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>, walkthrough: &str) -> Result<&'a Offer> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    play.offers.find(walkthrough)
+    let offer = play.offers.find(walkthrough)?;
+    enter(cx, hosting, play).await?;
+    Ok(offer)
+}
+
+/// Where users sign in, nobody else has progress; and what they did before they had signed in becomes theirs now.
+async fn enter(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<()> {
+    match &play.presented {
+        Presented::Subject(subject, beside) => joins::arrive(cx, hosting, &play.offers.server, subject, beside).await,
+        _ if play.offers.server.auth_type.signs_in() => Err(identity::sign_in_required()),
+        _ => Ok(()),
+    }
 }
 
 /// The walkthrough that is meant when none is named: the only one in progress.
 async fn only_active<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<&'a Offer> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    enter(cx, hosting, play).await?;
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let open = open_attempts(hosting, play, &identity).await?;
     let in_progress = |offer: &&Offer| {
@@ -285,6 +303,7 @@ impl Scene<'_> {
                 }
                 // Another call made the same user first, or the user was deleted: look again.
                 Err(error) if error.is_unique_violation() || error.is_foreign_key_violation() => {
+                    identity::check_subject(hosting, server, &play.presented).await?;
                     identity::forget(hosting, server, &play.presented);
                 }
                 Err(error) => return Err(error.into()),

@@ -9,14 +9,15 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
 use waypost_core::{Error, Result, name, slug};
-use waypost_store::{organization, server as store, system};
+use waypost_store::{Tx, oauth_config, organization, server as store, system};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::{hidden, taken};
+use crate::oauth_configs;
 
 /// The kinds of sign-in that this release has.
-pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None];
+pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None, AuthType::CustomOauth];
 /// The kinds of support that this release has.
 pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
 /// Origins of a server at most.
@@ -35,6 +36,9 @@ pub struct Settings {
     pub auth_type: Option<AuthType>,
     /// When it asks for sign-in.
     pub sign_in: Option<SignIn>,
+    /// The provider that signs end users in, by name or id; `none` for none. With `custom_oauth` the only one of the
+    /// organisation is taken by itself.
+    pub oauth_config: Option<String>,
     /// Whether the walkthrough tools are offered at all.
     pub walkthrough_tools_enabled: Option<bool>,
     /// Which of them.
@@ -69,6 +73,7 @@ pub async fn create(
         name,
         auth_type: AuthType::None,
         sign_in: SignIn::WhenNeeded,
+        oauth_config_id: None,
         walkthrough_tools_enabled: true,
         toolset: Toolset::Guided,
         support: Support::Off,
@@ -76,11 +81,12 @@ pub async fn create(
         created_at: now,
         updated_at: now,
     };
-    let server = changed(&plain, &Settings { slug: None, ..settings.clone() })?;
+    let mut server = changed(&plain, &Settings { slug: None, ..settings.clone() })?;
     let mut tx = ops.db.begin().await?;
     if organization::get(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
+    choose_provider(&mut tx, &mut server, settings).await?;
     store::insert(&mut tx, &server).await.map_err(|error| slug_taken(error, slug))?;
     let entry = Entry { act: "server.create", target: server.id.as_str(), detail: described(&server) };
     record(cx, &mut tx, organization, entry).await?;
@@ -136,6 +142,7 @@ pub async fn update(
     let mut tx = ops.db.begin().await?;
     let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut new = changed(&old, settings)?;
+    choose_provider(&mut tx, &mut new, settings).await?;
     if new == old {
         return Ok(old);
     }
@@ -219,6 +226,39 @@ fn changed(server: &Server, settings: &Settings) -> Result<Server> {
     Ok(new)
 }
 
+/// Sets the provider that is named; with `custom_oauth` there has to be one.
+async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &Settings) -> Result<()> {
+    let organization = &server.organization_id;
+    match settings.oauth_config.as_deref() {
+        None => {}
+        Some("none") => server.oauth_config_id = None,
+        Some(text) => {
+            let found = oauth_configs::named(tx, organization, text).await?;
+            let Some(config) = found else {
+                let message = format!("`oauth_config`: there is no identity provider `{}`.", name::clean(text));
+                return Err(Error::invalid("oauth_config", message));
+            };
+            server.oauth_config_id = Some(config.id);
+        }
+    }
+    if server.auth_type != AuthType::CustomOauth || server.oauth_config_id.is_some() {
+        return Ok(());
+    }
+    let mut all = oauth_config::list(tx, organization).await?;
+    let why = match all.len() {
+        0 => "make one with `waypost oauth-config create`.".to_owned(),
+        1 if settings.oauth_config.is_none() => {
+            server.oauth_config_id = all.pop().map(|config| config.id);
+            return Ok(());
+        }
+        _ => {
+            let names: Vec<_> = all.iter().map(|config| format!("`{}`", config.name)).collect();
+            format!("choose one of {}.", names.join(", "))
+        }
+    };
+    Err(Error::invalid("oauth_config", format!("`custom_oauth` needs an identity provider: {why}")))
+}
+
 fn available_or(available: bool, field: &str, value: &str, values: impl Iterator<Item = &'static str>) -> Result<()> {
     if available {
         return Ok(());
@@ -266,6 +306,7 @@ fn described(server: &Server) -> Value {
         "product_name": server.product_name,
         "auth_type": server.auth_type.as_str(),
         "sign_in": server.sign_in.as_str(),
+        "oauth_config_id": server.oauth_config_id,
         "walkthrough_tools_enabled": server.walkthrough_tools_enabled,
         "toolset": server.toolset.as_str(),
         "support": server.support.as_str(),

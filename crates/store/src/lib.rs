@@ -4,6 +4,7 @@
 //! are arguments. A caller reads with [`Db::read`], writes in a [`db::Tx`], and changes progress through the
 //! [`writer::Writer`], which commits many calls at once.
 
+pub mod account;
 pub mod api_key;
 pub mod assignment;
 pub mod audit;
@@ -12,13 +13,17 @@ pub mod backup;
 mod batch;
 pub mod browser_session;
 pub mod db;
+pub mod email_code;
 pub mod end_user;
 pub mod error;
 pub mod expired;
 pub mod health;
 pub mod identity;
+pub mod join;
+pub mod logo;
 pub mod migrate;
 pub mod oauth_client;
+pub mod oauth_config;
 pub mod oauth_consent;
 pub mod oauth_grant;
 pub mod offer;
@@ -26,11 +31,14 @@ pub mod organization;
 pub mod progress;
 pub mod recorder;
 mod row;
+pub mod sealed;
 pub mod server;
 pub mod session;
 pub mod step;
 pub mod system;
 pub mod tool_call;
+pub mod upstream_state;
+pub mod upstream_token;
 pub mod user;
 mod values;
 pub mod version;

@@ -89,7 +89,7 @@ pub enum Consumed {
     /// It was good, and is used up now: the grant, and the redirect URI and challenge that it is bound to.
     Good {
         /// The grant that it belongs to.
-        grant: OauthGrant,
+        grant: Box<OauthGrant>,
         /// To which redirect URI it went.
         redirect_uri: String,
         /// The PKCE challenge.
@@ -124,7 +124,7 @@ pub async fn consume_code(
     if let Some((id, redirect_uri, code_challenge)) = good {
         let found = find(conn, organization, &OauthGrantId::from_store(id)).await?;
         return Ok(match found {
-            Some(grant) => Consumed::Good { grant, redirect_uri, code_challenge },
+            Some(grant) => Consumed::Good { grant: Box::new(grant), redirect_uri, code_challenge },
             None => Consumed::Unknown,
         });
     }
@@ -227,7 +227,7 @@ pub enum Rotated {
     /// A pair of `generation` may be given out.
     Good {
         /// The grant.
-        grant: OauthGrant,
+        grant: Box<OauthGrant>,
         /// The generation of the pair.
         generation: i64,
     },
@@ -273,7 +273,7 @@ pub async fn rotate(
         .bind(&id).bind(generation).bind(now.0).bind(now.plus(-GRACE_MS).0).bind(expires_at.0)
         .fetch_optional(c).await?);
     Ok(match row {
-        Some(row) => Rotated::Good { grant: row.into(), generation: generation + 1 },
+        Some(row) => Rotated::Good { grant: Box::new(row.into()), generation: generation + 1 },
         None => Rotated::Reused(OauthGrantId::from_store(id)),
     })
 }

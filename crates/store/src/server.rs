@@ -1,7 +1,7 @@
 //! Hosted servers, and the slugs that they had before.
 
 use waypost_core::Timestamp;
-use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::id::{OauthConfigId, OrganizationId, ServerId};
 use waypost_core::server::Server;
 
 use crate::db::Conn;
@@ -12,7 +12,7 @@ use crate::on;
 macro_rules! columns {
     () => {
         "servers.id, servers.organization_id, servers.slug, servers.name, servers.product_name, servers.auth_type,
-         servers.sign_in, servers.walkthrough_tools_enabled, servers.toolset, servers.support,
+         servers.sign_in, servers.oauth_config_id, servers.walkthrough_tools_enabled, servers.toolset, servers.support,
          servers.allowed_origins, servers.created_at, servers.updated_at"
     };
 }
@@ -27,6 +27,7 @@ pub(crate) struct Row {
     product_name: String,
     auth_type: String,
     sign_in: String,
+    oauth_config_id: Option<String>,
     walkthrough_tools_enabled: bool,
     toolset: String,
     support: String,
@@ -47,6 +48,7 @@ impl TryFrom<Row> for Server {
             support: row.support.parse().map_err(corrupt)?,
             allowed_origins: serde_json::from_str(&row.allowed_origins).map_err(|error| corrupt(error.to_string()))?,
             organization_id: OrganizationId::from_store(row.organization_id),
+            oauth_config_id: row.oauth_config_id.map(OauthConfigId::from_store),
             slug: row.slug,
             name: row.name,
             product_name: row.product_name,
@@ -60,6 +62,10 @@ impl TryFrom<Row> for Server {
 
 fn origins(server: &Server) -> String {
     serde_json::Value::from(server.allowed_origins.clone()).to_string()
+}
+
+fn provider(server: &Server) -> Option<&str> {
+    server.oauth_config_id.as_ref().map(OauthConfigId::as_str)
 }
 
 /// Refuses a slug that a server other than `server` had before and still answers to.
@@ -77,8 +83,8 @@ async fn check_aliases(conn: &mut Conn, server: &Server) -> Result<()> {
 /// fails.
 pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
     const SQL: &str = "INSERT INTO servers (id, organization_id, slug, name, product_name, auth_type, sign_in,
-            walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+            walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at, oauth_config_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     // First of all: this locks the one row, so that two changes of slugs cannot pass each other's look at the aliases.
     conn.touch_config().await?;
     check_aliases(conn, server).await?;
@@ -86,7 +92,7 @@ pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
         .bind(server.id.as_str()).bind(server.organization_id.as_str()).bind(&server.slug).bind(&server.name)
         .bind(&server.product_name).bind(server.auth_type.as_str()).bind(server.sign_in.as_str())
         .bind(server.walkthrough_tools_enabled).bind(server.toolset.as_str()).bind(server.support.as_str())
-        .bind(origins(server)).bind(server.created_at.0).bind(server.updated_at.0)
+        .bind(origins(server)).bind(server.created_at.0).bind(server.updated_at.0).bind(provider(server))
         .execute(c).await?.rows_affected());
     Ok(())
 }
@@ -125,7 +131,7 @@ pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
         SELECT slug, organization_id, id, $4 FROM servers WHERE id = $1 AND organization_id = $2 AND slug <> $3";
     const TAKE_BACK: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
     const SQL: &str = "UPDATE servers SET slug = $3, name = $4, product_name = $5, auth_type = $6, sign_in = $7,
-            walkthrough_tools_enabled = $8, toolset = $9, support = $10, allowed_origins = $11, updated_at = $12
+            walkthrough_tools_enabled = $8, toolset = $9, support = $10, allowed_origins = $11, updated_at = $12, oauth_config_id = $13
         WHERE id = $1 AND organization_id = $2";
     let (id, organization) = (server.id.as_str(), server.organization_id.as_str());
     // First of all, as in `insert`.
@@ -140,7 +146,7 @@ pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
         .bind(id).bind(organization).bind(&server.slug).bind(&server.name).bind(&server.product_name)
         .bind(server.auth_type.as_str()).bind(server.sign_in.as_str()).bind(server.walkthrough_tools_enabled)
         .bind(server.toolset.as_str()).bind(server.support.as_str()).bind(origins(server))
-        .bind(server.updated_at.0).execute(c).await?.rows_affected());
+        .bind(server.updated_at.0).bind(provider(server)).execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
 

@@ -19,7 +19,8 @@ pub struct Session {
     pub last_used_at: Timestamp,
 }
 
-/// The session of a handle on a server; none when the handle is unknown there, or was not used for 90 days.
+/// The session of a handle on a server; none when the handle is unknown there, was not used for 90 days, or was joined
+/// to a signed-in user.
 ///
 /// # Errors
 /// When the database fails.
@@ -31,7 +32,8 @@ pub async fn find(
     now: Timestamp,
 ) -> Result<Option<Session>> {
     const SQL: &str = "SELECT end_user_id, last_used_at FROM client_sessions
-        WHERE handle_hash = $1 AND server_id = $2 AND organization_id = $3 AND last_used_at > $4";
+        WHERE handle_hash = $1 AND server_id = $2 AND organization_id = $3 AND last_used_at > $4
+          AND joined_at IS NULL";
     let row: Option<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(handle_hash).bind(server.as_str()).bind(organization.as_str())
         .bind(now.plus(-LIFETIME_MS).0).fetch_optional(c).await?);
@@ -48,6 +50,36 @@ pub async fn find(
 pub async fn used(conn: &mut Conn, handle_hash: &str, at: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE client_sessions SET last_used_at = $2 WHERE handle_hash = $1 AND last_used_at < $2";
     on!(conn, c => sqlx::query(SQL).bind(handle_hash).bind(at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Whether the user of this handle was joined to a signed-in one, so that it opens nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_joined(conn: &mut Conn, organization: &OrganizationId, handle_hash: &str) -> Result<bool> {
+    const SQL: &str = "SELECT count(*) FROM client_sessions
+        WHERE handle_hash = $1 AND organization_id = $2 AND joined_at IS NOT NULL";
+    let count: i64 = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(handle_hash).bind(organization.as_str()).fetch_one(c).await?);
+    Ok(count > 0)
+}
+
+/// Makes every handle of `end_user` on `server` open nothing from `joined_at` on; or open again, with none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_joined(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    (server, end_user): (&ServerId, &EndUserId),
+    joined_at: Option<Timestamp>,
+) -> Result<()> {
+    const SQL: &str = "UPDATE client_sessions SET joined_at = $4
+        WHERE end_user_id = $1 AND server_id = $2 AND organization_id = $3";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str())
+        .bind(joined_at.map(|at| at.0)).execute(c).await?.rows_affected());
     Ok(())
 }
 

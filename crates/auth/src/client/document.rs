@@ -10,8 +10,9 @@ mod tests;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use url::{Host, Url};
+use url::Url;
 use waypost_core::name;
+use waypost_ops::redirect_uri;
 
 pub use fetch::Documents;
 
@@ -162,30 +163,10 @@ fn redirect_uris(members: &Map<String, Value>) -> Result<Vec<String>, DocumentEr
     let Some(uris) = texts.filter(|uris| (1..=MAX_REDIRECT_URIS).contains(&uris.len())) else {
         return Err(invalid(&format!("`redirect_uris` must be a list of 1 to {MAX_REDIRECT_URIS} texts.")));
     };
-    if !uris.iter().all(|uri| is_redirect_uri(uri)) {
-        let rule = "https, or http on loopback, without a fragment";
-        return Err(invalid(&format!(
-            "`redirect_uris` holds an address that codes are not sent to; allowed is {rule}."
-        )));
+    if let Some(why) = uris.iter().find_map(|uri| redirect_uri::check(uri).err()) {
+        return Err(invalid(&format!("`redirect_uris` holds an address that codes are not sent to: {why}.")));
     }
     Ok(uris.into_iter().map(str::to_owned).collect())
-}
-
-/// Whether codes may be sent there (AS-4): https, or plain http to a client on the user's own machine (RFC 8252,
-/// section 7.3), without fragment (RFC 6749, section 3.1.2), user and password.
-fn is_redirect_uri(uri: &str) -> bool {
-    let Ok(url) = Url::parse(uri) else { return false };
-    let loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    uri.len() <= MAX_URL
-        && (url.scheme() == "https" || url.scheme() == "http" && loopback)
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none()
 }
 
 fn is_https(uri: &str) -> bool {

@@ -14,6 +14,7 @@
 //! [`act`], and writes the [`Outcome`].
 
 pub mod act;
+pub mod join;
 mod set;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,10 @@
 //! A set of steps by ordinal.
 
+use serde::{Deserialize, Serialize};
+
 /// Steps by their ordinal, one bit each: 500 steps take 63 bytes, whatever their ids are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct StepSet(Vec<u8>);
 
 impl StepSet {
@@ -34,6 +37,27 @@ impl StepSet {
         self.0.iter().all(|byte| *byte == 0)
     }
 
+    /// What is in either set.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let (longer, shorter) = if self.0.len() < other.0.len() { (other, self) } else { (self, other) };
+        let mut bytes = longer.0.clone();
+        bytes.iter_mut().zip(&shorter.0).for_each(|(byte, more)| *byte |= more);
+        Self(bytes)
+    }
+
+    /// What is in this set and not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut bytes = self.0.clone();
+        bytes.iter_mut().zip(&other.0).for_each(|(byte, less)| *byte &= !less);
+        // Equal sets are equal bytes: `insert` never leaves an empty byte at the end either.
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        Self(bytes)
+    }
+
     /// Lower-case hexadecimal, two digits for eight ordinals, the form in the store.
     #[must_use]
     pub fn to_hex(&self) -> String {
@@ -44,6 +68,20 @@ impl StepSet {
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         data_encoding::HEXLOWER.decode(text.as_bytes()).ok().map(Self)
+    }
+}
+
+impl From<StepSet> for String {
+    fn from(set: StepSet) -> Self {
+        set.to_hex()
+    }
+}
+
+impl TryFrom<String> for StepSet {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        Self::from_hex(&text).ok_or("a set of steps is written in hexadecimal")
     }
 }
 
@@ -74,6 +112,16 @@ mod tests {
             prop_assert_eq!(set.is_empty(), model.is_empty());
             prop_assert_eq!(set.contains(probe), model.contains(&probe));
             prop_assert_eq!(StepSet::from_hex(&set.to_hex()), Some(set));
+        }
+
+        #[test]
+        fn joins_and_parts_like_sets(
+            a in prop::collection::btree_set(0_u32..100, 0..40),
+            b in prop::collection::btree_set(0_u32..100, 0..40),
+        ) {
+            let (left, right): (StepSet, StepSet) = (a.iter().copied().collect(), b.iter().copied().collect());
+            prop_assert_eq!(left.union(&right), (&a | &b).into_iter().collect());
+            prop_assert_eq!(left.without(&right), (&a - &b).into_iter().collect());
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
+use waypost_core::scope::Scope;
 use waypost_core::server::{Server, Toolset};
 use waypost_core::{Code, Error, Result};
 use waypost_ops::hosting::in_time;
@@ -35,6 +36,8 @@ pub(crate) struct Entry {
     toolset: &'static [Toolset],
     tool: Tool,
     validator: jsonschema::Validator,
+    /// What a token must allow, on a server whose users sign in; none when the tool needs nobody.
+    pub(crate) needs: Option<Scope>,
 }
 
 const GUIDED: &[Toolset] = &[Toolset::Guided, Toolset::All];
@@ -75,7 +78,12 @@ fn entry(
         .with_title(title)
         .with_raw_output_schema(object(result))
         .with_annotations(annotations);
-    Entry { name, toolset, tool, validator }
+    let needs = match (name, effect) {
+        (Name::List, _) => None,
+        (_, Effect::Reads) => Some(Scope::WalkRead),
+        _ => Some(Scope::Walk),
+    };
+    Entry { name, toolset, tool, validator, needs }
 }
 
 fn object(value: Value) -> Arc<JsonObject> {

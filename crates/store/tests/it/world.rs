@@ -87,6 +87,7 @@ impl World {
             name: "Server".to_owned(),
             product_name: "Product".to_owned(),
             auth_type: AuthType::None,
+            oauth_config_id: None,
             sign_in: SignIn::OnConnect,
             walkthrough_tools_enabled: true,
             toolset: Toolset::All,

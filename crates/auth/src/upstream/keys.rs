@@ -1,0 +1,88 @@
+//! The keys of providers, remembered for an hour, and fetched anew when a token is signed with one that is not known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use openidconnect::core::CoreJsonWebKeySet;
+use tokio::sync::Mutex;
+use url::Url;
+use waypost_core::Timestamp;
+use waypost_core::oauth_config::OauthConfig;
+use waypost_outbound::{Limits, Outbound};
+
+use super::failure::Failure;
+
+const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
+/// Keys are fetched anew after this long.
+const FRESH_MS: i64 = 60 * 60 * 1_000;
+/// Between two looks for a key that is not known lies at least this long: else whoever sends nonsense would make
+/// Waypost ask the provider as often as they like.
+const PAUSE_MS: i64 = 10 * 1_000;
+/// Providers whose keys are remembered.
+const PROVIDERS: u64 = 1_000;
+
+/// The keys of every provider.
+#[derive(Debug, Clone)]
+pub(super) struct KeyCache(Cache<(String, String), Arc<Mutex<Option<Known>>>>);
+
+#[derive(Debug, Clone)]
+struct Known {
+    keys: Arc<CoreJsonWebKeySet>,
+    fetched_at: Timestamp,
+}
+
+impl Default for KeyCache {
+    fn default() -> Self {
+        Self(Cache::new(PROVIDERS))
+    }
+}
+
+/// How urgently keys are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Those that are remembered will do.
+    Any,
+    /// Those that are remembered did not do.
+    Newer,
+}
+
+impl KeyCache {
+    /// The keys of a provider; with [`Want::Newer`] none when they were fetched a moment ago.
+    ///
+    /// # Errors
+    /// When the provider does not give them.
+    pub async fn get(
+        &self,
+        outbound: &Outbound,
+        config: &OauthConfig,
+        now: Timestamp,
+        want: Want,
+    ) -> Result<Option<Arc<CoreJsonWebKeySet>>, Failure> {
+        let uri = config.jwks_uri.clone().unwrap_or_default();
+        let known = self.0.get_with((config.id.as_str().to_owned(), uri.clone()), Default::default);
+        // Who comes while the keys are being fetched waits for them here and does not fetch them, too.
+        let mut known = known.lock().await;
+        if let Some(known) = &*known {
+            let age = now.since(known.fetched_at);
+            match want {
+                Want::Any if age < FRESH_MS => return Ok(Some(Arc::clone(&known.keys))),
+                Want::Newer if age < PAUSE_MS => return Ok(None),
+                Want::Any | Want::Newer => {}
+            }
+        }
+        let keys = Arc::new(fetch(outbound, &uri).await?);
+        *known = Some(Known { keys: Arc::clone(&keys), fetched_at: now });
+        Ok(Some(keys))
+    }
+}
+
+async fn fetch(outbound: &Outbound, uri: &str) -> Result<CoreJsonWebKeySet, Failure> {
+    let unusable = |why: &str| Failure::Answer(format!("its keys {why}"));
+    let url = Url::parse(uri).map_err(|_| unusable("have no address"))?;
+    let answer = outbound.get(&url, LIMITS).await?;
+    if answer.status != http::StatusCode::OK {
+        return Err(unusable(&format!("are answered with {}", answer.status)));
+    }
+    serde_json::from_slice(&answer.body).map_err(|_| unusable("cannot be read"))
+}

@@ -1,0 +1,83 @@
+//! To the provider.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use openidconnect::core::{CoreAuthPrompt, CoreAuthenticationFlow};
+use openidconnect::{CsrfToken, LoginHint, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope};
+use url::Url;
+use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::oauth_config::ProviderKind;
+use waypost_core::{Code, Error, Result};
+use waypost_ops::upstream::{self, Leaving};
+
+use super::redirect_uri;
+use crate::Auth;
+use crate::page;
+use crate::pending::{Pending, failed};
+
+/// A page that goes on by itself, and no redirect: browsers hold the redirects after a form against its page's
+/// `form-action` (CSP Level 3, 6.4.2), and nobody can know over which hosts a provider redirects. Here a new navigation
+/// begins.
+#[derive(Template)]
+#[template(path = "leave.html")]
+struct LeavePage<'a> {
+    style: String,
+    name: &'a str,
+    provider: &'a str,
+    host: &'a str,
+    target: &'a str,
+}
+
+pub(super) async fn leave(State(auth): State<Auth>, pending: Pending) -> Response {
+    let (cx, ops, site) = (&pending.cx, auth.hosting.ops(), &pending.site);
+    let leaving = upstream::leave(cx, ops, &auth.providers.upstream, (site.server(), &pending.request)).await;
+    let leaving = match leaving {
+        Ok(leaving) => leaving,
+        // First the consent, which that page asks for.
+        Err(error) if error.code == Code::Forbidden => return page::redirect(&pending.path("authorize/continue")),
+        Err(error) => return failed(site, &error),
+    };
+    match target(&pending.request, &leaving) {
+        Ok(target) => {
+            let page = LeavePage {
+                style: site.address.path("sign-in.css"),
+                name: &site.server().name,
+                provider: &leaving.config.name,
+                host: target.host_str().unwrap_or_default(),
+                target: target.as_str(),
+            };
+            page::html(StatusCode::OK, &page, None)
+        }
+        Err(error) => failed(site, &error),
+    }
+}
+
+/// The authorization request to the provider (RFC 6749, 4.1.1; OpenID Connect Core, 3.1.2.1), with PKCE by S256.
+fn target(request: &AuthorizationRequest, leaving: &Leaving) -> Result<Url> {
+    let config = &leaving.config;
+    let client = upstream::client(config, None)?
+        .set_redirect_uri(RedirectUrl::new(redirect_uri(request)).map_err(Error::internal)?);
+    let verifier = PkceCodeVerifier::new(leaving.verifier.expose().to_owned());
+    let (state, nonce) = (leaving.state.expose().to_owned(), leaving.nonce.clone());
+    let mut url = client
+        .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
+        .add_scopes(config.scopes.iter().cloned().map(Scope::new))
+        .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
+    // Plain OAuth has neither; a server may refuse what it does not know.
+    if config.kind == ProviderKind::Openid {
+        if let Some(hint) = &request.login_hint {
+            url = url.set_login_hint(LoginHint::new(hint.clone()));
+        }
+        if request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|word| word == "login")) {
+            url = url.add_prompt(CoreAuthPrompt::Login);
+        }
+    }
+    let (mut url, ..) = url.url();
+    if config.kind == ProviderKind::Oauth {
+        let kept: Vec<_> = url.query_pairs().into_owned().filter(|(name, _)| name != "nonce").collect();
+        url.query_pairs_mut().clear().extend_pairs(kept);
+    }
+    Ok(url)
+}

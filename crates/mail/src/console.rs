@@ -1,0 +1,52 @@
+//! Printing mails where the operator sees them, for trying things out. Not through the log: codes stand in mails, and
+//! logs are kept.
+
+use std::io::Write;
+
+use crate::{Error, Mail, Mailer, Sending};
+
+/// Prints mails to standard output.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Console;
+
+impl Mailer for Console {
+    fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+        Box::pin(async move {
+            let mut out = std::io::stdout().lock();
+            out.write_all(frame(mail).as_bytes()).and_then(|()| out.flush()).map_err(|_| Error::Output)
+        })
+    }
+}
+
+/// The mail with a line around it. Control characters, with which a text could change what the terminal shows, go.
+fn frame(mail: &Mail) -> String {
+    let printable = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let rule = "─".repeat(72);
+    let mut framed = format!("\n┌{rule}\n│ Mail to {}\n│ {}\n│\n", printable(&mail.to), printable(&mail.subject));
+    for line in mail.text.lines() {
+        framed.push_str(format!("│ {}", printable(line)).trim_end());
+        framed.push('\n');
+    }
+    framed.push_str(&format!("└{rule}\n"));
+    framed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_finds_the_code() {
+        let mail = Mail {
+            to: "anna@example.com".into(),
+            subject: "12345678 is\u{1b}[2J your code".into(),
+            text: "12345678\n\nValid for\u{7} 10 minutes.\n".into(),
+        };
+        let rule = "─".repeat(72);
+        let expected = format!(
+            "\n┌{rule}\n│ Mail to anna@example.com\n│ 12345678 is[2J your code\n│\n│ 12345678\n│\n\
+             │ Valid for 10 minutes.\n└{rule}\n"
+        );
+        assert_eq!(frame(&mail), expected);
+    }
+}

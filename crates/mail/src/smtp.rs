@@ -1,0 +1,207 @@
+//! Sending by a mail server (RFC 5321, RFC 6409).
+
+use std::time::Duration;
+
+use lettre::message::Mailbox;
+use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
+use lettre::transport::smtp::PoolConfig;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+
+use crate::url::{Security, SmtpUrl};
+use crate::{Error, Mail, Mailer, Sender, Sending};
+
+/// A server that takes longer than this for one answer is not waited for.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Connections at once.
+const CONNECTIONS: u32 = 4;
+
+/// A mail server.
+pub struct Smtp {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Sender,
+}
+
+impl Smtp {
+    /// Sends by the server at `url`; connects with the first mail.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up for that host.
+    pub fn new(url: &SmtpUrl, from: Sender) -> Result<Self, Error> {
+        let parameters = || TlsParameters::new(url.host().to_owned()).map_err(|_| Error::Tls);
+        let tls = match url.security() {
+            Security::Wrapped => Tls::Wrapper(parameters()?),
+            Security::Required => Tls::Required(parameters()?),
+            Security::Opportunistic => Tls::Opportunistic(parameters()?),
+            Security::Off => Tls::None,
+        };
+        let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(url.host())
+            .port(url.port())
+            .tls(tls)
+            .timeout(Some(TIMEOUT))
+            .pool_config(PoolConfig::new().max_size(CONNECTIONS));
+        if let Some((user, password)) = url.credentials() {
+            builder = builder.credentials(Credentials::new(user, password));
+        }
+        Ok(Self { transport: builder.build(), from })
+    }
+}
+
+impl Mailer for Smtp {
+    fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+        Box::pin(async move {
+            let message = message(mail, &self.from)?;
+            match self.transport.send(message).await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(told(&error)),
+            }
+        })
+    }
+}
+
+/// Only the kind of the error, and the three digits of an answer.
+fn told(error: &lettre::transport::smtp::Error) -> Error {
+    let status = || error.status().map(|status| status.to_string()).unwrap_or_default();
+    if error.is_permanent() {
+        Error::Refused(status())
+    } else if error.is_transient() {
+        Error::Later(status())
+    } else if error.is_timeout() {
+        Error::TimedOut
+    } else if error.is_tls() {
+        Error::Tls
+    } else {
+        Error::Unreachable
+    }
+}
+
+/// Tells mail systems not to answer with an absence note (RFC 3834, section 5).
+#[derive(Clone)]
+struct AutoSubmitted;
+
+impl Header for AutoSubmitted {
+    fn name() -> HeaderName {
+        HeaderName::new_from_ascii_str("Auto-Submitted")
+    }
+
+    fn parse(_: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self)
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+/// The mail as it goes over the wire. Address and subject are encoded by types that know no line ends: nothing in them
+/// becomes a header of its own.
+fn message(mail: &Mail, from: &Sender) -> Result<Message, Error> {
+    let to = mail.to.parse().map_err(|_| Error::Address)?;
+    // A line end would be written as an encoded word, and mail programs differ in what they show then.
+    let subject: String = mail.subject.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Message::builder()
+        .from(from.0.clone())
+        .to(Mailbox::new(None, to))
+        .subject(subject)
+        .header(AutoSubmitted)
+        .message_id(None)
+        .header(ContentType::TEXT_PLAIN)
+        .body(mail.text.clone())
+        .map_err(|_| Error::Message)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::MailUrl;
+
+    fn mail(to: &str, subject: &str) -> Mail {
+        Mail { to: to.into(), subject: subject.into(), text: "12345678\n\nValid for 10 minutes.".into() }
+    }
+
+    fn sender() -> Sender {
+        "Acme <mail@acme.example>".parse().unwrap()
+    }
+
+    #[test]
+    fn nothing_becomes_a_header_of_its_own() {
+        let evil = "Code\r\nBcc: evil@example.com\r\n\r\nBody\nX-Evil: 1";
+        let written = message(&mail("anna@example.com", evil), &sender()).unwrap().formatted();
+        let written = String::from_utf8(written).unwrap();
+        let (headers, body) = written.split_once("\r\n\r\n").unwrap();
+        let names: Vec<_> = headers
+            .split("\r\n")
+            .filter(|line| !line.starts_with([' ', '\t']))
+            .map(|line| line.split_once(':').unwrap().0)
+            .collect();
+        for name in &names {
+            let known =
+                ["From", "To", "Subject", "Auto-Submitted", "Message-ID", "Content-Type", "Date", "MIME-Version"];
+            assert!(known.contains(name) || *name == "Content-Transfer-Encoding", "{name} in {headers}");
+        }
+        assert!(names.contains(&"Auto-Submitted") && names.contains(&"Message-ID"), "{headers}");
+        assert!(body.starts_with("12345678"), "{body}");
+        for to in ["anna@example.com\r\nBcc: evil@example.com", "a@b.de, c@d.de", "a@b.de\n", "anna", "<a@b.de>", ""] {
+            assert_eq!(message(&mail(to, "Code"), &sender()).unwrap_err(), Error::Address, "{to:?}");
+        }
+    }
+
+    /// A mail server that answers `rcpt` to the recipient, and gives back all that it was told.
+    async fn server(rcpt: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://u:5eC2e7@{}?tls=off", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (reader, mut writer) = stream.into_split();
+            let (mut lines, mut told, mut data) = (BufReader::new(reader).lines(), String::new(), false);
+            writer.write_all(b"220 hello\r\n").await.unwrap();
+            while let Ok(Some(line)) = lines.next_line().await {
+                told.push_str(&format!("{line}\n"));
+                let answer = match line.split([' ', ':']).next().unwrap_or_default() {
+                    "." => "250 taken",
+                    _ if data => continue,
+                    "EHLO" => "250-here\r\n250 AUTH PLAIN",
+                    "AUTH" => "235 fine",
+                    "RCPT" => rcpt,
+                    "DATA" => "354 go on",
+                    "QUIT" => "221 bye",
+                    _ => "250 fine",
+                };
+                data = line == "DATA";
+                writer.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+            }
+            told
+        });
+        (url, task)
+    }
+
+    async fn send(url: &str) -> Result<(), Error> {
+        let Ok(MailUrl::Smtp(url)) = url.parse() else { panic!("{url}") };
+        Smtp::new(&url, sender()).unwrap().send(&mail("anna@example.com", "Your code")).await
+    }
+
+    #[tokio::test]
+    async fn a_server_takes_the_mail() {
+        let (url, server) = server("250 fine").await;
+        send(&url).await.unwrap();
+        let told = server.await.unwrap();
+        for line in ["MAIL FROM:<mail@acme.example>", "RCPT TO:<anna@example.com>", "Subject: Your code", "12345678"] {
+            assert!(told.contains(line), "{line} in {told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn refusals_do_not_repeat_the_address() {
+        let (url, _server) = server("550 5.1.1 <anna@example.com> is unknown").await;
+        let error = send(&url).await.unwrap_err();
+        assert_eq!((error.to_string().contains("anna"), error.is_final()), (false, true), "{error}");
+        let (url, _server) = server("451 4.7.1 <anna@example.com> later").await;
+        assert!(!send(&url).await.unwrap_err().is_final());
+        let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(send(&format!("smtp://{unused}?tls=off")).await, Err(Error::Unreachable));
+    }
+}

@@ -1,0 +1,342 @@
+//! Joins: what somebody did before they had signed in becomes theirs, and can be given back.
+//!
+//! An anonymous user is shown by the signed-in user's own client (a handle or a session beside the token), or claimed by
+//! who consents on a personal URL. Each is joined once per server; a join that an admin took back is not made again for
+//! the same two users, because their client goes on to show the same session.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+use serde_json::json;
+use waypost_core::access::{Act, authorize, authorize_play};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{EndUserId, EventId, JoinId, OauthGrantId, OrganizationId, VersionId, WalkthroughId};
+use waypost_core::join::{Join, JoinKind, Undo};
+use waypost_core::progress::join::{self as rules, Pinned, Taken};
+use waypost_core::scope::Scope;
+use waypost_core::server::Server;
+use waypost_core::version::Version;
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_store::progress::ProgressKey;
+use waypost_store::{Conn, Tx, end_user, join as store, session, version};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::hosting::Hosting;
+use crate::identity::{self, Presented, Subject};
+
+/// How often a join is tried when others change the same progress at the same moment.
+const TRIES: u32 = 8;
+/// How long it is remembered that there was nothing to join.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// Handles that had nothing to join when they were last shown, by the grant of the token that they were shown with.
+///
+/// A negative look-up may be remembered here, unlike anywhere else: on a server where users sign in no anonymous
+/// progress begins, so a handle that names nobody goes on to name nobody. What a minute's memory can miss is a change of
+/// the server's own settings back and forth, and then the join is only made a minute later.
+#[derive(Debug, Clone)]
+pub(crate) struct Strangers(Cache<(OauthGrantId, String), ()>);
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(100_000).time_to_live(REMEMBERED).build())
+    }
+}
+
+/// Joins what the request of a signed-in user shows beside its token, before anything else is done for it.
+///
+/// # Errors
+/// As [`join`].
+pub(crate) async fn arrive(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    subject: &Subject,
+    beside: &Presented,
+) -> Result<()> {
+    if let Some(id) = join(cx, hosting, server, subject, beside).await? {
+        tracing::info!(request_id = cx.request_id, join = id.as_str(), "anonymous progress was joined");
+    }
+    Ok(())
+}
+
+/// Joins the progress on `server` of the anonymous user whom `anonymous` shows to that of `subject`; none when it shows
+/// nobody, or nobody who can still be joined.
+///
+/// # Errors
+/// `sign_in_required` when the subject was deleted; `unavailable`.
+pub async fn join(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    subject: &Subject,
+    anonymous: &Presented,
+) -> Result<Option<JoinId>> {
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let Some(handle_hash) = identity::handle_hash(hosting, anonymous) else { return Ok(None) };
+    // A token that allows reading only changes nothing.
+    if !server.auth_type.signs_in() || !subject.scopes.includes(Scope::Walk) {
+        return Ok(None);
+    }
+    let key = (subject.grant_id.clone(), handle_hash);
+    if hosting.strangers.0.contains_key(&key) {
+        return Ok(None);
+    }
+    let kind = if matches!(anonymous, Presented::Session(_)) { JoinKind::Session } else { JoinKind::Handle };
+    let mut conn = hosting.read().await?;
+    let found = session::find(&mut conn, &server.organization_id, &server.id, &key.1, cx.now()).await?;
+    drop(conn);
+    let joined = match found {
+        Some(session) => {
+            let (from, to) = (session.end_user_id, subject.end_user_id.clone());
+            Joining { cx, hosting, server, from, to, kind }.until_done().await?
+        }
+        None => None,
+    };
+    hosting.strangers.0.insert(key, ());
+    Ok(joined)
+}
+
+/// Gives `end_user` the progress on `server` of the user whom the organisation calls `tracking_id`. The first claim counts
+/// for the whole organisation: none when somebody else has made it, or when there is nothing to claim.
+///
+/// # Errors
+/// `sign_in_required` when the end user was deleted; `unavailable`.
+pub async fn claim_tracking(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    end_user: &EndUserId,
+    tracking_id: &str,
+) -> Result<Option<JoinId>> {
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let mut conn = hosting.read().await?;
+    let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
+    drop(conn);
+    let Some(from) = found else { return Ok(None) };
+    Joining { cx, hosting, server, from, to: end_user.clone(), kind: JoinKind::Tracking }.until_done().await
+}
+
+/// Whether somebody who signs in at the personal URL of `tracking_id` would get the progress that was made there.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, tracking_id: &str) -> Result<bool> {
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let organization = &server.organization_id;
+    let mut conn = hosting.read().await?;
+    let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, tracking_id).await? else {
+        return Ok(false);
+    };
+    Ok(store::claimed_by(&mut conn, organization, &from).await?.is_none())
+}
+
+/// One join that is being made.
+struct Joining<'a> {
+    cx: &'a Ctx,
+    hosting: &'a Hosting,
+    server: &'a Server,
+    from: EndUserId,
+    to: EndUserId,
+    kind: JoinKind,
+}
+
+impl Joining<'_> {
+    async fn until_done(&self) -> Result<Option<JoinId>> {
+        for _ in 1..TRIES {
+            match self.once().await {
+                // The user began the same walkthrough at this moment, or two transactions stood in each other's way.
+                Err(error) if error.code == Code::Conflict => {}
+                done => return done,
+            }
+        }
+        self.once().await
+    }
+
+    async fn once(&self) -> Result<Option<JoinId>> {
+        let Self { cx, server, from, to, .. } = self;
+        let (organization, now) = (&server.organization_id, cx.now());
+        let mut tx = self.hosting.ops.db.begin().await?;
+        let there = store::lock_users(&mut tx, organization, (from, to)).await?;
+        if !there.contains(to) {
+            return Err(identity::sign_in_required());
+        }
+        if from == to || !there.contains(from) || !self.is_free(&mut tx).await? {
+            return Ok(None);
+        }
+        let mut undo = Undo::default();
+        for (walkthrough, from, to) in store::open_of_both(&mut tx, organization, &server.id, (from, to)).await? {
+            let from_version = self.version(&mut tx, &from.version_id).await?;
+            let to_version = match &to {
+                Some(to) => Some(self.version(&mut tx, &to.version_id).await?),
+                None => None,
+            };
+            let from = Pinned { attempt: &from, version: &from_version };
+            let to = to.as_ref().zip(to_version.as_deref()).map(|(attempt, version)| Pinned { attempt, version });
+            let joined = rules::join(from, to, now, &*cx.random);
+            self.write(&mut tx, &walkthrough, &joined).await?;
+            undo.walkthroughs.push((walkthrough, joined.taken));
+        }
+        let join = Join {
+            id: JoinId::new(now, &*cx.random),
+            organization_id: organization.clone(),
+            server_id: server.id.clone(),
+            from_end_user_id: from.clone(),
+            to_end_user_id: to.clone(),
+            kind: self.kind,
+            created_at: now,
+            undone_at: None,
+        };
+        store::insert(&mut tx, &join, &undo).await?;
+        session::set_joined(&mut tx, organization, (&server.id, from), Some(now)).await?;
+        let entry = Entry { act: "join.create", target: join.id.as_str(), detail: described(&join, &undo) };
+        record(cx, &mut tx, organization, entry).await?;
+        tx.commit().await?;
+        Ok(Some(join.id))
+    }
+
+    /// Whether the anonymous user can still be joined to this user.
+    async fn is_free(&self, tx: &mut Tx) -> Result<bool> {
+        let organization = &self.server.organization_id;
+        if store::is_settled(tx, organization, &self.server.id, (&self.from, &self.to)).await? {
+            return Ok(false);
+        }
+        // A tracking id that somebody has claimed on another server is theirs on this one, too.
+        let owner = match self.kind {
+            JoinKind::Tracking => store::claimed_by(tx, organization, &self.from).await?,
+            JoinKind::Handle | JoinKind::Session => None,
+        };
+        Ok(owner.is_none_or(|owner| owner == self.to))
+    }
+
+    async fn write(&self, tx: &mut Tx, walkthrough: &WalkthroughId, joined: &rules::Joined) -> Result<()> {
+        let (organization, now) = (&self.server.organization_id, self.cx.now());
+        let key = ProgressKey {
+            organization_id: organization.clone(),
+            end_user_id: self.to.clone(),
+            server_id: self.server.id.clone(),
+            walkthrough_id: walkthrough.clone(),
+        };
+        store::save(tx, organization, &joined.from).await?;
+        if joined.is_new {
+            store::open_new(tx, &key, &joined.to).await?;
+        } else {
+            store::save(tx, organization, &joined.to).await?;
+        }
+        store::copy_completions(tx, organization, (&joined.from.id, &joined.to.id)).await?;
+        let event = EventId::new(now, &*self.cx.random);
+        store::insert_event(tx, &event, &key, &joined.to, now).await?;
+        Ok(())
+    }
+
+    /// A version, from memory or in this transaction: a second connection, while this one is held, could be the last.
+    async fn version(&self, tx: &mut Tx, id: &VersionId) -> Result<std::sync::Arc<Version>> {
+        match self.hosting.versions.get(id) {
+            Some(version) => Ok(version),
+            None => Ok(load(tx, &self.server.organization_id, id).await?.into()),
+        }
+    }
+}
+
+async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Version> {
+    let missing = || Error::internal(format!("the version {id} is referred to and not there"));
+    version::load(conn, organization, id).await?.ok_or_else(missing)
+}
+
+/// The joins of an organisation, newest first, those that were undone included.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Join>> {
+    authorize(&cx.caller, Act::JoinRead, organization)?;
+    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+}
+
+/// One join.
+///
+/// # Errors
+/// As [`list`]; `not_found` when there is none.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
+    authorize(&cx.caller, Act::JoinRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+}
+
+/// Takes a join back: the user loses what only the anonymous user had brought, whose progress and handles open again.
+/// What the user did stays.
+///
+/// # Errors
+/// `not_found` when there is no such join; `forbidden` for members below admin; `conflict` when it was undone before.
+pub async fn undo(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
+    authorize(&cx.caller, Act::JoinUndo, organization)?;
+    for _ in 1..TRIES {
+        match undo_once(cx, ops, organization, id).await {
+            // Two transactions stood in each other's way; a join that was undone before is looked at once more.
+            Err(error) if error.code == Code::Conflict && std::error::Error::source(&error).is_some() => {}
+            done => return done,
+        }
+    }
+    undo_once(cx, ops, organization, id).await
+}
+
+async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
+    let now = cx.now();
+    let mut tx = ops.db.begin().await?;
+    let mut join = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    store::lock_users(&mut tx, organization, (&join.from_end_user_id, &join.to_end_user_id)).await?;
+    let Some(undo) = store::set_undone(&mut tx, organization, id, now).await? else {
+        return Err(Error::new(Code::Conflict, "This join was undone before."));
+    };
+    for (walkthrough, taken) in &undo.walkthroughs {
+        let key = ProgressKey {
+            organization_id: organization.clone(),
+            end_user_id: join.to_end_user_id.clone(),
+            server_id: join.server_id.clone(),
+            walkthrough_id: walkthrough.clone(),
+        };
+        take_back(&mut tx, &key, taken, now).await?;
+    }
+    session::set_joined(&mut tx, organization, (&join.server_id, &join.from_end_user_id), None).await?;
+    join.undone_at = Some(now);
+    let entry = Entry { act: "join.undo", target: id.as_str(), detail: described(&join, &undo) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(join)
+}
+
+/// Takes back what a join did to one walkthrough. Attempts that the user has closed since are history and stay.
+async fn take_back(tx: &mut Tx, key: &ProgressKey, taken: &Taken, now: Timestamp) -> Result<()> {
+    let organization = &key.organization_id;
+    if let Some(present) = store::open(tx, key).await? {
+        let version = load(tx, organization, &present.version_id).await?;
+        let shared = store::shared_completions(tx, organization, (&taken.from, &present.id)).await?;
+        let still = shared.iter().map(|(_, ordinal)| *ordinal).collect();
+        let pinned = Pinned { attempt: &present, version: &version };
+        let restored = rules::undo(taken, pinned, &still, now);
+        for (step, ordinal) in shared {
+            if taken.brought.contains(ordinal) {
+                store::delete_completion(tx, organization, &present.id, &step).await?;
+            }
+        }
+        if restored != present {
+            store::save(tx, organization, &restored).await?;
+        }
+    }
+    store::reopen(tx, organization, &taken.from).await?;
+    Ok(())
+}
+
+fn described(join: &Join, undo: &Undo) -> serde_json::Value {
+    let walkthroughs: Vec<_> = undo.walkthroughs.iter().map(|(walkthrough, _)| walkthrough).collect();
+    json!({
+        "server_id": join.server_id,
+        "from_end_user_id": join.from_end_user_id,
+        "to_end_user_id": join.to_end_user_id,
+        "kind": join.kind.as_str(),
+        "walkthroughs": walkthroughs,
+    })
+}
+
+fn not_found() -> Error {
+    Error::not_found("join")
+}

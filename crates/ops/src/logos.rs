@@ -1,0 +1,173 @@
+//! Logos of organisations: decoded and written anew, so that what browsers get was made here.
+
+use std::io::Cursor;
+
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageFormat, ImageReader, Limits};
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::OrganizationId;
+use waypost_core::{Error, Result, Timestamp};
+use waypost_store::{logo as store, organization};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+
+/// Bytes of a file at most.
+pub const MAX_BYTES: usize = 2 * 1024 * 1024;
+/// Pixels of a side at most.
+const MAX_SIDE: u32 = 4_096;
+/// Pixels of a side that are kept.
+const KEPT_SIDE: u32 = 256;
+/// Memory for decoding: the largest picture with 16 bits in four channels fits.
+const MAX_DECODED: u64 = 4_096 * 4_096 * 8;
+
+/// How the pages of an organisation look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branding {
+    /// The name of the organisation.
+    pub name: String,
+    /// When its logo was set; none when it has none.
+    pub logo: Option<Timestamp>,
+}
+
+/// Sets the logo of an organisation from a file of a picture.
+///
+/// # Errors
+/// `not_found` and `forbidden` as for the organisation itself; `invalid_arguments` naming `logo`, with the reason, when
+/// the file is no picture that is taken.
+pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Result<()> {
+    authorize(&cx.caller, Act::OrganizationUpdate, org)?;
+    let png = tokio::task::spawn_blocking(move || recode(&file)).await.map_err(Error::internal)??;
+    let mut tx = ops.db.begin().await?;
+    organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
+    store::set(&mut tx, org, &png, cx.now()).await?;
+    let detail = json!({ "logo": "set", "bytes": png.len() });
+    record(cx, &mut tx, org, Entry { act: "organization.logo", target: org.as_str(), detail }).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Takes the logo of an organisation away.
+///
+/// # Errors
+/// `not_found` and `forbidden` as for the organisation itself.
+pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
+    authorize(&cx.caller, Act::OrganizationUpdate, org)?;
+    let mut tx = ops.db.begin().await?;
+    organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
+    if store::delete(&mut tx, org).await? {
+        let entry = Entry { act: "organization.logo", target: org.as_str(), detail: json!({ "logo": "none" }) };
+        record(cx, &mut tx, org, entry).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// The logo of an organisation, a PNG, for everybody who comes to its pages.
+///
+/// # Errors
+/// `not_found` in an organisation that is not the caller's; `unavailable` when the database is away.
+pub async fn get(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
+    authorize(&cx.caller, Act::EndUserSignIn, org)?;
+    Ok(store::get(&mut ops.db.read().await?, org).await?)
+}
+
+/// How the pages of an organisation look.
+///
+/// # Errors
+/// As [`get`].
+pub async fn branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Branding> {
+    authorize(&cx.caller, Act::EndUserSignIn, org)?;
+    let mut conn = ops.db.read().await?;
+    let name = organization::get(&mut conn, org).await?.ok_or_else(|| Error::not_found("organisation"))?.name;
+    Ok(Branding { name, logo: store::updated_at(&mut conn, org).await? })
+}
+
+/// The picture in `file` as a PNG of at most 256 by 256 pixels, without anything else that stood in the file.
+fn recode(file: &[u8]) -> Result<Vec<u8>> {
+    let refused = |why: &str| Error::invalid("logo", format!("This logo cannot be used: {why}"));
+    if file.len() > MAX_BYTES {
+        return Err(refused("the file is larger than 2 MiB."));
+    }
+    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(Error::internal)?;
+    match reader.format() {
+        Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif | ImageFormat::WebP) => {}
+        _ if is_svg(file) => return Err(refused("an SVG can hold scripts. Save it as PNG.")),
+        _ => return Err(refused("it is none of PNG, JPEG, GIF and WebP.")),
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    reader.limits(limits);
+    let picture = reader.decode().map_err(|error| match error {
+        image::ImageError::Limits(_) => refused("it has more than 4096 pixels on a side."),
+        _ => refused("the file is damaged."),
+    })?;
+    let picture = if picture.width() > KEPT_SIDE || picture.height() > KEPT_SIDE {
+        picture.resize(KEPT_SIDE, KEPT_SIDE, FilterType::Lanczos3)
+    } else {
+        picture
+    };
+    let mut png = Vec::new();
+    DynamicImage::ImageRgba8(picture.into_rgba8())
+        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png)
+        .map_err(Error::internal)?;
+    Ok(png)
+}
+
+fn is_svg(file: &[u8]) -> bool {
+    let start = String::from_utf8_lossy(&file[..file.len().min(1_024)]).to_ascii_lowercase();
+    start.contains("<svg")
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbaImage;
+
+    use super::*;
+
+    fn picture(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let image = DynamicImage::ImageRgba8(RgbaImage::from_pixel(width, height, image::Rgba([200, 30, 60, 255])));
+        let image = if format == ImageFormat::Jpeg { DynamicImage::ImageRgb8(image.into_rgb8()) } else { image };
+        image.write_to(&mut Cursor::new(&mut bytes), format).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn pictures_become_small_pngs() {
+        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP] {
+            let png = recode(&picture(512, 128, format)).unwrap();
+            let kept = image::load_from_memory_with_format(&png, ImageFormat::Png).unwrap();
+            assert_eq!((kept.width(), kept.height()), (256, 64), "{format:?}");
+        }
+        let small = recode(&picture(20, 10, ImageFormat::Png)).unwrap();
+        assert_eq!(image::load_from_memory(&small).unwrap().width(), 20, "small ones are not blown up");
+        let mut tail = picture(8, 8, ImageFormat::Png);
+        tail.extend_from_slice(b"<script>alert(1)</script>");
+        let png = recode(&tail).unwrap();
+        assert!(!png.windows(7).any(|window| window == b"<script"), "nothing but the picture is kept");
+    }
+
+    #[test]
+    fn the_rest_is_refused_with_a_reason() {
+        let mut damaged = picture(64, 64, ImageFormat::Png);
+        damaged.truncate(60);
+        let svg = b"<?xml version=\"1.0\"?><SVG xmlns=\"http://www.w3.org/2000/svg\"><script/></SVG>".to_vec();
+        for (file, words) in [
+            (picture(4_097, 1, ImageFormat::Png), "4096 pixels"),
+            (vec![0; MAX_BYTES + 1], "2 MiB"),
+            (svg, "SVG"),
+            (b"hello".to_vec(), "none of PNG"),
+            (Vec::new(), "none of PNG"),
+            (b"BM______________".to_vec(), "none of PNG"),
+            (damaged, "damaged"),
+        ] {
+            let error = recode(&file).unwrap_err();
+            assert!(error.message.contains(words), "{error}");
+            assert_eq!(error.details["field"], "logo");
+        }
+    }
+}

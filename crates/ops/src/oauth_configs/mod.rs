@@ -1,0 +1,365 @@
+//! Identity providers of organisations. None is saved before it was looked at.
+
+mod discovery;
+mod settings;
+
+use serde_json::{Value, json};
+use url::Url;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OauthConfigId, OrganizationId};
+use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
+use waypost_core::seal::{Place, SecretText};
+use waypost_core::{Code, Error, Result, name};
+use waypost_store::{Conn, oauth_config as store, organization};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::checks::taken;
+use crate::upstream::Upstream;
+pub use discovery::{Finding, Level};
+use discovery::{Provider, Typed, examine};
+pub use settings::Settings;
+
+/// Where the client secret of a provider is kept.
+pub(crate) fn place(id: &OauthConfigId) -> Place<'_> {
+    Place { table: "oauth_configs", column: "client_secret", row: id.as_str() }
+}
+
+/// Looks at a provider and, when people can sign in with it, saves it; says what was found.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin;
+/// `invalid_arguments` naming the setting, or `provider` when the provider is not as it should be; `conflict` when the
+/// name is taken.
+pub async fn create(
+    cx: &Ctx,
+    ops: &Ops,
+    upstream: &Upstream,
+    organization: &OrganizationId,
+    settings: &Settings,
+) -> Result<(OauthConfig, Vec<Finding>)> {
+    authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
+    let name = name::check("name", settings.name.as_deref().unwrap_or_default())?;
+    settings.check()?;
+    let (provider, mut findings) = looked_at(upstream, &settings.typed()).await?;
+    let now = cx.now();
+    let plain = OauthConfig {
+        id: OauthConfigId::new(&*cx.random),
+        organization_id: organization.clone(),
+        name,
+        kind: provider.kind,
+        issuer: String::new(),
+        authorization_endpoint: String::new(),
+        token_endpoint: String::new(),
+        userinfo_endpoint: None,
+        jwks_uri: None,
+        client_id: String::new(),
+        client_secret: None,
+        token_auth_method: TokenAuthMethod::None,
+        scopes: default_scopes(&provider),
+        subject_claim: default_subject(provider.kind).to_owned(),
+        link_verified_email: false,
+        created_at: now,
+        updated_at: now,
+    };
+    let config = changed(cx, upstream, &plain, settings, Some(&provider))?;
+    findings.extend(unusual_method(&config, &provider));
+    let mut tx = ops.db.begin().await?;
+    if organization::get(&mut tx, organization).await?.is_none() {
+        return Err(Error::not_found("organisation"));
+    }
+    store::insert(&mut tx, &config).await.map_err(|error| name_taken(error, &config.name))?;
+    let entry = Entry { act: "oauth_config.create", target: config.id.as_str(), detail: described(&config) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok((config, findings))
+}
+
+/// The providers of an organisation, by name.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<OauthConfig>> {
+    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    Ok(store::list(&mut ops.db.read().await?, organization).await?)
+}
+
+/// The provider that `text` names, by id or by name.
+///
+/// # Errors
+/// As [`list`]; `not_found` when there is none.
+pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<OauthConfig> {
+    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    named(&mut ops.db.read().await?, organization, text).await?.ok_or_else(not_found)
+}
+
+/// The slugs of the servers that use a provider.
+///
+/// # Errors
+/// As [`list`].
+pub async fn servers(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<Vec<String>> {
+    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    Ok(store::servers(&mut ops.db.read().await?, organization, id).await?)
+}
+
+/// Changes what is set. Whatever the provider has to say in it, it is looked at again before.
+///
+/// # Errors
+/// As [`create`]; `not_found` when there is no such provider; `conflict` when somebody else changed it meanwhile.
+pub async fn update(
+    cx: &Ctx,
+    ops: &Ops,
+    upstream: &Upstream,
+    old: &OauthConfig,
+    settings: &Settings,
+) -> Result<(OauthConfig, Vec<Finding>)> {
+    let organization = &old.organization_id;
+    authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
+    settings.check()?;
+    let (provider, mut findings) = match settings.concerns_provider() {
+        true => {
+            looked_at(upstream, &settings.typed_over(old)).await.map(|(provider, found)| (Some(provider), found))?
+        }
+        false => (None, Vec::new()),
+    };
+    let mut new = changed(cx, upstream, old, settings, provider.as_ref())?;
+    if let Some(provider) = &provider {
+        findings.extend(unusual_method(&new, provider));
+    }
+    if new == *old {
+        return Ok((new, findings));
+    }
+    new.updated_at = cx.now();
+    let mut tx = ops.db.begin().await?;
+    if store::get(&mut tx, organization, &old.id).await?.ok_or_else(not_found)? != *old {
+        let message = "Somebody else changed this provider at the same moment. Look at it, and try again.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
+    let entry = Entry { act: "oauth_config.update", target: new.id.as_str(), detail: described(&new) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok((new, findings))
+}
+
+/// Deletes a provider with the tokens that it gave. Its end users and what they did stay.
+///
+/// # Errors
+/// `forbidden`, `not_found`; `conflict` while servers use it, which it names.
+pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<()> {
+    authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let config = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let servers = store::servers(&mut tx, organization, id).await?;
+    if !servers.is_empty() {
+        let servers = servers.join("`, `");
+        let message = format!("Servers sign their users in with this provider: `{servers}`. Change them first.");
+        return Err(Error::new(Code::Conflict, message));
+    }
+    store::delete(&mut tx, organization, id).await?;
+    let entry = Entry { act: "oauth_config.delete", target: id.as_str(), detail: described(&config) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Looks at a saved provider again, and says what was found; also when what it says is no longer what is saved.
+///
+/// # Errors
+/// `forbidden` for members below admin.
+pub async fn check(cx: &Ctx, upstream: &Upstream, config: &OauthConfig) -> Result<Vec<Finding>> {
+    authorize(&cx.caller, Act::OauthConfigWrite, &config.organization_id)?;
+    let (provider, mut findings) = examine(&upstream.outbound, &Settings::default().typed_over(config)).await;
+    if let Some(secret) = &config.client_secret
+        && let Err(error) = upstream.keyring.open(&place(&config.id), secret)
+    {
+        let message = format!("The client secret cannot be opened: {error}. Set it again.");
+        findings.push(Finding::new(Level::Error, message));
+    }
+    let Some(provider) = provider else { return Ok(findings) };
+    let saved = Provider::saved(config);
+    if (Provider { auth_methods: None, scopes: None, ..provider.clone() }) != saved {
+        let message =
+            "The provider's metadata has changed: `waypost oauth-config update` with its issuer takes it over.";
+        findings.push(Finding::new(Level::Error, message));
+    }
+    findings.extend(unusual_method(config, &provider));
+    Ok(findings)
+}
+
+/// The provider that `text` names, by id or by name.
+pub(crate) async fn named(conn: &mut Conn, organization: &OrganizationId, text: &str) -> Result<Option<OauthConfig>> {
+    if let Ok(id) = text.parse::<OauthConfigId>()
+        && let Some(config) = store::get(conn, organization, &id).await?
+    {
+        return Ok(Some(config));
+    }
+    Ok(store::find_by_name(conn, organization, &name::clean(text)).await?)
+}
+
+async fn looked_at(upstream: &Upstream, typed: &Typed) -> Result<(Provider, Vec<Finding>)> {
+    let (provider, findings) = examine(&upstream.outbound, typed).await;
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
+    match provider {
+        Some(provider) if errors.is_empty() => Ok((provider, findings)),
+        _ => {
+            let message = errors.iter().map(|finding| finding.message.as_str()).collect::<Vec<_>>().join(" ");
+            Err(Error::invalid("provider", message))
+        }
+    }
+}
+
+/// `config` with `settings` and what the provider says.
+fn changed(
+    cx: &Ctx,
+    upstream: &Upstream,
+    config: &OauthConfig,
+    settings: &Settings,
+    provider: Option<&Provider>,
+) -> Result<OauthConfig> {
+    let mut new = config.clone();
+    if let Some(text) = &settings.name {
+        new.name = name::check("name", text)?;
+    }
+    new.link_verified_email = settings.link_verified_email.unwrap_or(config.link_verified_email);
+    let Some(provider) = provider else { return Ok(new) };
+    new.kind = provider.kind;
+    new.issuer.clone_from(&provider.issuer);
+    new.authorization_endpoint.clone_from(&provider.authorization_endpoint);
+    new.token_endpoint.clone_from(&provider.token_endpoint);
+    new.userinfo_endpoint.clone_from(&provider.userinfo_endpoint);
+    new.jwks_uri.clone_from(&provider.jwks_uri);
+    if let Some(id) = &settings.client_id {
+        new.client_id.clone_from(id);
+    }
+    if new.client_id.is_empty() {
+        return Err(Error::invalid("client_id", "`client_id` is missing: the provider gives it at registration."));
+    }
+    if let Some(scopes) = &settings.scopes {
+        new.scopes.clone_from(scopes);
+    } else if provider.kind != config.kind {
+        new.scopes = default_scopes(provider);
+    }
+    if new.kind == ProviderKind::Openid && !new.scopes.iter().any(|scope| scope == "openid") {
+        new.scopes.insert(0, "openid".to_owned());
+    }
+    if let Some(claim) = &settings.subject_claim {
+        new.subject_claim.clone_from(claim);
+    } else if provider.kind != config.kind {
+        default_subject(provider.kind).clone_into(&mut new.subject_claim);
+    }
+    secret(cx, upstream, (config, settings), &mut new)?;
+    new.token_auth_method = method(settings, &new, config, provider)?;
+    if new.token_auth_method == TokenAuthMethod::None {
+        new.client_secret = None;
+    }
+    Ok(new)
+}
+
+fn secret(
+    cx: &Ctx,
+    upstream: &Upstream,
+    (config, settings): (&OauthConfig, &Settings),
+    new: &mut OauthConfig,
+) -> Result<()> {
+    if let Some(secret) = &settings.client_secret {
+        new.client_secret = Some(upstream.keyring.seal(&place(&new.id), secret.expose().as_bytes(), &*cx.random));
+        return Ok(());
+    }
+    let origin = |text: &str| Url::parse(text).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+    if new.client_secret.is_some() && origin(&config.token_endpoint) != origin(&new.token_endpoint) {
+        let message = "The token endpoint is on another host now. Give the client secret again: the saved one is sent \
+                       to nobody but the host that it was typed in for.";
+        return Err(Error::invalid("client_secret", message));
+    }
+    Ok(())
+}
+
+fn method(settings: &Settings, new: &OauthConfig, old: &OauthConfig, provider: &Provider) -> Result<TokenAuthMethod> {
+    let has_secret = new.client_secret.is_some();
+    let chosen = match settings.token_auth_method {
+        Some(method) => method,
+        None if !has_secret => TokenAuthMethod::None,
+        None if old.client_secret.is_some() => old.token_auth_method,
+        // RFC 8414, 2: a provider that does not say takes HTTP Basic.
+        None => match &provider.auth_methods {
+            Some(methods)
+                if !methods.iter().any(|method| method == TokenAuthMethod::ClientSecretBasic.as_str())
+                    && methods.iter().any(|method| method == TokenAuthMethod::ClientSecretPost.as_str()) =>
+            {
+                TokenAuthMethod::ClientSecretPost
+            }
+            _ => TokenAuthMethod::ClientSecretBasic,
+        },
+    };
+    if chosen == TokenAuthMethod::None && settings.client_secret.is_some() {
+        let message = "A client secret is given, and `token_auth_method` is `none`: leave one of them out.";
+        return Err(Error::invalid("token_auth_method", message));
+    }
+    if chosen != TokenAuthMethod::None && !has_secret {
+        return Err(Error::invalid("client_secret", format!("`{chosen}` needs a client secret.")));
+    }
+    Ok(chosen)
+}
+
+fn unusual_method(config: &OauthConfig, provider: &Provider) -> Option<Finding> {
+    let methods = provider.auth_methods.as_ref()?;
+    let method = config.token_auth_method;
+    (!methods.iter().any(|known| known == method.as_str())).then(|| {
+        let known = name::clean(&methods.join("`, `"));
+        let message = format!("The provider says that its token endpoint takes `{known}`, and not `{method}`.");
+        Finding::new(Level::Warning, message)
+    })
+}
+
+fn default_scopes(provider: &Provider) -> Vec<String> {
+    if provider.kind == ProviderKind::Oauth {
+        return Vec::new();
+    }
+    let knows = |scope: &str| provider.scopes.as_ref().is_none_or(|known| known.iter().any(|known| known == scope));
+    ["openid", "email", "profile"].into_iter().filter(|scope| knows(scope)).map(str::to_owned).collect()
+}
+
+fn default_subject(kind: ProviderKind) -> &'static str {
+    match kind {
+        ProviderKind::Openid => "sub",
+        ProviderKind::Oauth => "id",
+    }
+}
+
+/// For the audit log: everything but the secret.
+fn described(config: &OauthConfig) -> Value {
+    json!({
+        "name": config.name,
+        "kind": config.kind.as_str(),
+        "issuer": config.issuer,
+        "authorization_endpoint": config.authorization_endpoint,
+        "token_endpoint": config.token_endpoint,
+        "userinfo_endpoint": config.userinfo_endpoint,
+        "jwks_uri": config.jwks_uri,
+        "client_id": config.client_id,
+        "has_client_secret": config.client_secret.is_some(),
+        "token_auth_method": config.token_auth_method.as_str(),
+        "scopes": config.scopes,
+        "subject_claim": config.subject_claim,
+        "link_verified_email": config.link_verified_email,
+    })
+}
+
+fn not_found() -> Error {
+    Error::not_found("identity provider")
+}
+
+fn name_taken(error: waypost_store::Error, name: &str) -> Error {
+    taken(error, || format!("An identity provider named `{name}` exists. Choose another name, or change that one."))
+}
+
+/// The secret of a saved provider, for its token endpoint.
+///
+/// # Errors
+/// `internal` when the row cannot be opened with the keys that there are.
+pub(crate) fn open_secret(upstream: &Upstream, config: &OauthConfig) -> Result<Option<SecretText>> {
+    let opened = config.client_secret.as_deref().map(|sealed| upstream.keyring.open_text(&place(&config.id), sealed));
+    opened.transpose().map_err(Error::internal)
+}

@@ -1,0 +1,177 @@
+//! Passwords: which ones are taken, and their hashes. Hashing is made to cost memory and time, so at most two are at
+//! work at once, off the threads that answer requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use tokio::sync::Semaphore;
+use waypost_core::{Code, Error, Random, Result};
+use zxcvbn::Score;
+
+/// Characters at least.
+pub(crate) const MIN_CHARS: usize = 12;
+/// Characters at most: what is longer is no password but an attempt to keep us busy.
+pub(crate) const MAX_CHARS: usize = 128;
+/// Hashes at once: each takes 19 MiB.
+const AT_ONCE: usize = 2;
+/// How long a sign-in waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The parameters that OWASP's Password Storage Cheat Sheet names for argon2id: memory in KiB, passes, lanes.
+const COST: (u32, u32, u32) = (19_456, 2, 1);
+/// Bytes of salt (RFC 9106, section 3.1).
+const SALT: usize = 16;
+/// The hash of nobody's password: who has no account waits as long as who has one.
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// Hashes passwords, two at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Passwords(Arc<Semaphore>);
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Passwords {
+    /// The hash of a new password, as a PHC string. `about` is what others know of its owner.
+    ///
+    /// # Errors
+    /// `invalid_arguments` naming `field` when it is too short, too long, or easy to guess; `unavailable` when too many
+    /// wait.
+    pub(crate) async fn hash(
+        &self,
+        random: &dyn Random,
+        field: &'static str,
+        password: &str,
+        about: &[&str],
+    ) -> Result<String> {
+        check_length(field, password)?;
+        let mut salt = [0_u8; SALT];
+        random.fill(&mut salt);
+        let (password, about) = (password.to_owned(), about.iter().map(|it| it.to_lowercase()).collect::<Vec<_>>());
+        self.work(move || {
+            check_strength(field, &password, &about)?;
+            let hash = argon2()?.hash_password_with_salt(password.as_bytes(), &salt);
+            Ok(hash.map_err(|error| Error::internal(error.to_string()))?.to_string())
+        })
+        .await
+    }
+
+    /// Whether `password` has the hash `hash`. Without one it has not, and that takes as long.
+    ///
+    /// # Errors
+    /// `unavailable` when too many wait.
+    pub(crate) async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool> {
+        if password.chars().count() > MAX_CHARS {
+            return Ok(false);
+        }
+        let (password, known) = (password.to_owned(), hash.is_some());
+        let hash = hash.unwrap_or(NOBODY).to_owned();
+        self.work(move || {
+            let hash = PasswordHash::new(&hash).map_err(|error| Error::internal(error.to_string()))?;
+            Ok(argon2()?.verify_password(password.as_bytes(), &hash).is_ok() && known)
+        })
+        .await
+    }
+
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let busy = || Error::new(Code::Unavailable, "Too many people are signing in at the moment. Try again soon.");
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await.map_err(|_| busy())?;
+        let turn = turn.map_err(Error::internal)?;
+        let task = tokio::task::spawn_blocking(move || {
+            // Kept until the work is done, also when nobody waits for it any more.
+            let _turn = turn;
+            work()
+        });
+        task.await.map_err(Error::internal)?
+    }
+}
+
+fn argon2() -> Result<Argon2<'static>> {
+    let (memory, passes, lanes) = COST;
+    let params = Params::new(memory, passes, lanes, None).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn check_length(field: &str, password: &str) -> Result<()> {
+    let why = match password.chars().count() {
+        count if count < MIN_CHARS => format!("The password needs at least {MIN_CHARS} characters."),
+        count if count > MAX_CHARS => format!("The password may have at most {MAX_CHARS} characters."),
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(field, why))
+}
+
+/// Refuses what is found among the first million guesses: common passwords, names, dates, keyboard rows, and what
+/// others know of the owner.
+fn check_strength(field: &str, password: &str, about: &[String]) -> Result<()> {
+    let about: Vec<&str> = about.iter().map(String::as_str).collect();
+    let entropy = zxcvbn::zxcvbn(password, &about);
+    if entropy.score() >= Score::Two {
+        return Ok(());
+    }
+    let warning = entropy.feedback().and_then(|feedback| feedback.warning()).map(|warning| format!(" {warning}"));
+    let why = warning.unwrap_or_default();
+    Err(Error::invalid(
+        field,
+        format!("This password is easy to guess.{why} Four words that do not belong together are harder."),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::random::SeededRandom;
+
+    use super::*;
+
+    const FINE: &str = "quartz-banjo-umbrella-42";
+
+    #[tokio::test]
+    async fn hashes_and_verifies() {
+        let (passwords, random) = (Passwords::default(), SeededRandom::new(1));
+        let hash = passwords.hash(&random, "password", FINE, &[]).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert_ne!(hash, passwords.hash(&random, "password", FINE, &[]).await.unwrap(), "each has its own salt");
+        assert!(passwords.verify(FINE, Some(&hash)).await.unwrap());
+        assert!(!passwords.verify("quartz-banjo-umbrella-43", Some(&hash)).await.unwrap());
+        assert!(!passwords.verify(FINE, None).await.unwrap());
+        assert!(!passwords.verify(&"a".repeat(129), Some(&hash)).await.unwrap());
+        let nobody = PasswordHash::new(NOBODY).unwrap();
+        assert!(nobody.hash.is_some() && nobody.salt.is_some(), "the same work is done for nobody");
+        assert_eq!(Params::try_from(&nobody).unwrap().m_cost(), COST.0);
+    }
+
+    #[tokio::test]
+    async fn refuses_with_a_reason() {
+        let (passwords, random) = (Passwords::default(), SeededRandom::new(1));
+        for (password, words) in [
+            ("short-pass1", "at least 12"),
+            (&"ab".repeat(65) as &str, "at most 128"),
+            ("passwordpassword", "easy to guess"),
+            ("qwertyuiopqwertyuiop", "easy to guess"),
+            ("111111111111", "easy to guess"),
+            ("Anna@Example.com", "easy to guess"),
+            ("acmecorporation", "easy to guess"),
+        ] {
+            let about = ["anna@example.com", "anna", "Acme", "acmecorporation"];
+            let error = passwords.hash(&random, "new_password", password, &about).await.unwrap_err();
+            assert!(error.message.contains(words), "{password}: {error}");
+            assert_eq!(error.details["field"], "new_password");
+            assert!(!error.message.contains(password), "{error}");
+        }
+        assert!(passwords.hash(&random, "password", "ümlaut-äpfel-zwölf-böse", &[]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn two_at_a_time() {
+        let passwords = Passwords::default();
+        let (_one, _two) = (passwords.0.clone().acquire_owned().await.unwrap(), passwords.0.acquire().await.unwrap());
+        assert_eq!(passwords.0.available_permits(), 0);
+        let third = tokio::time::timeout(Duration::from_millis(1), passwords.verify(FINE, None)).await;
+        assert!(third.is_err(), "it waits");
+    }
+}

@@ -1,0 +1,231 @@
+//! The way of an end user through the organisation's identity provider, and what is kept of it: the state while they are
+//! away, the provider's tokens afterwards. Nothing of it ever reaches a client.
+
+mod client;
+mod refresh;
+
+use data_encoding::BASE64URL_NOPAD;
+use waypost_core::access::{Act, authorize};
+use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::caller::Ctx;
+use waypost_core::id::IdentityId;
+use waypost_core::oauth_config::OauthConfig;
+use waypost_core::seal::{Keyring, Place, SecretText};
+use waypost_core::secret::hash;
+use waypost_core::server::{AuthType, Server};
+use waypost_core::{Clock, Code, Error, Result, Timestamp};
+use waypost_outbound::Outbound;
+use waypost_store::upstream_state::{self, UpstreamState};
+use waypost_store::upstream_token::{self, UpstreamToken};
+use waypost_store::{Db, oauth_config};
+
+use crate::identities::{Claims, SignedIn};
+use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
+
+pub use client::{Client, client, send};
+pub use refresh::{Refreshed, refresh_due};
+
+/// A user has this long to sign in at the provider.
+pub const LIFETIME_MS: i64 = 15 * 60 * 1_000;
+/// Random bytes in a state, a nonce, a verifier.
+const RANDOM_BYTES: usize = 32;
+
+/// What acts on providers need beside the database.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// The way out.
+    pub outbound: Outbound,
+    /// The keys that open what is sealed.
+    pub keyring: Keyring,
+}
+
+/// A user who is about to leave for the provider.
+#[derive(Debug, Clone)]
+pub struct Leaving {
+    /// The provider.
+    pub config: OauthConfig,
+    /// The value that brings them back.
+    pub state: SecretText,
+    /// What the ID token has to repeat.
+    pub nonce: String,
+    /// PKCE's verifier (RFC 7636, 4.1).
+    pub verifier: SecretText,
+}
+
+/// A user who came back from the provider, in the browser in which they left.
+#[derive(Debug, Clone)]
+pub struct Returned {
+    /// The provider.
+    pub config: OauthConfig,
+    /// Waypost's secret there.
+    pub client_secret: Option<SecretText>,
+    /// What they left for.
+    pub request: AuthorizationRequest,
+    /// What the ID token has to repeat.
+    pub nonce: String,
+    /// PKCE's verifier.
+    pub verifier: SecretText,
+}
+
+/// What a token endpoint gave.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// For the provider's own services.
+    pub access_token: SecretText,
+    /// For new ones.
+    pub refresh_token: Option<SecretText>,
+    /// What they allow, separated by spaces.
+    pub scope: String,
+    /// When the access token ends; none when the provider does not say.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Notes that the user of `request` leaves for the provider of `server`. Only after they allowed the client what it asks
+/// for: no client is let near the provider without it.
+///
+/// # Errors
+/// `forbidden` before consent; `not_found` when the server has no provider (any more); when the store fails.
+pub async fn leave(
+    cx: &Ctx,
+    ops: &Ops,
+    upstream: &Upstream,
+    (server, request): (&Server, &AuthorizationRequest),
+) -> Result<Leaving> {
+    let organization = &server.organization_id;
+    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    if request.consented_at.is_none() || request.server_id != server.id {
+        return Err(Error::new(Code::Forbidden, "Nobody has allowed this client anything yet."));
+    }
+    let mut tx = ops.db.begin().await?;
+    let config = match (&server.oauth_config_id, server.auth_type) {
+        (Some(id), AuthType::CustomOauth) => oauth_config::get(&mut tx, organization, id).await?,
+        _ => None,
+    };
+    let config = config.ok_or_else(no_provider)?;
+    let random = || {
+        let mut bytes = [0_u8; RANDOM_BYTES];
+        cx.random.fill(&mut bytes);
+        BASE64URL_NOPAD.encode(&bytes)
+    };
+    let (state, nonce, verifier) = (random(), random(), random());
+    let (state_hash, now) = (hash(&state), cx.now());
+    let row = UpstreamState {
+        verifier: upstream.keyring.seal(&verifier_place(&state_hash), verifier.as_bytes(), &*cx.random),
+        state_hash,
+        organization_id: organization.clone(),
+        oauth_config_id: config.id.clone(),
+        request_id: request.id.clone(),
+        nonce: nonce.clone(),
+        created_at: now,
+        expires_at: now.plus(LIFETIME_MS),
+    };
+    upstream_state::insert(&mut tx, &row).await?;
+    tx.commit().await?;
+    Ok(Leaving { config, state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
+}
+
+/// Takes back the user who comes with `state`, once, in the browser with the cookie `browser`.
+///
+/// # Errors
+/// `not_found` when the state is unknown, used, expired, or of another browser or server; when the store fails.
+pub async fn take_back(
+    cx: &Ctx,
+    ops: &Ops,
+    upstream: &Upstream,
+    server: &Server,
+    (state, browser): (&str, &str),
+) -> Result<Returned> {
+    let organization = &server.organization_id;
+    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    let state_hash = hash(state);
+    let mut tx = ops.db.begin().await?;
+    let away = upstream_state::consume(&mut tx, organization, &state_hash, cx.now()).await?;
+    // Used up whatever comes now.
+    tx.commit().await?;
+    let away = away.ok_or_else(authorizations::not_found)?;
+    let request = authorizations::find(cx, ops, server, away.request_id.as_str(), browser).await?;
+    // The server may have another provider by now.
+    if server.oauth_config_id.as_ref() != Some(&away.oauth_config_id) {
+        return Err(no_provider());
+    }
+    let config = oauth_config::get(&mut ops.db.read().await?, organization, &away.oauth_config_id).await?;
+    let config = config.ok_or_else(no_provider)?;
+    let verifier = upstream.keyring.open_text(&verifier_place(&state_hash), &away.verifier);
+    Ok(Returned {
+        client_secret: oauth_configs::open_secret(upstream, &config)?,
+        config,
+        request,
+        nonce: away.nonce,
+        verifier: verifier.map_err(Error::internal)?,
+    })
+}
+
+/// Signs in the user whom the provider vouches for, keeps its tokens, and begins a browser session; gives the session
+/// cookie's value.
+///
+/// # Errors
+/// As [`identities::sign_in`].
+pub async fn sign_in(
+    cx: &Ctx,
+    ops: &Ops,
+    upstream: &Upstream,
+    config: &OauthConfig,
+    (claims, tokens): (&Claims, &Tokens),
+) -> Result<(SignedIn, String)> {
+    let organization = &config.organization_id;
+    let mut tx = ops.db.begin().await?;
+    let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.links()).await?;
+    let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
+    let row = sealed(cx, upstream, (config, &signed_in.identity_id), tokens);
+    upstream_token::put(&mut tx, &row).await?;
+    tx.commit().await?;
+    Ok((signed_in, session))
+}
+
+/// Deletes the states of users who did not come back, some at a time.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn delete_expired(db: &Db, clock: &dyn Clock) -> Result<u64> {
+    const AT_ONCE: i64 = 500;
+    let mut tx = db.begin().await?;
+    let deleted = upstream_state::delete_expired(&mut tx, clock.now(), AT_ONCE).await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
+
+fn sealed(
+    cx: &Ctx,
+    upstream: &Upstream,
+    (config, identity): (&OauthConfig, &IdentityId),
+    tokens: &Tokens,
+) -> UpstreamToken {
+    let seal = |column, token: &SecretText| {
+        upstream.keyring.seal(&token_place(identity, column), token.expose().as_bytes(), &*cx.random)
+    };
+    UpstreamToken {
+        identity_id: identity.clone(),
+        organization_id: config.organization_id.clone(),
+        oauth_config_id: config.id.clone(),
+        access_token: seal(ACCESS, &tokens.access_token),
+        refresh_token: tokens.refresh_token.as_ref().map(|token| seal(REFRESH, token)),
+        scope: tokens.scope.clone(),
+        expires_at: tokens.expires_at,
+        updated_at: cx.now(),
+    }
+}
+
+const ACCESS: &str = "access_token";
+const REFRESH: &str = "refresh_token";
+
+fn token_place<'a>(identity: &'a IdentityId, column: &'a str) -> Place<'a> {
+    Place { table: "upstream_tokens", column, row: identity.as_str() }
+}
+
+fn verifier_place(state_hash: &str) -> Place<'_> {
+    Place { table: "upstream_states", column: "verifier", row: state_hash }
+}
+
+fn no_provider() -> Error {
+    Error::not_found("identity provider for this server")
+}
