@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,6 +16,7 @@ use axum::routing::get;
 use http::{StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use url::{Url, form_urlencoded};
 
 use super::mailbox::Mailbox;
@@ -81,13 +83,33 @@ async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
     shared.agent.sign_in(&url, Decision::Allow).await.map(String::from).map_err(failed)
 }
 
-async fn open(shared: State<Arc<Shared>>, uri: Uri) -> Answer {
-    let http = shared.http.clone();
-    let client = drive(shared, uri).await?;
-    let answer = http.get(&client).send().await.map_err(|error| failed(format!("{client}: {error:?}")))?;
+/// Answers at once, as what opens a browser does: some clients begin to listen only when it has.
+async fn open(shared: State<Arc<Shared>>, uri: Uri) -> StatusCode {
+    tokio::spawn(async move {
+        let http = shared.http.clone();
+        let Ok(client) = drive(shared, uri).await else { return };
+        if let Err(reason) = arrive(&http, &client).await {
+            failed(format!("{client}: {reason}"));
+        }
+    });
+    StatusCode::ACCEPTED
+}
+
+/// Opens the client's address; like a person, once more while nobody listens there yet.
+async fn arrive(http: &reqwest::Client, client: &str) -> Result<(), String> {
+    let mut tries = tokio::time::interval(Duration::from_millis(50));
+    let arrived = timeout(super::PATIENCE, async {
+        loop {
+            tries.tick().await;
+            match http.get(client).send().await {
+                Err(error) if error.is_connect() => {}
+                answer => return answer,
+            }
+        }
+    });
+    let answer = arrived.await.map_err(|_| "nobody listens".to_owned())?.map_err(|error| format!("{error:?}"))?;
     let status = answer.status();
-    let text = answer.text().await.unwrap_or_default();
-    if status.is_success() { Ok(text) } else { Err(failed(format!("{client} answered {status}: {text}"))) }
+    if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", answer.text().await.unwrap_or_default())) }
 }
 
 async fn sign_ins(State(shared): State<Arc<Shared>>) -> String {

@@ -117,7 +117,8 @@ impl Denial<'_> {
     pub(crate) fn into_response(self, id: Option<Value>) -> Response {
         // All that any operation here needs, in one go: nobody should have to sign in twice.
         let scope = Scopes::default();
-        let mut header = format!("Bearer resource_metadata=\"{}\", scope=\"{scope}\"", self.challenge.resource_metadata);
+        let mut header =
+            format!("Bearer resource_metadata=\"{}\", scope=\"{scope}\"", self.challenge.resource_metadata);
         if let Some(error) = self.error {
             header.push_str(&format!(", error=\"{error}\""));
         }

@@ -123,11 +123,7 @@ pub async fn is_settled(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn claimed_by(
-    conn: &mut Conn,
-    organization: &OrganizationId,
-    from: &EndUserId,
-) -> Result<Option<EndUserId>> {
+pub async fn claimed_by(conn: &mut Conn, organization: &OrganizationId, from: &EndUserId) -> Result<Option<EndUserId>> {
     const SQL: &str = "SELECT to_end_user_id FROM joins WHERE from_end_user_id = $1 AND organization_id = $2
         AND kind = 'tracking' AND undone_at IS NULL ORDER BY id LIMIT 1";
     let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)

@@ -98,10 +98,8 @@ pub fn join(from: Pinned<'_>, to: Option<Pinned<'_>>, now: Timestamp, random: &d
         Some(to) => merged(from, to, now),
     };
     let before = to.map(|to| to.attempt);
-    let brought = before.map_or_else(
-        || from.attempt.completed.clone(),
-        |before| from.attempt.completed.without(&before.completed),
-    );
+    let brought = before
+        .map_or_else(|| from.attempt.completed.clone(), |before| from.attempt.completed.without(&before.completed));
     let taken = Taken {
         from: from.attempt.id.clone(),
         to: attempt.id.clone(),
@@ -162,8 +160,7 @@ pub fn undo(taken: &Taken, present: Pinned<'_>, still: &StepSet, now: Timestamp)
             ..attempt.clone()
         },
         before => {
-            let state =
-                if is_complete(present.version, &completed) { attempt.state } else { AttemptState::InProgress };
+            let state = if is_complete(present.version, &completed) { attempt.state } else { AttemptState::InProgress };
             let started_at = match before {
                 Some(before) if is_joined => before.started_at,
                 _ => attempt.started_at,

@@ -62,8 +62,11 @@ fn one(versions: Vec<Vec<u32>>) -> impl Strategy<Value = (usize, Vec<u32>, i64)>
 
 fn cases() -> impl Strategy<Value = Case> {
     prop::collection::vec(steps(1), 1..3).prop_flat_map(|versions| {
-        (one(versions.clone()), prop::option::of(one(versions.clone())))
-            .prop_map(move |(from, to)| Case { versions: versions.clone(), from, to })
+        (one(versions.clone()), prop::option::of(one(versions.clone()))).prop_map(move |(from, to)| Case {
+            versions: versions.clone(),
+            from,
+            to,
+        })
     })
 }
 
