@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::{Path as UrlPath, State};
 use axum::routing::get;
@@ -24,6 +25,7 @@ pub struct Documents {
     origin: String,
     /// The certificate authority, in PEM.
     pub authority: String,
+    fetched: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -32,6 +34,7 @@ struct Served {
     origin: String,
     /// Pairs of a client's name and its redirect URI.
     clients: Arc<Vec<(String, String)>>,
+    fetched: Arc<AtomicUsize>,
 }
 
 impl Documents {
@@ -42,16 +45,22 @@ impl Documents {
         let origin = format!("https://localhost:{port}");
         let (authority, config) = certificates();
         let clients = clients.iter().map(|(name, uri)| ((*name).to_owned(), (*uri).to_owned())).collect();
-        let served = Served { origin: origin.clone(), clients: Arc::new(clients) };
+        let fetched = Arc::new(AtomicUsize::new(0));
+        let served = Served { origin: origin.clone(), clients: Arc::new(clients), fetched: fetched.clone() };
         let router = Router::new().route("/{client}/client.json", get(document)).with_state(served);
         let listener = Tls { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { origin, authority, task }
+        Self { origin, authority, fetched, task }
     }
 
     /// The id of a client.
     pub fn client_id(&self, client: &str) -> String {
         format!("{}/{client}/client.json", self.origin)
+    }
+
+    /// How many documents were fetched.
+    pub fn fetched(&self) -> usize {
+        self.fetched.load(Ordering::Relaxed)
     }
 
     /// Writes the certificate authority into a file, for the setting `outbound_ca_file`.
@@ -69,6 +78,7 @@ impl Drop for Documents {
 async fn document(State(served): State<Served>, UrlPath(client): UrlPath<String>) -> Result<Json<Value>, StatusCode> {
     let found = served.clients.iter().find(|(name, _)| *name == client);
     let (name, redirect_uri) = found.ok_or(StatusCode::NOT_FOUND)?;
+    served.fetched.fetch_add(1, Ordering::Relaxed);
     Ok(Json(json!({
         "client_id": format!("{}/{name}/client.json", served.origin),
         "client_name": format!("Test client {name}"),
