@@ -12,12 +12,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use waypost_auth::client::document::Documents;
+use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
+use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_ops::upstream::Upstream;
 use waypost_outbound::Outbound;
 use waypost_store::Db;
 
@@ -109,9 +112,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
-        documents: Documents::new(outbound, Arc::new(SystemClock)),
+        documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
         limits: waypost_auth::limits::Limits::default(),
         random: Arc::new(SystemRandom),
+        providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
     });
     let upkeep = tokio::spawn(upkeep(metrics.clone(), limits, db.clone()));
     let watch = diagnostics.map(|listener| {

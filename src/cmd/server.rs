@@ -70,6 +70,9 @@ pub struct Flags {
     /// How end users are recognised; `none` by default.
     #[arg(long, value_parser = one_of(AuthType::ALL, AuthType::as_str))]
     auth_type: Option<AuthType>,
+    /// The identity provider of a `custom_oauth` server, by name or id.
+    #[arg(long, value_name = "NAME")]
+    oauth_config: Option<String>,
     /// When it asks for sign-in; `when_needed` by default.
     #[arg(long, value_parser = one_of(SignIn::ALL, SignIn::as_str))]
     sign_in: Option<SignIn>,
@@ -98,6 +101,7 @@ impl Flags {
             name: self.name,
             product_name: self.product,
             auth_type: self.auth_type,
+            oauth_config: self.oauth_config,
             sign_in: self.sign_in,
             walkthrough_tools_enabled: self.walkthrough_tools,
             toolset: self.toolset,

@@ -11,14 +11,17 @@ use waypost::config::Settings;
 use waypost::demo;
 use waypost::router::{self, Routes};
 use waypost_auth::client::document::Documents;
+use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
+use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
@@ -86,9 +89,10 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
-        documents: Documents::new(outbound, Arc::new(SystemClock)),
+        documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
         limits: waypost_auth::limits::Limits::default(),
         random: Arc::new(SystemRandom),
+        providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
     });
     let router =
         router::build(Routes { trusted_proxies: Vec::new(), hosting, endpoint, auth, random: Arc::new(SystemRandom) });

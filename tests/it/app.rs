@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use waypost::router::{self, Routes};
 use waypost_auth::client::document::Documents;
+use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::{ManualClock, Timestamp};
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_core::random::SeededRandom;
+use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Random, transfer};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
@@ -26,6 +28,7 @@ use waypost_ops::address::PublicUrl;
 use waypost_ops::assignments::{self, Placement};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::servers::{self, Settings};
+use waypost_ops::upstream::Upstream;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::walkthroughs::{self, HeadChange, Target, publish};
 use waypost_ops::{Ops, organizations};
@@ -119,9 +122,10 @@ impl App {
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
-            documents: Documents::new(outbound, clock.clone()),
+            documents: Documents::new(outbound.clone(), clock.clone()),
             limits: waypost_auth::limits::Limits::default(),
             random: Arc::clone(&random),
+            providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
         });
         let routes = Routes {
             trusted_proxies: setup.trusted_proxies,

@@ -14,7 +14,7 @@ use waypost_core::scope::Scopes;
 use waypost_core::server::AuthType;
 use waypost_core::{Code, Result};
 use waypost_ops::browser_sessions::{self, BrowserSession};
-use waypost_ops::{authorizations, grants};
+use waypost_ops::{authorizations, grants, joins};
 
 use crate::Auth;
 use crate::browser;
@@ -138,8 +138,9 @@ async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Nex
 
 /// The tracking id that this sign-in would claim, if nobody did.
 pub(crate) async fn tracking_note(auth: &Auth, pending: &Pending) -> Result<Option<String>> {
-    let _ = (auth, pending);
-    Ok(None)
+    let Some(tracking_id) = &pending.request.tracking_id else { return Ok(None) };
+    let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.site.server(), tracking_id).await?;
+    Ok(claimable.then(|| tracking_id.clone()))
 }
 
 async fn go(auth: &Auth, pending: &Pending, next: Next) -> Response {
@@ -159,6 +160,13 @@ pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSe
         Err(error) if error.code == Code::NotFound => return pending::gone(site),
         Err(error) => return pending::failed(site, &error),
     };
+    if let Some(tracking_id) = &request.tracking_id {
+        // The user has read it on the page, and it is done once; without it they are signed in all the same.
+        let claimed = joins::claim_tracking(cx, &auth.hosting, site.server(), &session.end_user_id, tracking_id).await;
+        if let Err(error) = claimed {
+            tracing::error!(request_id = site.request_id, %error, "progress of a personal URL could not be joined");
+        }
+    }
     let state = request.state.as_deref();
     Back { redirect_uri: &request.redirect_uri, state, issuer: &request.issuer }.to(&[("code", &code)])
 }
