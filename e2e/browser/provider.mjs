@@ -9,6 +9,9 @@ const [port, ...redirectUris] = process.argv.slice(2);
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const key = { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig', alg: 'RS256' };
 
+// It warns of being for development only, which is what it is here.
+console.warn = () => {};
+
 const server = createServer();
 await new Promise((resolve) => server.listen(Number(port), '127.0.0.1', resolve));
 const issuer = `http://127.0.0.1:${server.address().port}`;

@@ -33,7 +33,7 @@ impl Provider {
             panic!("the provider does not listen");
         };
         let issuer = timeout(PATIENCE, listening).await.expect("it listens in time");
-        Self { child: child, issuer }
+        Self { child, issuer }
     }
 
     /// The same provider with another key.
