@@ -1,7 +1,7 @@
 // Signing in where Waypost itself knows the users. Every scenario begins on an installation without users.
 
 import assert from 'node:assert/strict';
-import { asks, back, consent, decide, fill, open } from './browser.mjs';
+import { asks, back, consent, decide, fill, form, open } from './browser.mjs';
 
 const ADA = 'ada@example.com';
 const PASSWORD = 'a rocket in every garage';
@@ -23,6 +23,13 @@ async function allow(page, client) {
     await decide(page, 'allow');
     await back(page);
     await client.tokens();
+}
+
+/** From the sign-in page to that for passwords, with the address typed. */
+async function choosePassword(page) {
+    await form(page, 'email').locator('input[name="email"]').fill(ADA);
+    await page.locator('button[formaction*="/oauth/sign-in/password"]').click();
+    await asks(page, 'email', 'password');
 }
 
 async function signUp(t, page, client) {
@@ -90,6 +97,8 @@ export async function by_password(t) {
     await known.next();
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
+    await choosePassword(page);
+    await t.look.at(page, 'password');
     await fill(page, { email: ADA, password: 'not the password' });
     await page.locator('[role="alert"]').waitFor();
     await t.look.at(page, 'password-refused');
@@ -105,6 +114,7 @@ export async function forgotten(t) {
     await signUp(t, first, known);
     const [page, client] = [await open(t.browser), await t.client()];
     await start(t, page, client);
+    await choosePassword(page);
     await page.locator('a[href*="/oauth/sign-in/forgotten"]').click();
     await asks(page, 'email');
     await t.look.at(page, 'forgotten');
@@ -118,6 +128,7 @@ export async function forgotten(t) {
     assert.equal((await known.post('select_walkthrough', { walkthrough_id: 'wt_any' })).status, 401);
     const [other, third] = [await open(t.browser), await t.client()];
     await start(t, other, third);
+    await choosePassword(other);
     await fill(other, { email: ADA, password: PASSWORD });
     await other.locator('[role="alert"]').waitFor();
     await fill(other, { email: ADA, password: 'two rockets in every garage' });
