@@ -123,6 +123,8 @@ pub struct Settings {
     pub diagnostics_listen: Option<SocketAddr>,
     /// The key that signs and encrypts, when it is set and not kept in a file.
     pub secret_key: Option<SecretKey>,
+    /// The key before that one.
+    pub secret_key_previous: Option<SecretKey>,
     /// Proxies whose forwarded headers count.
     pub trusted_proxies: Vec<IpNet>,
     /// Networks that requests to others may go to though they are not public.
@@ -153,6 +155,7 @@ impl Default for Settings {
             data_dir: PathBuf::from("./waypost-data"),
             diagnostics_listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)),
             secret_key: None,
+            secret_key_previous: None,
             trusted_proxies: Vec::new(),
             outbound_allow: Vec::new(),
             outbound_ca_file: None,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use waypost_core::Random;
+use waypost_core::secret::{self, Keys};
 use waypost_store::{Db, migrate};
 
 use crate::config::{DatabaseUrl, SecretKey, Settings};
@@ -148,11 +149,57 @@ pub fn secret_key(settings: &Settings, random: &dyn Random) -> anyhow::Result<Se
         );
     }
     let path = secret_file(settings);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => text.parse().map_err(|why| {
+    match read_key(&path)? {
+        Some(key) => Ok(key),
+        None => make_secret(&path, random),
+    }
+}
+
+/// The keys as the acts use them: the one of [`secret_key`], and the one before it, if there is one.
+///
+/// # Errors
+/// As [`secret_key`].
+pub fn keys(settings: &Settings, random: &dyn Random) -> anyhow::Result<Keys> {
+    let current = for_acts(&secret_key(settings, random)?);
+    Ok(Keys { current, previous: previous_key(settings)?.as_ref().map(for_acts) })
+}
+
+/// The same when they are there already; nothing is made.
+///
+/// # Errors
+/// As [`secret_key`].
+pub fn existing_keys(settings: &Settings) -> anyhow::Result<Option<Keys>> {
+    let current = match &settings.secret_key {
+        Some(key) => Some(key.clone()),
+        None => read_key(&secret_file(settings))?,
+    };
+    let previous = previous_key(settings)?;
+    Ok(current.map(|key| Keys { current: for_acts(&key), previous: previous.as_ref().map(for_acts) }))
+}
+
+/// The key before the current one.
+///
+/// # Errors
+/// When its file cannot be used.
+pub fn previous_key(settings: &Settings) -> anyhow::Result<Option<SecretKey>> {
+    match (&settings.secret_key_previous, &settings.secret_key) {
+        (Some(key), _) => Ok(Some(key.clone())),
+        // The file belongs to the other file.
+        (None, None) if settings.database_url.is_sqlite() => read_key(&previous_secret_file(settings)),
+        (None, _) => Ok(None),
+    }
+}
+
+fn for_acts(key: &SecretKey) -> secret::SecretKey {
+    secret::SecretKey::new(*key.expose())
+}
+
+fn read_key(path: &Path) -> anyhow::Result<Option<SecretKey>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.parse().map(Some).map_err(|why| {
             anyhow!("the secret key in {} cannot be used: {why}. Put the old key back; a new one makes what was signed with the old one invalid", path.display())
         }),
-        Err(error) if error.kind() == ErrorKind::NotFound => make_secret(&path, random),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read the secret key {}", path.display())),
     }
 }
@@ -163,11 +210,40 @@ pub fn secret_file(settings: &Settings) -> PathBuf {
     settings.data_dir.join("secret.key")
 }
 
-fn make_secret(path: &Path, random: &dyn Random) -> anyhow::Result<SecretKey> {
-    make_folder(folder_of(path))?;
+/// Where the one before it is kept.
+#[must_use]
+pub fn previous_secret_file(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("secret.key.previous")
+}
+
+/// A new key.
+#[must_use]
+pub fn new_key(random: &dyn Random) -> SecretKey {
     let mut bytes = [0; 32];
     random.fill(&mut bytes);
-    let key = SecretKey::new(bytes);
+    SecretKey::new(bytes)
+}
+
+/// Puts `key` into its file in the place of the one that is there, whole or not at all, also when the power fails.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace_secret(path: &Path, key: &SecretKey) -> anyhow::Result<()> {
+    let written = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".secret").tempfile_in(folder_of(path))?;
+        writeln!(file, "{}", key.expose_hex())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        // The name as well. Not every file system can do this for a folder.
+        let _ = std::fs::File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+        Ok(())
+    };
+    written().with_context(|| format!("cannot write the secret key {}", path.display()))
+}
+
+fn make_secret(path: &Path, random: &dyn Random) -> anyhow::Result<SecretKey> {
+    make_folder(folder_of(path))?;
+    let key = new_key(random);
     // Written whole before it has its name, so that another process never reads half of it; whoever comes second
     // takes what is there.
     let mut file = tempfile::Builder::new()

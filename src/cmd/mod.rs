@@ -5,8 +5,10 @@ mod backup;
 mod doctor;
 mod key;
 mod migrate;
+mod oauth_config;
 mod org;
 mod output;
+mod secret;
 mod serve;
 mod server;
 mod session;
@@ -80,6 +82,9 @@ enum Command {
     /// Hosted MCP servers.
     #[command(subcommand)]
     Server(server::Command),
+    /// Identity providers that sign end users in.
+    #[command(subcommand)]
+    OauthConfig(oauth_config::Command),
     /// API keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -90,6 +95,9 @@ enum Command {
     Migrate,
     /// Looks at everything that an installation needs, and says what to do.
     Doctor,
+    /// The secret key of this installation.
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Writes everything in the database to a file, while it is in use.
     Backup(backup::BackupArgs),
     /// Reads a backup into a new database.
@@ -169,6 +177,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Org(command) => Session::run(&app, async |session| org::run(session, command).await).await?,
         Command::User(command) => Session::run(&app, async |session| user::run(session, command).await).await?,
         Command::Server(command) => Session::run(&app, async |session| server::run(session, command).await).await?,
+        Command::OauthConfig(command) => {
+            return Session::run(&app, async |session| oauth_config::run(&app, session, command).await).await;
+        }
+        Command::Secret(command) => return secret::run(&app, command).await,
         Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;

@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 use waypost_auth::client::document::Documents;
 use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
-use waypost_core::seal::Keyring;
-use waypost_core::secret::SecretKey;
+use waypost_core::secret::Keys;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
@@ -78,7 +77,7 @@ impl Args {
 pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let settings = &app.settings;
     let _lock = open::serve_lock(settings)?;
-    let secret = secret_key(settings)?;
+    let keys = open::keys(settings, &SystemRandom)?;
     let db = app.open().await?.db;
     open::check_writable(settings, &db).await?;
     if args.demo {
@@ -92,7 +91,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let address = main.local_addr()?;
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
-    let (hosting, tasks) = start(settings, db.clone(), secret);
+    let (hosting, tasks) = start(settings, db.clone(), keys);
     // `stop`: take no new requests. `end`: give up those that are still open, and streams.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let limits = Limits::new(LimitOptions {
@@ -115,7 +114,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
         limits: waypost_auth::limits::Limits::default(),
         random: Arc::new(SystemRandom),
-        providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
+        providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
     });
     let upkeep = tokio::spawn(upkeep(metrics.clone(), limits, db.clone()));
     let watch = diagnostics.map(|listener| {
@@ -149,15 +148,9 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The key of the installation, as the acts use it.
-fn secret_key(settings: &Settings) -> anyhow::Result<SecretKey> {
-    let key = open::secret_key(settings, &SystemRandom)?;
-    SecretKey::from_hex(&key.expose_hex()).context("the secret key is not 64 hexadecimal digits")
-}
-
-fn start(settings: &Settings, db: Db, secret: SecretKey) -> (Hosting, Tasks) {
+fn start(settings: &Settings, db: Db, keys: Keys) -> (Hosting, Tasks) {
     let options = HostingOptions {
-        secret,
+        keys,
         version_cache_bytes: settings.version_cache_bytes,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),

@@ -70,12 +70,13 @@ pub struct Flags {
     /// How end users are recognised; `none` by default.
     #[arg(long, value_parser = one_of(AuthType::ALL, AuthType::as_str))]
     auth_type: Option<AuthType>,
-    /// The identity provider of a `custom_oauth` server, by name or id.
-    #[arg(long, value_name = "NAME")]
-    oauth_config: Option<String>,
     /// When it asks for sign-in; `when_needed` by default.
     #[arg(long, value_parser = one_of(SignIn::ALL, SignIn::as_str))]
     sign_in: Option<SignIn>,
+    /// The provider that signs end users in with `custom_oauth`, by name or id; by default the only one of the
+    /// organisation; `none` for none.
+    #[arg(long, value_name = "PROVIDER")]
+    oauth_config: Option<String>,
     /// Which walkthrough tools it lists; `guided` by default.
     #[arg(long, value_parser = one_of(Toolset::ALL, Toolset::as_str))]
     toolset: Option<Toolset>,
@@ -101,8 +102,8 @@ impl Flags {
             name: self.name,
             product_name: self.product,
             auth_type: self.auth_type,
-            oauth_config: self.oauth_config,
             sign_in: self.sign_in,
+            oauth_config: self.oauth_config,
             walkthrough_tools_enabled: self.walkthrough_tools,
             toolset: self.toolset,
             support: self.support,
@@ -172,6 +173,7 @@ fn shape(server: &Server) -> Value {
         "product_name": server.product_name,
         "auth_type": server.auth_type.as_str(),
         "sign_in": server.sign_in.as_str(),
+        "oauth_config_id": server.oauth_config_id,
         "walkthrough_tools_enabled": server.walkthrough_tools_enabled,
         "toolset": server.toolset.as_str(),
         "support": server.support.as_str(),

@@ -83,6 +83,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| text.parse().map(|key| settings.secret_key = Some(key)),
     },
     Setting {
+        name: "secret_key_previous",
+        flag: None,
+        default: "on SQLite `data_dir` + `/secret.key.previous`, if it is there",
+        help: "A second key that opens and verifies, and with which nothing is made: the one before, or while replicas are restarted one by one the next (`waypost secret rotate`).",
+        set: |settings, text| text.parse().map(|key| settings.secret_key_previous = Some(key)),
+    },
+    Setting {
         name: "trusted_proxies",
         flag: None,
         default: "none",

@@ -27,6 +27,7 @@ fn an_operator_sets_up_an_organisation() {
     product name:               Acme
     auth type:                  none
     sign in:                    when_needed
+    oauth config id:            -
     walkthrough tools enabled:  yes
     toolset:                    all
     support:                    off

@@ -14,7 +14,6 @@ use waypost_auth::client::document::Documents;
 use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
-use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
@@ -70,7 +69,7 @@ async fn store() -> (TempDir, Db) {
 async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, slug): (Sessions, &str)) -> Server {
     let settings = Settings::default();
     let options = HostingOptions {
-        secret: SecretKey::new([7; 32]),
+        keys: SecretKey::new([7; 32]).into(),
         version_cache_bytes: settings.version_cache_bytes,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
@@ -92,7 +91,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
         documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
         limits: waypost_auth::limits::Limits::default(),
         random: Arc::new(SystemRandom),
-        providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
+        providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
     });
     let router =
         router::build(Routes { trusted_proxies: Vec::new(), hosting, endpoint, auth, random: Arc::new(SystemRandom) });

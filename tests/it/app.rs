@@ -19,7 +19,6 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::{ManualClock, Timestamp};
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_core::random::SeededRandom;
-use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Random, transfer};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
@@ -105,7 +104,7 @@ impl App {
         let clock = Arc::new(ManualClock::new(START));
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let options = HostingOptions {
-            secret: SecretKey::new([7; 32]),
+            keys: SecretKey::new([7; 32]).into(),
             version_cache_bytes: 8 * 1024 * 1024,
             clock: clock.clone(),
             random: Arc::clone(&random),
@@ -125,7 +124,7 @@ impl App {
             documents: Documents::new(outbound.clone(), clock.clone()),
             limits: waypost_auth::limits::Limits::default(),
             random: Arc::clone(&random),
-            providers: Providers::new(Upstream { outbound, keyring: Keyring::new(hosting.secret(), None) }),
+            providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
         });
         let routes = Routes {
             trusted_proxies: setup.trusted_proxies,
@@ -235,8 +234,9 @@ impl App {
             GROUP BY end_user_id, server_id, walkthrough_id HAVING count(*) > 1) AS doubles";
         assert_eq!(self.count(DOUBLE).await, 0, "one open attempt at most");
         const NOBODY: &str = "SELECT count(*) FROM end_users
-            WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)";
-        assert_eq!(self.count(NOBODY).await, 0, "users are made by calls alone");
+            WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)
+              AND NOT EXISTS (SELECT 1 FROM identities WHERE identities.end_user_id = end_users.id)";
+        assert_eq!(self.count(NOBODY).await, 0, "users are made by calls and sign-ins alone");
         const FOREIGN: &str = "SELECT count(*) FROM progress
             JOIN end_users ON end_users.id = progress.end_user_id JOIN servers ON servers.id = progress.server_id
             JOIN walkthroughs ON walkthroughs.id = progress.walkthrough_id

@@ -9,6 +9,7 @@ mod client;
 mod transcript;
 
 mod addresses;
+mod collect_email;
 mod contents;
 mod decisions;
 mod failures;
@@ -18,5 +19,6 @@ mod parallel;
 mod play;
 mod progress;
 mod recording;
+mod sign_in;
 mod tenancy;
 mod tools;

@@ -77,7 +77,7 @@ impl Pending {
         let elsewhere = from.is_some_and(|from| !from.eq_ignore_ascii_case(self.site.address.origin()));
         let signature = BASE64URL_NOPAD.decode(csrf.as_bytes()).unwrap_or_default();
         let message = message_of(&self.request, &self.browser);
-        if elsewhere || !auth.hosting.secret().verify(CSRF, message.as_bytes(), &signature) {
+        if elsewhere || auth.hosting.keys().that_signed(CSRF, message.as_bytes(), &signature).is_none() {
             return Err(page::error(
                 &self.site,
                 StatusCode::FORBIDDEN,

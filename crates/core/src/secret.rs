@@ -5,6 +5,8 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
+use crate::seal::Keyring;
+
 /// 32 secret bytes. They never show in a log: `Debug` hides them.
 #[derive(Clone)]
 pub struct SecretKey([u8; 32]);
@@ -53,6 +55,37 @@ impl fmt::Debug for SecretKey {
     }
 }
 
+/// The installation's secret keys: what is made from now on is made with the current one, and what was made with the
+/// previous one still counts as long as it is there.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The key.
+    pub current: SecretKey,
+    /// The one before it.
+    pub previous: Option<SecretKey>,
+}
+
+impl Keys {
+    /// The key with which `signature` is [`SecretKey::sign`] of `message`; none when it is neither.
+    #[must_use]
+    pub fn that_signed(&self, purpose: &str, message: &[u8], signature: &[u8]) -> Option<&SecretKey> {
+        let mut keys = [Some(&self.current), self.previous.as_ref()].into_iter().flatten();
+        keys.find(|key| key.verify(purpose, message, signature))
+    }
+
+    /// The keys that seal and open.
+    #[must_use]
+    pub fn keyring(&self) -> Keyring {
+        Keyring::new(&self.current, self.previous.as_ref())
+    }
+}
+
+impl From<SecretKey> for Keys {
+    fn from(current: SecretKey) -> Self {
+        Self { current, previous: None }
+    }
+}
+
 /// SHA-256 as lower-case hexadecimal: how secrets of high entropy are stored.
 #[must_use]
 pub fn hash(secret: &str) -> String {
@@ -72,6 +105,12 @@ mod tests {
         assert!(!key.verify("session", b"messages", &signature));
         assert_ne!(key.sign("ab", b"c"), key.sign("a", b"bc"));
         assert_eq!(format!("{key:?}"), "SecretKey(…)");
+        let other = SecretKey::new([7; 32]);
+        let keys = Keys { current: other.clone(), previous: Some(key.clone()) };
+        let signed = |keys: &Keys| keys.that_signed("session", b"message", &signature).map(|key| key.sign("a", b"b"));
+        assert_eq!(signed(&keys), Some(key.sign("a", b"b")), "with the previous one");
+        assert_eq!(signed(&key.into()), signed(&keys));
+        assert_eq!(signed(&other.into()), None);
         assert!(SecretKey::from_hex("0f").is_none() && SecretKey::from_hex(&"0g".repeat(32)).is_none());
     }
 }

@@ -210,7 +210,7 @@ impl<R: Responder> Endpoint<R> {
             return response;
         }
         let client = client_of(request.headers(), message, session.as_ref());
-        let target = self.target(arrived, since, (message.modern, session.map(|session| session.random)), client);
+        let target = self.target(arrived, since, (message.modern, session.and_then(|session| session.handle)), client);
         let response = shape(self.serve(target, request).await, message.id.as_ref()).await;
         if initialize && response.status() == StatusCode::OK && matches!(self.sessions, Sessions::Signed) {
             return self.with_session(response, message, arrived).await;
@@ -310,7 +310,7 @@ impl<R: Responder> Endpoint<R> {
         let session = id
             .to_str()
             .ok()
-            .and_then(|id| Session::open(id, self.hosting.secret(), &arrived.offers.server.id, now))
+            .and_then(|id| Session::open(id, self.hosting.keys(), &arrived.offers.server.id, now))
             .filter(|session| arrived.bearer.subject().is_none_or(|subject| session.admits(&subject.end_user_id)))
             .ok_or_else(|| Refusal::new(INVALID_REQUEST, "Session not found. Send initialize again.", None))?;
         if !headers.contains_key(VERSION_HEADER)

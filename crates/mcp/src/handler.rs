@@ -146,14 +146,23 @@ impl ServerHandler for Handler {
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(entry) = tools::find(&request.name) else {
             return Err(invalid_params(format!("Unknown tool: {}", request.name)));
         };
-        let mut result = tools::call(&self.target, entry, request.arguments).await;
-        result.meta = self.meta();
-        Ok(result.into())
+        // Before 2026-07-28 the server asks while the call is open, for which it would have to keep a session.
+        let elicitation = context.client_capabilities().filter(|_| self.target.modern).and_then(|all| all.elicitation);
+        // 2026-07-28, "Elicitation": a capability that names no mode means forms.
+        let shows_forms = elicitation.is_some_and(|modes| modes.form.is_some() || modes.url.is_none());
+        let asked = tools::Asked { arguments: request.arguments, answers: request.input_responses, shows_forms };
+        let mut response = tools::call(&self.target, entry, asked).await;
+        match &mut response {
+            CallToolResponse::Complete(result) => result.meta = self.meta(),
+            CallToolResponse::InputRequired(result) => result.meta = self.meta(),
+            _ => {}
+        }
+        Ok(response)
     }
 
     async fn list_prompts(

@@ -87,7 +87,7 @@ pub(crate) async fn read(target: &Target, uri: &str) -> Result<Option<Read>> {
 
 async fn read_step(target: &Target, uri: &str, walkthrough: &str, step: &StepId) -> Result<Option<Read>> {
     let arrival = target.arrival("resources/read", "{}".to_owned());
-    let play = Play { offers: &target.offers, presented: target.presented(None)?, arrival: &arrival };
+    let play = Play { offers: &target.offers, presented: target.presented(None)?, email: None, arrival: &arrival };
     let answer = match progress::status(&target.cx, &target.hosting, &play, walkthrough).await {
         Ok(answer) => answer,
         Err(error) if error.code == Code::Unavailable => return Err(error),

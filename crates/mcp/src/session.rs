@@ -7,8 +7,9 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use waypost_core::id::{EndUserId, ServerId};
-use waypost_core::secret::{SecretKey, hash};
+use waypost_core::secret::{Keys, SecretKey, hash};
 use waypost_core::{Random, Timestamp};
+use waypost_ops::identity::handle_of_session;
 
 /// A session is valid for 30 days.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
@@ -41,6 +42,10 @@ pub struct Session {
     /// What the client called itself, for the record of its calls.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     pub client: Option<(String, String)>,
+    /// The handle that it stands for, once it was opened. The same key makes it that signed the session: it stays when
+    /// the key is replaced.
+    #[serde(skip)]
+    pub handle: Option<String>,
 }
 
 impl Session {
@@ -58,7 +63,7 @@ impl Session {
         let short = |text: &str| text.chars().take(MAX_CLIENT).collect();
         let client = client.map(|(name, version)| (short(name), short(version)));
         let random = data_encoding::HEXLOWER.encode(&bytes);
-        Self { server_id, issued_at: now, random, protocol_version, principal: None, client }
+        Self { server_id, issued_at: now, random, protocol_version, principal: None, client, handle: None }
     }
 
     /// The same session, for one end user alone.
@@ -84,20 +89,19 @@ impl Session {
 
     /// Reads an id; none when it is not ours, not of this server, from the future or older than 30 days.
     #[must_use]
-    pub fn open(id: &str, secret: &SecretKey, server_id: &ServerId, now: Timestamp) -> Option<Self> {
+    pub fn open(id: &str, keys: &Keys, server_id: &ServerId, now: Timestamp) -> Option<Self> {
         if id.len() > MAX_LENGTH {
             return None;
         }
         let (payload, signature) = id.split_once('.')?;
         let payload = BASE64URL_NOPAD.decode(payload.as_bytes()).ok()?;
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
-        if !secret.verify(PURPOSE, &payload, &signature) {
-            return None;
-        }
+        let key = keys.that_signed(PURPOSE, &payload, &signature)?;
         let session: Self = serde_json::from_slice(&payload).ok()?;
+        let handle = Some(handle_of_session(key, session.random.as_bytes()));
         // A minute of grace for replicas whose clocks differ.
         let age = now.since(session.issued_at);
-        (session.server_id == *server_id && (-60_000..LIFETIME_MS).contains(&age)).then_some(session)
+        (session.server_id == *server_id && (-60_000..LIFETIME_MS).contains(&age)).then_some(Self { handle, ..session })
     }
 }
 
@@ -120,20 +124,25 @@ mod tests {
         let session = Session::new(server.clone(), start, &SeededRandom::new(1), "2025-06-18".into(), None);
         let id = session.seal(&secret);
         assert!(id.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "visible ASCII");
-        assert_eq!(Session::open(&id, &secret, &server, start), Some(session.clone()));
-        assert_eq!(Session::open(&id, &secret, &server, start.plus(LIFETIME_MS - 1)), Some(session));
-        assert_eq!(Session::open(&id, &secret, &server, start.plus(LIFETIME_MS)), None, "expired");
-        assert_eq!(Session::open(&id, &secret, &server, start.plus(-60_001)), None, "from the future");
-        assert_eq!(Session::open(&id, &SecretKey::new([8; 32]), &server, start), None, "another key");
-        assert_eq!(Session::open(&id, &secret, &ServerId::from_store("srv_2".into()), start), None, "another server");
+        let keys = Keys::from(secret.clone());
+        let handle = Some(handle_of_session(&secret, session.random.as_bytes()));
+        let session = Session { handle, ..session };
+        assert_eq!(Session::open(&id, &keys, &server, start), Some(session.clone()));
+        let rotated = Keys { current: SecretKey::new([8; 32]), previous: Some(secret.clone()) };
+        assert_eq!(Session::open(&id, &rotated, &server, start), Some(session.clone()), "the same handle");
+        assert_eq!(Session::open(&id, &keys, &server, start.plus(LIFETIME_MS - 1)), Some(session));
+        assert_eq!(Session::open(&id, &keys, &server, start.plus(LIFETIME_MS)), None, "expired");
+        assert_eq!(Session::open(&id, &keys, &server, start.plus(-60_001)), None, "from the future");
+        assert_eq!(Session::open(&id, &SecretKey::new([8; 32]).into(), &server, start), None, "another key");
+        assert_eq!(Session::open(&id, &keys, &ServerId::from_store("srv_2".into()), start), None, "another server");
         for at in 0..id.len() {
             let mut changed = id.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
-            assert_eq!(Session::open(&changed, &secret, &server, start), None, "changed at {at}");
+            assert_eq!(Session::open(&changed, &keys, &server, start), None, "changed at {at}");
         }
         for nonsense in ["", ".", "a.b", "é.é", &"a".repeat(10_000)] {
-            assert_eq!(Session::open(nonsense, &secret, &server, start), None);
+            assert_eq!(Session::open(nonsense, &keys, &server, start), None);
         }
     }
     #[test]
@@ -144,7 +153,7 @@ mod tests {
         let session = Session::new(server.clone(), now, &SeededRandom::new(1), "2025-06-18".into(), None);
         assert!(session.admits(&anna) && session.admits(&bert), "made for nobody");
         let id = session.bound_to(Some(&anna)).seal(&secret);
-        let opened = Session::open(&id, &secret, &server, now).unwrap();
+        let opened = Session::open(&id, &secret.into(), &server, now).unwrap();
         assert!(opened.admits(&anna) && !opened.admits(&bert));
     }
 }

@@ -28,7 +28,7 @@ pub struct Target {
     pub tracking_id: Option<String>,
     /// Whom the token names, where users sign in.
     pub subject: Option<Subject>,
-    /// The random id of a valid session.
+    /// The handle that a valid session stands for.
     pub session: Option<String>,
     /// What the client says of itself.
     pub client: Client,
@@ -55,7 +55,7 @@ impl Target {
                 Err(Error::invalid("progress_handle", "`progress_handle` is not a handle of this server."))
             }
             (Some(handle), _) => Ok(Presented::Handle(handle.to_owned())),
-            (None, Some(session)) => Ok(Presented::Session(session.clone().into_bytes())),
+            (None, Some(session)) => Ok(Presented::Session(session.clone())),
             (None, None) => Ok(Presented::Nothing),
         }
     }
@@ -66,7 +66,7 @@ impl Target {
         let Some(subject) = self.subject.clone() else { return Presented::Nothing };
         let beside = match (handle, &self.session) {
             (Some(handle), _) if handle.len() <= MAX_NAME => Presented::Handle(handle.to_owned()),
-            (_, Some(session)) => Presented::Session(session.clone().into_bytes()),
+            (_, Some(session)) => Presented::Session(session.clone()),
             _ => Presented::Nothing,
         };
         Presented::Subject(subject, Box::new(beside))

@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use tokio::task::JoinHandle;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, VersionId};
-use waypost_core::secret::SecretKey;
+use waypost_core::secret::{Keys, SecretKey};
 use waypost_core::version::Version;
 use waypost_core::{Clock, Code, Error, Random, Result};
 use waypost_store::error::UNAVAILABLE;
@@ -45,7 +45,7 @@ pub struct Hosting {
     pub(crate) identities: Identities,
     pub(crate) tokens: Tokens,
     pub(crate) strangers: Strangers,
-    pub(crate) secret: SecretKey,
+    pub(crate) keys: Keys,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -58,8 +58,8 @@ pub struct Tasks {
 
 /// How a [`Hosting`] is set up.
 pub struct HostingOptions {
-    /// The installation's secret key.
-    pub secret: SecretKey,
+    /// The installation's secret keys.
+    pub keys: Keys,
     /// Bytes of published versions that are kept in memory.
     pub version_cache_bytes: u64,
     /// Where the present comes from.
@@ -88,16 +88,22 @@ impl Hosting {
             identities: Identities::default(),
             tokens: Tokens::default(),
             strangers: Strangers::default(),
-            secret: options.secret,
+            keys: options.keys,
             clock: options.clock,
         };
         (hosting, Tasks { writers, recorder: recording, poller })
     }
 
-    /// The installation's secret key.
+    /// The installation's secret key, for what is made from now on.
     #[must_use]
     pub fn secret(&self) -> &SecretKey {
-        &self.secret
+        &self.keys.current
+    }
+
+    /// The same with the key before it, for what was made then.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// The recorder of calls.

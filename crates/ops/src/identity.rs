@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use waypost_core::caller::Ctx;
+use waypost_core::email::Email;
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, base32};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};
-use waypost_core::server::Server;
+use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::progress::{NewEndUser, NewSession};
 use waypost_store::recorder::Record;
@@ -37,8 +38,8 @@ pub enum Presented {
     Tracking(String),
     /// A handle in the arguments.
     Handle(String),
-    /// The random id of a valid session.
-    Session(Vec<u8>),
+    /// The handle that a valid session stands for: [`handle_of_session`].
+    Session(String),
     /// Nothing.
     Nothing,
 }
@@ -100,16 +101,16 @@ fn handle_of(bytes: &[u8]) -> String {
     format!("{HANDLE_PREFIX}{}", base32(bytes))
 }
 
-/// The handle that a session stands for.
-fn handle_of_session(secret: &SecretKey, session: &[u8]) -> String {
+/// The handle that the session with these random bytes stands for, when `secret` signed it.
+#[must_use]
+pub fn handle_of_session(secret: &SecretKey, session: &[u8]) -> String {
     handle_of(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
 }
 
 /// The hash of the handle that is presented, by itself or by a session; none when there is no handle.
-pub(crate) fn handle_hash(hosting: &Hosting, presented: &Presented) -> Option<String> {
+pub(crate) fn handle_hash(presented: &Presented) -> Option<String> {
     match presented {
-        Presented::Handle(handle) => Some(hash(handle)),
-        Presented::Session(id) => Some(hash(&handle_of_session(&hosting.secret, id))),
+        Presented::Handle(handle) | Presented::Session(handle) => Some(hash(handle)),
         Presented::Subject(..) | Presented::Tracking(_) | Presented::Nothing => None,
     }
 }
@@ -117,6 +118,42 @@ pub(crate) fn handle_hash(hosting: &Hosting, presented: &Presented) -> Option<St
 /// The refusal of a call that only a signed-in user can make.
 pub(crate) fn sign_in_required() -> Error {
     Error::new(Code::SignInRequired, "Sign in to this server, then call again.")
+}
+
+/// Notes the address that the user claims to have, on a server that asks for one: of a new user it is written with them,
+/// of one who is there at once. It is a claim: nobody is found, linked or let in by it.
+///
+/// # Errors
+/// `email_required` when the user has claimed none and `email` is none; `unavailable` when the database is away.
+pub(crate) async fn claim_email(
+    hosting: &Hosting,
+    server: &Server,
+    identity: &mut Identity,
+    email: Option<&Email>,
+) -> Result<()> {
+    if server.auth_type != AuthType::CollectEmail {
+        return Ok(());
+    }
+    let required = || {
+        let message = "This server asks for the user's e-mail address before a walkthrough begins. Ask the user for it, \
+                       then call again with it as `email`.";
+        Error::new(Code::EmailRequired, message).with("field", "email")
+    };
+    if let Some(new) = &mut identity.new_end_user {
+        new.claimed_email = Some(email.ok_or_else(required)?.address.clone());
+        return Ok(());
+    }
+    let (Some(id), organization) = (&identity.end_user_id, &server.organization_id) else { return Ok(()) };
+    let known = end_user::claimed_email(&mut hosting.read().await?, organization, id).await?;
+    match email {
+        None if known.is_none() => Err(required()),
+        Some(email) if known.as_ref() != Some(&email.address) => {
+            let mut tx = hosting.ops.db.begin().await?;
+            end_user::set_claimed_email(&mut tx, organization, id, &email.address).await?;
+            Ok(tx.commit().await?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes sure that the user of a token is still there: a token is looked up at most once in a second, and its user may
@@ -149,8 +186,7 @@ pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presen
             let end_user_id = find_tracked(hosting, server, tracking_id).await?;
             return Ok(known(end_user_id));
         }
-        Presented::Handle(handle) => Some(handle.clone()),
-        Presented::Session(id) => Some(handle_of_session(&hosting.secret, id)),
+        Presented::Handle(handle) | Presented::Session(handle) => Some(handle.clone()),
     };
     let end_user_id = match &handle {
         Some(handle) => find_by_handle(cx, hosting, server, handle).await?,
@@ -220,6 +256,7 @@ pub(crate) async fn resolve_or_prepare(
         id: id.clone(),
         organization_id: server.organization_id.clone(),
         tracking_id,
+        claimed_email: None,
         created_at: now,
     });
     identity.end_user_id = Some(id);
@@ -230,8 +267,7 @@ pub(crate) async fn resolve_or_prepare(
 pub(crate) fn forget(hosting: &Hosting, server: &Server, presented: &Presented) {
     let key = match presented {
         Presented::Tracking(id) => Key::Tracking(server.organization_id.clone(), id.clone()),
-        Presented::Handle(handle) => Key::Handle(server.id.clone(), hash(handle)),
-        Presented::Session(id) => Key::Handle(server.id.clone(), hash(&handle_of_session(&hosting.secret, id))),
+        Presented::Handle(handle) | Presented::Session(handle) => Key::Handle(server.id.clone(), hash(handle)),
         Presented::Nothing | Presented::Subject(..) => return,
     };
     hosting.identities.0.invalidate(&key);

@@ -74,7 +74,7 @@ pub async fn join(
     anonymous: &Presented,
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    let Some(handle_hash) = identity::handle_hash(hosting, anonymous) else { return Ok(None) };
+    let Some(handle_hash) = identity::handle_hash(anonymous) else { return Ok(None) };
     // A token that allows reading only changes nothing.
     if !server.auth_type.signs_in() || !subject.scopes.includes(Scope::Walk) {
         return Ok(None);
@@ -94,6 +94,7 @@ pub async fn join(
         }
         None => None,
     };
+    identity::forget(hosting, server, anonymous);
     hosting.strangers.0.insert(key, ());
     Ok(joined)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
+use waypost_core::email::Email;
 use waypost_core::id::{EndUserId, StepId, WalkthroughId};
 use waypost_core::progress::act::{Select, View};
 use waypost_core::progress::{Attempt, AttemptState, Notice, Offered, Outcome, Standing, Status};
@@ -30,6 +31,8 @@ pub struct Play<'a> {
     pub offers: &'a Arc<Offers>,
     /// What the request shows of who makes it.
     pub presented: Presented,
+    /// The address that the user claims to have, when they were asked for it.
+    pub email: Option<Email>,
     /// For the record of the call.
     pub arrival: &'a Arrival,
 }
@@ -63,7 +66,7 @@ pub struct Listed {
 /// Begins or takes up a walkthrough.
 ///
 /// # Errors
-/// `walkthrough_not_found`, `handle_unknown`, `sign_in_required`, `unavailable`.
+/// `walkthrough_not_found`, `handle_unknown`, `sign_in_required`, `email_required`, `unavailable`.
 pub async fn select(
     cx: &Ctx,
     hosting: &Hosting,
@@ -97,7 +100,7 @@ pub async fn advance(
 /// Completes any step, and begins the walkthrough if need be.
 ///
 /// # Errors
-/// `walkthrough_not_found`, `step_not_found`, `handle_unknown`, `unavailable`.
+/// `walkthrough_not_found`, `step_not_found`, `handle_unknown`, `sign_in_required`, `email_required`, `unavailable`.
 pub async fn complete_step(
     cx: &Ctx,
     hosting: &Hosting,
@@ -278,7 +281,10 @@ impl Scene<'_> {
         for _ in 0..TRIES {
             let identity = match create {
                 Create::Yes => {
-                    identity::resolve_or_prepare(cx, hosting, server, &play.presented, &play.arrival.client).await?
+                    let (presented, client) = (&play.presented, &play.arrival.client);
+                    let mut identity = identity::resolve_or_prepare(cx, hosting, server, presented, client).await?;
+                    identity::claim_email(hosting, server, &mut identity, play.email.as_ref()).await?;
+                    identity
                 }
                 Create::No => identity::resolve(cx, hosting, server, &play.presented).await?,
             };

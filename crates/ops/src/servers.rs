@@ -16,8 +16,6 @@ use crate::audit::{Entry, record};
 use crate::checks::{hidden, taken};
 use crate::oauth_configs;
 
-/// The kinds of sign-in that this release has.
-pub const AVAILABLE_AUTH_TYPES: &[AuthType] = &[AuthType::None, AuthType::CustomOauth];
 /// The kinds of support that this release has.
 pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
 /// Origins of a server at most.
@@ -208,8 +206,6 @@ fn changed(server: &Server, settings: &Settings) -> Result<Server> {
         new.product_name = name::check("product_name", text)?;
     }
     if let Some(auth_type) = settings.auth_type {
-        let available = AVAILABLE_AUTH_TYPES.contains(&auth_type);
-        available_or(available, "auth_type", auth_type.as_str(), AVAILABLE_AUTH_TYPES.iter().map(|a| a.as_str()))?;
         new.auth_type = auth_type;
     }
     if let Some(support) = settings.support {

@@ -85,6 +85,33 @@ pub async fn exists(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
     Ok(count > 0)
 }
 
+/// The address that an end user claims to have; none when they were not asked, or are not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn claimed_email(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Option<String>> {
+    const SQL: &str = "SELECT claimed_email FROM end_users WHERE id = $1 AND organization_id = $2";
+    let row: Option<Option<String>> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    Ok(row.flatten())
+}
+
+/// Writes the address that an end user claims to have.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_claimed_email(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &EndUserId,
+    address: &str,
+) -> Result<()> {
+    const SQL: &str = "UPDATE end_users SET claimed_email = $3 WHERE id = $1 AND organization_id = $2";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(address).execute(c).await?.rows_affected());
+    Ok(())
+}
+
 /// Deletes an end user with their progress, sessions, events and calls; false when they are not there.
 ///
 /// # Errors

@@ -41,6 +41,8 @@ pub struct NewEndUser {
     pub organization_id: OrganizationId,
     /// The organisation's own name of them.
     pub tracking_id: Option<String>,
+    /// The address that they claim to have. It proves nothing, and nobody is found by it.
+    pub claimed_email: Option<String>,
     /// Now.
     pub created_at: Timestamp,
 }

@@ -16,15 +16,18 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use waypost_core::SystemRandom;
 use waypost_core::assignment::Assignment;
 use waypost_core::chain::Link;
-use waypost_core::id::{StepId, VersionId, WalkthroughId};
+use waypost_core::id::{EventId, JoinId, ProgressId, StepId, VersionId, WalkthroughId};
+use waypost_core::join::{Join, Undo};
 use waypost_core::organization::Role;
+use waypost_core::progress::Attempt;
 use waypost_core::progress::act::{Select, View};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_store::progress::ProgressKey;
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
-    Db, Dialect, Tx, api_key, assignment, audit, end_user, migrate, offer, on, organization, progress, server, session,
-    step, system, tool_call, user, version, walkthrough,
+    Db, Dialect, Tx, api_key, assignment, audit, end_user, join, migrate, offer, on, organization, progress, server,
+    session, step, system, tool_call, user, version, walkthrough,
 };
 
 use crate::world::{NOW, World, execute};
@@ -120,6 +123,8 @@ async fn everything(db: &Db, one: &World) {
     audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
+    end_user::set_claimed_email(&mut tx, org, &one.end_user, "a@x.de").await.unwrap();
+    end_user::claimed_email(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
@@ -128,7 +133,10 @@ async fn everything(db: &Db, one: &World) {
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
     session::used(&mut tx, "handle-1", NOW).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
+    session::is_joined(&mut tx, org, "handle-1").await.unwrap();
+    session::set_joined(&mut tx, org, (&one.server, &one.end_user), Some(NOW)).await.unwrap();
     write(&mut tx, one).await;
+    take_over(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
@@ -191,6 +199,35 @@ async fn write(tx: &mut Tx, one: &World) {
     step::delete(tx, org, id, [&a, &b]).await.unwrap();
     let unknown = WalkthroughId::from_store("wt_unknown".to_owned());
     walkthrough::delete(tx, org, &unknown).await.unwrap();
+}
+
+/// A join, and its undoing.
+async fn take_over(tx: &mut Tx, one: &World) {
+    let (org, id, user) = (&one.organization, JoinId::from_store("joi_1".to_owned()), &one.end_user);
+    join::list(tx, org).await.unwrap();
+    let found = join::get(tx, org, &id).await.unwrap().unwrap();
+    join::is_settled(tx, org, &one.server, (user, user)).await.unwrap();
+    join::claimed_by(tx, org, user).await.unwrap();
+    join::lock_users(tx, org, (user, user)).await.unwrap();
+    join::set_undone(tx, org, &id, NOW).await.unwrap().unwrap();
+    let again = Join { id: JoinId::from_store("joi_again".to_owned()), ..found };
+    join::insert(tx, &again, &Undo::default()).await.unwrap();
+    let mut open = join::open_of_both(tx, org, &one.server, (user, user)).await.unwrap();
+    let (walkthrough, attempt, _) = open.remove(0);
+    let key = ProgressKey { walkthrough_id: walkthrough, ..one.progress_key(user) };
+    join::open(tx, &key).await.unwrap().unwrap();
+    let closed = Attempt { closed_at: Some(NOW), ..attempt.clone() };
+    join::save(tx, org, &closed).await.unwrap();
+    let fresh = Attempt { id: ProgressId::from_store("wp_fresh".to_owned()), ..attempt.clone() };
+    join::open_new(tx, &key, &fresh).await.unwrap();
+    join::copy_completions(tx, org, (&attempt.id, &fresh.id)).await.unwrap();
+    let shared = join::shared_completions(tx, org, (&attempt.id, &fresh.id)).await.unwrap();
+    assert_eq!(shared, [(one.step(0), 0)]);
+    join::delete_completion(tx, org, &fresh.id, &one.step(0)).await.unwrap();
+    let event = EventId::from_store("ev_joined".to_owned());
+    join::insert_event(tx, &event, &key, &fresh, NOW).await.unwrap();
+    join::save(tx, org, &Attempt { closed_at: Some(NOW), ..fresh }).await.unwrap();
+    join::reopen(tx, org, &attempt.id).await.unwrap();
 }
 
 /// A step, and a new attempt: what the writer says to the database.

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use waypost_core::secret::SecretKey;
 use waypost_core::{Clock, SystemClock, Timestamp};
+use waypost_ops::{Ops, secrets};
 use waypost_store::health::{self, Health};
 use waypost_store::{Db, migrate};
 
@@ -161,6 +163,7 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
         }
     };
     let mut checks = vec![Check::ok(name, format!("{url} answers")), schema(&db).await];
+    checks.extend(sealed(settings, &db).await);
     let before = SystemClock.now();
     match health::examine(&db).await {
         Ok(health) => {
@@ -175,6 +178,27 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
     }
     db.close().await;
     checks
+}
+
+/// Whether everything that is sealed can be opened.
+async fn sealed(settings: &Settings, db: &Db) -> Option<Check> {
+    let name = "sealed secrets";
+    // An older schema has none, and a key that cannot be used is a finding of its own.
+    if migrate::current_version(db).await.ok()? != migrate::known_version(db.dialect()) {
+        return None;
+    }
+    let keys = open::existing_keys(settings).ok()?;
+    // Where there is no key, none opens anything.
+    let keys = keys.unwrap_or_else(|| SecretKey::new([0; 32]).into());
+    Some(match secrets::unreadable(&Ops::new(db.clone()), &keys.keyring()).await {
+        Ok(0) => Check::ok(name, "the secret key opens all of them"),
+        Ok(count) => Check::fail(
+            name,
+            format!("{count} are sealed with a key that is neither the current nor the previous one"),
+            "put that key back as `secret_key_previous`, or give the client secrets again (`waypost oauth-config update`)",
+        ),
+        Err(error) => Check::fail(name, error.to_string(), "check `database_url`"),
+    })
 }
 
 async fn schema(db: &Db) -> Check {

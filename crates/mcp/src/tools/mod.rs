@@ -1,15 +1,17 @@
 //! The tools of a hosted server: one table, from which they are listed, checked and called.
 
 mod arguments;
+mod email;
 mod schema;
 mod walkthrough;
 
 use std::sync::{Arc, LazyLock};
 
-use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
+use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, InputResponses, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
+use waypost_core::email::Email;
 use waypost_core::scope::Scope;
-use waypost_core::server::{Server, Toolset};
+use waypost_core::server::{AuthType, Server, Toolset};
 use waypost_core::{Code, Error, Result};
 use waypost_ops::hosting::in_time;
 
@@ -34,10 +36,27 @@ pub(crate) enum Name {
 pub(crate) struct Entry {
     pub(crate) name: Name,
     toolset: &'static [Toolset],
-    tool: Tool,
-    validator: jsonschema::Validator,
+    form: Form,
+    /// The same on a server that asks for an address, when the tool begins something.
+    collecting: Option<Form>,
     /// What a token must allow, on a server whose users sign in; none when the tool needs nobody.
     pub(crate) needs: Option<Scope>,
+}
+
+/// A tool as it is listed and as its arguments are checked.
+struct Form {
+    tool: Tool,
+    validator: jsonschema::Validator,
+}
+
+/// What came with a call of a tool.
+pub(crate) struct Asked {
+    /// The arguments.
+    pub(crate) arguments: Option<JsonObject>,
+    /// The user's answers to what an earlier result asked for.
+    pub(crate) answers: Option<InputResponses>,
+    /// Whether the client can show the user a form.
+    pub(crate) shows_forms: bool,
 }
 
 const GUIDED: &[Toolset] = &[Toolset::Guided, Toolset::All];
@@ -65,8 +84,6 @@ fn entry(
     effect: Effect,
     (arguments, result): (Value, Value),
 ) -> Entry {
-    #[expect(clippy::expect_used, reason = "the schemas are constants, and a test compiles each")]
-    let validator = jsonschema::validator_for(&arguments).expect("a valid schema");
     let annotations = ToolAnnotations::from_raw(
         None,
         Some(matches!(effect, Effect::Reads)),
@@ -74,16 +91,24 @@ fn entry(
         Some(matches!(effect, Effect::Reads | Effect::Repeatable)),
         Some(false),
     );
-    let tool = Tool::new(id, description, object(arguments))
-        .with_title(title)
-        .with_raw_output_schema(object(result))
-        .with_annotations(annotations);
+    let result = object(result);
+    let form = |arguments: Value| {
+        #[expect(clippy::expect_used, reason = "the schemas are constants, and a test compiles each")]
+        let validator = jsonschema::validator_for(&arguments).expect("a valid schema");
+        let tool = Tool::new(id, description, object(arguments))
+            .with_title(title)
+            .with_raw_output_schema(Arc::clone(&result))
+            .with_annotations(annotations.clone());
+        Form { tool, validator }
+    };
+    let begins = matches!(name, Name::Select | Name::Complete);
+    let collecting = begins.then(|| form(schema::with_email(arguments.clone())));
     let needs = match (name, effect) {
         (Name::List, _) => None,
         (_, Effect::Reads) => Some(Scope::WalkRead),
         _ => Some(Scope::Walk),
     };
-    Entry { name, toolset, tool, validator, needs }
+    Entry { name, toolset, form: form(arguments), collecting, needs }
 }
 
 fn object(value: Value) -> Arc<JsonObject> {
@@ -187,13 +212,14 @@ pub fn listed(target: &Target) -> Vec<Tool> {
     if target.offers.list().is_empty() {
         return Vec::new();
     }
-    of_toolset(&target.offers.server).map(|entry| entry.tool.clone()).collect()
+    let server = &target.offers.server;
+    of_toolset(server).map(|entry| entry.form(server).tool.clone()).collect()
 }
 
 /// The tool called `name`, while it is listed.
 pub(crate) fn find_listed(target: &Target, name: &str) -> Option<Tool> {
-    let offered = !target.offers.list().is_empty();
-    find(name).filter(|entry| offered && entry.is_in(&target.offers.server)).map(|entry| entry.tool.clone())
+    let (offered, server) = (!target.offers.list().is_empty(), &target.offers.server);
+    find(name).filter(|entry| offered && entry.is_in(server)).map(|entry| entry.form(server).tool.clone())
 }
 
 fn of_toolset(server: &Server) -> impl Iterator<Item = &'static Entry> {
@@ -202,54 +228,79 @@ fn of_toolset(server: &Server) -> impl Iterator<Item = &'static Entry> {
 
 /// The tool called `name`, listed or not; none when there is no such tool on any server.
 pub(crate) fn find(name: &str) -> Option<&'static Entry> {
-    TABLE.iter().find(|entry| entry.tool.name == name)
+    TABLE.iter().find(|entry| entry.form.tool.name == name)
 }
 
 impl Entry {
     fn is_in(&self, server: &Server) -> bool {
         self.toolset.contains(&server.toolset)
     }
+
+    /// How `server` has this tool.
+    fn form(&self, server: &Server) -> &Form {
+        match &self.collecting {
+            Some(form) if server.auth_type == AuthType::CollectEmail => form,
+            _ => &self.form,
+        }
+    }
 }
 
 /// Calls a tool. Every failure is a result with `isError` (MCP, "Error Handling" of tools).
-pub(crate) async fn call(target: &Target, entry: &Entry, arguments: Option<JsonObject>) -> CallToolResult {
+pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallToolResponse {
     let started = std::time::Instant::now();
-    let arguments = arguments.unwrap_or_default();
-    let arrival = target.arrival(&entry.tool.name, arguments::for_record(&arguments, &entry.tool.input_schema));
-    let answered = match check(target, entry, &arguments) {
-        Ok(()) => in_time(walkthrough::call(target, entry.name, &arguments, &arrival)).await,
+    let tool = &entry.form(&target.offers.server).tool;
+    let arguments = asked.arguments.unwrap_or_default();
+    let arrival = target.arrival(&tool.name, arguments::for_record(&arguments, &tool.input_schema));
+    let answered = match check(target, entry, &arguments, asked.answers.as_ref()) {
+        Ok(email) => in_time(walkthrough::call(target, entry.name, &arguments, email, &arrival)).await,
         Err(error) => Err(error),
     };
     let outcome = match &answered {
         Ok(_) => "ok",
         Err(error) => public_code(error.code),
     };
-    metrics::counter!("waypost_tool_calls_total", "tool" => entry.tool.name.to_string(), "outcome" => outcome)
-        .increment(1);
-    metrics::histogram!("waypost_tool_call_seconds", "tool" => entry.tool.name.to_string())
+    metrics::counter!("waypost_tool_calls_total", "tool" => tool.name.to_string(), "outcome" => outcome).increment(1);
+    metrics::histogram!("waypost_tool_call_seconds", "tool" => tool.name.to_string())
         .record(started.elapsed().as_secs_f64());
     match answered {
         Ok(answer) => {
             // `CallToolResult::structured` would also write the whole JSON into a text block, which is not wanted here.
             let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
             result.structured_content = Some(answer.structured);
-            result
+            result.into()
         }
         Err(error) => {
             target.record_failure(&arrival, &error).await;
-            failure(&error)
+            if asked.shows_forms
+                && email::is_unasked(&error, asked.answers.as_ref())
+                && let Ok(question) = email::question(&target.offers.server)
+            {
+                return CallToolResponse::InputRequired(question);
+            }
+            failure(&error).into()
         }
     }
 }
 
 /// A tool of the toolset that this server does not have still answers: clients keep lists, and servers change
-/// (contract, section 4).
-fn check(target: &Target, entry: &Entry, arguments: &JsonObject) -> Result<()> {
-    if !entry.is_in(&target.offers.server) {
+/// (contract, section 4). Gives the address that came with the call, where one is asked for.
+fn check(
+    target: &Target,
+    entry: &Entry,
+    arguments: &JsonObject,
+    answers: Option<&InputResponses>,
+) -> Result<Option<Email>> {
+    let server = &target.offers.server;
+    if !entry.is_in(server) {
         let message = "This server offers no walkthrough through this tool. List the tools again.";
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
-    arguments::check(&entry.validator, arguments)
+    arguments::check(&entry.form(server).validator, arguments)?;
+    if entry.collecting.is_some() && server.auth_type == AuthType::CollectEmail {
+        email::given(arguments, answers)
+    } else {
+        Ok(None)
+    }
 }
 
 /// The code of an error as clients of a hosted server know it (contract, section 4).

@@ -117,6 +117,20 @@ pub(super) fn select_arguments() -> Value {
     )
 }
 
+/// The longest address (RFC 5321, 4.5.3.1: 64 octets, `@` and 255).
+const MAX_EMAIL: usize = 320;
+
+/// The user's address, where the server asks for it.
+pub(super) fn email() -> Value {
+    json!({ "type": "string", "format": "email", "maxLength": MAX_EMAIL, "description": "The user's e-mail address" })
+}
+
+/// `arguments` of a tool that begins something, on a server that asks for an address.
+pub(super) fn with_email(mut arguments: Value) -> Value {
+    arguments["properties"]["email"] = email();
+    arguments
+}
+
 pub(super) fn next_arguments() -> Value {
     arguments(
         json!({

@@ -2,6 +2,7 @@
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
+use waypost_core::email::Email;
 use waypost_core::id::StepId;
 use waypost_core::progress::act::Select;
 use waypost_core::progress::{Standing, Status};
@@ -32,10 +33,16 @@ pub struct Answer {
 ///
 /// # Errors
 /// As the act behind it.
-pub(super) async fn call(target: &Target, name: Name, arguments: &JsonObject, arrival: &Arrival) -> Result<Answer> {
+pub(super) async fn call(
+    target: &Target,
+    name: Name,
+    arguments: &JsonObject,
+    email: Option<Email>,
+    arrival: &Arrival,
+) -> Result<Answer> {
     let (cx, hosting) = (&target.cx, &target.hosting);
     let presented = target.presented(text(arguments, "progress_handle"))?;
-    let play = Play { offers: &target.offers, presented, arrival };
+    let play = Play { offers: &target.offers, presented, email, arrival };
     let walkthrough = || required(arguments, "walkthrough_id");
     match name {
         Name::List => {

@@ -209,6 +209,7 @@ impl<'a> Life<'a> {
             id: user.key.end_user_id.clone(),
             organization_id: user.key.organization_id.clone(),
             tracking_id: None,
+            claimed_email: None,
             created_at: now,
         });
         let call = Call {

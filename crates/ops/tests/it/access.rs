@@ -6,7 +6,7 @@ use waypost_core::id::AuditEventId;
 use waypost_core::organization::Role;
 use waypost_ops::assignments::Placement;
 use waypost_ops::servers::Settings;
-use waypost_ops::{Ops, api_keys, assignments, end_users, organizations, servers, users};
+use waypost_ops::{Ops, api_keys, assignments, end_users, joins, organizations, servers, users};
 use waypost_store::audit;
 
 use crate::stage::{Stage, Tenant, stage};
@@ -42,6 +42,9 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "api_keys::find": api_keys::find(cx, ops, org, "first");
         "api_keys::update": api_keys::update(cx, ops, org, &t.key.id, &rename_key);
         "api_keys::delete": api_keys::delete(cx, ops, org, &t.key.id);
+        "joins::list": joins::list(cx, ops, org);
+        "joins::show": joins::show(cx, ops, org, &t.join);
+        "joins::undo": joins::undo(cx, ops, org, &t.join);
         "assignments::add": assignments::add(cx, ops, org, place, later);
         "assignments::list": assignments::list(cx, ops, org, server);
         "assignments::remove": assignments::remove(cx, ops, org, server, &t.walkthrough);
@@ -82,6 +85,9 @@ api_keys::list            operator owner admin
 api_keys::find            operator owner admin
 api_keys::update          operator owner admin
 api_keys::delete          operator owner admin
+joins::list               operator owner admin
+joins::show               operator owner admin
+joins::undo               operator owner admin
 assignments::add          operator owner admin member
 assignments::list         operator owner admin member
 assignments::remove       operator owner admin member
@@ -146,8 +152,15 @@ async fn foreign_ids_are_not_found(stage: Stage) {
     let (home, other) = (stage.tenant("home").await, stage.tenant("other").await);
     let mixed = Tenant { organization: home.organization.clone(), ..other };
     let cx = stage.member(&home.organization.id, Role::Owner);
-    let fine =
-        ["organizations", "users::create", "users::list", "api_keys::create", "api_keys::list", "servers::create"];
+    let fine = [
+        "organizations",
+        "users::create",
+        "users::list",
+        "api_keys::create",
+        "api_keys::list",
+        "servers::create",
+        "joins::list",
+    ];
     // These look for names, which both organisations have.
     let by_name = ["api_keys::find", "end_users::find", "servers::list"];
     for (act, told) in every_act(&cx, &stage.ops, &mixed, "mixed").await {

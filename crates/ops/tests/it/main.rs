@@ -2,4 +2,6 @@
 
 mod access;
 mod acts;
+mod hosted;
+mod joins;
 mod stage;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use waypost_core::Timestamp;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::ManualClock;
-use waypost_core::id::{EndUserId, OrganizationId, WalkthroughId};
+use waypost_core::id::{EndUserId, JoinId, OrganizationId, WalkthroughId};
 use waypost_core::organization::{ApiKey, Member, Organization, Role};
 use waypost_core::random::SeededRandom;
 use waypost_core::server::Server;
@@ -28,6 +28,7 @@ pub struct Tenant {
     pub server: Server,
     pub walkthrough: WalkthroughId,
     pub end_user: EndUserId,
+    pub join: JoinId,
 }
 
 pub async fn stage(url: &str) -> Stage {
@@ -62,19 +63,23 @@ impl Stage {
         let (key, _) = api_keys::create(cx, ops, id, "first", Role::Member).await.unwrap();
         let server = servers::create(cx, ops, id, name, &Settings::default()).await.unwrap();
         let walkthrough = WalkthroughId::from_store(format!("wt_{name}"));
+        let join = JoinId::from_store(format!("joi_{name:0>12}").replace('-', "0"));
         let end_user = EndUserId::from_store(format!("eu_{name:0>12}").replace('-', "0"));
         let sql = sqlx::AssertSqlSafe(format!(
             "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state, tags,
                  metadata, revision, next_ordinal, created_at, updated_at)
              VALUES ('{walkthrough}', '{id}', 'W', 'w', 'w', '', 'course', 'draft', '[]', '{{}}', 1, 0, 1, 1);
              INSERT INTO end_users (id, organization_id, tracking_id, created_at)
-             VALUES ('{end_user}', '{id}', 'tracked', 1)"
+             VALUES ('{end_user}', '{id}', 'tracked', 1);
+             INSERT INTO joins (id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, undo, created_at)
+             VALUES ('{join}', '{id}', '{}', '{end_user}', '{end_user}', 'tracking', '{{}}', 1)",
+            server.id
         ));
         let mut tx = ops.db().begin().await.unwrap();
         on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
         let place = (&server.id, &walkthrough);
         assignments::add(cx, ops, id, place, assignments::Placement::default()).await.unwrap();
-        Tenant { organization, owner, member, key, server, walkthrough, end_user }
+        Tenant { organization, owner, member, key, server, walkthrough, end_user, join }
     }
 }

@@ -39,8 +39,13 @@ pub(super) const ATTEMPT: &str = "progress.id, progress.end_user_id, progress.se
     progress.last_activity_at, progress.closed_at, progress.metadata";
 
 const KEY: &[Column] = &[("end_user_id", Kind::Text), ("server_id", Kind::Text), ("walkthrough_id", Kind::Text)];
-const END_USER: &[Column] =
-    &[("id", Kind::Text), ("organization_id", Kind::Text), ("tracking_id", Kind::Text), ("created_at", Kind::Integer)];
+const END_USER: &[Column] = &[
+    ("id", Kind::Text),
+    ("organization_id", Kind::Text),
+    ("tracking_id", Kind::Text),
+    ("claimed_email", Kind::Text),
+    ("created_at", Kind::Integer),
+];
 const SESSION: &[Column] = &[
     ("id", Kind::Text),
     ("organization_id", Kind::Text),

@@ -48,6 +48,7 @@ fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
         id: key.end_user_id.clone(),
         organization_id: key.organization_id.clone(),
         tracking_id: None,
+        claimed_email: None,
         created_at: NOW,
     };
     let record = world.tool_call("");

@@ -1,0 +1,183 @@
+//! A hosted server with one walkthrough, anonymous users, and signed-in ones.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use waypost_core::caller::Ctx;
+use waypost_core::clock::ManualClock;
+use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, StepId, WalkthroughId};
+use waypost_core::progress::act::Select;
+use waypost_core::random::SystemRandom;
+use waypost_core::scope::Scopes;
+use waypost_core::secret::SecretKey;
+use waypost_core::server::AuthType;
+use waypost_core::{Result, Timestamp, transfer};
+use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::identity::{Client, Presented, Subject};
+use waypost_ops::offers::Offers;
+use waypost_ops::progress::{self, Play, StepAnswer};
+use waypost_ops::record::Arrival;
+use waypost_ops::servers::{self, Settings};
+use waypost_ops::walkthroughs::import::{self, ImportOptions};
+use waypost_ops::{Ops, organizations};
+use waypost_store::{Db, migrate, on};
+
+/// Steps of the walkthrough.
+pub const STEPS: u32 = 8;
+const START: Timestamp = Timestamp(1_795_000_000_000);
+
+pub struct Hosted {
+    pub ops: Ops,
+    pub cx: Ctx,
+    pub clock: Arc<ManualClock>,
+    pub hosting: Hosting,
+    pub org: OrganizationId,
+    pub server: ServerId,
+    pub walkthrough: WalkthroughId,
+}
+
+/// A hosted server that asks nobody to sign in.
+pub async fn hosted(url: &str) -> Hosted {
+    let db = Db::open(url).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    let clock = Arc::new(ManualClock::new(START));
+    let cx = Ctx { clock: clock.clone(), random: Arc::new(SystemRandom), ..Ctx::operator() };
+    let options = HostingOptions {
+        secret: SecretKey::new([7; 32]),
+        version_cache_bytes: 1024 * 1024,
+        clock: clock.clone(),
+        random: Arc::new(SystemRandom),
+    };
+    let (hosting, _tasks) = Hosting::start(db.clone(), options);
+    let ops = Ops::new(db);
+    let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
+    let server = servers::create(&cx, &ops, &org, "guide", &Settings::default()).await.unwrap().id;
+    let titles: Vec<_> = (0..STEPS).map(|at| format!("Step {at}")).collect();
+    let walkthrough = publish(&cx, &ops, &org, &titles).await;
+    Hosted { ops, cx, clock, hosting, org, server, walkthrough }
+}
+
+/// Publishes the walkthrough with these steps.
+async fn publish(cx: &Ctx, ops: &Ops, org: &OrganizationId, titles: &[String]) -> WalkthroughId {
+    let steps: Vec<_> = titles
+        .iter()
+        .map(|title| {
+            let fields = serde_json::json!({ "version": "v1", "contentForUser": "Do it." });
+            serde_json::json!({ "key": title, "title": title, "contentFields": fields })
+        })
+        .collect();
+    let walkthrough = serde_json::json!({ "title": "Tour", "type": "course" });
+    let document = serde_json::json!({ "version": "1.1", "walkthrough": walkthrough, "steps": steps }).to_string();
+    let options =
+        ImportOptions { publish: true, server: Some("guide".into()), replace: true, ..ImportOptions::default() };
+    let file = transfer::parse("tour.json", &document).unwrap();
+    import::import(cx, ops, org, file, options).await.unwrap().id.unwrap()
+}
+
+impl Hosted {
+    /// Publishes another version.
+    pub async fn publish(&self, titles: &[&str]) {
+        let titles: Vec<_> = titles.iter().map(|&title| title.to_owned()).collect();
+        publish(&self.cx, &self.ops, &self.org, &titles).await;
+    }
+
+    pub async fn recognise(&self, auth_type: AuthType) {
+        let settings = Settings { auth_type: Some(auth_type), ..Settings::default() };
+        servers::update(&self.cx, &self.ops, &self.org, &self.server, &settings).await.unwrap();
+    }
+
+    pub async fn offers(&self) -> Arc<Offers> {
+        self.hosting.catalog().poll().await.unwrap();
+        self.hosting.catalog().find("guide").await.unwrap()
+    }
+
+    /// A signed-in user.
+    pub async fn user(&self, name: &str) -> Subject {
+        let end_user_id = EndUserId::from_store(format!("eu_{name}"));
+        self.execute(format!(
+            "INSERT INTO end_users (id, organization_id, created_at) VALUES ('{end_user_id}', '{}', 1)",
+            self.org
+        ))
+        .await;
+        let grant_id = OauthGrantId::from_store(format!("ogr_{name}"));
+        Subject { end_user_id, grant_id, scopes: Scopes::default() }
+    }
+
+    pub async fn execute(&self, sql: String) {
+        let mut tx = self.ops.db().begin().await.unwrap();
+        on!(&mut tx, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
+        tx.commit().await.unwrap();
+    }
+
+    /// Texts from the database, sorted by it.
+    pub async fn texts(&self, sql: String) -> Vec<String> {
+        let mut conn = self.ops.db().read().await.unwrap();
+        on!(&mut conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c).await.unwrap())
+    }
+
+    pub async fn select(&self, presented: &Presented) -> Result<StepAnswer> {
+        let (arrival, how) = (arrival(), Select { resume: true, to_latest: false });
+        let offers = self.offers().await;
+        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
+        progress::select(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), how).await
+    }
+
+    pub async fn advance(&self, presented: &Presented) -> Result<StepAnswer> {
+        self.advance_with(&self.offers().await, presented).await
+    }
+
+    pub async fn advance_with(&self, offers: &Arc<Offers>, presented: &Presented) -> Result<StepAnswer> {
+        let arrival = arrival();
+        let play = Play { offers, presented: presented.clone(), email: None, arrival: &arrival };
+        progress::advance(&self.cx, &self.hosting, &play, Some(self.walkthrough.as_str()), None).await
+    }
+
+    pub async fn complete(&self, presented: &Presented, step: &StepId) -> Result<StepAnswer> {
+        let (arrival, offers) = (arrival(), self.offers().await);
+        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
+        progress::complete_step(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), step.clone()).await
+    }
+
+    pub async fn status(&self, presented: &Presented) -> Result<StepAnswer> {
+        let (arrival, offers) = (arrival(), self.offers().await);
+        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
+        progress::status(&self.cx, &self.hosting, &play, self.walkthrough.as_str()).await
+    }
+
+    pub async fn list(&self, presented: &Presented) -> Result<Vec<progress::Listed>> {
+        let (arrival, offers) = (arrival(), self.offers().await);
+        progress::list(
+            &self.cx,
+            &self.hosting,
+            &Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival },
+        )
+        .await
+    }
+
+    /// The steps of the newest version.
+    pub async fn steps(&self) -> Vec<StepId> {
+        let offers = self.offers().await;
+        let (_, version) = progress::latest(&self.cx, &self.hosting, &offers, self.walkthrough.as_str()).await.unwrap();
+        version.steps().iter().map(|step| step.id.clone()).collect()
+    }
+}
+
+pub fn arrival() -> Arrival {
+    Arrival {
+        tool: "test".to_owned(),
+        arguments: "{}".to_owned(),
+        since: Instant::now(),
+        at: START,
+        client: Client::default(),
+    }
+}
+
+/// A token alone.
+pub fn token(subject: &Subject) -> Presented {
+    Presented::Subject(subject.clone(), Box::new(Presented::Nothing))
+}
+
+/// A token with a handle beside it.
+pub fn beside(subject: &Subject, handle: &str) -> Presented {
+    Presented::Subject(subject.clone(), Box::new(Presented::Handle(handle.to_owned())))
+}

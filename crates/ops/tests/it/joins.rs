@@ -1,0 +1,267 @@
+//! What somebody did before they had signed in becomes theirs, once, and can be given back.
+
+use waypost_core::Code;
+use waypost_core::id::EndUserId;
+use waypost_core::progress::{Attempt, Status};
+use waypost_core::scope::{Scope, Scopes};
+use waypost_core::server::AuthType;
+use waypost_ops::identity::{Presented, Subject};
+use waypost_ops::joins;
+use waypost_store::progress::{self as store, ProgressKey};
+
+use crate::hosted::{Hosted, STEPS, beside, hosted, token};
+
+impl Hosted {
+    /// An anonymous user who has completed this many steps: their handle.
+    async fn anonymous(&self, steps: u32) -> String {
+        let handle = self.select(&Presented::Nothing).await.unwrap().handle.unwrap();
+        for _ in 0..steps {
+            self.advance(&Presented::Handle(handle.clone())).await.unwrap();
+        }
+        handle
+    }
+
+    async fn completed(&self, presented: &Presented) -> usize {
+        self.status(presented).await.unwrap().standing.completed()
+    }
+
+    /// The attempts of a user with their completions, oldest first.
+    async fn history(&self, end_user: &EndUserId) -> Vec<(Attempt, Vec<String>)> {
+        let key = ProgressKey {
+            organization_id: self.org.clone(),
+            end_user_id: end_user.clone(),
+            server_id: self.server.clone(),
+            walkthrough_id: self.walkthrough.clone(),
+        };
+        let mut conn = self.ops.db().read().await.unwrap();
+        let mut found = Vec::new();
+        for attempt in store::history(&mut conn, &key).await.unwrap() {
+            let rows = store::completions(&mut conn, &self.org, &attempt.id).await.unwrap();
+            found.push((attempt, rows.iter().map(|(step, at)| format!("{step} {at}")).collect()));
+        }
+        found
+    }
+
+    async fn audited(&self, act: &str) -> usize {
+        self.texts(format!("SELECT target FROM audit_events WHERE act = '{act}'")).await.len()
+    }
+
+    async fn only_join(&self) -> waypost_core::join::Join {
+        let mut joins = joins::list(&self.cx, &self.ops, &self.org).await.unwrap();
+        assert_eq!(joins.len(), 1);
+        joins.remove(0)
+    }
+
+    async fn end_user_of(&self, handle: &str) -> EndUserId {
+        let hash = waypost_core::secret::hash(handle);
+        let sql = format!("SELECT end_user_id FROM client_sessions WHERE handle_hash = '{hash}'");
+        EndUserId::from_store(self.texts(sql).await.remove(0))
+    }
+}
+
+async fn a_handle_beside_a_token_is_joined_once(h: Hosted) {
+    let handle = h.anonymous(3).await;
+    h.recognise(AuthType::PlatformOauth).await;
+    let (anna, bert) = (h.user("anna").await, h.user("bert").await);
+    let first = h.select(&beside(&anna, &handle)).await.unwrap();
+    assert_eq!((first.standing.completed(), first.handle), (3, None), "the next step, and no handle any more");
+    assert_eq!(h.completed(&token(&anna)).await, 3);
+    let bert_begins = h.select(&beside(&bert, &handle)).await.unwrap();
+    assert_eq!(bert_begins.standing.completed(), 0, "it opens nothing for anybody else");
+    h.advance(&beside(&anna, &handle)).await.unwrap();
+    assert_eq!(h.completed(&beside(&anna, &handle)).await, 4);
+    assert_eq!((h.audited("join.create").await, h.only_join().await.to_end_user_id), (1, anna.end_user_id.clone()));
+    h.recognise(AuthType::None).await;
+    let error = h.select(&Presented::Handle(handle)).await.unwrap_err();
+    assert_eq!(error.code, Code::HandleUnknown, "afterwards it opens nothing");
+}
+
+async fn both_did_something(h: Hosted) {
+    let steps = h.steps().await;
+    let handle = h.anonymous(0).await;
+    let anonymous = Presented::Handle(handle.clone());
+    h.complete(&anonymous, &steps[0]).await.unwrap();
+    h.complete(&anonymous, &steps[5]).await.unwrap();
+    h.recognise(AuthType::PlatformOauth).await;
+    h.publish(&["Step 0", "Step 1", "Step 5", "New"]).await;
+    let anna = h.user("anna").await;
+    h.complete(&token(&anna), &steps[1]).await.unwrap();
+    h.complete(&token(&anna), &steps[0]).await.unwrap();
+    let joined = h.status(&beside(&anna, &handle)).await.unwrap().standing;
+    assert_eq!((joined.version.number, joined.completed(), joined.status()), (2, 3, Status::InProgress));
+    let history = h.history(&anna.end_user_id).await;
+    assert_eq!((history.len(), history[0].1.len()), (1, 3), "the rows are those of the set");
+    let last = h.advance(&token(&anna)).await.unwrap().standing;
+    assert_eq!(last.status(), Status::Completed);
+}
+
+async fn what_does_no_harm_is_no_error(h: Hosted) {
+    let handle = h.anonymous(2).await;
+    h.recognise(AuthType::PlatformOauth).await;
+    let anna = h.user("anna").await;
+    for other in ["wph_nobody", ""] {
+        assert_eq!(h.completed(&beside(&anna, other)).await, 0);
+    }
+    let reader = Subject { scopes: Scopes::from(Scope::WalkRead), ..anna.clone() };
+    assert_eq!(h.completed(&beside(&reader, &handle)).await, 0, "who may only read changes nothing");
+    assert_eq!(h.audited("join.create").await, 0);
+    let session = Presented::Session(b"no session of anybody".to_vec());
+    h.select(&Presented::Subject(anna.clone(), Box::new(session))).await.unwrap();
+    assert_eq!(h.completed(&beside(&anna, &handle)).await, 2);
+}
+
+async fn only_a_token_names_anybody_where_users_sign_in(h: Hosted) {
+    let handle = h.anonymous(2).await;
+    h.recognise(AuthType::PlatformOauth).await;
+    let shown = [Presented::Nothing, Presented::Handle(handle), Presented::Tracking("anna".into())];
+    for presented in shown {
+        let listed = h.list(&presented).await.unwrap();
+        assert_eq!((listed[0].status, listed[0].percent), (Status::NotStarted, 0), "{presented:?}");
+        for error in [h.select(&presented).await, h.advance(&presented).await, h.status(&presented).await] {
+            assert_eq!(error.unwrap_err().code, Code::SignInRequired, "{presented:?}");
+        }
+    }
+    assert_eq!(h.texts("SELECT id FROM end_users".into()).await.len(), 1, "nobody was made");
+}
+
+async fn a_user_who_was_deleted_has_to_sign_in(h: Hosted) {
+    h.recognise(AuthType::PlatformOauth).await;
+    let anna = h.user("anna").await;
+    h.select(&token(&anna)).await.unwrap();
+    h.execute("DELETE FROM end_users".into()).await;
+    assert_eq!(h.select(&token(&anna)).await.unwrap_err().code, Code::SignInRequired);
+    let handle = beside(&anna, "wph_nobody");
+    assert_eq!(h.complete(&handle, &h.steps().await[0]).await.unwrap_err().code, Code::SignInRequired);
+}
+
+async fn of_two_users_at_once_one_gets_it(h: Hosted) {
+    for round in 0..6 {
+        h.recognise(AuthType::None).await;
+        let handle = h.anonymous(3).await;
+        h.recognise(AuthType::PlatformOauth).await;
+        let (anna, bert) = (h.user(&format!("anna{round}")).await, h.user(&format!("bert{round}")).await);
+        let (anna, bert) = (beside(&anna, &handle), beside(&bert, &handle));
+        let (a, b) = tokio::join!(h.select(&anna), h.select(&bert));
+        let mut done = [a.unwrap().standing.completed(), b.unwrap().standing.completed()];
+        done.sort_unstable();
+        assert_eq!(done, [0, 3]);
+    }
+    assert_eq!(h.audited("join.create").await, 6);
+}
+
+async fn nothing_is_lost_beside_the_writer(h: Hosted) {
+    let steps = h.steps().await;
+    for round in 0..6 {
+        h.recognise(AuthType::None).await;
+        let handle = h.anonymous(0).await;
+        // The offers of before: a process that has not noticed the change yet.
+        let before = h.offers().await;
+        h.recognise(AuthType::PlatformOauth).await;
+        let anna = h.user(&format!("anna{round}")).await;
+        let anonymous = Presented::Handle(handle.clone());
+        let advancing = async {
+            let mut acknowledged = 0;
+            while acknowledged < 4 && h.advance_with(&before, &anonymous).await.is_ok() {
+                acknowledged += 1;
+            }
+            acknowledged
+        };
+        let (own, joining) = (token(&anna), beside(&anna, &handle));
+        let completing = async {
+            for step in &steps[5..] {
+                h.complete(&own, step).await.unwrap();
+            }
+        };
+        let (acknowledged, (), joined) = tokio::join!(advancing, completing, h.status(&joining));
+        joined.unwrap();
+        let (attempt, rows) = h.history(&anna.end_user_id).await.remove(0);
+        for ordinal in (0..acknowledged).chain(5..STEPS) {
+            assert!(attempt.completed.contains(ordinal), "round {round}: {ordinal} of {acknowledged} is lost");
+        }
+        assert_eq!(rows.len(), attempt.completed.len(), "the rows are those of the set");
+        let from = h.history(&h.end_user_of(&handle).await).await;
+        assert!(from.iter().all(|(attempt, _)| attempt.closed_at.is_some()));
+    }
+}
+
+async fn undone_both_are_as_before(h: Hosted) {
+    let (steps, handle) = (h.steps().await, h.anonymous(4).await);
+    let from = h.end_user_of(&handle).await;
+    h.recognise(AuthType::PlatformOauth).await;
+    let anna = h.user("anna").await;
+    h.complete(&token(&anna), &steps[6]).await.unwrap();
+    let before = (h.history(&anna.end_user_id).await, h.history(&from).await);
+    h.clock.advance(1_000);
+    assert_eq!(h.completed(&beside(&anna, &handle)).await, 5);
+    let join = h.only_join().await;
+    let undone = joins::undo(&h.cx, &h.ops, &h.org, &join.id).await.unwrap();
+    assert!(undone.undone_at.is_some());
+    assert_eq!((h.history(&anna.end_user_id).await, h.history(&from).await), before);
+    assert_eq!(h.audited("join.undo").await, 1);
+    let again = joins::undo(&h.cx, &h.ops, &h.org, &join.id).await.unwrap_err();
+    assert_eq!(again.code, Code::Conflict);
+    // Anna's client goes on to show the handle; somebody else may be the one whose it is.
+    let later = Subject { grant_id: waypost_core::id::OauthGrantId::from_store("ogr_later".into()), ..anna };
+    assert_eq!(h.completed(&beside(&later, &handle)).await, 1);
+    assert_eq!(h.completed(&beside(&h.user("bert").await, &handle)).await, 4);
+}
+
+async fn undone_later_what_was_done_since_stays(h: Hosted) {
+    let (steps, handle) = (h.steps().await, h.anonymous(3).await);
+    h.recognise(AuthType::PlatformOauth).await;
+    let anna = h.user("anna").await;
+    h.select(&beside(&anna, &handle)).await.unwrap();
+    h.clock.advance(1_000);
+    h.complete(&token(&anna), &steps[7]).await.unwrap();
+    joins::undo(&h.cx, &h.ops, &h.org, &h.only_join().await.id).await.unwrap();
+    let (attempt, rows) = h.history(&anna.end_user_id).await.remove(0);
+    assert_eq!((attempt.completed, attempt.closed_at, rows.len()), ([7].into_iter().collect(), None, 1));
+    h.recognise(AuthType::None).await;
+    assert_eq!(h.completed(&Presented::Handle(handle)).await, 3, "and the handle opens again");
+}
+
+async fn a_joined_session_begins_anew(h: Hosted) {
+    let session = Presented::Session(b"0123456789abcdef".to_vec());
+    let handle = h.select(&session).await.unwrap().handle.unwrap();
+    h.advance(&session).await.unwrap();
+    h.recognise(AuthType::PlatformOauth).await;
+    let anna = h.user("anna").await;
+    assert_eq!(h.completed(&Presented::Subject(anna, Box::new(session.clone()))).await, 1);
+    h.recognise(AuthType::None).await;
+    let fresh = h.select(&session).await.unwrap();
+    assert_eq!(fresh.standing.completed(), 0);
+    assert_ne!(fresh.handle, Some(handle));
+    assert_eq!(h.completed(&Presented::Handle(fresh.handle.unwrap())).await, 0);
+}
+
+async fn a_tracking_id_is_claimed_once(h: Hosted) {
+    let tracked = Presented::Tracking("customer-7".into());
+    h.select(&tracked).await.unwrap();
+    h.advance(&tracked).await.unwrap();
+    h.recognise(AuthType::PlatformOauth).await;
+    let (anna, bert) = (h.user("anna").await, h.user("bert").await);
+    let server = h.offers().await.server.clone();
+    let claim = |user: &Subject, id: &'static str| {
+        let (h, server, user) = (&h, &server, user.end_user_id.clone());
+        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, id).await.unwrap() }
+    };
+    let claimable = |id: &'static str| {
+        let (h, server) = (&h, &server);
+        async move { joins::is_claimable(&h.cx, &h.hosting, server, id).await.unwrap() }
+    };
+    assert!(claimable("customer-7").await && !claimable("nobody").await);
+    assert_eq!(claim(&anna, "nobody").await, None);
+    let (a, b) = tokio::join!(claim(&anna, "customer-7"), claim(&bert, "customer-7"));
+    assert!(a.is_some() != b.is_some(), "one of them was first");
+    let (winner, loser) = if a.is_some() { (anna, bert) } else { (bert, anna) };
+    assert!(!claimable("customer-7").await);
+    assert_eq!((h.completed(&token(&winner)).await, h.completed(&token(&loser)).await), (1, 0));
+    assert_eq!(claim(&winner, "customer-7").await, None, "once per server");
+}
+
+waypost_testkit::both!(
+    hosted => a_handle_beside_a_token_is_joined_once, both_did_something, what_does_no_harm_is_no_error,
+    only_a_token_names_anybody_where_users_sign_in, a_user_who_was_deleted_has_to_sign_in,
+    of_two_users_at_once_one_gets_it, nothing_is_lost_beside_the_writer, undone_both_are_as_before,
+    undone_later_what_was_done_since_stays, a_joined_session_begins_anew, a_tracking_id_is_claimed_once
+);

@@ -1,0 +1,139 @@
+//! The authorization endpoint: AS-3 to AS-6 and AS-16.
+
+use http::StatusCode;
+
+use super::{Browser, CALLBACK, OauthClient, platform};
+use crate::app::{App, open};
+
+waypost_testkit::both!(open => a_request_leads_through_sign_in_to_the_code);
+
+async fn a_request_leads_through_sign_in_to_the_code(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let browser = Browser::new(&app);
+    let answer = browser.get(&client.authorize(&[])).await;
+    assert!(answer.location().starts_with("/s/acme/oauth/sign-in?request=arq_"), "{}", answer.location());
+    browser.sign_in(&server, "anna").await;
+    let answer = browser.open(&client.authorize(&[])).await;
+    assert_eq!(answer.status, StatusCode::OK, "the user is asked");
+    let code = client.code(&browser, &[]).await;
+    assert!(code.starts_with("wpc_"));
+    // AS-5: state and issuer come with the code, each once.
+    let answer = browser.open(&client.authorize(&[])).await;
+    assert!(answer.location().starts_with(&format!("{CALLBACK}?")), "a known client is done");
+    assert_eq!(answer.parameter("state").as_deref(), Some("a b&c"));
+    assert_eq!(answer.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"));
+    app.finish().await;
+}
+
+/// AS-4: with an unknown client or redirect URI the browser is sent nowhere.
+#[tokio::test]
+async fn strangers_get_a_page_and_no_redirect() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    let other = platform(&app, "other").await;
+    let client = OauthClient::register(&server).await;
+    let foreign = OauthClient::register(&other).await;
+    let browser = Browser::new(&app);
+    for changes in [
+        &[("client_id", "")][..],
+        &[("client_id", "client_unknown")],
+        &[("client_id", foreign.id.as_str())],
+        &[("client_id", "https://127.0.0.1/client.json")],
+        &[("client_id", "https://169.254.169.254/latest/meta-data")],
+        &[("client_id", "http://app.example/client.json")],
+        &[("redirect_uri", "https://evil.example/cb")],
+        &[("redirect_uri", "http://127.0.0.1:3999/other")],
+        &[("redirect_uri", "http://127.0.0.1:3999/callback/../x")],
+        &[("redirect_uri", "http://localhost:3999/callback")],
+        &[("redirect_uri", "javascript:alert(1)")],
+    ] {
+        let answer = browser.get(&client.authorize(changes)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{changes:?}");
+        assert!(answer.body.contains("This application cannot be connected"), "{}", answer.body);
+    }
+    let twice = format!("{}&client_id=client_x", client.authorize(&[]));
+    assert_eq!(browser.get(&twice).await.status, StatusCode::BAD_REQUEST, "RFC 6749, section 3.1");
+    // The port of a loopback address is the client's own business (RFC 8252, section 7.3).
+    let answer = browser.get(&client.authorize(&[("redirect_uri", "http://127.0.0.1:5000/callback")])).await;
+    assert!(answer.location().starts_with("/s/acme/oauth/sign-in"));
+    let answer = browser.get(&client.authorize(&[("redirect_uri", "")])).await;
+    assert!(answer.location().starts_with("/s/acme/oauth/sign-in"), "the only one that is registered");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn every_other_error_goes_to_the_client() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    platform(&app, "other").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    for (changes, error) in [
+        (&[("response_type", "token")][..], "unsupported_response_type"),
+        (&[("response_type", "")], "invalid_request"),
+        (&[("response_mode", "fragment")], "invalid_request"),
+        (&[("code_challenge", "")], "invalid_request"),
+        (&[("code_challenge", "short")], "invalid_request"),
+        (&[("code_challenge_method", "plain")], "invalid_request"),
+        (&[("code_challenge_method", "")], "invalid_request"),
+        (&[("scope", "walk admin")], "invalid_scope"),
+        (&[("resource", "https://elsewhere.example/mcp")], "invalid_target"),
+        (&[("resource", "http://localhost:8080/s/other/mcp")], "invalid_target"),
+        (&[("resource", "http://localhost:8080/mcp")], "invalid_target"),
+        (&[("request", "eyJ")], "request_not_supported"),
+        (&[("request_uri", "https://app.example/r")], "request_uri_not_supported"),
+        (&[("prompt", "none")], "consent_required"),
+    ] {
+        let answer = browser.get(&client.authorize(changes)).await;
+        assert!(answer.location().starts_with(&format!("{CALLBACK}?")), "{}", answer.location());
+        assert_eq!(answer.parameter("error").as_deref(), Some(error), "{changes:?}");
+        assert_eq!(answer.parameter("state").as_deref(), Some("a b&c"));
+        assert_eq!(answer.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"), "AS-5");
+        assert_eq!(answer.parameter("code"), None);
+    }
+    let stranger = Browser::new(&app).get(&client.authorize(&[("prompt", "none")])).await;
+    assert_eq!(stranger.parameter("error").as_deref(), Some("login_required"));
+    let answer = browser.get(&client.authorize(&[("state", ""), ("scope", "x")])).await;
+    assert_eq!(answer.parameter("state"), None, "none was sent");
+    app.finish().await;
+}
+
+/// AS-6: any address of the server is a resource, however it is written, and none means the server.
+#[tokio::test]
+async fn resources_may_be_written_in_several_ways() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    for resource in [
+        "",
+        "HTTP://LOCALHOST:8080/s/acme/mcp",
+        "http://localhost:8080/s/acme/mcp/",
+        "http://127.0.0.1:9/s/acme/mcp",
+        "http://acme.localhost:8080",
+        "http://acme.localhost:8080/",
+        "http://acme.localhost:8080/mcp",
+    ] {
+        client.code(&browser, &[("resource", resource)]).await;
+    }
+    app.finish().await;
+}
+
+/// AS-16: what the client asks to be asked again is asked again; unknown parameters do no harm.
+#[tokio::test]
+async fn prompts_are_heard() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    client.code(&browser, &[("unknown", "x"), ("ui_locales", "de")]).await;
+    let answer = browser.open(&client.authorize(&[("prompt", "none")])).await;
+    assert!(answer.parameter("code").is_some(), "nothing has to be asked");
+    let answer = browser.open(&client.authorize(&[("prompt", "consent")])).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    app.later(1).await;
+    let answer = browser.get(&client.authorize(&[("prompt", "login")])).await;
+    assert!(answer.location().starts_with("/s/acme/oauth/sign-in"), "{}", answer.location());
+    app.finish().await;
+}

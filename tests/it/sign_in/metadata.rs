@@ -1,0 +1,88 @@
+//! Metadata: RS-3, AS-1, AS-2.
+
+use http::header;
+use serde_json::json;
+
+use super::{Browser, platform};
+use crate::app::{App, Setup, open};
+
+waypost_testkit::both!(open => servers_without_sign_in_have_none);
+
+async fn servers_without_sign_in_have_none(app: App) {
+    app.server("plain").await;
+    let browser = Browser::new(&app);
+    for path in [
+        "/.well-known/oauth-protected-resource/s/plain/mcp",
+        "/.well-known/oauth-authorization-server/s/plain",
+        "/.well-known/openid-configuration/s/plain",
+        "/.well-known/oauth-authorization-server/s/nobody",
+        "/.well-known/oauth-authorization-server",
+        "/s/plain/oauth/authorize",
+    ] {
+        assert_eq!(browser.get(path).await.status, 404, "{path}");
+    }
+    app.finish().await;
+}
+
+/// AS-1 and AS-2: the issuer is byte for byte what clients derived the address from.
+#[tokio::test]
+async fn describes_the_authorization_server_of_the_address_that_was_asked() {
+    let app = App::new().await;
+    platform(&app, "acme").await;
+    let browser = Browser::new(&app);
+    let answer = browser.get("/.well-known/oauth-authorization-server/s/acme").await;
+    assert_eq!(
+        answer.json(),
+        json!({
+            "issuer": "http://localhost:8080/s/acme",
+            "authorization_endpoint": "http://localhost:8080/s/acme/oauth/authorize",
+            "token_endpoint": "http://localhost:8080/s/acme/oauth/token",
+            "registration_endpoint": "http://localhost:8080/s/acme/oauth/register",
+            "revocation_endpoint": "http://localhost:8080/s/acme/oauth/revoke",
+            "scopes_supported": ["walk", "walk:read"],
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+            "revocation_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+            "code_challenge_methods_supported": ["S256"],
+            "prompt_values_supported": ["none", "login", "consent"],
+            "authorization_response_iss_parameter_supported": true,
+            "client_id_metadata_document_supported": true,
+        })
+    );
+    for path in ["/.well-known/openid-configuration/s/acme", "/s/acme/.well-known/openid-configuration"] {
+        assert_eq!(browser.get(path).await.json(), answer.json(), "{path}");
+    }
+    app.finish().await;
+}
+
+/// RS-3: `resource` is the very URL, for each form and for personal ones; open to every origin.
+#[tokio::test]
+async fn describes_each_resource_by_its_own_url() {
+    let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
+    platform(&app, "acme").await;
+    for (host, path, resource, issuer) in [
+        ("way.example", "/s/acme/mcp", "https://way.example/s/acme/mcp", "https://way.example/s/acme"),
+        ("way.example", "/s/acme/t/ann/mcp", "https://way.example/s/acme/t/ann/mcp", "https://way.example/s/acme"),
+        ("acme.way.example", "/mcp", "https://acme.way.example/mcp", "https://acme.way.example"),
+        ("acme.way.example", "", "https://acme.way.example/mcp", "https://acme.way.example"),
+        ("acme.way.example", "/t/a~b/mcp", "https://acme.way.example/t/a~b/mcp", "https://acme.way.example"),
+    ] {
+        let uri = format!("/.well-known/oauth-protected-resource{path}");
+        let request = http::Request::get(uri).header(header::HOST, host).header(header::ORIGIN, "https://any.example");
+        let answer = super::send(&app, request.body(axum::body::Body::empty()).unwrap()).await;
+        assert_eq!(answer.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
+        assert_eq!(
+            answer.json(),
+            json!({
+                "resource": resource,
+                "resource_name": "acme",
+                "authorization_servers": [issuer],
+                "scopes_supported": ["walk"],
+                "bearer_methods_supported": ["header"],
+            })
+        );
+    }
+    app.finish().await;
+}

@@ -1,0 +1,327 @@
+//! Signing in over HTTP (docs/sign-in.md): what clients and browsers send, and what they get. RS-n and AS-n name the
+//! requirements that a test is about.
+
+mod authorize;
+mod consent;
+mod metadata;
+mod register;
+mod resource;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use data_encoding::BASE64URL_NOPAD;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use url::Url;
+use waypost_core::id::EndUserId;
+use waypost_core::server::AuthType;
+use waypost_ops::identities::{self, Claims};
+use waypost_ops::{browser_sessions, servers};
+
+use crate::app::{App, Server};
+
+/// Where the client listens.
+pub const CALLBACK: &str = "http://127.0.0.1:3999/callback";
+/// The client's PKCE verifier.
+pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+
+/// A server with Waypost's own sign-in, and a walkthrough of three steps.
+pub async fn platform(app: &App, slug: &str) -> Server {
+    let server = app.server(slug).await;
+    server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    sign_in_needed(&server).await;
+    server
+}
+
+/// From now on the server asks its users to sign in.
+pub async fn sign_in_needed(server: &Server) {
+    let settings = servers::Settings { auth_type: Some(AuthType::PlatformOauth), ..servers::Settings::default() };
+    server.set(settings).await;
+}
+
+/// An answer, read.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: impl header::AsHeaderName) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.body))
+    }
+
+    /// Where the browser is sent.
+    pub fn location(&self) -> &str {
+        assert_eq!(self.status, StatusCode::SEE_OTHER, "{}", self.body);
+        self.header(header::LOCATION)
+    }
+
+    /// A parameter of the address to which the browser is sent.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let url = Url::parse(self.location()).unwrap();
+        let mut found = url.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        let value = found.next();
+        assert_eq!(found.next(), None, "{name} comes once");
+        value
+    }
+
+    /// The error of an OAuth answer, with its status.
+    pub fn error(&self) -> (u16, String) {
+        assert_eq!(self.header(header::CACHE_CONTROL), "no-store");
+        assert!(self.json()["error_description"].is_string(), "{}", self.body);
+        (self.status.as_u16(), self.json()["error"].as_str().unwrap().to_owned())
+    }
+
+    /// The value of a hidden field.
+    pub fn field(&self, name: &str) -> String {
+        let mark = format!("name=\"{name}\" value=\"");
+        let (_, rest) = self.body.split_once(&mark).unwrap_or_else(|| panic!("no {name} in {}", self.body));
+        rest.split('"').next().unwrap().to_owned()
+    }
+}
+
+/// A user agent that keeps cookies.
+#[derive(Clone)]
+pub struct Browser {
+    app: App,
+    cookies: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Browser {
+    pub fn new(app: &App) -> Self {
+        Self { app: app.clone(), cookies: Arc::default() }
+    }
+
+    /// A browser in which somebody is signed in to the organisation of `server`.
+    pub async fn signed_in(server: &Server, subject: &str) -> (Self, EndUserId) {
+        let browser = Self::new(&server.app);
+        let who = browser.sign_in(server, subject).await;
+        (browser, who)
+    }
+
+    pub async fn sign_in(&self, server: &Server, subject: &str) -> EndUserId {
+        let (app, organization) = (&server.app, &server.org.id);
+        let claims = Claims {
+            issuer: "waypost".to_owned(),
+            subject: subject.to_owned(),
+            email: Some(format!("{subject}@example.com")),
+            email_verified: true,
+            ..Claims::default()
+        };
+        let mut tx = app.db().begin().await.unwrap();
+        let who = identities::sign_in(app.cx(), &mut tx, organization, &claims, false).await.unwrap();
+        let cookie = browser_sessions::create(app.cx(), &mut tx, organization, &who).await.unwrap();
+        tx.commit().await.unwrap();
+        self.cookies.lock().unwrap().insert(format!("__Host-wp_eu_{organization}"), cookie);
+        who.end_user_id
+    }
+
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        self.cookies.lock().unwrap().get(name).cloned()
+    }
+
+    pub fn set_cookie(&self, name: &str, value: &str) {
+        self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.send(Method::POST, path, Some(encode(form))).await
+    }
+
+    /// Follows redirects within the product.
+    pub async fn open(&self, path: &str) -> Answer {
+        let mut answer = self.get(path).await;
+        while answer.status == StatusCode::SEE_OTHER && answer.location().starts_with('/') {
+            answer = self.get(&answer.location().to_owned()).await;
+        }
+        answer
+    }
+
+    async fn send(&self, method: Method, path: &str, form: Option<String>) -> Answer {
+        let cookies: Vec<_> =
+            self.cookies.lock().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080");
+        if !cookies.is_empty() {
+            request = request.header(header::COOKIE, cookies.join("; "));
+        }
+        if form.is_some() {
+            request = request
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(header::ORIGIN, "http://localhost:8080");
+        }
+        let answer = send(&self.app, request.body(Body::from(form.unwrap_or_default())).unwrap()).await;
+        for line in answer.headers.get_all(header::SET_COOKIE) {
+            let line = line.to_str().unwrap();
+            assert!(line.contains("; HttpOnly; SameSite=Lax; Secure; Path=/"), "{line}");
+            let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
+        }
+        if answer.header(header::CONTENT_TYPE).starts_with("text/html") {
+            let policy = answer.header(header::CONTENT_SECURITY_POLICY);
+            assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert!(!policy.contains("unsafe"), "{policy}");
+            assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+            assert!(!answer.body.contains("<script") && !answer.body.contains("style="), "{}", answer.body);
+        }
+        answer
+    }
+}
+
+pub async fn send(app: &App, request: Request<Body>) -> Answer {
+    let (parts, body) = app.send(request).await.into_parts();
+    let body = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+pub fn encode(form: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
+}
+
+/// A client of a server, as the endpoints see it.
+#[derive(Clone)]
+pub struct OauthClient {
+    pub server: Server,
+    pub id: String,
+}
+
+impl OauthClient {
+    /// Registers a public client.
+    pub async fn register(server: &Server) -> Self {
+        let metadata = json!({
+            "client_name": "Test client",
+            "redirect_uris": [CALLBACK],
+            "token_endpoint_auth_method": "none",
+        });
+        let answer = post_json(&server.app, &path(server, "register"), &metadata).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+        Self { server: server.clone(), id: answer.json()["client_id"].as_str().unwrap().to_owned() }
+    }
+
+    /// The path of an authorization request, with `changes`: an empty value leaves the parameter out.
+    pub fn authorize(&self, changes: &[(&str, &str)]) -> String {
+        let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
+        let resource = format!("http://localhost:8080/s/{}/mcp", self.server.slug);
+        let mut parameters = BTreeMap::from([
+            ("response_type", "code"),
+            ("client_id", &self.id),
+            ("redirect_uri", CALLBACK),
+            ("state", "a b&c"),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+            ("resource", &resource),
+        ]);
+        parameters.extend(changes.iter().copied());
+        parameters.retain(|_, value| !value.is_empty());
+        let query = encode(&parameters.into_iter().collect::<Vec<_>>());
+        format!("{}?{query}", path(&self.server, "authorize"))
+    }
+
+    /// Goes through consent where it is asked for, and gives the code.
+    pub async fn code(&self, browser: &Browser, changes: &[(&str, &str)]) -> String {
+        let mut answer = browser.open(&self.authorize(changes)).await;
+        if answer.status == StatusCode::OK {
+            let action = action_of(&answer);
+            answer = browser.post(&action, &[("csrf", &answer.field("csrf")), ("decision", "allow")]).await;
+        }
+        assert!(answer.location().starts_with(CALLBACK), "{}", answer.location());
+        answer.parameter("code").unwrap_or_else(|| panic!("no code: {}", answer.location()))
+    }
+
+    /// Asks the token endpoint for `form`, as this client.
+    pub async fn token(&self, form: &[(&str, &str)]) -> Answer {
+        let form: Vec<_> = form.iter().copied().chain([("client_id", self.id.as_str())]).collect();
+        post_form(&self.server.app, &path(&self.server, "token"), &form).await
+    }
+
+    pub async fn exchange(&self, code: &str) -> Answer {
+        let (grant, redirect) = (("grant_type", "authorization_code"), ("redirect_uri", CALLBACK));
+        self.token(&[grant, redirect, ("code", code), ("code_verifier", VERIFIER)]).await
+    }
+
+    pub async fn refresh(&self, token: &str) -> Answer {
+        self.token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    }
+
+    /// Signs in from beginning to end.
+    pub async fn tokens(&self, browser: &Browser) -> Tokens {
+        Tokens::of(&self.exchange(&self.code(browser, &[]).await).await)
+    }
+}
+
+/// What the token endpoint gave.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    pub access: String,
+    pub refresh: String,
+}
+
+impl Tokens {
+    pub fn of(answer: &Answer) -> Self {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+        let body = answer.json();
+        assert_eq!(body["token_type"], "Bearer");
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        Self { access: text("access_token"), refresh: text("refresh_token") }
+    }
+}
+
+pub fn path(server: &Server, name: &str) -> String {
+    format!("/s/{}/oauth/{name}", server.slug)
+}
+
+/// Where the first form of a page is sent.
+pub fn action_of(page: &Answer) -> String {
+    let (_, rest) = page.body.split_once("action=\"").unwrap_or_else(|| panic!("no form: {}", page.body));
+    rest.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&")
+}
+
+pub async fn post_json(app: &App, path: &str, body: &Value) -> Answer {
+    let request = Request::post(path).header(header::HOST, "localhost:8080");
+    let request = request.header(header::CONTENT_TYPE, "application/json");
+    send(app, request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+pub async fn post_form(app: &App, path: &str, form: &[(&str, &str)]) -> Answer {
+    let request = Request::post(path).header(header::HOST, "localhost:8080");
+    let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    send(app, request.body(Body::from(encode(form))).unwrap()).await
+}
+
+/// Calls a tool with a bearer token, or without one.
+pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: Value) -> Answer {
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": tool, "arguments": arguments } });
+    let mut request = Request::post(format!("/s/{}/mcp", server.slug))
+        .header(header::HOST, "localhost:8080")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header("mcp-protocol-version", "2025-11-25");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let answer = send(&server.app, request.body(Body::from(message.to_string())).unwrap()).await;
+    if answer.status == StatusCode::OK {
+        server.app.count_call();
+    }
+    answer
+}
+
+/// Begins the walkthrough.
+pub async fn select(server: &Server, token: Option<&str>) -> Answer {
+    call(server, token, "select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await
+}
