@@ -22,11 +22,14 @@ export async function open(browser, viewport = { width: 1280, height: 800 }) {
     const page = await context.newPage();
     page.setDefaultTimeout(20_000);
     page.problems = [];
-    // A policy of the page that hinders the page itself, a script that fails, an image that is not there.
+    // A policy of the page that hinders the page itself, a script that fails, a style sheet that is not there. Pages
+    // that say what went wrong have a status that says so as well.
     page.on('console', (message) => {
-        const refused = /status of 4\d\d/.test(message.text());
+        const { url } = message.location();
+        const its = url === page.url() || url.endsWith('/favicon.ico');
+        const status = its && /the server responded with a status of \d+/.test(message.text());
         const ours = !browser.foreign || !page.url().startsWith(browser.foreign);
-        if (message.type() === 'error' && !refused && ours) page.problems.push(message.text());
+        if (message.type() === 'error' && !status && ours) page.problems.push(`${message.text()} ${url}`);
     });
     page.on('pageerror', (error) => page.problems.push(String(error)));
     return page;

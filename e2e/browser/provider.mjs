@@ -11,6 +11,7 @@ const key = { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: '
 
 // It warns of being for development only, which is what it is here.
 console.warn = () => {};
+console.info = () => {};
 
 const server = createServer();
 await new Promise((resolve) => server.listen(Number(port), '127.0.0.1', resolve));

@@ -1,8 +1,8 @@
 //! Where the provider of an organisation knows the users.
 
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
 use crate::support::PATIENCE;
@@ -15,6 +15,8 @@ const SECRET: &str = "a secret that only the two know";
 struct Provider {
     child: Child,
     issuer: String,
+    // Held open, for what it prints later.
+    _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Provider {
@@ -33,7 +35,7 @@ impl Provider {
             panic!("the provider does not listen");
         };
         let issuer = timeout(PATIENCE, listening).await.expect("it listens in time");
-        Self { child, issuer }
+        Self { child, issuer, _output: lines }
     }
 
     /// The same provider with another key.
@@ -96,7 +98,7 @@ async fn links(setting: &str, completed: u32) {
     let (installation, server, provider) = start(&["--link-verified-email", setting], "platform_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);
     play("platform", "by_code", &installation, url.clone(), json!({})).await;
-    installation.run(&["server", "update", "partner", "--org", "acme", "--auth-type", "custom_oauth"]).await;
+    installation.run(&["server", "update", "partner", "--auth-type", "custom_oauth"]).await;
     let given = json!({ "provider": provider.issuer, "completed": completed });
     play("custom", "again", &installation, url, given).await;
 }

@@ -173,7 +173,10 @@ impl Browser {
         }
         if answer.header(header::CONTENT_TYPE).starts_with("text/html") {
             let policy = answer.header(header::CONTENT_SECURITY_POLICY);
-            assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert!(
+                policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"),
+                "{policy}"
+            );
             assert!(!policy.contains("unsafe"), "{policy}");
             assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
             assert!(!answer.body.contains("<script") && !answer.body.contains("style="), "{}", answer.body);

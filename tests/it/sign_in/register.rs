@@ -37,7 +37,8 @@ async fn a_client_gets_what_it_registered(app: App) {
             "response_types": ["code"],
         })
     );
-    let confidential = post_json(&app, &path(&server, "register"), &json!({ "redirect_uris": [CALLBACK] })).await.json();
+    let confidential =
+        post_json(&app, &path(&server, "register"), &json!({ "redirect_uris": [CALLBACK] })).await.json();
     assert_eq!(confidential["token_endpoint_auth_method"], "client_secret_basic", "RFC 7591, section 2");
     assert!(confidential["client_secret"].as_str().unwrap().len() > 30);
     assert_eq!(confidential["client_secret_expires_at"], 0);

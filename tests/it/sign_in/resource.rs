@@ -14,8 +14,7 @@ waypost_testkit::both!(open =>
     an_access_token_lives_an_hour,
 );
 
-const CHALLENGE: &str =
-    "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", scope=\"walk\"";
+const CHALLENGE: &str = "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", scope=\"walk\"";
 
 /// RS-5: not in the same organisation, and not in another one.
 async fn a_token_means_nothing_on_another_server(app: App) {
@@ -77,7 +76,8 @@ async fn an_access_token_lives_an_hour(app: App) {
 async fn a_token_is_asked_for_where_it_is_needed() {
     let app = App::new().await;
     let server = platform(&app, "acme").await;
-    for tool in ["select_walkthrough", "next_walkthrough_step", "get_walkthrough_status", "reset_walkthrough_progress"] {
+    for tool in ["select_walkthrough", "next_walkthrough_step", "get_walkthrough_status", "reset_walkthrough_progress"]
+    {
         let answer = call(&server, None, tool, json!({ "walkthrough_id": "install-acme" })).await;
         assert_eq!((answer.status.as_u16(), answer.header(header::WWW_AUTHENTICATE)), (401, CHALLENGE), "{tool}");
         assert!(answer.json()["error"]["data"].is_null() && answer.json()["result"].is_null());

@@ -154,7 +154,10 @@ async fn a_revoked_token_is_dead(app: App) {
     assert_eq!(client.refresh(&next.refresh).await.error(), invalid_grant());
     assert_eq!(select(&server, Some(&next.access)).await.status, 401);
     assert_eq!(revoke(&client, "wpt_unknown").await.status, 200);
-    assert_eq!(post_form(&app, &path(&server, "revoke"), &[("client_id", &client.id)]).await.error().1, "invalid_request");
+    assert_eq!(
+        post_form(&app, &path(&server, "revoke"), &[("client_id", &client.id)]).await.error().1,
+        "invalid_request"
+    );
     app.finish().await;
 }
 
@@ -196,7 +199,9 @@ async fn a_confidential_client_proves_who_it_is() {
     let app = App::new().await;
     let server = platform(&app, "acme").await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
-    for (method, other) in [("client_secret_basic", "client_secret_post"), ("client_secret_post", "client_secret_basic")] {
+    for (method, other) in
+        [("client_secret_basic", "client_secret_post"), ("client_secret_post", "client_secret_basic")]
+    {
         let metadata = json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": method });
         let registered = post_json(&app, &path(&server, "register"), &metadata).await.json();
         let secret = registered["client_secret"].as_str().unwrap();
