@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use url::Url;
+use waypost_mail::{MailUrl, Sender};
 
 use table::{SETTINGS, Setting};
 pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey};
@@ -131,6 +132,10 @@ pub struct Settings {
     pub outbound_allow: Vec<IpNet>,
     /// Root certificates that requests to others trust beside the system's.
     pub outbound_ca_file: Option<PathBuf>,
+    /// How mails are sent; none when they cannot be.
+    pub smtp_url: Option<MailUrl>,
+    /// Whom mails come from.
+    pub mail_from: Option<Sender>,
     /// Calls per second of one caller; 0 is no limit.
     pub rate_limit_per_caller: u32,
     /// Calls of one caller at once.
@@ -159,6 +164,8 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             outbound_allow: Vec::new(),
             outbound_ca_file: None,
+            smtp_url: None,
+            mail_from: None,
             rate_limit_per_caller: 100,
             rate_limit_burst: 200,
             rate_limit_per_server: 0,

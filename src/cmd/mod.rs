@@ -3,6 +3,7 @@
 mod assignment;
 mod backup;
 mod doctor;
+mod join;
 mod key;
 mod migrate;
 mod oauth_config;
@@ -88,6 +89,9 @@ enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// What end users did before they had signed in, and whose it became.
+    #[command(subcommand)]
+    Join(join::Command),
     /// Walkthroughs on servers.
     #[command(subcommand)]
     Assignment(assignment::Command),
@@ -182,6 +186,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Secret(command) => return secret::run(&app, command).await,
         Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
+        Command::Join(command) => Session::run(&app, async |session| join::run(session, command).await).await?,
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;
         }

@@ -27,7 +27,8 @@ use super::App;
 use crate::config::Settings;
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
-use crate::{demo, open, outbound};
+use crate::upkeep::Upkeep;
+use crate::{demo, mail, open, outbound};
 use waypost_ops::address::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
@@ -38,8 +39,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const DRAIN: Duration = Duration::from_millis(2_500);
 /// How long closing the database may take: one that is away does not answer farewells.
 const CLOSE: Duration = Duration::from_millis(500);
-/// How often memory that nobody needs is given back.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// How long mails that wait may take to be sent.
+const POST: Duration = Duration::from_secs(1);
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -108,15 +109,20 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     );
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
+    let (mail, posts) = mail::start(settings, &public_url, args.demo)?.unzip();
+    let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let sign_in_limits = waypost_auth::limits::Limits::default();
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
-        documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
-        limits: waypost_auth::limits::Limits::default(),
+        documents: Documents::new(outbound, Arc::new(SystemClock)),
+        limits: sign_in_limits.clone(),
+        mail,
         random: Arc::new(SystemRandom),
-        providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
+        providers: Providers::new(upstream.clone()),
     });
-    let upkeep = tokio::spawn(upkeep(metrics.clone(), limits, db.clone()));
+    let upkeep = Upkeep { metrics: metrics.clone(), limits, sign_in_limits, upstream, db: db.clone() };
+    let upkeep = tokio::spawn(upkeep.run());
     let watch = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
         tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future())
@@ -132,6 +138,9 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     // Unheard it ends the process; heard, a limit on the size of files fails the write, as a full disk does.
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     println!("listening on http://{address}");
+    if let Some(notice) = mail::notice(settings, args.demo) {
+        println!("{notice}");
+    }
     if args.demo {
         println!("{}", demo::snippets(&public_url.origin(), address));
     }
@@ -140,6 +149,14 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     if let Some(watch) = watch {
         watch.abort();
         let _ = watch.await;
+    }
+    let posted = async {
+        for post in posts.into_iter().flatten() {
+            let _ = post.await;
+        }
+    };
+    if tokio::time::timeout(POST, posted).await.is_err() {
+        tracing::warn!("some mails could not be sent in time and are lost");
     }
     if tokio::time::timeout(DRAIN, tasks.finish()).await.is_err() {
         tracing::error!("the records of the last calls could not be written in time");
@@ -205,18 +222,6 @@ fn diagnostics_router(metrics: Metrics, hosting: Hosting) -> Router {
             }),
         )
         .merge(router::health(hosting))
-}
-
-async fn upkeep(metrics: Metrics, limits: Limits, db: Db) {
-    let mut ticks = tokio::time::interval(UPKEEP);
-    loop {
-        ticks.tick().await;
-        metrics.upkeep();
-        limits.tidy();
-        if let Err(error) = waypost_ops::identity::delete_expired(&db, &SystemClock).await {
-            tracing::warn!(%error, "expired sessions could not be deleted");
-        }
-    }
 }
 
 fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {

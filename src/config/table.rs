@@ -111,6 +111,20 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
     },
     Setting {
+        name: "smtp_url",
+        flag: None,
+        default: "none (`serve --demo`: `console:`)",
+        help: "How mails are sent: `smtp://USER:PASSWORD@HOST:587`, `smtps://USER:PASSWORD@HOST`, or `console:`, which prints them to standard output. Without it nobody can sign in with a code by mail.",
+        set: |settings, text| text.parse().map(|url| settings.smtp_url = Some(url)),
+    },
+    Setting {
+        name: "mail_from",
+        flag: None,
+        default: "`waypost@` + the host of `public_url`",
+        help: "Whom mails come from: `waypost@example.com` or `Acme <waypost@example.com>`.",
+        set: |settings, text| text.parse().map(|sender| settings.mail_from = Some(sender)),
+    },
+    Setting {
         name: "rate_limit_per_caller",
         flag: None,
         default: "`100`",

@@ -100,3 +100,30 @@ fn refusals_say_what_to_do() {
     insta::assert_snapshot!(place.fails(2, &["server", "list"]), @"error: say which organisation with --org SLUG: acme, other");
     assert_eq!(place.json(&["server", "list", "--org", "other"]), json!({"items": []}));
 }
+
+#[tokio::test]
+async fn joins_are_listed_and_undone() {
+    let place = Place::new();
+    let org = place.json(&["org", "create", "acme"])["id"].as_str().unwrap().to_owned();
+    let server = place.json(&["server", "create", "acme-docs"])["id"].as_str().unwrap().to_owned();
+    insta::assert_snapshot!(place.fine(&["join", "list"]), @"Nothing there yet.");
+    let sql = format!(
+        "INSERT INTO end_users (id, organization_id, created_at) VALUES ('eu_1', '{org}', 1), ('eu_2', '{org}', 1);
+         INSERT INTO joins (id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, undo, created_at)
+         VALUES ('joi_000000000001', '{org}', '{server}', 'eu_1', 'eu_2', 'session', '{{}}', 1)"
+    );
+    let url = format!("sqlite://{}", place.path("waypost-data/waypost.db").to_str().unwrap());
+    let db = waypost_store::Db::open(&url).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    waypost_store::on!(&mut tx, c => { sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap(); });
+    tx.commit().await.unwrap();
+    db.close().await;
+    let join = &place.json(&["join", "list"])["items"][0];
+    assert_eq!((&join["kind"], &join["undone_at"]), (&json!("session"), &json!(null)));
+    let id = join["id"].as_str().unwrap();
+    assert_eq!(&place.json(&["join", "show", id]), join);
+    insta::assert_snapshot!(place.fails(2, &["join", "undo", id]), @"error: Undo the join joi_000000000001? The signed-in user loses what it brought. Say --yes to do it; there is no terminal to ask on.");
+    assert!(place.json(&["join", "undo", id, "--yes"])["undone_at"].is_string());
+    insta::assert_snapshot!(place.fails(1, &["join", "undo", id, "--yes"]), @"error: This join was undone before.");
+    insta::assert_snapshot!(place.fails(1, &["join", "show", "gone"]), @"error: there is no join `gone`: `waypost join list` shows them");
+}

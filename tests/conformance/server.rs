@@ -90,6 +90,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
         public_url: PublicUrl::new(origin.parse().unwrap()),
         documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
         limits: waypost_auth::limits::Limits::default(),
+        mail: None,
         random: Arc::new(SystemRandom),
         providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
     });

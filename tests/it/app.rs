@@ -123,6 +123,7 @@ impl App {
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
             documents: Documents::new(outbound.clone(), clock.clone()),
             limits: waypost_auth::limits::Limits::default(),
+            mail: None,
             random: Arc::clone(&random),
             providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
         });

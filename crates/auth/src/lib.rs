@@ -2,6 +2,7 @@
 //! which end users sign in. One file per endpoint; everything that lasts is done by the acts of `waypost_ops`.
 
 mod answer;
+mod asset;
 mod authorize;
 pub mod bearer;
 pub mod browser;
@@ -13,6 +14,7 @@ pub mod page;
 mod params;
 pub mod pending;
 mod register;
+mod sign_in;
 pub mod site;
 mod token;
 pub mod upstream;
@@ -23,6 +25,8 @@ use axum::Router;
 use axum::routing::{get, post};
 use waypost_core::Random;
 use waypost_core::caller::{Caller, Ctx};
+use waypost_mail::Outbox;
+use waypost_ops::accounts::Accounts;
 use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::Hosting;
 
@@ -32,7 +36,10 @@ use crate::site::Site;
 
 /// What the authorization server works with.
 #[derive(Clone)]
-pub struct Auth(Arc<State>);
+pub struct Auth {
+    state: Arc<State>,
+    accounts: Accounts,
+}
 
 /// The parts of an [`Auth`].
 pub struct State {
@@ -44,6 +51,8 @@ pub struct State {
     pub documents: Documents,
     /// How often one address may ask.
     pub limits: Limits,
+    /// Where mails go; none when this installation cannot send any.
+    pub mail: Option<Outbox>,
     /// Where random bytes come from.
     pub random: Arc<dyn Random>,
     /// What it takes to ask organisations' identity providers.
@@ -54,7 +63,13 @@ impl Auth {
     /// An authorization server for every hosted server.
     #[must_use]
     pub fn new(state: State) -> Self {
-        Self(Arc::new(state))
+        let accounts = Accounts::new(state.hosting.ops().clone(), state.hosting.secret().clone());
+        Self { state: Arc::new(state), accounts }
+    }
+
+    /// The accounts of end users.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// A context for what the browser or the client at `site` asks for.
@@ -70,7 +85,7 @@ impl std::ops::Deref for Auth {
     type Target = State;
 
     fn deref(&self) -> &State {
-        &self.0
+        &self.state
     }
 }
 
@@ -82,6 +97,9 @@ pub fn pages() -> Router<Auth> {
         .route("/authorize/continue", get(authorize::resume))
         .route("/consent", get(consent::show).post(consent::decide))
         .merge(upstream::routes())
+        .merge(sign_in::routes())
+        .route("/sign-in.css", get(asset::style))
+        .route("/logo.png", get(asset::logo))
 }
 
 /// The endpoints below `/oauth` of a server, for clients of any origin.

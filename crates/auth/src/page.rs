@@ -7,9 +7,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use url::Url;
 
-use waypost_ops::organizations;
+use waypost_ops::logos;
 
 use crate::Auth;
+use crate::asset;
 use crate::site::Site;
 
 /// Renders a page.
@@ -35,7 +36,9 @@ pub fn html(status: StatusCode, template: &impl Template, target: Option<&str>) 
 pub struct Frame {
     /// The address of the style sheet.
     pub style: String,
-    /// The organisation's name.
+    /// The address of the organisation's logo.
+    pub logo: Option<String>,
+    /// The organisation's name, or the server's while that is not known.
     pub organization: String,
     /// The product that the server guides through.
     pub product: String,
@@ -48,10 +51,20 @@ impl Frame {
     /// `unavailable` when the database is away.
     pub async fn new(auth: &Auth, site: &Site) -> waypost_core::Result<Self> {
         let server = site.server();
-        let organization =
-            organizations::branding(&auth.context(site), auth.hosting.ops(), &server.organization_id).await?;
+        let branding = logos::branding(&auth.context(site), auth.hosting.ops(), &server.organization_id).await?;
         let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
-        Ok(Self { style: site.address.path("sign-in.css"), organization, product: product.clone() })
+        Ok(Self {
+            style: asset::style_path(&site.address),
+            logo: branding.logo.map(|at| asset::logo_path(&site.address, at)),
+            organization: branding.name,
+            product: product.clone(),
+        })
+    }
+
+    /// A frame that needs nothing of the database: for pages that tell of an error.
+    pub(crate) fn plain(site: &Site) -> Self {
+        let name = &site.server().name;
+        Self { style: asset::style_path(&site.address), logo: None, organization: name.clone(), product: name.clone() }
     }
 }
 
@@ -79,14 +92,13 @@ pub struct ErrorPage<'a> {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorTemplate<'a> {
-    style: String,
-    name: &'a str,
+    frame: Frame,
     page: ErrorPage<'a>,
 }
 
 /// Shows an error of a server. The browser is sent nowhere.
 pub fn error(site: &Site, status: StatusCode, page: ErrorPage<'_>) -> Response {
-    html(status, &ErrorTemplate { style: site.address.path("sign-in.css"), name: &site.server().name, page }, None)
+    html(status, &ErrorTemplate { frame: Frame::plain(site), page }, None)
 }
 
 /// Sends the browser to `location` with GET (RFC 9700, section 4.12: never 307, which would repeat a form there).

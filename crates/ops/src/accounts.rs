@@ -16,8 +16,10 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{AccountId, EmailCodeId, OrganizationId};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Result, email};
+pub use waypost_store::email_code::Open;
 use waypost_store::email_code::{Key, NewCode, Proof, Tried};
-use waypost_store::{Tx, account as store, browser_session, email_code, identity, organization};
+use waypost_store::identity::Identity;
+use waypost_store::{Tx, account as store, browser_session, email_code, identity, oauth_grant, organization};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -149,15 +151,15 @@ impl Accounts {
         Ok(Made { id, code, email: email.address, has_account, organization })
     }
 
-    /// What a code of `request` is for, while it can be entered.
+    /// What a code of `request` is for, and where it was sent, while it can be entered.
     ///
     /// # Errors
     /// `invalid_arguments` naming `code` when it cannot be entered any more.
-    pub async fn purpose(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<CodePurpose> {
+    pub async fn find_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<Open> {
         authorize(&cx.caller, Act::EndUserSignIn, &request.organization_id)?;
         let id = id.parse().map_err(|_| codes::gone())?;
         let key = Key { organization: &request.organization_id, request: &request.id, id: &id };
-        email_code::purpose(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
+        email_code::find_open(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
     }
 
     /// Signs in with a code: the address is proved by it, gets an account if it has none, and the new password if there
@@ -168,13 +170,13 @@ impl Accounts {
     /// naming `new_password` when that cannot be taken: then the code can still be entered.
     pub async fn enter_code(&self, cx: &Ctx, request: &AuthorizationRequest, entered: Entered<'_>) -> Result<Session> {
         let org = &request.organization_id;
-        let purpose = self.purpose(cx, request, entered.id).await?;
+        let open = self.find_code(cx, request, entered.id).await?;
         let code = codes::read(entered.code)?;
         let id = entered.id.parse().map_err(|_| codes::gone())?;
         let organization = self.organization_name(org).await?;
-        let new_hash = match (purpose, entered.new_password) {
+        let new_hash = match (open.purpose, entered.new_password) {
             (CodePurpose::Reset, Some(password)) => {
-                Some(self.hash(cx, "new_password", password, ("", &organization)).await?)
+                Some(self.hash(cx, "new_password", password, (&open.email, &organization)).await?)
             }
             (CodePurpose::Reset, None) => return Err(Error::invalid("new_password", "Type a new password.")),
             (CodePurpose::SignIn | CodePurpose::SignUp, _) => None,
@@ -296,11 +298,13 @@ async fn set_password(cx: &Ctx, tx: &mut Tx, account: &Account, hash: &str) -> R
     let org = &account.organization_id;
     store::set_password(tx, org, &account.id, hash, cx.now()).await?;
     let identity = identity::find(tx, org, ISSUER, account.id.as_str()).await?;
-    let mut ended = 0;
-    if let Some(identity) = identity {
-        ended = browser_session::delete_of_end_user(tx, org, &identity.end_user_id).await?;
+    let mut ended = (0, 0);
+    if let Some(Identity { end_user_id, .. }) = identity {
+        let browsers = browser_session::delete_of_end_user(tx, org, &end_user_id).await?;
+        let clients = oauth_grant::revoke_of_end_user(tx, org, &end_user_id, "new_password", cx.now()).await?;
+        ended = (browsers, clients);
     }
-    let detail = json!({ "first": account.password_hash.is_none(), "browsers_signed_out": ended });
+    let detail = json!({ "first": account.password_hash.is_none(), "browsers": ended.0, "grants": ended.1 });
     record(cx, tx, org, Entry { act: "account.password", target: account.id.as_str(), detail }).await
 }
 

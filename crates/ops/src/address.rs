@@ -127,6 +127,12 @@ impl PublicUrl {
         self.url.origin().ascii_serialization()
     }
 
+    /// The host, in lower case; an IPv6 address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// What the host of a request means; none for a host that is not served here (421).
     #[must_use]
     pub fn site(&self, authority: &str) -> Option<Site> {

@@ -9,6 +9,7 @@ use waypost_core::secret::hash;
 use waypost_core::server::Server;
 use waypost_core::{Error, Result};
 use waypost_store::authorization_request::{self as store, Key};
+use waypost_store::{expired, oauth_client};
 
 use crate::Ops;
 
@@ -56,4 +57,27 @@ pub(crate) fn key_of<'a>(request: &'a AuthorizationRequest, browser_hash: &'a st
 
 pub(crate) fn not_found() -> Error {
     Error::not_found("sign-in under way in this browser")
+}
+
+/// What has expired is deleted this long afterwards.
+const KEPT_MS: i64 = 60 * 60 * 1_000;
+/// A client that registered and never came back is deleted after this long.
+const UNUSED_CLIENT_MS: i64 = 24 * 60 * 60 * 1_000;
+/// A client that came no more is deleted after this long: its last grant has ended by then.
+const IDLE_CLIENT_MS: i64 = 180 * 24 * 60 * 60 * 1_000;
+
+/// Deletes what has expired of requests, codes, tokens, sessions and clients, some at a time: a call takes the writer
+/// for a moment only. Says how many rows that were.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn delete_expired(db: &waypost_store::Db, clock: &dyn waypost_core::Clock) -> Result<u64> {
+    const AT_ONCE: i64 = 500;
+    let now = clock.now();
+    let mut tx = db.begin().await?;
+    let rows = expired::delete(&mut tx, now.plus(-KEPT_MS), AT_ONCE).await?;
+    let (unused, idle) = (now.plus(-UNUSED_CLIENT_MS), now.plus(-IDLE_CLIENT_MS));
+    let clients = oauth_client::delete_unused(&mut tx, unused, idle, AT_ONCE).await?;
+    tx.commit().await?;
+    Ok(rows + clients)
 }

@@ -82,16 +82,6 @@ pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizati
     store::get(&mut ops.db.read().await?, id).await?.ok_or_else(not_found)
 }
 
-/// The name by which an organisation presents itself to its end users.
-///
-/// # Errors
-/// `not_found` when it is not that of the caller's server, or is gone.
-pub async fn branding(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<String> {
-    authorize(&cx.caller, Act::EndUserSignIn, id)?;
-    let found = store::get(&mut ops.db.read().await?, id).await?;
-    found.map(|organization| organization.name).ok_or_else(not_found)
-}
-
 /// Changes slug and name.
 ///
 /// # Errors

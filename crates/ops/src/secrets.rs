@@ -65,17 +65,3 @@ pub async fn unreadable(ops: &Ops, keyring: &Keyring) -> Result<u64> {
     }
     Ok(u64::try_from(count).unwrap_or_default())
 }
-
-/// How many texts are not sealed with the current key.
-///
-/// # Errors
-/// When the store fails.
-pub async fn not_current(ops: &Ops, keyring: &Keyring) -> Result<u64> {
-    let (current, _) = keyring.prefixes();
-    let mut conn = ops.db.read().await?;
-    let mut count = 0;
-    for column in store::COLUMNS {
-        count += store::count_others(&mut conn, column, (&current, &current)).await?;
-    }
-    Ok(u64::try_from(count).unwrap_or_default())
-}

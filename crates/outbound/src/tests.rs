@@ -1,3 +1,4 @@
+mod environment;
 mod lookup;
 mod redirects;
 mod requests;

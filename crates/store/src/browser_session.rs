@@ -14,6 +14,8 @@ pub struct BrowserSession {
     pub end_user_id: EndUserId,
     /// By which identity.
     pub identity_id: IdentityId,
+    /// Who says that it is them: the issuer of that identity.
+    pub issuer: String,
     /// Their name, when it is known.
     pub name: Option<String>,
     /// Their verified e-mail address, when it is known.
@@ -61,14 +63,15 @@ pub async fn find(
     token_hash: &str,
     now: Timestamp,
 ) -> Result<Option<BrowserSession>> {
-    const SQL: &str = "SELECT s.end_user_id, s.identity_id, u.name, u.email, s.created_at
-        FROM browser_sessions s JOIN end_users u ON u.id = s.end_user_id
+    const SQL: &str = "SELECT s.end_user_id, s.identity_id, i.issuer, u.name, u.email, s.created_at
+        FROM browser_sessions s JOIN end_users u ON u.id = s.end_user_id JOIN identities i ON i.id = s.identity_id
         WHERE s.token_hash = $1 AND s.organization_id = $2 AND s.expires_at > $3";
-    let row: Option<(String, String, Option<String>, Option<String>, i64)> = on!(conn, c => sqlx::query_as(SQL)
+    let row: Option<(String, String, String, Option<String>, Option<String>, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(token_hash).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
-    Ok(row.map(|(end_user, identity, name, email, created_at)| BrowserSession {
+    Ok(row.map(|(end_user, identity, issuer, name, email, created_at)| BrowserSession {
         end_user_id: EndUserId::from_store(end_user),
         identity_id: IdentityId::from_store(identity),
+        issuer,
         name,
         email,
         created_at: Timestamp(created_at),

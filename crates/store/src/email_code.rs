@@ -50,6 +50,15 @@ pub struct Key<'a> {
     pub id: &'a EmailCodeId,
 }
 
+/// A code that can be entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// Where it was sent.
+    pub email: String,
+    /// What was asked for.
+    pub purpose: CodePurpose,
+}
+
 /// What became of a try.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Tried {
@@ -94,17 +103,19 @@ pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<bool> {
     Ok(inserted > 0)
 }
 
-/// What a code that can still be entered is for.
+/// A code that can still be entered; none when it is used up, expired or consumed.
 ///
 /// # Errors
 /// When the database fails, or the row cannot be read.
-pub async fn purpose(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Option<CodePurpose>> {
-    const SQL: &str = "SELECT purpose FROM email_codes WHERE id = $1 AND organization_id = $2 AND request_id = $3
+pub async fn find_open(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Option<Open>> {
+    const SQL: &str =
+        "SELECT email, purpose FROM email_codes WHERE id = $1 AND organization_id = $2 AND request_id = $3
         AND consumed_at IS NULL AND attempts < $4 AND expires_at > $5";
-    let purpose: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
+    let row: Option<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.request.as_str()).bind(TRIES).bind(now.0)
         .fetch_optional(c).await?);
-    purpose.map(|name| place(key).name("purpose", &name)).transpose()
+    let Some((email, purpose)) = row else { return Ok(None) };
+    Ok(Some(Open { email, purpose: place(key).name("purpose", &purpose)? }))
 }
 
 #[derive(sqlx::FromRow)]

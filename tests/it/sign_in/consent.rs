@@ -12,12 +12,14 @@ async fn a_request_is_completed_once(app: App) {
     let client = OauthClient::register(&server).await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
     let page = browser.open(&client.authorize(&[])).await;
-    let form = [("csrf", &*page.field("csrf")), ("decision", "allow")];
-    let (one, two) = tokio::join!(browser.post(&action_of(&page), &form), browser.post(&action_of(&page), &form));
+    let csrf = page.field("csrf");
+    let form = [("csrf", csrf.as_str()), ("decision", "allow")];
+    let action = action_of(&page);
+    let (one, two) = tokio::join!(browser.post(&action, &form), browser.post(&action, &form));
     let given = [&one, &two].iter().filter(|answer| answer.status == StatusCode::SEE_OTHER).count();
     assert_eq!(given, 1, "{} {}", one.status, two.status);
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 1);
-    assert_eq!(browser.get(&action_of(&page)).await.status, StatusCode::BAD_REQUEST, "it is over");
+    assert_eq!(browser.get(&action).await.status, StatusCode::BAD_REQUEST, "it is over");
     app.finish().await;
 }
 
@@ -113,8 +115,8 @@ async fn more_scopes_are_asked_for_and_nothing_is_lost() {
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     assert_eq!(
         refused.header("www-authenticate"),
-        "Bearer error=\"insufficient_scope\", scope=\"walk\", \
-         resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\"",
+        "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", \
+         scope=\"walk\", error=\"insufficient_scope\"",
         "RS-7"
     );
     assert_eq!(browser.open(&client.authorize(&[("scope", "walk walk:read")])).await.status, StatusCode::OK);

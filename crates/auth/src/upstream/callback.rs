@@ -15,7 +15,7 @@ use super::exchange::exchange;
 use super::failure::{Failure, shown};
 use crate::Auth;
 use crate::browser;
-use crate::page;
+use crate::page::{self, Frame};
 use crate::pending::{failed, gone};
 use crate::site::Site;
 
@@ -32,8 +32,7 @@ struct Answer {
 #[derive(Template)]
 #[template(path = "upstream_failed.html")]
 struct FailedPage<'a> {
-    style: String,
-    name: &'a str,
+    frame: Frame,
     title: &'a str,
     message: &'a str,
     client: &'a str,
@@ -114,8 +113,7 @@ fn shown_failure(site: &Site, returned: &Returned, failure: &Failure) -> Respons
     };
     let request = &returned.request;
     let page = FailedPage {
-        style: site.address.path("sign-in.css"),
-        name: &site.server().name,
+        frame: Frame::plain(site),
         title: &title,
         message: &failure.to_string(),
         client: &request.client_name,

@@ -14,7 +14,8 @@ use waypost_ops::upstream::{self, Leaving};
 
 use super::redirect_uri;
 use crate::Auth;
-use crate::page;
+use crate::limits::Kind;
+use crate::page::{self, Frame};
 use crate::pending::{Pending, failed};
 
 /// A page that goes on by itself, and no redirect: browsers hold the redirects after a form against its page's
@@ -23,8 +24,7 @@ use crate::pending::{Pending, failed};
 #[derive(Template)]
 #[template(path = "leave.html")]
 struct LeavePage<'a> {
-    style: String,
-    name: &'a str,
+    frame: Frame,
     provider: &'a str,
     host: &'a str,
     target: &'a str,
@@ -32,6 +32,10 @@ struct LeavePage<'a> {
 
 pub(super) async fn leave(State(auth): State<Auth>, pending: Pending) -> Response {
     let (cx, ops, site) = (&pending.cx, auth.hosting.ops(), &pending.site);
+    // Each leaves a row behind.
+    if let Err(wait) = auth.limits.check(Kind::Authorize, site.client) {
+        return page::too_many(site, wait);
+    }
     let leaving = upstream::leave(cx, ops, &auth.providers.upstream, (site.server(), &pending.request)).await;
     let leaving = match leaving {
         Ok(leaving) => leaving,
@@ -42,8 +46,7 @@ pub(super) async fn leave(State(auth): State<Auth>, pending: Pending) -> Respons
     match target(&pending.request, &leaving) {
         Ok(target) => {
             let page = LeavePage {
-                style: site.address.path("sign-in.css"),
-                name: &site.server().name,
+                frame: Frame::plain(site),
                 provider: &leaving.config.name,
                 host: target.host_str().unwrap_or_default(),
                 target: target.as_str(),

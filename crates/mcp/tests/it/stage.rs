@@ -108,7 +108,7 @@ pub struct Asked {
 
 impl Asked {
     pub fn post(body: impl Into<String>) -> Self {
-        let headers = vec![("content-type", "application/json".to_owned())];
+        let headers = vec![("host", "guide.example.com".to_owned()), ("content-type", "application/json".to_owned())];
         Self { method: Method::POST, uri: "/mcp", headers, body: body.into(), tracking_id: None }
     }
 

@@ -30,6 +30,7 @@ const MAX_SECONDS: i64 = 24 * 60 * 60;
 pub struct Documents {
     outbound: Outbound,
     clock: Arc<dyn Clock>,
+    pub(super) limits: Limits,
     slots: Cache<String, Arc<OnceCell<Fetched>>>,
 }
 
@@ -43,7 +44,7 @@ impl Documents {
     /// Documents that are fetched through `outbound`, and kept by the time of `clock`.
     #[must_use]
     pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
-        Self { outbound, clock, slots: Cache::new(KEPT) }
+        Self { outbound, clock, limits: LIMITS, slots: Cache::new(KEPT) }
     }
 
     /// The document at `url`, fetched or kept.
@@ -61,7 +62,7 @@ impl Documents {
     }
 
     async fn fetch(&self, client_id: &str, url: &Url) -> Fetched {
-        let answer = match self.outbound.get(url, LIMITS).await {
+        let answer = match self.outbound.get(url, self.limits).await {
             Ok(answer) => answer,
             Err(error) => return Fetched { result: Err(DocumentError::Fetch(Arc::new(error))), fresh_until: None },
         };

@@ -1,0 +1,119 @@
+//! How long documents are kept, by a clock that the test moves.
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::super::fetch::lifetime;
+use super::server::{JSON, Server, answer};
+
+#[test]
+fn as_7_a_document_says_how_long_it_may_be_kept() {
+    for (said, age, seconds) in [
+        (&[][..], None, 300),
+        (&["public"], None, 300),
+        (&["max-age=60"], None, 60),
+        (&["public, Max-Age=\"60\", immutable"], None, 60),
+        (&["max-age=0"], None, 0),
+        (&["max-age=31536000"], None, 86_400),
+        (&["max-age=99999999999999999999"], None, 0),
+        (&["max-age=-1"], None, 0),
+        (&["max-age=soon"], None, 0),
+        (&["max-age"], None, 0),
+        (&["max-age=600, max-age=60"], None, 60),
+        (&["max-age=600", "max-age=60"], None, 60),
+        (&["max-age=60, no-store"], None, 0),
+        (&["NO-STORE"], None, 0),
+        (&["max-age=60", "no-cache"], None, 0),
+        (&["max-age=600"], Some("100"), 500),
+        (&["max-age=600"], Some("700"), 0),
+        (&["max-age=600"], Some("old"), 600),
+        (&["s-max-age=60, x-max-age=7"], None, 300),
+    ] {
+        let mut headers = HeaderMap::new();
+        for line in said {
+            headers.append(header::CACHE_CONTROL, HeaderValue::from_static(line));
+        }
+        headers.extend(age.map(|age| (header::AGE, HeaderValue::from_static(age))));
+        assert_eq!(lifetime(&headers), seconds, "{said:?} {age:?}");
+    }
+}
+
+#[tokio::test]
+async fn as_7_a_document_is_kept_until_then_and_no_longer() {
+    let server = Server::start().await;
+    let (documents, clock) = server.documents();
+    server.serves_documents("Content-Type: application/json\r\nCache-Control: max-age=60\r\n");
+    let url = server.url("/a");
+    let first = documents.get(&url).await.unwrap();
+    clock.advance(59_999);
+    // Even while its server is away.
+    server.answers(|_| Some(answer("503 Down", "", "")));
+    assert_eq!(documents.get(&url).await.unwrap(), first);
+    assert_eq!(server.seen().len(), 1);
+    clock.advance(1);
+    assert!(documents.get(&url).await.is_err());
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn as_7_what_may_not_be_stored_is_fetched_each_time() {
+    let server = Server::start().await;
+    let (documents, _) = server.documents();
+    server.serves_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n");
+    for times in 1..=3 {
+        documents.get(&server.url("/a")).await.unwrap();
+        assert_eq!(server.seen().len(), times);
+    }
+}
+
+#[tokio::test]
+async fn as_7_errors_are_not_kept() {
+    let server = Server::start().await;
+    let (documents, _) = server.documents();
+    let url = server.url("/a");
+    let lie = server.document("/b").to_string();
+    for reply in [answer("404 Not Found", "Cache-Control: max-age=600\r\n", ""), answer("200 OK", JSON, &lie)] {
+        server.answers(move |_| Some(reply.clone()));
+        assert!(documents.get(&url).await.is_err());
+    }
+    server.serves_documents(JSON);
+    assert!(documents.get(&url).await.is_ok());
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn who_asks_at_the_same_time_waits_for_one_fetch() {
+    let server = Server::start().await;
+    let (documents, _) = server.documents();
+    for (path, well) in [("/good", true), ("/bad", false)] {
+        match well {
+            true => server.serves_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n"),
+            false => server.answers(|_| Some(answer("500 Broken", "", ""))),
+        }
+        let before = server.seen().len();
+        let url = server.url(path);
+        // One task, so that all three have asked before the first answer can be read.
+        let (a, b, c) = tokio::join!(documents.get(&url), documents.get(&url), documents.get(&url));
+        assert_eq!([a.is_ok(), b.is_ok(), c.is_ok()], [well; 3]);
+        assert_eq!(server.seen().len(), before + 1);
+    }
+}
+
+/// A browser that goes away takes nothing from those who wait for the same document.
+#[tokio::test]
+async fn who_gives_up_leaves_the_fetch_to_the_others() {
+    let server = Server::start().await;
+    let (documents, _) = server.documents();
+    let url = server.url("/a");
+    let asked = || async { documents.get(&url).await };
+    let leaving = tokio::spawn({
+        let (documents, url) = (documents.clone(), url.clone());
+        async move { documents.get(&url).await }
+    });
+    while server.seen().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    server.serves_documents(JSON);
+    let ((), stayed) = tokio::join!(async { leaving.abort() }, asked());
+    assert!(stayed.is_ok());
+    assert_eq!(server.seen().len(), 2);
+}

@@ -1,0 +1,110 @@
+//! `/oauth/sign-in/forgotten` and `/oauth/sign-in/reset`: a new password for whoever has the address.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use http::HeaderMap;
+use waypost_core::account::CodePurpose;
+use waypost_ops::accounts::{Asked, Entered};
+
+use crate::Auth;
+use crate::page::Frame;
+use crate::pending::Pending;
+
+use super::code::Sent;
+use super::form::{Fields, Platform};
+use super::mail::{self, Unsent};
+use super::no_mail;
+use super::view::{self, View};
+
+#[derive(Template)]
+#[template(path = "forgotten.html")]
+struct ForgottenPage<'a> {
+    frame: Frame,
+    view: View<'a>,
+}
+
+#[derive(Template)]
+#[template(path = "reset.html")]
+struct ResetPage<'a> {
+    frame: Frame,
+    view: View<'a>,
+    sent: &'a str,
+    code: &'a str,
+}
+
+/// Asks for the address.
+pub(super) async fn ask(State(auth): State<Auth>, Platform(pending): Platform) -> Response {
+    if auth.mail.is_none() {
+        return no_mail(&pending);
+    }
+    let hint = pending.request.login_hint.clone().unwrap_or_default();
+    forgotten(&auth, &pending, View::new(&pending, &hint, "email")).await
+}
+
+/// Sends the code.
+pub(super) async fn send(
+    State(auth): State<Auth>,
+    Platform(pending): Platform,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Response {
+    if let Err(page) = fields.check(&auth, &pending, &headers) {
+        return page;
+    }
+    let asked = Asked { email: &fields.email, purpose: CodePurpose::Reset, password: None };
+    match mail::send(&auth, &pending, asked).await {
+        Ok(response) | Err(Unsent::Page(response)) => response,
+        Err(Unsent::Problem(error)) => forgotten_again(&auth, &pending, &fields.email, &error).await,
+    }
+}
+
+/// Asks for the code and the new password.
+pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform, Query(query): Query<Sent>) -> Response {
+    match auth.accounts().find_code(&pending.cx, &pending.request, &query.sent).await {
+        Ok(open) => page(&auth, &pending, View::new(&pending, &open.email, "code"), (&query.sent, "")).await,
+        Err(error) => forgotten_again(&auth, &pending, "", &error).await,
+    }
+}
+
+/// Sets the password and signs in.
+pub(super) async fn post(
+    State(auth): State<Auth>,
+    Platform(pending): Platform,
+    headers: HeaderMap,
+    fields: Fields,
+) -> Response {
+    if let Err(page) = fields.check(&auth, &pending, &headers) {
+        return page;
+    }
+    let code = fields.code.as_deref().unwrap_or_default();
+    let entered = Entered { id: &fields.sent, code, new_password: Some(&fields.new_password) };
+    let error = match auth.accounts().enter_code(&pending.cx, &pending.request, entered).await {
+        Ok(session) => return super::signed_in(&auth, &pending, &headers, &session).await,
+        Err(error) => error,
+    };
+    let open = auth.accounts().find_code(&pending.cx, &pending.request, &fields.sent).await;
+    let Ok(open) = open else { return forgotten_again(&auth, &pending, &fields.email, &error).await };
+    // A code that was not wrong stays in its field.
+    let kept = if error.details.get("field").is_some_and(|field| field == "code") { "" } else { code };
+    match View::new(&pending, &open.email, "code").with(&error) {
+        Ok(view) => page(&auth, &pending, view, (&fields.sent, kept)).await,
+        Err(page) => page,
+    }
+}
+
+/// The page for code and new password.
+pub(super) async fn page(auth: &Auth, pending: &Pending, view: View<'_>, (sent, code): (&str, &str)) -> Response {
+    view::answer(auth, pending, view, |frame, view| ResetPage { frame, view, sent, code }).await
+}
+
+async fn forgotten(auth: &Auth, pending: &Pending, view: View<'_>) -> Response {
+    view::answer(auth, pending, view, |frame, view| ForgottenPage { frame, view }).await
+}
+
+async fn forgotten_again(auth: &Auth, pending: &Pending, email: &str, error: &waypost_core::Error) -> Response {
+    match View::new(pending, email, "email").with(error) {
+        Ok(view) => forgotten(auth, pending, view).await,
+        Err(page) => page,
+    }
+}

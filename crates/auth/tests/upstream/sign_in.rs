@@ -1,0 +1,168 @@
+//! The way to the provider and back.
+
+use http::StatusCode;
+use waypost_core::oauth_config::TokenAuthMethod;
+use waypost_core::seal::Place;
+use waypost_ops::oauth_configs::{self, Settings};
+use waypost_store::identity;
+
+use crate::stage::{BROWSER, Stage, parameter, stage};
+
+async fn a_user_signs_in_with_openid(stage: Stage) {
+    stage.configure(&stage.settings()).await;
+    let server = stage.server("acme-docs").await;
+    let request = stage.request(&server, true).await;
+    let target = stage.leave(&server, &request).await;
+    assert_eq!(target.path(), "/authorize");
+    for (name, expected) in [
+        ("response_type", "code"),
+        ("client_id", "waypost"),
+        ("redirect_uri", "http://localhost:8080/s/acme-docs/oauth/callback"),
+        ("scope", "openid email profile"),
+        ("code_challenge_method", "S256"),
+        ("login_hint", "anna@acme.example"),
+        ("prompt", "login"),
+    ] {
+        assert_eq!(parameter(&target, name), expected);
+    }
+    let state = parameter(&target, "state");
+    assert!(state.len() >= 43 && parameter(&target, "nonce").len() >= 43 && state != parameter(&target, "nonce"));
+    let code = stage.provider.approve(&target);
+    let page = stage.get(&server, &format!("callback?code={code}&state={state}"), BROWSER).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
+    let next = format!("/s/acme-docs/oauth/authorize/continue?request={}", request.id);
+    assert_eq!(page.location.as_deref(), Some(next.as_str()));
+    let who = stage.who(&page).await;
+    assert_eq!((who.name.as_deref(), who.email.as_deref()), (Some("Anna"), Some("anna@acme.example")));
+    let (authorization, form) = stage.provider.set().last.clone().unwrap();
+    // RFC 6749, 2.3.1: both are form-encoded first.
+    let basic = data_encoding::BASE64.encode(b"waypost:geheim+%26+co");
+    assert_eq!(authorization.as_deref(), Some(format!("Basic {basic}").as_str()));
+    assert!(!form.contains_key("client_secret"));
+    // The same user again: the same end user.
+    let again = stage.sign_in(&server).await;
+    assert_eq!(stage.who(&again).await.end_user_id, who.end_user_id);
+}
+
+async fn what_the_provider_gave_is_sealed(stage: Stage) {
+    let config = stage.configure(&stage.settings()).await;
+    let server = stage.server("acme-docs").await;
+    let who = stage.who(&stage.sign_in(&server).await).await;
+    let sealed = stage.text("SELECT access_token FROM upstream_tokens").await;
+    assert!(sealed.starts_with("v1.") && !sealed.contains("upstream-access"));
+    let keyring = &stage.upstream.keyring;
+    let place = Place { table: "upstream_tokens", column: "access_token", row: who.identity_id.as_str() };
+    assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-access");
+    let place = Place { column: "refresh_token", ..place };
+    let sealed = stage.text("SELECT refresh_token FROM upstream_tokens").await;
+    assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-refresh");
+    let place = Place { table: "oauth_configs", column: "client_secret", row: config.id.as_str() };
+    let secret = config.client_secret.unwrap();
+    assert_eq!(keyring.open_text(&place, &secret).unwrap().expose(), crate::stage::CLIENT_SECRET);
+    // While a user is away.
+    let request = stage.request(&server, true).await;
+    let target = stage.leave(&server, &request).await;
+    let kept = stage.text("SELECT state_hash || ' ' || verifier FROM upstream_states").await;
+    assert!(!kept.contains(&parameter(&target, "state")), "the state is kept as a hash");
+    assert!(kept.contains(" v1."), "the verifier is sealed");
+}
+
+async fn nobody_leaves_before_consent(stage: Stage) {
+    stage.configure(&stage.settings()).await;
+    let server = stage.server("acme-docs").await;
+    let request = stage.request(&server, false).await;
+    let page = stage.get(&server, &format!("upstream?request={}", request.id), BROWSER).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
+    assert!(page.location.unwrap().contains("/oauth/authorize/continue?request="));
+    assert_eq!(stage.count("SELECT count(*) FROM upstream_states").await, 0);
+    let page = stage.get(&server, &format!("upstream?request={}", request.id), "another-browser").await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+}
+
+async fn a_state_counts_once_in_its_own_browser_and_in_time(stage: Stage) {
+    stage.configure(&stage.settings()).await;
+    let (server, other) = (stage.server("acme-docs").await, stage.server("acme-more").await);
+    let back = async |browser: &str, at: &waypost_core::server::Server, late: i64| {
+        let request = stage.request(&server, true).await;
+        let target = stage.leave(&server, &request).await;
+        let code = stage.provider.approve(&target);
+        stage.later(late);
+        let path = format!("callback?code={code}&state={}", parameter(&target, "state"));
+        let page = stage.get(at, &path, browser).await;
+        // Whatever came of it, the state is used up.
+        let again = stage.get(&server, &path, BROWSER).await;
+        assert_eq!((again.status, again.session), (StatusCode::BAD_REQUEST, None), "replayed");
+        page.status
+    };
+    assert_eq!(back(BROWSER, &server, 0).await, StatusCode::SEE_OTHER);
+    assert_eq!(stage.provider.asked("token"), 1);
+    assert_eq!(back("browser-of-eve", &server, 0).await, StatusCode::BAD_REQUEST, "another browser");
+    assert_eq!(back(BROWSER, &other, 0).await, StatusCode::BAD_REQUEST, "another server");
+    assert_eq!(back(BROWSER, &server, 15 * 60 * 1_000).await, StatusCode::BAD_REQUEST, "too late");
+    assert_eq!(stage.provider.asked("token"), 1, "the provider is asked only for a state that counts");
+    for path in ["callback", "callback?code=x", "callback?code=x&state=unknown", "callback?state=a&state=b"] {
+        assert_eq!(stage.get(&server, path, BROWSER).await.status, StatusCode::BAD_REQUEST, "{path}");
+    }
+}
+
+async fn a_user_signs_in_with_plain_oauth(stage: Stage) {
+    let config = stage.configure(&Settings { link_verified_email: Some(true), ..stage.plain() }).await;
+    let server = stage.server("acme-docs").await;
+    stage.provider.set().userinfo["email_verified"] = true.into();
+    let request = stage.request(&server, true).await;
+    let target = stage.leave(&server, &request).await;
+    let names: Vec<_> = target.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    assert!(!names.iter().any(|name| ["nonce", "prompt", "login_hint", "scope"].contains(&name.as_str())), "{names:?}");
+    let code = stage.provider.approve(&target);
+    let path = format!("callback?code={code}&state={}", parameter(&target, "state"));
+    let page = stage.get(&server, &path, BROWSER).await;
+    let who = stage.who(&page).await;
+    // Its word is no proof of an address, so it links nobody.
+    assert_eq!((who.name.as_deref(), who.email), (Some("Anna"), None));
+    assert!(!config.links());
+    let issuer = format!("oauth2:{}", stage.provider.issuer);
+    let mut conn = stage.ops.db().read().await.unwrap();
+    let found = identity::find(&mut conn, &stage.organization, &issuer, "7").await.unwrap().unwrap();
+    assert_eq!((found.id, found.email_verified), (who.identity_id, false));
+}
+
+async fn a_public_client_shows_no_secret(stage: Stage) {
+    let settings = Settings { client_secret: None, ..stage.settings() };
+    let config = stage.configure(&settings).await;
+    assert_eq!(config.token_auth_method, TokenAuthMethod::None);
+    let server = stage.server("acme-docs").await;
+    stage.who(&stage.sign_in(&server).await).await;
+    let (authorization, form) = stage.provider.set().last.clone().unwrap();
+    assert_eq!((authorization, form["client_id"].as_str()), (None, "waypost"));
+    let post = Settings {
+        client_secret: stage.settings().client_secret,
+        token_auth_method: Some(TokenAuthMethod::ClientSecretPost),
+        ..Settings::default()
+    };
+    oauth_configs::update(&stage.cx, &stage.ops, &stage.upstream, &config, &post).await.unwrap();
+    stage.who(&stage.sign_in(&server).await).await;
+    let (authorization, form) = stage.provider.set().last.clone().unwrap();
+    assert_eq!((authorization, form["client_secret"].as_str()), (None, crate::stage::CLIENT_SECRET));
+}
+
+async fn expired_states_are_deleted(stage: Stage) {
+    stage.configure(&stage.settings()).await;
+    let server = stage.server("acme-docs").await;
+    for _ in 0..2 {
+        let request = stage.request(&server, true).await;
+        stage.leave(&server, &request).await;
+        stage.later(10 * 60 * 1_000);
+    }
+    let deleted = waypost_ops::upstream::delete_expired(stage.ops.db(), &*stage.cx.clock).await.unwrap();
+    assert_eq!((deleted, stage.count("SELECT count(*) FROM upstream_states").await), (1, 1));
+}
+
+waypost_testkit::both!(stage =>
+    a_user_signs_in_with_openid,
+    what_the_provider_gave_is_sealed,
+    nobody_leaves_before_consent,
+    a_state_counts_once_in_its_own_browser_and_in_time,
+    a_user_signs_in_with_plain_oauth,
+    a_public_client_shows_no_secret,
+    expired_states_are_deleted,
+);

@@ -1,0 +1,232 @@
+//! An installation with a provider and a server whose users it signs in, and a browser.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::{Extension, Router};
+use http::{Request, StatusCode, header};
+use tower::ServiceExt;
+use url::Url;
+use waypost_auth::client::document::Documents;
+use waypost_auth::site::Site;
+use waypost_auth::upstream::Providers;
+use waypost_auth::{Auth, State, browser};
+use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::clock::ManualClock;
+use waypost_core::id::{AuthorizationRequestId, OrganizationId};
+use waypost_core::oauth_config::OauthConfig;
+use waypost_core::random::SeededRandom;
+use waypost_core::seal::SecretText;
+use waypost_core::secret::SecretKey;
+use waypost_core::server::{AuthType, Server};
+use waypost_core::{Random, Timestamp};
+use waypost_ops::address::{PublicUrl, Site as Host};
+use waypost_ops::browser_sessions::{self, BrowserSession};
+use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::oauth_configs::{self, Settings};
+use waypost_ops::upstream::Upstream;
+use waypost_ops::{Ops, authorizations, organizations, servers};
+use waypost_outbound::{Outbound, Policy};
+use waypost_store::{Db, migrate, on};
+
+use crate::provider::Provider;
+
+/// When every test begins.
+pub const NOW: Timestamp = Timestamp(1_795_000_000_000);
+/// The cookie of the browser.
+pub const BROWSER: &str = "browser-of-anna";
+/// The secret that Waypost has at the provider; it has to be encoded for HTTP Basic.
+pub const CLIENT_SECRET: &str = "geheim & co";
+const AUTHORITY: &str = "localhost:8080";
+
+pub struct Stage {
+    pub provider: Provider,
+    pub ops: Ops,
+    pub cx: Ctx,
+    pub upstream: Upstream,
+    pub organization: OrganizationId,
+    clock: Arc<ManualClock>,
+    hosting: Hosting,
+    router: Router,
+}
+
+/// What the browser got.
+pub struct Page {
+    pub status: StatusCode,
+    pub location: Option<String>,
+    pub session: Option<String>,
+    pub text: String,
+}
+
+pub async fn stage(url: &str) -> Stage {
+    let db = Db::open(url).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    let clock = Arc::new(ManualClock::new(NOW));
+    let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
+    let options = HostingOptions {
+        keys: SecretKey::new([7; 32]).into(),
+        version_cache_bytes: 1024,
+        clock: clock.clone(),
+        random: Arc::clone(&random),
+    };
+    let (hosting, _) = Hosting::start(db.clone(), options);
+    let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()], extra_roots_pem: None };
+    let outbound = Outbound::new(policy).unwrap();
+    let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let auth = Auth::new(State {
+        hosting: hosting.clone(),
+        public_url: PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap()),
+        documents: Documents::new(outbound, clock.clone()),
+        limits: waypost_auth::limits::Limits::default(),
+        random: Arc::clone(&random),
+        providers: Providers::new(upstream.clone()),
+    });
+    let cx = Ctx { caller: Caller::Operator, clock: clock.clone(), random, request_id: "test".into() };
+    let ops = Ops::new(db);
+    let organization = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
+    let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::pages()).with_state(auth);
+    Stage { provider: Provider::start().await, ops, cx, upstream, organization, clock, hosting, router }
+}
+
+impl Stage {
+    /// The provider as it is configured.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            name: Some("Acme ID".into()),
+            issuer: Some(self.provider.issuer.clone()),
+            client_id: Some("waypost".into()),
+            client_secret: Some(SecretText::new(CLIENT_SECRET)),
+            ..Settings::default()
+        }
+    }
+
+    /// The same provider without metadata.
+    pub fn plain(&self) -> Settings {
+        let at = |path: &str| Some(format!("{}{path}", self.provider.issuer));
+        Settings {
+            issuer: None,
+            authorization_endpoint: at("/authorize"),
+            token_endpoint: at("/token"),
+            userinfo_endpoint: at("/userinfo"),
+            ..self.settings()
+        }
+    }
+
+    pub async fn configure(&self, settings: &Settings) -> OauthConfig {
+        let made = oauth_configs::create(&self.cx, &self.ops, &self.upstream, &self.organization, settings).await;
+        made.unwrap().0
+    }
+
+    /// A server whose users the provider signs in.
+    pub async fn server(&self, slug: &str) -> Server {
+        let settings = servers::Settings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
+        servers::create(&self.cx, &self.ops, &self.organization, slug, &settings).await.unwrap()
+    }
+
+    pub fn later(&self, milliseconds: i64) {
+        self.clock.advance(milliseconds);
+        self.provider.set().now = self.cx.now();
+    }
+
+    /// Makes the change of a setting known.
+    pub async fn poll(&self) {
+        self.hosting.catalog().poll().await.unwrap();
+    }
+
+    /// A client's request at `server`, in the browser.
+    pub async fn request(&self, server: &Server, consented: bool) -> AuthorizationRequest {
+        let now = self.cx.now();
+        let request = AuthorizationRequest {
+            id: AuthorizationRequestId::new(now, &*self.cx.random),
+            organization_id: server.organization_id.clone(),
+            server_id: server.id.clone(),
+            issuer: format!("http://{AUTHORITY}/s/{}", server.slug),
+            client_id: "client".into(),
+            client_name: "Client <1>".into(),
+            redirect_uri: "http://127.0.0.1:4000/callback?own=1".into(),
+            state: Some("of the client".into()),
+            scope: "walk".into(),
+            resource: format!("http://{AUTHORITY}/s/{}/mcp", server.slug),
+            tracking_id: None,
+            code_challenge: "challenge".into(),
+            prompt: Some("login".into()),
+            login_hint: Some("anna@acme.example".into()),
+            created_at: now,
+            expires_at: now.plus(authorizations::LIFETIME_MS),
+            consented_at: consented.then_some(now),
+        };
+        authorizations::create(&self.ops, &request, BROWSER).await.unwrap();
+        request
+    }
+
+    pub async fn get(&self, server: &Server, path_and_query: &str, browser: &str) -> Page {
+        let offers = self.hosting.catalog().find(&server.slug).await.unwrap();
+        let address = PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap());
+        let site = Site {
+            address: address.address(AUTHORITY, &Host::Main, &server.slug),
+            offers,
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            request_id: "test".into(),
+        };
+        let request = Request::get(format!("/s/{}/oauth/{path_and_query}", server.slug))
+            .header(header::COOKIE, format!("{}={browser}", browser::FLOW))
+            .body(Body::empty())
+            .unwrap();
+        let response = self.router.clone().layer(Extension(site)).oneshot(request).await.unwrap();
+        let text = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let cookie = text(header::SET_COOKIE).and_then(|cookie| {
+            let pair = cookie.split(';').next()?.split_once('=')?;
+            (pair.0 == browser::session_cookie(&self.organization)).then(|| pair.1.to_owned())
+        });
+        let (location, status) = (text(header::LOCATION), response.status());
+        let body = to_bytes(response.into_body(), 1024 * 1024).await.unwrap();
+        Page { status, location, session: cookie, text: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    /// Sends the browser to the provider; gives the address that it is sent to.
+    pub async fn leave(&self, server: &Server, request: &AuthorizationRequest) -> Url {
+        let page = self.get(server, &format!("upstream?request={}", request.id), BROWSER).await;
+        assert_eq!(page.status, StatusCode::OK, "{}", page.text);
+        let target = page.text.split("content=\"0; url=").nth(1).unwrap().split('"').next().unwrap();
+        target.replace("&#38;", "&").replace("&amp;", "&").parse().unwrap()
+    }
+
+    /// The whole way: there, a yes, and back.
+    pub async fn sign_in(&self, server: &Server) -> Page {
+        let request = self.request(server, true).await;
+        let target = self.leave(server, &request).await;
+        let code = self.provider.approve(&target);
+        self.get(server, &format!("callback?code={code}&state={}", parameter(&target, "state")), BROWSER).await
+    }
+
+    /// Who is signed in with a session's cookie.
+    pub async fn who(&self, page: &Page) -> BrowserSession {
+        let session = page.session.as_deref().unwrap_or_else(|| panic!("{}: {}", page.status, page.text));
+        browser_sessions::find(&self.cx, &self.ops, &self.organization, session).await.unwrap().unwrap()
+    }
+
+    /// A number that the database gives.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        let mut conn = self.ops.db().read().await.unwrap();
+        on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
+    }
+
+    /// A text that the database gives.
+    pub async fn text(&self, sql: &'static str) -> String {
+        let mut conn = self.ops.db().read().await.unwrap();
+        on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
+    }
+
+    pub async fn execute(&self, sql: &'static str) {
+        let mut tx = self.ops.db().begin().await.unwrap();
+        on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
+        tx.commit().await.unwrap();
+    }
+}
+
+pub fn parameter(url: &Url, name: &str) -> String {
+    let found = url.query_pairs().find(|(own, _)| own == name);
+    found.unwrap_or_else(|| panic!("{name} in {url}")).1.into_owned()
+}

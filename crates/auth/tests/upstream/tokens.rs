@@ -1,0 +1,155 @@
+//! What is sealed: kept fresh, and sealed anew when the key changes.
+
+use http::StatusCode;
+use serde_json::json;
+use waypost_core::Code;
+use waypost_core::caller::Caller;
+use waypost_core::organization::Role;
+use waypost_core::seal::Place;
+use waypost_core::secret::{Keys, SecretKey};
+use waypost_core::server::Server;
+use waypost_ops::secrets::{self, Resealed};
+use waypost_ops::upstream::{Refreshed, Upstream, refresh_due};
+use waypost_store::upstream_token;
+
+use crate::stage::{Stage, stage};
+
+const HOUR: i64 = 60 * 60 * 1_000;
+const FIVE_MINUTES: i64 = 5 * 60 * 1_000;
+
+async fn signed_in(stage: &Stage) -> Server {
+    stage.configure(&stage.settings()).await;
+    let server = stage.server("acme-docs").await;
+    stage.who(&stage.sign_in(&server).await).await;
+    server
+}
+
+async fn refresh(stage: &Stage) -> (u64, u64) {
+    let Refreshed { refreshed, failed } = refresh_due(&stage.cx, &stage.ops, &stage.upstream).await.unwrap();
+    (refreshed, failed)
+}
+
+/// The tokens that are kept, opened.
+async fn kept(stage: &Stage) -> (String, Option<String>) {
+    let identity = waypost_core::id::IdentityId::from_store(stage.text("SELECT id FROM identities").await);
+    let mut conn = stage.ops.db().read().await.unwrap();
+    let row = upstream_token::get(&mut conn, &stage.organization, &identity).await.unwrap().unwrap();
+    let open = |column, sealed: &str| {
+        let place = Place { table: "upstream_tokens", column, row: identity.as_str() };
+        stage.upstream.keyring.open_text(&place, sealed).unwrap().expose().to_owned()
+    };
+    (open("access_token", &row.access_token), row.refresh_token.map(|sealed| open("refresh_token", &sealed)))
+}
+
+async fn tokens_are_refreshed_before_they_end(stage: Stage) {
+    signed_in(&stage).await;
+    assert_eq!(refresh(&stage).await, (0, 0), "an hour is left");
+    stage.later(HOUR - FIVE_MINUTES);
+    let answer = json!({"access_token": "second", "token_type": "bearer", "expires_in": 600, "refresh_token": "next"});
+    stage.provider.set().token = Some((StatusCode::OK, answer));
+    assert_eq!(refresh(&stage).await, (1, 0));
+    let (_, form) = stage.provider.set().last.clone().unwrap();
+    assert_eq!((form["grant_type"].as_str(), form["refresh_token"].as_str()), ("refresh_token", "upstream-refresh"));
+    assert_eq!(kept(&stage).await, ("second".to_owned(), Some("next".to_owned())));
+    assert_eq!(refresh(&stage).await, (0, 0));
+    stage.later(FIVE_MINUTES);
+    // RFC 6749, 6: without a new refresh token the old one stays.
+    stage.provider.set().token = Some((StatusCode::OK, json!({"access_token": "third", "token_type": "bearer"})));
+    assert_eq!(refresh(&stage).await, (1, 0));
+    assert_eq!(kept(&stage).await, ("third".to_owned(), Some("next".to_owned())));
+    stage.later(24 * HOUR);
+    assert_eq!(refresh(&stage).await, (0, 0), "nobody knows when it ends");
+}
+
+async fn two_processes_never_refresh_one_token(stage: Stage) {
+    signed_in(&stage).await;
+    stage.later(HOUR);
+    let asked = stage.provider.asked("token");
+    let (a, b, c) = tokio::join!(refresh(&stage), refresh(&stage), refresh(&stage));
+    assert_eq!((a.0 + b.0 + c.0, a.1 + b.1 + c.1), (1, 0));
+    assert_eq!(stage.provider.asked("token"), asked + 1);
+}
+
+async fn a_provider_that_is_away_is_asked_again_later(stage: Stage) {
+    signed_in(&stage).await;
+    stage.later(HOUR);
+    stage.provider.set().token = Some((StatusCode::BAD_GATEWAY, json!("down")));
+    assert_eq!(refresh(&stage).await, (0, 1));
+    stage.provider.set().token = None;
+    assert_eq!(refresh(&stage).await, (0, 0), "not at once");
+    stage.later(60_000);
+    assert_eq!(refresh(&stage).await, (1, 0));
+}
+
+async fn a_token_that_is_refused_is_forgotten(stage: Stage) {
+    let server = signed_in(&stage).await;
+    stage.later(HOUR);
+    stage.provider.set().token = Some((StatusCode::BAD_REQUEST, json!({"error": "invalid_grant"})));
+    assert_eq!(refresh(&stage).await, (0, 1));
+    assert_eq!(kept(&stage).await, ("upstream-access".to_owned(), None));
+    stage.later(HOUR);
+    assert_eq!(refresh(&stage).await, (0, 0));
+    stage.provider.set().token = None;
+    stage.who(&stage.sign_in(&server).await).await;
+    assert_eq!(kept(&stage).await.1.as_deref(), Some("upstream-refresh"), "the next sign-in brings another");
+}
+
+/// What a refresh brings must not replace what a newer sign-in brought.
+async fn a_sign_in_meanwhile_counts_more(stage: Stage) {
+    let server = signed_in(&stage).await;
+    stage.later(HOUR);
+    let now = stage.cx.now();
+    let mut tx = stage.ops.db().begin().await.unwrap();
+    let leased = upstream_token::lease(&mut tx, now, (now, now.plus(60_000)), 10).await.unwrap();
+    tx.commit().await.unwrap();
+    let [old] = &leased[..] else { panic!("{leased:?}") };
+    stage.who(&stage.sign_in(&server).await).await;
+    let late = upstream_token::UpstreamToken { access_token: "late".into(), ..old.clone() };
+    let mut tx = stage.ops.db().begin().await.unwrap();
+    assert!(!upstream_token::refreshed(&mut tx, old, &late).await.unwrap());
+    assert!(!upstream_token::forget_refresh(&mut tx, old).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(kept(&stage).await.0, "upstream-access");
+}
+
+async fn everything_is_sealed_anew(stage: Stage) {
+    let server = signed_in(&stage).await;
+    let request = stage.request(&server, true).await;
+    stage.leave(&server, &request).await;
+    let key = |byte| SecretKey::new([byte; 32]);
+    let keys = Keys { current: key(8), previous: Some(key(7)) };
+    let Stage { cx, ops, .. } = &stage;
+    assert_eq!(secrets::unreadable(ops, &keys.keyring()).await.unwrap(), 0);
+    assert_eq!(secrets::unreadable(ops, &Keys::from(key(8)).keyring()).await.unwrap(), 4);
+    // With the wrong keys nothing is touched.
+    let wrong = Keys { current: key(8), previous: Some(key(9)) };
+    let done = secrets::reseal(cx, ops, &wrong.keyring()).await.unwrap();
+    assert_eq!(done, Resealed { resealed: 0, unreadable: 4 });
+    // The secret, two tokens and a verifier.
+    let done = secrets::reseal(cx, ops, &keys.keyring()).await.unwrap();
+    assert_eq!(done, Resealed { resealed: 4, unreadable: 0 });
+    assert_eq!(secrets::reseal(cx, ops, &keys.keyring()).await.unwrap(), Resealed::default());
+    let new = Keys::from(key(8)).keyring();
+    assert_eq!(secrets::unreadable(ops, &new).await.unwrap(), 0);
+    let stage = Stage { upstream: Upstream { keyring: new, ..stage.upstream.clone() }, ..stage };
+    assert_eq!(kept(&stage).await, ("upstream-access".to_owned(), Some("upstream-refresh".to_owned())));
+    let member = Caller::Member {
+        organization_id: stage.organization.clone(),
+        role: Role::Owner,
+        actor: "usr_caller".to_owned(),
+    };
+    let member = stage.cx.with_caller(member);
+    let error = secrets::reseal(&member, &stage.ops, &stage.upstream.keyring).await.unwrap_err();
+    assert_eq!(error.code, Code::Forbidden);
+    let error = refresh_due(&member, &stage.ops, &stage.upstream).await.unwrap_err();
+    assert_eq!(error.code, Code::Forbidden);
+}
+
+waypost_testkit::both!(stage =>
+    tokens_are_refreshed_before_they_end,
+    two_processes_never_refresh_one_token,
+    a_provider_that_is_away_is_asked_again_later,
+    a_token_that_is_refused_is_forgotten,
+    a_sign_in_meanwhile_counts_more,
+    everything_is_sealed_anew,
+);

@@ -1,0 +1,224 @@
+//! Signing in with Waypost's own accounts.
+
+use waypost_core::account::CodePurpose;
+use waypost_core::{Code, Result};
+use waypost_ops::accounts::{Asked, Entered, Open, Session};
+use waypost_ops::browser_sessions;
+
+use crate::people::{MINUTE, People, people};
+
+const FINE: &str = "quartz-banjo-umbrella-42";
+const OTHER: &str = "walnut.tractor.opera.19";
+
+#[track_caller]
+fn refused(result: Result<Session>, field: &str, words: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.details["field"], field, "{error}");
+    assert!(error.message.contains(words), "{error}");
+}
+
+async fn a_code_makes_the_account_and_signs_in_again(people: People) {
+    let first = people.by_code("Anna@Example.com").await;
+    let again = people.by_code(" anna@example.COM ").await;
+    assert_eq!(again.signed_in, first.signed_in);
+    assert_ne!(again.token, first.token);
+    let (cx, org) = (people.cx(&people.one), &people.one.organization.id);
+    let session = browser_sessions::find(&cx, &people.stage.ops, org, &first.token).await.unwrap().unwrap();
+    assert_eq!(session.email.as_deref(), Some("Anna@Example.com"));
+    assert_eq!(people.told("account.create").await, 1);
+    assert_eq!(people.told("end_user.sign_in").await, 2);
+    assert_ne!(people.by_code("berta@example.com").await.signed_in.end_user_id, first.signed_in.end_user_id);
+    for event in people.log(org).await {
+        let text = format!("{event:?}");
+        assert!(!text.contains(&first.token), "{text}");
+    }
+}
+
+async fn a_code_works_once_in_its_own_request(people: People) {
+    let (request, other) = (people.request(&people.one).await, people.request(&people.one).await);
+    let foreign = people.request(&people.two).await;
+    let made = people.code(&request, "anna@example.com").await;
+    let id = made.id.as_str();
+    refused(people.enter(&other, id, &made.code).await, "code", "cannot be used any more");
+    let entered = Entered { id, code: &made.code, new_password: None };
+    refused(people.accounts.enter_code(&people.cx(&people.two), &foreign, entered).await, "code", "any more");
+    refused(people.enter(&request, "ecd_000000000000000000000000", &made.code).await, "code", "any more");
+    refused(people.enter(&request, id, "1234567").await, "code", "8 digits");
+    let spaced = format!(" {} {} ", &made.code[..4], &made.code[4..]);
+    people.enter(&request, id, &spaced).await.unwrap();
+    refused(people.enter(&request, id, &made.code).await, "code", "any more");
+    let two = people.code(&request, "anna@example.com").await;
+    let (a, b) = tokio::join!(
+        people.enter(&request, two.id.as_str(), &two.code),
+        people.enter(&request, two.id.as_str(), &two.code)
+    );
+    assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
+}
+
+async fn a_code_has_five_tries_and_ten_minutes(people: People) {
+    let request = people.request(&people.one).await;
+    let made = people.code(&request, "anna@example.com").await;
+    let wrong = if made.code == "00000000" { "00000001" } else { "00000000" };
+    for words in ["4 more tries", "3 more tries", "2 more tries", "one more try", "the last try", "any more"] {
+        refused(people.enter(&request, made.id.as_str(), wrong).await, "code", words);
+    }
+    refused(people.enter(&request, made.id.as_str(), &made.code).await, "code", "any more");
+    let made = people.code(&request, "anna@example.com").await;
+    people.clock.advance(10 * MINUTE - 1);
+    assert_eq!(
+        people.accounts.find_code(&people.cx(&people.one), &request, made.id.as_str()).await.unwrap(),
+        Open { email: "anna@example.com".into(), purpose: CodePurpose::SignIn }
+    );
+    people.clock.advance(1);
+    refused(people.enter(&request, made.id.as_str(), &made.code).await, "code", "any more");
+    assert_eq!(people.told("account.create").await, 0);
+}
+
+async fn an_address_gets_five_codes_an_hour(people: People) {
+    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::SignIn, password: None };
+    for _ in 0..5 {
+        people.clock.advance(MINUTE);
+        let request = people.request(&people.one).await;
+        people.ask(&request, Asked { email: "ANNA@example.com", ..asked }).await.unwrap();
+    }
+    let request = people.request(&people.one).await;
+    let error = people.ask(&request, asked).await.unwrap_err();
+    assert_eq!((error.code, &error.details["field"]), (Code::RateLimited, &"email".into()));
+    people.ask(&request, Asked { email: "berta@example.com", ..asked }).await.unwrap();
+    let elsewhere = people.request(&people.two).await;
+    people.ask(&elsewhere, asked).await.unwrap();
+    people.clock.advance(56 * MINUTE);
+    people.ask(&request, asked).await.unwrap();
+    let error = people.ask(&request, Asked { email: "anna", ..asked }).await.unwrap_err();
+    assert_eq!(error.details["field"], "email");
+}
+
+async fn a_password_is_set_when_the_code_proves_the_address(people: People) {
+    let request = people.request(&people.one).await;
+    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::SignUp, password: Some(FINE) };
+    let error = people.ask(&request, Asked { password: Some("short"), ..asked }).await.unwrap_err();
+    assert_eq!(error.details["field"], "password");
+    let error = people.ask(&request, Asked { password: Some("anna@example.com"), ..asked }).await.unwrap_err();
+    assert!(error.message.contains("easy to guess"), "{error}");
+    let made = people.ask(&request, asked).await.unwrap();
+    assert!(!made.has_account);
+    refused(people.by_password("anna@example.com", FINE).await, "password", "do not belong together");
+    let session = people.enter(&request, made.id.as_str(), &made.code).await.unwrap();
+    let again = people.by_password(" ANNA@example.com", FINE).await.unwrap();
+    assert_eq!(again.signed_in, session.signed_in);
+    refused(people.by_password("anna@example.com", OTHER).await, "password", "do not belong together");
+    refused(people.by_password("anna", FINE).await, "email", "address");
+    let cx = people.cx(&people.two);
+    let elsewhere = people.accounts.enter_password(&cx, &people.two.organization.id, "anna@example.com", FINE).await;
+    refused(elsewhere, "password", "do not belong together");
+    assert_eq!(people.told("account.password").await, 1);
+}
+
+async fn a_new_password_ends_what_the_old_one_began(people: People) {
+    let (cx, ops, org) = (people.cx(&people.one), &people.stage.ops, &people.one.organization.id);
+    let old = people.sign_up("anna@example.com", FINE).await;
+    let grant = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope,
+            resource, generation, created_at, expires_at)
+        VALUES ('ogr_1', $1, $2, $3, 'client', 'Client', 'walk', 'https://way.example/mcp', 1, 1, 9999999999999)";
+    let mut tx = ops.db().begin().await.unwrap();
+    waypost_store::on!(&mut tx, c => sqlx::query(grant).bind(org.as_str()).bind(people.one.server.id.as_str())
+        .bind(old.signed_in.end_user_id.as_str()).execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
+    let request = people.request(&people.one).await;
+    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
+    let made = people.ask(&request, asked).await.unwrap();
+    assert!(made.has_account);
+    let entered = Entered { id: made.id.as_str(), code: &made.code, new_password: None };
+    refused(people.accounts.enter_code(&cx, &request, entered).await, "new_password", "Type a new password");
+    let weak = Entered { new_password: Some("password1234"), ..entered };
+    refused(people.accounts.enter_code(&cx, &request, weak).await, "new_password", "easy to guess");
+    let fine = Entered { new_password: Some(OTHER), ..entered };
+    let new = people.accounts.enter_code(&cx, &request, fine).await.unwrap();
+    assert_eq!(new.signed_in, old.signed_in);
+    assert_eq!(browser_sessions::find(&cx, ops, org, &old.token).await.unwrap(), None);
+    assert!(browser_sessions::find(&cx, ops, org, &new.token).await.unwrap().is_some());
+    let revoked = "SELECT revoked_reason FROM oauth_grants WHERE id = 'ogr_1'";
+    let mut conn = ops.db().read().await.unwrap();
+    let reason: Option<String> =
+        waypost_store::on!(&mut conn, c => sqlx::query_scalar(revoked).fetch_one(c).await.unwrap());
+    assert_eq!(reason.as_deref(), Some("new_password"));
+    drop(conn);
+    refused(people.by_password("anna@example.com", FINE).await, "password", "do not belong together");
+    people.by_password("anna@example.com", OTHER).await.unwrap();
+    // Signing up again with an address that has an account is the same as a forgotten password.
+    assert_eq!(people.sign_up("anna@example.com", FINE).await.signed_in, old.signed_in);
+    people.by_password("anna@example.com", FINE).await.unwrap();
+}
+
+/// What five wrong passwords and one more are answered.
+async fn knock(people: &People, email: &str) -> Vec<String> {
+    let mut told = Vec::new();
+    for _ in 0..6 {
+        let error = people.by_password(email, "wrong password 123").await.unwrap_err();
+        told.push(format!("{} {} {:?}", error.code, error.message, error.details));
+    }
+    told
+}
+
+async fn wrong_passwords_lock_known_and_unknown_addresses_alike(people: People) {
+    people.sign_up("anna@example.com", FINE).await;
+    people.by_code("coded@example.com").await;
+    let known = knock(&people, "anna@example.com").await;
+    assert_eq!(known, knock(&people, "nobody@example.com").await);
+    assert_eq!(known, knock(&people, "coded@example.com").await, "an account without a password");
+    assert!(known[4].contains("do not belong together") && known[5].contains("Wait a minute"), "{known:#?}");
+    let error = people.by_password("anna@example.com", FINE).await.unwrap_err();
+    assert_eq!((error.code, &error.details["retry_after_seconds"]), (Code::RateLimited, &60.into()));
+    assert_eq!(people.told("account.lock").await, 2);
+    people.clock.advance(MINUTE - 1);
+    assert_eq!(people.by_password("anna@example.com", FINE).await.unwrap_err().code, Code::RateLimited);
+    people.clock.advance(1);
+    for email in ["anna@example.com", "nobody@example.com"] {
+        let wrong = people.by_password(email, "wrong password 123").await;
+        refused(wrong, "password", "do not belong together");
+        let error = people.by_password(email, "wrong password 123").await.unwrap_err();
+        assert!(error.message.contains("Wait 2 minutes"), "{error}");
+    }
+    // The owner gets in by a code at any time, and is no longer locked out then.
+    people.by_code("anna@example.com").await;
+    people.by_password("anna@example.com", FINE).await.unwrap();
+    for _ in 0..4 {
+        refused(people.by_password("anna@example.com", OTHER).await, "password", "do not belong together");
+    }
+    people.by_password("anna@example.com", FINE).await.unwrap();
+    refused(people.by_password("anna@example.com", OTHER).await, "password", "do not belong together");
+}
+
+async fn tries_at_the_same_moment_count_too(people: People) {
+    people.sign_up("anna@example.com", FINE).await;
+    let tries = (0..12).map(|_| people.by_password("anna@example.com", "wrong password 123"));
+    let answers = futures::future::join_all(tries).await;
+    let looked_at = answers.iter().filter(|it| it.as_ref().unwrap_err().code == Code::InvalidArguments).count();
+    assert_eq!(looked_at, 5, "the rest was locked out");
+}
+
+async fn first_codes_at_the_same_moment_make_one_account(people: People) {
+    let (one, two) = (people.request(&people.one).await, people.request(&people.one).await);
+    let (a, b) = (people.code(&one, "anna@example.com").await, people.code(&two, "anna@example.com").await);
+    let (a, b) = tokio::join!(people.enter(&one, a.id.as_str(), &a.code), people.enter(&two, b.id.as_str(), &b.code));
+    assert_eq!(a.unwrap().signed_in, b.unwrap().signed_in);
+    assert_eq!(people.told("account.create").await, 1);
+}
+
+async fn codes_are_kept_as_keyed_hashes(people: People) {
+    let request = people.request(&people.one).await;
+    let made = people.code(&request, "anna@example.com").await;
+    assert!(!format!("{made:?}").contains(&made.code));
+    let mut conn = people.stage.ops.db().read().await.unwrap();
+    let sql = "SELECT code_hash FROM email_codes";
+    let kept: String = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap());
+    assert!(kept.len() == 64 && kept != waypost_core::secret::hash(&made.code), "{kept}");
+}
+
+waypost_testkit::both!(
+    people => a_code_makes_the_account_and_signs_in_again, a_code_works_once_in_its_own_request,
+    a_code_has_five_tries_and_ten_minutes, an_address_gets_five_codes_an_hour,
+    a_password_is_set_when_the_code_proves_the_address, a_new_password_ends_what_the_old_one_began,
+    wrong_passwords_lock_known_and_unknown_addresses_alike, tries_at_the_same_moment_count_too,
+    first_codes_at_the_same_moment_make_one_account, codes_are_kept_as_keyed_hashes
+);

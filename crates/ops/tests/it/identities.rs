@@ -1,0 +1,174 @@
+//! Who signs in is whom, and which browser is theirs.
+
+use waypost_core::Code;
+use waypost_core::caller::Ctx;
+use waypost_core::organization::Role;
+use waypost_ops::browser_sessions;
+use waypost_ops::identities::{self, Claims, SignedIn};
+use waypost_store::end_user::{self, Profile};
+
+use crate::people::{People, people};
+use crate::stage::Tenant;
+
+fn claims(issuer: &str, subject: &str, email: &str, email_verified: bool) -> Claims {
+    let email = Some(email.to_owned());
+    Claims { issuer: issuer.into(), subject: subject.into(), email, email_verified, name: None, picture_url: None }
+}
+
+async fn sign_in(people: &People, tenant: &Tenant, claims: &Claims, link: bool) -> SignedIn {
+    try_sign_in(people, (&people.cx(tenant), tenant), claims, link).await.unwrap()
+}
+
+async fn try_sign_in(
+    people: &People,
+    (cx, tenant): (&Ctx, &Tenant),
+    claims: &Claims,
+    link: bool,
+) -> waypost_core::Result<SignedIn> {
+    let mut tx = people.stage.ops.db().begin().await.unwrap();
+    let signed_in = identities::sign_in(cx, &mut tx, &tenant.organization.id, claims, link).await?;
+    tx.commit().await.unwrap();
+    Ok(signed_in)
+}
+
+async fn a_subject_is_one_end_user_of_one_organisation(people: People) {
+    let anna = claims("https://id.example", "anna", "anna@example.com", true);
+    let first = sign_in(&people, &people.one, &anna, false).await;
+    assert_eq!(sign_in(&people, &people.one, &anna, false).await, first);
+    let moved = claims("https://id.example", "anna", "new@example.com", true);
+    assert_eq!(sign_in(&people, &people.one, &moved, false).await, first, "the subject counts, not the address");
+    for other in [
+        claims("https://id.example", "berta", "anna@example.com", true),
+        claims("https://other.example", "anna", "anna@example.com", true),
+    ] {
+        assert_ne!(sign_in(&people, &people.one, &other, false).await.end_user_id, first.end_user_id);
+    }
+    let elsewhere = sign_in(&people, &people.two, &anna, true).await;
+    assert_ne!(elsewhere.end_user_id, first.end_user_id, "never across organisations");
+    assert_eq!(people.told("end_user.sign_in").await, 5);
+    assert_eq!(people.told("end_user.link").await, 0);
+}
+
+async fn only_verified_addresses_link_and_only_when_asked(people: People) {
+    let one = &people.one;
+    let account = sign_in(&people, one, &claims("waypost", "acc", "Anna@Example.com", true), false).await;
+    let unverified = sign_in(&people, one, &claims("https://a", "1", "anna@example.com", false), true).await;
+    assert_ne!(unverified.end_user_id, account.end_user_id);
+    let switched_off = sign_in(&people, one, &claims("https://b", "1", "anna@example.com", true), false).await;
+    assert_ne!(switched_off.end_user_id, account.end_user_id);
+    let linked = sign_in(&people, one, &claims("https://c", "1", "anna@example.COM", true), true).await;
+    assert_eq!(linked.end_user_id, account.end_user_id, "the oldest with that address");
+    assert_ne!(linked.identity_id, account.identity_id);
+    let same_issuer = sign_in(&people, one, &claims("https://c", "2", "anna@example.com", true), true).await;
+    assert_eq!(same_issuer.end_user_id, account.end_user_id, "an identity of another issuer has the address");
+    // Of an address that only unverified identities and one's own issuer tell, nobody is linked.
+    let berta = sign_in(&people, one, &claims("https://a", "2", "berta@example.com", false), true).await;
+    let one_berta = sign_in(&people, one, &claims("https://d", "1", "berta@example.com", true), true).await;
+    assert_ne!(one_berta.end_user_id, berta.end_user_id, "the other side is not verified");
+    let two_berta = sign_in(&people, one, &claims("https://d", "2", "berta@example.com", true), true).await;
+    assert_ne!(two_berta.end_user_id, one_berta.end_user_id, "an issuer gave the address to somebody else");
+    assert_eq!(people.told("end_user.link").await, 2);
+}
+
+async fn the_profile_is_what_the_issuer_says(people: People) {
+    let org = &people.one.organization.id;
+    let profile = async |signed_in: &SignedIn| {
+        let mut conn = people.stage.ops.db().read().await.unwrap();
+        end_user::profile(&mut conn, org, &signed_in.end_user_id).await.unwrap().unwrap()
+    };
+    let mut anna = claims("https://id", "anna", "Anna@Example.com", true);
+    anna.name = Some("  Anna\u{202e}\nB ".into());
+    anna.picture_url = Some("https://pictures.example/anna.png".into());
+    let signed_in = sign_in(&people, &people.one, &anna, false).await;
+    let kept = Profile {
+        name: Some("Anna B".into()),
+        picture_url: Some("https://pictures.example/anna.png".into()),
+        email: Some("Anna@Example.com".into()),
+    };
+    assert_eq!(profile(&signed_in).await, kept);
+    for picture in ["http://pictures.example/x.png", "javascript:alert(1)", "data:image/png;base64,x", "nonsense"] {
+        let mut again = claims("https://id", "anna", "other@example.com", false);
+        again.picture_url = Some(picture.into());
+        sign_in(&people, &people.one, &again, false).await;
+        assert_eq!(profile(&signed_in).await, kept, "what cannot be used changes nothing");
+    }
+    let renamed = Claims { name: Some("Anna C".into()), ..claims("https://id", "anna", "c@example.com", true) };
+    sign_in(&people, &people.one, &renamed, false).await;
+    let now = profile(&signed_in).await;
+    assert_eq!((now.name.as_deref(), now.email.as_deref()), (Some("Anna C"), Some("c@example.com")));
+}
+
+async fn first_sign_ins_at_the_same_moment_are_one_end_user(people: People) {
+    let anna = claims("https://id.example", "anna", "anna@example.com", true);
+    let (a, b, c, d) = tokio::join!(
+        sign_in(&people, &people.one, &anna, true),
+        sign_in(&people, &people.one, &anna, true),
+        sign_in(&people, &people.one, &anna, true),
+        sign_in(&people, &people.one, &anna, true),
+    );
+    assert!([&b, &c, &d].into_iter().all(|other| *other == a), "{a:?} {b:?} {c:?} {d:?}");
+    let mut conn = people.stage.ops.db().read().await.unwrap();
+    let sql = "SELECT count(*) FROM end_users WHERE tracking_id IS NULL";
+    let count: i64 = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap());
+    assert_eq!(count, 1, "nobody is left over");
+}
+
+async fn only_pages_sign_in(people: People) {
+    let anna = claims("https://id.example", "anna", "anna@example.com", true);
+    let foreign = people.cx(&people.two);
+    let error = try_sign_in(&people, (&foreign, &people.one), &anna, false).await.unwrap_err();
+    assert_eq!(error.code, Code::NotFound);
+    let owner = people.stage.member(&people.one.organization.id, Role::Owner);
+    assert_eq!(try_sign_in(&people, (&owner, &people.one), &anna, false).await.unwrap_err().code, Code::Forbidden);
+    for wrong in [claims("https://id.example", "", "a@b.de", true), claims("", "anna", "a@b.de", true)] {
+        let cx = people.cx(&people.one);
+        let error = try_sign_in(&people, (&cx, &people.one), &wrong, false).await.unwrap_err();
+        assert_eq!(error.code, Code::InvalidArguments);
+    }
+}
+
+async fn sessions_belong_to_their_organisation_and_end(people: People) {
+    let (ops, one, two) = (&people.stage.ops, &people.one, &people.two);
+    let (cx, org) = (people.cx(one), &one.organization.id);
+    let signed_in = sign_in(&people, one, &claims("https://id", "anna", "anna@example.com", true), false).await;
+    let create = async || {
+        let mut tx = ops.db().begin().await.unwrap();
+        let token = browser_sessions::create(&cx, &mut tx, org, &signed_in).await.unwrap();
+        tx.commit().await.unwrap();
+        token
+    };
+    let token = create().await;
+    assert_eq!(token.len(), 43);
+    let found = browser_sessions::find(&cx, ops, org, &token).await.unwrap().unwrap();
+    assert_eq!((&found.end_user_id, &found.identity_id), (&signed_in.end_user_id, &signed_in.identity_id));
+    assert_eq!(
+        (found.email.as_deref(), found.name, found.issuer.as_str()),
+        (Some("anna@example.com"), None, "https://id")
+    );
+    let elsewhere = browser_sessions::find(&people.cx(two), ops, &two.organization.id, &token).await;
+    assert_eq!(elsewhere.unwrap(), None, "the cookie of another organisation opens nothing");
+    assert_eq!(browser_sessions::find(&people.cx(two), ops, org, &token).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(browser_sessions::find(&cx, ops, org, "nonsense").await.unwrap(), None);
+    browser_sessions::end(&people.cx(two), ops, &two.organization.id, &token).await.unwrap();
+    assert!(browser_sessions::find(&cx, ops, org, &token).await.unwrap().is_some());
+    browser_sessions::end(&cx, ops, org, &token).await.unwrap();
+    browser_sessions::end(&cx, ops, org, &token).await.unwrap();
+    assert_eq!(browser_sessions::find(&cx, ops, org, &token).await.unwrap(), None);
+    assert_eq!(people.told("end_user.sign_out").await, 1);
+    let token = create().await;
+    people.clock.advance(browser_sessions::LIFETIME_MS - 1);
+    assert!(browser_sessions::find(&cx, ops, org, &token).await.unwrap().is_some());
+    people.clock.advance(1);
+    assert_eq!(browser_sessions::find(&cx, ops, org, &token).await.unwrap(), None);
+    let stored = "SELECT count(*) FROM browser_sessions WHERE token_hash = $1";
+    let mut conn = ops.db().read().await.unwrap();
+    let plain: i64 =
+        waypost_store::on!(&mut conn, c => sqlx::query_scalar(stored).bind(&token).fetch_one(c).await.unwrap());
+    assert_eq!(plain, 0, "only the hash is kept");
+}
+
+waypost_testkit::both!(
+    people => a_subject_is_one_end_user_of_one_organisation, only_verified_addresses_link_and_only_when_asked,
+    the_profile_is_what_the_issuer_says, first_sign_ins_at_the_same_moment_are_one_end_user, only_pages_sign_in,
+    sessions_belong_to_their_organisation_and_end
+);

@@ -1,0 +1,116 @@
+//! Tenants with a browser that is about to sign in, and a clock that can be moved.
+
+use std::sync::Arc;
+
+use waypost_core::account::CodePurpose;
+use waypost_core::audit::AuditEvent;
+use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::clock::ManualClock;
+use waypost_core::id::{AuthorizationRequestId, OrganizationId};
+use waypost_core::secret::SecretKey;
+use waypost_core::{Result, Timestamp};
+use waypost_ops::accounts::{Accounts, Asked, Entered, Made, Session};
+use waypost_ops::authorizations;
+use waypost_store::audit;
+
+use crate::stage::{self, Stage, Tenant};
+
+pub const MINUTE: i64 = 60_000;
+
+pub struct People {
+    pub stage: Stage,
+    pub clock: Arc<ManualClock>,
+    pub accounts: Accounts,
+    pub one: Tenant,
+    pub two: Tenant,
+}
+
+pub async fn people(url: &str) -> People {
+    let stage = stage::stage(url).await;
+    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
+    let accounts = Accounts::new(stage.ops.clone(), SecretKey::new([7; 32]));
+    People { stage, clock: Arc::new(ManualClock::new(Timestamp(1_790_000_000_000))), accounts, one, two }
+}
+
+impl People {
+    /// The context of a browser on a tenant's server.
+    pub fn cx(&self, tenant: &Tenant) -> Ctx {
+        let (organization_id, server_id) = (tenant.organization.id.clone(), tenant.server.id.clone());
+        Ctx { clock: self.clock.clone(), ..self.stage.by(Caller::Client { organization_id, server_id }) }
+    }
+
+    /// A new authorization request on a tenant's server.
+    pub async fn request(&self, tenant: &Tenant) -> AuthorizationRequest {
+        let (cx, now) = (self.cx(tenant), self.cx(tenant).now());
+        let request = AuthorizationRequest {
+            id: AuthorizationRequestId::new(now, &*cx.random),
+            organization_id: tenant.organization.id.clone(),
+            server_id: tenant.server.id.clone(),
+            issuer: "https://way.example/s/one".into(),
+            client_id: "client".into(),
+            client_name: "Client".into(),
+            redirect_uri: "http://127.0.0.1/cb".into(),
+            state: None,
+            scope: "walk".into(),
+            resource: "https://way.example/s/one/mcp".into(),
+            tracking_id: None,
+            code_challenge: "challenge".into(),
+            prompt: None,
+            login_hint: None,
+            created_at: now,
+            expires_at: now.plus(24 * 60 * MINUTE),
+            consented_at: None,
+        };
+        authorizations::create(&self.stage.ops, &request, "browser").await.unwrap();
+        request
+    }
+
+    pub async fn ask(&self, request: &AuthorizationRequest, asked: Asked<'_>) -> Result<Made> {
+        let tenant = if request.organization_id == self.one.organization.id { &self.one } else { &self.two };
+        self.accounts.make_code(&self.cx(tenant), request, asked).await
+    }
+
+    /// A code to sign in with.
+    pub async fn code(&self, request: &AuthorizationRequest, email: &str) -> Made {
+        self.ask(request, Asked { email, purpose: CodePurpose::SignIn, password: None }).await.unwrap()
+    }
+
+    pub async fn enter(&self, request: &AuthorizationRequest, id: &str, code: &str) -> Result<Session> {
+        let entered = Entered { id, code, new_password: None };
+        self.accounts.enter_code(&self.cx(&self.one), request, entered).await
+    }
+
+    /// Signs in by a code, in the first tenant.
+    pub async fn by_code(&self, email: &str) -> Session {
+        let request = self.request(&self.one).await;
+        let made = self.code(&request, email).await;
+        self.enter(&request, made.id.as_str(), &made.code).await.unwrap()
+    }
+
+    /// Makes an account with a password, in the first tenant.
+    pub async fn sign_up(&self, email: &str, password: &str) -> Session {
+        let request = self.request(&self.one).await;
+        let asked = Asked { email, purpose: CodePurpose::SignUp, password: Some(password) };
+        let made = self.ask(&request, asked).await.unwrap();
+        self.enter(&request, made.id.as_str(), &made.code).await.unwrap()
+    }
+
+    pub async fn by_password(&self, email: &str, password: &str) -> Result<Session> {
+        let cx = self.cx(&self.one);
+        self.accounts.enter_password(&cx, &self.one.organization.id, email, password).await
+    }
+
+    /// What the log of an organisation tells of, oldest first.
+    pub async fn log(&self, organization: &OrganizationId) -> Vec<AuditEvent> {
+        let mut conn = self.stage.ops.db().read().await.unwrap();
+        let mut events = audit::list(&mut conn, organization, None, 1_000).await.unwrap();
+        events.reverse();
+        events
+    }
+
+    /// How often the log of the first tenant tells of `act`.
+    pub async fn told(&self, act: &str) -> usize {
+        self.log(&self.one.organization.id).await.iter().filter(|event| event.act == act).count()
+    }
+}

@@ -1,0 +1,34 @@
+//! How mail is sent, as the settings want it.
+
+use anyhow::{Context, anyhow};
+use tokio::task::JoinHandle;
+use waypost_mail::{MailUrl, Outbox, Sender, mailer};
+use waypost_ops::address::PublicUrl;
+
+use crate::config::Settings;
+
+/// Starts sending mail; none when the installation has no way to. The demo prints its mails to the terminal, unless a
+/// mail server is set.
+///
+/// # Errors
+/// When the mail server's URL or the sender cannot be used.
+pub fn start(
+    settings: &Settings,
+    public_url: &PublicUrl,
+    demo: bool,
+) -> anyhow::Result<Option<(Outbox, Vec<JoinHandle<()>>)>> {
+    let url = settings.smtp_url.clone().or_else(|| demo.then_some(MailUrl::Console));
+    let Some(url) = url else { return Ok(None) };
+    let from = settings.mail_from.clone().or_else(|| Sender::of_host(public_url.host()));
+    let from =
+        from.ok_or_else(|| anyhow!("the setting `mail_from` is needed: no mail can come from the public URL"))?;
+    let mailer = mailer(&url, &from).context("the setting `smtp_url` cannot be used")?;
+    Ok(Some(Outbox::start(mailer)))
+}
+
+/// What to tell the operator at the start.
+#[must_use]
+pub fn notice(settings: &Settings, demo: bool) -> Option<&'static str> {
+    let console = matches!(settings.smtp_url, Some(MailUrl::Console)) || settings.smtp_url.is_none() && demo;
+    console.then_some("mails are not sent but printed here, codes for signing in among them (setting smtp_url)")
+}
