@@ -50,7 +50,7 @@ async fn run(decision: Decision) -> Report {
 async fn the_authorization_server_passes() {
     let report = run(Decision::Allow).await;
     println!("{}", report.output);
-    assert!(report.succeeded, "{}", report.output);
+    assert!(report.succeeded && report.output.contains("Total: 3 passed, 0 failed"), "{}", report.output);
     let scenarios: Vec<_> = report.checks.keys().map(String::as_str).collect();
     assert_eq!(scenarios, ["authorization-code-grant", "authorization-server-metadata-endpoint"]);
     for scenario in scenarios {
