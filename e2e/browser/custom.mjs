@@ -79,11 +79,12 @@ export async function refusal_at_the_provider(t) {
  * Goes on to the application. A new key of the provider is looked for only every ten seconds: until then the page says
  * so, and people try again.
  */
-async function patiently(page) {
+async function patiently(t, page) {
     for (let tries = 0; tries < 20; tries += 1) {
         await page.locator('#back, a:text("Try again")').first().waitFor();
         if ((await page.locator('#back').count()) > 0) return;
         assert.match(await page.locator('body').innerText(), /signed with a key that it does not publish/);
+        if (tries === 0) await t.look.at(page, 'unknown-key');
         await setTimeout(1000);
         await page.getByText('Try again').click();
     }
@@ -97,7 +98,7 @@ export async function again(t) {
     await consent(page);
     await decide(page, 'allow');
     await atProvider(page);
-    await patiently(page);
+    await patiently(t, page);
     await client.tokens();
     assert.equal(await client.begin(), t.given.completed);
     await client.next();

@@ -1,6 +1,6 @@
-//! With sign-in: each client signs in where it is asked to, once as a client that registers itself and once with a
-//! metadata document, and plays. In the middle client and server are killed; the next run of both goes on at the same
-//! step, without another sign-in.
+//! With sign-in: each client signs in where it is asked to, when it starts a walkthrough or at once, as a client that
+//! registers itself or with a metadata document, and plays. In the middle client and server are killed; the next run of
+//! both goes on at the same step, without another sign-in.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -38,6 +38,8 @@ struct Case {
     era: &'static str,
     version: &'static str,
     way: Way,
+    /// When the server wants its users to sign in.
+    sign_in: &'static str,
 }
 
 /// A run of a client's script.
@@ -89,7 +91,7 @@ async fn plays(case: Case) {
     let authority = installation.folder().join("authority.pem");
     documents.write_authority(&authority);
     installation.set("WAYPOST_OUTBOUND_CA_FILE", authority.display().to_string());
-    installation.create_server("tour", &["--auth-type", "platform_oauth"]).await;
+    installation.create_server("tour", &["--auth-type", "platform_oauth", "--sign-in", case.sign_in]).await;
     let state: PathBuf = installation.folder().join("client");
     std::fs::create_dir(&state).expect("the folder takes folders");
     let user = User::start("ada@example.com", installation.mailbox.clone()).await;
@@ -98,7 +100,7 @@ async fn plays(case: Case) {
     let server = installation.serve().await;
     let mut given = json!({
         "url": format!("{}/s/tour/mcp", server.origin), "era": case.era, "user": user.origin,
-        "state": state, "run": "first", "document": document,
+        "state": state, "run": "first", "document": document, "on_connect": case.sign_in == "on_connect",
     });
     let mut run = Run::start(case.script, &given);
     let first = run.report().await;
@@ -114,12 +116,12 @@ async fn plays(case: Case) {
     assert_eq!(second["completed"], true, "{second}");
     assert_eq!(user.sign_ins(), 1, "what the client kept is enough");
     assert_eq!(documents.fetched() > 0, case.way == Way::HasDocument, "its id is what it was to be");
-    println!("{} {}: {first} {second}", case.client, case.era);
+    println!("{} {} {}: {first} {second}", case.client, case.era, case.sign_in);
 }
 
-/// A client's tests: `script, its document, its name for the era of today => the version that it must agree on`.
+/// A client's tests: the era that it is to speak, and the version that it must agree on.
 macro_rules! signs_in {
-    ($module:ident, $script:literal, $client:literal, $($test:ident => $way:ident, $era:literal, $version:literal;)+) => {
+    ($module:ident, $script:literal, $client:literal, $($test:ident => $way:ident, $sign_in:literal, $era:literal, $version:literal;)+) => {
         mod $module {
             use super::{Case, Way, plays};
 
@@ -127,8 +129,8 @@ macro_rules! signs_in {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 #[cfg_attr(not(have_clients), ignore = "needs the MCP clients of e2e/clients")]
                 async fn $test() {
-                    let (script, client) = ($script, $client);
-                    plays(Case { script, client, era: $era, version: $version, way: Way::$way }).await;
+                    let (script, client, sign_in) = ($script, $client, $sign_in);
+                    plays(Case { script, client, era: $era, version: $version, way: Way::$way, sign_in }).await;
                 }
             )+
         }
@@ -136,22 +138,26 @@ macro_rules! signs_in {
 }
 
 signs_in! { python, "python_client.py", "python",
-    registered => Registers, "legacy", "2025-11-25";
-    with_document => HasDocument, "auto", "2026-07-28";
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
+    on_connect => Registers, "on_connect", "auto", "2026-07-28";
 }
 
 signs_in! { typescript, "typescript.mjs", "typescript",
-    registered => Registers, "legacy", "2025-11-25";
-    with_document => HasDocument, "auto", "2026-07-28";
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
+    on_connect => Registers, "on_connect", "auto", "2026-07-28";
 }
 
 signs_in! { inspector, "inspector.mjs", "inspector",
-    registered => Registers, "legacy", "2025-11-25";
-    with_document => HasDocument, "auto", "2026-07-28";
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
+    on_connect => Registers, "on_connect", "auto", "2026-07-28";
 }
 
 // Whatever it speaks with the server, the client behind it speaks the old way.
 signs_in! { mcp_remote, "mcp_remote.mjs", "mcp-remote",
-    registered => Registers, "legacy", "2025-11-25";
-    with_document => HasDocument, "auto", "2025-11-25";
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2025-11-25";
+    on_connect => Registers, "on_connect", "auto", "2025-11-25";
 }

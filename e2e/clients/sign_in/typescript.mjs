@@ -70,11 +70,23 @@ class Provider {
     }
 }
 
-async function connect() {
-    const authProvider = new Provider();
+/** A client that is connected; it signs in for that where it has to. */
+async function open(authProvider) {
     const client = new Client({ name: 'waypost-e2e-ts-v2', version: '1.0.0' }, ERAS[given.era]);
     const transport = new StreamableHTTPClientTransport(new URL(given.url), { authProvider });
-    await client.connect(transport);
+    try {
+        await client.connect(transport);
+    } catch (error) {
+        if (!(error instanceof UnauthorizedError)) throw error;
+        await transport.finishAuth(authProvider.callback);
+        return await open(authProvider);
+    }
+    return { client, transport };
+}
+
+async function connect() {
+    const authProvider = new Provider();
+    const { client, transport } = await open(authProvider);
     return {
         version: client.getNegotiatedProtocolVersion(),
         async call(name, args) {
