@@ -24,6 +24,16 @@ pub struct BrowserSession {
     pub created_at: Timestamp,
 }
 
+#[derive(sqlx::FromRow)]
+struct Row {
+    end_user_id: String,
+    identity_id: String,
+    issuer: String,
+    name: Option<String>,
+    email: Option<String>,
+    created_at: i64,
+}
+
 /// A session to insert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBrowserSession<'a> {
@@ -66,15 +76,15 @@ pub async fn find(
     const SQL: &str = "SELECT s.end_user_id, s.identity_id, i.issuer, u.name, u.email, s.created_at
         FROM browser_sessions s JOIN end_users u ON u.id = s.end_user_id JOIN identities i ON i.id = s.identity_id
         WHERE s.token_hash = $1 AND s.organization_id = $2 AND s.expires_at > $3";
-    let row: Option<(String, String, String, Option<String>, Option<String>, i64)> = on!(conn, c => sqlx::query_as(SQL)
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(token_hash).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
-    Ok(row.map(|(end_user, identity, issuer, name, email, created_at)| BrowserSession {
-        end_user_id: EndUserId::from_store(end_user),
-        identity_id: IdentityId::from_store(identity),
-        issuer,
-        name,
-        email,
-        created_at: Timestamp(created_at),
+    Ok(row.map(|row| BrowserSession {
+        end_user_id: EndUserId::from_store(row.end_user_id),
+        identity_id: IdentityId::from_store(row.identity_id),
+        issuer: row.issuer,
+        name: row.name,
+        email: row.email,
+        created_at: Timestamp(row.created_at),
     }))
 }
 
