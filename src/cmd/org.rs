@@ -1,7 +1,13 @@
 //! `waypost org`: organisations.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use serde_json::{Value, json};
 use waypost_core::organization::Organization;
+use waypost_ops::logos;
 use waypost_ops::organizations::{self, Changes};
 
 use super::output;
@@ -25,7 +31,7 @@ pub enum Command {
         /// Slug or id.
         org: String,
     },
-    /// Changes slug or name.
+    /// Changes slug, name or logo.
     Update {
         /// Slug or id.
         org: String,
@@ -35,6 +41,9 @@ pub enum Command {
         /// A new name.
         #[arg(long)]
         name: Option<String>,
+        /// A picture for the pages on which end users sign in: PNG, JPEG, GIF or WebP; `none` takes it away.
+        #[arg(long, value_name = "FILE")]
+        logo: Option<PathBuf>,
     },
     /// Deletes an organisation and everything it owns, progress included.
     Delete {
@@ -62,8 +71,11 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             output::list(*json, &["slug", "name", "id", "created_at"], items)
         }
         Command::Show { org } => output::object(*json, &shape(&find(session, &org).await?)),
-        Command::Update { org, slug, name } => {
+        Command::Update { org, slug, name, logo } => {
             let organization = find(session, &org).await?;
+            if let Some(logo) = logo {
+                change_logo(session, &organization, &logo).await?;
+            }
             let changes = Changes { slug, name };
             let changed = organizations::update(cx, ops, &organization.id, &changes).await?;
             output::object(*json, &shape(&changed))
@@ -76,6 +88,19 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             output::deleted(*json, organization.id.as_str(), &format!("Deleted the organisation {slug}."))
         }
     }
+}
+
+async fn change_logo(session: &Session, organization: &Organization, logo: &Path) -> anyhow::Result<()> {
+    let Session { cx, ops, .. } = session;
+    if logo == Path::new("none") {
+        return Ok(logos::remove(cx, ops, &organization.id).await?);
+    }
+    let file = File::open(logo).with_context(|| format!("{} cannot be read", logo.display()))?;
+    let mut bytes = Vec::new();
+    // One byte more than is allowed is enough to see that it is too much.
+    let most = logos::MAX_BYTES as u64 + 1;
+    file.take(most).read_to_end(&mut bytes).with_context(|| format!("{} cannot be read", logo.display()))?;
+    Ok(logos::set(cx, ops, &organization.id, bytes).await?)
 }
 
 async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {

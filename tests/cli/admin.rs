@@ -127,3 +127,19 @@ async fn joins_are_listed_and_undone() {
     insta::assert_snapshot!(place.fails(1, &["join", "undo", id, "--yes"]), @"error: This join was undone before.");
     insta::assert_snapshot!(place.fails(1, &["join", "show", "gone"]), @"error: there is no join `gone`: `waypost join list` shows them");
 }
+
+#[test]
+fn an_organisation_has_a_logo() {
+    // The smallest picture there is: one pixel.
+    const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
+    let place = Place::new();
+    place.fine(&["org", "create", "acme"]);
+    let picture = place.path("logo.gif");
+    std::fs::write(&picture, data_encoding::BASE64.decode(GIF.as_bytes()).unwrap()).unwrap();
+    place.fine(&["org", "update", "acme", "--logo", picture.to_str().unwrap()]);
+    place.fine(&["org", "update", "acme", "--logo", "none"]);
+    let svg = place.file("logo.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>");
+    insta::assert_snapshot!(place.fails(1, &["org", "update", "acme", "--logo", &svg]), @"error: This logo cannot be used: an SVG can hold scripts. Save it as PNG.");
+    let error = place.fails(1, &["org", "update", "acme", "--logo", "gone.png"]);
+    assert!(error.contains("gone.png cannot be read"), "{error}");
+}

@@ -3,6 +3,7 @@
 mod admin;
 mod authoring;
 mod operations;
+mod providers;
 mod usage;
 
 use std::path::{Path, PathBuf};

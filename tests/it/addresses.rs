@@ -1,9 +1,9 @@
 //! Where a server answers, to whom, and within which limits (contract, section 3).
 
-use http::Method;
+use http::{Method, StatusCode};
 use insta::assert_snapshot;
 use serde_json::json;
-use waypost_core::server::Toolset;
+use waypost_core::server::{AuthType, SignIn, Toolset};
 use waypost_mcp::limits::LimitOptions;
 use waypost_ops::servers::{self, Settings};
 
@@ -101,6 +101,7 @@ async fn every_address_is_the_same_server() {
     app.finish().await;
 }
 
+/// RS-9: 421 for a foreign host.
 #[tokio::test]
 async fn a_public_url_that_is_not_loopback_is_the_only_host() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
@@ -174,6 +175,7 @@ async fn a_new_server_answers_at_once_and_a_deleted_one_is_gone() {
     app.finish().await;
 }
 
+/// RS-9: 403 for a foreign origin.
 #[tokio::test]
 async fn browsers_may_call_from_some_origins() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
@@ -232,6 +234,29 @@ async fn browsers_may_call_from_some_origins() {
     let shown = app.post("/s/acme/mcp", body).header("host", "way.example").header("origin", "https://way.example");
     let exposed = shown.send().await.header("access-control-expose-headers").unwrap().to_lowercase();
     assert!(exposed.contains("mcp-session-id") && exposed.contains("www-authenticate"), "{exposed}");
+    app.finish().await;
+}
+
+/// RS-10 of docs/sign-in.md: a browser asks before it sends the token, and asks without one.
+#[tokio::test]
+async fn rs10_the_preflight_needs_no_token() {
+    const HEADERS: &str = "authorization,content-type,mcp-protocol-version,mcp-method,mcp-name,mcp-session-id,\
+                           last-event-id,mcp-param-x";
+    let (app, server) = ready().await;
+    let (auth_type, sign_in) = (Some(AuthType::PlatformOauth), Some(SignIn::OnConnect));
+    server.set(Settings { auth_type, sign_in, ..Settings::default() }).await;
+    for path in [server.path(), "/s/acme/t/ann/mcp".to_owned()] {
+        let flight = app
+            .request(Method::OPTIONS, &path)
+            .header("origin", "http://localhost:3000")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", HEADERS)
+            .send()
+            .await;
+        assert_eq!(flight.status, StatusCode::OK);
+        assert_eq!(flight.header("access-control-allow-origin"), Some("http://localhost:3000"));
+        assert_eq!(flight.header("access-control-allow-headers"), Some(HEADERS));
+    }
     app.finish().await;
 }
 

@@ -206,7 +206,7 @@ impl Accounts {
     /// Signs in with a password.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `email` when that is no address, and `password` when the two do not belong together;
+    /// `invalid_arguments` naming `email` when that is no address, and `password` when one of the two is wrong;
     /// `rate_limited`, with `retry_after_seconds`, after too many wrong ones; `unavailable` when the database is away,
     /// or too many passwords are being hashed.
     pub async fn enter_password(

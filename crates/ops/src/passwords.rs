@@ -118,7 +118,7 @@ fn check_strength(field: &str, password: &str, about: &[String]) -> Result<()> {
     let why = warning.unwrap_or_default();
     Err(Error::invalid(
         field,
-        format!("This password is easy to guess.{why} Four words that do not belong together are harder."),
+        format!("This password is easy to guess.{why} Four unrelated words are harder to guess."),
     ))
 }
 

@@ -73,9 +73,12 @@ pub async fn find(
     token_hash: &str,
     now: Timestamp,
 ) -> Result<Option<BrowserSession>> {
-    const SQL: &str = "SELECT s.end_user_id, s.identity_id, i.issuer, u.name, u.email, s.created_at
-        FROM browser_sessions s JOIN end_users u ON u.id = s.end_user_id JOIN identities i ON i.id = s.identity_id
-        WHERE s.token_hash = $1 AND s.organization_id = $2 AND s.expires_at > $3";
+    // Look-ups by key, and no joins: PostgreSQL joins small tables by reading them as a whole.
+    const SQL: &str =
+        "SELECT end_user_id, identity_id, (SELECT issuer FROM identities WHERE id = s.identity_id) AS issuer,
+            (SELECT name FROM end_users WHERE id = s.end_user_id) AS name,
+            (SELECT email FROM end_users WHERE id = s.end_user_id) AS email, created_at
+        FROM browser_sessions s WHERE token_hash = $1 AND organization_id = $2 AND expires_at > $3";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(token_hash).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
     Ok(row.map(|row| BrowserSession {
@@ -108,14 +111,4 @@ pub async fn delete_of_end_user(conn: &mut Conn, organization: &OrganizationId, 
     const SQL: &str = "DELETE FROM browser_sessions WHERE end_user_id = $1 AND organization_id = $2";
     Ok(on!(conn, c => sqlx::query(SQL)
         .bind(end_user.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected()))
-}
-
-/// Deletes sessions that have ended, at most `limit` of them; says how many.
-///
-/// # Errors
-/// When the database fails.
-pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
-    const SQL: &str = "DELETE FROM browser_sessions WHERE token_hash IN (SELECT token_hash FROM browser_sessions
-        WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-    Ok(on!(conn, c => sqlx::query(SQL).bind(now.0).bind(limit).execute(c).await?.rows_affected()))
 }

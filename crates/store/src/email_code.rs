@@ -151,16 +151,6 @@ pub async fn enter(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestam
     Ok(Tried::Right(Proof { email, email_key, purpose, password_hash }))
 }
 
-/// Deletes codes that no longer count for the limit either, at most `limit` of them; says how many.
-///
-/// # Errors
-/// When the database fails.
-pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
-    const SQL: &str = "DELETE FROM email_codes
-        WHERE id IN (SELECT id FROM email_codes WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-    Ok(on!(conn, c => sqlx::query(SQL).bind(now.plus(-HOUR_MS).0).bind(limit).execute(c).await?.rows_affected()))
-}
-
 fn place(key: Key<'_>) -> Place<'_> {
     Place { table: "email_codes", id: key.id.as_str() }
 }

@@ -112,12 +112,20 @@ pub async fn set_claimed_email(
     Ok(())
 }
 
-/// Deletes an end user with their progress, sessions, events and calls; false when they are not there.
+/// Deletes an end user with their progress, sessions, events and calls; false when they are not there. Whom they were
+/// before they had signed in goes with them, as far as nobody but their own client knew it: not a tracking id.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<bool> {
+    const BEFORE: &str = "SELECT from_end_user_id FROM joins WHERE to_end_user_id = $1 AND organization_id = $2
+        AND undone_at IS NULL AND kind <> 'tracking' AND from_end_user_id <> $1";
     const SQL: &str = "DELETE FROM end_users WHERE id = $1 AND organization_id = $2";
+    let before: Vec<String> = on!(conn, c => sqlx::query_scalar(BEFORE)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?);
+    for id in before {
+        on!(conn, c => sqlx::query(SQL).bind(id).bind(organization.as_str()).execute(c).await?.rows_affected());
+    }
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

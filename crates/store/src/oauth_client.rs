@@ -91,7 +91,7 @@ pub async fn used(conn: &mut Conn, server: &ServerId, client_id: &str, at: Times
 }
 
 /// Deletes clients that nobody needs: those that never got a grant and are older than `unused_before`, and those with a
-/// last use before `idle_before`; at most `limit` of them. Says how many.
+/// last use before `idle_before`, which is the earlier time; at most `limit` of them. Says how many.
 ///
 /// # Errors
 /// When the database fails.
@@ -103,7 +103,7 @@ pub async fn delete_unused(
 ) -> Result<u64> {
     const SQL: &str = "DELETE FROM oauth_clients WHERE (server_id, client_id) IN (
             SELECT server_id, client_id FROM oauth_clients
-            WHERE last_used_at < $2 OR (last_used_at = created_at AND created_at < $1)
+            WHERE last_used_at < $1 AND (last_used_at < $2 OR last_used_at = created_at)
             ORDER BY last_used_at LIMIT $3)";
     Ok(on!(conn, c => sqlx::query(SQL)
         .bind(unused_before.0).bind(idle_before.0).bind(limit).execute(c).await?.rows_affected()))

@@ -13,21 +13,31 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::Value;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use waypost_core::SystemRandom;
+use waypost_core::account::CodePurpose;
 use waypost_core::assignment::Assignment;
+use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::chain::Link;
-use waypost_core::id::{EventId, JoinId, ProgressId, StepId, VersionId, WalkthroughId};
+use waypost_core::id::{
+    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthGrantId, ProgressId, StepId, VersionId,
+    WalkthroughId,
+};
 use waypost_core::join::{Join, Undo};
+use waypost_core::oauth_client::OauthClient;
+use waypost_core::oauth_grant::OauthGrant;
 use waypost_core::organization::Role;
 use waypost_core::progress::Attempt;
 use waypost_core::progress::act::{Select, View};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_core::{SystemRandom, Timestamp};
+use waypost_store::browser_session::NewBrowserSession;
+use waypost_store::email_code::NewCode;
 use waypost_store::progress::ProgressKey;
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
-    Db, Dialect, Tx, api_key, assignment, audit, end_user, join, migrate, offer, on, organization, progress, server,
-    session, step, system, tool_call, user, version, walkthrough,
+    Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
+    expired, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization,
+    progress, server, session, step, system, tool_call, user, version, walkthrough,
 };
 
 use crate::world::{NOW, World, execute};
@@ -123,8 +133,6 @@ async fn everything(db: &Db, one: &World) {
     audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
-    end_user::set_claimed_email(&mut tx, org, &one.end_user, "a@x.de").await.unwrap();
-    end_user::claimed_email(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
@@ -133,10 +141,10 @@ async fn everything(db: &Db, one: &World) {
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
     session::used(&mut tx, "handle-1", NOW).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
-    session::is_joined(&mut tx, org, "handle-1").await.unwrap();
-    session::set_joined(&mut tx, org, (&one.server, &one.end_user), Some(NOW)).await.unwrap();
     write(&mut tx, one).await;
     take_over(&mut tx, one).await;
+    sign_in(&mut tx, one).await;
+    authorize(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
@@ -201,9 +209,110 @@ async fn write(tx: &mut Tx, one: &World) {
     walkthrough::delete(tx, org, &unknown).await.unwrap();
 }
 
-/// A join, and its undoing.
+/// What signs an end user in.
+async fn sign_in(tx: &mut Tx, one: &World) {
+    let (org, user) = (&one.organization, &one.end_user);
+    let found = identity::find(tx, org, "waypost", "acc_1").await.unwrap().unwrap();
+    identity::find_to_link(tx, org, "https://other", "z@b.example").await.unwrap();
+    identity::insert(tx, &found, None).await.unwrap();
+    identity::signed_in(tx, &found, None).await.unwrap();
+    end_user::insert(tx, org, &EndUserId::from_store("eu_signed".to_owned()), NOW).await.unwrap();
+    end_user::profile(tx, org, user).await.unwrap();
+    end_user::update_profile(tx, org, user, &end_user::Profile::default()).await.unwrap();
+    let account = account::find_by_email(tx, org, "z@b.example").await.unwrap().unwrap();
+    account::insert(tx, &account, "z@b.example").await.unwrap();
+    account::begin_try(tx, org, &account.id, NOW).await.unwrap();
+    account::lock(tx, org, &account.id, NOW).await.unwrap();
+    account::unlock(tx, org, &account.id, NOW).await.unwrap();
+    account::set_password(tx, org, &account.id, "argon", NOW).await.unwrap();
+    let (request, id) =
+        (AuthorizationRequestId::from_store("arq_1".to_owned()), EmailCodeId::from_store("ecd_x".into()));
+    let code = NewCode {
+        id: &id,
+        organization: org,
+        request: &request,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        purpose: CodePurpose::SignIn,
+        code_hash: "hash",
+        password_hash: None,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    email_code::insert(tx, &code).await.unwrap();
+    let key = email_code::Key { organization: org, request: &request, id: &id };
+    email_code::find_open(tx, key, NOW).await.unwrap();
+    email_code::enter(tx, key, "hash", NOW).await.unwrap();
+    let session = NewBrowserSession {
+        token_hash: "hash",
+        end_user_id: user,
+        identity_id: &found.id,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    browser_session::insert(tx, org, &session).await.unwrap();
+    browser_session::find(tx, org, "hash", NOW).await.unwrap();
+    browser_session::delete(tx, org, "hash").await.unwrap();
+    browser_session::delete_of_end_user(tx, org, user).await.unwrap();
+    logo::set(tx, org, b"png", NOW).await.unwrap();
+    logo::get(tx, org).await.unwrap();
+    logo::updated_at(tx, org).await.unwrap();
+    logo::delete(tx, org).await.unwrap();
+}
+
+/// What a client gets for a user who signed in.
+async fn authorize(tx: &mut Tx, one: &World) {
+    let (org, server, user) = (&one.organization, &one.server, &one.end_user);
+    let id = AuthorizationRequestId::from_store("arq_1".to_owned());
+    let key = authorization_request::Key { organization: org, server, id: &id, browser_hash: "browser" };
+    let request = authorization_request::find(tx, key, Timestamp(8)).await.unwrap().unwrap();
+    let other = AuthorizationRequest { id: AuthorizationRequestId::from_store("arq_2".to_owned()), ..request };
+    authorization_request::insert(tx, &other, "browser").await.unwrap();
+    authorization_request::consent(tx, key, NOW).await.unwrap();
+    authorization_request::complete(tx, key, NOW).await.unwrap();
+    let client = oauth_client::find(tx, org, server, "client").await.unwrap().unwrap();
+    oauth_client::insert(tx, &OauthClient { client_id: "other".to_owned(), ..client }).await.unwrap();
+    oauth_client::used(tx, server, "client", NOW).await.unwrap();
+    let consent =
+        oauth_consent::Key { organization: org, server, end_user: user, client_id: "client", redirect: "https://x" };
+    oauth_consent::put(tx, consent, "walk", NOW).await.unwrap();
+    oauth_consent::find(tx, consent).await.unwrap();
+    let grant = oauth_grant::find(tx, org, &OauthGrantId::from_store("ogr_1".to_owned())).await.unwrap().unwrap();
+    let grant = OauthGrant { id: OauthGrantId::from_store("ogr_2".to_owned()), ..grant };
+    let code = oauth_grant::Code {
+        code_hash: "hash".to_owned(),
+        redirect_uri: "https://x".to_owned(),
+        code_challenge: "challenge".to_owned(),
+        expires_at: NOW,
+    };
+    oauth_grant::insert(tx, &grant, &code).await.unwrap();
+    oauth_grant::consume_code(tx, (org, server), "client", "hash", Timestamp(1)).await.unwrap();
+    oauth_grant::consume_code(tx, (org, server), "client", "hash", NOW).await.unwrap();
+    let pair = oauth_grant::Pair {
+        access_hash: "access".to_owned(),
+        scope: "walk".to_owned(),
+        access_expires_at: NOW,
+        refresh_hash: "refresh".to_owned(),
+        generation: 1,
+    };
+    oauth_grant::insert_pair(tx, &grant.id, &pair, NOW).await.unwrap();
+    oauth_grant::rotate(tx, (org, server), "client", "refresh", (Timestamp(1), NOW)).await.unwrap();
+    oauth_grant::find_access(tx, org, server, "access", NOW).await.unwrap();
+    oauth_grant::find_by_token(tx, (org, server), "client", "access").await.unwrap();
+    oauth_grant::revoke_access(tx, "access", NOW).await.unwrap();
+    oauth_grant::revoke(tx, org, &grant.id, "test", NOW).await.unwrap();
+    oauth_grant::revoke_of_end_user(tx, org, user, "test", NOW).await.unwrap();
+    expired::delete(tx, NOW, 10).await.unwrap();
+    oauth_client::delete_unused(tx, NOW, NOW, 10).await.unwrap();
+}
+
+/// What is noted of a user, a join, and its undoing.
 async fn take_over(tx: &mut Tx, one: &World) {
     let (org, id, user) = (&one.organization, JoinId::from_store("joi_1".to_owned()), &one.end_user);
+    session::is_joined(tx, org, "handle-1").await.unwrap();
+    session::set_joined(tx, org, (&one.server, user), Some(NOW)).await.unwrap();
+    end_user::set_claimed_email(tx, org, user, "a@x.de").await.unwrap();
+    end_user::claimed_email(tx, org, user).await.unwrap();
     join::list(tx, org).await.unwrap();
     let found = join::get(tx, org, &id).await.unwrap().unwrap();
     join::is_settled(tx, org, &one.server, (user, user)).await.unwrap();

@@ -83,6 +83,17 @@ async fn describes_each_resource_by_its_own_url() {
                 "bearer_methods_supported": ["header"],
             })
         );
+        let well_known = if path.starts_with("/s/") {
+            "/.well-known/oauth-authorization-server/s/acme"
+        } else {
+            "/.well-known/oauth-authorization-server"
+        };
+        let request = http::Request::get(well_known).header(header::HOST, host);
+        let metadata = super::send(&app, request.body(axum::body::Body::empty()).unwrap()).await.json();
+        assert_eq!(metadata["issuer"], issuer, "AS-1");
+        for endpoint in ["authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint"] {
+            assert!(metadata[endpoint].as_str().unwrap().starts_with(&format!("{issuer}/oauth/")), "AS-15: https");
+        }
     }
     app.finish().await;
 }

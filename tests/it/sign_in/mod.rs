@@ -147,7 +147,8 @@ impl Browser {
     pub async fn open(&self, path: &str) -> Answer {
         let mut answer = self.get(path).await;
         while answer.status == StatusCode::SEE_OTHER && answer.location().starts_with('/') {
-            answer = self.get(&answer.location().to_owned()).await;
+            let next = answer.location().to_owned();
+            answer = self.get(&next).await;
         }
         answer
     }

@@ -22,6 +22,7 @@ fn invalid_grant() -> (u16, String) {
     (400, "invalid_grant".to_owned())
 }
 
+/// AS-3: single use, 60 seconds, bound to client, redirect URI and challenge.
 async fn a_code_is_good_once_and_only_for_who_asked(app: App) {
     let server = platform(&app, "acme").await;
     let other = platform(&app, "other").await;
@@ -51,6 +52,7 @@ async fn a_code_is_good_once_and_only_for_who_asked(app: App) {
     app.finish().await;
 }
 
+/// AS-3.
 async fn a_code_that_comes_again_takes_its_tokens_with_it(app: App) {
     let server = platform(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -64,6 +66,7 @@ async fn a_code_that_comes_again_takes_its_tokens_with_it(app: App) {
     app.finish().await;
 }
 
+/// AS-9.
 async fn refresh_tokens_rotate(app: App) {
     let server = platform(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -94,6 +97,7 @@ async fn refresh_tokens_rotate(app: App) {
     app.finish().await;
 }
 
+/// AS-9: a client may have two processes.
 async fn two_refreshes_at_the_same_moment_both_succeed(app: App) {
     let server = platform(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -161,6 +165,7 @@ async fn a_revoked_token_is_dead(app: App) {
     app.finish().await;
 }
 
+/// AS-6 and AS-10: RFC 6749, section 5.2, and RFC 8707.
 #[tokio::test]
 async fn what_is_malformed_is_refused() {
     let app = App::new().await;

@@ -70,7 +70,6 @@ impl Fields {
     ///
     /// # Errors
     /// The page to show instead.
-    #[expect(clippy::result_large_err, reason = "the error is the answer")]
     pub(super) fn check(&self, auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<(), Response> {
         if let Err(wait) = auth.limits.check(Kind::Form, pending.site.client) {
             return Err(page::too_many(&pending.site, wait));
@@ -103,7 +102,7 @@ impl Problem {
         };
         let text = |name: &str| error.details.get(name).and_then(|value| value.as_str()).unwrap_or_default();
         let message = if error.code == Code::InvalidArguments && text("field") == "email" {
-            "This is no e-mail address. One looks like anna@example.com.".to_owned()
+            "That is not an e-mail address. One looks like anna@example.com.".to_owned()
         } else {
             error.message.clone()
         };

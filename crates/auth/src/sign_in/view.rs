@@ -38,7 +38,6 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// The page to show instead, when the error is none that the user can do something about.
-    #[expect(clippy::result_large_err, reason = "the error is the answer")]
     pub(super) fn with(mut self, error: &Error) -> Result<Self, Response> {
         self.problem = Some(Problem::of(error).ok_or_else(|| pending::failed(&self.pending.site, error))?);
         Ok(self)

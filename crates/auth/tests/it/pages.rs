@@ -94,15 +94,18 @@ async fn by_password_after_signing_up() {
     assert!(!page.body.contains("short"), "no password is shown again");
     let page = browser.post("sign-up", &[("email", ANNA), ("password", "anna@example.com")]).await;
     page.shows(BAD, &["easy to guess"]);
-    browser.post("sign-up", &[("email", "anna"), ("password", FINE)]).await.shows(BAD, &["no e-mail address"]);
+    browser.post("sign-up", &[("email", "anna"), ("password", FINE)]).await.shows(BAD, &["not an e-mail address"]);
     sign_up(&pages, &mut browser, ANNA, 1).await;
     let mut other = pages.browser(&server).await;
     // The address alone leads to the page that asks for the password.
     let page = other.post("sign-in/password", &[("email", ANNA)]).await;
-    page.shows(StatusCode::OK, &["value=\"anna@example.com\"", "autocomplete=\"current-password\"", "Forgotten"]);
+    page.shows(
+        StatusCode::OK,
+        &["value=\"anna@example.com\"", "autocomplete=\"current-password\"", "Forgot your password?"],
+    );
     assert!(!page.body.contains("role=\"alert\""));
     let page = other.post("sign-in/password", &[("email", ANNA), ("password", OTHER)]).await;
-    page.shows(BAD, &["do not belong together"]);
+    page.shows(BAD, &["or the password is wrong"]);
     assert!(!page.body.contains(OTHER));
     let answer = other.post("sign-in/password", &[("email", " ANNA@example.com"), ("password", FINE)]).await;
     assert_eq!(answer.location(), other.path("authorize/continue"));
@@ -133,7 +136,7 @@ async fn by_a_new_password() {
     assert_eq!(browser.signed_in_as().await.as_deref(), Some(ANNA));
     assert_eq!(old.signed_in_as().await, None, "the other browser is signed out");
     let fields = [("email", ANNA), ("password", FINE)];
-    old.post("sign-in/password", &fields).await.shows(BAD, &["do not belong together"]);
+    old.post("sign-in/password", &fields).await.shows(BAD, &["or the password is wrong"]);
 }
 
 /// What a page shows, without what differs from request to request.
@@ -269,13 +272,13 @@ async fn wrong_passwords_lock_and_the_page_says_how_long() {
     sign_up(&pages, &mut browser, ANNA, 1).await;
     let (right, bad) = ([("email", ANNA), ("password", FINE)], [("email", ANNA), ("password", OTHER)]);
     for _ in 0..5 {
-        browser.post("sign-in/password", &bad).await.shows(BAD, &["do not belong together"]);
+        browser.post("sign-in/password", &bad).await.shows(BAD, &["or the password is wrong"]);
     }
     let page = browser.post("sign-in/password", &right).await;
     page.shows(StatusCode::TOO_MANY_REQUESTS, &["Wait a minute, or sign in with a code", "role=\"alert\""]);
     assert_eq!(page.headers[header::RETRY_AFTER], "60");
     pages.clock.advance(MINUTE);
-    browser.post("sign-in/password", &bad).await.shows(BAD, &["do not belong together"]);
+    browser.post("sign-in/password", &bad).await.shows(BAD, &["or the password is wrong"]);
     let page = browser.post("sign-in/password", &right).await;
     page.shows(StatusCode::TOO_MANY_REQUESTS, &["Wait 2 minutes"]);
     assert_eq!(page.headers[header::RETRY_AFTER], "120");
@@ -329,7 +332,7 @@ async fn without_mail_only_passwords_are_offered() {
     let mut browser = pages.browser(&server).await;
     let page = browser.get("sign-in").await;
     page.shows(StatusCode::OK, &["No mail can be sent from here", "current-password"]);
-    assert!(!page.body.contains("Send me a code") && !page.body.contains("Forgotten"), "{}", page.body);
+    assert!(!page.body.contains("Send me a code") && !page.body.contains("Forgot"), "{}", page.body);
     for name in ["sign-up", "sign-in/forgotten"] {
         browser.get(name).await.shows(StatusCode::SERVICE_UNAVAILABLE, &["No mail can be sent"]);
     }

@@ -99,7 +99,7 @@ impl Pages {
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let secret = SecretKey::new([7; 32]);
         let options = HostingOptions {
-            secret: secret.clone(),
+            keys: secret.clone().into(),
             version_cache_bytes: 1_024,
             clock: clock.clone(),
             random: Arc::clone(&random),

@@ -58,7 +58,7 @@ async fn what_is_not_as_it_should_be_is_not_saved(stage: Stage) {
         (json!({"token_endpoint": null}), "names no token endpoint"),
         (json!({"token_endpoint": "http://127.0.0.1:9/t"}), "token endpoint http://127.0.0.1:9/t gives no answer"),
         (json!({"authorization_endpoint": "https://10.1.2.3/a"}), "authorization endpoint https://10.1.2.3/a gives"),
-        (json!({"authorization_endpoint": "http://198.51.100.1/a"}), "https"),
+        (json!({"authorization_endpoint": "http://8.8.8.8/a"}), "must begin with https://"),
         (json!({"userinfo_endpoint": "ftp://x.example"}), "userinfo endpoint"),
         (json!({"jwks_uri": format!("{issuer}/nothing")}), "There are no keys at"),
         (json!({"id_token_signing_alg_values_supported": ["HS256", "none"]}), "with no public key (`HS256, none`)"),

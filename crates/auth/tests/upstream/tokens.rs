@@ -9,7 +9,7 @@ use waypost_core::seal::Place;
 use waypost_core::secret::{Keys, SecretKey};
 use waypost_core::server::Server;
 use waypost_ops::secrets::{self, Resealed};
-use waypost_ops::upstream::{Refreshed, Upstream, refresh_due};
+use waypost_ops::upstream::{Refreshed, refresh_due};
 use waypost_store::upstream_token;
 
 use crate::stage::{Stage, stage};
@@ -112,7 +112,7 @@ async fn a_sign_in_meanwhile_counts_more(stage: Stage) {
     assert_eq!(kept(&stage).await.0, "upstream-access");
 }
 
-async fn everything_is_sealed_anew(stage: Stage) {
+async fn everything_is_sealed_anew(mut stage: Stage) {
     let server = signed_in(&stage).await;
     let request = stage.request(&server, true).await;
     stage.leave(&server, &request).await;
@@ -131,7 +131,7 @@ async fn everything_is_sealed_anew(stage: Stage) {
     assert_eq!(secrets::reseal(cx, ops, &keys.keyring()).await.unwrap(), Resealed::default());
     let new = Keys::from(key(8)).keyring();
     assert_eq!(secrets::unreadable(ops, &new).await.unwrap(), 0);
-    let stage = Stage { upstream: Upstream { keyring: new, ..stage.upstream.clone() }, ..stage };
+    stage.upstream.keyring = new;
     assert_eq!(kept(&stage).await, ("upstream-access".to_owned(), Some("upstream-refresh".to_owned())));
     let member = Caller::Member {
         organization_id: stage.organization.clone(),

@@ -55,7 +55,7 @@ pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
     let clock = Arc::new(ManualClock::new(Timestamp(1_795_000_000_000)));
     let cx = Ctx { clock: clock.clone(), random: Arc::new(SystemRandom), ..Ctx::operator() };
     let options = HostingOptions {
-        secret: SecretKey::new([7; 32]),
+        keys: SecretKey::new([7; 32]).into(),
         version_cache_bytes: 1024 * 1024,
         clock,
         random: Arc::new(SystemRandom),

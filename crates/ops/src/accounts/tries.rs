@@ -58,7 +58,7 @@ impl Strangers {
 }
 
 pub(super) fn wrong() -> Error {
-    Error::invalid("password", "Address and password do not belong together.")
+    Error::invalid("password", "The e-mail address or the password is wrong.")
 }
 
 pub(super) fn locked(until: Timestamp, now: Timestamp) -> Error {

@@ -102,15 +102,15 @@ async fn a_password_is_set_when_the_code_proves_the_address(people: People) {
     assert!(error.message.contains("easy to guess"), "{error}");
     let made = people.ask(&request, asked).await.unwrap();
     assert!(!made.has_account);
-    refused(people.by_password("anna@example.com", FINE).await, "password", "do not belong together");
+    refused(people.by_password("anna@example.com", FINE).await, "password", "or the password is wrong");
     let session = people.enter(&request, made.id.as_str(), &made.code).await.unwrap();
     let again = people.by_password(" ANNA@example.com", FINE).await.unwrap();
     assert_eq!(again.signed_in, session.signed_in);
-    refused(people.by_password("anna@example.com", OTHER).await, "password", "do not belong together");
+    refused(people.by_password("anna@example.com", OTHER).await, "password", "or the password is wrong");
     refused(people.by_password("anna", FINE).await, "email", "address");
     let cx = people.cx(&people.two);
     let elsewhere = people.accounts.enter_password(&cx, &people.two.organization.id, "anna@example.com", FINE).await;
-    refused(elsewhere, "password", "do not belong together");
+    refused(elsewhere, "password", "or the password is wrong");
     assert_eq!(people.told("account.password").await, 1);
 }
 
@@ -143,7 +143,7 @@ async fn a_new_password_ends_what_the_old_one_began(people: People) {
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(revoked).fetch_one(c).await.unwrap());
     assert_eq!(reason.as_deref(), Some("new_password"));
     drop(conn);
-    refused(people.by_password("anna@example.com", FINE).await, "password", "do not belong together");
+    refused(people.by_password("anna@example.com", FINE).await, "password", "or the password is wrong");
     people.by_password("anna@example.com", OTHER).await.unwrap();
     // Signing up again with an address that has an account is the same as a forgotten password.
     assert_eq!(people.sign_up("anna@example.com", FINE).await.signed_in, old.signed_in);
@@ -166,7 +166,7 @@ async fn wrong_passwords_lock_known_and_unknown_addresses_alike(people: People) 
     let known = knock(&people, "anna@example.com").await;
     assert_eq!(known, knock(&people, "nobody@example.com").await);
     assert_eq!(known, knock(&people, "coded@example.com").await, "an account without a password");
-    assert!(known[4].contains("do not belong together") && known[5].contains("Wait a minute"), "{known:#?}");
+    assert!(known[4].contains("or the password is wrong") && known[5].contains("Wait a minute"), "{known:#?}");
     let error = people.by_password("anna@example.com", FINE).await.unwrap_err();
     assert_eq!((error.code, &error.details["retry_after_seconds"]), (Code::RateLimited, &60.into()));
     assert_eq!(people.told("account.lock").await, 2);
@@ -175,7 +175,7 @@ async fn wrong_passwords_lock_known_and_unknown_addresses_alike(people: People) 
     people.clock.advance(1);
     for email in ["anna@example.com", "nobody@example.com"] {
         let wrong = people.by_password(email, "wrong password 123").await;
-        refused(wrong, "password", "do not belong together");
+        refused(wrong, "password", "or the password is wrong");
         let error = people.by_password(email, "wrong password 123").await.unwrap_err();
         assert!(error.message.contains("Wait 2 minutes"), "{error}");
     }
@@ -183,10 +183,10 @@ async fn wrong_passwords_lock_known_and_unknown_addresses_alike(people: People) 
     people.by_code("anna@example.com").await;
     people.by_password("anna@example.com", FINE).await.unwrap();
     for _ in 0..4 {
-        refused(people.by_password("anna@example.com", OTHER).await, "password", "do not belong together");
+        refused(people.by_password("anna@example.com", OTHER).await, "password", "or the password is wrong");
     }
     people.by_password("anna@example.com", FINE).await.unwrap();
-    refused(people.by_password("anna@example.com", OTHER).await, "password", "do not belong together");
+    refused(people.by_password("anna@example.com", OTHER).await, "password", "or the password is wrong");
 }
 
 async fn tries_at_the_same_moment_count_too(people: People) {

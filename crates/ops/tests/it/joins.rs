@@ -1,12 +1,13 @@
 //! What somebody did before they had signed in becomes theirs, once, and can be given back.
 
-use waypost_core::Code;
 use waypost_core::id::EndUserId;
 use waypost_core::progress::{Attempt, Status};
+use waypost_core::random::SeededRandom;
 use waypost_core::scope::{Scope, Scopes};
 use waypost_core::server::AuthType;
+use waypost_core::{Code, Random};
 use waypost_ops::identity::{Presented, Subject};
-use waypost_ops::joins;
+use waypost_ops::{end_users, joins};
 use waypost_store::progress::{self as store, ProgressKey};
 
 use crate::hosted::{Hosted, STEPS, beside, hosted, token};
@@ -206,6 +207,57 @@ async fn undone_both_are_as_before(h: Hosted) {
     assert_eq!(h.completed(&beside(&h.user("bert").await, &handle)).await, 4);
 }
 
+/// Whatever the two had done, and on whichever version.
+async fn undone_both_are_as_before_in_any_case(h: Hosted) {
+    let (steps, random) = (h.steps().await, SeededRandom::new(11));
+    for case in 0..10 {
+        let mut masks = [0_u8; 2];
+        random.fill(&mut masks);
+        if case % 3 == 0 {
+            masks[case % 2] = 0xff;
+        }
+        let some =
+            |mask: u8| steps.iter().enumerate().filter(move |(at, _)| mask & (1 << at) != 0).map(|(_, step)| step);
+        h.recognise(AuthType::None).await;
+        let handle = h.anonymous(0).await;
+        for step in some(masks[0]) {
+            h.complete(&Presented::Handle(handle.clone()), step).await.unwrap();
+        }
+        h.recognise(AuthType::PlatformOauth).await;
+        let (anna, from) = (h.user(&format!("anna{case}")).await, h.end_user_of(&handle).await);
+        for step in some(masks[1]) {
+            h.complete(&token(&anna), step).await.unwrap();
+        }
+        let before = (h.history(&anna.end_user_id).await, h.history(&from).await);
+        h.clock.advance(1_000);
+        let done = h.completed(&beside(&anna, &handle)).await;
+        assert_eq!(done as u32, (masks[0] | masks[1]).count_ones(), "{masks:?}");
+        let join = joins::list(&h.cx, &h.ops, &h.org).await.unwrap().remove(0);
+        joins::undo(&h.cx, &h.ops, &h.org, &join.id).await.unwrap();
+        let mut after = (h.history(&anna.end_user_id).await, h.history(&from).await);
+        if masks[1] == 0 {
+            // The attempt that the join had made stays as history, with nothing in it.
+            let (made, rows) = after.0.remove(0);
+            assert!(made.closed_at.is_some() && made.completed.is_empty() && rows.is_empty(), "{masks:?}");
+        }
+        assert_eq!(after, before, "{masks:?}");
+    }
+}
+
+async fn who_is_deleted_takes_along_whom_they_were_before(h: Hosted) {
+    let handle = h.anonymous(1).await;
+    let tracked = Presented::Tracking("customer-7".into());
+    h.select(&tracked).await.unwrap();
+    h.recognise(AuthType::PlatformOauth).await;
+    let anna = h.user("anna").await;
+    h.select(&beside(&anna, &handle)).await.unwrap();
+    let server = h.offers().await.server.clone();
+    joins::claim_tracking(&h.cx, &h.hosting, &server, &anna.end_user_id, "customer-7").await.unwrap().unwrap();
+    end_users::delete(&h.cx, &h.ops, &h.org, &anna.end_user_id).await.unwrap();
+    let left = h.texts("SELECT coalesce(tracking_id, '-') FROM end_users".into()).await;
+    assert_eq!(left, ["customer-7"], "the organisation's own name stays the organisation's");
+}
+
 async fn undone_later_what_was_done_since_stays(h: Hosted) {
     let (steps, handle) = (h.steps().await, h.anonymous(3).await);
     h.recognise(AuthType::PlatformOauth).await;
@@ -263,5 +315,6 @@ waypost_testkit::both!(
     hosted => a_handle_beside_a_token_is_joined_once, both_did_something, what_does_no_harm_is_no_error,
     only_a_token_names_anybody_where_users_sign_in, a_user_who_was_deleted_has_to_sign_in,
     of_two_users_at_once_one_gets_it, nothing_is_lost_beside_the_writer, undone_both_are_as_before,
+    undone_both_are_as_before_in_any_case, who_is_deleted_takes_along_whom_they_were_before,
     undone_later_what_was_done_since_stays, a_joined_session_begins_anew, a_tracking_id_is_claimed_once
 );

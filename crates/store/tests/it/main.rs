@@ -5,6 +5,7 @@ mod deletion;
 mod migrate;
 mod nouns;
 mod parity;
+mod people;
 mod schema;
 mod walkthrough;
 mod world;

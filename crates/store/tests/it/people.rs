@@ -1,0 +1,156 @@
+//! What the sign-in of end users writes and finds, within the organisation.
+
+use waypost_core::Timestamp;
+use waypost_core::account::{Account, CodePurpose};
+use waypost_core::id::{AccountId, AuthorizationRequestId, EmailCodeId, EndUserId, IdentityId};
+use waypost_store::browser_session::NewBrowserSession;
+use waypost_store::email_code::{Key, NewCode, Open, Tried};
+use waypost_store::identity::Identity;
+use waypost_store::{Db, Tx, account, browser_session, email_code, end_user, identity, logo};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+const MINUTE: i64 = 60_000;
+
+struct Two {
+    tx: Tx,
+    one: World,
+    two: World,
+}
+
+async fn two(url: &str) -> Two {
+    let db: Db = open(url).await;
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed_played(&db).await;
+    two.seed_played(&db).await;
+    Two { tx: db.begin().await.unwrap(), one, two }
+}
+
+async fn identities(Two { mut tx, one, two }: Two) {
+    let org = &one.organization;
+    let found = identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap().unwrap();
+    assert_eq!(
+        (&found.end_user_id, found.email.as_deref(), found.email_verified),
+        (&one.end_user, Some("Z@b.example"), true)
+    );
+    assert_eq!(identity::find(&mut tx, &two.organization, "waypost", "acc_1").await.unwrap(), None);
+    assert_eq!(identity::find(&mut tx, org, "https://other", "acc_1").await.unwrap(), None);
+    let linked = identity::find_to_link(&mut tx, org, "https://other", "z@b.example").await.unwrap();
+    assert_eq!(linked.as_ref(), Some(&found));
+    assert_eq!(identity::find_to_link(&mut tx, org, "waypost", "z@b.example").await.unwrap(), None, "its own issuer");
+    assert_eq!(identity::find_to_link(&mut tx, org, "https://other", "y@b.example").await.unwrap(), None);
+    let again = Identity { id: IdentityId::from_store("idn_9".into()), ..found.clone() };
+    assert!(!identity::insert(&mut tx, &again, None).await.unwrap(), "it is there, and the transaction goes on");
+    let unverified = Identity { email_verified: false, last_sign_in_at: NOW, ..found };
+    identity::signed_in(&mut tx, &unverified, Some("z@b.example")).await.unwrap();
+    assert_eq!(identity::find(&mut tx, org, "waypost", "acc_1").await.unwrap(), Some(unverified));
+    assert_eq!(identity::find_to_link(&mut tx, org, "https://other", "z@b.example").await.unwrap(), None);
+    let new = EndUserId::from_store("eu_new".into());
+    end_user::insert(&mut tx, org, &new, NOW).await.unwrap();
+    assert_eq!(end_user::profile(&mut tx, org, &new).await.unwrap(), Some(end_user::Profile::default()));
+    assert_eq!(end_user::profile(&mut tx, &two.organization, &new).await.unwrap(), None);
+}
+
+async fn accounts(Two { mut tx, one, two }: Two) {
+    let org = &one.organization;
+    let found = account::find_by_email(&mut tx, org, "z@b.example").await.unwrap().unwrap();
+    assert_eq!((found.id.as_str(), found.password_hash.as_deref()), ("acc_1", Some("argon")));
+    assert!(!format!("{found:?}").contains("argon"));
+    let new = Account { id: AccountId::from_store("acc_9".into()), ..found.clone() };
+    assert!(!account::insert(&mut tx, &new, "z@b.example").await.unwrap());
+    assert!(account::insert(&mut tx, &new, "y@b.example").await.unwrap());
+    let foreign = &two.organization;
+    assert_eq!(account::begin_try(&mut tx, foreign, &found.id, NOW).await.unwrap(), None);
+    for failures in 1..4 {
+        assert_eq!(account::begin_try(&mut tx, org, &found.id, NOW).await.unwrap(), Some(failures));
+    }
+    account::lock(&mut tx, org, &found.id, NOW.plus(MINUTE)).await.unwrap();
+    assert_eq!(account::begin_try(&mut tx, org, &found.id, NOW.plus(MINUTE - 1)).await.unwrap(), None);
+    account::unlock(&mut tx, foreign, &found.id, NOW).await.unwrap();
+    account::set_password(&mut tx, foreign, &found.id, "evil", NOW).await.unwrap();
+    let locked = account::find_by_email(&mut tx, org, "z@b.example").await.unwrap().unwrap();
+    assert_eq!((locked.locked_until, locked.password_hash.as_deref()), (Some(NOW.plus(MINUTE)), Some("argon")));
+    assert_eq!(account::begin_try(&mut tx, org, &found.id, NOW.plus(MINUTE)).await.unwrap(), Some(4));
+    account::unlock(&mut tx, org, &found.id, NOW).await.unwrap();
+    assert_eq!(account::begin_try(&mut tx, org, &found.id, NOW).await.unwrap(), Some(1));
+}
+
+async fn codes(Two { mut tx, one, two }: Two) {
+    let (org, request) = (&one.organization, AuthorizationRequestId::from_store("arq_1".into()));
+    let (id, other) = (EmailCodeId::from_store("ecd_a".into()), EmailCodeId::from_store("ecd_b".into()));
+    let code = |id, created_at: Timestamp| NewCode {
+        id,
+        organization: org,
+        request: &request,
+        email: "A@x.de",
+        email_key: "a@x.de",
+        purpose: CodePurpose::SignUp,
+        code_hash: "right",
+        password_hash: Some("argon"),
+        created_at,
+        expires_at: created_at.plus(10 * MINUTE),
+    };
+    assert!(email_code::insert(&mut tx, &code(&id, NOW)).await.unwrap());
+    let key = Key { organization: org, request: &request, id: &id };
+    let open = Open { email: "A@x.de".into(), purpose: CodePurpose::SignUp };
+    assert_eq!(email_code::find_open(&mut tx, key, NOW).await.unwrap(), Some(open));
+    let foreign_request = AuthorizationRequestId::from_store("arq_2".into());
+    for foreign in [
+        Key { organization: &two.organization, ..key },
+        Key { request: &foreign_request, ..key },
+        Key { id: &other, ..key },
+    ] {
+        assert_eq!(email_code::find_open(&mut tx, foreign, NOW).await.unwrap(), None);
+        assert!(email_code::enter(&mut tx, foreign, "right", NOW).await.unwrap() == Tried::Gone);
+    }
+    assert!(email_code::enter(&mut tx, key, "wrong", NOW).await.unwrap() == Tried::Wrong { left: 4 });
+    assert!(email_code::enter(&mut tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == Tried::Gone);
+    let Tried::Right(proof) = email_code::enter(&mut tx, key, "right", NOW).await.unwrap() else {
+        panic!("it is right")
+    };
+    assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("a@x.de", Some("argon")));
+    assert!(email_code::enter(&mut tx, key, "right", NOW).await.unwrap() == Tried::Gone, "once");
+    let more: Vec<_> = (0..6).map(|n| EmailCodeId::from_store(format!("ecd_more{n}"))).collect();
+    let mut inserted = Vec::new();
+    for id in &more {
+        inserted.push(email_code::insert(&mut tx, &code(id, NOW)).await.unwrap());
+    }
+    assert_eq!(inserted, [true, true, true, true, false, false], "five within an hour");
+    assert!(email_code::insert(&mut tx, &code(&more[4], NOW.plus(60 * MINUTE))).await.unwrap(), "and then again");
+}
+
+async fn browser_sessions(Two { mut tx, one, two }: Two) {
+    let (org, identity) = (&one.organization, IdentityId::from_store("idn_1".into()));
+    let session = NewBrowserSession {
+        token_hash: "hash",
+        end_user_id: &one.end_user,
+        identity_id: &identity,
+        created_at: NOW,
+        expires_at: NOW.plus(MINUTE),
+    };
+    browser_session::insert(&mut tx, org, &session).await.unwrap();
+    let found = browser_session::find(&mut tx, org, "hash", NOW).await.unwrap().unwrap();
+    assert_eq!((found.end_user_id, found.issuer.as_str()), (one.end_user.clone(), "waypost"));
+    assert_eq!(browser_session::find(&mut tx, &two.organization, "hash", NOW).await.unwrap(), None);
+    assert_eq!(browser_session::find(&mut tx, org, "hash", NOW.plus(MINUTE)).await.unwrap(), None);
+    assert_eq!(browser_session::delete(&mut tx, &two.organization, "hash").await.unwrap(), None);
+    assert_eq!(browser_session::delete_of_end_user(&mut tx, &two.organization, &one.end_user).await.unwrap(), 0);
+    assert_eq!(browser_session::delete_of_end_user(&mut tx, org, &one.end_user).await.unwrap(), 2);
+    browser_session::insert(&mut tx, org, &session).await.unwrap();
+    assert_eq!(browser_session::delete(&mut tx, org, "hash").await.unwrap(), Some(one.end_user));
+    assert_eq!(browser_session::delete(&mut tx, org, "hash").await.unwrap(), None);
+}
+
+async fn logos(Two { mut tx, one, two }: Two) {
+    assert_eq!(logo::get(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
+    logo::set(&mut tx, &one.organization, b"other", NOW).await.unwrap();
+    assert_eq!(logo::get(&mut tx, &one.organization).await.unwrap().as_deref(), Some(b"other".as_slice()));
+    assert_eq!(logo::updated_at(&mut tx, &one.organization).await.unwrap(), Some(NOW));
+    assert!(logo::delete(&mut tx, &one.organization).await.unwrap());
+    assert!(!logo::delete(&mut tx, &one.organization).await.unwrap());
+    assert_eq!(logo::updated_at(&mut tx, &one.organization).await.unwrap(), None);
+    assert_eq!(logo::get(&mut tx, &two.organization).await.unwrap().as_deref(), Some(b"hallo".as_slice()));
+}
+
+waypost_testkit::both!(two => identities, accounts, codes, browser_sessions, logos);
