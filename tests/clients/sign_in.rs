@@ -2,7 +2,7 @@
 //! registers itself or with a metadata document, and plays. In the middle client and server are killed; the next run of
 //! both goes on at the same step, without another sign-in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -90,6 +90,7 @@ async fn plays(case: Case) {
     let mut installation = Installation::new().await;
     let authority = installation.folder().join("authority.pem");
     documents.write_authority(&authority);
+    installation.set("WAYPOST_LOG_LEVEL", "debug".to_owned());
     installation.set("WAYPOST_OUTBOUND_CA_FILE", authority.display().to_string());
     installation.create_server("tour", &["--auth-type", "platform_oauth", "--sign-in", case.sign_in]).await;
     let state: PathBuf = installation.folder().join("client");
@@ -115,8 +116,39 @@ async fn plays(case: Case) {
     assert_eq!(second["resumed"], first["at"], "{first} {second}");
     assert_eq!(second["completed"], true, "{second}");
     assert_eq!(user.sign_ins(), 1, "what the client kept is enough");
+    no_secret_is_logged(&installation, &user, &state);
     assert_eq!(documents.fetched() > 0, case.way == Way::HasDocument, "its id is what it was to be");
     println!("{} {} {}: {first} {second}", case.client, case.era, case.sign_in);
+}
+
+/// Invariant 9: what the user and the client know stands in no line of the log.
+fn no_secret_is_logged(installation: &Installation, user: &User, state: &Path) {
+    let mut secrets = user.secrets();
+    assert!(secrets.len() >= 4, "a code by mail, two cookies, an authorization code: {}", secrets.len());
+    tokens_in(state, &mut secrets);
+    let log = installation.log();
+    assert!(log.contains("/oauth/token"), "the log tells what happened");
+    for secret in secrets {
+        assert!(!log.contains(&secret), "{secret} is logged:\n{log}");
+    }
+}
+
+/// The tokens in the files that a client keeps: it is JSON in all of them.
+fn tokens_in(folder: &Path, found: &mut Vec<String>) {
+    let before = found.len();
+    for entry in walk(folder) {
+        let text = std::fs::read_to_string(entry).unwrap_or_default();
+        for name in ["\"access_token\"", "\"refresh_token\""] {
+            let values = text.split(name).skip(1).filter_map(|rest| rest.split('"').nth(1));
+            found.extend(values.map(str::to_owned));
+        }
+    }
+    assert!(found.len() > before, "the client keeps its tokens in {}", folder.display());
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 /// A client's tests: the era that it is to speak, and the version that it must agree on.

@@ -56,6 +56,11 @@ impl User {
         Self { origin, shared, task }
     }
 
+    /// What they have come to know that nobody else may.
+    pub fn secrets(&self) -> Vec<String> {
+        self.shared.agent.secrets()
+    }
+
     /// How many times it was asked to sign in.
     pub fn sign_ins(&self) -> usize {
         self.shared.sign_ins.load(Ordering::Relaxed)

@@ -32,6 +32,7 @@ pub struct UserAgent {
     cookies: Mutex<BTreeMap<String, String>>,
     email: String,
     mailbox: Mailbox,
+    secrets: Mutex<Vec<String>>,
 }
 
 impl UserAgent {
@@ -39,7 +40,16 @@ impl UserAgent {
     pub fn new(email: &str, mailbox: Mailbox) -> Self {
         let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(super::PATIENCE).build();
         let http = http.expect("the client needs nothing");
-        Self { http, cookies: Mutex::default(), email: email.to_owned(), mailbox }
+        Self { http, cookies: Mutex::default(), email: email.to_owned(), mailbox, secrets: Mutex::default() }
+    }
+
+    /// What it has come to know that nobody else may: one-time codes, cookies, authorization codes.
+    pub fn secrets(&self) -> Vec<String> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn learn(&self, secret: &str) {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.to_owned());
     }
 
     /// Goes from an authorization URL through the pages to where the client is waiting, and gives that address.
@@ -54,6 +64,7 @@ impl UserAgent {
             if let Some(location) = response.headers().get(LOCATION).and_then(|location| location.to_str().ok()) {
                 at = at.join(location).map_err(|error| format!("{location}: {error}"))?;
                 if at.origin() != authorize.origin() {
+                    at.query_pairs().filter(|(name, _)| name == "code").for_each(|(_, code)| self.learn(&code));
                     return Ok(at);
                 }
                 response = self.send(self.http.get(at.clone())).await?;
@@ -77,7 +88,11 @@ impl UserAgent {
         for field in &form.fields {
             let value = match field.name.as_str() {
                 "email" if field.kind != "hidden" => self.email.clone(),
-                "code" => self.mailbox.code(&self.email).await?,
+                "code" => {
+                    let code = self.mailbox.code(&self.email).await?;
+                    self.learn(&code);
+                    code
+                }
                 _ => field.value.clone(),
             };
             // Nobody has ticked anything.
@@ -107,6 +122,7 @@ impl UserAgent {
             if value.is_empty() || attributes.to_ascii_lowercase().contains("max-age=0") {
                 cookies.remove(name);
             } else {
+                self.learn(value);
                 cookies.insert(name.to_owned(), value.to_owned());
             }
         }
