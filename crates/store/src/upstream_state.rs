@@ -68,13 +68,3 @@ pub async fn consume(
         expires_at: Timestamp(expires_at),
     }))
 }
-
-/// Deletes the states of users who did not come back, at most `limit` of them; says how many.
-///
-/// # Errors
-/// When the database fails.
-pub async fn delete_expired(conn: &mut Conn, now: Timestamp, limit: i64) -> Result<u64> {
-    const SQL: &str = "DELETE FROM upstream_states WHERE state_hash IN
-        (SELECT state_hash FROM upstream_states WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-    Ok(on!(conn, c => sqlx::query(SQL).bind(now.0).bind(limit).execute(c).await?.rows_affected()))
-}

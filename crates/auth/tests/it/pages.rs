@@ -37,7 +37,7 @@ async fn by_code() {
     );
     let answer = browser.post("sign-in/code", &[("email", " Anna@Example.com ")]).await;
     let sent = browser.sent(&answer);
-    let page = browser.get(&answer.location().to_owned()).await;
+    let page = browser.get(answer.location()).await;
     page.shows(StatusCode::OK, &["Anna@Example.com", "autocomplete=\"one-time-code\"", "inputmode=\"numeric\""]);
     let (code, mail) = pages.code(1).await;
     assert_eq!((mail.to.as_str(), mail.subject), ("Anna@Example.com", format!("{code} is your code for Acme & Söhne")));
@@ -122,7 +122,7 @@ async fn by_a_new_password() {
     let answer = browser.post("sign-in/forgotten", &[("email", ANNA)]).await;
     let (sent, (code, mail)) = (browser.sent(&answer), pages.code(2).await);
     assert!(mail.text.contains("set a new password"), "{}", mail.text);
-    let page = browser.get(&answer.location().to_owned()).await;
+    let page = browser.get(answer.location()).await;
     page.shows(StatusCode::OK, &["name=\"new_password\"", ANNA]);
     let page = browser.post("sign-in/reset", &[("sent", &sent), ("code", &code), ("new_password", "short")]).await;
     page.shows(BAD, &["at least 12", &format!("value=\"{code}\"")]);
@@ -208,7 +208,7 @@ async fn codes_end_after_five_tries_or_ten_minutes() {
     pages.clock.advance(10 * MINUTE);
     let fields = [("sent", sent.as_str()), ("code", code.as_str())];
     browser.post("sign-in/code", &fields).await.shows(BAD, &["cannot be used any more"]);
-    browser.get(&answer.location().to_owned()).await.shows(BAD, &["cannot be used any more"]);
+    browser.get(answer.location()).await.shows(BAD, &["cannot be used any more"]);
     assert_eq!(browser.session(), None);
 }
 

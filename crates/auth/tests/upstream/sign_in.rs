@@ -145,18 +145,6 @@ async fn a_public_client_shows_no_secret(stage: Stage) {
     assert_eq!((authorization, form["client_secret"].as_str()), (None, crate::stage::CLIENT_SECRET));
 }
 
-async fn expired_states_are_deleted(stage: Stage) {
-    stage.configure(&stage.settings()).await;
-    let server = stage.server("acme-docs").await;
-    for _ in 0..2 {
-        let request = stage.request(&server, true).await;
-        stage.leave(&server, &request).await;
-        stage.later(10 * 60 * 1_000);
-    }
-    let deleted = waypost_ops::upstream::delete_expired(stage.ops.db(), &*stage.cx.clock).await.unwrap();
-    assert_eq!((deleted, stage.count("SELECT count(*) FROM upstream_states").await), (1, 1));
-}
-
 waypost_testkit::both!(stage =>
     a_user_signs_in_with_openid,
     what_the_provider_gave_is_sealed,
@@ -164,5 +152,4 @@ waypost_testkit::both!(stage =>
     a_state_counts_once_in_its_own_browser_and_in_time,
     a_user_signs_in_with_plain_oauth,
     a_public_client_shows_no_secret,
-    expired_states_are_deleted,
 );

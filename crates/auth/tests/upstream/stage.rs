@@ -80,6 +80,7 @@ pub async fn stage(url: &str) -> Stage {
         public_url: PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap()),
         documents: Documents::new(outbound, clock.clone()),
         limits: waypost_auth::limits::Limits::default(),
+        mail: None,
         random: Arc::clone(&random),
         providers: Providers::new(upstream.clone()),
     });

@@ -13,11 +13,11 @@ use waypost_core::oauth_config::OauthConfig;
 use waypost_core::seal::{Keyring, Place, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::server::{AuthType, Server};
-use waypost_core::{Clock, Code, Error, Result, Timestamp};
+use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_outbound::Outbound;
+use waypost_store::oauth_config;
 use waypost_store::upstream_state::{self, UpstreamState};
 use waypost_store::upstream_token::{self, UpstreamToken};
-use waypost_store::{Db, oauth_config};
 
 use crate::identities::{Claims, SignedIn};
 use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
@@ -180,18 +180,6 @@ pub async fn sign_in(
     upstream_token::put(&mut tx, &row).await?;
     tx.commit().await?;
     Ok((signed_in, session))
-}
-
-/// Deletes the states of users who did not come back, some at a time.
-///
-/// # Errors
-/// `unavailable` when the database is away.
-pub async fn delete_expired(db: &Db, clock: &dyn Clock) -> Result<u64> {
-    const AT_ONCE: i64 = 500;
-    let mut tx = db.begin().await?;
-    let deleted = upstream_state::delete_expired(&mut tx, clock.now(), AT_ONCE).await?;
-    tx.commit().await?;
-    Ok(deleted)
 }
 
 fn sealed(
