@@ -64,6 +64,7 @@ export async function signs_up(t) {
     for (const told of ['Rocket Studio', '127.0.0.1', ADA, 'Acme Rockets']) {
         assert.ok(text.includes(told), `the consent page tells ${told}:\n${text}`);
     }
+    assert.equal(await page.locator('[role="note"]').count(), 1, 'it warns of an application that nobody vouches for');
     await t.look.at(page, 'consent');
     await allow(page, client);
     assert.equal(await client.begin(), 0);
