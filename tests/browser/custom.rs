@@ -1,0 +1,116 @@
+//! Where the provider of an organisation knows the users.
+
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
+use tokio::time::timeout;
+
+use crate::support::PATIENCE;
+use crate::support::installation::{Installation, Program};
+use crate::{node, play};
+
+const SECRET: &str = "a secret that only the two know";
+
+/// A running `oidc-provider`, killed when it is dropped. Every start signs with another key.
+struct Provider {
+    child: Child,
+    issuer: String,
+    // Held open, for what it prints later.
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Provider {
+    /// Starts it for Waypost at `origin`, on `port` or, for 0, on any.
+    async fn start(origin: &str, port: &str) -> Self {
+        let mut command = node("provider.mjs");
+        command.args([port, &format!("{origin}/s/partner/oauth/callback")]);
+        let mut child = command.stderr(std::process::Stdio::inherit()).spawn().expect("node starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+        let listening = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(issuer) = line.strip_prefix("listening on ") {
+                    return issuer.to_owned();
+                }
+            }
+            panic!("the provider does not listen");
+        };
+        let issuer = timeout(PATIENCE, listening).await.expect("it listens in time");
+        Self { child, issuer, _output: lines }
+    }
+
+    /// The same provider with another key.
+    async fn restart(mut self, origin: &str) -> Self {
+        self.child.kill().await.expect("it runs");
+        let (_, port) = self.issuer.rsplit_once(':').expect("it has a port");
+        Self::start(origin, port).await
+    }
+}
+
+/// An installation with the server `partner`, its provider and the words of `oauth-config create` beyond the usual.
+async fn start(words: &[&str], auth_type: &str) -> (Installation, Program, Provider) {
+    let mut installation = Installation::new().await;
+    let server = installation.serve().await;
+    let provider = Provider::start(&server.origin, "0").await;
+    let secret = installation.folder().join("secret");
+    std::fs::write(&secret, SECRET).expect("the folder takes files");
+    let secret = secret.to_str().expect("the folder's name is UTF-8");
+    let create = ["oauth-config", "create", "login", "--org", "acme", "--issuer", &provider.issuer];
+    let create = [&create[..], &["--client-id", "waypost", "--client-secret-file", secret], words].concat();
+    installation.run(&create).await;
+    installation.create_server("partner", &["--auth-type", auth_type]).await;
+    (installation, server, provider)
+}
+
+async fn scenario(name: &str) {
+    let (installation, server, provider) = start(&[], "custom_oauth").await;
+    let url = format!("{}/s/partner/mcp", server.origin);
+    play("custom", name, &installation, url, json!({ "provider": provider.issuer })).await;
+}
+
+/// One test for each scenario of `e2e/browser/custom.mjs` that stands alone.
+macro_rules! scenarios {
+    ($($name:ident),+ $(,)?) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+        async fn $name() {
+            scenario(stringify!($name)).await;
+        }
+    )+};
+}
+
+scenarios!(signs_in, refusal, refusal_at_the_provider);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+async fn the_provider_signs_with_a_new_key() {
+    let (installation, server, provider) = start(&[], "custom_oauth").await;
+    let url = format!("{}/s/partner/mcp", server.origin);
+    let given = json!({ "provider": provider.issuer, "completed": 0 });
+    play("custom", "again", &installation, url.clone(), given).await;
+    let provider = provider.restart(&server.origin).await;
+    let given = json!({ "provider": provider.issuer, "completed": 1 });
+    play("custom", "again", &installation, url, given).await;
+}
+
+/// The same address, once proved by a code and once by the provider's word: one person only where the organisation
+/// wants it so.
+async fn links(setting: &str, completed: u32) {
+    let (installation, server, provider) = start(&["--link-verified-email", setting], "platform_oauth").await;
+    let url = format!("{}/s/partner/mcp", server.origin);
+    play("platform", "by_code", &installation, url.clone(), json!({})).await;
+    installation.run(&["server", "update", "partner", "--auth-type", "custom_oauth"]).await;
+    let given = json!({ "provider": provider.issuer, "completed": completed });
+    play("custom", "again", &installation, url, given).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+async fn a_verified_address_links() {
+    links("true", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+async fn a_verified_address_does_not_link_where_that_is_off() {
+    links("false", 0).await;
+}

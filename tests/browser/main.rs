@@ -1,0 +1,67 @@
+//! People who sign in with a real browser, Chromium: where Waypost knows them itself (`platform_oauth`), and where their
+//! organisation's provider does (`custom_oauth`; the npm package `oidc-provider`). The scenarios are in `e2e/browser`.
+//!
+//! They also look for barriers with axe-core, and make screenshots of the pages, on a phone and a desk, in light and
+//! dark, in the folder that the variable `SCREENSHOTS` names.
+
+#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+
+mod custom;
+mod platform;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::sync::Semaphore;
+
+use support::installation::Installation;
+use support::user::User;
+
+/// How many browsers run at once: more only wait for each other.
+static BROWSERS: Semaphore = Semaphore::const_new(2);
+
+/// A Node.js program of `e2e/browser`.
+fn node(program: &str) -> Command {
+    let browser = found();
+    let mut command = Command::new(browser.node);
+    command.arg(folder().join(program)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A proxy of the machine is not for a server on it.
+    command.env("NO_PROXY", "127.0.0.1,localhost").env("no_proxy", "127.0.0.1,localhost").kill_on_drop(true);
+    command
+}
+
+fn found() -> waypost_testkit::Browser {
+    waypost_testkit::browser(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .expect("the browser that the build script has found")
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/browser")
+}
+
+/// Where screenshots go.
+fn screenshots() -> PathBuf {
+    std::env::var_os("SCREENSHOTS").map_or_else(|| std::env::temp_dir().join("waypost-screenshots"), PathBuf::from)
+}
+
+/// Plays a scenario of the kind `platform` or `custom` against the server at `url`. `more` is for the scenario.
+async fn play(kind: &str, scenario: &str, installation: &Installation, url: String, more: Value) {
+    let _turn = BROWSERS.acquire().await.expect("nobody closes it");
+    let mail = User::start("nobody@example.com", installation.mailbox.clone()).await;
+    let mut given = json!({
+        "chromium": found().chromium, "url": url, "mail": mail.origin, "screenshots": screenshots(),
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        given[name] = value.clone();
+    }
+    let mut command = node("run.mjs");
+    let output = command.args([kind, scenario, &given.to_string()]).output().await.expect("node starts");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{kind} {scenario}: {}\n{said}", output.status);
+    println!("screenshots are in {}", screenshots().display());
+}

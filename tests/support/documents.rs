@@ -1,0 +1,135 @@
+//! Client id metadata documents, over https on loopback with a certificate authority of the test's own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::{Path as UrlPath, State};
+use axum::routing::get;
+use axum::serve::Listener;
+use axum::{Json, Router};
+use http::StatusCode;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::server::TlsStream;
+
+/// Documents of clients by their name; gone when this is dropped.
+pub struct Documents {
+    origin: String,
+    /// The certificate authority, in PEM.
+    pub authority: String,
+    fetched: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Served {
+    origin: String,
+    /// Pairs of a client's name and its redirect URI.
+    clients: Arc<Vec<(String, String)>>,
+    fetched: Arc<AtomicUsize>,
+}
+
+impl Documents {
+    /// Serves the documents of the `clients`, each a name and a redirect URI.
+    pub async fn start(clients: &[(&str, &str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let origin = format!("https://localhost:{port}");
+        let (authority, config) = certificates();
+        let clients = clients.iter().map(|(name, uri)| ((*name).to_owned(), (*uri).to_owned())).collect();
+        let fetched = Arc::new(AtomicUsize::new(0));
+        let served = Served { origin: origin.clone(), clients: Arc::new(clients), fetched: fetched.clone() };
+        let router = Router::new().route("/{client}/client.json", get(document)).with_state(served);
+        let listener = Tls { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { origin, authority, fetched, task }
+    }
+
+    /// The id of a client.
+    pub fn client_id(&self, client: &str) -> String {
+        format!("{}/{client}/client.json", self.origin)
+    }
+
+    /// How many documents were fetched.
+    pub fn fetched(&self) -> usize {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Writes the certificate authority into a file, for the setting `outbound_ca_file`.
+    pub fn write_authority(&self, file: &Path) {
+        std::fs::write(file, &self.authority).expect("the folder takes files");
+    }
+}
+
+impl Drop for Documents {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn document(State(served): State<Served>, UrlPath(client): UrlPath<String>) -> Result<Json<Value>, StatusCode> {
+    let found = served.clients.iter().find(|(name, _)| *name == client);
+    let (name, redirect_uri) = found.ok_or(StatusCode::NOT_FOUND)?;
+    served.fetched.fetch_add(1, Ordering::Relaxed);
+    Ok(Json(json!({
+        "client_id": format!("{}/{name}/client.json", served.origin),
+        "client_name": format!("Test client {name}"),
+        "redirect_uris": [redirect_uri],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+    })))
+}
+
+/// A certificate authority in PEM, and the setup of a server `localhost` that it vouches for.
+fn certificates() -> (String, ServerConfig) {
+    let mut params = CertificateParams::new(Vec::new()).expect("there are no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().expect("a key is made");
+    let authority = CertifiedIssuer::self_signed(params, key).expect("it is signed");
+    let key = KeyPair::generate().expect("a key is made");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("the name is one");
+    let certificate = params.signed_by(&key, &authority).expect("it is signed");
+    let private = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is one");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .expect("the certificate is good");
+    (authority.pem(), config)
+}
+
+/// Accepts connections with TLS, one after the other: enough for a test.
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // Whoever does not trust the certificate is gone before there is a stream.
+            let Ok((stream, address)) = self.listener.accept().await else { continue };
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}

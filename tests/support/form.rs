@@ -1,0 +1,94 @@
+//! The forms of a page, read well enough for the pages that Waypost renders: every attribute in quotation marks.
+
+/// A form.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Form {
+    /// Where it is sent, as it stands in the page; empty for the page's own address.
+    pub action: String,
+    /// Its fields in their order, with the values that they have on the page.
+    pub fields: Vec<Field>,
+    /// Names and values of the buttons that have any.
+    pub buttons: Vec<(String, String)>,
+}
+
+/// A field of a form.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// Its type, such as `hidden`.
+    pub kind: String,
+}
+
+impl Form {
+    /// Whether it has a field of this name that a person fills.
+    pub fn asks(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| field.name == name && field.kind != "hidden")
+    }
+}
+
+/// The forms of a page that are sent by POST.
+pub fn forms(page: &str) -> Vec<Form> {
+    let mut forms = Vec::new();
+    let mut open: Option<Form> = None;
+    for tag in page.split('<').skip(1) {
+        let name = tag.split(|c: char| c.is_whitespace() || c == '>').next().unwrap_or_default();
+        match (name, &mut open) {
+            ("form", _) if attribute(tag, "method").is_some_and(|method| method.eq_ignore_ascii_case("post")) => {
+                let action = attribute(tag, "action").unwrap_or_default();
+                open = Some(Form { action, ..Form::default() });
+            }
+            ("/form", _) => forms.extend(open.take()),
+            ("input", Some(form)) => form.fields.extend(field(tag)),
+            ("button", Some(form)) => {
+                form.buttons.extend(attribute(tag, "name").zip(attribute(tag, "value")));
+            }
+            _ => {}
+        }
+    }
+    forms
+}
+
+fn field(tag: &str) -> Option<Field> {
+    let kind = attribute(tag, "type").unwrap_or_else(|| "text".to_owned());
+    Some(Field { name: attribute(tag, "name")?, value: attribute(tag, "value").unwrap_or_default(), kind })
+}
+
+/// The value of an attribute of a tag, which goes on to the end of the text that follows it.
+fn attribute(tag: &str, name: &str) -> Option<String> {
+    let mut rest = tag.split_once(char::is_whitespace)?.1;
+    loop {
+        let (before, value) = rest.split_once("=\"")?;
+        let (value, after) = value.split_once('"')?;
+        let found = before.rsplit(char::is_whitespace).next() == Some(name);
+        // A value cannot be that of the tag when the tag has ended before it.
+        if before.contains('>') {
+            return None;
+        }
+        if found {
+            return Some(unescape(value));
+        }
+        rest = after;
+    }
+}
+
+fn unescape(text: &str) -> String {
+    let named = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#34;", "\""), ("&#x27;", "'"), ("&#39;", "'")];
+    let numbers = [("&#60;", "<"), ("&#62;", ">"), ("&#38;", "&"), ("&amp;", "&")];
+    named.iter().chain(&numbers).fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+#[test]
+fn a_page_is_read() {
+    let page = r#"<!doctype html><form method="get"><input name="q"></form>
+        <form class="a" method="post" action="/s/a/oauth/x?request=1&amp;b=2">
+          <input type="hidden" name="csrf" value="a&#34;b"><label>E-mail <input name="email" type="email" required></label>
+          <button name="decision" value="allow">Allow</button><button>Other</button></form>"#;
+    let [form] = &forms(page)[..] else { panic!("one form is sent by POST") };
+    assert_eq!(form.action, "/s/a/oauth/x?request=1&b=2");
+    assert_eq!(form.fields[0], Field { name: "csrf".into(), value: "a\"b".into(), kind: "hidden".into() });
+    assert!(form.asks("email") && !form.asks("csrf"));
+    assert_eq!(form.buttons, [("decision".to_owned(), "allow".to_owned())]);
+}

@@ -1,0 +1,144 @@
+//! An installation in a folder of its own, and its `waypost serve` as a child process that can be killed.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use waypost_testkit::TempDir;
+
+use super::PATIENCE;
+use super::mailbox::Mailbox;
+
+/// An organisation `acme` with a demo walkthrough, and what its servers print.
+pub struct Installation {
+    folder: TempDir,
+    settings: Vec<(&'static str, String)>,
+    /// The mail that was sent.
+    pub mailbox: Mailbox,
+    address: String,
+}
+
+/// A running `waypost serve`, killed when it is dropped.
+pub struct Program {
+    child: Child,
+    /// Where it is, such as `http://127.0.0.1:40001`.
+    pub origin: String,
+}
+
+impl Installation {
+    /// An installation that may reach loopback and sends its mail to standard output.
+    pub async fn new() -> Self {
+        let settings = vec![
+            ("WAYPOST_SMTP_URL", "console:".to_owned()),
+            ("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8,::1/128".to_owned()),
+            ("WAYPOST_DIAGNOSTICS_LISTEN", "off".to_owned()),
+        ];
+        let installation = Self {
+            folder: waypost_testkit::folder(),
+            settings,
+            mailbox: Mailbox::default(),
+            address: "127.0.0.1:0".to_owned(),
+        };
+        installation.run(&["org", "create", "acme", "--name", "Acme Rockets"]).await;
+        installation
+    }
+
+    /// Its folder, for files of the test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Sets a setting for everything that is started from now on.
+    pub fn set(&mut self, variable: &'static str, value: String) {
+        self.settings.push((variable, value));
+    }
+
+    /// Makes a server that offers the first walkthrough of the demo.
+    pub async fn create_server(&self, slug: &str, words: &[&str]) {
+        let create = ["server", "create", slug, "--org", "acme", "--name", "Acme Rockets", "--product", "Rockets"];
+        self.run(&[&create, words].concat()).await;
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/waypost-in-ten-minutes.json");
+        let file = file.to_str().expect("the folder's name is UTF-8");
+        self.run(&["walkthrough", "import", file, "--org", "acme", "--server", slug, "--publish"]).await;
+    }
+
+    /// Runs a command to its end, which has to be a success, and gives what it printed.
+    pub async fn run(&self, words: &[&str]) -> String {
+        let output = timeout(PATIENCE, self.command(words).stderr(Stdio::piped()).output()).await;
+        let output = output.expect("it ends in time").expect("the binary starts");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "waypost {}: {}\n{error}", words.join(" "), output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts `waypost serve`: the first time on a free port, later on the same.
+    pub async fn serve(&mut self) -> Program {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file());
+        let mut command = self.command(&["serve"]);
+        command.env("WAYPOST_LISTEN", &self.address).stderr(log.expect("the folder takes files"));
+        let mut child = command.spawn().expect("the binary starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
+        let listening = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if let Some(origin) = line.strip_prefix("listening on ") {
+                    return Some(origin.to_owned());
+                }
+                self.mailbox.print(line);
+            }
+            None
+        };
+        let origin = timeout(PATIENCE, listening).await.expect("it listens in time");
+        let Some(origin) = origin else { panic!("it does not listen:\n{}", self.log()) };
+        self.address = origin.trim_start_matches("http://").to_owned();
+        let mailbox = self.mailbox.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                mailbox.print(line);
+            }
+        });
+        Program { child, origin }
+    }
+
+    /// The log of everything that was served.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("serve.log")
+    }
+
+    /// `waypost WORDS…` on this installation's data, with nothing of this process's own settings.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
+            command.env_remove(name);
+        }
+        command.args(words).arg("--data-dir").arg(self.folder.path().join("data"));
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+}
+
+/// The end of the log belongs to the message of a test that fails.
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.lines().count().saturating_sub(30);
+            eprintln!("The server's log:\n{}", log.lines().skip(from).collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+impl Program {
+    /// Ends it as `kill -9` does.
+    pub async fn kill(mut self) {
+        self.child.start_kill().expect("it runs");
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").expect("it is a child");
+        assert_eq!(status.code(), None, "it is killed and does not exit");
+    }
+}

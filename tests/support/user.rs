@@ -1,0 +1,136 @@
+//! The user of a client that runs as a program of its own: an HTTP server on loopback that the client's browser is
+//! replaced by.
+//!
+//! - `GET /open?url=…` does what a browser does: it signs in, and calls the client's address with the outcome.
+//! - `GET /drive?url=…` signs in and answers with that address as text, for clients that listen nowhere.
+//! - `GET /sign-ins` answers how many times one of these was asked.
+//! - `GET /code?email=…` answers with the one-time code in the next mail to an address, `GET /link?email=…` with the link.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use http::{StatusCode, Uri};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use url::{Url, form_urlencoded};
+
+use super::mailbox::Mailbox;
+use super::user_agent::{Decision, UserAgent};
+
+/// A user; leaves when it is dropped.
+pub struct User {
+    /// Where it is, such as `http://127.0.0.1:40001`.
+    pub origin: String,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    agent: UserAgent,
+    mailbox: Mailbox,
+    http: reqwest::Client,
+    sign_ins: AtomicUsize,
+}
+
+impl User {
+    /// The person with this address, who allows what clients ask for.
+    pub async fn start(email: &str, mailbox: Mailbox) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().expect("the client needs nothing");
+        let agent = UserAgent::new(email, mailbox.clone());
+        let shared = Arc::new(Shared { agent, mailbox, http, sign_ins: AtomicUsize::new(0) });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let origin = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let router = Router::new()
+            .route("/open", get(open))
+            .route("/drive", get(drive))
+            .route("/sign-ins", get(sign_ins))
+            .route("/code", get(code))
+            .route("/link", get(link))
+            .with_state(shared.clone());
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { origin, shared, task }
+    }
+
+    /// What they have come to know that nobody else may.
+    pub fn secrets(&self) -> Vec<String> {
+        self.shared.agent.secrets()
+    }
+
+    /// How many times it was asked to sign in.
+    pub fn sign_ins(&self) -> usize {
+        self.shared.sign_ins.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Answer = Result<String, (StatusCode, String)>;
+
+/// The value of a parameter of the query.
+fn parameter(uri: &Uri, name: &str) -> Result<String, (StatusCode, String)> {
+    let mut pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let value = pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()));
+    value.ok_or_else(|| failed(format!("{uri} has no {name}")))
+}
+
+async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+    shared.sign_ins.fetch_add(1, Ordering::Relaxed);
+    let url = Url::parse(&parameter(&uri, "url")?).map_err(|error| failed(format!("{uri}: {error}")))?;
+    shared.agent.sign_in(&url, Decision::Allow).await.map(String::from).map_err(failed)
+}
+
+/// Answers at once, as what opens a browser does: some clients begin to listen only when it has.
+async fn open(shared: State<Arc<Shared>>, uri: Uri) -> StatusCode {
+    tokio::spawn(async move {
+        let http = shared.http.clone();
+        let Ok(client) = drive(shared, uri).await else { return };
+        if let Err(reason) = arrive(&http, &client).await {
+            failed(format!("{client}: {reason}"));
+        }
+    });
+    StatusCode::ACCEPTED
+}
+
+/// Opens the client's address; like a person, once more while nobody listens there yet.
+async fn arrive(http: &reqwest::Client, client: &str) -> Result<(), String> {
+    let mut tries = tokio::time::interval(Duration::from_millis(50));
+    let arrived = timeout(super::PATIENCE, async {
+        loop {
+            tries.tick().await;
+            match http.get(client).send().await {
+                Err(error) if error.is_connect() => {}
+                answer => return answer,
+            }
+        }
+    });
+    let answer = arrived.await.map_err(|_| "nobody listens".to_owned())?.map_err(|error| format!("{error:?}"))?;
+    let status = answer.status();
+    if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", answer.text().await.unwrap_or_default())) }
+}
+
+async fn sign_ins(State(shared): State<Arc<Shared>>) -> String {
+    shared.sign_ins.load(Ordering::Relaxed).to_string()
+}
+
+async fn code(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+    shared.mailbox.code(&parameter(&uri, "email")?).await.map_err(failed)
+}
+
+async fn link(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+    shared.mailbox.link(&parameter(&uri, "email")?).await.map_err(failed)
+}
+
+/// Also to standard error: a client may keep to itself what its browser says.
+fn failed(reason: String) -> (StatusCode, String) {
+    eprintln!("the user cannot sign in: {reason}");
+    (StatusCode::BAD_GATEWAY, reason)
+}

@@ -1,0 +1,140 @@
+//! A user agent without a person: it goes through Waypost's pages by their forms and keeps their cookies.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use http::header::{CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Response};
+use url::{Url, form_urlencoded};
+
+use super::form::{Form, forms};
+use super::mailbox::Mailbox;
+
+/// More pages than any way through the sign-in has.
+const PAGES: usize = 20;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// What the person would say on the consent page.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Decision {
+    /// `allow`
+    Allow,
+    /// `deny`
+    Deny,
+}
+
+/// One browser of one person. Its cookies go to one installation only, also those that are `Secure`: as in real
+/// browsers, loopback is good enough for them.
+pub struct UserAgent {
+    http: Client,
+    cookies: Mutex<BTreeMap<String, String>>,
+    email: String,
+    mailbox: Mailbox,
+    secrets: Mutex<Vec<String>>,
+}
+
+impl UserAgent {
+    /// A browser without cookies, of the person who reads the mail to `email`.
+    pub fn new(email: &str, mailbox: Mailbox) -> Self {
+        let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(super::PATIENCE).build();
+        let http = http.expect("the client needs nothing");
+        Self { http, cookies: Mutex::default(), email: email.to_owned(), mailbox, secrets: Mutex::default() }
+    }
+
+    /// What it has come to know that nobody else may: one-time codes, cookies, authorization codes.
+    pub fn secrets(&self) -> Vec<String> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn learn(&self, secret: &str) {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.to_owned());
+    }
+
+    /// Goes from an authorization URL through the pages to where the client is waiting, and gives that address.
+    /// Whoever it belongs to is not asked: that is for the caller.
+    ///
+    /// # Errors
+    /// The page on which it does not go on.
+    pub async fn sign_in(&self, authorize: &Url, decision: Decision) -> Result<Url, String> {
+        let mut at = authorize.clone();
+        let mut response = self.send(self.http.get(at.clone())).await?;
+        for _ in 0..PAGES {
+            if let Some(location) = response.headers().get(LOCATION).and_then(|location| location.to_str().ok()) {
+                at = at.join(location).map_err(|error| format!("{location}: {error}"))?;
+                if at.origin() != authorize.origin() {
+                    at.query_pairs().filter(|(name, _)| name == "code").for_each(|(_, code)| self.learn(&code));
+                    return Ok(at);
+                }
+                response = self.send(self.http.get(at.clone())).await?;
+                continue;
+            }
+            let status = response.status();
+            let page = response.text().await.map_err(|error| error.to_string())?;
+            let Some(form) = choose(&page) else { return Err(format!("{at} answered {status}:\n{page}")) };
+            let fields = self.fill(&form, decision).await?;
+            let origin = at.origin().ascii_serialization();
+            at = at.join(&form.action).map_err(|error| format!("{}: {error}", form.action))?;
+            let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+            let request = self.http.post(at.clone()).header(ORIGIN, origin).header(CONTENT_TYPE, FORM).body(body);
+            response = self.send(request).await?;
+        }
+        Err(format!("after {PAGES} pages it is still at {at}"))
+    }
+
+    async fn fill(&self, form: &Form, decision: Decision) -> Result<Vec<(String, String)>, String> {
+        let mut fields = Vec::new();
+        for field in &form.fields {
+            let value = match field.name.as_str() {
+                "email" if field.kind != "hidden" => self.email.clone(),
+                "code" => {
+                    let code = self.mailbox.code(&self.email).await?;
+                    self.learn(&code);
+                    code
+                }
+                _ => field.value.clone(),
+            };
+            // Nobody has ticked anything.
+            if field.kind != "checkbox" {
+                fields.push((field.name.clone(), value));
+            }
+        }
+        if form.buttons.iter().any(|(name, _)| name == "decision") {
+            let decision = if decision == Decision::Allow { "allow" } else { "deny" };
+            fields.push(("decision".to_owned(), decision.to_owned()));
+        }
+        Ok(fields)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, String> {
+        let cookies = {
+            let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+            cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+        };
+        let request = if cookies.is_empty() { request } else { request.header("cookie", cookies) };
+        let response = request.send().await.map_err(|error| format!("{error:?}"))?;
+        let mut cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
+        for header in response.headers().get_all(SET_COOKIE) {
+            let header = header.to_str().map_err(|error| error.to_string())?;
+            let (cookie, attributes) = header.split_once(';').unwrap_or((header, ""));
+            let (name, value) = cookie.split_once('=').ok_or_else(|| format!("no cookie: {header}"))?;
+            if value.is_empty() || attributes.to_ascii_lowercase().contains("max-age=0") {
+                cookies.remove(name);
+            } else {
+                self.learn(value);
+                cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// The form with which a person who signs in by a code goes on: the decision, the code, or else the address.
+fn choose(page: &str) -> Option<Form> {
+    let forms = forms(page);
+    let decision = |form: &&Form| form.buttons.iter().any(|(name, _)| name == "decision");
+    let address = |form: &&Form| form.asks("email") && !form.asks("password");
+    let found = forms.iter().find(decision).or_else(|| forms.iter().find(|form| form.asks("code")));
+    found.or_else(|| forms.iter().find(address)).cloned()
+}
