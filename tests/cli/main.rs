@@ -3,6 +3,7 @@
 mod admin;
 mod authoring;
 mod operations;
+mod secrecy;
 mod usage;
 
 use std::path::{Path, PathBuf};
