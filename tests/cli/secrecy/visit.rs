@@ -26,8 +26,9 @@ const SESSION: &str = "planted-session-3141592653589793";
 const TRACKING: &str = "planted-tracking-27182818";
 
 /// Every kind of secret that there must have been.
-pub const WHAT: [&str; 16] = [
+pub const WHAT: [&str; 17] = [
     "planted",
+    "session",
     "tracking id",
     "verifier",
     "email",
@@ -62,6 +63,7 @@ impl Secret {
 struct Answer {
     status: StatusCode,
     location: String,
+    session: String,
     body: String,
 }
 
@@ -178,8 +180,9 @@ impl Visit {
         for value in self.cookies.values().filter(|value| !value.is_empty()).cloned().collect::<Vec<_>>() {
             self.keep("cookie", &value);
         }
-        let location = response.headers().get(header::LOCATION).map_or("", |value| value.to_str().unwrap()).to_owned();
-        let answer = Answer { status: response.status(), location, body: response.text().await.unwrap() };
+        let header = |name: &str| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let (location, session) = (header("location"), header("mcp-session-id"));
+        let answer = Answer { status: response.status(), location, session, body: response.text().await.unwrap() };
         if let Some(token) = answer.between("name=\"csrf\" value=\"") {
             self.keep("form token", &token);
         }
@@ -247,6 +250,12 @@ impl Visit {
         self.follow(answer).await.is(200)
     }
 
+    /// Another page of a new request.
+    async fn page(&mut self, client: &Client, name: &str) -> Answer {
+        let request = self.authorize(client).await.between("?request=").unwrap();
+        self.get(&format!("/s/acme-docs/oauth/{name}?request={request}")).await.is(200)
+    }
+
     /// The code with which the browser is sent back.
     fn code(&mut self, back: &Answer) -> String {
         assert!(back.location.starts_with(CALLBACK), "{}: {} {}", back.status, back.location, back.body);
@@ -266,9 +275,7 @@ impl Visit {
     }
 
     async fn sign_up(&mut self, program: &mut Program, client: &Client) -> Tokens {
-        self.authorize(client).await;
-        let path = format!("/s/acme-docs/oauth/sign-up?request={}", self.open_request(client).await);
-        let page = self.get(&path).await.is(200);
+        let page = self.page(client, "sign-up").await;
         self.fill(&page, "sign-up", &[("email", EMAIL), ("password", "planted1")]).await.is(422);
         let sent = self.fill(&page, "sign-up", &[("email", EMAIL), ("password", PASSWORD)]).await.is(303);
         let page = self.follow(sent).await.is(200);
@@ -276,7 +283,7 @@ impl Visit {
         let page = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &wrong)]).await.is(422);
         let on = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &code)]).await.is(303);
         let consent = self.follow(on).await.is(200);
-        let back = self.fill(&consent, "authorize/consent", &[("decision", "allow")]).await;
+        let back = self.fill(&consent, "consent", &[("decision", "allow")]).await;
         let code = self.code(&back);
         let bad = format!("wpc_{}", code.chars().skip(4).map(|c| if c == 'a' { 'b' } else { 'a' }).collect::<String>());
         self.keep("wrong code", &bad);
@@ -285,16 +292,8 @@ impl Visit {
         self.tokens(answer)
     }
 
-    /// The id of the request that this browser is at.
-    async fn open_request(&mut self, client: &Client) -> String {
-        let page = self.authorize(client).await;
-        page.between("?request=").unwrap()
-    }
-
     async fn sign_in_with_password(&mut self, client: &Client) -> Tokens {
-        let page = self.authorize(client).await;
-        let request = page.between("?request=").unwrap();
-        let page = self.get(&format!("/s/acme-docs/oauth/sign-in/password?request={request}")).await.is(200);
+        let page = self.page(client, "sign-in/password").await;
         let wrong = [("email", EMAIL), ("password", WRONG_PASSWORD)];
         let page = self.fill(&page, "sign-in/password", &wrong).await.is(422);
         let on = self.fill(&page, "sign-in/password", &[("email", EMAIL), ("password", PASSWORD)]).await.is(303);
@@ -322,9 +321,7 @@ impl Visit {
     }
 
     async fn forget_password(&mut self, program: &mut Program, client: &Client) {
-        let page = self.authorize(client).await;
-        let request = page.between("?request=").unwrap();
-        let page = self.get(&format!("/s/acme-docs/oauth/sign-in/forgotten?request={request}")).await.is(200);
+        let page = self.page(client, "sign-in/forgotten").await;
         let sent = self.fill(&page, "sign-in/forgotten", &[("email", EMAIL)]).await.is(303);
         let page = self.follow(sent).await.is(200);
         let (code, wrong) = self.one_time_code(program).await;
@@ -388,20 +385,42 @@ impl Visit {
             self.select(&format!("{path}?access_token={QUERY_TOKEN}"), Some(&tokens.access)).await.is(401);
         }
         self.select("/s/acme-open/mcp", Some(&tokens.access)).await.is(200);
+        self.initialize(&tokens.access).await;
         self.select(&format!("/s/acme-open/t/{TRACKING}/mcp?access_token={QUERY_TOKEN}"), None).await.is(200);
     }
 
-    /// Begins the walkthrough, with a handle and a session beside the token.
+    /// Makes a session and uses it, and one that is none.
+    async fn initialize(&mut self, token: &str) {
+        let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": { "name": "Test client", "version": "1" },
+        } });
+        let request = self.request(http::Method::POST, "/s/acme-docs/mcp").bearer_auth(token);
+        let answer =
+            self.send(request.header(header::CONTENT_TYPE, "application/json").body(message.to_string())).await;
+        let session = answer.is(200).session;
+        self.keep("session", &session);
+        for (session, status) in [(session.as_str(), 200), (SESSION, 404)] {
+            let request = self.tool_call("/s/acme-docs/mcp").bearer_auth(token).header("mcp-session-id", session);
+            self.send(request).await.is(status);
+        }
+    }
+
+    /// Begins the walkthrough, with a handle beside the token.
     async fn select(&mut self, path: &str, token: Option<&str>) -> Answer {
+        let mut request = self.tool_call(path);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        self.send(request).await
+    }
+
+    fn tool_call(&self, path: &str) -> RequestBuilder {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
             "name": "select_walkthrough",
             "arguments": { "walkthrough_id": "hello", "progress_handle": HANDLE },
         } });
-        let mut request = self.browser(http::Method::POST, path).header(header::CONTENT_TYPE, "application/json");
-        request = request.header("mcp-protocol-version", "2025-11-25").header("mcp-session-id", SESSION);
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        self.send(request.body(message.to_string())).await
+        let request = self.browser(http::Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        request.header("mcp-protocol-version", "2025-11-25").body(message.to_string())
     }
 }
