@@ -19,6 +19,7 @@ mod seed;
 mod single;
 mod summary;
 mod table;
+mod tokens;
 mod waypost;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::content::Spec;
 use crate::mcp::Era;
 use crate::process::Server;
+use crate::tokens::Tokens;
 use crate::{peer, waypost};
 
 /// Who is measured.
@@ -63,6 +64,8 @@ pub struct Contestant {
     pub database: Option<String>,
     /// The MCP path, with `{user}`.
     pub path: String,
+    /// Of its users who are signed in and whom no leg has had; none where nobody signs in.
+    pub tokens: Option<Tokens>,
     /// Calls that it has answered so far, measured or not.
     pub served: u64,
     walkthroughs: HashMap<&'static str, String>,
@@ -77,6 +80,7 @@ impl Contestant {
             diagnostics: None,
             database: None,
             path: "/t/{user}/mcp".to_owned(),
+            tokens: None,
             served: 0,
             walkthroughs: HashMap::new(),
         }
@@ -92,6 +96,12 @@ impl Contestant {
     pub async fn waypost(kind: Kind, (server, diagnostics): (Server, SocketAddr), specs: &[Spec]) -> Result<Self> {
         let walkthroughs = waypost::walkthrough_ids(server.addr, specs).await?;
         Ok(Self { kind, diagnostics: Some(diagnostics), path: waypost::path(), walkthroughs, ..Self::floor(server) })
+    }
+
+    /// From now on each user shows a token of their own, at the address that is the same for all.
+    pub fn sign_in(&mut self, tokens: Tokens) {
+        self.path = waypost::shared_path();
+        self.tokens = Some(tokens);
     }
 
     /// The id of a walkthrough; the floor has none.

@@ -7,15 +7,16 @@ use crate::leg::Load;
 use crate::load::Limit;
 use crate::mcp::Era;
 use crate::run::{Bench, say};
-use crate::seed::{self, Database};
+use crate::seed::{self, Database, What};
 use crate::waypost::Installation;
 
-const NAMES: [&str; 2] = ["few", "many"];
+/// Names of the two copies of an installation: with few and with many progress rows.
+pub const NAMES: [&str; 2] = ["few", "many"];
 
 /// Two copies of an installation that nobody has used yet.
-pub async fn copy(bench: &Bench, installation: &Installation) -> Result<[Installation; 2]> {
+pub async fn copy(bench: &Bench, installation: &Installation, names: [&str; 2]) -> Result<[Installation; 2]> {
     let mut copies = [installation.clone(), installation.clone()];
-    for (copy, name) in copies.iter_mut().zip(NAMES) {
+    for (copy, name) in copies.iter_mut().zip(names) {
         let file_name = installation.data.file_name().unwrap_or_default().to_string_lossy();
         copy.data = installation.data.with_file_name(format!("{file_name}-{name}"));
         std::fs::create_dir(&copy.data)?;
@@ -61,7 +62,7 @@ pub async fn rows(bench: &mut Bench) -> Result<()> {
         let first = bench.contestants.len();
         for (installation, n) in copies.iter().zip(rows) {
             say(&format!("seeding {n} progress rows for {}", kind.name()));
-            seed_copy(bench, installation, n).await?;
+            seed_copy(bench, installation, What::Progress(n)).await?;
             bench.serve(kind, installation).await?;
         }
         for index in [first, first + 1] {
@@ -80,15 +81,16 @@ pub async fn rows(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-async fn seed_copy(bench: &Bench, installation: &Installation, n: u32) -> Result<()> {
+/// Fills the database of an installation that is not served.
+pub async fn seed_copy(bench: &Bench, installation: &Installation, what: What<'_>) -> Result<()> {
     match &bench.driver.cluster {
         Some(cluster) if installation.database.starts_with("postgres:") => {
             let name = installation.database.rsplit('/').next().unwrap_or_default();
             let pool = cluster.pool(name).await?;
-            seed::seed_progress(Database::Postgres(&pool), n).await?;
+            seed::seed(Database::Postgres(&pool), what).await?;
             pool.close().await;
         }
-        _ => seed::seed_progress(Database::Sqlite(&installation.data.join("waypost.db")), n).await?,
+        _ => seed::seed(Database::Sqlite(&installation.data.join("waypost.db")), what).await?,
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ pub struct Driver {
     pub legs: u32,
     /// Users per leg whose progress is compared afterwards.
     pub verify: usize,
+    /// Signed-in users that a leg may use up.
+    pub token_users: u32,
     /// The PostgreSQL cluster, when there is one.
     pub cluster: Option<Cluster>,
 }
@@ -58,6 +60,8 @@ pub struct Leg {
     pub round: u32,
     /// Progress rows that were seeded before, where that is the question.
     pub seeded_rows: Option<u32>,
+    /// Whether its users showed tokens.
+    pub signed_in: bool,
     /// Who was measured.
     pub contestant: &'static str,
     /// The same as a value.
@@ -110,13 +114,14 @@ impl Driver {
             .context(context)
     }
 
-    fn plan(&mut self, contestant: &Contestant, load: Load) -> Result<Plan> {
+    fn plan(&mut self, contestant: &mut Contestant, load: Load) -> Result<Plan> {
         self.legs += 1;
         let users = match (load.limit, load.op) {
             (Limit::Calls(calls), Op::Next) => calls.div_ceil(u64::from(load.walkthrough.steps)),
             (Limit::Calls(calls), Op::Select) => calls,
             _ => 1,
         };
+        let tokens = contestant.tokens.as_mut().map(|tokens| tokens.take(self.token_users)).transpose()?;
         Ok(Plan {
             addr: contestant.server.addr,
             path: contestant.path.clone(),
@@ -126,6 +131,7 @@ impl Driver {
             connections: load.connections,
             limit: load.limit,
             users: usize::try_from(users)?,
+            tokens,
             user_prefix: format!("{}-{}", self.run, self.legs),
             walkthrough: contestant.walkthrough(load.walkthrough)?,
             verify: self.verify,
@@ -159,6 +165,7 @@ impl Driver {
             section: "",
             round: 0,
             seeded_rows: None,
+            signed_in: contestant.tokens.is_some(),
             contestant: contestant.kind.name(),
             kind: contestant.kind,
             era: load.era,

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::mcp::Era;
 use crate::play::Player;
+use crate::tokens::Tokens;
 
 /// The operation whose latency is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,6 +74,8 @@ pub struct Plan {
     pub users: usize,
     /// Makes the tracking ids of this leg different from all others.
     pub user_prefix: String,
+    /// The tokens that the users show, where they are signed in.
+    pub tokens: Option<Tokens>,
     /// The walkthrough that is played.
     pub walkthrough: String,
     /// How many users to compare with the server's state afterwards.

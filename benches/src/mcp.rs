@@ -38,6 +38,8 @@ const COMMON: &str = "Content-Type: application/json\r\nAccept: application/json
 pub struct Client {
     path: String,
     era: Era,
+    /// The headers of every request.
+    common: String,
     session: Option<String>,
     next_id: u64,
     headers: String,
@@ -47,7 +49,13 @@ pub struct Client {
 impl Client {
     /// A client that has said nothing yet.
     pub fn new(path: String, era: Era) -> Self {
-        Self { path, era, session: None, next_id: 1, headers: String::new(), body: String::new() }
+        let common = COMMON.to_owned();
+        Self { path, era, common, session: None, next_id: 1, headers: String::new(), body: String::new() }
+    }
+
+    /// From now on every request shows this access token.
+    pub fn sign_in(&mut self, token: &str) {
+        self.common = format!("{COMMON}Authorization: Bearer {token}\r\n");
     }
 
     /// The handshake of the legacy era; nothing in the modern one.
@@ -56,7 +64,7 @@ impl Client {
             return Ok(());
         }
         let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"waypost-bench","version":"1"}}}"#;
-        let reply = connection.post(&self.path, COMMON, body).await?;
+        let reply = connection.post(&self.path, &self.common, body).await?;
         expect_status(&reply, 200)?;
         self.session = reply.session.clone();
         let result: Envelope<'_, Initialized<'_>> = serde_json::from_slice(reply.body)?;
@@ -126,7 +134,7 @@ impl Client {
     fn write_headers(&mut self, method: &str, name: Option<&str>) {
         let headers = &mut self.headers;
         headers.clear();
-        headers.push_str(COMMON);
+        headers.push_str(&self.common);
         match self.era {
             Era::Legacy => headers.push_str("MCP-Protocol-Version: 2025-11-25\r\n"),
             Era::Modern => {

@@ -23,8 +23,12 @@ pub struct Player {
 }
 
 impl Player {
-    async fn new(plan: &Plan, connection: &mut Connection, name: &str) -> Result<Self> {
+    /// The user with this number among all of the leg.
+    async fn new(plan: &Plan, connection: &mut Connection, (name, number): (&str, usize)) -> Result<Self> {
         let mut client = Client::new(plan.path.replace("{user}", name), plan.era);
+        if let Some(tokens) = &plan.tokens {
+            client.sign_in(&tokens.get(number)?);
+        }
         client.connect(connection).await?;
         let arguments = format!(r#"{{"walkthrough_id":"{}"}}"#, plan.walkthrough);
         Ok(Self { client, step: None, completed: 0, total: 0, advances: 0, arguments })
@@ -118,8 +122,9 @@ impl Worker {
     /// A new user, ready for the measured operation.
     async fn prepare(&mut self) -> Result<Player> {
         let name = format!("{}-{}-{}", self.plan.user_prefix, self.index, self.born);
+        let number = self.index + self.born * self.plan.connections;
         self.born += 1;
-        let mut player = Player::new(&self.plan, &mut self.connection, &name).await?;
+        let mut player = Player::new(&self.plan, &mut self.connection, (&name, number)).await?;
         if self.plan.constant {
             player.step = Some("ws_ba9876543210".to_owned());
         } else if self.plan.op != Op::Select {

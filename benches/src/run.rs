@@ -15,7 +15,7 @@ use crate::load::Limit;
 use crate::process::{self, Server};
 use crate::report::{Environment, Findings};
 use crate::waypost::Installation;
-use crate::{growth, peer, report, single};
+use crate::{growth, peer, report, single, tokens};
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -29,8 +29,8 @@ pub struct RunArgs {
     /// The Waypost program [default: `waypost` beside this program].
     #[arg(long, value_name = "PATH")]
     waypost: Option<PathBuf>,
-    /// Leave out a contestant or the measurements of growing data; may be repeated.
-    #[arg(long, value_name = "WHAT", value_enum)]
+    /// Leave out contestants or measurements; may be repeated.
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
     without: Vec<Part>,
     /// Alternating rounds [default: 5].
     #[arg(long)]
@@ -53,7 +53,12 @@ enum Part {
     Sqlite,
     Postgres,
     Peer,
+    /// Everybody beside each other, the other operations, sizes, memory, the start.
+    Races,
+    /// Long walkthroughs and many progress rows.
     Growth,
+    /// Users with a token beside users without.
+    Token,
 }
 
 /// How much of everything.
@@ -77,6 +82,8 @@ pub struct Settings {
     pub growth_rounds: u32,
     /// The two numbers of progress rows that are compared.
     pub growth_rows: [u32; 2],
+    /// Signed-in users of a leg, more than its connections: who finishes is followed by another one.
+    pub token_users: u32,
     /// Calls before resident memory is read.
     pub memory_calls: u64,
     /// Starts, of which the median counts.
@@ -94,6 +101,7 @@ impl Settings {
         growth_calls: 500,
         growth_rounds: 3,
         growth_rows: [1_000, 1_000_000],
+        token_users: 2_000,
         memory_calls: 100_000,
         starts: 7,
     };
@@ -107,6 +115,7 @@ impl Settings {
         growth_calls: 12,
         growth_rounds: 1,
         growth_rows: [100, 1_000],
+        token_users: 256,
         memory_calls: 2_000,
         starts: 2,
     };
@@ -131,6 +140,8 @@ pub struct Bench {
     pub installations: Vec<(Kind, Installation)>,
     /// Two copies of each, with nothing but the walkthroughs, for the comparison of few and many rows.
     pub copies: Vec<(Kind, [Installation; 2])>,
+    /// Two more copies of each, for the comparison of users without and with a token.
+    pub pairs: Vec<(Kind, [Installation; 2])>,
     /// Where logs go.
     pub logs: PathBuf,
     /// What was found so far.
@@ -181,17 +192,27 @@ fn keep_logs(dir: TempDir) -> PathBuf {
 }
 
 async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
+    let wanted = |part| !args.without.contains(&part);
     let mut bench = Bench::set_up(args, dir.path()).await?;
-    bench.warm_up().await?;
-    bench.throughput().await?;
-    single::operations(&mut bench).await?;
-    single::sizes(&mut bench).await?;
-    if !args.without.contains(&Part::Growth) {
+    if wanted(Part::Races) || wanted(Part::Growth) {
+        bench.warm_up().await?;
+    }
+    if wanted(Part::Races) {
+        bench.throughput().await?;
+        single::operations(&mut bench).await?;
+        single::sizes(&mut bench).await?;
+    }
+    if wanted(Part::Growth) {
         growth::steps(&mut bench).await?;
     }
-    single::memory(&mut bench).await?;
-    single::starts(&mut bench).await?;
-    if !args.without.contains(&Part::Growth) {
+    if wanted(Part::Races) {
+        single::memory(&mut bench).await?;
+        single::starts(&mut bench).await?;
+    }
+    if wanted(Part::Token) {
+        tokens::pair(&mut bench).await?;
+    }
+    if wanted(Part::Growth) {
         growth::rows(&mut bench).await?;
     }
     bench.tear_down().await
@@ -219,15 +240,18 @@ impl Bench {
         }
         let cluster = if needs_cluster { Some(Cluster::start(dir, &logs).await?) } else { None };
         let environment = Environment::of(dir, cluster.as_ref()).await?;
-        let driver = Driver { program: program.clone(), run: process::random_hex(4)?, legs: 0, verify: 16, cluster };
+        let settings = Settings::of(args);
+        let (run, token_users) = (process::random_hex(4)?, settings.token_users);
+        let driver = Driver { program: program.clone(), run, legs: 0, verify: 16, token_users, cluster };
         let mut bench = Self {
-            settings: Settings::of(args),
+            settings,
             driver,
             contestants: Vec::new(),
             installations: Vec::new(),
             copies: Vec::new(),
+            pairs: Vec::new(),
             logs,
-            findings: Findings::new(environment, Settings::of(args)),
+            findings: Findings::new(environment, settings),
             dir: dir.to_owned(),
         };
         if wanted(Part::Floor) {
@@ -259,8 +283,8 @@ impl Bench {
             _ => Installation::sqlite(program, data)?,
         };
         installation.fill(&specs()).await?;
-        let copies = growth::copy(self, &installation).await?;
-        self.copies.push((kind, copies));
+        self.copies.push((kind, growth::copy(self, &installation, growth::NAMES).await?));
+        self.pairs.push((kind, growth::copy(self, &installation, tokens::NAMES).await?));
         self.serve(kind, &installation).await?;
         self.installations.push((kind, installation));
         Ok(())

@@ -28,6 +28,8 @@ pub struct Medians {
     pub steps: u32,
     /// Seeded progress rows.
     pub seeded_rows: Option<u32>,
+    /// Whether the users showed tokens.
+    pub signed_in: bool,
     /// Rounds.
     pub rounds: usize,
     /// Calls per second.
@@ -77,7 +79,7 @@ pub fn medians(findings: &Findings) -> Vec<Medians> {
 
 fn same_kind(a: &Leg, b: &Leg) -> bool {
     (a.section, a.kind, a.era, a.op, a.connections) == (b.section, b.kind, b.era, b.op, b.connections)
-        && (a.steps, a.seeded_rows) == (b.steps, b.seeded_rows)
+        && (a.steps, a.seeded_rows, a.signed_in) == (b.steps, b.seeded_rows, b.signed_in)
 }
 
 fn of_group(findings: &Findings, group: &[&Leg]) -> Medians {
@@ -92,6 +94,7 @@ fn of_group(findings: &Findings, group: &[&Leg]) -> Medians {
         connections: first.connections,
         steps: first.steps,
         seeded_rows: first.seeded_rows,
+        signed_in: first.signed_in,
         rounds: group.len(),
         calls_per_second: of(|leg| leg.calls_per_second),
         p50_us: of(|leg| leg.p50_us as f64),
@@ -130,6 +133,7 @@ pub fn targets(findings: &Findings) -> Vec<Target> {
     let mut targets = Vec::new();
     races(findings, &mut targets);
     statements(findings, &mut targets);
+    tokens(findings, &mut targets);
     growth(findings, &mut targets);
     rest(findings, &mut targets);
     targets
@@ -207,6 +211,22 @@ fn statements(findings: &Findings, targets: &mut Vec<Target>) {
     targets.push(Target::at_most(what.to_owned(), of(Kind::Postgres, &advances), "", 5.05));
     let commits = |leg: &Leg| leg.statements.map(|counts| counts.commits as f64 / leg.advances as f64);
     targets.push(Target::at_most("commits per advance, PostgreSQL".to_owned(), of(Kind::Postgres, &commits), "", 1.05));
+}
+
+fn tokens(findings: &Findings, targets: &mut Vec<Target>) {
+    for (kind, name) in [(Kind::Sqlite, "SQLite"), (Kind::Postgres, "PostgreSQL")] {
+        let legs: Vec<&Leg> = findings.legs.iter().filter(|leg| leg.section == "token" && leg.kind == kind).collect();
+        let ratios = legs.iter().filter(|leg| leg.signed_in).filter_map(|with| {
+            let without = legs.iter().find(|leg| !leg.signed_in && leg.round == with.round)?;
+            Some(with.calls_per_second / without.calls_per_second)
+        });
+        targets.push(Target::at_least(
+            format!("next with a token, {name}, 64 connections, modern: calls/s without"),
+            median(ratios.collect()),
+            "×",
+            0.9,
+        ));
+    }
 }
 
 fn growth(findings: &Findings, targets: &mut Vec<Target>) {

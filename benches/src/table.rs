@@ -39,6 +39,7 @@ fn measured_rows(medians: &[Medians]) -> Vec<Vec<String>> {
         match (row.section, row.seeded_rows) {
             ("steps", _) => name = format!("{name}, {} steps", row.steps),
             ("rows", Some(rows)) => name = format!("{name}, {rows} rows"),
+            ("token", _) => name.push_str(if row.signed_in { ", token" } else { ", no token" }),
             ("memory", _) => continue,
             _ => {}
         }

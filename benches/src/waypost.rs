@@ -35,6 +35,11 @@ pub fn path() -> String {
     format!("/s/{SLUG}/t/{{user}}/mcp")
 }
 
+/// The path of the MCP address that all users share.
+pub fn shared_path() -> String {
+    format!("/s/{SLUG}/mcp")
+}
+
 impl Installation {
     /// An installation on SQLite in `data`.
     pub fn sqlite(program: &Path, data: PathBuf) -> Result<Self> {
@@ -75,6 +80,12 @@ impl Installation {
             })
             .await?;
         }
+        Ok(())
+    }
+
+    /// From now on users of the server sign in with Waypost.
+    pub async fn ask_to_sign_in(&self) -> Result<()> {
+        process::run(self.command(&["server", "update", SLUG, "--auth-type", "platform_oauth"])).await?;
         Ok(())
     }
 

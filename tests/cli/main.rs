@@ -4,6 +4,7 @@ mod admin;
 mod authoring;
 mod operations;
 mod providers;
+mod secrecy;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,119 @@
+//! What sign-in costs: the same content on a server that asks nobody who they are, and on one whose users sign in.
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::contestants::Kind;
+use crate::growth;
+use crate::leg::Load;
+use crate::load::Limit;
+use crate::mcp::Era;
+use crate::run::{Bench, say};
+use crate::seed;
+use crate::waypost::Installation;
+
+/// Names of the two copies of an installation: without sign-in, and with it.
+pub const NAMES: [&str; 2] = ["open", "signed_in"];
+
+/// Access tokens of seeded users: the load and the seed make the same ones, nobody has to hand them over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    run: String,
+    first: u32,
+    end: u32,
+}
+
+impl Tokens {
+    /// The tokens of `n` users of a run.
+    pub fn new(run: &str, n: u32) -> Self {
+        Self { run: run.to_owned(), first: 0, end: n }
+    }
+
+    /// Takes away the first `n`, for a leg whose users nobody has been yet.
+    pub fn take(&mut self, n: u32) -> Result<Self> {
+        let taken = Self { run: self.run.clone(), first: self.first, end: self.first + n };
+        ensure!(taken.end <= self.end, "there are no more signed-in users: seed more");
+        self.first = taken.end;
+        Ok(taken)
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        (self.end - self.first) as usize
+    }
+
+    /// The token of the user with this number among them, as long as Waypost's own.
+    pub fn get(&self, number: usize) -> Result<String> {
+        ensure!(number < self.len(), "there are no more signed-in users in this leg: seed more");
+        let number = self.first + u32::try_from(number)?;
+        Ok(format!("wpt_{}", &hash(&format!("{} {number}", self.run))[..52]))
+    }
+}
+
+/// SHA-256 as hexadecimal digits, as Waypost stores it.
+pub fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Advances without and with a token, in turn; each of the two copies of an installation has a server of its own.
+pub async fn pair(bench: &mut Bench) -> Result<()> {
+    for (kind, copies) in bench.pairs.clone() {
+        say(&format!("signing in users of {}", kind.name()));
+        let first = bench.contestants.len();
+        serve(bench, kind, &copies).await?;
+        let limit = Limit::Seconds(bench.settings.seconds);
+        for index in [first, first + 1] {
+            bench.leg(index, Load::next(Era::Modern, 64, limit), "warm-up", 0).await?;
+        }
+        for round in 1..=bench.settings.rounds {
+            // Each of the two is first in every other round: who comes second finds the machine warmer, or more worn.
+            let second = usize::try_from(round % 2)?;
+            for offset in [1 - second, second] {
+                bench.leg(first + offset, Load::next(Era::Modern, 64, limit), "token", round).await?;
+            }
+        }
+        for contestant in bench.contestants.split_off(first) {
+            contestant.server.stop().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Both have the same users with tokens, so that their databases differ in nothing but the server's `auth_type`.
+async fn serve(bench: &mut Bench, kind: Kind, [open, signed_in]: &[Installation; 2]) -> Result<()> {
+    let tokens = Tokens::new(&bench.driver.run, bench.settings.token_users * (bench.settings.rounds + 1));
+    for installation in [open, signed_in] {
+        growth::seed_copy(bench, installation, seed::What::SignedIn(&tokens)).await?;
+    }
+    signed_in.ask_to_sign_in().await?;
+    for installation in [open, signed_in] {
+        bench.serve(kind, installation).await?;
+    }
+    if let Some(contestant) = bench.contestants.last_mut() {
+        contestant.sign_in(tokens);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_leg_has_users_of_its_own() {
+        let all = Tokens::new("run", 5);
+        let mut left = all.clone();
+        let (one, two) = (left.take(2).unwrap(), left.take(2).unwrap());
+        let tokens: Vec<_> = (0..4).map(|number| all.get(number).unwrap()).collect();
+        assert_eq!(tokens, [one.get(0), one.get(1), two.get(0), two.get(1)].map(Result::unwrap));
+        assert_eq!(tokens[0].len(), "wpt_".len() + 52);
+        assert_ne!(tokens[0], Tokens::new("another run", 5).get(0).unwrap());
+        assert!(one.get(2).is_err() && left.take(2).is_err());
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_store() {
+        assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -1,0 +1,426 @@
+//! Clients and browsers with secrets: those that the test plants, and those that the program gives out.
+
+use std::collections::BTreeMap;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use http::{StatusCode, header};
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::Program;
+
+const CALLBACK: &str = "http://127.0.0.1:3999/callback";
+const VERIFIER: &str = "planted-verifier-CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+const EMAIL: &str = "planted.person@example.com";
+const PASSWORD: &str = "planted Violet umbrella 9417 kiosk";
+const NEW_PASSWORD: &str = "planted Amber staircase 2836 lagoon";
+const WRONG_PASSWORD: &str = "planted-Wrong-password-5512";
+const STATE: &str = "planted state/8b1f&c0de";
+const BAD_TOKEN: &str = "wpt_planted0badtoken0planted0badtoken0planted0badtoken00";
+const QUERY_TOKEN: &str = "wpt_planted0querytoken0planted0query0planted0querytoken";
+const COOKIE: &str = "planted-cookie-5f3759df";
+const HANDLE: &str = "hdl_planted0handle0planted0handle0planted";
+const SESSION: &str = "planted-session-3141592653589793";
+const TRACKING: &str = "planted-tracking-27182818";
+
+/// Every kind of secret that there must have been.
+pub const WHAT: [&str; 17] = [
+    "planted",
+    "session",
+    "tracking id",
+    "verifier",
+    "email",
+    "password",
+    "cookie",
+    "form token",
+    "one-time code",
+    "wrong one-time code",
+    "client secret",
+    "basic credentials",
+    "code",
+    "wrong code",
+    "access token",
+    "refresh token",
+    "state",
+];
+
+/// A value that must not be logged.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Secret {
+    pub what: &'static str,
+    pub value: String,
+}
+
+impl Secret {
+    pub fn new(what: &'static str, value: &str) -> Self {
+        Self { what, value: value.to_owned() }
+    }
+}
+
+/// An answer, read.
+struct Answer {
+    status: StatusCode,
+    location: String,
+    session: String,
+    body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn is(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    fn between(&self, start: &str) -> Option<String> {
+        let (_, rest) = self.body.split_once(start)?;
+        Some(rest.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&"))
+    }
+
+    /// A parameter of the address to which the browser is sent.
+    fn parameter(&self, name: &str) -> String {
+        let base = Url::parse("http://localhost/").unwrap();
+        let url = base.join(&self.location).unwrap();
+        let found = url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        found.unwrap_or_else(|| panic!("no {name} in {:?}: {}", self.location, self.body))
+    }
+}
+
+/// A client that the server knows, with the secret that it was given.
+struct Client {
+    id: String,
+    secret: String,
+}
+
+/// A pair of tokens.
+struct Tokens {
+    access: String,
+    refresh: String,
+}
+
+/// Everybody who comes, and what must stay between them and the program.
+pub struct Visit {
+    http: reqwest::Client,
+    port: u16,
+    cookies: BTreeMap<String, String>,
+    /// The values so far.
+    pub secrets: Vec<Secret>,
+    /// Requests so far.
+    pub sent: usize,
+}
+
+fn encode(form: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
+}
+
+impl Visit {
+    pub fn new(port: u16) -> Self {
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let mut visit = Self { http, port, cookies: BTreeMap::new(), secrets: Vec::new(), sent: 0 };
+        visit.keep("email", EMAIL);
+        visit.keep("email", "planted.person");
+        visit.keep("verifier", VERIFIER);
+        visit.keep("state", STATE);
+        visit.keep("tracking id", TRACKING);
+        for password in [PASSWORD, NEW_PASSWORD, WRONG_PASSWORD] {
+            visit.keep("password", password);
+        }
+        for planted in [BAD_TOKEN, QUERY_TOKEN, COOKIE, HANDLE, SESSION] {
+            visit.keep("planted", planted);
+        }
+        visit
+    }
+
+    fn keep(&mut self, what: &'static str, value: &str) {
+        let secret = Secret::new(what, value);
+        if !self.secrets.contains(&secret) {
+            self.secrets.push(secret);
+        }
+    }
+
+    /// All of it, as different people.
+    pub async fn everything(&mut self, program: &mut Program) {
+        let client = self.register().await;
+        self.new_browser();
+        let tokens = self.sign_up(program, &client).await;
+        self.call(&tokens).await;
+        self.refresh(&client, tokens).await;
+        self.new_browser();
+        let tokens = self.sign_in_with_password(&client).await;
+        self.revoke(&client, &tokens).await;
+        self.new_browser();
+        self.sign_in_with_code(program, &client).await;
+        self.new_browser();
+        self.forget_password(program, &client).await;
+    }
+
+    /// Goes on as somebody else, with a cookie of another program.
+    fn new_browser(&mut self) {
+        self.cookies = BTreeMap::from([("planted".to_owned(), COOKIE.to_owned())]);
+    }
+
+    fn request(&self, method: http::Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("http://127.0.0.1:{}{path}", self.port));
+        request.header(header::HOST, format!("localhost:{}", self.port))
+    }
+
+    async fn send(&mut self, request: RequestBuilder) -> Answer {
+        self.sent += 1;
+        let response = request.send().await.unwrap();
+        for line in response.headers().get_all(header::SET_COOKIE) {
+            let (name, value) = line.to_str().unwrap().split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.insert(name.to_owned(), value.to_owned());
+        }
+        for value in self.cookies.values().filter(|value| !value.is_empty()).cloned().collect::<Vec<_>>() {
+            self.keep("cookie", &value);
+        }
+        let header = |name: &str| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let (location, session) = (header("location"), header("mcp-session-id"));
+        let answer = Answer { status: response.status(), location, session, body: response.text().await.unwrap() };
+        if let Some(token) = answer.between("name=\"csrf\" value=\"") {
+            self.keep("form token", &token);
+        }
+        answer
+    }
+
+    fn browser(&self, method: http::Method, path: &str) -> RequestBuilder {
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        self.request(method, path).header(header::COOKIE, cookies.join("; "))
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        self.send(self.browser(http::Method::GET, path)).await
+    }
+
+    /// Follows redirects within the product.
+    async fn follow(&mut self, mut answer: Answer) -> Answer {
+        while answer.status == StatusCode::SEE_OTHER && answer.location.starts_with('/') {
+            answer = self.get(&answer.location).await;
+        }
+        answer
+    }
+
+    /// Fills in the form of `page` that is sent to `name`.
+    async fn fill(&mut self, page: &Answer, name: &str, form: &[(&str, &str)]) -> Answer {
+        let action = page.between(&format!("action=\"/s/acme-docs/oauth/{name}?"));
+        let action = action.unwrap_or_else(|| panic!("no form for {name}: {}", page.body));
+        let mut fields = vec![("csrf", page.between("name=\"csrf\" value=\"").unwrap())];
+        fields.extend(page.between("name=\"sent\" value=\"").map(|sent| ("sent", sent)));
+        let fields = fields.iter().map(|(name, value)| (*name, value.as_str()));
+        let body = encode(&fields.chain(form.iter().copied()).collect::<Vec<_>>());
+        let request = self.browser(http::Method::POST, &format!("/s/acme-docs/oauth/{name}?{action}"));
+        let request = request.header(header::ORIGIN, format!("http://localhost:{}", self.port));
+        self.send(request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)).await
+    }
+
+    async fn register(&mut self) -> Client {
+        let metadata = json!({ "client_name": "Test client", "redirect_uris": [CALLBACK],
+            "token_endpoint_auth_method": "client_secret_basic" });
+        let request = self.request(http::Method::POST, "/s/acme-docs/oauth/register");
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(metadata.to_string());
+        let client = self.send(request).await.is(201).json();
+        let text = |name: &str| client[name].as_str().unwrap().to_owned();
+        let client = Client { id: text("client_id"), secret: text("client_secret") };
+        self.keep("client secret", &client.secret);
+        self.keep("basic credentials", &BASE64.encode(format!("{}:{}", client.id, client.secret).as_bytes()));
+        client
+    }
+
+    /// Comes to the authorization endpoint, and to the page that it leads to.
+    async fn authorize(&mut self, client: &Client) -> Answer {
+        let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
+        let resource = format!("http://localhost:{}/s/acme-docs/mcp", self.port);
+        let query = encode(&[
+            ("response_type", "code"),
+            ("client_id", &client.id),
+            ("redirect_uri", CALLBACK),
+            ("state", STATE),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+            ("resource", &resource),
+            ("login_hint", EMAIL),
+        ]);
+        let answer = self.get(&format!("/s/acme-docs/oauth/authorize?{query}")).await;
+        self.follow(answer).await.is(200)
+    }
+
+    /// Another page of a new request.
+    async fn page(&mut self, client: &Client, name: &str) -> Answer {
+        let request = self.authorize(client).await.between("?request=").unwrap();
+        self.get(&format!("/s/acme-docs/oauth/{name}?request={request}")).await.is(200)
+    }
+
+    /// The code with which the browser is sent back.
+    fn code(&mut self, back: &Answer) -> String {
+        assert!(back.location.starts_with(CALLBACK), "{}: {} {}", back.status, back.location, back.body);
+        assert_eq!(back.parameter("state"), STATE);
+        let code = back.parameter("code");
+        self.keep("code", &code);
+        code
+    }
+
+    async fn one_time_code(&mut self, program: &mut Program) -> (String, String) {
+        let code = program.mailed_code().await;
+        assert!(code.len() == 8 && code.bytes().all(|byte| byte.is_ascii_digit()), "{code}");
+        let wrong: String = code.bytes().map(|digit| char::from(b'0' + (digit - b'0' + 1) % 10)).collect();
+        self.keep("one-time code", &code);
+        self.keep("wrong one-time code", &wrong);
+        (code, wrong)
+    }
+
+    async fn sign_up(&mut self, program: &mut Program, client: &Client) -> Tokens {
+        let page = self.page(client, "sign-up").await;
+        self.fill(&page, "sign-up", &[("email", EMAIL), ("password", "planted1")]).await.is(422);
+        let sent = self.fill(&page, "sign-up", &[("email", EMAIL), ("password", PASSWORD)]).await.is(303);
+        let page = self.follow(sent).await.is(200);
+        let (code, wrong) = self.one_time_code(program).await;
+        let page = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &wrong)]).await.is(422);
+        let on = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &code)]).await.is(303);
+        let consent = self.follow(on).await.is(200);
+        let back = self.fill(&consent, "consent", &[("decision", "allow")]).await;
+        let code = self.code(&back);
+        let bad = format!("wpc_{}", code.chars().skip(4).map(|c| if c == 'a' { 'b' } else { 'a' }).collect::<String>());
+        self.keep("wrong code", &bad);
+        self.exchange(client, &bad).await.is(400);
+        let answer = self.exchange(client, &code).await;
+        self.tokens(answer)
+    }
+
+    async fn sign_in_with_password(&mut self, client: &Client) -> Tokens {
+        let page = self.page(client, "sign-in/password").await;
+        let wrong = [("email", EMAIL), ("password", WRONG_PASSWORD)];
+        let page = self.fill(&page, "sign-in/password", &wrong).await.is(422);
+        let on = self.fill(&page, "sign-in/password", &[("email", EMAIL), ("password", PASSWORD)]).await.is(303);
+        let back = self.follow(on).await;
+        let code = self.code(&back);
+        let answer = self.exchange(client, &code).await;
+        self.tokens(answer)
+    }
+
+    /// With the link of the mail; and then the client shows its code twice.
+    async fn sign_in_with_code(&mut self, program: &mut Program, client: &Client) {
+        let page = self.authorize(client).await;
+        let sent = self.fill(&page, "sign-in/code", &[("email", EMAIL)]).await.is(303);
+        let link = sent.location.replace("sign-in/code", "sign-in/link");
+        self.follow(sent).await.is(200);
+        let (code, _) = self.one_time_code(program).await;
+        let page = self.get(&format!("{link}&code={code}")).await.is(200);
+        let on = self.fill(&page, "sign-in/link", &[("email", EMAIL), ("code", &code)]).await.is(303);
+        let back = self.follow(on).await;
+        let code = self.code(&back);
+        let answer = self.exchange(client, &code).await;
+        let tokens = self.tokens(answer);
+        self.exchange(client, &code).await.is(400);
+        self.select("/s/acme-docs/mcp", Some(&tokens.access)).await.is(401);
+    }
+
+    async fn forget_password(&mut self, program: &mut Program, client: &Client) {
+        let page = self.page(client, "sign-in/forgotten").await;
+        let sent = self.fill(&page, "sign-in/forgotten", &[("email", EMAIL)]).await.is(303);
+        let page = self.follow(sent).await.is(200);
+        let (code, wrong) = self.one_time_code(program).await;
+        let new_password = ("new_password", NEW_PASSWORD);
+        let page = self.fill(&page, "sign-in/reset", &[("code", &wrong), new_password]).await.is(422);
+        let on = self.fill(&page, "sign-in/reset", &[("code", &code), new_password]).await.is(303);
+        let back = self.follow(on).await;
+        self.code(&back);
+    }
+
+    async fn post_form(&mut self, name: &str, client: &Client, form: &[(&str, &str)]) -> Answer {
+        let request = self.request(http::Method::POST, &format!("/s/acme-docs/oauth/{name}"));
+        let request = request.basic_auth(&client.id, Some(&client.secret));
+        self.send(request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(encode(form))).await
+    }
+
+    async fn exchange(&mut self, client: &Client, code: &str) -> Answer {
+        let (grant, redirect) = (("grant_type", "authorization_code"), ("redirect_uri", CALLBACK));
+        self.post_form("token", client, &[grant, redirect, ("code", code), ("code_verifier", VERIFIER)]).await
+    }
+
+    fn tokens(&mut self, answer: Answer) -> Tokens {
+        let body = answer.is(200).json();
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        let tokens = Tokens { access: text("access_token"), refresh: text("refresh_token") };
+        self.keep("access token", &tokens.access);
+        self.keep("refresh token", &tokens.refresh);
+        tokens
+    }
+
+    /// Rotates twice, and comes back with the first one, which ends the grant. The secret also comes in the body.
+    async fn refresh(&mut self, client: &Client, first: Tokens) {
+        let secret = [("client_id", client.id.as_str()), ("client_secret", client.secret.as_str())];
+        let mut token = first.refresh.clone();
+        for _ in 0..2 {
+            let form = [("grant_type", "refresh_token"), ("refresh_token", &token)];
+            let answer = self.post_form("token", client, &form).await;
+            token = self.tokens(answer).refresh;
+        }
+        let form = [("grant_type", "refresh_token"), ("refresh_token", first.refresh.as_str())];
+        self.post_form("token", client, &[form, secret].concat()).await.is(400);
+        self.post_form("token", client, &form).await.is(400);
+        self.select("/s/acme-docs/mcp", Some(&first.access)).await;
+    }
+
+    async fn revoke(&mut self, client: &Client, tokens: &Tokens) {
+        self.select("/s/acme-docs/mcp", Some(&tokens.access)).await.is(200);
+        self.post_form("revoke", client, &[("token", &tokens.access)]).await.is(200);
+        self.select("/s/acme-docs/mcp", Some(&tokens.access)).await.is(401);
+        self.post_form("revoke", client, &[("token", &tokens.refresh)]).await.is(200);
+        self.post_form("revoke", client, &[("token", BAD_TOKEN)]).await.is(200);
+    }
+
+    /// Calls with a good token and with bad ones, at every kind of address.
+    async fn call(&mut self, tokens: &Tokens) {
+        let personal = format!("/s/acme-docs/t/{TRACKING}/mcp");
+        for path in ["/s/acme-docs/mcp", &personal] {
+            self.select(path, Some(&tokens.access)).await.is(200);
+            self.select(path, Some(BAD_TOKEN)).await.is(401);
+            self.select(path, None).await.is(401);
+            self.select(&format!("{path}?access_token={QUERY_TOKEN}"), Some(&tokens.access)).await.is(401);
+        }
+        self.select("/s/acme-open/mcp", Some(&tokens.access)).await.is(200);
+        self.initialize(&tokens.access).await;
+        self.select(&format!("/s/acme-open/t/{TRACKING}/mcp?access_token={QUERY_TOKEN}"), None).await.is(200);
+    }
+
+    /// Makes a session and uses it, and one that is none.
+    async fn initialize(&mut self, token: &str) {
+        let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": { "name": "Test client", "version": "1" },
+        } });
+        let request = self.request(http::Method::POST, "/s/acme-docs/mcp").bearer_auth(token);
+        let answer =
+            self.send(request.header(header::CONTENT_TYPE, "application/json").body(message.to_string())).await;
+        let session = answer.is(200).session;
+        self.keep("session", &session);
+        for (session, status) in [(session.as_str(), 200), (SESSION, 404)] {
+            let request = self.tool_call("/s/acme-docs/mcp").bearer_auth(token).header("mcp-session-id", session);
+            self.send(request).await.is(status);
+        }
+    }
+
+    /// Begins the walkthrough, with a handle beside the token.
+    async fn select(&mut self, path: &str, token: Option<&str>) -> Answer {
+        let mut request = self.tool_call(path);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        self.send(request).await
+    }
+
+    fn tool_call(&self, path: &str) -> RequestBuilder {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "select_walkthrough",
+            "arguments": { "walkthrough_id": "hello", "progress_handle": HANDLE },
+        } });
+        let request = self.browser(http::Method::POST, path).header(header::CONTENT_TYPE, "application/json");
+        request.header("mcp-protocol-version", "2025-11-25").body(message.to_string())
+    }
+}
