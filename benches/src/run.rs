@@ -318,11 +318,12 @@ impl Bench {
         leg.section = section;
         leg.round = round;
         say(&format!(
-            "{section} {round}: {} {} {} x{}: {:.0} calls/s, p50 {} µs, p99 {} µs, {:.0} µs CPU",
+            "{section} {round}: {} {} {} x{}{}: {:.0} calls/s, p50 {} µs, p99 {} µs, {:.0} µs CPU",
             leg.contestant,
             leg.era.name(),
             leg.op.name(),
             leg.connections,
+            if leg.signed_in { " token" } else { "" },
             leg.calls_per_second,
             leg.p50_us,
             leg.p99_us,
