@@ -1,11 +1,16 @@
 //! Consent: AS-7 and AS-11, and what binds a request to its browser.
 
 use http::StatusCode;
+use serde_json::json;
 
 use super::{Browser, CALLBACK, OauthClient, Tokens, action_of, platform};
 use crate::app::{App, DAY, open};
 
-waypost_testkit::both!(open => a_request_is_completed_once, who_refuses_gives_nothing);
+waypost_testkit::both!(open =>
+    a_request_is_completed_once,
+    who_refuses_gives_nothing,
+    a_personal_url_is_claimed_by_who_signs_in_first,
+);
 
 async fn a_request_is_completed_once(app: App) {
     let server = platform(&app, "acme").await;
@@ -127,5 +132,37 @@ async fn more_scopes_are_asked_for_and_nothing_is_lost() {
     Tokens::of(&client.refresh(&reading.refresh).await);
     let answer = browser.open(&client.authorize(&[("scope", "walk:read")])).await;
     assert!(answer.location().starts_with(CALLBACK));
+    app.finish().await;
+}
+
+/// What was done under a tracking id becomes that of the first who signs in, after the page has said so; who comes later
+/// starts afresh.
+async fn a_personal_url_is_claimed_by_who_signs_in_first(app: App) {
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let before = server.personal("ann");
+    before.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    before.call("next_walkthrough_step", json!({})).await.ok();
+    super::sign_in_needed(&server).await;
+    let client = OauthClient::register(&server).await;
+    let resource = [("resource", "http://localhost:8080/s/acme/t/ann/mcp")];
+    let position = async |tokens: &Tokens| {
+        let answer = super::select(&server, Some(&tokens.access)).await.json();
+        answer["result"]["structuredContent"]["step"]["position"].clone()
+    };
+    let (first, _) = Browser::signed_in(&server, "anna").await;
+    // A client that she knows already: she is asked all the same, because there is something to tell.
+    client.code(&first, &[]).await;
+    let page = first.open(&client.authorize(&resource)).await;
+    assert!(page.status == StatusCode::OK && page.body.contains("ann"), "{}", page.body);
+    let tokens = Tokens::of(&client.exchange(&client.code(&first, &resource).await).await);
+    assert_eq!(position(&tokens).await, 2);
+    assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.create'").await, 1);
+    let (second, _) = Browser::signed_in(&server, "bea").await;
+    client.code(&second, &[]).await;
+    let answer = second.open(&client.authorize(&resource)).await;
+    assert!(answer.location().starts_with(CALLBACK), "there is nothing to tell");
+    let tokens = Tokens::of(&client.exchange(&answer.parameter("code").unwrap()).await);
+    assert_eq!(position(&tokens).await, 1);
     app.finish().await;
 }

@@ -3,6 +3,7 @@
 use data_encoding::BASE64;
 use http::{Request, header};
 use serde_json::json;
+use waypost_ops::authorizations;
 
 use super::{
     Browser, CALLBACK, OauthClient, Tokens, VERIFIER, encode, path, platform, post_form, post_json, select, send,
@@ -16,6 +17,7 @@ waypost_testkit::both!(open =>
     two_refreshes_at_the_same_moment_both_succeed,
     a_stolen_refresh_token_ends_the_grant,
     a_revoked_token_is_dead,
+    what_has_expired_is_deleted,
 );
 
 fn invalid_grant() -> (u16, String) {
@@ -234,4 +236,55 @@ async fn a_confidential_client_proves_who_it_is() {
         Tokens::of(&ask(method, secret).await);
     }
     app.finish().await;
+}
+
+/// Rows go some time after they have ended; a client goes when it never came back, or not for half a year.
+async fn what_has_expired_is_deleted(app: App) {
+    let server = platform(&app, "acme").await;
+    let (client, _unused) = (OauthClient::register(&server).await, OauthClient::register(&server).await);
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let tokens = client.tokens(&browser).await;
+    let left = async || {
+        let delete = async || authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
+        while delete().await > 0 {}
+        app.lines(
+            "SELECT (SELECT count(*) FROM authorization_requests) || ' ' || (SELECT count(*) FROM access_tokens) || ' '
+                || (SELECT count(*) FROM browser_sessions) || ' ' || (SELECT count(*) FROM oauth_grants) || ' '
+                || (SELECT count(*) FROM authorization_codes) || ' ' || (SELECT count(*) FROM refresh_tokens) || ' '
+                || (SELECT count(*) FROM oauth_clients)",
+        )
+        .await
+    };
+    assert_eq!(left().await, "1 1 1 1 1 1 2");
+    app.later(2 * 60 * 60 * 1_000 + 1).await;
+    assert_eq!(left().await, "0 0 1 1 1 1 2", "requests after half an hour, access tokens after one, and one more");
+    app.later(DAY).await;
+    assert_eq!(left().await, "0 0 1 1 1 1 1", "a client that never came back");
+    Tokens::of(&client.refresh(&tokens.refresh).await);
+    app.later(31 * DAY).await;
+    assert_eq!(left().await, "0 0 0 1 1 2 1", "the browser's session");
+    app.later(60 * DAY).await;
+    assert_eq!(left().await, "0 0 0 0 0 0 1", "a grant with all that came of it");
+    app.later(90 * DAY).await;
+    assert_eq!(left().await, "0 0 0 0 0 0 0");
+    app.finish().await;
+}
+
+/// RFC 6749, sections 4.1.2.1 and 5.2: the database is away.
+#[tokio::test]
+async fn says_so_when_it_cannot_answer() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    app.db().close().await;
+    let answer = client.exchange("wpc_x").await;
+    assert_eq!(answer.error(), (503, "temporarily_unavailable".to_owned()));
+    let answer = post_json(&app, &path(&server, "register"), &json!({ "redirect_uris": [CALLBACK] })).await;
+    assert_eq!(answer.error(), (503, "temporarily_unavailable".to_owned()));
+    assert_eq!(
+        Browser::new(&app).get(&client.authorize(&[])).await.status,
+        503,
+        "a page: nothing is known of the client"
+    );
+    app.stop().await;
 }
