@@ -266,7 +266,7 @@ async fn authorize(tx: &mut Tx, one: &World) {
     let id = AuthorizationRequestId::from_store("arq_1".to_owned());
     let key = authorization_request::Key { organization: org, server, id: &id, browser_hash: "browser" };
     let request = authorization_request::find(tx, key, Timestamp(8)).await.unwrap().unwrap();
-    let other = AuthorizationRequest { id: AuthorizationRequestId::from_store("arq_2".to_owned()), ..request };
+    let other = AuthorizationRequest { id: AuthorizationRequestId::from_store("arq_other".to_owned()), ..request };
     authorization_request::insert(tx, &other, "browser").await.unwrap();
     authorization_request::consent(tx, key, NOW).await.unwrap();
     authorization_request::complete(tx, key, NOW).await.unwrap();
@@ -278,7 +278,7 @@ async fn authorize(tx: &mut Tx, one: &World) {
     oauth_consent::put(tx, consent, "walk", NOW).await.unwrap();
     oauth_consent::find(tx, consent).await.unwrap();
     let grant = oauth_grant::find(tx, org, &OauthGrantId::from_store("ogr_1".to_owned())).await.unwrap().unwrap();
-    let grant = OauthGrant { id: OauthGrantId::from_store("ogr_2".to_owned()), ..grant };
+    let grant = OauthGrant { id: OauthGrantId::from_store("ogr_other".to_owned()), ..grant };
     let code = oauth_grant::Code {
         code_hash: "hash".to_owned(),
         redirect_uri: "https://x".to_owned(),

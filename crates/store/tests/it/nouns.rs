@@ -99,6 +99,10 @@ async fn api_keys(Two { db, one, two }: Two) {
 
 async fn servers(Two { db, one, two }: Two) {
     let mut tx = db.begin().await.unwrap();
+    for world in [&one, &two] {
+        // Without the provider that the world's server has.
+        assert!(server::update(&mut tx, &world.server()).await.unwrap());
+    }
     let (org, config) = (&one.organization, tx.config_version().await.unwrap());
     assert_eq!(server::get(&mut tx, org, &one.server).await.unwrap(), Some(one.server()));
     assert_eq!(server::get(&mut tx, org, &two.server).await.unwrap(), None);
