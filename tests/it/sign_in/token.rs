@@ -242,6 +242,7 @@ async fn a_confidential_client_proves_who_it_is() {
 async fn what_has_expired_is_deleted(app: App) {
     let server = platform(&app, "acme").await;
     let (client, _unused) = (OauthClient::register(&server).await, OauthClient::register(&server).await);
+    app.later(1).await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
     let tokens = client.tokens(&browser).await;
     let left = async || {
