@@ -168,14 +168,12 @@ pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSe
             tracing::error!(request_id = site.request_id, %error, "progress of a personal URL could not be joined");
         }
     }
-    let state = request.state.as_deref();
-    Back { redirect_uri: &request.redirect_uri, state, issuer: &request.issuer }.to(&[("code", &code)])
+    Back::of(request).to(&[("code", &code)])
 }
 
 /// Tells the client that its user said no.
 pub(crate) fn denied(pending: &Pending) -> Response {
-    let request = &pending.request;
-    let back = Back { redirect_uri: &request.redirect_uri, state: request.state.as_deref(), issuer: &request.issuer };
+    let back = Back::of(&pending.request);
     back.error(&pending.site, &OauthError::new(OauthCode::AccessDenied, "The user refused."))
 }
 
@@ -184,21 +182,31 @@ fn ask_nothing(code: OauthCode) -> OauthError {
 }
 
 /// Where the browser goes back to, and with what (RFC 6749, section 4.1.2; RFC 9207, section 2).
-struct Back<'a> {
+pub(crate) struct Back<'a> {
     redirect_uri: &'a str,
     state: Option<&'a str>,
     issuer: &'a str,
 }
 
-impl Back<'_> {
-    fn to(&self, parameters: &[(&str, &str)]) -> Response {
-        let Ok(mut url) = Url::parse(self.redirect_uri) else { return page::redirect(self.redirect_uri) };
+impl<'a> Back<'a> {
+    /// The way back of a request.
+    pub(crate) fn of(request: &'a AuthorizationRequest) -> Self {
+        Self { redirect_uri: &request.redirect_uri, state: request.state.as_deref(), issuer: &request.issuer }
+    }
+
+    /// The redirect URI with `parameters`, state and issuer.
+    pub(crate) fn url(&self, parameters: &[(&str, &str)]) -> String {
+        let Ok(mut url) = Url::parse(self.redirect_uri) else { return self.redirect_uri.to_owned() };
         // A query that the client registered stays (RFC 6749, section 3.1.2).
         url.query_pairs_mut()
             .extend_pairs(parameters)
             .extend_pairs(self.state.map(|state| ("state", state)))
             .append_pair("iss", self.issuer);
-        page::redirect(url.as_str())
+        url.into()
+    }
+
+    fn to(&self, parameters: &[(&str, &str)]) -> Response {
+        page::redirect(&self.url(parameters))
     }
 
     fn error(&self, site: &Site, error: &OauthError) -> Response {

@@ -4,9 +4,7 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, Uri};
-use url::Url;
 use waypost_core::Code;
-use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
 use waypost_ops::grants;
 use waypost_ops::upstream::{self, Returned};
@@ -14,6 +12,7 @@ use waypost_ops::upstream::{self, Returned};
 use super::exchange::exchange;
 use super::failure::{Failure, shown};
 use crate::Auth;
+use crate::authorize::Back;
 use crate::browser;
 use crate::page::{self, Frame};
 use crate::pending::{failed, gone};
@@ -88,7 +87,7 @@ async fn signed_in(cx: &Ctx, auth: &Auth, returned: &Returned, answer: &Answer) 
 async fn refused(cx: &Ctx, auth: &Auth, site: &Site, (returned, browser): (&Returned, &str)) -> Response {
     let request = &returned.request;
     match grants::refuse(cx, auth.hosting.ops(), request, browser).await {
-        Ok(()) => page::redirect(&back_to_client(request, ACCESS_DENIED)),
+        Ok(()) => page::redirect(&Back::of(request).url(&[("error", ACCESS_DENIED)])),
         Err(error) if error.code == Code::NotFound => gone(site),
         Err(error) => failed(site, &error),
     }
@@ -118,19 +117,9 @@ fn shown_failure(site: &Site, returned: &Returned, failure: &Failure) -> Respons
         message: &failure.to_string(),
         client: &request.client_name,
         again: &format!("{}?request={}", site.address.path("upstream"), request.id),
-        back: &back_to_client(request, "temporarily_unavailable"),
+        back: &Back::of(request).url(&[("error", "temporarily_unavailable")]),
     };
     page::html(StatusCode::BAD_GATEWAY, &page, None)
-}
-
-/// The client's redirect URI with an error (RFC 6749, 4.1.2.1; RFC 9207).
-fn back_to_client(request: &AuthorizationRequest, error: &str) -> String {
-    let Ok(mut url) = Url::parse(&request.redirect_uri) else { return request.redirect_uri.clone() };
-    url.query_pairs_mut()
-        .append_pair("error", error)
-        .extend_pairs(request.state.iter().map(|state| ("state", state)))
-        .append_pair("iss", &request.issuer);
-    url.into()
 }
 
 /// None when a parameter comes twice (RFC 6749, 3.1).

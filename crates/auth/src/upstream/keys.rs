@@ -30,6 +30,8 @@ pub(super) struct KeyCache(Cache<(String, String), Arc<Mutex<Option<Known>>>>);
 struct Known {
     keys: Arc<CoreJsonWebKeySet>,
     fetched_at: Timestamp,
+    /// When a key that was not among them was last looked for.
+    sought_at: Option<Timestamp>,
 }
 
 impl Default for KeyCache {
@@ -48,7 +50,7 @@ pub(super) enum Want {
 }
 
 impl KeyCache {
-    /// The keys of a provider; with [`Want::Newer`] none when they were fetched a moment ago.
+    /// The keys of a provider; with [`Want::Newer`] none when newer ones were looked for a moment ago.
     ///
     /// # Errors
     /// When the provider does not give them.
@@ -63,16 +65,21 @@ impl KeyCache {
         let known = self.0.get_with((config.id.as_str().to_owned(), uri.clone()), Default::default);
         // Who comes while the keys are being fetched waits for them here and does not fetch them, too.
         let mut known = known.lock().await;
-        if let Some(known) = &*known {
-            let age = now.since(known.fetched_at);
-            match want {
-                Want::Any if age < FRESH_MS => return Ok(Some(Arc::clone(&known.keys))),
-                Want::Newer if age < PAUSE_MS => return Ok(None),
-                Want::Any | Want::Newer => {}
+        let mut sought_at = known.as_ref().and_then(|known| known.sought_at);
+        match (&mut *known, want) {
+            (Some(known), Want::Any) if now.since(known.fetched_at) < FRESH_MS => {
+                return Ok(Some(Arc::clone(&known.keys)));
             }
+            (_, Want::Newer) if sought_at.is_some_and(|sought_at| now.since(sought_at) < PAUSE_MS) => return Ok(None),
+            (Some(known), Want::Newer) => {
+                // Also a look that fails counts.
+                known.sought_at = Some(now);
+                sought_at = Some(now);
+            }
+            _ => {}
         }
         let keys = Arc::new(fetch(outbound, &uri).await?);
-        *known = Some(Known { keys: Arc::clone(&keys), fetched_at: now });
+        *known = Some(Known { keys: Arc::clone(&keys), fetched_at: now, sought_at });
         Ok(Some(keys))
     }
 }

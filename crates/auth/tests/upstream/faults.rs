@@ -76,17 +76,21 @@ async fn a_new_key_is_looked_for_but_not_too_often(stage: Stage) {
         let mut provider = stage.provider.set();
         (provider.key, provider.published) = (2, vec![1, 2]);
     }
+    stage.who(&stage.sign_in(&server).await).await;
+    assert_eq!(stage.provider.asked("keys"), before + 2, "a new key is looked for at once");
+    {
+        let mut provider = stage.provider.set();
+        (provider.key, provider.published) = (3, vec![1, 2, 3]);
+    }
     refused(&stage.sign_in(&server).await, "a key that it does not publish");
-    assert_eq!(stage.provider.asked("keys"), before + 1, "looked a moment ago");
+    assert_eq!(stage.provider.asked("keys"), before + 2, "looked a moment ago");
     stage.later(10_000);
     stage.who(&stage.sign_in(&server).await).await;
-    assert_eq!(stage.provider.asked("keys"), before + 2);
-    stage.provider.set().key = 3;
-    refused(&stage.sign_in(&server).await, "a key that it does not publish");
+    assert_eq!(stage.provider.asked("keys"), before + 3);
     stage.later(60 * 60 * 1_000);
     stage.provider.set().key = 1;
     stage.who(&stage.sign_in(&server).await).await;
-    assert_eq!(stage.provider.asked("keys"), before + 3, "an hour later they are fetched again");
+    assert_eq!(stage.provider.asked("keys"), before + 4, "an hour later they are fetched again");
 }
 
 async fn userinfo_of_somebody_else_is_not_believed(stage: Stage) {
