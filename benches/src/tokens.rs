@@ -83,10 +83,11 @@ pub async fn pair(bench: &mut Bench) -> Result<()> {
 /// Both have the same users with tokens, so that their databases differ in nothing but the server's `auth_type`.
 async fn serve(bench: &mut Bench, kind: Kind, [open, signed_in]: &[Installation; 2]) -> Result<()> {
     let tokens = Tokens::new(&bench.driver.run, bench.settings.token_users * (bench.settings.rounds + 1));
+    // First of all: a change of who signs people in revokes what was given before.
+    signed_in.ask_to_sign_in().await?;
     for installation in [open, signed_in] {
         growth::seed_copy(bench, installation, seed::What::SignedIn(&tokens)).await?;
     }
-    signed_in.ask_to_sign_in().await?;
     for installation in [open, signed_in] {
         bench.serve(kind, installation).await?;
     }

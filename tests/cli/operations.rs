@@ -156,6 +156,24 @@ fn the_doctor_looks_and_changes_nothing() {
     insta::assert_snapshot!(failed[0]["found"].as_str().unwrap(), @"./waypost-data/secret.key holds no key");
 }
 
+#[test]
+fn the_doctor_asks_for_a_way_to_send_mail() {
+    let place = Place::new();
+    let file = place.file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\n");
+    place.fine(&["org", "create", "acme"]);
+    place.fine(&["server", "create", "acme-docs", "--org", "acme", "--auth-type", "platform_oauth"]);
+    let mail = |file: &str| {
+        let found = place.json(&["doctor", "--config", file]);
+        let items = found["items"].as_array().unwrap().clone();
+        items.into_iter().find(|item| item["check"] == "mail").unwrap()
+    };
+    let check = mail(&file);
+    assert_eq!((&check["status"], &check["found"]), (&"warn".into(), &"acme-docs signs its users in by mail".into()));
+    let file =
+        place.file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\nsmtp_url = 'console:'\n");
+    assert_eq!(mail(&file)["status"], "ok");
+}
+
 /// A running `serve`, ended with the test.
 struct Serve(Child);
 

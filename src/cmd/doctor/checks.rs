@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
+use waypost_core::server::AuthType;
 use waypost_core::{Clock, SystemClock, Timestamp};
-use waypost_ops::{Ops, secrets};
+use waypost_ops::{Ops, organizations, secrets, servers};
 use waypost_store::health::{self, Health};
 use waypost_store::{Db, migrate};
 
@@ -164,6 +166,7 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
     };
     let mut checks = vec![Check::ok(name, format!("{url} answers")), schema(&db).await];
     checks.extend(sealed(settings, &db).await);
+    checks.extend(mail(settings, &db).await);
     let before = SystemClock.now();
     match health::examine(&db).await {
         Ok(health) => {
@@ -178,6 +181,26 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
     }
     db.close().await;
     checks
+}
+
+/// Whether mail can be sent, when a server needs it; nothing when none does.
+async fn mail(settings: &Settings, db: &Db) -> Option<Check> {
+    let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
+    let mut slugs = Vec::new();
+    for organization in organizations::list(&cx, &ops).await.ok()? {
+        let servers = servers::list(&cx, &ops, &organization.id).await.ok()?;
+        let own = servers.into_iter().filter(|server| server.auth_type == AuthType::PlatformOauth);
+        slugs.extend(own.map(|server| server.slug));
+    }
+    let (name, first) = ("mail", slugs.first()?);
+    let found = match slugs.len() {
+        1 => format!("{first} signs its users in by mail"),
+        count => format!("{first} and {} more sign their users in by mail", count - 1),
+    };
+    Some(match &settings.smtp_url {
+        Some(_) => Check::ok(name, format!("{found}, and `smtp_url` is set")),
+        None => Check::warn(name, found, "set `smtp_url`; without it no code can be sent, but by `serve --demo`"),
+    })
 }
 
 /// Whether everything that is sealed can be opened.

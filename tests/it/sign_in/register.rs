@@ -68,7 +68,7 @@ async fn what_cannot_be_registered_is_refused(app: App) {
     }
     assert_eq!(app.count("SELECT count(*) FROM oauth_clients").await, 0);
     let mut last = 201;
-    for _ in 0..100 {
+    for _ in 0..400 {
         let body = json!({ "redirect_uris": [CALLBACK] });
         last = post_json(&app, &path(&server, "register"), &body).await.status.as_u16();
         if last != 201 {
