@@ -44,6 +44,27 @@ async fn a_user_signs_in_with_openid(stage: Stage) {
     assert_eq!(stage.who(&again).await.end_user_id, who.end_user_id);
 }
 
+/// RS-6: of the client's own request only what is about the user goes on to the provider; no value of its own that proves
+/// anything, and no place of its own.
+async fn rs_6_nothing_of_the_client_goes_to_the_provider(stage: Stage) {
+    stage.configure(&stage.settings()).await;
+    let server = stage.server("acme-docs").await;
+    let request = stage.request(&server, true).await;
+    let target = stage.leave(&server, &request).await;
+    let code = stage.provider.approve(&target);
+    let page =
+        stage.get(&server, &format!("callback?code={code}&state={}", parameter(&target, "state")), BROWSER).await;
+    stage.who(&page).await;
+    let (authorization, form) = stage.provider.set().last.clone().unwrap();
+    let sent: Vec<String> =
+        target.query_pairs().map(|(_, value)| value.into_owned()).chain(form.into_values()).collect();
+    let own = [request.state.clone().unwrap(), request.code_challenge, request.redirect_uri, request.client_id];
+    for value in own {
+        assert!(!sent.contains(&value), "{value} is in {sent:?}");
+    }
+    assert!(authorization.unwrap().starts_with("Basic "), "Waypost proves who it is by its own secret");
+}
+
 async fn what_the_provider_gave_is_sealed(stage: Stage) {
     let config = stage.configure(&stage.settings()).await;
     let server = stage.server("acme-docs").await;
@@ -147,6 +168,7 @@ async fn a_public_client_shows_no_secret(stage: Stage) {
 
 waypost_testkit::both!(stage =>
     a_user_signs_in_with_openid,
+    rs_6_nothing_of_the_client_goes_to_the_provider,
     what_the_provider_gave_is_sealed,
     nobody_leaves_before_consent,
     a_state_counts_once_in_its_own_browser_and_in_time,
