@@ -25,6 +25,7 @@ use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
+use waypost_web::visit::Visit;
 
 /// How long the database may take to answer before `/readyz` says no: probes give up soon.
 const READY: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ pub struct Routes<R> {
     pub endpoint: Endpoint<R>,
     /// The authorization server for every hosted server.
     pub auth: Auth,
+    /// The console and the REST API.
+    pub web: Router,
     /// For the ids of requests.
     pub random: Arc<dyn Random>,
 }
@@ -80,7 +83,8 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
     Router::new()
         .merge(mcp)
         .merge(oauth(&routes))
-        .fallback(|| async { plain(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.") })
+        .merge(routes.web.clone().layer(middleware::from_fn_with_state(Arc::clone(&routes), visit::<R>)))
+        .fallback(|| async { nothing() })
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
         .merge(health(routes.hosting.clone()))
         .layer(middleware::from_fn_with_state(routes, observe::<R>))
@@ -105,6 +109,20 @@ fn oauth<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
         .merge(endpoints)
         .layer(middleware::from_fn_with_state(Arc::clone(routes), find_site::<R>))
         .with_state(routes.auth.clone())
+}
+
+/// Console and API live on HOST only: on the host of a server there is nothing at their addresses.
+async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
+    let asked = request.extensions().get::<Asked>().cloned();
+    let Some(Asked { authority, host: Host::Main }) = asked else { return nothing() };
+    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let client = client_address(&routes.trusted_proxies, &request);
+    request.extensions_mut().insert(Visit { authority, client, request_id });
+    next.run(request).await
+}
+
+fn nothing() -> Response {
+    plain(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.")
 }
 
 /// `/healthz` says that the process runs, `/readyz` that it can serve: both on any host.

@@ -9,6 +9,7 @@ use waypost_mcp::limits::Limits;
 use waypost_ops::upstream::{self, Upstream};
 use waypost_ops::{Ops, authorizations, identity};
 use waypost_store::Db;
+use waypost_web::limits::Limits as WebLimits;
 
 use crate::telemetry::Metrics;
 
@@ -25,6 +26,8 @@ pub struct Upkeep {
     pub limits: Limits,
     /// The limits of sign-in.
     pub sign_in_limits: SignInLimits,
+    /// The limits of the console.
+    pub web_limits: WebLimits,
     /// The ways to organisations' identity providers.
     pub upstream: Upstream,
     /// The database.
@@ -41,6 +44,7 @@ impl Upkeep {
             self.metrics.upkeep();
             self.limits.tidy();
             self.sign_in_limits.tidy();
+            self.web_limits.tidy();
             if round.is_multiple_of(SELDOM) {
                 self.look_through().await;
             }

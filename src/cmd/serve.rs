@@ -22,6 +22,7 @@ use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::upstream::Upstream;
 use waypost_outbound::Outbound;
 use waypost_store::Db;
+use waypost_web::Web;
 
 use super::App;
 use crate::config::Settings;
@@ -110,7 +111,16 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
     let (mail, posts) = mail::start(settings, &public_url, args.demo)?.unzip();
+    let web_limits = waypost_web::limits::Limits::default();
     let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let web = Web::new(waypost_web::State {
+        hosting: hosting.clone(),
+        public_url: public_url.clone(),
+        limits: web_limits.clone(),
+        mail: mail.clone(),
+        random: Arc::new(SystemRandom),
+        upstream: upstream.clone(),
+    });
     let sign_in_limits = waypost_auth::limits::Limits::default();
     let auth = Auth::new(State {
         hosting: hosting.clone(),
@@ -121,7 +131,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         providers: Providers::new(upstream.clone()),
     });
-    let upkeep = Upkeep { metrics: metrics.clone(), limits, sign_in_limits, upstream, db: db.clone() };
+    let upkeep = Upkeep { metrics: metrics.clone(), limits, sign_in_limits, web_limits, upstream, db: db.clone() };
     let upkeep = tokio::spawn(upkeep.run());
     let watch = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
@@ -132,6 +142,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         hosting,
         endpoint,
         auth,
+        web: waypost_web::router(web),
         random: Arc::new(SystemRandom),
     });
     stop_on_signal(stop.clone())?;

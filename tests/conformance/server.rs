@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::serve::ListenerExt;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use tokio::net::TcpListener;
@@ -94,8 +95,14 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
         random: Arc::new(SystemRandom),
         providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
     });
-    let router =
-        router::build(Routes { trusted_proxies: Vec::new(), hosting, endpoint, auth, random: Arc::new(SystemRandom) });
+    let router = router::build(Routes {
+        trusted_proxies: Vec::new(),
+        hosting,
+        endpoint,
+        auth,
+        web: Router::new(),
+        random: Arc::new(SystemRandom),
+    });
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());

@@ -34,6 +34,7 @@ use waypost_ops::{Ops, organizations};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
+use waypost_web::Web;
 
 use crate::client::Client;
 use crate::transcript::Names;
@@ -118,20 +119,30 @@ impl App {
             (Sessions::Signed, CancellationToken::new()),
         );
         let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+        let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
-            documents: Documents::new(outbound.clone(), clock.clone()),
+            documents: Documents::new(outbound, clock.clone()),
             limits: waypost_auth::limits::Limits::default(),
             mail: None,
             random: Arc::clone(&random),
-            providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
+            providers: Providers::new(upstream.clone()),
+        });
+        let web = Web::new(waypost_web::State {
+            hosting: hosting.clone(),
+            public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
+            limits: waypost_web::limits::Limits::default(),
+            mail: None,
+            random: Arc::clone(&random),
+            upstream,
         });
         let routes = Routes {
             trusted_proxies: setup.trusted_proxies,
             hosting: hosting.clone(),
             endpoint,
             auth,
+            web: waypost_web::router(web),
             random: Arc::clone(&random),
         };
         hosting.catalog().poll().await.unwrap();

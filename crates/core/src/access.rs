@@ -2,7 +2,7 @@
 
 use crate::caller::Caller;
 use crate::error::{Code, Error, Result};
-use crate::id::{OrganizationId, ServerId};
+use crate::id::{OrganizationId, ServerId, UserId};
 use crate::organization::Role;
 use crate::walkthrough::names;
 
@@ -21,6 +21,12 @@ names! {
         MemberRead = "member.read",
         /// Add, change and remove members.
         MemberWrite = "member.write",
+        /// See invitations.
+        InvitationRead = "invitation.read",
+        /// Invite people, and take invitations back.
+        InvitationWrite = "invitation.write",
+        /// See the audit log.
+        AuditRead = "audit.read",
         /// See API keys, without their secrets.
         KeyRead = "key.read",
         /// Make and delete API keys.
@@ -39,16 +45,32 @@ names! {
         WalkthroughRead = "walkthrough.read",
         /// Write, publish, archive and delete walkthroughs.
         WalkthroughWrite = "walkthrough.write",
+        /// See what happens on servers, in numbers.
+        AnalyticsRead = "analytics.read",
+        /// See end users and what they did.
+        EndUserRead = "end_user.read",
+        /// Take out all that is known of an end user.
+        EndUserExport = "end_user.export",
         /// Delete an end user and all that is known of them.
         EndUserDelete = "end_user.delete",
         /// See which anonymous progress became that of signed-in users.
         JoinRead = "join.read",
         /// Take such a join back.
         JoinUndo = "join.undo",
+        /// See support tickets.
+        TicketRead = "ticket.read",
+        /// Work on support tickets.
+        TicketWrite = "ticket.write",
+        /// See receivers of webhooks and what was sent to them.
+        WebhookRead = "webhook.read",
+        /// Make, change and delete receivers of webhooks, and send again.
+        WebhookWrite = "webhook.write",
         /// Play a walkthrough that is offered on a server.
         WalkthroughPlay = "walkthrough.play",
         /// Sign in as an end user, with what the pages of a server ask for.
         EndUserSignIn = "end_user.sign_in",
+        /// Open a support ticket on a server.
+        TicketOpen = "ticket.open",
     }
 }
 
@@ -57,24 +79,34 @@ impl Act {
     #[must_use]
     pub fn least_role(self) -> Option<Role> {
         match self {
-            Self::OrganizationCreate | Self::WalkthroughPlay | Self::EndUserSignIn => None,
+            Self::OrganizationCreate | Self::WalkthroughPlay | Self::EndUserSignIn | Self::TicketOpen => None,
             Self::OrganizationDelete => Some(Role::Owner),
             Self::OrganizationUpdate
             | Self::MemberWrite
+            | Self::InvitationRead
+            | Self::InvitationWrite
+            | Self::AuditRead
             | Self::KeyRead
             | Self::KeyWrite
             | Self::ServerWrite
             | Self::OauthConfigWrite
+            | Self::EndUserExport
             | Self::EndUserDelete
             | Self::JoinRead
-            | Self::JoinUndo => Some(Role::Admin),
+            | Self::JoinUndo
+            | Self::WebhookRead
+            | Self::WebhookWrite => Some(Role::Admin),
             Self::OrganizationRead
             | Self::MemberRead
             | Self::ServerRead
             | Self::OauthConfigRead
             | Self::AssignmentWrite
             | Self::WalkthroughRead
-            | Self::WalkthroughWrite => Some(Role::Member),
+            | Self::WalkthroughWrite
+            | Self::AnalyticsRead
+            | Self::EndUserRead
+            | Self::TicketRead
+            | Self::TicketWrite => Some(Role::Member),
         }
     }
 }
@@ -96,10 +128,11 @@ pub fn authorize(caller: &Caller, act: Act, organization: &OrganizationId) -> Re
             }
             None => Err(Error::new(Code::Forbidden, "Members cannot do this.")),
         },
+        Caller::User { .. } | Caller::Visitor => Err(Error::not_found("organisation")),
         Caller::Client { organization_id, .. } if organization_id != organization => {
             Err(Error::not_found("organisation"))
         }
-        Caller::Client { .. } if matches!(act, Act::WalkthroughPlay | Act::EndUserSignIn) => Ok(()),
+        Caller::Client { .. } if matches!(act, Act::WalkthroughPlay | Act::EndUserSignIn | Act::TicketOpen) => Ok(()),
         Caller::Client { .. } => Err(Error::new(Code::Forbidden, "An MCP client cannot do this.")),
     }
 }
@@ -115,6 +148,17 @@ pub fn authorize_operator(caller: &Caller) -> Result<()> {
     }
 }
 
+/// The user who acts, when it is one who acts for themselves.
+///
+/// # Errors
+/// `forbidden` for everybody else: an API key has no account, no sessions, and no other organisations.
+pub fn authorize_user(caller: &Caller) -> Result<&UserId> {
+    match caller {
+        Caller::User { user_id } => Ok(user_id),
+        _ => Err(Error::new(Code::Forbidden, "Only a signed-in user can do this.")),
+    }
+}
+
 /// Lets `caller` give `role` to a user or a key, or take it from them, on top of what [`authorize`] says of the act.
 ///
 /// # Errors
@@ -126,6 +170,7 @@ pub fn authorize_role(caller: &Caller, role: Role) -> Result<()> {
         Caller::Member { role: own, .. } => {
             Err(Error::new(Code::Forbidden, format!("The role `{role}` is above yours, `{own}`.")))
         }
+        Caller::User { .. } | Caller::Visitor => Err(Error::not_found("organisation")),
         Caller::Client { .. } => Err(Error::new(Code::Forbidden, "An MCP client cannot do this.")),
     }
 }
@@ -159,6 +204,8 @@ mod tests {
             ("owner", member(Role::Owner)),
             ("admin", member(Role::Admin)),
             ("member", member(Role::Member)),
+            ("user", Caller::User { user_id: UserId::from_store("usr_1".into()) }),
+            ("visitor", Caller::Visitor),
             ("client", client),
         ]
     }
@@ -184,6 +231,9 @@ organization.update    operator owner admin
 organization.delete    operator owner
 member.read            operator owner admin member
 member.write           operator owner admin
+invitation.read        operator owner admin
+invitation.write       operator owner admin
+audit.read             operator owner admin
 key.read               operator owner admin
 key.write              operator owner admin
 server.read            operator owner admin member
@@ -193,11 +243,19 @@ oauth_config.write     operator owner admin
 assignment.write       operator owner admin member
 walkthrough.read       operator owner admin member
 walkthrough.write      operator owner admin member
+analytics.read         operator owner admin member
+end_user.read          operator owner admin member
+end_user.export        operator owner admin
 end_user.delete        operator owner admin
 join.read              operator owner admin
 join.undo              operator owner admin
+ticket.read            operator owner admin member
+ticket.write           operator owner admin member
+webhook.read           operator owner admin
+webhook.write          operator owner admin
 walkthrough.play       operator client
 end_user.sign_in       operator client
+ticket.open            operator client
 ";
         assert_eq!(table, expected);
     }

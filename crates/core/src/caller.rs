@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::id::{OrganizationId, ServerId};
+use crate::id::{OrganizationId, ServerId, UserId};
 use crate::organization::Role;
 use crate::random::{Random, SystemRandom};
 
@@ -21,6 +21,13 @@ pub enum Caller {
         /// The user's or the key's id, for the audit log.
         actor: String,
     },
+    /// A signed-in user who has not said yet for which organisation they act.
+    User {
+        /// Who.
+        user_id: UserId,
+    },
+    /// Somebody at the console who has not signed in.
+    Visitor,
     /// An MCP client of a hosted server.
     Client {
         /// The server's organisation.
@@ -37,6 +44,8 @@ impl Caller {
         match self {
             Self::Operator => "operator",
             Self::Member { actor, .. } => actor,
+            Self::User { user_id } => user_id.as_str(),
+            Self::Visitor => "visitor",
             Self::Client { server_id, .. } => server_id.as_str(),
         }
     }

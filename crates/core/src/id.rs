@@ -147,6 +147,20 @@ id!(/// What a user allowed a client, with the tokens that came of it.
     OauthGrantId, "ogr_", ordered);
 id!(/// Anonymous progress that became that of a signed-in user.
     JoinId, "joi_", ordered);
+id!(/// A signed-in browser of a user.
+    UserSessionId, "uss_", ordered);
+id!(/// A one-time code or link for a user, by mail.
+    UserCodeId, "uco_", ordered);
+id!(/// An invitation to an organisation.
+    InvitationId, "inv_", ordered);
+id!(/// A support ticket.
+    TicketId, "tkt_", ordered);
+id!(/// A comment on a ticket.
+    TicketCommentId, "tkc_", ordered);
+id!(/// A receiver of outgoing webhooks.
+    WebhookId, "whk_", random);
+id!(/// A message to such a receiver.
+    WebhookDeliveryId, "whd_", ordered);
 
 #[cfg(test)]
 mod tests {

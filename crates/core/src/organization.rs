@@ -66,6 +66,15 @@ pub struct Member {
     pub created_at: Timestamp,
 }
 
+/// An organisation that a user is a member of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The organisation.
+    pub organization: Organization,
+    /// The user's role there.
+    pub role: Role,
+}
+
 /// An API key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {

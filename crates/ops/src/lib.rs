@@ -30,6 +30,7 @@ pub mod redirect_uri;
 pub mod secrets;
 pub mod servers;
 pub mod upstream;
+pub mod user_sessions;
 pub mod users;
 pub mod walkthroughs;
 

@@ -4,9 +4,9 @@ use serde_json::json;
 use waypost_core::access::{Act, authorize, authorize_operator};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
-use waypost_core::organization::Organization;
-use waypost_core::{Error, Result, name, slug};
-use waypost_store::{organization as store, system, user};
+use waypost_core::organization::{Organization, Role};
+use waypost_core::{Code, Error, Result, name, slug};
+use waypost_store::{organization as store, system, user, user_session};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -23,10 +23,19 @@ pub struct Changes {
 
 /// Makes an organisation; without a name it is called by its slug.
 ///
+/// A user who makes one owns it.
+///
 /// # Errors
-/// `forbidden` for everybody but the operator; `invalid_arguments`; `conflict` when the slug is taken.
+/// `forbidden` for everybody but the operator and users who act for themselves; `invalid_arguments`; `conflict` when the
+/// slug is taken.
 pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Result<Organization> {
-    authorize_operator(&cx.caller)?;
+    let owner = match &cx.caller {
+        Caller::User { user_id } => Some(user_id),
+        caller => {
+            authorize_operator(caller)?;
+            None
+        }
+    };
     slug::check_organization_slug(slug)?;
     let organization = Organization {
         id: OrganizationId::new(&*cx.random),
@@ -36,6 +45,9 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
     };
     let mut tx = ops.db.begin().await?;
     store::insert(&mut tx, &organization).await.map_err(|error| slug_taken(error, slug))?;
+    if let Some(owner) = owner {
+        user::add_member(&mut tx, &organization.id, owner, Role::Owner, organization.created_at).await?;
+    }
     let detail = json!({ "slug": organization.slug, "name": organization.name });
     let entry = Entry { act: "organization.create", target: organization.id.as_str(), detail };
     record(cx, &mut tx, &organization.id, entry).await?;
@@ -43,7 +55,8 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
     Ok(organization)
 }
 
-/// The organisations that the caller can see, by slug: all for the operator, the own one for a member.
+/// The organisations that the caller can see, by slug: all for the operator, those that they are a member of for a user,
+/// the own one for a member.
 ///
 /// # Errors
 /// `forbidden` for an MCP client.
@@ -51,6 +64,11 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
     let mut conn = ops.db.read().await?;
     match &cx.caller {
         Caller::Operator => Ok(system::list_organizations(&mut conn).await?),
+        Caller::User { user_id } => {
+            let mine = user_session::memberships(&mut conn, user_id).await?;
+            Ok(mine.into_iter().map(|membership| membership.organization).collect())
+        }
+        Caller::Visitor => Err(Error::new(Code::Forbidden, "Sign in first.")),
         Caller::Member { organization_id, .. } | Caller::Client { organization_id, .. } => {
             authorize(&cx.caller, Act::OrganizationRead, organization_id)?;
             Ok(store::get(&mut conn, organization_id).await?.into_iter().collect())

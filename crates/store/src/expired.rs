@@ -6,7 +6,7 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
-/// Tables of the sign-in whose rows end by themselves: name and key.
+/// Tables whose rows end by themselves: name and key.
 const TABLES: &[(&str, &str)] = &[
     // With its codes and what is away at a provider.
     ("authorization_requests", "id"),
@@ -16,6 +16,10 @@ const TABLES: &[(&str, &str)] = &[
     ("access_tokens", "token_hash"),
     // With its codes and refresh tokens: what was used up has to be known as such until then.
     ("oauth_grants", "id"),
+    ("user_sessions", "id"),
+    ("user_codes", "id"),
+    ("user_sign_ins", "state_hash"),
+    ("idempotency_keys", "actor, key"),
 ];
 
 /// Deletes at most `limit` rows of each table that expired before `before`; says how many.
@@ -26,7 +30,7 @@ pub async fn delete(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<u6
     let mut deleted = 0;
     for (table, key) in TABLES {
         let sql = format!(
-            "DELETE FROM {table} WHERE {key} IN
+            "DELETE FROM {table} WHERE ({key}) IN
                 (SELECT {key} FROM {table} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
         );
         let sql = sqlx::AssertSqlSafe(sql);

@@ -40,6 +40,7 @@ pub mod tool_call;
 pub mod upstream_state;
 pub mod upstream_token;
 pub mod user;
+pub mod user_session;
 mod values;
 pub mod version;
 pub mod walkthrough;

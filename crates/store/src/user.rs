@@ -43,6 +43,17 @@ pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()>
     Ok(())
 }
 
+/// A user by id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn get(conn: &mut Conn, id: &UserId) -> Result<Option<User>> {
+    const SQL: &str = "SELECT id, email, created_at FROM users WHERE id = $1";
+    let row: Option<(String, String, i64)> =
+        on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
+    Ok(row.map(|(id, email, created_at)| User { id: UserId::from_store(id), email, created_at: Timestamp(created_at) }))
+}
+
 /// Makes a user a member.
 ///
 /// # Errors

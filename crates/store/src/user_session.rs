@@ -1,0 +1,151 @@
+//! Signed-in browsers of users. The cookie itself is never stored, only its SHA-256.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{OrganizationId, UserId, UserSessionId};
+use waypost_core::organization::{Membership, Organization};
+
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+
+/// A signed-in browser of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSession {
+    /// The session.
+    pub id: UserSessionId,
+    /// Who is signed in.
+    pub user_id: UserId,
+    /// Where they worked last.
+    pub organization_id: Option<OrganizationId>,
+    /// What their browser called itself.
+    pub user_agent: String,
+    /// The address that it came from last.
+    pub address: String,
+    /// When they signed in.
+    pub created_at: Timestamp,
+    /// When the session was last used, to the minute.
+    pub last_used_at: Timestamp,
+    /// When it ends by itself.
+    pub expires_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    user_id: String,
+    organization_id: Option<String>,
+    user_agent: String,
+    address: String,
+    created_at: i64,
+    last_used_at: i64,
+    expires_at: i64,
+}
+
+impl From<Row> for UserSession {
+    fn from(row: Row) -> Self {
+        Self {
+            id: UserSessionId::from_store(row.id),
+            user_id: UserId::from_store(row.user_id),
+            organization_id: row.organization_id.map(OrganizationId::from_store),
+            user_agent: row.user_agent,
+            address: row.address,
+            created_at: Timestamp(row.created_at),
+            last_used_at: Timestamp(row.last_used_at),
+            expires_at: Timestamp(row.expires_at),
+        }
+    }
+}
+
+/// Inserts a session; `token_hash` is the SHA-256 of the cookie's value, hexadecimal.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, session: &UserSession, token_hash: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO user_sessions (id, token_hash, user_id, organization_id, user_agent, address,
+            created_at, last_used_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(session.id.as_str()).bind(token_hash).bind(session.user_id.as_str())
+        .bind(session.organization_id.as_ref().map(OrganizationId::as_str)).bind(&session.user_agent)
+        .bind(&session.address).bind(session.created_at.0).bind(session.last_used_at.0).bind(session.expires_at.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// The session of a cookie; none when it is unknown or has ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<UserSession>> {
+    const SQL: &str = "SELECT id, user_id, organization_id, user_agent, address, created_at, last_used_at, expires_at
+        FROM user_sessions WHERE token_hash = $1 AND expires_at > $2";
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL).bind(token_hash).bind(now.0).fetch_optional(c).await?);
+    Ok(row.map(UserSession::from))
+}
+
+/// The sessions of a user that have not ended, the one used last first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list(conn: &mut Conn, user: &UserId, now: Timestamp) -> Result<Vec<UserSession>> {
+    const SQL: &str = "SELECT id, user_id, organization_id, user_agent, address, created_at, last_used_at, expires_at
+        FROM user_sessions WHERE user_id = $1 AND expires_at > $2 ORDER BY last_used_at DESC, id DESC";
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL).bind(user.as_str()).bind(now.0).fetch_all(c).await?);
+    Ok(rows.into_iter().map(UserSession::from).collect())
+}
+
+/// Writes where the user works, from which address, and when.
+///
+/// # Errors
+/// When the database fails.
+pub async fn touch(conn: &mut Conn, session: &UserSession) -> Result<()> {
+    const SQL: &str = "UPDATE user_sessions SET organization_id = $2, address = $3, last_used_at = $4 WHERE id = $1";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(session.id.as_str()).bind(session.organization_id.as_ref().map(OrganizationId::as_str))
+        .bind(&session.address).bind(session.last_used_at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Ends a session of a user; false when they have none of this id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(conn: &mut Conn, user: &UserId, id: &UserSessionId) -> Result<bool> {
+    const SQL: &str = "DELETE FROM user_sessions WHERE id = $1 AND user_id = $2";
+    Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(user.as_str()).execute(c).await?.rows_affected()) > 0)
+}
+
+/// Ends all sessions of a user but `except`; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_others(conn: &mut Conn, user: &UserId, except: Option<&UserSessionId>) -> Result<u64> {
+    const SQL: &str = "DELETE FROM user_sessions WHERE user_id = $1 AND id <> $2";
+    let except = except.map_or("", UserSessionId::as_str);
+    Ok(on!(conn, c => sqlx::query(SQL).bind(user.as_str()).bind(except).execute(c).await?.rows_affected()))
+}
+
+#[derive(sqlx::FromRow)]
+struct MembershipRow {
+    #[sqlx(flatten)]
+    organization: crate::organization::Row,
+    role: String,
+}
+
+/// The organisations that a user is a member of, by slug, with their role there.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn memberships(conn: &mut Conn, user: &UserId) -> Result<Vec<Membership>> {
+    const SQL: &str = "SELECT organizations.id, organizations.slug, organizations.name, organizations.created_at,
+            memberships.role
+        FROM memberships JOIN organizations ON organizations.id = memberships.organization_id
+        WHERE memberships.user_id = $1 ORDER BY organizations.slug";
+    let rows: Vec<MembershipRow> = on!(conn, c => sqlx::query_as(SQL).bind(user.as_str()).fetch_all(c).await?);
+    let membership = |row: MembershipRow| {
+        let organization = Organization::from(row.organization);
+        let id = || organization.id.as_str().to_owned();
+        let role = row.role.parse().map_err(|why| Error::Corrupt { table: "memberships", id: id(), why })?;
+        Ok(Membership { organization, role })
+    };
+    rows.into_iter().map(membership).collect()
+}

@@ -1,0 +1,78 @@
+//! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
+
+mod authenticate;
+pub mod extract;
+mod organizations;
+pub mod page;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http::{StatusCode, header};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use waypost_core::Error;
+
+use crate::Web;
+use crate::problem::ApiError;
+
+/// Bytes of a body at most (docs/mcp.md has the same limit for calls).
+const MAX_BODY: usize = 1024 * 1024;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Waypost",
+        version = "1",
+        description = "Everything that an organisation does with Waypost. Authenticate with an API key \
+            (`Authorization: Bearer wpk_…`); everything is scoped to the key's organisation, and what belongs to another \
+            one is 404. Lists are `{items, next_cursor}`; errors are problem details (RFC 9457) with a stable `code`. Edits \
+            of a draft take `If-Match`. Requests that make something take an `Idempotency-Key`."
+    ),
+    servers((url = "/api/v1")),
+    security(("key" = []), ("session" = []))
+)]
+struct Document;
+
+/// Every operation, with its description.
+fn operations() -> OpenApiRouter<Web> {
+    OpenApiRouter::with_openapi(Document::openapi()).merge(organizations::routes())
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = operations().into_openapi();
+    let components = document.components.get_or_insert_default();
+    let mut key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    key.description = Some("An API key of the organisation: `wpk_…`".to_owned());
+    components.add_security_scheme("key", SecurityScheme::Http(key));
+    let cookie = utoipa::openapi::security::ApiKeyValue::with_description(
+        crate::cookies::SESSION,
+        "The console's session. The header `Waypost-Organization` (slug or id) says for which organisation.",
+    );
+    components
+        .add_security_scheme("session", SecurityScheme::ApiKey(utoipa::openapi::security::ApiKey::Cookie(cookie)));
+    document
+}
+
+/// The routes below `/api/v1`.
+pub fn router(web: &Web) -> Router<Web> {
+    let (operations, _) = operations().split_for_parts();
+    let json = document().to_pretty_json().unwrap_or_default();
+    operations
+        .fallback(|| async { ApiError::from(Error::not_found("address")) })
+        .method_not_allowed_fallback(|| async {
+            let message = "This address does not take this method.";
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
+        .route(
+            "/openapi.json",
+            get(|| async move { ([(header::CONTENT_TYPE, "application/json")], json).into_response() }),
+        )
+}

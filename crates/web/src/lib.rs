@@ -1,0 +1,89 @@
+//! The console and the REST API (docs/console.md): what the people of an organisation do, on pages and in scripts. Both
+//! translate and nothing more; every act is one of `waypost_ops`.
+//!
+//! A noun has a file of its name in [`api`] and one in [`pages`].
+
+pub mod api;
+pub mod asset;
+pub mod cookies;
+pub mod limits;
+pub mod markdown;
+pub mod origin;
+pub mod pages;
+pub mod problem;
+pub mod visit;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use waypost_core::Random;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_mail::Outbox;
+use waypost_ops::Ops;
+use waypost_ops::address::PublicUrl;
+use waypost_ops::hosting::Hosting;
+use waypost_ops::upstream::Upstream;
+
+use crate::limits::Limits;
+use crate::visit::Visit;
+
+/// What the console and the API work with.
+#[derive(Clone)]
+pub struct Web {
+    state: Arc<State>,
+}
+
+/// The parts of a [`Web`].
+pub struct State {
+    /// Hosted servers at work in this process.
+    pub hosting: Hosting,
+    /// The origin under which others reach this installation.
+    pub public_url: PublicUrl,
+    /// How often one address may ask.
+    pub limits: Limits,
+    /// Where mails go; none when this installation cannot send any.
+    pub mail: Option<Outbox>,
+    /// Where random bytes come from.
+    pub random: Arc<dyn Random>,
+    /// What it takes to ask identity providers.
+    pub upstream: Upstream,
+}
+
+impl Web {
+    /// Console and API of this installation.
+    #[must_use]
+    pub fn new(state: State) -> Self {
+        Self { state: Arc::new(state) }
+    }
+
+    /// What acts are done on.
+    #[must_use]
+    pub fn ops(&self) -> &Ops {
+        self.hosting.ops()
+    }
+
+    /// A context for what `caller` asks for.
+    #[must_use]
+    pub fn context(&self, caller: Caller, visit: &Visit) -> Ctx {
+        self.hosting.context(caller, Arc::clone(&self.random), visit.request_id.clone())
+    }
+}
+
+impl std::ops::Deref for Web {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+/// Everything on HOST but the hosted servers. Whoever mounts it puts a [`Visit`] into each request's extensions.
+pub fn router(web: Web) -> Router {
+    Router::new()
+        .merge(pages::routes().into_router())
+        .layer(middleware::from_fn(origin::check))
+        .nest("/api/v1", api::router(&web))
+        .merge(asset::router())
+        .with_state(web)
+}

@@ -1,0 +1,80 @@
+//! What stands around the content of every page.
+
+use waypost_core::organization::{Membership, Organization, Role};
+
+use crate::asset;
+
+/// A person who looks at a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Viewer {
+    /// Their name, or else their address.
+    pub name: String,
+    /// Their address.
+    pub email: String,
+}
+
+/// The organisation that a page is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The organisation.
+    pub organization: Organization,
+    /// The viewer's role there.
+    pub role: Role,
+}
+
+impl Place {
+    /// The path of a page of this organisation: `path("servers")` is `/o/acme/servers`.
+    #[must_use]
+    pub fn path(&self, rest: &str) -> String {
+        let slug = &self.organization.slug;
+        if rest.is_empty() { format!("/o/{slug}") } else { format!("/o/{slug}/{rest}") }
+    }
+
+    /// Whether the viewer may do what admins do.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.role.covers(Role::Admin)
+    }
+
+    /// Whether the viewer owns it.
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.role == Role::Owner
+    }
+}
+
+/// What stands around the content of every page.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frame {
+    /// Who looks at it; none for visitors.
+    pub viewer: Option<Viewer>,
+    /// The organisation that it is about; none for pages of the user alone.
+    pub place: Option<Place>,
+    /// The organisations to switch to.
+    pub memberships: Vec<Membership>,
+    /// The part of the navigation that is the present one, such as `servers`.
+    pub section: &'static str,
+    /// What happened just before, to be said once.
+    pub flash: Option<String>,
+}
+
+impl Frame {
+    /// A frame without anybody: for visitors, and for errors.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// As the present part of the navigation.
+    #[must_use]
+    pub fn at(mut self, section: &'static str) -> Self {
+        self.section = section;
+        self
+    }
+
+    /// The address of a file of ours.
+    #[must_use]
+    pub fn asset(&self, name: &str) -> &'static str {
+        asset::path(name)
+    }
+}

@@ -1,0 +1,89 @@
+//! The list of pages beside the router, so that a test can try each of them as everybody.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{delete, get, post};
+use http::Method;
+use waypost_core::access::Act;
+
+use crate::Web;
+
+/// Who may see a page. This says what is expected; the acts themselves refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Public,
+    /// Signed-in users, for themselves.
+    User,
+    /// Members of the organisation in the path who may do this.
+    Member(Act),
+}
+
+/// A page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path, with `{org}` for the slug of an organisation.
+    pub path: &'static str,
+    /// Who may see it.
+    pub access: Access,
+}
+
+/// Pages and their router.
+#[derive(Default)]
+pub struct Routes {
+    router: Router<Web>,
+    list: Vec<Route>,
+}
+
+impl Routes {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a page.
+    #[must_use]
+    pub fn get<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
+        self.add(Route { method: Method::GET, path, access }, |router| router.route(path, get(handler)))
+    }
+
+    /// Adds a form.
+    #[must_use]
+    pub fn post<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
+        self.add(Route { method: Method::POST, path, access }, |router| router.route(path, post(handler)))
+    }
+
+    /// Adds what a script deletes.
+    #[must_use]
+    pub fn delete<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
+        self.add(Route { method: Method::DELETE, path, access }, |router| router.route(path, delete(handler)))
+    }
+
+    fn add(self, route: Route, to: impl FnOnce(Router<Web>) -> Router<Web>) -> Self {
+        let Self { router, mut list } = self;
+        list.push(route);
+        Self { router: to(router), list }
+    }
+
+    /// Adds those of another noun.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        let Self { router, mut list } = self;
+        list.extend(other.list);
+        Self { router: router.merge(other.router), list }
+    }
+
+    /// All pages.
+    #[must_use]
+    pub fn list(&self) -> &[Route] {
+        &self.list
+    }
+
+    /// The router.
+    pub fn into_router(self) -> Router<Web> {
+        self.router
+    }
+}

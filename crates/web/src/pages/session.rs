@@ -1,0 +1,117 @@
+//! Who looks at a page: extractors, so that a handler cannot forget to ask.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::response::{IntoResponse, Response};
+use http::header::LOCATION;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use url::form_urlencoded;
+use waypost_core::Error;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::OrganizationId;
+use waypost_core::organization::Membership;
+use waypost_ops::user_sessions::{self, UserSession};
+
+use super::frame::{Frame, Place, Viewer};
+use super::view::{self, PageError};
+use crate::visit::Visit;
+use crate::{Web, cookies};
+
+/// A signed-in user.
+pub struct SignedIn {
+    /// For what they do for themselves.
+    pub cx: Ctx,
+    /// Their session.
+    pub session: UserSession,
+    /// Where they are members.
+    pub memberships: Vec<Membership>,
+    /// What stands around the page.
+    pub frame: Frame,
+}
+
+impl FromRequestParts<Web> for SignedIn {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
+        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        match find(web, &visit, parts).await {
+            Ok(Some(signed_in)) => Ok(signed_in),
+            Ok(None) => Err(to_login(parts)),
+            Err(error) => Err(PageError::from(error).into_response()),
+        }
+    }
+}
+
+async fn find(web: &Web, visit: &Visit, parts: &Parts) -> waypost_core::Result<Option<SignedIn>> {
+    let Some(token) = cookies::read(&parts.headers, cookies::SESSION) else { return Ok(None) };
+    let cx = web.context(Caller::Visitor, visit);
+    let Some(session) = user_sessions::find(&cx, web.ops(), &token).await? else { return Ok(None) };
+    let cx = cx.with_caller(Caller::User { user_id: session.user_id.clone() });
+    let memberships = user_sessions::memberships(&cx, web.ops()).await?;
+    let user = user_sessions::user(&cx, web.ops()).await?;
+    let frame = Frame {
+        viewer: Some(Viewer { name: user.email.clone(), email: user.email }),
+        memberships: memberships.clone(),
+        flash: cookies::flash(&parts.headers),
+        ..Frame::empty()
+    };
+    Ok(Some(SignedIn { cx, session, memberships, frame }))
+}
+
+/// Where a visitor signs in, and comes back from.
+fn to_login(parts: &Parts) -> Response {
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let next = if parts.method == Method::GET { path } else { "/" };
+    let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+    let location = if next == "/" { "/login".to_owned() } else { format!("/login?{query}") };
+    // A script that asked for a part of a page cannot follow a redirect to another one.
+    if parts.headers.contains_key("hx-request") {
+        let mut response = StatusCode::UNAUTHORIZED.into_response();
+        if let Ok(location) = HeaderValue::from_str("/login") {
+            response.headers_mut().insert(HeaderName::from_static("hx-redirect"), location);
+        }
+        return response;
+    }
+    let mut response = view::redirect(&location);
+    if !response.headers().contains_key(LOCATION) {
+        response = view::redirect("/login");
+    }
+    response
+}
+
+/// A member of the organisation whose slug stands in the path as `{org}`.
+pub struct Member {
+    /// For the acts of this organisation.
+    pub cx: Ctx,
+    /// The organisation.
+    pub organization_id: OrganizationId,
+    /// The organisation with the viewer's role.
+    pub place: Place,
+    /// What stands around the page.
+    pub frame: Frame,
+}
+
+impl FromRequestParts<Web> for Member {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
+        let SignedIn { cx, session, memberships, frame } = SignedIn::from_request_parts(parts, web).await?;
+        let params = RawPathParams::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
+        let slug = params.iter().find(|(name, _)| *name == "org").map(|(_, slug)| slug.to_owned());
+        let found = memberships.iter().find(|membership| Some(&membership.organization.slug) == slug.as_ref());
+        let Some(membership) = found else {
+            return Err(PageError::from(Error::not_found("organisation")).within(frame).into_response());
+        };
+        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        let organization_id = membership.organization.id.clone();
+        let address = visit.client.to_string();
+        let touched = user_sessions::touch(&cx, web.ops(), &session, (Some(&organization_id), &address)).await;
+        if let Err(error) = touched {
+            tracing::warn!(%error, "the last use of a session could not be written");
+        }
+        let cx = cx.with_caller(user_sessions::act_as(&session.user_id, membership));
+        let place = Place { organization: membership.organization.clone(), role: membership.role };
+        let frame = Frame { place: Some(place.clone()), ..frame };
+        Ok(Self { cx, organization_id, place, frame })
+    }
+}
