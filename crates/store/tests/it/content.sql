@@ -1,13 +1,5 @@
 INSERT INTO organizations VALUES ('org_1', 'acme', 'Äcme "quoted" \ back', 1, 2), ('org_2', 'other', E_OTHER, 1, 2);
 INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3, 'Anna', '$argon2id$', 4, 1, NULL);
-INSERT INTO user_identities VALUES ('https://accounts.example', '42', 'usr_1', 5);
-INSERT INTO user_sessions VALUES ('uss_1', 'session', 'usr_1', 'org_1', 'Mozilla/5.0', '127.0.0.1', 5, 6, 7);
-INSERT INTO user_codes VALUES
-    ('uco_1', 'A@b.example', 'a@b.example', 'reset', 'browser', 'code', '$argon2id$', 2, 5, 6, NULL);
-INSERT INTO user_sign_ins VALUES ('state', 'browser', 'google', 'nonce', 'verifier', '/', 5, 6);
-INSERT INTO invitations VALUES
-    ('inv_1', 'org_1', 'C@b.example', 'c@b.example', 'member', 'token', 'usr_1', 5, 6, NULL, 7);
-INSERT INTO idempotency_keys VALUES ('usr_1', 'once', 'org_1', 'request', NULL, 5, 6);
 INSERT INTO memberships VALUES ('org_1', 'usr_1', 'owner', 4), ('org_2', 'usr_1', 'member', 5);
 INSERT INTO api_keys VALUES ('key_1', 'org_1', 'ci', 'admin', 'abc', 6, 7, NULL);
 INSERT INTO servers VALUES

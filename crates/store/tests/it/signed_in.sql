@@ -22,3 +22,11 @@ INSERT INTO refresh_tokens VALUES ('refresh-N', 'ogr_N', 1, 24);
 INSERT INTO upstream_states VALUES ('state-N', 'org_N', 'oac_N', 'arq_N', 'nonce', 'sealed', 25, 26);
 INSERT INTO upstream_tokens VALUES ('idn_N', 'org_N', 'oac_N', 'sealed', NULL, 'openid', 27, NULL, 28);
 INSERT INTO joins VALUES ('joi_N', 'org_N', 'srv_N', 'eu_N', 'eu_N', 'handle', '{}', 29, NULL);
+INSERT INTO user_identities VALUES ('https://accounts.example', 'subject-N', 'usr_N', 5);
+INSERT INTO user_sessions VALUES ('uss_N', 'session-N', 'usr_N', 'org_N', 'Mozilla/5.0', '127.0.0.1', 5, 6, 7);
+INSERT INTO user_codes VALUES
+    ('uco_N', 'A@b.example', 'a@b.example', 'reset', 'browser', 'code', '$argon2id$', 2, 5, 6, NULL);
+INSERT INTO user_sign_ins VALUES ('state_N', 'browser', 'google', 'nonce', 'verifier', '/', 5, 6);
+INSERT INTO invitations VALUES
+    ('inv_N', 'org_N', 'C@b.example', 'c@b.example', 'member', 'token-N', 'usr_N', 5, 6, NULL, 7);
+INSERT INTO idempotency_keys VALUES ('usr_N', 'once', 'org_N', 'request', NULL, 5, 6);

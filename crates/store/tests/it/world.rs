@@ -43,7 +43,10 @@ pub async fn execute(conn: &mut Conn, sql: String) {
 /// A row in every table of the sign-in, about `org_N`, `srv_N` and `eu_N`.
 pub fn signed_in(n: u32) -> String {
     let number = n.to_string();
-    let marks = ["org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "ecd_N", "ogr_N", "joi_N", "-N'"];
+    let marks = [
+        "org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "ecd_N", "ogr_N", "joi_N", "usr_N", "uss_N",
+        "uco_N", "state_N", "inv_N", "-N'",
+    ];
     marks
         .iter()
         .fold(include_str!("signed_in.sql").to_owned(), |sql, mark| sql.replace(mark, &mark.replace('N', &number)))
