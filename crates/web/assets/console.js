@@ -1,0 +1,85 @@
+// What every page of the console needs of a script: menus, dialogs, copying, times. Larger parts have files of their own.
+
+// <details class="menu"> closes like a menu.
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  }
+});
+
+// Buttons that open and close: [data-open=ID], [data-close], [data-nav-toggle], [data-copy].
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.dataset.open) document.getElementById(button.dataset.open)?.showModal();
+  if ("close" in button.dataset) button.closest("dialog")?.close();
+  if ("navToggle" in button.dataset) {
+    button.setAttribute("aria-expanded", String(button.getAttribute("aria-expanded") !== "true"));
+  }
+  if ("copy" in button.dataset) {
+    const text = button.dataset.copy || button.parentElement.querySelector("code, input, textarea");
+    await navigator.clipboard.writeText(typeof text === "string" ? text : (text.value ?? text.textContent));
+    const before = button.innerHTML;
+    button.textContent = "Copied";
+    setTimeout(() => { button.innerHTML = before; }, 1500);
+  }
+});
+
+// A destructive button stays off until the name is typed.
+document.addEventListener("input", (event) => {
+  const wanted = event.target.dataset?.typed;
+  if (wanted === undefined) return;
+  event.target.form.querySelector("button[type=submit]").disabled = event.target.value !== wanted;
+});
+
+// A form is sent once: a second click on the button does nothing.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method === "dialog" || form.matches("[hx-post], [hx-get]")) return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
+});
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+});
+
+// [data-submit-on-change]: the form of a filter sends itself.
+document.addEventListener("change", (event) => {
+  if (event.target.closest("[data-submit-on-change]")) event.target.form.requestSubmit();
+});
+
+// Times stand in the page in UTC, and are shown in the reader's zone.
+const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+export function localTimes(root) {
+  for (const time of root.querySelectorAll("time[data-time]")) {
+    const at = new Date(time.dateTime);
+    if (Number.isNaN(at.getTime())) continue;
+    time.title = time.dateTime;
+    time.textContent = format.format(at);
+    delete time.dataset.time;
+  }
+}
+localTimes(document);
+document.addEventListener("htmx:afterSwap", (event) => localTimes(event.target));
+
+/**
+ * A call of the REST API with the session of this page.
+ * @param {string} method
+ * @param {string} path below /api/v1
+ * @param {{body?: unknown, ifMatch?: string, keepalive?: boolean}} [options]
+ * @returns {Promise<Response>}
+ */
+export function api(method, path, { body, ifMatch, keepalive } = {}) {
+  const headers = { Accept: "application/json" };
+  if (document.body.dataset.org) headers["Waypost-Organization"] = document.body.dataset.org;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (ifMatch) headers["If-Match"] = ifMatch;
+  return fetch(`/api/v1${path}`, { method, headers, keepalive, body: body === undefined ? undefined : JSON.stringify(body) });
+}

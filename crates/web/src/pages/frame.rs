@@ -43,6 +43,37 @@ impl Place {
     }
 }
 
+/// A link of the navigation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NavItem {
+    /// Where it leads.
+    pub href: String,
+    /// Its text.
+    pub label: &'static str,
+    /// The section that it is, as in [`Frame::section`].
+    pub section: &'static str,
+}
+
+/// Section, path below the organisation, and text of each link; those of the second list are for admins.
+const NAV: [&[(&str, &str, &str)]; 3] = [
+    &[
+        ("overview", "", "Overview"),
+        ("servers", "servers", "Servers"),
+        ("walkthroughs", "walkthroughs", "Walkthroughs"),
+        ("analytics", "analytics", "Analytics"),
+        ("end-users", "end-users", "End users"),
+        ("tickets", "tickets", "Tickets"),
+    ],
+    &[("members", "members", "Members")],
+    &[
+        ("api-keys", "api-keys", "API keys"),
+        ("oauth-configs", "oauth-configs", "Sign-in providers"),
+        ("webhooks", "webhooks", "Webhooks"),
+        ("audit", "audit", "Audit log"),
+        ("settings", "settings", "Settings"),
+    ],
+];
+
 /// What stands around the content of every page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frame {
@@ -70,6 +101,19 @@ impl Frame {
     pub fn at(mut self, section: &'static str) -> Self {
         self.section = section;
         self
+    }
+
+    /// The links of the navigation, in groups: what the viewer may not open is not shown.
+    #[must_use]
+    pub fn nav(&self) -> Vec<Vec<NavItem>> {
+        let Some(place) = &self.place else { return Vec::new() };
+        let shown = if place.is_admin() { NAV.len() } else { NAV.len() - 1 };
+        let item = |(section, rest, label): &(&'static str, &str, &'static str)| NavItem {
+            href: place.path(rest),
+            label,
+            section,
+        };
+        NAV[..shown].iter().map(|group| group.iter().map(item).collect()).collect()
     }
 
     /// The address of a file of ours.

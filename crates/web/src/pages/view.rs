@@ -1,8 +1,10 @@
 //! Answers of pages: HTML, redirects, errors, with the headers that each of them has.
 
 use askama::Template;
+use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use waypost_core::{Code, Error};
 
 use super::frame::Frame;
@@ -52,6 +54,17 @@ pub fn redirect(location: &str) -> Response {
 pub fn redirect_saying(location: &str, message: &str) -> Response {
     let mut response = redirect(location);
     cookies::set_flash(response.headers_mut(), message);
+    response
+}
+
+/// What [`redirect_saying`] left for the next page is shown by one page only.
+pub async fn say_once(request: Request, next: Next) -> Response {
+    let said = request.method() == Method::GET && cookies::read(request.headers(), cookies::FLASH).is_some();
+    let part = request.headers().contains_key("hx-request");
+    let mut response = next.run(request).await;
+    if said && !part && !response.status().is_redirection() {
+        cookies::clear(response.headers_mut(), cookies::FLASH);
+    }
     response
 }
 
