@@ -42,6 +42,22 @@ impl FromRequestParts<Web> for SignedIn {
     }
 }
 
+/// Whoever looks at a page that everybody may see.
+pub struct Anyone {
+    /// What stands around the page.
+    pub frame: Frame,
+}
+
+impl FromRequestParts<Web> for Anyone {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
+        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        let found = find(web, &visit, parts).await.map_err(|error| PageError::from(error).into_response())?;
+        Ok(Self { frame: found.map_or_else(Frame::empty, |signed_in| signed_in.frame) })
+    }
+}
+
 async fn find(web: &Web, visit: &Visit, parts: &Parts) -> waypost_core::Result<Option<SignedIn>> {
     let Some(token) = cookies::read(&parts.headers, cookies::SESSION) else { return Ok(None) };
     let cx = web.context(Caller::Visitor, visit);
