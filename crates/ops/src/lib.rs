@@ -15,6 +15,7 @@ mod checks;
 pub mod end_users;
 pub mod grants;
 pub mod hosting;
+pub mod idempotency;
 pub mod identities;
 pub mod identity;
 pub mod joins;

@@ -18,6 +18,7 @@ pub mod end_user;
 pub mod error;
 pub mod expired;
 pub mod health;
+pub mod idempotency;
 pub mod identity;
 pub mod join;
 pub mod logo;

@@ -32,12 +32,13 @@ use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewCode;
+use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
-    expired, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization,
-    progress, server, session, step, system, tool_call, user, version, walkthrough,
+    expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on,
+    organization, progress, server, session, step, system, tool_call, user, user_session, version, walkthrough,
 };
 
 use crate::world::{NOW, World, execute};
@@ -97,6 +98,29 @@ async fn open(url: &str) -> Db {
     db
 }
 
+async fn users(tx: &mut Tx, one: &World) {
+    user::get(tx, &one.user).await.unwrap();
+    user_session::find(tx, "hash", NOW).await.unwrap();
+    user_session::memberships(tx, &one.user).await.unwrap();
+    for session in user_session::list(tx, &one.user, Timestamp(0)).await.unwrap() {
+        user_session::touch(tx, &session).await.unwrap();
+        user_session::delete_others(tx, &one.user, Some(&session.id)).await.unwrap();
+        user_session::delete(tx, &one.user, &session.id).await.unwrap();
+    }
+    let claim = Claim {
+        actor: "usr_x".to_owned(),
+        key: "once".to_owned(),
+        organization_id: None,
+        request_hash: "hash".to_owned(),
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    idempotency::claim(tx, &claim).await.unwrap();
+    idempotency::find(tx, "usr_x", "once").await.unwrap();
+    idempotency::complete(tx, "usr_x", "once", "sealed").await.unwrap();
+    idempotency::release(tx, "usr_x", "once").await.unwrap();
+}
+
 /// Calls every function of the store that a product's call can lead to. A new one belongs in here.
 async fn everything(db: &Db, one: &World) {
     let org = &one.organization;
@@ -109,6 +133,7 @@ async fn everything(db: &Db, one: &World) {
     system::get_server(&mut tx, &one.server).await.unwrap();
     system::find_api_key(&mut tx, "hash").await.unwrap();
     system::find_user(&mut tx, "a1@x.de").await.unwrap();
+    users(&mut tx, one).await;
     user::get_member(&mut tx, org, &one.user).await.unwrap();
     user::find_member(&mut tx, org, "a1@x.de").await.unwrap();
     user::list_members(&mut tx, org).await.unwrap();
