@@ -42,6 +42,18 @@ impl FromRequestParts<Web> for SignedIn {
     }
 }
 
+/// Whoever looks at a page that is for everybody: the user when they are signed in.
+pub struct Anyone(pub Option<SignedIn>);
+
+impl FromRequestParts<Web> for Anyone {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
+        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        find(web, &visit, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
+    }
+}
+
 async fn find(web: &Web, visit: &Visit, parts: &Parts) -> waypost_core::Result<Option<SignedIn>> {
     let Some(token) = cookies::read(&parts.headers, cookies::SESSION) else { return Ok(None) };
     let cx = web.context(Caller::Visitor, visit);
@@ -50,7 +62,7 @@ async fn find(web: &Web, visit: &Visit, parts: &Parts) -> waypost_core::Result<O
     let memberships = user_sessions::memberships(&cx, web.ops()).await?;
     let user = user_sessions::user(&cx, web.ops()).await?;
     let frame = Frame {
-        viewer: Some(Viewer { name: user.email.clone(), email: user.email }),
+        viewer: Some(Viewer { name: user.display_name().to_owned(), email: user.email }),
         memberships: memberships.clone(),
         flash: cookies::flash(&parts.headers),
         ..Frame::empty()
