@@ -1,10 +1,13 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
+mod assignments;
 mod authenticate;
 pub mod extract;
 mod idempotency;
 mod organizations;
 pub mod page;
+mod schema;
+mod servers;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -40,7 +43,10 @@ struct Document;
 
 /// Every operation, with its description.
 fn operations() -> OpenApiRouter<Web> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(organizations::routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(organizations::routes())
+        .merge(servers::routes())
+        .merge(assignments::routes())
 }
 
 /// The OpenAPI document.
