@@ -1,8 +1,12 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
+mod api_keys;
+mod audit_events;
 mod authenticate;
 pub mod extract;
 mod idempotency;
+mod invitations;
+mod members;
 mod organizations;
 pub mod page;
 
@@ -40,7 +44,12 @@ struct Document;
 
 /// Every operation, with its description.
 fn operations() -> OpenApiRouter<Web> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(organizations::routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(organizations::routes())
+        .merge(members::routes())
+        .merge(invitations::routes())
+        .merge(api_keys::routes())
+        .merge(audit_events::routes())
 }
 
 /// The OpenAPI document.
