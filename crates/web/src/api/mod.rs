@@ -1,9 +1,13 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
 mod assignments;
+mod api_keys;
+mod audit_events;
 mod authenticate;
 pub mod extract;
 mod idempotency;
+mod invitations;
+mod members;
 mod organizations;
 pub mod page;
 mod schema;
@@ -47,6 +51,10 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(organizations::routes())
         .merge(servers::routes())
         .merge(assignments::routes())
+        .merge(members::routes())
+        .merge(invitations::routes())
+        .merge(api_keys::routes())
+        .merge(audit_events::routes())
 }
 
 /// The OpenAPI document.
