@@ -4,6 +4,7 @@ mod assignments;
 mod authenticate;
 pub mod extract;
 mod idempotency;
+mod oauth_configs;
 mod organizations;
 pub mod page;
 mod schema;
@@ -47,6 +48,7 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(organizations::routes())
         .merge(servers::routes())
         .merge(assignments::routes())
+        .merge(oauth_configs::routes())
 }
 
 /// The OpenAPI document.
