@@ -8,6 +8,7 @@ pub mod extract;
 mod idempotency;
 mod invitations;
 mod members;
+mod oauth_configs;
 mod organizations;
 pub mod page;
 mod schema;
@@ -55,6 +56,7 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(invitations::routes())
         .merge(api_keys::routes())
         .merge(audit_events::routes())
+        .merge(oauth_configs::routes())
 }
 
 /// The OpenAPI document.
