@@ -4,6 +4,7 @@ mod authenticate;
 pub mod extract;
 mod organizations;
 pub mod page;
+mod walkthroughs;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -39,7 +40,7 @@ struct Document;
 
 /// Every operation, with its description.
 fn operations() -> OpenApiRouter<Web> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(organizations::routes())
+    OpenApiRouter::with_openapi(Document::openapi()).merge(organizations::routes()).merge(walkthroughs::routes())
 }
 
 /// The OpenAPI document.
