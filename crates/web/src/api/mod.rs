@@ -1,9 +1,13 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
+mod assignments;
 mod authenticate;
 pub mod extract;
+mod idempotency;
 mod organizations;
 pub mod page;
+mod schema;
+mod servers;
 mod walkthroughs;
 
 use axum::Router;
@@ -40,7 +44,11 @@ struct Document;
 
 /// Every operation, with its description.
 fn operations() -> OpenApiRouter<Web> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(organizations::routes()).merge(walkthroughs::routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(organizations::routes())
+        .merge(servers::routes())
+        .merge(assignments::routes())
+        .merge(walkthroughs::routes())
 }
 
 /// The OpenAPI document.
@@ -71,6 +79,7 @@ pub fn router(web: &Web) -> Router<Web> {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(web.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
         .route(
             "/openapi.json",
