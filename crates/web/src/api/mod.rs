@@ -13,6 +13,7 @@ mod organizations;
 pub mod page;
 mod schema;
 mod servers;
+mod walkthroughs;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -57,6 +58,7 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(api_keys::routes())
         .merge(audit_events::routes())
         .merge(oauth_configs::routes())
+        .merge(walkthroughs::routes())
 }
 
 /// The OpenAPI document.
