@@ -1,7 +1,7 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
-mod assignments;
 mod api_keys;
+mod assignments;
 mod audit_events;
 mod authenticate;
 pub mod extract;
