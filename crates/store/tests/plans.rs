@@ -39,13 +39,9 @@ use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
-<<<<<<< HEAD
-    expired, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization,
-    progress, server, session, standing, step, system, tool_call, user, version, walkthrough, walkthrough_list,
-=======
     expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on,
-    organization, progress, server, session, step, system, tool_call, user, user_session, version, walkthrough,
->>>>>>> main
+    organization, progress, server, session, standing, step, system, tool_call, user, user_session, version,
+    walkthrough, walkthrough_list,
 };
 
 use crate::world::{NOW, World, execute};
