@@ -1,6 +1,7 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
 mod api_keys;
+mod assignments;
 mod audit_events;
 mod authenticate;
 pub mod extract;
@@ -9,6 +10,8 @@ mod invitations;
 mod members;
 mod organizations;
 pub mod page;
+mod schema;
+mod servers;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -50,6 +53,8 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(invitations::routes())
         .merge(api_keys::routes())
         .merge(audit_events::routes())
+        .merge(servers::routes())
+        .merge(assignments::routes())
 }
 
 /// The OpenAPI document.
