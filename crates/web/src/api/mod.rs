@@ -59,6 +59,8 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(audit_events::routes())
         .merge(oauth_configs::routes())
         .merge(walkthroughs::routes())
+        .merge(servers::routes())
+        .merge(assignments::routes())
 }
 
 /// The OpenAPI document.

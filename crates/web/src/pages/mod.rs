@@ -1,11 +1,16 @@
 //! The console's pages: one file per noun, and its templates in a folder of that name. A handler reads, calls an act, and
 //! renders.
 
+mod api_keys;
+mod audit;
 mod entry;
 mod form;
 pub mod frame;
 mod home;
 mod login;
+mod members;
+mod organizations;
+mod overview;
 mod reference;
 pub mod routes;
 pub mod session;
@@ -20,8 +25,13 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        api_keys::routes,
+        audit::routes,
         home::routes,
         login::routes,
+        members::routes,
+        organizations::routes,
+        overview::routes,
         reference::routes,
         set_up::routes,
     ];
