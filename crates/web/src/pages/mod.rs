@@ -1,15 +1,22 @@
 //! The console's pages: one file per noun, and its templates in a folder of that name. A handler reads, calls an act, and
 //! renders.
 
+mod account;
+mod code;
 mod entry;
 mod form;
 pub mod frame;
 mod home;
+mod invitation;
+mod link;
 mod login;
 mod reference;
+mod reset;
 pub mod routes;
 pub mod session;
 mod set_up;
+mod sign_in_mail;
+mod sign_up;
 pub mod view;
 
 use routes::Routes;
@@ -20,10 +27,16 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        account::routes,
+        code::routes,
         home::routes,
+        invitation::routes,
+        link::routes,
         login::routes,
         reference::routes,
+        reset::routes,
         set_up::routes,
+        sign_up::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
 }
