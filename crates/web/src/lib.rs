@@ -5,12 +5,15 @@
 
 pub mod api;
 pub mod asset;
+pub mod audit_export;
 pub mod cookies;
+pub mod invite;
 pub mod limits;
 pub mod markdown;
 pub mod origin;
 pub mod pages;
 pub mod problem;
+pub mod spreadsheet;
 pub mod visit;
 
 use std::sync::Arc;

@@ -205,7 +205,8 @@ pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: O
 /// The secret of a new key of an organisation, as it is there when this is called.
 pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
     let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
-    api_keys::create(app.cx(), &app.ops(), org, &name, role).await.unwrap().1
+    let new = api_keys::NewKey { name: &name, scope: role, expires_at: None };
+    api_keys::create(app.cx(), &app.ops(), org, new).await.unwrap().1
 }
 
 async fn read(response: http::Response<Body>) -> Answer {
