@@ -2,11 +2,9 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::response::Response;
-use http::StatusCode;
 use serde::Deserialize;
 use waypost_core::{Error, Result};
-use waypost_ops::{organizations, user_accounts, user_sessions};
+use waypost_ops::{user_accounts, user_sessions};
 
 use super::entry;
 use super::form::Form;

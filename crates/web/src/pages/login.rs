@@ -23,11 +23,11 @@ use crate::{Web, cookies};
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/login", Access::Public, show).post("/login", Access::Public, post).post(
-        "/logout",
-        Access::Public,
-        logout,
-    )
+    Routes::new()
+        .get("/login", Access::Public, show)
+        .post("/login", Access::Public, post)
+        .post("/login/code", Access::Public, by_code)
+        .post("/logout", Access::Public, logout)
 }
 
 #[derive(Template)]
