@@ -6,6 +6,7 @@
 pub mod api;
 pub mod asset;
 pub mod cookies;
+pub mod install;
 pub mod limits;
 pub mod markdown;
 pub mod origin;
