@@ -150,6 +150,7 @@ async fn everything(db: &Db, one: &World) {
     server::list(&mut tx, org).await.unwrap();
     server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
     server::usage(&mut tx, org, &one.server, NOW).await.unwrap();
+    server::signed_in(&mut tx, org, &one.server, NOW).await.unwrap();
     server::holdings(&mut tx, org, &one.server, NOW).await.unwrap();
     server::aliases(&mut tx, org, &one.server).await.unwrap();
     server::update(&mut tx, &one.server()).await.unwrap();
@@ -159,6 +160,7 @@ async fn everything(db: &Db, one: &World) {
     assignment::next_order(&mut tx, org, &one.server).await.unwrap();
     assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
     assignment::get(&mut tx, org, &one.assignment).await.unwrap();
+    assignment::candidates(&mut tx, org, &one.server, ("w", 9)).await.unwrap();
     assignment::update(&mut tx, org, &one.assignment, (Some(1), Some(true))).await.unwrap();
     assignment::set_places(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
