@@ -14,6 +14,7 @@ pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod invitation;
 pub mod join;
 pub mod markdown;
 pub mod name;

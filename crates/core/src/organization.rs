@@ -88,4 +88,16 @@ pub struct ApiKey {
     pub scope: Role,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it stops working; none when it works until it is deleted.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute; none when it never was.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// Whether it has stopped working.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
 }

@@ -72,7 +72,8 @@ pub async fn get_server(conn: &mut Conn, id: &ServerId) -> Result<Option<Server>
 /// # Errors
 /// When the database fails, or the row cannot be read.
 pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<ApiKey>> {
-    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys WHERE secret_hash = $1";
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
+        WHERE secret_hash = $1";
     let row: Option<api_key::Row> = on!(conn, c => sqlx::query_as(SQL).bind(secret_hash).fetch_optional(c).await?);
     row.map(ApiKey::try_from).transpose()
 }

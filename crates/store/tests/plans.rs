@@ -32,12 +32,13 @@ use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewCode;
+use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
-    expired, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization,
-    progress, server, session, step, system, tool_call, user, version, walkthrough,
+    expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on,
+    organization, progress, server, session, step, system, tool_call, user, user_session, version, walkthrough,
 };
 
 use crate::world::{NOW, World, execute};
@@ -97,6 +98,29 @@ async fn open(url: &str) -> Db {
     db
 }
 
+async fn users(tx: &mut Tx, one: &World) {
+    user::get(tx, &one.user).await.unwrap();
+    user_session::find(tx, "hash", NOW).await.unwrap();
+    user_session::memberships(tx, &one.user).await.unwrap();
+    for session in user_session::list(tx, &one.user, Timestamp(0)).await.unwrap() {
+        user_session::touch(tx, &session).await.unwrap();
+        user_session::delete_others(tx, &one.user, Some(&session.id)).await.unwrap();
+        user_session::delete(tx, &one.user, &session.id).await.unwrap();
+    }
+    let claim = Claim {
+        actor: "usr_x".to_owned(),
+        key: "once".to_owned(),
+        organization_id: None,
+        request_hash: "hash".to_owned(),
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    idempotency::claim(tx, &claim).await.unwrap();
+    idempotency::find(tx, "usr_x", "once").await.unwrap();
+    idempotency::complete(tx, "usr_x", "once", "sealed").await.unwrap();
+    idempotency::release(tx, "usr_x", "once").await.unwrap();
+}
+
 /// Calls every function of the store that a product's call can lead to. A new one belongs in here.
 async fn everything(db: &Db, one: &World) {
     let org = &one.organization;
@@ -109,6 +133,7 @@ async fn everything(db: &Db, one: &World) {
     system::get_server(&mut tx, &one.server).await.unwrap();
     system::find_api_key(&mut tx, "hash").await.unwrap();
     system::find_user(&mut tx, "a1@x.de").await.unwrap();
+    users(&mut tx, one).await;
     user::get_member(&mut tx, org, &one.user).await.unwrap();
     user::find_member(&mut tx, org, "a1@x.de").await.unwrap();
     user::list_members(&mut tx, org).await.unwrap();
@@ -120,13 +145,19 @@ async fn everything(db: &Db, one: &World) {
     api_key::update(&mut tx, &keys[0]).await.unwrap();
     server::get(&mut tx, org, &one.server).await.unwrap();
     server::list(&mut tx, org).await.unwrap();
+    server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
+    server::usage(&mut tx, org, &one.server, NOW).await.unwrap();
+    server::holdings(&mut tx, org, &one.server, NOW).await.unwrap();
     server::aliases(&mut tx, org, &one.server).await.unwrap();
     server::update(&mut tx, &one.server()).await.unwrap();
     server::release_alias(&mut tx, org, &one.server, "former-1").await.unwrap();
     assignment::find(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
     assignment::list(&mut tx, org, &one.server).await.unwrap();
     assignment::next_order(&mut tx, org, &one.server).await.unwrap();
-    assignment::update(&mut tx, &one.assignment()).await.unwrap();
+    assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
+    assignment::get(&mut tx, org, &one.assignment).await.unwrap();
+    assignment::update(&mut tx, org, &one.assignment, (Some(1), Some(true))).await.unwrap();
+    assignment::set_places(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
     assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
     audit::list(&mut tx, org, None, 10).await.unwrap();

@@ -175,6 +175,8 @@ impl World {
             name: "key".to_owned(),
             scope: Role::Admin,
             created_at: NOW,
+            expires_at: None,
+            last_used_at: None,
         };
         api_key::insert(&mut tx, &key, &format!("hash-{n}")).await.unwrap();
         server::insert(&mut tx, &Server { slug: format!("former-{n}"), ..self.server() }).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod authenticate;
 pub mod extract;
+mod idempotency;
 mod organizations;
 pub mod page;
 
@@ -70,6 +71,7 @@ pub fn router(web: &Web) -> Router<Web> {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(web.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
         .route(
             "/openapi.json",

@@ -3,6 +3,7 @@
 
 pub mod frame;
 mod home;
+mod reference;
 pub mod routes;
 pub mod session;
 pub mod view;
@@ -12,5 +13,5 @@ use routes::Routes;
 /// Every page, with who may see it.
 #[must_use]
 pub fn routes() -> Routes {
-    Routes::new().merge(home::routes())
+    Routes::new().merge(home::routes()).merge(reference::routes())
 }
