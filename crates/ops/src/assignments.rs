@@ -111,12 +111,7 @@ fn check_order(placement: Placement) -> Result<()> {
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
-pub async fn show(
-    cx: &Ctx,
-    ops: &Ops,
-    organization: &OrganizationId,
-    id: &AssignmentId,
-) -> Result<ListedAssignment> {
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<ListedAssignment> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }

@@ -113,8 +113,7 @@ pub async fn find(
 /// # Errors
 /// When the database fails, or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<ListedAssignment>> {
-    const SQL: &str =
-        listed!("AND assignments.server_id = $2 ORDER BY assignments.display_order, assignments.id");
+    const SQL: &str = listed!("AND assignments.server_id = $2 ORDER BY assignments.display_order, assignments.id");
     let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(server.as_str()).fetch_all(c).await?);
     rows.into_iter().map(ListedAssignment::try_from).collect()
@@ -172,7 +171,8 @@ pub async fn update(
     id: &AssignmentId,
     (display_order, enabled): (Option<i64>, Option<bool>),
 ) -> Result<bool> {
-    const SQL: &str = "UPDATE assignments SET display_order = coalesce($3, display_order), enabled = coalesce($4, enabled)
+    const SQL: &str =
+        "UPDATE assignments SET display_order = coalesce($3, display_order), enabled = coalesce($4, enabled)
         WHERE id = $1 AND organization_id = $2";
     conn.touch_config().await?;
     let changed = on!(conn, c => sqlx::query(SQL)
@@ -186,12 +186,8 @@ pub async fn update(
 /// # Errors
 /// When the database fails.
 pub async fn set_places(conn: &mut Conn, organization: &OrganizationId, places: &[(AssignmentId, i64)]) -> Result<()> {
-    let sql = batch::update(
-        conn.dialect(),
-        "assignments",
-        "places",
-        &[("id", Kind::Text), ("display_order", Kind::Integer)],
-    );
+    let sql =
+        batch::update(conn.dialect(), "assignments", "places", &[("id", Kind::Text), ("display_order", Kind::Integer)]);
     let sql = format!("{sql} AND assignments.organization_id = $2");
     let rows: Vec<_> =
         places.iter().map(|(id, place)| serde_json::json!({ "id": id, "display_order": place })).collect();

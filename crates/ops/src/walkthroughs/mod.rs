@@ -8,6 +8,7 @@ mod clean;
 pub mod draft;
 pub mod export;
 pub mod import;
+pub mod preview;
 pub mod publish;
 
 use data_encoding::BASE64URL_NOPAD;

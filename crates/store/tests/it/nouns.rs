@@ -168,10 +168,7 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
     assert_eq!(held, server::Holdings { walkthroughs: 1, attempts: 1, end_users: 1, signed_in: 1 });
     let held = server::holdings(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
     assert_eq!(held.signed_in, 0, "grants that have expired sign nobody in");
-    assert_eq!(
-        server::holdings(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(),
-        server::Holdings::default()
-    );
+    assert_eq!(server::holdings(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(), server::Holdings::default());
 }
 
 async fn slugs_are_unique_over_servers_and_former_slugs(Two { db, one, .. }: Two) {
