@@ -49,8 +49,20 @@ pub struct User {
     pub id: UserId,
     /// E-mail address as it was typed.
     pub email: String,
+    /// What they want to be called, once they have said so.
+    pub name: Option<String>,
+    /// When they showed that the address is theirs; none while they cannot sign in.
+    pub verified_at: Option<Timestamp>,
     /// When they were first made a member of anything.
     pub created_at: Timestamp,
+}
+
+impl User {
+    /// Their name, or else their address.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.email)
+    }
 }
 
 /// A user in an organisation.

@@ -55,7 +55,7 @@ async fn users(Two { db, one, two }: Two) {
     assert_eq!(user::find_member(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
     assert_eq!(user::find_member(&mut tx, org, "a2@x.de").await.unwrap(), None);
     let found = system::find_user(&mut tx, "a2@x.de").await.unwrap();
-    assert_eq!(found, Some(User { id: two.user.clone(), email: "A2@x.de".into(), created_at: NOW }));
+    assert_eq!(found, Some(two.someone()));
     user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await.unwrap();
     assert_eq!(user::list_members(&mut tx, org).await.unwrap().len(), 2);
     assert_eq!(user::lock_owners(&mut tx, org).await.unwrap(), std::slice::from_ref(&one.user));
@@ -68,7 +68,7 @@ async fn users(Two { db, one, two }: Two) {
     assert!(!user::delete_without_membership(&mut tx, &two.user).await.unwrap());
     tx.commit().await.unwrap();
     let mut tx = db.begin().await.unwrap();
-    let again = User { id: one.user.clone(), email: "a2@X.de".into(), created_at: NOW };
+    let again = User { email: "a2@X.de".into(), ..one.someone() };
     assert!(user::insert(&mut tx, &again, "a2@x.de").await.unwrap_err().is_unique_violation());
     drop(tx);
     let mut tx = db.begin().await.unwrap();

@@ -35,6 +35,7 @@ fn head(n: u8, organization_id: OrganizationId) -> Walkthrough {
         first_step_id: None,
         current_version_id: None,
         revision: 1,
+        published_revision: None,
         next_ordinal: 0,
         created_at: Timestamp(1_000),
         updated_at: Timestamp(2_000),
@@ -85,6 +86,7 @@ async fn heads_come_back_as_they_were(db: Db) {
         tags: Vec::new(),
         metadata: serde_json::Map::new(),
         revision: 2,
+        published_revision: None,
         next_ordinal: 7,
         updated_at: Timestamp(3_000),
         ..first.clone()

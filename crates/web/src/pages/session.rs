@@ -42,19 +42,15 @@ impl FromRequestParts<Web> for SignedIn {
     }
 }
 
-/// Whoever looks at a page that everybody may see.
-pub struct Anyone {
-    /// What stands around the page.
-    pub frame: Frame,
-}
+/// Whoever looks at a page that is for everybody: the user when they are signed in.
+pub struct Anyone(pub Option<SignedIn>);
 
 impl FromRequestParts<Web> for Anyone {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
         let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
-        let found = find(web, &visit, parts).await.map_err(|error| PageError::from(error).into_response())?;
-        Ok(Self { frame: found.map_or_else(Frame::empty, |signed_in| signed_in.frame) })
+        find(web, &visit, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
     }
 }
 
@@ -85,7 +81,7 @@ async fn find(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::Resu
     let Some(Found { session, memberships, user }) = look_up(web, visit, parts).await? else { return Ok(None) };
     let cx = web.context(Caller::User { user_id: session.user_id.clone() }, visit);
     let frame = Frame {
-        viewer: Some(Viewer { name: user.email.clone(), email: user.email }),
+        viewer: Some(Viewer { name: user.display_name().to_owned(), email: user.email }),
         memberships: memberships.clone(),
         flash: cookies::flash(&parts.headers),
         ..Frame::empty()
