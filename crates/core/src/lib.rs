@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod account;
+pub mod answer;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
