@@ -1,9 +1,9 @@
 //! The console's pages: one file per noun, and its templates in a folder of that name. A handler reads, calls an act, and
 //! renders.
 
+mod account;
 mod api_keys;
 mod audit;
-mod account;
 mod code;
 mod entry;
 mod form;
