@@ -6,8 +6,8 @@ use waypost_core::email::Email;
 use waypost_core::id::StepId;
 use waypost_core::progress::act::Select;
 use waypost_core::progress::{Standing, Status};
-use waypost_core::render::{self, ListRow};
-use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_core::render::{self, ListRow, Told};
+use waypost_core::{Code, Error, Result};
 use waypost_ops::offers::{Offer, Offers};
 use waypost_ops::progress::{self, Listed, Play, StepAnswer};
 use waypost_ops::record::Arrival;
@@ -77,7 +77,8 @@ pub(super) async fn call(
         }
         Name::Details => {
             let answer = progress::status(cx, hosting, &play, walkthrough()?).await?;
-            let structured = json!({ "walkthrough": head(&answer), "progress": progress_json(&answer.standing) });
+            let structured =
+                json!({ "walkthrough": head(&answer), "progress": render::progress_json(&answer.standing) });
             Ok(Answer { structured, text: details(&answer) })
         }
         Name::Current => Ok(step(progress::status(cx, hosting, &play, walkthrough()?).await?, false)),
@@ -99,53 +100,21 @@ fn step_id(text: &str) -> StepId {
 }
 
 fn head(answer: &StepAnswer) -> Value {
-    json!({
-        "id": answer.offer.walkthrough_id,
-        "slug": answer.offer.slug,
-        "title": answer.standing.version.title,
-        "version": answer.standing.version.number,
-        "latest_version": answer.standing.latest_number,
-    })
-}
-
-fn progress_json(standing: &Standing) -> Value {
-    json!({
-        "status": standing.status().as_str(),
-        "completed": standing.completed(),
-        "total": standing.version.total(),
-        "percent": standing.percent(),
-        "started_at": standing.attempt.as_ref().map(|attempt| attempt.started_at.rfc3339()),
-        "completed_at": standing.completed_at().map(Timestamp::rfc3339),
-    })
+    render::walkthrough_json(answer.offer.walkthrough_id.as_str(), &answer.offer.slug, &answer.standing)
 }
 
 /// The step result of contract, section 4.
 fn step(answer: StepAnswer, guided: bool) -> Answer {
     let standing = &answer.standing;
     let message = render::message(&answer.notices);
-    let current = standing.current().map(|index| {
-        let step = &standing.version.steps()[index];
-        let content = &step.content;
-        json!({
-            "id": step.id,
-            "position": index + 1,
-            "title": content.title,
-            "section_title": content.section_title,
-            "content": content.content,
-            "introduction_for_agent": content.introduction_for_agent,
-            "context_for_agent": content.context_for_agent,
-            "operations_for_agent": content.operations_for_agent,
-        })
-    });
     let text = render::step(standing, &message, answer.handle.as_deref(), guided);
-    let structured = json!({
-        "walkthrough": head(&answer),
-        "progress": progress_json(standing),
-        "step": current,
-        "completed_step_id": answer.completed_step_id,
-        "progress_handle": answer.handle,
-        "message": message,
-    });
+    let told = Told {
+        completed_step_id: answer.completed_step_id.as_ref(),
+        handle: answer.handle.as_deref(),
+        message: &message,
+    };
+    let offer = &answer.offer;
+    let structured = render::step_json(offer.walkthrough_id.as_str(), &offer.slug, standing, told);
     Answer { structured, text }
 }
 
@@ -173,7 +142,7 @@ fn steps_json(standing: &Standing) -> Vec<Value> {
 fn status(answer: &StepAnswer) -> Answer {
     let structured = json!({
         "walkthrough": head(answer),
-        "progress": progress_json(&answer.standing),
+        "progress": render::progress_json(&answer.standing),
         "steps": steps_json(&answer.standing),
     });
     Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) }
