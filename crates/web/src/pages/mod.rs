@@ -1,6 +1,7 @@
 //! The console's pages: one file per noun, and its templates in a folder of that name. A handler reads, calls an act, and
 //! renders.
 
+mod editor;
 mod entry;
 mod form;
 pub mod frame;
@@ -20,6 +21,7 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        editor::routes,
         home::routes,
         login::routes,
         reference::routes,
