@@ -5,6 +5,7 @@ mod account;
 mod api_keys;
 mod audit;
 mod code;
+mod editor;
 mod entry;
 mod form;
 pub mod frame;
@@ -36,6 +37,7 @@ pub fn routes() -> Routes {
         audit::routes,
         account::routes,
         code::routes,
+        editor::routes,
         home::routes,
         invitation::routes,
         link::routes,
