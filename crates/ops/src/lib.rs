@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod address;
+pub mod analytics;
 pub mod api_keys;
 pub mod assignments;
 mod audit;

@@ -4,6 +4,7 @@
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId};
 
+use crate::analytics;
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
@@ -124,8 +125,10 @@ pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
     let before: Vec<String> = on!(conn, c => sqlx::query_scalar(BEFORE)
         .bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?);
     for id in before {
+        analytics::forget(conn, organization, &EndUserId::from_store(id.clone())).await?;
         on!(conn, c => sqlx::query(SQL).bind(id).bind(organization.as_str()).execute(c).await?.rows_affected());
     }
+    analytics::forget(conn, organization, id).await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

@@ -111,6 +111,7 @@ struct EventRow {
     created_at: Timestamp,
     client_name: Option<String>,
     elapsed_ms: Option<i64>,
+    took_ms: Option<i64>,
 }
 
 /// What happened to an attempt, and how.
@@ -122,6 +123,8 @@ pub(crate) struct Happened {
     pub(crate) client_name: Option<String>,
     /// Since the attempt was worked on before; none for its first event.
     pub(crate) elapsed_ms: Option<i64>,
+    /// For a completion, since the attempt began.
+    pub(crate) took_ms: Option<i64>,
 }
 
 /// A key as it is bound.
@@ -170,7 +173,7 @@ impl Values for CompletionRow {
 
 /// In the order of `statements::EVENT`.
 impl Values for EventRow {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     fn bind(&self, query: Binding) -> Binding {
         query
@@ -186,6 +189,7 @@ impl Values for EventRow {
             .bind(self.created_at.0)
             .bind(self.client_name.clone())
             .bind(self.elapsed_ms)
+            .bind(self.took_ms)
     }
 }
 
@@ -264,7 +268,7 @@ impl Batch {
         happened: Happened,
         at: Timestamp,
     ) {
-        let Happened { kind, step_id, client_name, elapsed_ms } = happened;
+        let Happened { kind, step_id, client_name, elapsed_ms, took_ms } = happened;
         self.events.push(EventRow {
             id,
             organization_id: key.organization_id.clone(),
@@ -278,6 +282,7 @@ impl Batch {
             created_at: at,
             client_name,
             elapsed_ms,
+            took_ms,
         });
     }
 

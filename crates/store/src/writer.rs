@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use waypost_core::event::EventKind;
 use waypost_core::id::{EventId, ProgressId, VersionId};
 use waypost_core::progress::{Attempt, Outcome};
 use waypost_core::{Error as ActError, Random, Timestamp};
@@ -287,7 +288,9 @@ impl Worker {
             for (kind, step_id) in &change.events {
                 let id = EventId::new(call.now, &*self.random);
                 let (step_id, client_name) = (step_id.clone(), call.client_name.clone());
-                let happened = Happened { kind: *kind, step_id, client_name, elapsed_ms };
+                let is_end = *kind == EventKind::Completed;
+                let took_ms = is_end.then(|| call.now.since(subject.started_at).max(0));
+                let happened = Happened { kind: *kind, step_id, client_name, elapsed_ms, took_ms };
                 batch.event(id, &call.key, subject, happened, call.now);
                 elapsed_ms = Some(0);
             }

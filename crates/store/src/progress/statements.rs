@@ -110,6 +110,7 @@ const EVENT: &[Column] = &[
     ("created_at", Kind::Integer),
     ("client_name", Kind::Text),
     ("elapsed_ms", Kind::Integer),
+    ("took_ms", Kind::Integer),
 ];
 
 fn names(columns: &[Column]) -> Vec<&'static str> {
