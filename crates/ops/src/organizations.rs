@@ -126,7 +126,8 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Changes)
     Ok(new)
 }
 
-/// Deletes an organisation and all that it owns; its audit log stays. Users who are members of nothing else go too.
+/// Deletes an organisation and all that it owns; its audit log stays. Users who are members of nothing
+/// else, and cannot sign in, go too.
 ///
 /// # Errors
 /// As [`show`]; `forbidden` for members below owner.

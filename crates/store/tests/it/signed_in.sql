@@ -32,3 +32,4 @@ INSERT INTO invitations VALUES
 INSERT INTO idempotency_keys VALUES ('usr_N', 'once', 'org_N', 'request', NULL, 5, 6);
 INSERT INTO analytics_rollups VALUES ('srv_N', 'org_N', 0, 0);
 INSERT INTO analytics_segments VALUES ('seg_N', 'org_N', 'srv_N', 'wt_N', 'events', 0, 0, 0, '');
+INSERT INTO removed_steps VALUES ('ws_removed-N', 'org_N', 'wt_N', 39);

@@ -82,6 +82,11 @@ impl World {
         }
     }
 
+    pub fn someone(&self) -> User {
+        let (id, email) = (self.user.clone(), format!("A{}@x.de", self.n));
+        User { id, email, name: None, verified_at: None, created_at: NOW }
+    }
+
     pub fn server(&self) -> Server {
         Server {
             id: self.server.clone(),
@@ -166,7 +171,7 @@ impl World {
     pub async fn seed(&self, db: &Db) {
         let (n, mut tx) = (self.n, db.begin().await.unwrap());
         organization::insert(&mut tx, &self.organization()).await.unwrap();
-        let someone = User { id: self.user.clone(), email: format!("A{n}@x.de"), created_at: NOW };
+        let someone = self.someone();
         user::insert(&mut tx, &someone, &format!("a{n}@x.de")).await.unwrap();
         user::add_member(&mut tx, &self.organization, &self.user, Role::Owner, NOW).await.unwrap();
         let key = ApiKey {
@@ -175,6 +180,8 @@ impl World {
             name: "key".to_owned(),
             scope: Role::Admin,
             created_at: NOW,
+            expires_at: None,
+            last_used_at: None,
         };
         api_key::insert(&mut tx, &key, &format!("hash-{n}")).await.unwrap();
         server::insert(&mut tx, &Server { slug: format!("former-{n}"), ..self.server() }).await.unwrap();

@@ -70,7 +70,8 @@ struct Page {
     tags: &'static [Tag],
 }
 
-async fn reference(State(web): State<Web>, Anyone { frame }: Anyone) -> Response {
+async fn reference(State(web): State<Web>, Anyone(viewer): Anyone) -> Response {
+    let frame = viewer.map_or_else(Frame::empty, |viewer| viewer.frame);
     view::page(&Page { frame, origin: web.public_url.origin(), tags: &TAGS })
 }
 
