@@ -38,3 +38,6 @@ ALTER TABLE analytics_segments ALTER COLUMN data SET STORAGE EXTERNAL;
 -- Sessions are listed by when they began.
 DROP INDEX client_sessions_server;
 CREATE INDEX client_sessions_server ON client_sessions (server_id, created_at);
+
+-- End users are listed by when they came, which their ids tell.
+CREATE INDEX end_users_organization ON end_users (organization_id, id);

@@ -36,3 +36,6 @@ CREATE INDEX analytics_segments_walkthrough ON analytics_segments (walkthrough_i
 -- Sessions are listed by when they began.
 DROP INDEX client_sessions_server;
 CREATE INDEX client_sessions_server ON client_sessions (server_id, created_at);
+
+-- End users are listed by when they came, which their ids tell.
+CREATE INDEX end_users_organization ON end_users (organization_id, id);
