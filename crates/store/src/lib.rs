@@ -5,6 +5,8 @@
 //! [`writer::Writer`], which commits many calls at once.
 
 pub mod account;
+pub mod activity;
+pub mod analytics;
 pub mod api_key;
 pub mod assignment;
 pub mod audit;

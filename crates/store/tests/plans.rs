@@ -404,7 +404,7 @@ async fn take_over(tx: &mut Tx, one: &World) {
     assert_eq!(shared, [(one.step(0), 0)]);
     join::delete_completion(tx, org, &fresh.id, &one.step(0)).await.unwrap();
     let event = EventId::from_store("ev_joined".to_owned());
-    join::insert_event(tx, &event, &key, &fresh, NOW).await.unwrap();
+    join::insert_event(tx, &event, &key, &fresh, (NOW, None)).await.unwrap();
     join::save(tx, org, &Attempt { closed_at: Some(NOW), ..fresh }).await.unwrap();
     join::reopen(tx, org, &attempt.id).await.unwrap();
 }
@@ -418,6 +418,7 @@ async fn play(db: &Db, one: &World) {
             key: one.progress_key(&one.end_user),
             new_end_user: None,
             new_session: None,
+            client_name: None,
             tool_call: Some(Box::new(move |_| record.clone())),
             decide: Box::new(move |attempt| {
                 let attempt = attempt.map(|it| (it, &offered.latest));
