@@ -31,9 +31,11 @@ pub mod secret;
 pub mod server;
 pub mod slug;
 pub mod step;
+pub mod ticket;
 pub mod transfer;
 pub mod version;
 pub mod walkthrough;
+pub mod webhook;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Code, Error, Result};

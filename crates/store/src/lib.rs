@@ -36,6 +36,8 @@ pub mod server;
 pub mod session;
 pub mod step;
 pub mod system;
+pub mod ticket;
+pub mod ticket_comment;
 pub mod tool_call;
 pub mod upstream_state;
 pub mod upstream_token;
@@ -44,6 +46,8 @@ pub mod user_session;
 mod values;
 pub mod version;
 pub mod walkthrough;
+pub mod webhook;
+pub mod webhook_delivery;
 pub mod writer;
 
 pub use db::{Conn, Db, Dialect, Tx};

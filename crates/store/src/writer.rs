@@ -16,6 +16,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use waypost_core::id::{EventId, ProgressId, VersionId};
 use waypost_core::progress::{Attempt, Outcome};
+use waypost_core::webhook::NewDelivery;
 use waypost_core::{Error as ActError, Random, Timestamp};
 
 use crate::db::{Db, Dialect};
@@ -47,6 +48,8 @@ pub enum Decided {
 pub type Decide = Box<dyn Fn(Option<&Attempt>) -> Decided + Send + Sync>;
 /// Makes the record of a call from what came of it.
 pub type Record = Box<dyn Fn(&Outcome) -> ToolCall + Send + Sync>;
+/// Makes the messages to receivers of webhooks from what came of a call.
+pub type Announce = Box<dyn Fn(&Outcome) -> Vec<NewDelivery> + Send + Sync>;
 
 /// A call on one progress.
 pub struct Call {
@@ -58,6 +61,8 @@ pub struct Call {
     pub new_session: Option<NewSession>,
     /// The record of the call; written only when the call changes something.
     pub tool_call: Option<Record>,
+    /// Whom to tell of it; none when nobody wants to know. Asked only when the call changes something.
+    pub announce: Option<Announce>,
     /// What to make of the open attempt.
     pub decide: Decide,
     /// When the call is made.
@@ -111,13 +116,15 @@ impl Writer {
 }
 
 /// Calls what came along with a call: the record is made only of one that changes something.
-fn decide_and_record(call: &Call, attempt: Option<&Attempt>) -> (Decided, Option<ToolCall>) {
+fn decide_and_record(call: &Call, attempt: Option<&Attempt>) -> (Decided, Option<ToolCall>, Vec<NewDelivery>) {
     let decided = (call.decide)(attempt);
-    let record = match (&decided, &call.tool_call) {
-        (Decided::Done(outcome), Some(record)) if !outcome.change.is_empty() => Some(record(outcome)),
+    let changed = match &decided {
+        Decided::Done(outcome) if !outcome.change.is_empty() => Some(outcome),
         _ => None,
     };
-    (decided, record)
+    let record = changed.zip(call.tool_call.as_ref()).map(|(outcome, record)| record(outcome));
+    let news = changed.zip(call.announce.as_ref()).map(|(outcome, announce)| announce(outcome)).unwrap_or_default();
+    (decided, record, news)
 }
 
 /// Tells all of them of the same failure.
@@ -237,8 +244,10 @@ impl Worker {
         let mut decided = Vec::with_capacity(calls.len());
         for (at, call) in calls.iter().enumerate() {
             // A fault in one call's functions must not take the writer down with it.
-            let (answer, record) = catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key))))
-                .unwrap_or_else(|_| (Decided::Refused(ActError::internal("a call on progress panicked")), None));
+            let (answer, record, news) =
+                catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key)))).unwrap_or_else(|_| {
+                    (Decided::Refused(ActError::internal("a call on progress panicked")), None, Vec::new())
+                });
             if let Decided::Done(outcome) = &answer
                 && !outcome.change.is_empty()
             {
@@ -257,6 +266,7 @@ impl Worker {
                 }
                 self.describe(call, outcome, &mut batch);
                 batch.tool_calls(record);
+                batch.deliveries(news);
                 match &change.put {
                     Some(put) => open.insert(call.key.clone(), put.clone()),
                     None => open.remove(&call.key),

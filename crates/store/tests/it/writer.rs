@@ -63,6 +63,7 @@ fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
         new_end_user: Some(new_end_user),
         new_session: None,
         tool_call: Some(Box::new(tool_call)),
+        announce: None,
         decide,
         now: NOW,
     }
