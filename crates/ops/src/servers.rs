@@ -17,7 +17,7 @@ use crate::checks::{hidden, taken};
 use crate::oauth_configs;
 
 /// The kinds of support that this release has.
-pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
+pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off, Support::Tickets];
 /// Origins of a server at most.
 const MAX_ORIGINS: usize = 50;
 

@@ -222,6 +222,8 @@ async fn sign_in(tx: &mut Tx, one: &World) {
     identity::insert(tx, &found, None).await.unwrap();
     identity::signed_in(tx, &found, None).await.unwrap();
     end_user::insert(tx, org, &EndUserId::from_store("eu_signed".to_owned()), NOW).await.unwrap();
+    let tracked = EndUserId::from_store("eu_tracked".to_owned());
+    end_user::insert_tracked(tx, org, (&tracked, "t"), NOW).await.unwrap();
     end_user::profile(tx, org, user).await.unwrap();
     end_user::update_profile(tx, org, user, &end_user::Profile::default()).await.unwrap();
     let account = account::find_by_email(tx, org, "z@b.example").await.unwrap().unwrap();
