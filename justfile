@@ -21,6 +21,7 @@ install:
     cd e2e/conformance && npm ci --no-audit --no-fund
     cd e2e/browser && npm ci --ignore-scripts --no-audit --no-fund
     bash e2e/clients/install.sh
+    bash e2e/api/install.sh
 
 # The official conformance suite against the fixtures and against the product
 conformance:
@@ -29,6 +30,10 @@ conformance:
 # The official clients play to the end, in every era that they speak, with and without sign-in
 clients:
     cargo test -p waypost --features slow-tests --test clients
+
+# The REST API by its OpenAPI document, with schemathesis
+api:
+    cargo test -p waypost --features slow-tests --test api
 
 # People who sign in with Chromium; the screenshots go where SCREENSHOTS says
 browser:

@@ -84,7 +84,7 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
         .merge(mcp)
         .merge(oauth(&routes))
         .merge(routes.web.clone().layer(middleware::from_fn_with_state(Arc::clone(&routes), visit::<R>)))
-        .fallback(|| async { nothing() })
+        .fallback(nowhere)
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
         .merge(health(routes.hosting.clone()))
         .layer(middleware::from_fn_with_state(routes, observe::<R>))
@@ -119,6 +119,16 @@ async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: 
     let client = client_address(&routes.trusted_proxies, &request);
     request.extensions_mut().insert(Visit { authority, client, request_id });
     next.run(request).await
+}
+
+/// A page for people who look at HOST, and a line of JSON for everybody else.
+async fn nowhere(request: Request) -> Response {
+    let asked = request.extensions().get::<Asked>();
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if asked.is_some_and(|asked| asked.host == Host::Main) && accepts.contains("text/html") {
+        return waypost_web::pages::view::PageError::from(Error::not_found("page")).into_response();
+    }
+    nothing()
 }
 
 fn nothing() -> Response {

@@ -89,22 +89,25 @@ fn node(modules: &Path) -> Option<PathBuf> {
     })
 }
 
-/// For the root package's build script: sets `have_conformance`, `have_browser` and `have_clients`, the last where
-/// `e2e/clients/.installed` says that the clients are there.
+/// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients` and `have_schemathesis`,
+/// the last two where a file `.installed` in `e2e/clients` and `e2e/api` says that they are there.
 #[allow(dead_code, reason = "for the root package")]
 pub fn emit_node() {
     println!("cargo::rustc-check-cfg=cfg(have_conformance)");
     println!("cargo::rustc-check-cfg=cfg(have_clients)");
     println!("cargo::rustc-check-cfg=cfg(have_browser)");
+    println!("cargo::rustc-check-cfg=cfg(have_schemathesis)");
     println!("cargo::rerun-if-env-changed=WAYPOST_CONFORMANCE");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let (clients, suite, browser_folder) =
         (root.join("e2e/clients"), conformance_folder(&root), root.join("e2e/browser"));
+    let api = root.join("e2e/api");
     // What npm leaves behind; a folder, where it is missing yet (see `emit`).
     for (file, folder) in [
         (suite.join("node_modules/.package-lock.json"), &suite),
         (browser_folder.join("node_modules/.package-lock.json"), &browser_folder),
         (clients.join(".installed"), &clients),
+        (api.join(".installed"), &api),
     ] {
         let watched = if file.is_file() { &file } else { folder };
         if watched.exists() {
@@ -116,6 +119,9 @@ pub fn emit_node() {
     }
     if browser(&root).is_some() && wanted("browser") {
         println!("cargo::rustc-cfg=have_browser");
+    }
+    if api.join(".installed").is_file() && wanted("schemathesis") {
+        println!("cargo::rustc-cfg=have_schemathesis");
     }
     if clients.join(".installed").is_file() && wanted("clients") {
         println!("cargo::rustc-cfg=have_clients");

@@ -1,13 +1,16 @@
 //! `waypost key`: API keys.
 
 use serde_json::{Value, json};
+use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{ApiKey, Role};
-use waypost_ops::api_keys::{self, Changes};
+use waypost_ops::api_keys::{self, Changes, NewKey};
 
 use super::output;
 use super::session::{Session, named, one_of};
 use super::user::Org;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -22,6 +25,9 @@ pub enum Command {
         /// The role that it acts as.
         #[arg(long, default_value = "admin", value_parser = one_of(Role::ALL, Role::as_str))]
         scope: Role,
+        /// Stops working after so many days; without it, never.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3_652))]
+        expires_in_days: Option<u32>,
     },
     /// Lists the keys of an organisation, without their secrets.
     List {
@@ -73,9 +79,15 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     | Command::Delete { org, .. }) = &command;
     let organization = session.organization(org.org.as_deref()).await?.id;
     match command {
-        Command::Create { name, scope, .. } => {
-            let (made, secret) = api_keys::create(cx, ops, &organization, &name, scope).await?;
-            output::object(*json, &json!({"id": made.id, "name": made.name, "key": secret}))?;
+        Command::Create { name, scope, expires_in_days, .. } => {
+            let expires_at = expires_in_days.map(|days| cx.now().plus(i64::from(days) * DAY_MS));
+            let new = NewKey { name: &name, scope, expires_at };
+            let (made, secret) = api_keys::create(cx, ops, &organization, new).await?;
+            let mut shown = json!({"id": made.id, "name": made.name, "key": secret});
+            if let Some(at) = made.expires_at {
+                shown["expires_at"] = at.rfc3339().into();
+            }
+            output::object(*json, &shown)?;
             if !*json {
                 output::text("Keep the key now: it cannot be shown again.\n")?;
             }
@@ -83,12 +95,12 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::List { .. } => {
             let items = api_keys::list(cx, ops, &organization).await?.iter().map(shape).collect();
-            output::list(*json, &["name", "scope", "id", "created_at"], items)
+            output::list(*json, &["name", "scope", "id", "created_at", "expires_at", "last_used_at"], items)
         }
         Command::Show { key, .. } => output::object(*json, &shape(&find(session, &organization, &key).await?)),
         Command::Update { key, name, scope, .. } => {
             let found = find(session, &organization, &key).await?;
-            let changes = Changes { name, scope };
+            let changes = Changes { name, scope, expires_at: None };
             let changed = api_keys::update(cx, ops, &organization, &found.id, &changes).await?;
             output::object(*json, &shape(&changed))
         }
@@ -113,5 +125,7 @@ fn shape(key: &ApiKey) -> Value {
         "name": key.name,
         "scope": key.scope.as_str(),
         "created_at": key.created_at.rfc3339(),
+        "expires_at": key.expires_at.map(Timestamp::rfc3339),
+        "last_used_at": key.last_used_at.map(Timestamp::rfc3339),
     })
 }

@@ -20,6 +20,7 @@ use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::upstream::Upstream;
+use waypost_ops::user_accounts::set_up_token;
 use waypost_outbound::Outbound;
 use waypost_store::Db;
 use waypost_web::Web;
@@ -121,6 +122,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         upstream: upstream.clone(),
     });
+    let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
     let sign_in_limits = waypost_auth::limits::Limits::default();
     let auth = Auth::new(State {
         hosting: hosting.clone(),
@@ -149,6 +151,9 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     // Unheard it ends the process; heard, a limit on the size of files fails the write, as a full disk does.
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
     println!("listening on http://{address}");
+    if let Some(token) = set_up {
+        println!("set up: {}/setup?token={token}", public_url.origin());
+    }
     if let Some(notice) = mail::notice(settings, args.demo) {
         println!("{notice}");
     }

@@ -6,6 +6,7 @@
 
 mod app;
 mod client;
+mod console;
 mod transcript;
 
 mod addresses;

@@ -34,4 +34,8 @@ pub struct ListedAssignment {
     pub slug: String,
     /// Where the walkthrough is in its life: only a published one is offered.
     pub state: WalkthroughState,
+    /// The server's name.
+    pub server_name: String,
+    /// The server's slug.
+    pub server_slug: String,
 }

@@ -49,8 +49,20 @@ pub struct User {
     pub id: UserId,
     /// E-mail address as it was typed.
     pub email: String,
+    /// What they want to be called, once they have said so.
+    pub name: Option<String>,
+    /// When they showed that the address is theirs; none while they cannot sign in.
+    pub verified_at: Option<Timestamp>,
     /// When they were first made a member of anything.
     pub created_at: Timestamp,
+}
+
+impl User {
+    /// Their name, or else their address.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.email)
+    }
 }
 
 /// A user in an organisation.
@@ -88,4 +100,16 @@ pub struct ApiKey {
     pub scope: Role,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it stops working; none when it works until it is deleted.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to the minute; none when it never was.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// Whether it has stopped working.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
 }

@@ -3,9 +3,6 @@
 //! Nothing here tells whether an address has an account. Codes go to every address, the first right one makes the
 //! account, and an address without one is refused, and locked, like one with a wrong password.
 
-mod codes;
-mod tries;
-
 use std::fmt;
 
 use serde_json::json;
@@ -24,10 +21,10 @@ use waypost_store::{Tx, account as store, browser_session, email_code, identity,
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::browser_sessions;
+use crate::codes;
 use crate::identities::{self, Claims, SignedIn};
 use crate::passwords::Passwords;
-
-use self::tries::Strangers;
+use crate::tries::{self, Strangers};
 
 /// A code can be entered this long.
 pub const CODE_LIFETIME_MS: i64 = 10 * 60 * 1_000;
@@ -38,7 +35,7 @@ pub struct Accounts {
     ops: Ops,
     secret: SecretKey,
     passwords: Passwords,
-    strangers: Strangers,
+    strangers: Strangers<(OrganizationId, String)>,
 }
 
 /// What somebody asked for on a page.
@@ -221,7 +218,7 @@ impl Accounts {
         let account = store::find_by_email(&mut self.ops.db.read().await?, org, &email.key).await?;
         match &account {
             Some(account) => self.begin_try(cx, account).await?,
-            None => self.strangers.begin_try(org, &email.key, cx.now())?,
+            None => self.strangers.begin_try((org.clone(), email.key.clone()), cx.now())?,
         }
         let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
         let right = self.passwords.verify(password, hash).await?;

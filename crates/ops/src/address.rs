@@ -166,6 +166,33 @@ impl PublicUrl {
         Address { origin: origin.to_ascii_lowercase(), slug: slug.to_owned(), form }
     }
 
+    /// The address `HOST/s/SLUG` of a server, for who asked `authority`.
+    #[must_use]
+    pub fn path_address(&self, authority: &str, slug: &str) -> Address {
+        self.address(authority, &Site::Main, slug)
+    }
+
+    /// The address `SLUG.HOST` of a server, for who asked `authority`; none where HOST is an address (RFC 3986, section
+    /// 3.2.2), which has no names below it.
+    #[must_use]
+    pub fn host_address(&self, authority: &str, slug: &str) -> Option<Address> {
+        if !self.loopback {
+            let named = self.host.parse::<IpAddr>().is_err();
+            return named.then(|| self.address("", &Site::Server(slug.to_owned()), slug));
+        }
+        let port = authority.parse::<http::uri::Authority>().ok().and_then(|it| it.port_u16());
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        Some(self.address(&format!("{slug}.localhost{port}"), &Site::Server(slug.to_owned()), slug))
+    }
+
+    /// What has to be registered at an identity provider, so that it sends the users of a server back: one address for
+    /// each form of the server's.
+    #[must_use]
+    pub fn redirect_uris(&self, authority: &str, slug: &str) -> Vec<String> {
+        let forms = [Some(self.path_address(authority, slug)), self.host_address(authority, slug)];
+        forms.into_iter().flatten().map(|address| format!("{}/oauth/callback", address.issuer())).collect()
+    }
+
     /// Which server a resource indicator (RFC 8707) names; none when it is no address of a server here. Scheme and host
     /// may be in any case, and a slash at the end does no harm.
     #[must_use]
@@ -312,6 +339,24 @@ mod tests {
         assert_eq!(path.resource_metadata(None), metadata);
         let local = public("http://localhost:8080").address("127.0.0.1:9999", &Site::Main, "acme");
         assert_eq!(local.issuer(), "http://127.0.0.1:9999/s/acme");
+    }
+
+    #[test]
+    fn has_two_forms() {
+        let forms = |public_url: &str, authority: &str| {
+            let url = public(public_url);
+            let host = url.host_address(authority, "acme").map(|address| address.resource(None));
+            (url.path_address(authority, "acme").resource(None), host.unwrap_or_default())
+        };
+        let expected = ("https://way.example:8443/s/acme/mcp", "https://acme.way.example:8443/mcp");
+        let (path, host) = forms("https://way.example:8443", "evil.example");
+        assert_eq!((path.as_str(), host.as_str()), expected);
+        let (path, host) = forms("http://localhost:8080", "127.0.0.1:9999");
+        assert_eq!(
+            (path.as_str(), host.as_str()),
+            ("http://127.0.0.1:9999/s/acme/mcp", "http://acme.localhost:9999/mcp")
+        );
+        assert_eq!(forms("http://10.0.0.5", "10.0.0.5").1, "");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! API keys: made once, shown once, kept as a hash.
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use waypost_core::access::{Act, authorize, authorize_role};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{ApiKeyId, OrganizationId};
 use waypost_core::organization::{ApiKey, Role};
-use waypost_core::{Error, Result, name};
+use waypost_core::secret::hash;
+use waypost_core::{Error, Result, Timestamp, name};
 use waypost_store::{api_key as store, organization, system};
 
 use crate::Ops;
@@ -19,6 +19,22 @@ const PREFIX: &str = "wpk_";
 /// Random bytes in a secret.
 const SECRET_BYTES: usize = 32;
 
+/// A key lives for this long at most, when it is to end at all: ten years of 365.25 days.
+const MAX_LIFETIME_MS: i64 = 3_652 * 24 * 60 * 60 * 1_000 + 12 * 60 * 60 * 1_000;
+/// The last use of a key is written this often at most.
+const USED_EVERY_MS: i64 = 60 * 1_000;
+
+/// A key that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKey<'a> {
+    /// Name for people, unique in the organisation.
+    pub name: &'a str,
+    /// The role that it acts as.
+    pub scope: Role,
+    /// When it stops working; none when it works until it is deleted.
+    pub expires_at: Option<Timestamp>,
+}
+
 /// What can be changed of a key; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -26,6 +42,8 @@ pub struct Changes {
     pub name: Option<String>,
     /// Another role to act as.
     pub scope: Option<Role>,
+    /// Another end; inside, none means that it has no end.
+    pub expires_at: Option<Option<Timestamp>>,
 }
 
 /// Makes a key; gives it with its secret, which cannot be had again.
@@ -33,21 +51,18 @@ pub struct Changes {
 /// # Errors
 /// `forbidden` for members below admin, and for a scope above the caller's own role; `invalid_arguments`; `conflict`
 /// when the name is taken.
-pub async fn create(
-    cx: &Ctx,
-    ops: &Ops,
-    organization: &OrganizationId,
-    name: &str,
-    scope: Role,
-) -> Result<(ApiKey, String)> {
+pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewKey<'_>) -> Result<(ApiKey, String)> {
     authorize(&cx.caller, Act::KeyWrite, organization)?;
-    authorize_role(&cx.caller, scope)?;
+    authorize_role(&cx.caller, new.scope)?;
+    check_expiry(cx.now(), new.expires_at)?;
     let key = ApiKey {
         id: ApiKeyId::new(&*cx.random),
         organization_id: organization.clone(),
-        name: name::check("name", name)?,
-        scope,
+        name: name::check("name", new.name)?,
+        scope: new.scope,
         created_at: cx.now(),
+        expires_at: new.expires_at,
+        last_used_at: None,
     };
     let mut bytes = [0_u8; SECRET_BYTES];
     cx.random.fill(&mut bytes);
@@ -57,27 +72,40 @@ pub async fn create(
         return Err(Error::not_found("organisation"));
     }
     store::insert(&mut tx, &key, &hash(&secret)).await.map_err(|error| name_taken(error, &key.name))?;
-    let detail = json!({ "name": key.name, "scope": key.scope.as_str() });
+    let detail = described(&key);
     record(cx, &mut tx, organization, Entry { act: "key.create", target: key.id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok((key, secret))
 }
 
-/// Who makes a call with `secret`; none when no key has it.
+/// Who makes a call with `secret`; none when no key has it, or the key has ended. Notes the use, once a minute at most.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn authenticate(ops: &Ops, secret: &str) -> Result<Option<Caller>> {
+pub async fn authenticate(cx: &Ctx, ops: &Ops, secret: &str) -> Result<Option<Caller>> {
     if !secret.starts_with(PREFIX) {
         return Ok(None);
     }
     // Looked up by a hash of 256 random bits: how long the comparison takes tells nothing of the secret.
-    let key = system::find_api_key(&mut ops.db.read().await?, &hash(secret)).await?;
-    Ok(key.map(|key| Caller::Member {
+    let found = system::find_api_key(&mut ops.db.read().await?, &hash(secret)).await?;
+    let Some(key) = found.filter(|key| !key.is_expired(cx.now())) else { return Ok(None) };
+    let before = cx.now().plus(-USED_EVERY_MS);
+    if key.last_used_at.is_none_or(|at| at <= before)
+        && let Err(error) = note_use(cx, ops, &key, before).await
+    {
+        tracing::warn!(%error, "the last use of an API key could not be written");
+    }
+    Ok(Some(Caller::Member {
         organization_id: key.organization_id,
         role: key.scope,
         actor: key.id.as_str().to_owned(),
     }))
+}
+
+async fn note_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Result<()> {
+    let mut tx = ops.db.begin().await?;
+    store::used(&mut tx, &key.organization_id, &key.id, (cx.now(), before)).await?;
+    Ok(tx.commit().await?)
 }
 
 /// The keys, by name, without their secrets.
@@ -87,6 +115,15 @@ pub async fn authenticate(ops: &Ops, secret: &str) -> Result<Option<Caller>> {
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<ApiKey>> {
     authorize(&cx.caller, Act::KeyRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
+}
+
+/// One key.
+///
+/// # Errors
+/// As [`list`]; `not_found` when there is none.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
+    authorize(&cx.caller, Act::KeyRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
 /// The key that `text` names, by id or by name.
@@ -104,7 +141,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     store::find_by_name(&mut conn, organization, &name::clean(text)).await?.ok_or_else(not_found)
 }
 
-/// Changes name and scope; the secret stays.
+/// Changes name, scope and end; the secret stays. A key that has ended works again when it gets a later end.
 ///
 /// # Errors
 /// As [`create`]; `not_found` when there is no such key.
@@ -123,13 +160,17 @@ pub async fn update(
         new.name = name::check("name", text)?;
     }
     new.scope = changes.scope.unwrap_or(old.scope);
+    if let Some(expires_at) = changes.expires_at.filter(|expires_at| *expires_at != old.expires_at) {
+        check_expiry(cx.now(), expires_at)?;
+        new.expires_at = expires_at;
+    }
     authorize_role(&cx.caller, old.scope)?;
     authorize_role(&cx.caller, new.scope)?;
     if new == old {
         return Ok(old);
     }
     store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
-    let detail = json!({ "name": new.name, "scope": new.scope.as_str() });
+    let detail = described(&new);
     record(cx, &mut tx, organization, Entry { act: "key.update", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(new)
@@ -145,14 +186,29 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Api
     let key = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, key.scope)?;
     store::delete(&mut tx, organization, id).await?;
-    let detail = json!({ "name": key.name, "scope": key.scope.as_str() });
+    let detail = described(&key);
     record(cx, &mut tx, organization, Entry { act: "key.delete", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
 }
 
-fn hash(secret: &str) -> String {
-    HEXLOWER.encode(&Sha256::digest(secret.as_bytes()))
+fn check_expiry(now: Timestamp, expires_at: Option<Timestamp>) -> Result<()> {
+    match expires_at {
+        Some(at) if at <= now => Err(Error::invalid("expires_at", "`expires_at` must be in the future.")),
+        Some(at) if at.since(now) > MAX_LIFETIME_MS => Err(Error::invalid(
+            "expires_at",
+            "`expires_at` may be ten years from now at most. Leave it out for no end.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn described(key: &ApiKey) -> serde_json::Value {
+    json!({
+        "name": key.name,
+        "scope": key.scope.as_str(),
+        "expires_at": key.expires_at.map(Timestamp::rfc3339),
+    })
 }
 
 fn not_found() -> Error {

@@ -1,15 +1,18 @@
 //! Walkthroughs on servers.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use waypost_core::access::{Act, authorize};
 use waypost_core::assignment::{Assignment, ListedAssignment};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
 use waypost_core::{Code, Error, Result};
-use waypost_store::{Tx, assignment as store, server};
+use waypost_store::{Tx, assignment as store, server, walkthrough};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
+
+/// The largest place.
+pub const MAX_ORDER: i64 = 1_000_000_000;
 
 /// Where to place a walkthrough; what is absent stays, or is the default for one that is new there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +49,10 @@ pub(crate) async fn put(
     (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
     placement: Placement,
 ) -> Result<Assignment> {
+    check_order(placement)?;
+    // First of all: this locks the one row, so that changes of assignments come one after the other, and two who add at
+    // the same time get different places.
+    tx.touch_config().await?;
     let old = store::find(tx, organization, server_id, walkthrough_id).await?;
     let new = match &old {
         Some(old) => Assignment {
@@ -68,8 +75,8 @@ pub(crate) async fn put(
     };
     let act = match &old {
         Some(old) if *old == new => return Ok(new),
-        Some(_) => {
-            store::update(tx, &new).await?;
+        Some(old) => {
+            store::update(tx, organization, &old.id, (placement.display_order, placement.enabled)).await?;
             "assignment.update"
         }
         None => {
@@ -77,14 +84,147 @@ pub(crate) async fn put(
             "assignment.add"
         }
     };
-    let detail = json!({
-        "server_id": new.server_id.as_str(),
-        "walkthrough_id": new.walkthrough_id.as_str(),
-        "display_order": new.display_order,
-        "enabled": new.enabled,
-    });
-    record(cx, tx, organization, Entry { act, target: new.id.as_str(), detail }).await?;
+    record(cx, tx, organization, Entry { act, target: new.id.as_str(), detail: described(&new) }).await?;
     Ok(new)
+}
+
+fn described(assignment: &Assignment) -> Value {
+    json!({
+        "server_id": assignment.server_id.as_str(),
+        "walkthrough_id": assignment.walkthrough_id.as_str(),
+        "display_order": assignment.display_order,
+        "enabled": assignment.enabled,
+    })
+}
+
+fn check_order(placement: Placement) -> Result<()> {
+    match placement.display_order {
+        Some(order) if !(-MAX_ORDER..=MAX_ORDER).contains(&order) => {
+            let message = format!("`display_order` is a number from -{MAX_ORDER} to {MAX_ORDER}.");
+            Err(Error::invalid("display_order", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One assignment.
+///
+/// # Errors
+/// `not_found` when there is none that the caller may know of.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<ListedAssignment> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+}
+
+/// Changes place or switch, each only when it is given. What others change of the same assignment at the same moment
+/// stays theirs.
+///
+/// # Errors
+/// As [`show`]; `invalid_arguments` for a place out of range.
+pub async fn update(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &AssignmentId,
+    placement: Placement,
+) -> Result<ListedAssignment> {
+    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+    check_order(placement)?;
+    let mut tx = ops.db.begin().await?;
+    tx.touch_config().await?;
+    let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    let new = Assignment {
+        display_order: placement.display_order.unwrap_or(old.assignment.display_order),
+        enabled: placement.enabled.unwrap_or(old.assignment.enabled),
+        ..old.assignment.clone()
+    };
+    if new == old.assignment {
+        return Ok(old);
+    }
+    store::update(&mut tx, organization, id, (placement.display_order, placement.enabled)).await?;
+    let entry = Entry { act: "assignment.update", target: id.as_str(), detail: described(&new) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(ListedAssignment { assignment: new, ..old })
+}
+
+/// Puts the assignments `order` of a server first, in this order; those that are not named, because somebody has just
+/// added them, come behind in the order that they had. Nothing but places changes. Gives the new list.
+///
+/// # Errors
+/// `not_found` when the server or one of the assignments is not there (any more); `invalid_arguments` when one is named
+/// twice.
+pub async fn reorder(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    server: &ServerId,
+    order: &[AssignmentId],
+) -> Result<Vec<ListedAssignment>> {
+    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    tx.touch_config().await?;
+    if server::get(&mut tx, organization, server).await?.is_none() {
+        return Err(Error::not_found("server"));
+    }
+    let mut left = store::list(&mut tx, organization, server).await?;
+    let mut sorted = Vec::with_capacity(left.len());
+    for (at, id) in order.iter().enumerate() {
+        if order[..at].contains(id) {
+            return Err(Error::invalid("order", format!("`order` names {id} twice.")));
+        }
+        let at = left.iter().position(|it| it.assignment.id == *id);
+        let at = at.ok_or_else(|| {
+            let message = format!("{id} is not on this server, or not any more. Load the list again.");
+            Error::new(Code::NotFound, message)
+        })?;
+        sorted.push(left.remove(at));
+    }
+    sorted.append(&mut left);
+    let mut changed = Vec::new();
+    for (place, listed) in (1..).zip(&mut sorted) {
+        if listed.assignment.display_order != place {
+            listed.assignment.display_order = place;
+            changed.push((listed.assignment.id.clone(), place));
+        }
+    }
+    if changed.is_empty() {
+        return Ok(sorted);
+    }
+    store::set_places(&mut tx, organization, &changed).await?;
+    let ids: Vec<_> = sorted.iter().map(|listed| listed.assignment.id.as_str()).collect();
+    let entry = Entry { act: "assignment.reorder", target: server.as_str(), detail: json!({ "order": ids }) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(sorted)
+}
+
+/// [`remove`] by the assignment's own id.
+///
+/// # Errors
+/// As [`show`].
+pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
+    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let found = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    take_off(cx, &mut tx, &found.assignment).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn take_off(cx: &Ctx, tx: &mut Tx, assignment: &Assignment) -> Result<()> {
+    let organization = &assignment.organization_id;
+    store::delete(tx, organization, &assignment.id).await?;
+    let detail = json!({
+        "server_id": assignment.server_id.as_str(),
+        "walkthrough_id": assignment.walkthrough_id.as_str(),
+    });
+    let entry = Entry { act: "assignment.remove", target: assignment.id.as_str(), detail };
+    record(cx, tx, organization, entry).await
+}
+
+fn not_found() -> Error {
+    Error::not_found("assignment")
 }
 
 async fn insert(tx: &mut Tx, assignment: &Assignment) -> Result<()> {
@@ -112,11 +252,8 @@ pub async fn remove(
     authorize(&cx.caller, Act::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let found = store::find(&mut tx, organization, server, walkthrough).await?;
-    let assignment = found.ok_or_else(|| Error::not_found("assignment"))?;
-    store::delete(&mut tx, organization, &assignment.id).await?;
-    let detail = json!({ "server_id": server.as_str(), "walkthrough_id": walkthrough.as_str() });
-    let entry = Entry { act: "assignment.remove", target: assignment.id.as_str(), detail };
-    record(cx, &mut tx, organization, entry).await?;
+    let assignment = found.ok_or_else(not_found)?;
+    take_off(cx, &mut tx, &assignment).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -137,4 +274,22 @@ pub async fn list(
         return Err(Error::not_found("server"));
     }
     Ok(store::list(&mut conn, organization, server).await?)
+}
+
+/// Where a walkthrough is placed, by the servers' slugs.
+///
+/// # Errors
+/// `not_found` when the walkthrough is not there, or the caller may not know of it.
+pub async fn list_of_walkthrough(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<Vec<ListedAssignment>> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    let mut conn = ops.db.read().await?;
+    if walkthrough::find(&mut conn, organization, id).await?.is_none() {
+        return Err(Error::not_found("walkthrough"));
+    }
+    Ok(store::list_of_walkthrough(&mut conn, organization, id).await?)
 }

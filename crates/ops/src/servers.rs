@@ -8,7 +8,8 @@ use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
-use waypost_core::{Error, Result, name, slug};
+use waypost_core::{Code, Error, Result, Timestamp, name, slug};
+pub use waypost_store::server::{Holdings, MAX_CALLS, Usage};
 use waypost_store::{Tx, oauth_config, oauth_grant, organization, server as store, system};
 
 use crate::Ops;
@@ -18,6 +19,8 @@ use crate::oauth_configs;
 
 /// The kinds of support that this release has.
 pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off, Support::Tickets];
+/// A week in milliseconds.
+const WEEK: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// Origins of a server at most.
 const MAX_ORIGINS: usize = 50;
 
@@ -99,6 +102,83 @@ pub async fn create(
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Server>> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
+}
+
+/// Which servers to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    /// A part of the name, the product's name or the slug.
+    pub text: Option<String>,
+    /// Those after this slug.
+    pub after: Option<String>,
+    /// So many at most.
+    pub limit: u32,
+}
+
+/// Some of the servers of an organisation, by slug, and whether there are more.
+///
+/// # Errors
+/// As [`list`].
+pub async fn search(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    search: &Search,
+) -> Result<(Vec<Server>, bool)> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    let text = search.text.as_deref().map(name::clean);
+    let query =
+        store::Query { text: text.as_deref(), after: search.after.as_deref(), limit: search.limit.saturating_add(1) };
+    let mut found = store::search(&mut ops.db.read().await?, organization, query).await?;
+    let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    Ok((found, more))
+}
+
+/// How much servers were used in the last seven days, in the order of `servers`.
+///
+/// # Errors
+/// As [`list`].
+pub async fn usage(cx: &Ctx, ops: &Ops, organization: &OrganizationId, servers: &[&ServerId]) -> Result<Vec<Usage>> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    let since = Timestamp(cx.now().0 - WEEK);
+    let mut conn = ops.db.read().await?;
+    let mut usages = Vec::with_capacity(servers.len());
+    for id in servers {
+        usages.push(store::usage(&mut conn, organization, id, since).await?);
+    }
+    Ok(usages)
+}
+
+/// What hangs on a server: what goes with [`delete`], and who has to sign in again when its sign-in changes.
+///
+/// # Errors
+/// As [`show`].
+pub async fn holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Holdings> {
+    show(cx, ops, organization, id).await?;
+    Ok(store::holdings(&mut ops.db.read().await?, organization, id, cx.now()).await?)
+}
+
+/// Why `slug` cannot be the slug of a new server, or of the server `own`; none when it can.
+///
+/// # Errors
+/// As [`create`], but for what is wrong with the slug.
+pub async fn check_slug(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    slug: &str,
+    own: Option<&ServerId>,
+) -> Result<Option<String>> {
+    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    if let Err(error) = slug::check_server_slug(slug) {
+        return Ok(Some(error.message));
+    }
+    let found = system::find_server(&mut ops.db.read().await?, slug).await?;
+    // Going back to a former slug of its own is no conflict.
+    let free = found.is_none_or(|(server, _)| Some(&server.id) == own && server.organization_id == *organization);
+    Ok((!free).then(|| slug_taken_message(slug)))
 }
 
 /// The server that `text` names, by slug, by a former slug that was not released, or by id.
@@ -319,11 +399,14 @@ fn not_found() -> Error {
 }
 
 fn slug_taken(error: waypost_store::Error, slug: &str) -> Error {
-    taken(error, || {
-        format!(
-            "The slug `{slug}` is taken, by a server or as the former slug of one. Choose another one, or release it there."
-        )
-    })
+    let error = taken(error, || slug_taken_message(slug));
+    if error.code == Code::Conflict { error.with("field", "slug") } else { error }
+}
+
+fn slug_taken_message(slug: &str) -> String {
+    format!(
+        "The slug `{slug}` is taken, by a server or as the former slug of one. Choose another one, or release it there."
+    )
 }
 
 #[cfg(test)]

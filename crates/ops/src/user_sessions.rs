@@ -64,6 +64,17 @@ pub async fn find(cx: &Ctx, ops: &Ops, token: &str) -> Result<Option<UserSession
     Ok(store::find(&mut ops.db.read().await?, &hash(token), cx.now()).await?)
 }
 
+/// Ends the session of a cookie; one that is not there is ended already.
+///
+/// # Errors
+/// When the store fails.
+pub async fn end(ops: &Ops, token: &str) -> Result<()> {
+    let mut tx = ops.db.begin().await?;
+    store::delete_by_token(&mut tx, &hash(token)).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
 /// Notes that a session is used: from where, and for which organisation. Writes when the organisation changes, else once a
 /// minute.
 ///

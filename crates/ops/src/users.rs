@@ -29,7 +29,8 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     let user = match system::find_user(&mut tx, &email.key).await? {
         Some(user) => user,
         None => {
-            let user = User { id: UserId::new(&*cx.random), email: email.address.clone(), created_at: now };
+            let id = UserId::new(&*cx.random);
+            let user = User { id, email: email.address.clone(), name: None, verified_at: None, created_at: now };
             store::insert(&mut tx, &user, &email.key).await?;
             user
         }
@@ -86,7 +87,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     Ok(Member { role, ..member })
 }
 
-/// Ends a membership. A user who is a member of nothing else is deleted.
+/// Ends a membership. A user who is a member of nothing else, and cannot sign in, is deleted.
 ///
 /// # Errors
 /// As [`update`].

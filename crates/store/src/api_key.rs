@@ -15,6 +15,8 @@ pub(crate) struct Row {
     name: String,
     scope: String,
     created_at: i64,
+    expires_at: Option<i64>,
+    last_used_at: Option<i64>,
 }
 
 impl TryFrom<Row> for ApiKey {
@@ -28,6 +30,8 @@ impl TryFrom<Row> for ApiKey {
             name: row.name,
             scope,
             created_at: Timestamp(row.created_at),
+            expires_at: row.expires_at.map(Timestamp),
+            last_used_at: row.last_used_at.map(Timestamp),
         })
     }
 }
@@ -37,11 +41,11 @@ impl TryFrom<Row> for ApiKey {
 /// # Errors
 /// A unique violation when the name is taken in the organisation; otherwise when the database fails.
 pub async fn insert(conn: &mut Conn, key: &ApiKey, secret_hash: &str) -> Result<()> {
-    const SQL: &str = "INSERT INTO api_keys (id, organization_id, name, scope, secret_hash, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6)";
+    const SQL: &str = "INSERT INTO api_keys (id, organization_id, name, scope, secret_hash, created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     on!(conn, c => sqlx::query(SQL)
         .bind(key.id.as_str()).bind(key.organization_id.as_str()).bind(&key.name).bind(key.scope.as_str())
-        .bind(secret_hash).bind(key.created_at.0).execute(c).await?.rows_affected());
+        .bind(secret_hash).bind(key.created_at.0).bind(key.expires_at.map(|at| at.0)).execute(c).await?.rows_affected());
     Ok(())
 }
 
@@ -50,7 +54,7 @@ pub async fn insert(conn: &mut Conn, key: &ApiKey, secret_hash: &str) -> Result<
 /// # Errors
 /// When the database fails, or the row cannot be read.
 pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) -> Result<Option<ApiKey>> {
-    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
         WHERE id = $1 AND organization_id = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
@@ -62,7 +66,7 @@ pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &ApiKeyId) 
 /// # Errors
 /// When the database fails, or the row cannot be read.
 pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: &str) -> Result<Option<ApiKey>> {
-    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
         WHERE organization_id = $1 AND name = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(name).fetch_optional(c).await?);
@@ -74,22 +78,40 @@ pub async fn find_by_name(conn: &mut Conn, organization: &OrganizationId, name: 
 /// # Errors
 /// When the database fails, or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<ApiKey>> {
-    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
         WHERE organization_id = $1 ORDER BY name";
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);
     rows.into_iter().map(ApiKey::try_from).collect()
 }
 
-/// Writes name and scope; false when the key is not there.
+/// Writes name, scope and expiry; false when the key is not there.
 ///
 /// # Errors
 /// A unique violation when the name is taken in the organisation; otherwise when the database fails.
 pub async fn update(conn: &mut Conn, key: &ApiKey) -> Result<bool> {
-    const SQL: &str = "UPDATE api_keys SET name = $3, scope = $4 WHERE id = $1 AND organization_id = $2";
+    const SQL: &str =
+        "UPDATE api_keys SET name = $3, scope = $4, expires_at = $5 WHERE id = $1 AND organization_id = $2";
     let changed = on!(conn, c => sqlx::query(SQL)
         .bind(key.id.as_str()).bind(key.organization_id.as_str()).bind(&key.name).bind(key.scope.as_str())
-        .execute(c).await?.rows_affected());
+        .bind(key.expires_at.map(|at| at.0)).execute(c).await?.rows_affected());
     Ok(changed > 0)
+}
+
+/// Notes that a key is used at `now`, unless that was noted after `before` already.
+///
+/// # Errors
+/// When the database fails.
+pub async fn used(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &ApiKeyId,
+    (now, before): (Timestamp, Timestamp),
+) -> Result<()> {
+    const SQL: &str = "UPDATE api_keys SET last_used_at = $3
+        WHERE id = $1 AND organization_id = $2 AND (last_used_at IS NULL OR last_used_at <= $4)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).bind(before.0).execute(c).await?.rows_affected());
+    Ok(())
 }
 
 /// Deletes a key; false when it is not there.

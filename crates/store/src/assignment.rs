@@ -4,9 +4,25 @@ use waypost_core::Timestamp;
 use waypost_core::assignment::{Assignment, ListedAssignment};
 use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
 
+use crate::batch::{self, Kind};
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
+
+/// What every list reads, in one place.
+macro_rules! listed {
+    ($tail:literal) => {
+        concat!(
+            "SELECT assignments.id, assignments.organization_id, assignments.server_id, assignments.walkthrough_id,
+                assignments.display_order, assignments.enabled, assignments.created_at, walkthroughs.title,
+                walkthroughs.slug, walkthroughs.state, servers.name AS server_name, servers.slug AS server_slug
+             FROM assignments JOIN walkthroughs ON walkthroughs.id = assignments.walkthrough_id
+             JOIN servers ON servers.id = assignments.server_id
+             WHERE assignments.organization_id = $1 ",
+            $tail
+        )
+    };
+}
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -26,6 +42,8 @@ struct ListedRow {
     title: String,
     slug: String,
     state: String,
+    server_name: String,
+    server_slug: String,
 }
 
 impl From<Row> for Assignment {
@@ -50,7 +68,8 @@ impl TryFrom<ListedRow> for ListedAssignment {
         let id = assignment.walkthrough_id.as_str();
         let state =
             row.state.parse().map_err(|why| Error::Corrupt { table: "walkthroughs", id: id.to_owned(), why })?;
-        Ok(Self { assignment, title: row.title, slug: row.slug, state })
+        let (server_name, server_slug) = (row.server_name, row.server_slug);
+        Ok(Self { assignment, title: row.title, slug: row.slug, state, server_name, server_slug })
     }
 }
 
@@ -94,15 +113,40 @@ pub async fn find(
 /// # Errors
 /// When the database fails, or a row cannot be read.
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<ListedAssignment>> {
-    const SQL: &str = "SELECT assignments.id, assignments.organization_id, assignments.server_id,
-               assignments.walkthrough_id, assignments.display_order, assignments.enabled, assignments.created_at,
-               walkthroughs.title, walkthroughs.slug, walkthroughs.state
-        FROM assignments JOIN walkthroughs ON walkthroughs.id = assignments.walkthrough_id
-        WHERE assignments.server_id = $1 AND assignments.organization_id = $2
-        ORDER BY assignments.display_order, assignments.id";
+    const SQL: &str = listed!("AND assignments.server_id = $2 ORDER BY assignments.display_order, assignments.id");
     let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(server.as_str()).bind(organization.as_str()).fetch_all(c).await?);
+        .bind(organization.as_str()).bind(server.as_str()).fetch_all(c).await?);
     rows.into_iter().map(ListedAssignment::try_from).collect()
+}
+
+/// Where a walkthrough is placed, by the servers' slugs.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list_of_walkthrough(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<ListedAssignment>> {
+    const SQL: &str = listed!("AND assignments.walkthrough_id = $2 ORDER BY servers.slug");
+    let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(ListedAssignment::try_from).collect()
+}
+
+/// One assignment, as a list shows it.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &AssignmentId,
+) -> Result<Option<ListedAssignment>> {
+    const SQL: &str = listed!("AND assignments.id = $2");
+    let row: Option<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
+    row.map(ListedAssignment::try_from).transpose()
 }
 
 /// The place after the last one on a server; 1 on an empty one.
@@ -116,17 +160,42 @@ pub async fn next_order(conn: &mut Conn, organization: &OrganizationId, server: 
     Ok(last.map_or(1, |last| last.saturating_add(1)))
 }
 
-/// Writes place and switch; false when the assignment is not there.
+/// Writes place or switch, each only when it is given: who moves an assignment does not undo what somebody else does to
+/// its switch at the same moment. False when the assignment is not there.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn update(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
-    const SQL: &str = "UPDATE assignments SET display_order = $3, enabled = $4 WHERE id = $1 AND organization_id = $2";
+pub async fn update(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &AssignmentId,
+    (display_order, enabled): (Option<i64>, Option<bool>),
+) -> Result<bool> {
+    const SQL: &str =
+        "UPDATE assignments SET display_order = coalesce($3, display_order), enabled = coalesce($4, enabled)
+        WHERE id = $1 AND organization_id = $2";
     conn.touch_config().await?;
     let changed = on!(conn, c => sqlx::query(SQL)
-        .bind(assignment.id.as_str()).bind(assignment.organization_id.as_str()).bind(assignment.display_order)
-        .bind(assignment.enabled).execute(c).await?.rows_affected());
+        .bind(id.as_str()).bind(organization.as_str()).bind(display_order).bind(enabled)
+        .execute(c).await?.rows_affected());
     Ok(changed > 0)
+}
+
+/// Writes new places in one statement, and nothing else.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_places(conn: &mut Conn, organization: &OrganizationId, places: &[(AssignmentId, i64)]) -> Result<()> {
+    let sql =
+        batch::update(conn.dialect(), "assignments", "places", &[("id", Kind::Text), ("display_order", Kind::Integer)]);
+    let sql = format!("{sql} AND assignments.organization_id = $2");
+    let rows: Vec<_> =
+        places.iter().map(|(id, place)| serde_json::json!({ "id": id, "display_order": place })).collect();
+    let document = serde_json::json!({ "places": rows }).to_string();
+    conn.touch_config().await?;
+    on!(conn, c => sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(document).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(())
 }
 
 /// Takes a walkthrough from a server; false when it is not placed there. Progress stays.

@@ -1,11 +1,13 @@
 //! The audit log: written in the transaction of what it tells of.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use waypost_core::Timestamp;
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, OrganizationId};
 
-use crate::db::Conn;
+use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
@@ -55,6 +57,21 @@ pub async fn insert(conn: &mut Conn, event: &AuditEvent) -> Result<()> {
     Ok(())
 }
 
+/// Which entries are looked for. Empty texts mean any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// What an act begins with, such as `member.`.
+    pub act: String,
+    /// The id of who did it.
+    pub actor: String,
+    /// The id of what it was done to.
+    pub target: String,
+    /// Not before this.
+    pub from: Option<Timestamp>,
+    /// Before this.
+    pub to: Option<Timestamp>,
+}
+
 /// The newest entries of an organisation, newest first; with `before`, those that are older than it.
 ///
 /// # Errors
@@ -65,14 +82,54 @@ pub async fn list(
     before: Option<&AuditEventId>,
     limit: i64,
 ) -> Result<Vec<AuditEvent>> {
-    const NEWEST: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
-        WHERE organization_id = $1 ORDER BY id DESC LIMIT $2";
-    const OLDER: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
-        WHERE organization_id = $1 AND id < $3 ORDER BY id DESC LIMIT $2";
-    let rows: Vec<Row> = match before {
-        None => on!(conn, c => sqlx::query_as(NEWEST).bind(organization.as_str()).bind(limit).fetch_all(c).await?),
-        Some(before) => on!(conn, c => sqlx::query_as(OLDER)
-            .bind(organization.as_str()).bind(limit).bind(before.as_str()).fetch_all(c).await?),
-    };
+    search(conn, organization, &Filter::default(), (before, limit)).await
+}
+
+/// As [`list`], those that `filter` lets through.
+///
+/// # Errors
+/// As [`list`].
+pub async fn search(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    filter: &Filter,
+    (before, limit): (Option<&AuditEventId>, i64),
+) -> Result<Vec<AuditEvent>> {
+    // The range of ids is the range of times, because an id is made of the time: one step in the index of organisation
+    // and id leads to the first row, and rows outside of the range are not read.
+    const SQL: &str = "SELECT id, organization_id, actor, act, target, detail, created_at FROM audit_events
+        WHERE organization_id = $1 AND id >= $3 AND id < $4
+            AND ($5 = '' OR actor = $5) AND ($6 = '' OR target = $6) AND substr(act, 1, length($7)) = $7
+        ORDER BY id DESC LIMIT $2";
+    let from = filter.from.map_or_else(String::new, |from| AuditEventId::floor(from).to_string());
+    // Beyond every id, by the bytes and in the order of any language.
+    let to = filter.to.map_or_else(|| format!("aud_{}", "z".repeat(25)), |to| AuditEventId::floor(to).to_string());
+    let before = before.map_or(to.as_str(), |before| before.as_str().min(to.as_str()));
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(limit).bind(&from).bind(before)
+        .bind(&filter.actor).bind(&filter.target).bind(&filter.act).fetch_all(c).await?);
     rows.into_iter().map(AuditEvent::try_from).collect()
+}
+
+/// What the users and the keys among `actors` are called: address or name, by id. Those that are gone are not in it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn names(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    actors: &[&str],
+) -> Result<BTreeMap<String, String>> {
+    let rows = match conn.dialect() {
+        Dialect::Sqlite => "SELECT value FROM json_each($1)",
+        Dialect::Postgres => "SELECT value FROM json_array_elements_text($1::json) AS list(value)",
+    };
+    let sql = format!(
+        "SELECT id, email FROM users WHERE id IN ({rows})
+         UNION ALL SELECT id, name FROM api_keys WHERE organization_id = $2 AND id IN ({rows})"
+    );
+    let list = Value::from(actors.to_vec()).to_string();
+    let found: Vec<(String, String)> = on!(conn, c => sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(list).bind(organization.as_str()).fetch_all(c).await?);
+    Ok(found.into_iter().collect())
 }

@@ -120,6 +120,110 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<
     rows.into_iter().map(Server::try_from).collect()
 }
 
+/// Which servers of an organisation to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// A part of the name, the product's name or the slug; large and small letters are the same (on SQLite those of
+    /// ASCII).
+    pub text: Option<&'a str>,
+    /// Those whose slug comes after this one.
+    pub after: Option<&'a str>,
+    /// So many at most.
+    pub limit: u32,
+}
+
+/// Some of the servers of an organisation, by slug.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn search(conn: &mut Conn, organization: &OrganizationId, query: Query<'_>) -> Result<Vec<Server>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM servers WHERE servers.organization_id = $1 AND servers.slug > $2
+            AND (lower(servers.name) LIKE lower($3) ESCAPE '!' OR lower(servers.product_name) LIKE lower($3) ESCAPE '!'
+                OR servers.slug LIKE lower($3) ESCAPE '!')
+          ORDER BY servers.slug LIMIT $4"
+    );
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(query.after.unwrap_or_default())
+        .bind(containing(query.text.unwrap_or_default())).bind(i64::from(query.limit)).fetch_all(c).await?);
+    rows.into_iter().map(Server::try_from).collect()
+}
+
+/// The pattern of `LIKE … ESCAPE '!'` for what contains `text`.
+fn containing(text: &str) -> String {
+    let escaped = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    format!("%{escaped}%")
+}
+
+/// How much a server is used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Walkthroughs that are placed on it.
+    pub walkthroughs: i64,
+    /// Tool calls since then, [`MAX_CALLS`] at most: nobody waits for the rest to be counted.
+    pub calls: i64,
+    /// The last tool call ever.
+    pub last_call_at: Option<Timestamp>,
+}
+
+/// What [`Usage::calls`] counts to.
+pub const MAX_CALLS: i64 = 10_000;
+
+/// How much a server was used since `since`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn usage(conn: &mut Conn, organization: &OrganizationId, id: &ServerId, since: Timestamp) -> Result<Usage> {
+    const SQL: &str = "SELECT
+            (SELECT count(*) FROM assignments WHERE assignments.server_id = servers.id),
+            (SELECT count(*) FROM (SELECT 1 AS one FROM tool_calls
+                WHERE tool_calls.server_id = $1 AND tool_calls.created_at >= $3 LIMIT $4) AS source),
+            (SELECT max(tool_calls.created_at) FROM tool_calls WHERE tool_calls.server_id = $1)
+        FROM servers WHERE servers.id = $1 AND servers.organization_id = $2";
+    let row: Option<(i64, i64, Option<i64>)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(since.0).bind(MAX_CALLS).fetch_optional(c).await?);
+    let (walkthroughs, calls, last) = row.unwrap_or_default();
+    Ok(Usage { walkthroughs, calls, last_call_at: last.map(Timestamp) })
+}
+
+/// What hangs on a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Walkthroughs that are placed on it.
+    pub walkthroughs: i64,
+    /// Attempts of end users, closed ones included.
+    pub attempts: i64,
+    /// End users who made them.
+    pub end_users: i64,
+    /// End users who are signed in.
+    pub signed_in: i64,
+}
+
+/// What hangs on a server: what goes when it is deleted, and who has to sign in again when its sign-in changes.
+///
+/// # Errors
+/// When the database fails.
+pub async fn holdings(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &ServerId,
+    now: Timestamp,
+) -> Result<Holdings> {
+    const SQL: &str = "SELECT
+            (SELECT count(*) FROM assignments WHERE assignments.server_id = servers.id),
+            (SELECT count(*) FROM progress WHERE progress.server_id = $1),
+            (SELECT count(DISTINCT progress.end_user_id) FROM progress WHERE progress.server_id = $1),
+            (SELECT count(DISTINCT oauth_grants.end_user_id) FROM oauth_grants
+                WHERE oauth_grants.server_id = $1 AND oauth_grants.revoked_at IS NULL AND oauth_grants.expires_at > $3)
+        FROM servers WHERE servers.id = $1 AND servers.organization_id = $2";
+    let row: Option<(i64, i64, i64, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
+    let (walkthroughs, attempts, end_users, signed_in) = row.unwrap_or_default();
+    Ok(Holdings { walkthroughs, attempts, end_users, signed_in })
+}
+
 /// Writes every setting, and `updated_at`. When the slug changes, the former one stays the server's until
 /// [`release_alias`]; going back to a former slug is no conflict. False when the server is not there.
 ///

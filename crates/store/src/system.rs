@@ -2,15 +2,14 @@
 //!
 //! Whoever calls one has to check what the caller may know of the organisation that comes out.
 
-use waypost_core::Timestamp;
-use waypost_core::id::{ServerId, UserId};
+use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::organization::{ApiKey, Organization, User};
 use waypost_core::server::Server;
 
-use crate::db::Conn;
+use crate::db::{Conn, Dialect};
 use crate::error::Result;
 use crate::on;
-use crate::{api_key, organization, server};
+use crate::{api_key, organization, server, user};
 
 /// An organisation by slug.
 ///
@@ -72,7 +71,8 @@ pub async fn get_server(conn: &mut Conn, id: &ServerId) -> Result<Option<Server>
 /// # Errors
 /// When the database fails, or the row cannot be read.
 pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<ApiKey>> {
-    const SQL: &str = "SELECT id, organization_id, name, scope, created_at FROM api_keys WHERE secret_hash = $1";
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
+        WHERE secret_hash = $1";
     let row: Option<api_key::Row> = on!(conn, c => sqlx::query_as(SQL).bind(secret_hash).fetch_optional(c).await?);
     row.map(ApiKey::try_from).transpose()
 }
@@ -82,8 +82,56 @@ pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<A
 /// # Errors
 /// When the database fails.
 pub async fn find_user(conn: &mut Conn, email_key: &str) -> Result<Option<User>> {
-    const SQL: &str = "SELECT id, email, created_at FROM users WHERE email_key = $1";
-    let row: Option<(String, String, i64)> =
+    const SQL: &str = concat!("SELECT ", user::columns!(), " FROM users WHERE email_key = $1");
+    let row: Option<user::Row> = on!(conn, c => sqlx::query_as(SQL).bind(email_key).fetch_optional(c).await?);
+    Ok(row.map(User::from))
+}
+
+/// Whether any user has ever shown that their address is theirs: until then the installation is not set up.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has_verified_user(conn: &mut Conn) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM users WHERE verified_at IS NOT NULL LIMIT 1";
+    let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL).fetch_optional(c).await?);
+    Ok(id.is_some())
+}
+
+/// Lets one transaction at a time set the installation up.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_set_up(conn: &mut Conn) -> Result<()> {
+    // A transaction that writes to SQLite is alone anyway.
+    if conn.dialect() == Dialect::Postgres {
+        const SQL: &str = "SELECT pg_advisory_xact_lock(5716093215)";
+        on!(conn, c => sqlx::query(SQL).execute(c).await?.rows_affected());
+    }
+    Ok(())
+}
+
+/// The organisations without an owner: made on the command line, or by the demo.
+///
+/// # Errors
+/// When the database fails.
+pub async fn organizations_without_owner(conn: &mut Conn) -> Result<Vec<OrganizationId>> {
+    const SQL: &str = "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships
+        WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id";
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL).fetch_all(c).await?);
+    Ok(ids.into_iter().map(OrganizationId::from_store).collect())
+}
+
+/// A user with what their sign-in is checked with, by the key of their address.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_credentials(conn: &mut Conn, email_key: &str) -> Result<Option<user::Credentials>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        user::columns!(),
+        ", users.password_hash, users.locked_until FROM users WHERE email_key = $1"
+    );
+    let row: Option<user::CredentialsRow> =
         on!(conn, c => sqlx::query_as(SQL).bind(email_key).fetch_optional(c).await?);
-    Ok(row.map(|(id, email, created_at)| User { id: UserId::from_store(id), email, created_at: Timestamp(created_at) }))
+    Ok(row.map(user::Credentials::from))
 }

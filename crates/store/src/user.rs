@@ -31,14 +31,81 @@ impl TryFrom<MemberRow> for Member {
     }
 }
 
+/// The columns of [`Row`].
+macro_rules! columns {
+    () => {
+        "users.id, users.email, users.name, users.verified_at, users.created_at"
+    };
+}
+pub(crate) use columns;
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct Row {
+    id: String,
+    email: String,
+    name: Option<String>,
+    verified_at: Option<i64>,
+    created_at: i64,
+}
+
+impl From<Row> for User {
+    fn from(row: Row) -> Self {
+        Self {
+            id: UserId::from_store(row.id),
+            email: row.email,
+            name: row.name,
+            verified_at: row.verified_at.map(Timestamp),
+            created_at: Timestamp(row.created_at),
+        }
+    }
+}
+
+/// A user with what their sign-in is checked with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Who.
+    pub user: User,
+    /// The password's hash, when there is a password.
+    pub password_hash: Option<String>,
+    /// Until when the password is not looked at.
+    pub locked_until: Option<Timestamp>,
+}
+
+/// Never shows the hash.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .field("has_password", &self.password_hash.is_some())
+            .field("locked_until", &self.locked_until)
+            .finish()
+    }
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct CredentialsRow {
+    #[sqlx(flatten)]
+    user: Row,
+    password_hash: Option<String>,
+    locked_until: Option<i64>,
+}
+
+impl From<CredentialsRow> for Credentials {
+    fn from(CredentialsRow { user, password_hash, locked_until }: CredentialsRow) -> Self {
+        Self { user: user.into(), password_hash, locked_until: locked_until.map(Timestamp) }
+    }
+}
+
 /// Inserts a user; `email_key` is [`waypost_core::email::Email::key`].
 ///
 /// # Errors
 /// A unique violation when a user with this address exists; otherwise when the database fails.
 pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()> {
-    const SQL: &str = "INSERT INTO users (id, email, email_key, created_at) VALUES ($1, $2, $3, $4)";
+    const SQL: &str =
+        "INSERT INTO users (id, email, email_key, name, verified_at, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
     on!(conn, c => sqlx::query(SQL)
-        .bind(user.id.as_str()).bind(&user.email).bind(email_key).bind(user.created_at.0)
+        .bind(user.id.as_str()).bind(&user.email).bind(email_key).bind(user.name.as_deref())
+        .bind(user.verified_at.map(|at| at.0)).bind(user.created_at.0)
         .execute(c).await?.rows_affected());
     Ok(())
 }
@@ -48,10 +115,80 @@ pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()>
 /// # Errors
 /// When the database fails.
 pub async fn get(conn: &mut Conn, id: &UserId) -> Result<Option<User>> {
-    const SQL: &str = "SELECT id, email, created_at FROM users WHERE id = $1";
-    let row: Option<(String, String, i64)> =
-        on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
-    Ok(row.map(|(id, email, created_at)| User { id: UserId::from_store(id), email, created_at: Timestamp(created_at) }))
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM users WHERE id = $1");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
+    Ok(row.map(User::from))
+}
+
+/// A user with credentials, by id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn credentials(conn: &mut Conn, id: &UserId) -> Result<Option<Credentials>> {
+    const SQL: &str =
+        concat!("SELECT ", columns!(), ", users.password_hash, users.locked_until FROM users WHERE id = $1");
+    let row: Option<CredentialsRow> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
+    Ok(row.map(Credentials::from))
+}
+
+/// Changes what a user is called.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_name(conn: &mut Conn, id: &UserId, name: &str) -> Result<bool> {
+    const SQL: &str = "UPDATE users SET name = $2 WHERE id = $1";
+    Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(name).execute(c).await?.rows_affected()) > 0)
+}
+
+/// Notes that a user has shown that the address is theirs; the first time stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn verify(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<()> {
+    const SQL: &str = "UPDATE users SET verified_at = $2 WHERE id = $1 AND verified_at IS NULL";
+    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(now.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Sets a password by its hash.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_password(conn: &mut Conn, id: &UserId, password_hash: &str) -> Result<()> {
+    const SQL: &str = "UPDATE users SET password_hash = $2 WHERE id = $1";
+    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(password_hash).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Counts a try with a password before it is looked at, so that tries at the same moment count too; says how many there
+/// were in a row. None when the user is locked out, or not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn begin_try(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<Option<i64>> {
+    const SQL: &str = "UPDATE users SET failures = failures + 1
+        WHERE id = $1 AND (locked_until IS NULL OR locked_until <= $2) RETURNING failures";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).bind(now.0).fetch_optional(c).await?))
+}
+
+/// Locks a user out until `until`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock(conn: &mut Conn, id: &UserId, until: Timestamp) -> Result<()> {
+    const SQL: &str = "UPDATE users SET locked_until = $2 WHERE id = $1";
+    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(until.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Forgets tries and lock: the user has signed in.
+///
+/// # Errors
+/// When the database fails.
+pub async fn unlock(conn: &mut Conn, id: &UserId) -> Result<()> {
+    const SQL: &str = "UPDATE users SET failures = 0, locked_until = NULL WHERE id = $1";
+    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected());
+    Ok(())
 }
 
 /// Makes a user a member.
@@ -149,13 +286,14 @@ pub async fn remove_member(conn: &mut Conn, organization: &OrganizationId, user:
     Ok(removed > 0)
 }
 
-/// Deletes a user who is a member of nothing any more; false when they are a member somewhere, or not there.
+/// Deletes a user who is a member of nothing any more and has never shown that the address is theirs; false when they are
+/// a member somewhere, can sign in, or are not there. Who can sign in has an account of their own, and keeps it.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn delete_without_membership(conn: &mut Conn, user: &UserId) -> Result<bool> {
     const LOCK: &str = "SELECT id FROM users WHERE id = $1 FOR UPDATE";
-    const SQL: &str = "DELETE FROM users WHERE id = $1
+    const SQL: &str = "DELETE FROM users WHERE id = $1 AND verified_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM memberships WHERE memberships.user_id = users.id)";
     // Waits for a transaction that is making this user a member somewhere else, and then sees what it did.
     if conn.dialect() == Dialect::Postgres {

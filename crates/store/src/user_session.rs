@@ -114,6 +114,16 @@ pub async fn delete(conn: &mut Conn, user: &UserId, id: &UserSessionId) -> Resul
     Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(user.as_str()).execute(c).await?.rows_affected()) > 0)
 }
 
+/// Ends the session of a cookie; gives its user, none when it is unknown.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_by_token(conn: &mut Conn, token_hash: &str) -> Result<Option<UserId>> {
+    const SQL: &str = "DELETE FROM user_sessions WHERE token_hash = $1 RETURNING user_id";
+    let user: Option<String> = on!(conn, c => sqlx::query_scalar(SQL).bind(token_hash).fetch_optional(c).await?);
+    Ok(user.map(UserId::from_store))
+}
+
 /// Ends all sessions of a user but `except`; says how many.
 ///
 /// # Errors

@@ -30,17 +30,20 @@ use waypost_core::progress::act::{Select, View};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::ticket::{Ticket, TicketComment, TicketCommentEdit, TicketStatus};
 use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::webhook::{NewDelivery, Webhook, WebhookEvent};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewCode;
+use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
+use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
-    expired, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization,
-    progress, server, session, step, system, ticket, ticket_comment, tool_call, user, version, walkthrough, webhook,
-    webhook_delivery,
+    expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on,
+    organization, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call, user,
+    user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
 use crate::world::{NOW, World, execute};
@@ -100,6 +103,29 @@ async fn open(url: &str) -> Db {
     db
 }
 
+async fn users(tx: &mut Tx, one: &World) {
+    user::get(tx, &one.user).await.unwrap();
+    user_session::find(tx, "hash", NOW).await.unwrap();
+    user_session::memberships(tx, &one.user).await.unwrap();
+    for session in user_session::list(tx, &one.user, Timestamp(0)).await.unwrap() {
+        user_session::touch(tx, &session).await.unwrap();
+        user_session::delete_others(tx, &one.user, Some(&session.id)).await.unwrap();
+        user_session::delete(tx, &one.user, &session.id).await.unwrap();
+    }
+    let claim = Claim {
+        actor: "usr_x".to_owned(),
+        key: "once".to_owned(),
+        organization_id: None,
+        request_hash: "hash".to_owned(),
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    idempotency::claim(tx, &claim).await.unwrap();
+    idempotency::find(tx, "usr_x", "once").await.unwrap();
+    idempotency::complete(tx, "usr_x", "once", "sealed").await.unwrap();
+    idempotency::release(tx, "usr_x", "once").await.unwrap();
+}
+
 /// Calls every function of the store that a product's call can lead to. A new one belongs in here.
 async fn everything(db: &Db, one: &World) {
     let org = &one.organization;
@@ -112,6 +138,7 @@ async fn everything(db: &Db, one: &World) {
     system::get_server(&mut tx, &one.server).await.unwrap();
     system::find_api_key(&mut tx, "hash").await.unwrap();
     system::find_user(&mut tx, "a1@x.de").await.unwrap();
+    users(&mut tx, one).await;
     user::get_member(&mut tx, org, &one.user).await.unwrap();
     user::find_member(&mut tx, org, "a1@x.de").await.unwrap();
     user::list_members(&mut tx, org).await.unwrap();
@@ -123,13 +150,19 @@ async fn everything(db: &Db, one: &World) {
     api_key::update(&mut tx, &keys[0]).await.unwrap();
     server::get(&mut tx, org, &one.server).await.unwrap();
     server::list(&mut tx, org).await.unwrap();
+    server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
+    server::usage(&mut tx, org, &one.server, NOW).await.unwrap();
+    server::holdings(&mut tx, org, &one.server, NOW).await.unwrap();
     server::aliases(&mut tx, org, &one.server).await.unwrap();
     server::update(&mut tx, &one.server()).await.unwrap();
     server::release_alias(&mut tx, org, &one.server, "former-1").await.unwrap();
     assignment::find(&mut tx, org, &one.server, &one.walkthrough).await.unwrap();
     assignment::list(&mut tx, org, &one.server).await.unwrap();
     assignment::next_order(&mut tx, org, &one.server).await.unwrap();
-    assignment::update(&mut tx, &one.assignment()).await.unwrap();
+    assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
+    assignment::get(&mut tx, org, &one.assignment).await.unwrap();
+    assignment::update(&mut tx, org, &one.assignment, (Some(1), Some(true))).await.unwrap();
+    assignment::set_places(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
     assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
     audit::list(&mut tx, org, None, 10).await.unwrap();
@@ -165,6 +198,34 @@ async fn everything(db: &Db, one: &World) {
     tx.commit().await.unwrap();
 }
 
+/// What authors look for.
+async fn list(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, &one.walkthrough);
+    for sort in WalkthroughSort::ALL {
+        for (descending, further) in [(false, false), (false, true), (true, false), (true, true)] {
+            let after = match sort {
+                WalkthroughSort::Title => After::Title("w".to_owned()),
+                WalkthroughSort::UpdatedAt | WalkthroughSort::CreatedAt => After::Time(NOW.0),
+            };
+            let search = Search {
+                title: "w",
+                plain: "w",
+                state: Some(WalkthroughState::Published),
+                kind: Some(WalkthroughType::Course),
+                server: Some(&one.server),
+                sort: *sort,
+                descending,
+                after: further.then_some((after, id)),
+                limit: 10,
+            };
+            walkthrough_list::search(tx, org, &search).await.unwrap();
+        }
+    }
+    walkthrough_list::servers(tx, org, [id]).await.unwrap();
+    standing::by_version(tx, org, id).await.unwrap();
+    standing::each_group(tx, org, id, |_, _, _| {}).await.unwrap();
+}
+
 /// What authors do to a walkthrough.
 async fn write(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.walkthrough);
@@ -173,7 +234,7 @@ async fn write(tx: &mut Tx, one: &World) {
     let head = walkthrough::find_for_update(tx, org, id).await.unwrap().unwrap();
     walkthrough::find_by_slug(tx, org, &head.slug).await.unwrap();
     walkthrough::find_by_title(tx, org, "a title").await.unwrap();
-    walkthrough::list(tx, org, walkthrough::List { after: "", state: None, limit: 10 }).await.unwrap();
+    list(tx, one).await;
     walkthrough::count(tx, org).await.unwrap();
     walkthrough::slugs_with_prefix(tx, org, "a").await.unwrap();
     walkthrough::update(tx, &head, "a title").await.unwrap();
@@ -203,6 +264,8 @@ async fn write(tx: &mut Tx, one: &World) {
     };
     version::insert(tx, org, &version, &steps).await.unwrap();
     version::load(tx, org, &version.id).await.unwrap().unwrap();
+    version::steps(tx, org, &version.id).await.unwrap();
+    version::ordinals(tx, org, &version.id).await.unwrap();
     version::list(tx, org, id).await.unwrap();
     version::find(tx, org, &version.id).await.unwrap();
     version::find_by_number(tx, org, id, version.number).await.unwrap();
@@ -210,6 +273,7 @@ async fn write(tx: &mut Tx, one: &World) {
     let withdrawal = Withdrawal { at: NOW, reason: "Wrong".to_owned() };
     version::withdraw(tx, org, &version.id, &withdrawal).await.unwrap();
     step::delete(tx, org, id, [&a, &b]).await.unwrap();
+    assert_eq!(step::take_removed(tx, org, id, &a).await.unwrap(), Some(1_000));
     let unknown = WalkthroughId::from_store("wt_unknown".to_owned());
     walkthrough::delete(tx, org, &unknown).await.unwrap();
 }

@@ -73,13 +73,14 @@ document.addEventListener("htmx:afterSwap", (event) => localTimes(event.target))
  * A call of the REST API with the session of this page.
  * @param {string} method
  * @param {string} path below /api/v1
- * @param {{body?: unknown, ifMatch?: string, keepalive?: boolean}} [options]
+ * @param {{body?: unknown, ifMatch?: string, keepalive?: boolean, headers?: Record<string, string>, signal?: AbortSignal}} [options]
  * @returns {Promise<Response>}
  */
-export function api(method, path, { body, ifMatch, keepalive } = {}) {
-  const headers = { Accept: "application/json" };
-  if (document.body.dataset.org) headers["Waypost-Organization"] = document.body.dataset.org;
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (ifMatch) headers["If-Match"] = ifMatch;
-  return fetch(`/api/v1${path}`, { method, headers, keepalive, body: body === undefined ? undefined : JSON.stringify(body) });
+export function api(method, path, { body, ifMatch, keepalive, headers, signal } = {}) {
+  const all = { Accept: "application/json", ...headers };
+  if (document.body.dataset.org) all["Waypost-Organization"] = document.body.dataset.org;
+  if (body !== undefined) all["Content-Type"] = "application/json";
+  if (ifMatch) all["If-Match"] = ifMatch;
+  const text = body === undefined ? undefined : JSON.stringify(body);
+  return fetch(`/api/v1${path}`, { method, headers: all, keepalive, signal, body: text });
 }

@@ -1,6 +1,10 @@
 //! Style sheet and scripts of the console: in the binary, and kept by browsers for a year, because their addresses name
 //! their content.
+//!
+//! A script imports another one as `./name.js`. What is served names its full address there: a module that has two
+//! addresses is two modules, each with listeners of its own.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use axum::Router;
@@ -24,13 +28,37 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 
-/// The address of each file: another one as soon as its content is another one.
-static PATHS: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
-    let path = |(name, _, content): &(&'static str, &str, &[u8])| {
-        (*name, format!("/assets/{name}?v={}", HEXLOWER.encode(&Sha256::digest(content)[..8])))
-    };
-    FILES.iter().map(path).collect()
+/// A number of all files together: scripts import each other.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let mut digest = Sha256::new();
+    for (name, kind, content) in FILES {
+        for part in [name.as_bytes(), kind.as_bytes(), content] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+    }
+    HEXLOWER.encode(&digest.finalize()[..8])
 });
+
+/// The address of each file: another one as soon as the content of any is another one.
+static PATHS: LazyLock<Vec<(&str, String)>> =
+    LazyLock::new(|| FILES.iter().map(|(name, ..)| (*name, format!("/assets/{name}?v={}", *VERSION))).collect());
+
+/// What is served of each file, in their order.
+static CONTENTS: LazyLock<Vec<Cow<'static, [u8]>>> = LazyLock::new(|| {
+    let served = |(_, kind, content): &(&str, &str, &'static [u8])| match std::str::from_utf8(content) {
+        Ok(text) if *kind == SCRIPT && text.contains(" from \"./") => Cow::Owned(linked(text).into_bytes()),
+        _ => Cow::Borrowed(*content),
+    };
+    FILES.iter().map(served).collect()
+});
+
+/// `script` with the addresses of the scripts that it imports.
+fn linked(script: &str) -> String {
+    FILES.iter().fold(script.to_owned(), |script, (name, ..)| {
+        script.replace(&format!(" from \"./{name}\""), &format!(" from \"{}\"", path(name)))
+    })
+}
 
 /// The address of the file `name`.
 #[must_use]
@@ -44,12 +72,13 @@ pub fn router() -> Router<Web> {
 }
 
 async fn file(Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
-    let Some((name, kind, content)) = FILES.iter().find(|(own, ..)| *own == name) else {
+    let mut files = FILES.iter().zip(CONTENTS.iter());
+    let Some(((name, kind, _), content)) = files.find(|((own, ..), _)| *own == name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let current = query.is_some_and(|query| path(name).ends_with(&format!("?{query}")));
     let keep = if current { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let mut response = content.into_response();
+    let mut response = content.clone().into_response();
     for (name, value) in
         [(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, keep), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")]
     {
@@ -68,5 +97,17 @@ mod tests {
             assert!(path(name).starts_with(&format!("/assets/{name}?v=")), "{name}");
         }
         assert_eq!(path("other"), "");
+    }
+
+    #[test]
+    fn a_script_imports_others_by_the_address_that_pages_load_them_by() {
+        assert_eq!(
+            linked("import { api } from \"./console.js\";"),
+            format!("import {{ api }} from \"{}\";", path("console.js"))
+        );
+        for ((name, ..), content) in FILES.iter().zip(CONTENTS.iter()) {
+            let text = String::from_utf8_lossy(content);
+            assert!(!text.contains("from \"./"), "{name} imports what is not there");
+        }
     }
 }

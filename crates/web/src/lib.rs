@@ -5,12 +5,15 @@
 
 pub mod api;
 pub mod asset;
+pub mod audit_export;
 pub mod cookies;
+pub mod invite;
 pub mod limits;
 pub mod markdown;
 pub mod origin;
 pub mod pages;
 pub mod problem;
+pub mod spreadsheet;
 pub mod visit;
 
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use waypost_ops::Ops;
 use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::upstream::Upstream;
+use waypost_ops::user_accounts::UserAccounts;
 
 use crate::limits::Limits;
 use crate::visit::Visit;
@@ -32,6 +36,7 @@ use crate::visit::Visit;
 #[derive(Clone)]
 pub struct Web {
     state: Arc<State>,
+    accounts: UserAccounts,
 }
 
 /// The parts of a [`Web`].
@@ -54,7 +59,14 @@ impl Web {
     /// Console and API of this installation.
     #[must_use]
     pub fn new(state: State) -> Self {
-        Self { state: Arc::new(state) }
+        let accounts = UserAccounts::new(state.hosting.ops().clone(), state.hosting.secret().clone());
+        Self { state: Arc::new(state), accounts }
+    }
+
+    /// How users sign in.
+    #[must_use]
+    pub fn accounts(&self) -> &UserAccounts {
+        &self.accounts
     }
 
     /// What acts are done on.

@@ -9,15 +9,17 @@ use waypost_ops::servers::Settings;
 use waypost_ops::{Ops, api_keys, assignments, end_users, joins, organizations, servers, users};
 use waypost_store::audit;
 
-use crate::stage::{Stage, Tenant, stage};
+use crate::stage::{Stage, Tenant, plain_key, stage};
 
 /// Does every act on `t`, those that destroy last; says what came of each.
 async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static str, String)> {
     let (org, server, place) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
     let named = Some(format!("{new}-renamed"));
     let renamed = Settings { slug: Some(format!("{new}-moved")), ..Settings::default() };
-    let (rename_org, rename_key) =
-        (organizations::Changes { name: named.clone(), slug: None }, api_keys::Changes { name: named, scope: None });
+    let (rename_org, rename_key) = (
+        organizations::Changes { name: named.clone(), slug: None },
+        api_keys::Changes { name: named, ..Default::default() },
+    );
     let later = Placement { display_order: Some(9), enabled: Some(false) };
     let slug = &t.server.slug;
     let mut told = Vec::new();
@@ -36,8 +38,8 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "users::update": users::update(cx, ops, org, &t.member.user_id, Role::Admin);
         "users::delete": users::delete(cx, ops, org, &t.member.user_id);
         "users::delete(owner)": users::delete(cx, ops, org, &t.owner.user_id);
-        "api_keys::create": api_keys::create(cx, ops, org, new, Role::Admin);
-        "api_keys::create(owner)": api_keys::create(cx, ops, org, &format!("{new}-owner"), Role::Owner);
+        "api_keys::create": api_keys::create(cx, ops, org, plain_key(new, Role::Admin));
+        "api_keys::create(owner)": api_keys::create(cx, ops, org, plain_key(&format!("{new}-owner"), Role::Owner));
         "api_keys::list": api_keys::list(cx, ops, org);
         "api_keys::find": api_keys::find(cx, ops, org, "first");
         "api_keys::update": api_keys::update(cx, ops, org, &t.key.id, &rename_key);

@@ -8,7 +8,7 @@ use waypost_ops::servers::Settings;
 use waypost_ops::{api_keys, assignments, organizations, servers, users};
 use waypost_store::audit;
 
-use crate::stage::{Stage, stage};
+use crate::stage::{Stage, plain_key, stage};
 
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>, code: Code, words: &str) {
@@ -133,20 +133,20 @@ async fn keys_are_shown_once(stage: Stage) {
     let Stage { ops, cx } = &stage;
     let t = stage.tenant("acme").await;
     let org = &t.organization.id;
-    let (key, secret) = api_keys::create(cx, ops, org, "ci", Role::Admin).await.unwrap();
+    let (key, secret) = api_keys::create(cx, ops, org, plain_key("ci", Role::Admin)).await.unwrap();
     assert!(secret.starts_with("wpk_") && secret.len() == 47, "{}", secret.len());
-    let caller = api_keys::authenticate(ops, &secret).await.unwrap().unwrap();
+    let caller = api_keys::authenticate(cx, ops, &secret).await.unwrap().unwrap();
     assert_eq!(caller.actor(), key.id.as_str());
     refused(users::delete(&stage.by(caller), ops, org, &t.owner.user_id).await, Code::Forbidden, "owner");
     for wrong in ["", "wpk_", &secret[..46], "wpa_0"] {
-        assert_eq!(api_keys::authenticate(ops, wrong).await.unwrap(), None);
+        assert_eq!(api_keys::authenticate(cx, ops, wrong).await.unwrap(), None);
     }
-    refused(api_keys::create(cx, ops, org, " ci ", Role::Member).await, Code::Conflict, "`ci` exists");
+    refused(api_keys::create(cx, ops, org, plain_key(" ci ", Role::Member)).await, Code::Conflict, "`ci` exists");
     for text in ["ci", key.id.as_str()] {
         assert_eq!(api_keys::find(cx, ops, org, text).await.unwrap(), key);
     }
     api_keys::delete(cx, ops, org, &key.id).await.unwrap();
-    assert_eq!(api_keys::authenticate(ops, &secret).await.unwrap(), None);
+    assert_eq!(api_keys::authenticate(cx, ops, &secret).await.unwrap(), None);
 }
 
 async fn placing_twice_changes_what_is_asked(stage: Stage) {

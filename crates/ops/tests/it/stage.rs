@@ -9,6 +9,7 @@ use waypost_core::id::{EndUserId, JoinId, OrganizationId, WalkthroughId};
 use waypost_core::organization::{ApiKey, Member, Organization, Role};
 use waypost_core::random::SeededRandom;
 use waypost_core::server::Server;
+use waypost_ops::api_keys::NewKey;
 use waypost_ops::servers::Settings;
 use waypost_ops::{Ops, api_keys, assignments, organizations, servers, users};
 use waypost_store::{Db, migrate, on};
@@ -29,6 +30,11 @@ pub struct Tenant {
     pub walkthrough: WalkthroughId,
     pub end_user: EndUserId,
     pub join: JoinId,
+}
+
+/// A key without an end.
+pub fn plain_key(name: &str, scope: Role) -> NewKey<'_> {
+    NewKey { name, scope, expires_at: None }
 }
 
 pub async fn stage(url: &str) -> Stage {
@@ -60,7 +66,7 @@ impl Stage {
         let id = &organization.id;
         let owner = users::create(cx, ops, id, &format!("owner@{name}.de"), Role::Owner).await.unwrap();
         let member = users::create(cx, ops, id, &format!("member@{name}.de"), Role::Member).await.unwrap();
-        let (key, _) = api_keys::create(cx, ops, id, "first", Role::Member).await.unwrap();
+        let (key, _) = api_keys::create(cx, ops, id, plain_key("first", Role::Member)).await.unwrap();
         let server = servers::create(cx, ops, id, name, &Settings::default()).await.unwrap();
         let walkthrough = WalkthroughId::from_store(format!("wt_{name}"));
         let join = JoinId::from_store(format!("joi_{name:0>12}").replace('-', "0"));

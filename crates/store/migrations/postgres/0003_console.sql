@@ -7,6 +7,7 @@ ALTER TABLE users ADD COLUMN password_hash TEXT;
 ALTER TABLE users ADD COLUMN verified_at BIGINT;
 ALTER TABLE users ADD COLUMN failures BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE users ADD COLUMN locked_until BIGINT;
+CREATE INDEX users_verified ON users (verified_at);
 
 -- Who a user is at a provider of the installation.
 CREATE TABLE user_identities (

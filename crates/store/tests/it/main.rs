@@ -1,6 +1,7 @@
 //! The store on both databases. Each module has the name of what it tests.
 
 mod backup;
+mod console;
 mod deletion;
 mod migrate;
 mod nouns;

@@ -1,5 +1,6 @@
 //! What the functions of each noun write and find, and that they stay within the organisation.
 
+use waypost_core::Timestamp;
 use waypost_core::assignment::Assignment;
 use waypost_core::id::{AssignmentId, AuditEventId, EndUserId, OrganizationId, ServerId, UserId};
 use waypost_core::organization::{ApiKey, Member, Organization, Role, User};
@@ -54,7 +55,7 @@ async fn users(Two { db, one, two }: Two) {
     assert_eq!(user::find_member(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
     assert_eq!(user::find_member(&mut tx, org, "a2@x.de").await.unwrap(), None);
     let found = system::find_user(&mut tx, "a2@x.de").await.unwrap();
-    assert_eq!(found, Some(User { id: two.user.clone(), email: "A2@x.de".into(), created_at: NOW }));
+    assert_eq!(found, Some(two.someone()));
     user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await.unwrap();
     assert_eq!(user::list_members(&mut tx, org).await.unwrap().len(), 2);
     assert_eq!(user::lock_owners(&mut tx, org).await.unwrap(), std::slice::from_ref(&one.user));
@@ -67,7 +68,7 @@ async fn users(Two { db, one, two }: Two) {
     assert!(!user::delete_without_membership(&mut tx, &two.user).await.unwrap());
     tx.commit().await.unwrap();
     let mut tx = db.begin().await.unwrap();
-    let again = User { id: one.user.clone(), email: "a2@X.de".into(), created_at: NOW };
+    let again = User { email: "a2@X.de".into(), ..one.someone() };
     assert!(user::insert(&mut tx, &again, "a2@x.de").await.unwrap_err().is_unique_violation());
     drop(tx);
     let mut tx = db.begin().await.unwrap();
@@ -130,6 +131,46 @@ async fn servers(Two { db, one, two }: Two) {
     tx.commit().await.unwrap();
 }
 
+async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
+    let mut tx = db.begin().await.unwrap();
+    let org = &one.organization;
+    for (n, name) in [(1, "100% Ready"), (2, "A_B"), (3, "Plain")] {
+        let id = ServerId::from_store(format!("srv_x{n}"));
+        let new = Server { id, slug: format!("x-{n}"), name: name.into(), ..one.server() };
+        server::insert(&mut tx, &new).await.unwrap();
+    }
+    let mut slugs = async |text: Option<&str>, after: Option<&str>, limit: u32| {
+        let query = server::Query { text, after, limit };
+        let found = server::search(&mut tx, org, query).await.unwrap();
+        found.into_iter().map(|server| server.slug).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(slugs(None, None, 10).await, "server-1 x-1 x-2 x-3");
+    assert_eq!(slugs(None, Some("server-1"), 2).await, "x-1 x-2");
+    for (text, found) in [
+        ("ready", "x-1"),
+        ("READY", "x-1"),
+        ("100%", "x-1"),
+        ("%", "x-1"),
+        ("_", "x-2"),
+        ("!", ""),
+        ("X-", "x-1 x-2 x-3"),
+        ("product", "server-1 x-1 x-2 x-3"),
+        ("'; DROP TABLE servers", ""),
+    ] {
+        assert_eq!(slugs(Some(text), None, 10).await, found, "{text}");
+    }
+    let used = server::usage(&mut tx, org, &one.server, Timestamp(0)).await.unwrap();
+    assert_eq!((used.walkthroughs, used.calls), (1, 1));
+    let used = server::usage(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
+    assert!(used.calls == 0 && used.last_call_at.is_some(), "{used:?}");
+    assert_eq!(server::usage(&mut tx, org, &two.server, Timestamp(0)).await.unwrap(), server::Usage::default());
+    let held = server::holdings(&mut tx, org, &one.server, Timestamp(1)).await.unwrap();
+    assert_eq!(held, server::Holdings { walkthroughs: 1, attempts: 1, end_users: 1, signed_in: 1 });
+    let held = server::holdings(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
+    assert_eq!(held.signed_in, 0, "grants that have expired sign nobody in");
+    assert_eq!(server::holdings(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(), server::Holdings::default());
+}
+
 async fn slugs_are_unique_over_servers_and_former_slugs(Two { db, one, .. }: Two) {
     let id = ServerId::from_store("srv_9".into());
     for slug in ["server-2", "former-2", "former-1"] {
@@ -183,9 +224,22 @@ async fn assignments(Two { db, one, two }: Two) {
     assert_eq!(assignment::next_order(&mut tx, org, &one.server).await.unwrap(), 2);
     assert_eq!(assignment::next_order(&mut tx, org, &two.server).await.unwrap(), 1);
     let moved = Assignment { display_order: -5, enabled: false, ..one.assignment() };
-    assert!(assignment::update(&mut tx, &moved).await.unwrap());
-    assert_eq!(assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment, moved);
-    assert!(!assignment::update(&mut tx, &Assignment { id: two.assignment.clone(), ..moved }).await.unwrap());
+    assert!(assignment::update(&mut tx, org, &one.assignment, (Some(-5), None)).await.unwrap());
+    assert!(assignment::update(&mut tx, org, &one.assignment, (None, Some(false))).await.unwrap());
+    assert_eq!(assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment, moved, "each keeps the other");
+    assert!(!assignment::update(&mut tx, org, &two.assignment, (Some(1), None)).await.unwrap());
+    let found = assignment::get(&mut tx, org, &one.assignment).await.unwrap().unwrap();
+    assert_eq!((found.server_name.as_str(), found.server_slug.as_str()), ("Server", "server-1"));
+    assert_eq!(assignment::get(&mut tx, org, &two.assignment).await.unwrap(), None);
+    let placed = assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
+    assert_eq!(placed, std::slice::from_ref(&found));
+    assert_eq!(assignment::list_of_walkthrough(&mut tx, org, &two.walkthrough).await.unwrap(), []);
+    let places = [(one.assignment.clone(), 7), (two.assignment.clone(), 7)];
+    assignment::set_places(&mut tx, org, &places).await.unwrap();
+    let reordered = Assignment { display_order: 7, ..moved };
+    assert_eq!(assignment::list(&mut tx, org, &one.server).await.unwrap()[0].assignment, reordered);
+    let theirs = assignment::get(&mut tx, &two.organization, &two.assignment).await.unwrap().unwrap();
+    assert_eq!(theirs.assignment, two.assignment(), "another organisation's");
     let id = AssignmentId::from_store("msw_9".into());
     for (server_id, walkthrough_id) in [(&one.server, &two.walkthrough), (&two.server, &one.walkthrough)] {
         let (server_id, walkthrough_id) = (server_id.clone(), walkthrough_id.clone());
@@ -240,6 +294,6 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
 }
 
 waypost_testkit::both!(
-    two => organizations, users, api_keys, servers, slugs_are_unique_over_servers_and_former_slugs,
+    two => organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_over_servers_and_former_slugs,
     slugs_stay_unique_under_concurrency, assignments, the_log, end_users, attempts_and_calls
 );

@@ -41,3 +41,4 @@ INSERT INTO webhooks VALUES
      '["ticket.created","walkthrough.completed"]', TRUE, NULL, NULL, 5, 6);
 INSERT INTO webhook_deliveries VALUES
     ('whd_N', 'org_N', 'whk_N', 'eu_N', 'ticket.created', '{}', 'pending', 1, 7, 6, 500, 'oh', 'no', 12, 5, NULL);
+INSERT INTO removed_steps VALUES ('ws_removed-N', 'org_N', 'wt_N', 39);

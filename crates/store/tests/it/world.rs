@@ -45,7 +45,7 @@ pub fn signed_in(n: u32) -> String {
     let number = n.to_string();
     let marks = [
         "org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "ecd_N", "ogr_N", "joi_N", "usr_N", "uss_N",
-        "uco_N", "state_N", "inv_N", "tkt_N", "tkc_N", "whk_N", "whd_N", "-N'",
+        "uco_N", "state_N", "inv_N", "wt_N", "tkt_N", "tkc_N", "whk_N", "whd_N", "-N'",
     ];
     marks
         .iter()
@@ -80,6 +80,11 @@ impl World {
             name: format!("Organisation {n}"),
             created_at: NOW,
         }
+    }
+
+    pub fn someone(&self) -> User {
+        let (id, email) = (self.user.clone(), format!("A{}@x.de", self.n));
+        User { id, email, name: None, verified_at: None, created_at: NOW }
     }
 
     pub fn server(&self) -> Server {
@@ -166,7 +171,7 @@ impl World {
     pub async fn seed(&self, db: &Db) {
         let (n, mut tx) = (self.n, db.begin().await.unwrap());
         organization::insert(&mut tx, &self.organization()).await.unwrap();
-        let someone = User { id: self.user.clone(), email: format!("A{n}@x.de"), created_at: NOW };
+        let someone = self.someone();
         user::insert(&mut tx, &someone, &format!("a{n}@x.de")).await.unwrap();
         user::add_member(&mut tx, &self.organization, &self.user, Role::Owner, NOW).await.unwrap();
         let key = ApiKey {
@@ -175,6 +180,8 @@ impl World {
             name: "key".to_owned(),
             scope: Role::Admin,
             created_at: NOW,
+            expires_at: None,
+            last_used_at: None,
         };
         api_key::insert(&mut tx, &key, &format!("hash-{n}")).await.unwrap();
         server::insert(&mut tx, &Server { slug: format!("former-{n}"), ..self.server() }).await.unwrap();

@@ -42,7 +42,7 @@ async fn find(web: &Web, visit: &Visit, method: &Method, headers: &HeaderMap) ->
         return Err(error.with("retry_after_seconds", wait.as_secs().max(1)));
     }
     let found = match headers.get(header::AUTHORIZATION) {
-        Some(value) => by_key(web, value.to_str().unwrap_or_default()).await?,
+        Some(value) => by_key(web, visit, value.to_str().unwrap_or_default()).await?,
         None => by_session(web, visit, method, headers).await?,
     };
     found.ok_or_else(|| match web.limits.check(Kind::WrongKey, visit.client) {
@@ -55,13 +55,13 @@ async fn find(web: &Web, visit: &Visit, method: &Method, headers: &HeaderMap) ->
     })
 }
 
-async fn by_key(web: &Web, value: &str) -> Result<Option<Authenticated>> {
+async fn by_key(web: &Web, visit: &Visit, value: &str) -> Result<Option<Authenticated>> {
     // RFC 9110, section 11.1: the scheme's case does not matter.
     let Some((scheme, secret)) = value.split_once(' ') else { return Ok(None) };
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);
     }
-    let caller = api_keys::authenticate(web.ops(), secret.trim()).await?;
+    let caller = api_keys::authenticate(&web.context(Caller::Visitor, visit), web.ops(), secret.trim()).await?;
     Ok(caller.map(|caller| Authenticated { caller, user: None }))
 }
 

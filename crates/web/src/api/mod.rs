@@ -1,9 +1,19 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
+mod api_keys;
+mod assignments;
+mod audit_events;
 mod authenticate;
 pub mod extract;
+mod idempotency;
+mod invitations;
+mod members;
+mod oauth_configs;
 mod organizations;
 pub mod page;
+mod schema;
+mod servers;
+mod walkthroughs;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -39,7 +49,16 @@ struct Document;
 
 /// Every operation, with its description.
 fn operations() -> OpenApiRouter<Web> {
-    OpenApiRouter::with_openapi(Document::openapi()).merge(organizations::routes())
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(organizations::routes())
+        .merge(servers::routes())
+        .merge(assignments::routes())
+        .merge(members::routes())
+        .merge(invitations::routes())
+        .merge(api_keys::routes())
+        .merge(audit_events::routes())
+        .merge(oauth_configs::routes())
+        .merge(walkthroughs::routes())
 }
 
 /// The OpenAPI document.
@@ -70,6 +89,7 @@ pub fn router(web: &Web) -> Router<Web> {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(web.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
         .route(
             "/openapi.json",

@@ -1,14 +1,18 @@
 //! The list of pages beside the router, so that a test can try each of them as everybody.
 
 use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use http::Method;
-use waypost_core::access::Act;
+use waypost_core::access::{Act, authorize};
 
+use super::session::{Member, SignedIn};
+use super::view::PageError;
 use crate::Web;
 
-/// Who may see a page. This says what is expected; the acts themselves refuse.
+/// Who may see a page. Asked before the page's handler, which reads the form only then; its acts ask once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Everybody.
@@ -47,19 +51,25 @@ impl Routes {
     /// Adds a page.
     #[must_use]
     pub fn get<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
-        self.add(Route { method: Method::GET, path, access }, |router| router.route(path, get(handler)))
+        self.add(Route { method: Method::GET, path, access }, |router| {
+            router.route(path, get(move |web, request| guard(access, handler, web, request)))
+        })
     }
 
     /// Adds a form.
     #[must_use]
     pub fn post<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
-        self.add(Route { method: Method::POST, path, access }, |router| router.route(path, post(handler)))
+        self.add(Route { method: Method::POST, path, access }, |router| {
+            router.route(path, post(move |web, request| guard(access, handler, web, request)))
+        })
     }
 
     /// Adds what a script deletes.
     #[must_use]
     pub fn delete<H: Handler<T, Web>, T: 'static>(self, path: &'static str, access: Access, handler: H) -> Self {
-        self.add(Route { method: Method::DELETE, path, access }, |router| router.route(path, delete(handler)))
+        self.add(Route { method: Method::DELETE, path, access }, |router| {
+            router.route(path, delete(move |web, request| guard(access, handler, web, request)))
+        })
     }
 
     fn add(self, route: Route, to: impl FnOnce(Router<Web>) -> Router<Web>) -> Self {
@@ -85,5 +95,30 @@ impl Routes {
     /// The router.
     pub fn into_router(self) -> Router<Web> {
         self.router
+    }
+}
+
+/// Lets those through who may see the page.
+async fn guard<H: Handler<T, Web>, T: 'static>(
+    access: Access,
+    handler: H,
+    State(web): State<Web>,
+    request: Request,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let refused = match access {
+        Access::Public => None,
+        Access::User => SignedIn::from_request_parts(&mut parts, &web).await.err(),
+        Access::Member(act) => match Member::from_request_parts(&mut parts, &web).await {
+            Ok(member) => {
+                let allowed = authorize(&member.cx.caller, act, &member.organization_id);
+                allowed.err().map(|error| PageError::from(error).within(member.frame).into_response())
+            }
+            Err(refused) => Some(refused),
+        },
+    };
+    match refused {
+        Some(response) => response,
+        None => handler.call(Request::from_parts(parts, body), web).await,
     }
 }

@@ -9,7 +9,7 @@ use url::form_urlencoded;
 use waypost_core::Error;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
-use waypost_core::organization::Membership;
+use waypost_core::organization::{Membership, User};
 use waypost_ops::user_sessions::{self, UserSession};
 
 use super::frame::{Frame, Place, Viewer};
@@ -42,15 +42,46 @@ impl FromRequestParts<Web> for SignedIn {
     }
 }
 
-async fn find(web: &Web, visit: &Visit, parts: &Parts) -> waypost_core::Result<Option<SignedIn>> {
+/// Whoever looks at a page that is for everybody: the user when they are signed in.
+pub struct Anyone(pub Option<SignedIn>);
+
+impl FromRequestParts<Web> for Anyone {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
+        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        find(web, &visit, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
+    }
+}
+
+/// What the cookie of a request stands for; kept in its extensions, because several extractors ask.
+#[derive(Clone)]
+struct Found {
+    session: UserSession,
+    memberships: Vec<Membership>,
+    user: User,
+}
+
+async fn look_up(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::Result<Option<Found>> {
+    if let Some(found) = parts.extensions.get::<Found>() {
+        return Ok(Some(found.clone()));
+    }
     let Some(token) = cookies::read(&parts.headers, cookies::SESSION) else { return Ok(None) };
     let cx = web.context(Caller::Visitor, visit);
     let Some(session) = user_sessions::find(&cx, web.ops(), &token).await? else { return Ok(None) };
     let cx = cx.with_caller(Caller::User { user_id: session.user_id.clone() });
     let memberships = user_sessions::memberships(&cx, web.ops()).await?;
     let user = user_sessions::user(&cx, web.ops()).await?;
+    let found = Found { session, memberships, user };
+    parts.extensions.insert(found.clone());
+    Ok(Some(found))
+}
+
+async fn find(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::Result<Option<SignedIn>> {
+    let Some(Found { session, memberships, user }) = look_up(web, visit, parts).await? else { return Ok(None) };
+    let cx = web.context(Caller::User { user_id: session.user_id.clone() }, visit);
     let frame = Frame {
-        viewer: Some(Viewer { name: user.email.clone(), email: user.email }),
+        viewer: Some(Viewer { name: user.display_name().to_owned(), email: user.email }),
         memberships: memberships.clone(),
         flash: cookies::flash(&parts.headers),
         ..Frame::empty()

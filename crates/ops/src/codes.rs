@@ -1,6 +1,7 @@
 //! One-time codes: what they look like, and what is said of wrong ones.
 
-use waypost_core::id::EmailCodeId;
+use std::fmt::Display;
+
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error, Random, Result};
 
@@ -8,7 +9,7 @@ const DIGITS: usize = 8;
 const COUNT: u64 = 100_000_000;
 
 /// A new code: 8 digits.
-pub(super) fn new(random: &dyn Random) -> String {
+pub(crate) fn new(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 8];
     random.fill(&mut bytes);
     // 2^64 is so much larger that no code is likelier than another by more than one in 10^11.
@@ -16,7 +17,7 @@ pub(super) fn new(random: &dyn Random) -> String {
 }
 
 /// The digits of what was typed: people copy spaces along, and split long numbers.
-pub(super) fn read(typed: &str) -> Result<String> {
+pub(crate) fn read(typed: &str) -> Result<String> {
     let code: String = typed.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
     if code.len() == DIGITS && code.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(code);
@@ -24,13 +25,13 @@ pub(super) fn read(typed: &str) -> Result<String> {
     Err(Error::invalid("code", format!("The code has {DIGITS} digits. Type it as it stands in the mail.")))
 }
 
-/// How a code is stored. Its few digits would be found by trying without the installation's key; with the row's id in
+/// How a code of the row `id` is stored. Its few digits would be found by trying without the installation's key; with the row's id in
 /// it the hash is worth nothing in another row.
-pub(super) fn hash(secret: &SecretKey, id: &EmailCodeId, code: &str) -> String {
+pub(crate) fn hash(secret: &SecretKey, id: &impl Display, code: &str) -> String {
     data_encoding::HEXLOWER.encode(&secret.sign("code by mail", format!("{id} {code}").as_bytes()))
 }
 
-pub(super) fn wrong(left: i64) -> Error {
+pub(crate) fn wrong(left: i64) -> Error {
     let message = match left {
         0 => "This code is wrong, and it was the last try. Ask for a new code.".to_owned(),
         1 => "This code is wrong. You have one more try.".to_owned(),
@@ -39,14 +40,14 @@ pub(super) fn wrong(left: i64) -> Error {
     Error::invalid("code", message)
 }
 
-pub(super) fn gone() -> Error {
+pub(crate) fn gone() -> Error {
     Error::invalid(
         "code",
         "This code cannot be used any more: it was used, is older than 10 minutes, or was entered wrongly too often. Ask for a new code.",
     )
 }
 
-pub(super) fn too_many() -> Error {
+pub(crate) fn too_many() -> Error {
     let message = "Too many codes were asked for with this address. Use the newest one, or try again in an hour.";
     Error::new(Code::RateLimited, message).with("field", "email").with("retry_after_seconds", 3_600)
 }

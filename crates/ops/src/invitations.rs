@@ -1,0 +1,202 @@
+//! Invitations: a link that makes the person with one address a member, once, within 48 hours.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::json;
+use waypost_core::access::{Act, authorize, authorize_role};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{InvitationId, OrganizationId};
+use waypost_core::invitation::{Invitation, InvitationState, LIFETIME_MS, MAX_PENDING};
+use waypost_core::organization::{Organization, Role};
+use waypost_core::secret::hash;
+use waypost_core::{Code, Error, Result, email};
+use waypost_store::{Tx, audit, invitation as store, organization, user};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+
+/// Random bytes in a secret: 256 bits.
+const SECRET_BYTES: usize = 32;
+
+/// An invitation with its secret, which cannot be had again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invited {
+    /// The invitation.
+    pub invitation: Invitation,
+    /// To where, for the mail.
+    pub organization: Organization,
+    /// What makes the link: `/invite?token=SECRET`.
+    pub secret: String,
+}
+
+/// An invitation, and who made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The invitation.
+    pub invitation: Invitation,
+    /// The address or the name of who invited; none when they are gone.
+    pub invited_by: Option<String>,
+}
+
+/// Invites the person with this address; an invitation that is open for them is replaced, and its link is dead.
+///
+/// # Errors
+/// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` when they
+/// are a member, or too many invitations are open.
+pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address: &str, role: Role) -> Result<Invited> {
+    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    authorize_role(&cx.caller, role)?;
+    let email = email::parse(address)?;
+    let now = cx.now();
+    let mut tx = ops.db.begin().await?;
+    let inviting = lock(&mut tx, organization).await?;
+    not_a_member(&mut tx, organization, &email.key).await?;
+    let replaced = store::revoke_of_address(&mut tx, organization, (&email.key, None), now).await?;
+    bounded(cx, &mut tx, organization).await?;
+    let invitation = Invitation {
+        id: InvitationId::new(now, &*cx.random),
+        organization_id: organization.clone(),
+        email: email.address,
+        role,
+        invited_by: cx.caller.actor().to_owned(),
+        created_at: now,
+        expires_at: now.plus(LIFETIME_MS),
+        accepted_at: None,
+        revoked_at: None,
+    };
+    let secret = new_secret(cx);
+    store::insert(&mut tx, &invitation, &email.key, &hash(&secret)).await?;
+    let replaced: Vec<&str> = replaced.iter().map(InvitationId::as_str).collect();
+    let mut detail = json!({ "email": invitation.email, "role": role.as_str() });
+    if !replaced.is_empty() {
+        detail["replaced"] = json!(replaced);
+    }
+    let entry = Entry { act: "invitation.create", target: invitation.id.as_str(), detail };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(Invited { invitation, organization: inviting, secret })
+}
+
+/// The invitations of an organisation, newest first, at most `limit` of those older than `before`.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
+pub async fn list(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    before: Option<&InvitationId>,
+    limit: u32,
+) -> Result<Vec<Listed>> {
+    authorize(&cx.caller, Act::InvitationRead, organization)?;
+    let mut conn = ops.db.read().await?;
+    let found = store::list(&mut conn, organization, before, i64::from(limit)).await?;
+    let actors: Vec<&str> = found.iter().map(|it| it.invited_by.as_str()).collect();
+    let names = audit::names(&mut conn, organization, &actors).await?;
+    let listed = |invitation: Invitation| {
+        let invited_by = names.get(&invitation.invited_by).cloned();
+        Listed { invitation, invited_by }
+    };
+    Ok(found.into_iter().map(listed).collect())
+}
+
+/// One invitation.
+///
+/// # Errors
+/// As [`list`]; `not_found` when there is none.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<Listed> {
+    authorize(&cx.caller, Act::InvitationRead, organization)?;
+    let mut conn = ops.db.read().await?;
+    let invitation = store::get(&mut conn, organization, id).await?.ok_or_else(not_found)?;
+    let mut names = audit::names(&mut conn, organization, &[&invitation.invited_by]).await?;
+    let invited_by = names.remove(&invitation.invited_by);
+    Ok(Listed { invitation, invited_by })
+}
+
+/// Takes an invitation back: its link opens nothing any more. Taking one back that is expired or taken back already is
+/// fine.
+///
+/// # Errors
+/// As [`show`]; `forbidden` for one with a role above the caller's own; `conflict` when it was accepted.
+pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<()> {
+    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let invitation = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    authorize_role(&cx.caller, invitation.role)?;
+    // The statement decides, not what was read before: somebody may be accepting it at this moment.
+    if store::revoke(&mut tx, organization, id, cx.now()).await? {
+        let detail = json!({ "email": invitation.email, "role": invitation.role.as_str() });
+        record(cx, &mut tx, organization, Entry { act: "invitation.revoke", target: id.as_str(), detail }).await?;
+        tx.commit().await?;
+        return Ok(());
+    }
+    let now = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    if now.state(cx.now()) == InvitationState::Accepted {
+        let message = format!("{} has accepted the invitation. Remove the member instead.", now.email);
+        return Err(Error::new(Code::Conflict, message));
+    }
+    Ok(())
+}
+
+/// Gives an open or expired invitation a new link and 48 hours; the old link is dead.
+///
+/// # Errors
+/// As [`revoke`]; `conflict` when it was accepted or taken back, they are a member by now, or too many are open.
+pub async fn resend(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<Invited> {
+    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    let now = cx.now();
+    let mut tx = ops.db.begin().await?;
+    let inviting = lock(&mut tx, organization).await?;
+    let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
+    authorize_role(&cx.caller, old.role)?;
+    let key = email::key(&old.email);
+    not_a_member(&mut tx, organization, &key).await?;
+    store::revoke_of_address(&mut tx, organization, (&key, Some(id)), now).await?;
+    if old.state(now) != InvitationState::Pending {
+        bounded(cx, &mut tx, organization).await?;
+    }
+    let invitation = Invitation { expires_at: now.plus(LIFETIME_MS), ..old };
+    let secret = new_secret(cx);
+    if !store::renew(&mut tx, &invitation, &hash(&secret)).await? {
+        let message = format!("This invitation was accepted or taken back. Invite {} anew.", invitation.email);
+        return Err(Error::new(Code::Conflict, message));
+    }
+    let detail = json!({ "email": invitation.email, "role": invitation.role.as_str() });
+    record(cx, &mut tx, organization, Entry { act: "invitation.resend", target: id.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(Invited { invitation, organization: inviting, secret })
+}
+
+async fn lock(tx: &mut Tx, organization: &OrganizationId) -> Result<Organization> {
+    if !store::lock(tx, organization).await? {
+        return Err(Error::not_found("organisation"));
+    }
+    organization::get(tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))
+}
+
+async fn not_a_member(tx: &mut Tx, organization: &OrganizationId, email_key: &str) -> Result<()> {
+    match user::find_member(tx, organization, email_key).await? {
+        None => Ok(()),
+        Some(member) => {
+            let message = format!("{} is a member already. Change the role in the list of members.", member.email);
+            Err(Error::new(Code::Conflict, message).with("field", "email"))
+        }
+    }
+}
+
+async fn bounded(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<()> {
+    if store::count_pending(tx, organization, cx.now()).await? < MAX_PENDING {
+        return Ok(());
+    }
+    let message = format!("{MAX_PENDING} invitations are open, which is the most. Take some back first.");
+    Err(Error::new(Code::Conflict, message))
+}
+
+fn new_secret(cx: &Ctx) -> String {
+    let mut bytes = [0_u8; SECRET_BYTES];
+    cx.random.fill(&mut bytes);
+    BASE64URL_NOPAD.encode(&bytes)
+}
+
+fn not_found() -> Error {
+    Error::not_found("invitation")
+}

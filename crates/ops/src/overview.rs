@@ -1,0 +1,72 @@
+//! How far an organisation is, and what goes on there.
+
+use waypost_core::Result;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
+use waypost_store::overview as store;
+pub use waypost_store::overview::Contents;
+
+use crate::Ops;
+
+/// Who took a step within this time is at it.
+pub const PRESENT_MS: i64 = 15 * 60 * 1_000;
+
+/// How far an organisation is, and what goes on there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// Its hosted servers.
+    pub servers: i64,
+    /// The server to go on with: one that offers something, else the one that was made first.
+    pub server: Option<ServerId>,
+    /// Its walkthroughs, archived ones too.
+    pub walkthroughs: i64,
+    /// The walkthrough that was made first.
+    pub walkthrough: Option<WalkthroughId>,
+    /// Walkthroughs that are published.
+    pub published: i64,
+    /// Assignments that are switched on, of published walkthroughs.
+    pub offered: i64,
+    /// Whether a client has ever called a tool.
+    pub called: bool,
+    /// People in the middle of a walkthrough who took a step within [`PRESENT_MS`].
+    pub in_progress: i64,
+}
+
+impl Overview {
+    /// Whether the first run is over: something is offered, and a client has come.
+    #[must_use]
+    pub fn is_set_up(&self) -> bool {
+        self.called && self.offered > 0
+    }
+}
+
+/// Reads how far an organisation is.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Overview> {
+    authorize(&cx.caller, Act::OrganizationRead, organization)?;
+    let mut conn = ops.db.read().await?;
+    let state = store::state(&mut conn, organization).await?;
+    let in_progress = store::in_progress(&mut conn, organization, cx.now().plus(-PRESENT_MS)).await?;
+    Ok(Overview {
+        servers: state.servers,
+        server: state.offering_server.or(state.first_server).map(ServerId::from_store),
+        walkthroughs: state.walkthroughs,
+        walkthrough: state.first_walkthrough.map(WalkthroughId::from_store),
+        published: state.published,
+        offered: state.offered,
+        called: state.called != 0,
+        in_progress,
+    })
+}
+
+/// What goes with the organisation when it is deleted.
+///
+/// # Errors
+/// As [`show`]; `forbidden` for members below owner.
+pub async fn contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Contents> {
+    authorize(&cx.caller, Act::OrganizationDelete, organization)?;
+    Ok(store::contents(&mut ops.db.read().await?, organization).await?)
+}

@@ -1,0 +1,117 @@
+//! The first owner: by a link that `serve` prints while nobody has ever signed in.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::json;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::UserId;
+use waypost_core::organization::{Role, User};
+use waypost_core::secret::SecretKey;
+use waypost_core::{Code, Error, Result, email, name};
+use waypost_store::{Tx, system, user as store};
+
+use super::{Session, UserAccounts, sign_in};
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::user_sessions::Browser;
+
+/// The token of an installation is this signature.
+const PURPOSE: &str = "console.set_up";
+
+/// What the first owner says of themselves.
+#[derive(Clone, Copy)]
+pub struct NewOwner<'a> {
+    /// Their address.
+    pub email: &'a str,
+    /// What they want to be called.
+    pub name: &'a str,
+    /// Their password.
+    pub password: &'a str,
+}
+
+/// The token of the set-up link; none when somebody has signed in before. It needs no table, because it is made from the
+/// installation's key, and works once, because whoever uses it is the first to sign in.
+///
+/// # Errors
+/// When the store fails.
+pub async fn set_up_token(ops: &Ops, secret: &SecretKey) -> Result<Option<String>> {
+    if system::has_verified_user(&mut ops.db.read().await?).await? {
+        return Ok(None);
+    }
+    Ok(Some(BASE64URL_NOPAD.encode(&secret.sign(PURPOSE, b""))))
+}
+
+impl UserAccounts {
+    /// Whether the installation can be set up with `token`.
+    ///
+    /// # Errors
+    /// `not_found` when the token is another one, or somebody has signed in before.
+    pub async fn check_set_up(&self, token: &str) -> Result<()> {
+        self.check_set_up_token(token)?;
+        if system::has_verified_user(&mut self.ops.db.read().await?).await? {
+            return Err(gone());
+        }
+        Ok(())
+    }
+
+    fn check_set_up_token(&self, token: &str) -> Result<()> {
+        let signature = BASE64URL_NOPAD.decode(token.as_bytes()).map_err(|_| gone())?;
+        if self.secret.verify(PURPOSE, b"", &signature) { Ok(()) } else { Err(gone()) }
+    }
+
+    /// Makes the first owner and signs them in. Every organisation without an owner becomes theirs.
+    ///
+    /// # Errors
+    /// As [`Self::check_set_up`]; `invalid_arguments` naming `email`, `name` or `password`.
+    pub async fn set_up(&self, cx: &Ctx, token: &str, owner: NewOwner<'_>, browser: Browser<'_>) -> Result<Session> {
+        self.check_set_up(token).await?;
+        let email = email::parse(owner.email)?;
+        let name = name::check("name", owner.name)?;
+        let hash = self.hash(cx, "password", owner.password, &email.address).await?;
+        let now = cx.now();
+        let mut tx = self.ops.db.begin().await?;
+        system::lock_set_up(&mut tx).await?;
+        if system::has_verified_user(&mut tx).await? {
+            return Err(gone());
+        }
+        let user = match system::find_user(&mut tx, &email.key).await? {
+            // Made on the command line, and never used.
+            Some(user) => {
+                store::set_name(&mut tx, &user.id, &name).await?;
+                store::verify(&mut tx, &user.id, now).await?;
+                User { name: Some(name), verified_at: Some(now), ..user }
+            }
+            None => {
+                let (id, verified_at) = (UserId::new(&*cx.random), Some(now));
+                let user = User { id, email: email.address, name: Some(name), verified_at, created_at: now };
+                store::insert(&mut tx, &user, &email.key).await?;
+                user
+            }
+        };
+        store::set_password(&mut tx, &user.id, &hash).await?;
+        own_the_ownerless(cx, &mut tx, &user).await?;
+        let session = sign_in(cx, &mut tx, &user, (browser, "set_up")).await?;
+        tx.commit().await?;
+        Ok(session)
+    }
+}
+
+async fn own_the_ownerless(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
+    let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
+    for organization in system::organizations_without_owner(tx).await? {
+        let detail = json!({ "email": user.email, "role": Role::Owner.as_str(), "by": "set_up" });
+        let entry = if store::set_role(tx, &organization, &user.id, Role::Owner).await? {
+            Entry { act: "member.update", target: user.id.as_str(), detail }
+        } else {
+            store::add_member(tx, &organization, &user.id, Role::Owner, cx.now()).await?;
+            Entry { act: "member.create", target: user.id.as_str(), detail }
+        };
+        record(&cx, tx, &organization, entry).await?;
+    }
+    Ok(())
+}
+
+fn gone() -> Error {
+    let message =
+        "This link does not set anything up: it is another installation's, or somebody has signed in here before.";
+    Error::new(Code::NotFound, message)
+}

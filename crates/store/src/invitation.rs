@@ -1,0 +1,171 @@
+//! Invitations. The secret itself is never stored, only its SHA-256.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{InvitationId, OrganizationId};
+use waypost_core::invitation::Invitation;
+
+use crate::db::{Conn, Dialect};
+use crate::error::{Error, Result};
+use crate::on;
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct Row {
+    id: String,
+    organization_id: String,
+    email: String,
+    role: String,
+    invited_by: String,
+    created_at: i64,
+    expires_at: i64,
+    accepted_at: Option<i64>,
+    revoked_at: Option<i64>,
+}
+
+/// The columns of a [`Row`].
+macro_rules! columns {
+    () => {
+        "id, organization_id, email, role, invited_by, created_at, expires_at, accepted_at, revoked_at"
+    };
+}
+
+impl TryFrom<Row> for Invitation {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let role = row.role.parse().map_err(|why| Error::Corrupt { table: "invitations", id: row.id.clone(), why })?;
+        Ok(Self {
+            id: InvitationId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            email: row.email,
+            role,
+            invited_by: row.invited_by,
+            created_at: Timestamp(row.created_at),
+            expires_at: Timestamp(row.expires_at),
+            accepted_at: row.accepted_at.map(Timestamp),
+            revoked_at: row.revoked_at.map(Timestamp),
+        })
+    }
+}
+
+/// Lets nobody else invite to the organisation until the end of the transaction; false when there is no such
+/// organisation. How many are open, and whether an address has one, is decided under this lock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock(conn: &mut Conn, organization: &OrganizationId) -> Result<bool> {
+    // A transaction that writes to SQLite is alone anyway.
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => "SELECT id FROM organizations WHERE id = $1",
+        Dialect::Postgres => "SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE",
+    };
+    let found: Option<String> =
+        on!(conn, c => sqlx::query_scalar(sql).bind(organization.as_str()).fetch_optional(c).await?);
+    Ok(found.is_some())
+}
+
+/// Inserts an invitation; `email_key` is [`waypost_core::email::Email::key`], `token_hash` the SHA-256 of the secret,
+/// hexadecimal.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, invitation: &Invitation, email_key: &str, token_hash: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO invitations (id, organization_id, email, email_key, role, token_hash, invited_by,
+            created_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(invitation.id.as_str()).bind(invitation.organization_id.as_str()).bind(&invitation.email).bind(email_key)
+        .bind(invitation.role.as_str()).bind(token_hash).bind(&invitation.invited_by)
+        .bind(invitation.created_at.0).bind(invitation.expires_at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// An invitation by id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &InvitationId) -> Result<Option<Invitation>> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM invitations WHERE id = $1 AND organization_id = $2");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    row.map(Invitation::try_from).transpose()
+}
+
+/// The newest invitations of an organisation, newest first; with `before`, those that are older than it.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    before: Option<&InvitationId>,
+    limit: i64,
+) -> Result<Vec<Invitation>> {
+    const NEWEST: &str =
+        concat!("SELECT ", columns!(), " FROM invitations WHERE organization_id = $1 ORDER BY id DESC LIMIT $2");
+    const OLDER: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM invitations WHERE organization_id = $1 AND id < $3 ORDER BY id DESC LIMIT $2"
+    );
+    let rows: Vec<Row> = match before {
+        None => on!(conn, c => sqlx::query_as(NEWEST).bind(organization.as_str()).bind(limit).fetch_all(c).await?),
+        Some(before) => on!(conn, c => sqlx::query_as(OLDER)
+            .bind(organization.as_str()).bind(limit).bind(before.as_str()).fetch_all(c).await?),
+    };
+    rows.into_iter().map(Invitation::try_from).collect()
+}
+
+/// How many invitations of an organisation are open at `now`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_pending(conn: &mut Conn, organization: &OrganizationId, now: Timestamp) -> Result<i64> {
+    const SQL: &str = "SELECT count(*) FROM invitations WHERE organization_id = $1
+        AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(now.0).fetch_one(c).await?))
+}
+
+/// Gives an invitation a new secret and more time: the old secret is good for nothing from then on. False when it is not
+/// there, accepted, or taken back.
+///
+/// # Errors
+/// When the database fails.
+pub async fn renew(conn: &mut Conn, invitation: &Invitation, token_hash: &str) -> Result<bool> {
+    const SQL: &str = "UPDATE invitations SET token_hash = $3, expires_at = $4 WHERE id = $1 AND organization_id = $2
+        AND accepted_at IS NULL AND revoked_at IS NULL";
+    let renewed = on!(conn, c => sqlx::query(SQL)
+        .bind(invitation.id.as_str()).bind(invitation.organization_id.as_str()).bind(token_hash)
+        .bind(invitation.expires_at.0).execute(c).await?.rows_affected());
+    Ok(renewed > 0)
+}
+
+/// Takes all open invitations of an address back but `except`; gives their ids.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_of_address(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    (email_key, except): (&str, Option<&InvitationId>),
+    now: Timestamp,
+) -> Result<Vec<InvitationId>> {
+    const SQL: &str =
+        "UPDATE invitations SET revoked_at = $3 WHERE email_key = $2 AND organization_id = $1 AND id <> $4
+        AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $3 RETURNING id";
+    let except = except.map_or("", InvitationId::as_str);
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(organization.as_str()).bind(email_key).bind(now.0).bind(except).fetch_all(c).await?);
+    Ok(ids.into_iter().map(InvitationId::from_store).collect())
+}
+
+/// Takes an invitation back; false when it is not there, accepted, or taken back already.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke(conn: &mut Conn, organization: &OrganizationId, id: &InvitationId, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "UPDATE invitations SET revoked_at = $3 WHERE id = $1 AND organization_id = $2
+        AND accepted_at IS NULL AND revoked_at IS NULL";
+    let revoked = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).execute(c).await?.rows_affected());
+    Ok(revoked > 0)
+}

@@ -1,0 +1,94 @@
+//! What the console keeps: users' sessions, and answers that may be asked for again.
+
+use waypost_core::id::{UserId, UserSessionId};
+use waypost_core::organization::Role;
+use waypost_store::idempotency::{self, Claim, Known};
+use waypost_store::user_session::{self, UserSession};
+use waypost_store::{Db, Tx, migrate};
+
+use crate::world::{NOW, World};
+
+struct Two {
+    tx: Tx,
+    one: World,
+    two: World,
+}
+
+async fn two(url: &str) -> Two {
+    let db = Db::open(url).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed(&db).await;
+    two.seed(&db).await;
+    Two { tx: db.begin().await.unwrap(), one, two }
+}
+
+fn session(user: &UserId, n: i64) -> UserSession {
+    UserSession {
+        id: UserSessionId::from_store(format!("uss_x{n}")),
+        user_id: user.clone(),
+        organization_id: None,
+        user_agent: "Browser".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        created_at: NOW,
+        last_used_at: NOW.plus(n),
+        expires_at: NOW.plus(1_000),
+    }
+}
+
+async fn sessions(Two { mut tx, one, two }: Two) {
+    let (mine, other) = (session(&one.user, 1), session(&one.user, 2));
+    user_session::insert(&mut tx, &mine, "a").await.unwrap();
+    user_session::insert(&mut tx, &other, "b").await.unwrap();
+    assert_eq!(user_session::find(&mut tx, "a", NOW).await.unwrap(), Some(mine.clone()));
+    assert_eq!(user_session::find(&mut tx, "a", NOW.plus(1_000)).await.unwrap(), None, "ended");
+    assert_eq!(user_session::find(&mut tx, "c", NOW).await.unwrap(), None);
+    assert_eq!(user_session::list(&mut tx, &one.user, NOW).await.unwrap(), [other.clone(), mine.clone()]);
+    let touched = UserSession {
+        organization_id: Some(one.organization.clone()),
+        address: "::1".to_owned(),
+        last_used_at: NOW.plus(9),
+        ..mine.clone()
+    };
+    user_session::touch(&mut tx, &touched).await.unwrap();
+    assert_eq!(user_session::find(&mut tx, "a", NOW).await.unwrap(), Some(touched));
+    assert!(!user_session::delete(&mut tx, &two.user, &mine.id).await.unwrap(), "another user's");
+    assert_eq!(user_session::delete_others(&mut tx, &one.user, Some(&mine.id)).await.unwrap(), 1);
+    assert!(user_session::delete(&mut tx, &one.user, &mine.id).await.unwrap());
+    assert_eq!(user_session::list(&mut tx, &one.user, NOW).await.unwrap(), []);
+}
+
+async fn memberships(Two { mut tx, one, two }: Two) {
+    waypost_store::user::add_member(&mut tx, &two.organization, &one.user, Role::Member, NOW).await.unwrap();
+    let found = user_session::memberships(&mut tx, &one.user).await.unwrap();
+    let found: Vec<_> = found.into_iter().map(|it| (it.organization.id, it.role)).collect();
+    assert_eq!(found, [(one.organization, Role::Owner), (two.organization, Role::Member)]);
+}
+
+async fn keys(Two { mut tx, one, .. }: Two) {
+    let claim = Claim {
+        actor: "usr_x".to_owned(),
+        key: "once".to_owned(),
+        organization_id: Some(one.organization.clone()),
+        request_hash: "hash".to_owned(),
+        created_at: NOW,
+        expires_at: NOW.plus(10),
+    };
+    assert!(idempotency::claim(&mut tx, &claim).await.unwrap());
+    assert!(!idempotency::claim(&mut tx, &claim).await.unwrap(), "taken");
+    assert!(idempotency::claim(&mut tx, &Claim { actor: "usr_y".to_owned(), ..claim.clone() }).await.unwrap());
+    let known = |response: Option<&str>| {
+        Some(Known { request_hash: "hash".to_owned(), response: response.map(ToOwned::to_owned) })
+    };
+    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(None));
+    idempotency::complete(&mut tx, "usr_x", "once", "sealed").await.unwrap();
+    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(Some("sealed")));
+    idempotency::release(&mut tx, "usr_x", "once").await.unwrap();
+    assert_eq!(idempotency::find(&mut tx, "usr_x", "once").await.unwrap(), known(Some("sealed")), "it is answered");
+    idempotency::release(&mut tx, "usr_y", "once").await.unwrap();
+    assert_eq!(idempotency::find(&mut tx, "usr_y", "once").await.unwrap(), None);
+    let later = Claim { created_at: NOW.plus(10), expires_at: NOW.plus(20), ..claim };
+    assert!(idempotency::claim(&mut tx, &later).await.unwrap(), "the old one has expired");
+}
+
+waypost_testkit::both!(two => sessions, memberships, keys);

@@ -1,0 +1,83 @@
+//! What the pages on the way in share: limits, the browser that signs in, the session that begins, and notices.
+
+use askama::Template;
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, header};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::{Code, Error, Result};
+use waypost_ops::user_accounts::Session;
+use waypost_ops::user_sessions::{self, Browser};
+
+use super::frame::Frame;
+use super::view;
+use crate::limits::Kind;
+use crate::visit::Visit;
+use crate::{Web, cookies};
+
+/// Who signs in: nobody yet.
+pub(super) fn visitor(web: &Web, visit: &Visit) -> Ctx {
+    web.context(Caller::Visitor, visit)
+}
+
+/// Counts a request of this kind.
+///
+/// # Errors
+/// `rate_limited` when there were too many from the same network.
+pub(super) fn check_limit(web: &Web, kind: Kind, visit: &Visit) -> Result<()> {
+    web.limits.check(kind, visit.client).map_err(|wait| {
+        let message = "Too many tries from your network. Wait a minute, and try again.";
+        Error::new(Code::RateLimited, message).with("retry_after_seconds", wait.as_secs().max(1))
+    })
+}
+
+/// The browser that signs in.
+pub(super) struct Device {
+    user_agent: String,
+    address: String,
+}
+
+impl Device {
+    /// As its request says.
+    pub(super) fn of(headers: &HeaderMap, visit: &Visit) -> Self {
+        let user_agent = headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+        Self { user_agent: user_agent.to_owned(), address: visit.client.to_string() }
+    }
+
+    /// For the acts.
+    pub(super) fn browser(&self) -> Browser<'_> {
+        Browser { user_agent: &self.user_agent, address: &self.address }
+    }
+}
+
+/// Gives the browser its new session, and ends the one that it had: a cookie that somebody else put there opens nothing.
+pub(super) async fn signed_in(web: &Web, headers: &HeaderMap, session: &Session, next: &str) -> Response {
+    if let Some(before) = cookies::read(headers, cookies::SESSION)
+        && let Err(error) = user_sessions::end(web.ops(), &before).await
+    {
+        tracing::warn!(%error, "a session before could not be ended");
+    }
+    let mut response = view::redirect(view::own_path(next));
+    cookies::set_session(response.headers_mut(), &session.token);
+    response
+}
+
+/// A page that says something, and leads on.
+#[derive(Template)]
+#[template(path = "notice.html")]
+pub(super) struct Notice {
+    pub(super) frame: Frame,
+    pub(super) title: &'static str,
+    pub(super) message: String,
+    /// Where the button leads; empty for none.
+    pub(super) href: &'static str,
+    pub(super) action: &'static str,
+}
+
+/// A notice for visitors.
+pub(super) fn notice(
+    status: StatusCode,
+    (title, message): (&'static str, impl Into<String>),
+    (href, action): (&'static str, &'static str),
+) -> Response {
+    view::html(status, &Notice { frame: Frame::empty(), title, message: message.into(), href, action })
+}

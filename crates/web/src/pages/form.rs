@@ -1,0 +1,28 @@
+//! What the forms of pages send.
+
+use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use waypost_core::{Code, Error};
+
+use super::view::PageError;
+use crate::Web;
+
+/// The fields of a form. One that cannot be read was not sent by a page of ours.
+pub struct Form<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Web> for Form<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, web: &Web) -> Result<Self, Response> {
+        match axum::Form::<T>::from_request(request, web).await {
+            Ok(axum::Form(fields)) => Ok(Self(fields)),
+            Err(rejection) => {
+                let message = "This form cannot be read. Go back, load the page again, and send it once more.";
+                let mut response = PageError::from(Error::new(Code::InvalidArguments, message)).into_response();
+                *response.status_mut() = rejection.status();
+                Err(response)
+            }
+        }
+    }
+}

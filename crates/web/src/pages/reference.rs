@@ -1,0 +1,224 @@
+//! `/api/reference`: the OpenAPI document for people, made from the document itself.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::frame::Frame;
+use super::routes::{Access, Routes};
+use super::session::Anyone;
+use super::view;
+use crate::{Web, api, markdown};
+
+/// The page.
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/api/reference", Access::Public, reference)
+}
+
+/// Operations of one noun.
+struct Tag {
+    name: String,
+    operations: Vec<Operation>,
+}
+
+struct Operation {
+    id: String,
+    method: String,
+    path: String,
+    /// HTML.
+    description: String,
+    parameters: Vec<Field>,
+    body: Option<Body>,
+    responses: Vec<Answer>,
+    curl: String,
+}
+
+/// A parameter, or a member of a body.
+struct Field {
+    name: String,
+    /// Where it stands: `path`, `query`, `header`, or empty for a member.
+    place: String,
+    kind: String,
+    required: bool,
+    /// HTML.
+    description: String,
+}
+
+struct Body {
+    kind: String,
+    fields: Vec<Field>,
+}
+
+struct Answer {
+    status: String,
+    description: String,
+    kind: String,
+    fields: Vec<Field>,
+}
+
+static TAGS: LazyLock<Vec<Tag>> = LazyLock::new(|| tags(&serde_json::to_value(api::document()).unwrap_or_default()));
+
+#[derive(Template)]
+#[template(path = "reference.html")]
+struct Page {
+    frame: Frame,
+    origin: String,
+    tags: &'static [Tag],
+}
+
+async fn reference(State(web): State<Web>, Anyone(viewer): Anyone) -> Response {
+    let frame = viewer.map_or_else(Frame::empty, |viewer| viewer.frame);
+    view::page(&Page { frame, origin: web.public_url.origin(), tags: &TAGS })
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn tags(document: &Value) -> Vec<Tag> {
+    let mut tags: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
+    let paths = document["paths"].as_object().into_iter().flatten();
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().into_iter().flatten() {
+            let tag = operation["tags"][0].as_str().unwrap_or("other").to_owned();
+            tags.entry(tag).or_default().push(self::operation(document, (method, path), operation));
+        }
+    }
+    tags.into_iter().map(|(name, operations)| Tag { name, operations }).collect()
+}
+
+fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) -> Operation {
+    let parameters = operation["parameters"].as_array().into_iter().flatten().map(|parameter| Field {
+        name: text(parameter, "name").to_owned(),
+        place: text(parameter, "in").to_owned(),
+        kind: kind(&parameter["schema"]),
+        required: parameter["required"].as_bool().unwrap_or_default(),
+        description: markdown::render(text(parameter, "description")),
+    });
+    let content = operation["requestBody"]["content"].as_object().and_then(|content| content.iter().next());
+    let body = content.map(|(media, body)| Body {
+        kind: if media == "application/json" {
+            kind(&body["schema"])
+        } else {
+            format!("{} ({media})", kind(&body["schema"]))
+        },
+        fields: fields(document, &body["schema"]),
+    });
+    let responses = operation["responses"].as_object().into_iter().flatten();
+    let answers = responses.filter(|(status, _)| status.starts_with('2') || status.starts_with('3'));
+    let responses = answers.map(|(status, response)| {
+        let schema =
+            response["content"].as_object().and_then(|content| content.values().next()).map(|it| &it["schema"]);
+        Answer {
+            status: status.clone(),
+            description: text(response, "description").to_owned(),
+            kind: schema.map(kind).unwrap_or_default(),
+            fields: schema.map(|schema| fields(document, schema)).unwrap_or_default(),
+        }
+    });
+    let description = [text(operation, "summary"), text(operation, "description")].join("\n\n");
+    Operation {
+        id: text(operation, "operationId").to_owned(),
+        method: method.to_uppercase(),
+        path: path.to_owned(),
+        description: markdown::render(description.trim()),
+        parameters: parameters.collect(),
+        curl: curl((method, path), body.as_ref()),
+        body,
+        responses: responses.collect(),
+    }
+}
+
+/// A schema by its reference, or itself.
+fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
+        Some(name) => &document["components"]["schemas"][name],
+        None => schema,
+    }
+}
+
+/// The members of an object, or of the objects of a list of them.
+fn fields(document: &Value, schema: &Value) -> Vec<Field> {
+    let schema = resolve(document, schema);
+    if let Some(items) = schema.get("items") {
+        return fields(document, items);
+    }
+    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|it| it == name));
+    let members = schema["properties"].as_object().into_iter().flatten();
+    let own = members.map(|(name, member)| Field {
+        name: name.clone(),
+        place: String::new(),
+        kind: kind(member),
+        required: required(name),
+        description: markdown::render(text(member, "description")),
+    });
+    let mut all: Vec<Field> = own.collect();
+    for part in schema["allOf"].as_array().into_iter().flatten() {
+        all.extend(fields(document, part));
+    }
+    all
+}
+
+/// What a schema describes, in a few words.
+fn kind(schema: &Value) -> String {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return reference.rsplit('/').next().unwrap_or_default().to_owned();
+    }
+    if let Some(parts) = schema["oneOf"].as_array().or_else(|| schema["anyOf"].as_array()) {
+        return parts.iter().map(kind).filter(|kind| !kind.is_empty()).collect::<Vec<_>>().join(" or ");
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" | ");
+    }
+    let name = match &schema["type"] {
+        Value::String(name) => name.clone(),
+        Value::Array(names) => names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+        _ => return String::new(),
+    };
+    if name.starts_with("array") {
+        return format!("list of {}", kind(&schema["items"]));
+    }
+    match schema["format"].as_str() {
+        Some(format) => format!("{name} ({format})"),
+        None => name,
+    }
+}
+
+/// The call as a command; the reader puts in what stands in capitals.
+fn curl((method, path): (&str, &str), body: Option<&Body>) -> String {
+    let mut address = path.to_owned();
+    while let (Some(open), Some(close)) = (address.find('{'), address.find('}')) {
+        let name = address[open + 1..close].to_uppercase();
+        address.replace_range(open..=close, &name);
+    }
+    let mut command = "curl -H \"Authorization: Bearer $WAYPOST_API_KEY\"".to_owned();
+    if method != "get" {
+        command.push_str(&format!(" -X {}", method.to_uppercase()));
+    }
+    if let Some(body) = body.filter(|body| !body.kind.contains('(')) {
+        let required = body.fields.iter().filter(|field| field.required);
+        let members: Vec<String> = required.map(|field| format!("\"{}\": …", field.name)).collect();
+        command.push_str(&format!(" \\\n  -H \"Content-Type: application/json\" -d '{{{}}}'", members.join(", ")));
+    }
+    format!("{command} \\\n  ORIGIN/api/v1{address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_described() {
+        for tag in TAGS.iter() {
+            for operation in &tag.operations {
+                assert!(!operation.id.is_empty() && !operation.description.is_empty(), "{}", operation.path);
+                assert!(!operation.responses.is_empty(), "{} answers something", operation.id);
+            }
+        }
+        assert!(TAGS.iter().any(|tag| tag.name == "organizations"));
+    }
+}

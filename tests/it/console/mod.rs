@@ -1,0 +1,216 @@
+//! The console and the REST API over HTTP, in this process. Each module has the name of what it tests; a [`Browser`] keeps
+//! cookies and sends what a browser sends.
+
+#![allow(dead_code, reason = "the modules to come use all of it")]
+
+mod sign_in;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use axum::body::{Body, to_bytes};
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use serde_json::Value;
+use url::form_urlencoded;
+use waypost_core::id::{OrganizationId, UserId};
+use waypost_core::organization::Role;
+use waypost_ops::api_keys::NewKey;
+use waypost_ops::user_sessions::{self, Browser as Device};
+use waypost_ops::{api_keys, users};
+
+use crate::app::{App, Org};
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    /// A header's value; empty when it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Where the browser is sent.
+    pub fn location(&self) -> &str {
+        self.header("location")
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// Sees that the page says this.
+    #[track_caller]
+    pub fn says(&self, text: &str) -> &Self {
+        assert!(self.body.contains(text), "{text:?} is missing:\n{}", self.body);
+        self
+    }
+
+    /// Sees that the page does not say this.
+    #[track_caller]
+    pub fn does_not_say(&self, text: &str) -> &Self {
+        assert!(!self.body.contains(text), "{text:?} is there:\n{}", self.body);
+        self
+    }
+
+    /// Sees that the status is this one.
+    #[track_caller]
+    pub fn is(&self, status: u16) -> &Self {
+        assert_eq!(self.status.as_u16(), status, "{} {}", self.location(), self.body);
+        self
+    }
+
+    /// Sees that the browser is sent to `location`.
+    #[track_caller]
+    pub fn leads_to(&self, location: &str) -> &Self {
+        assert_eq!((self.status.as_u16(), self.location()), (303, location), "{}", self.body);
+        self
+    }
+}
+
+/// A browser with its cookies.
+pub struct Browser {
+    app: App,
+    cookies: Mutex<BTreeMap<String, String>>,
+    /// The slug of the organisation that calls of the API are for; the session's when empty.
+    org: String,
+}
+
+impl Browser {
+    /// One that nobody has signed in with.
+    pub fn new(app: &App) -> Self {
+        Self { app: app.clone(), cookies: Mutex::default(), org: String::new() }
+    }
+
+    /// One in which `email` is signed in, as a member of `org` with this role.
+    pub async fn member(org: &Org, email: &str, role: Role) -> Self {
+        let app = &org.app;
+        let member = users::create(app.cx(), &app.ops(), &org.id, email, role).await.unwrap();
+        Self::of_user(app, &member.user_id).await
+    }
+
+    /// One in which the owner of `org` is signed in.
+    pub async fn owner(org: &Org) -> Self {
+        Self::member(org, &format!("owner@{}.example", org.id.as_str().replace('_', "-")), Role::Owner).await
+    }
+
+    /// One in which this user is signed in.
+    pub async fn of_user(app: &App, user: &UserId) -> Self {
+        let mut tx = app.db().begin().await.unwrap();
+        waypost_store::user::verify(&mut tx, user, app.cx().now()).await.unwrap();
+        let device = Device { user_agent: "Test", address: "192.0.2.7" };
+        let token = user_sessions::create(app.cx(), &mut tx, user, device).await.unwrap();
+        tx.commit().await.unwrap();
+        let browser = Self::new(app);
+        browser.set_cookie("__Host-wp_console", &token);
+        browser
+    }
+
+    /// The same for calls of the API in another organisation.
+    pub fn within(self, slug: &str) -> Self {
+        Self { org: slug.to_owned(), ..self }
+    }
+
+    pub fn set_cookie(&self, name: &str, value: &str) {
+        self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
+    }
+
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        self.cookies.lock().unwrap().get(name).cloned()
+    }
+
+    /// Loads a page.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// Loads a page and sees that it is there.
+    #[track_caller]
+    pub fn page(&self, path: &str) -> impl Future<Output = Answer> {
+        let at = std::panic::Location::caller();
+        async move {
+            let answer = self.get(path).await;
+            assert_eq!(answer.status, StatusCode::OK, "{at}: {path} {} {}", answer.location(), answer.body);
+            answer
+        }
+    }
+
+    /// Sends a form of ours.
+    pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header("sec-fetch-site", "same-origin");
+        self.send(request.body(Body::from(body)).unwrap()).await
+    }
+
+    /// Calls the API as a script of ours does; `path` is below `/api/v1`.
+    pub async fn api(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let mut request =
+            Request::builder().method(method).uri(format!("/api/v1{path}")).header("sec-fetch-site", "same-origin");
+        if !self.org.is_empty() {
+            request = request.header("waypost-organization", &self.org);
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Body::from(body.to_string())
+            }
+            None => Body::empty(),
+        };
+        self.send(request.body(body).unwrap()).await
+    }
+
+    /// Sends any request, with host and cookies; keeps the cookies of the answer.
+    pub async fn send(&self, mut request: Request<Body>) -> Answer {
+        request.headers_mut().entry(header::HOST).or_insert("localhost:8080".parse().unwrap());
+        let cookies: Vec<_> =
+            self.cookies.lock().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if !cookies.is_empty() {
+            request.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
+        }
+        let answer = read(self.app.send(request).await).await;
+        for line in answer.headers.get_all(header::SET_COOKIE) {
+            let line = line.to_str().unwrap();
+            let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            assert!(line.contains("; Secure") && line.contains("; HttpOnly") && line.contains("; Path=/"), "{line}");
+            if line.contains("Max-Age=0") {
+                self.cookies.lock().unwrap().remove(name);
+            } else {
+                self.set_cookie(name, value);
+            }
+        }
+        answer
+    }
+}
+
+/// Calls the API with a new key of `org`.
+pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: Option<Value>) -> Answer {
+    let secret = key(&org.app, &org.id, role).await;
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("/api/v1{path}"))
+        .header(header::HOST, "localhost:8080")
+        .header(header::AUTHORIZATION, format!("Bearer {secret}"))
+        .header(header::CONTENT_TYPE, "application/json");
+    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    read(org.app.send(request.body(body).unwrap()).await).await
+}
+
+/// The secret of a new key of an organisation, as it is there when this is called.
+pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
+    let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
+    api_keys::create(app.cx(), &app.ops(), org, NewKey { name: &name, scope: role, expires_at: None }).await.unwrap().1
+}
+
+async fn read(response: http::Response<Body>) -> Answer {
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 4 * 1024 * 1024).await.unwrap();
+    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+}
