@@ -37,9 +37,11 @@ pub mod server;
 pub mod slug;
 pub mod step;
 pub mod template;
+pub mod ticket;
 pub mod transfer;
 pub mod version;
 pub mod walkthrough;
+pub mod webhook;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Code, Error, Result};
