@@ -17,7 +17,7 @@ use url::Url;
 use waypost_mail::{MailUrl, Sender};
 
 use table::{SETTINGS, Setting};
-pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey};
+pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, origin};
 
 /// Where a value was set. Ordered by weight: a later one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
