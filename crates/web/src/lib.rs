@@ -6,6 +6,8 @@
 pub mod api;
 pub mod asset;
 pub mod cookies;
+pub mod diff;
+pub mod impact;
 pub mod limits;
 pub mod markdown;
 pub mod origin;

@@ -7,8 +7,10 @@
 mod clean;
 pub mod draft;
 pub mod export;
+pub mod history;
 pub mod import;
 mod list;
+pub mod preview;
 pub mod publish;
 
 use serde_json::{Map, Value, json};
