@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 /// RFC 3339, section 5.6, in UTC and always with milliseconds, so that texts sort like times.
@@ -28,6 +29,15 @@ impl Timestamp {
     #[must_use]
     pub fn since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// Reads RFC 3339, with any offset; what is finer than a millisecond is cut off. None when it is none, or before the
+    /// epoch.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        let milliseconds = i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()?;
+        (milliseconds >= 0).then_some(Self(milliseconds))
     }
 
     /// RFC 3339 in UTC with milliseconds, such as `2026-11-21T08:30:00.125Z`. A time outside of the years that
@@ -97,5 +107,19 @@ mod tests {
         assert_eq!(Timestamp(0).rfc3339(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp(1_795_000_000_125).rfc3339(), "2026-11-18T11:06:40.125Z");
         assert_eq!(Timestamp(i64::MAX).rfc3339(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn reads_rfc_3339() {
+        let time = Some(Timestamp(1_795_000_000_125));
+        for text in ["2026-11-18T11:06:40.125Z", "2026-11-18T12:06:40.125999+01:00", "2026-11-18t11:06:40.125z"] {
+            assert_eq!(Timestamp::from_rfc3339(text), time, "{text}");
+        }
+        for wrong in
+            ["", "2026-11-18", "2026-11-18T11:06:40", "1969-12-31T23:59:59Z", "tomorrow", "2026-13-01T00:00:00Z"]
+        {
+            assert_eq!(Timestamp::from_rfc3339(wrong), None, "{wrong}");
+        }
+        assert!(Timestamp::from_rfc3339("9999-12-31T23:59:59Z").is_some());
     }
 }

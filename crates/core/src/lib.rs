@@ -4,6 +4,8 @@
 
 pub mod access;
 pub mod account;
+pub mod analytics;
+pub mod answer;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
@@ -35,9 +37,11 @@ pub mod server;
 pub mod slug;
 pub mod step;
 pub mod template;
+pub mod ticket;
 pub mod transfer;
 pub mod version;
 pub mod walkthrough;
+pub mod webhook;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Code, Error, Result};

@@ -5,10 +5,6 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
-
-use crate::clock::Timestamp;
-use crate::id::StepId;
 use crate::progress::{Notice, Standing, Status};
 use crate::step::StepContent;
 
@@ -106,69 +102,6 @@ pub fn step(standing: &Standing, message: &str, handle: Option<&str>, guided: bo
         let _ = writeln!(text, "progress_handle: {handle}");
     }
     text
-}
-
-/// A standing as structured content: `progress` of contract, section 4.
-#[must_use]
-pub fn progress_json(standing: &Standing) -> Value {
-    json!({
-        "status": standing.status().as_str(),
-        "completed": standing.completed(),
-        "total": standing.version.total(),
-        "percent": standing.percent(),
-        "started_at": standing.attempt.as_ref().map(|attempt| attempt.started_at.rfc3339()),
-        "completed_at": standing.completed_at().map(Timestamp::rfc3339),
-    })
-}
-
-/// A standing as structured content: `walkthrough` of contract, section 4.
-#[must_use]
-pub fn walkthrough_json(id: &str, slug: &str, standing: &Standing) -> Value {
-    json!({
-        "id": id,
-        "slug": slug,
-        "title": standing.version.title,
-        "version": standing.version.number,
-        "latest_version": standing.latest_number,
-    })
-}
-
-/// What a step result says besides the standing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Told<'a> {
-    /// The step that the call completed.
-    pub completed_step_id: Option<&'a StepId>,
-    /// The handle of anonymous progress.
-    pub handle: Option<&'a str>,
-    /// What the notices say.
-    pub message: &'a str,
-}
-
-/// The current step of a standing as structured content: the step result of contract, section 4.
-#[must_use]
-pub fn step_json(id: &str, slug: &str, standing: &Standing, told: Told<'_>) -> Value {
-    let current = standing.current().map(|index| {
-        let step = &standing.version.steps()[index];
-        let content = &step.content;
-        json!({
-            "id": step.id,
-            "position": index + 1,
-            "title": content.title,
-            "section_title": content.section_title,
-            "content": content.content,
-            "introduction_for_agent": content.introduction_for_agent,
-            "context_for_agent": content.context_for_agent,
-            "operations_for_agent": content.operations_for_agent,
-        })
-    });
-    json!({
-        "walkthrough": walkthrough_json(id, slug, standing),
-        "progress": progress_json(standing),
-        "step": current,
-        "completed_step_id": told.completed_step_id,
-        "progress_handle": told.handle,
-        "message": told.message,
-    })
 }
 
 /// A row of a list of walkthroughs.

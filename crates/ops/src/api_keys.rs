@@ -117,6 +117,15 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
+/// One key.
+///
+/// # Errors
+/// As [`list`]; `not_found` when there is none.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
+    authorize(&cx.caller, Act::KeyRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+}
+
 /// The key that `text` names, by id or by name.
 ///
 /// # Errors

@@ -73,6 +73,24 @@ pub async fn get(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec
     Ok(store::get(&mut ops.db.read().await?, org).await?)
 }
 
+/// The logo of an organisation, a PNG, for its members.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `unavailable` when the database is away.
+pub async fn show(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
+    authorize(&cx.caller, Act::OrganizationRead, org)?;
+    Ok(store::get(&mut ops.db.read().await?, org).await?)
+}
+
+/// When the logo of an organisation was set, for its members; none when it has none.
+///
+/// # Errors
+/// As [`show`].
+pub async fn updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Timestamp>> {
+    authorize(&cx.caller, Act::OrganizationRead, org)?;
+    Ok(store::updated_at(&mut ops.db.read().await?, org).await?)
+}
+
 /// How the pages of an organisation look.
 ///
 /// # Errors

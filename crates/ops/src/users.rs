@@ -87,7 +87,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     Ok(Member { role, ..member })
 }
 
-/// Ends a membership. A user who is a member of nothing else is deleted.
+/// Ends a membership. A user who is a member of nothing else, and cannot sign in, is deleted.
 ///
 /// # Errors
 /// As [`update`].

@@ -286,13 +286,14 @@ pub async fn remove_member(conn: &mut Conn, organization: &OrganizationId, user:
     Ok(removed > 0)
 }
 
-/// Deletes a user who is a member of nothing any more; false when they are a member somewhere, or not there.
+/// Deletes a user who is a member of nothing any more and has never shown that the address is theirs; false when they are
+/// a member somewhere, can sign in, or are not there. Who can sign in has an account of their own, and keeps it.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn delete_without_membership(conn: &mut Conn, user: &UserId) -> Result<bool> {
     const LOCK: &str = "SELECT id FROM users WHERE id = $1 FOR UPDATE";
-    const SQL: &str = "DELETE FROM users WHERE id = $1
+    const SQL: &str = "DELETE FROM users WHERE id = $1 AND verified_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM memberships WHERE memberships.user_id = users.id)";
     // Waits for a transaction that is making this user a member somewhere else, and then sees what it did.
     if conn.dialect() == Dialect::Postgres {

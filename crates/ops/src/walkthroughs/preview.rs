@@ -1,108 +1,155 @@
-//! What the agent receives of a draft, before it is published.
+//! What a user and their agent will get of a draft: played by the same functions as published versions, and written nowhere.
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use waypost_core::access::{Act, authorize};
+use waypost_core::answer::{self, Answer, Played};
 use waypost_core::caller::Ctx;
-use waypost_core::id::{OrganizationId, ProgressId, StepId, VersionId, WalkthroughId};
-use waypost_core::progress::{Attempt, AttemptState, Standing, StepSet};
-use waypost_core::render::{self, Told};
-use waypost_core::step::Step;
+use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
+use waypost_core::progress::act::{Select, View};
+use waypost_core::progress::{Offered, Outcome};
+use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{FrozenStep, Version};
+use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{version, walkthrough};
 
-use super::draft::StepPatch;
-use super::{Draft, clean, load_draft, missing};
+use super::{clean, load_draft, missing};
 use crate::Ops;
 
-/// A step as a user's agent receives it who has done all steps before it.
+/// Which moment to show.
 #[derive(Debug, Clone)]
-pub struct Previewed {
-    /// The step, cleaned as it would be stored.
-    pub step: Step,
-    /// Where it stands, from 1.
-    pub position: usize,
-    /// The text block of the answer.
-    pub text: String,
-    /// The structured content of the answer.
-    pub structured: Value,
+pub enum Moment {
+    /// When the user comes to this step, in order. With a content, the step is as if that were saved.
+    Step(StepId, Option<Box<StepContent>>),
+    /// When so many steps are completed, in order; all of them when there are fewer.
+    After(usize),
 }
 
-/// Which steps to preview, and what an author has typed and not saved yet.
-#[derive(Debug, Clone, Default)]
+/// A moment of a walkthrough that is played from its draft.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Preview {
-    /// Only this step; all of them when absent.
-    pub step_id: Option<StepId>,
-    /// What that step holds otherwise than the draft.
-    pub unsaved: Option<StepPatch>,
+    /// The tool that the agent calls.
+    pub tool: &'static str,
+    /// Its arguments.
+    pub arguments: Value,
+    /// What comes back.
+    pub answer: Answer,
+    /// The step that the user comes to; none at the end.
+    pub step: Option<Step>,
+    /// How many steps are completed by then.
+    pub completed: usize,
+    /// How many there are.
+    pub total: usize,
 }
 
-/// The steps of the draft as an agent receives them from `next_walkthrough_step`. Nothing is written.
+/// Plays the draft from its start to `moment`.
 ///
 /// # Errors
-/// `not_found`; `step_not_found`; `invalid_arguments` when what was typed breaks a limit.
-pub async fn preview(
+/// `not_found`; `step_not_found`; `walkthrough_empty` without steps; `invalid_arguments` naming the field of a content that
+/// could not be saved.
+pub async fn play(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     id: &WalkthroughId,
-    wanted: Preview,
-) -> Result<Vec<Previewed>> {
+    moment: Moment,
+) -> Result<Preview> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    let Draft { walkthrough: head, mut steps } = load_draft(&mut tx, head).await?;
     let number = version::last_number(&mut tx, organization, id).await? + 1;
-    let only = match &wanted.step_id {
-        None => None,
-        Some(id) => {
-            let at = steps.iter().position(|step| step.id == *id).ok_or_else(|| {
-                Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}."))
-                    .with("step_id", id.as_str())
+    let draft = load_draft(&mut tx, head).await?;
+    drop(tx);
+    let (head, mut steps) = (draft.walkthrough, draft.steps);
+    if steps.is_empty() {
+        return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps yet. Add one."));
+    }
+    let completed = match moment {
+        Moment::After(completed) => completed.min(steps.len()),
+        Moment::Step(step_id, content) => {
+            let at = steps.iter().position(|step| step.id == step_id);
+            let at = at.ok_or_else(|| {
+                Error::new(Code::StepNotFound, format!("The walkthrough has no step {step_id}."))
+                    .with("step_id", step_id.as_str())
             })?;
-            if let Some(unsaved) = &wanted.unsaved {
-                steps[at].content = clean::step(unsaved.apply(&steps[at].content), &clean::argument)?;
+            if let Some(content) = content {
+                steps[at].content = clean::step(*content, &clean::argument)?;
             }
-            Some(at)
+            at
         }
     };
-    let frozen = |step: &Step| FrozenStep { id: step.id.clone(), ordinal: step.ordinal, content: step.content.clone() };
-    let (version_id, title) = (VersionId::from_store("wv_preview".to_owned()), head.title.clone());
-    let version =
-        Arc::new(Version::new(version_id, head.id.clone(), number, title, steps.iter().map(frozen).collect()));
-    let mut done = StepSet::default();
-    let mut previewed = Vec::new();
-    for (at, step) in steps.into_iter().enumerate() {
-        let ordinal = step.ordinal;
-        if only.is_none_or(|only| only == at) {
-            let standing = Standing {
-                attempt: Some(attempt(cx, &version, done.clone())),
-                version: Arc::clone(&version),
-                latest_number: number,
-            };
-            previewed.push(Previewed {
-                position: at + 1,
-                text: render::step(&standing, "", None, true),
-                structured: render::step_json(head.id.as_str(), &head.slug, &standing, Told::default()),
-                step,
-            });
-        }
-        done.insert(ordinal);
-    }
-    Ok(previewed)
+    let version = frozen(&head, &steps, number);
+    let outcome = advance(cx, &version, completed)?;
+    Ok(shown(&head, &steps, &outcome, completed))
 }
 
-fn attempt(cx: &Ctx, version: &Version, completed: StepSet) -> Attempt {
-    Attempt {
-        id: ProgressId::from_store("wp_preview".to_owned()),
-        version_id: version.id.clone(),
-        completed,
-        state: AttemptState::InProgress,
-        started_at: cx.now(),
-        last_activity_at: cx.now(),
-        closed_at: None,
-        metadata: serde_json::Map::new(),
+/// Every moment of the draft at which the user comes to a step, in order; none without steps.
+///
+/// # Errors
+/// `not_found`.
+pub async fn play_all(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Vec<Preview>> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let number = version::last_number(&mut tx, organization, id).await? + 1;
+    let draft = load_draft(&mut tx, head).await?;
+    drop(tx);
+    let (head, steps) = (draft.walkthrough, draft.steps);
+    let version = frozen(&head, &steps, number);
+    let offered = Offered { latest: Arc::clone(&version), withdrawal: None };
+    let mut outcome = advance(cx, &version, 0)?;
+    let mut moments = Vec::with_capacity(steps.len());
+    for completed in 0..steps.len() {
+        if completed > 0 {
+            let attempt = outcome.standing.attempt.as_ref().map(|attempt| (attempt, &version));
+            outcome = View { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
+        }
+        moments.push(shown(&head, &steps, &outcome, completed));
     }
+    Ok(moments)
+}
+
+/// The version that the draft would make.
+fn frozen(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
+    let frozen = steps.iter().map(|step| FrozenStep {
+        id: step.id.clone(),
+        ordinal: step.ordinal,
+        content: step.content.clone(),
+    });
+    let version_id = VersionId::from_store("draft".to_owned());
+    Arc::new(Version::new(version_id, head.id.clone(), number, head.title.clone(), frozen.collect()))
+}
+
+/// The moment after a call by which so many steps are completed.
+fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize) -> Preview {
+    let played = Played {
+        walkthrough_id: &head.id,
+        slug: &head.slug,
+        standing: &outcome.standing,
+        completed_step_id: outcome.completed_step_id.as_ref(),
+        notices: &outcome.notices,
+        handle: None,
+    };
+    let (tool, arguments) = match completed.checked_sub(1) {
+        None => ("select_walkthrough", json!({ "walkthrough_id": head.id })),
+        Some(before) => {
+            ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[before].id }))
+        }
+    };
+    let step = steps.get(completed).cloned();
+    Preview { tool, arguments, answer: answer::step(&played, true), step, completed, total: steps.len() }
+}
+
+/// Begins an attempt and completes so many steps; gives what the last call made.
+fn advance(cx: &Ctx, version: &Arc<Version>, completed: usize) -> Result<Outcome> {
+    let offered = Offered { latest: Arc::clone(version), withdrawal: None };
+    let mut outcome = View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random }
+        .select(Select { resume: true, to_latest: false });
+    for _ in 0..completed {
+        let attempt = outcome.standing.attempt.as_ref().map(|attempt| (attempt, version));
+        outcome = View { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
+    }
+    Ok(outcome)
 }

@@ -1,13 +1,15 @@
 //! What handlers of the API take, with refusals that are problem details.
 
+use std::str::FromStr;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error};
@@ -179,4 +181,29 @@ pub fn tagged(revision: u32, response: impl IntoResponse) -> Response {
         response.headers_mut().insert(ETAG, tag);
     }
     response
+}
+
+/// The id that stands in a path. What is none of this kind is that of nothing.
+///
+/// # Errors
+/// `not_found` for the noun.
+pub fn id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::not_found(noun))
+}
+
+/// 201 with what was made, and its address below `/api/v1`.
+pub fn created(path: &str, body: &impl Serialize) -> Response {
+    let mut response = (StatusCode::CREATED, axum::Json(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/{path}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// Reads a member of a change that may be null: absent is none, null is none inside.
+///
+/// # Errors
+/// When the value is of another type.
+pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(input).map(Some)
 }

@@ -1,9 +1,14 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
+mod api_keys;
 mod assignments;
+mod audit_events;
 mod authenticate;
 pub mod extract;
 mod idempotency;
+mod invitations;
+mod members;
+mod oauth_configs;
 mod organizations;
 pub mod page;
 mod schema;
@@ -44,11 +49,20 @@ struct Document;
 
 /// Every operation, with its description.
 fn operations() -> OpenApiRouter<Web> {
-    OpenApiRouter::with_openapi(Document::openapi())
-        .merge(organizations::routes())
-        .merge(servers::routes())
-        .merge(assignments::routes())
-        .merge(walkthroughs::routes())
+    // One line each, so that a new one is a new line.
+    #[rustfmt::skip]
+    let all = [
+        api_keys::routes,
+        assignments::routes,
+        audit_events::routes,
+        invitations::routes,
+        members::routes,
+        oauth_configs::routes,
+        organizations::routes,
+        servers::routes,
+        walkthroughs::routes,
+    ];
+    all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, noun| router.merge(noun()))
 }
 
 /// The OpenAPI document.

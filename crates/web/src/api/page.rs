@@ -1,5 +1,7 @@
 //! Lists: `{items, next_cursor}`.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use waypost_core::{Error, Result};
@@ -23,6 +25,16 @@ impl<T> Page<T> {
     #[must_use]
     pub fn whole(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }
+    }
+
+    /// A page of a list that was read to `limit + 1`; `cursor` names an item for the page after it.
+    #[must_use]
+    pub fn cut(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
+        let limit = limit as usize;
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().filter(|_| more).map(cursor);
+        Self { items, next_cursor }
     }
 }
 
@@ -48,5 +60,14 @@ impl Paging {
             limit @ 1..=MAX_LIMIT => Ok(limit),
             _ => Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_LIMIT}."))),
         }
+    }
+
+    /// The cursor, where it is the id of the last item of the page before.
+    ///
+    /// # Errors
+    /// `invalid_arguments` when it is none.
+    pub fn after<T: FromStr>(&self) -> Result<Option<T>> {
+        let cursor = self.cursor.as_deref().map(str::parse).transpose();
+        cursor.map_err(|_| Error::invalid("cursor", "`cursor` is not the `next_cursor` of a page of this list."))
     }
 }

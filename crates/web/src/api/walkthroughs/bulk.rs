@@ -6,10 +6,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use waypost_core::id::{ServerId, WalkthroughId};
+use waypost_core::id::{ServerId, StepId, WalkthroughId};
 use waypost_core::{Error, Result};
 use waypost_ops::assignments::{self, Placement};
-use waypost_ops::walkthroughs::preview::{self, Preview};
+use waypost_ops::walkthroughs::draft::{self, StepPatch};
+use waypost_ops::walkthroughs::preview::{self, Moment};
 use waypost_ops::walkthroughs::{self, Target, publish};
 
 use super::dto::StepChange;
@@ -184,27 +185,33 @@ async fn show_preview(
     if wanted.step.is_some() && wanted.step_id.is_none() {
         return Err(Error::invalid("step_id", "`step_id` says which step `step` is about.").into());
     }
-    let preview = Preview {
-        step_id: wanted.step_id.map(|text| id(&text, "step")).transpose()?,
-        unsaved: wanted.step.map(Into::into),
+    let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
+    let found = match wanted.step_id {
+        None => preview::play_all(cx, ops, org, &walkthrough).await?,
+        Some(text) => {
+            let step_id: StepId = id(&text, "step")?;
+            let saved = draft::show_step(cx, ops, org, &walkthrough, &step_id).await?.step.content;
+            let unsaved = wanted.step.map(|step| Box::new(StepPatch::from(step).apply(&saved)));
+            vec![preview::play(cx, ops, org, &walkthrough, Moment::Step(step_id, unsaved)).await?]
+        }
     };
-    let found = preview::preview(&scope.cx, web.ops(), &scope.organization_id, &walkthrough, preview).await?;
-    let shown = found.into_iter().map(|it| {
-        let content = it.step.content;
+    let shown = found.into_iter().filter_map(|it| {
+        let step = it.step?;
+        let content = step.content;
         let (text, structured, html) = match wanted.format {
             Format::Markdown => (Some(content.content), None, None),
-            Format::Agent => (Some(it.text), Some(it.structured), None),
+            Format::Agent => (Some(it.answer.text), Some(it.answer.structured), None),
             Format::Html => (None, None, Some(markdown::render(&content.content))),
         };
-        PreviewedStep {
-            step_id: it.step.id.to_string(),
-            position: it.position,
+        Some(PreviewedStep {
+            step_id: step.id.to_string(),
+            position: it.completed + 1,
             title: content.title,
             section_title: content.section_title,
             text,
             structured,
             html,
-        }
+        })
     });
     Ok(Json(Page::whole(shown.collect())))
 }

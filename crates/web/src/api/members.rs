@@ -1,0 +1,125 @@
+//! `/members`.
+
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::id::UserId;
+use waypost_core::organization;
+use waypost_ops::users;
+
+use super::extract::{Json, Path, Scope, id};
+use super::page::Page;
+use crate::Web;
+use crate::problem::{ApiResult, Problems};
+
+/// The operations on members.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, update, delete))
+}
+
+/// What a member or a key may do: `owner` everything, `admin` everything but owners, `member` reads and writes content.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Role {
+    Owner,
+    Admin,
+    Member,
+}
+
+impl From<organization::Role> for Role {
+    fn from(role: organization::Role) -> Self {
+        match role {
+            organization::Role::Owner => Self::Owner,
+            organization::Role::Admin => Self::Admin,
+            organization::Role::Member => Self::Member,
+        }
+    }
+}
+
+impl From<Role> for organization::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Owner => Self::Owner,
+            Role::Admin => Self::Admin,
+            Role::Member => Self::Member,
+        }
+    }
+}
+
+/// A user in the organisation.
+#[derive(Debug, Serialize, ToSchema)]
+struct Member {
+    /// The user.
+    #[schema(example = "usr_0123456789abcdef")]
+    id: String,
+    email: String,
+    role: Role,
+    /// Since when they are a member, RFC 3339.
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+impl From<organization::Member> for Member {
+    fn from(it: organization::Member) -> Self {
+        Self { id: it.user_id.to_string(), email: it.email, role: it.role.into(), created_at: it.created_at.rfc3339() }
+    }
+}
+
+/// What is to be changed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct MemberChanges {
+    /// Another role, at most the caller's own.
+    role: Role,
+}
+
+/// The members of the organisation, by address. To add one, make an invitation.
+#[utoipa::path(get, path = "/members", tag = "members", operation_id = "list_members",
+    responses((status = 200, body = Page<Member>), Problems))]
+async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> ApiResult<Json<Page<Member>>> {
+    let items = users::list(&cx, web.ops(), &organization_id).await?.into_iter().map(Member::from).collect();
+    Ok(Json(Page::whole(items)))
+}
+
+/// A member.
+#[utoipa::path(get, path = "/members/{id}", tag = "members", operation_id = "get_member",
+    params(("id" = String, Path, description = "`usr_…`")), responses((status = 200, body = Member), Problems))]
+async fn get(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<Json<Member>> {
+    let user: UserId = id(&text, "member")?;
+    Ok(Json(users::find(&cx, web.ops(), &organization_id, user.as_str()).await?.into()))
+}
+
+/// Gives a member another role. Needs the role `admin`; nobody gives or takes a role above their own, and the last owner
+/// stays one.
+#[utoipa::path(patch, path = "/members/{id}", tag = "members", operation_id = "update_member",
+    params(("id" = String, Path, description = "`usr_…`")), request_body = MemberChanges,
+    responses((status = 200, body = Member), Problems))]
+async fn update(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+    Json(changes): Json<MemberChanges>,
+) -> ApiResult<Json<Member>> {
+    let user: UserId = id(&text, "member")?;
+    Ok(Json(users::update(&cx, web.ops(), &organization_id, &user, changes.role.into()).await?.into()))
+}
+
+/// Ends a membership. What the member made stays with the organisation. Needs the role `admin`.
+#[utoipa::path(delete, path = "/members/{id}", tag = "members", operation_id = "delete_member",
+    params(("id" = String, Path, description = "`usr_…`")), responses((status = 204), Problems))]
+async fn delete(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(text): Path<String>,
+) -> ApiResult<StatusCode> {
+    let user: UserId = id(&text, "member")?;
+    users::delete(&cx, web.ops(), &organization_id, &user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,116 @@
+//! The audit log as a file, for the page and the API.
+
+use serde_json::{Value, json};
+use waypost_core::Result;
+use waypost_core::caller::Ctx;
+use waypost_core::id::OrganizationId;
+use waypost_ops::audit_events::{self, Filter, Listed};
+
+use crate::{Web, spreadsheet};
+
+/// What the file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A table for spreadsheets.
+    Csv,
+    /// `{items, next_cursor}`, as the API lists them.
+    Json,
+}
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Json => "json",
+        }
+    }
+
+    /// The media type.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::Json => "application/json",
+        }
+    }
+
+    /// The value of `Content-Disposition`.
+    #[must_use]
+    pub fn disposition(self) -> &'static str {
+        match self {
+            Self::Csv => "attachment; filename=\"audit-log.csv\"",
+            Self::Json => "attachment; filename=\"audit-log.json\"",
+        }
+    }
+}
+
+/// An entry as the API shows it.
+#[must_use]
+pub fn shape(listed: &Listed) -> Value {
+    let event = &listed.event;
+    json!({
+        "id": event.id,
+        "created_at": event.created_at.rfc3339(),
+        "actor": event.actor,
+        "actor_name": listed.actor_name,
+        "act": event.act,
+        "target": event.target,
+        "detail": event.detail,
+    })
+}
+
+/// All entries that `filter` lets through, as a file. Entries are read some at a time; the file is kept in memory, and has
+/// [`audit_events::MAX_EXPORT`] entries at most.
+///
+/// # Errors
+/// As [`audit_events::export`] and [`audit_events::Export::next`].
+pub async fn write(
+    web: &Web,
+    cx: &Ctx,
+    organization: &OrganizationId,
+    filter: &Filter,
+    format: Format,
+) -> Result<Vec<u8>> {
+    let mut export = audit_events::export(cx, web.ops(), organization, filter, format.name()).await?;
+    let mut file = match format {
+        Format::Csv => spreadsheet::row(["id", "created_at", "actor", "actor_name", "act", "target", "detail"]),
+        Format::Json => b"{\"items\":[".to_vec(),
+    };
+    let mut first = true;
+    loop {
+        let page = export.next(web.ops()).await?;
+        if page.is_empty() {
+            break;
+        }
+        for listed in &page {
+            match format {
+                Format::Csv => file.extend(cells(listed)),
+                Format::Json => {
+                    if !first {
+                        file.push(b',');
+                    }
+                    file.extend(shape(listed).to_string().into_bytes());
+                }
+            }
+            first = false;
+        }
+    }
+    if format == Format::Json {
+        file.extend(b"],\"next_cursor\":null}");
+    }
+    Ok(file)
+}
+
+fn cells(listed: &Listed) -> Vec<u8> {
+    let event = &listed.event;
+    let detail = if event.detail.is_empty() { String::new() } else { Value::from(event.detail.clone()).to_string() };
+    spreadsheet::row([
+        event.id.as_str(),
+        &event.created_at.rfc3339(),
+        &event.actor,
+        listed.actor_name.as_deref().unwrap_or_default(),
+        &event.act,
+        &event.target,
+        &detail,
+    ])
+}
