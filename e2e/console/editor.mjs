@@ -233,8 +233,8 @@ async function together(page, other, id) {
     };
     await both('The rocket is red.\n\nLight it.', 'The rocket is blue.\n\nLight it.');
     assert.equal(await field(other, 'content').inputValue(), 'The rocket is blue.\n\nLight it.', 'typing is not disturbed');
-    assert.equal(await other.locator('.conflict del').textContent(), 'blue');
-    assert.equal(await other.locator('.conflict ins').textContent(), 'red');
+    assert.equal(await other.locator('.version del').textContent(), 'blue');
+    assert.equal(await other.locator('.version ins').textContent(), 'red');
     assert.equal(of(await draft(page, id), 'Three').content, 'The rocket is red.\n\nLight it.', 'nothing is overwritten');
     await see(other, 'conflict');
     await field(other, 'content').fill('The rocket is blue and fast.\n\nLight it.');
