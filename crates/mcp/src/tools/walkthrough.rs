@@ -83,6 +83,7 @@ pub(super) async fn call(
             let structured = json!({ "walkthrough": head(&answer), "steps": steps_json(&answer.standing) });
             Ok(Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) })
         }
+        Name::Support => Err(Error::internal("support is none of the walkthrough tools")),
     }
 }
 
