@@ -205,6 +205,8 @@ export class Session {
 
   comeBack() {
     this.unloading = false;
+    // Publishing changes no draft, and is to be seen all the same.
+    this.etag = null;
     this.queue.wake();
   }
 
