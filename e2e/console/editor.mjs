@@ -255,6 +255,7 @@ async function together(page, other, id) {
 
     // One deletes the step in which the other writes.
     await row(page, 'Three').focus();
+    await page.waitForFunction(() => document.querySelector('[name="content"]').value === 'Theirs again');
     await other.context().setOffline(true);
     await field(other, 'content').fill('Do not lose this');
     await page.keyboard.press('Delete');
