@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
+mod editor;
 mod sign_in;
 
 use std::collections::BTreeMap;
@@ -115,6 +116,11 @@ impl Browser {
     /// The same for calls of the API in another organisation.
     pub fn within(self, slug: &str) -> Self {
         Self { org: slug.to_owned(), ..self }
+    }
+
+    /// The slug of the organisation that calls of the API are for.
+    pub fn org(&self) -> &str {
+        &self.org
     }
 
     pub fn set_cookie(&self, name: &str, value: &str) {
