@@ -6,8 +6,10 @@ mod form;
 pub mod frame;
 mod home;
 mod login;
+mod oauth_configs;
 mod reference;
 pub mod routes;
+mod servers;
 pub mod session;
 mod set_up;
 pub mod view;
@@ -22,7 +24,9 @@ pub fn routes() -> Routes {
     let all = [
         home::routes,
         login::routes,
+        oauth_configs::routes,
         reference::routes,
+        servers::routes,
         set_up::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
