@@ -16,9 +16,11 @@ mod login;
 mod members;
 mod organizations;
 mod overview;
+mod oauth_configs;
 mod reference;
 mod reset;
 pub mod routes;
+mod servers;
 pub mod session;
 mod set_up;
 mod sign_in_mail;
@@ -47,6 +49,9 @@ pub fn routes() -> Routes {
         overview::routes,
         reference::routes,
         reset::routes,
+        oauth_configs::routes,
+        reference::routes,
+        servers::routes,
         set_up::routes,
         sign_up::routes,
     ];
