@@ -192,9 +192,9 @@ async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> 
     let organization = session.organization(org.org.as_deref()).await?.id;
     let (mut items, mut cursor) = (Vec::new(), None);
     loop {
-        let wanted = ListWalkthroughs { state, limit: Some(200), cursor };
+        let wanted = ListWalkthroughs { state, limit: Some(200), cursor, ..ListWalkthroughs::default() };
         let page = acts::list(&session.cx, &session.ops, &organization, wanted).await?;
-        items.extend(page.items.iter().map(shape));
+        items.extend(page.items.iter().map(|row| shape(&row.walkthrough)));
         cursor = page.next_cursor;
         if cursor.is_none() {
             return output::list(session.json, &["id", "slug", "title", "type", "state", "updated_at"], items);

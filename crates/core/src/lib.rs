@@ -32,6 +32,7 @@ pub mod secret;
 pub mod server;
 pub mod slug;
 pub mod step;
+pub mod template;
 pub mod transfer;
 pub mod version;
 pub mod walkthrough;

@@ -68,22 +68,33 @@ names! {
 }
 
 impl WalkthroughType {
-    /// The agent fields that every step must have before it is published, by name of the field.
+    /// The fields that every step must have before it is published, by name.
+    #[must_use]
+    pub fn required_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Course | Self::Quickstart => &["content"],
+            Self::Installer => &["content", "operations_for_agent"],
+            Self::Troubleshooting => &["content", "context_for_agent"],
+            Self::Integration => &["content", "context_for_agent", "operations_for_agent"],
+        }
+    }
+
+    /// Those of [`Self::required_fields`] that are empty in `step`.
+    pub fn missing_fields(self, step: &StepContent) -> impl Iterator<Item = &'static str> {
+        self.required_fields().iter().copied().filter(move |field| {
+            let text = match *field {
+                "context_for_agent" => step.context_for_agent.as_deref().unwrap_or_default(),
+                "operations_for_agent" => step.operations_for_agent.as_deref().unwrap_or_default(),
+                _ => &step.content,
+            };
+            text.trim().is_empty()
+        })
+    }
+
+    /// The first of [`Self::missing_fields`].
     #[must_use]
     pub fn missing_field(self, step: &StepContent) -> Option<&'static str> {
-        let empty = |field: &Option<String>| field.as_deref().is_none_or(|text| text.trim().is_empty());
-        if step.content.trim().is_empty() {
-            return Some("content");
-        }
-        let context = matches!(self, Self::Troubleshooting | Self::Integration);
-        let operations = matches!(self, Self::Installer | Self::Integration);
-        if context && empty(&step.context_for_agent) {
-            return Some("context_for_agent");
-        }
-        if operations && empty(&step.operations_for_agent) {
-            return Some("operations_for_agent");
-        }
-        None
+        self.missing_fields(step).next()
     }
 }
 
@@ -96,6 +107,18 @@ names! {
         Published = "published",
         /// Out of use: not served, kept.
         Archived = "archived",
+    }
+}
+
+names! {
+    /// By what a list of walkthroughs is sorted.
+    WalkthroughSort {
+        /// Title.
+        Title = "title",
+        /// The last change.
+        UpdatedAt = "updated_at",
+        /// When it was made.
+        CreatedAt = "created_at",
     }
 }
 
@@ -128,6 +151,8 @@ pub struct Walkthrough {
     pub current_version_id: Option<VersionId>,
     /// Counts the edits of the draft; an edit names the revision that it was made on.
     pub revision: u32,
+    /// The revision that the newest version was made of; none while it is not known.
+    pub published_revision: Option<u32>,
     /// The next free ordinal of a step.
     pub next_ordinal: u32,
     /// When it was made.
@@ -172,6 +197,12 @@ impl Walkthrough {
             tags: self.tags.clone(),
             metadata: self.metadata.clone(),
         }
+    }
+
+    /// Whether the draft has changed since its newest version was published; false while there is no version.
+    #[must_use]
+    pub fn has_unpublished_changes(&self) -> bool {
+        self.current_version_id.is_some() && self.published_revision != Some(self.revision)
     }
 
     /// Replaces the author's part of the head.

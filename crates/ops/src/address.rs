@@ -185,6 +185,14 @@ impl PublicUrl {
         Some(self.address(&format!("{slug}.localhost{port}"), &Site::Server(slug.to_owned()), slug))
     }
 
+    /// What has to be registered at an identity provider, so that it sends the users of a server back: one address for
+    /// each form of the server's.
+    #[must_use]
+    pub fn redirect_uris(&self, authority: &str, slug: &str) -> Vec<String> {
+        let forms = [Some(self.path_address(authority, slug)), self.host_address(authority, slug)];
+        forms.into_iter().flatten().map(|address| format!("{}/oauth/callback", address.issuer())).collect()
+    }
+
     /// Which server a resource indicator (RFC 8707) names; none when it is no address of a server here. Scheme and host
     /// may be in any case, and a slash at the end does no harm.
     #[must_use]

@@ -37,6 +37,7 @@ mod row;
 pub mod sealed;
 pub mod server;
 pub mod session;
+pub mod standing;
 pub mod step;
 pub mod system;
 pub mod tool_call;
@@ -47,6 +48,7 @@ pub mod user_session;
 mod values;
 pub mod version;
 pub mod walkthrough;
+pub mod walkthrough_list;
 pub mod writer;
 
 pub use db::{Conn, Db, Dialect, Tx};

@@ -49,6 +49,7 @@ struct Statements {
     free_keys: String,
     update: String,
     relink: String,
+    remember: String,
     delete: String,
 }
 
@@ -61,6 +62,12 @@ impl Statements {
             free_keys: format!("UPDATE steps SET key = NULL WHERE {SCOPE} AND id IN (SELECT id FROM {ids})"),
             update: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", CONTENT)),
             relink: format!("{} AND {SCOPE}", batch::update(dialect, "steps", "steps", LINK)),
+            remember: format!(
+                "INSERT INTO removed_steps (step_id, organization_id, walkthrough_id, ordinal)
+                 SELECT id, organization_id, walkthrough_id, ordinal FROM steps
+                 WHERE {SCOPE} AND id IN (SELECT id FROM {ids})
+                 ON CONFLICT (step_id) DO NOTHING"
+            ),
             delete: format!("DELETE FROM steps WHERE {SCOPE} AND id IN (SELECT id FROM {ids})"),
         }
     }
@@ -202,7 +209,7 @@ pub async fn relink(
     run(conn, sql, &json!({ "steps": rows }).to_string(), organization, walkthrough).await
 }
 
-/// Deletes steps from the draft. Versions keep them.
+/// Deletes steps from the draft. Versions keep them, and what it takes to bring them back is remembered.
 ///
 /// # Errors
 /// When the database fails. That no link points to them any more is checked at the commit.
@@ -213,8 +220,27 @@ pub async fn delete<'a>(
     steps: impl IntoIterator<Item = &'a StepId>,
 ) -> Result<()> {
     let rows: Vec<_> = steps.into_iter().map(|step| json!({ "id": step })).collect();
-    let sql = Statements::of(conn.dialect()).delete.as_str();
-    run(conn, sql, &json!({ "steps": rows }).to_string(), organization, walkthrough).await
+    let (statements, batch) = (Statements::of(conn.dialect()), json!({ "steps": rows }).to_string());
+    run(conn, &statements.remember, &batch, organization, walkthrough).await?;
+    run(conn, &statements.delete, &batch, organization, walkthrough).await
+}
+
+/// The ordinal of a step that was deleted from this walkthrough's draft, and is not remembered any longer: the caller
+/// brings it back. None when no such step was deleted from it.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn take_removed(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    step: &StepId,
+) -> Result<Option<u32>> {
+    const SQL: &str = "DELETE FROM removed_steps
+        WHERE step_id = $3 AND organization_id = $1 AND walkthrough_id = $2 RETURNING ordinal";
+    let ordinal: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).bind(step.as_str()).fetch_optional(c).await?);
+    ordinal.map(|ordinal| Place { table: "removed_steps", id: step.as_str() }.count("ordinal", ordinal)).transpose()
 }
 
 #[derive(sqlx::FromRow)]

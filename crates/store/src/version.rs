@@ -282,3 +282,52 @@ pub async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId
     let steps = steps.collect::<Result<Vec<_>>>()?;
     Ok(Some(Version::new(id.clone(), walkthrough_id, number, title, steps)))
 }
+
+#[derive(sqlx::FromRow)]
+struct StepColumns {
+    step_id: String,
+    ordinal: i64,
+    key: Option<String>,
+    #[sqlx(flatten)]
+    content: ContentColumns,
+}
+
+/// The steps of a version as those of a draft: in order, with their keys, each naming the next.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn steps(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Vec<Step>> {
+    const SQL: &str = "SELECT version_steps.step_id, version_steps.ordinal, version_steps.key, version_steps.title,
+            version_steps.section_title, version_steps.content, version_steps.introduction_for_agent,
+            version_steps.context_for_agent, version_steps.operations_for_agent, version_steps.metadata
+        FROM versions JOIN version_steps ON version_steps.version_id = versions.id
+        WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";
+    let rows: Vec<StepColumns> =
+        on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
+    let place = Place { table: "versions", id: id.as_str() };
+    let next: Vec<_> = rows.iter().skip(1).map(|row| StepId::from_store(row.step_id.clone())).collect();
+    let steps = rows.into_iter().enumerate().map(|(at, row)| {
+        Ok(Step {
+            id: StepId::from_store(row.step_id),
+            ordinal: place.count("ordinal", row.ordinal)?,
+            key: row.key,
+            next_step_id: next.get(at).cloned(),
+            content: row.content.content(place)?,
+        })
+    });
+    steps.collect()
+}
+
+/// The ordinals of a version's steps, in order.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn ordinals(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Vec<u32>> {
+    const SQL: &str = "SELECT version_steps.ordinal
+        FROM versions JOIN version_steps ON version_steps.version_id = versions.id
+        WHERE versions.organization_id = $1 AND versions.id = $2 ORDER BY version_steps.position";
+    let rows: Vec<i64> =
+        on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_all(c).await?);
+    let place = Place { table: "versions", id: id.as_str() };
+    rows.into_iter().map(|ordinal| place.count("ordinal", ordinal)).collect()
+}

@@ -2,7 +2,7 @@
 
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
-use waypost_core::walkthrough::{Walkthrough, WalkthroughState};
+use waypost_core::walkthrough::Walkthrough;
 
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
@@ -10,19 +10,22 @@ use crate::on;
 use crate::row::{Place, to_json};
 
 /// What every query reads, in one place.
+macro_rules! columns {
+    () => {
+        "id, organization_id, title, slug, description, type AS kind, state, estimated_duration_minutes, tags, metadata,
+            first_step_id, current_version_id, revision, published_revision, next_ordinal, created_at, updated_at"
+    };
+}
+pub(crate) const COLUMNS: &str = columns!();
+
 macro_rules! select {
     ($tail:literal) => {
-        concat!(
-            "SELECT id, organization_id, title, slug, description, type AS kind, state, estimated_duration_minutes,
-                tags, metadata, first_step_id, current_version_id, revision, next_ordinal, created_at, updated_at
-             FROM walkthroughs WHERE organization_id = $1 ",
-            $tail
-        )
+        concat!("SELECT ", columns!(), " FROM walkthroughs WHERE organization_id = $1 ", $tail)
     };
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     organization_id: String,
     title: String,
@@ -36,6 +39,7 @@ struct Row {
     first_step_id: Option<String>,
     current_version_id: Option<String>,
     revision: i64,
+    published_revision: Option<i64>,
     next_ordinal: i64,
     created_at: i64,
     updated_at: i64,
@@ -56,6 +60,10 @@ impl TryFrom<Row> for Walkthrough {
             tags: place.json("tags", &row.tags)?,
             metadata: place.json("metadata", &row.metadata)?,
             revision: place.count("revision", row.revision)?,
+            published_revision: row
+                .published_revision
+                .map(|revision| place.count("published_revision", revision))
+                .transpose()?,
             next_ordinal: place.count("next_ordinal", row.next_ordinal)?,
             organization_id: OrganizationId::from_store(row.organization_id),
             title: row.title,
@@ -77,8 +85,8 @@ impl TryFrom<Row> for Walkthrough {
 pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO walkthroughs (id, organization_id, title, title_key, slug, description, type, state,
             estimated_duration_minutes, tags, metadata, first_step_id, current_version_id, revision, next_ordinal,
-            created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+            created_at, updated_at, published_revision)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
     on!(conn, c => sqlx::query(SQL)
         .bind(head.id.as_str())
         .bind(head.organization_id.as_str())
@@ -97,6 +105,7 @@ pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Res
         .bind(i64::from(head.next_ordinal))
         .bind(head.created_at.0)
         .bind(head.updated_at.0)
+        .bind(head.published_revision.map(i64::from))
         .execute(c).await?.rows_affected());
     Ok(())
 }
@@ -110,7 +119,8 @@ pub async fn insert(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Res
 pub async fn update(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Result<bool> {
     const SQL: &str = "UPDATE walkthroughs SET title = $3, title_key = $4, slug = $5, description = $6, type = $7,
             state = $8, estimated_duration_minutes = $9, tags = $10, metadata = $11, first_step_id = $12,
-            current_version_id = $13, revision = $14, next_ordinal = $15, updated_at = $16
+            current_version_id = $13, revision = $14, next_ordinal = $15, updated_at = $16,
+            published_revision = $17
         WHERE id = $1 AND organization_id = $2";
     let rows = on!(conn, c => sqlx::query(SQL)
         .bind(head.id.as_str())
@@ -129,6 +139,7 @@ pub async fn update(conn: &mut Conn, head: &Walkthrough, title_key: &str) -> Res
         .bind(i64::from(head.revision))
         .bind(i64::from(head.next_ordinal))
         .bind(head.updated_at.0)
+        .bind(head.published_revision.map(i64::from))
         .execute(c).await?.rows_affected());
     Ok(rows > 0)
 }
@@ -199,34 +210,6 @@ async fn one(
     let row: Option<Row> =
         on!(conn, c => sqlx::query_as(sql).bind(organization.as_str()).bind(value).fetch_optional(c).await?);
     row.map(Walkthrough::try_from).transpose()
-}
-
-/// Which heads to list.
-#[derive(Debug, Clone, Copy)]
-pub struct List<'a> {
-    /// Only those whose title compares greater: the title key of the last one of the page before, or nothing.
-    pub after: &'a str,
-    /// Only those in this state.
-    pub state: Option<WalkthroughState>,
-    /// So many at most.
-    pub limit: i64,
-}
-
-/// Heads in the order of their title keys, byte by byte on both databases.
-///
-/// # Errors
-/// As [`find`].
-pub async fn list(conn: &mut Conn, organization: &OrganizationId, list: List<'_>) -> Result<Vec<Walkthrough>> {
-    let sql = match conn.dialect() {
-        Dialect::Sqlite => select!("AND title_key > $2 AND ($3 = '' OR state = $3) ORDER BY title_key LIMIT $4"),
-        Dialect::Postgres => select!(
-            "AND title_key COLLATE \"C\" > $2 AND ($3 = '' OR state = $3) ORDER BY title_key COLLATE \"C\" LIMIT $4"
-        ),
-    };
-    let state = list.state.map_or("", WalkthroughState::as_str);
-    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
-        .bind(organization.as_str()).bind(list.after).bind(state).bind(list.limit).fetch_all(c).await?);
-    rows.into_iter().map(Walkthrough::try_from).collect()
 }
 
 /// How many walkthroughs the organisation has.

@@ -29,16 +29,19 @@ use waypost_core::progress::Attempt;
 use waypost_core::progress::act::{Select, View};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewCode;
 use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
+use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
     expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on,
-    organization, progress, server, session, step, system, tool_call, user, user_session, version, walkthrough,
+    organization, progress, server, session, standing, step, system, tool_call, user, user_session, version,
+    walkthrough, walkthrough_list,
 };
 
 use crate::world::{NOW, World, execute};
@@ -191,6 +194,34 @@ async fn everything(db: &Db, one: &World) {
     tx.commit().await.unwrap();
 }
 
+/// What authors look for.
+async fn list(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, &one.walkthrough);
+    for sort in WalkthroughSort::ALL {
+        for (descending, further) in [(false, false), (false, true), (true, false), (true, true)] {
+            let after = match sort {
+                WalkthroughSort::Title => After::Title("w".to_owned()),
+                WalkthroughSort::UpdatedAt | WalkthroughSort::CreatedAt => After::Time(NOW.0),
+            };
+            let search = Search {
+                title: "w",
+                plain: "w",
+                state: Some(WalkthroughState::Published),
+                kind: Some(WalkthroughType::Course),
+                server: Some(&one.server),
+                sort: *sort,
+                descending,
+                after: further.then_some((after, id)),
+                limit: 10,
+            };
+            walkthrough_list::search(tx, org, &search).await.unwrap();
+        }
+    }
+    walkthrough_list::servers(tx, org, [id]).await.unwrap();
+    standing::by_version(tx, org, id).await.unwrap();
+    standing::each_group(tx, org, id, |_, _, _| {}).await.unwrap();
+}
+
 /// What authors do to a walkthrough.
 async fn write(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.walkthrough);
@@ -199,7 +230,7 @@ async fn write(tx: &mut Tx, one: &World) {
     let head = walkthrough::find_for_update(tx, org, id).await.unwrap().unwrap();
     walkthrough::find_by_slug(tx, org, &head.slug).await.unwrap();
     walkthrough::find_by_title(tx, org, "a title").await.unwrap();
-    walkthrough::list(tx, org, walkthrough::List { after: "", state: None, limit: 10 }).await.unwrap();
+    list(tx, one).await;
     walkthrough::count(tx, org).await.unwrap();
     walkthrough::slugs_with_prefix(tx, org, "a").await.unwrap();
     walkthrough::update(tx, &head, "a title").await.unwrap();
@@ -229,6 +260,8 @@ async fn write(tx: &mut Tx, one: &World) {
     };
     version::insert(tx, org, &version, &steps).await.unwrap();
     version::load(tx, org, &version.id).await.unwrap().unwrap();
+    version::steps(tx, org, &version.id).await.unwrap();
+    version::ordinals(tx, org, &version.id).await.unwrap();
     version::list(tx, org, id).await.unwrap();
     version::find(tx, org, &version.id).await.unwrap();
     version::find_by_number(tx, org, id, version.number).await.unwrap();
@@ -236,6 +269,7 @@ async fn write(tx: &mut Tx, one: &World) {
     let withdrawal = Withdrawal { at: NOW, reason: "Wrong".to_owned() };
     version::withdraw(tx, org, &version.id, &withdrawal).await.unwrap();
     step::delete(tx, org, id, [&a, &b]).await.unwrap();
+    assert_eq!(step::take_removed(tx, org, id, &a).await.unwrap(), Some(1_000));
     let unknown = WalkthroughId::from_store("wt_unknown".to_owned());
     walkthrough::delete(tx, org, &unknown).await.unwrap();
 }

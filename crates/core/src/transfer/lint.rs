@@ -32,6 +32,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The step, `step 3 "Install"`; none for the walkthrough.
     pub step: Option<String>,
+    /// Where that step stands, from 1; none for the walkthrough.
+    pub position: Option<usize>,
     /// The field, as the model names it.
     pub field: Option<&'static str>,
     /// What is wrong and what to do.
@@ -70,7 +72,7 @@ pub fn lint<'a>(
     let mut sections = Sections::default();
     let mut titles: HashMap<String, usize> = HashMap::new();
     for (number, step) in (1..).zip(steps) {
-        let mut step_findings = Found { step: label(number, Some(&step.title)), findings: &mut findings };
+        let mut step_findings = Found { number, step: label(number, Some(&step.title)), findings: &mut findings };
         step_findings.requirements(kind, step);
         step_findings.lengths(step);
         step_findings.content(step, &bidi_in_code);
@@ -87,7 +89,7 @@ pub fn lint<'a>(
 }
 
 fn of_all(severity: Severity, message: impl Into<String>) -> Finding {
-    Finding { severity, step: None, field: None, message: message.into() }
+    Finding { severity, step: None, position: None, field: None, message: message.into() }
 }
 
 /// The sections so far, to notice one that begins twice.
@@ -98,6 +100,7 @@ struct Sections {
 }
 
 struct Found<'a> {
+    number: usize,
     step: String,
     findings: &'a mut Vec<Finding>,
 }
@@ -105,24 +108,16 @@ struct Found<'a> {
 impl Found<'_> {
     fn push(&mut self, severity: Severity, field: &'static str, message: impl Into<String>) {
         let (step, message) = (Some(self.step.clone()), message.into());
-        self.findings.push(Finding { severity, step, field: Some(field), message });
+        self.findings.push(Finding { severity, step, position: Some(self.number), field: Some(field), message });
     }
 
     fn warn(&mut self, field: &'static str, message: impl Into<String>) {
         self.push(Severity::Warning, field, message);
     }
 
-    /// Everything that publishing asks for: the rule names one missing field at a time, so each is filled in and the rule
-    /// asked again.
+    /// Everything that publishing asks for.
     fn requirements(&mut self, kind: WalkthroughType, step: &StepContent) {
-        let mut rest = step.clone();
-        while let Some(field) = kind.missing_field(&rest) {
-            let filled = Some("filled".to_owned());
-            match field {
-                "context_for_agent" => rest.context_for_agent = filled,
-                "operations_for_agent" => rest.operations_for_agent = filled,
-                _ => "filled".clone_into(&mut rest.content),
-            }
+        for field in kind.missing_fields(step) {
             let message = match field {
                 "content" => "is empty. Write what the user reads.".to_owned(),
                 _ => format!("is empty, but every step of the type `{kind}` needs it."),

@@ -95,6 +95,15 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     named(&mut ops.db.read().await?, organization, text).await?.ok_or_else(not_found)
 }
 
+/// One provider.
+///
+/// # Errors
+/// As [`list`]; `not_found` when there is none.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<OauthConfig> {
+    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+}
+
 /// The slugs of the servers that use a provider.
 ///
 /// # Errors

@@ -1,16 +1,16 @@
 //! Editing the steps of a draft. The chain is read without contents; an edit writes the step and its neighbours.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::{self, Link, Place};
-use waypost_core::id::StepId;
-use waypost_core::step::{MAX_STEPS, Step, StepContent};
+use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
+use waypost_core::step::{MAX_STEPS, MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
-use waypost_store::{Tx, step};
+use waypost_store::{Tx, step, walkthrough};
 
-use super::{Target, clean, note, open, save_edit};
+use super::{Target, clean, missing, note, open, save_edit};
 use crate::Ops;
 
 /// A step to add.
@@ -33,6 +33,56 @@ pub struct StepChange {
     pub content: Option<StepContent>,
 }
 
+/// Single fields of a step to change: what is absent stays, `Some(None)` clears.
+#[derive(Debug, Clone, Default)]
+pub struct StepPatch {
+    /// The author's own name of it.
+    pub key: Option<Option<String>>,
+    /// Title.
+    pub title: Option<String>,
+    /// Heading of the section.
+    pub section_title: Option<Option<String>>,
+    /// What the user reads.
+    pub content: Option<String>,
+    /// How the agent should open the step.
+    pub introduction_for_agent: Option<Option<String>>,
+    /// What the agent should know.
+    pub context_for_agent: Option<Option<String>>,
+    /// What the agent should do.
+    pub operations_for_agent: Option<Option<String>>,
+    /// Free members.
+    pub metadata: Option<Map<String, Value>>,
+}
+
+impl StepPatch {
+    /// The author's part with these changes.
+    #[must_use]
+    pub fn apply(&self, before: &StepContent) -> StepContent {
+        let before = before.clone();
+        let own = |new: &Option<Option<String>>, old| new.clone().unwrap_or(old);
+        StepContent {
+            title: self.title.clone().unwrap_or(before.title),
+            section_title: own(&self.section_title, before.section_title),
+            content: self.content.clone().unwrap_or(before.content),
+            introduction_for_agent: own(&self.introduction_for_agent, before.introduction_for_agent),
+            context_for_agent: own(&self.context_for_agent, before.context_for_agent),
+            operations_for_agent: own(&self.operations_for_agent, before.operations_for_agent),
+            metadata: self.metadata.clone().unwrap_or(before.metadata),
+        }
+    }
+}
+
+/// A step that was deleted, with what it takes to bring it back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Removed {
+    /// The revision of the walkthrough, for the next edit.
+    pub revision: u32,
+    /// The step as it was.
+    pub step: Step,
+    /// The step that stood before it; none for the first.
+    pub after: Option<StepId>,
+}
+
 /// A step after an edit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edited {
@@ -49,26 +99,98 @@ pub struct Edited {
 /// there are 500 steps; `precondition_failed` when the draft has changed meanwhile.
 pub async fn add_step(cx: &Ctx, ops: &Ops, target: Target<'_>, new: NewStep) -> Result<Edited> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let (head, chain) = open_chain(&mut tx, target).await?;
+    let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
+    let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
+    put(cx, tx, (head, chain), (id, ordinal), new, "step.add").await
+}
+
+/// Brings a step back that was deleted from this draft: under its id, so that who completed it has completed it.
+///
+/// # Errors
+/// As [`add_step`]; `step_not_found` when no such step was deleted from this walkthrough.
+pub async fn restore_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, new: NewStep) -> Result<Edited> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let (head, chain) = open_chain(&mut tx, target).await?;
+    let ordinal = step::take_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let ordinal = ordinal.ok_or_else(|| {
+        let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
+        Error::new(Code::StepNotFound, message).with("step_id", id.as_str())
+    })?;
+    put(cx, tx, (head, chain), (id.clone(), ordinal), new, "step.restore").await
+}
+
+/// Puts another step with the same content behind a step. It has no key: keys are unique.
+///
+/// # Errors
+/// As [`add_step`].
+pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId) -> Result<Edited> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let (head, chain) = open_chain(&mut tx, target).await?;
+    let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let content = found.ok_or_else(|| no_step(id))?.content;
+    let title = copy_of(&content.title, &chain);
+    let new = NewStep { key: None, content: StepContent { title, ..content }, place: Place::After(id.clone()) };
+    let (own, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
+    let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
+    put(cx, tx, (head, chain), (own, ordinal), new, "step.duplicate").await
+}
+
+/// `title`, numbered so that no step of the chain has it: an import tells steps without keys apart by their titles.
+fn copy_of(title: &str, chain: &[Step]) -> String {
+    let short: String = title.chars().take(MAX_TITLE_CHARS - 12).collect();
+    let numbers = 1..=MAX_STEPS + 1;
+    let names = numbers.map(|n| if n == 1 { format!("{short} (copy)") } else { format!("{short} (copy {n})") });
+    let free = names.into_iter().find(|name| chain.iter().all(|step| step.content.title != *name));
+    free.unwrap_or_else(|| title.to_owned())
+}
+
+/// Puts a step with this id and ordinal into the chain.
+async fn put(
+    cx: &Ctx,
+    mut tx: Tx,
+    (mut head, chain): (Walkthrough, Vec<Step>),
+    (id, ordinal): (StepId, u32),
+    new: NewStep,
+    act: &'static str,
+) -> Result<Edited> {
     let content = clean::step(new.content, &clean::argument)?;
     let key = clean::key(new.key, &clean::argument)?;
-    let mut tx = ops.db.begin().await?;
-    let (mut head, chain) = open_chain(&mut tx, target).await?;
     if chain.len() >= MAX_STEPS {
         let message = format!("A walkthrough has {MAX_STEPS} steps at most. Delete one, or split the walkthrough.");
         return Err(Error::new(Code::Conflict, message));
     }
     key_is_free(&chain, key.as_deref(), None)?;
-    let id = StepId::new(&*cx.random);
     let links = chain::insert(&chain, &id, &new.place)?;
-    let mut steps = [Step { id, ordinal: head.next_ordinal, key, next_step_id: None, content }];
+    let mut steps = [Step { id, ordinal, key, next_step_id: None, content }];
     chain::apply(&mut steps, &links);
-    head.next_ordinal += 1;
-    step::insert(&mut tx, target.organization_id, target.walkthrough_id, &steps).await?;
+    step::insert(&mut tx, &head.organization_id, &head.id, &steps).await?;
     // The new step's own link was inserted with it.
     let links: Vec<_> = links.into_iter().filter(|link| link.from.as_ref() != Some(&steps[0].id)).collect();
     relink(&mut tx, &mut head, &links).await?;
     let [step] = steps;
-    finish(cx, tx, head, "step.add", step).await
+    finish(cx, tx, head, act, step).await
+}
+
+/// A step of the draft, with the walkthrough's revision.
+///
+/// # Errors
+/// `not_found`; `step_not_found`.
+pub async fn show_step(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    id: &StepId,
+) -> Result<Edited> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| no_step(id))?;
+    Ok(Edited { revision: head.revision, step })
 }
 
 /// Changes what a step holds.
@@ -76,18 +198,35 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: Target<'_>, new: NewStep) -> 
 /// # Errors
 /// As [`add_step`].
 pub async fn update_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, change: StepChange) -> Result<Edited> {
+    let StepChange { key, content } = change;
+    edit_step(cx, ops, target, id, key, |before| content.unwrap_or_else(|| before.clone())).await
+}
+
+/// Changes single fields of a step; the others stay as they are by then.
+///
+/// # Errors
+/// As [`add_step`].
+pub async fn patch_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, patch: StepPatch) -> Result<Edited> {
+    let key = patch.key.clone();
+    edit_step(cx, ops, target, id, key, |before| patch.apply(before)).await
+}
+
+async fn edit_step(
+    cx: &Ctx,
+    ops: &Ops,
+    target: Target<'_>,
+    id: &StepId,
+    key: Option<Option<String>>,
+    edit: impl FnOnce(&StepContent) -> StepContent,
+) -> Result<Edited> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
-    let content = change.content.map(|content| clean::step(content, &clean::argument)).transpose()?;
-    let key = change.key.map(|key| clean::key(key, &clean::argument)).transpose()?;
+    let key = key.map(|key| clean::key(key, &clean::argument)).transpose()?;
     let mut tx = ops.db.begin().await?;
     let head = open(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let before = found.ok_or_else(|| no_step(id))?;
-    let after = Step {
-        key: key.unwrap_or_else(|| before.key.clone()),
-        content: content.unwrap_or_else(|| before.content.clone()),
-        ..before.clone()
-    };
+    let content = clean::step(edit(&before.content), &clean::argument)?;
+    let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
         return Ok(Edited { revision: head.revision, step: after });
     }
@@ -119,20 +258,23 @@ pub async fn move_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, pla
     if moved { finish(cx, tx, head, "step.move", step).await } else { Ok(Edited { revision: head.revision, step }) }
 }
 
-/// Deletes a step from the draft. Versions that have it keep it, and so does who completed it. Gives the walkthrough's
-/// revision.
+/// Deletes a step from the draft. Versions that have it keep it, and so does who completed it.
 ///
 /// # Errors
 /// As [`add_step`].
-pub async fn delete_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId) -> Result<u32> {
+pub async fn delete_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId) -> Result<Removed> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let (mut head, mut chain) = open_chain(&mut tx, target).await?;
+    let (mut head, chain) = open_chain(&mut tx, target).await?;
+    let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let step = found.ok_or_else(|| no_step(id))?;
     let links = chain::remove(&chain, id)?;
     relink(&mut tx, &mut head, &links).await?;
     step::delete(&mut tx, target.organization_id, target.walkthrough_id, [id]).await?;
-    let at = chain.iter().position(|step| step.id == *id).ok_or_else(|| no_step(id))?;
-    Ok(finish(cx, tx, head, "step.delete", chain.swap_remove(at)).await?.revision)
+    let before = chain.iter().find(|other| other.next_step_id.as_ref() == Some(id));
+    let after = before.map(|other| other.id.clone());
+    let Edited { revision, step } = finish(cx, tx, head, "step.delete", step).await?;
+    Ok(Removed { revision, step, after })
 }
 
 fn no_step(id: &StepId) -> Error {

@@ -8,15 +8,15 @@ mod clean;
 pub mod draft;
 pub mod export;
 pub mod import;
+mod list;
 pub mod publish;
 
-use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::id::{OrganizationId, WalkthroughId};
+use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::slug::{self, MAX_WALKTHROUGH_SLUG};
-use waypost_core::step::Step;
+use waypost_core::step::{MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::transfer::identity::fold;
 use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough, WalkthroughFields, WalkthroughState, WalkthroughType};
 use waypost_core::{Code, Error, Result, chain};
@@ -25,8 +25,7 @@ use waypost_store::{Conn, Tx, step, walkthrough};
 use crate::Ops;
 use crate::audit::{Entry, record};
 
-/// Heads on a page of a list at most.
-const MAX_PAGE: u32 = 200;
+pub use self::list::{ListWalkthroughs, ListedWalkthrough, WalkthroughPage, describe, list};
 
 /// The walkthrough that an act changes.
 #[derive(Debug, Clone, Copy)]
@@ -76,26 +75,6 @@ pub struct HeadChange {
     pub metadata: Option<Map<String, Value>>,
 }
 
-/// Which heads to list.
-#[derive(Debug, Clone, Default)]
-pub struct ListWalkthroughs {
-    /// Only those in this state.
-    pub state: Option<WalkthroughState>,
-    /// So many at most, 1 to 200; 50 when absent.
-    pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    pub cursor: Option<String>,
-}
-
-/// A page of heads, by title.
-#[derive(Debug, Clone)]
-pub struct WalkthroughPage {
-    /// The heads.
-    pub items: Vec<Walkthrough>,
-    /// Where the next page begins; none on the last one.
-    pub next_cursor: Option<String>,
-}
-
 /// Makes a walkthrough without steps.
 ///
 /// # Errors
@@ -109,6 +88,98 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: New
     note(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
     tx.commit().await?;
     Ok(head)
+}
+
+/// Makes a walkthrough with steps, in one transaction.
+///
+/// # Errors
+/// As [`create`], and `invalid_arguments` naming the field of a step.
+pub async fn create_with_steps(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    new: NewWalkthrough,
+    steps: Vec<StepContent>,
+) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    let fields = clean::head(new.fields, &clean::argument)?;
+    let steps = steps.into_iter().map(|step| clean::step(step, &clean::argument)).collect::<Result<Vec<_>>>()?;
+    let mut tx = ops.db.begin().await?;
+    lock_names(&mut tx, organization).await?;
+    let mut head = insert(cx, &mut tx, organization, fields, new.slug).await?;
+    insert_steps(cx, &mut tx, &mut head, steps.into_iter().map(|content| (None, content))).await?;
+    note(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
+    tx.commit().await?;
+    Ok(head)
+}
+
+/// Makes another walkthrough with the same draft: a draft itself, on no server, with steps of its own.
+///
+/// # Errors
+/// As [`create`], and `not_found`.
+pub async fn duplicate(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+    title: Option<String>,
+) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    lock_names(&mut tx, organization).await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let draft = load_draft(&mut tx, head).await?;
+    let title = match title {
+        Some(title) => title,
+        None => free_copy(&mut tx, organization, &draft.walkthrough.title).await?,
+    };
+    let fields = clean::head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &clean::argument)?;
+    let mut copy = insert(cx, &mut tx, organization, fields, None).await?;
+    insert_steps(cx, &mut tx, &mut copy, draft.steps.into_iter().map(|step| (step.key, step.content))).await?;
+    let detail = json!({ "title": copy.title, "from": id });
+    note(cx, &mut tx, &copy, "walkthrough.duplicate", detail).await?;
+    tx.commit().await?;
+    Ok(copy)
+}
+
+/// A title like `title` that no walkthrough has.
+async fn free_copy(tx: &mut Tx, organization: &OrganizationId, title: &str) -> Result<String> {
+    let short: String = title.chars().take(MAX_TITLE_CHARS - 12).collect();
+    for number in 1..=999 {
+        let copy = if number == 1 { format!("{short} (copy)") } else { format!("{short} (copy {number})") };
+        if walkthrough::find_by_title(tx, organization, &fold(&copy)).await?.is_none() {
+            return Ok(copy);
+        }
+    }
+    Err(Error::new(Code::Conflict, "There are very many copies already. Give this one a title.").with("field", "title"))
+}
+
+/// Gives a new head its steps: keys and contents, in order.
+async fn insert_steps(
+    cx: &Ctx,
+    tx: &mut Tx,
+    head: &mut Walkthrough,
+    contents: impl IntoIterator<Item = (Option<String>, StepContent)>,
+) -> Result<()> {
+    let steps = (0..).zip(contents).map(|(ordinal, (key, content))| Step {
+        id: StepId::new(&*cx.random),
+        ordinal,
+        key,
+        next_step_id: None,
+        content,
+    });
+    let mut steps: Vec<_> = steps.collect();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    for at in 1..steps.len() {
+        steps[at - 1].next_step_id = Some(steps[at].id.clone());
+    }
+    step::insert(tx, &head.organization_id, &head.id, &steps).await?;
+    head.first_step_id = steps.first().map(|step| step.id.clone());
+    head.next_ordinal = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    walkthrough::update(tx, head, &fold(&head.title)).await?;
+    Ok(())
 }
 
 /// The draft: head and steps.
@@ -131,39 +202,6 @@ pub async fn show_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, sl
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(missing)?;
     load_draft(&mut tx, head).await
-}
-
-/// Heads of an organisation by title, a page at a time.
-///
-/// # Errors
-/// `invalid_arguments` for a limit out of range or a cursor that no list gave.
-pub async fn list(
-    cx: &Ctx,
-    ops: &Ops,
-    organization: &OrganizationId,
-    list: ListWalkthroughs,
-) -> Result<WalkthroughPage> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
-    let limit = list.limit.unwrap_or(50);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
-    }
-    let after = list.cursor.as_deref().map(read_cursor).transpose()?.unwrap_or_default();
-    let mut conn = ops.db.read().await?;
-    let wanted = walkthrough::List { after: &after, state: list.state, limit: i64::from(limit) + 1 };
-    let mut items = walkthrough::list(&mut conn, organization, wanted).await?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next_cursor = items.last().filter(|_| more).map(|last| BASE64URL_NOPAD.encode(fold(&last.title).as_bytes()));
-    Ok(WalkthroughPage { items, next_cursor })
-}
-
-fn read_cursor(cursor: &str) -> Result<String> {
-    let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok();
-    bytes
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .filter(|key| !key.contains('\0'))
-        .ok_or_else(|| Error::invalid("cursor", "`cursor` is not one that a list gave. Begin without it."))
 }
 
 /// Changes the head. Renaming keeps the slug.
@@ -311,6 +349,7 @@ async fn insert(
         first_step_id: None,
         current_version_id: None,
         revision: 1,
+        published_revision: None,
         next_ordinal: 0,
         created_at: now,
         updated_at: now,

@@ -62,11 +62,17 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
         _ => (freeze(cx, tx, &head, &steps).await?, true),
     };
     let before = (head.state, head.current_version_id.clone());
+    let known = head.published_revision.replace(head.revision) == Some(head.revision);
     head.state = WalkthroughState::Published;
     head.current_version_id = Some(version.id.clone());
-    if before != (head.state, head.current_version_id.clone()) {
+    let served = before != (head.state, head.current_version_id.clone());
+    if served {
         tx.touch_config().await?;
+    }
+    if served || !known {
         save(cx, tx, &mut head).await?;
+    }
+    if served {
         let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
         note(cx, tx, &head, "walkthrough.publish", detail).await?;
     }
@@ -180,7 +186,12 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32, reas
         return Err(Error::new(Code::Conflict, format!("Version {number} was withdrawn before.")));
     }
     let newest = version::newest(&mut tx, target.organization_id, target.walkthrough_id).await?;
-    head.current_version_id = newest.map(|version| version.id);
+    let newest = newest.map(|version| version.id);
+    if head.current_version_id != newest {
+        // The draft was made into another version than the one that is served now.
+        head.published_revision = None;
+    }
+    head.current_version_id = newest;
     if head.current_version_id.is_none() && head.state == WalkthroughState::Published {
         head.state = WalkthroughState::Draft;
     }

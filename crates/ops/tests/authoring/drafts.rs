@@ -42,7 +42,7 @@ async fn steps_are_added_changed_moved_and_deleted(world: World) {
     let again = update_step(&world.cx, &world.ops, world.at(&id, 7), &added.step.id, change).await.unwrap();
     assert_eq!(again.revision, 7, "the same content changes nothing");
 
-    assert_eq!(delete_step(&world.cx, &world.ops, world.at(&id, 7), &steps[2]).await.unwrap(), 8);
+    assert_eq!(delete_step(&world.cx, &world.ops, world.at(&id, 7), &steps[2]).await.unwrap().revision, 8);
     assert_eq!(world.titles(&id).await, ["A", "Y", "B"]);
     let gone = delete_step(&world.cx, &world.ops, world.target(&id), &steps[2]).await.unwrap_err();
     assert_eq!((gone.code, &gone.details["step_id"]), (Code::StepNotFound, &json!(steps[2])));
@@ -193,7 +193,7 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
             }
             Edit::Delete(step) => {
                 let step = list.remove(step % list.len());
-                revision = delete_step(&world.cx, &world.ops, target, &step.0).await.unwrap();
+                revision = delete_step(&world.cx, &world.ops, target, &step.0).await.unwrap().revision;
             }
         }
         let draft = world.show(&id).await;

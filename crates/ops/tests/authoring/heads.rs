@@ -130,10 +130,10 @@ async fn lists_go_page_by_page(world: World) {
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {
-        let wanted = ListWalkthroughs { limit: Some(2), cursor, state: None };
+        let wanted = ListWalkthroughs { limit: Some(2), cursor, ..ListWalkthroughs::default() };
         let page = list(&world.cx, &world.ops, &world.org, wanted).await.unwrap();
         assert!(page.items.len() <= 2);
-        seen.extend(page.items.into_iter().map(|head| head.title));
+        seen.extend(page.items.into_iter().map(|row| row.walkthrough.title));
         cursor = page.next_cursor;
         if cursor.is_none() {
             break;

@@ -11,7 +11,7 @@ INSERT INTO end_users VALUES
     ('eu_2', 'org_1', '007', 10, NULL, NULL, NULL, NULL);
 INSERT INTO client_sessions VALUES ('ses_1', 'org_1', 'srv_1', 'eu_1', 'hash', 'client', NULL, '2026', 11, 12, NULL);
 INSERT INTO walkthroughs VALUES
-    ('wt_1', 'org_1', 'Hello', 'hello', 'hello', '', 'course', 'published', NULL, '[]', '{"a":1}', NULL, NULL, 3, 2, 13, 14);
+    ('wt_1', 'org_1', 'Hello', 'hello', 'hello', '', 'course', 'published', NULL, '[]', '{"a":1}', NULL, NULL, 3, 2, 13, 14, 3);
 INSERT INTO steps VALUES
     ('ws_2', 'org_1', 'wt_1', 1, NULL, NULL, 'Two', NULL, 'text', NULL, NULL, NULL, '{}'),
     ('ws_1', 'org_1', 'wt_1', 0, 'one', 'ws_2', 'One', 'Begin', 'first line

@@ -30,3 +30,4 @@ INSERT INTO user_sign_ins VALUES ('state_N', 'browser', 'google', 'nonce', 'veri
 INSERT INTO invitations VALUES
     ('inv_N', 'org_N', 'C@b.example', 'c@b.example', 'member', 'token-N', 'usr_N', 5, 6, NULL, 7);
 INSERT INTO idempotency_keys VALUES ('usr_N', 'once', 'org_N', 'request', NULL, 5, 6);
+INSERT INTO removed_steps VALUES ('ws_removed-N', 'org_N', 'wt_N', 39);

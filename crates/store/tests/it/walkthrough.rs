@@ -7,11 +7,11 @@ use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::organization::Organization;
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{VersionHead, Withdrawal};
-use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
+use waypost_core::walkthrough::{Walkthrough, WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_store::walkthrough::{
-    List, count, delete, find, find_by_slug, find_by_title, find_for_update, insert, list, lock_names,
-    slugs_with_prefix, update,
+    count, delete, find, find_by_slug, find_by_title, find_for_update, insert, lock_names, slugs_with_prefix, update,
 };
+use waypost_store::walkthrough_list::{After, Search, search};
 use waypost_store::{Db, Error, Tx, on, organization, step, version};
 
 use crate::open;
@@ -35,6 +35,7 @@ fn head(n: u8, organization_id: OrganizationId) -> Walkthrough {
         first_step_id: None,
         current_version_id: None,
         revision: 1,
+        published_revision: None,
         next_ordinal: 0,
         created_at: Timestamp(1_000),
         updated_at: Timestamp(2_000),
@@ -85,6 +86,7 @@ async fn heads_come_back_as_they_were(db: Db) {
         tags: Vec::new(),
         metadata: serde_json::Map::new(),
         revision: 2,
+        published_revision: None,
         next_ordinal: 7,
         updated_at: Timestamp(3_000),
         ..first.clone()
@@ -147,6 +149,37 @@ async fn titles_and_slugs_are_unique_in_an_organisation(db: Db) {
     }
 }
 
+fn by_title() -> Search<'static> {
+    Search {
+        title: "",
+        plain: "",
+        state: None,
+        kind: None,
+        server: None,
+        sort: WalkthroughSort::Title,
+        descending: false,
+        after: None,
+        limit: 10,
+    }
+}
+
+async fn titles(tx: &mut Tx, wanted: Search<'_>) -> Vec<String> {
+    search(tx, &org(1), &wanted).await.unwrap().into_iter().map(|row| row.walkthrough.title).collect()
+}
+
+async fn deleted_steps_are_remembered(db: Db) {
+    let (mut tx, walkthrough) = begin(&db).await;
+    let (id, gone) = (&walkthrough.id, made(4, None));
+    step::insert(&mut tx, &org(1), id, [&gone]).await.unwrap();
+    assert_eq!(step::take_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
+    step::delete(&mut tx, &org(1), id, [&gone.id]).await.unwrap();
+    assert_eq!(step::take_removed(&mut tx, &org(2), id, &gone.id).await.unwrap(), None);
+    let other = WalkthroughId::from_store("wt_other".to_owned());
+    assert_eq!(step::take_removed(&mut tx, &org(1), &other, &gone.id).await.unwrap(), None);
+    assert_eq!(step::take_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), Some(gone.ordinal));
+    assert_eq!(step::take_removed(&mut tx, &org(1), id, &gone.id).await.unwrap(), None);
+}
+
 async fn heads_are_listed_by_title_byte_by_byte(db: Db) {
     let (mut tx, _) = begin(&db).await;
     for (n, key) in [(2, "b"), (3, "a-b"), (4, "ab"), (5, "ä"), (6, "a b")] {
@@ -154,13 +187,21 @@ async fn heads_are_listed_by_title_byte_by_byte(db: Db) {
         let new = Walkthrough { title: key.to_owned(), state, ..head(n, org(1)) };
         insert(&mut tx, &new, key).await.unwrap();
     }
-    let titles = |found: Vec<Walkthrough>| found.into_iter().map(|head| head.title).collect::<Vec<_>>();
-    let all = list(&mut tx, &org(1), List { after: "", state: None, limit: 10 }).await.unwrap();
-    assert_eq!(titles(all), ["a b", "a-b", "ab", "b", "Title 1", "ä"]);
-    let page = list(&mut tx, &org(1), List { after: "a-b", state: None, limit: 2 }).await.unwrap();
-    assert_eq!(titles(page), ["ab", "b"]);
-    let published = List { after: "", state: Some(WalkthroughState::Published), limit: 10 };
-    assert_eq!(titles(list(&mut tx, &org(1), published).await.unwrap()), ["b"]);
+    let all = ["a b", "a-b", "ab", "b", "Title 1", "ä"];
+    assert_eq!(titles(&mut tx, by_title()).await, all);
+    let mut backwards = all;
+    backwards.reverse();
+    assert_eq!(titles(&mut tx, Search { descending: true, ..by_title() }).await, backwards);
+    let last = head(3, org(1)).id;
+    let after = Search { after: Some((After::Title("a-b".to_owned()), &last)), limit: 2, ..by_title() };
+    assert_eq!(titles(&mut tx, after).await, ["ab", "b"]);
+    let published = Search { state: Some(WalkthroughState::Published), ..by_title() };
+    assert_eq!(titles(&mut tx, published).await, ["b"]);
+    let other_type = Search { kind: Some(WalkthroughType::Course), ..by_title() };
+    assert!(titles(&mut tx, other_type).await.is_empty());
+    assert_eq!(titles(&mut tx, Search { title: "ä", plain: "ä", ..by_title() }).await, ["ä"]);
+    assert_eq!(titles(&mut tx, Search { title: "-5", plain: "-5", ..by_title() }).await, ["ä"], "by slug");
+    assert_eq!(titles(&mut tx, Search { title: "%", plain: "%", ..by_title() }).await, [""; 0], "not a pattern");
     assert_eq!(count(&mut tx, &org(1)).await.unwrap(), 6);
     let mut slugs = slugs_with_prefix(&mut tx, &org(1), "title").await.unwrap();
     slugs.sort();
@@ -326,7 +367,7 @@ waypost_testkit::both!(open =>
     heads_come_back_as_they_were,
     another_organisation_finds_nothing,
     titles_and_slugs_are_unique_in_an_organisation,
-    heads_are_listed_by_title_byte_by_byte,
+    heads_are_listed_by_title_byte_by_byte, deleted_steps_are_remembered,
     steps_come_back_as_they_were,
     a_broken_chain_cannot_be_committed,
     versions_come_back_as_they_were,

@@ -8,10 +8,12 @@ pub mod extract;
 mod idempotency;
 mod invitations;
 mod members;
+mod oauth_configs;
 mod organizations;
 pub mod page;
 mod schema;
 mod servers;
+mod walkthroughs;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -49,12 +51,14 @@ struct Document;
 fn operations() -> OpenApiRouter<Web> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(organizations::routes())
+        .merge(servers::routes())
+        .merge(assignments::routes())
         .merge(members::routes())
         .merge(invitations::routes())
         .merge(api_keys::routes())
         .merge(audit_events::routes())
-        .merge(servers::routes())
-        .merge(assignments::routes())
+        .merge(oauth_configs::routes())
+        .merge(walkthroughs::routes())
 }
 
 /// The OpenAPI document.

@@ -1,0 +1,56 @@
+//! Where the people stand who are in a walkthrough, counted: for what publishing and withdrawing would do to them.
+
+use futures::TryStreamExt;
+use waypost_core::id::{OrganizationId, VersionId, WalkthroughId};
+use waypost_core::progress::StepSet;
+
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+
+/// How many attempts are in progress on each version of a walkthrough.
+///
+/// # Errors
+/// When the database fails.
+pub async fn by_version(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<(VersionId, u64)>> {
+    const SQL: &str = "SELECT version_id, count(*) FROM progress
+        WHERE walkthrough_id = $2 AND organization_id = $1 AND status = 'in_progress' AND closed_at IS NULL
+        GROUP BY version_id";
+    let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
+    let count = |(version, count)| (VersionId::from_store(version), u64::try_from(count).unwrap_or(0));
+    Ok(rows.into_iter().map(count).collect())
+}
+
+/// Tells `each` of every group of attempts in progress that are on the same version and have completed the same steps:
+/// version, steps, and how many they are. The groups are not held in memory, however many they are.
+///
+/// # Errors
+/// When the database fails, or a set of steps cannot be read.
+pub async fn each_group(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+    mut each: impl FnMut(VersionId, &StepSet, u64),
+) -> Result<()> {
+    const SQL: &str = "SELECT version_id, completed_steps, count(*) FROM progress
+        WHERE walkthrough_id = $2 AND organization_id = $1 AND status = 'in_progress' AND closed_at IS NULL
+        GROUP BY version_id, completed_steps";
+    on!(conn, c => {
+        let mut rows = sqlx::query_as::<_, (String, String, i64)>(SQL)
+            .bind(organization.as_str()).bind(walkthrough.as_str()).fetch(c);
+        while let Some((version, steps, count)) = rows.try_next().await? {
+            let steps = StepSet::from_hex(&steps).ok_or_else(|| Error::Corrupt {
+                table: "progress",
+                id: version.clone(),
+                why: "completed_steps: is not hexadecimal".to_owned(),
+            })?;
+            each(VersionId::from_store(version), &steps, u64::try_from(count).unwrap_or(0));
+        }
+    });
+    Ok(())
+}

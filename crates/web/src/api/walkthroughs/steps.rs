@@ -1,0 +1,324 @@
+//! `/walkthroughs/{id}/steps`: the draft, step by step.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::chain::Place;
+use waypost_core::id::{StepId, WalkthroughId};
+use waypost_core::step::StepContent;
+use waypost_core::{Code, Error, Result};
+use waypost_ops::walkthroughs::{self, draft};
+
+use super::dto::{self, EditedStep, RemovedStep, Step, StepChange, present};
+use super::{created, id, target, walkthrough_id};
+use crate::Web;
+use crate::api::extract::{IfMatch, Json, Path, Scope, tagged};
+use crate::api::page::Page;
+use crate::problem::{ApiError, ApiResult, Problems};
+
+/// The operations on steps.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new()
+        .routes(routes!(list, add))
+        .routes(routes!(show, update, remove))
+        .routes(routes!(move_to))
+        .routes(routes!(duplicate))
+        .routes(routes!(restore))
+}
+
+fn step_id(text: &str) -> Result<StepId> {
+    id(text, "step")
+}
+
+/// A step to add.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewStep {
+    /// Unique in the walkthrough.
+    #[schema(max_length = 256)]
+    key: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
+    title: String,
+    #[schema(max_length = 200)]
+    section_title: Option<String>,
+    #[schema(max_length = 65536)]
+    content: Option<String>,
+    #[schema(max_length = 65536)]
+    introduction_for_agent: Option<String>,
+    #[schema(max_length = 65536)]
+    context_for_agent: Option<String>,
+    #[schema(max_length = 65536)]
+    operations_for_agent: Option<String>,
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+    /// The step to stand behind; null for the first place, absent for the last.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    after: Option<Option<String>>,
+}
+
+/// Where a step is to stand: after which one, or first.
+fn place(after: Option<Option<String>>) -> Result<Place> {
+    match after {
+        None => Ok(Place::Last),
+        Some(None) => Ok(Place::First),
+        Some(Some(text)) => text.parse().map(Place::After).map_err(|_| {
+            Error::invalid("after", "`after` is the id of a step of this walkthrough, or null for the first place.")
+        }),
+    }
+}
+
+impl NewStep {
+    fn into_act(self) -> Result<draft::NewStep> {
+        Ok(draft::NewStep {
+            place: place(self.after)?,
+            key: self.key,
+            content: StepContent {
+                title: self.title,
+                section_title: self.section_title,
+                content: self.content.unwrap_or_default(),
+                introduction_for_agent: self.introduction_for_agent,
+                context_for_agent: self.context_for_agent,
+                operations_for_agent: self.operations_for_agent,
+                metadata: self.metadata.unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// A step with its place, which only the chain as a whole tells.
+async fn placed(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::Edited) -> Result<EditedStep> {
+    let draft = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, id).await?;
+    let at = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
+    let step = Step::new(draft.walkthrough.kind, at + 1, &edited.step);
+    Ok(EditedStep { revision: edited.revision, step })
+}
+
+/// With the step as it is now, when the edit was made from an older revision: both can be shown then. `current` is null
+/// when the step was deleted.
+async fn conflict(
+    scope: &Scope,
+    web: &Web,
+    (walkthrough, step): (&WalkthroughId, Option<&StepId>),
+    error: Error,
+) -> ApiError {
+    if error.code != Code::PreconditionFailed {
+        return error.into();
+    }
+    let Ok(draft) = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, walkthrough).await else {
+        return error.into();
+    };
+    let found = step.and_then(|id| draft.steps.iter().position(|step| step.id == *id));
+    let current = found.map(|at| Step::new(draft.walkthrough.kind, at + 1, &draft.steps[at]));
+    let current = serde_json::to_value(current).unwrap_or(Value::Null);
+    error.with("revision", draft.walkthrough.revision).with("current", current).into()
+}
+
+/// The steps of the draft, in order: 500 at most, on one page.
+#[utoipa::path(get, path = "/walkthroughs/{id}/steps", tag = "steps", operation_id = "list_steps",
+    params(("id" = String, Path)), responses((status = 200, body = Page<Step>), Problems))]
+async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
+    let id = walkthrough_id(&id)?;
+    let draft = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let steps = dto::steps(&draft.walkthrough, &draft.steps);
+    Ok(tagged(draft.walkthrough.revision, Json(Page::whole(steps))))
+}
+
+/// Adds a step to the draft.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps", tag = "steps", operation_id = "create_step",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
+    request_body = NewStep, responses((status = 201, body = EditedStep), Problems))]
+async fn add(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(id): Path<String>,
+    seen: IfMatch,
+    Json(new): Json<NewStep>,
+) -> ApiResult<Response> {
+    let id = walkthrough_id(&id)?;
+    match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, seen), new.into_act()?).await {
+        Ok(edited) => answer_created(&scope, &web, &id, edited).await,
+        Err(error) => Err(conflict(&scope, &web, (&id, None), error).await),
+    }
+}
+
+async fn answer_created(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::Edited) -> ApiResult<Response> {
+    let location = format!("/api/v1/walkthroughs/{id}/steps/{}", edited.step.id);
+    let body = placed(scope, web, id, edited).await?;
+    Ok(created(&location, body.revision, Json(body)))
+}
+
+async fn answer(
+    scope: &Scope,
+    web: &Web,
+    (id, step): (&WalkthroughId, &StepId),
+    edited: Result<draft::Edited>,
+) -> ApiResult<Response> {
+    match edited {
+        Ok(edited) => {
+            let body = placed(scope, web, id, edited).await?;
+            Ok(tagged(body.revision, Json(body)))
+        }
+        Err(error) => Err(conflict(scope, web, (id, Some(step)), error).await),
+    }
+}
+
+/// A step of the draft.
+#[utoipa::path(get, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "get_step",
+    params(("id" = String, Path), ("step_id" = String, Path)), responses((status = 200, body = Step), Problems))]
+async fn show(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let found = draft::show_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
+    let body = placed(&scope, &web, &id, found).await?;
+    Ok(tagged(body.revision, Json(body.step)))
+}
+
+/// Changes fields of a step. A 412 holds what is there now: `revision` and `current`.
+#[utoipa::path(patch, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "update_step",
+    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    request_body = StepChange, responses((status = 200, body = EditedStep), Problems))]
+async fn update(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+    Json(change): Json<StepChange>,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let edited = draft::patch_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, change.into()).await;
+    answer(&scope, &web, (&id, &step), edited).await
+}
+
+/// Deletes a step from the draft. Versions keep it, and so does who completed it; `/restore` brings it back.
+#[utoipa::path(delete, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "delete_step",
+    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 200, body = RemovedStep), Problems))]
+async fn remove(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let before = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
+        Ok(removed) => {
+            let at = before.steps.iter().position(|other| other.id == step).unwrap_or(0);
+            let body = RemovedStep::new(before.walkthrough.kind, at + 1, &removed);
+            Ok(tagged(body.revision, Json(body)))
+        }
+        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+    }
+}
+
+/// Where to move a step.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    /// The step to stand behind; null for the first place.
+    #[schema(required)]
+    after: Option<String>,
+}
+
+/// Moves a step to another place.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/move", tag = "steps", operation_id = "move_step",
+    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    request_body = Move, responses((status = 200, body = EditedStep), Problems))]
+async fn move_to(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+    Json(to): Json<Move>,
+) -> ApiResult<Response> {
+    let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, place(Some(to.after))?);
+    let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
+    answer(&scope, &web, (&id, &step), edited).await
+}
+
+/// Puts another step with the same content behind this one.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/duplicate", tag = "steps",
+    operation_id = "duplicate_step",
+    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    responses((status = 201, body = EditedStep), Problems))]
+async fn duplicate(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    match draft::duplicate_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
+        Ok(edited) => answer_created(&scope, &web, &id, edited).await,
+        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+    }
+}
+
+/// A step to bring back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Restore {
+    step: RestoredStep,
+    /// The step to stand behind; null for the first place, absent for the last.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    after: Option<Option<String>>,
+}
+
+/// A step as its deletion answered it. `id`, `position` and `missing` are taken and not looked at: the path names the step.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RestoredStep {
+    id: Option<String>,
+    position: Option<u64>,
+    missing: Option<Vec<String>>,
+    #[schema(max_length = 256)]
+    key: Option<String>,
+    #[schema(min_length = 1, max_length = 200)]
+    title: String,
+    #[schema(max_length = 200)]
+    section_title: Option<String>,
+    #[schema(max_length = 65536)]
+    content: Option<String>,
+    #[schema(max_length = 65536)]
+    introduction_for_agent: Option<String>,
+    #[schema(max_length = 65536)]
+    context_for_agent: Option<String>,
+    #[schema(max_length = 65536)]
+    operations_for_agent: Option<String>,
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Map<String, Value>>,
+}
+
+/// Brings a deleted step back under its id: who had completed it has completed it.
+#[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/restore", tag = "steps", operation_id = "restore_step",
+    params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
+    request_body = Restore, responses((status = 201, body = EditedStep), Problems))]
+async fn restore(
+    State(web): State<Web>,
+    scope: Scope,
+    Path((id, step)): Path<(String, String)>,
+    seen: IfMatch,
+    Json(Restore { step: was, after }): Json<Restore>,
+) -> ApiResult<Response> {
+    let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
+    let new = NewStep {
+        key: was.key,
+        title: was.title,
+        section_title: was.section_title,
+        content: was.content,
+        introduction_for_agent: was.introduction_for_agent,
+        context_for_agent: was.context_for_agent,
+        operations_for_agent: was.operations_for_agent,
+        metadata: was.metadata,
+        after,
+    };
+    match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, new.into_act()?).await {
+        Ok(edited) => answer_created(&scope, &web, &id, edited).await,
+        Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
+    }
+}
