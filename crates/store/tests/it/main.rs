@@ -8,6 +8,7 @@ mod nouns;
 mod parity;
 mod people;
 mod schema;
+mod tenants;
 mod walkthrough;
 mod world;
 mod writer;

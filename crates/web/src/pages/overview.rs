@@ -136,7 +136,7 @@ fn tiles(place: &Place, overview: &Overview) -> Vec<Tile> {
         },
         Tile {
             label: "In a walkthrough now",
-            count: overview.in_progress,
+            count: overview.active,
             hint: "people who took a step within 15 minutes",
             href: place.path("analytics"),
         },
