@@ -20,7 +20,10 @@ use waypost_core::chain::Link;
 use waypost_core::id::{
     AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthConfigId, OauthGrantId, ProgressId, StepId,
     TicketCommentId, TicketId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
+    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
+    ProgressId, StepId, VersionId, WalkthroughId,
 };
+use waypost_core::invitation::Invitation;
 use waypost_core::join::{Join, Undo};
 use waypost_core::oauth_client::OauthClient;
 use waypost_core::oauth_grant::OauthGrant;
@@ -44,6 +47,9 @@ use waypost_store::{
     expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on,
     organization, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call, user,
     user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
+    expired, idempotency, identity, invitation, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer,
+    on, organization, overview, progress, server, session, standing, step, system, tool_call, user, user_session,
+    version, walkthrough, walkthrough_list,
 };
 
 use crate::world::{NOW, World, execute};
@@ -148,6 +154,7 @@ async fn everything(db: &Db, one: &World) {
     api_key::find_by_name(&mut tx, org, "key").await.unwrap();
     let keys = api_key::list(&mut tx, org).await.unwrap();
     api_key::update(&mut tx, &keys[0]).await.unwrap();
+    api_key::used(&mut tx, org, &one.key, (NOW, NOW)).await.unwrap();
     server::get(&mut tx, org, &one.server).await.unwrap();
     server::list(&mut tx, org).await.unwrap();
     server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
@@ -169,6 +176,11 @@ async fn everything(db: &Db, one: &World) {
     assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
     audit::list(&mut tx, org, None, 10).await.unwrap();
     audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
+    audit::names(&mut tx, org, &[one.user.as_str(), one.key.as_str()]).await.unwrap();
+    overview::contents(&mut tx, org).await.unwrap();
+    overview::state(&mut tx, org).await.unwrap();
+    overview::active(&mut tx, org, NOW).await.unwrap();
+    invite(&mut tx, one).await;
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
@@ -226,6 +238,31 @@ async fn list(tx: &mut Tx, one: &World) {
     walkthrough_list::servers(tx, org, [id]).await.unwrap();
     standing::by_version(tx, org, id).await.unwrap();
     standing::each_group(tx, org, id, |_, _, _| {}).await.unwrap();
+}
+
+/// What is done with invitations.
+async fn invite(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, InvitationId::from_store("inv_new".to_owned()));
+    let new = Invitation {
+        id: id.clone(),
+        organization_id: org.clone(),
+        email: "b@x.de".to_owned(),
+        role: Role::Member,
+        invited_by: one.user.to_string(),
+        created_at: NOW,
+        expires_at: NOW.plus(1),
+        accepted_at: None,
+        revoked_at: None,
+    };
+    assert!(invitation::lock(tx, org).await.unwrap());
+    invitation::insert(tx, &new, "b@x.de", "invited").await.unwrap();
+    invitation::get(tx, org, &id).await.unwrap();
+    invitation::list(tx, org, None, 10).await.unwrap();
+    invitation::list(tx, org, Some(&id), 10).await.unwrap();
+    invitation::count_pending(tx, org, NOW).await.unwrap();
+    invitation::renew(tx, &new, "renewed").await.unwrap();
+    invitation::revoke_of_address(tx, org, ("b@x.de", Some(&id)), NOW).await.unwrap();
+    invitation::revoke(tx, org, &id, NOW).await.unwrap();
 }
 
 /// What authors do to a walkthrough.

@@ -10,6 +10,7 @@ mod parity;
 mod people;
 mod schema;
 mod support;
+mod tenants;
 mod walkthrough;
 mod world;
 mod writer;
