@@ -5,6 +5,8 @@
 //! [`writer::Writer`], which commits many calls at once.
 
 pub mod account;
+pub mod activity;
+pub mod analytics;
 pub mod api_key;
 pub mod assignment;
 pub mod audit;
@@ -41,6 +43,8 @@ pub mod session;
 pub mod standing;
 pub mod step;
 pub mod system;
+pub mod ticket;
+pub mod ticket_comment;
 pub mod tool_call;
 pub mod upstream_state;
 pub mod upstream_token;
@@ -51,6 +55,8 @@ mod values;
 pub mod version;
 pub mod walkthrough;
 pub mod walkthrough_list;
+pub mod webhook;
+pub mod webhook_delivery;
 pub mod writer;
 
 pub use db::{Conn, Db, Dialect, Tx};

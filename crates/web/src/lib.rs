@@ -7,6 +7,7 @@ pub mod api;
 pub mod asset;
 pub mod audit_export;
 pub mod cookies;
+pub mod install;
 pub mod invite;
 pub mod limits;
 pub mod markdown;

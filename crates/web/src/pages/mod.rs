@@ -2,7 +2,10 @@
 //! renders.
 
 mod account;
+mod api_keys;
+mod audit;
 mod code;
+mod editor;
 mod entry;
 mod form;
 pub mod frame;
@@ -10,6 +13,9 @@ mod home;
 mod invitation;
 mod link;
 mod login;
+mod members;
+mod organizations;
+mod overview;
 mod reference;
 mod reset;
 pub mod routes;
@@ -27,12 +33,18 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        api_keys::routes,
+        audit::routes,
         account::routes,
         code::routes,
+        editor::routes,
         home::routes,
         invitation::routes,
         link::routes,
         login::routes,
+        members::routes,
+        organizations::routes,
+        overview::routes,
         reference::routes,
         reset::routes,
         set_up::routes,
