@@ -22,6 +22,8 @@ use waypost_core::id::{
     TicketCommentId, TicketId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
     AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
     ProgressId, StepId, VersionId, WalkthroughId,
+    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
+    ProgressId, StepId, TicketCommentId, TicketId, UserCodeId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
 };
 use waypost_core::invitation::Invitation;
 use waypost_core::join::{Join, Undo};
@@ -50,6 +52,9 @@ use waypost_store::{
     expired, idempotency, identity, invitation, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer,
     on, organization, overview, progress, server, session, standing, step, system, tool_call, user, user_session,
     version, walkthrough, walkthrough_list,
+    expired, idempotency, identity, invitation_accept, join, logo, migrate, oauth_client, oauth_consent, oauth_grant,
+    offer, on, organization, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call,
+    user, user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
 use crate::world::{NOW, World, execute};
@@ -59,6 +64,9 @@ const WHOLE: &[&str] = &[
     "UPDATE config_version SET version = version + 1 WHERE id = 1",
     "SELECT version FROM config_version WHERE id = 1",
     "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
+    // Once in the life of an installation: when it is set up.
+    "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
+     WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
 ];
 /// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
 const NO_TABLES: &[&str] = &["json_each", "batch", "source", "CONSTANT", "(subquery"];
@@ -194,6 +202,7 @@ async fn everything(db: &Db, one: &World) {
     write(&mut tx, one).await;
     take_over(&mut tx, one).await;
     sign_in(&mut tx, one).await;
+    console_sign_in(&mut tx, one).await;
     authorize(&mut tx, one).await;
     help(&mut tx, one).await;
     send(&mut tx, one).await;
@@ -368,6 +377,57 @@ async fn sign_in(tx: &mut Tx, one: &World) {
     logo::get(tx, org).await.unwrap();
     logo::updated_at(tx, org).await.unwrap();
     logo::delete(tx, org).await.unwrap();
+}
+
+/// What signs a user of the console in.
+async fn console_sign_in(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, &one.user);
+    system::has_verified_user(tx).await.unwrap();
+    system::organizations_without_owner(tx).await.unwrap();
+    system::find_credentials(tx, "a1@x.de").await.unwrap();
+    system::find_invitation(tx, "token-1", NOW).await.unwrap();
+    invitation_accept::accept(tx, org, &InvitationId::from_store("inv_1".to_owned()), NOW).await.unwrap();
+    user::get(tx, id).await.unwrap();
+    user::credentials(tx, id).await.unwrap();
+    user::verify(tx, id, NOW).await.unwrap();
+    user::set_name(tx, id, "Anna").await.unwrap();
+    user::set_password(tx, id, "argon").await.unwrap();
+    user::begin_try(tx, id, NOW).await.unwrap();
+    user::lock(tx, id, NOW).await.unwrap();
+    user::unlock(tx, id).await.unwrap();
+    let code_id = UserCodeId::from_store("uco_x".to_owned());
+    let code = user_code::NewCode {
+        id: &code_id,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        purpose: CodePurpose::SignIn,
+        browser_hash: "browser",
+        code_hash: "hash",
+        password_hash: None,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    user_code::insert(tx, &code).await.unwrap();
+    let key = user_code::Key { id: &code_id, browser_hash: "browser" };
+    user_code::find_open(tx, key, NOW).await.unwrap();
+    user_code::enter(tx, key, "hash", NOW).await.unwrap();
+    let link_id = UserCodeId::from_store("uco_y".to_owned());
+    let link = user_code::NewLink {
+        id: &link_id,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        token_hash: "link",
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    user_code::insert_link(tx, &link).await.unwrap();
+    user_code::find_link(tx, "link", NOW).await.unwrap();
+    user_code::consume_link(tx, "link", NOW).await.unwrap();
+    user_session::find(tx, "session-1", NOW).await.unwrap();
+    user_session::list(tx, id, NOW).await.unwrap();
+    user_session::memberships(tx, id).await.unwrap();
+    user_session::delete_others(tx, id, None).await.unwrap();
+    user_session::delete_by_token(tx, "session-1").await.unwrap();
 }
 
 /// What a client gets for a user who signed in.

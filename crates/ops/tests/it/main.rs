@@ -10,3 +10,4 @@ mod joins;
 mod logos;
 mod people;
 mod stage;
+mod user_accounts;

@@ -3,6 +3,7 @@
 mod analytics;
 mod backup;
 mod console;
+mod console_users;
 mod deletion;
 mod migrate;
 mod nouns;
