@@ -1,9 +1,12 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
+pub(crate) mod activity;
+mod analytics;
 mod api_keys;
 mod assignments;
 mod audit_events;
 mod authenticate;
+pub(crate) mod end_users;
 pub mod extract;
 mod idempotency;
 mod invitations;
@@ -59,6 +62,9 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(audit_events::routes())
         .merge(oauth_configs::routes())
         .merge(walkthroughs::routes())
+        .merge(analytics::routes())
+        .merge(activity::routes())
+        .merge(end_users::routes())
 }
 
 /// The OpenAPI document.
