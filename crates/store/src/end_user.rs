@@ -51,6 +51,24 @@ pub async fn insert(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
     Ok(())
 }
 
+/// Inserts an end user whom the organisation calls `tracking_id`, unless there is one already.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_tracked(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    (id, tracking_id): (&EndUserId, &str),
+    now: Timestamp,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO end_users (id, organization_id, tracking_id, created_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT DO NOTHING";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(tracking_id).bind(now.0)
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
 /// What is known of an end user; none when they are not there.
 ///
 /// # Errors

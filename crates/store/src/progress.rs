@@ -12,6 +12,7 @@ use waypost_core::id::{
     EndUserId, EventId, OrganizationId, ProgressId, ServerId, SessionId, StepId, VersionId, WalkthroughId,
 };
 use waypost_core::progress::{Attempt, AttemptState, Status, StepSet};
+use waypost_core::webhook::NewDelivery;
 
 use crate::db::{Conn, Dialect, Raw};
 use crate::error::{Error, Result};
@@ -207,6 +208,8 @@ pub(crate) struct Batch {
     completions: Vec<CompletionRow>,
     events: Vec<EventRow>,
     tool_calls: Vec<ToolCall>,
+    #[serde(skip)]
+    deliveries: Vec<NewDelivery>,
     /// From which attempt to which completions are copied.
     #[serde(skip)]
     copies: Vec<(ProgressId, ProgressId)>,
@@ -296,6 +299,11 @@ impl Batch {
         self.tool_calls.extend(record);
     }
 
+    /// Takes over messages to receivers of webhooks.
+    pub(crate) fn deliveries(&mut self, deliveries: Vec<NewDelivery>) {
+        self.deliveries.extend(deliveries);
+    }
+
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.closed.is_empty() && self.opened.is_empty() && self.moved.is_empty() && self.tool_calls.is_empty()
@@ -373,6 +381,7 @@ pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
             count += 1;
         }
     }
+    count += json_rows(conn, &rare.deliveries, "deliveries", &batch.deliveries).await?;
     for (from, to) in &batch.copies {
         const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
             SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";

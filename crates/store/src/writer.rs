@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use waypost_core::event::EventKind;
 use waypost_core::id::{EventId, ProgressId, VersionId};
 use waypost_core::progress::{Attempt, Outcome};
+use waypost_core::webhook::NewDelivery;
 use waypost_core::{Error as ActError, Random, Timestamp};
 
 use crate::db::{Db, Dialect};
@@ -48,6 +49,8 @@ pub enum Decided {
 pub type Decide = Box<dyn Fn(Option<&Attempt>) -> Decided + Send + Sync>;
 /// Makes the record of a call from what came of it.
 pub type Record = Box<dyn Fn(&Outcome) -> ToolCall + Send + Sync>;
+/// Makes the messages to receivers of webhooks from what came of a call.
+pub type Announce = Box<dyn Fn(&Outcome) -> Vec<NewDelivery> + Send + Sync>;
 
 /// A call on one progress.
 pub struct Call {
@@ -61,6 +64,8 @@ pub struct Call {
     pub client_name: Option<String>,
     /// The record of the call; written only when the call changes something.
     pub tool_call: Option<Record>,
+    /// Whom to tell of it; none when nobody wants to know. Asked only when the call changes something.
+    pub announce: Option<Announce>,
     /// What to make of the open attempt.
     pub decide: Decide,
     /// When the call is made.
@@ -114,13 +119,15 @@ impl Writer {
 }
 
 /// Calls what came along with a call: the record is made only of one that changes something.
-fn decide_and_record(call: &Call, attempt: Option<&Attempt>) -> (Decided, Option<ToolCall>) {
+fn decide_and_record(call: &Call, attempt: Option<&Attempt>) -> (Decided, Option<ToolCall>, Vec<NewDelivery>) {
     let decided = (call.decide)(attempt);
-    let record = match (&decided, &call.tool_call) {
-        (Decided::Done(outcome), Some(record)) if !outcome.change.is_empty() => Some(record(outcome)),
+    let changed = match &decided {
+        Decided::Done(outcome) if !outcome.change.is_empty() => Some(outcome),
         _ => None,
     };
-    (decided, record)
+    let record = changed.zip(call.tool_call.as_ref()).map(|(outcome, record)| record(outcome));
+    let news = changed.zip(call.announce.as_ref()).map(|(outcome, announce)| announce(outcome)).unwrap_or_default();
+    (decided, record, news)
 }
 
 /// Tells all of them of the same failure.
@@ -240,8 +247,10 @@ impl Worker {
         let mut decided = Vec::with_capacity(calls.len());
         for (at, call) in calls.iter().enumerate() {
             // A fault in one call's functions must not take the writer down with it.
-            let (answer, record) = catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key))))
-                .unwrap_or_else(|_| (Decided::Refused(ActError::internal("a call on progress panicked")), None));
+            let (answer, record, news) =
+                catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key)))).unwrap_or_else(|_| {
+                    (Decided::Refused(ActError::internal("a call on progress panicked")), None, Vec::new())
+                });
             if let Decided::Done(outcome) = &answer
                 && !outcome.change.is_empty()
             {
@@ -260,6 +269,7 @@ impl Worker {
                 }
                 self.describe(call, outcome, open.get(&call.key), &mut batch);
                 batch.tool_calls(record);
+                batch.deliveries(news);
                 match &change.put {
                     Some(put) => open.insert(call.key.clone(), put.clone()),
                     None => open.remove(&call.key),

@@ -9,6 +9,7 @@ mod nouns;
 mod parity;
 mod people;
 mod schema;
+mod support;
 mod walkthrough;
 mod world;
 mod writer;

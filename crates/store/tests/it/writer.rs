@@ -64,6 +64,7 @@ fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
         new_session: None,
         client_name: None,
         tool_call: Some(Box::new(tool_call)),
+        announce: None,
         decide,
         now: NOW,
     }
