@@ -34,7 +34,7 @@ pub(super) struct Listing {
 }
 
 /// The cursor behind a row.
-pub(super) fn cursor(at: Timestamp, id: &str) -> String {
+pub(crate) fn cursor(at: Timestamp, id: &str) -> String {
     format!("{}.{id}", at.0)
 }
 

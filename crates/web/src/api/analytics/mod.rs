@@ -11,7 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::analytics::Range;
+use waypost_core::caller::Ctx;
+use waypost_core::id::OrganizationId;
 use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::Ops;
 use waypost_ops::analytics::{self, Ask, MAX_OFFSET_MS, Parts, Report};
 
 use self::body::{ClientList, ErrorList, FlowList, FunnelBody, OverviewBody, StepList, Timeline, ToolList};
@@ -155,6 +158,39 @@ fn csv<T: Table>(body: &T) -> Response {
         headers.insert(header::CONTENT_DISPOSITION, value);
     }
     response
+}
+
+/// A part of analytics as a file.
+///
+/// # Errors
+/// `not_found` for a part that there is not, and as [`analytics::ask`].
+pub(crate) async fn file(
+    cx: &Ctx,
+    ops: &Ops,
+    asked: (&OrganizationId, &Ask),
+    (part, json): (&str, bool),
+) -> Result<Response> {
+    type Write = fn(&Report, bool) -> Response;
+    fn write<T: Table + Serialize>(body: &T, json: bool) -> Response {
+        if !json {
+            return csv(body);
+        }
+        let value = serde_json::to_value(body).unwrap_or_default();
+        super::end_users::download(&value, T::NAME)
+    }
+    let before = Parts { before: true, ..EVENTS };
+    let (parts, answer): (Parts, Write) = match part {
+        "overview" => (before, |report, json| write(&OverviewBody::of(report), json)),
+        "timeline" => (EVENTS, |report, json| write(&Timeline::of(report, 0), json)),
+        "funnel" => (EVENTS, |report, json| write(&FunnelBody::of(report), json)),
+        "steps" => (EVENTS, |report, json| write(&StepList::of(report), json)),
+        "flows" => (EVENTS, |report, json| write(&FlowList::of(report), json)),
+        "tools" => (CALLS, |report, json| write(&ToolList::of(report), json)),
+        "errors" => (CALLS, |report, json| write(&ErrorList::of(report), json)),
+        "clients" => (Parts { calls: true, ..EVENTS }, |report, json| write(&ClientList::of(report), json)),
+        _ => return Err(Error::not_found("export")),
+    };
+    analytics::ask(cx, ops, asked, parts, move |report| answer(report, json)).await
 }
 
 const EVENTS: Parts = Parts { events: true, calls: false, before: false };
