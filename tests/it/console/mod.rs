@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
+mod analytics;
 mod sign_in;
 
 use std::collections::BTreeMap;
