@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::Value;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use waypost_core::account::CodePurpose;
+use waypost_core::analytics::Range;
 use waypost_core::assignment::Assignment;
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::chain::Link;
@@ -38,6 +39,7 @@ use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::webhook::{NewDelivery, Webhook, WebhookEvent};
 use waypost_core::{SystemRandom, Timestamp};
+use waypost_store::analytics::{Due, Packed, Wanted};
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewCode;
 use waypost_store::idempotency::Claim;
@@ -55,6 +57,10 @@ use waypost_store::{
     expired, idempotency, identity, invitation_accept, join, logo, migrate, oauth_client, oauth_consent, oauth_grant,
     offer, on, organization, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call,
     user, user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
+    Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
+    email_code, end_user, expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent,
+    oauth_grant, offer, on, organization, progress, server, session, standing, step, system, ticket, ticket_comment,
+    tool_call, user, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
 use crate::world::{NOW, World, execute};
@@ -201,6 +207,7 @@ async fn everything(db: &Db, one: &World) {
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
     write(&mut tx, one).await;
     take_over(&mut tx, one).await;
+    look_back(&mut tx, one).await;
     sign_in(&mut tx, one).await;
     console_sign_in(&mut tx, one).await;
     authorize(&mut tx, one).await;
@@ -272,6 +279,42 @@ async fn invite(tx: &mut Tx, one: &World) {
     invitation::renew(tx, &new, "renewed").await.unwrap();
     invitation::revoke_of_address(tx, org, ("b@x.de", Some(&id)), NOW).await.unwrap();
     invitation::revoke(tx, org, &id, NOW).await.unwrap();
+/// What the console reads of the log, of end users and in numbers.
+async fn look_back(tx: &mut Tx, one: &World) {
+    let (org, server, user) = (&one.organization, &one.server, &one.end_user);
+    let range = Range { from: Timestamp(0), to: NOW.plus(1) };
+    let query = activity::Query {
+        organization: org,
+        server: None,
+        end_user: None,
+        walkthrough: None,
+        range,
+        after: None,
+        oldest_first: false,
+        limit: 10,
+    };
+    let one_user = activity::Query { end_user: Some(user), ..query.clone() };
+    let one_walkthrough = activity::Query { walkthrough: Some(&one.walkthrough), oldest_first: true, ..query.clone() };
+    for query in [query, one_user, one_walkthrough] {
+        activity::events(tx, &query).await.unwrap();
+        activity::calls(tx, &query).await.unwrap();
+        activity::sessions(tx, &query).await.unwrap();
+    }
+    let wanted = Wanted { organization: org, server: Some(server), walkthrough: Some(&one.walkthrough), range };
+    let mut packed = Packed::default();
+    analytics::events(tx, wanted, &mut packed).await.unwrap();
+    analytics::calls(tx, wanted, &mut packed).await.unwrap();
+    let later = NOW.plus(10_000_000);
+    assert!(!analytics::due(tx, later).await.unwrap().is_empty());
+    let due = Due { organization_id: org.clone(), server_id: server.clone() };
+    while analytics::roll(tx, &due, later).await.unwrap() {}
+    version::titles(tx, org, &one.walkthrough).await.unwrap();
+    end_user::get(tx, org, user).await.unwrap().unwrap();
+    let search = end_user::Search { text: Some("a"), server: Some(server), limit: 10, ..end_user::Search::default() };
+    end_user::list(tx, org, search).await.unwrap();
+    end_user::standings(tx, org, user).await.unwrap();
+    end_user::extent(tx, org, user).await.unwrap();
+    end_user::export(tx, org, user).await.unwrap();
 }
 
 /// What authors do to a walkthrough.

@@ -23,6 +23,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 /// Name, kind and content of each file.
 const FILES: &[(&str, &str, &[u8])] = &[
     ("assigned.js", SCRIPT, include_bytes!("../assets/assigned.js")),
+    ("analytics.js", SCRIPT, include_bytes!("../assets/analytics.js")),
     ("console.css", STYLE, include_bytes!("../assets/console.css")),
     ("console.js", SCRIPT, include_bytes!("../assets/console.js")),
     ("dom.js", SCRIPT, include_bytes!("../assets/dom.js")),

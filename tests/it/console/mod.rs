@@ -8,6 +8,7 @@ mod api_keys;
 mod audit;
 mod members;
 mod organizations;
+mod analytics;
 mod sign_in;
 
 use std::collections::BTreeMap;

@@ -2,10 +2,12 @@
 //! renders.
 
 mod account;
+mod analytics;
 mod api_keys;
 mod audit;
 mod code;
 mod editor;
+mod end_users;
 mod entry;
 mod form;
 pub mod frame;
@@ -35,11 +37,13 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        analytics::routes,
         api_keys::routes,
         audit::routes,
         account::routes,
         code::routes,
         editor::routes,
+        end_users::routes,
         home::routes,
         invitation::routes,
         link::routes,
