@@ -13,7 +13,10 @@ mod organizations;
 pub mod page;
 mod schema;
 mod servers;
+mod ticket_comments;
+mod tickets;
 mod walkthroughs;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -59,6 +62,9 @@ fn operations() -> OpenApiRouter<Web> {
         .merge(audit_events::routes())
         .merge(oauth_configs::routes())
         .merge(walkthroughs::routes())
+        .merge(tickets::routes())
+        .merge(ticket_comments::routes())
+        .merge(webhooks::routes())
 }
 
 /// The OpenAPI document.
