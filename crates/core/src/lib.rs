@@ -4,16 +4,20 @@
 
 pub mod access;
 pub mod account;
+pub mod answer;
+pub mod analytics;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
 pub mod caller;
 pub mod chain;
 pub mod clock;
+pub mod compare;
 pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod impact;
 pub mod invitation;
 pub mod join;
 pub mod markdown;

@@ -5,7 +5,9 @@
 //! on a hosted server stand in [`progress`]; they work on a [`hosting::Hosting`].
 
 pub mod accounts;
+pub mod activity;
 pub mod address;
+pub mod analytics;
 pub mod api_keys;
 pub mod assignments;
 mod audit;

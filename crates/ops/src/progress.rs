@@ -364,6 +364,7 @@ impl Scene<'_> {
             key,
             new_end_user: identity.new_end_user.clone(),
             new_session: identity.new_session.clone(),
+            client_name: self.play.arrival.client.name.clone(),
             tool_call: Some(Box::new(move |_| arrival.row(&cx, &server.server, Some(&end_user), "ok"))),
             announce: self.announce(end_user_id),
             decide: Box::new(decide),

@@ -110,6 +110,22 @@ struct EventRow {
     step_id: Option<StepId>,
     kind: &'static str,
     created_at: Timestamp,
+    client_name: Option<String>,
+    elapsed_ms: Option<i64>,
+    took_ms: Option<i64>,
+}
+
+/// What happened to an attempt, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Happened {
+    pub(crate) kind: EventKind,
+    pub(crate) step_id: Option<StepId>,
+    /// What the client calls itself.
+    pub(crate) client_name: Option<String>,
+    /// Since the attempt was worked on before; none for its first event.
+    pub(crate) elapsed_ms: Option<i64>,
+    /// For a completion, since the attempt began.
+    pub(crate) took_ms: Option<i64>,
 }
 
 /// A key as it is bound.
@@ -158,7 +174,7 @@ impl Values for CompletionRow {
 
 /// In the order of `statements::EVENT`.
 impl Values for EventRow {
-    const COUNT: usize = 10;
+    const COUNT: usize = 13;
 
     fn bind(&self, query: Binding) -> Binding {
         query
@@ -172,6 +188,9 @@ impl Values for EventRow {
             .bind(self.step_id.as_ref().map(ToString::to_string))
             .bind(self.kind)
             .bind(self.created_at.0)
+            .bind(self.client_name.clone())
+            .bind(self.elapsed_ms)
+            .bind(self.took_ms)
     }
 }
 
@@ -249,9 +268,10 @@ impl Batch {
         id: EventId,
         key: &ProgressKey,
         attempt: &Attempt,
-        (kind, step_id): (EventKind, Option<StepId>),
+        happened: Happened,
         at: Timestamp,
     ) {
+        let Happened { kind, step_id, client_name, elapsed_ms, took_ms } = happened;
         self.events.push(EventRow {
             id,
             organization_id: key.organization_id.clone(),
@@ -263,6 +283,9 @@ impl Batch {
             step_id,
             kind: kind.as_str(),
             created_at: at,
+            client_name,
+            elapsed_ms,
+            took_ms,
         });
     }
 

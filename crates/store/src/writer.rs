@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use waypost_core::event::EventKind;
 use waypost_core::id::{EventId, ProgressId, VersionId};
 use waypost_core::progress::{Attempt, Outcome};
 use waypost_core::webhook::NewDelivery;
@@ -21,7 +22,7 @@ use waypost_core::{Error as ActError, Random, Timestamp};
 
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
-use crate::progress::{self, Batch, NewEndUser, NewSession, ProgressKey};
+use crate::progress::{self, Batch, Happened, NewEndUser, NewSession, ProgressKey};
 use crate::tool_call::ToolCall;
 
 /// Calls in a group at most: bounds the memory of a group and the time that others wait for the writer.
@@ -59,6 +60,8 @@ pub struct Call {
     pub new_end_user: Option<NewEndUser>,
     /// The session, when this call makes it; written only when the call changes something.
     pub new_session: Option<NewSession>,
+    /// What the client calls itself, for the events.
+    pub client_name: Option<String>,
     /// The record of the call; written only when the call changes something.
     pub tool_call: Option<Record>,
     /// Whom to tell of it; none when nobody wants to know. Asked only when the call changes something.
@@ -264,7 +267,7 @@ impl Worker {
                     });
                     entry.1 = attempt.clone();
                 }
-                self.describe(call, outcome, &mut batch);
+                self.describe(call, outcome, open.get(&call.key), &mut batch);
                 batch.tool_calls(record);
                 batch.deliveries(news);
                 match &change.put {
@@ -283,15 +286,23 @@ impl Worker {
     }
 
     /// Completion, copies and events of one call.
-    fn describe(&self, call: &Call, outcome: &Outcome, batch: &mut Batch) {
+    fn describe(&self, call: &Call, outcome: &Outcome, before: Option<&Attempt>, batch: &mut Batch) {
         let change = &outcome.change;
         if let Some(subject) = change.put.as_ref().or(change.close.as_ref()) {
             if let Some(step) = &change.completion {
                 batch.completion(subject, step.clone(), call.now);
             }
-            for event in &change.events {
+            // The attempt is at hand, and it knows when it was last worked on: no further look is needed.
+            let before = before.filter(|attempt| attempt.id == subject.id);
+            let mut elapsed_ms = before.map(|attempt| call.now.since(attempt.last_activity_at).max(0));
+            for (kind, step_id) in &change.events {
                 let id = EventId::new(call.now, &*self.random);
-                batch.event(id, &call.key, subject, event.clone(), call.now);
+                let (step_id, client_name) = (step_id.clone(), call.client_name.clone());
+                let is_end = *kind == EventKind::Completed;
+                let took_ms = is_end.then(|| call.now.since(subject.started_at).max(0));
+                let happened = Happened { kind: *kind, step_id, client_name, elapsed_ms, took_ms };
+                batch.event(id, &call.key, subject, happened, call.now);
+                elapsed_ms = Some(0);
             }
         }
         if let (Some(from), Some(put)) = (&change.copy_completions_from, &change.put) {

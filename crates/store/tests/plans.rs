@@ -152,6 +152,7 @@ async fn everything(db: &Db, one: &World) {
     server::list(&mut tx, org).await.unwrap();
     server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
     server::usage(&mut tx, org, &one.server, NOW).await.unwrap();
+    server::signed_in(&mut tx, org, &one.server, NOW).await.unwrap();
     server::holdings(&mut tx, org, &one.server, NOW).await.unwrap();
     server::aliases(&mut tx, org, &one.server).await.unwrap();
     server::update(&mut tx, &one.server()).await.unwrap();
@@ -161,6 +162,7 @@ async fn everything(db: &Db, one: &World) {
     assignment::next_order(&mut tx, org, &one.server).await.unwrap();
     assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
     assignment::get(&mut tx, org, &one.assignment).await.unwrap();
+    assignment::candidates(&mut tx, org, &one.server, ("w", 9)).await.unwrap();
     assignment::update(&mut tx, org, &one.assignment, (Some(1), Some(true))).await.unwrap();
     assignment::set_places(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
@@ -478,7 +480,7 @@ async fn take_over(tx: &mut Tx, one: &World) {
     assert_eq!(shared, [(one.step(0), 0)]);
     join::delete_completion(tx, org, &fresh.id, &one.step(0)).await.unwrap();
     let event = EventId::from_store("ev_joined".to_owned());
-    join::insert_event(tx, &event, &key, &fresh, NOW).await.unwrap();
+    join::insert_event(tx, &event, &key, &fresh, (NOW, None)).await.unwrap();
     join::save(tx, org, &Attempt { closed_at: Some(NOW), ..fresh }).await.unwrap();
     join::reopen(tx, org, &attempt.id).await.unwrap();
 }
@@ -492,6 +494,7 @@ async fn play(db: &Db, one: &World) {
             key: one.progress_key(&one.end_user),
             new_end_user: None,
             new_session: None,
+            client_name: None,
             tool_call: Some(Box::new(move |_| record.clone())),
             announce: Some(Box::new(move |_| vec![delivery(if select { "whd_a" } else { "whd_b" })])),
             decide: Box::new(move |attempt| {

@@ -216,6 +216,7 @@ impl<'a> Life<'a> {
             key: user.key.clone(),
             new_end_user,
             new_session: None,
+            client_name: None,
             tool_call: None,
             announce: None,
             decide: Box::new(move |attempt| {

@@ -110,6 +110,9 @@ const EVENT: &[Column] = &[
     ("step_id", Kind::Text),
     ("kind", Kind::Text),
     ("created_at", Kind::Integer),
+    ("client_name", Kind::Text),
+    ("elapsed_ms", Kind::Integer),
+    ("took_ms", Kind::Integer),
 ];
 
 fn names(columns: &[Column]) -> Vec<&'static str> {

@@ -1,5 +1,6 @@
 //! The store on both databases. Each module has the name of what it tests.
 
+mod analytics;
 mod backup;
 mod console;
 mod deletion;
