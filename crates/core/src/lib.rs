@@ -4,8 +4,8 @@
 
 pub mod access;
 pub mod account;
-pub mod answer;
 pub mod analytics;
+pub mod answer;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;

@@ -38,6 +38,7 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("editor-steps.js", SCRIPT, include_bytes!("../assets/editor-steps.js")),
     ("editor-text.js", SCRIPT, include_bytes!("../assets/editor-text.js")),
     ("htmx.js", SCRIPT, include_bytes!("../assets/htmx.min.js")),
+    ("tickets.js", SCRIPT, include_bytes!("../assets/tickets.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 
