@@ -18,7 +18,7 @@ use waypost_core::organization::SignUp;
 use waypost_mail::{MailUrl, Sender};
 
 use table::{SETTINGS, Setting};
-pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey};
+pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, origin};
 
 /// Where a value was set. Ordered by weight: a later one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
