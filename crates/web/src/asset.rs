@@ -41,6 +41,7 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("editor-text.js", SCRIPT, include_bytes!("../assets/editor-text.js")),
     ("htmx.js", SCRIPT, include_bytes!("../assets/htmx.min.js")),
     ("try.js", SCRIPT, include_bytes!("../assets/try.js")),
+    ("tickets.js", SCRIPT, include_bytes!("../assets/tickets.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 

@@ -16,7 +16,10 @@ mod organizations;
 pub mod page;
 mod schema;
 mod servers;
+mod ticket_comments;
+mod tickets;
 mod walkthroughs;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -66,7 +69,10 @@ fn operations() -> OpenApiRouter<Web> {
         oauth_configs::routes,
         organizations::routes,
         servers::routes,
+        ticket_comments::routes,
+        tickets::routes,
         walkthroughs::routes,
+        webhooks::routes,
     ];
     all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, noun| router.merge(noun()))
     OpenApiRouter::with_openapi(Document::openapi())

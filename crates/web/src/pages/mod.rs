@@ -27,7 +27,9 @@ pub mod session;
 mod set_up;
 mod sign_in_mail;
 mod sign_up;
+mod tickets;
 pub mod view;
+mod webhooks;
 
 use routes::Routes;
 
@@ -57,6 +59,8 @@ pub fn routes() -> Routes {
         reference::routes,
         servers::routes,
         set_up::routes,
+        tickets::routes,
+        webhooks::routes,
         sign_up::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
