@@ -206,7 +206,7 @@ fn servers() {
     served.same(&["server", "show", "acme-docs"]);
     let freed = served.json(&["server", "release-slug", "acme-help", "acme-docs"]);
     assert_eq!(freed["former_slugs"], json!([]));
-    let origins = ["server", "update", "acme-help", "--allowed-origin", "none", "--support", "tickets"];
+    let origins = ["server", "update", "acme-help", "--allowed-origin", "none"];
     assert_eq!(served.changes(&origins, &["server", "show", "acme-help"])["allowed_origins"], json!([]));
     served.same(&["server", "delete", "acme-help"]);
     served.same(&["server", "list"]);
