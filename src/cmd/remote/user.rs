@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use waypost_core::email;
 
 use super::{Remote, only, text};
-use crate::cmd::output;
 use crate::cmd::user::{Command, MEMBERS, confirm_deletion, deleted, print_list};
+use crate::cmd::{Usage, output};
 
 /// What is shown of an invitation, beginning like a member.
 const INVITATION: &[&str] = &["id", "email", "role", "created_at", "expires_at", "link", "mailed"];
@@ -17,6 +17,7 @@ const INVITATION: &[&str] = &["id", "email", "role", "created_at", "expires_at",
 pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let (Command::Create { org, .. }
+    | Command::Link { org, .. }
     | Command::List { org }
     | Command::Show { org, .. }
     | Command::Update { org, .. }
@@ -27,6 +28,10 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
             let new = json!({"email": email, "role": role.as_str()});
             invited(remote.json, &remote.shape(&client.post(&["invitations"], new).await?, INVITATION))
         }
+        Command::Link { .. } => Err(Usage(
+            "a link is made at the database itself: leave --url away, or invite them with `user create`".to_owned(),
+        )
+        .into()),
         Command::List { .. } => {
             let items = client.list(&["members"], &[]).await?;
             print_list(remote.json, remote.shapes(&items, MEMBERS))
