@@ -16,9 +16,9 @@ mod invitation;
 mod link;
 mod login;
 mod members;
+mod oauth_configs;
 mod organizations;
 mod overview;
-mod oauth_configs;
 mod reference;
 mod reset;
 pub mod routes;
@@ -56,7 +56,6 @@ pub fn routes() -> Routes {
         reference::routes,
         reset::routes,
         oauth_configs::routes,
-        reference::routes,
         servers::routes,
         set_up::routes,
         tickets::routes,
