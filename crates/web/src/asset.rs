@@ -38,6 +38,8 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("editor-steps.js", SCRIPT, include_bytes!("../assets/editor-steps.js")),
     ("editor-text.js", SCRIPT, include_bytes!("../assets/editor-text.js")),
     ("htmx.js", SCRIPT, include_bytes!("../assets/htmx.min.js")),
+    ("import.js", SCRIPT, include_bytes!("../assets/import.js")),
+    ("walkthroughs.js", SCRIPT, include_bytes!("../assets/walkthroughs.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 

@@ -13,7 +13,7 @@ mod organizations;
 pub mod page;
 mod schema;
 mod servers;
-mod walkthroughs;
+pub(crate) mod walkthroughs;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

@@ -24,6 +24,7 @@ mod set_up;
 mod sign_in_mail;
 mod sign_up;
 pub mod view;
+mod walkthroughs;
 
 use routes::Routes;
 
@@ -49,6 +50,7 @@ pub fn routes() -> Routes {
         reset::routes,
         set_up::routes,
         sign_up::routes,
+        walkthroughs::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
 }
