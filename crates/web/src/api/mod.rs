@@ -20,6 +20,7 @@ mod ticket_comments;
 mod tickets;
 mod walkthroughs;
 mod webhooks;
+pub(crate) mod walkthroughs;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

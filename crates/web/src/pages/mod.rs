@@ -30,6 +30,7 @@ mod sign_up;
 mod tickets;
 pub mod view;
 mod webhooks;
+mod walkthroughs;
 
 use routes::Routes;
 
@@ -61,6 +62,7 @@ pub fn routes() -> Routes {
         tickets::routes,
         webhooks::routes,
         sign_up::routes,
+        walkthroughs::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
 }
