@@ -47,7 +47,6 @@ export class Steps {
     arrange(this.list, rows);
     this.list.removeAttribute("aria-busy");
     this.list.hidden = steps.length === 0;
-    this.root.querySelector("[data-no-steps]").hidden = steps.length > 0;
     this.root.querySelector("[data-steps-help]").hidden = steps.length < 2;
     say(this.root.querySelector("[data-count]"), steps.length === 0 ? "" : String(steps.length));
   }

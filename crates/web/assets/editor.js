@@ -52,7 +52,9 @@ class Editor {
   }
 
   listen() {
-    this.root.querySelector("[data-add]").addEventListener("click", () => this.add(this.session.steps?.at(-1)?.id));
+    for (const button of this.root.querySelectorAll("[data-add]")) {
+      button.addEventListener("click", () => this.add(this.session.steps.at(-1)?.id));
+    }
     for (const button of this.root.querySelectorAll("[data-pane]")) {
       button.addEventListener("click", () => this.pane(button.dataset.pane));
     }
@@ -87,6 +89,9 @@ class Editor {
     }
     if (!this.session.model || kind === "status") return;
     if (!this.session.step(this.chosen) && kind === "model") this.follow();
+    const none = this.session.steps.length === 0;
+    this.root.classList.toggle("none", none);
+    this.root.querySelector("[data-no-steps]").hidden = !none;
     this.steps.show();
     this.head.show();
     this.conflicts.show();
