@@ -111,6 +111,11 @@ impl App {
         Self::start(&url, Some(folder), setup).await
     }
 
+    /// The product on a database that stays when it stops.
+    pub async fn at(url: &str) -> Self {
+        Self::start(url, None, Setup::default()).await
+    }
+
     async fn start(url: &str, folder: Option<TempDir>, setup: Setup) -> Self {
         let db = Db::open(url).await.unwrap();
         migrate::migrate(&db).await.unwrap();

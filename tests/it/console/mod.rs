@@ -4,6 +4,11 @@
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
 mod editor;
+mod api_keys;
+mod audit;
+mod members;
+mod organizations;
+mod analytics;
 mod sign_in;
 
 use std::collections::BTreeMap;
@@ -15,9 +20,8 @@ use serde_json::Value;
 use url::form_urlencoded;
 use waypost_core::id::{OrganizationId, UserId};
 use waypost_core::organization::Role;
-use waypost_ops::api_keys::NewKey;
 use waypost_ops::user_sessions::{self, Browser as Device};
-use waypost_ops::{api_keys, users};
+use waypost_ops::users;
 
 use crate::app::{App, Org};
 
@@ -213,6 +217,8 @@ pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: O
 pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
     let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
     api_keys::create(app.cx(), &app.ops(), org, NewKey { name: &name, scope: role, expires_at: None }).await.unwrap().1
+    let new = waypost_ops::api_keys::NewKey { name: &name, scope: role, expires_at: None };
+    waypost_ops::api_keys::create(app.cx(), &app.ops(), org, new).await.unwrap().1
 }
 
 async fn read(response: http::Response<Body>) -> Answer {

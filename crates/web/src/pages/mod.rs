@@ -2,10 +2,12 @@
 //! renders.
 
 mod account;
+mod analytics;
 mod api_keys;
 mod audit;
 mod code;
 mod editor;
+mod end_users;
 mod entry;
 mod form;
 pub mod frame;
@@ -16,14 +18,18 @@ mod login;
 mod members;
 mod organizations;
 mod overview;
+mod oauth_configs;
 mod reference;
 mod reset;
 pub mod routes;
+mod servers;
 pub mod session;
 mod set_up;
 mod sign_in_mail;
 mod sign_up;
+mod tickets;
 pub mod view;
+mod webhooks;
 
 use routes::Routes;
 
@@ -33,11 +39,13 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        analytics::routes,
         api_keys::routes,
         audit::routes,
         account::routes,
         code::routes,
         editor::routes,
+        end_users::routes,
         home::routes,
         invitation::routes,
         link::routes,
@@ -47,7 +55,12 @@ pub fn routes() -> Routes {
         overview::routes,
         reference::routes,
         reset::routes,
+        oauth_configs::routes,
+        reference::routes,
+        servers::routes,
         set_up::routes,
+        tickets::routes,
+        webhooks::routes,
         sign_up::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))

@@ -1,7 +1,11 @@
-//! `/walkthroughs`: heads here, steps in [`steps`].
+//! `/walkthroughs`: heads here, steps in [`steps`], versions in [`versions`], several at once in [`bulk`],
+//! files in [`transfer`].
 
+pub(crate) mod bulk;
 mod dto;
 mod steps;
+mod transfer;
+pub(crate) mod versions;
 
 use std::str::FromStr;
 
@@ -35,6 +39,9 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(unarchive))
         .routes(routes!(unpublish))
         .merge(steps::routes())
+        .merge(versions::routes())
+        .merge(bulk::routes())
+        .merge(transfer::routes())
 }
 
 /// An id as it stands in a path; one that cannot be is that of nothing.
