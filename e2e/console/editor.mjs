@@ -177,6 +177,7 @@ async function reorders(page, id) {
     await until(page, id, (it) => it.steps[3]?.id === copy.id, 'back under its id, at its place');
     await row(page, 'Three \\(copy\\)').focus();
     await page.keyboard.press('Delete');
+    assert.ok(await row(page, 'Five').evaluate((it) => it === document.activeElement), 'the focus goes on to the next step');
     await until(page, id, (it) => it.steps.length === 5, 'deleted again');
     await page.locator('[data-trash] summary').click();
     await see(page, 'deleted');
