@@ -35,6 +35,8 @@ async function fromFolder(page) {
 async function person(browser, viewport) {
     const page = await open(browser, viewport);
     await fromFolder(page);
+    // Nothing moves in screenshots.
+    await page.emulateMedia({ reducedMotion: 'reduce' });
     return page;
 }
 
@@ -83,10 +85,10 @@ const of = (whole, title) => whole.steps.find((step) => step.title === title);
 /** From nothing to five steps in two sections. */
 async function writes(page, id) {
     await page.goto(`${given.url}/o/acme/walkthroughs/${id}`);
-    await page.getByText('Add the first one').waitFor();
+    await page.getByText('Write the first step').waitFor();
     await see(page, 'empty');
     for (const title of ['One', 'Two', 'Three', 'Four', 'Five']) {
-        await page.locator('[data-add]').click();
+        await page.locator('[data-add]:visible').click();
         await page.waitForFunction(() => document.activeElement?.name === 'title');
         await page.keyboard.type(title);
         await field(page, 'section_title').fill(title === 'One' || title === 'Two' ? 'Begin' : 'Go on');
@@ -175,6 +177,7 @@ async function reorders(page, id) {
     await until(page, id, (it) => it.steps[3]?.id === copy.id, 'back under its id, at its place');
     await row(page, 'Three \\(copy\\)').focus();
     await page.keyboard.press('Delete');
+    assert.ok(await row(page, 'Five').evaluate((it) => it === document.activeElement), 'the focus goes on to the next step');
     await until(page, id, (it) => it.steps.length === 5, 'deleted again');
     await page.locator('[data-trash] summary').click();
     await see(page, 'deleted');

@@ -34,6 +34,7 @@ export class Steps {
     const rows = steps.map((own, index) => {
       const row = this.rows.get(own.id) ?? this.make(own);
       const title = own.fields.section_title.text;
+      // A first run without a section needs no heading; a later one would seem to belong to the section above it.
       const begins = title !== section ? title : null;
       section = title;
       this.fill(row, own, { index, begins, kind });
@@ -47,7 +48,6 @@ export class Steps {
     arrange(this.list, rows);
     this.list.removeAttribute("aria-busy");
     this.list.hidden = steps.length === 0;
-    this.root.querySelector("[data-no-steps]").hidden = steps.length > 0;
     this.root.querySelector("[data-steps-help]").hidden = steps.length < 2;
     say(this.root.querySelector("[data-count]"), steps.length === 0 ? "" : String(steps.length));
   }
@@ -109,12 +109,13 @@ export class Steps {
 
   head(row, own, begins) {
     if (this.renaming === own.id) return;
-    row.heading.hidden = begins === null || begins === "";
+    row.heading.hidden = begins === null;
     if (begins === null || row.heading.dataset.section === begins) return;
     row.heading.dataset.section = begins;
+    const [text, label] = begins === "" ? ["Name", "Name this section"] : ["Rename", `Rename the section ${begins}`];
     row.heading.replaceChildren(
-      el("h3", {}, begins),
-      el("button", { type: "button", class: "link", "aria-label": `Rename the section ${begins}`, onclick: () => this.rename(row, own.id) }, "Rename"));
+      el("h3", {}, begins || "No section"),
+      el("button", { type: "button", class: "link", "aria-label": label, onclick: () => this.rename(row, own.id) }, text));
   }
 
   /** The steps of the run of one section that begins with `id`. */
@@ -143,7 +144,7 @@ export class Steps {
       this.show();
       (row.heading.querySelector("button") ?? row.open).focus();
     };
-    const input = el("input", { "aria-label": `Name of the section ${before}`, value: before, autocomplete: "off" });
+    const input = el("input", { "aria-label": before ? `New name of the section ${before}` : "Name of the section", value: before, autocomplete: "off" });
     input.addEventListener("keydown", (event) => {
       event.stopPropagation();
       if (event.key === "Enter" || event.key === "Escape") {
