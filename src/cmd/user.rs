@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Member, Role};
+use waypost_ops::user_accounts::{self, Link};
 use waypost_ops::users;
 
 use super::output;
@@ -11,7 +12,7 @@ use super::session::{Session, named, one_of};
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes a person a member of an organisation.
+    /// Makes a person a member of an organisation, and a link for those who cannot sign in yet.
     Create {
         /// E-mail address.
         email: String,
@@ -20,6 +21,13 @@ pub enum Command {
         /// What they may do.
         #[arg(long, default_value = "member", value_parser = one_of(Role::ALL, Role::as_str))]
         role: Role,
+    },
+    /// Makes a link for a member to set name and password with; it works once, for 48 hours.
+    Link {
+        /// E-mail address or id.
+        user: String,
+        #[command(flatten)]
+        org: Org,
     },
     /// Lists the members of an organisation.
     List {
@@ -70,6 +78,7 @@ pub struct Org {
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let (Command::Create { org, .. }
+    | Command::Link { org, .. }
     | Command::List { org }
     | Command::Show { org, .. }
     | Command::Update { org, .. }
@@ -79,7 +88,13 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { email, role, .. } => {
             let made = users::create(cx, ops, id, &email, role).await?;
-            output::object(*json, &shape(&made))
+            let link = user_accounts::make_first_link(cx, ops, id, &made.user_id).await?;
+            output::object(*json, &with_link(session, &made, link.as_ref()))
+        }
+        Command::Link { user, .. } => {
+            let member = find(session, id, &user).await?;
+            let link = user_accounts::make_link(cx, ops, id, &member.user_id).await?;
+            output::object(*json, &with_link(session, &member, Some(&link)))
         }
         Command::List { .. } => {
             let items = users::list(cx, ops, id).await?.iter().map(shape).collect();
@@ -103,6 +118,16 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
 async fn find(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Member> {
     let found = users::find(&session.cx, &session.ops, organization, text).await;
     found.map_err(|error| named(error, "user", text, "user"))
+}
+
+/// The member with their link, when there is one.
+fn with_link(session: &Session, member: &Member, link: Option<&Link>) -> Value {
+    let mut value = shape(member);
+    if let Some(link) = link {
+        value["link"] = format!("{}/link?token={}", session.public_url.origin(), link.token).into();
+        value["link_expires_at"] = link.expires_at.rfc3339().into();
+    }
+    value
 }
 
 fn shape(member: &Member) -> Value {

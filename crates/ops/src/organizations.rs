@@ -1,7 +1,7 @@
 //! Organisations: the tenants.
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize, authorize_operator};
+use waypost_core::access::{Act, authorize, authorize_operator, authorize_user};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Organization, Role};
@@ -146,10 +146,52 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
     Ok(())
 }
 
+/// Says whether a new organisation can have this slug.
+///
+/// # Errors
+/// `forbidden` for everybody but users who act for themselves; `invalid_arguments` when it is no slug; `conflict` when it
+/// is taken.
+pub async fn check_slug(cx: &Ctx, ops: &Ops, slug: &str) -> Result<()> {
+    authorize_user(&cx.caller)?;
+    slug::check_organization_slug(slug)?;
+    match system::find_organization(&mut ops.db.read().await?, slug).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::new(Code::Conflict, taken_message(slug))),
+    }
+}
+
+/// A slug for an organisation of this name that is free at the moment; empty when the name has nothing to make one of.
+///
+/// # Errors
+/// As [`check_slug`].
+pub async fn suggest_slug(cx: &Ctx, ops: &Ops, name: &str) -> Result<String> {
+    /// Numbers that are tried; then somebody has to think.
+    const TRIES: u32 = 20;
+    authorize_user(&cx.caller)?;
+    if !name.chars().any(char::is_alphanumeric) {
+        return Ok(String::new());
+    }
+    let base: String = slug::from_title(name).chars().take(slug::MAX_LABEL - 3).collect();
+    let mut conn = ops.db.read().await?;
+    for number in 1..=TRIES {
+        let base = base.trim_end_matches('-');
+        let slug = if number == 1 { base.to_owned() } else { format!("{base}-{number}") };
+        if slug::check_organization_slug(&slug).is_ok() && system::find_organization(&mut conn, &slug).await?.is_none()
+        {
+            return Ok(slug);
+        }
+    }
+    Ok(String::new())
+}
+
 fn not_found() -> Error {
     Error::not_found("organisation")
 }
 
 fn slug_taken(error: waypost_store::Error, slug: &str) -> Error {
-    taken(error, || format!("The slug `{slug}` is taken by another organisation. Choose another one."))
+    taken(error, || taken_message(slug))
+}
+
+fn taken_message(slug: &str) -> String {
+    format!("The slug `{slug}` is taken by another organisation. Choose another one.")
 }

@@ -18,7 +18,7 @@ use crate::checks::{hidden, taken};
 use crate::oauth_configs;
 
 /// The kinds of support that this release has.
-pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
+pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off, Support::Tickets];
 /// Slugs that are tried for a name before it is left to the person.
 const MAX_SUGGESTIONS: u32 = 20;
 /// A week in milliseconds.

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
+mod servers;
 mod sign_in;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use url::form_urlencoded;
 use waypost_core::id::{OrganizationId, UserId};
 use waypost_core::organization::Role;
+use waypost_ops::api_keys::NewKey;
 use waypost_ops::user_sessions::{self, Browser as Device};
 use waypost_ops::{api_keys, users};
 
@@ -205,8 +207,7 @@ pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: O
 /// The secret of a new key of an organisation, as it is there when this is called.
 pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
     let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
-    let new = api_keys::NewKey { name: &name, scope: role, expires_at: None };
-    api_keys::create(app.cx(), &app.ops(), org, new).await.unwrap().1
+    api_keys::create(app.cx(), &app.ops(), org, NewKey { name: &name, scope: role, expires_at: None }).await.unwrap().1
 }
 
 async fn read(response: http::Response<Body>) -> Answer {

@@ -1,17 +1,30 @@
 //! The console's pages: one file per noun, and its templates in a folder of that name. A handler reads, calls an act, and
 //! renders.
 
+mod account;
+mod api_keys;
+mod audit;
+mod code;
+mod editor;
 mod entry;
 mod form;
 pub mod frame;
 mod home;
+mod invitation;
+mod link;
 mod login;
+mod members;
 mod oauth_configs;
+mod organizations;
+mod overview;
 mod reference;
+mod reset;
 pub mod routes;
 mod servers;
 pub mod session;
 mod set_up;
+mod sign_in_mail;
+mod sign_up;
 pub mod view;
 
 use routes::Routes;
@@ -22,12 +35,24 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        api_keys::routes,
+        audit::routes,
+        account::routes,
+        code::routes,
+        editor::routes,
         home::routes,
+        invitation::routes,
+        link::routes,
         login::routes,
+        members::routes,
         oauth_configs::routes,
+        organizations::routes,
+        overview::routes,
         reference::routes,
+        reset::routes,
         servers::routes,
         set_up::routes,
+        sign_up::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
 }

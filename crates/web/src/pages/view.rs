@@ -129,6 +129,12 @@ impl IntoResponse for PageError {
     }
 }
 
+/// `1 server`, `2 servers`.
+#[must_use]
+pub fn counted(count: i64, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
+}
+
 /// What is wrong with a form, to stand beside its fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wrong {

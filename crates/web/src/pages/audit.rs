@@ -1,0 +1,220 @@
+//! The audit log.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use url::form_urlencoded::Serializer;
+use waypost_core::access::Act;
+use waypost_core::id::AuditEventId;
+use waypost_core::{Error, Timestamp};
+use waypost_ops::audit_events::{self, Filter, Listed, MAX_EXPORT};
+use waypost_ops::{api_keys, users};
+
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::audit_export::{self, Format};
+
+/// Entries on a page.
+const ENTRIES: u32 = 50;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// What acts begin with, to choose from.
+const ACTS: [&str; 15] = [
+    "api_key.",
+    "assignment.",
+    "audit.",
+    "end_user.",
+    "invitation.",
+    "join.",
+    "key.",
+    "member.",
+    "oauth_config.",
+    "organization.",
+    "server.",
+    "ticket.",
+    "user.",
+    "walkthrough.",
+    "webhook.",
+];
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    const READ: Access = Access::Member(Act::AuditRead);
+    Routes::new().get("/o/{org}/audit", READ, list).get("/o/{org}/audit/export", READ, export)
+}
+
+/// The filter as it stands in the address.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    act: String,
+    actor: String,
+    target: String,
+    from: String,
+    to: String,
+    before: String,
+    format: String,
+}
+
+impl Fields {
+    fn filter(&self) -> Result<Filter, Error> {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        // The last day counts as a whole.
+        let to = day("to", &self.to)?.map(|time| time.plus(DAY_MS));
+        Ok(Filter {
+            act: text(&self.act),
+            actor: text(&self.actor),
+            target: text(&self.target),
+            from: day("from", &self.from)?,
+            to,
+        })
+    }
+
+    /// The filter as a query, with one more pair.
+    fn query(&self, name: &str, value: &str) -> String {
+        let fields = [
+            ("act", self.act.as_str()),
+            ("actor", &self.actor),
+            ("target", &self.target),
+            ("from", &self.from),
+            ("to", &self.to),
+            (name, value),
+        ];
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+    }
+
+    fn is_empty(&self) -> bool {
+        [&self.act, &self.actor, &self.target, &self.from, &self.to].into_iter().all(String::is_empty)
+    }
+}
+
+/// An entry, for people.
+pub(super) struct Entry {
+    pub(super) at: String,
+    pub(super) actor: String,
+    /// What they are called; none when they are gone.
+    pub(super) actor_name: Option<String>,
+    pub(super) act: String,
+    pub(super) target: String,
+    pub(super) detail: Vec<(String, String)>,
+}
+
+impl From<Listed> for Entry {
+    fn from(Listed { event, actor_name }: Listed) -> Self {
+        let known = match event.actor.as_str() {
+            "operator" => Some("Operator (command line)".to_owned()),
+            _ => actor_name,
+        };
+        Self {
+            at: event.created_at.rfc3339(),
+            actor: event.actor,
+            actor_name: known,
+            act: event.act,
+            target: event.target,
+            detail: detail(&event.detail),
+        }
+    }
+}
+
+/// Name and value of each member, as texts.
+fn detail(detail: &Map<String, Value>) -> Vec<(String, String)> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "none".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => other.to_string(),
+    };
+    detail.iter().map(|(name, value)| (name.replace('_', " "), text(value))).collect()
+}
+
+#[derive(Template)]
+#[template(path = "audit/list.html")]
+struct AuditPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    fields: Fields,
+    entries: Vec<Entry>,
+    acts: [&'static str; 15],
+    /// Members and keys, to choose from.
+    actors: Vec<String>,
+    older: Option<String>,
+    /// The query of the export, to which the format is added.
+    export: String,
+    max_export: usize,
+}
+
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+    let Member { cx, organization_id, place, frame } = &member;
+    let within = |error| PageError::from(error).within(frame.clone());
+    let before: Option<AuditEventId> = fields.before.parse().ok();
+    let found = match fields.filter() {
+        Ok(filter) => audit_events::list(cx, web.ops(), organization_id, &filter, (before.as_ref(), ENTRIES + 1)).await,
+        Err(error) => Err(error),
+    };
+    let (status, wrong, mut found) = match found {
+        Ok(found) => (http::StatusCode::OK, Wrong::default(), found),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within)?;
+            (status, wrong, Vec::new())
+        }
+    };
+    let more = found.len() > ENTRIES as usize;
+    found.truncate(ENTRIES as usize);
+    let older = found.last().filter(|_| more).map(|it| fields.query("before", it.event.id.as_str()));
+    let members = users::list(cx, web.ops(), organization_id).await.map_err(within)?;
+    let keys = api_keys::list(cx, web.ops(), organization_id).await.map_err(within)?;
+    let actors = members.into_iter().map(|it| it.email).chain(keys.into_iter().map(|it| it.name));
+    let page = AuditPage {
+        frame: frame.clone().at("audit"),
+        place: place.clone(),
+        wrong,
+        entries: found.into_iter().map(Entry::from).collect(),
+        acts: ACTS,
+        actors: actors.chain(["operator".to_owned()]).collect(),
+        older: older.map(|query| format!("{}?{query}", place.path("audit"))),
+        export: format!("{}?{}", place.path("audit/export"), fields.query("format", "")),
+        fields,
+        max_export: MAX_EXPORT,
+    };
+    Ok(view::html(status, &page))
+}
+
+async fn export(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+    let Member { cx, organization_id, frame, .. } = &member;
+    let format = if fields.format == "json" { Format::Json } else { Format::Csv };
+    let file = match fields.filter() {
+        Ok(filter) => audit_export::write(&web, cx, organization_id, &filter, format).await,
+        Err(error) => Err(error),
+    };
+    let file = file.map_err(|error| PageError::from(error).within(frame.clone().at("audit")))?;
+    Ok(download(format, file))
+}
+
+fn download(format: Format, file: Vec<u8>) -> Response {
+    let mut response = file.into_response();
+    for (name, value) in [
+        (header::CONTENT_TYPE, format.media_type()),
+        (header::CONTENT_DISPOSITION, format.disposition()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The beginning of a day in UTC; none for an empty text.
+fn day(field: &str, text: &str) -> Result<Option<Timestamp>, Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
+    time.map(Some).ok_or_else(|| Error::invalid(field, "This is no day. Write it as 2026-01-31, or leave it empty."))
+}

@@ -1,0 +1,264 @@
+//! Members and invitations.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use waypost_core::access::Act;
+use waypost_core::id::{InvitationId, UserId};
+use waypost_core::invitation::InvitationState;
+use waypost_core::organization::{Member as OrganizationMember, Role};
+use waypost_core::{Error, Timestamp};
+use waypost_ops::{invitations, users};
+
+use super::form::Form;
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::invite::{self, Sent};
+use crate::visit::Visit;
+
+/// Invitations on a page.
+const INVITATIONS: u32 = 50;
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    const WRITE: Access = Access::Member(Act::MemberWrite);
+    const INVITE: Access = Access::Member(Act::InvitationWrite);
+    Routes::new()
+        .get("/o/{org}/members", Access::Member(Act::MemberRead), list)
+        .post("/o/{org}/members/{id}/role", WRITE, set_role)
+        .post("/o/{org}/members/{id}/remove", WRITE, remove)
+        .post("/o/{org}/invitations", INVITE, invite)
+        .post("/o/{org}/invitations/{id}/resend", INVITE, resend)
+        .post("/o/{org}/invitations/{id}/revoke", INVITE, revoke)
+}
+
+/// Roles that somebody with `own` can give, the least first: value and text.
+pub(super) fn roles(own: Role) -> Vec<(&'static str, &'static str)> {
+    let all = [
+        (Role::Member, "Member: reads and writes content"),
+        (Role::Admin, "Admin: everything but owners"),
+        (Role::Owner, "Owner: everything"),
+    ];
+    all.into_iter().filter(|(role, _)| own.covers(*role)).map(|(role, text)| (role.as_str(), text)).collect()
+}
+
+/// A member, for a row.
+struct MemberRow {
+    member: OrganizationMember,
+    /// Whether it is the viewer.
+    is_self: bool,
+    /// Whether the viewer may change and remove them.
+    changeable: bool,
+    /// Whether they are the only owner.
+    last_owner: bool,
+}
+
+/// An invitation, for a row.
+struct InvitationRow {
+    id: InvitationId,
+    email: String,
+    role: Role,
+    state: InvitationState,
+    invited_by: String,
+    at: String,
+    changeable: bool,
+}
+
+#[derive(Template)]
+#[template(path = "members/list.html")]
+struct MembersPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    members: Vec<MemberRow>,
+    roles: Vec<(&'static str, &'static str)>,
+    invitations: Vec<InvitationRow>,
+    /// Leads to older invitations.
+    older: Option<String>,
+    /// What was typed.
+    email: String,
+    role: String,
+    /// The invitation that was just made.
+    sent: Option<Sent>,
+    /// Whether this installation can send mails.
+    can_mail: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    email: String,
+    role: String,
+    before: String,
+}
+
+impl MembersPage {
+    async fn read(web: &Web, member: &Member, before: &str) -> Result<Self, PageError> {
+        let Member { cx, organization_id, place, frame } = member;
+        let within = |error| PageError::from(error).within(frame.clone());
+        let members = users::list(cx, web.ops(), organization_id).await.map_err(within)?;
+        let owners = members.iter().filter(|it| it.role == Role::Owner).count();
+        let row = |it: OrganizationMember| MemberRow {
+            is_self: it.user_id.as_str() == cx.caller.actor(),
+            changeable: place.is_admin() && place.role.covers(it.role),
+            last_owner: it.role == Role::Owner && owners == 1,
+            member: it,
+        };
+        let mut found = Vec::new();
+        if place.is_admin() {
+            let before: Option<InvitationId> = before.parse().ok();
+            let limit = INVITATIONS + 1;
+            let list = invitations::list(cx, web.ops(), organization_id, before.as_ref(), limit).await;
+            found = list.map_err(within)?;
+        }
+        let more = found.len() > INVITATIONS as usize;
+        found.truncate(INVITATIONS as usize);
+        let last = found.last().filter(|_| more).map(|it| it.invitation.id.clone());
+        let now = cx.now();
+        let invitations = found.into_iter().map(|it| invitation_row(it, now, place.role)).collect();
+        Ok(Self {
+            frame: frame.clone().at("members"),
+            place: place.clone(),
+            wrong: Wrong::default(),
+            members: members.into_iter().map(row).collect(),
+            roles: roles(place.role),
+            invitations,
+            older: last.map(|id| format!("{}?before={id}#invitations", place.path("members"))),
+            email: String::new(),
+            role: Role::Member.as_str().to_owned(),
+            sent: None,
+            can_mail: web.mail.is_some(),
+        })
+    }
+
+    /// The page with what is wrong.
+    async fn refused(web: &Web, member: &Member, error: Error) -> Result<(StatusCode, Self), PageError> {
+        let (status, wrong) = Wrong::of(error).map_err(|error| PageError::from(error).within(member.frame.clone()))?;
+        Ok((status, Self { wrong, ..Self::read(web, member, "").await? }))
+    }
+}
+
+fn invitation_row(listed: invitations::Listed, now: Timestamp, own: Role) -> InvitationRow {
+    let it = listed.invitation;
+    let state = it.state(now);
+    // When what the state says happened, or will.
+    let at = match state {
+        InvitationState::Accepted => it.accepted_at,
+        InvitationState::Revoked => it.revoked_at,
+        InvitationState::Pending | InvitationState::Expired => Some(it.expires_at),
+    };
+    let invited_by = listed.invited_by.unwrap_or_else(|| match it.invited_by.as_str() {
+        "operator" => "the operator".to_owned(),
+        gone => gone.to_owned(),
+    });
+    InvitationRow {
+        changeable: own.covers(it.role),
+        id: it.id,
+        email: it.email,
+        role: it.role,
+        state,
+        invited_by,
+        at: at.unwrap_or(it.created_at).rfc3339(),
+    }
+}
+
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+    Ok(view::page(&MembersPage::read(&web, &member, &fields.before).await?))
+}
+
+async fn set_role(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Form(fields): Form<Fields>,
+) -> PageResult {
+    let changed = match (id.parse::<UserId>(), fields.role.parse::<Role>()) {
+        (Ok(user), Ok(role)) => users::update(&member.cx, web.ops(), &member.organization_id, &user, role).await,
+        (Err(_), _) => Err(Error::not_found("member")),
+        (_, Err(why)) => Err(Error::invalid("", format!("This is no role: {why}."))),
+    };
+    match changed {
+        Ok(changed) => {
+            let message = format!("{} is {} now.", changed.email, changed.role);
+            Ok(view::redirect_saying(&member.place.path("members"), &message))
+        }
+        Err(error) => back(&web, &member, error).await,
+    }
+}
+
+async fn remove(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let removed = match id.parse::<UserId>() {
+        Ok(user) => users::delete(&member.cx, web.ops(), &member.organization_id, &user).await,
+        Err(_) => Err(Error::not_found("member")),
+    };
+    match removed {
+        Ok(()) if id == member.cx.caller.actor() => {
+            Ok(view::redirect_saying("/", &format!("You have left {}.", member.place.organization.name)))
+        }
+        Ok(()) => Ok(view::redirect_saying(&member.place.path("members"), "The member is removed.")),
+        Err(error) => back(&web, &member, error).await,
+    }
+}
+
+/// The page again, with what is wrong above it.
+async fn back(web: &Web, member: &Member, error: Error) -> PageResult {
+    let (status, page) = MembersPage::refused(web, member, error).await?;
+    Ok(view::html(status, &page))
+}
+
+async fn invite(State(web): State<Web>, visit: Visit, member: Member, Form(fields): Form<Fields>) -> PageResult {
+    let sent = match fields.role.parse::<Role>() {
+        Ok(role) => {
+            let whom = (fields.email.as_str(), role);
+            invite::create(&web, (&member.cx, &visit), &member.organization_id, whom).await
+        }
+        Err(why) => Err(Error::invalid("role", format!("This is no role: {why}."))),
+    };
+    match sent {
+        Ok(sent) => show_link(&web, &member, sent).await,
+        Err(error) => {
+            let (status, page) = MembersPage::refused(&web, &member, error).await?;
+            Ok(view::html(status, &MembersPage { email: fields.email, role: fields.role, ..page }))
+        }
+    }
+}
+
+async fn resend(
+    State(web): State<Web>,
+    visit: Visit,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+) -> PageResult {
+    let sent = match id.parse::<InvitationId>() {
+        Ok(id) => invite::resend(&web, (&member.cx, &visit), &member.organization_id, &id).await,
+        Err(_) => Err(Error::not_found("invitation")),
+    };
+    match sent {
+        Ok(sent) => show_link(&web, &member, sent).await,
+        Err(error) => back(&web, &member, error).await,
+    }
+}
+
+/// The page with the link, this once: it is not in a redirect, where histories and logs would keep it.
+async fn show_link(web: &Web, member: &Member, sent: Sent) -> Result<Response, PageError> {
+    let page = MembersPage::read(web, member, "").await?;
+    Ok(view::page(&MembersPage { sent: Some(sent), ..page }))
+}
+
+async fn revoke(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let revoked = match id.parse::<InvitationId>() {
+        Ok(id) => invitations::revoke(&member.cx, web.ops(), &member.organization_id, &id).await,
+        Err(_) => Err(Error::not_found("invitation")),
+    };
+    match revoked {
+        Ok(()) => {
+            Ok(view::redirect_saying(&member.place.path("members"), "The invitation is taken back: its link is dead."))
+        }
+        Err(error) => back(&web, &member, error).await,
+    }
+}
