@@ -3,6 +3,7 @@
 mod access;
 mod accounts;
 mod acts;
+mod assignments;
 mod hosted;
 mod identities;
 mod invitations;

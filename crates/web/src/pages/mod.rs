@@ -52,6 +52,7 @@ pub fn routes() -> Routes {
         link::routes,
         login::routes,
         members::routes,
+        oauth_configs::routes,
         organizations::routes,
         overview::routes,
         reference::routes,
