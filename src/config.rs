@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use url::Url;
+use waypost_core::organization::SignUp;
 use waypost_mail::{MailUrl, Sender};
 
 use table::{SETTINGS, Setting};
-pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey};
+pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, origin};
 
 /// Where a value was set. Ordered by weight: a later one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +137,8 @@ pub struct Settings {
     pub smtp_url: Option<MailUrl>,
     /// Whom mails come from.
     pub mail_from: Option<Sender>,
+    /// Who may make an account of the console for themselves.
+    pub sign_up: SignUp,
     /// Calls per second of one caller; 0 is no limit.
     pub rate_limit_per_caller: u32,
     /// Calls of one caller at once.
@@ -166,6 +169,7 @@ impl Default for Settings {
             outbound_ca_file: None,
             smtp_url: None,
             mail_from: None,
+            sign_up: SignUp::Invite,
             rate_limit_per_caller: 100,
             rate_limit_burst: 200,
             rate_limit_per_server: 0,

@@ -7,7 +7,7 @@ use waypost_core::SystemClock;
 use waypost_core::caller::Ctx;
 use waypost_mcp::limits::Limits;
 use waypost_ops::upstream::{self, Upstream};
-use waypost_ops::{Ops, authorizations, identity};
+use waypost_ops::{Ops, analytics, authorizations, identity};
 use waypost_store::Db;
 use waypost_web::limits::Limits as WebLimits;
 
@@ -57,6 +57,9 @@ impl Upkeep {
         }
         if let Err(error) = authorizations::delete_expired(&self.db, &SystemClock).await {
             tracing::warn!(%error, "what expired of sign-ins could not be deleted");
+        }
+        if let Err(error) = analytics::roll(&self.db, &SystemClock).await {
+            tracing::warn!(%error, "the log could not be packed for analytics");
         }
         let ops = Ops::new(self.db.clone());
         if let Err(error) = upstream::refresh_due(&Ctx::operator(), &ops, &self.upstream).await {

@@ -121,6 +121,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         mail: mail.clone(),
         random: Arc::new(SystemRandom),
         upstream: upstream.clone(),
+        sign_up: settings.sign_up,
     });
     let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
     let sign_in_limits = waypost_auth::limits::Limits::default();

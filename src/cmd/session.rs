@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Organization;
+use waypost_ops::address::PublicUrl;
 use waypost_ops::{Ops, organizations};
 use waypost_store::Db;
 
@@ -19,6 +20,8 @@ pub struct Session {
     pub cx: Ctx,
     /// Whether data is printed as JSON.
     pub json: bool,
+    /// The origin under which others reach this installation, as far as a command can know it.
+    pub public_url: PublicUrl,
     db: Db,
 }
 
@@ -29,7 +32,8 @@ impl Session {
     /// When the store cannot be opened, and whatever `work` fails with.
     pub async fn run<T>(app: &App, work: impl AsyncFnOnce(&Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let db = app.open().await?.db;
-        let session = Self { ops: Ops::new(db.clone()), cx: Ctx::operator(), json: app.json, db };
+        let public_url = PublicUrl::new(app.settings.public_url(app.settings.listen.port()));
+        let session = Self { ops: Ops::new(db.clone()), cx: Ctx::operator(), json: app.json, public_url, db };
         let outcome = work(&session).await;
         // Folds the log of SQLite back into its file.
         session.db.close().await;

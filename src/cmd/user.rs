@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Member, Role};
+use waypost_ops::user_accounts::{self, Link};
 use waypost_ops::users;
 
 use super::output;
@@ -11,7 +12,7 @@ use super::session::{Session, named, one_of};
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes a person a member of an organisation.
+    /// Makes a person a member of an organisation, and a link for those who cannot sign in yet.
     Create {
         /// E-mail address.
         email: String,
@@ -20,6 +21,13 @@ pub enum Command {
         /// What they may do.
         #[arg(long, default_value = "member", value_parser = one_of(Role::ALL, Role::as_str))]
         role: Role,
+    },
+    /// Makes a link for a member to set name and password with; it works once, for 48 hours.
+    Link {
+        /// E-mail address or id.
+        user: String,
+        #[command(flatten)]
+        org: Org,
     },
     /// Lists the members of an organisation.
     List {
@@ -70,6 +78,7 @@ pub struct Org {
 pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     let (Command::Create { org, .. }
+    | Command::Link { org, .. }
     | Command::List { org }
     | Command::Show { org, .. }
     | Command::Update { org, .. }
@@ -79,12 +88,15 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { email, role, .. } => {
             let made = users::create(cx, ops, id, &email, role).await?;
-            output::object(*json, &shape(&made))
+            let link = user_accounts::make_first_link(cx, ops, id, &made.user_id).await?;
+            output::object(*json, &with_link(session, &made, link.as_ref()))
         }
-        Command::List { .. } => {
-            let items = users::list(cx, ops, id).await?.iter().map(shape).collect();
-            output::list(*json, &["email", "role", "id", "created_at"], items)
+        Command::Link { user, .. } => {
+            let member = find(session, id, &user).await?;
+            let link = user_accounts::make_link(cx, ops, id, &member.user_id).await?;
+            output::object(*json, &with_link(session, &member, Some(&link)))
         }
+        Command::List { .. } => print_list(*json, users::list(cx, ops, id).await?.iter().map(shape).collect()),
         Command::Show { user, .. } => output::object(*json, &shape(&find(session, id, &user).await?)),
         Command::Update { user, role, .. } => {
             let member = find(session, id, &user).await?;
@@ -92,10 +104,10 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::Delete { user, yes, .. } => {
             let member = find(session, id, &user).await?;
-            let (email, slug) = (output::clean(&member.email), &organization.slug);
-            output::confirm(yes, &format!("Take {email} out of the organisation {slug}?"))?;
+            let slug = &organization.slug;
+            confirm_deletion(yes, &member.email, slug)?;
             users::delete(cx, ops, id, &member.user_id).await?;
-            output::deleted(*json, member.user_id.as_str(), &format!("Took {email} out of the organisation {slug}."))
+            deleted(*json, member.user_id.as_str(), (&member.email, slug))
         }
     }
 }
@@ -104,6 +116,31 @@ async fn find(session: &Session, organization: &OrganizationId, text: &str) -> a
     let found = users::find(&session.cx, &session.ops, organization, text).await;
     found.map_err(|error| named(error, "user", text, "user"))
 }
+
+/// The member with their link, when there is one.
+fn with_link(session: &Session, member: &Member, link: Option<&Link>) -> Value {
+    let mut value = shape(member);
+    if let Some(link) = link {
+        value["link"] = format!("{}/link?token={}", session.public_url.origin(), link.token).into();
+        value["link_expires_at"] = link.expires_at.rfc3339().into();
+    }
+    value
+}
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["email", "role", "id", "created_at"], items)
+}
+
+pub(super) fn confirm_deletion(yes: bool, email: &str, slug: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Take {} out of the organisation {slug}?", output::clean(email)))
+}
+
+pub(super) fn deleted(json: bool, id: &str, (email, slug): (&str, &str)) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Took {} out of the organisation {slug}.", output::clean(email)))
+}
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &["id", "email", "role", "created_at"];
 
 fn shape(member: &Member) -> Value {
     json!({

@@ -125,6 +125,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| text.parse().map(|sender| settings.mail_from = Some(sender)),
     },
     Setting {
+        name: "sign_up",
+        flag: None,
+        default: "`invite`",
+        help: "Who may make an account of the console for themselves: `invite` (whoever was invited), `open` (everybody, with a code by mail) or `closed` (nobody). The first owner comes by the link that `serve` prints.",
+        set: |settings, text| text.parse().map(|sign_up| settings.sign_up = sign_up),
+    },
+    Setting {
         name: "rate_limit_per_caller",
         flag: None,
         default: "`100`",

@@ -200,7 +200,7 @@ pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
 }
 
 /// `scheme://host[:port]`, nothing behind it.
-pub(super) fn origin(text: &str) -> Result<Url, String> {
+pub fn origin(text: &str) -> Result<Url, String> {
     let expected = "expected an origin such as https://waypost.example.com";
     let url = Url::parse(text).map_err(|error| format!("{expected}: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {

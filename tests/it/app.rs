@@ -18,9 +18,11 @@ use waypost_auth::{Auth, State};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::{ManualClock, Timestamp};
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
+use waypost_core::organization::SignUp;
 use waypost_core::random::SeededRandom;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Random, transfer};
+use waypost_mail::{Memory, Outbox};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::address::PublicUrl;
@@ -49,12 +51,21 @@ pub struct Setup {
     pub public_url: &'static str,
     pub limits: LimitOptions,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub sign_up: SignUp,
+    /// Whether mails can be sent: [`App::mails`] has them then.
+    pub can_mail: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let limits = LimitOptions { per_caller: 0, burst: 0, per_server: 0 };
-        Self { public_url: "http://localhost:8080", limits, trusted_proxies: Vec::new() }
+        Self {
+            public_url: "http://localhost:8080",
+            limits,
+            trusted_proxies: Vec::new(),
+            sign_up: SignUp::Invite,
+            can_mail: false,
+        }
     }
 }
 
@@ -66,6 +77,7 @@ struct Running {
 
 struct Inner {
     db: Db,
+    mails: Memory,
     clock: Arc<ManualClock>,
     cx: Ctx,
     running: Mutex<Option<Running>>,
@@ -129,13 +141,15 @@ impl App {
             random: Arc::clone(&random),
             providers: Providers::new(upstream.clone()),
         });
+        let mails = Memory::default();
         let web = Web::new(waypost_web::State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
             limits: waypost_web::limits::Limits::default(),
-            mail: None,
+            mail: setup.can_mail.then(|| Outbox::start(Arc::new(mails.clone())).0),
             random: Arc::clone(&random),
             upstream,
+            sign_up: setup.sign_up,
         });
         let routes = Routes {
             trusted_proxies: setup.trusted_proxies,
@@ -150,6 +164,7 @@ impl App {
             Ctx { caller: Caller::Operator, clock: clock.clone(), random: Arc::clone(&random), request_id: "t".into() };
         Self(Arc::new(Inner {
             db,
+            mails,
             clock,
             cx,
             running: Mutex::new(Some(Running { router: router::build(routes), hosting, tasks })),
@@ -166,6 +181,11 @@ impl App {
 
     pub fn db(&self) -> &Db {
         &self.0.db
+    }
+
+    /// The mails of the console.
+    pub fn mails(&self) -> &Memory {
+        &self.0.mails
     }
 
     pub fn ops(&self) -> Ops {

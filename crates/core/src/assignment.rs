@@ -39,3 +39,14 @@ pub struct ListedAssignment {
     /// The server's slug.
     pub server_slug: String,
 }
+
+/// A walkthrough that could be placed on a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The walkthrough.
+    pub id: WalkthroughId,
+    /// Its title.
+    pub title: String,
+    /// Where it is in its life: not archived.
+    pub state: WalkthroughState,
+}

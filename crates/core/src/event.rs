@@ -25,3 +25,18 @@ names! {
         Reset = "reset",
     }
 }
+
+impl EventKind {
+    /// Of events of one attempt in the same millisecond, those with a lower rank came first: what one call does, it does in
+    /// this order.
+    #[must_use]
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Started | Self::Restarted => 0,
+            Self::Joined | Self::Moved | Self::MovedFromWithdrawn | Self::Resumed => 1,
+            Self::StepCompleted => 2,
+            Self::Completed => 3,
+            Self::Reset => 4,
+        }
+    }
+}

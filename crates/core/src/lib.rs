@@ -4,16 +4,20 @@
 
 pub mod access;
 pub mod account;
+pub mod analytics;
+pub mod answer;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
 pub mod caller;
 pub mod chain;
 pub mod clock;
+pub mod compare;
 pub mod email;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod impact;
 pub mod invitation;
 pub mod join;
 pub mod markdown;
@@ -33,9 +37,11 @@ pub mod server;
 pub mod slug;
 pub mod step;
 pub mod template;
+pub mod ticket;
 pub mod transfer;
 pub mod version;
 pub mod walkthrough;
+pub mod webhook;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Code, Error, Result};

@@ -65,6 +65,18 @@ impl User {
     }
 }
 
+names! {
+    /// Who may make an account for themselves.
+    SignUp {
+        /// Whoever was invited.
+        Invite = "invite",
+        /// Everybody who can read mail at their address.
+        Open = "open",
+        /// Nobody: not even whoever was invited.
+        Closed = "closed",
+    }
+}
+
 /// A user in an organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

@@ -153,6 +153,17 @@ fn cut(slug: &str, length: usize) -> String {
     beginning[..end].trim_end_matches('-').to_owned()
 }
 
+/// The beginning of a slug for a server with this name: it fits, but may be reserved or taken. Room is left for a number.
+#[must_use]
+pub fn server_from_name(name: &str) -> String {
+    let slug = from_title(name);
+    let mut slug = slug.get(..MAX_LABEL - 3).unwrap_or(&slug).trim_end_matches('-').replace("--", "-");
+    if slug.as_bytes().get(2..4) == Some(b"--") || slug.len() < 3 {
+        slug = format!("{}-mcp", slug.trim_matches('-'));
+    }
+    slug
+}
+
 /// Checks the slug of a server: a DNS label of 3 to 40 characters that is not reserved.
 ///
 /// # Errors
@@ -258,6 +269,12 @@ mod tests {
             prop_assert!(!slug.starts_with('-') && !slug.ends_with('-'));
             let other = unique(&slug, |taken| taken == slug);
             prop_assert!(other != slug && (1..=60).contains(&other.len()));
+        }
+
+        #[test]
+        fn slugs_of_any_server_fit(name in any::<String>()) {
+            let slug = server_from_name(&name);
+            prop_assert!(check_label(&slug, 3).is_ok() && check_label(&format!("{slug}-20"), 3).is_ok(), "{slug}");
         }
 
         #[test]

@@ -11,6 +11,7 @@ use rmcp::model::{
 };
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::json;
+use waypost_core::server::Support;
 use waypost_core::{Code, Error};
 use waypost_ops::hosting::in_time;
 
@@ -75,7 +76,8 @@ impl Handler {
         format!(
             "Guided walkthroughs for {product}. Call list_walkthroughs to see what there is, then lead the user through \
              one step at a time: show the step's content, follow its instructions for the agent, and go on only when \
-             the user has done it. Progress is kept."
+             the user has done it. Progress is kept.{}",
+            if server.support == Support::Tickets { " get_support opens a ticket with the team." } else { "" }
         )
     }
 }

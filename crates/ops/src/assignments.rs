@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use waypost_core::access::{Act, authorize};
-use waypost_core::assignment::{Assignment, ListedAssignment};
+use waypost_core::assignment::{Assignment, Candidate, ListedAssignment};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
-use waypost_core::{Code, Error, Result};
+use waypost_core::{Code, Error, Result, name};
 use waypost_store::{Tx, assignment as store, server, walkthrough};
 
 use crate::Ops;
@@ -292,4 +292,23 @@ pub async fn list_of_walkthrough(
         return Err(Error::not_found("walkthrough"));
     }
     Ok(store::list_of_walkthrough(&mut conn, organization, id).await?)
+}
+
+/// Walkthroughs that could be placed on a server: not placed there, not archived, `text` in the title; `limit` at most.
+///
+/// # Errors
+/// As [`list`].
+pub async fn candidates(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    server: &ServerId,
+    (text, limit): (&str, u32),
+) -> Result<Vec<Candidate>> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut conn = ops.db.read().await?;
+    if server::get(&mut conn, organization, server).await?.is_none() {
+        return Err(Error::not_found("server"));
+    }
+    Ok(store::candidates(&mut conn, organization, server, (&name::clean(text), limit)).await?)
 }

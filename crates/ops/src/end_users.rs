@@ -1,14 +1,189 @@
 //! End users, as the company sees them.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use waypost_core::access::{Act, authorize};
+use waypost_core::analytics::Range;
 use waypost_core::caller::Ctx;
-use waypost_core::id::{EndUserId, OrganizationId};
-use waypost_core::{Error, Result};
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
+use waypost_core::progress::Status;
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_store::activity::{self, Event, Query, SessionRow};
 use waypost_store::end_user as store;
+pub use waypost_store::end_user::{EndUser, Extent, Standing};
+use waypost_store::tool_call::ToolCall;
 
 use crate::Ops;
 use crate::audit::{Entry, record};
+
+/// Characters of a search at most.
+pub const MAX_SEARCH: usize = 254;
+/// What the times in an export are called, as RFC 3339.
+const TIMES: &[&str] = &[
+    "created_at",
+    "last_sign_in_at",
+    "last_used_at",
+    "joined_at",
+    "started_at",
+    "completed_at",
+    "last_activity_at",
+    "closed_at",
+    "expires_at",
+    "revoked_at",
+    "updated_at",
+    "undone_at",
+    "locked_until",
+];
+
+/// Which end users are looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    /// A part of the name, of an address or of the tracking id, or the id.
+    pub text: Option<String>,
+    /// With an attempt on this server.
+    pub server_id: Option<ServerId>,
+    /// With an attempt at this walkthrough.
+    pub walkthrough_id: Option<WalkthroughId>,
+    /// With such an attempt in progress, or completed.
+    pub status: Option<Status>,
+    /// Behind this one.
+    pub after: Option<EndUserId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// End users of an organisation, those who came last first.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a search that is too long or
+/// holds a NUL.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &Search) -> Result<Vec<EndUser>> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    let text = search.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    if text.is_some_and(|text| text.chars().count() > MAX_SEARCH || text.contains('\0')) {
+        return Err(Error::invalid("q", format!("A search has at most {MAX_SEARCH} characters, and no NUL.")));
+    }
+    let search = store::Search {
+        text,
+        server: search.server_id.as_ref(),
+        walkthrough: search.walkthrough_id.as_ref(),
+        status: search.status,
+        after: search.after.as_ref(),
+        limit: i64::from(search.limit),
+    };
+    Ok(store::list(&mut ops.db.read().await?, organization, search).await?)
+}
+
+/// An end user.
+///
+/// # Errors
+/// `not_found` when there is none, or in an organisation that the caller may not know of.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<EndUser> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
+}
+
+/// The attempts of an end user, those that changed last first.
+///
+/// # Errors
+/// As [`show`].
+pub async fn standings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Vec<Standing>> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    Ok(store::standings(&mut ops.db.read().await?, organization, id).await?)
+}
+
+/// How much an erasure would destroy.
+///
+/// # Errors
+/// As [`show`].
+pub async fn extent(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Extent> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    Ok(store::extent(&mut ops.db.read().await?, organization, id).await?)
+}
+
+/// Something on an end user's time line. Tickets will be another kind.
+#[derive(Debug, Clone)]
+pub enum Moment {
+    /// A client came.
+    Session(SessionRow),
+    /// Something happened to an attempt.
+    Event(Event),
+    /// A tool was called.
+    Call(ToolCall),
+}
+
+impl Moment {
+    /// When.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Session(it) => it.created_at,
+            Self::Event(it) => it.created_at,
+            Self::Call(it) => it.created_at,
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Session(it) => it.id.as_str(),
+            Self::Event(it) => it.id.as_str(),
+            Self::Call(it) => it.id.as_str(),
+        }
+    }
+}
+
+/// What stands on a time line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kinds {
+    /// Sessions.
+    pub sessions: bool,
+    /// Events.
+    pub events: bool,
+    /// Calls.
+    pub calls: bool,
+}
+
+/// What an end user did, newest first, at most `limit` of what was before `before`.
+///
+/// # Errors
+/// As [`show`].
+pub async fn time_line(
+    cx: &Ctx,
+    ops: &Ops,
+    (organization, id): (&OrganizationId, &EndUserId),
+    kinds: Kinds,
+    (before, limit): (Option<(Timestamp, String)>, u32),
+) -> Result<Vec<Moment>> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    let mut conn = ops.db.read().await?;
+    if !store::exists(&mut conn, organization, id).await? {
+        return Err(not_found());
+    }
+    let query = Query {
+        organization,
+        server: None,
+        end_user: Some(id),
+        walkthrough: None,
+        range: Range { from: Timestamp(i64::MIN), to: Timestamp(i64::MAX) },
+        after: before,
+        oldest_first: false,
+        limit: i64::from(limit),
+    };
+    let mut moments = Vec::new();
+    if kinds.sessions {
+        moments.extend(activity::sessions(&mut conn, &query).await?.into_iter().map(Moment::Session));
+    }
+    if kinds.events {
+        moments.extend(activity::events(&mut conn, &query).await?.into_iter().map(Moment::Event));
+    }
+    if kinds.calls {
+        moments.extend(activity::calls(&mut conn, &query).await?.into_iter().map(Moment::Call));
+    }
+    moments.sort_by(|a, b| (b.at(), b.id()).cmp(&(a.at(), a.id())));
+    moments.truncate(limit as usize);
+    Ok(moments)
+}
 
 /// The end user that `text` names, by id or by tracking id.
 ///
@@ -26,19 +201,76 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     store::find_by_tracking_id(&mut conn, organization, text).await?.ok_or_else(not_found)
 }
 
-/// Deletes an end user with all that is known of them: progress, sessions, events, recorded calls.
+/// Everything that is known of an end user, as one JSON object; the log tells of it.
 ///
 /// # Errors
-/// As [`find`].
+/// `not_found` when there is none, or in an organisation that the caller may not know of; `forbidden` for members
+/// below admin.
+pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Value> {
+    authorize(&cx.caller, Act::EndUserExport, organization)?;
+    let mut tx = ops.db.begin().await?;
+    if !store::exists(&mut tx, organization, id).await? {
+        return Err(not_found());
+    }
+    let mut whole = Map::new();
+    whole.insert("exported_at".to_owned(), cx.now().rfc3339().into());
+    for (name, rows) in store::export(&mut tx, organization, id).await? {
+        let rows: Vec<Value> = rows.iter().map(|row| readable(row)).collect();
+        let part = if name == "profile" { rows.into_iter().next().unwrap_or_default() } else { rows.into() };
+        whole.insert(name.to_owned(), part);
+    }
+    record(cx, &mut tx, organization, Entry { act: "end_user.export", target: id.as_str(), detail: json!({}) }).await?;
+    tx.commit().await?;
+    Ok(Value::Object(whole))
+}
+
+/// A row for people: times as RFC 3339, and JSON as what it is.
+fn readable(row: &str) -> Value {
+    let mut row: Map<String, Value> = serde_json::from_str(row).unwrap_or_default();
+    for (name, value) in &mut row {
+        if let (true, Some(at)) = (TIMES.contains(&name.as_str()), value.as_i64()) {
+            *value = Timestamp(at).rfc3339().into();
+        } else if matches!(name.as_str(), "arguments" | "metadata") {
+            let text = value.as_str().unwrap_or_default();
+            *value = serde_json::from_str(text).unwrap_or_else(|_| text.into());
+        } else if name == "email_verified" {
+            *value = (value.as_i64().unwrap_or(0) != 0 || value.as_bool() == Some(true)).into();
+        }
+    }
+    Value::Object(row)
+}
+
+/// Deletes an end user with all that is known of them: progress, sessions, events, recorded calls, identities, their
+/// account, grants, and their share in the numbers of analytics. Of them, the log keeps the id and nothing else.
+///
+/// # Errors
+/// As [`find`]; `conflict` when others were writing the same at this moment.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
     authorize(&cx.caller, Act::EndUserDelete, organization)?;
     let mut tx = ops.db.begin().await?;
+    let extent = store::extent(&mut tx, organization, id).await?;
     if !store::delete(&mut tx, organization, id).await? {
         return Err(not_found());
     }
-    record(cx, &mut tx, organization, Entry { act: "end_user.delete", target: id.as_str(), detail: json!({}) }).await?;
+    let Extent { attempts, events, calls, sessions, grants } = extent;
+    let detail =
+        json!({ "attempts": attempts, "events": events, "calls": calls, "sessions": sessions, "grants": grants });
+    record(cx, &mut tx, organization, Entry { act: "end_user.delete", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Deletes an end user when `typed` is their id: what a form has to ask for.
+///
+/// # Errors
+/// As [`delete`]; `confirmation_required` when something else was typed.
+pub async fn erase(cx: &Ctx, ops: &Ops, (organization, id): (&OrganizationId, &EndUserId), typed: &str) -> Result<()> {
+    authorize(&cx.caller, Act::EndUserDelete, organization)?;
+    if typed.trim() != id.as_str() {
+        let message = "Nothing was erased: type the id of the end user to confirm.";
+        return Err(Error::new(Code::ConfirmationRequired, message).with("field", "confirm"));
+    }
+    delete(cx, ops, organization, id).await
 }
 
 fn not_found() -> Error {

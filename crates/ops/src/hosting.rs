@@ -20,6 +20,7 @@ use crate::Ops;
 use crate::grants::Tokens;
 use crate::identity::Identities;
 use crate::joins::Strangers;
+use crate::notices::Post;
 use crate::offers::Catalog;
 
 /// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
@@ -92,6 +93,12 @@ impl Hosting {
             clock: options.clock,
         };
         (hosting, Tasks { writers, recorder: recording, poller })
+    }
+
+    /// The same, with a way to tell people what happened.
+    #[must_use]
+    pub fn with_post(self, post: Arc<dyn Post>) -> Self {
+        Self { ops: self.ops.with_post(post), ..self }
     }
 
     /// The installation's secret key, for what is made from now on.

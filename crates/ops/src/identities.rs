@@ -16,6 +16,7 @@ use waypost_store::{Tx, end_user, oauth_config};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
+use crate::tickets;
 
 /// Bytes in the address of a picture at most.
 const MAX_PICTURE_URL: usize = 2_048;
@@ -107,6 +108,9 @@ pub async fn sign_in(
     };
     let profile = profile(claims, email.as_ref());
     end_user::update_profile(tx, organization, &identity.end_user_id, &profile).await?;
+    if let Some(address) = &profile.email {
+        tickets::address_known(cx, tx, organization, &identity.end_user_id, (address, true)).await?;
+    }
     let detail = json!({ "identity": identity.id.as_str(), "issuer": identity.issuer });
     let entry = Entry { act: "end_user.sign_in", target: identity.end_user_id.as_str(), detail };
     record(cx, tx, organization, entry).await?;

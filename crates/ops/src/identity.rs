@@ -19,6 +19,7 @@ use waypost_store::recorder::Record;
 use waypost_store::{end_user, session};
 
 use crate::hosting::Hosting;
+use crate::tickets;
 
 /// What every handle begins with.
 pub const HANDLE_PREFIX: &str = "wph_";
@@ -126,6 +127,7 @@ pub(crate) fn sign_in_required() -> Error {
 /// # Errors
 /// `email_required` when the user has claimed none and `email` is none; `unavailable` when the database is away.
 pub(crate) async fn claim_email(
+    cx: &Ctx,
     hosting: &Hosting,
     server: &Server,
     identity: &mut Identity,
@@ -150,6 +152,7 @@ pub(crate) async fn claim_email(
         Some(email) if known.as_ref() != Some(&email.address) => {
             let mut tx = hosting.ops.db.begin().await?;
             end_user::set_claimed_email(&mut tx, organization, id, &email.address).await?;
+            tickets::address_known(cx, &mut tx, organization, id, (&email.address, false)).await?;
             Ok(tx.commit().await?)
         }
         _ => Ok(()),

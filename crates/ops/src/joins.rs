@@ -174,9 +174,10 @@ impl Joining<'_> {
                 None => None,
             };
             let from = Pinned { attempt: &from, version: &from_version };
+            let before = to.as_ref().map(|attempt| now.since(attempt.last_activity_at).max(0));
             let to = to.as_ref().zip(to_version.as_deref()).map(|(attempt, version)| Pinned { attempt, version });
             let joined = rules::join(from, to, now, &*cx.random);
-            self.write(&mut tx, &walkthrough, &joined).await?;
+            self.write(&mut tx, &walkthrough, &joined, before).await?;
             undo.walkthroughs.push((walkthrough, joined.taken));
         }
         let join = Join {
@@ -211,7 +212,13 @@ impl Joining<'_> {
         Ok(owner.is_none_or(|owner| owner == self.to))
     }
 
-    async fn write(&self, tx: &mut Tx, walkthrough: &WalkthroughId, joined: &rules::Joined) -> Result<()> {
+    async fn write(
+        &self,
+        tx: &mut Tx,
+        walkthrough: &WalkthroughId,
+        joined: &rules::Joined,
+        elapsed_ms: Option<i64>,
+    ) -> Result<()> {
         let (organization, now) = (&self.server.organization_id, self.cx.now());
         let key = ProgressKey {
             organization_id: organization.clone(),
@@ -227,7 +234,7 @@ impl Joining<'_> {
         }
         store::copy_completions(tx, organization, (&joined.from.id, &joined.to.id)).await?;
         let event = EventId::new(now, &*self.cx.random);
-        store::insert_event(tx, &event, &key, &joined.to, now).await?;
+        store::insert_event(tx, &event, &key, &joined.to, (now, elapsed_ms)).await?;
         Ok(())
     }
 

@@ -5,7 +5,9 @@
 //! on a hosted server stand in [`progress`]; they work on a [`hosting::Hosting`].
 
 pub mod accounts;
+pub mod activity;
 pub mod address;
+pub mod analytics;
 pub mod api_keys;
 pub mod assignments;
 mod audit;
@@ -23,6 +25,7 @@ pub mod identity;
 pub mod invitations;
 pub mod joins;
 pub mod logos;
+pub mod notices;
 pub mod oauth_clients;
 pub mod oauth_configs;
 pub mod offers;
@@ -34,12 +37,18 @@ pub mod record;
 pub mod redirect_uri;
 pub mod secrets;
 pub mod servers;
+pub mod ticket_comments;
+pub mod tickets;
 mod tries;
 pub mod upstream;
 pub mod user_accounts;
 pub mod user_sessions;
 pub mod users;
 pub mod walkthroughs;
+pub mod webhook_deliveries;
+pub mod webhooks;
+
+use std::sync::Arc;
 
 use waypost_store::Db;
 
@@ -47,13 +56,20 @@ use waypost_store::Db;
 #[derive(Debug, Clone)]
 pub struct Ops {
     pub(crate) db: Db,
+    pub(crate) way: notices::Way,
 }
 
 impl Ops {
     /// Acts on `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { db }
+        Self { db, way: notices::Way::default() }
+    }
+
+    /// The same, with a way to tell people what happened.
+    #[must_use]
+    pub fn with_post(self, post: Arc<dyn notices::Post>) -> Self {
+        Self { way: notices::Way::new(post), ..self }
     }
 
     /// The database.

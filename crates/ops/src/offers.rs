@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use tokio::task::JoinHandle;
-use waypost_core::id::WalkthroughId;
+use waypost_core::id::{WalkthroughId, WebhookId};
 use waypost_core::server::Server;
+use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Clock, Code, Error, Result};
 use waypost_store::offer;
 pub use waypost_store::offer::Offer;
-use waypost_store::{Db, system};
+use waypost_store::{Db, system, webhook};
 
 /// How often the number is read.
 const POLL: Duration = Duration::from_millis(200);
@@ -30,14 +31,16 @@ const SERVERS: u64 = 10_000;
 pub struct Offers {
     /// The server.
     pub server: Server,
+    /// The receivers of webhooks that want to know who completes a walkthrough.
+    pub(crate) completion_receivers: Vec<WebhookId>,
     list: Vec<Offer>,
     by_id: HashMap<WalkthroughId, usize>,
 }
 
 impl Offers {
-    fn new(server: Server, list: Vec<Offer>) -> Self {
+    fn new(server: Server, list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
         let by_id = list.iter().enumerate().map(|(at, offer)| (offer.walkthrough_id.clone(), at)).collect();
-        Self { server, list, by_id }
+        Self { server, completion_receivers, list, by_id }
     }
 
     /// Everything that is offered, in display order; empty while the server's walkthrough tools are switched off.
@@ -139,7 +142,9 @@ impl Catalog {
             let mut conn = db.read().await?;
             let Some((server, _)) = system::find_server(&mut conn, slug).await? else { return Ok(None) };
             let list = offer::list(&mut conn, &server.organization_id, &server.id).await?;
-            Ok(Some(Arc::new(Offers::new(server, list))))
+            let event = WebhookEvent::WalkthroughCompleted;
+            let receivers = webhook::receivers(&mut conn, &server.organization_id, event).await?;
+            Ok(Some(Arc::new(Offers::new(server, list, receivers))))
         };
         db.in_time(read).await?.ok_or_else(|| Error::not_found("server"))
     }

@@ -3,24 +3,28 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde_json::json;
 use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
+use waypost_core::event::EventKind;
 use waypost_core::id::{EndUserId, StepId, WalkthroughId};
 use waypost_core::progress::act::{Select, View};
 use waypost_core::progress::{Attempt, AttemptState, Notice, Offered, Outcome, Standing, Status};
 use waypost_core::server::Server;
 use waypost_core::version::Version;
+use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::offer::Offer;
 use waypost_store::progress::{self, ProgressKey};
-use waypost_store::writer::{Call, Decided};
+use waypost_store::writer::{Announce, Call, Decided};
 
 use crate::hosting::Hosting;
 use crate::identity::{self, Identity, Presented};
 use crate::joins;
 use crate::offers::Offers;
 use crate::record::{Arrival, CallOutcome};
+use crate::webhooks::{News, messages};
 
 /// How often a call is tried when its user is made, changed or deleted by another one at the same moment.
 const TRIES: u32 = 8;
@@ -194,7 +198,7 @@ async fn offered<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>, walkthrough: 
 }
 
 /// Where users sign in, nobody else has progress; and what they did before they had signed in becomes theirs now.
-async fn enter(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<()> {
+pub(crate) async fn enter(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<()> {
     match &play.presented {
         Presented::Subject(subject, beside) => joins::arrive(cx, hosting, &play.offers.server, subject, beside).await,
         _ if play.offers.server.auth_type.signs_in() => Err(identity::sign_in_required()),
@@ -283,7 +287,7 @@ impl Scene<'_> {
                 Create::Yes => {
                     let (presented, client) = (&play.presented, &play.arrival.client);
                     let mut identity = identity::resolve_or_prepare(cx, hosting, server, presented, client).await?;
-                    identity::claim_email(hosting, server, &mut identity, play.email.as_ref()).await?;
+                    identity::claim_email(cx, hosting, server, &mut identity, play.email.as_ref()).await?;
                     identity
                 }
                 Create::No => identity::resolve(cx, hosting, server, &play.presented).await?,
@@ -360,10 +364,45 @@ impl Scene<'_> {
             key,
             new_end_user: identity.new_end_user.clone(),
             new_session: identity.new_session.clone(),
+            client_name: self.play.arrival.client.name.clone(),
             tool_call: Some(Box::new(move |_| arrival.row(&cx, &server.server, Some(&end_user), "ok"))),
+            announce: self.announce(end_user_id),
             decide: Box::new(decide),
             now,
         }
+    }
+
+    /// Tells receivers of webhooks when the walkthrough is completed; none when nobody wants to know, which costs nothing.
+    fn announce(&self, end_user_id: &EndUserId) -> Option<Announce> {
+        let offers = Arc::clone(self.play.offers);
+        if offers.completion_receivers.is_empty() {
+            return None;
+        }
+        let tracking_id = match &self.play.presented {
+            Presented::Tracking(tracking_id) => Some(tracking_id.clone()),
+            _ => None,
+        };
+        let (cx, offer, end_user_id) = (self.cx.clone(), self.offer.clone(), end_user_id.clone());
+        Some(Box::new(move |outcome| {
+            let attempt = outcome.change.put.as_ref().or(outcome.change.close.as_ref());
+            let completed = outcome.change.events.iter().any(|(kind, _)| *kind == EventKind::Completed);
+            let Some(attempt) = attempt.filter(|_| completed) else { return Vec::new() };
+            let (server, version) = (&offers.server, &outcome.standing.version);
+            let text = format!("Somebody completed \"{}\" on {}.", version.title, server.name);
+            let data = json!({
+                "walkthrough": {
+                    "id": offer.walkthrough_id, "slug": offer.slug, "title": version.title, "version": version.number,
+                },
+                "server": { "id": server.id, "slug": server.slug, "name": server.name },
+                "end_user": { "id": end_user_id, "tracking_id": tracking_id },
+                "progress_id": attempt.id,
+                "started_at": attempt.started_at.rfc3339(),
+                "completed_at": cx.now().rfc3339(),
+            });
+            let event = WebhookEvent::WalkthroughCompleted;
+            let news = News { event, end_user_id: Some(&end_user_id), text: &text, data };
+            messages(&cx, &server.organization_id, &offers.completion_receivers, &news)
+        }))
     }
 }
 

@@ -18,7 +18,9 @@ use crate::checks::{hidden, taken};
 use crate::oauth_configs;
 
 /// The kinds of support that this release has.
-pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off];
+pub const AVAILABLE_SUPPORT: &[Support] = &[Support::Off, Support::Tickets];
+/// Slugs that are tried for a name before it is left to the person.
+const MAX_SUGGESTIONS: u32 = 20;
 /// A week in milliseconds.
 const WEEK: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// Origins of a server at most.
@@ -158,6 +160,30 @@ pub async fn usage(cx: &Ctx, ops: &Ops, organization: &OrganizationId, servers: 
 pub async fn holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Holdings> {
     show(cx, ops, organization, id).await?;
     Ok(store::holdings(&mut ops.db.read().await?, organization, id, cx.now()).await?)
+}
+
+/// How many end users are signed in on a server, and would have to sign in again after a change of its sign-in.
+///
+/// # Errors
+/// As [`show`].
+pub async fn signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    Ok(store::signed_in(&mut ops.db.read().await?, organization, id, cx.now()).await?)
+}
+
+/// A slug for a new server with this name, that is free now.
+///
+/// # Errors
+/// As [`create`], but for what is wrong with the name.
+pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, name: &str) -> Result<String> {
+    let base = slug::server_from_name(name);
+    for n in 1..=MAX_SUGGESTIONS {
+        let slug = if n == 1 { base.clone() } else { format!("{base}-{n}") };
+        if check_slug(cx, ops, organization, &slug, None).await?.is_none() {
+            return Ok(slug);
+        }
+    }
+    Ok(base)
 }
 
 /// Why `slug` cannot be the slug of a new server, or of the server `own`; none when it can.

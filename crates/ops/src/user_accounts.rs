@@ -4,18 +4,27 @@
 //! refused, and locked, like one with a wrong password. A user without `verified_at` (made on the command line) has
 //! nothing to sign in with until they show that the address is theirs.
 
+mod code;
+mod invitation;
+mod link;
+mod own;
 mod set_up;
 
 use std::fmt;
 
 use serde_json::{Value, json};
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::organization::User;
+use waypost_core::id::{UserId, UserSessionId};
+use waypost_core::organization::{SignUp, User};
 use waypost_core::secret::SecretKey;
-use waypost_core::{Result, email};
+use waypost_core::{Code, Error, Result, email};
 use waypost_store::user::Credentials;
 use waypost_store::{Tx, system, user as store, user_session};
 
+pub use self::code::{Asked, Entered, Made};
+pub use self::invitation::{Invited, Newcomer, OpenInvitation};
+pub use self::link::{Link, make_first_link, make_link};
+pub use self::own::{leave, set_name};
 pub use self::set_up::{NewOwner, set_up_token};
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -30,6 +39,7 @@ pub struct UserAccounts {
     secret: SecretKey,
     passwords: Passwords,
     strangers: Strangers<String>,
+    sign_up: SignUp,
 }
 
 /// A user has signed in.
@@ -57,8 +67,14 @@ impl UserAccounts {
     /// Accounts on the database of `ops`; codes are hashed with `secret`. One for the whole process: it counts how many
     /// passwords are hashed at once.
     #[must_use]
-    pub fn new(ops: Ops, secret: SecretKey) -> Self {
-        Self { ops, secret, passwords: Passwords::default(), strangers: Strangers::default() }
+    pub fn new(ops: Ops, secret: SecretKey, sign_up: SignUp) -> Self {
+        Self { ops, secret, passwords: Passwords::default(), strangers: Strangers::default(), sign_up }
+    }
+
+    /// Who may make an account for themselves.
+    #[must_use]
+    pub fn sign_up(&self) -> SignUp {
+        self.sign_up
     }
 
     /// Signs in with a password.
@@ -125,6 +141,42 @@ async fn sign_in(cx: &Ctx, tx: &mut Tx, user: &User, (browser, by): (Browser<'_>
     record_of_user(&cx, tx, user, ("user.sign_in", json!({ "by": by }))).await?;
     let token = user_sessions::create(&cx, tx, &user.id, browser).await?;
     Ok(Session { user: user.clone(), token })
+}
+
+/// Sets a password, and ends what whoever knew the old one may have begun: every session but `keep`.
+async fn set_password(cx: &Ctx, tx: &mut Tx, user: &User, (hash, keep): (&str, Option<&UserSessionId>)) -> Result<u64> {
+    store::set_password(tx, &user.id, hash).await?;
+    let ended = user_session::delete_others(tx, &user.id, keep).await?;
+    let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
+    record_of_user(&cx, tx, user, ("user.password", json!({ "sessions": ended }))).await?;
+    Ok(ended)
+}
+
+/// The user with this address, who has just shown that it is theirs; `name` is what they are called, if they say so.
+async fn verified(cx: &Ctx, tx: &mut Tx, user: User, name: Option<String>) -> Result<User> {
+    store::verify(tx, &user.id, cx.now()).await?;
+    if let Some(name) = &name {
+        store::set_name(tx, &user.id, name).await?;
+    }
+    let verified_at = user.verified_at.or(Some(cx.now()));
+    Ok(User { verified_at, name: name.or(user.name.clone()), ..user })
+}
+
+/// A new user, whose address is theirs.
+async fn new_user(cx: &Ctx, tx: &mut Tx, email: &email::Email, name: &str) -> Result<User> {
+    let (id, now) = (UserId::new(&*cx.random), cx.now());
+    let (email_key, name) = (&email.key, Some(name.to_owned()));
+    let user = User { id, email: email.address.clone(), name, verified_at: Some(now), created_at: now };
+    match store::insert(tx, &user, email_key).await {
+        Err(error) if error.is_unique_violation() => {
+            let message = "An account with this address was made at this moment. Sign in with it.";
+            Err(Error::new(Code::Conflict, message).caused_by(error))
+        }
+        inserted => {
+            inserted?;
+            Ok(user)
+        }
+    }
 }
 
 /// Writes what happened to a user into the log of every organisation that they are a member of: a user belongs to none.

@@ -1,13 +1,14 @@
 //! Walkthroughs placed on servers.
 
 use waypost_core::Timestamp;
-use waypost_core::assignment::{Assignment, ListedAssignment};
+use waypost_core::assignment::{Assignment, Candidate, ListedAssignment};
 use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
 
 use crate::batch::{self, Kind};
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
+use crate::row::containing;
 
 /// What every list reads, in one place.
 macro_rules! listed {
@@ -147,6 +148,33 @@ pub async fn get(
     let row: Option<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
     row.map(ListedAssignment::try_from).transpose()
+}
+
+/// Walkthroughs that are not placed on a server yet and not archived, whose title contains `text`, by title; `limit` at
+/// most.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn candidates(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    (text, limit): (&str, u32),
+) -> Result<Vec<Candidate>> {
+    const SQL: &str = "SELECT walkthroughs.id, walkthroughs.title, walkthroughs.state FROM walkthroughs
+        WHERE walkthroughs.organization_id = $1 AND walkthroughs.state <> 'archived'
+          AND lower(walkthroughs.title) LIKE lower($3) ESCAPE '!'
+          AND NOT EXISTS (SELECT 1 FROM assignments
+              WHERE assignments.server_id = $2 AND assignments.walkthrough_id = walkthroughs.id)
+        ORDER BY walkthroughs.title_key LIMIT $4";
+    let rows: Vec<(String, String, String)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(server.as_str()).bind(containing(text)).bind(i64::from(limit))
+        .fetch_all(c).await?);
+    let candidate = |(id, title, state): (String, String, String)| {
+        let state = state.parse().map_err(|why| Error::Corrupt { table: "walkthroughs", id: id.clone(), why })?;
+        Ok(Candidate { id: WalkthroughId::from_store(id), title, state })
+    };
+    rows.into_iter().map(candidate).collect()
 }
 
 /// The place after the last one on a server; 1 on an empty one.

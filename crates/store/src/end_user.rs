@@ -1,9 +1,15 @@
 //! End users: found by the organisation's own name of them, and deleted. The writer makes the anonymous ones, a sign-in
 //! the others.
 
+mod data;
+mod list;
+
+pub use data::{Extent, export, extent};
+pub use list::{EndUser, Search, Standing, get, list, standings};
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId};
 
+use crate::analytics;
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
@@ -42,6 +48,24 @@ pub async fn insert(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
     const SQL: &str = "INSERT INTO end_users (id, organization_id, created_at) VALUES ($1, $2, $3)";
     on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(now.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Inserts an end user whom the organisation calls `tracking_id`, unless there is one already.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_tracked(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    (id, tracking_id): (&EndUserId, &str),
+    now: Timestamp,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO end_users (id, organization_id, tracking_id, created_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT DO NOTHING";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(tracking_id).bind(now.0)
+        .execute(c).await?.rows_affected());
     Ok(())
 }
 
@@ -124,8 +148,13 @@ pub async fn delete(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
     let before: Vec<String> = on!(conn, c => sqlx::query_scalar(BEFORE)
         .bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?);
     for id in before {
+        let before = EndUserId::from_store(id.clone());
+        analytics::forget(conn, organization, &before).await?;
+        data::delete_loose(conn, organization, &before).await?;
         on!(conn, c => sqlx::query(SQL).bind(id).bind(organization.as_str()).execute(c).await?.rows_affected());
     }
+    analytics::forget(conn, organization, id).await?;
+    data::delete_loose(conn, organization, id).await?;
     let deleted = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
     Ok(deleted > 0)

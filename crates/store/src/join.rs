@@ -312,7 +312,7 @@ pub async fn delete_completion(
     Ok(())
 }
 
-/// Notes on a user's attempt that something was joined to it.
+/// Notes on a user's attempt that something was joined to it, at a time and so long after its event before, if any.
 ///
 /// # Errors
 /// When the database fails.
@@ -321,14 +321,14 @@ pub async fn insert_event(
     id: &EventId,
     key: &ProgressKey,
     attempt: &Attempt,
-    at: Timestamp,
+    (at, elapsed_ms): (Timestamp, Option<i64>),
 ) -> Result<()> {
     const SQL: &str = "INSERT INTO walkthrough_events (id, organization_id, server_id, walkthrough_id, end_user_id,
-            progress_id, version_id, kind, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+            progress_id, version_id, kind, created_at, elapsed_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(key.organization_id.as_str()).bind(key.server_id.as_str())
         .bind(key.walkthrough_id.as_str()).bind(key.end_user_id.as_str()).bind(attempt.id.as_str())
-        .bind(attempt.version_id.as_str()).bind(EventKind::Joined.as_str()).bind(at.0)
+        .bind(attempt.version_id.as_str()).bind(EventKind::Joined.as_str()).bind(at.0).bind(elapsed_ms)
         .execute(c).await?.rows_affected());
     Ok(())
 }

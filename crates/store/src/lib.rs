@@ -5,6 +5,8 @@
 //! [`writer::Writer`], which commits many calls at once.
 
 pub mod account;
+pub mod activity;
+pub mod analytics;
 pub mod api_key;
 pub mod assignment;
 pub mod audit;
@@ -21,6 +23,7 @@ pub mod health;
 pub mod idempotency;
 pub mod identity;
 pub mod invitation;
+pub mod invitation_accept;
 pub mod join;
 pub mod logo;
 pub mod migrate;
@@ -40,15 +43,20 @@ pub mod session;
 pub mod standing;
 pub mod step;
 pub mod system;
+pub mod ticket;
+pub mod ticket_comment;
 pub mod tool_call;
 pub mod upstream_state;
 pub mod upstream_token;
 pub mod user;
+pub mod user_code;
 pub mod user_session;
 mod values;
 pub mod version;
 pub mod walkthrough;
 pub mod walkthrough_list;
+pub mod webhook;
+pub mod webhook_delivery;
 pub mod writer;
 
 pub use db::{Conn, Db, Dialect, Tx};

@@ -12,6 +12,7 @@ use waypost_core::id::{
     EndUserId, EventId, OrganizationId, ProgressId, ServerId, SessionId, StepId, VersionId, WalkthroughId,
 };
 use waypost_core::progress::{Attempt, AttemptState, Status, StepSet};
+use waypost_core::webhook::NewDelivery;
 
 use crate::db::{Conn, Dialect, Raw};
 use crate::error::{Error, Result};
@@ -109,6 +110,22 @@ struct EventRow {
     step_id: Option<StepId>,
     kind: &'static str,
     created_at: Timestamp,
+    client_name: Option<String>,
+    elapsed_ms: Option<i64>,
+    took_ms: Option<i64>,
+}
+
+/// What happened to an attempt, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Happened {
+    pub(crate) kind: EventKind,
+    pub(crate) step_id: Option<StepId>,
+    /// What the client calls itself.
+    pub(crate) client_name: Option<String>,
+    /// Since the attempt was worked on before; none for its first event.
+    pub(crate) elapsed_ms: Option<i64>,
+    /// For a completion, since the attempt began.
+    pub(crate) took_ms: Option<i64>,
 }
 
 /// A key as it is bound.
@@ -157,7 +174,7 @@ impl Values for CompletionRow {
 
 /// In the order of `statements::EVENT`.
 impl Values for EventRow {
-    const COUNT: usize = 10;
+    const COUNT: usize = 13;
 
     fn bind(&self, query: Binding) -> Binding {
         query
@@ -171,6 +188,9 @@ impl Values for EventRow {
             .bind(self.step_id.as_ref().map(ToString::to_string))
             .bind(self.kind)
             .bind(self.created_at.0)
+            .bind(self.client_name.clone())
+            .bind(self.elapsed_ms)
+            .bind(self.took_ms)
     }
 }
 
@@ -188,6 +208,8 @@ pub(crate) struct Batch {
     completions: Vec<CompletionRow>,
     events: Vec<EventRow>,
     tool_calls: Vec<ToolCall>,
+    #[serde(skip)]
+    deliveries: Vec<NewDelivery>,
     /// From which attempt to which completions are copied.
     #[serde(skip)]
     copies: Vec<(ProgressId, ProgressId)>,
@@ -246,9 +268,10 @@ impl Batch {
         id: EventId,
         key: &ProgressKey,
         attempt: &Attempt,
-        (kind, step_id): (EventKind, Option<StepId>),
+        happened: Happened,
         at: Timestamp,
     ) {
+        let Happened { kind, step_id, client_name, elapsed_ms, took_ms } = happened;
         self.events.push(EventRow {
             id,
             organization_id: key.organization_id.clone(),
@@ -260,6 +283,9 @@ impl Batch {
             step_id,
             kind: kind.as_str(),
             created_at: at,
+            client_name,
+            elapsed_ms,
+            took_ms,
         });
     }
 
@@ -271,6 +297,11 @@ impl Batch {
     /// Takes over the record of a call, where there is one.
     pub(crate) fn tool_calls(&mut self, record: Option<ToolCall>) {
         self.tool_calls.extend(record);
+    }
+
+    /// Takes over messages to receivers of webhooks.
+    pub(crate) fn deliveries(&mut self, deliveries: Vec<NewDelivery>) {
+        self.deliveries.extend(deliveries);
     }
 
     /// Whether there is nothing to write.
@@ -350,6 +381,7 @@ pub(crate) async fn write(conn: &mut Conn, batch: &Batch) -> Result<u64> {
             count += 1;
         }
     }
+    count += json_rows(conn, &rare.deliveries, "deliveries", &batch.deliveries).await?;
     for (from, to) in &batch.copies {
         const COPY: &str = "INSERT INTO step_completions (progress_id, step_id, version_id, completed_at)
             SELECT $1, step_id, version_id, completed_at FROM step_completions WHERE progress_id = $2";

@@ -39,3 +39,9 @@ impl Place<'_> {
 pub(crate) fn to_json(value: impl Into<serde_json::Value>) -> String {
     value.into().to_string()
 }
+
+/// The pattern of `LIKE … ESCAPE '!'` for what contains `text`.
+pub(crate) fn containing(text: &str) -> String {
+    let escaped = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    format!("%{escaped}%")
+}

@@ -60,6 +60,8 @@ pub const COLUMNS: &[Column] = &[
     column!("upstream_tokens", "access_token", "identity_id"),
     column!("upstream_tokens", "refresh_token", "identity_id"),
     column!("upstream_states", "verifier", "state_hash"),
+    column!("webhooks", "secret", "id"),
+    column!("webhooks", "previous_secret", "id"),
 ];
 
 /// Key and sealed text of rows, in order of their keys and after the key `after`, whose text does not begin with

@@ -7,6 +7,7 @@ use waypost_core::server::Server;
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
+use crate::row::containing;
 
 /// The columns of [`Row`], for every query that reads servers.
 macro_rules! columns {
@@ -151,12 +152,6 @@ pub async fn search(conn: &mut Conn, organization: &OrganizationId, query: Query
     rows.into_iter().map(Server::try_from).collect()
 }
 
-/// The pattern of `LIKE … ESCAPE '!'` for what contains `text`.
-fn containing(text: &str) -> String {
-    let escaped = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-    format!("%{escaped}%")
-}
-
 /// How much a server is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -222,6 +217,17 @@ pub async fn holdings(
         .bind(id.as_str()).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?);
     let (walkthroughs, attempts, end_users, signed_in) = row.unwrap_or_default();
     Ok(Holdings { walkthroughs, attempts, end_users, signed_in })
+}
+
+/// How many end users are signed in on a server.
+///
+/// # Errors
+/// When the database fails.
+pub async fn signed_in(conn: &mut Conn, organization: &OrganizationId, id: &ServerId, now: Timestamp) -> Result<i64> {
+    const SQL: &str = "SELECT count(DISTINCT end_user_id) FROM oauth_grants
+        WHERE server_id = $1 AND organization_id = $2 AND revoked_at IS NULL AND expires_at > $3";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).fetch_one(c).await?))
 }
 
 /// Writes every setting, and `updated_at`. When the slug changes, the former one stays the server's until

@@ -2,12 +2,14 @@
 //!
 //! Whoever calls one has to check what the caller may know of the organisation that comes out.
 
+use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::organization::{ApiKey, Organization, User};
 use waypost_core::server::Server;
 
 use crate::db::{Conn, Dialect};
 use crate::error::Result;
+use crate::invitation_accept::{self, OpenInvitation};
 use crate::on;
 use crate::{api_key, organization, server, user};
 
@@ -134,4 +136,20 @@ pub async fn find_credentials(conn: &mut Conn, email_key: &str) -> Result<Option
     let row: Option<user::CredentialsRow> =
         on!(conn, c => sqlx::query_as(SQL).bind(email_key).fetch_optional(c).await?);
     Ok(row.map(user::Credentials::from))
+}
+
+/// An invitation that can still be accepted, by the SHA-256 of its token, hexadecimal.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn find_invitation(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<OpenInvitation>> {
+    const SQL: &str =
+        "SELECT invitations.id AS invitation_id, organizations.id, organizations.slug, organizations.name,
+            organizations.created_at, invitations.email, invitations.email_key, invitations.role,
+            invitations.invited_by, invitations.expires_at
+        FROM invitations JOIN organizations ON organizations.id = invitations.organization_id
+        WHERE invitations.token_hash = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2";
+    let row: Option<invitation_accept::Row> =
+        on!(conn, c => sqlx::query_as(SQL).bind(token_hash).bind(now.0).fetch_optional(c).await?);
+    row.map(OpenInvitation::try_from).transpose()
 }

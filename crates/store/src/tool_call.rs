@@ -108,7 +108,7 @@ pub async fn add_refusals(conn: &mut Conn, refusals: &[Refusals]) -> Result<()> 
 }
 
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     organization_id: String,
     server_id: String,

@@ -169,6 +169,25 @@ pub async fn list(
     rows.into_iter().map(VersionHead::try_from).collect()
 }
 
+/// The titles of the steps of every version of a walkthrough, in the order of each.
+///
+/// # Errors
+/// When the database fails.
+pub async fn titles(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<(VersionId, StepId, String)>> {
+    const SQL: &str = "SELECT version_steps.version_id, version_steps.step_id, version_steps.title
+        FROM versions JOIN version_steps ON version_steps.version_id = versions.id
+        WHERE versions.walkthrough_id = $1 AND versions.organization_id = $2
+        ORDER BY version_steps.version_id, version_steps.position";
+    let rows: Vec<(String, String, String)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(walkthrough.as_str()).bind(organization.as_str()).fetch_all(c).await?);
+    let row = |(version, step, title)| (VersionId::from_store(version), StepId::from_store(step), title);
+    Ok(rows.into_iter().map(row).collect())
+}
+
 /// A version without its steps.
 ///
 /// # Errors

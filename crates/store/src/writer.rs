@@ -14,13 +14,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use waypost_core::event::EventKind;
 use waypost_core::id::{EventId, ProgressId, VersionId};
 use waypost_core::progress::{Attempt, Outcome};
+use waypost_core::webhook::NewDelivery;
 use waypost_core::{Error as ActError, Random, Timestamp};
 
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
-use crate::progress::{self, Batch, NewEndUser, NewSession, ProgressKey};
+use crate::progress::{self, Batch, Happened, NewEndUser, NewSession, ProgressKey};
 use crate::tool_call::ToolCall;
 
 /// Calls in a group at most: bounds the memory of a group and the time that others wait for the writer.
@@ -47,6 +49,8 @@ pub enum Decided {
 pub type Decide = Box<dyn Fn(Option<&Attempt>) -> Decided + Send + Sync>;
 /// Makes the record of a call from what came of it.
 pub type Record = Box<dyn Fn(&Outcome) -> ToolCall + Send + Sync>;
+/// Makes the messages to receivers of webhooks from what came of a call.
+pub type Announce = Box<dyn Fn(&Outcome) -> Vec<NewDelivery> + Send + Sync>;
 
 /// A call on one progress.
 pub struct Call {
@@ -56,8 +60,12 @@ pub struct Call {
     pub new_end_user: Option<NewEndUser>,
     /// The session, when this call makes it; written only when the call changes something.
     pub new_session: Option<NewSession>,
+    /// What the client calls itself, for the events.
+    pub client_name: Option<String>,
     /// The record of the call; written only when the call changes something.
     pub tool_call: Option<Record>,
+    /// Whom to tell of it; none when nobody wants to know. Asked only when the call changes something.
+    pub announce: Option<Announce>,
     /// What to make of the open attempt.
     pub decide: Decide,
     /// When the call is made.
@@ -111,13 +119,15 @@ impl Writer {
 }
 
 /// Calls what came along with a call: the record is made only of one that changes something.
-fn decide_and_record(call: &Call, attempt: Option<&Attempt>) -> (Decided, Option<ToolCall>) {
+fn decide_and_record(call: &Call, attempt: Option<&Attempt>) -> (Decided, Option<ToolCall>, Vec<NewDelivery>) {
     let decided = (call.decide)(attempt);
-    let record = match (&decided, &call.tool_call) {
-        (Decided::Done(outcome), Some(record)) if !outcome.change.is_empty() => Some(record(outcome)),
+    let changed = match &decided {
+        Decided::Done(outcome) if !outcome.change.is_empty() => Some(outcome),
         _ => None,
     };
-    (decided, record)
+    let record = changed.zip(call.tool_call.as_ref()).map(|(outcome, record)| record(outcome));
+    let news = changed.zip(call.announce.as_ref()).map(|(outcome, announce)| announce(outcome)).unwrap_or_default();
+    (decided, record, news)
 }
 
 /// Tells all of them of the same failure.
@@ -237,8 +247,10 @@ impl Worker {
         let mut decided = Vec::with_capacity(calls.len());
         for (at, call) in calls.iter().enumerate() {
             // A fault in one call's functions must not take the writer down with it.
-            let (answer, record) = catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key))))
-                .unwrap_or_else(|_| (Decided::Refused(ActError::internal("a call on progress panicked")), None));
+            let (answer, record, news) =
+                catch_unwind(AssertUnwindSafe(|| decide_and_record(call, open.get(&call.key)))).unwrap_or_else(|_| {
+                    (Decided::Refused(ActError::internal("a call on progress panicked")), None, Vec::new())
+                });
             if let Decided::Done(outcome) = &answer
                 && !outcome.change.is_empty()
             {
@@ -255,8 +267,9 @@ impl Worker {
                     });
                     entry.1 = attempt.clone();
                 }
-                self.describe(call, outcome, &mut batch);
+                self.describe(call, outcome, open.get(&call.key), &mut batch);
                 batch.tool_calls(record);
+                batch.deliveries(news);
                 match &change.put {
                     Some(put) => open.insert(call.key.clone(), put.clone()),
                     None => open.remove(&call.key),
@@ -273,15 +286,23 @@ impl Worker {
     }
 
     /// Completion, copies and events of one call.
-    fn describe(&self, call: &Call, outcome: &Outcome, batch: &mut Batch) {
+    fn describe(&self, call: &Call, outcome: &Outcome, before: Option<&Attempt>, batch: &mut Batch) {
         let change = &outcome.change;
         if let Some(subject) = change.put.as_ref().or(change.close.as_ref()) {
             if let Some(step) = &change.completion {
                 batch.completion(subject, step.clone(), call.now);
             }
-            for event in &change.events {
+            // The attempt is at hand, and it knows when it was last worked on: no further look is needed.
+            let before = before.filter(|attempt| attempt.id == subject.id);
+            let mut elapsed_ms = before.map(|attempt| call.now.since(attempt.last_activity_at).max(0));
+            for (kind, step_id) in &change.events {
                 let id = EventId::new(call.now, &*self.random);
-                batch.event(id, &call.key, subject, event.clone(), call.now);
+                let (step_id, client_name) = (step_id.clone(), call.client_name.clone());
+                let is_end = *kind == EventKind::Completed;
+                let took_ms = is_end.then(|| call.now.since(subject.started_at).max(0));
+                let happened = Happened { kind: *kind, step_id, client_name, elapsed_ms, took_ms };
+                batch.event(id, &call.key, subject, happened, call.now);
+                elapsed_ms = Some(0);
             }
         }
         if let (Some(from), Some(put)) = (&change.copy_completions_from, &change.put) {

@@ -19,7 +19,7 @@ use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::chain::Link;
 use waypost_core::id::{
     AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
-    ProgressId, StepId, VersionId, WalkthroughId,
+    ProgressId, StepId, TicketCommentId, TicketId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
 };
 use waypost_core::invitation::Invitation;
 use waypost_core::join::{Join, Undo};
@@ -29,8 +29,10 @@ use waypost_core::organization::Role;
 use waypost_core::progress::Attempt;
 use waypost_core::progress::act::{Select, View};
 use waypost_core::step::{Step, StepContent};
+use waypost_core::ticket::{Ticket, TicketComment, TicketCommentEdit, TicketStatus};
 use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
+use waypost_core::webhook::{NewDelivery, Webhook, WebhookEvent};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::email_code::NewCode;
@@ -41,8 +43,8 @@ use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
     expired, idempotency, identity, invitation, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer,
-    on, organization, overview, progress, server, session, standing, step, system, tool_call, user, user_session,
-    version, walkthrough, walkthrough_list,
+    on, organization, overview, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call,
+    user, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
 use crate::world::{NOW, World, execute};
@@ -152,6 +154,7 @@ async fn everything(db: &Db, one: &World) {
     server::list(&mut tx, org).await.unwrap();
     server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
     server::usage(&mut tx, org, &one.server, NOW).await.unwrap();
+    server::signed_in(&mut tx, org, &one.server, NOW).await.unwrap();
     server::holdings(&mut tx, org, &one.server, NOW).await.unwrap();
     server::aliases(&mut tx, org, &one.server).await.unwrap();
     server::update(&mut tx, &one.server()).await.unwrap();
@@ -161,6 +164,7 @@ async fn everything(db: &Db, one: &World) {
     assignment::next_order(&mut tx, org, &one.server).await.unwrap();
     assignment::list_of_walkthrough(&mut tx, org, &one.walkthrough).await.unwrap();
     assignment::get(&mut tx, org, &one.assignment).await.unwrap();
+    assignment::candidates(&mut tx, org, &one.server, ("w", 9)).await.unwrap();
     assignment::update(&mut tx, org, &one.assignment, (Some(1), Some(true))).await.unwrap();
     assignment::set_places(&mut tx, org, &[(one.assignment.clone(), 2)]).await.unwrap();
     assignment::delete(&mut tx, org, &one.assignment).await.unwrap();
@@ -186,6 +190,8 @@ async fn everything(db: &Db, one: &World) {
     take_over(&mut tx, one).await;
     sign_in(&mut tx, one).await;
     authorize(&mut tx, one).await;
+    help(&mut tx, one).await;
+    send(&mut tx, one).await;
     tx.commit().await.unwrap();
     play(db, one).await;
     let mut tx = db.begin().await.unwrap();
@@ -314,6 +320,8 @@ async fn sign_in(tx: &mut Tx, one: &World) {
     identity::insert(tx, &found, None).await.unwrap();
     identity::signed_in(tx, &found, None).await.unwrap();
     end_user::insert(tx, org, &EndUserId::from_store("eu_signed".to_owned()), NOW).await.unwrap();
+    let tracked = EndUserId::from_store("eu_tracked".to_owned());
+    end_user::insert_tracked(tx, org, (&tracked, "t"), NOW).await.unwrap();
     end_user::profile(tx, org, user).await.unwrap();
     end_user::update_profile(tx, org, user, &end_user::Profile::default()).await.unwrap();
     let account = account::find_by_email(tx, org, "z@b.example").await.unwrap().unwrap();
@@ -406,6 +414,76 @@ async fn authorize(tx: &mut Tx, one: &World) {
     oauth_client::delete_unused(tx, NOW, NOW, 10).await.unwrap();
 }
 
+/// A ticket, and what the team does with it.
+async fn help(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, TicketId::from_store("tkt_1".to_owned()));
+    let named = ticket::get(tx, org, &id).await.unwrap().unwrap();
+    ticket::get_for_update(tx, org, &id).await.unwrap();
+    let number = ticket::next_number(tx, org).await.unwrap();
+    let other = Ticket { id: TicketId::from_store("tkt_other".to_owned()), number, ..named.ticket };
+    ticket::insert(tx, &other).await.unwrap();
+    ticket::update(tx, &other).await.unwrap();
+    for status in [None, Some(TicketStatus::Pending)] {
+        let filter = ticket::Filter { status, text: Some("a".to_owned()), ..ticket::Filter::default() };
+        ticket::list(tx, org, &filter, None, 10).await.unwrap();
+        ticket::counts(tx, org, &filter).await.unwrap();
+    }
+    ticket::list_of_end_user(tx, org, &one.end_user, 10).await.unwrap();
+    for opener in [ticket::Opener::EndUser(&one.end_user), ticket::Opener::Unknown(&one.server)] {
+        ticket::count_since(tx, org, opener, NOW).await.unwrap();
+        ticket::list_without_email(tx, org, opener, NOW).await.unwrap();
+    }
+    let comment = ticket_comment::list(tx, org, &id).await.unwrap().remove(0).comment;
+    ticket_comment::get(tx, org, &id, &comment.id).await.unwrap().unwrap();
+    ticket_comment::count(tx, org, &id).await.unwrap();
+    let (comment_id, edited_by) = (comment.id.clone(), "usr_1".to_owned());
+    let edit = TicketCommentEdit { comment_id, body: comment.body.clone(), edited_by, edited_at: NOW };
+    ticket_comment::keep(tx, org, &edit).await.unwrap();
+    ticket_comment::edits(tx, org, &id).await.unwrap();
+    ticket_comment::update(tx, &comment).await.unwrap();
+    let again = TicketComment { id: TicketCommentId::from_store("tkc_again".to_owned()), ..comment };
+    ticket_comment::insert(tx, &again).await.unwrap();
+    ticket_comment::delete(tx, org, &again.id).await.unwrap();
+}
+
+/// A message to the receiver of a world.
+fn delivery(id: &str) -> NewDelivery {
+    let one = World::new(1);
+    NewDelivery {
+        id: WebhookDeliveryId::from_store(id.to_owned()),
+        organization_id: one.organization,
+        webhook_id: WebhookId::from_store("whk_1".to_owned()),
+        end_user_id: Some(one.end_user),
+        event: WebhookEvent::WalkthroughCompleted,
+        payload: "{}".to_owned(),
+        created_at: NOW,
+        next_attempt_at: NOW,
+    }
+}
+
+/// Receivers of webhooks, and what is sent to them.
+async fn send(tx: &mut Tx, one: &World) {
+    let org = &one.organization;
+    let found = webhook::list(tx, org).await.unwrap().remove(0);
+    let id = found.id.clone();
+    webhook::get(tx, org, &id).await.unwrap().unwrap();
+    webhook::update(tx, &found).await.unwrap();
+    webhook::set_failing_since(tx, org, &id, None).await.unwrap();
+    webhook::receivers(tx, org, WebhookEvent::TicketCreated).await.unwrap();
+    let other = Webhook { id: WebhookId::from_store("whk_other".to_owned()), ..found };
+    webhook::insert(tx, &other).await.unwrap();
+    webhook::delete(tx, org, &other.id).await.unwrap();
+    webhook_delivery::insert(tx, &[delivery("whd_sent")]).await.unwrap();
+    assert!(webhook_delivery::is_due(tx, NOW).await.unwrap());
+    let claimed = webhook_delivery::claim(tx, NOW, NOW.plus(1), 10).await.unwrap().remove(0);
+    webhook_delivery::finish(tx, &claimed).await.unwrap();
+    webhook_delivery::give_up(tx, org, &id, "off").await.unwrap();
+    webhook_delivery::replay(tx, org, &claimed.id, NOW).await.unwrap();
+    webhook_delivery::get(tx, org, &claimed.id).await.unwrap();
+    webhook_delivery::list(tx, org, &id, None, 10).await.unwrap();
+    webhook_delivery::delete_old(tx, NOW, 10).await.unwrap();
+}
+
 /// What is noted of a user, a join, and its undoing.
 async fn take_over(tx: &mut Tx, one: &World) {
     let (org, id, user) = (&one.organization, JoinId::from_store("joi_1".to_owned()), &one.end_user);
@@ -434,7 +512,7 @@ async fn take_over(tx: &mut Tx, one: &World) {
     assert_eq!(shared, [(one.step(0), 0)]);
     join::delete_completion(tx, org, &fresh.id, &one.step(0)).await.unwrap();
     let event = EventId::from_store("ev_joined".to_owned());
-    join::insert_event(tx, &event, &key, &fresh, NOW).await.unwrap();
+    join::insert_event(tx, &event, &key, &fresh, (NOW, None)).await.unwrap();
     join::save(tx, org, &Attempt { closed_at: Some(NOW), ..fresh }).await.unwrap();
     join::reopen(tx, org, &attempt.id).await.unwrap();
 }
@@ -448,7 +526,9 @@ async fn play(db: &Db, one: &World) {
             key: one.progress_key(&one.end_user),
             new_end_user: None,
             new_session: None,
+            client_name: None,
             tool_call: Some(Box::new(move |_| record.clone())),
+            announce: Some(Box::new(move |_| vec![delivery(if select { "whd_a" } else { "whd_b" })])),
             decide: Box::new(move |attempt| {
                 let attempt = attempt.map(|it| (it, &offered.latest));
                 let view = View { attempt, offered: &offered, now: NOW, random: &SystemRandom };

@@ -7,6 +7,7 @@ pub mod api;
 pub mod asset;
 pub mod audit_export;
 pub mod cookies;
+pub mod install;
 pub mod invite;
 pub mod limits;
 pub mod markdown;
@@ -22,6 +23,7 @@ use axum::Router;
 use axum::middleware;
 use waypost_core::Random;
 use waypost_core::caller::{Caller, Ctx};
+use waypost_core::organization::SignUp;
 use waypost_mail::Outbox;
 use waypost_ops::Ops;
 use waypost_ops::address::PublicUrl;
@@ -53,13 +55,16 @@ pub struct State {
     pub random: Arc<dyn Random>,
     /// What it takes to ask identity providers.
     pub upstream: Upstream,
+    /// Who may make an account for themselves.
+    pub sign_up: SignUp,
 }
 
 impl Web {
     /// Console and API of this installation.
     #[must_use]
     pub fn new(state: State) -> Self {
-        let accounts = UserAccounts::new(state.hosting.ops().clone(), state.hosting.secret().clone());
+        let (ops, secret) = (state.hosting.ops().clone(), state.hosting.secret().clone());
+        let accounts = UserAccounts::new(ops, secret, state.sign_up);
         Self { state: Arc::new(state), accounts }
     }
 

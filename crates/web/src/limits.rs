@@ -32,7 +32,7 @@ const PER_MINUTE: [(Kind, u32); 6] = [
     (Kind::SignUp, 30),
     (Kind::Invitation, 60),
     (Kind::Mail, 60),
-    (Kind::WrongKey, 60),
+    (Kind::WrongKey, 600),
     (Kind::Api, 6_000),
 ];
 

@@ -132,7 +132,7 @@ fn find(existing: &[Step], steps: &[StepFile]) -> Vec<Option<usize>> {
 
 /// Which steps stand elsewhere than before: all but the longest run of found steps that keep their order, so that one
 /// step that is put in front is one move and not many.
-fn moved(found: &[Option<usize>]) -> Vec<bool> {
+pub(crate) fn moved(found: &[Option<usize>]) -> Vec<bool> {
     // For every length, the run of that length that ends with the smallest place: patience sorting.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = vec![None; found.len()];

@@ -32,6 +32,8 @@ pub(super) fn check(validator: &jsonschema::Validator, arguments: &JsonObject) -
             (shown(unexpected.first().map_or("", String::as_str)), "is not an argument of this tool".to_owned())
         }
         ValidationErrorKind::Enum { options } => (field_of(&error), format!("must be one of {options}")),
+        ValidationErrorKind::MaxLength { limit } => (field_of(&error), format!("has {limit} characters at most")),
+        ValidationErrorKind::MinLength { .. } => (field_of(&error), "must not be empty".to_owned()),
         ValidationErrorKind::Type { kind } => (field_of(&error), expected(kind)),
         _ => (field_of(&error), "is not what the schema asks for".to_owned()),
     };

@@ -3,15 +3,16 @@
 mod arguments;
 mod email;
 mod schema;
+mod support;
 mod walkthrough;
 
 use std::sync::{Arc, LazyLock};
 
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, InputResponses, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
-use waypost_core::email::Email;
+use waypost_core::email::{self as address, Email};
 use waypost_core::scope::Scope;
-use waypost_core::server::{AuthType, Server, Toolset};
+use waypost_core::server::{AuthType, Server, Support, Toolset};
 use waypost_core::{Code, Error, Result};
 use waypost_ops::hosting::in_time;
 
@@ -30,6 +31,7 @@ pub(crate) enum Name {
     Current,
     Complete,
     Steps,
+    Support,
 }
 
 /// A row of the table of tools.
@@ -203,27 +205,33 @@ static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
             Effect::Reads,
             (read_arguments(), steps_result()),
         ),
+        entry(
+            Name::Support,
+            BOTH,
+            (
+                "get_support",
+                "Get support",
+                "Opens a support ticket with the team behind this product. Call it when the user is stuck and wants help \
+                 from a person: describe the problem, and in context what was tried and which errors came, without \
+                 secrets. Ask the user first, and for their e-mail address.",
+            ),
+            Effect::Adds,
+            (support_arguments(), support_result()),
+        ),
     ]
 });
 
-/// The tools that a server lists: those of its toolset, while it offers anything.
+/// The tools that a server lists: those of its toolset, while it offers anything; and support, where there is any.
 #[must_use]
 pub fn listed(target: &Target) -> Vec<Tool> {
-    if target.offers.list().is_empty() {
-        return Vec::new();
-    }
     let server = &target.offers.server;
-    of_toolset(server).map(|entry| entry.form(server).tool.clone()).collect()
+    TABLE.iter().filter(|entry| entry.is_listed(target)).map(|entry| entry.form(server).tool.clone()).collect()
 }
 
 /// The tool called `name`, while it is listed.
 pub(crate) fn find_listed(target: &Target, name: &str) -> Option<Tool> {
-    let (offered, server) = (!target.offers.list().is_empty(), &target.offers.server);
-    find(name).filter(|entry| offered && entry.is_in(server)).map(|entry| entry.form(server).tool.clone())
-}
-
-fn of_toolset(server: &Server) -> impl Iterator<Item = &'static Entry> {
-    TABLE.iter().filter(|entry| entry.is_in(server))
+    let server = &target.offers.server;
+    find(name).filter(|entry| entry.is_listed(target)).map(|entry| entry.form(server).tool.clone())
 }
 
 /// The tool called `name`, listed or not; none when there is no such tool on any server.
@@ -233,7 +241,14 @@ pub(crate) fn find(name: &str) -> Option<&'static Entry> {
 
 impl Entry {
     fn is_in(&self, server: &Server) -> bool {
-        self.toolset.contains(&server.toolset)
+        match self.name {
+            Name::Support => server.support == Support::Tickets,
+            _ => self.toolset.contains(&server.toolset),
+        }
+    }
+
+    fn is_listed(&self, target: &Target) -> bool {
+        self.is_in(&target.offers.server) && (self.name == Name::Support || !target.offers.list().is_empty())
     }
 
     /// How `server` has this tool.
@@ -252,6 +267,7 @@ pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallTo
     let arguments = asked.arguments.unwrap_or_default();
     let arrival = target.arrival(&tool.name, arguments::for_record(&arguments, &tool.input_schema));
     let answered = match check(target, entry, &arguments, asked.answers.as_ref()) {
+        Ok(email) if entry.name == Name::Support => in_time(support::call(target, &arguments, email, &arrival)).await,
         Ok(email) => in_time(walkthrough::call(target, entry.name, &arguments, email, &arrival)).await,
         Err(error) => Err(error),
     };
@@ -291,11 +307,18 @@ fn check(
     answers: Option<&InputResponses>,
 ) -> Result<Option<Email>> {
     let server = &target.offers.server;
+    if !entry.is_in(server) && entry.name == Name::Support {
+        let message = "This server offers no support through this tool. List the tools again.";
+        return Err(Error::new(Code::WalkthroughNotFound, message));
+    }
     if !entry.is_in(server) {
         let message = "This server offers no walkthrough through this tool. List the tools again.";
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
     arguments::check(&entry.form(server).validator, arguments)?;
+    if entry.name == Name::Support {
+        return text(arguments, "email").map(address::parse).transpose();
+    }
     if entry.collecting.is_some() && server.auth_type == AuthType::CollectEmail {
         email::given(arguments, answers)
     } else {

@@ -3,6 +3,7 @@
 //! results against the same schema.
 
 use serde_json::{Value, json};
+use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, TicketStatus};
 
 fn string() -> Value {
     json!({ "type": "string" })
@@ -183,4 +184,24 @@ pub(super) fn complete_arguments() -> Value {
 
 pub(super) fn steps_result() -> Value {
     result(json!({ "walkthrough": walkthrough(), "steps": steps() }))
+}
+
+pub(super) fn support_arguments() -> Value {
+    arguments(
+        json!({
+            "title": { "type": "string", "minLength": 1, "maxLength": MAX_TITLE, "description": "The problem in a line" },
+            "problem": { "type": "string", "minLength": 1, "maxLength": MAX_TEXT,
+                "description": "What the user wants, what happens instead" },
+            "context": { "type": "string", "maxLength": MAX_TEXT,
+                "description": "What was tried, error messages, versions" },
+            "email": email(),
+            "progress_handle": handle(),
+        }),
+        &["title", "problem"],
+    )
+}
+
+pub(super) fn support_result() -> Value {
+    let status: Vec<_> = TicketStatus::ALL.iter().map(|status| status.as_str()).collect();
+    result(json!({ "ticket_id": string(), "status": { "type": "string", "enum": status } }))
 }

@@ -2,12 +2,14 @@
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
+pub use waypost_core::answer::Answer;
+use waypost_core::answer::{self, Played};
 use waypost_core::email::Email;
 use waypost_core::id::StepId;
 use waypost_core::progress::act::Select;
 use waypost_core::progress::{Standing, Status};
 use waypost_core::render::{self, ListRow};
-use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_core::{Code, Error, Result};
 use waypost_ops::offers::{Offer, Offers};
 use waypost_ops::progress::{self, Listed, Play, StepAnswer};
 use waypost_ops::record::Arrival;
@@ -19,15 +21,6 @@ use crate::target::Target;
 const PAGE: usize = 200;
 /// Characters of a step's id that are looked at.
 const MAX_STEP_ID: usize = 64;
-
-/// What a tool answers.
-#[derive(Debug)]
-pub struct Answer {
-    /// For programs.
-    pub structured: Value,
-    /// For clients that read only text.
-    pub text: String,
-}
 
 /// Calls the tool `name`.
 ///
@@ -56,11 +49,11 @@ pub(super) async fn call(
                 resume: arguments.get("resume_if_exists").and_then(Value::as_bool).unwrap_or(true),
                 to_latest: text(arguments, "use_version") == Some("latest"),
             };
-            Ok(step(progress::select(cx, hosting, &play, walkthrough()?, how).await?, true))
+            Ok(step(&progress::select(cx, hosting, &play, walkthrough()?, how).await?, true))
         }
         Name::Next => {
             let current = text(arguments, "current_step_id").map(step_id);
-            Ok(step(progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, true))
+            Ok(step(&progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, true))
         }
         Name::Status => Ok(status(&progress::status(cx, hosting, &play, walkthrough()?).await?)),
         Name::Reset => {
@@ -80,16 +73,17 @@ pub(super) async fn call(
             let structured = json!({ "walkthrough": head(&answer), "progress": progress_json(&answer.standing) });
             Ok(Answer { structured, text: details(&answer) })
         }
-        Name::Current => Ok(step(progress::status(cx, hosting, &play, walkthrough()?).await?, false)),
+        Name::Current => Ok(step(&progress::status(cx, hosting, &play, walkthrough()?).await?, false)),
         Name::Complete => {
             let step_id = step_id(required(arguments, "step_id")?);
-            Ok(step(progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, false))
+            Ok(step(&progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, false))
         }
         Name::Steps => {
             let answer = progress::status(cx, hosting, &play, walkthrough()?).await?;
             let structured = json!({ "walkthrough": head(&answer), "steps": steps_json(&answer.standing) });
             Ok(Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) })
         }
+        Name::Support => Err(Error::internal("support is none of the walkthrough tools")),
     }
 }
 
@@ -98,55 +92,28 @@ fn step_id(text: &str) -> StepId {
     StepId::from_store(text.chars().take(MAX_STEP_ID).collect())
 }
 
+fn played(answer: &StepAnswer) -> Played<'_> {
+    Played {
+        walkthrough_id: &answer.offer.walkthrough_id,
+        slug: &answer.offer.slug,
+        standing: &answer.standing,
+        completed_step_id: answer.completed_step_id.as_ref(),
+        notices: &answer.notices,
+        handle: answer.handle.as_deref(),
+    }
+}
+
 fn head(answer: &StepAnswer) -> Value {
-    json!({
-        "id": answer.offer.walkthrough_id,
-        "slug": answer.offer.slug,
-        "title": answer.standing.version.title,
-        "version": answer.standing.version.number,
-        "latest_version": answer.standing.latest_number,
-    })
+    answer::walkthrough(&played(answer))
 }
 
 fn progress_json(standing: &Standing) -> Value {
-    json!({
-        "status": standing.status().as_str(),
-        "completed": standing.completed(),
-        "total": standing.version.total(),
-        "percent": standing.percent(),
-        "started_at": standing.attempt.as_ref().map(|attempt| attempt.started_at.rfc3339()),
-        "completed_at": standing.completed_at().map(Timestamp::rfc3339),
-    })
+    answer::progress(standing)
 }
 
 /// The step result of contract, section 4.
-fn step(answer: StepAnswer, guided: bool) -> Answer {
-    let standing = &answer.standing;
-    let message = render::message(&answer.notices);
-    let current = standing.current().map(|index| {
-        let step = &standing.version.steps()[index];
-        let content = &step.content;
-        json!({
-            "id": step.id,
-            "position": index + 1,
-            "title": content.title,
-            "section_title": content.section_title,
-            "content": content.content,
-            "introduction_for_agent": content.introduction_for_agent,
-            "context_for_agent": content.context_for_agent,
-            "operations_for_agent": content.operations_for_agent,
-        })
-    });
-    let text = render::step(standing, &message, answer.handle.as_deref(), guided);
-    let structured = json!({
-        "walkthrough": head(&answer),
-        "progress": progress_json(standing),
-        "step": current,
-        "completed_step_id": answer.completed_step_id,
-        "progress_handle": answer.handle,
-        "message": message,
-    });
-    Answer { structured, text }
+fn step(answer: &StepAnswer, guided: bool) -> Answer {
+    answer::step(&played(answer), guided)
 }
 
 fn steps_json(standing: &Standing) -> Vec<Value> {

@@ -3,13 +3,12 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::id::UserId;
 use waypost_core::organization::{Role, User};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error, Result, email, name};
 use waypost_store::{Tx, system, user as store};
 
-use super::{Session, UserAccounts, sign_in};
+use super::{Session, UserAccounts, new_user, sign_in, verified};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
@@ -67,7 +66,6 @@ impl UserAccounts {
         let email = email::parse(owner.email)?;
         let name = name::check("name", owner.name)?;
         let hash = self.hash(cx, "password", owner.password, &email.address).await?;
-        let now = cx.now();
         let mut tx = self.ops.db.begin().await?;
         system::lock_set_up(&mut tx).await?;
         if system::has_verified_user(&mut tx).await? {
@@ -75,17 +73,8 @@ impl UserAccounts {
         }
         let user = match system::find_user(&mut tx, &email.key).await? {
             // Made on the command line, and never used.
-            Some(user) => {
-                store::set_name(&mut tx, &user.id, &name).await?;
-                store::verify(&mut tx, &user.id, now).await?;
-                User { name: Some(name), verified_at: Some(now), ..user }
-            }
-            None => {
-                let (id, verified_at) = (UserId::new(&*cx.random), Some(now));
-                let user = User { id, email: email.address, name: Some(name), verified_at, created_at: now };
-                store::insert(&mut tx, &user, &email.key).await?;
-                user
-            }
+            Some(user) => verified(cx, &mut tx, user, Some(name)).await?,
+            None => new_user(cx, &mut tx, &email, &name).await?,
         };
         store::set_password(&mut tx, &user.id, &hash).await?;
         own_the_ownerless(cx, &mut tx, &user).await?;

@@ -9,6 +9,7 @@ pub mod draft;
 pub mod export;
 pub mod import;
 mod list;
+pub mod preview;
 pub mod publish;
 
 use serde_json::{Map, Value, json};

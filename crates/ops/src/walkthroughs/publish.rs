@@ -10,11 +10,13 @@ use waypost_core::step::Step;
 use waypost_core::transfer::lint::{self, Finding, Severity};
 use waypost_core::version::{FrozenStep, VersionHead, Withdrawal};
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState};
+use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, version, walkthrough};
 
 use super::{Draft, Target, load_draft, missing, note, open, save};
 use crate::Ops;
+use crate::webhooks::{News, tell};
 
 /// Characters in the reason of a withdrawal at most: it is shown to the users who were on the version.
 const MAX_REASON_CHARS: usize = 500;
@@ -75,6 +77,13 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     if served {
         let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
         note(cx, tx, &head, "walkthrough.publish", detail).await?;
+        let text = format!("Version {} of \"{}\" is published.", version.number, head.title);
+        let data = json!({ "walkthrough": {
+            "id": head.id, "slug": head.slug, "title": head.title, "type": head.kind.as_str(),
+            "version": version.number, "step_count": version.step_count,
+        } });
+        let news = News { event: WebhookEvent::WalkthroughPublished, end_user_id: None, text: &text, data };
+        tell(cx, tx, &head.organization_id, &news).await?;
     }
     Ok(Published { version_id: version.id, number: version.number, created })
 }

@@ -216,7 +216,9 @@ impl<'a> Life<'a> {
             key: user.key.clone(),
             new_end_user,
             new_session: None,
+            client_name: None,
             tool_call: None,
+            announce: None,
             decide: Box::new(move |attempt| {
                 let pinned = attempt.map(|attempt| (attempt, &versions[&attempt.version_id]));
                 let withdrawal = attempt.and_then(|attempt| reasons.get(&attempt.version_id).cloned());

@@ -3,6 +3,7 @@
 mod drafts;
 mod heads;
 mod life;
+mod previews;
 mod publishing;
 mod transfer;
 

@@ -6,6 +6,7 @@ use crate::batch::{self, Column, Kind};
 use crate::db::Dialect;
 use crate::tool_call;
 use crate::values::Sized;
+use crate::webhook_delivery;
 
 /// What few calls need, the same way for both databases: rows of a JSON document.
 pub(super) struct Rare {
@@ -13,6 +14,7 @@ pub(super) struct Rare {
     pub(super) sessions: String,
     pub(super) close: String,
     pub(super) open: String,
+    pub(super) deliveries: String,
 }
 
 /// What every advance needs on SQLite: bound values, five statements.
@@ -108,6 +110,9 @@ const EVENT: &[Column] = &[
     ("step_id", Kind::Text),
     ("kind", Kind::Text),
     ("created_at", Kind::Integer),
+    ("client_name", Kind::Text),
+    ("elapsed_ms", Kind::Integer),
+    ("took_ms", Kind::Integer),
 ];
 
 fn names(columns: &[Column]) -> Vec<&'static str> {
@@ -121,6 +126,7 @@ impl Rare {
             sessions: batch::insert(dialect, "client_sessions", "sessions", SESSION),
             close: batch::update(dialect, "progress", "closed", PROGRESS_END),
             open: batch::insert(dialect, "progress", "opened", PROGRESS),
+            deliveries: webhook_delivery::insert_statement(dialect),
         }
     }
 }

@@ -26,7 +26,7 @@ INSERT INTO progress VALUES
     ('wp_1', 'org_1', 'eu_1', 'srv_1', 'wt_1', 'wv_1', 'in_progress', '1', 17, NULL, 18, NULL, '{}');
 INSERT INTO step_completions VALUES ('wp_1', 'ws_1', 'wv_1', 18);
 INSERT INTO walkthrough_events VALUES
-    ('ev_1', 'org_1', 'srv_1', 'wt_1', 'eu_1', 'wp_1', 'wv_1', NULL, 'started', 19);
+    ('ev_1', 'org_1', 'srv_1', 'wt_1', 'eu_1', 'wp_1', 'wv_1', NULL, 'started', 19, 'client', NULL, NULL);
 INSERT INTO tool_calls VALUES
     ('tc_1', 'org_1', 'srv_1', 'eu_1', 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21),
     ('tc_2', 'org_1', 'srv_1', NULL, 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21);

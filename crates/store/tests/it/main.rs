@@ -1,5 +1,6 @@
 //! The store on both databases. Each module has the name of what it tests.
 
+mod analytics;
 mod backup;
 mod console;
 mod deletion;
@@ -8,6 +9,7 @@ mod nouns;
 mod parity;
 mod people;
 mod schema;
+mod support;
 mod tenants;
 mod walkthrough;
 mod world;

@@ -172,6 +172,8 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
     assert!(used.calls == 0 && used.last_call_at.is_some(), "{used:?}");
     assert_eq!(server::usage(&mut tx, org, &two.server, Timestamp(0)).await.unwrap(), server::Usage::default());
     let held = server::holdings(&mut tx, org, &one.server, Timestamp(1)).await.unwrap();
+    assert_eq!(server::signed_in(&mut tx, org, &one.server, Timestamp(1)).await.unwrap(), 1);
+    assert_eq!(server::signed_in(&mut tx, org, &two.server, Timestamp(1)).await.unwrap(), 0);
     assert_eq!(held, server::Holdings { walkthroughs: 1, attempts: 1, end_users: 1, signed_in: 1 });
     let held = server::holdings(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
     assert_eq!(held.signed_in, 0, "grants that have expired sign nobody in");
@@ -254,7 +256,11 @@ async fn assignments(Two { db, one, two }: Two) {
         assert!(!assignment::insert(&mut tx, &mixed).await.unwrap(), "across organisations");
     }
     assert!(!assignment::delete(&mut tx, org, &two.assignment).await.unwrap());
+    assert_eq!(assignment::candidates(&mut tx, org, &one.server, ("", 9)).await.unwrap(), []);
     assert!(assignment::delete(&mut tx, org, &one.assignment).await.unwrap());
+    let candidates = assignment::candidates(&mut tx, org, &one.server, ("W", 9)).await.unwrap();
+    assert_eq!((candidates.len(), &candidates[0].id), (1, &one.walkthrough));
+    assert_eq!(assignment::candidates(&mut tx, org, &one.server, ("%", 9)).await.unwrap(), []);
     assert!(assignment::insert(&mut tx, &one.assignment()).await.unwrap());
     assert!(tx.config_version().await.unwrap() > config);
     let twice = assignment::insert(&mut tx, &Assignment { id, ..one.assignment() }).await;

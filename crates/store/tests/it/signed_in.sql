@@ -30,4 +30,17 @@ INSERT INTO user_sign_ins VALUES ('state_N', 'browser', 'google', 'nonce', 'veri
 INSERT INTO invitations VALUES
     ('inv_N', 'org_N', 'C@b.example', 'c@b.example', 'member', 'token-N', 'usr_N', 5, 6, NULL, 7);
 INSERT INTO idempotency_keys VALUES ('usr_N', 'once', 'org_N', 'request', NULL, 5, 6);
+INSERT INTO analytics_rollups VALUES ('srv_N', 'org_N', 0, 0);
+INSERT INTO analytics_segments VALUES ('seg_N', 'org_N', 'srv_N', 'wt_N', 'events', 0, 0, 0, '');
+INSERT INTO ticket_numbers VALUES ('org_N', 1);
+INSERT INTO tickets VALUES
+    ('tkt_N', 'org_N', 1, 'srv_N', 'eu_N', NULL, 'Walkthrough', 1, 'ws_was', 'Step', 2, 'It breaks', 'When I click', NULL,
+     'Z@b.example', TRUE, 'needs_email', 'normal', 'usr_N', 'it breaks', 1, 5, 6, NULL);
+INSERT INTO ticket_comments VALUES ('tkc_N', 'org_N', 'tkt_N', 'key_gone', 'Try **this**', FALSE, 'Z@b.example', 5, 6);
+INSERT INTO ticket_comment_edits VALUES ('tkc_N', 1, 'Try this', 'key_gone', 6);
+INSERT INTO webhooks VALUES
+    ('whk_N', 'org_N', 'https://hook.example', 'Chat', 'sealed', NULL, NULL,
+     '["ticket.created","walkthrough.completed"]', TRUE, NULL, NULL, 5, 6);
+INSERT INTO webhook_deliveries VALUES
+    ('whd_N', 'org_N', 'whk_N', 'eu_N', 'ticket.created', '{}', 'pending', 1, 7, 6, 500, 'oh', 'no', 12, 5, NULL);
 INSERT INTO removed_steps VALUES ('ws_removed-N', 'org_N', 'wt_N', 39);

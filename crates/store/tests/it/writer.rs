@@ -62,7 +62,9 @@ fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
         key,
         new_end_user: Some(new_end_user),
         new_session: None,
+        client_name: None,
         tool_call: Some(Box::new(tool_call)),
+        announce: None,
         decide,
         now: NOW,
     }

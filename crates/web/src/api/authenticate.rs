@@ -45,14 +45,20 @@ async fn find(web: &Web, visit: &Visit, method: &Method, headers: &HeaderMap) ->
         Some(value) => by_key(web, visit, value.to_str().unwrap_or_default()).await?,
         None => by_session(web, visit, method, headers).await?,
     };
-    found.ok_or_else(|| match web.limits.check(Kind::WrongKey, visit.client) {
-        Ok(()) => Error::new(
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    // Who shows nothing guesses nothing.
+    let shown = headers.contains_key(header::AUTHORIZATION) || cookies::read(headers, cookies::SESSION).is_some();
+    let checked = if shown { web.limits.check(Kind::WrongKey, visit.client) } else { Ok(()) };
+    match checked {
+        Err(wait) => Err(Error::new(Code::RateLimited, "Too many requests with keys that are not valid.")
+            .with("retry_after_seconds", wait.as_secs().max(1))),
+        Ok(()) => Err(Error::new(
             Code::SignInRequired,
             "This needs an API key (`Authorization: Bearer wpk_…`) or the console's session, and got none that is valid.",
-        ),
-        Err(wait) => Error::new(Code::RateLimited, "Too many requests with keys that are not valid.")
-            .with("retry_after_seconds", wait.as_secs().max(1)),
-    })
+        )),
+    }
 }
 
 async fn by_key(web: &Web, visit: &Visit, value: &str) -> Result<Option<Authenticated>> {

@@ -6,11 +6,14 @@ use axum::response::Response;
 use http::HeaderMap;
 use serde::Deserialize;
 use waypost_core::Error;
+use waypost_core::account::CodePurpose;
 use waypost_ops::user_sessions;
 
+use super::code;
 use super::entry::{self, Device};
 use super::form::Form;
 use super::frame::Frame;
+use super::reset;
 use super::routes::{Access, Routes};
 use super::session::Anyone;
 use super::view::{self, PageResult, Wrong};
@@ -20,11 +23,11 @@ use crate::{Web, cookies};
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/login", Access::Public, show).post("/login", Access::Public, post).post(
-        "/logout",
-        Access::Public,
-        logout,
-    )
+    Routes::new()
+        .get("/login", Access::Public, show)
+        .post("/login", Access::Public, post)
+        .post("/login/code", Access::Public, by_code)
+        .post("/logout", Access::Public, logout)
 }
 
 #[derive(Template)]
@@ -34,6 +37,16 @@ struct LoginPage<'a> {
     wrong: Wrong,
     email: &'a str,
     next: &'a str,
+    can_mail: bool,
+    is_open: bool,
+}
+
+impl<'a> LoginPage<'a> {
+    fn new(web: &Web, (email, next): (&'a str, &'a str), wrong: Wrong) -> Self {
+        let can_mail = web.mail.is_some();
+        let is_open = can_mail && web.accounts().check_open().is_ok();
+        Self { frame: Frame::empty(), wrong, email, next: view::own_path(next), can_mail, is_open }
+    }
 }
 
 /// Where to go on to.
@@ -45,7 +58,7 @@ pub(super) struct Next {
 
 /// Asks for address and password; who is signed in goes on.
 async fn show(
-    State(_): State<Web>,
+    State(web): State<Web>,
     Anyone(user): Anyone,
     Query(Next { next }): Query<Next>,
     headers: HeaderMap,
@@ -54,8 +67,9 @@ async fn show(
     if user.is_some() {
         return view::redirect(next);
     }
-    let frame = Frame { flash: cookies::flash(&headers), ..Frame::empty() };
-    view::page(&LoginPage { frame, wrong: Wrong::default(), email: "", next })
+    let mut page = LoginPage::new(&web, ("", next), Wrong::default());
+    page.frame.flash = cookies::flash(&headers);
+    view::page(&page)
 }
 
 /// What the form sends. Without `Debug`: a password is in it.
@@ -73,9 +87,22 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
-            let Fields { email, next, .. } = &fields;
-            let next = view::own_path(next);
-            Ok(view::html(status, &LoginPage { frame: Frame::empty(), wrong, email, next }))
+            Ok(view::html(status, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
+        }
+    }
+}
+
+/// Sends a code to sign in with.
+async fn by_code(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+    if web.mail.is_none() {
+        return Ok(reset::no_mail());
+    }
+    let asked = (CodePurpose::SignIn, fields.email.as_str(), None);
+    match code::send((&web, &visit, &headers), asked, &fields.next).await {
+        Ok(response) => Ok(response),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error)?;
+            Ok(view::html(status, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
         }
     }
 }
@@ -88,11 +115,12 @@ async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -
 }
 
 /// Ends the session of this browser.
-async fn logout(State(web): State<Web>, headers: HeaderMap) -> PageResult {
+async fn logout(State(web): State<Web>, headers: HeaderMap, Form(Next { next }): Form<Next>) -> PageResult {
     if let Some(token) = cookies::read(&headers, cookies::SESSION) {
         user_sessions::end(web.ops(), &token).await?;
     }
-    let mut response = view::redirect_saying("/login", "You are signed out.");
+    let next = if next.is_empty() { "/login" } else { view::own_path(&next) };
+    let mut response = view::redirect_saying(next, "You are signed out.");
     cookies::clear(response.headers_mut(), cookies::SESSION);
     Ok(response)
 }

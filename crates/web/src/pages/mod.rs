@@ -1,20 +1,28 @@
 //! The console's pages: one file per noun, and its templates in a folder of that name. A handler reads, calls an act, and
 //! renders.
 
+mod account;
 mod api_keys;
 mod audit;
+mod code;
+mod editor;
 mod entry;
 mod form;
 pub mod frame;
 mod home;
+mod invitation;
+mod link;
 mod login;
 mod members;
 mod organizations;
 mod overview;
 mod reference;
+mod reset;
 pub mod routes;
 pub mod session;
 mod set_up;
+mod sign_in_mail;
+mod sign_up;
 pub mod view;
 
 use routes::Routes;
@@ -27,13 +35,20 @@ pub fn routes() -> Routes {
     let all = [
         api_keys::routes,
         audit::routes,
+        account::routes,
+        code::routes,
+        editor::routes,
         home::routes,
+        invitation::routes,
+        link::routes,
         login::routes,
         members::routes,
         organizations::routes,
         overview::routes,
         reference::routes,
+        reset::routes,
         set_up::routes,
+        sign_up::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
 }

@@ -1,0 +1,202 @@
+//! The numbers at the top of the page, by day, and by client.
+
+use std::collections::HashMap;
+
+use super::{DAY_MS, Event, Filter, Log, NONE, Range, percentile, share};
+use crate::clock::Timestamp;
+use crate::event::EventKind;
+
+/// How many, and how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Overview {
+    /// Attempts that began in the range.
+    pub started: u64,
+    /// End users with any event in the range.
+    pub active: u64,
+    /// Attempts that were completed in the range, whenever they began.
+    pub completed: u64,
+    /// Of the attempts that began in the range, those that were completed before its end.
+    pub started_and_completed: u64,
+    /// Of the attempts that began in the range, those that were resumed before its end.
+    pub started_and_resumed: u64,
+    /// The median time from the beginning to the completion of the attempts that were completed in the range.
+    pub median_ms: Option<i64>,
+    /// The 90th percentile of that time.
+    pub p90_ms: Option<i64>,
+}
+
+impl Overview {
+    /// The share of the attempts that began in the range which were completed before its end.
+    #[must_use]
+    pub fn completion_rate(&self) -> Option<f64> {
+        share(self.started_and_completed, self.started)
+    }
+
+    /// The share of the attempts that began in the range which were resumed before its end.
+    #[must_use]
+    pub fn resume_rate(&self) -> Option<f64> {
+        share(self.started_and_resumed, self.started)
+    }
+}
+
+/// Whether an attempt begins with this event.
+pub(super) fn begins(event: &Event) -> bool {
+    matches!(event.kind, EventKind::Started | EventKind::Restarted)
+}
+
+const STARTED: u8 = 1;
+const COMPLETED: u8 = 2;
+const COMPLETED_HERE: u8 = 4;
+const RESUMED: u8 = 8;
+
+/// The overview of a range.
+#[must_use]
+pub fn overview(log: &Log, range: Range, filter: Filter) -> Overview {
+    let mut attempts = vec![0_u8; log.names.len()];
+    let mut users = vec![false; log.names.len()];
+    let mut times = Vec::new();
+    for event in log.events.iter().filter(|event| range.contains(event.at)) {
+        let counts = filter.admits(event);
+        let attempt = &mut attempts[event.attempt as usize];
+        if counts {
+            users[event.user as usize] = true;
+        }
+        match event.kind {
+            EventKind::Started | EventKind::Restarted if counts => *attempt |= STARTED,
+            // Of an attempt that counts, everything counts: also what happened in a later version.
+            EventKind::Resumed => *attempt |= RESUMED,
+            EventKind::Completed => {
+                if counts && *attempt & COMPLETED_HERE == 0 {
+                    *attempt |= COMPLETED_HERE;
+                    times.push(event.took_ms);
+                }
+                *attempt |= COMPLETED;
+            }
+            _ => {}
+        }
+    }
+    let count = |bits: u8| attempts.iter().filter(|attempt| **attempt & bits == bits).count() as u64;
+    times.retain(|time| *time >= 0);
+    Overview {
+        started: count(STARTED),
+        active: users.iter().filter(|user| **user).count() as u64,
+        completed: count(COMPLETED_HERE),
+        started_and_completed: count(STARTED | COMPLETED),
+        started_and_resumed: count(STARTED | RESUMED),
+        median_ms: percentile(&mut times, 50),
+        p90_ms: percentile(&mut times, 90),
+    }
+}
+
+/// One day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Day {
+    /// When it begins.
+    pub at: Timestamp,
+    /// Attempts that began.
+    pub started: u64,
+    /// Attempts that were completed.
+    pub completed: u64,
+    /// End users with any event.
+    pub active: u64,
+}
+
+/// Each day of a range, from the one in which it begins to the one in which it ends. Days begin `offset_ms` before those of
+/// UTC. At the ends of the range only what lies in it counts.
+#[must_use]
+pub fn timeline(log: &Log, range: Range, filter: Filter, offset_ms: i64) -> Vec<Day> {
+    let day_of = |at: Timestamp| at.plus(offset_ms).0.div_euclid(DAY_MS);
+    let first = day_of(range.from);
+    let last = day_of(range.to.plus(-1));
+    let begin = |day: i64| Timestamp(day.saturating_mul(DAY_MS)).plus(-offset_ms);
+    let mut days: Vec<Day> =
+        (first..=last).map(|day| Day { at: begin(day), started: 0, completed: 0, active: 0 }).collect();
+    let mut seen = vec![i64::MIN; log.names.len()];
+    let mut active = Vec::new();
+    for event in log.events.iter().filter(|event| range.contains(event.at) && filter.admits(event)) {
+        let day = day_of(event.at);
+        let Some(row) = usize::try_from(day - first).ok().and_then(|at| days.get_mut(at)) else { continue };
+        if begins(event) {
+            row.started += 1;
+        } else if event.kind == EventKind::Completed {
+            row.completed += 1;
+        }
+        if seen[event.user as usize] != day {
+            seen[event.user as usize] = day;
+            active.push((day, event.user));
+        }
+    }
+    active.sort_unstable();
+    active.dedup();
+    for (day, _) in active {
+        if let Some(row) = usize::try_from(day - first).ok().and_then(|at| days.get_mut(at)) {
+            row.active += 1;
+        }
+    }
+    days
+}
+
+/// What came from one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientRow {
+    /// What it calls itself; none for those that did not say.
+    pub name: Option<String>,
+    /// Attempts that began with it in the range.
+    pub started: u64,
+    /// Attempts that were completed with it in the range.
+    pub completed: u64,
+    /// End users with an event from it in the range.
+    pub active: u64,
+    /// Tool calls from it in the range.
+    pub calls: u64,
+}
+
+/// The clients of a range, those with the most end users first.
+#[must_use]
+pub fn clients(log: &Log, range: Range, filter: Filter) -> Vec<ClientRow> {
+    let mut rows: HashMap<u32, ClientRow> = HashMap::new();
+    let new = |number: u32| ClientRow {
+        name: log.names.text(number).map(str::to_owned),
+        started: 0,
+        completed: 0,
+        active: 0,
+        calls: 0,
+    };
+    let mut seen = vec![NONE - 2; log.names.len()];
+    let mut active = Vec::new();
+    for event in log.events.iter().filter(|event| range.contains(event.at) && filter.admits(event)) {
+        let row = rows.entry(event.client).or_insert_with(|| new(event.client));
+        row.started += u64::from(begins(event));
+        row.completed += u64::from(event.kind == EventKind::Completed);
+        if seen[event.user as usize] != event.client {
+            seen[event.user as usize] = event.client;
+            active.push((event.client, event.user));
+        }
+    }
+    for call in log.calls.iter().filter(|call| range.contains(call.at)) {
+        if filter.client.is_none_or(|client| client == call.client) {
+            rows.entry(call.client).or_insert_with(|| new(call.client)).calls += 1;
+        }
+    }
+    active.sort_unstable();
+    active.dedup();
+    for (client, _) in active {
+        if let Some(row) = rows.get_mut(&client) {
+            row.active += 1;
+        }
+    }
+    let mut rows: Vec<ClientRow> = rows.into_values().collect();
+    rows.sort_by(|a, b| (b.active, b.calls, &a.name).cmp(&(a.active, a.calls, &b.name)));
+    rows
+}
+
+/// The versions in which attempts began in the range, by their numbers in the log, with how many.
+#[must_use]
+pub fn versions(log: &Log, range: Range, client: Option<u32>) -> HashMap<u32, u64> {
+    let filter = Filter { version: None, client };
+    let mut rows = HashMap::new();
+    for event in log.events.iter().filter(|event| range.contains(event.at) && begins(event) && filter.admits(event)) {
+        *rows.entry(event.version).or_default() += 1;
+    }
+    rows
+}

@@ -1,0 +1,239 @@
+//! Rows of the log packed into one text: a dictionary, then each row as differences and numbers of a few bytes.
+//!
+//! The format is: its version; the number of texts; each text with its length; the number of rows; the rows. Numbers are
+//! LEB128, signed ones zigzag. The whole is base 64, because the store and its backups know texts only.
+
+use std::collections::HashMap;
+
+use data_encoding::BASE64_NOPAD;
+
+use super::log::{Call, Event, Log, NONE, Names};
+use crate::clock::Timestamp;
+use crate::event::EventKind;
+
+const FORMAT: u64 = 1;
+
+/// The text is no segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the segment cannot be read")]
+pub struct Damaged;
+
+/// Packs events.
+#[must_use]
+pub fn pack_events(names: &Names, events: &[Event]) -> String {
+    let mut packer = Packer::new(names);
+    for event in events {
+        packer.time(event.at);
+        packer.put(code(event.kind));
+        for name in [event.attempt, event.user, event.walkthrough, event.version, event.step, event.client] {
+            packer.name(name);
+        }
+        packer.signed(event.elapsed_ms);
+        packer.signed(event.took_ms);
+    }
+    packer.finish(events.len())
+}
+
+/// Packs calls.
+#[must_use]
+pub fn pack_calls(names: &Names, calls: &[Call]) -> String {
+    let mut packer = Packer::new(names);
+    for call in calls {
+        packer.time(call.at);
+        for name in [call.tool, call.outcome, call.client, call.user] {
+            packer.name(name);
+        }
+        packer.signed(call.duration_us);
+    }
+    packer.finish(calls.len())
+}
+
+/// Adds the events of a segment to `log`, those for which `wanted` says so.
+///
+/// # Errors
+/// When the text is none that [`pack_events`] wrote.
+pub fn unpack_events(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), Damaged> {
+    let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| Damaged)?;
+    let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;
+    for _ in 0..count {
+        let at = reader.time()?;
+        let event = Event {
+            at,
+            kind: kind(reader.take()?)?,
+            attempt: reader.name()?,
+            user: reader.name()?,
+            walkthrough: reader.name()?,
+            version: reader.name()?,
+            step: reader.name()?,
+            client: reader.name()?,
+            elapsed_ms: reader.signed()?,
+            took_ms: reader.signed()?,
+        };
+        if wanted(at) {
+            log.events.push(event);
+        }
+    }
+    reader.end()
+}
+
+/// Adds the calls of a segment to `log`, those for which `wanted` says so.
+///
+/// # Errors
+/// When the text is none that [`pack_calls`] wrote.
+pub fn unpack_calls(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), Damaged> {
+    let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| Damaged)?;
+    let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;
+    for _ in 0..count {
+        let at = reader.time()?;
+        let call = Call {
+            at,
+            tool: reader.name()?,
+            outcome: reader.name()?,
+            client: reader.name()?,
+            user: reader.name()?,
+            duration_us: reader.signed()?,
+        };
+        if wanted(at) {
+            log.calls.push(call);
+        }
+    }
+    reader.end()
+}
+
+/// Kinds as they are packed: never renumber.
+fn code(kind: EventKind) -> u64 {
+    match kind {
+        EventKind::Started => 0,
+        EventKind::Resumed => 1,
+        EventKind::StepCompleted => 2,
+        EventKind::Completed => 3,
+        EventKind::Moved => 4,
+        EventKind::MovedFromWithdrawn => 5,
+        EventKind::Restarted => 6,
+        EventKind::Joined => 7,
+        EventKind::Reset => 8,
+    }
+}
+
+fn kind(number: u64) -> Result<EventKind, Damaged> {
+    EventKind::ALL.iter().copied().find(|kind| code(*kind) == number).ok_or(Damaged)
+}
+
+struct Packer<'a> {
+    names: &'a Names,
+    /// By the number in the log: the number in this segment.
+    own: HashMap<u32, u64>,
+    texts: Vec<&'a str>,
+    rows: Vec<u8>,
+    before: i64,
+}
+
+impl<'a> Packer<'a> {
+    fn new(names: &'a Names) -> Self {
+        Self { names, own: HashMap::new(), texts: Vec::new(), rows: Vec::new(), before: 0 }
+    }
+
+    fn put(&mut self, value: u64) {
+        put(&mut self.rows, value);
+    }
+
+    fn signed(&mut self, value: i64) {
+        put(&mut self.rows, zigzag(value));
+    }
+
+    fn time(&mut self, at: Timestamp) {
+        self.signed(at.0.wrapping_sub(self.before));
+        self.before = at.0;
+    }
+
+    /// 0 for none, else one more than the number.
+    fn name(&mut self, number: u32) {
+        let Some(text) = self.names.text(number) else { return self.put(0) };
+        let own = *self.own.entry(number).or_insert_with(|| {
+            self.texts.push(text);
+            self.texts.len() as u64
+        });
+        self.put(own);
+    }
+
+    fn finish(self, count: usize) -> String {
+        let mut bytes = Vec::with_capacity(self.rows.len() + 32 * self.texts.len());
+        put(&mut bytes, FORMAT);
+        put(&mut bytes, self.texts.len() as u64);
+        for text in self.texts {
+            put(&mut bytes, text.len() as u64);
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        put(&mut bytes, count as u64);
+        bytes.extend_from_slice(&self.rows);
+        BASE64_NOPAD.encode(&bytes)
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// By the number in this segment: the number in the log.
+    names: Vec<u32>,
+    before: i64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8], names: &mut Names) -> Result<(Self, u64), Damaged> {
+        let mut reader = Self { rest: bytes, names: vec![NONE], before: 0 };
+        if reader.take()? != FORMAT {
+            return Err(Damaged);
+        }
+        for _ in 0..reader.take()? {
+            let length = usize::try_from(reader.take()?).map_err(|_| Damaged)?;
+            let (text, rest) = reader.rest.split_at_checked(length).ok_or(Damaged)?;
+            reader.names.push(names.number(std::str::from_utf8(text).map_err(|_| Damaged)?));
+            reader.rest = rest;
+        }
+        let count = reader.take()?;
+        Ok((reader, count))
+    }
+
+    fn take(&mut self) -> Result<u64, Damaged> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.rest.split_first().ok_or(Damaged)?;
+            self.rest = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Damaged)
+    }
+
+    fn signed(&mut self) -> Result<i64, Damaged> {
+        let value = self.take()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    fn time(&mut self) -> Result<Timestamp, Damaged> {
+        self.before = self.before.wrapping_add(self.signed()?);
+        Ok(Timestamp(self.before))
+    }
+
+    fn name(&mut self) -> Result<u32, Damaged> {
+        let number = usize::try_from(self.take()?).map_err(|_| Damaged)?;
+        self.names.get(number).copied().ok_or(Damaged)
+    }
+
+    fn end(&self) -> Result<(), Damaged> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Damaged) }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value.to_le_bytes()[0]);
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}

@@ -1,0 +1,348 @@
+//! Every number against the plainest reading of its definition.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::EventKind;
+
+/// An event as it stands in a table.
+#[derive(Debug, Clone, PartialEq)]
+struct Plain {
+    at: i64,
+    kind: EventKind,
+    attempt: String,
+    user: String,
+    version: String,
+    step: Option<String>,
+    client: Option<String>,
+    elapsed: Option<i64>,
+    took: Option<i64>,
+}
+
+/// What one attempt does: how long until each next act, and which.
+fn attempt() -> impl Strategy<Value = (u8, u8, i64, Vec<(i64, u8, u8)>)> {
+    (0..6_u8, 0..3_u8, 0..40_i64, prop::collection::vec((0..30_i64, 0..8_u8, 0..3_u8), 0..12))
+}
+
+fn play(attempts: Vec<(u8, u8, i64, Vec<(i64, u8, u8)>)>) -> Vec<Plain> {
+    let mut events = Vec::new();
+    for (number, (user, version, start, acts)) in attempts.into_iter().enumerate() {
+        let mut done = BTreeSet::new();
+        let mut at = start;
+        let mut version = format!("v{version}");
+        let mut push = |at, kind, version: &str, step, client: u8, elapsed, took| {
+            events.push(Plain {
+                at,
+                kind,
+                attempt: format!("a{number}"),
+                user: format!("u{user}"),
+                version: version.to_owned(),
+                step,
+                client: (client > 0).then(|| format!("c{client}")),
+                elapsed,
+                took,
+            });
+        };
+        let first = if user == 5 { EventKind::Restarted } else { EventKind::Started };
+        push(at, first, &version, None, user % 3, None, None);
+        for (pause, act, client) in acts {
+            at += pause;
+            match act {
+                6 => push(at, EventKind::Resumed, &version, None, client, Some(pause), None),
+                7 => {
+                    version = "v9".to_owned();
+                    push(at, EventKind::Moved, &version, None, client, Some(pause), None);
+                }
+                step => {
+                    if done.insert(step) {
+                        let text = Some(format!("s{step}"));
+                        push(at, EventKind::StepCompleted, &version, text, client, Some(pause), None);
+                    }
+                }
+            }
+            if done.len() == 4 {
+                push(at, EventKind::Completed, &version, None, client, Some(0), Some(at - start));
+                break;
+            }
+        }
+    }
+    events
+}
+
+fn log(plain: &[Plain]) -> Log {
+    let mut log = Log::default();
+    for it in plain {
+        let names = &mut log.names;
+        let event = Event {
+            at: Timestamp(it.at),
+            kind: it.kind,
+            attempt: names.number(&it.attempt),
+            user: names.number(&it.user),
+            walkthrough: names.number("w"),
+            version: names.number(&it.version),
+            step: names.number_of(it.step.as_deref()),
+            client: names.number_of(it.client.as_deref()),
+            elapsed_ms: it.elapsed.unwrap_or(-1),
+            took_ms: it.took.unwrap_or(-1),
+        };
+        log.events.push(event);
+    }
+    log
+}
+
+fn plain(log: &Log) -> Vec<Plain> {
+    let text = |number| log.names.text(number).map(str::to_owned);
+    let plain = |it: &Event| Plain {
+        at: it.at.0,
+        kind: it.kind,
+        attempt: text(it.attempt).unwrap(),
+        user: text(it.user).unwrap(),
+        version: text(it.version).unwrap(),
+        step: text(it.step),
+        client: text(it.client),
+        elapsed: (it.elapsed_ms >= 0).then_some(it.elapsed_ms),
+        took: (it.took_ms >= 0).then_some(it.took_ms),
+    };
+    log.events.iter().map(plain).collect()
+}
+
+/// The value at place ceil(n · percent / 100), counted from 1.
+fn nearest_rank(mut values: Vec<i64>, percent: f64) -> Option<i64> {
+    values.sort_unstable();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
+    let rank = (values.len() as f64 * percent / 100.0).ceil() as usize;
+    values.get(rank.max(1) - 1).copied()
+}
+
+fn is_start(it: &&Plain) -> bool {
+    matches!(it.kind, EventKind::Started | EventKind::Restarted)
+}
+
+struct Naive<'a> {
+    /// In the range.
+    events: Vec<&'a Plain>,
+    /// In the range, and admitted by the filter.
+    counted: Vec<&'a Plain>,
+}
+
+impl<'a> Naive<'a> {
+    fn new(all: &'a [Plain], (from, to): (i64, i64), version: Option<&str>, client: Option<&str>) -> Self {
+        let events: Vec<&Plain> = all.iter().filter(|it| (from..to).contains(&it.at)).collect();
+        let counted = events
+            .iter()
+            .copied()
+            .filter(|it| version.is_none_or(|version| it.version == version))
+            .filter(|it| client.is_none_or(|client| it.client.as_deref() == Some(client)))
+            .collect();
+        Self { events, counted }
+    }
+
+    fn cohort(&self) -> BTreeSet<&str> {
+        self.counted.iter().copied().filter(is_start).map(|it| it.attempt.as_str()).collect()
+    }
+
+    fn overview(&self) -> Overview {
+        let cohort = self.cohort();
+        let having = |kind| {
+            let has = |attempt: &&&str| self.events.iter().any(|it| it.attempt == **attempt && it.kind == kind);
+            cohort.iter().filter(has).count() as u64
+        };
+        let done: Vec<_> = self.counted.iter().filter(|it| it.kind == EventKind::Completed).collect();
+        let times: Vec<i64> = done.iter().map(|it| it.took.unwrap()).collect();
+        Overview {
+            started: cohort.len() as u64,
+            active: self.counted.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64,
+            completed: done.len() as u64,
+            started_and_completed: having(EventKind::Completed),
+            started_and_resumed: having(EventKind::Resumed),
+            median_ms: nearest_rank(times.clone(), 50.0),
+            p90_ms: nearest_rank(times, 90.0),
+        }
+    }
+
+    fn steps_of(&self, attempt: &str) -> Vec<&Plain> {
+        let of = |it: &&Plain| it.attempt == attempt && it.kind == EventKind::StepCompleted;
+        self.events.iter().copied().filter(of).collect()
+    }
+
+    fn completes(&self, attempt: &str) -> bool {
+        self.events.iter().any(|it| it.attempt == attempt && it.kind == EventKind::Completed)
+    }
+
+    fn funnel(&self, steps: &[&str]) -> Funnel {
+        let cohort = self.cohort();
+        let row = |(at, step): (usize, &&str)| {
+            let mut row = FunnelStep::default();
+            let mut times = Vec::new();
+            for attempt in &cohort {
+                let done: Vec<_> = self.steps_of(attempt);
+                let has = |step: &str| done.iter().any(|it| it.step.as_deref() == Some(step));
+                let before = steps[..at].iter().all(|step| has(step));
+                row.completed += u64::from(has(step));
+                row.reached += u64::from(has(step) || before);
+                let after = steps[at + 1..].iter().any(|step| has(step));
+                row.dropped += u64::from(before && !has(step) && !after && !self.completes(attempt));
+                times.extend(done.iter().filter(|it| it.step.as_deref() == Some(*step)).filter_map(|it| it.elapsed));
+            }
+            row.median_ms = nearest_rank(times.clone(), 50.0);
+            row.p90_ms = nearest_rank(times, 90.0);
+            row
+        };
+        Funnel {
+            started: cohort.len() as u64,
+            completed: cohort.iter().filter(|attempt| self.completes(attempt)).count() as u64,
+            steps: steps.iter().enumerate().map(row).collect(),
+        }
+    }
+
+    fn flows(&self) -> BTreeMap<(String, String), u64> {
+        let mut links = BTreeMap::new();
+        for attempt in self.cohort() {
+            let mut places = vec!["start".to_owned()];
+            places.extend(self.steps_of(attempt).into_iter().map(|it| it.step.clone().unwrap()));
+            places.push(if self.completes(attempt) { "end" } else { "left" }.to_owned());
+            for pair in places.windows(2) {
+                *links.entry((pair[0].clone(), pair[1].clone())).or_default() += 1;
+            }
+        }
+        links
+    }
+}
+
+fn name(log: &Log, node: Node) -> String {
+    match node {
+        Node::Start => "start".to_owned(),
+        Node::End => "end".to_owned(),
+        Node::Left => "left".to_owned(),
+        Node::Step(step) => log.names.text(step).unwrap().to_owned(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn numbers_are_what_they_are_said_to_be(
+        attempts in prop::collection::vec(attempt(), 0..25),
+        (from, length) in (0..60_i64, 1..120_i64),
+        version in prop::option::of(0..4_u8),
+        client in prop::option::of(1..3_u8),
+    ) {
+        let all = play(attempts);
+        let (version, client) = (version.map(|it| format!("v{it}")), client.map(|it| format!("c{it}")));
+        let naive = Naive::new(&all, (from, from + length), version.as_deref(), client.as_deref());
+        let log = log(&all);
+        let range = Range { from: Timestamp(from), to: Timestamp(from + length) };
+        let find = |name: &Option<String>| name.as_ref().map(|name| log.names.find(name));
+        let filter = Filter { version: find(&version), client: find(&client) };
+        prop_assert_eq!(overview(&log, range, filter), naive.overview());
+        let names = ["s0", "s1", "s2", "s3", "s4", "s5"];
+        let steps = names.map(|step| log.names.find(step));
+        prop_assert_eq!(funnel(&log, range, filter, &steps), naive.funnel(&names));
+        let ways: BTreeMap<_, _> = flows(&log, range, filter)
+            .into_iter()
+            .map(|flow| ((name(&log, flow.from), name(&log, flow.to)), flow.count))
+            .collect();
+        prop_assert_eq!(ways, naive.flows());
+        for row in clients(&log, range, filter) {
+            let own: Vec<_> = naive.counted.iter().copied().filter(|it| it.client == row.name).collect();
+            prop_assert_eq!(row.started, own.iter().copied().filter(is_start).count() as u64);
+            prop_assert_eq!(row.active, own.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64);
+        }
+        for number in versions(&log, range, filter.client) {
+            let of = |it: &&&Plain| Some(it.version.as_str()) == log.names.text(number.0) && is_start(*it);
+            let all_versions = Naive::new(&all, (from, from + length), None, client.as_deref());
+            prop_assert_eq!(number.1, all_versions.counted.iter().filter(|it| of(it)).count() as u64);
+        }
+    }
+
+    /// The days of a range add up to it, wherever days begin.
+    #[test]
+    fn days_add_up(
+        attempts in prop::collection::vec(attempt(), 0..25),
+        (from, length) in (-3 * DAY_MS..DAY_MS, 1..9 * DAY_MS),
+        offset in -14..=14_i64,
+    ) {
+        let mut all = play(attempts);
+        for event in &mut all {
+            event.at = event.at * 3_700_000 - DAY_MS;
+        }
+        let log = log(&all);
+        let range = Range { from: Timestamp(from), to: Timestamp(from + length) };
+        let offset = offset * 3_600_000;
+        let days = timeline(&log, range, Filter::default(), offset);
+        prop_assert!(days.windows(2).all(|pair| pair[1].at.since(pair[0].at) == DAY_MS));
+        prop_assert!(days[0].at <= range.from && days[days.len() - 1].at < range.to);
+        for day in &days {
+            prop_assert_eq!((day.at.0 + offset).rem_euclid(DAY_MS), 0);
+            let (begin, end) = (day.at.0.max(from), (day.at.0 + DAY_MS).min(from + length));
+            let naive = Naive::new(&all, (begin, end), None, None).overview();
+            prop_assert_eq!((day.started, day.completed, day.active), (naive.started, naive.completed, naive.active));
+        }
+    }
+
+    /// What is packed comes out again, in any number of segments, beside other names.
+    #[test]
+    fn segments_hold_what_was_put_in(attempts in prop::collection::vec(attempt(), 0..25), at in 0..200_usize) {
+        let all = play(attempts);
+        let whole = log(&all);
+        let (one, two) = whole.events.split_at(at.min(all.len()));
+        let mut read = Log::default();
+        read.names.number("another");
+        for part in [one, two] {
+            segment::unpack_events(&segment::pack_events(&whole.names, part), &mut read, |_| true).unwrap();
+        }
+        prop_assert_eq!(plain(&read), all);
+    }
+
+    /// Whatever the bytes, reading ends, and says so.
+    #[test]
+    fn damaged_segments_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let text = data_encoding::BASE64_NOPAD.encode(&bytes);
+        let _ = segment::unpack_events(&text, &mut Log::default(), |_| true);
+        let _ = segment::unpack_calls(&text, &mut Log::default(), |_| true);
+    }
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank(mut values in prop::collection::vec(any::<i64>(), 0..40)) {
+        for percent in [50, 90] {
+            prop_assert_eq!(percentile(&mut values, percent), nearest_rank(values.clone(), percent as f64));
+        }
+    }
+}
+
+#[test]
+fn calls_come_out_again_and_are_counted() {
+    let mut log = Log::default();
+    for (at, tool, outcome, client, us) in [
+        (1, "next", "ok", Some("c"), 10),
+        (2, "next", "step_mismatch", None, 30),
+        (3, "list", "ok", Some("c"), i64::MAX),
+        (4, "next", "ok", Some("c"), 20),
+        (9, "next", "ok", Some("c"), 20),
+    ] {
+        let names = &mut log.names;
+        let call = Call {
+            at: Timestamp(at),
+            tool: names.number(tool),
+            outcome: names.number(outcome),
+            client: names.number_of(client),
+            user: NONE,
+            duration_us: us,
+        };
+        log.calls.push(call);
+    }
+    let mut read = Log::default();
+    segment::unpack_calls(&segment::pack_calls(&log.names, &log.calls), &mut read, |_| true).unwrap();
+    assert_eq!(read.calls, log.calls);
+    let range = Range { from: Timestamp(1), to: Timestamp(9) };
+    let rows = tools(&read, range, Filter::default());
+    let next = ToolRow { tool: "next".into(), calls: 3, errors: 1, median_us: Some(20), p90_us: Some(30) };
+    assert_eq!(rows[0], next);
+    assert_eq!(rows[1].calls, 1);
+    let expected = ErrorRow { code: "step_mismatch".into(), tool: "next".into(), count: 1 };
+    assert_eq!(errors(&read, range, Filter::default()), [expected]);
+    let only = Filter { client: Some(read.names.find("c")), version: None };
+    assert_eq!(errors(&read, range, only), []);
+    assert_eq!(clients(&read, range, only)[0].calls, 3);
+}

@@ -1,0 +1,90 @@
+//! What the walkthrough tools answer: structured content for programs (contract, section 4), and its text.
+
+use serde_json::{Value, json};
+
+use crate::clock::Timestamp;
+use crate::id::{StepId, WalkthroughId};
+use crate::progress::{Notice, Standing};
+use crate::render;
+
+/// What a tool answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// For programs.
+    pub structured: Value,
+    /// For clients that read only text.
+    pub text: String,
+}
+
+/// Where a user stands in a walkthrough, after a call.
+#[derive(Debug, Clone, Copy)]
+pub struct Played<'a> {
+    /// The walkthrough.
+    pub walkthrough_id: &'a WalkthroughId,
+    /// Its slug.
+    pub slug: &'a str,
+    /// Where the user stands.
+    pub standing: &'a Standing,
+    /// The step that the call completed.
+    pub completed_step_id: Option<&'a StepId>,
+    /// What to tell the user.
+    pub notices: &'a [Notice],
+    /// The handle by which an anonymous user is found again.
+    pub handle: Option<&'a str>,
+}
+
+/// `walkthrough` of an answer.
+#[must_use]
+pub fn walkthrough(played: &Played<'_>) -> Value {
+    json!({
+        "id": played.walkthrough_id,
+        "slug": played.slug,
+        "title": played.standing.version.title,
+        "version": played.standing.version.number,
+        "latest_version": played.standing.latest_number,
+    })
+}
+
+/// `progress` of an answer.
+#[must_use]
+pub fn progress(standing: &Standing) -> Value {
+    json!({
+        "status": standing.status().as_str(),
+        "completed": standing.completed(),
+        "total": standing.version.total(),
+        "percent": standing.percent(),
+        "started_at": standing.attempt.as_ref().map(|attempt| attempt.started_at.rfc3339()),
+        "completed_at": standing.completed_at().map(Timestamp::rfc3339),
+    })
+}
+
+/// The step result; `guided` names the tool that goes on.
+#[must_use]
+pub fn step(played: &Played<'_>, guided: bool) -> Answer {
+    let standing = played.standing;
+    let message = render::message(played.notices);
+    let current = standing.current().map(|index| {
+        let step = &standing.version.steps()[index];
+        let content = &step.content;
+        json!({
+            "id": step.id,
+            "position": index + 1,
+            "title": content.title,
+            "section_title": content.section_title,
+            "content": content.content,
+            "introduction_for_agent": content.introduction_for_agent,
+            "context_for_agent": content.context_for_agent,
+            "operations_for_agent": content.operations_for_agent,
+        })
+    });
+    let text = render::step(standing, &message, played.handle, guided);
+    let structured = json!({
+        "walkthrough": walkthrough(played),
+        "progress": progress(standing),
+        "step": current,
+        "completed_step_id": played.completed_step_id,
+        "progress_handle": played.handle,
+        "message": message,
+    });
+    Answer { structured, text }
+}

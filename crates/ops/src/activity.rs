@@ -1,0 +1,73 @@
+//! The log as it is listed: events, tool calls and sessions of an organisation.
+
+use waypost_core::access::{Act, authorize};
+use waypost_core::analytics::Range;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
+use waypost_core::{Result, Timestamp};
+use waypost_store::activity::{self as store, Query};
+pub use waypost_store::activity::{Event, SessionRow};
+pub use waypost_store::tool_call::ToolCall;
+
+use crate::Ops;
+
+/// Which rows, and which page of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// On this server only.
+    pub server_id: Option<ServerId>,
+    /// Of this end user only.
+    pub end_user_id: Option<EndUserId>,
+    /// Of this walkthrough only; for events.
+    pub walkthrough_id: Option<WalkthroughId>,
+    /// In this range only.
+    pub range: Range,
+    /// Behind the row of this time and id.
+    pub after: Option<(Timestamp, String)>,
+    /// Whether the oldest come first.
+    pub oldest_first: bool,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl Filter {
+    fn query<'a>(&'a self, organization: &'a OrganizationId) -> Query<'a> {
+        Query {
+            organization,
+            server: self.server_id.as_ref(),
+            end_user: self.end_user_id.as_ref(),
+            walkthrough: self.walkthrough_id.as_ref(),
+            range: self.range,
+            after: self.after.clone(),
+            oldest_first: self.oldest_first,
+            limit: i64::from(self.limit),
+        }
+    }
+}
+
+/// A page of events.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of.
+pub async fn events(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: &Filter) -> Result<Vec<Event>> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    Ok(store::events(&mut ops.db.read().await?, &filter.query(organization)).await?)
+}
+
+/// A page of tool calls.
+///
+/// # Errors
+/// As [`events`].
+pub async fn calls(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: &Filter) -> Result<Vec<ToolCall>> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    Ok(store::calls(&mut ops.db.read().await?, &filter.query(organization)).await?)
+}
+
+/// A page of sessions, by when they began.
+///
+/// # Errors
+/// As [`events`].
+pub async fn sessions(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: &Filter) -> Result<Vec<SessionRow>> {
+    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    Ok(store::sessions(&mut ops.db.read().await?, &filter.query(organization)).await?)
+}

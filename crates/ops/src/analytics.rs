@@ -1,0 +1,341 @@
+//! What happens on an organisation's servers, in numbers (docs/analytics.md).
+
+use std::collections::HashMap;
+
+use tokio::sync::Semaphore;
+use waypost_core::access::{Act, authorize};
+use waypost_core::analytics::{
+    self as rules, ClientRow, DAY_MS, Day, ErrorRow, Filter, Funnel, Log, Node, Overview, Range, ToolRow,
+};
+use waypost_core::caller::Ctx;
+use waypost_core::clock::Clock;
+use waypost_core::id::{OrganizationId, ServerId, StepId, VersionId, WalkthroughId};
+use waypost_core::{Error, Result, Timestamp};
+use waypost_store::analytics::{self as store, Packed, Wanted};
+use waypost_store::{Conn, Db, server, version, walkthrough};
+
+use crate::Ops;
+
+/// The longest range.
+pub const MAX_DAYS: i64 = 3_660;
+/// Milliseconds by which days may begin before or after those of UTC.
+pub const MAX_OFFSET_MS: i64 = 14 * 3_600_000;
+/// How many are computed at a time: a large one takes some ten megabytes while it is.
+static AT_WORK: Semaphore = Semaphore::const_new(2);
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// When.
+    pub range: Range,
+    /// On this server only.
+    pub server_id: Option<ServerId>,
+    /// Of this walkthrough only.
+    pub walkthrough_id: Option<WalkthroughId>,
+    /// In this version of the walkthrough only, by number.
+    pub version: Option<u32>,
+    /// By this client only.
+    pub client: Option<String>,
+}
+
+/// What an answer needs of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// Events.
+    pub events: bool,
+    /// Calls.
+    pub calls: bool,
+    /// Also those of the range before.
+    pub before: bool,
+}
+
+/// A version of the walkthrough that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedVersion {
+    /// The version.
+    pub id: VersionId,
+    /// Its number.
+    pub number: u32,
+    /// Its steps in order, with their titles.
+    pub steps: Vec<(StepId, String)>,
+}
+
+/// The log of what is asked, and all that can be counted in it.
+#[derive(Debug)]
+pub struct Report {
+    log: Log,
+    range: Range,
+    filter: Filter,
+    chosen: Option<u32>,
+    versions: Vec<AskedVersion>,
+}
+
+/// One step of a funnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// The step.
+    pub step_id: StepId,
+    /// Its title in this version.
+    pub title: String,
+    /// What was counted.
+    pub counts: rules::FunnelStep,
+}
+
+/// The funnel of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionFunnel {
+    /// The version's number.
+    pub version: u32,
+    /// Attempts that began at it in the range.
+    pub started: u64,
+    /// Those of them that were completed before the end of the range.
+    pub completed: u64,
+    /// Its steps in order.
+    pub stages: Vec<Stage>,
+}
+
+/// A place in a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Before the first step.
+    Start,
+    /// A step, with its title.
+    Step(StepId, String),
+    /// The completion.
+    End,
+    /// Nothing came after it.
+    Left,
+}
+
+/// How many went from one place to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// From here.
+    pub from: Place,
+    /// To here.
+    pub to: Place,
+    /// So many attempts.
+    pub count: u64,
+}
+
+impl Report {
+    /// The range.
+    #[must_use]
+    pub fn range(&self) -> Range {
+        self.range
+    }
+
+    /// The numbers of the range.
+    #[must_use]
+    pub fn overview(&self) -> Overview {
+        rules::overview(&self.log, self.range, self.filter)
+    }
+
+    /// The numbers of the range before, for which [`Parts::before`] has to be asked.
+    #[must_use]
+    pub fn before(&self) -> Overview {
+        rules::overview(&self.log, self.range.before(), self.filter)
+    }
+
+    /// Each day; days begin `offset_ms` before those of UTC.
+    #[must_use]
+    pub fn timeline(&self, offset_ms: i64) -> Vec<Day> {
+        rules::timeline(&self.log, self.range, self.filter, offset_ms)
+    }
+
+    /// The clients.
+    #[must_use]
+    pub fn clients(&self) -> Vec<ClientRow> {
+        rules::clients(&self.log, self.range, self.filter)
+    }
+
+    /// The tools.
+    #[must_use]
+    pub fn tools(&self) -> Vec<ToolRow> {
+        rules::tools(&self.log, self.range, self.filter)
+    }
+
+    /// The errors.
+    #[must_use]
+    pub fn errors(&self) -> Vec<ErrorRow> {
+        rules::errors(&self.log, self.range, self.filter)
+    }
+
+    /// The versions of the walkthrough that is asked for, newest first.
+    #[must_use]
+    pub fn versions(&self) -> &[AskedVersion] {
+        &self.versions
+    }
+
+    /// The version that is asked for, or else the newest at which attempts began in the range, or else the newest.
+    fn version(&self) -> Option<&AskedVersion> {
+        if self.chosen.is_some() {
+            return self.versions.iter().find(|version| Some(version.number) == self.chosen);
+        }
+        let begun = rules::versions(&self.log, self.range, self.filter.client);
+        let has_data = |version: &&AskedVersion| begun.contains_key(&self.log.names.find(version.id.as_str()));
+        self.versions.iter().find(has_data).or(self.versions.first())
+    }
+
+    fn at(&self, version: &AskedVersion) -> Filter {
+        Filter { version: Some(self.log.names.find(version.id.as_str())), ..self.filter }
+    }
+
+    /// The funnel of the version; none when no walkthrough is asked for, or it has no version.
+    #[must_use]
+    pub fn funnel(&self) -> Option<VersionFunnel> {
+        let version = self.version()?;
+        let steps: Vec<u32> = version.steps.iter().map(|(id, _)| self.log.names.find(id.as_str())).collect();
+        let Funnel { started, completed, steps } = rules::funnel(&self.log, self.range, self.at(version), &steps);
+        let stage = |((step_id, title), counts): (&(StepId, String), _)| Stage {
+            step_id: step_id.clone(),
+            title: title.clone(),
+            counts,
+        };
+        let stages = version.steps.iter().zip(steps).map(stage).collect();
+        Some(VersionFunnel { version: version.number, started, completed, stages })
+    }
+
+    /// Where the attempts of the funnel go.
+    #[must_use]
+    pub fn flows(&self) -> Vec<Way> {
+        let Some(version) = self.version() else { return Vec::new() };
+        let older = self.versions.iter().flat_map(|version| &version.steps);
+        let titles: HashMap<&str, &str> =
+            older.rev().chain(&version.steps).map(|(id, title)| (id.as_str(), title.as_str())).collect();
+        let place = |node| match node {
+            Node::Start => Place::Start,
+            Node::End => Place::End,
+            Node::Left => Place::Left,
+            Node::Step(number) => {
+                let id = self.log.names.text(number).unwrap_or_default();
+                let title = titles.get(id).copied().unwrap_or(id);
+                Place::Step(StepId::from_store(id.to_owned()), title.to_owned())
+            }
+        };
+        let flows = rules::flows(&self.log, self.range, self.at(version));
+        flows.into_iter().map(|flow| Way { from: place(flow.from), to: place(flow.to), count: flow.count }).collect()
+    }
+}
+
+/// Reads what is asked, and computes `answer` from it where nobody waits for the thread.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of, and for a server, walkthrough or version that is not
+/// there; `invalid_arguments` for a range that is none or longer than ten years, and for a version without a walkthrough.
+pub async fn ask<T: Send + 'static>(
+    cx: &Ctx,
+    ops: &Ops,
+    (organization, ask): (&OrganizationId, &Ask),
+    parts: Parts,
+    answer: impl FnOnce(&Report) -> T + Send + 'static,
+) -> Result<T> {
+    authorize(&cx.caller, Act::AnalyticsRead, organization)?;
+    check(ask)?;
+    let _permit = AT_WORK.acquire().await.map_err(Error::internal)?;
+    let mut tx = ops.db.snapshot().await?;
+    let versions = versions(&mut tx, organization, ask).await?;
+    let before = ask.range.before();
+    let whole = Range { from: if parts.before { before.from } else { ask.range.from }, to: ask.range.to };
+    let wanted =
+        Wanted { organization, server: ask.server_id.as_ref(), walkthrough: ask.walkthrough_id.as_ref(), range: whole };
+    let mut packed = Packed::default();
+    if parts.events {
+        store::events(&mut tx, wanted, &mut packed).await?;
+    }
+    if parts.calls {
+        store::calls(&mut tx, wanted, &mut packed).await?;
+    }
+    drop(tx);
+    let (ask, range) = (ask.clone(), ask.range);
+    let work = move || {
+        let log = packed.unpack(whole)?;
+        let chosen = versions.iter().find(|version| Some(version.number) == ask.version);
+        let filter = Filter {
+            version: chosen.map(|version| log.names.find(version.id.as_str())),
+            client: ask.client.as_deref().map(|client| log.names.find(client)),
+        };
+        Ok(answer(&Report { log, range, filter, chosen: ask.version, versions }))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+}
+
+fn check(ask: &Ask) -> Result<()> {
+    let Range { from, to } = ask.range;
+    if from >= to {
+        return Err(Error::invalid("from", "The range ends before it begins: `from` has to be before `to`."));
+    }
+    if to.since(from) > MAX_DAYS * DAY_MS {
+        return Err(Error::invalid("from", format!("The range is too long: {MAX_DAYS} days at most.")));
+    }
+    if ask.version.is_some() && ask.walkthrough_id.is_none() {
+        let message = "A version is one of a walkthrough: name that as well (`walkthrough_id`).";
+        return Err(Error::invalid("version", message));
+    }
+    Ok(())
+}
+
+/// The versions of the walkthrough that is asked for. What is named is there, or it is an error.
+async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &Ask) -> Result<Vec<AskedVersion>> {
+    if let Some(id) = &ask.server_id
+        && server::get(conn, organization, id).await?.is_none()
+    {
+        return Err(Error::not_found("server"));
+    }
+    let Some(walkthrough_id) = &ask.walkthrough_id else { return Ok(Vec::new()) };
+    if walkthrough::find(conn, organization, walkthrough_id).await?.is_none() {
+        return Err(Error::not_found("walkthrough"));
+    }
+    let heads = version::list(conn, organization, walkthrough_id).await?;
+    let mut steps: HashMap<VersionId, Vec<(StepId, String)>> = HashMap::new();
+    for (version, step, title) in version::titles(conn, organization, walkthrough_id).await? {
+        steps.entry(version).or_default().push((step, title));
+    }
+    let versions: Vec<AskedVersion> = heads
+        .into_iter()
+        .map(|head| AskedVersion {
+            number: head.number,
+            steps: steps.remove(&head.id).unwrap_or_default(),
+            id: head.id,
+        })
+        .collect();
+    if ask.version.is_some() && !versions.iter().any(|version| Some(version.number) == ask.version) {
+        return Err(Error::not_found("version"));
+    }
+    Ok(versions)
+}
+
+/// Packs what has settled of every server's log. Called now and then by every process.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn roll(db: &Db, clock: &dyn Clock) -> Result<()> {
+    let now = clock.now();
+    let due = db.in_time(async { store::due(&mut db.read().await?, now).await }).await?;
+    for due in due {
+        loop {
+            let once = async {
+                let mut tx = db.begin().await?;
+                let more = store::roll(&mut tx, &due, now).await?;
+                tx.commit().await?;
+                Ok(more)
+            };
+            match db.in_time(once).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The server was deleted meanwhile, or another process packs the same rows.
+                Err(error) if error.is_foreign_key_violation() || error.is_conflict_between_transactions() => break,
+                Err(error) => return Err(error.into()),
+            }
+            // Calls that wait for the one writer of SQLite come first.
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// The last `days` days before `now`.
+#[must_use]
+pub fn last_days(now: Timestamp, days: i64) -> Range {
+    Range { from: now.plus(-days * DAY_MS), to: now }
+}

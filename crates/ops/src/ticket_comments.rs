@@ -1,0 +1,209 @@
+//! What the team writes on tickets: answers that go to the user by mail, and notes that stay inside.
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::{OrganizationId, TicketCommentId, TicketId};
+use waypost_core::markdown::clean_markdown;
+use waypost_core::organization::Role;
+use waypost_core::ticket::{MAX_COMMENT, MAX_COMMENTS, TicketComment, TicketCommentEdit};
+use waypost_core::{Code, Error, Result};
+use waypost_store::ticket_comment as store;
+pub use waypost_store::ticket_comment::Named;
+use waypost_store::{Tx, organization, ticket};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::notices::{Notice, NoticeKind};
+use crate::tickets::news;
+
+/// What to write on a ticket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewComment {
+    /// Markdown.
+    pub body: String,
+    /// Whether it is a note for the team only. Anything else is mailed to the user, when their address is known and
+    /// mail goes out.
+    pub internal: bool,
+}
+
+/// A comment with what stood there before, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithEdits {
+    /// The comment.
+    pub named: Named,
+    /// Former texts.
+    pub edits: Vec<TicketCommentEdit>,
+}
+
+/// The comments on a ticket, oldest first: 500 at most.
+///
+/// # Errors
+/// `not_found` when there is no such ticket that the caller may know of.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Vec<WithEdits>> {
+    authorize(&cx.caller, Act::TicketRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    ticket::get(&mut tx, organization, id).await?.ok_or_else(|| Error::not_found("ticket"))?;
+    let mut edits = store::edits(&mut tx, organization, id).await?;
+    let all = store::list(&mut tx, organization, id).await?;
+    let with_edits = |named: Named| {
+        let (own, others) = edits.drain(..).partition(|edit| edit.comment_id == named.comment.id);
+        edits = others;
+        WithEdits { named, edits: own }
+    };
+    Ok(all.into_iter().map(with_edits).collect())
+}
+
+/// Writes on a ticket.
+///
+/// # Errors
+/// `not_found`; `invalid_arguments` naming `body`; `conflict` when the ticket has 500 comments.
+pub async fn add(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &TicketId,
+    new: &NewComment,
+) -> Result<WithEdits> {
+    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    let body = cleaned(&new.body)?;
+    let mut tx = ops.db.begin().await?;
+    let about = ticket::get_for_update(&mut tx, organization, id).await?;
+    let about = about.ok_or_else(|| Error::not_found("ticket"))?;
+    if store::count(&mut tx, organization, id).await? >= i64::try_from(MAX_COMMENTS).unwrap_or(i64::MAX) {
+        let message = format!("A ticket has {MAX_COMMENTS} comments at most. Delete one first.");
+        return Err(Error::new(Code::Conflict, message));
+    }
+    let now = cx.now();
+    let to = about.ticket.email.clone().filter(|_| !new.internal && ops.way.is_open());
+    let mut comment = TicketComment {
+        id: TicketCommentId::new(now, &*cx.random),
+        organization_id: organization.clone(),
+        ticket_id: id.clone(),
+        author: cx.caller.actor().to_owned(),
+        body,
+        internal: new.internal,
+        mailed_to: to.clone(),
+        created_at: now,
+        updated_at: now,
+    };
+    store::insert(&mut tx, &comment).await?;
+    let detail = json!({ "comment_id": comment.id, "internal": comment.internal, "mailed": to.is_some() });
+    record(cx, &mut tx, organization, Entry { act: "ticket_comment.create", target: id.as_str(), detail }).await?;
+    news::commented(cx, &mut tx, &about, &comment).await?;
+    let notice = match (to, organization::get(&mut tx, organization).await?) {
+        (Some(address), Some(whose)) => Some(Notice {
+            kind: NoticeKind::Answered { body: comment.body.clone() },
+            to: vec![address],
+            product: about.server.clone().unwrap_or_else(|| whose.name.clone()),
+            organization: whose,
+            ticket: about.ticket.clone(),
+        }),
+        _ => None,
+    };
+    let named = store::get(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
+    tx.commit().await?;
+    if let Some(notice) = notice
+        && !ops.way.post(&notice)
+    {
+        // Too many mails wait: the page says that this one did not go out.
+        comment.mailed_to = None;
+        let mut tx = ops.db.begin().await?;
+        store::update(&mut tx, &comment).await?;
+        tx.commit().await?;
+    }
+    Ok(WithEdits { named: Named { comment, author: named.author }, edits: Vec::new() })
+}
+
+/// Changes the text of a comment; what stood there before is kept. It is not mailed again.
+///
+/// # Errors
+/// As [`add`]; `forbidden` when it is somebody else's and the caller is no admin.
+pub async fn edit(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    (ticket, id): (&TicketId, &TicketCommentId),
+    body: &str,
+) -> Result<WithEdits> {
+    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    let body = cleaned(body)?;
+    let mut tx = ops.db.begin().await?;
+    let mut named = own(cx, &mut tx, organization, (ticket, id)).await?;
+    if named.comment.body != body {
+        let (comment_id, edited_by) = (id.clone(), cx.caller.actor().to_owned());
+        let before = std::mem::replace(&mut named.comment.body, body);
+        let edit = TicketCommentEdit { comment_id, body: before, edited_by, edited_at: cx.now() };
+        store::keep(&mut tx, organization, &edit).await?;
+        named.comment.updated_at = cx.now();
+        store::update(&mut tx, &named.comment).await?;
+        let detail = json!({ "comment_id": id });
+        let entry = Entry { act: "ticket_comment.update", target: ticket.as_str(), detail };
+        record(cx, &mut tx, organization, entry).await?;
+    }
+    let mut edits = store::edits(&mut tx, organization, ticket).await?;
+    edits.retain(|edit| edit.comment_id == *id);
+    tx.commit().await?;
+    Ok(WithEdits { named, edits })
+}
+
+/// Deletes a comment with what stood there before.
+///
+/// # Errors
+/// As [`edit`].
+pub async fn delete(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    (ticket, id): (&TicketId, &TicketCommentId),
+) -> Result<()> {
+    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    own(cx, &mut tx, organization, (ticket, id)).await?;
+    store::delete(&mut tx, organization, id).await?;
+    let entry = Entry { act: "ticket_comment.delete", target: ticket.as_str(), detail: json!({ "comment_id": id }) };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Whether the caller may change what `author` wrote.
+#[must_use]
+pub fn may_change(caller: &Caller, author: &str) -> bool {
+    match caller {
+        Caller::Operator => true,
+        Caller::Member { role, actor, .. } => actor == author || role.covers(Role::Admin),
+        Caller::User { .. } | Caller::Visitor | Caller::Client { .. } => false,
+    }
+}
+
+async fn own(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    (ticket, id): (&TicketId, &TicketCommentId),
+) -> Result<Named> {
+    // The ticket's lock: edits of one comment happen one after the other.
+    ticket::get_for_update(tx, organization, ticket).await?.ok_or_else(|| Error::not_found("ticket"))?;
+    let named = store::get(tx, organization, ticket, id).await?.ok_or_else(missing)?;
+    if may_change(&cx.caller, &named.comment.author) {
+        Ok(named)
+    } else {
+        Err(Error::new(Code::Forbidden, "Only its author and admins can change a comment."))
+    }
+}
+
+fn cleaned(text: &str) -> Result<String> {
+    let body = clean_markdown(text).trim().to_owned();
+    match body.chars().count() {
+        0 => Err(Error::invalid("body", "`body` must not be empty.")),
+        count if count > MAX_COMMENT => {
+            Err(Error::invalid("body", format!("`body` has {count} characters; it may have {MAX_COMMENT}.")))
+        }
+        _ => Ok(body),
+    }
+}
+
+fn missing() -> Error {
+    Error::not_found("comment")
+}

@@ -1,0 +1,310 @@
+//! Support tickets as the team works on them; [`open`](mod@open) is what end users do.
+
+pub(crate) mod news;
+pub mod open;
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::email;
+use waypost_core::id::{EndUserId, OrganizationId, TicketId, UserId};
+use waypost_core::markdown::clean_line;
+use waypost_core::organization::Member;
+use waypost_core::ticket::{MAX_BULK, Priority, Ticket, TicketStatus};
+use waypost_core::{Code, Error, Result};
+use waypost_store::ticket as store;
+pub use waypost_store::ticket::{Filter, Named};
+use waypost_store::{Tx, organization, user};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::notices::{Notice, NoticeKind};
+
+/// Tickets on a page at most.
+const MAX_PAGE: u32 = 200;
+/// Tickets of one end user that are shown.
+const OF_END_USER: i64 = 100;
+
+/// Which tickets to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListTickets {
+    /// Which ones.
+    pub filter: Filter,
+    /// So many at most, 1 to 200; 50 when absent.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A page of tickets, newest first.
+#[derive(Debug, Clone)]
+pub struct TicketPage {
+    /// The tickets.
+    pub items: Vec<Named>,
+    /// Where the next page begins; none on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// What to change of a ticket; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// How far the team is.
+    pub status: Option<TicketStatus>,
+    /// How much it matters.
+    pub priority: Option<Priority>,
+    /// Who has it: a member, by id or address; `Some(None)`: nobody.
+    pub assignee: Option<Option<String>>,
+    /// Where to answer to.
+    pub email: Option<String>,
+}
+
+/// What became of one ticket of a bulk change.
+#[derive(Debug)]
+pub struct BulkResult {
+    /// The ticket's id, as it was given.
+    pub id: String,
+    /// The ticket, or why it did not change.
+    pub result: Result<Named>,
+}
+
+/// The text of a search as the store looks for it; none when nothing is left of it.
+#[must_use]
+pub fn search_text(text: &str) -> Option<String> {
+    let text: String = clean_line(text).to_lowercase().chars().take(200).collect();
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Tickets of an organisation, newest first, a page at a time.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a limit out of range or a
+/// cursor that no list gave.
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: ListTickets) -> Result<TicketPage> {
+    authorize(&cx.caller, Act::TicketRead, organization)?;
+    let limit = list.limit.unwrap_or(50);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+    }
+    let cursor = list.cursor.as_deref().map(str::parse::<TicketId>).transpose();
+    let before =
+        cursor.map_err(|_| Error::invalid("cursor", "`cursor` is not one that a list gave. Begin without it."))?;
+    let mut conn = ops.db.read().await?;
+    let wanted = i64::from(limit) + 1;
+    let mut items = store::list(&mut conn, organization, &list.filter, before.as_ref(), wanted).await?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| last.ticket.id.to_string());
+    Ok(TicketPage { items, next_cursor })
+}
+
+/// How many tickets are in each status, whatever `filter` says of the status itself.
+///
+/// # Errors
+/// As [`list`].
+pub async fn counts(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    filter: &Filter,
+) -> Result<Vec<(TicketStatus, u64)>> {
+    authorize(&cx.caller, Act::TicketRead, organization)?;
+    let found = store::counts(&mut ops.db.read().await?, organization, filter).await?;
+    let count = |status| found.iter().find(|(own, _)| *own == status).map_or(0, |(_, count)| *count);
+    Ok(TicketStatus::ALL.iter().map(|status| (*status, count(*status))).collect())
+}
+
+/// The newest tickets of an end user, newest first.
+///
+/// # Errors
+/// As [`list`].
+pub async fn list_of_end_user(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    end_user: &EndUserId,
+) -> Result<Vec<Named>> {
+    authorize(&cx.caller, Act::TicketRead, organization)?;
+    Ok(store::list_of_end_user(&mut ops.db.read().await?, organization, end_user, OF_END_USER).await?)
+}
+
+/// One ticket.
+///
+/// # Errors
+/// `not_found` when there is none that the caller may know of.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Named> {
+    authorize(&cx.caller, Act::TicketRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+}
+
+/// The members who can have a ticket, by address.
+///
+/// # Errors
+/// As [`list`].
+pub async fn assignees(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
+    authorize(&cx.caller, Act::TicketRead, organization)?;
+    Ok(user::list_members(&mut ops.db.read().await?, organization).await?)
+}
+
+/// Whether mails go out from here at all.
+#[must_use]
+pub fn can_mail(ops: &Ops) -> bool {
+    ops.way.is_open()
+}
+
+/// Changes a ticket. Who opened it is told by mail when it is resolved, and who gets it when that is somebody else.
+///
+/// # Errors
+/// `not_found`; `invalid_arguments` for an assignee who is no member, or an address that is none; `conflict` when the
+/// status cannot follow the present one; `precondition_failed` when `revision` is not the present one.
+pub async fn update(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    (id, revision): (&TicketId, Option<u32>),
+    change: &Change,
+) -> Result<Named> {
+    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let before = store::get_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    if let Some(seen) = revision.filter(|seen| *seen != before.ticket.revision) {
+        let message = format!(
+            "The ticket has changed meanwhile: it is at revision {}, you saw {seen}. Read it again.",
+            before.ticket.revision
+        );
+        return Err(Error::new(Code::PreconditionFailed, message).with("revision", before.ticket.revision));
+    }
+    let mut ticket = before.ticket.clone();
+    apply(cx, &mut tx, &mut ticket, change).await?;
+    if ticket == before.ticket {
+        return Ok(before);
+    }
+    ticket.revision += 1;
+    ticket.updated_at = cx.now();
+    store::update(&mut tx, &ticket).await?;
+    let entry = Entry { act: "ticket.update", target: id.as_str(), detail: news::changes(&before.ticket, &ticket) };
+    record(cx, &mut tx, organization, entry).await?;
+    let named = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    news::updated(cx, &mut tx, &named).await?;
+    let notices = notices(cx, &mut tx, &before, &named).await?;
+    tx.commit().await?;
+    for notice in notices {
+        ops.way.post(&notice);
+    }
+    Ok(named)
+}
+
+async fn apply(cx: &Ctx, tx: &mut Tx, ticket: &mut Ticket, change: &Change) -> Result<()> {
+    if let Some(address) = &change.email {
+        ticket.set_email(email::parse(address)?.address, false);
+    }
+    if let Some(status) = change.status {
+        ticket.set_status(status, cx.now())?;
+    }
+    if let Some(priority) = change.priority {
+        ticket.priority = priority;
+    }
+    match &change.assignee {
+        None => {}
+        Some(None) => ticket.assignee_id = None,
+        Some(Some(text)) => ticket.assignee_id = Some(member(tx, &ticket.organization_id, text).await?),
+    }
+    Ok(())
+}
+
+async fn member(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Result<UserId> {
+    let found = match text.parse::<UserId>() {
+        Ok(id) => user::get_member(tx, organization, &id).await?,
+        Err(_) if text.contains('\0') => None,
+        Err(_) => user::find_member(tx, organization, &email::key(text)).await?,
+    };
+    let refused = || Error::invalid("assignee_id", "`assignee_id` is no member of this organisation.");
+    Ok(found.ok_or_else(refused)?.user_id)
+}
+
+async fn notices(cx: &Ctx, tx: &mut Tx, before: &Named, now: &Named) -> Result<Vec<Notice>> {
+    let mut all = Vec::new();
+    let Some(whose) = organization::get(tx, &now.ticket.organization_id).await? else { return Ok(all) };
+    let notice = |kind, to: Vec<String>| Notice {
+        kind,
+        to,
+        organization: whose.clone(),
+        product: now.server.clone().unwrap_or_else(|| whose.name.clone()),
+        ticket: now.ticket.clone(),
+    };
+    let resolved = TicketStatus::Resolved;
+    if before.ticket.status != resolved && now.ticket.status == resolved {
+        all.extend(now.ticket.email.clone().map(|address| notice(NoticeKind::Resolved, vec![address])));
+    }
+    let given = now.ticket.assignee_id.as_ref().filter(|id| before.ticket.assignee_id.as_ref() != Some(id));
+    if given.is_some_and(|id| id.as_str() != cx.caller.actor()) {
+        all.extend(now.assignee.clone().map(|address| notice(NoticeKind::Assigned, vec![address])));
+    }
+    Ok(all)
+}
+
+/// Changes many tickets in the same way, each by itself.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of; `invalid_arguments` without tickets or with more than
+/// 100. What is wrong with one ticket stands in its result.
+pub async fn update_all(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    ids: &[String],
+    change: &Change,
+) -> Result<Vec<BulkResult>> {
+    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    if !(1..=MAX_BULK).contains(&ids.len()) {
+        return Err(Error::invalid("ids", format!("`ids` names 1 to {MAX_BULK} tickets.")));
+    }
+    let mut results = Vec::with_capacity(ids.len());
+    for id in ids {
+        let result = match id.parse::<TicketId>() {
+            Ok(parsed) => update(cx, ops, organization, (&parsed, None), change).await,
+            Err(_) => Err(missing()),
+        };
+        results.push(BulkResult { id: id.clone(), result });
+    }
+    Ok(results)
+}
+
+/// An address of the end user has become known: their tickets that waited for one go on.
+pub(crate) async fn address_known(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    end_user: &EndUserId,
+    (address, verified): (&str, bool),
+) -> Result<()> {
+    let opener = store::Opener::EndUser(end_user);
+    for named in store::list_without_email(tx, organization, opener, waypost_core::Timestamp(0)).await? {
+        go_on(cx, tx, named, (address, verified)).await?;
+    }
+    Ok(())
+}
+
+/// Gives a ticket that waits for an address one.
+async fn go_on(cx: &Ctx, tx: &mut Tx, named: Named, (address, verified): (&str, bool)) -> Result<Named> {
+    let mut ticket = named.ticket.clone();
+    ticket.set_email(address.to_owned(), verified);
+    ticket.revision += 1;
+    ticket.updated_at = cx.now();
+    store::update(tx, &ticket).await?;
+    let (id, detail) = (ticket.id.clone(), news::changes(&named.ticket, &ticket));
+    let entry = Entry { act: "ticket.update", target: id.as_str(), detail };
+    record(cx, tx, &ticket.organization_id, entry).await?;
+    let named = Named { ticket, ..named };
+    news::updated(cx, tx, &named).await?;
+    Ok(named)
+}
+
+/// The entry of the audit log for a ticket that was opened.
+fn opened_entry(ticket: &Ticket) -> Entry<'_> {
+    let detail = json!({ "number": ticket.number, "status": ticket.status.as_str() });
+    Entry { act: "ticket.open", target: ticket.id.as_str(), detail }
+}
+
+fn missing() -> Error {
+    Error::not_found("ticket")
+}

@@ -1,0 +1,89 @@
+//! What receivers of webhooks are told of tickets (docs/webhooks.md).
+
+use serde_json::{Value, json};
+use waypost_core::Result;
+use waypost_core::caller::Ctx;
+use waypost_core::ticket::{Ticket, TicketComment};
+use waypost_core::webhook::WebhookEvent;
+use waypost_store::Tx;
+use waypost_store::ticket::Named;
+
+use crate::webhooks::{News, tell};
+
+/// A ticket was opened.
+pub(super) async fn opened(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> {
+    let ticket = &named.ticket;
+    let of = named.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
+    let text = format!("New ticket #{}{of}: {}", ticket.number, ticket.title);
+    send(cx, tx, (WebhookEvent::TicketCreated, ticket), &text, json!({ "ticket": data(named) })).await
+}
+
+/// A ticket changed.
+pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> {
+    let ticket = &named.ticket;
+    let (status, priority) = (ticket.status.label().to_lowercase(), ticket.priority.label().to_lowercase());
+    let text = format!("Ticket #{} is {status}, priority {priority}: {}", ticket.number, ticket.title);
+    send(cx, tx, (WebhookEvent::TicketUpdated, ticket), &text, json!({ "ticket": data(named) })).await
+}
+
+/// Somebody of the team wrote on a ticket.
+pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &Named, comment: &TicketComment) -> Result<()> {
+    let ticket = &named.ticket;
+    let what = if comment.internal { "Note on" } else { "Answer to" };
+    let text = format!("{what} ticket #{}: {}", ticket.number, ticket.title);
+    let comment = json!({
+        "id": comment.id,
+        "author": comment.author,
+        "internal": comment.internal,
+        "body": comment.body,
+        "created_at": comment.created_at.rfc3339(),
+    });
+    let data = json!({ "ticket": data(named), "comment": comment });
+    send(cx, tx, (WebhookEvent::TicketCommented, ticket), &text, data).await
+}
+
+async fn send(cx: &Ctx, tx: &mut Tx, (event, ticket): (WebhookEvent, &Ticket), text: &str, data: Value) -> Result<()> {
+    let news = News { event, end_user_id: ticket.end_user_id.as_ref(), text, data };
+    tell(cx, tx, &ticket.organization_id, &news).await
+}
+
+fn data(named: &Named) -> Value {
+    let ticket = &named.ticket;
+    let walkthrough = ticket.place.as_ref().map(|place| {
+        let step =
+            place.step.as_ref().map(|step| json!({ "id": step.id, "title": step.title, "position": step.position }));
+        json!({ "id": place.walkthrough_id, "title": place.title, "version": place.version, "step": step })
+    });
+    json!({
+        "id": ticket.id,
+        "number": ticket.number,
+        "title": ticket.title,
+        "problem": ticket.problem,
+        "context": ticket.context,
+        "email": ticket.email,
+        "status": ticket.status.as_str(),
+        "priority": ticket.priority.as_str(),
+        "assignee_id": ticket.assignee_id,
+        "server": ticket.server_id.as_ref().map(|id| json!({ "id": id, "name": named.server })),
+        "end_user_id": ticket.end_user_id,
+        "walkthrough": walkthrough,
+        "created_at": ticket.created_at.rfc3339(),
+        "updated_at": ticket.updated_at.rfc3339(),
+    })
+}
+
+/// What changed, for the audit log.
+pub(super) fn changes(before: &Ticket, after: &Ticket) -> Value {
+    let mut changes = json!({ "number": after.number });
+    let mut note = |name: &str, from: Value, to: Value| {
+        if from != to {
+            changes[name] = json!({ "from": from, "to": to });
+        }
+    };
+    note("status", before.status.as_str().into(), after.status.as_str().into());
+    note("priority", before.priority.as_str().into(), after.priority.as_str().into());
+    note("assignee_id", json!(before.assignee_id), json!(after.assignee_id));
+    // The log outlives the person: it says that the address changed, not to what.
+    note("has_email", before.email.is_some().into(), after.email.is_some().into());
+    changes
+}

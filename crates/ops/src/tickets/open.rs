@@ -1,0 +1,250 @@
+//! Opening a ticket: the tool `get_support` of a hosted server.
+
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::id::{EndUserId, OrganizationId, TicketId};
+use waypost_core::markdown::{clean_line, clean_plain};
+use waypost_core::organization::Role;
+use waypost_core::progress::{Attempt, AttemptState};
+use waypost_core::server::{Server, Support};
+use waypost_core::ticket::{
+    MAX_PER_DAY, MAX_TEXT, MAX_TITLE, MAX_UNKNOWN_PER_DAY, Priority, Ticket, TicketPlace, TicketStatus, TicketStep,
+};
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_store::ticket::{self as store, Named, Opener};
+use waypost_store::{Conn, Tx, end_user, organization, progress, user};
+
+use super::{go_on, news, opened_entry};
+use crate::audit::record;
+use crate::hosting::Hosting;
+use crate::identity::{self, Presented};
+use crate::notices::{Notice, NoticeKind};
+use crate::progress::{Play, enter};
+use crate::record::CallOutcome;
+
+const DAY_MS: i64 = 24 * 3_600_000;
+/// For so long a call without anybody known that repeats another one is taken for the same.
+const REPEAT_MS: i64 = 3_600_000;
+
+/// What an end user asks for.
+#[derive(Debug, Clone)]
+pub struct NewTicket {
+    /// In a line.
+    pub title: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What else may help.
+    pub context: Option<String>,
+}
+
+/// Opens a ticket. A call that repeats one whose ticket still waits for an address opens no other: with an address, that
+/// ticket goes on.
+///
+/// # Errors
+/// `walkthrough_not_found` on a server without support; `invalid_arguments`, `sign_in_required`, `handle_unknown`;
+/// `rate_limited` when somebody opened 20 tickets within a day; `unavailable`.
+pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) -> Result<Ticket> {
+    let server = &play.offers.server;
+    authorize(&cx.caller, Act::TicketOpen, &server.organization_id)?;
+    if matches!(&cx.caller, Caller::Client { server_id, .. } if *server_id != server.id) {
+        return Err(Error::not_found("server"));
+    }
+    if server.support != Support::Tickets {
+        let message = "This server offers no support through this tool. List the tools again.";
+        return Err(Error::new(Code::WalkthroughNotFound, message));
+    }
+    let new = cleaned(new)?;
+    enter(cx, hosting, play).await?;
+    let known = identity::resolve(cx, hosting, server, &play.presented).await?.end_user_id;
+    let place = match &known {
+        Some(end_user) => whereabouts(hosting, server, end_user).await?,
+        None => None,
+    };
+    let mut tx = hosting.ops.db.begin().await?;
+    let end_user = match (known, &play.presented) {
+        (None, Presented::Tracking(tracking_id)) => Some(tracked(cx, &mut tx, server, tracking_id).await?),
+        (known, _) => known,
+    };
+    let address = address(&mut tx, play, end_user.as_ref()).await?;
+    let (ticket, notice) = match repeated(cx, &mut tx, server, (end_user.as_ref(), &address), &new).await? {
+        Some(ticket) => (ticket, None),
+        None => {
+            let asked = Asked { new, end_user: end_user.clone(), place, address };
+            let named = insert(cx, &mut tx, server, asked).await?;
+            let notice = to_team(&mut tx, &named).await?;
+            (named.ticket, notice)
+        }
+    };
+    tx.commit().await?;
+    if let Some(notice) = notice {
+        hosting.ops.way.post(&notice);
+    }
+    play.arrival.record(cx, &hosting.recorder, server, CallOutcome::Read(end_user.as_ref())).await;
+    Ok(ticket)
+}
+
+struct Asked {
+    new: NewTicket,
+    end_user: Option<EndUserId>,
+    place: Option<TicketPlace>,
+    address: Option<(String, bool)>,
+}
+
+fn cleaned(new: NewTicket) -> Result<NewTicket> {
+    let text =
+        |field, text: &str| -> Result<String> { Ok(within(field, clean_plain(text).trim(), MAX_TEXT)?.to_owned()) };
+    let title = within("title", &clean_line(&new.title), MAX_TITLE)?.to_owned();
+    let context = new.context.filter(|context| !clean_plain(context).trim().is_empty());
+    Ok(NewTicket {
+        title,
+        problem: text("problem", &new.problem)?,
+        context: context.map(|context| text("context", &context)).transpose()?,
+    })
+}
+
+fn within<'a>(field: &str, text: &'a str, most: usize) -> Result<&'a str> {
+    match text.chars().count() {
+        0 => Err(Error::invalid(field, format!("`{field}` must not be empty."))),
+        count if count > most => {
+            Err(Error::invalid(field, format!("`{field}` has {count} characters; it may have {most}.")))
+        }
+        _ => Ok(text),
+    }
+}
+
+/// Where the user is: in the attempt on this server with the latest activity, when that is exactly one.
+async fn whereabouts(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketPlace>> {
+    let organization = &server.organization_id;
+    let open = progress::list_open(&mut hosting.read().await?, organization, end_user, &server.id).await?;
+    let mut active: Vec<_> =
+        open.into_iter().filter(|(_, attempt)| attempt.state == AttemptState::InProgress).collect();
+    active.sort_by_key(|(_, attempt)| std::cmp::Reverse(attempt.last_activity_at));
+    let latest = match active.as_slice() {
+        [] => return Ok(None),
+        [(_, one), (_, other), ..] if one.last_activity_at == other.last_activity_at => return Ok(None),
+        [latest, ..] => latest,
+    };
+    let (walkthrough_id, attempt) = latest;
+    let version = hosting.version(organization, &attempt.version_id).await?;
+    Ok(Some(TicketPlace {
+        walkthrough_id: Some(walkthrough_id.clone()),
+        title: version.title.clone(),
+        version: version.number,
+        step: current(&version, attempt),
+    }))
+}
+
+fn current(version: &waypost_core::version::Version, attempt: &Attempt) -> Option<TicketStep> {
+    let at = version.steps().iter().position(|step| !attempt.completed.contains(step.ordinal))?;
+    let step = version.steps().get(at)?;
+    let position = u32::try_from(at + 1).ok()?;
+    Some(TicketStep { id: step.id.to_string(), title: step.content.title.clone(), position })
+}
+
+/// The end user whom the organisation calls `tracking_id`, made when there is none yet.
+async fn tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_id: &str) -> Result<EndUserId> {
+    let (organization, now) = (&server.organization_id, cx.now());
+    let id = EndUserId::new(now, &*cx.random);
+    end_user::insert_tracked(tx, organization, (&id, tracking_id), now).await?;
+    Ok(end_user::find_by_tracking_id(tx, organization, tracking_id).await?.unwrap_or(id))
+}
+
+/// Where to answer to, and whether that was proved: what came with the call, else what is known.
+async fn address(conn: &mut Conn, play: &Play<'_>, end_user: Option<&EndUserId>) -> Result<Option<(String, bool)>> {
+    let organization = &play.offers.server.organization_id;
+    let Some(end_user) = end_user else {
+        return Ok(play.email.as_ref().map(|email| (email.address.clone(), false)));
+    };
+    let verified = end_user::profile(conn, organization, end_user).await?.and_then(|profile| profile.email);
+    if let Some(email) = &play.email {
+        let proved = verified.is_some_and(|verified| waypost_core::email::key(&verified) == email.key);
+        return Ok(Some((email.address.clone(), proved)));
+    }
+    if let Some(verified) = verified {
+        return Ok(Some((verified, true)));
+    }
+    Ok(end_user::claimed_email(conn, organization, end_user).await?.map(|address| (address, false)))
+}
+
+/// The ticket that this call opened before, when it waits for an address; it gets the one that is known now, and so do
+/// the user's others.
+async fn repeated(
+    cx: &Ctx,
+    tx: &mut Tx,
+    server: &Server,
+    (end_user, address): (Option<&EndUserId>, &Option<(String, bool)>),
+    new: &NewTicket,
+) -> Result<Option<Ticket>> {
+    let (opener, since) = match end_user {
+        Some(id) => (Opener::EndUser(id), Timestamp(0)),
+        None => (Opener::Unknown(&server.id), cx.now().plus(-REPEAT_MS)),
+    };
+    let mut same = None;
+    for named in store::list_without_email(tx, &server.organization_id, opener, since).await? {
+        let ticket = &named.ticket;
+        let is_same = ticket.server_id.as_ref() == Some(&server.id)
+            && (&ticket.title, &ticket.problem, &ticket.context) == (&new.title, &new.problem, &new.context);
+        let named = match address {
+            Some((address, verified)) if is_same || end_user.is_some() => {
+                go_on(cx, tx, named, (address, *verified)).await?
+            }
+            _ => named,
+        };
+        if is_same {
+            same = Some(named.ticket);
+        }
+    }
+    Ok(same)
+}
+
+async fn insert(cx: &Ctx, tx: &mut Tx, server: &Server, asked: Asked) -> Result<Named> {
+    let (organization, now) = (&server.organization_id, cx.now());
+    // First: the counter is locked from here on, so that nobody slips past the limit.
+    let number = store::next_number(tx, organization).await?;
+    let (opener, most) = match &asked.end_user {
+        Some(id) => (Opener::EndUser(id), MAX_PER_DAY),
+        None => (Opener::Unknown(&server.id), MAX_UNKNOWN_PER_DAY),
+    };
+    if store::count_since(tx, organization, opener, now.plus(-DAY_MS)).await? >= most {
+        let message = "Too many support tickets within a day. The team has the ones before; try again tomorrow.";
+        return Err(Error::new(Code::RateLimited, message));
+    }
+    let status = if asked.address.is_some() { TicketStatus::Pending } else { TicketStatus::NeedsEmail };
+    let (email, email_verified) = asked.address.map_or((None, false), |(address, verified)| (Some(address), verified));
+    let ticket = Ticket {
+        id: TicketId::new(now, &*cx.random),
+        organization_id: organization.clone(),
+        number,
+        server_id: Some(server.id.clone()),
+        end_user_id: asked.end_user,
+        place: asked.place,
+        title: asked.new.title,
+        problem: asked.new.problem,
+        context: asked.new.context,
+        email,
+        email_verified,
+        status,
+        priority: Priority::Normal,
+        assignee_id: None,
+        revision: 1,
+        created_at: now,
+        updated_at: now,
+        resolved_at: None,
+    };
+    store::insert(tx, &ticket).await?;
+    record(cx, tx, organization, opened_entry(&ticket)).await?;
+    let named = Named { ticket, server: Some(server.name.clone()), end_user: None, assignee: None };
+    news::opened(cx, tx, &named).await?;
+    Ok(named)
+}
+
+/// Tells the admins and owners.
+async fn to_team(tx: &mut Tx, named: &Named) -> Result<Option<Notice>> {
+    let id: &OrganizationId = &named.ticket.organization_id;
+    let Some(organization) = organization::get(tx, id).await? else { return Ok(None) };
+    let members = user::list_members(tx, id).await?;
+    let to: Vec<String> =
+        members.into_iter().filter(|member| member.role.covers(Role::Admin)).map(|member| member.email).collect();
+    let product = named.server.clone().unwrap_or_else(|| organization.name.clone());
+    Ok(Some(Notice { kind: NoticeKind::Opened, to, organization, product, ticket: named.ticket.clone() }))
+}

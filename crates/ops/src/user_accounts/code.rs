@@ -1,0 +1,193 @@
+//! Codes by mail: to sign in, to make an account, to set a new password. Each belongs to the browser that asked for it.
+
+use std::fmt;
+
+use waypost_core::account::CodePurpose;
+use waypost_core::caller::Ctx;
+use waypost_core::email::{self, Email};
+use waypost_core::id::UserCodeId;
+use waypost_core::organization::{SignUp, User};
+use waypost_core::secret::hash;
+use waypost_core::{Code, Error, Result, name};
+use waypost_store::email_code::{Open, Proof, Tried};
+use waypost_store::user_code::{self, Key, NewCode};
+use waypost_store::{Tx, system};
+
+use super::{Session, UserAccounts, new_user, set_password, sign_in, verified};
+use crate::accounts::CODE_LIFETIME_MS;
+use crate::codes;
+use crate::user_sessions::Browser;
+
+pub(super) const CLOSED: &str = "No new accounts are made here.";
+
+/// What somebody asked for on a page.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The address that they typed.
+    pub email: &'a str,
+    /// What the code shall be for.
+    pub purpose: CodePurpose,
+    /// The password to set when the code proves the address.
+    pub password: Option<&'a str>,
+    /// What names their browser: the code can be entered there only.
+    pub cookie: &'a str,
+}
+
+/// A code that was made, to be sent.
+pub struct Made {
+    /// The code's id: no secret.
+    pub id: UserCodeId,
+    /// The code: 8 digits.
+    pub code: String,
+    /// Where it goes.
+    pub email: String,
+    /// What was asked for.
+    pub purpose: CodePurpose,
+    /// Whether somebody has this address: for the mail, never for the page.
+    pub has_user: bool,
+}
+
+/// Never shows the code.
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What somebody entered.
+#[derive(Clone, Copy)]
+pub struct Entered<'a> {
+    /// Which code it should be: the id that the page got.
+    pub id: &'a str,
+    /// The code, as it was typed.
+    pub code: &'a str,
+    /// What names their browser.
+    pub cookie: &'a str,
+    /// What a new user wants to be called.
+    pub name: &'a str,
+    /// A new password to set, when that was asked for.
+    pub new_password: &'a str,
+}
+
+impl UserAccounts {
+    /// Makes a code for an address, whether somebody has it or not.
+    ///
+    /// # Errors
+    /// `forbidden` for sign-up when nobody may make an account for themselves; `invalid_arguments` naming `email` or
+    /// `password`; `rate_limited` when the address had its codes for this hour; `unavailable` when the database is away,
+    /// or too many passwords are being hashed.
+    pub async fn make_code(&self, cx: &Ctx, asked: Asked<'_>) -> Result<Made> {
+        if asked.purpose == CodePurpose::SignUp {
+            self.check_open()?;
+        }
+        let email = email::parse(asked.email)?;
+        let password_hash = match asked.password {
+            Some(password) => Some(self.hash(cx, "password", password, &email.address).await?),
+            None => None,
+        };
+        let now = cx.now();
+        let id = UserCodeId::new(now, &*cx.random);
+        let code = codes::new(&*cx.random);
+        let row = NewCode {
+            id: &id,
+            email: &email.address,
+            email_key: &email.key,
+            purpose: asked.purpose,
+            browser_hash: &hash(asked.cookie),
+            code_hash: &codes::hash(&self.secret, &id, &code),
+            password_hash: password_hash.as_deref(),
+            created_at: now,
+            expires_at: now.plus(CODE_LIFETIME_MS),
+        };
+        let mut tx = self.ops.db.begin().await?;
+        if !user_code::insert(&mut tx, &row).await? {
+            return Err(codes::too_many());
+        }
+        let has_user = system::find_user(&mut tx, &email.key).await?.is_some();
+        tx.commit().await?;
+        Ok(Made { id, code, email: email.address, purpose: asked.purpose, has_user })
+    }
+
+    /// Sees that everybody may make an account for themselves.
+    ///
+    /// # Errors
+    /// `forbidden` when not.
+    pub fn check_open(&self) -> Result<()> {
+        let message = match self.sign_up {
+            SignUp::Open => return Ok(()),
+            SignUp::Invite => "Accounts here are made by invitation. Ask an owner of your organisation for one.",
+            SignUp::Closed => CLOSED,
+        };
+        Err(Error::new(Code::Forbidden, message))
+    }
+
+    /// What a code is for, and where it was sent, while it can be entered in the browser of `cookie`.
+    ///
+    /// # Errors
+    /// `invalid_arguments` naming `code` when it cannot be entered any more, or not there.
+    pub async fn find_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<Open> {
+        let id = id.parse().map_err(|_| codes::gone())?;
+        let key = Key { id: &id, browser_hash: &hash(cookie) };
+        user_code::find_open(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
+    }
+
+    /// Signs in with a code: it proves the address. Whoever signs up becomes a user; a new password ends all sessions
+    /// before.
+    ///
+    /// # Errors
+    /// `invalid_arguments` naming `code` when it is wrong, used up, expired, or was sent for another browser; and naming
+    /// `name` or `new_password` when these cannot be taken: then the code can still be entered.
+    pub async fn enter_code(&self, cx: &Ctx, entered: Entered<'_>, browser: Browser<'_>) -> Result<Session> {
+        let open = self.find_code(cx, entered.id, entered.cookie).await?;
+        let code = codes::read(entered.code)?;
+        let id = entered.id.parse().map_err(|_| codes::gone())?;
+        let (mut called, mut new_hash) = (None, None);
+        match open.purpose {
+            CodePurpose::SignIn => {}
+            CodePurpose::SignUp => called = Some(name::check("name", entered.name)?),
+            CodePurpose::Reset => {
+                new_hash = Some(self.hash(cx, "new_password", entered.new_password, &open.email).await?);
+            }
+        }
+        let key = Key { id: &id, browser_hash: &hash(entered.cookie) };
+        let mut tx = self.ops.db.begin().await?;
+        let tried = user_code::enter(&mut tx, key, &codes::hash(&self.secret, &id, &code), cx.now()).await?;
+        let mut proof = match tried {
+            Tried::Right(proof) => proof,
+            Tried::Wrong { left } => {
+                // The try counts.
+                tx.commit().await?;
+                return Err(codes::wrong(left));
+            }
+            Tried::Gone => return Err(codes::gone()),
+        };
+        let password_hash = new_hash.or_else(|| proof.password_hash.take());
+        let Some(user) = self.user_of(cx, &mut tx, &proof, called).await? else {
+            // The code is used up; nobody was told it.
+            tx.commit().await?;
+            return Err(codes::gone());
+        };
+        if let Some(hash) = password_hash {
+            set_password(cx, &mut tx, &user, (&hash, None)).await?;
+        }
+        let session = sign_in(cx, &mut tx, &user, (browser, "code")).await?;
+        tx.commit().await?;
+        Ok(session)
+    }
+
+    /// The user whose address was proved; none when there is none, and nobody may become one by this.
+    async fn user_of(&self, cx: &Ctx, tx: &mut Tx, proof: &Proof, called: Option<String>) -> Result<Option<User>> {
+        if let Some(user) = system::find_user(tx, &proof.email_key).await? {
+            // Who has a name already keeps it.
+            let name = called.filter(|_| user.name.is_none());
+            return verified(cx, tx, user, name).await.map(Some);
+        }
+        match called {
+            Some(name) if self.sign_up == SignUp::Open => {
+                let email = Email { address: proof.email.clone(), key: proof.email_key.clone() };
+                new_user(cx, tx, &email, &name).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Accepting an invitation.
+
+use serde_json::json;
+use waypost_core::access::authorize_user;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::email::{self, Email};
+use waypost_core::id::UserId;
+use waypost_core::organization::{Organization, SignUp, User};
+use waypost_core::secret::hash;
+use waypost_core::{Code, Error, Result, name};
+pub use waypost_store::invitation_accept::OpenInvitation;
+use waypost_store::{Conn, Tx, invitation_accept, system, user as store};
+
+use super::code::CLOSED;
+use super::{Session, UserAccounts, new_user, set_password, sign_in, verified};
+use crate::audit::{Entry, record};
+use crate::user_sessions::Browser;
+
+/// What somebody says of themselves who comes by a link.
+#[derive(Clone, Copy)]
+pub struct Newcomer<'a> {
+    /// What they want to be called.
+    pub name: &'a str,
+    /// Their password.
+    pub password: &'a str,
+}
+
+/// An invitation, as who is invited sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invited {
+    /// The invitation.
+    pub invitation: OpenInvitation,
+    /// Who invited them, for people; none when they have gone, or it was a script.
+    pub invited_by: Option<String>,
+    /// Whether who is invited has an account to sign in with.
+    pub has_account: bool,
+}
+
+impl UserAccounts {
+    /// The invitation of a link.
+    ///
+    /// # Errors
+    /// `not_found` when it was accepted, taken back, has expired or was never made.
+    pub async fn find_invitation(&self, cx: &Ctx, token: &str) -> Result<Invited> {
+        let mut conn = self.ops.db.read().await?;
+        let invitation = find(cx, &mut conn, token).await?;
+        let invited_by = match invitation.invited_by.parse::<UserId>() {
+            Ok(id) => store::get(&mut conn, &id).await?.map(|user| user.display_name().to_owned()),
+            Err(_) => None,
+        };
+        let user = system::find_user(&mut conn, &invitation.email_key).await?;
+        let has_account = user.is_some_and(|user| user.verified_at.is_some());
+        Ok(Invited { invitation, invited_by, has_account })
+    }
+
+    /// Accepts an invitation as the user who asks; gives the organisation.
+    ///
+    /// # Errors
+    /// As [`Self::find_invitation`]; `forbidden` when it is for another address, or nobody is signed in.
+    pub async fn accept_invitation(&self, cx: &Ctx, token: &str) -> Result<Organization> {
+        let user = authorize_user(&cx.caller)?;
+        let mut tx = self.ops.db.begin().await?;
+        let invitation = find(cx, &mut tx, token).await?;
+        let user = store::get(&mut tx, user).await?.ok_or_else(|| Error::not_found("user"))?;
+        if email::key(&user.email) != invitation.email_key {
+            let message = format!("This invitation is for {}. Sign in with that address.", invitation.email);
+            return Err(Error::new(Code::Forbidden, message));
+        }
+        join(cx, &mut tx, &invitation, &user).await?;
+        tx.commit().await?;
+        Ok(invitation.organization)
+    }
+
+    /// Accepts an invitation as somebody who has no account yet: the link proves the address.
+    ///
+    /// # Errors
+    /// As [`Self::find_invitation`]; `forbidden` when no new accounts are made here; `conflict` when there is an account
+    /// with this address: it has to sign in; `invalid_arguments` naming `name` or `password`.
+    pub async fn accept_as_newcomer(
+        &self,
+        cx: &Ctx,
+        token: &str,
+        newcomer: Newcomer<'_>,
+        browser: Browser<'_>,
+    ) -> Result<(Session, Organization)> {
+        let Invited { invitation, has_account, .. } = self.find_invitation(cx, token).await?;
+        if has_account {
+            return Err(has_one());
+        }
+        let name = name::check("name", newcomer.name)?;
+        let password_hash = self.hash(cx, "password", newcomer.password, &invitation.email).await?;
+        let mut tx = self.ops.db.begin().await?;
+        // Whoever comes first holds the invitation until the end of the transaction.
+        accept(cx, &mut tx, &invitation).await?;
+        let user = match system::find_user(&mut tx, &invitation.email_key).await? {
+            Some(user) if user.verified_at.is_some() => return Err(has_one()),
+            Some(user) => verified(cx, &mut tx, user, Some(name)).await?,
+            None if self.sign_up == SignUp::Closed => return Err(Error::new(Code::Forbidden, CLOSED)),
+            None => {
+                let email = Email { address: invitation.email.clone(), key: invitation.email_key.clone() };
+                new_user(cx, &mut tx, &email, &name).await?
+            }
+        };
+        become_member(cx, &mut tx, &invitation, &user).await?;
+        set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
+        let session = sign_in(cx, &mut tx, &user, (browser, "invitation")).await?;
+        tx.commit().await?;
+        Ok((session, invitation.organization))
+    }
+}
+
+async fn find(cx: &Ctx, conn: &mut Conn, token: &str) -> Result<OpenInvitation> {
+    system::find_invitation(conn, &hash(token), cx.now()).await?.ok_or_else(gone)
+}
+
+async fn join(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, user: &User) -> Result<()> {
+    accept(cx, tx, invitation).await?;
+    become_member(cx, tx, invitation, user).await
+}
+
+async fn accept(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation) -> Result<()> {
+    let accepted = invitation_accept::accept(tx, &invitation.organization.id, &invitation.id, cx.now()).await?;
+    if accepted { Ok(()) } else { Err(gone()) }
+}
+
+/// Makes `user` a member with the role of the invitation; who is one already keeps theirs.
+async fn become_member(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, user: &User) -> Result<()> {
+    let organization = &invitation.organization.id;
+    let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
+    let detail = json!({ "email": user.email, "role": invitation.role.as_str(), "invited_by": invitation.invited_by });
+    let entry = Entry { act: "invitation.accept", target: invitation.id.as_str(), detail: detail.clone() };
+    record(&cx, tx, organization, entry).await?;
+    if store::get_member(tx, organization, &user.id).await?.is_none() {
+        store::add_member(tx, organization, &user.id, invitation.role, cx.now()).await?;
+        let entry = Entry { act: "member.create", target: user.id.as_str(), detail };
+        record(&cx, tx, organization, entry).await?;
+    }
+    Ok(())
+}
+
+fn has_one() -> Error {
+    Error::new(Code::Conflict, "There is an account with this address. Sign in with it to accept the invitation.")
+}
+
+fn gone() -> Error {
+    let message = "This invitation was accepted already, was taken back, or is older than 48 hours. Ask for a new one.";
+    Error::new(Code::NotFound, message)
+}

@@ -1,0 +1,91 @@
+//! What users change of themselves.
+
+use serde_json::json;
+use waypost_core::access::authorize_user;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, UserSessionId};
+use waypost_core::{Code, Error, Result, name};
+use waypost_store::user as store;
+
+use super::{UserAccounts, set_password};
+use crate::audit::{Entry, record};
+use crate::{Ops, tries};
+
+/// Changes what the user who asks is called.
+///
+/// # Errors
+/// `forbidden` for everybody but a user who acts for themselves; `invalid_arguments` naming `name`.
+pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
+    let user = authorize_user(&cx.caller)?;
+    let name = name::check("name", text)?;
+    let mut tx = ops.db.begin().await?;
+    store::set_name(&mut tx, user, &name).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Ends the membership of the user who asks. They stay a user, with or without another organisation.
+///
+/// # Errors
+/// As [`set_name`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
+pub async fn leave(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
+    let user = authorize_user(&cx.caller)?;
+    let mut tx = ops.db.begin().await?;
+    let owners = store::lock_owners(&mut tx, organization).await?;
+    let member = store::get_member(&mut tx, organization, user).await?;
+    let member = member.ok_or_else(|| Error::not_found("organisation"))?;
+    if owners.as_slice() == [user.clone()] {
+        let message = "You are the last owner. Make another member the owner first, or delete the organisation.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    store::remove_member(&mut tx, organization, user).await?;
+    let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });
+    record(cx, &mut tx, organization, Entry { act: "member.delete", target: user.as_str(), detail }).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+impl UserAccounts {
+    /// Whether the user who asks has a password.
+    ///
+    /// # Errors
+    /// `forbidden` for everybody but a user who acts for themselves.
+    pub async fn has_password(&self, cx: &Ctx) -> Result<bool> {
+        let user = authorize_user(&cx.caller)?;
+        let found = store::credentials(&mut self.ops.db.read().await?, user).await?;
+        Ok(found.is_some_and(|found| found.password_hash.is_some()))
+    }
+
+    /// Sets a new password of the user who asks, and ends all their sessions but `keep`; says how many. Who has a
+    /// password has to know it: an open session alone is not enough.
+    ///
+    /// # Errors
+    /// `forbidden` for everybody but a user who acts for themselves; `invalid_arguments` naming `password` when that is
+    /// not the present one, or `new_password`; `rate_limited` after too many wrong ones.
+    pub async fn change_password(
+        &self,
+        cx: &Ctx,
+        (password, new_password): (&str, &str),
+        keep: &UserSessionId,
+    ) -> Result<u64> {
+        let user = authorize_user(&cx.caller)?;
+        let found = store::credentials(&mut self.ops.db.read().await?, user).await?;
+        let found = found.ok_or_else(|| Error::not_found("user"))?;
+        if found.password_hash.is_some() {
+            self.begin_try(cx, &found).await?;
+            if !self.passwords.verify(password, found.password_hash.as_deref()).await? {
+                return Err(Error::invalid("password", "This is not your present password."));
+            }
+        }
+        let hash = self.hash(cx, "new_password", new_password, &found.user.email).await?;
+        let mut tx = self.ops.db.begin().await?;
+        let now = store::credentials(&mut tx, user).await?;
+        if now.is_none_or(|now| now.password_hash != found.password_hash) {
+            return Err(tries::wrong());
+        }
+        store::unlock(&mut tx, user).await?;
+        let ended = set_password(cx, &mut tx, &found.user, (&hash, Some(keep))).await?;
+        tx.commit().await?;
+        Ok(ended)
+    }
+}

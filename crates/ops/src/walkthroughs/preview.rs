@@ -1,0 +1,119 @@
+//! What a user and their agent will get of a draft: played by the same functions as published versions, and written nowhere.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use waypost_core::access::{Act, authorize};
+use waypost_core::answer::{self, Answer, Played};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
+use waypost_core::progress::act::{Select, View};
+use waypost_core::progress::{Offered, Outcome};
+use waypost_core::step::{Step, StepContent};
+use waypost_core::version::{FrozenStep, Version};
+use waypost_core::{Code, Error, Result};
+use waypost_store::{version, walkthrough};
+
+use super::{clean, load_draft, missing};
+use crate::Ops;
+
+/// Which moment to show.
+#[derive(Debug, Clone)]
+pub enum Moment {
+    /// When the user comes to this step, in order. With a content, the step is as if that were saved.
+    Step(StepId, Option<Box<StepContent>>),
+    /// When so many steps are completed, in order; all of them when there are fewer.
+    After(usize),
+}
+
+/// A moment of a walkthrough that is played from its draft.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preview {
+    /// The tool that the agent calls.
+    pub tool: &'static str,
+    /// Its arguments.
+    pub arguments: Value,
+    /// What comes back.
+    pub answer: Answer,
+    /// The step that the user comes to; none at the end.
+    pub step: Option<Step>,
+    /// How many steps are completed by then.
+    pub completed: usize,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// Plays the draft from its start to `moment`.
+///
+/// # Errors
+/// `not_found`; `step_not_found`; `walkthrough_empty` without steps; `invalid_arguments` naming the field of a content that
+/// could not be saved.
+pub async fn play(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+    moment: Moment,
+) -> Result<Preview> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let number = version::last_number(&mut tx, organization, id).await? + 1;
+    let draft = load_draft(&mut tx, head).await?;
+    drop(tx);
+    let (head, mut steps) = (draft.walkthrough, draft.steps);
+    if steps.is_empty() {
+        return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps yet. Add one."));
+    }
+    let completed = match moment {
+        Moment::After(completed) => completed.min(steps.len()),
+        Moment::Step(step_id, content) => {
+            let at = steps.iter().position(|step| step.id == step_id);
+            let at = at.ok_or_else(|| {
+                Error::new(Code::StepNotFound, format!("The walkthrough has no step {step_id}."))
+                    .with("step_id", step_id.as_str())
+            })?;
+            if let Some(content) = content {
+                steps[at].content = clean::step(*content, &clean::argument)?;
+            }
+            at
+        }
+    };
+    let frozen = steps.iter().map(|step| FrozenStep {
+        id: step.id.clone(),
+        ordinal: step.ordinal,
+        content: step.content.clone(),
+    });
+    let version_id = VersionId::from_store("draft".to_owned());
+    let version = Arc::new(Version::new(version_id, head.id.clone(), number, head.title.clone(), frozen.collect()));
+    let outcome = advance(cx, &version, completed)?;
+    let played = Played {
+        walkthrough_id: &head.id,
+        slug: &head.slug,
+        standing: &outcome.standing,
+        completed_step_id: outcome.completed_step_id.as_ref(),
+        notices: &outcome.notices,
+        handle: None,
+    };
+    let (tool, arguments) = match completed.checked_sub(1) {
+        None => ("select_walkthrough", json!({ "walkthrough_id": head.id })),
+        Some(before) => {
+            ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[before].id }))
+        }
+    };
+    let total = steps.len();
+    let step = (completed < total).then(|| steps.swap_remove(completed));
+    Ok(Preview { tool, arguments, answer: answer::step(&played, true), step, completed, total })
+}
+
+/// Begins an attempt and completes so many steps; gives what the last call made.
+fn advance(cx: &Ctx, version: &Arc<Version>, completed: usize) -> Result<Outcome> {
+    let offered = Offered { latest: Arc::clone(version), withdrawal: None };
+    let mut outcome = View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random }
+        .select(Select { resume: true, to_latest: false });
+    for _ in 0..completed {
+        let attempt = outcome.standing.attempt.as_ref().map(|attempt| (attempt, version));
+        outcome = View { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,248 @@
+//! Messages to receivers of webhooks: the log of them, sending again, and the sending itself.
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize, authorize_operator};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, WebhookDeliveryId, WebhookId};
+use waypost_core::webhook::{Delivery, DeliveryStatus, KEPT_MS, LEASE_MS, PATIENCE_MS, Webhook, next_attempt, sign};
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_outbound::Limits;
+use waypost_store::{Tx, webhook, webhook_delivery as store};
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::upstream::Upstream;
+use crate::webhooks::{SWITCHED_OFF, place, previous_place};
+
+/// Messages on a page at most.
+const MAX_PAGE: u32 = 200;
+/// What one attempt may cost: a receiver that thinks for longer should take the message first and think then.
+const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: std::time::Duration::from_secs(15), redirects: 0 };
+/// Characters of an answer that are kept.
+const EXCERPT: usize = 1_000;
+
+/// A page of messages, newest first.
+#[derive(Debug, Clone)]
+pub struct DeliveryPage {
+    /// The messages.
+    pub items: Vec<Delivery>,
+    /// Where the next page begins; none on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// What was sent to a receiver within the last 30 days, newest first.
+///
+/// # Errors
+/// `not_found` when there is no such receiver that the caller may know of; `forbidden` for members below admin;
+/// `invalid_arguments` for a limit out of range or a cursor that no list gave.
+pub async fn list(
+    cx: &Ctx,
+    ops: &Ops,
+    (organization, id): (&OrganizationId, &WebhookId),
+    (limit, cursor): (Option<u32>, Option<&str>),
+) -> Result<DeliveryPage> {
+    authorize(&cx.caller, Act::WebhookRead, organization)?;
+    let limit = limit.unwrap_or(50);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+    }
+    let before = cursor.map(str::parse::<WebhookDeliveryId>).transpose();
+    let before =
+        before.map_err(|_| Error::invalid("cursor", "`cursor` is not one that a list gave. Begin without it."))?;
+    let mut conn = ops.db.read().await?;
+    webhook::get(&mut conn, organization, id).await?.ok_or_else(|| Error::not_found("webhook"))?;
+    let mut items = store::list(&mut conn, organization, id, before.as_ref(), i64::from(limit) + 1).await?;
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next_cursor = items.last().filter(|_| more).map(|last| last.id.to_string());
+    Ok(DeliveryPage { items, next_cursor })
+}
+
+/// Sends a message again, under the same id: a receiver that has it already can tell.
+///
+/// # Errors
+/// `not_found`, `forbidden`; `conflict` while it still waits, or when its receiver is switched off.
+pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
+    authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let delivery = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let receiver = webhook::get(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(missing)?;
+    if !receiver.enabled {
+        return Err(Error::new(Code::Conflict, "The webhook is switched off. Switch it on first."));
+    }
+    if !store::replay(&mut tx, organization, id, cx.now()).await? {
+        return Err(Error::new(Code::Conflict, "The message is on its way: it is tried again by itself."));
+    }
+    let detail = json!({ "delivery_id": id, "event": delivery.event.as_str() });
+    let entry = Entry { act: "webhook.replay", target: receiver.id.as_str(), detail };
+    record(cx, &mut tx, organization, entry).await?;
+    let delivery = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    tx.commit().await?;
+    Ok(delivery)
+}
+
+/// Takes messages whose time has come, for one attempt each: nobody else takes them for a minute.
+///
+/// # Errors
+/// `forbidden` for everybody but the operator; `unavailable` when the database is away.
+pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
+    authorize_operator(&cx.caller)?;
+    let now = cx.now();
+    // Looking costs nobody the place of the one writer.
+    if limit == 0 || !store::is_due(&mut ops.db.read().await?, now).await? {
+        return Ok(Vec::new());
+    }
+    let mut tx = ops.db.begin().await?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let claimed = store::claim(&mut tx, now, now.plus(LEASE_MS), limit).await?;
+    tx.commit().await?;
+    Ok(claimed)
+}
+
+/// Makes the attempt that was claimed, and writes down what came of it.
+///
+/// # Errors
+/// `forbidden` for everybody but the operator; `unavailable` when the database is away: the attempt is made again then.
+pub async fn attempt(cx: &Ctx, ops: &Ops, upstream: &Upstream, delivery: Delivery) -> Result<Delivery> {
+    authorize_operator(&cx.caller)?;
+    let found = webhook::get(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
+    let receiver = found.ok_or_else(missing)?;
+    let answer = if receiver.enabled { send(cx, upstream, &receiver, &delivery).await } else { Answer::off() };
+    let mut delivery = delivery;
+    let now = cx.now();
+    delivery.duration_ms = Some(now.since(delivery.last_attempt_at.unwrap_or(now)));
+    delivery.response_status = answer.status;
+    delivery.response_body = answer.body;
+    if answer.error.is_none() {
+        (delivery.status, delivery.next_attempt_at, delivery.delivered_at) =
+            (DeliveryStatus::Delivered, None, Some(now));
+    } else {
+        delivery.next_attempt_at = if answer.is_final { None } else { next_attempt(delivery.attempts, now) };
+        if delivery.next_attempt_at.is_none() {
+            delivery.status = DeliveryStatus::Failed;
+        }
+    }
+    delivery.error = answer.error;
+    let mut tx = ops.db.begin().await?;
+    if store::finish(&mut tx, &delivery).await? && receiver.enabled {
+        judge(cx, &mut tx, &delivery, answer.is_final).await?;
+    }
+    tx.commit().await?;
+    Ok(delivery)
+}
+
+/// Notes how the receiver of `delivery` does, and switches it off when it has failed for five days, or said that it is
+/// gone for good.
+async fn judge(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Result<()> {
+    let (organization, now) = (&delivery.organization_id, cx.now());
+    let Some(mut receiver) = webhook::get(tx, organization, &delivery.webhook_id).await? else { return Ok(()) };
+    let Some(why) = &delivery.error else {
+        if receiver.failing_since.is_some() {
+            webhook::set_failing_since(tx, organization, &receiver.id, None).await?;
+        }
+        return Ok(());
+    };
+    let since = receiver.failing_since.unwrap_or(now);
+    if !is_gone && now.since(since) < PATIENCE_MS {
+        if receiver.failing_since.is_none() {
+            webhook::set_failing_since(tx, organization, &receiver.id, Some(now)).await?;
+        }
+        return Ok(());
+    }
+    (receiver.enabled, receiver.failing_since, receiver.disabled_at) = (false, Some(since), Some(now));
+    receiver.updated_at = now;
+    webhook::update(tx, &receiver).await?;
+    store::give_up(tx, organization, &receiver.id, SWITCHED_OFF).await?;
+    let detail = json!({ "failing_since": since.rfc3339(), "error": why });
+    let entry = Entry { act: "webhook.disable", target: receiver.id.as_str(), detail };
+    record(cx, tx, organization, entry).await
+}
+
+/// Deletes messages that are older than 30 days and through with, some at a time.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn delete_old(cx: &Ctx, ops: &Ops) -> Result<u64> {
+    const AT_ONCE: i64 = 500;
+    authorize_operator(&cx.caller)?;
+    let mut tx = ops.db.begin().await?;
+    let deleted = store::delete_old(&mut tx, cx.now().plus(-KEPT_MS), AT_ONCE).await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
+
+/// What came of an attempt.
+#[derive(Debug, Default)]
+struct Answer {
+    status: Option<u32>,
+    body: Option<String>,
+    error: Option<String>,
+    is_final: bool,
+}
+
+impl Answer {
+    fn off() -> Self {
+        Self { error: Some(SWITCHED_OFF.to_owned()), is_final: true, ..Self::default() }
+    }
+
+    fn failed(error: impl ToString) -> Self {
+        Self { error: Some(error.to_string()), ..Self::default() }
+    }
+}
+
+async fn send(cx: &Ctx, upstream: &Upstream, receiver: &Webhook, delivery: &Delivery) -> Answer {
+    let now = cx.now();
+    let Some(signatures) = signatures(upstream, receiver, delivery, now) else {
+        return Answer::failed("Its secret cannot be opened with this installation's key. Give it a new one.");
+    };
+    let request = http::Request::post(&receiver.url)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .header("webhook-id", delivery.id.as_str())
+        .header("webhook-timestamp", now.0.div_euclid(1_000))
+        .header("webhook-signature", signatures)
+        .body(delivery.payload.clone().into_bytes());
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return Answer::failed(error),
+    };
+    match upstream.outbound.send(request, LIMITS).await {
+        Err(error) => Answer::failed(error),
+        Ok(response) => {
+            let status = response.status();
+            let body: String = String::from_utf8_lossy(response.body()).chars().take(EXCERPT).collect();
+            let error = match status {
+                status if status.is_success() => None,
+                http::StatusCode::GONE => Some("The receiver says that it is gone for good (status 410).".to_owned()),
+                status if status.is_redirection() => {
+                    Some(format!("The receiver redirects (status {}), which is not followed.", status.as_u16()))
+                }
+                status => Some(format!("The receiver answered with status {}.", status.as_u16())),
+            };
+            Answer {
+                status: Some(u32::from(status.as_u16())),
+                body: Some(body.replace('\0', "")),
+                error,
+                is_final: status == http::StatusCode::GONE,
+            }
+        }
+    }
+}
+
+/// The signatures of all secrets that count at `now`, the current one first.
+fn signatures(upstream: &Upstream, receiver: &Webhook, delivery: &Delivery, now: Timestamp) -> Option<String> {
+    let sign = |place, sealed: &str| {
+        let secret = upstream.keyring.open_text(&place, sealed).ok()?;
+        sign(&secret, delivery.id.as_str(), now.0.div_euclid(1_000), delivery.payload.as_bytes())
+    };
+    let mut all = vec![sign(place(&receiver.id), &receiver.secret)?];
+    if let (Some(sealed), Some(until)) = (&receiver.previous_secret, receiver.previous_until)
+        && now < until
+    {
+        all.extend(sign(previous_place(&receiver.id), sealed));
+    }
+    Some(all.join(" "))
+}
+
+fn missing() -> Error {
+    Error::not_found("message")
+}

@@ -1,0 +1,100 @@
+//! Rows of the log as analytics reads them.
+
+use std::cmp::Reverse;
+
+use waypost_core::Timestamp;
+use waypost_core::analytics::{Call, Event, Log};
+use waypost_core::event::EventKind;
+
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct EventRow {
+    pub(super) id: String,
+    pub(super) walkthrough_id: String,
+    end_user_id: String,
+    progress_id: String,
+    version_id: String,
+    step_id: Option<String>,
+    kind: String,
+    pub(super) created_at: i64,
+    client_name: Option<String>,
+    elapsed_ms: Option<i64>,
+    took_ms: Option<i64>,
+}
+
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct CallRow {
+    pub(super) id: String,
+    end_user_id: Option<String>,
+    tool: String,
+    outcome: String,
+    duration_us: i64,
+    client_name: Option<String>,
+    pub(super) created_at: i64,
+}
+
+/// The events of a server from one time on, before another.
+pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<EventRow>> {
+    const SQL: &str = "SELECT id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
+            client_name, elapsed_ms, took_ms
+        FROM walkthrough_events WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 ORDER BY created_at, id";
+    if from >= to {
+        return Ok(Vec::new());
+    }
+    Ok(on!(conn, c => sqlx::query_as(SQL).bind(server).bind(from).bind(to).fetch_all(c).await?))
+}
+
+/// The calls of a server from one time on, before another.
+pub(super) async fn calls(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<CallRow>> {
+    const SQL: &str = "SELECT id, end_user_id, tool, outcome, duration_us, client_name, created_at
+        FROM tool_calls WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 ORDER BY created_at, id";
+    if from >= to {
+        return Ok(Vec::new());
+    }
+    Ok(on!(conn, c => sqlx::query_as(SQL).bind(server).bind(from).bind(to).fetch_all(c).await?))
+}
+
+/// Adds events to `log`, those of one attempt in the order in which they happened.
+pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
+    let begin = log.events.len();
+    for row in rows {
+        let kind: EventKind =
+            row.kind.parse().map_err(|why| Error::Corrupt { table: "walkthrough_events", id: row.id.clone(), why })?;
+        let names = &mut log.names;
+        let event = Event {
+            at: Timestamp(row.created_at),
+            kind,
+            attempt: names.number(&row.progress_id),
+            user: names.number(&row.end_user_id),
+            walkthrough: names.number(&row.walkthrough_id),
+            version: names.number(&row.version_id),
+            step: names.number_of(row.step_id.as_deref()),
+            client: names.number_of(row.client_name.as_deref()),
+            elapsed_ms: row.elapsed_ms.unwrap_or(-1),
+            took_ms: row.took_ms.unwrap_or(-1),
+        };
+        log.events.push(event);
+    }
+    // Of two steps in one millisecond, the one after a pause was the first.
+    log.events[begin..].sort_by_key(|event| (event.at, event.kind.rank(), Reverse(event.elapsed_ms)));
+    Ok(())
+}
+
+/// Adds calls to `log`.
+pub(super) fn add_calls(log: &mut Log, rows: Vec<CallRow>) {
+    for row in rows {
+        let names = &mut log.names;
+        let call = Call {
+            at: Timestamp(row.created_at),
+            tool: names.number(&row.tool),
+            outcome: names.number(&row.outcome),
+            client: names.number_of(row.client_name.as_deref()),
+            user: names.number_of(row.end_user_id.as_deref()),
+            duration_us: row.duration_us,
+        };
+        log.calls.push(call);
+    }
+}

@@ -1,0 +1,210 @@
+//! Everything that is known of an end user: taken out, counted, and what a deletion has to look for by itself.
+
+use waypost_core::id::{EndUserId, OrganizationId};
+
+use crate::db::{Conn, Dialect};
+use crate::error::Result;
+use crate::on;
+
+/// A part of the export: its name, where its rows come from, and its columns. `$1` is the end user, `$2` the organisation.
+/// Hashes and sealed values are nobody's data, and are left out. A new table that tells of end users belongs in here.
+const PARTS: &[(&str, &str, &[&str])] = &[
+    (
+        "profile",
+        "end_users WHERE id = $1 AND organization_id = $2",
+        &["id", "tracking_id", "name", "picture_url", "email", "claimed_email", "created_at"],
+    ),
+    (
+        "identities",
+        "identities WHERE end_user_id = $1 AND organization_id = $2 ORDER BY id",
+        &["id", "issuer", "subject", "email", "email_verified", "created_at", "last_sign_in_at"],
+    ),
+    (
+        "accounts",
+        "accounts WHERE organization_id = $2 AND id IN (SELECT subject FROM identities
+            WHERE end_user_id = $1 AND issuer = 'waypost') ORDER BY id",
+        &["id", "email", "failures", "locked_until", "created_at", "updated_at"],
+    ),
+    (
+        "sessions",
+        "client_sessions WHERE end_user_id = $1 AND organization_id = $2 ORDER BY id",
+        &[
+            "id",
+            "server_id",
+            "client_name",
+            "client_version",
+            "protocol_version",
+            "created_at",
+            "last_used_at",
+            "joined_at",
+        ],
+    ),
+    (
+        "browser_sessions",
+        "browser_sessions WHERE end_user_id = $1 AND organization_id = $2 ORDER BY created_at",
+        &["identity_id", "created_at", "expires_at"],
+    ),
+    (
+        "progress",
+        "progress WHERE end_user_id = $1 AND organization_id = $2 ORDER BY id",
+        &[
+            "id",
+            "server_id",
+            "walkthrough_id",
+            "version_id",
+            "status",
+            "started_at",
+            "completed_at",
+            "last_activity_at",
+            "closed_at",
+            "metadata",
+        ],
+    ),
+    (
+        "completions",
+        "step_completions WHERE progress_id IN (SELECT id FROM progress
+            WHERE end_user_id = $1 AND organization_id = $2) ORDER BY progress_id, step_id",
+        &["progress_id", "step_id", "version_id", "completed_at"],
+    ),
+    (
+        "events",
+        "walkthrough_events WHERE end_user_id = $1 AND organization_id = $2 ORDER BY created_at, id",
+        &[
+            "id",
+            "server_id",
+            "walkthrough_id",
+            "progress_id",
+            "version_id",
+            "step_id",
+            "kind",
+            "created_at",
+            "client_name",
+            "elapsed_ms",
+            "took_ms",
+        ],
+    ),
+    (
+        "tool_calls",
+        "tool_calls WHERE end_user_id = $1 AND organization_id = $2 ORDER BY created_at, id",
+        &[
+            "id",
+            "server_id",
+            "tool",
+            "arguments",
+            "outcome",
+            "duration_us",
+            "client_name",
+            "protocol_version",
+            "request_id",
+            "created_at",
+        ],
+    ),
+    (
+        "grants",
+        "oauth_grants WHERE end_user_id = $1 AND organization_id = $2 ORDER BY id",
+        &[
+            "id",
+            "server_id",
+            "client_id",
+            "client_name",
+            "scope",
+            "resource",
+            "created_at",
+            "expires_at",
+            "revoked_at",
+            "revoked_reason",
+        ],
+    ),
+    (
+        "consents",
+        "oauth_consents WHERE end_user_id = $1 AND organization_id = $2 ORDER BY server_id, client_id, redirect",
+        &["server_id", "client_id", "redirect", "scope", "updated_at"],
+    ),
+    (
+        "provider_tokens",
+        "upstream_tokens WHERE organization_id = $2 AND identity_id IN (SELECT id FROM identities
+            WHERE end_user_id = $1) ORDER BY identity_id",
+        &["identity_id", "oauth_config_id", "scope", "expires_at", "updated_at"],
+    ),
+    (
+        "joins",
+        "joins WHERE organization_id = $2 AND (from_end_user_id = $1 OR to_end_user_id = $1) ORDER BY id",
+        &["id", "server_id", "from_end_user_id", "to_end_user_id", "kind", "created_at", "undone_at"],
+    ),
+];
+
+/// Everything that is known of an end user: by the name of the part its rows, each a JSON object.
+///
+/// # Errors
+/// When the database fails.
+pub async fn export(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &EndUserId,
+) -> Result<Vec<(&'static str, Vec<String>)>> {
+    let object = if conn.dialect() == Dialect::Sqlite { "json_object" } else { "json_build_object" };
+    let mut parts = Vec::with_capacity(PARTS.len());
+    for (name, from, columns) in PARTS {
+        let members: Vec<_> = columns.iter().map(|column| format!("'{column}', {column}")).collect();
+        let sql = format!("SELECT CAST({object}({}) AS TEXT) FROM {from}", members.join(", "));
+        let sql = sqlx::AssertSqlSafe(sql);
+        let rows: Vec<String> = on!(conn, c => sqlx::query_scalar(sql)
+            .bind(id.as_str()).bind(organization.as_str()).fetch_all(c).await?);
+        parts.push((*name, rows));
+    }
+    Ok(parts)
+}
+
+/// How much goes with an end user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Attempts.
+    pub attempts: i64,
+    /// Events.
+    pub events: i64,
+    /// Recorded calls.
+    pub calls: i64,
+    /// Client sessions.
+    pub sessions: i64,
+    /// What they allowed clients.
+    pub grants: i64,
+}
+
+/// Counts what goes with an end user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn extent(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Extent> {
+    const SQL: &str = "SELECT
+        (SELECT count(*) FROM progress WHERE end_user_id = $1 AND organization_id = $2),
+        (SELECT count(*) FROM walkthrough_events WHERE end_user_id = $1 AND organization_id = $2),
+        (SELECT count(*) FROM tool_calls WHERE end_user_id = $1 AND organization_id = $2),
+        (SELECT count(*) FROM client_sessions WHERE end_user_id = $1 AND organization_id = $2),
+        (SELECT count(*) FROM oauth_grants WHERE end_user_id = $1 AND organization_id = $2)";
+    let (attempts, events, calls, sessions, grants) = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_one(c).await?);
+    Ok(Extent { attempts, events, calls, sessions, grants })
+}
+
+/// Deletes what tells of an end user and has no reference to them: their account with its address and password, codes
+/// that were mailed to them, and sign-ins that are under way with their address or tracking id.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn delete_loose(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
+    const STATEMENTS: [&str; 4] = [
+        "DELETE FROM email_codes WHERE organization_id = $2 AND email_key IN (SELECT email_key FROM identities
+            WHERE end_user_id = $1 AND organization_id = $2 AND email_key IS NOT NULL)",
+        "DELETE FROM authorization_requests WHERE organization_id = $2 AND tracking_id IN (SELECT tracking_id
+            FROM end_users WHERE id = $1 AND organization_id = $2)",
+        "DELETE FROM authorization_requests WHERE organization_id = $2 AND LOWER(login_hint) IN (SELECT email_key
+            FROM identities WHERE end_user_id = $1 AND organization_id = $2)",
+        "DELETE FROM accounts WHERE organization_id = $2 AND id IN (SELECT subject FROM identities
+            WHERE end_user_id = $1 AND organization_id = $2 AND issuer = 'waypost')",
+    ];
+    for sql in STATEMENTS {
+        on!(conn, c => sqlx::query(sql)
+            .bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Invitations, as who is invited sees them.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{InvitationId, OrganizationId};
+use waypost_core::organization::{Organization, Role};
+
+use crate::db::Conn;
+use crate::error::{Error, Result};
+use crate::on;
+
+/// An invitation that can be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenInvitation {
+    /// The invitation.
+    pub id: InvitationId,
+    /// Where to.
+    pub organization: Organization,
+    /// Who is invited, as their address was typed.
+    pub email: String,
+    /// The key of that address.
+    pub email_key: String,
+    /// The role that they get.
+    pub role: Role,
+    /// Who invited them: an actor of the audit log.
+    pub invited_by: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+pub(crate) struct Row {
+    invitation_id: String,
+    #[sqlx(flatten)]
+    organization: crate::organization::Row,
+    email: String,
+    email_key: String,
+    role: String,
+    invited_by: String,
+    expires_at: i64,
+}
+
+impl TryFrom<Row> for OpenInvitation {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let corrupt = |why| Error::Corrupt { table: "invitations", id: row.invitation_id.clone(), why };
+        Ok(Self {
+            role: row.role.parse().map_err(corrupt)?,
+            id: InvitationId::from_store(row.invitation_id),
+            organization: row.organization.into(),
+            email: row.email,
+            email_key: row.email_key,
+            invited_by: row.invited_by,
+            expires_at: Timestamp(row.expires_at),
+        })
+    }
+}
+
+/// Accepts an invitation; false when it was accepted or taken back meanwhile, or has expired.
+///
+/// # Errors
+/// When the database fails.
+pub async fn accept(conn: &mut Conn, organization: &OrganizationId, id: &InvitationId, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "UPDATE invitations SET accepted_at = $3 WHERE id = $1 AND organization_id = $2
+        AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $3";
+    let accepted = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).execute(c).await?.rows_affected());
+    Ok(accepted > 0)
+}

@@ -1,0 +1,383 @@
+//! Support tickets.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, TicketId, UserId, WalkthroughId};
+use waypost_core::ticket::{Priority, Ticket, TicketPlace, TicketStatus, TicketStep};
+
+use crate::db::{Conn, Dialect};
+use crate::error::{Error, Result};
+use crate::on;
+use crate::row::Place;
+
+/// A ticket with the names of what it refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The ticket.
+    pub ticket: Ticket,
+    /// The server's name.
+    pub server: Option<String>,
+    /// What the end user is called: a name, an address, or the organisation's own name of them.
+    pub end_user: Option<String>,
+    /// The assignee's address.
+    pub assignee: Option<String>,
+}
+
+/// Which tickets to list; what is absent does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// In this status.
+    pub status: Option<TicketStatus>,
+    /// With this priority.
+    pub priority: Option<Priority>,
+    /// `Some(None)`: those that nobody has.
+    pub assignee: Option<Option<UserId>>,
+    /// Of this server.
+    pub server: Option<ServerId>,
+    /// Of this walkthrough.
+    pub walkthrough: Option<WalkthroughId>,
+    /// With this in number, title, problem or address; in lower case.
+    pub text: Option<String>,
+}
+
+/// Whose tickets are counted for the daily limit.
+#[derive(Debug, Clone, Copy)]
+pub enum Opener<'a> {
+    /// Those of an end user.
+    EndUser(&'a EndUserId),
+    /// Those on a server of whom nothing is known.
+    Unknown(&'a ServerId),
+}
+
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT t.id, t.organization_id, t.number, t.server_id, t.end_user_id, t.walkthrough_id,
+                t.walkthrough_title, t.version, t.step_id, t.step_title, t.step_position, t.title, t.problem, t.context,
+                t.email, t.email_verified, t.status, t.priority, t.assignee_id, t.revision, t.created_at, t.updated_at,
+                t.resolved_at,
+                (SELECT servers.name FROM servers WHERE servers.id = t.server_id) AS server_name,
+                (SELECT users.email FROM users WHERE users.id = t.assignee_id) AS assignee_name,
+                (SELECT COALESCE(u.name, u.email, u.tracking_id, u.claimed_email, u.id) FROM end_users AS u
+                    WHERE u.id = t.end_user_id) AS end_user_name
+             FROM tickets AS t
+             WHERE t.organization_id = $1 ",
+            $rest
+        )
+    };
+}
+
+/// The conditions of a [`Filter`], from `$2` on, without the status.
+macro_rules! filter {
+    () => {
+        "(CAST($2 AS TEXT) IS NULL OR t.priority = $2)
+         AND (CAST($3 AS TEXT) IS NULL OR COALESCE(t.assignee_id, '') = $3)
+         AND (CAST($4 AS TEXT) IS NULL OR t.server_id = $4)
+         AND (CAST($5 AS TEXT) IS NULL OR t.walkthrough_id = $5)
+         AND (CAST($6 AS TEXT) IS NULL OR t.search LIKE $6 ESCAPE '\\')"
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    number: i64,
+    server_id: Option<String>,
+    end_user_id: Option<String>,
+    walkthrough_id: Option<String>,
+    walkthrough_title: Option<String>,
+    version: Option<i64>,
+    step_id: Option<String>,
+    step_title: Option<String>,
+    step_position: Option<i64>,
+    title: String,
+    problem: String,
+    context: Option<String>,
+    email: Option<String>,
+    email_verified: bool,
+    status: String,
+    priority: String,
+    assignee_id: Option<String>,
+    revision: i64,
+    created_at: i64,
+    updated_at: i64,
+    resolved_at: Option<i64>,
+    server_name: Option<String>,
+    assignee_name: Option<String>,
+    end_user_name: Option<String>,
+}
+
+impl TryFrom<Row> for Named {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let place = Place { table: "tickets", id: &row.id };
+        let step = match (row.step_id, row.step_title, row.step_position) {
+            (Some(id), Some(title), Some(position)) => {
+                Some(TicketStep { id, title, position: place.count("step_position", position)? })
+            }
+            _ => None,
+        };
+        let was = match (row.walkthrough_title, row.version) {
+            (Some(title), Some(version)) => Some(TicketPlace {
+                walkthrough_id: row.walkthrough_id.map(WalkthroughId::from_store),
+                title,
+                version: place.count("version", version)?,
+                step,
+            }),
+            _ => None,
+        };
+        let ticket = Ticket {
+            number: place.count("number", row.number)?,
+            status: place.name("status", &row.status)?,
+            priority: place.name("priority", &row.priority)?,
+            revision: place.count("revision", row.revision)?,
+            id: TicketId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            server_id: row.server_id.map(ServerId::from_store),
+            end_user_id: row.end_user_id.map(EndUserId::from_store),
+            place: was,
+            title: row.title,
+            problem: row.problem,
+            context: row.context,
+            email: row.email,
+            email_verified: row.email_verified,
+            assignee_id: row.assignee_id.map(UserId::from_store),
+            created_at: Timestamp(row.created_at),
+            updated_at: Timestamp(row.updated_at),
+            resolved_at: row.resolved_at.map(Timestamp),
+        };
+        Ok(Self { ticket, server: row.server_name, end_user: row.end_user_name, assignee: row.assignee_name })
+    }
+}
+
+fn all(rows: Vec<Row>) -> Result<Vec<Named>> {
+    rows.into_iter().map(Named::try_from).collect()
+}
+
+/// The number of the next ticket; nobody else gets it. The organisation's other tickets wait until the transaction ends.
+///
+/// # Errors
+/// When the database fails.
+pub async fn next_number(conn: &mut Conn, organization: &OrganizationId) -> Result<u32> {
+    const SQL: &str = "INSERT INTO ticket_numbers (organization_id, last) VALUES ($1, 1)
+        ON CONFLICT (organization_id) DO UPDATE SET last = ticket_numbers.last + 1 RETURNING last";
+    let last: i64 = on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).fetch_one(c).await?);
+    Place { table: "ticket_numbers", id: organization.as_str() }.count("last", last)
+}
+
+/// Inserts a ticket.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
+    const SQL: &str = "INSERT INTO tickets (id, organization_id, number, server_id, end_user_id, walkthrough_id,
+            walkthrough_title, version, step_id, step_title, step_position, title, problem, context, email,
+            email_verified, status, priority, assignee_id, search, revision, created_at, updated_at, resolved_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+            $23, $24)";
+    let place = ticket.place.as_ref();
+    let step = place.and_then(|place| place.step.as_ref());
+    on!(conn, c => sqlx::query(SQL)
+        .bind(ticket.id.as_str()).bind(ticket.organization_id.as_str()).bind(i64::from(ticket.number))
+        .bind(ticket.server_id.as_ref().map(ServerId::as_str))
+        .bind(ticket.end_user_id.as_ref().map(EndUserId::as_str))
+        .bind(place.and_then(|place| place.walkthrough_id.as_ref()).map(WalkthroughId::as_str))
+        .bind(place.map(|place| place.title.as_str())).bind(place.map(|place| i64::from(place.version)))
+        .bind(step.map(|step| step.id.as_str())).bind(step.map(|step| step.title.as_str()))
+        .bind(step.map(|step| i64::from(step.position)))
+        .bind(&ticket.title).bind(&ticket.problem).bind(ticket.context.as_deref()).bind(ticket.email.as_deref())
+        .bind(ticket.email_verified).bind(ticket.status.as_str()).bind(ticket.priority.as_str())
+        .bind(ticket.assignee_id.as_ref().map(UserId::as_str)).bind(ticket.search_text())
+        .bind(i64::from(ticket.revision)).bind(ticket.created_at.0).bind(ticket.updated_at.0)
+        .bind(ticket.resolved_at.map(|at| at.0)).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Writes what can change of a ticket: address, status, priority, assignee, revision and times. The caller has read it
+/// with [`get_for_update`] in the same transaction.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
+    const SQL: &str =
+        "UPDATE tickets SET email = $3, email_verified = $4, status = $5, priority = $6, assignee_id = $7,
+            search = $8, revision = $9, updated_at = $10, resolved_at = $11
+        WHERE id = $1 AND organization_id = $2";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(ticket.id.as_str()).bind(ticket.organization_id.as_str()).bind(ticket.email.as_deref())
+        .bind(ticket.email_verified).bind(ticket.status.as_str()).bind(ticket.priority.as_str())
+        .bind(ticket.assignee_id.as_ref().map(UserId::as_str)).bind(ticket.search_text())
+        .bind(i64::from(ticket.revision)).bind(ticket.updated_at.0).bind(ticket.resolved_at.map(|at| at.0))
+        .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// A ticket by id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &TicketId) -> Result<Option<Named>> {
+    const SQL: &str = select!("AND t.id = $2");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
+    row.map(Named::try_from).transpose()
+}
+
+/// A ticket by id, locked until the transaction ends.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_for_update(conn: &mut Conn, organization: &OrganizationId, id: &TicketId) -> Result<Option<Named>> {
+    let sql = match conn.dialect() {
+        // The transaction holds the lock of the whole file already.
+        Dialect::Sqlite => select!("AND t.id = $2"),
+        Dialect::Postgres => select!("AND t.id = $2 FOR NO KEY UPDATE OF t"),
+    };
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
+    row.map(Named::try_from).transpose()
+}
+
+/// What is bound for a filter, from `$2` on.
+struct Bound<'a> {
+    priority: Option<&'static str>,
+    assignee: Option<&'a str>,
+    server: Option<&'a str>,
+    walkthrough: Option<&'a str>,
+    pattern: Option<String>,
+}
+
+impl Filter {
+    fn bound(&self) -> Bound<'_> {
+        let escape = |text: &String| {
+            let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            format!("%{escaped}%")
+        };
+        Bound {
+            priority: self.priority.map(Priority::as_str),
+            assignee: self.assignee.as_ref().map(|id| id.as_ref().map_or("", UserId::as_str)),
+            server: self.server.as_ref().map(ServerId::as_str),
+            walkthrough: self.walkthrough.as_ref().map(WalkthroughId::as_str),
+            pattern: self.text.as_ref().map(escape),
+        }
+    }
+}
+
+/// Tickets of an organisation, newest first; with `before`, those that are older than it.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    filter: &Filter,
+    before: Option<&TicketId>,
+    limit: i64,
+) -> Result<Vec<Named>> {
+    const ALL: &str =
+        concat!(select!("AND (CAST($7 AS TEXT) IS NULL OR t.id < $7) AND "), filter!(), " ORDER BY t.id DESC LIMIT $8");
+    const OF_STATUS: &str = concat!(
+        select!("AND t.status = $9 AND (CAST($7 AS TEXT) IS NULL OR t.id < $7) AND "),
+        filter!(),
+        " ORDER BY t.id DESC LIMIT $8"
+    );
+    let (bound, before) = (filter.bound(), before.map(TicketId::as_str));
+    let rows: Vec<Row> = match filter.status {
+        None => on!(conn, c => sqlx::query_as(ALL)
+            .bind(organization.as_str()).bind(bound.priority).bind(bound.assignee).bind(bound.server)
+            .bind(bound.walkthrough).bind(bound.pattern).bind(before).bind(limit).fetch_all(c).await?),
+        Some(status) => on!(conn, c => sqlx::query_as(OF_STATUS)
+            .bind(organization.as_str()).bind(bound.priority).bind(bound.assignee).bind(bound.server)
+            .bind(bound.walkthrough).bind(bound.pattern).bind(before).bind(limit).bind(status.as_str())
+            .fetch_all(c).await?),
+    };
+    all(rows)
+}
+
+/// How many tickets there are in each status, whatever the filter says of the status itself; those of which there are none
+/// are left out.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn counts(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    filter: &Filter,
+) -> Result<Vec<(TicketStatus, u64)>> {
+    const SQL: &str = concat!(
+        "SELECT t.status, count(*) FROM tickets AS t WHERE t.organization_id = $1 AND ",
+        filter!(),
+        " GROUP BY t.status"
+    );
+    let bound = filter.bound();
+    let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(bound.priority).bind(bound.assignee).bind(bound.server)
+        .bind(bound.walkthrough).bind(bound.pattern).fetch_all(c).await?);
+    let place = Place { table: "tickets", id: organization.as_str() };
+    let count = |(status, count): (String, i64)| Ok((place.name("status", &status)?, count.unsigned_abs()));
+    rows.into_iter().map(count).collect()
+}
+
+/// The newest tickets of an end user, newest first.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list_of_end_user(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    end_user: &EndUserId,
+    limit: i64,
+) -> Result<Vec<Named>> {
+    const SQL: &str = select!("AND t.end_user_id = $2 ORDER BY t.created_at DESC, t.id DESC LIMIT $3");
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(end_user.as_str()).bind(limit).fetch_all(c).await?);
+    all(rows)
+}
+
+/// The tickets that wait for an address, of an end user, or of nobody known on a server since a time.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list_without_email(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    opener: Opener<'_>,
+    since: Timestamp,
+) -> Result<Vec<Named>> {
+    const OF_END_USER: &str =
+        select!("AND t.end_user_id = $2 AND t.created_at >= $3 AND t.status = 'needs_email' ORDER BY t.id LIMIT 100");
+    const OF_NOBODY: &str = select!(
+        "AND t.server_id = $2 AND t.end_user_id IS NULL AND t.created_at >= $3 AND t.status = 'needs_email'
+         ORDER BY t.id LIMIT 100"
+    );
+    let (sql, id) = match opener {
+        Opener::EndUser(id) => (OF_END_USER, id.as_str()),
+        Opener::Unknown(id) => (OF_NOBODY, id.as_str()),
+    };
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
+        .bind(organization.as_str()).bind(id).bind(since.0).fetch_all(c).await?);
+    all(rows)
+}
+
+/// How many tickets were opened since a time.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_since(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    opener: Opener<'_>,
+    since: Timestamp,
+) -> Result<i64> {
+    const OF_END_USER: &str =
+        "SELECT count(*) FROM tickets WHERE end_user_id = $1 AND created_at > $2 AND organization_id = $3";
+    const OF_NOBODY: &str = "SELECT count(*) FROM tickets
+        WHERE server_id = $1 AND created_at > $2 AND organization_id = $3 AND end_user_id IS NULL";
+    let (sql, id) = match opener {
+        Opener::EndUser(id) => (OF_END_USER, id.as_str()),
+        Opener::Unknown(id) => (OF_NOBODY, id.as_str()),
+    };
+    Ok(on!(conn, c => sqlx::query_scalar(sql)
+        .bind(id).bind(since.0).bind(organization.as_str()).fetch_one(c).await?))
+}

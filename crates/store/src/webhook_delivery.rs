@@ -1,0 +1,227 @@
+//! Messages to receivers of webhooks: queued in the transaction of what they tell of, and sent one attempt at a time.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{OrganizationId, WebhookDeliveryId, WebhookId};
+use waypost_core::webhook::{Delivery, NewDelivery};
+
+use crate::batch::{self, Column, Kind};
+use crate::db::{Conn, Dialect};
+use crate::error::{Error, Result};
+use crate::on;
+use crate::row::Place;
+
+const COLUMNS: &[Column] = &[
+    ("id", Kind::Text),
+    ("organization_id", Kind::Text),
+    ("webhook_id", Kind::Text),
+    ("end_user_id", Kind::Text),
+    ("event", Kind::Text),
+    ("payload", Kind::Text),
+    ("created_at", Kind::Integer),
+    ("next_attempt_at", Kind::Integer),
+];
+
+macro_rules! columns {
+    () => {
+        "id, organization_id, webhook_id, event, payload, status, attempts, next_attempt_at, last_attempt_at,
+         response_status, response_body, error, duration_ms, created_at, delivered_at"
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: String,
+    organization_id: String,
+    webhook_id: String,
+    event: String,
+    payload: String,
+    status: String,
+    attempts: i64,
+    next_attempt_at: Option<i64>,
+    last_attempt_at: Option<i64>,
+    response_status: Option<i64>,
+    response_body: Option<String>,
+    error: Option<String>,
+    duration_ms: Option<i64>,
+    created_at: i64,
+    delivered_at: Option<i64>,
+}
+
+impl TryFrom<Row> for Delivery {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let place = Place { table: "webhook_deliveries", id: &row.id };
+        let response_status = row.response_status.map(|status| place.count("response_status", status)).transpose()?;
+        Ok(Self {
+            event: place.name("event", &row.event)?,
+            status: place.name("status", &row.status)?,
+            attempts: place.count("attempts", row.attempts)?,
+            response_status,
+            id: WebhookDeliveryId::from_store(row.id),
+            organization_id: OrganizationId::from_store(row.organization_id),
+            webhook_id: WebhookId::from_store(row.webhook_id),
+            payload: row.payload,
+            next_attempt_at: row.next_attempt_at.map(Timestamp),
+            last_attempt_at: row.last_attempt_at.map(Timestamp),
+            response_body: row.response_body,
+            error: row.error,
+            duration_ms: row.duration_ms,
+            created_at: Timestamp(row.created_at),
+            delivered_at: row.delivered_at.map(Timestamp),
+        })
+    }
+}
+
+/// The statement that queues the messages of member `deliveries` of a JSON document. Those to receivers that have gone or
+/// were switched off meanwhile are left out: nobody's step fails for a receiver.
+pub(crate) fn insert_statement(dialect: Dialect) -> String {
+    let list: Vec<_> = COLUMNS.iter().map(|(column, _)| *column).collect();
+    let list = list.join(", ");
+    let rows = batch::rows(dialect, "deliveries", COLUMNS);
+    format!(
+        "INSERT INTO webhook_deliveries ({list}) SELECT {list} FROM {rows}
+         WHERE (SELECT webhooks.enabled FROM webhooks WHERE webhooks.id = webhook_id)"
+    )
+}
+
+/// Queues messages.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, deliveries: &[NewDelivery]) -> Result<()> {
+    if deliveries.is_empty() {
+        return Ok(());
+    }
+    let sql = sqlx::AssertSqlSafe(insert_statement(conn.dialect()));
+    let document = serde_json::json!({ "deliveries": deliveries }).to_string();
+    on!(conn, c => sqlx::query(sql).bind(document).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Whether an attempt is due.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_due(conn: &mut Conn, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "SELECT next_attempt_at FROM webhook_deliveries WHERE next_attempt_at <= $1 LIMIT 1";
+    let due: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL).bind(now.0).fetch_optional(c).await?);
+    Ok(due.is_some())
+}
+
+/// Takes messages whose next attempt is due, oldest first: until `until` nobody else takes them, and the attempt that
+/// begins counts already.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, limit: i64) -> Result<Vec<Delivery>> {
+    const SQLITE: &str = concat!(
+        "UPDATE webhook_deliveries SET attempts = attempts + 1, last_attempt_at = $1, next_attempt_at = $2
+         WHERE id IN (SELECT id FROM webhook_deliveries WHERE next_attempt_at <= $1 ORDER BY next_attempt_at LIMIT $3)
+         RETURNING ",
+        columns!()
+    );
+    const POSTGRES: &str = concat!(
+        "UPDATE webhook_deliveries SET attempts = attempts + 1, last_attempt_at = $1, next_attempt_at = $2
+         WHERE id = ANY (ARRAY(SELECT due.id FROM webhook_deliveries AS due WHERE due.next_attempt_at <= $1
+             ORDER BY due.next_attempt_at LIMIT $3 FOR UPDATE SKIP LOCKED))
+         RETURNING ",
+        columns!()
+    );
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => SQLITE,
+        Dialect::Postgres => POSTGRES,
+    };
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql).bind(now.0).bind(until.0).bind(limit).fetch_all(c).await?);
+    rows.into_iter().map(Delivery::try_from).collect()
+}
+
+/// Writes what became of the attempt number `delivery.attempts`; false when somebody has begun another one since.
+///
+/// # Errors
+/// When the database fails.
+pub async fn finish(conn: &mut Conn, delivery: &Delivery) -> Result<bool> {
+    const SQL: &str = "UPDATE webhook_deliveries SET status = $4, next_attempt_at = $5, response_status = $6,
+            response_body = $7, error = $8, duration_ms = $9, delivered_at = $10
+        WHERE id = $1 AND organization_id = $2 AND attempts = $3 AND status = 'pending'";
+    let written = on!(conn, c => sqlx::query(SQL)
+        .bind(delivery.id.as_str()).bind(delivery.organization_id.as_str()).bind(i64::from(delivery.attempts))
+        .bind(delivery.status.as_str()).bind(delivery.next_attempt_at.map(|at| at.0))
+        .bind(delivery.response_status.map(i64::from)).bind(delivery.response_body.as_deref())
+        .bind(delivery.error.as_deref()).bind(delivery.duration_ms).bind(delivery.delivered_at.map(|at| at.0))
+        .execute(c).await?.rows_affected());
+    Ok(written > 0)
+}
+
+/// Gives up every message to a receiver that still waits.
+///
+/// # Errors
+/// When the database fails.
+pub async fn give_up(conn: &mut Conn, organization: &OrganizationId, webhook: &WebhookId, why: &str) -> Result<()> {
+    const SQL: &str = "UPDATE webhook_deliveries SET status = 'failed', next_attempt_at = NULL, error = $3
+        WHERE webhook_id = $1 AND organization_id = $2 AND status = 'pending'";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(webhook.as_str()).bind(organization.as_str()).bind(why).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Sends a message again from the first attempt on, under the same id; false while it still waits, or is not there.
+///
+/// # Errors
+/// When the database fails.
+pub async fn replay(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &WebhookDeliveryId,
+    now: Timestamp,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE webhook_deliveries SET status = 'pending', attempts = 0, next_attempt_at = $3
+        WHERE id = $1 AND organization_id = $2 AND status <> 'pending'";
+    let changed = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).execute(c).await?.rows_affected());
+    Ok(changed > 0)
+}
+
+/// A message by id.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Option<Delivery>> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM webhook_deliveries WHERE id = $1 AND organization_id = $2");
+    let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).fetch_optional(c).await?);
+    row.map(Delivery::try_from).transpose()
+}
+
+/// Messages to a receiver, newest first; with `before`, those that are older than it.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    webhook: &WebhookId,
+    before: Option<&WebhookDeliveryId>,
+    limit: i64,
+) -> Result<Vec<Delivery>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhook_deliveries WHERE webhook_id = $1 AND organization_id = $2
+          AND (CAST($3 AS TEXT) IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"
+    );
+    let before = before.map(WebhookDeliveryId::as_str);
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(webhook.as_str()).bind(organization.as_str()).bind(before).bind(limit).fetch_all(c).await?);
+    rows.into_iter().map(Delivery::try_from).collect()
+}
+
+/// Deletes messages of before `until` that are through with, some at a time; says how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_old(conn: &mut Conn, until: Timestamp, limit: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM webhook_deliveries WHERE id IN
+        (SELECT id FROM webhook_deliveries WHERE created_at < $1 AND status <> 'pending' ORDER BY created_at LIMIT $2)";
+    Ok(on!(conn, c => sqlx::query(SQL).bind(until.0).bind(limit).execute(c).await?.rows_affected()))
+}

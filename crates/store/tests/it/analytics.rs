@@ -1,0 +1,307 @@
+//! Whatever is packed and whoever is erased: what analytics reads is what stands in the log.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, TestRunner};
+use waypost_core::analytics::{Log, Range};
+use waypost_core::event::EventKind;
+use waypost_core::id::EndUserId;
+use waypost_core::progress::act::{Select, View};
+use waypost_core::{SystemRandom, Timestamp};
+use waypost_store::activity::{self, Query};
+use waypost_store::analytics::{self, Packed, Wanted};
+use waypost_store::progress::NewEndUser;
+use waypost_store::tool_call::ToolCall;
+use waypost_store::writer::{Call, Decided, Writer};
+use waypost_store::{Db, end_user};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+const ALL: Range = Range { from: Timestamp(0), to: Timestamp(i64::MAX) };
+
+#[derive(Debug, Clone)]
+enum Act {
+    /// A user goes on, after a pause, with a client.
+    Play { user: u8, pause: i64, client: u8 },
+    /// A user begins again.
+    Restart { user: u8 },
+    /// Rows are packed, so long after the last act.
+    Roll { later: i64 },
+    /// A user is erased.
+    Erase { user: u8 },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        12 => (0..5_u8, prop_oneof![Just(0_i64), 1..4_000_000_i64], 0..3_u8)
+            .prop_map(|(user, pause, client)| Act::Play { user, pause, client }),
+        1 => (0..5_u8).prop_map(|user| Act::Restart { user }),
+        3 => (0..8_000_000_i64).prop_map(|later| Act::Roll { later }),
+        1 => (0..5_u8).prop_map(|user| Act::Erase { user }),
+    ]
+}
+
+struct Stage {
+    db: Db,
+    world: World,
+    writer: Writer,
+}
+
+async fn stage(url: &str) -> Stage {
+    let db = open(url).await;
+    let world = World::new(1);
+    world.seed(&db).await;
+    World::new(2).seed_played(&db).await;
+    let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
+    Stage { db, world, writer }
+}
+
+impl Stage {
+    async fn play(&self, user: &str, now: Timestamp, client: Option<String>, restart: bool) {
+        let id = EndUserId::from_store(user.to_owned());
+        let mut conn = self.db.read().await.unwrap();
+        let is_new = !end_user::exists(&mut conn, &self.world.organization, &id).await.unwrap();
+        drop(conn);
+        let organization_id = self.world.organization.clone();
+        let new =
+            NewEndUser { id: id.clone(), organization_id, tracking_id: None, claimed_email: None, created_at: now };
+        let call = ToolCall {
+            id: waypost_core::id::ToolCallId::new(now, &SystemRandom),
+            end_user_id: Some(id.clone()),
+            client_name: client.clone(),
+            created_at: now,
+            ..self.world.tool_call("")
+        };
+        let offered = self.world.offered();
+        let decide = move |attempt: Option<&waypost_core::progress::Attempt>| {
+            let view = View {
+                attempt: attempt.map(|it| (it, &offered.latest)),
+                offered: &offered,
+                now,
+                random: &SystemRandom,
+            };
+            let select = Select { resume: !restart, to_latest: false };
+            Decided::Done(Box::new(match attempt {
+                Some(_) if !restart => view.advance(None).unwrap(),
+                _ => view.select(select),
+            }))
+        };
+        let call = Call {
+            key: self.world.progress_key(&id),
+            new_end_user: is_new.then_some(new),
+            new_session: None,
+            client_name: client,
+            tool_call: Some(Box::new(move |_| call.clone())),
+            decide: Box::new(decide),
+            announce: None,
+            now,
+        };
+        assert!(matches!(self.writer.call(call).await, Ok(Decided::Done(_))));
+    }
+
+    async fn roll(&self, now: Timestamp) {
+        let due = analytics::due(&mut self.db.read().await.unwrap(), now).await.unwrap();
+        for due in due {
+            let mut tx = self.db.begin().await.unwrap();
+            while analytics::roll(&mut tx, &due, now).await.unwrap() {}
+            tx.commit().await.unwrap();
+        }
+    }
+
+    async fn read(&self, range: Range) -> Log {
+        let wanted = Wanted {
+            organization: &self.world.organization,
+            server: Some(&self.world.server),
+            walkthrough: Some(&self.world.walkthrough),
+            range,
+        };
+        let mut packed = Packed::default();
+        let mut tx = self.db.snapshot().await.unwrap();
+        analytics::events(&mut tx, wanted, &mut packed).await.unwrap();
+        analytics::calls(&mut tx, wanted, &mut packed).await.unwrap();
+        packed.unpack(range).unwrap()
+    }
+
+    /// What analytics reads is what stands in the log, in the whole and in a range.
+    async fn check(&self, range: Range) {
+        for range in [ALL, range] {
+            let log = self.read(range).await;
+            let text = |number| log.names.text(number).unwrap_or("-").to_owned();
+            let mut read: Vec<String> = log
+                .events
+                .iter()
+                .map(|it| {
+                    let names = [it.attempt, it.user, it.walkthrough, it.version, it.step, it.client].map(text);
+                    format!(
+                        "{} {} {} {:?}",
+                        it.at.0,
+                        it.kind,
+                        names.join(" "),
+                        (it.elapsed_ms >= 0).then_some(it.elapsed_ms)
+                    )
+                })
+                .collect();
+            let query = Query {
+                organization: &self.world.organization,
+                server: None,
+                end_user: None,
+                walkthrough: Some(&self.world.walkthrough),
+                range,
+                after: None,
+                oldest_first: true,
+                limit: 1_000_000,
+            };
+            let mut conn = self.db.read().await.unwrap();
+            let events = activity::events(&mut conn, &query).await.unwrap();
+            let mut stored: Vec<String> = events
+                .iter()
+                .map(|it| {
+                    let step = it.step_id.as_ref().map_or("-", |step| step.as_str());
+                    let names = [it.progress_id.as_str(), it.end_user_id.as_str(), it.walkthrough_id.as_str()];
+                    let (version, client) = (it.version_id.as_str(), it.client_name.as_deref().unwrap_or("-"));
+                    format!(
+                        "{} {} {} {version} {step} {client} {:?}",
+                        it.created_at.0,
+                        it.kind,
+                        names.join(" "),
+                        it.elapsed_ms
+                    )
+                })
+                .collect();
+            read.sort();
+            stored.sort();
+            assert_eq!(read, stored);
+            let calls = activity::calls(&mut conn, &Query { walkthrough: None, ..query }).await.unwrap();
+            let mut stored: Vec<_> =
+                calls.iter().map(|it| (it.created_at, it.client_name.clone(), it.duration_us)).collect();
+            let mut read: Vec<_> = log
+                .calls
+                .iter()
+                .map(|it| (it.at, log.names.text(it.client).map(str::to_owned), it.duration_us))
+                .collect();
+            stored.sort();
+            read.sort();
+            assert_eq!(read, stored);
+        }
+    }
+}
+
+/// The rolled-up log is the log, after anything, erasures included.
+async fn segments_and_log_agree(stage: Stage) {
+    let mut runner = TestRunner::new(Config { cases: 1, ..Config::default() });
+    let mut now = NOW;
+    let mut segments = 0;
+    for _ in 0..12 {
+        let acts = prop::collection::vec(act(), 30..60).new_tree(&mut runner).unwrap().current();
+        for act in &acts {
+            match act {
+                Act::Play { user, pause, client } => {
+                    now = now.plus(*pause);
+                    let client = (*client > 0).then(|| format!("client-{client}"));
+                    stage.play(&format!("eu_p{user}"), now, client, false).await;
+                }
+                Act::Restart { user } => stage.play(&format!("eu_p{user}"), now, None, true).await,
+                Act::Roll { later } => stage.roll(now.plus(*later)).await,
+                Act::Erase { user } => {
+                    let user = EndUserId::from_store(format!("eu_p{user}"));
+                    let mut tx = stage.db.begin().await.unwrap();
+                    end_user::delete(&mut tx, &stage.world.organization, &user).await.unwrap();
+                    tx.commit().await.unwrap();
+                }
+            }
+            // Time goes on after a roll: nobody writes into the settled past.
+            if let Act::Roll { later } = act {
+                now = now.plus(*later);
+            }
+        }
+        let from = NOW.plus(now.since(NOW) / 3);
+        stage.check(Range { from, to: NOW.plus(now.since(NOW) * 2 / 3) }).await;
+        let count = "SELECT CAST(count(*) AS TEXT) FROM analytics_segments".to_owned();
+        let mut conn = stage.db.read().await.unwrap();
+        let count = crate::schema::rows::<1>(&mut conn, count).await.remove(0).into_iter().next().flatten();
+        segments = segments.max(count.unwrap().parse::<u32>().unwrap());
+    }
+    assert!(segments > 10, "something was packed: {segments}");
+}
+
+/// An event knows its client and how long ago the attempt was worked on before; a completion how long it took.
+async fn events_know_their_pause(stage: Stage) {
+    for (at, client) in [(0, "a"), (5_000, "b"), (5_000, "b"), (65_000, "b")] {
+        stage.play("eu_p1", NOW.plus(at), Some(client.to_owned()), false).await;
+    }
+    stage.play("eu_p1", NOW.plus(70_000), None, true).await;
+    let log = stage.read(ALL).await;
+    let mut told: Vec<_> =
+        log.events.iter().map(|it| (it.at.since(NOW), it.kind, it.elapsed_ms, log.names.text(it.client))).collect();
+    told.sort_by_key(|(at, ..)| *at);
+    let expected = [
+        (0, EventKind::Started, -1, Some("a")),
+        (5_000, EventKind::StepCompleted, 5_000, Some("b")),
+        (5_000, EventKind::StepCompleted, 0, Some("b")),
+        (65_000, EventKind::StepCompleted, 60_000, Some("b")),
+        (70_000, EventKind::Restarted, -1, None),
+    ];
+    assert_eq!(told, expected);
+    for at in 0..40 {
+        stage.play("eu_p1", NOW.plus(80_000 + at * 1_000), None, false).await;
+    }
+    let took = stage.read(ALL).await.events.iter().find(|it| it.kind == EventKind::Completed).unwrap().took_ms;
+    assert_eq!(took, 80_000 + 39_000 - 70_000);
+}
+
+/// Pages of each list put together are the list, in both directions.
+async fn lists_come_in_pages(stage: Stage) {
+    for at in 0..30 {
+        stage.play(&format!("eu_p{}", at % 3), NOW.plus(at / 2), None, false).await;
+    }
+    let mut conn = stage.db.read().await.unwrap();
+    let user = EndUserId::from_store("eu_p1".to_owned());
+    for (server, end_user) in [(None, None), (Some(&stage.world.server), None), (None, Some(&user))] {
+        for oldest_first in [true, false] {
+            let mut query = Query {
+                organization: &stage.world.organization,
+                server,
+                end_user,
+                walkthrough: None,
+                range: ALL,
+                after: None,
+                oldest_first,
+                limit: 1_000,
+            };
+            let whole = activity::events(&mut conn, &query).await.unwrap();
+            assert_eq!(whole.len(), if end_user.is_some() { 10 } else { 30 });
+            let calls = activity::calls(&mut conn, &query).await.unwrap();
+            assert_eq!(calls.len(), whole.len());
+            query.limit = 7;
+            let mut pages = Vec::new();
+            loop {
+                let page = activity::events(&mut conn, &query).await.unwrap();
+                let Some(last) = page.last() else { break };
+                query.after = Some((last.created_at, last.id.to_string()));
+                pages.extend(page);
+            }
+            assert_eq!(pages, whole);
+            assert!(whole.windows(2).all(|pair| (pair[0].created_at <= pair[1].created_at) == oldest_first
+                || pair[0].created_at == pair[1].created_at));
+        }
+    }
+    let other = World::new(2);
+    let query = Query {
+        organization: &stage.world.organization,
+        server: Some(&other.server),
+        end_user: None,
+        walkthrough: None,
+        range: ALL,
+        after: None,
+        oldest_first: true,
+        limit: 10,
+    };
+    assert_eq!(activity::events(&mut conn, &query).await.unwrap(), []);
+    let theirs = Query { organization: &other.organization, ..query };
+    assert_eq!(activity::sessions(&mut conn, &theirs).await.unwrap().len(), 1);
+}
+
+waypost_testkit::both!(stage => segments_and_log_agree, events_know_their_pause, lists_come_in_pages);

@@ -1,0 +1,105 @@
+// What users and their agents get: made by the server from what stands in the boxes.
+
+import { localTimes } from "./console.js";
+import { tabs } from "./dom.js";
+
+const AFTER_MS = 250;
+
+export class Preview {
+  constructor(editor, root, at) {
+    Object.assign(this, { editor, root, at });
+    this.read = root.querySelector("[data-read]");
+    this.agent = root.querySelector("[data-agent]");
+    this.played = root.querySelector("[data-played]");
+    this.completed = 0;
+    this.tab = "read";
+    this.turn = 0;
+    this.select = tabs(root.querySelector("[data-preview-tabs]"), (tab) => {
+      this.tab = tab.dataset.tab;
+      this.shown = null;
+      this.refresh(0);
+    });
+    root.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-play]");
+      if (button && button.getAttribute("aria-disabled") !== "true") this.go(button.dataset.play);
+    });
+  }
+
+  /** Shows what is typed by now, soon. */
+  refresh(ms = AFTER_MS) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.show(), ms);
+  }
+
+  async show() {
+    if (this.tab === "play") return this.play();
+    const own = this.editor.session.step(this.editor.chosen);
+    if (!own) return this.tell("Choose a step, and see here what its user reads.");
+    if (own.gone) return this.tell("Somebody else deleted this step.");
+    const fields = new URLSearchParams({ step_id: own.id });
+    for (const [name, it] of Object.entries(own.fields)) fields.set(name, it.text);
+    const wanted = fields.toString();
+    if (wanted === this.shown) return;
+    const html = await this.fetch(`${this.at}/preview`, { method: "POST", body: fields });
+    if (html === null) return;
+    this.shown = wanted;
+    const part = parse(html);
+    const find = (name) => part.querySelector(`[data-part="${name}"]`);
+    this.read.replaceChildren(...(find("read") ?? part).cloneNode(true).childNodes);
+    this.agent.replaceChildren(...(find("agent") ?? part).childNodes);
+  }
+
+  /** Parts of pages from the server, which escapes what people wrote. None when a later request has overtaken this one. */
+  async fetch(address, options = {}) {
+    this.turn += 1;
+    const { turn } = this;
+    try {
+      const response = await fetch(address, { ...options, redirect: "error", headers: { "HX-Request": "true" } });
+      const ours = response.headers.get("content-type")?.startsWith("text/html");
+      const html = await response.text();
+      if (turn !== this.turn) return null;
+      return ours && response.status !== 401 ? html : null;
+    } catch {
+      // Offline: the last preview stays; the state of saving says what is the matter.
+      return null;
+    }
+  }
+
+  tell(text) {
+    this.shown = null;
+    for (const panel of [this.read, this.agent]) {
+      const p = document.createElement("p");
+      p.className = "soft";
+      p.textContent = text;
+      panel.replaceChildren(p);
+    }
+  }
+
+  go(where) {
+    this.completed = { back: Math.max(0, this.completed - 1), next: this.completed + 1, restart: 0 }[where];
+    this.play();
+  }
+
+  async play() {
+    // What is played is the draft as it is saved.
+    await this.editor.session.flush();
+    const html = await this.fetch(`${this.at}/play?at=${this.completed}`);
+    if (html === null) return;
+    const part = parse(html);
+    const state = part.querySelector("[data-total]");
+    this.completed = state ? Number(state.dataset.completed) : 0;
+    const total = state ? Number(state.dataset.total) : 0;
+    const off = { back: this.completed === 0, next: this.completed >= total, restart: this.completed === 0 };
+    for (const button of this.root.querySelectorAll("[data-play]")) {
+      button.setAttribute("aria-disabled", String(off[button.dataset.play]));
+    }
+    this.played.replaceChildren(...part.childNodes);
+    localTimes(this.played);
+  }
+}
+
+function parse(html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  return template.content;
+}

@@ -1,0 +1,416 @@
+// An editing session: what is typed goes to the server, what others do comes from there. Without a page: views listen with
+// `on`, and read `model`. The rules are in editor-model.js.
+
+import { Keeper, restore } from "./editor-keep.js";
+import * as m from "./editor-model.js";
+import { Lost, Queue, SignedOut } from "./editor-queue.js";
+
+const SAVE_AFTER_MS = 600;
+/** Somebody who types without a pause is saved all the same. */
+const SAVE_WITHIN_MS = 3_000;
+const KEEP_AFTER_MS = 150;
+/** Bytes that browsers send on behalf of a page that goes away. */
+const MAX_KEEPALIVE = 60_000;
+const TRIES_AGAINST_OTHERS = 8;
+
+/** What the server answers to what it does not take. */
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem?.detail ?? "The server did not take this.");
+    this.status = status;
+    this.problem = problem ?? {};
+  }
+}
+
+export class Session {
+  /**
+   * `api` as in console.js; `focused(subject, name)`: whether a person is in that box; `key()`: an Idempotency-Key.
+   */
+  constructor({ id, api, storage, who, focused = () => false, key, now = Date.now, timer = globalThis }) {
+    Object.assign(this, { id, api, focused, key, now, timer });
+    this.path = `/walkthroughs/${encodeURIComponent(id)}`;
+    this.keeper = new Keeper(storage, { who, walkthrough: id, tab: key(), now });
+    this.queue = new Queue({ timer, onChange: () => this.tell("status") });
+    this.listeners = [];
+    this.model = null;
+    this.etag = null;
+    this.savedAt = null;
+    this.deleted = false;
+    this.unloading = false;
+    this.firstUnsaved = null;
+    this.toKeep = new Set();
+  }
+
+  on(listener) {
+    this.listeners.push(listener);
+  }
+
+  tell(kind, detail) {
+    for (const listener of this.listeners) listener(kind, detail);
+  }
+
+  step(id) {
+    return this.model?.steps.find((own) => own.id === id);
+  }
+
+  /** The steps to show. */
+  get steps() {
+    return this.model.steps.filter((own) => !own.leaving);
+  }
+
+  /** How saving stands, in one word. */
+  get state() {
+    if (this.deleted) return "deleted";
+    if (!this.model) return this.queue.trouble ?? "loading";
+    const some = (test) => m.subjects(this.model).some((subject) => !subject.leaving && m.some(subject, test));
+    if (this.queue.trouble) return this.queue.trouble;
+    if (some(m.isConflict) || this.model.steps.some((own) => own.gone)) return "conflict";
+    if (some((it) => it.refused !== null && m.isDirty(it))) return "refused";
+    if (this.structural > 0 || m.isUnsaved(this.model)) return "saving";
+    return "saved";
+  }
+
+  get isUnsaved() {
+    return this.model !== null && !this.deleted && (this.structural > 0 || m.isUnsaved(this.model));
+  }
+
+  structural = 0;
+
+  // Asking the server
+
+  async call(method, path, options = {}) {
+    let response;
+    const size = options.body === undefined ? 0 : JSON.stringify(options.body).length;
+    const keepalive = this.unloading && size < MAX_KEEPALIVE;
+    try {
+      response = await this.api(method, path, { ...options, keepalive, signal: AbortSignal.timeout(20_000) });
+    } catch {
+      throw new Lost();
+    }
+    if (response.status === 401) throw new SignedOut("The session has ended.");
+    if (response.status >= 500 || response.status === 429 || response.status === 408) {
+      throw new Lost("The server does not answer.", 1_000 * (Number(response.headers.get("Retry-After")) || 0));
+    }
+    let body = null;
+    try {
+      if (response.status !== 204 && response.status !== 304) body = await response.json();
+    } catch {
+      throw new Lost("The answer broke off.");
+    }
+    return { status: response.status, body, etag: response.headers.get("ETag") };
+  }
+
+  /** As `call`, for what is expected to be taken. */
+  async ask(method, path, options) {
+    const answer = await this.call(method, path, options);
+    if (answer.status >= 400) throw new Refused(answer.status, answer.body);
+    return answer;
+  }
+
+  /** Reads the walkthrough, and puts back what was not saved when this browser was last here. */
+  async load() {
+    const { body, etag } = await this.queue.push(() => this.ask("GET", this.path));
+    this.model = m.model(body);
+    this.etag = etag;
+    const restored = this.restoreKept();
+    this.tell("model");
+    if (restored.length > 0) {
+      this.tell("notice", { text: `Text that had not been saved was restored: ${restored.join(", ")}.` });
+      this.schedule(0);
+    }
+  }
+
+  restoreKept() {
+    const restored = [];
+    for (const kept of this.keeper.all()) {
+      let subject = kept.name === "head" ? this.model.head : this.step(kept.name);
+      if (!subject) {
+        // Deleted meanwhile; its text is all that there is of it.
+        subject = { ...m.step({ id: kept.name, title: kept.title }), gone: true };
+        if (restore(subject, kept.fields)) this.model.steps.push(subject);
+      } else if (!restore(subject, kept.fields)) {
+        subject = null;
+      }
+      this.keeper.drop(kept.key);
+      if (!subject) continue;
+      this.keep(subject);
+      restored.push(kept.name === "head" ? "the title" : `“${subject.fields.title.text}”`);
+    }
+    return [...new Set(restored)];
+  }
+
+  // Typing
+
+  edit(subject, name, text) {
+    m.edit(subject.fields[name], text);
+    this.keepSoon(subject);
+    this.schedule();
+    this.tell("typed", subject);
+  }
+
+  leave(subject, name) {
+    m.leave(subject.fields[name]);
+    this.flush();
+    this.tell("model");
+  }
+
+  resolve(subject, name, text) {
+    m.resolve(subject.fields[name], text);
+    this.keep(subject);
+    this.tell("model");
+    this.flush();
+  }
+
+  keepSoon(subject) {
+    this.toKeep.add(subject);
+    this.keepTimer ??= this.timer.setTimeout(() => this.keepNow(), KEEP_AFTER_MS);
+  }
+
+  keepNow() {
+    this.timer.clearTimeout(this.keepTimer);
+    this.keepTimer = null;
+    for (const subject of this.toKeep) this.keep(subject);
+    this.toKeep.clear();
+  }
+
+  keep(subject) {
+    this.keeper.put(subject.id ?? "head", this.model.revision, subject);
+  }
+
+  schedule(ms = SAVE_AFTER_MS) {
+    this.firstUnsaved ??= this.now();
+    const left = Math.max(0, this.firstUnsaved + SAVE_WITHIN_MS - this.now());
+    this.timer.clearTimeout(this.saveTimer);
+    this.saveTimer = this.timer.setTimeout(() => this.flush(), Math.min(ms, left));
+    this.tell("status");
+  }
+
+  /** Saves what can be saved, at once. */
+  flush() {
+    this.timer.clearTimeout(this.saveTimer);
+    this.firstUnsaved = null;
+    if (!this.model || this.deleted || !m.subjects(this.model).some((subject) => m.changes(subject))) {
+      return this.queue.idle ? Promise.resolve() : this.queue.push(async () => {});
+    }
+    return this.queue.push(() => this.save(), "save").catch((error) => this.tell("problem", error.message));
+  }
+
+  /** The page goes away, perhaps for good. */
+  goAway() {
+    this.keepNow();
+    this.unloading = true;
+    this.flush();
+  }
+
+  comeBack() {
+    this.unloading = false;
+    this.queue.wake();
+  }
+
+  async save() {
+    for (const subject of m.subjects(this.model)) await this.saveOne(subject);
+    if (m.subjects(this.model).some((subject) => m.changes(subject))) this.schedule();
+  }
+
+  async saveOne(subject) {
+    for (let n = 0; n < TRIES_AGAINST_OTHERS; n += 1) {
+      const change = subject.leaving ? null : m.changes(subject);
+      if (!change || this.deleted) return;
+      const path = subject === this.model.head ? this.path : `${this.path}/steps/${subject.id}`;
+      const answer = await this.call("PATCH", path, { body: change.body, ifMatch: `"${this.model.revision}"` });
+      if (answer.status < 300) return this.saved(subject, change, answer);
+      if (answer.status === 412 || answer.status === 404) await this.refresh();
+      else return this.refused(subject, change, answer.body);
+    }
+  }
+
+  saved(subject, change, { body }) {
+    this.model.revision = body.revision;
+    this.etag = null;
+    m.saved(subject, change.sent, body.step ?? body, this.focused);
+    if (this.model.info.current_version !== null) this.model.info.has_unpublished_changes = true;
+    this.savedAt = this.now();
+    this.keep(subject);
+    this.tell("saved", subject);
+  }
+
+  refused(subject, { sent }, problem) {
+    const message = problem?.detail ?? "The server did not take this.";
+    const names = problem?.field in sent ? [problem.field] : Object.keys(sent);
+    for (const name of names) subject.fields[name].refused = { text: sent[name], message };
+    this.tell("model");
+  }
+
+  // What others do
+
+  async poll() {
+    if (!this.model || this.deleted || !this.queue.idle) return;
+    await this.queue.push(() => this.refresh(), "poll").catch((error) => this.tell("problem", error.message));
+  }
+
+  async refresh() {
+    const headers = this.etag ? { "If-None-Match": this.etag } : {};
+    const answer = await this.call("GET", this.path, { headers });
+    if (answer.status === 304) return;
+    if (answer.status === 404) {
+      this.deleted = true;
+      this.tell("model");
+      return;
+    }
+    if (answer.status >= 400) throw new Refused(answer.status, answer.body);
+    this.etag = answer.etag;
+    const told = m.merge(this.model, answer.body, this.focused);
+    for (const subject of m.subjects(this.model)) this.keep(subject);
+    this.tell("model");
+    this.tell("others", told);
+    // What is not saved, and free to be sent, was typed on what is there now.
+    if (m.subjects(this.model).some((subject) => m.changes(subject))) this.schedule();
+  }
+
+  // Steps as a whole
+
+  /** Runs an act on the list of steps; gives its answer, or null when it could not be done. */
+  async act(task) {
+    this.structural += 1;
+    this.tell("status");
+    try {
+      const result = await this.queue.push(task);
+      this.savedAt = this.now();
+      return result;
+    } catch (error) {
+      this.tell("problem", error.message);
+      await this.queue.push(() => this.refresh()).catch(() => {});
+      return null;
+    } finally {
+      this.structural -= 1;
+      this.tell("model");
+    }
+  }
+
+  /** Takes the revision of an act's answer; reads everything when somebody else was there in between. */
+  async revised(revision) {
+    this.etag = null;
+    if (this.model.info.current_version !== null) this.model.info.has_unpublished_changes = true;
+    if (revision > this.model.revision + 1) await this.refresh();
+    else this.model.revision = Math.max(revision, this.model.revision);
+  }
+
+  async inserted({ body }, after) {
+    if (body.revision <= this.model.revision + 1 && !this.step(body.step.id)) {
+      this.model.steps.push(m.step(body.step));
+      m.moveAfter(this.model, body.step.id, after ?? m.previous(this.model, body.step.id));
+    }
+    await this.revised(body.revision);
+    return body.step.id;
+  }
+
+  /** Adds a step after the step `after`, or at the end; gives its id. */
+  add(after, section) {
+    const headers = { "Idempotency-Key": this.key() };
+    return this.act(async () => {
+      const place = after && this.step(after) && !this.step(after).gone ? { after } : {};
+      const body = { title: "New step", section_title: section || null, content: "", ...place };
+      return this.inserted(await this.ask("POST", `${this.path}/steps`, { body, headers }), place.after);
+    });
+  }
+
+  duplicate(id) {
+    this.flush();
+    const headers = { "Idempotency-Key": this.key() };
+    const path = `${this.path}/steps/${id}/duplicate`;
+    return this.act(async () => this.inserted(await this.ask("POST", path, { headers }), id));
+  }
+
+  /** Moves a step behind another one (null: first), and into the section that is there. */
+  move(id, after) {
+    if (m.previous(this.model, id) === after || id === after) return Promise.resolve();
+    m.moveAfter(this.model, id, after);
+    const own = this.step(id);
+    const at = this.model.steps.indexOf(own);
+    const section = (other) => other?.fields.section_title.text;
+    const before = section(this.model.steps[at - 1]);
+    const wanted = m.sectionBetween(section(own), before, section(this.model.steps[at + 1]));
+    this.tell("model");
+    const headers = { "Idempotency-Key": this.key() };
+    const moved = this.act(async () => {
+      const { body } = await this.ask("POST", `${this.path}/steps/${id}/move`, { body: { after }, headers });
+      await this.revised(body.revision);
+    });
+    if (wanted !== section(own)) this.edit(own, "section_title", wanted);
+    return moved;
+  }
+
+  /** Deletes a step; gives what brings it back, or null when it was not deleted. */
+  remove(id) {
+    const own = this.step(id);
+    const after = m.previous(this.model, id);
+    const seen = JSON.stringify(Object.values(own.fields).map((it) => it.base));
+    own.leaving = true;
+    this.tell("model");
+    return this.act(async () => {
+      try {
+        for (let n = 0; n < TRIES_AGAINST_OTHERS; n += 1) {
+          const ifMatch = `"${this.model.revision}"`;
+          const answer = await this.call("DELETE", `${this.path}/steps/${id}`, { ifMatch });
+          if (answer.status === 404) await this.refresh();
+          if (answer.status < 300 || answer.status === 404) return await this.removed(own, after, answer);
+          if (answer.status !== 412) throw new Refused(answer.status, answer.body);
+          await this.refresh();
+          const changed = Object.values(own.fields).some((it) => it.theirs !== null);
+          if (changed || seen !== JSON.stringify(Object.values(own.fields).map((it) => it.base))) {
+            const title = own.fields.title.text;
+            throw new Error(`Somebody else has just changed “${title}”, so it was not deleted. Look at it first.`);
+          }
+        }
+        throw new Error("Others are changing this walkthrough. Try again in a moment.");
+      } finally {
+        own.leaving = false;
+      }
+    });
+  }
+
+  async removed(own, after, { status, body }) {
+    this.model.steps = this.model.steps.filter((other) => other !== own);
+    this.keeper.drop(`${this.keeper.prefix}${own.id}:${this.keeper.tab}`);
+    if (status < 300) await this.revised(body.revision);
+    return { step: m.toStep(own), after };
+  }
+
+  /** Brings a deleted step back under its id, with the texts that it is given. */
+  bringBack({ step, after }) {
+    const headers = { "Idempotency-Key": this.key() };
+    return this.act(async () => {
+      const place = after === null || this.step(after) ? { after } : {};
+      const answer = await this.ask("POST", `${this.path}/steps/${step.id}/restore`, { body: { step, ...place }, headers });
+      const there = this.step(step.id);
+      if (there) {
+        m.saved(there, Object.fromEntries(Object.entries(there.fields).map(([name, it]) => [name, it.text])), answer.body.step);
+        Object.assign(there, { gone: false, leaving: false });
+        this.keep(there);
+        await this.revised(answer.body.revision);
+        await this.refresh();
+        return step.id;
+      }
+      const id = await this.inserted(answer, place.after === null ? null : place.after);
+      if (place.after === null) m.moveAfter(this.model, id, null);
+      return id;
+    });
+  }
+
+  /** A step that somebody deleted is given up, with the text that was not saved. */
+  letGo(id) {
+    const own = this.step(id);
+    this.model.steps = this.model.steps.filter((other) => other !== own);
+    this.keeper.drop(`${this.keeper.prefix}${id}:${this.keeper.tab}`);
+    this.tell("model");
+  }
+
+  /** Gives the steps `ids` another section heading. */
+  rename(ids, section) {
+    for (const id of ids) {
+      const own = this.step(id);
+      if (own) this.edit(own, "section_title", section);
+    }
+    return this.flush();
+  }
+}

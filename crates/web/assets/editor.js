@@ -1,0 +1,259 @@
+// The editor: puts the parts together. docs/console.md, "The editor", says what holds.
+
+import { api } from "./console.js";
+import { el, say } from "./dom.js";
+import { Conflicts } from "./editor-conflict.js";
+import { Fields } from "./editor-fields.js";
+import { Head } from "./editor-head.js";
+import { toStep } from "./editor-model.js";
+import { Preview } from "./editor-preview.js";
+import { Session } from "./editor-session.js";
+import { Steps } from "./editor-steps.js";
+
+const POLL_MS = 5_000;
+const UNDO_MS = 10_000;
+
+class Editor {
+  constructor(root) {
+    this.root = root;
+    this.chosen = new URLSearchParams(location.search).get("step");
+    this.session = new Session({
+      id: root.dataset.walkthrough,
+      api,
+      storage: window.localStorage,
+      who: root.dataset.viewer,
+      key: () => crypto.randomUUID(),
+      focused: (subject, name) => this.fields.isIn(subject, name) || this.head.isIn(subject, name),
+    });
+    const part = (name) => root.querySelector(name);
+    this.panes = part(".panes");
+    this.head = new Head(this, root);
+    this.steps = new Steps(this, part(".pane-steps"));
+    this.fields = new Fields(this, part(".pane-edit"));
+    this.preview = new Preview(this, part(".pane-preview"), root.dataset.at);
+    this.conflicts = new Conflicts(this, part("[data-conflict]"), () => this.session.step(this.chosen));
+    this.headConflicts = new Conflicts(this, el("div"), () => this.session.model?.head);
+    this.banner = part("[data-banner]");
+    this.banner.append(el("div", { class: "banner" }), this.headConflicts.place);
+    this.trash = [];
+    this.session.on((kind, detail) => this.hear(kind, detail));
+    this.listen();
+  }
+
+  async start() {
+    this.head.status();
+    try {
+      await this.session.load();
+    } catch (error) {
+      return this.warn(error.message, el("a", { href: location.href }, "Load the page again"));
+    }
+    this.choose(this.session.step(this.chosen) ? this.chosen : (this.session.steps[0]?.id ?? null), false);
+    setInterval(() => document.visibilityState === "visible" && this.session.poll(), POLL_MS);
+  }
+
+  listen() {
+    this.root.querySelector("[data-add]").addEventListener("click", () => this.add());
+    for (const button of this.root.querySelectorAll("[data-pane]")) {
+      button.addEventListener("click", () => this.pane(button.dataset.pane));
+    }
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "hidden") return this.session.goAway();
+      this.session.comeBack();
+      this.session.poll();
+    });
+    window.addEventListener("pagehide", () => this.session.goAway());
+    for (const event of ["online", "focus"]) window.addEventListener(event, () => this.session.comeBack());
+    window.addEventListener("beforeunload", (event) => {
+      if (this.session.isUnsaved) event.preventDefault();
+    });
+    // On to another page of this walkthrough: with all that is written.
+    this.root.addEventListener("click", async (event) => {
+      const link = event.target.closest("a[data-leave]");
+      if (!link || !this.session.isUnsaved || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      await Promise.race([this.session.flush(), new Promise((resolve) => setTimeout(resolve, 3_000))]);
+      location.assign(link.href);
+    });
+  }
+
+  hear(kind, detail) {
+    if (kind === "notice") return this.toast(detail.text);
+    if (kind === "problem") return this.toast(detail, null, true);
+    if (kind === "others") return this.others(detail);
+    this.head.status();
+    if (this.session.state !== this.shown) {
+      this.shown = this.session.state;
+      this.showBanner();
+    }
+    if (!this.session.model || kind === "status") return;
+    if (!this.session.step(this.chosen) && kind === "model") this.follow();
+    this.steps.show();
+    this.head.show();
+    this.conflicts.show();
+    this.headConflicts.show();
+    this.fields.show();
+    this.preview.refresh();
+  }
+
+  /** The chosen step is not there any more: on to the one that has its place. */
+  follow() {
+    const { steps } = this.session;
+    this.chosen = (steps[this.place ?? 0] ?? steps.at(-1))?.id ?? null;
+    this.address();
+  }
+
+  others({ added, changed, removed }) {
+    const said = [];
+    const count = (n) => (n === 1 ? "a step" : `${n} steps`);
+    if (added.length > 0) said.push(`added ${count(added.length)}`);
+    if (changed.length > 0) said.push(`changed ${count(changed.length)}`);
+    if (removed.length > 0) said.push(`deleted ${removed.map((own) => `“${own.fields.title.text}”`).join(", ")}`);
+    if (said.length > 0) this.announce(`Somebody else ${said.join(", ")}.`);
+    for (const own of removed) {
+      if (!own.gone && !own.leaving) this.toast(`Somebody else deleted “${own.fields.title.text}”.`);
+    }
+  }
+
+  showBanner() {
+    const { state } = this.session;
+    const login = `/login?${new URLSearchParams({ next: "/" })}`;
+    if (state === "signed-out") {
+      this.warn("Your session has ended. What you write is kept in this browser, and saved as soon as you have signed in.",
+        el("a", { href: login, target: "_blank", rel: "noopener" }, "Sign in in a new tab"));
+    } else if (state === "lost") {
+      this.warn("The server cannot be reached. Go on writing: what you write is kept in this browser, and saved when the connection is back.",
+        el("button", { type: "button", class: "small", onclick: () => this.session.comeBack() }, "Try now"));
+    } else if (state === "deleted") {
+      this.warn("Somebody else deleted this walkthrough. Copy what you still need of it.",
+        el("a", { href: this.root.querySelector(".crumbs a").href }, "To the walkthroughs"));
+    } else {
+      this.banner.firstChild.replaceChildren();
+    }
+  }
+
+  warn(text, action) {
+    this.banner.firstChild.replaceChildren(el("div", { class: "note warn with-action" }, el("p", {}, text), action));
+  }
+
+  // Steps
+
+  /** Shows the step `id`; with `show`, also where only one pane is seen. */
+  choose(id, show) {
+    this.chosen = id;
+    this.address();
+    this.hear("model");
+    this.root.querySelector(".pane-edit").scrollTop = 0;
+    if (show) this.pane("edit");
+  }
+
+  /** The address of the page names the step. */
+  address() {
+    const address = new URL(location.href);
+    if (this.chosen) address.searchParams.set("step", this.chosen);
+    else address.searchParams.delete("step");
+    history.replaceState(null, "", address);
+    this.place = Math.max(0, this.session.steps.findIndex((own) => own.id === this.chosen));
+  }
+
+  pane(name) {
+    this.panes.dataset.shown = name;
+    for (const button of this.root.querySelectorAll("[data-pane]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.pane === name));
+    }
+    if (name === "preview") this.preview.refresh(0);
+  }
+
+  async add() {
+    if (!this.session.model) return;
+    const last = this.session.step(this.chosen);
+    const id = await this.session.add(last?.id, last?.fields.section_title.text);
+    if (!id) return;
+    this.choose(id, true);
+    this.fields.focus("title", true);
+    this.announce(`Step ${this.place + 1} added.`);
+  }
+
+  async duplicate(id) {
+    const copy = await this.session.duplicate(id);
+    if (!copy) return;
+    this.choose(copy, false);
+    this.steps.focus(copy);
+    this.announce(`Duplicated, as step ${this.place + 1}.`);
+  }
+
+  async remove(id) {
+    const own = this.session.step(id);
+    if (!own) return;
+    if (own.gone) return this.session.letGo(id);
+    const title = own.fields.title.text;
+    const removing = this.session.remove(id);
+    this.steps.focus(this.chosen);
+    const removed = await removing;
+    if (!removed) return;
+    this.trash.unshift({ ...removed, title });
+    this.showTrash();
+    this.toast(`“${title}” was deleted.`, { label: "Undo", act: () => this.undo(id) });
+  }
+
+  async undo(id) {
+    const removed = this.trash.find((it) => it.step.id === id);
+    if (!removed) return;
+    const restored = await this.session.bringBack(removed);
+    if (!restored) return;
+    this.trash = this.trash.filter((it) => it !== removed);
+    this.showTrash();
+    this.choose(restored, false);
+    this.steps.focus(restored);
+    this.announce(`“${removed.title}” is back, as step ${this.place + 1}.`);
+  }
+
+  async bringBackOwn(id) {
+    const { steps } = this.session;
+    const at = steps.findIndex((own) => own.id === id);
+    const before = steps.slice(0, at).reverse().find((own) => !own.gone);
+    await this.session.bringBack({ step: toStep(this.session.step(id)), after: before?.id ?? null });
+  }
+
+  letGo(id) {
+    this.session.letGo(id);
+  }
+
+  showTrash() {
+    this.root.querySelector("[data-trash]").hidden = this.trash.length === 0;
+    this.root.querySelector("[data-trash-list]").replaceChildren(...this.trash.map(({ step, title }) =>
+      el("li", {}, el("span", {}, title), " ",
+        el("button", { type: "button", class: "small", "aria-label": `Put back ${title}`, onclick: () => this.undo(step.id) }, "Put back"))));
+  }
+
+  /** After a decision: to the box that it was about. */
+  backTo(subject, name) {
+    if (subject === this.session.model.head) this.head.title.focus();
+    else this.fields.focus(name);
+  }
+
+  // Saying
+
+  announce(text) {
+    const place = this.root.querySelector("[data-announce]");
+    // The same sentence twice is said twice.
+    say(place, place.textContent === text ? `${text}\u00a0` : text);
+  }
+
+  /** A message that goes away by itself, but not while somebody is about to use it. */
+  toast(text, action = null, bad = false) {
+    const close = () => toast.remove();
+    const toast = el("div", { class: bad ? "toast bad" : "toast", role: bad ? "alert" : "status" }, el("p", {}, text));
+    if (action) {
+      toast.append(el("button", { type: "button", class: "small", onclick: () => {
+        close();
+        action.act();
+      } }, action.label));
+    }
+    toast.append(el("button", { type: "button", class: "small", "aria-label": "Dismiss", onclick: close }, "✕"));
+    this.root.querySelector("[data-toasts]").append(toast);
+    const wait = () => setTimeout(() => (toast.matches(":hover, :focus-within") ? wait() : close()), UNDO_MS);
+    wait();
+  }
+}
+
+new Editor(document.getElementById("editor")).start();

@@ -1,0 +1,228 @@
+//! `/account`: what users see and change of themselves.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use waypost_core::{Error, Result};
+use waypost_ops::{user_accounts, user_sessions};
+
+use super::entry;
+use super::form::Form;
+use super::frame::Frame;
+use super::routes::{Access, Routes};
+use super::session::SignedIn;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::limits::Kind;
+use crate::visit::Visit;
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/account", Access::User, show)
+        .post("/account", Access::User, rename)
+        .post("/account/password", Access::User, change_password)
+        .post("/account/sessions/end-others", Access::User, end_others)
+        .post("/account/sessions/{id}/end", Access::User, end)
+        .post("/account/organizations/{id}/leave", Access::User, leave)
+}
+
+/// A signed-in browser, for people.
+struct SessionRow {
+    id: String,
+    browser: String,
+    address: String,
+    created_at: String,
+    last_used_at: String,
+    is_own: bool,
+}
+
+/// An organisation of the user.
+struct OrganizationRow {
+    id: String,
+    name: String,
+    slug: String,
+    role: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "account/account.html")]
+struct AccountPage {
+    frame: Frame,
+    /// What is wrong with which of the forms: its name, and what.
+    form: &'static str,
+    wrong: Wrong,
+    full_name: String,
+    address: String,
+    has_password: bool,
+    sessions: Vec<SessionRow>,
+    organizations: Vec<OrganizationRow>,
+}
+
+impl AccountPage {
+    /// What is wrong with the form `name`.
+    fn wrong_with(&self, name: &str) -> Wrong {
+        if self.form == name { self.wrong.clone() } else { Wrong::default() }
+    }
+}
+
+async fn page(web: &Web, signed_in: SignedIn) -> Result<AccountPage> {
+    let SignedIn { cx, session, memberships, frame } = signed_in;
+    let user = user_sessions::user(&cx, web.ops()).await?;
+    let has_password = web.accounts().has_password(&cx).await?;
+    let sessions = user_sessions::list(&cx, web.ops()).await?.into_iter().map(|it| SessionRow {
+        browser: browser_name(&it.user_agent),
+        address: it.address,
+        created_at: it.created_at.rfc3339(),
+        last_used_at: it.last_used_at.rfc3339(),
+        is_own: it.id == session.id,
+        id: it.id.to_string(),
+    });
+    let organizations = memberships.into_iter().map(|it| OrganizationRow {
+        id: it.organization.id.to_string(),
+        name: it.organization.name,
+        slug: it.organization.slug,
+        role: it.role.as_str(),
+    });
+    Ok(AccountPage {
+        frame,
+        form: "",
+        wrong: Wrong::default(),
+        full_name: user.name.unwrap_or_default(),
+        address: user.email,
+        has_password,
+        sessions: sessions.collect(),
+        organizations: organizations.collect(),
+    })
+}
+
+async fn show(State(web): State<Web>, signed_in: SignedIn) -> PageResult {
+    Ok(view::page(&page(&web, signed_in).await?))
+}
+
+/// The page with what is wrong with one of its forms.
+async fn again(web: &Web, signed_in: SignedIn, form: &'static str, error: Error) -> PageResult {
+    let frame = signed_in.frame.clone();
+    let (status, wrong) = Wrong::of(error).map_err(|error| PageError::from(error).within(frame))?;
+    Ok(view::html(status, &AccountPage { form, wrong, ..page(web, signed_in).await? }))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Name {
+    name: String,
+}
+
+async fn rename(State(web): State<Web>, signed_in: SignedIn, Form(fields): Form<Name>) -> PageResult {
+    match user_accounts::set_name(&signed_in.cx, web.ops(), &fields.name).await {
+        Ok(()) => Ok(view::redirect_saying("/account", "Your name is saved.")),
+        Err(error) => again(&web, signed_in, "name", error).await,
+    }
+}
+
+/// Without `Debug`: passwords are in it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Passwords {
+    password: String,
+    new_password: String,
+}
+
+async fn change_password(
+    State(web): State<Web>,
+    visit: Visit,
+    signed_in: SignedIn,
+    Form(fields): Form<Passwords>,
+) -> PageResult {
+    let changed = async {
+        entry::check_limit(&web, Kind::SignIn, &visit)?;
+        let passwords = (fields.password.as_str(), fields.new_password.as_str());
+        web.accounts().change_password(&signed_in.cx, passwords, &signed_in.session.id).await
+    };
+    match changed.await {
+        Ok(0) => Ok(view::redirect_saying("/account", "Your password is changed.")),
+        Ok(1) => Ok(view::redirect_saying("/account", "Your password is changed, and one other browser signed out.")),
+        Ok(ended) => {
+            let message = format!("Your password is changed, and {ended} other browsers signed out.");
+            Ok(view::redirect_saying("/account", &message))
+        }
+        Err(error) => again(&web, signed_in, "password", error).await,
+    }
+}
+
+async fn end(State(web): State<Web>, signed_in: SignedIn, Path(id): Path<String>) -> PageResult {
+    let within = |error| PageError::from(error).within(signed_in.frame.clone());
+    let id = id.parse().map_err(|_| within(Error::not_found("session")))?;
+    user_sessions::delete(&signed_in.cx, web.ops(), &id).await.map_err(within)?;
+    Ok(view::redirect_saying("/account", "That browser is signed out."))
+}
+
+async fn end_others(State(web): State<Web>, signed_in: SignedIn) -> PageResult {
+    user_sessions::delete_others(&signed_in.cx, web.ops(), Some(&signed_in.session.id)).await?;
+    Ok(view::redirect_saying("/account", "All other browsers are signed out."))
+}
+
+async fn leave(State(web): State<Web>, signed_in: SignedIn, Path(id): Path<String>) -> PageResult {
+    let within = |error| PageError::from(error).within(signed_in.frame.clone());
+    let found = signed_in.memberships.iter().find(|it| it.organization.id.as_str() == id);
+    let organization = found.ok_or_else(|| within(Error::not_found("organisation")))?.organization.clone();
+    match user_accounts::leave(&signed_in.cx, web.ops(), &organization.id).await {
+        Ok(()) => Ok(view::redirect_saying("/account", &format!("You have left {}.", organization.name))),
+        Err(error) => again(&web, signed_in, "organizations", error).await,
+    }
+}
+
+/// What people call a browser: its name and system, as far as it says them.
+fn browser_name(user_agent: &str) -> String {
+    // Each pretends to be those that came before it, so the order matters.
+    const BROWSERS: [(&str, &str); 6] = [
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ];
+    const SYSTEMS: [(&str, &str); 6] = [
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "macOS"),
+        ("Linux", "Linux"),
+    ];
+    let name = |names: &[(&str, &'static str)]| {
+        names.iter().find(|(mark, _)| user_agent.contains(mark)).map(|(_, name)| *name)
+    };
+    match (name(&BROWSERS), name(&SYSTEMS)) {
+        (Some(browser), Some(system)) => format!("{browser} on {system}"),
+        (Some(browser), None) => browser.to_owned(),
+        (None, _) if user_agent.is_empty() => "Unknown browser".to_owned(),
+        (None, _) => user_agent.chars().take(60).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browsers_have_names() {
+        for (user_agent, name) in [
+            ("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", "Firefox on Linux"),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36 Edg/120.0",
+                "Edge on Windows",
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Version/17.0 Mobile/15E148 Safari/604.1",
+                "Safari on iPhone",
+            ),
+            ("curl/8.5.0", "curl"),
+            ("", "Unknown browser"),
+            ("<script>", "<script>"),
+        ] {
+            assert_eq!(browser_name(user_agent), name);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `/code`: the code that came by mail is typed, to sign in, to make an account, or to set a new password.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use url::form_urlencoded;
+use waypost_core::account::CodePurpose;
+use waypost_core::{Code, Error, Result};
+use waypost_ops::user_accounts::{Asked, Entered};
+
+use super::entry::{self, Device};
+use super::form::Form;
+use super::frame::Frame;
+use super::routes::{Access, Routes};
+use super::sign_in_mail;
+use super::view::{self, PageResult, Wrong};
+use crate::limits::Kind;
+use crate::visit::Visit;
+use crate::{Web, cookies};
+
+/// The page.
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/code", Access::Public, show).post("/code", Access::Public, post)
+}
+
+/// Sends a code and gives the redirect to the page that asks for it, in this browser only.
+///
+/// # Errors
+/// As [`sign_in_mail::send_code`].
+pub(super) async fn send(
+    (web, visit, headers): (&Web, &Visit, &HeaderMap),
+    (purpose, email, password): (CodePurpose, &str, Option<&str>),
+    next: &str,
+) -> Result<Response> {
+    let known = cookies::read(headers, cookies::BROWSER);
+    let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
+    let asked = Asked { email, purpose, password, cookie: &cookie };
+    let id = sign_in_mail::send_code(web, visit, asked).await?;
+    let next = view::own_path(next);
+    let query =
+        form_urlencoded::Serializer::new(String::new()).append_pair("sent", &id).append_pair("next", next).finish();
+    let mut response = view::redirect(&format!("/code?{query}"));
+    if known.is_none() {
+        cookies::set_browser(response.headers_mut(), &cookie);
+    }
+    Ok(response)
+}
+
+#[derive(Template)]
+#[template(path = "login/code.html")]
+struct CodePage<'a> {
+    frame: Frame,
+    wrong: Wrong,
+    address: &'a str,
+    sent: &'a str,
+    next: &'a str,
+    typed: &'a str,
+    full_name: &'a str,
+    is_sign_up: bool,
+    is_reset: bool,
+    again: &'static str,
+}
+
+/// What the address and the form say. Without `Debug`: a code and a password are in it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    sent: String,
+    next: String,
+    code: String,
+    name: String,
+    new_password: String,
+}
+
+async fn show(State(web): State<Web>, visit: Visit, headers: HeaderMap, Query(fields): Query<Fields>) -> PageResult {
+    page(&web, &visit, &headers, (&fields, Wrong::default(), StatusCode::OK)).await
+}
+
+async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+    match enter(&web, &visit, &headers, &fields).await {
+        Ok(response) => Ok(response),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error)?;
+            page(&web, &visit, &headers, (&fields, wrong, status)).await
+        }
+    }
+}
+
+async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
+    entry::check_limit(web, Kind::SignIn, visit)?;
+    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+    let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
+    let Fields { sent, code, name, new_password, .. } = fields;
+    let entered = Entered { id: sent, code, cookie: &cookie, name, new_password };
+    let session = web.accounts().enter_code(&cx, entered, device.browser()).await?;
+    Ok(entry::signed_in(web, headers, &session, &fields.next).await)
+}
+
+/// The page, while the code can be entered; else a notice.
+async fn page(
+    web: &Web,
+    visit: &Visit,
+    headers: &HeaderMap,
+    (fields, wrong, status): (&Fields, Wrong, StatusCode),
+) -> PageResult {
+    let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
+    let found = web.accounts().find_code(&entry::visitor(web, visit), &fields.sent, &cookie).await;
+    let open = match found {
+        Ok(open) => open,
+        Err(error) if error.code == Code::InvalidArguments => return Ok(gone(wrong, error)),
+        Err(error) => return Err(error.into()),
+    };
+    // A code that was not wrong stays in its field.
+    let typed = if wrong.field == "code" { "" } else { &fields.code };
+    let again = match open.purpose {
+        CodePurpose::SignIn => "/login",
+        CodePurpose::SignUp => "/sign-up",
+        CodePurpose::Reset => "/forgot",
+    };
+    let page = CodePage {
+        frame: Frame::empty(),
+        wrong,
+        address: &open.email,
+        sent: &fields.sent,
+        next: view::own_path(&fields.next),
+        typed,
+        full_name: &fields.name,
+        is_sign_up: open.purpose == CodePurpose::SignUp,
+        is_reset: open.purpose == CodePurpose::Reset,
+        again,
+    };
+    Ok(view::html(status, &page))
+}
+
+fn gone(wrong: Wrong, error: Error) -> Response {
+    // "Wrong, and it was the last try" says more than "cannot be used any more".
+    let message = if wrong.message.is_empty() { error.message } else { wrong.message };
+    entry::notice(StatusCode::UNPROCESSABLE_ENTITY, ("This code does not work", message), ("/login", "Back to sign in"))
+}

@@ -1,0 +1,231 @@
+//! `/o/{org}/walkthroughs/{id}`: the editor. The page is a frame; `assets/editor.js` reads and saves through the REST API.
+//! What the preview shows is made here, by the functions that serve end users.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use waypost_core::access::Act;
+use waypost_core::id::{StepId, WalkthroughId};
+use waypost_core::progress::percent;
+use waypost_core::step::{Step, StepContent};
+use waypost_core::walkthrough::Walkthrough;
+use waypost_core::{Error, Result};
+use waypost_ops::walkthroughs::preview::{self, Moment, Preview};
+use waypost_ops::walkthroughs::{self};
+
+use super::form::Form;
+use super::frame::Frame;
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::{Web, markdown};
+
+/// The page and its parts.
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/o/{org}/walkthroughs/{id}", Access::Member(Act::WalkthroughRead), show)
+        .post("/o/{org}/walkthroughs/{id}/preview", Access::Member(Act::WalkthroughRead), preview_step)
+        .get("/o/{org}/walkthroughs/{id}/play", Access::Member(Act::WalkthroughRead), play)
+}
+
+/// Each type with its name for people.
+const KINDS: [(&str, &str); 5] = [
+    ("course", "Course: lessons in order"),
+    ("quickstart", "Quickstart: the shortest way to a first success"),
+    ("installer", "Installer: every step needs operations for the agent"),
+    ("troubleshooting", "Troubleshooting: every step needs context for the agent"),
+    ("integration", "Integration: every step needs context and operations for the agent"),
+];
+
+#[derive(Template)]
+#[template(path = "editor/editor.html")]
+struct EditorPage<'a> {
+    frame: Frame,
+    walkthrough: &'a Walkthrough,
+    /// The address of the list.
+    walkthroughs: String,
+    /// The address of this walkthrough.
+    at: String,
+    tab: &'static str,
+    /// Whose texts the browser keeps until they are saved.
+    viewer: String,
+    kinds: [(&'static str, &'static str); 5],
+}
+
+async fn show(
+    State(web): State<Web>,
+    Member { cx, organization_id, place, frame }: Member,
+    Path((_, id)): Path<(String, String)>,
+) -> PageResult {
+    let frame = frame.at("walkthroughs");
+    let found = async { walkthroughs::show(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
+    let draft = found.map_err(|error| PageError::from(error).within(frame.clone()))?;
+    let viewer = frame.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
+    let at = place.path(&format!("walkthroughs/{}", draft.walkthrough.id));
+    Ok(view::page(&EditorPage {
+        frame,
+        walkthrough: &draft.walkthrough,
+        walkthroughs: place.path("walkthroughs"),
+        at,
+        tab: "editor",
+        viewer,
+        kinds: KINDS,
+    }))
+}
+
+/// The id in a path. One that is none is that of nothing.
+fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
+    text.parse().map_err(|_| Error::not_found("walkthrough"))
+}
+
+/// A step as it stands in the boxes of the editor, saved or not.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Typed {
+    step_id: String,
+    title: String,
+    section_title: String,
+    content: String,
+    introduction_for_agent: String,
+    context_for_agent: String,
+    operations_for_agent: String,
+}
+
+impl Typed {
+    fn into_content(self) -> StepContent {
+        StepContent {
+            // A step without a title cannot be saved, and can be looked at.
+            title: if self.title.trim().is_empty() { "Untitled step".to_owned() } else { self.title },
+            section_title: Some(self.section_title),
+            content: self.content,
+            introduction_for_agent: Some(self.introduction_for_agent),
+            context_for_agent: Some(self.context_for_agent),
+            operations_for_agent: Some(self.operations_for_agent),
+            ..StepContent::default()
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "editor/preview.html")]
+struct PreviewPart<'a> {
+    title: &'a str,
+    section: Option<&'a str>,
+    html: String,
+    tool: &'static str,
+    text: &'a str,
+    structured: String,
+}
+
+/// A step as its user reads it, and as their agent receives it.
+async fn preview_step(
+    State(web): State<Web>,
+    Member { cx, organization_id, .. }: Member,
+    Path((_, id)): Path<(String, String)>,
+    Form(typed): Form<Typed>,
+) -> PageResult {
+    let found = async {
+        let step_id: StepId = typed.step_id.parse().map_err(|_| Error::not_found("step"))?;
+        let moment = Moment::Step(step_id, Some(Box::new(typed.into_content())));
+        preview::play(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, moment).await
+    };
+    match found.await {
+        Ok(preview) => {
+            let step = preview.step.as_ref().map(|step| &step.content);
+            Ok(view::page(&PreviewPart {
+                title: step.map_or("", |step| &step.title),
+                section: step.and_then(|step| step.section_title.as_deref()),
+                html: step.map(|step| markdown::render(&step.content)).unwrap_or_default(),
+                tool: preview.tool,
+                text: &preview.answer.text,
+                structured: pretty(&preview.answer.structured),
+            }))
+        }
+        Err(error) => trouble(error),
+    }
+}
+
+#[derive(Deserialize)]
+struct At {
+    #[serde(default)]
+    at: usize,
+}
+
+#[derive(Template)]
+#[template(path = "editor/play.html")]
+struct PlayPart<'a> {
+    completed: usize,
+    total: usize,
+    percent: u8,
+    tool: &'static str,
+    arguments: String,
+    text: &'a str,
+    structured: String,
+    step: Option<&'a Step>,
+    html: String,
+}
+
+/// A moment of the walkthrough as the draft has it.
+async fn play(
+    State(web): State<Web>,
+    Member { cx, organization_id, .. }: Member,
+    Path((_, id)): Path<(String, String)>,
+    Query(At { at }): Query<At>,
+) -> PageResult {
+    let found =
+        async { preview::play(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, Moment::After(at)).await };
+    match found.await {
+        Ok(Preview { tool, arguments, answer, step, completed, total }) => Ok(view::page(&PlayPart {
+            completed,
+            total,
+            percent: percent(completed, total),
+            tool,
+            arguments: pretty(&arguments),
+            text: &answer.text,
+            structured: pretty(&answer.structured),
+            step: step.as_ref(),
+            html: step.as_ref().map(|step| markdown::render(&step.content.content)).unwrap_or_default(),
+        })),
+        Err(error) => trouble(error),
+    }
+}
+
+fn pretty(value: &serde_json::Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+#[derive(Template)]
+#[template(path = "editor/trouble.html")]
+struct TroublePart {
+    message: String,
+}
+
+/// What stands in place of a preview that cannot be made.
+fn trouble(error: Error) -> Result<Response, PageError> {
+    let (status, message) = match Wrong::of(error) {
+        Ok((status, wrong)) => (status, wrong.message),
+        Err(error) if crate::problem::status(error.code) == StatusCode::NOT_FOUND => {
+            (StatusCode::NOT_FOUND, error.message)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(view::html(status, &TroublePart { message }))
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::walkthrough::WalkthroughType;
+
+    use super::*;
+
+    #[test]
+    fn every_type_can_be_chosen() {
+        let mut named = KINDS.map(|(value, _)| value);
+        named.sort_unstable();
+        let mut all: Vec<_> = WalkthroughType::ALL.iter().map(|kind| kind.as_str()).collect();
+        all.sort_unstable();
+        assert_eq!(named.as_slice(), all);
+    }
+}

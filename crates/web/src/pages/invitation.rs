@@ -1,0 +1,168 @@
+//! `/invite`: accepting an invitation.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use url::form_urlencoded;
+use waypost_core::organization::SignUp;
+use waypost_core::{Code, Error, Result, email};
+use waypost_ops::user_accounts::{Invited, Newcomer};
+
+use super::entry::{self, Device};
+use super::form::Form;
+use super::frame::Frame;
+use super::routes::{Access, Routes};
+use super::session::{Anyone, SignedIn};
+use super::view::{self, PageResult, Wrong};
+use crate::limits::Kind;
+use crate::visit::Visit;
+use crate::{Web, cookies};
+
+/// The page.
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/invite", Access::Public, show).post("/invite", Access::Public, post)
+}
+
+/// What who comes with an invitation can do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Accept it: they are signed in.
+    Accept,
+    /// Sign out: they are signed in with another address.
+    SignOut,
+    /// Sign in.
+    SignIn,
+    /// Make an account.
+    Create,
+    /// Nothing: no new accounts are made here.
+    None,
+}
+
+#[derive(Template)]
+#[template(path = "invitation/accept.html")]
+struct InvitationPage<'a> {
+    frame: Frame,
+    wrong: Wrong,
+    way: Way,
+    token: &'a str,
+    organization: &'a str,
+    role: &'a str,
+    address: &'a str,
+    invited_by: Option<&'a str>,
+    expires_at: String,
+    own_address: &'a str,
+    full_name: &'a str,
+    /// This page, to come back to.
+    here: String,
+    /// The page to sign in on, which leads back here.
+    login: String,
+}
+
+/// What the link and the form send. Without `Debug`: a password is in it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    token: String,
+    name: String,
+    password: String,
+}
+
+async fn show(
+    State(web): State<Web>,
+    visit: Visit,
+    headers: HeaderMap,
+    Anyone(user): Anyone,
+    Query(fields): Query<Fields>,
+) -> PageResult {
+    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &visit), &fields.token).await {
+        Ok(invited) => invited,
+        Err(error) => return refused(error),
+    };
+    let mut page = page(&web, &invited, user.as_ref(), &fields);
+    page.frame.flash = cookies::flash(&headers);
+    Ok(view::page(&page))
+}
+
+async fn post(
+    State(web): State<Web>,
+    visit: Visit,
+    headers: HeaderMap,
+    Anyone(user): Anyone,
+    Form(fields): Form<Fields>,
+) -> PageResult {
+    let error = match enter(&web, (&visit, &headers), user.as_ref(), &fields).await {
+        Ok(response) => return Ok(response),
+        Err(error) => error,
+    };
+    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &visit), &fields.token).await {
+        Ok(invited) => invited,
+        Err(error) => return refused(error),
+    };
+    let (status, wrong) = match error.code {
+        Code::Forbidden => (StatusCode::FORBIDDEN, Wrong { field: String::new(), message: error.message }),
+        _ => Wrong::of(error)?,
+    };
+    let page = page(&web, &invited, user.as_ref(), &fields);
+    Ok(view::html(status, &InvitationPage { wrong, ..page }))
+}
+
+async fn enter(
+    web: &Web,
+    (visit, headers): (&Visit, &HeaderMap),
+    user: Option<&SignedIn>,
+    fields: &Fields,
+) -> Result<Response> {
+    entry::check_limit(web, Kind::SignIn, visit)?;
+    let welcome = |name: &str| format!("Welcome to {name}.");
+    if let Some(user) = user {
+        let organization = web.accounts().accept_invitation(&user.cx, &fields.token).await?;
+        return Ok(view::redirect_saying(&format!("/o/{}", organization.slug), &welcome(&organization.name)));
+    }
+    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+    let newcomer = Newcomer { name: &fields.name, password: &fields.password };
+    let (session, organization) =
+        web.accounts().accept_as_newcomer(&cx, &fields.token, newcomer, device.browser()).await?;
+    let mut response = entry::signed_in(web, headers, &session, &format!("/o/{}", organization.slug)).await;
+    cookies::set_flash(response.headers_mut(), &welcome(&organization.name));
+    Ok(response)
+}
+
+fn page<'a>(web: &Web, invited: &'a Invited, user: Option<&'a SignedIn>, fields: &'a Fields) -> InvitationPage<'a> {
+    let invitation = &invited.invitation;
+    let own_address = user.and_then(|user| user.frame.viewer.as_ref()).map_or("", |viewer| viewer.email.as_str());
+    let way = match user {
+        Some(_) if email::key(own_address) == invitation.email_key => Way::Accept,
+        Some(_) => Way::SignOut,
+        None if invited.has_account => Way::SignIn,
+        None if web.accounts().sign_up() == SignUp::Closed => Way::None,
+        None => Way::Create,
+    };
+    let query =
+        |name: &str, value: &str| form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
+    let here = format!("/invite?{}", query("token", &fields.token));
+    InvitationPage {
+        frame: user.map_or_else(Frame::empty, |user| user.frame.clone()),
+        wrong: Wrong::default(),
+        way,
+        token: &fields.token,
+        organization: &invitation.organization.name,
+        role: invitation.role.as_str(),
+        address: &invitation.email,
+        invited_by: invited.invited_by.as_deref(),
+        expires_at: invitation.expires_at.rfc3339(),
+        own_address,
+        full_name: &fields.name,
+        login: format!("/login?{}", query("next", &here)),
+        here,
+    }
+}
+
+fn refused(error: Error) -> PageResult {
+    if error.code != Code::NotFound {
+        return Err(error.into());
+    }
+    let words = ("This invitation is not valid any more", error.message);
+    Ok(entry::notice(StatusCode::NOT_FOUND, words, ("/", "To the start")))
+}

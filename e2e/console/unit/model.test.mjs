@@ -1,0 +1,241 @@
+// The editor's rules about who wrote what: nothing that a person typed is lost, nothing of others is overwritten unseen.
+
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import * as m from './assets.mjs';
+
+const dto = (id, more = {}) => ({
+    id, key: null, title: id, section_title: null, content: 'Text', introduction_for_agent: null, context_for_agent: null,
+    operations_for_agent: null, metadata: {}, ...more,
+});
+const whole = (steps, more = {}) => ({
+    id: 'wt_1', slug: 's', revision: 1, state: 'draft', type: 'course', title: 'T', description: '', tags: ['a', 'b'],
+    estimated_duration_minutes: 5, current_version: null, has_unpublished_changes: true, steps, ...more,
+});
+const find = (model, id) => model.steps.find((step) => step.id === id);
+
+test('what is typed is sent, and no more', () => {
+    const model = m.model(whole([dto('a')]));
+    assert.equal(m.isUnsaved(model), false);
+    assert.equal(m.changes(find(model, 'a')), null);
+    m.edit(find(model, 'a').fields.content, 'New');
+    assert.deepEqual(m.changes(find(model, 'a')), { body: { content: 'New' }, sent: { content: 'New' } });
+    m.edit(model.head.fields.tags, 'a, , c ');
+    m.edit(model.head.fields.estimated_duration_minutes, '');
+    assert.deepEqual(m.changes(model.head).body, { tags: ['a', 'c'], estimated_duration_minutes: null });
+});
+
+test('an optional text that is emptied is cleared', () => {
+    const model = m.model(whole([dto('a', { context_for_agent: 'x' })]));
+    m.edit(find(model, 'a').fields.context_for_agent, '');
+    m.edit(find(model, 'a').fields.content, '');
+    assert.deepEqual(m.changes(find(model, 'a')).body, { content: '', context_for_agent: null });
+});
+
+test('what the server makes of a text does not disturb who types', () => {
+    const model = m.model(whole([dto('a')]));
+    const { title } = find(model, 'a').fields;
+    m.edit(title, 'Hello ');
+    m.saved(find(model, 'a'), { title: 'Hello ' }, dto('a', { title: 'Hello' }), () => true);
+    assert.equal(title.text, 'Hello ');
+    assert.equal(m.isDirty(title), false);
+    m.leave(title);
+    assert.equal(title.text, 'Hello');
+});
+
+test('what is typed while a save is under way stays to be saved', () => {
+    const model = m.model(whole([dto('a')]));
+    const { content } = find(model, 'a').fields;
+    m.edit(content, 'one');
+    const { sent } = m.changes(find(model, 'a'));
+    m.edit(content, 'one two');
+    m.saved(find(model, 'a'), sent, dto('a', { content: 'one' }));
+    assert.equal(content.text, 'one two');
+    assert.deepEqual(m.changes(find(model, 'a')).body, { content: 'one two' });
+});
+
+test('changes of others to other texts are taken without a word', () => {
+    const model = m.model(whole([dto('a'), dto('b')]));
+    m.edit(find(model, 'a').fields.content, 'mine');
+    const told = m.merge(model, whole([dto('a', { title: 'Theirs' }), dto('b', { content: 'Theirs' })], { revision: 5 }));
+    assert.equal(model.revision, 5);
+    assert.deepEqual(told.changed, ['a', 'b']);
+    assert.equal(find(model, 'a').fields.title.text, 'Theirs');
+    assert.deepEqual(m.changes(find(model, 'a')).body, { content: 'mine' });
+});
+
+test('two people in the same text: nothing is sent until one decides', () => {
+    const conflict = () => {
+        const model = m.model(whole([dto('a')]));
+        const { content } = find(model, 'a').fields;
+        m.edit(content, 'mine');
+        m.merge(model, whole([dto('a', { content: 'theirs' })], { revision: 2 }));
+        assert.ok(m.isConflict(content));
+        assert.equal(content.text, 'mine');
+        assert.equal(m.changes(find(model, 'a')), null);
+        return [content, find(model, 'a'), model];
+    };
+    {
+        const [content, step] = conflict();
+        m.edit(content, 'mine, and more');
+        m.resolve(content, content.text);
+        assert.deepEqual(m.changes(step).body, { content: 'mine, and more' });
+    }
+    {
+        const [content, step] = conflict();
+        m.resolve(content, 'theirs');
+        assert.equal(content.text, 'theirs');
+        assert.equal(m.changes(step), null);
+    }
+    {
+        const [content, step] = conflict();
+        m.resolve(content, 'both');
+        assert.deepEqual(m.changes(step).body, { content: 'both' });
+    }
+    {
+        // The other one goes on, and then writes the very same.
+        const [content, , model] = conflict();
+        m.merge(model, whole([dto('a', { content: 'theirs again' })], { revision: 3 }));
+        assert.equal(content.theirs, 'theirs again');
+        m.merge(model, whole([dto('a', { content: 'mine' })], { revision: 4 }));
+        assert.equal(m.isConflict(content), false);
+        assert.equal(m.isDirty(content), false);
+    }
+    {
+        // The other one takes it back.
+        const [content, step, model] = conflict();
+        m.merge(model, whole([dto('a')], { revision: 3 }));
+        assert.equal(m.isConflict(content), false);
+        assert.deepEqual(m.changes(step).body, { content: 'mine' });
+    }
+});
+
+test('an answer that was lost is no conflict', () => {
+    const model = m.model(whole([dto('a')]));
+    m.edit(find(model, 'a').fields.content, 'mine');
+    m.merge(model, whole([dto('a', { content: 'mine' })], { revision: 2 }));
+    assert.equal(m.isUnsaved(model), false);
+});
+
+test('the box with the focus is not touched; who types in it then is in conflict', () => {
+    const focused = () => true;
+    const model = m.model(whole([dto('a')]));
+    const { content } = find(model, 'a').fields;
+    m.merge(model, whole([dto('a', { content: 'theirs' })], { revision: 2 }), focused);
+    assert.equal(content.text, 'Text');
+    assert.equal(m.isConflict(content), false);
+    m.edit(content, 'Text and mine');
+    assert.ok(m.isConflict(content));
+    m.edit(content, 'Text');
+    m.leave(content);
+    assert.equal(content.text, 'theirs');
+});
+
+test('what the server refuses is not sent again until it is another text', () => {
+    const model = m.model(whole([dto('a')]));
+    const { title } = find(model, 'a').fields;
+    m.edit(title, '');
+    title.refused = { text: '', message: 'Write a title.' };
+    assert.equal(m.changes(find(model, 'a')), null);
+    assert.ok(m.isUnsaved(model));
+    m.edit(title, 'x');
+    assert.equal(title.refused, null);
+    assert.deepEqual(m.changes(find(model, 'a')).body, { title: 'x' });
+});
+
+test('steps of others appear, move and go', () => {
+    const model = m.model(whole([dto('a'), dto('b'), dto('c')]));
+    const told = m.merge(model, whole([dto('c'), dto('n'), dto('a')]));
+    assert.deepEqual(model.steps.map((step) => step.id), ['c', 'n', 'a']);
+    assert.deepEqual([told.added, told.removed.map((step) => step.id), told.moved], [['n'], ['b'], true]);
+    assert.deepEqual(m.merge(model, whole([dto('c'), dto('n'), dto('a')])).moved, false);
+});
+
+test('a step that somebody deleted stays while its text is not saved, where it stood', () => {
+    const model = m.model(whole([dto('a'), dto('b'), dto('c')]));
+    m.edit(find(model, 'b').fields.content, 'mine');
+    assert.equal(m.merge(model, whole([dto('a'), dto('c')])).removed.length, 1);
+    assert.deepEqual(model.steps.map((step) => [step.id, step.gone]), [['a', false], ['b', true], ['c', false]]);
+    assert.equal(m.changes(find(model, 'b')), null, 'there is nothing to send it to');
+    assert.equal(m.previous(model, 'b'), 'a');
+    assert.equal(m.previous(model, 'c'), 'a', 'what is gone precedes nothing');
+    assert.equal(m.merge(model, whole([dto('a'), dto('c')])).removed.length, 0, 'said once');
+    assert.equal(m.toStep(find(model, 'b')).content, 'mine');
+    m.merge(model, whole([dto('a'), dto('b', { content: 'mine' }), dto('c')]));
+    assert.equal(find(model, 'b').gone, false);
+    assert.equal(m.isUnsaved(model), false);
+});
+
+test('steps move, and take on the section that they come into', () => {
+    const model = m.model(whole([dto('a'), dto('b'), dto('c')]));
+    m.moveAfter(model, 'a', 'c');
+    assert.deepEqual(model.steps.map((step) => step.id), ['b', 'c', 'a']);
+    m.moveAfter(model, 'a', null);
+    m.moveAfter(model, 'a', 'a');
+    assert.deepEqual(model.steps.map((step) => step.id), ['a', 'b', 'c']);
+    assert.equal(m.sectionBetween('', 'A', 'A'), 'A');
+    assert.equal(m.sectionBetween('B', 'A', 'B'), 'B');
+    assert.equal(m.sectionBetween('C', 'A', 'B'), 'A');
+    assert.equal(m.sectionBetween('C', undefined, 'B'), 'B');
+    assert.equal(m.sectionBetween('C', undefined, undefined), 'C');
+});
+
+test('what is missing depends on the type', () => {
+    const [step] = m.model(whole([dto('a', { content: ' ' })])).steps;
+    const expected = {
+        course: ['content'], quickstart: ['content'], installer: ['content', 'operations_for_agent'],
+        troubleshooting: ['content', 'context_for_agent'],
+        integration: ['content', 'context_for_agent', 'operations_for_agent'],
+    };
+    for (const [kind, fields] of Object.entries(expected)) assert.deepEqual(m.missing(kind, step), fields, kind);
+});
+
+/** Random people at work on one text: what is typed is never lost without a decision, theirs never overwritten unseen. */
+test('whatever happens, nobody loses a text', () => {
+    let seed = 7;
+    const random = (n) => {
+        seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
+        return Math.floor(seed / 65_536) % n;
+    };
+    for (let round = 0; round < 2_000; round += 1) {
+        const server = { revision: 1, content: 'v0' };
+        const seen = new Set(['v0']);
+        const model = m.model(whole([dto('a', { content: 'v0' })]));
+        const { content } = find(model, 'a').fields;
+        for (let act = 0; act < 12; act += 1) {
+            const get = () => whole([dto('a', { content: server.content })], { revision: server.revision });
+            const focused = random(2) === 0;
+            const show = () => [content.base, content.theirs, content.text].forEach((text) => seen.add(text));
+            switch (random(6)) {
+                case 0: m.edit(content, `mine ${round} ${act}`); break;
+                case 1: server.content = `theirs ${round} ${act}`; server.revision += 1; break;
+                case 2: m.merge(model, get(), () => focused); show(); break;
+                case 3: {
+                    const change = m.changes(find(model, 'a'));
+                    if (!change) break;
+                    if (model.revision !== server.revision) { m.merge(model, get(), () => focused); show(); break; }
+                    assert.ok(seen.has(server.content), `${server.content} was overwritten, and nobody had seen it`);
+                    server.content = change.body.content.trim();
+                    server.revision += 1;
+                    m.saved(find(model, 'a'), change.sent, dto('a', { content: server.content }), () => focused);
+                    model.revision = server.revision;
+                    show();
+                    break;
+                }
+                case 4: {
+                    const { text } = content;
+                    const dirty = m.isDirty(content);
+                    m.leave(content);
+                    if (dirty) assert.equal(content.text, text);
+                    break;
+                }
+                default: if (m.isConflict(content)) m.resolve(content, random(2) ? content.text : content.theirs);
+            }
+        }
+        // In the end both have the same, once the last conflict is decided.
+        m.merge(model, whole([dto('a', { content: server.content })], { revision: server.revision }));
+        m.leave(content);
+        if (m.isConflict(content)) m.resolve(content, content.theirs);
+        if (!m.isDirty(content)) assert.equal(content.text, server.content);
+    }
+});
