@@ -16,6 +16,7 @@ mod login;
 mod members;
 mod organizations;
 mod overview;
+mod provider;
 mod reference;
 mod reset;
 pub mod routes;
@@ -45,6 +46,7 @@ pub fn routes() -> Routes {
         members::routes,
         organizations::routes,
         overview::routes,
+        provider::routes,
         reference::routes,
         reset::routes,
         set_up::routes,
