@@ -54,8 +54,10 @@ export class Steps {
 
   make(own) {
     const { id } = own;
-    const tool = (label, text, act) =>
-      el("button", { type: "button", class: "small", "aria-label": label, title: label, dataset: { tool: label }, onclick: act }, text);
+    const tool = (label, text, act) => el("button", {
+      type: "button", class: "small", "aria-label": label === text ? null : label, title: label === text ? null : label,
+      dataset: { tool: label }, onclick: act,
+    }, text);
     const row = {
       heading: el("div", { class: "section-head", hidden: true }),
       grip: el("span", { class: "grip", "aria-hidden": "true" }),
@@ -69,6 +71,7 @@ export class Steps {
       row.number, el("span", { class: "step-text" }, row.title, row.marks));
     row.tools = el("div", { class: "step-tools", hidden: true },
       row.up, row.down,
+      tool("Add below", "Add below", () => this.editor.add(id)),
       tool("Duplicate", "Duplicate", () => this.editor.duplicate(id)),
       tool("Delete", "Delete", () => this.editor.remove(id)));
     row.item = el("li", { dataset: { step: id } }, row.heading, el("div", { class: "step-row" }, row.grip, row.open), row.tools);

@@ -52,7 +52,7 @@ class Editor {
   }
 
   listen() {
-    this.root.querySelector("[data-add]").addEventListener("click", () => this.add());
+    this.root.querySelector("[data-add]").addEventListener("click", () => this.add(this.session.steps?.at(-1)?.id));
     for (const button of this.root.querySelectorAll("[data-pane]")) {
       button.addEventListener("click", () => this.pane(button.dataset.pane));
     }
@@ -163,10 +163,10 @@ class Editor {
     if (name === "preview") this.preview.refresh(0);
   }
 
-  async add() {
+  /** Adds a step after the step `after`, in its section. */
+  async add(after) {
     if (!this.session.model) return;
-    const last = this.session.step(this.chosen);
-    const id = await this.session.add(last?.id, last?.fields.section_title.text);
+    const id = await this.session.add(after, this.session.step(after)?.fields.section_title.text);
     if (!id) return;
     this.choose(id, true);
     this.fields.focus("title", true);

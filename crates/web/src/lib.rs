@@ -7,6 +7,8 @@ pub mod api;
 pub mod asset;
 pub mod audit_export;
 pub mod cookies;
+pub mod diff;
+pub mod impact;
 pub mod install;
 pub mod invite;
 pub mod limits;

@@ -5,6 +5,7 @@ mod accounts;
 mod acts;
 mod hosted;
 mod identities;
+mod invitations;
 mod joins;
 mod logos;
 mod people;

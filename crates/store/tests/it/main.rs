@@ -11,6 +11,7 @@ mod parity;
 mod people;
 mod schema;
 mod support;
+mod tenants;
 mod walkthrough;
 mod world;
 mod writer;

@@ -135,9 +135,9 @@ fn tiles(place: &Place, overview: &Overview) -> Vec<Tile> {
             href: place.path("walkthroughs?state=published"),
         },
         Tile {
-            label: "In a walkthrough now",
-            count: overview.in_progress,
-            hint: "people who took a step within 15 minutes",
+            label: "Active now",
+            count: overview.active,
+            hint: "people who did something in a walkthrough within 15 minutes",
             href: place.path("analytics"),
         },
     ]
