@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use waypost_core::seal::SecretText;
+
 use super::{Settings, value};
 
 /// One row of the table.
@@ -130,6 +132,62 @@ pub static SETTINGS: &[Setting] = &[
         default: "`invite`",
         help: "Who may make an account of the console for themselves: `invite` (whoever was invited), `open` (everybody, with a code by mail) or `closed` (nobody). The first owner comes by the link that `serve` prints.",
         set: |settings, text| text.parse().map(|sign_up| settings.sign_up = sign_up),
+    },
+    Setting {
+        name: "github_client_id",
+        flag: None,
+        default: "none",
+        help: "Waypost's client id at GitHub. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/github/callback`.",
+        set: |settings, text| value::text(text).map(|id| settings.github.id = Some(id)),
+    },
+    Setting {
+        name: "github_client_secret",
+        flag: None,
+        default: "none",
+        help: "Waypost's client secret at GitHub.",
+        set: |settings, text| value::text(text).map(|secret| settings.github.secret = Some(SecretText::new(secret))),
+    },
+    Setting {
+        name: "google_client_id",
+        flag: None,
+        default: "none",
+        help: "Waypost's client id at Google. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/google/callback`.",
+        set: |settings, text| value::text(text).map(|id| settings.google.id = Some(id)),
+    },
+    Setting {
+        name: "google_client_secret",
+        flag: None,
+        default: "none",
+        help: "Waypost's client secret at Google.",
+        set: |settings, text| value::text(text).map(|secret| settings.google.secret = Some(SecretText::new(secret))),
+    },
+    Setting {
+        name: "openid_issuer",
+        flag: None,
+        default: "none",
+        help: "A provider of OpenID Connect with which users of the console can sign in: its issuer, such as `https://id.example.com`.",
+        set: |settings, text| value::issuer(text).map(|issuer| settings.openid_issuer = Some(issuer)),
+    },
+    Setting {
+        name: "openid_client_id",
+        flag: None,
+        default: "none",
+        help: "Waypost's client id at the provider of OpenID Connect. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/openid/callback`.",
+        set: |settings, text| value::text(text).map(|id| settings.openid.id = Some(id)),
+    },
+    Setting {
+        name: "openid_client_secret",
+        flag: None,
+        default: "none",
+        help: "Waypost's client secret at the provider of OpenID Connect.",
+        set: |settings, text| value::text(text).map(|secret| settings.openid.secret = Some(SecretText::new(secret))),
+    },
+    Setting {
+        name: "openid_name",
+        flag: None,
+        default: "`OpenID Connect`",
+        help: "What that provider is called on its button: `Continue with …`.",
+        set: |settings, text| value::text(text).map(|name| settings.openid_name = name),
     },
     Setting {
         name: "rate_limit_per_caller",

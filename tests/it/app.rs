@@ -37,6 +37,7 @@ use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
 use waypost_web::Web;
+use waypost_web::providers::Provider;
 
 use crate::client::Client;
 use crate::transcript::Names;
@@ -54,6 +55,8 @@ pub struct Setup {
     pub sign_up: SignUp,
     /// Whether mails can be sent: [`App::mails`] has them then.
     pub can_mail: bool,
+    /// Providers of the console; those on loopback are reached.
+    pub providers: Vec<Provider>,
 }
 
 impl Default for Setup {
@@ -65,6 +68,7 @@ impl Default for Setup {
             trusted_proxies: Vec::new(),
             sign_up: SignUp::Invite,
             can_mail: false,
+            providers: Vec::new(),
         }
     }
 }
@@ -135,7 +139,8 @@ impl App {
             Arc::clone(&random),
             (Sessions::Signed, CancellationToken::new()),
         );
-        let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+        let allow = if setup.providers.is_empty() { Vec::new() } else { vec!["127.0.0.0/8".parse().unwrap()] };
+        let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
         let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {
             hosting: hosting.clone(),
@@ -155,6 +160,7 @@ impl App {
             random: Arc::clone(&random),
             upstream,
             sign_up: setup.sign_up,
+            providers: setup.providers,
         });
         let routes = Routes {
             trusted_proxies: setup.trusted_proxies,

@@ -19,6 +19,7 @@ mod members;
 mod oauth_configs;
 mod organizations;
 mod overview;
+mod provider;
 mod reference;
 mod reset;
 pub mod routes;
@@ -55,6 +56,7 @@ pub fn routes() -> Routes {
         oauth_configs::routes,
         organizations::routes,
         overview::routes,
+        provider::routes,
         reference::routes,
         reset::routes,
         oauth_configs::routes,
