@@ -55,6 +55,17 @@ const WHOLE: &[&str] = &[
     "UPDATE config_version SET version = version + 1 WHERE id = 1",
     "SELECT version FROM config_version WHERE id = 1",
     "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
+    // Looks each server up in the log, by index.
+    "SELECT servers.organization_id, servers.id FROM servers LEFT JOIN analytics_rollups ON \
+     analytics_rollups.server_id = servers.id WHERE EXISTS (SELECT 1 FROM walkthrough_events WHERE \
+     walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $1) OR EXISTS (SELECT 1 \
+     FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $1) OR EXISTS (SELECT 1 FROM \
+     walkthrough_events WHERE walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $2 LIMIT 1 OFFSET $3) OR \
+     EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)",
 ];
 /// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
 const NO_TABLES: &[&str] = &["json_each", "batch", "source", "CONSTANT", "(subquery"];
