@@ -65,6 +65,17 @@ const WHOLE: &[&str] = &[
     // Once in the life of an installation: when it is set up.
     "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
      WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
+    // Looks each server up in the log, by index.
+    "SELECT servers.organization_id, servers.id FROM servers LEFT JOIN analytics_rollups ON \
+     analytics_rollups.server_id = servers.id WHERE EXISTS (SELECT 1 FROM walkthrough_events WHERE \
+     walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $1) OR EXISTS (SELECT 1 \
+     FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $1) OR EXISTS (SELECT 1 FROM \
+     walkthrough_events WHERE walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $2 LIMIT 1 OFFSET $3) OR \
+     EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)",
 ];
 /// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
 const NO_TABLES: &[&str] = &["json_each", "batch", "source", "CONSTANT", "(subquery"];
