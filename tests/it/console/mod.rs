@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
 mod sign_in;
+mod tickets;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
