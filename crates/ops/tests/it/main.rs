@@ -9,3 +9,4 @@ mod joins;
 mod logos;
 mod people;
 mod stage;
+mod support;
