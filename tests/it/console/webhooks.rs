@@ -164,7 +164,7 @@ async fn a_failure_is_tried_again_and_given_up() {
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
     for minutes in [0, 1, 5, 30, 120, 480, 1_440] {
         app.later(minutes * MINUTE - 1).await;
-        assert_eq!(send(&app).await, usize::from(minutes == 0 && false), "{minutes} minutes, a moment early");
+        assert_eq!(send(&app).await, 0, "{minutes} minutes, a moment early");
         app.later(1).await;
         assert_eq!(send(&app).await, 1, "after {minutes} minutes");
     }
