@@ -11,6 +11,8 @@ mod members;
 mod organizations;
 mod servers;
 mod sign_in;
+mod tickets;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -11,8 +11,8 @@ use waypost_ops::audit_events::{self, Filter};
 use waypost_ops::end_users::{Kinds, Search};
 use waypost_ops::servers::Settings;
 use waypost_ops::{
-    Ops, activity, analytics, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview, servers,
-    users,
+    Ops, activity, analytics, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview,
+    servers, users,
 };
 use waypost_store::audit;
 

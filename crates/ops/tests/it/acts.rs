@@ -84,8 +84,6 @@ async fn servers_are_checked(stage: Stage) {
     assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &"oauth_config".into()));
     assert!(error.message.contains("needs an identity provider"), "{error}");
     refused(servers::create(cx, ops, org, "new", &custom).await, Code::InvalidArguments, "identity provider");
-    let tickets = Settings { support: Some(Support::Tickets), ..Settings::default() };
-    refused(set(tickets).await, Code::InvalidArguments, "`support`: `tickets` is not available");
     let origins = Settings { allowed_origins: Some(vec!["https://a.de/x".into()]), ..Settings::default() };
     refused(set(origins).await, Code::InvalidArguments, "https://a.de/x");
     let fine = Settings {
@@ -97,7 +95,7 @@ async fn servers_are_checked(stage: Stage) {
         sign_in: Some(SignIn::OnConnect),
         walkthrough_tools_enabled: Some(false),
         toolset: Some(Toolset::Stepwise),
-        support: Some(Support::Off),
+        support: Some(Support::Tickets),
         allowed_origins: Some(vec!["https://B.de".into(), "https://a.de:443".into()]),
     };
     let server = set(fine).await.unwrap();

@@ -11,4 +11,5 @@ mod joins;
 mod logos;
 mod people;
 mod stage;
+mod support;
 mod user_accounts;

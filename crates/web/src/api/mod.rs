@@ -19,8 +19,8 @@ mod servers;
 mod ticket_comments;
 mod tickets;
 mod walkthroughs;
-mod webhooks;
 pub(crate) mod walkthroughs;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

@@ -30,8 +30,8 @@ mod sign_in_mail;
 mod sign_up;
 mod tickets;
 pub mod view;
-mod webhooks;
 mod walkthroughs;
+mod webhooks;
 
 use routes::Routes;
 
@@ -59,7 +59,6 @@ pub fn routes() -> Routes {
         provider::routes,
         reference::routes,
         reset::routes,
-        oauth_configs::routes,
         servers::routes,
         set_up::routes,
         tickets::routes,
