@@ -332,7 +332,8 @@ fn files_are_imported_published_and_taken_back() {
     served.same(&["walkthrough", "import", &bad, &file]);
     served.same(&["walkthrough", "import", &file, &other]);
     served.same(&["walkthrough", "import", &file, "--id", "wt_000000000000"]);
-    served.same(&["walkthrough", "import", &file, "--server", "gone-docs"]);
+    let unknown = served.fails(1, &["walkthrough", "import", &file, "--server", "gone-docs"]);
+    assert!(unknown.contains("there is no server `gone-docs`"), "{unknown}");
     served.same(&["walkthrough", "import", &file, &other, "--title", "x"]);
     served.same(&["walkthrough", "import", "gone.md"]);
     served.same(&["walkthrough", "export", "hello"]);
