@@ -109,7 +109,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "outbound_ca_file",
         flag: None,
         default: "none",
-        help: "A PEM file with root certificates that these requests trust beside the system's.",
+        help: "A PEM file with root certificates that these requests, and commands with `--url`, trust beside the system's.",
         set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
     },
     Setting {
@@ -276,7 +276,21 @@ database_url = \"postgres://waypost@db.example.com/waypost\"
 trusted_proxies = [\"10.0.0.0/8\"]
 ```
 
-Every variable of the environment that begins with `WAYPOST_` must be one of the table's, or `WAYPOST_CONFIG`. Two kinds
+## Commands on another machine
+
+Two more variables say where commands work; what is served does not depend on them, and no file holds them:
+
+| Environment | Flag | Meaning |
+|---|---|---|
+| `WAYPOST_URL` | `--url` | The origin of a running installation, such as `https://waypost.example.com`: commands on organisations, users, servers, providers, keys, walkthroughs and assignments work through its REST API and open no database. |
+| `WAYPOST_API_KEY` | `--api-key` | The API key for it. The environment is better than the flag, which every user of the machine can see; `--api-key -` reads the key from standard input. |
+
+`--database` and `--data-dir` come before `WAYPOST_URL`, and contradict `--url`. Commands that work on the database itself
+(`migrate`, `doctor`, `backup`, `restore`, `secret`, `join`) refuse both, unless a database is named.
+
+## The environment
+
+Every variable of the environment that begins with `WAYPOST_` must be one of the tables', or `WAYPOST_CONFIG`. Two kinds
 are passed over: those that Kubernetes sets for services (`WAYPOST_SERVICE_HOST`, `WAYPOST_PORT_8080_TCP`, …), and
 `WAYPOST_TEST_…`, which belongs to the project's own tests.
 ";
