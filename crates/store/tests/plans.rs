@@ -42,7 +42,13 @@ use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
 use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
-use waypost_store::{Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call, user, user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery};
+use waypost_store::{
+    Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
+    email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, join, logo, migrate,
+    oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server, session, standing,
+    step, system, ticket, ticket_comment, tool_call, user, user_code, user_session, version, walkthrough,
+    walkthrough_list, webhook, webhook_delivery,
+};
 
 use crate::world::{NOW, World, execute};
 
