@@ -3,8 +3,8 @@
 use askama::Template;
 use axum::extract::State;
 use waypost_core::access::Act;
-use waypost_ops::audit_events;
 use waypost_ops::overview::{self, Overview};
+use waypost_ops::{audit_events, tickets};
 
 use super::audit::Entry;
 use super::frame::{Frame, Place};
@@ -58,7 +58,13 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
     let within = |error| PageError::from(error).within(frame.clone());
     let overview = overview::show(cx, web.ops(), organization_id).await.map_err(within)?;
     let steps = if overview.is_set_up() { Vec::new() } else { steps(place, &overview) };
-    let tiles = if overview.servers > 0 || overview.walkthroughs > 0 { tiles(place, &overview) } else { Vec::new() };
+    let mut tiles = Vec::new();
+    if overview.servers > 0 || overview.walkthroughs > 0 {
+        let counts = tickets::counts(cx, web.ops(), organization_id, &tickets::Filter::default()).await;
+        let counts = counts.map_err(within)?.into_iter();
+        let open = counts.filter(|(status, _)| !status.is_done());
+        tiles = self::tiles(place, &overview, open.map(|(_, count)| count).sum());
+    }
     let mut entries = Vec::new();
     if place.is_admin() {
         let filter = audit_events::Filter::default();
@@ -129,7 +135,7 @@ fn steps(place: &Place, overview: &Overview) -> Vec<Step> {
     steps
 }
 
-fn tiles(place: &Place, overview: &Overview) -> Vec<Tile> {
+fn tiles(place: &Place, overview: &Overview, open_tickets: u64) -> Vec<Tile> {
     vec![
         Tile { label: "Servers", count: overview.servers, hint: "", href: place.path("servers") },
         Tile {
@@ -143,6 +149,12 @@ fn tiles(place: &Place, overview: &Overview) -> Vec<Tile> {
             count: overview.active,
             hint: "people who did something in a walkthrough within 15 minutes",
             href: place.path("analytics"),
+        },
+        Tile {
+            label: "Open tickets",
+            count: i64::try_from(open_tickets).unwrap_or(i64::MAX),
+            hint: "",
+            href: place.path("tickets"),
         },
     ]
 }
