@@ -71,8 +71,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Remove { walkthrough, .. } => {
             let head = walkthrough::find_in(session, organization, &walkthrough).await?;
             assignments::remove(cx, ops, organization, &server.id, &head.id).await?;
-            let text = format!("Took {} off the server {}.", output::clean(&head.title), server.slug);
-            output::deleted(*json, head.id.as_str(), &text)
+            removed(*json, head.id.as_str(), (&head.title, &server.slug))
         }
         Command::List { walkthrough, .. } => {
             let only = match &walkthrough {
@@ -88,10 +87,21 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
                 value["state"] = json!(listed.state.as_str());
                 value
             });
-            output::list(*json, &["display_order", "walkthrough_id", "title", "state", "enabled"], items.collect())
+            print_list(*json, items.collect())
         }
     }
 }
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["display_order", "walkthrough_id", "title", "state", "enabled"], items)
+}
+
+pub(super) fn removed(json: bool, walkthrough: &str, (title, slug): (&str, &str)) -> anyhow::Result<()> {
+    output::deleted(json, walkthrough, &format!("Took {} off the server {slug}.", output::clean(title)))
+}
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &["id", "server_id", "walkthrough_id", "display_order", "enabled", "created_at"];
 
 fn shape(assignment: &Assignment) -> Value {
     json!({

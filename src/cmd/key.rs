@@ -80,22 +80,17 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let organization = session.organization(org.org.as_deref()).await?.id;
     match command {
         Command::Create { name, scope, expires_in_days, .. } => {
-            let expires_at = expires_in_days.map(|days| cx.now().plus(i64::from(days) * DAY_MS));
+            let expires_at = expires_in_days.map(|days| end(cx.now(), days));
             let new = NewKey { name: &name, scope, expires_at };
             let (made, secret) = api_keys::create(cx, ops, &organization, new).await?;
             let mut shown = json!({"id": made.id, "name": made.name, "key": secret});
             if let Some(at) = made.expires_at {
                 shown["expires_at"] = at.rfc3339().into();
             }
-            output::object(*json, &shown)?;
-            if !*json {
-                output::text("Keep the key now: it cannot be shown again.\n")?;
-            }
-            Ok(())
+            print_secret(*json, &shown)
         }
         Command::List { .. } => {
-            let items = api_keys::list(cx, ops, &organization).await?.iter().map(shape).collect();
-            output::list(*json, &["name", "scope", "id", "created_at", "expires_at", "last_used_at"], items)
+            print_list(*json, api_keys::list(cx, ops, &organization).await?.iter().map(shape).collect())
         }
         Command::Show { key, .. } => output::object(*json, &shape(&find(session, &organization, &key).await?)),
         Command::Update { key, name, scope, .. } => {
@@ -106,10 +101,9 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::Delete { key, yes, .. } => {
             let found = find(session, &organization, &key).await?;
-            let name = output::clean(&found.name);
-            output::confirm(yes, &format!("Delete the key {name}? It stops working at once."))?;
+            confirm_deletion(yes, &found.name)?;
             api_keys::delete(cx, ops, &organization, &found.id).await?;
-            output::deleted(*json, found.id.as_str(), &format!("Deleted the key {name}."))
+            deleted(*json, found.id.as_str(), &found.name)
         }
     }
 }
@@ -118,6 +112,32 @@ async fn find(session: &Session, organization: &OrganizationId, text: &str) -> a
     let found = api_keys::find(&session.cx, &session.ops, organization, text).await;
     found.map_err(|error| named(error, "key", text, "key"))
 }
+
+/// When a key ends that works for so many days.
+pub(super) fn end(now: Timestamp, days: u32) -> Timestamp {
+    now.plus(i64::from(days) * DAY_MS)
+}
+
+/// Shows a new key with its secret.
+pub(super) fn print_secret(json: bool, shown: &Value) -> anyhow::Result<()> {
+    output::object(json, shown)?;
+    if json { Ok(()) } else { output::text("Keep the key now: it cannot be shown again.\n") }
+}
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["name", "scope", "id", "created_at", "expires_at", "last_used_at"], items)
+}
+
+pub(super) fn confirm_deletion(yes: bool, name: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Delete the key {}? It stops working at once.", output::clean(name)))
+}
+
+pub(super) fn deleted(json: bool, id: &str, name: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Deleted the key {}.", output::clean(name)))
+}
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &["id", "name", "scope", "created_at", "expires_at", "last_used_at"];
 
 fn shape(key: &ApiKey) -> Value {
     json!({

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod assignment;
+mod audit;
 mod backup;
 mod doctor;
 mod join;
@@ -9,6 +10,7 @@ mod migrate;
 mod oauth_config;
 mod org;
 mod output;
+mod remote;
 mod secret;
 mod serve;
 mod server;
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use waypost_core::seal::SecretText;
 
 use crate::config::{self, Settings, Sources};
 use crate::open::{self, Opened, Pending};
@@ -54,6 +57,13 @@ struct Global {
     /// Folder for files, the default database among them.
     #[arg(long, value_name = "DIR", global = true, help_heading = "Everywhere")]
     data_dir: Option<String>,
+    /// Works on a running installation through its REST API, at this address [env: WAYPOST_URL].
+    #[arg(long = "url", value_name = "URL", global = true, help_heading = "Everywhere")]
+    remote: Option<String>,
+    /// API key for --url; `-` reads it from standard input. Better set it as WAYPOST_API_KEY: others on the machine can see
+    /// flags.
+    #[arg(long, value_name = "KEY", global = true, help_heading = "Everywhere", value_parser = secret_text)]
+    api_key: Option<SecretText>,
     /// Prints data as JSON: an object, or {"items": […]}.
     #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
@@ -63,6 +73,10 @@ struct Global {
     /// Tells more: the causes of an error, and the log down to `debug`.
     #[arg(short, long, global = true, help_heading = "Everywhere")]
     verbose: bool,
+}
+
+fn secret_text(text: &str) -> Result<SecretText, std::convert::Infallible> {
+    Ok(SecretText::new(text))
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,6 +103,9 @@ enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Who did what in an organisation.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// What end users did before they had signed in, and whose it became.
     #[command(subcommand)]
     Join(join::Command),
@@ -158,6 +175,7 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let address = remote::find(&cli.global, &cli.command)?;
     let mut flags = Vec::new();
     flags.extend(cli.global.database.map(|url| ("database_url", url)));
     flags.extend(cli.global.data_dir.map(|folder| ("data_dir", folder)));
@@ -174,6 +192,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     telemetry::start_log(&settings, program)?;
     let pending = if cli.global.no_migrate { Pending::Refuse } else { Pending::Apply };
     let app = App { settings, json: cli.global.json, pending };
+    if let Some(address) = address {
+        return remote::run(&app, address, cli.command).await;
+    }
     match cli.command {
         Command::Serve(args) => serve::run(app, args).await?,
         Command::Walk(args) => return Ok(walk::run(args).await),
@@ -186,6 +207,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Secret(command) => return secret::run(&app, command).await,
         Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
+        Command::Audit(command) => Session::run(&app, async |session| audit::run(session, command).await).await?,
         Command::Join(command) => Session::run(&app, async |session| join::run(session, command).await).await?,
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;

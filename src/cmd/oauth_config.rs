@@ -119,7 +119,11 @@ pub struct Flags {
 }
 
 impl Flags {
-    fn settings(self, name: Option<String>) -> anyhow::Result<Settings> {
+    /// As the acts take them; reads the file of the secret.
+    ///
+    /// # Errors
+    /// When that file cannot be read.
+    pub(super) fn settings(self, name: Option<String>) -> anyhow::Result<Settings> {
         Ok(Settings {
             name,
             issuer: self.issuer,
@@ -164,8 +168,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::List { org } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
-            let items = oauth_configs::list(cx, ops, &organization).await?.iter().map(shape).collect();
-            output::list(*json, &["name", "kind", "issuer", "client_id", "id"], items)?;
+            print_list(*json, oauth_configs::list(cx, ops, &organization).await?.iter().map(shape).collect())?;
         }
         Command::Show { provider, org } => {
             let config = find(session, &org, &provider).await?;
@@ -179,18 +182,14 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::Delete { provider, org, yes } => {
             let config = find(session, &org, &provider).await?;
-            output::confirm(yes, &format!("Delete the identity provider {}?", output::clean(&config.name)))?;
+            confirm_deletion(yes, &config.name)?;
             oauth_configs::delete(cx, ops, &config.organization_id, &config.id).await?;
-            let done = format!("Deleted the identity provider {}.", output::clean(&config.name));
-            output::deleted(*json, config.id.as_str(), &done)?;
+            deleted(*json, config.id.as_str(), &config.name)?;
         }
         Command::Check { provider, org } => {
             let config = find(session, &org, &provider).await?;
             let findings = oauth_configs::check(cx, &upstream(app)?, &config).await?;
-            output::list(*json, &["level", "message"], findings.iter().map(finding).collect())?;
-            if findings.iter().any(|finding| finding.level == Level::Error) {
-                return Ok(ExitCode::FAILURE);
-            }
+            return print_check(*json, findings.iter().map(finding).collect());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -217,14 +216,39 @@ async fn show(app: &App, session: &Session, config: &OauthConfig, findings: &[Fi
     let mut value = shape(config);
     value["redirect_uris"] = json!(redirect_uris(app, &servers));
     value["servers"] = json!(servers);
-    let notable = findings.iter().filter(|finding| finding.level != Level::Ok);
-    if session.json {
-        value["findings"] = notable.map(finding).collect();
+    print(session.json, value, findings.iter().map(finding).collect())
+}
+
+/// Shows a provider and what was found out that is worth a thought.
+pub(super) fn print(json: bool, mut value: Value, mut findings: Vec<Value>) -> anyhow::Result<()> {
+    findings.retain(|finding| finding["level"] != Level::Ok.as_str());
+    if json {
+        value["findings"] = Value::Array(findings);
         return output::object(true, &value);
     }
     output::object(false, &value)?;
-    let lines = notable.map(|finding| format!("{}: {}\n", finding.level.as_str(), output::clean(&finding.message)));
+    let text = |value: &Value| output::clean(value.as_str().unwrap_or_default());
+    let lines = findings.iter().map(|finding| format!("{}: {}\n", text(&finding["level"]), text(&finding["message"])));
     output::text(&lines.collect::<String>())
+}
+
+/// Shows what was found out, and fails when users cannot sign in.
+pub(super) fn print_check(json: bool, findings: Vec<Value>) -> anyhow::Result<ExitCode> {
+    let failed = findings.iter().any(|finding| finding["level"] == Level::Error.as_str());
+    output::list(json, &["level", "message"], findings)?;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["name", "kind", "issuer", "client_id", "id"], items)
+}
+
+pub(super) fn confirm_deletion(yes: bool, name: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Delete the identity provider {}?", output::clean(name)))
+}
+
+pub(super) fn deleted(json: bool, id: &str, name: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Deleted the identity provider {}.", output::clean(name)))
 }
 
 async fn servers(
@@ -257,6 +281,27 @@ fn redirect_uris(app: &App, servers: &[String]) -> Vec<String> {
 fn finding(finding: &Finding) -> Value {
     json!({"level": finding.level.as_str(), "message": finding.message})
 }
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &[
+    "id",
+    "organization_id",
+    "name",
+    "kind",
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "userinfo_endpoint",
+    "jwks_uri",
+    "client_id",
+    "client_secret",
+    "token_auth_method",
+    "scopes",
+    "subject_claim",
+    "link_verified_email",
+    "created_at",
+    "updated_at",
+];
 
 fn shape(config: &OauthConfig) -> Value {
     json!({

@@ -66,15 +66,15 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let made = organizations::create(cx, ops, &slug, name.as_deref()).await?;
             output::object(*json, &shape(&made))
         }
-        Command::List => {
-            let items = organizations::list(cx, ops).await?.iter().map(shape).collect();
-            output::list(*json, &["slug", "name", "id", "created_at"], items)
-        }
+        Command::List => print_list(*json, organizations::list(cx, ops).await?.iter().map(shape).collect()),
         Command::Show { org } => output::object(*json, &shape(&find(session, &org).await?)),
         Command::Update { org, slug, name, logo } => {
             let organization = find(session, &org).await?;
             if let Some(logo) = logo {
-                change_logo(session, &organization, &logo).await?;
+                match read_logo(&logo)? {
+                    None => logos::remove(cx, ops, &organization.id).await?,
+                    Some(bytes) => logos::set(cx, ops, &organization.id, bytes).await?,
+                }
             }
             let changes = Changes { slug, name };
             let changed = organizations::update(cx, ops, &organization.id, &changes).await?;
@@ -83,30 +83,48 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Delete { org, yes } => {
             let organization = find(session, &org).await?;
             let slug = &organization.slug;
-            output::confirm(yes, &format!("Delete the organisation {slug} and everything it owns?"))?;
+            confirm_deletion(yes, slug)?;
             organizations::delete(cx, ops, &organization.id).await?;
-            output::deleted(*json, organization.id.as_str(), &format!("Deleted the organisation {slug}."))
+            deleted(*json, organization.id.as_str(), slug)
         }
     }
 }
 
-async fn change_logo(session: &Session, organization: &Organization, logo: &Path) -> anyhow::Result<()> {
-    let Session { cx, ops, .. } = session;
+/// The bytes of a file that is to be a logo; none for the word that takes it away.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn read_logo(logo: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     if logo == Path::new("none") {
-        return Ok(logos::remove(cx, ops, &organization.id).await?);
+        return Ok(None);
     }
     let file = File::open(logo).with_context(|| format!("{} cannot be read", logo.display()))?;
     let mut bytes = Vec::new();
     // One byte more than is allowed is enough to see that it is too much.
     let most = logos::MAX_BYTES as u64 + 1;
     file.take(most).read_to_end(&mut bytes).with_context(|| format!("{} cannot be read", logo.display()))?;
-    Ok(logos::set(cx, ops, &organization.id, bytes).await?)
+    Ok(Some(bytes))
+}
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["slug", "name", "id", "created_at"], items)
+}
+
+pub(super) fn confirm_deletion(yes: bool, slug: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Delete the organisation {slug} and everything it owns?"))
+}
+
+pub(super) fn deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Deleted the organisation {slug}."))
 }
 
 async fn find(session: &Session, text: &str) -> anyhow::Result<Organization> {
     let found = organizations::find(&session.cx, &session.ops, text).await;
     found.map_err(|error| named(error, "organisation", text, "org"))
 }
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &["id", "slug", "name", "created_at"];
 
 fn shape(organization: &Organization) -> Value {
     json!({

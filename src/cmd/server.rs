@@ -92,7 +92,8 @@ pub struct Flags {
 }
 
 impl Flags {
-    fn settings(self, slug: Option<String>) -> Settings {
+    /// As the acts take them.
+    pub(super) fn settings(self, slug: Option<String>) -> Settings {
         let allowed_origins = self.allowed_origins.map(|mut origins| {
             origins.retain(|origin| origin != "none");
             origins
@@ -126,8 +127,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::List { org } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
-            let items = servers::list(cx, ops, &organization).await?.iter().map(shape).collect();
-            output::list(*json, &["slug", "name", "product_name", "auth_type", "toolset", "id"], items)
+            print_list(*json, servers::list(cx, ops, &organization).await?.iter().map(shape).collect())
         }
         Command::Show { server } => show(session, &find(session, &server).await?).await,
         Command::Update { server, slug, flags } => {
@@ -144,9 +144,9 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Delete { server, yes } => {
             let server = find(session, &server).await?;
             let slug = &server.slug;
-            output::confirm(yes, &format!("Delete the server {slug} with its assignments and everybody's progress?"))?;
+            confirm_deletion(yes, slug)?;
             servers::delete(cx, ops, &server.organization_id, &server.id).await?;
-            output::deleted(*json, server.id.as_str(), &format!("Deleted the server {slug}."))
+            deleted(*json, server.id.as_str(), slug)
         }
     }
 }
@@ -163,6 +163,36 @@ async fn show(session: &Session, server: &Server) -> anyhow::Result<()> {
     value["former_slugs"] = json!(former);
     output::object(session.json, &value)
 }
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["slug", "name", "product_name", "auth_type", "toolset", "id"], items)
+}
+
+pub(super) fn confirm_deletion(yes: bool, slug: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Delete the server {slug} with its assignments and everybody's progress?"))
+}
+
+pub(super) fn deleted(json: bool, id: &str, slug: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Deleted the server {slug}."))
+}
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &[
+    "id",
+    "organization_id",
+    "slug",
+    "name",
+    "product_name",
+    "auth_type",
+    "sign_in",
+    "oauth_config_id",
+    "walkthrough_tools_enabled",
+    "toolset",
+    "support",
+    "allowed_origins",
+    "created_at",
+    "updated_at",
+];
 
 fn shape(server: &Server) -> Value {
     json!({

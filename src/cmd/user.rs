@@ -96,10 +96,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
             let link = user_accounts::make_link(cx, ops, id, &member.user_id).await?;
             output::object(*json, &with_link(session, &member, Some(&link)))
         }
-        Command::List { .. } => {
-            let items = users::list(cx, ops, id).await?.iter().map(shape).collect();
-            output::list(*json, &["email", "role", "id", "created_at"], items)
-        }
+        Command::List { .. } => print_list(*json, users::list(cx, ops, id).await?.iter().map(shape).collect()),
         Command::Show { user, .. } => output::object(*json, &shape(&find(session, id, &user).await?)),
         Command::Update { user, role, .. } => {
             let member = find(session, id, &user).await?;
@@ -107,10 +104,10 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::Delete { user, yes, .. } => {
             let member = find(session, id, &user).await?;
-            let (email, slug) = (output::clean(&member.email), &organization.slug);
-            output::confirm(yes, &format!("Take {email} out of the organisation {slug}?"))?;
+            let slug = &organization.slug;
+            confirm_deletion(yes, &member.email, slug)?;
             users::delete(cx, ops, id, &member.user_id).await?;
-            output::deleted(*json, member.user_id.as_str(), &format!("Took {email} out of the organisation {slug}."))
+            deleted(*json, member.user_id.as_str(), (&member.email, slug))
         }
     }
 }
@@ -129,6 +126,21 @@ fn with_link(session: &Session, member: &Member, link: Option<&Link>) -> Value {
     }
     value
 }
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["email", "role", "id", "created_at"], items)
+}
+
+pub(super) fn confirm_deletion(yes: bool, email: &str, slug: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Take {} out of the organisation {slug}?", output::clean(email)))
+}
+
+pub(super) fn deleted(json: bool, id: &str, (email, slug): (&str, &str)) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Took {} out of the organisation {slug}.", output::clean(email)))
+}
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &["id", "email", "role", "created_at"];
 
 fn shape(member: &Member) -> Value {
     json!({

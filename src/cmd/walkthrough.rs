@@ -1,7 +1,7 @@
 //! `waypost walkthrough`: authoring from files, and the life of walkthroughs.
 
-mod files;
-mod import;
+pub(super) mod files;
+pub(super) mod import;
 
 use std::path::PathBuf;
 
@@ -90,34 +90,34 @@ pub enum Command {
 pub struct One {
     /// Id or slug of the walkthrough.
     #[arg(value_name = "ID")]
-    walkthrough: String,
+    pub(super) walkthrough: String,
     #[command(flatten)]
-    org: Org,
+    pub(super) org: Org,
 }
 
 /// Flags of `update`.
 #[derive(Debug, clap::Args)]
 pub struct Update {
     #[command(flatten)]
-    one: One,
+    pub(super) one: One,
     /// Title; the slug stays.
     #[arg(long)]
-    title: Option<String>,
+    pub(super) title: Option<String>,
     /// Slug: the name in addresses and of the prompt.
     #[arg(long)]
-    slug: Option<String>,
+    pub(super) slug: Option<String>,
     /// One paragraph for a list.
     #[arg(long)]
-    description: Option<String>,
+    pub(super) description: Option<String>,
     /// What it is for.
     #[arg(long = "type", value_parser = one_of(WalkthroughType::ALL, WalkthroughType::as_str))]
-    kind: Option<WalkthroughType>,
+    pub(super) kind: Option<WalkthroughType>,
     /// How long it takes, in minutes; 0 for unknown.
     #[arg(long, value_name = "N")]
-    minutes: Option<u32>,
+    pub(super) minutes: Option<u32>,
     /// Labels, separated by commas, all of them.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
-    tags: Option<Vec<String>>,
+    pub(super) tags: Option<Vec<String>>,
 }
 
 /// Does it.
@@ -143,18 +143,12 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Publish { one, confirm_bidi } => {
             let head = find(session, &one).await?;
             let published = publish::publish(cx, ops, target(&head), confirm_bidi).await?;
-            if *json {
-                return output::json(&serde_json::to_value(&published)?);
-            }
-            let (title, number) = (output::clean(&head.title), published.number);
-            let news = if published.created { "Published" } else { "Nothing has changed since" };
-            output::text(&format!("{news} version {number} of {title}.\n"))
+            print_published(*json, &serde_json::to_value(&published)?, &head.title)
         }
         Command::Versions(one) => {
             let head = find(session, &one).await?;
             let versions = publish::versions(cx, ops, &head.organization_id, &head.id).await?;
-            let columns = ["number", "id", "title", "step_count", "created_at", "withdrawn_at", "withdrawn_reason"];
-            output::list(*json, &columns, versions.iter().map(version_shape).collect())
+            output::list(*json, VERSION_MEMBERS, versions.iter().map(version_shape).collect())
         }
         Command::Withdraw { one, version, reason } => {
             let head = find(session, &one).await?;
@@ -175,10 +169,9 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
         }
         Command::Delete { one, yes } => {
             let head = find(session, &one).await?;
-            let title = output::clean(&head.title);
-            output::confirm(yes, &format!("Delete {title} with its versions and everybody's progress in it?"))?;
+            confirm_deletion(yes, &head.title)?;
             acts::delete(cx, ops, target(&head)).await?;
-            output::deleted(*json, head.id.as_str(), &format!("Deleted {title}."))
+            deleted(*json, head.id.as_str(), &head.title)
         }
     }
 }
@@ -197,21 +190,53 @@ async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> 
         items.extend(page.items.iter().map(|row| shape(&row.walkthrough)));
         cursor = page.next_cursor;
         if cursor.is_none() {
-            return output::list(session.json, &["id", "slug", "title", "type", "state", "updated_at"], items);
+            return print_list(session.json, items);
         }
     }
 }
 
 async fn export_to(session: &Session, head: &Walkthrough, file: Option<PathBuf>) -> anyhow::Result<()> {
     let value = export::export(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
+    write_export(session.json, file, &value, (head.id.as_str(), &head.title))
+}
+
+/// Writes an export where it is wanted, and says so when that is a file.
+pub(super) fn write_export(
+    json: bool,
+    file: Option<PathBuf>,
+    value: &Value,
+    (id, title): (&str, &str),
+) -> anyhow::Result<()> {
     let text = format!("{value:#}\n");
     let Some(file) = file else { return output::text(&text) };
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let file = file.display().to_string();
-    if session.json {
-        return output::json(&json!({"id": head.id, "file": file}));
+    if json {
+        return output::json(&json!({"id": id, "file": file}));
     }
-    output::text(&format!("Wrote {} to {file}.\n", output::clean(&head.title)))
+    output::text(&format!("Wrote {} to {file}.\n", output::clean(title)))
+}
+
+/// Says what publishing gave.
+pub(super) fn print_published(json: bool, published: &Value, title: &str) -> anyhow::Result<()> {
+    if json {
+        return output::json(published);
+    }
+    let news = if published["created"] == true { "Published" } else { "Nothing has changed since" };
+    output::text(&format!("{news} version {} of {}.\n", published["number"], output::clean(title)))
+}
+
+pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
+    output::list(json, &["id", "slug", "title", "type", "state", "updated_at"], items)
+}
+
+pub(super) fn confirm_deletion(yes: bool, title: &str) -> anyhow::Result<()> {
+    let title = output::clean(title);
+    output::confirm(yes, &format!("Delete {title} with its versions and everybody's progress in it?"))
+}
+
+pub(super) fn deleted(json: bool, id: &str, title: &str) -> anyhow::Result<()> {
+    output::deleted(json, id, &format!("Deleted {}.", output::clean(title)))
 }
 
 async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
@@ -227,8 +252,12 @@ async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
             })
         })
         .collect();
-    let mut value = shape(&draft.walkthrough);
-    if session.json {
+    print_draft(session.json, shape(&draft.walkthrough), steps)
+}
+
+/// Shows a walkthrough with the titles of its steps.
+pub(super) fn print_draft(json: bool, mut value: Value, steps: Vec<Value>) -> anyhow::Result<()> {
+    if json {
         value["steps"] = Value::Array(steps);
         return output::json(&value);
     }
@@ -293,6 +322,28 @@ async fn look_up(session: &Session, organization: &OrganizationId, text: &str) -
         Err(error) => Err(error.into()),
     }
 }
+
+/// What is shown of one, as [`shape`] writes it.
+pub(super) const MEMBERS: &[&str] = &[
+    "id",
+    "organization_id",
+    "slug",
+    "title",
+    "description",
+    "type",
+    "state",
+    "estimated_duration_minutes",
+    "tags",
+    "current_version_id",
+    "revision",
+    "created_at",
+    "updated_at",
+];
+/// What is shown of a step, in `show`.
+pub(super) const STEP_MEMBERS: &[&str] = &["position", "id", "title", "section_title"];
+/// What is shown of a version, as [`version_shape`] writes it.
+pub(super) const VERSION_MEMBERS: &[&str] =
+    &["number", "id", "title", "step_count", "created_at", "withdrawn_at", "withdrawn_reason"];
 
 fn shape(head: &Walkthrough) -> Value {
     json!({

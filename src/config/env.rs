@@ -9,6 +9,8 @@ use super::{Error, Origin, closest};
 const PREFIX: &str = "WAYPOST_";
 /// Names the file, as `--config` does.
 pub(super) const FILE: &str = "WAYPOST_CONFIG";
+/// Say where commands work, as `--url` and `--api-key` do: nothing that is served depends on them.
+pub(super) const COMMANDS: [&str; 2] = ["WAYPOST_URL", "WAYPOST_API_KEY"];
 /// Switches of the project's own tests.
 const TESTS: &str = "WAYPOST_TEST_";
 /// Present in every container that Kubernetes runs.
@@ -28,12 +30,13 @@ pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<P
             file = Some(PathBuf::from(value));
             continue;
         }
-        if name.starts_with(TESTS) || (in_kubernetes && is_service_link(name)) {
+        if COMMANDS.contains(&name) || name.starts_with(TESTS) || (in_kubernetes && is_service_link(name)) {
             continue;
         }
         let origin = Origin::Environment(name.to_owned());
         let Some(at) = SETTINGS.iter().position(|setting| setting.environment() == name) else {
-            let names = SETTINGS.iter().map(Setting::environment).chain([FILE.to_owned()]);
+            let names =
+                SETTINGS.iter().map(Setting::environment).chain([FILE, COMMANDS[0], COMMANDS[1]].map(str::to_owned));
             return Err(Error::Unknown { name: name.to_owned(), origin, meant: closest(name, names) });
         };
         let setting = &SETTINGS[at];

@@ -96,6 +96,7 @@ impl Stage {
             client_name: client,
             tool_call: Some(Box::new(move |_| call.clone())),
             decide: Box::new(decide),
+            announce: None,
             now,
         };
         assert!(matches!(self.writer.call(call).await, Ok(Decided::Done(_))));

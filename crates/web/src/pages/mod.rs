@@ -2,10 +2,12 @@
 //! renders.
 
 mod account;
+mod analytics;
 mod api_keys;
 mod audit;
 mod code;
 mod editor;
+mod end_users;
 mod entry;
 mod form;
 pub mod frame;
@@ -17,6 +19,7 @@ mod members;
 mod oauth_configs;
 mod organizations;
 mod overview;
+mod provider;
 mod reference;
 mod reset;
 pub mod routes;
@@ -25,7 +28,10 @@ pub mod session;
 mod set_up;
 mod sign_in_mail;
 mod sign_up;
+mod tickets;
 pub mod view;
+mod walkthroughs;
+mod webhooks;
 
 use routes::Routes;
 
@@ -35,11 +41,13 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        analytics::routes,
         api_keys::routes,
         audit::routes,
         account::routes,
         code::routes,
         editor::routes,
+        end_users::routes,
         home::routes,
         invitation::routes,
         link::routes,
@@ -48,11 +56,15 @@ pub fn routes() -> Routes {
         oauth_configs::routes,
         organizations::routes,
         overview::routes,
+        provider::routes,
         reference::routes,
         reset::routes,
         servers::routes,
         set_up::routes,
+        tickets::routes,
+        webhooks::routes,
         sign_up::routes,
+        walkthroughs::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
 }

@@ -103,6 +103,8 @@ pub(super) struct WalkthroughSummary {
     pub tags: Vec<String>,
     /// The number of the version that is served; null before the first and when all are withdrawn.
     pub current_version: Option<u32>,
+    /// The id of that version.
+    pub current_version_id: Option<String>,
     /// Whether the draft has changed since that version; false while there is none.
     pub has_unpublished_changes: bool,
     /// Counts the edits of the draft; the `ETag` of a walkthrough.
@@ -127,6 +129,7 @@ impl From<&ListedWalkthrough> for WalkthroughSummary {
             estimated_duration_minutes: head.estimated_duration_minutes,
             tags: head.tags.clone(),
             current_version: listed.current_version,
+            current_version_id: head.current_version_id.as_ref().map(ToString::to_string),
             has_unpublished_changes: head.has_unpublished_changes(),
             revision: head.revision,
             created_at: head.created_at.rfc3339(),
