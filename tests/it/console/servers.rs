@@ -142,7 +142,8 @@ async fn walkthroughs_are_placed_ordered_switched_and_removed(app: App) {
     let place = format!("{base}/walkthroughs");
     member.post(&place, &[("walkthrough", third.id.as_str())]).await.leads_to(&place);
     member.post(&place, &[("walkthrough", "wt_000000000000")]).await.is(404);
-    let list = || member.api(Method::GET, &format!("/assignments?server_id={}", server.id), None);
+    let listed = format!("/assignments?server_id={}", server.id);
+    let list = || member.api(Method::GET, &listed, None);
     let items = list().await.json()["items"].as_array().unwrap().clone();
     let walkthroughs: Vec<_> = items.iter().map(|it| it["walkthrough_id"].as_str().unwrap()).collect();
     assert_eq!(walkthroughs, [first.id.as_str(), second.id.as_str(), third.id.as_str()]);
