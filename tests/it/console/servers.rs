@@ -11,7 +11,7 @@ const HOSTILE: &str = "<script>alert(1)</script>\"'&";
 
 async fn stage(app: &App) -> (Org, Server, String) {
     let org = app.org("acme").await;
-    let server = org.server("docs").await;
+    let server = org.server("guide").await;
     let base = format!("/o/acme/servers/{}", server.id);
     (org, server, base)
 }
@@ -30,13 +30,13 @@ async fn a_server_is_made_changed_and_deleted(app: App) {
     owner.page("/o/acme/servers/slug?slug=No%00%3Cb%3E").await.says("does not fit").does_not_say("<b>");
     let refused = owner.post("/o/acme/servers", &[("name", HOSTILE), ("slug", "x")]).await;
     refused.is(422).says("id=\"e-slug\"").says("&#60;script&#62;").does_not_say("<script>alert");
-    let made = owner.post("/o/acme/servers", &[("name", HOSTILE), ("slug", "docs")]).await;
+    let made = owner.post("/o/acme/servers", &[("name", HOSTILE), ("slug", "guide")]).await;
     made.is(303);
     let base = made.location().strip_suffix("/walkthroughs").unwrap().to_owned();
     for rest in ["", "/walkthroughs", "/install", "/try", "/settings", "/delete"] {
         owner.page(&format!("{base}{rest}")).await.says("&#60;script&#62;").does_not_say("<script>alert");
     }
-    owner.page(&base).await.says("No walkthrough is placed here").says("http://localhost:8080/s/docs/mcp");
+    owner.page(&base).await.says("No walkthrough is placed here").says("http://localhost:8080/s/guide/mcp");
     owner.page("/o/acme/servers?q=alert").await.says(&base);
     owner.page("/o/acme/servers?q=%25").await.says("Nothing found");
     owner.page("/o/acme/servers?q=a%00b&after=%00").await;
@@ -54,12 +54,12 @@ async fn a_server_is_made_changed_and_deleted(app: App) {
     owner.post(&settings, &wrong("auth_type", "custom_oauth")).await.is(422).says("identity provider");
     owner.post(&settings, &fields).await.leads_to(&settings);
     let page = owner.page(&settings).await;
-    page.says("Former addresses").says("<code>docs</code>").says("value=\"manual\"");
+    page.says("Former addresses").says("<code>guide</code>").says("value=\"manual\"");
     owner.page(&base).await.says("tools are switched off");
-    owner.post(&format!("{base}/slugs/release"), &[("slug", "docs")]).await.leads_to(&settings);
-    owner.post(&format!("{base}/slugs/release"), &[("slug", "docs")]).await.is(404);
+    owner.post(&format!("{base}/slugs/release"), &[("slug", "guide")]).await.leads_to(&settings);
+    owner.post(&format!("{base}/slugs/release"), &[("slug", "guide")]).await.is(404);
 
-    owner.post(&format!("{base}/delete"), &[("confirm", "docs")]).await.is(422).says("id=\"e-confirm\"");
+    owner.post(&format!("{base}/delete"), &[("confirm", "guide")]).await.is(422).says("id=\"e-confirm\"");
     owner.post(&format!("{base}/delete"), &[("confirm", "manual")]).await.leads_to("/o/acme/servers");
     owner.get(&base).await.is(404);
     app.finish().await;
@@ -82,7 +82,7 @@ async fn roles_and_other_organisations(app: App) {
     let fields = [
         ("slug", "mine"),
         ("name", "Mine"),
-        ("confirm", "docs"),
+        ("confirm", "guide"),
         ("direction", "up"),
         ("walkthrough", guide.id.as_str()),
     ];
@@ -111,7 +111,7 @@ async fn roles_and_other_organisations(app: App) {
         (Method::PATCH, format!("/servers/{}", server.id), Some(json!({ "name": "X" }))),
         (Method::DELETE, format!("/servers/{}", server.id), None),
         (Method::GET, format!("/servers/{}/slugs", server.id), None),
-        (Method::DELETE, format!("/servers/{}/slugs/docs", server.id), None),
+        (Method::DELETE, format!("/servers/{}/slugs/guide", server.id), None),
         (Method::PUT, format!("/servers/{}/assignments/order", server.id), Some(json!([assignment]))),
         (Method::GET, format!("/assignments?server_id={}", server.id), None),
         (Method::GET, format!("/assignments?walkthrough_id={}", guide.id), None),
@@ -142,7 +142,8 @@ async fn walkthroughs_are_placed_ordered_switched_and_removed(app: App) {
     let place = format!("{base}/walkthroughs");
     member.post(&place, &[("walkthrough", third.id.as_str())]).await.leads_to(&place);
     member.post(&place, &[("walkthrough", "wt_000000000000")]).await.is(404);
-    let list = || member.api(Method::GET, &format!("/assignments?server_id={}", server.id), None);
+    let listed = format!("/assignments?server_id={}", server.id);
+    let list = || member.api(Method::GET, &listed, None);
     let items = list().await.json()["items"].as_array().unwrap().clone();
     let walkthroughs: Vec<_> = items.iter().map(|it| it["walkthrough_id"].as_str().unwrap()).collect();
     assert_eq!(walkthroughs, [first.id.as_str(), second.id.as_str(), third.id.as_str()]);
@@ -180,10 +181,10 @@ async fn the_install_page_has_a_text_for_each_client(app: App) {
     let (org, _, base) = stage(&app).await;
     let member = Browser::member(&org, "m@a.example", Role::Member).await;
     let install = format!("{base}/install");
-    member.page(&install).await.says("claude mcp add --transport http docs http://localhost:8080/s/docs/mcp");
+    member.page(&install).await.says("claude mcp add --transport http guide http://localhost:8080/s/guide/mcp");
     for (client, text) in [
-        ("cursor", "href=\"cursor://anysphere.cursor-deeplink/mcp/install?name=docs&#38;config="),
-        ("vs-code", "href=\"vscode:mcp/install?%7B%22name%22%3A%22docs%22"),
+        ("cursor", "href=\"cursor://anysphere.cursor-deeplink/mcp/install?name=guide&#38;config="),
+        ("vs-code", "href=\"vscode:mcp/install?%7B%22name%22%3A%22guide%22"),
         ("windsurf", "serverUrl"),
         ("zed", "context_servers"),
         ("inspector", "@modelcontextprotocol/inspector"),
@@ -196,10 +197,10 @@ async fn the_install_page_has_a_text_for_each_client(app: App) {
     member
         .page(&format!("{install}?tracking_id=anna~1.b_C-d"))
         .await
-        .says("http://localhost:8080/s/docs/t/anna~1.b_C-d/mcp");
+        .says("http://localhost:8080/s/guide/t/anna~1.b_C-d/mcp");
     for wrong in ["%22", "a%20b", "%3Cscript%3E", "a%2F..%2Fb", "%24(id)", "%00", &"x".repeat(129)] {
         let page = member.get(&format!("{install}?tracking_id={wrong}")).await;
-        page.is(422).says("id=\"e-tracking_id\"").says("/s/docs/mcp").does_not_say("/t/").does_not_say("<script>");
+        page.is(422).says("id=\"e-tracking_id\"").says("/s/guide/mcp").does_not_say("/t/").does_not_say("<script>");
     }
     app.finish().await;
 }
@@ -207,16 +208,16 @@ async fn the_install_page_has_a_text_for_each_client(app: App) {
 async fn the_api_of_servers(app: App) {
     let org = app.org("acme").await;
     let call = async |method: Method, path: &str, body| with_key(&org, Role::Admin, method, path, body).await;
-    let made = call(Method::POST, "/servers", Some(json!({ "slug": "docs", "auth_type": "collect_email" }))).await;
+    let made = call(Method::POST, "/servers", Some(json!({ "slug": "guide", "auth_type": "collect_email" }))).await;
     let server = made.is(201).json();
     let path = format!("/servers/{}", server["id"].as_str().unwrap());
     assert_eq!(made.header(header::LOCATION.as_str()), format!("/api/v1{path}"));
-    assert_eq!(server["mcp_url"], "http://localhost:8080/s/docs/mcp");
-    assert_eq!(server["mcp_host_url"], "http://docs.localhost:8080/mcp");
-    assert_eq!((&server["name"], &server["oauth_config_id"]), (&json!("docs"), &json!(null)));
+    assert_eq!(server["mcp_url"], "http://localhost:8080/s/guide/mcp");
+    assert_eq!(server["mcp_host_url"], "http://guide.localhost:8080/mcp");
+    assert_eq!((&server["name"], &server["oauth_config_id"]), (&json!("guide"), &json!(null)));
     for (body, field) in [
         (json!({ "slug": "x" }), "slug"),
-        (json!({ "slug": "docs\u{0}" }), "slug"),
+        (json!({ "slug": "guide\u{0}" }), "slug"),
         (json!({ "slug": "fine", "name": "" }), "name"),
         (json!({ "slug": "fine", "allowed_origins": ["*"] }), "allowed_origins"),
         (json!({ "slug": "fine", "oauth_config_id": "none" }), "oauth_config_id"),
@@ -235,7 +236,7 @@ async fn the_api_of_servers(app: App) {
     ] {
         call(Method::POST, "/servers", Some(body)).await.is(422);
     }
-    call(Method::POST, "/servers", Some(json!({ "slug": "docs" }))).await.is(409);
+    call(Method::POST, "/servers", Some(json!({ "slug": "guide" }))).await.is(409);
     call(Method::POST, "/servers", Some(json!({ "slug": "more" }))).await.is(201);
     let page = call(Method::GET, "/servers?limit=1", None).await.json();
     let cursor = page["next_cursor"].as_str().unwrap();
@@ -244,8 +245,8 @@ async fn the_api_of_servers(app: App) {
     for query in ["limit=0", "limit=201", "limit=x", "cursor=!", "cursor=AAAA", "other=1"] {
         call(Method::GET, &format!("/servers?{query}"), None).await.is(422);
     }
-    assert_eq!(call(Method::GET, "/servers?q=DOC%00", None).await.json()["items"].as_array().unwrap().len(), 1);
-    let check = call(Method::GET, "/servers/slug-check?slug=docs", None).await.json();
+    assert_eq!(call(Method::GET, "/servers?q=GUI%00", None).await.json()["items"].as_array().unwrap().len(), 1);
+    let check = call(Method::GET, "/servers/slug-check?slug=guide", None).await.json();
     assert!(check["available"] == false && check["reason"].as_str().unwrap().contains("taken"), "{check}");
     assert_eq!(call(Method::GET, "/servers/slug-check?slug=free", None).await.json()["available"], true);
 
@@ -256,9 +257,9 @@ async fn the_api_of_servers(app: App) {
     assert_eq!(changed["auth_type"], "collect_email", "what is absent stays");
     call(Method::PATCH, &path, Some(json!({ "slug": "more" }))).await.is(409);
     let slugs = call(Method::GET, &format!("{path}/slugs"), None).await.json();
-    assert_eq!(slugs["items"], json!([{ "slug": "docs" }]));
-    call(Method::DELETE, &format!("{path}/slugs/docs"), None).await.is(204);
-    for slug in ["docs", "manual", "%00"] {
+    assert_eq!(slugs["items"], json!([{ "slug": "guide" }]));
+    call(Method::DELETE, &format!("{path}/slugs/guide"), None).await.is(204);
+    for slug in ["guide", "manual", "%00"] {
         call(Method::DELETE, &format!("{path}/slugs/{slug}"), None).await.is(404);
     }
     for id in ["srv_000000000000", "x", "%00", "srv_%27"] {

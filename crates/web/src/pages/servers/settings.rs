@@ -106,7 +106,8 @@ struct SettingsPage {
 
 impl SettingsPage {
     fn slug_extra(&self) -> String {
-        super::new::slug_extra(&self.head.list, &self.server_id)
+        // Who may not change it need not ask whether it could be had.
+        if self.admin { super::new::slug_extra(&self.head.list, &self.server_id) } else { String::new() }
     }
 }
 
