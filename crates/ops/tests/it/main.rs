@@ -9,4 +9,3 @@ mod joins;
 mod logos;
 mod people;
 mod stage;
-mod support;
