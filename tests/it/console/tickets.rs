@@ -147,7 +147,7 @@ async fn the_team_is_told_and_answers_by_mail() {
     assert!(mails[0].text.contains(&format!("http://localhost:8080/o/acme/tickets/{id}")), "{}", mails[0].text);
     let path = format!("/o/acme/tickets/{id}");
     let page = member.page(&path).await;
-    page.says("&lt;script&gt;")
+    page.says("&#60;script&#62;")
         .does_not_say("<script>alert")
         .does_not_say("<img src=x")
         .says("Goes to zoe@b.example by mail");

@@ -104,7 +104,7 @@ async fn a_message_is_signed_and_logged() {
         assert_eq!(Some(header("webhook-signature").to_owned()), sign(&secret, header("webhook-id"), seconds, body));
         assert_eq!(header("content-type"), "application/json");
         let body: Value = serde_json::from_slice(body).unwrap();
-        assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["data", "text", "timestamp", "type"]);
+        assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["type", "timestamp", "text", "data"]);
         if body["type"] == "walkthrough.completed" {
             assert_eq!(body["data"]["end_user"]["tracking_id"], "ann");
             assert_eq!(body["data"]["walkthrough"]["slug"], "install-acme");
