@@ -9,6 +9,7 @@ pub mod mail;
 pub mod notices;
 pub mod open;
 pub mod outbound;
+pub mod providers;
 pub mod router;
 pub mod telemetry;
 pub mod upkeep;

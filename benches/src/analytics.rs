@@ -111,12 +111,16 @@ fn hexadecimal(text: &str, is_sqlite: bool) -> String {
     out
 }
 
+#[expect(clippy::disallowed_methods, reason = "what is seeded lies before the present of the server")]
+fn now() -> Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
+}
+
 /// Loads the page for each database.
 pub async fn page(bench: &mut Bench) -> Result<()> {
     let attempts = bench.settings.analytics_events / 10;
     for (kind, [installation, _]) in bench.played.clone() {
-        let (now, token) = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?, random_hex(32)?);
-        let now = i64::try_from(now.as_millis())?;
+        let (now, token) = (now()?, random_hex(32)?);
         let hash: String = Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         say(&format!("seeding {} events for {}", events(attempts), kind.name()));
         growth::seed_copy(bench, &installation, What::Played(attempts, now, &hash)).await?;

@@ -34,7 +34,7 @@ use crate::notices::MailPost;
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
 use crate::upkeep::Upkeep;
-use crate::{demo, mail, open, outbound};
+use crate::{demo, mail, open, outbound, providers};
 use waypost_ops::address::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
@@ -130,6 +130,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         upstream: upstream.clone(),
         sign_up: settings.sign_up,
+        providers: providers::of(settings)?,
     });
     let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
     let sign_in_limits = waypost_auth::limits::Limits::default();

@@ -290,3 +290,64 @@ fn walkthroughs_on_servers() {
     served.same(&["walkthrough", "delete", "hello"]);
     insta::assert_snapshot!(served.fine(&["walkthrough", "delete", "hello", "--yes"]), @"Deleted Hello!.");
 }
+
+/// Only what a new one differs in each time is left out.
+fn alike(mut report: Value) -> Value {
+    for member in ["id", "slug", "title"] {
+        report[member].take();
+    }
+    report
+}
+
+#[test]
+fn files_are_imported_published_and_taken_back() {
+    let served = Served::new();
+    served.place.fine(&["server", "create", "acme-docs"]);
+    let file = served.place.file("hello.md", HELLO);
+    let import = ["walkthrough", "import", &file, "--server", "acme-docs", "--publish"];
+    served.same(&[&import[..], &["--dry-run"]].concat());
+    let there = served.json(&import);
+    assert_eq!(there["created"], true);
+    let titled = [&import[..], &["--title", "Hello too"]].concat();
+    assert_eq!(alike(there), alike(served.place.json(&titled)));
+    served.same(&import);
+    let course = served.place.path("course");
+    served.place.file("course/README.md", "# A course\n\nOn two things.\n");
+    served.place.file("course/01-begin/01-first.md", "# First\n\ntext");
+    served.place.file("course/01-begin/02-empty.md", "");
+    let course = course.to_str().unwrap();
+    served.same(&["walkthrough", "import", course, "--dry-run"]);
+    assert_eq!(served.json(&["walkthrough", "import", course])["title"], "A course");
+    served.same(&["walkthrough", "import", &format!("{course}/")]);
+    // A folder in which everything is in one section, and no README gives it a title.
+    let alone = served.place.file("alone/01-only/01-first.md", "# First\n\ntext");
+    let alone = alone.trim_end_matches("/01-only/01-first.md");
+    assert_eq!(served.json(&["walkthrough", "import", alone])["title"], "Alone");
+    served.same(&["walkthrough", "import", alone]);
+    // Refusals are those of the command on the database, word by word.
+    let other = served.place.file("other.md", "# Hello\n\n## Three\n\nx\n\n## Four\n\nx\n\n## Five\n\nx\n");
+    let bad = served.place.file("bad.md", "no title");
+    served.same(&["walkthrough", "import", &other]);
+    served.same(&["walkthrough", "import", &bad]);
+    served.same(&["walkthrough", "import", &bad, &file]);
+    served.same(&["walkthrough", "import", &file, &other]);
+    served.same(&["walkthrough", "import", &file, "--id", "wt_000000000000"]);
+    let unknown = served.fails(1, &["walkthrough", "import", &file, "--server", "gone-docs"]);
+    assert!(unknown.contains("there is no server `gone-docs`"), "{unknown}");
+    served.same(&["walkthrough", "import", &file, &other, "--title", "x"]);
+    served.same(&["walkthrough", "import", "gone.md"]);
+    served.same(&["walkthrough", "export", "hello"]);
+    let copy = served.place.path("copy.json").to_str().unwrap().to_owned();
+    served.same(&["walkthrough", "export", "hello", "--output", &copy]);
+    served.same(&["walkthrough", "import", &copy]);
+    served.same(&["walkthrough", "publish", "hello"]);
+    served.fine(&["walkthrough", "import", &other, "--replace"]);
+    insta::assert_snapshot!(served.fine(&["walkthrough", "publish", "hello"]), @"Published version 2 of Hello.");
+    served.same(&["walkthrough", "versions", "hello"]);
+    let withdrawn = served.json(&["walkthrough", "withdraw", "hello", "--version", "2", "--reason", "wrong"]);
+    let mut shown = served.place.json(&["walkthrough", "show", "hello"]);
+    shown.as_object_mut().unwrap().remove("steps");
+    assert_eq!(withdrawn, shown);
+    served.same(&["walkthrough", "versions", "hello"]);
+    served.same(&["walkthrough", "withdraw", "hello", "--version", "9", "--reason", "wrong"]);
+}

@@ -19,10 +19,6 @@ use waypost_core::assignment::Assignment;
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::chain::Link;
 use waypost_core::id::{
-    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthConfigId, OauthGrantId, ProgressId, StepId,
-    TicketCommentId, TicketId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
-    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
-    ProgressId, StepId, VersionId, WalkthroughId,
     AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
     ProgressId, StepId, TicketCommentId, TicketId, UserCodeId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
 };
@@ -46,22 +42,7 @@ use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
 use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
-use waypost_store::{
-    Db, Dialect, Tx, account, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user,
-    expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on,
-    organization, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call, user,
-    user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
-    expired, idempotency, identity, invitation, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer,
-    on, organization, overview, progress, server, session, standing, step, system, tool_call, user, user_session,
-    version, walkthrough, walkthrough_list,
-    expired, idempotency, identity, invitation_accept, join, logo, migrate, oauth_client, oauth_consent, oauth_grant,
-    offer, on, organization, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call,
-    user, user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
-    Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
-    email_code, end_user, expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent,
-    oauth_grant, offer, on, organization, progress, server, session, standing, step, system, ticket, ticket_comment,
-    tool_call, user, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
-};
+use waypost_store::{Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call, user, user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery};
 
 use crate::world::{NOW, World, execute};
 
@@ -73,6 +54,17 @@ const WHOLE: &[&str] = &[
     // Once in the life of an installation: when it is set up.
     "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
      WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
+    // Looks each server up in the log, by index.
+    "SELECT servers.organization_id, servers.id FROM servers LEFT JOIN analytics_rollups ON \
+     analytics_rollups.server_id = servers.id WHERE EXISTS (SELECT 1 FROM walkthrough_events WHERE \
+     walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $1) OR EXISTS (SELECT 1 \
+     FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $1) OR EXISTS (SELECT 1 FROM \
+     walkthrough_events WHERE walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $2 LIMIT 1 OFFSET $3) OR \
+     EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)",
 ];
 /// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
 const NO_TABLES: &[&str] = &["json_each", "batch", "source", "CONSTANT", "(subquery"];
@@ -279,6 +271,8 @@ async fn invite(tx: &mut Tx, one: &World) {
     invitation::renew(tx, &new, "renewed").await.unwrap();
     invitation::revoke_of_address(tx, org, ("b@x.de", Some(&id)), NOW).await.unwrap();
     invitation::revoke(tx, org, &id, NOW).await.unwrap();
+}
+
 /// What the console reads of the log, of end users and in numbers.
 async fn look_back(tx: &mut Tx, one: &World) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);

@@ -40,7 +40,7 @@ function element(name, properties = {}, ...children) {
 
 function block(title, lines, body) {
   const text = body === null || body === undefined ? lines : `${lines}\n\n${JSON.stringify(body, null, 2)}`;
-  return [element("h4", { textContent: title }), element("pre", { tabIndex: 0 }, element("code", { textContent: text }))];
+  return [element("h3", { textContent: title }), element("pre", { tabIndex: 0 }, element("code", { textContent: text }))];
 }
 
 /** Shows one exchange, the newest first. */
@@ -55,7 +55,7 @@ function show({ request, sent, status, headers, body, took, failure }) {
   const words = failure ?? MEANING[status] ?? problem?.message;
   if (words) parts.push(element("p", { className: fine ? "" : "wrong", textContent: words }));
   const text = body?.result?.content?.find?.((part) => part.type === "text")?.text;
-  if (text) parts.push(element("h4", { textContent: "What the agent reads" }), element("pre", { tabIndex: 0, className: "wrap" }, element("code", { textContent: text })));
+  if (text) parts.push(element("h3", { textContent: "What the agent reads" }), element("pre", { tabIndex: 0, className: "wrap" }, element("code", { textContent: text })));
   parts.push(...block("Request", [`POST ${path}`, ...sent.map(([key, value]) => `${key}: ${value}`)].join("\n"), request));
   if (!failure) parts.push(...block("Answer", [`HTTP ${status}`, ...headers.map(([key, value]) => `${key}: ${value}`)].join("\n"), body));
   for (const open of by("log").querySelectorAll("details[open]")) open.open = false;

@@ -42,6 +42,8 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("htmx.js", SCRIPT, include_bytes!("../assets/htmx.min.js")),
     ("try.js", SCRIPT, include_bytes!("../assets/try.js")),
     ("tickets.js", SCRIPT, include_bytes!("../assets/tickets.js")),
+    ("import.js", SCRIPT, include_bytes!("../assets/import.js")),
+    ("walkthroughs.js", SCRIPT, include_bytes!("../assets/walkthroughs.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 

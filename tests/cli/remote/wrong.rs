@@ -160,3 +160,38 @@ fn commands_that_work_here_in_an_environment_that_says_elsewhere() {
     assert_eq!(run(&["walkthrough", "lint", &file]).code, 0);
     assert_eq!(run(&["org", "list"]).code, 1, "nobody is there");
 }
+
+/// Every page is asked for, with the key, and with cursors as they were given.
+#[test]
+fn a_list_of_two_pages() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+            let server = |slug: &str| json!({"id": format!("srv_{slug}"), "slug": slug, "name": slug});
+            let with_key = head.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer wpk_x"));
+            let body = match head[0].split(' ').nth(1) {
+                _ if !with_key => json!({}),
+                Some("/api/v1/organizations") => {
+                    json!({"items": [{"id": "org_x", "slug": "acme"}], "next_cursor": null})
+                }
+                Some("/api/v1/servers?limit=200") => json!({"items": [server("one")], "next_cursor": "a b&c/ä"}),
+                Some("/api/v1/servers?cursor=a+b%26c%2F%C3%A4&limit=200")
+                | Some("/api/v1/servers?limit=200&cursor=a+b%26c%2F%C3%A4") => {
+                    json!({"items": [server("two")], "next_cursor": null})
+                }
+                _ => json!({}),
+            };
+            let body = body.to_string();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    let place = Place::new();
+    let listed = place.json(&["server", "list", "--url", &url, "--api-key", "wpk_x"]);
+    let slugs: Vec<_> = listed["items"].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap()).collect();
+    assert_eq!(slugs, ["one", "two"]);
+    assert_eq!(listed["items"][0]["organization_id"], "org_x");
+}

@@ -3,9 +3,10 @@
 use http::Method;
 use serde_json::{Value, json};
 use waypost_core::organization::Role;
+use waypost_ops::organizations::{self, Changes};
 
 use super::{Browser, with_key};
-use crate::app::{App, DAY, open};
+use crate::app::{App, DAY, Setup, open};
 
 async fn ids(browser: &Browser) -> Vec<(String, String, String)> {
     let listed = browser.api(Method::GET, "/members", None).await.json();
@@ -150,6 +151,25 @@ async fn invitations_are_limited(app: App) {
         }
     }
     assert_eq!(told.iter().filter(|status| **status == 429).count(), 2, "60 a minute from one network: {told:?}");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn invitations_go_out_by_mail() {
+    let app = App::with(Setup { can_mail: true, ..Setup::default() }).await;
+    let org = app.org("acme").await;
+    let changes = Changes { name: Some("Acme\r\nBcc: evil@example.com".to_owned()), ..Changes::default() };
+    organizations::update(app.cx(), &app.ops(), &org.id, &changes).await.unwrap();
+    let admin = Browser::member(&org, "admin@example.com", Role::Admin).await;
+    let body = json!({ "email": "Anna@example.com", "role": "member" });
+    let sent = admin.api(Method::POST, "/invitations", Some(body)).await.is(201).json();
+    assert_eq!(sent["mailed"], true);
+    let page = admin.post("/o/acme/invitations", &[("email", "bob@example.com"), ("role", "admin")]).await;
+    page.is(200).says("A mail with this link is on its way");
+    let mails = app.mails().at_least(2).await;
+    let mail = mails.iter().find(|mail| mail.to == "Anna@example.com").unwrap();
+    assert!(mail.text.contains(sent["link"].as_str().unwrap()) && mail.text.contains("admin@example.com invites you"));
+    assert_eq!(mail.subject, "Invitation to Acme  Bcc: evil@example.com", "one line");
     app.finish().await;
 }
 

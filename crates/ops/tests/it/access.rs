@@ -1,14 +1,18 @@
 //! Who may do what, tried act by act, with each kind of caller, at home and in another organisation.
 
-use waypost_core::Result;
+use waypost_core::analytics::Range;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::AuditEventId;
 use waypost_core::organization::Role;
+use waypost_core::{Result, Timestamp};
+use waypost_ops::analytics::{Ask, Parts};
 use waypost_ops::assignments::Placement;
 use waypost_ops::audit_events::{self, Filter};
+use waypost_ops::end_users::{Kinds, Search};
 use waypost_ops::servers::Settings;
 use waypost_ops::{
-    Ops, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview, servers, users,
+    Ops, activity, analytics, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview,
+    servers, users,
 };
 use waypost_store::audit;
 
@@ -25,6 +29,20 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
     );
     let later = Placement { display_order: Some(9), enabled: Some(false) };
     let slug = &t.server.slug;
+    let range = Range { from: Timestamp(0), to: Timestamp(1) };
+    let log = activity::Filter {
+        server_id: None,
+        end_user_id: None,
+        walkthrough_id: None,
+        range,
+        after: None,
+        oldest_first: true,
+        limit: 1,
+    };
+    let server_id = Some(server.clone());
+    let asked = Ask { range, server_id, walkthrough_id: None, version: None, client: None };
+    let parts = Parts { events: true, calls: true, before: true };
+    let everything = Kinds { sessions: true, events: true, calls: true };
     let mut told = Vec::new();
     macro_rules! tell {
         ($($act:literal: $call:expr;)+) => {$( told.push(($act, outcome($call.await))); )+};
@@ -72,6 +90,14 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "servers::update": servers::update(cx, ops, org, server, &renamed);
         "servers::former_slugs": servers::former_slugs(cx, ops, org, server);
         "servers::release_slug": servers::release_slug(cx, ops, org, server, slug);
+        "end_users::list": end_users::list(cx, ops, org, &Search { limit: 1, ..Search::default() });
+        "end_users::show": end_users::show(cx, ops, org, &t.end_user);
+        "end_users::time_line": end_users::time_line(cx, ops, (org, &t.end_user), everything, (None, 1));
+        "end_users::export": end_users::export(cx, ops, org, &t.end_user);
+        "activity::events": activity::events(cx, ops, org, &log);
+        "activity::calls": activity::calls(cx, ops, org, &log);
+        "activity::sessions": activity::sessions(cx, ops, org, &log);
+        "analytics::ask": analytics::ask(cx, ops, (org, &asked), parts, |report| report.overview());
         "servers::delete": servers::delete(cx, ops, org, server);
         "end_users::find": end_users::find(cx, ops, org, "tracked");
         "end_users::delete": end_users::delete(cx, ops, org, &t.end_user);
@@ -127,6 +153,14 @@ servers::show             operator owner admin member
 servers::update           operator owner admin
 servers::former_slugs     operator owner admin member
 servers::release_slug     operator owner admin
+end_users::list           operator owner admin member
+end_users::show           operator owner admin member
+end_users::time_line      operator owner admin member
+end_users::export         operator owner admin
+activity::events          operator owner admin member
+activity::calls           operator owner admin member
+activity::sessions        operator owner admin member
+analytics::ask            operator owner admin member
 servers::delete           operator owner admin
 end_users::find           operator owner admin
 end_users::delete         operator owner admin
@@ -194,6 +228,8 @@ async fn foreign_ids_are_not_found(stage: Stage) {
         "audit_events",
         "logos::show",
         "overview",
+        "end_users::list",
+        "activity::",
     ];
     // These look for names, which both organisations have.
     let by_name = ["api_keys::find", "end_users::find", "servers::list"];

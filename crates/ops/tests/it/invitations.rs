@@ -80,7 +80,7 @@ async fn keys_end(stage: Stage) {
     assert!(!works(ops.clone()).await);
     let renamed = Changes { name: Some("ended".into()), ..Changes::default() };
     assert_eq!(api_keys::update(&cx, ops, org, &key.id, &renamed).await.unwrap().expires_at, key.expires_at);
-    let past = Changes { expires_at: Some(Some(cx.now())), ..Changes::default() };
+    let past = Changes { expires_at: Some(Some(cx.now().plus(-1))), ..Changes::default() };
     refused(api_keys::update(&cx, ops, org, &key.id, &past).await, Code::InvalidArguments, "future");
     let later = Changes { expires_at: Some(Some(cx.now().plus(1))), ..Changes::default() };
     api_keys::update(&cx, ops, org, &key.id, &later).await.unwrap();

@@ -3,6 +3,7 @@
 mod access;
 mod accounts;
 mod acts;
+mod assignments;
 mod hosted;
 mod identities;
 mod invitations;
@@ -10,4 +11,5 @@ mod joins;
 mod logos;
 mod people;
 mod stage;
+mod support;
 mod user_accounts;

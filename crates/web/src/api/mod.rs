@@ -19,6 +19,7 @@ mod servers;
 mod ticket_comments;
 mod tickets;
 mod walkthroughs;
+pub(crate) mod walkthroughs;
 mod webhooks;
 
 use axum::Router;
@@ -75,16 +76,6 @@ fn operations() -> OpenApiRouter<Web> {
         webhooks::routes,
     ];
     all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, noun| router.merge(noun()))
-    OpenApiRouter::with_openapi(Document::openapi())
-        .merge(organizations::routes())
-        .merge(servers::routes())
-        .merge(assignments::routes())
-        .merge(members::routes())
-        .merge(invitations::routes())
-        .merge(api_keys::routes())
-        .merge(audit_events::routes())
-        .merge(oauth_configs::routes())
-        .merge(walkthroughs::routes())
 }
 
 /// The OpenAPI document.

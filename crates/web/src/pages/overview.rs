@@ -90,7 +90,11 @@ fn steps(place: &Place, overview: &Overview) -> Vec<Step> {
             done: overview.servers > 0,
             next: false,
             title: "Create a server",
-            text: "The MCP server that your users connect to, with an address of its own. An admin creates it.",
+            text: if place.is_admin() {
+                "The MCP server that your users connect to, with an address of its own."
+            } else {
+                "The MCP server that your users connect to. Ask an admin of the organisation to create it."
+            },
             href: new_server,
             action: "Create a server",
         },

@@ -66,7 +66,6 @@ pub(super) fn lines(days: &[Day]) -> Lines {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "pixels")]
 fn path(values: impl Iterator<Item = u64>, count: usize, top: u64) -> String {
     let mut path = String::new();
     let step = if count > 1 { WIDTH / (count - 1) as f64 } else { 0.0 };
@@ -143,7 +142,6 @@ pub(super) fn name(place: &Place) -> &str {
 }
 
 /// Lays out where people go. `order` are the steps of the version, by id; steps of other versions come behind them.
-#[expect(clippy::cast_precision_loss, reason = "pixels")]
 pub(super) fn sankey(ways: &[Way], order: &[String]) -> Option<Sankey> {
     let started: u64 = ways.iter().filter(|way| way.from == Place::Start).map(|way| way.count).sum();
     if started == 0 {
@@ -194,7 +192,6 @@ impl Layout<'_> {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "pixels")]
     fn band(&mut self, way: &Way) -> Option<Band> {
         let from = self.column(&way.from)?;
         let width = way.count as f64 * self.scale;
@@ -228,7 +225,6 @@ impl Layout<'_> {
         Some(Band { path, width: width.max(1.0), title, class: "band" })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "pixels")]
     fn nodes(&self, ways: &[&Way]) -> Vec<NodeBox> {
         let mut places: Vec<(usize, &Place)> = Vec::new();
         for way in ways {

@@ -152,7 +152,6 @@ fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 fn change(now: f64, before: f64) -> Option<String> {
     (before > 0.0).then(|| {
         let change = ((now - before) / before * 100.0).round() as i64;
@@ -162,7 +161,6 @@ fn change(now: f64, before: f64) -> Option<String> {
 }
 
 fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     let number = |label, now: u64, before: u64| Tile {
         label,
         value: now.to_string(),
@@ -175,7 +173,6 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
         before: percent(before),
         change: now.zip(before).map(|(now, before)| format!("{:+.1} points", (now - before) * 100.0).replace('-', "−")),
     };
-    #[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
     let time = |label, now: Option<i64>, before: Option<i64>| Tile {
         label,
         value: duration(now),
@@ -193,7 +190,6 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
     ]
 }
 
-#[expect(clippy::cast_precision_loss, reason = "pixels")]
 fn shown(counted: Counted) -> Shown {
     let Counted { now, lines, days, funnel, sankey, ways, tools, errors, clients, .. } = counted;
     let is_empty = now == Overview::default() && tools.is_empty();

@@ -162,6 +162,12 @@ pub(super) async fn slug(
         text => Some(text.parse::<ServerId>().map_err(|_| Error::not_found("server"))?),
     };
     let slug = typed.slug.trim().to_owned();
+    if let Some(id) = &own
+        && servers::show(cx, web.ops(), organization_id, id).await?.slug == slug
+    {
+        // It has this one: there is nothing to say.
+        return Ok(view::page(&SlugSaid { reason: None, slug: String::new() }));
+    }
     let reason = servers::check_slug(cx, web.ops(), organization_id, &slug, own.as_ref()).await?;
     Ok(view::page(&SlugSaid { reason, slug }))
 }
