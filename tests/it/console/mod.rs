@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
 mod sign_in;
+mod walkthroughs;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
