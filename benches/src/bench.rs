@@ -1,6 +1,7 @@
 //! Measures Waypost beside two references on the same machine: a *floor* (the same HTTP and MCP stack with one
 //! constant tool and no store) and a *peer* (the official TypeScript SDK with `pg`). See `benches/README.md`.
 
+mod analytics;
 mod client;
 mod cluster;
 mod content;

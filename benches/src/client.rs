@@ -60,8 +60,13 @@ impl Connection {
 
     /// Sends one GET and waits for the whole answer.
     pub async fn get(&mut self, path: &str) -> Result<Reply<'_>> {
+        self.get_with(path, "").await
+    }
+
+    /// Sends one GET with further headers, each with its line end, and waits for the whole answer.
+    pub async fn get_with(&mut self, path: &str, headers: &str) -> Result<Reply<'_>> {
         self.out.clear();
-        self.out.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host).as_bytes());
+        self.out.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.host).as_bytes());
         self.exchange().await
     }
 

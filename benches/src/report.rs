@@ -68,6 +68,21 @@ pub struct Start {
     pub seconds: Vec<f64>,
 }
 
+/// The analytics page over many events.
+#[derive(Debug, Clone, Serialize)]
+pub struct Analytics {
+    /// Who served it.
+    pub contestant: &'static str,
+    /// Events of the organisation.
+    pub events: u64,
+    /// Median of the times to the whole page.
+    pub median_seconds: f64,
+    /// All of them.
+    pub seconds: Vec<f64>,
+    /// Seconds until the log was packed.
+    pub packing_seconds: f64,
+}
+
 /// Everything that was found.
 #[derive(Debug, Clone)]
 pub struct Findings {
@@ -83,12 +98,22 @@ pub struct Findings {
     pub memory: Vec<Memory>,
     /// Starts.
     pub starts: Vec<Start>,
+    /// The analytics page.
+    pub analytics: Vec<Analytics>,
 }
 
 impl Findings {
     /// Nothing found yet.
     pub fn new(environment: Environment, settings: Settings) -> Self {
-        Self { environment, settings, legs: Vec::new(), sizes: Vec::new(), memory: Vec::new(), starts: Vec::new() }
+        Self {
+            environment,
+            settings,
+            legs: Vec::new(),
+            sizes: Vec::new(),
+            memory: Vec::new(),
+            starts: Vec::new(),
+            analytics: Vec::new(),
+        }
     }
 }
 
@@ -102,6 +127,7 @@ pub fn json(findings: &Findings) -> Value {
         "sizes": findings.sizes,
         "memory": findings.memory,
         "starts": findings.starts,
+        "analytics": findings.analytics,
         "legs": findings.legs,
     })
 }

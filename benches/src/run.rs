@@ -15,7 +15,7 @@ use crate::load::Limit;
 use crate::process::{self, Server};
 use crate::report::{Environment, Findings};
 use crate::waypost::Installation;
-use crate::{growth, peer, report, single, tokens};
+use crate::{analytics, growth, peer, report, single, tokens};
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -59,6 +59,8 @@ enum Part {
     Growth,
     /// Users with a token beside users without.
     Token,
+    /// The analytics page over many events.
+    Analytics,
 }
 
 /// How much of everything.
@@ -88,6 +90,10 @@ pub struct Settings {
     pub memory_calls: u64,
     /// Starts, of which the median counts.
     pub starts: u32,
+    /// Events of the organisation whose analytics are shown, about.
+    pub analytics_events: u64,
+    /// Times that the page is loaded, of which the median counts.
+    pub analytics_pages: u32,
 }
 
 impl Settings {
@@ -104,6 +110,8 @@ impl Settings {
         token_users: 2_000,
         memory_calls: 100_000,
         starts: 7,
+        analytics_events: 1_000_000,
+        analytics_pages: 7,
     };
     const SMOKE: Self = Self {
         smoke: true,
@@ -118,6 +126,8 @@ impl Settings {
         token_users: 256,
         memory_calls: 2_000,
         starts: 2,
+        analytics_events: 20_000,
+        analytics_pages: 2,
     };
 
     fn of(args: &RunArgs) -> Self {
@@ -142,6 +152,8 @@ pub struct Bench {
     pub copies: Vec<(Kind, [Installation; 2])>,
     /// Two more copies of each, for the comparison of users without and with a token.
     pub pairs: Vec<(Kind, [Installation; 2])>,
+    /// Two more copies of each, of which the first gets many events.
+    pub played: Vec<(Kind, [Installation; 2])>,
     /// Where logs go.
     pub logs: PathBuf,
     /// What was found so far.
@@ -215,6 +227,9 @@ async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
     if wanted(Part::Growth) {
         growth::rows(&mut bench).await?;
     }
+    if wanted(Part::Analytics) {
+        analytics::page(&mut bench).await?;
+    }
     bench.tear_down().await
 }
 
@@ -250,6 +265,7 @@ impl Bench {
             installations: Vec::new(),
             copies: Vec::new(),
             pairs: Vec::new(),
+            played: Vec::new(),
             logs,
             findings: Findings::new(environment, settings),
             dir: dir.to_owned(),
@@ -285,6 +301,7 @@ impl Bench {
         installation.fill(&specs()).await?;
         self.copies.push((kind, growth::copy(self, &installation, growth::NAMES).await?));
         self.pairs.push((kind, growth::copy(self, &installation, tokens::NAMES).await?));
+        self.played.push((kind, growth::copy(self, &installation, analytics::NAMES).await?));
         self.serve(kind, &installation).await?;
         self.installations.push((kind, installation));
         Ok(())

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 
+use crate::analytics;
 use crate::tokens::{self, Tokens};
 use crate::waypost::SLUG;
 
@@ -26,6 +27,9 @@ pub enum What<'a> {
     Progress(u32),
     /// A signed-in user for each of these tokens.
     SignedIn(&'a Tokens),
+    /// So many attempts that were played, up to this time, with their events and calls; and a user of the console whose
+    /// session has a token with this hash.
+    Played(u64, i64, &'a str),
 }
 
 /// The end of every seeded grant: 2100-01-01.
@@ -70,6 +74,7 @@ pub async fn seed(database: Database<'_>, what: What<'_>) -> Result<()> {
     let (statements, expected) = match what {
         What::Progress(n) => (progress(&database, n), 2 * u64::from(n)),
         What::SignedIn(tokens) => signed_in(tokens)?,
+        What::Played(attempts, now, hash) => analytics::statements(&database, attempts, (now, hash)),
     };
     let inserted = match database {
         Database::Sqlite(file) => {

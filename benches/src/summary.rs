@@ -267,6 +267,10 @@ fn rest(findings: &Findings, targets: &mut Vec<Target>) {
         let start =
             findings.starts.iter().find(|start| start.contestant == name).map(|start| start.median_seconds * 1e3);
         targets.push(Target::at_most(format!("{name}: start to listening, existing database"), start, "ms", 100.0));
+        let page = findings.analytics.iter().find(|page| page.contestant == name);
+        let events = page.map_or(findings.settings.analytics_events, |page| page.events);
+        let seconds = page.map(|page| page.median_seconds);
+        targets.push(Target::at_most(format!("{name}: the analytics page over {events} events"), seconds, "s", 1.0));
         let memory = findings.memory.iter().find(|memory| memory.contestant == name);
         let calls = memory.map_or(findings.settings.memory_calls, |memory| memory.calls);
         let resident = memory.map(|memory| memory.resident_bytes as f64 / 1e6);

@@ -15,7 +15,8 @@ use crate::process::{self, Server};
 
 /// Slug of the server that is measured.
 pub const SLUG: &str = "bench-server";
-const ORGANIZATION: &str = "bench-organization";
+/// Slug of the organisation that it belongs to.
+pub const ORGANIZATION: &str = "bench-organization";
 
 /// One installation of Waypost: a program, a data directory, a database.
 #[derive(Debug, Clone)]

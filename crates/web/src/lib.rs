@@ -16,6 +16,7 @@ pub mod markdown;
 pub mod origin;
 pub mod pages;
 pub mod problem;
+pub mod providers;
 pub mod spreadsheet;
 pub mod visit;
 
@@ -34,6 +35,7 @@ use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::UserAccounts;
 
 use crate::limits::Limits;
+use crate::providers::Provider;
 use crate::visit::Visit;
 
 /// What the console and the API work with.
@@ -59,6 +61,8 @@ pub struct State {
     pub upstream: Upstream,
     /// Who may make an account for themselves.
     pub sign_up: SignUp,
+    /// Providers that users can sign in with.
+    pub providers: Vec<Provider>,
 }
 
 impl Web {

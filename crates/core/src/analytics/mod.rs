@@ -78,7 +78,6 @@ pub fn percentile(values: &mut [i64], percent: usize) -> Option<i64> {
 
 /// `part` of `whole`, from 0 to 1; none of nothing.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }

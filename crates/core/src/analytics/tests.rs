@@ -111,7 +111,6 @@ fn plain(log: &Log) -> Vec<Plain> {
 /// The value at place ceil(n · percent / 100), counted from 1.
 fn nearest_rank(mut values: Vec<i64>, percent: f64) -> Option<i64> {
     values.sort_unstable();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
     let rank = (values.len() as f64 * percent / 100.0).ceil() as usize;
     values.get(rank.max(1) - 1).copied()
 }

@@ -1,12 +1,19 @@
 //! Who may do what, tried act by act, with each kind of caller, at home and in another organisation.
 
-use waypost_core::Result;
+use waypost_core::analytics::Range;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::AuditEventId;
 use waypost_core::organization::Role;
+use waypost_core::{Result, Timestamp};
+use waypost_ops::analytics::{Ask, Parts};
 use waypost_ops::assignments::Placement;
+use waypost_ops::audit_events::{self, Filter};
+use waypost_ops::end_users::{Kinds, Search};
 use waypost_ops::servers::Settings;
-use waypost_ops::{Ops, api_keys, assignments, end_users, joins, organizations, servers, users};
+use waypost_ops::{
+    Ops, activity, analytics, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview,
+    servers, users,
+};
 use waypost_store::audit;
 
 use crate::stage::{Stage, Tenant, plain_key, stage};
@@ -22,6 +29,20 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
     );
     let later = Placement { display_order: Some(9), enabled: Some(false) };
     let slug = &t.server.slug;
+    let range = Range { from: Timestamp(0), to: Timestamp(1) };
+    let log = activity::Filter {
+        server_id: None,
+        end_user_id: None,
+        walkthrough_id: None,
+        range,
+        after: None,
+        oldest_first: true,
+        limit: 1,
+    };
+    let server_id = Some(server.clone());
+    let asked = Ask { range, server_id, walkthrough_id: None, version: None, client: None };
+    let parts = Parts { events: true, calls: true, before: true };
+    let everything = Kinds { sessions: true, events: true, calls: true };
     let mut told = Vec::new();
     macro_rules! tell {
         ($($act:literal: $call:expr;)+) => {$( told.push(($act, outcome($call.await))); )+};
@@ -40,10 +61,22 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "users::delete(owner)": users::delete(cx, ops, org, &t.owner.user_id);
         "api_keys::create": api_keys::create(cx, ops, org, plain_key(new, Role::Admin));
         "api_keys::create(owner)": api_keys::create(cx, ops, org, plain_key(&format!("{new}-owner"), Role::Owner));
+        "api_keys::show": api_keys::show(cx, ops, org, &t.key.id);
         "api_keys::list": api_keys::list(cx, ops, org);
         "api_keys::find": api_keys::find(cx, ops, org, "first");
         "api_keys::update": api_keys::update(cx, ops, org, &t.key.id, &rename_key);
         "api_keys::delete": api_keys::delete(cx, ops, org, &t.key.id);
+        "invitations::create": invitations::create(cx, ops, org, &format!("{new}-i@x.de"), Role::Member);
+        "invitations::create(own)": invitations::create(cx, ops, org, &format!("{new}-j@x.de"), Role::Owner);
+        "invitations::list": invitations::list(cx, ops, org, None, 10);
+        "invitations::show": invitations::show(cx, ops, org, &t.invitation);
+        "invitations::resend": invitations::resend(cx, ops, org, &t.invitation);
+        "invitations::revoke": invitations::revoke(cx, ops, org, &t.invitation);
+        "audit_events::list": audit_events::list(cx, ops, org, &Filter::default(), (None, 10));
+        "audit_events::export": audit_events::export(cx, ops, org, &Filter::default(), "csv");
+        "logos::show": logos::show(cx, ops, org);
+        "overview::show": overview::show(cx, ops, org);
+        "overview::contents": overview::contents(cx, ops, org);
         "joins::list": joins::list(cx, ops, org);
         "joins::show": joins::show(cx, ops, org, &t.join);
         "joins::undo": joins::undo(cx, ops, org, &t.join);
@@ -57,6 +90,14 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "servers::update": servers::update(cx, ops, org, server, &renamed);
         "servers::former_slugs": servers::former_slugs(cx, ops, org, server);
         "servers::release_slug": servers::release_slug(cx, ops, org, server, slug);
+        "end_users::list": end_users::list(cx, ops, org, &Search { limit: 1, ..Search::default() });
+        "end_users::show": end_users::show(cx, ops, org, &t.end_user);
+        "end_users::time_line": end_users::time_line(cx, ops, (org, &t.end_user), everything, (None, 1));
+        "end_users::export": end_users::export(cx, ops, org, &t.end_user);
+        "activity::events": activity::events(cx, ops, org, &log);
+        "activity::calls": activity::calls(cx, ops, org, &log);
+        "activity::sessions": activity::sessions(cx, ops, org, &log);
+        "analytics::ask": analytics::ask(cx, ops, (org, &asked), parts, |report| report.overview());
         "servers::delete": servers::delete(cx, ops, org, server);
         "end_users::find": end_users::find(cx, ops, org, "tracked");
         "end_users::delete": end_users::delete(cx, ops, org, &t.end_user);
@@ -83,10 +124,22 @@ users::delete             operator owner admin
 users::delete(owner)      operator owner
 api_keys::create          operator owner admin
 api_keys::create(owner)   operator owner
+api_keys::show            operator owner admin
 api_keys::list            operator owner admin
 api_keys::find            operator owner admin
 api_keys::update          operator owner admin
 api_keys::delete          operator owner admin
+invitations::create       operator owner admin
+invitations::create(own)  operator owner
+invitations::list         operator owner admin
+invitations::show         operator owner admin
+invitations::resend       operator owner admin
+invitations::revoke       operator owner admin
+audit_events::list        operator owner admin
+audit_events::export      operator owner admin
+logos::show               operator owner admin member
+overview::show            operator owner admin member
+overview::contents        operator owner
 joins::list               operator owner admin
 joins::show               operator owner admin
 joins::undo               operator owner admin
@@ -100,6 +153,14 @@ servers::show             operator owner admin member
 servers::update           operator owner admin
 servers::former_slugs     operator owner admin member
 servers::release_slug     operator owner admin
+end_users::list           operator owner admin member
+end_users::show           operator owner admin member
+end_users::time_line      operator owner admin member
+end_users::export         operator owner admin
+activity::events          operator owner admin member
+activity::calls           operator owner admin member
+activity::sessions        operator owner admin member
+analytics::ask            operator owner admin member
 servers::delete           operator owner admin
 end_users::find           operator owner admin
 end_users::delete         operator owner admin
@@ -162,6 +223,13 @@ async fn foreign_ids_are_not_found(stage: Stage) {
         "api_keys::list",
         "servers::create",
         "joins::list",
+        "invitations::create",
+        "invitations::list",
+        "audit_events",
+        "logos::show",
+        "overview",
+        "end_users::list",
+        "activity::",
     ];
     // These look for names, which both organisations have.
     let by_name = ["api_keys::find", "end_users::find", "servers::list"];

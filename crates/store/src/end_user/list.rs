@@ -120,8 +120,8 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: Search
                   AND (progress.closed_at IS NULL OR progress.status = 'completed')))
          ORDER BY id DESC LIMIT $8"
     );
-    // No id begins with a tilde, which sorts behind all that they do begin with.
-    let after = search.after.map_or("~", EndUserId::as_str);
+    // Every id begins with `eu_`, which sorts before this in any collation.
+    let after = search.after.map_or("zz", EndUserId::as_str);
     let pattern = search.text.map(|text| {
         let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         format!("%{}%", escaped.to_ascii_lowercase())

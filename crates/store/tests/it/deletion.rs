@@ -92,8 +92,17 @@ async fn an_end_user(worlds: Worlds) {
     assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());
     tx.commit().await.unwrap();
     let mut conn = db.read().await.unwrap();
-    for id in [one.end_user.as_str(), one.progress.as_str()] {
+    // The account, the mailed code and the identity go with them.
+    for id in [one.end_user.as_str(), one.progress.as_str(), "acc_1", "ecd_1", "idn_1", "ogr_1", "joi_1"] {
         assert_eq!(mentions(&mut conn, id).await, BTreeSet::new());
+    }
+    // Also not within a text, such as JSON.
+    for (name, table) in schema::read(&mut conn).await {
+        for column in table.columns.iter().filter(|(_, (kind, _))| kind == "TEXT").map(|(column, _)| column) {
+            let sql = format!("SELECT CAST(count(*) AS TEXT) FROM {name} WHERE {column} LIKE '%{}%'", one.end_user);
+            let [count] = rows::<1>(&mut conn, sql).await.pop().unwrap();
+            assert_eq!(count.as_deref(), Some("0"), "{name}.{column}");
+        }
     }
     drop(conn);
     worlds.other_is_untouched().await;

@@ -1,9 +1,12 @@
 //! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
 
+pub(crate) mod activity;
+pub(crate) mod analytics;
 mod api_keys;
 mod assignments;
 mod audit_events;
 mod authenticate;
+pub(crate) mod end_users;
 pub mod extract;
 mod idempotency;
 mod invitations;
@@ -13,7 +16,11 @@ mod organizations;
 pub mod page;
 mod schema;
 mod servers;
+mod ticket_comments;
+mod tickets;
+mod walkthroughs;
 pub(crate) mod walkthroughs;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -52,15 +59,21 @@ fn operations() -> OpenApiRouter<Web> {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        activity::routes,
+        analytics::routes,
         api_keys::routes,
         assignments::routes,
         audit_events::routes,
+        end_users::routes,
         invitations::routes,
         members::routes,
         oauth_configs::routes,
         organizations::routes,
         servers::routes,
+        ticket_comments::routes,
+        tickets::routes,
         walkthroughs::routes,
+        webhooks::routes,
     ];
     all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, noun| router.merge(noun()))
 }

@@ -2,10 +2,12 @@
 //! renders.
 
 mod account;
+mod analytics;
 mod api_keys;
 mod audit;
 mod code;
 mod editor;
+mod end_users;
 mod entry;
 mod form;
 pub mod frame;
@@ -14,17 +16,22 @@ mod invitation;
 mod link;
 mod login;
 mod members;
+mod oauth_configs;
 mod organizations;
 mod overview;
+mod provider;
 mod reference;
 mod reset;
 pub mod routes;
+mod servers;
 pub mod session;
 mod set_up;
 mod sign_in_mail;
 mod sign_up;
+mod tickets;
 pub mod view;
 mod walkthroughs;
+mod webhooks;
 
 use routes::Routes;
 
@@ -34,21 +41,28 @@ pub fn routes() -> Routes {
     // One line each, so that a new one is a new line.
     #[rustfmt::skip]
     let all = [
+        analytics::routes,
         api_keys::routes,
         audit::routes,
         account::routes,
         code::routes,
         editor::routes,
+        end_users::routes,
         home::routes,
         invitation::routes,
         link::routes,
         login::routes,
         members::routes,
+        oauth_configs::routes,
         organizations::routes,
         overview::routes,
+        provider::routes,
         reference::routes,
         reset::routes,
+        servers::routes,
         set_up::routes,
+        tickets::routes,
+        webhooks::routes,
         sign_up::routes,
         walkthroughs::routes,
     ];

@@ -101,6 +101,8 @@ struct Report {
     summary: String,
     /// What happens to each step.
     steps: Vec<Imported>,
+    /// The same for people, a line each, with the summary.
+    plan: String,
     /// The version that is served, when it was to be published.
     published_version: Option<u32>,
     /// Whether that version is new.
@@ -125,6 +127,7 @@ impl From<ImportReport> for Report {
             revision: it.revision,
             summary: it.summary,
             steps: steps.map(|it| Imported { change: it.change, title: it.title, fields: it.fields }).collect(),
+            plan: it.plan,
             published_version: it.published_version,
             published_new: it.published_new,
             assigned: it.assigned,

@@ -1,0 +1,488 @@
+//! What the operations on analytics answer, as JSON and as tables.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use waypost_core::analytics::{Overview, Range};
+use waypost_ops::analytics::{Place, Report};
+
+use super::Table;
+
+fn number(value: Option<i64>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+fn share(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.6}"))
+}
+
+/// The numbers of one range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Numbers {
+    #[schema(format = DateTime)]
+    from: String,
+    #[schema(format = DateTime)]
+    to: String,
+    /// Attempts that began in the range.
+    started: u64,
+    /// End users with any event in the range.
+    active: u64,
+    /// Attempts that were completed in the range, whenever they began.
+    completed: u64,
+    /// Of the attempts that began in the range, those that were completed before its end.
+    started_and_completed: u64,
+    /// `started_and_completed` of `started`; null when none began.
+    completion_rate: Option<f64>,
+    /// Of the attempts that began in the range, those that were resumed before its end.
+    started_and_resumed: u64,
+    /// `started_and_resumed` of `started`; null when none began.
+    resume_rate: Option<f64>,
+    /// Milliseconds from the beginning to the completion of the attempts that were completed in the range: the median, by
+    /// the nearest rank.
+    median_time_to_complete_ms: Option<i64>,
+    /// The 90th percentile of the same.
+    p90_time_to_complete_ms: Option<i64>,
+}
+
+impl Numbers {
+    fn of(range: Range, it: &Overview) -> Self {
+        Self {
+            from: range.from.rfc3339(),
+            to: range.to.rfc3339(),
+            started: it.started,
+            active: it.active,
+            completed: it.completed,
+            started_and_completed: it.started_and_completed,
+            completion_rate: it.completion_rate(),
+            started_and_resumed: it.started_and_resumed,
+            resume_rate: it.resume_rate(),
+            median_time_to_complete_ms: it.median_ms,
+            p90_time_to_complete_ms: it.p90_ms,
+        }
+    }
+}
+
+/// The numbers of a range and of the one before.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OverviewBody {
+    current: Numbers,
+    previous: Numbers,
+}
+
+impl OverviewBody {
+    pub(super) fn of(report: &Report) -> Self {
+        let range = report.range();
+        Self {
+            current: Numbers::of(range, &report.overview()),
+            previous: Numbers::of(range.before(), &report.before()),
+        }
+    }
+}
+
+impl Table for OverviewBody {
+    const NAME: &'static str = "overview";
+
+    fn head() -> Vec<&'static str> {
+        vec![
+            "from",
+            "to",
+            "started",
+            "active",
+            "completed",
+            "started_and_completed",
+            "completion_rate",
+            "started_and_resumed",
+            "resume_rate",
+            "median_time_to_complete_ms",
+            "p90_time_to_complete_ms",
+        ]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |it: &Numbers| {
+            vec![
+                it.from.clone(),
+                it.to.clone(),
+                it.started.to_string(),
+                it.active.to_string(),
+                it.completed.to_string(),
+                it.started_and_completed.to_string(),
+                share(it.completion_rate),
+                it.started_and_resumed.to_string(),
+                share(it.resume_rate),
+                number(it.median_time_to_complete_ms),
+                number(it.p90_time_to_complete_ms),
+            ]
+        };
+        vec![row(&self.current), row(&self.previous)]
+    }
+}
+
+/// One day.
+#[derive(Debug, Serialize, ToSchema)]
+struct DayRow {
+    /// When the day begins.
+    #[schema(format = DateTime)]
+    at: String,
+    started: u64,
+    completed: u64,
+    active: u64,
+}
+
+/// The days of a range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Timeline {
+    items: Vec<DayRow>,
+}
+
+impl Timeline {
+    pub(super) fn of(report: &Report, offset_ms: i64) -> Self {
+        let row = |day: waypost_core::analytics::Day| DayRow {
+            at: day.at.rfc3339(),
+            started: day.started,
+            completed: day.completed,
+            active: day.active,
+        };
+        Self { items: report.timeline(offset_ms).into_iter().map(row).collect() }
+    }
+}
+
+impl Table for Timeline {
+    const NAME: &'static str = "timeline";
+
+    fn head() -> Vec<&'static str> {
+        vec!["day", "started", "completed", "active"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row =
+            |it: &DayRow| vec![it.at.clone(), it.started.to_string(), it.completed.to_string(), it.active.to_string()];
+        self.items.iter().map(row).collect()
+    }
+}
+
+/// One step of a funnel.
+#[derive(Debug, Serialize, ToSchema)]
+struct FunnelRow {
+    step_id: String,
+    /// From 1.
+    position: usize,
+    title: String,
+    /// Attempts that completed the step, or had completed every step before it.
+    reached: u64,
+    /// Attempts that completed the step.
+    completed: u64,
+    /// Attempts that reached the step, did not complete it, and completed none after it: they stand there, or left.
+    dropped_off: u64,
+    /// The median time on the step, of those who completed it: since they were at work before.
+    median_time_ms: Option<i64>,
+}
+
+/// The funnel of one version. Without a version there are no steps, and `version` is null.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FunnelBody {
+    version: Option<u32>,
+    /// Attempts that began at this version in the range.
+    started: u64,
+    /// Those of them that were completed before the end of the range.
+    completed: u64,
+    steps: Vec<FunnelRow>,
+}
+
+impl FunnelBody {
+    pub(super) fn of(report: &Report) -> Self {
+        let Some(funnel) = report.funnel() else {
+            return Self { version: None, started: 0, completed: 0, steps: Vec::new() };
+        };
+        let row = |(at, stage): (usize, waypost_ops::analytics::Stage)| FunnelRow {
+            step_id: stage.step_id.to_string(),
+            position: at + 1,
+            title: stage.title,
+            reached: stage.counts.reached,
+            completed: stage.counts.completed,
+            dropped_off: stage.counts.dropped,
+            median_time_ms: stage.counts.median_ms,
+        };
+        let steps = funnel.stages.into_iter().enumerate().map(row).collect();
+        Self { version: Some(funnel.version), started: funnel.started, completed: funnel.completed, steps }
+    }
+}
+
+impl Table for FunnelBody {
+    const NAME: &'static str = "funnel";
+
+    fn head() -> Vec<&'static str> {
+        vec!["version", "position", "step_id", "title", "reached", "completed", "dropped_off", "median_time_ms"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let version = self.version.map_or_else(String::new, |version| version.to_string());
+        let row = |it: &FunnelRow| {
+            vec![
+                version.clone(),
+                it.position.to_string(),
+                it.step_id.clone(),
+                it.title.clone(),
+                it.reached.to_string(),
+                it.completed.to_string(),
+                it.dropped_off.to_string(),
+                number(it.median_time_ms),
+            ]
+        };
+        self.steps.iter().map(row).collect()
+    }
+}
+
+/// How long one step took.
+#[derive(Debug, Serialize, ToSchema)]
+struct StepRow {
+    step_id: String,
+    /// From 1.
+    position: usize,
+    title: String,
+    /// Attempts that completed it.
+    completed: u64,
+    /// The median time on it.
+    median_time_ms: Option<i64>,
+    /// The 90th percentile of that time.
+    p90_time_ms: Option<i64>,
+}
+
+/// How long each step of a version took.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StepList {
+    version: Option<u32>,
+    items: Vec<StepRow>,
+}
+
+impl StepList {
+    pub(super) fn of(report: &Report) -> Self {
+        let Some(funnel) = report.funnel() else { return Self { version: None, items: Vec::new() } };
+        let row = |(at, stage): (usize, waypost_ops::analytics::Stage)| StepRow {
+            step_id: stage.step_id.to_string(),
+            position: at + 1,
+            title: stage.title,
+            completed: stage.counts.completed,
+            median_time_ms: stage.counts.median_ms,
+            p90_time_ms: stage.counts.p90_ms,
+        };
+        Self { version: Some(funnel.version), items: funnel.stages.into_iter().enumerate().map(row).collect() }
+    }
+}
+
+impl Table for StepList {
+    const NAME: &'static str = "steps";
+
+    fn head() -> Vec<&'static str> {
+        vec!["position", "step_id", "title", "completed", "median_time_ms", "p90_time_ms"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |it: &StepRow| {
+            vec![
+                it.position.to_string(),
+                it.step_id.clone(),
+                it.title.clone(),
+                it.completed.to_string(),
+                number(it.median_time_ms),
+                number(it.p90_time_ms),
+            ]
+        };
+        self.items.iter().map(row).collect()
+    }
+}
+
+/// One tool.
+#[derive(Debug, Serialize, ToSchema)]
+struct ToolBody {
+    tool: String,
+    calls: u64,
+    /// Those of them that failed.
+    errors: u64,
+    /// The median duration in microseconds.
+    median_us: Option<i64>,
+    /// The 90th percentile of the durations.
+    p90_us: Option<i64>,
+}
+
+/// The tools of a range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ToolList {
+    items: Vec<ToolBody>,
+}
+
+impl ToolList {
+    pub(super) fn of(report: &Report) -> Self {
+        let row = |it: waypost_core::analytics::ToolRow| ToolBody {
+            tool: it.tool,
+            calls: it.calls,
+            errors: it.errors,
+            median_us: it.median_us,
+            p90_us: it.p90_us,
+        };
+        Self { items: report.tools().into_iter().map(row).collect() }
+    }
+}
+
+impl Table for ToolList {
+    const NAME: &'static str = "tools";
+
+    fn head() -> Vec<&'static str> {
+        vec!["tool", "calls", "errors", "median_us", "p90_us"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |it: &ToolBody| {
+            vec![it.tool.clone(), it.calls.to_string(), it.errors.to_string(), number(it.median_us), number(it.p90_us)]
+        };
+        self.items.iter().map(row).collect()
+    }
+}
+
+/// One kind of error.
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorBody {
+    code: String,
+    tool: String,
+    count: u64,
+}
+
+/// The errors of a range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ErrorList {
+    items: Vec<ErrorBody>,
+}
+
+impl ErrorList {
+    pub(super) fn of(report: &Report) -> Self {
+        let row = |it: waypost_core::analytics::ErrorRow| ErrorBody { code: it.code, tool: it.tool, count: it.count };
+        Self { items: report.errors().into_iter().map(row).collect() }
+    }
+}
+
+impl Table for ErrorList {
+    const NAME: &'static str = "errors";
+
+    fn head() -> Vec<&'static str> {
+        vec!["code", "tool", "count"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        self.items.iter().map(|it| vec![it.code.clone(), it.tool.clone(), it.count.to_string()]).collect()
+    }
+}
+
+/// A place between which attempts go.
+#[derive(Debug, Serialize, ToSchema)]
+struct Node {
+    /// `start`, `step`, `end` (completed) or `left` (nothing came after it before the end of the range).
+    kind: &'static str,
+    /// For a step: which.
+    step_id: Option<String>,
+    /// For a step: its title.
+    title: Option<String>,
+}
+
+impl From<Place> for Node {
+    fn from(place: Place) -> Self {
+        let plain = |kind| Self { kind, step_id: None, title: None };
+        match place {
+            Place::Start => plain("start"),
+            Place::End => plain("end"),
+            Place::Left => plain("left"),
+            Place::Step(id, title) => Self { kind: "step", step_id: Some(id.to_string()), title: Some(title) },
+        }
+    }
+}
+
+impl Node {
+    fn cells(&self) -> [String; 3] {
+        [self.kind.to_owned(), self.step_id.clone().unwrap_or_default(), self.title.clone().unwrap_or_default()]
+    }
+}
+
+/// How many attempts went from one place to another.
+#[derive(Debug, Serialize, ToSchema)]
+struct FlowBody {
+    from: Node,
+    to: Node,
+    count: u64,
+}
+
+/// The ways of the attempts of a funnel.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct FlowList {
+    items: Vec<FlowBody>,
+}
+
+impl FlowList {
+    pub(super) fn of(report: &Report) -> Self {
+        let row =
+            |it: waypost_ops::analytics::Way| FlowBody { from: it.from.into(), to: it.to.into(), count: it.count };
+        Self { items: report.flows().into_iter().map(row).collect() }
+    }
+}
+
+impl Table for FlowList {
+    const NAME: &'static str = "flows";
+
+    fn head() -> Vec<&'static str> {
+        vec!["from", "from_step_id", "from_title", "to", "to_step_id", "to_title", "count"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row =
+            |it: &FlowBody| it.from.cells().into_iter().chain(it.to.cells()).chain([it.count.to_string()]).collect();
+        self.items.iter().map(row).collect()
+    }
+}
+
+/// One client.
+#[derive(Debug, Serialize, ToSchema)]
+struct ClientBody {
+    /// What it calls itself; null for those that did not say.
+    name: Option<String>,
+    started: u64,
+    completed: u64,
+    active: u64,
+    calls: u64,
+}
+
+/// The clients of a range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClientList {
+    items: Vec<ClientBody>,
+}
+
+impl ClientList {
+    pub(super) fn of(report: &Report) -> Self {
+        let row = |it: waypost_core::analytics::ClientRow| ClientBody {
+            name: it.name,
+            started: it.started,
+            completed: it.completed,
+            active: it.active,
+            calls: it.calls,
+        };
+        Self { items: report.clients().into_iter().map(row).collect() }
+    }
+}
+
+impl Table for ClientList {
+    const NAME: &'static str = "clients";
+
+    fn head() -> Vec<&'static str> {
+        vec!["client", "started", "completed", "active", "calls"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |it: &ClientBody| {
+            vec![
+                it.name.clone().unwrap_or_default(),
+                it.started.to_string(),
+                it.completed.to_string(),
+                it.active.to_string(),
+                it.calls.to_string(),
+            ]
+        };
+        self.items.iter().map(row).collect()
+    }
+}

@@ -1,0 +1,293 @@
+//! Charts as shapes for SVG: numbers in, paths out. Their texts and colours are the templates' and the style sheet's.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use waypost_core::analytics::Day;
+use waypost_ops::analytics::{Place, Way};
+
+/// The line chart is so wide and high inside; the page stretches it.
+pub(super) const WIDTH: f64 = 1_000.0;
+/// As [`WIDTH`].
+pub(super) const HEIGHT: f64 = 240.0;
+/// Steps that a Sankey shows at most: more would be nothing but noise. The table beside it has all.
+const MAX_STEPS: usize = 40;
+
+/// A line.
+pub(super) struct Line {
+    /// What it shows.
+    pub(super) label: &'static str,
+    /// Its class.
+    pub(super) class: &'static str,
+    /// The path.
+    pub(super) path: String,
+    /// The sum or, for what cannot be added up, nothing.
+    pub(super) sum: Option<u64>,
+}
+
+/// A line chart of days.
+pub(super) struct Lines {
+    /// The lines.
+    pub(super) lines: Vec<Line>,
+    /// The number at the top.
+    pub(super) top: u64,
+}
+
+/// The number that the top of a chart stands for: the next of 1, 2, 5, 10, 20, 50 …
+fn round_up(most: u64) -> u64 {
+    let mut unit = 1_u64;
+    loop {
+        for step in [1, 2, 5] {
+            if unit.saturating_mul(step) >= most {
+                return unit.saturating_mul(step);
+            }
+        }
+        unit = unit.saturating_mul(10);
+    }
+}
+
+/// Started, completed and active by day.
+pub(super) fn lines(days: &[Day]) -> Lines {
+    let top = round_up(days.iter().map(|day| day.started.max(day.completed).max(day.active)).max().unwrap_or(0).max(1));
+    let line = |label, class, sum, value: fn(&Day) -> u64| Line {
+        label,
+        class,
+        path: path(days.iter().map(value), days.len(), top),
+        sum,
+    };
+    let total = |value: fn(&Day) -> u64| Some(days.iter().map(value).sum());
+    Lines {
+        lines: vec![
+            line("Active end users", "line-active", None, |day| day.active),
+            line("Started", "line-started", total(|day| day.started), |day| day.started),
+            line("Completed", "line-completed", total(|day| day.completed), |day| day.completed),
+        ],
+        top,
+    }
+}
+
+fn path(values: impl Iterator<Item = u64>, count: usize, top: u64) -> String {
+    let mut path = String::new();
+    let step = if count > 1 { WIDTH / (count - 1) as f64 } else { 0.0 };
+    for (at, value) in values.enumerate() {
+        let (x, y) = (at as f64 * step, HEIGHT - HEIGHT * value as f64 / top as f64);
+        let _ = write!(path, "{}{x:.1} {y:.1}", if at == 0 { "M" } else { "L" });
+    }
+    if count == 1 {
+        // One day is a level line.
+        let _ = write!(path, "h{WIDTH}");
+    }
+    path
+}
+
+/// A box of a Sankey.
+pub(super) struct NodeBox {
+    /// Where.
+    pub(super) x: f64,
+    /// Where.
+    pub(super) y: f64,
+    /// How high.
+    pub(super) height: f64,
+    /// `start`, `step`, `end` or `left`.
+    pub(super) class: &'static str,
+    /// What stands under it.
+    pub(super) label: String,
+    /// What it is, in full.
+    pub(super) title: String,
+    /// Where the label stands.
+    pub(super) label_y: f64,
+}
+
+/// A band of a Sankey.
+pub(super) struct Band {
+    /// The path along its middle.
+    pub(super) path: String,
+    /// How wide.
+    pub(super) width: f64,
+    /// What it is, in full.
+    pub(super) title: String,
+    /// Whether it leads out.
+    pub(super) class: &'static str,
+}
+
+/// A Sankey.
+pub(super) struct Sankey {
+    /// How wide it is.
+    pub(super) width: f64,
+    /// How high it is.
+    pub(super) height: f64,
+    /// The boxes.
+    pub(super) nodes: Vec<NodeBox>,
+    /// The bands.
+    pub(super) bands: Vec<Band>,
+    /// Whether steps are left out.
+    pub(super) is_cut: bool,
+}
+
+const COLUMN: f64 = 96.0;
+const BOX: f64 = 14.0;
+const TOP: f64 = 16.0;
+const TALL: f64 = 180.0;
+/// Where those who left come to.
+const SINK: f64 = 268.0;
+
+/// The name of a place, in full.
+pub(super) fn name(place: &Place) -> &str {
+    match place {
+        Place::Start => "Start",
+        Place::Step(_, title) => title,
+        Place::End => "Completed",
+        Place::Left => "Left or still there",
+    }
+}
+
+/// Lays out where people go. `order` are the steps of the version, by id; steps of other versions come behind them.
+pub(super) fn sankey(ways: &[Way], order: &[String]) -> Option<Sankey> {
+    let started: u64 = ways.iter().filter(|way| way.from == Place::Start).map(|way| way.count).sum();
+    if started == 0 {
+        return None;
+    }
+    let mut columns: Vec<String> = order.to_vec();
+    for way in ways {
+        for place in [&way.from, &way.to] {
+            if let Place::Step(id, _) = place
+                && !columns.iter().any(|known| known == id.as_str())
+            {
+                columns.push(id.to_string());
+            }
+        }
+    }
+    let is_cut = columns.len() > MAX_STEPS;
+    columns.truncate(MAX_STEPS);
+    let mut layout =
+        Layout { columns: &columns, scale: TALL / started as f64, out: HashMap::new(), into: HashMap::new() };
+    let mut bands = Vec::new();
+    let mut ways: Vec<&Way> = ways.iter().collect();
+    // Those who go on stand above those who leave, the near ones above the far ones.
+    ways.sort_by_key(|way| (way.to == Place::Left, layout.column(&way.to), layout.column(&way.from)));
+    for way in &ways {
+        bands.extend(layout.band(way));
+    }
+    let nodes = layout.nodes(&ways);
+    let width = (columns.len() + 2) as f64 * COLUMN;
+    Some(Sankey { width, height: SINK + 40.0, nodes, bands, is_cut })
+}
+
+struct Layout<'a> {
+    columns: &'a [String],
+    scale: f64,
+    /// How much of a column's right and left side is used.
+    out: HashMap<usize, f64>,
+    into: HashMap<usize, f64>,
+}
+
+impl Layout<'_> {
+    /// None for a step that is cut, and for those who left.
+    fn column(&self, place: &Place) -> Option<usize> {
+        match place {
+            Place::Start => Some(0),
+            Place::Step(id, _) => Some(1 + self.columns.iter().position(|known| known == id.as_str())?),
+            Place::End => Some(self.columns.len() + 1),
+            Place::Left => None,
+        }
+    }
+
+    fn band(&mut self, way: &Way) -> Option<Band> {
+        let from = self.column(&way.from)?;
+        let width = way.count as f64 * self.scale;
+        let title = format!("{} → {}: {}", name(&way.from), name(&way.to), way.count);
+        let x1 = from as f64 * COLUMN + COLUMN / 2.0 + BOX / 2.0;
+        let used = self.out.entry(from).or_default();
+        let y1 = TOP + *used + width / 2.0;
+        *used += width;
+        if way.to == Place::Left {
+            let x2 = x1 + COLUMN / 2.0;
+            let path = format!("M{x1:.1} {y1:.1}C{x2:.1} {y1:.1} {x2:.1} {y1:.1} {x2:.1} {SINK:.1}");
+            return Some(Band { path, width: width.clamp(1.0, COLUMN / 2.5), title, class: "band-left" });
+        }
+        let to = self.column(&way.to)?;
+        let x2 = to as f64 * COLUMN + COLUMN / 2.0 - BOX / 2.0;
+        let used = self.into.entry(to).or_default();
+        let y2 = TOP + *used + width / 2.0;
+        *used += width;
+        let bend = if to == from + 1 { 0.0 } else { TALL * 0.55 };
+        let middle = f64::midpoint(x1, x2);
+        let path = if bend == 0.0 {
+            format!("M{x1:.1} {y1:.1}C{middle:.1} {y1:.1} {middle:.1} {y2:.1} {x2:.1} {y2:.1}")
+        } else {
+            let (low1, low2) = (y1 + bend, y2 + bend);
+            format!(
+                "M{x1:.1} {y1:.1}C{:.1} {low1:.1} {:.1} {low2:.1} {x2:.1} {y2:.1}",
+                x1 + COLUMN / 2.0,
+                x2 - COLUMN / 2.0
+            )
+        };
+        Some(Band { path, width: width.max(1.0), title, class: "band" })
+    }
+
+    fn nodes(&self, ways: &[&Way]) -> Vec<NodeBox> {
+        let mut places: Vec<(usize, &Place)> = Vec::new();
+        for way in ways {
+            for place in [&way.from, &way.to] {
+                if let Some(column) = self.column(place)
+                    && !places.iter().any(|(known, _)| *known == column)
+                {
+                    places.push((column, place));
+                }
+            }
+        }
+        places.sort_by_key(|(column, _)| *column);
+        let node = |(column, place): (usize, &Place)| {
+            let through = |side: &HashMap<usize, f64>| side.get(&column).copied().unwrap_or(0.0);
+            let height = through(&self.out).max(through(&self.into)).max(2.0);
+            let (class, label) = match place {
+                Place::Start => ("node-start", "Start".to_owned()),
+                Place::End => ("node-end", "Completed".to_owned()),
+                Place::Step(..) | Place::Left => ("node-step", format!("Step {column}")),
+            };
+            let count = (height / self.scale).round();
+            let title = format!("{}: {count}", name(place));
+            let x = column as f64 * COLUMN + COLUMN / 2.0 - BOX / 2.0;
+            NodeBox { x, y: TOP, height, class, label, title, label_y: SINK + 26.0 }
+        };
+        places.into_iter().map(node).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::Timestamp;
+    use waypost_core::id::StepId;
+
+    use super::*;
+
+    #[test]
+    fn tops_are_round() {
+        assert_eq!([1, 2, 3, 5, 6, 11, 99, 501].map(round_up), [1, 2, 5, 5, 10, 20, 100, 1_000]);
+    }
+
+    #[test]
+    fn lines_stay_in_their_frame() {
+        let day = |at, active| Day { at: Timestamp(at), started: 1, completed: 0, active };
+        let chart = lines(&[day(0, 3), day(1, 5)]);
+        assert_eq!((chart.top, chart.lines[0].path.as_str()), (5, "M0.0 96.0L1000.0 0.0"));
+        assert_eq!(lines(&[day(0, 1)]).lines[0].path, "M0.0 0.0h1000");
+        assert_eq!(lines(&[]).top, 1);
+    }
+
+    #[test]
+    fn every_way_becomes_a_band() {
+        let step = |n: u8| Place::Step(StepId::from_store(format!("ws_{n}")), format!("Step <{n}>"));
+        let way = |from: Place, to: Place, count| Way { from, to, count };
+        let ways = [
+            way(Place::Start, step(1), 3),
+            way(step(1), step(2), 2),
+            way(step(1), Place::Left, 1),
+            way(step(2), Place::End, 2),
+        ];
+        let chart = sankey(&ways, &["ws_1".to_owned(), "ws_2".to_owned()]).unwrap();
+        assert_eq!((chart.bands.len(), chart.nodes.len(), chart.is_cut), (4, 4, false));
+        assert_eq!(chart.nodes[1].title, "Step <1>: 3");
+        assert!(sankey(&[], &[]).is_none());
+    }
+}

@@ -1,0 +1,116 @@
+//! The filter of the page, as it stands in the address.
+
+use serde::Deserialize;
+use url::form_urlencoded::Serializer;
+use waypost_core::analytics::{DAY_MS, Range};
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::analytics::{self, Ask};
+
+/// Value and text of each range.
+pub(super) const RANGES: [(&str, &str); 6] = [
+    ("1", "Last 24 hours"),
+    ("7", "Last 7 days"),
+    ("30", "Last 30 days"),
+    ("90", "Last 90 days"),
+    ("365", "Last 365 days"),
+    ("custom", "From … to …"),
+];
+
+/// What is asked for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fields {
+    range: String,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) server: String,
+    pub(super) walkthrough: String,
+    pub(super) version: String,
+    pub(super) client: String,
+    pub(super) format: String,
+}
+
+impl Fields {
+    /// The range: that which is named, or the days that are, or the last 30 days.
+    pub(super) fn range(&self) -> &str {
+        match self.range.as_str() {
+            "" if !self.from.is_empty() || !self.to.is_empty() => "custom",
+            "" => "30",
+            range => range,
+        }
+    }
+
+    pub(super) fn ask(&self, now: Timestamp) -> Result<Ask> {
+        let range = match self.range() {
+            "custom" => {
+                // The last day counts as a whole.
+                let to = day("to", &self.to)?.map_or(now, |at| at.plus(DAY_MS));
+                let from = day("from", &self.from)?.unwrap_or(to.plus(-30 * DAY_MS));
+                Range { from, to }
+            }
+            preset if RANGES.iter().any(|(value, _)| *value == preset) => {
+                analytics::last_days(now, preset.parse().unwrap_or(30))
+            }
+            _ => return Err(Error::invalid("range", "Choose one of the ranges.")),
+        };
+        let version = match (self.version.as_str(), self.walkthrough.is_empty()) {
+            // A version of the walkthrough that was chosen before.
+            ("", _) | (_, true) => None,
+            (text, false) => Some(text.parse().map_err(|_| Error::not_found("version"))?),
+        };
+        let id = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Ok(Ask {
+            range,
+            server_id: id(&self.server).map(|text| text.parse().map_err(|_| Error::not_found("server"))).transpose()?,
+            walkthrough_id: id(&self.walkthrough)
+                .map(|text| text.parse().map_err(|_| Error::not_found("walkthrough")))
+                .transpose()?,
+            version,
+            client: id(&self.client),
+        })
+    }
+
+    /// The filter as a query, for links.
+    pub(super) fn query(&self, format: &str) -> String {
+        let fields = [
+            ("range", self.range()),
+            ("from", &self.from),
+            ("to", &self.to),
+            ("server", &self.server),
+            ("walkthrough", &self.walkthrough),
+            ("version", &self.version),
+            ("client", &self.client),
+            ("format", format),
+        ];
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+    }
+}
+
+/// The beginning of a day in UTC; none for an empty text.
+fn day(field: &str, text: &str) -> Result<Option<Timestamp>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let time = Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"));
+    time.map(Some).ok_or_else(|| Error::invalid(field, "This is no day. Write it as 2026-01-31, or leave it empty."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_custom_range_has_its_last_day() {
+        let fields = Fields { from: "2026-01-01".into(), to: "2026-01-01".into(), ..Fields::default() };
+        let range = fields.ask(Timestamp(0)).unwrap().range;
+        assert_eq!(range.to.since(range.from), DAY_MS);
+        assert!(Fields { range: "x".into(), ..Fields::default() }.ask(Timestamp(0)).is_err());
+        assert!(Fields { from: "yesterday".into(), ..Fields::default() }.ask(Timestamp(0)).is_err());
+    }
+
+    #[test]
+    fn links_keep_the_filter() {
+        let fields = Fields { client: "a & b".into(), ..Fields::default() };
+        assert_eq!(fields.query("csv"), "range=30&client=a+%26+b&format=csv");
+    }
+}

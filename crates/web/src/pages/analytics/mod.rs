@@ -1,0 +1,305 @@
+//! What happens on an organisation's servers, in numbers and charts. docs/analytics.md says what they mean.
+
+mod chart;
+mod fields;
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use waypost_core::access::Act;
+use waypost_core::analytics::{ClientRow, ErrorRow, Overview, ToolRow};
+use waypost_ops::analytics::{self, Parts, Place as Spot, Report, VersionFunnel, Way};
+use waypost_ops::servers;
+use waypost_ops::walkthroughs::{self, ListWalkthroughs};
+
+use self::chart::{HEIGHT, Lines, Sankey, WIDTH};
+use self::fields::Fields;
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::api::analytics::file;
+
+const PARTS: Parts = Parts { events: true, calls: true, before: true };
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    const READ: Access = Access::Member(Act::AnalyticsRead);
+    Routes::new().get("/o/{org}/analytics", READ, page).get("/o/{org}/analytics/export/{part}", READ, export)
+}
+
+/// A number at the top, with that of the range before.
+struct Tile {
+    label: &'static str,
+    value: String,
+    before: String,
+    /// Such as `+12 %`; none when there is nothing to compare.
+    change: Option<String>,
+}
+
+/// A row of a funnel's table.
+struct Row {
+    position: usize,
+    title: String,
+    reached: u64,
+    completed: u64,
+    dropped: u64,
+    median: String,
+    /// Of those who started, from 0 to 100.
+    width: f64,
+}
+
+/// A link of a Sankey's table.
+struct WayRow {
+    from: String,
+    to: String,
+    count: u64,
+}
+
+/// Everything that is counted for the page.
+struct Counted {
+    now: Overview,
+    before: Overview,
+    lines: Lines,
+    days: Vec<(String, u64, u64, u64)>,
+    funnel: Option<VersionFunnel>,
+    sankey: Option<Sankey>,
+    ways: Vec<Way>,
+    tools: Vec<ToolRow>,
+    errors: Vec<ErrorRow>,
+    clients: Vec<ClientRow>,
+    versions: Vec<u32>,
+}
+
+fn count(report: &Report) -> Counted {
+    let days = report.timeline(0);
+    let funnel = report.funnel();
+    let ways = report.flows();
+    let steps = funnel.iter().flat_map(|funnel| &funnel.stages).map(|stage| stage.step_id.to_string());
+    let order: Vec<String> = steps.collect();
+    Counted {
+        now: report.overview(),
+        before: report.before(),
+        lines: chart::lines(&days),
+        sankey: chart::sankey(&ways, &order),
+        days: days
+            .iter()
+            .map(|day| (day.at.rfc3339()[..10].to_owned(), day.started, day.completed, day.active))
+            .collect(),
+        funnel,
+        ways,
+        tools: report.tools(),
+        errors: report.errors(),
+        clients: report.clients(),
+        versions: report.versions().iter().map(|version| version.number).collect(),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "analytics/page.html")]
+struct AnalyticsPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    fields: Fields,
+    /// Value and text of each choice.
+    ranges: Vec<(String, String)>,
+    servers: Vec<(String, String)>,
+    walkthroughs: Vec<(String, String)>,
+    versions: Vec<(String, String)>,
+    clients: Vec<(String, String)>,
+    tiles: Vec<Tile>,
+    shown: Option<Shown>,
+}
+
+/// What stands below the tiles.
+struct Shown {
+    lines: Lines,
+    days: Vec<(String, u64, u64, u64)>,
+    version: Option<u32>,
+    started: u64,
+    completed: u64,
+    rows: Vec<Row>,
+    sankey: Option<Sankey>,
+    ways: Vec<WayRow>,
+    tools: Vec<(ToolRow, String, String)>,
+    errors: Vec<ErrorRow>,
+    clients: Vec<ClientRow>,
+    is_empty: bool,
+}
+
+/// A time in words: `3 min 20 s`.
+pub(super) fn duration(milliseconds: Option<i64>) -> String {
+    let Some(milliseconds) = milliseconds else { return "–".to_owned() };
+    let seconds = milliseconds / 1_000;
+    match seconds {
+        ..1 => format!("{milliseconds} ms"),
+        1..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+fn micros(microseconds: Option<i64>) -> String {
+    match microseconds {
+        Some(us) if us < 1_000 => format!("{us} µs"),
+        us => duration(us.map(|us| us / 1_000)),
+    }
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "–".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+fn change(now: f64, before: f64) -> Option<String> {
+    (before > 0.0).then(|| {
+        let change = ((now - before) / before * 100.0).round() as i64;
+        let sign = if change > 0 { "+" } else { "" };
+        format!("{sign}{change} %").replace('-', "−")
+    })
+}
+
+fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
+    let number = |label, now: u64, before: u64| Tile {
+        label,
+        value: now.to_string(),
+        before: before.to_string(),
+        change: change(now as f64, before as f64),
+    };
+    let rate = |label, now: Option<f64>, before: Option<f64>| Tile {
+        label,
+        value: percent(now),
+        before: percent(before),
+        change: now.zip(before).map(|(now, before)| format!("{:+.1} points", (now - before) * 100.0).replace('-', "−")),
+    };
+    let time = |label, now: Option<i64>, before: Option<i64>| Tile {
+        label,
+        value: duration(now),
+        before: duration(before),
+        change: now.zip(before).and_then(|(now, before)| change(now as f64, before as f64)),
+    };
+    vec![
+        number("Started", now.started, before.started),
+        number("Active end users", now.active, before.active),
+        number("Completed", now.completed, before.completed),
+        rate("Completion rate", now.completion_rate(), before.completion_rate()),
+        time("Median time to complete", now.median_ms, before.median_ms),
+        time("90th percentile", now.p90_ms, before.p90_ms),
+        rate("Resume rate", now.resume_rate(), before.resume_rate()),
+    ]
+}
+
+fn shown(counted: Counted) -> Shown {
+    let Counted { now, lines, days, funnel, sankey, ways, tools, errors, clients, .. } = counted;
+    let is_empty = now == Overview::default() && tools.is_empty();
+    let started = funnel.as_ref().map_or(0, |funnel| funnel.started);
+    let row = |(at, stage): (usize, waypost_ops::analytics::Stage)| Row {
+        position: at + 1,
+        title: stage.title,
+        reached: stage.counts.reached,
+        completed: stage.counts.completed,
+        dropped: stage.counts.dropped,
+        median: duration(stage.counts.median_ms),
+        width: if started > 0 { stage.counts.completed as f64 / started as f64 * 100.0 } else { 0.0 },
+    };
+    let way = |way: &Way| WayRow {
+        from: chart::name(&way.from).to_owned(),
+        to: chart::name(&way.to).to_owned(),
+        count: way.count,
+    };
+    let mut sorted: Vec<&Way> = ways.iter().filter(|way| way.from != Spot::Left).collect();
+    sorted.sort_by_key(|way| std::cmp::Reverse(way.count));
+    Shown {
+        lines,
+        days,
+        version: funnel.as_ref().map(|funnel| funnel.version),
+        started,
+        completed: funnel.as_ref().map_or(0, |funnel| funnel.completed),
+        sankey,
+        ways: sorted.into_iter().take(200).map(way).collect(),
+        rows: funnel.into_iter().flat_map(|funnel| funnel.stages).enumerate().map(row).collect(),
+        tools: tools.into_iter().map(|it| (it.clone(), micros(it.median_us), micros(it.p90_us))).collect(),
+        errors,
+        clients,
+        is_empty,
+    }
+}
+
+async fn page(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+    let Member { cx, organization_id, place, frame } = &member;
+    let within = |error| PageError::from(error).within(frame.clone().at("analytics"));
+    let asked = match fields.ask(cx.now()) {
+        Ok(ask) => analytics::ask(cx, web.ops(), (organization_id, &ask), PARTS, count).await,
+        Err(error) => Err(error),
+    };
+    let (status, wrong, counted) = match asked {
+        Ok(counted) => (http::StatusCode::OK, Wrong::default(), Some(counted)),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within)?;
+            (status, wrong, None)
+        }
+    };
+    let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
+    let listed = ListWalkthroughs { limit: Some(200), ..ListWalkthroughs::default() };
+    let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(within)?.items;
+    let choice = |text: &str, rest: Vec<(String, String)>| {
+        std::iter::once((String::new(), text.to_owned())).chain(rest).collect::<Vec<_>>()
+    };
+    let versions = counted.iter().flat_map(|counted| &counted.versions);
+    let versions = versions.map(|number| (number.to_string(), format!("Version {number}"))).collect();
+    let mut clients: Vec<String> = counted.iter().flat_map(|it| &it.clients).filter_map(|it| it.name.clone()).collect();
+    if !fields.client.is_empty() && !clients.contains(&fields.client) {
+        clients.push(fields.client.clone());
+    }
+    let page = AnalyticsPage {
+        frame: frame.clone().at("analytics"),
+        place: place.clone(),
+        wrong,
+        ranges: fields::RANGES.iter().map(|(value, text)| ((*value).to_owned(), (*text).to_owned())).collect(),
+        servers: choice("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect()),
+        walkthroughs: choice(
+            "All walkthroughs",
+            walkthroughs.into_iter().map(|it| (it.walkthrough.id.to_string(), it.walkthrough.title)).collect(),
+        ),
+        versions: choice("All versions", versions),
+        clients: choice("All clients", clients.into_iter().map(|name| (name.clone(), name)).collect()),
+        tiles: counted.as_ref().map(|it| tiles(&it.now, &it.before)).unwrap_or_default(),
+        shown: counted.map(shown),
+        fields,
+    };
+    Ok(view::html(status, &page))
+}
+
+/// A part of the page as a file: the same as in the REST API, for the organisation in the address.
+async fn export(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, part)): Path<(String, String)>,
+    Query(fields): Query<Fields>,
+) -> PageResult {
+    let Member { cx, organization_id, frame, .. } = &member;
+    let within = |error| PageError::from(error).within(frame.clone().at("analytics"));
+    let ask = fields.ask(cx.now()).map_err(within)?;
+    file(cx, web.ops(), (organization_id, &ask), (&part, fields.format == "json")).await.map_err(within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_words() {
+        let told =
+            [None, Some(0), Some(999), Some(1_000), Some(200_000), Some(7_260_000), Some(90_000_000)].map(duration);
+        assert_eq!(told, ["–", "0 ms", "999 ms", "1 s", "3 min 20 s", "2 h 1 min", "1 d 1 h"]);
+        assert_eq!(micros(Some(250)), "250 µs");
+    }
+
+    #[test]
+    fn changes_have_a_sign() {
+        assert_eq!(change(3.0, 2.0).as_deref(), Some("+50 %"));
+        assert_eq!(change(1.0, 2.0).as_deref(), Some("−50 %"));
+        assert_eq!(change(1.0, 0.0), None);
+    }
+}

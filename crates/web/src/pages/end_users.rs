@@ -1,0 +1,329 @@
+//! End users: who came, how far they are, and what they did.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use url::form_urlencoded::Serializer;
+use waypost_core::access::Act;
+use waypost_core::id::EndUserId;
+use waypost_core::organization::Role;
+use waypost_core::progress::Status;
+use waypost_core::{Error, Result};
+use waypost_ops::end_users::{self, EndUser, Extent, Kinds, Moment, Search, Standing};
+use waypost_ops::servers;
+use waypost_ops::walkthroughs::{self, ListWalkthroughs};
+
+use super::analytics::duration;
+use super::form::Form;
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::api::activity::{behind, cursor};
+use crate::api::end_users::download;
+
+/// Rows on a page.
+const ROWS: u32 = 50;
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    const READ: Access = Access::Member(Act::EndUserRead);
+    Routes::new()
+        .get("/o/{org}/end-users", READ, list)
+        .get("/o/{org}/end-users/{id}", READ, person)
+        .get("/o/{org}/end-users/{id}/export", Access::Member(Act::EndUserExport), export)
+        .post("/o/{org}/end-users/{id}/erase", Access::Member(Act::EndUserDelete), erase)
+}
+
+/// The filter of the list, as it stands in the address.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    q: String,
+    server: String,
+    walkthrough: String,
+    status: String,
+    after: String,
+}
+
+impl Fields {
+    fn search(&self) -> Result<Search> {
+        let id = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Ok(Search {
+            text: id(&self.q),
+            server_id: id(&self.server).map(|id| id.parse().map_err(|_| Error::not_found("server"))).transpose()?,
+            walkthrough_id: id(&self.walkthrough)
+                .map(|id| id.parse().map_err(|_| Error::not_found("walkthrough")))
+                .transpose()?,
+            status: match self.status.as_str() {
+                "in_progress" => Some(Status::InProgress),
+                "completed" => Some(Status::Completed),
+                _ => None,
+            },
+            after: id(&self.after).map(|id| id.parse().map_err(|_| Error::not_found("page"))).transpose()?,
+            limit: ROWS + 1,
+        })
+    }
+
+    fn query(&self, after: &str) -> String {
+        let fields = [
+            ("q", self.q.as_str()),
+            ("server", &self.server),
+            ("walkthrough", &self.walkthrough),
+            ("status", &self.status),
+            ("after", after),
+        ];
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+    }
+
+    fn is_empty(&self) -> bool {
+        [&self.q, &self.server, &self.walkthrough, &self.status].into_iter().all(String::is_empty)
+    }
+}
+
+/// How an end user is called: by name, else address, else tracking id; else nobody knows.
+fn called(it: &EndUser) -> String {
+    let known = it.name.as_ref().or(it.email.as_ref()).or(it.claimed_email.as_ref()).or(it.tracking_id.as_ref());
+    known.cloned().unwrap_or_else(|| "Anonymous".to_owned())
+}
+
+struct Row {
+    id: EndUserId,
+    name: String,
+    email: String,
+    tracking_id: String,
+    in_progress: u32,
+    completed: u32,
+    last: Option<String>,
+}
+
+impl From<EndUser> for Row {
+    fn from(it: EndUser) -> Self {
+        Self {
+            name: called(&it),
+            last: it.last_activity_at.map(waypost_core::Timestamp::rfc3339),
+            id: it.id,
+            email: it.email.or(it.claimed_email).unwrap_or_default(),
+            tracking_id: it.tracking_id.unwrap_or_default(),
+            in_progress: it.in_progress,
+            completed: it.completed,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "end_users/list.html")]
+struct ListPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    fields: Fields,
+    rows: Vec<Row>,
+    servers: Vec<(String, String)>,
+    walkthroughs: Vec<(String, String)>,
+    statuses: Vec<(String, String)>,
+    next: Option<String>,
+}
+
+fn choice(text: &str, rest: impl IntoIterator<Item = (String, String)>) -> Vec<(String, String)> {
+    std::iter::once((String::new(), text.to_owned())).chain(rest).collect()
+}
+
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+    let Member { cx, organization_id, place, frame } = &member;
+    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
+    let found = match fields.search() {
+        Ok(search) => end_users::list(cx, web.ops(), organization_id, &search).await,
+        Err(error) => Err(error),
+    };
+    let (status, wrong, mut found) = match found {
+        Ok(found) => (http::StatusCode::OK, Wrong::default(), found),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within)?;
+            (status, wrong, Vec::new())
+        }
+    };
+    let more = found.len() > ROWS as usize;
+    found.truncate(ROWS as usize);
+    let next = found.last().filter(|_| more).map(|last| fields.query(last.id.as_str()));
+    let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
+    let listed = ListWalkthroughs { limit: Some(200), ..ListWalkthroughs::default() };
+    let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(within)?.items;
+    let titles = walkthroughs.into_iter().map(|it| (it.walkthrough.id.to_string(), it.walkthrough.title));
+    let statuses = [("in_progress", "In progress"), ("completed", "Completed")];
+    let page = ListPage {
+        frame: frame.clone().at("end-users"),
+        place: place.clone(),
+        wrong,
+        rows: found.into_iter().map(Row::from).collect(),
+        servers: choice("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name))),
+        walkthroughs: choice("All walkthroughs", titles),
+        statuses: choice("Any", statuses.map(|(value, text)| (value.to_owned(), text.to_owned()))),
+        next: next.map(|query| format!("{}?{query}", place.path("end-users"))),
+        fields,
+    };
+    Ok(view::html(status, &page))
+}
+
+/// What of a person's time line is shown, as it stands in the address.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Shown {
+    show: String,
+    before: String,
+}
+
+impl Shown {
+    fn kinds(&self) -> Kinds {
+        let all = !matches!(self.show.as_str(), "sessions" | "events" | "calls");
+        Kinds {
+            sessions: all || self.show == "sessions",
+            events: all || self.show == "events",
+            calls: all || self.show == "calls",
+        }
+    }
+
+    /// The address of this page that shows something else, or goes on.
+    fn query(&self, show: &str, before: &str) -> String {
+        let fields = [("show", show), ("before", before)];
+        Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
+    }
+}
+
+/// Something on the time line, for people.
+struct Item {
+    at: String,
+    class: &'static str,
+    badge: &'static str,
+    text: String,
+    detail: String,
+}
+
+impl From<Moment> for Item {
+    fn from(moment: Moment) -> Self {
+        let at = moment.at().rfc3339();
+        match moment {
+            Moment::Session(it) => {
+                let client = it.client_name.unwrap_or_else(|| "a client that did not say its name".to_owned());
+                let version = it.client_version.map(|version| format!(" {version}")).unwrap_or_default();
+                let text = format!("Came with {client}{version}");
+                Self { at, class: "session", badge: "Session", text, detail: it.server_id.to_string() }
+            }
+            Moment::Event(it) => {
+                let step = it.step_id.map(|step| format!(" {step}")).unwrap_or_default();
+                let text = format!("{}{step}", it.kind.as_str().replace('_', " "));
+                let pause = it.elapsed_ms.map(|ms| format!(", after {}", duration(Some(ms)))).unwrap_or_default();
+                Self { at, class: "event", badge: "Event", text, detail: format!("{}{pause}", it.walkthrough_id) }
+            }
+            Moment::Call(it) => {
+                let ok = it.outcome == "ok";
+                let class = if ok { "call" } else { "failed" };
+                let text = if ok { it.tool } else { format!("{} failed: {}", it.tool, it.outcome) };
+                let detail = it.client_name.unwrap_or_default();
+                Self { at, class, badge: "Call", text, detail }
+            }
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "end_users/show.html")]
+struct PersonPage {
+    frame: Frame,
+    place: Place,
+    name: String,
+    end_user: EndUser,
+    extent: Extent,
+    standings: Vec<Standing>,
+    items: Vec<Item>,
+    shown: Shown,
+    older: Option<String>,
+    is_admin: bool,
+    erase_path: String,
+    wrong: Wrong,
+}
+
+fn parse(text: &str) -> Result<EndUserId> {
+    text.parse().map_err(|_| Error::not_found("end user"))
+}
+
+async fn person(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Query(shown): Query<Shown>,
+) -> PageResult {
+    show(&web, &member, &id, (shown, http::StatusCode::OK, Wrong::default())).await
+}
+
+async fn show(
+    web: &Web,
+    member: &Member,
+    id: &str,
+    (shown, status, wrong): (Shown, http::StatusCode, Wrong),
+) -> PageResult {
+    let Member { cx, organization_id, place, frame } = member;
+    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
+    let id = parse(id).map_err(within)?;
+    let end_user = end_users::show(cx, web.ops(), organization_id, &id).await.map_err(within)?;
+    let before = if shown.before.is_empty() { Ok(None) } else { behind(&shown.before).map(Some) };
+    let page = (before.map_err(within)?, ROWS + 1);
+    let of = (organization_id, &id);
+    let mut moments = end_users::time_line(cx, web.ops(), of, shown.kinds(), page).await.map_err(within)?;
+    let more = moments.len() > ROWS as usize;
+    moments.truncate(ROWS as usize);
+    let older = moments.last().filter(|_| more).map(|last| shown.query(&shown.show, &cursor(last.at(), last.id())));
+    let page = PersonPage {
+        frame: frame.clone().at("end-users"),
+        name: called(&end_user),
+        extent: end_users::extent(cx, web.ops(), organization_id, &id).await.map_err(within)?,
+        standings: end_users::standings(cx, web.ops(), organization_id, &id).await.map_err(within)?,
+        items: moments.into_iter().map(Item::from).collect(),
+        older,
+        erase_path: place.path(&format!("end-users/{id}/erase")),
+        is_admin: place.role.covers(Role::Admin),
+        place: place.clone(),
+        end_user,
+        shown,
+        wrong,
+    };
+    Ok(view::html(status, &page))
+}
+
+async fn export(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let Member { cx, organization_id, frame, .. } = &member;
+    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
+    let id = parse(&id).map_err(within)?;
+    let whole = end_users::export(cx, web.ops(), organization_id, &id).await.map_err(within)?;
+    Ok(download(&whole, id.as_str()))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Confirmation {
+    confirm: String,
+}
+
+async fn erase(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, text)): Path<(String, String)>,
+    Form(Confirmation { confirm }): Form<Confirmation>,
+) -> PageResult {
+    let Member { cx, organization_id, place, frame } = &member;
+    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
+    let id = parse(&text).map_err(within)?;
+    match end_users::erase(cx, web.ops(), (organization_id, &id), &confirm).await {
+        Ok(()) => Ok(view::redirect_saying(
+            &place.path("end-users"),
+            "The end user and all that was known of them is erased.",
+        )),
+        Err(error) => {
+            let (status, mut wrong) = Wrong::of(error).map_err(within)?;
+            // The field is in a dialog that is closed now.
+            wrong.field = String::new();
+            show(&web, &member, &text, (Shown::default(), status, wrong)).await
+        }
+    }
+}
