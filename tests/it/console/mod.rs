@@ -12,6 +12,7 @@ mod organizations;
 mod servers;
 mod sign_in;
 mod tickets;
+mod walkthroughs;
 mod webhooks;
 
 use std::collections::BTreeMap;
