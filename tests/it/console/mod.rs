@@ -9,6 +9,7 @@ mod audit;
 mod editor;
 mod members;
 mod organizations;
+mod providers;
 mod sign_in;
 
 use std::collections::BTreeMap;
