@@ -10,6 +10,7 @@ mod editor;
 mod members;
 mod organizations;
 mod servers;
+mod providers;
 mod sign_in;
 mod tickets;
 mod walkthroughs;
