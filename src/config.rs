@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use url::Url;
 use waypost_core::organization::SignUp;
+use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};
 
 use table::{SETTINGS, Setting};
@@ -110,6 +111,15 @@ pub struct Sources {
     pub flags: Vec<(&'static str, String)>,
 }
 
+/// Waypost as a client of a provider with which users sign in to the console.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// Its name there.
+    pub id: Option<String>,
+    /// Its secret there.
+    pub secret: Option<SecretText>,
+}
+
 /// Everything that can be set, checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -139,6 +149,16 @@ pub struct Settings {
     pub mail_from: Option<Sender>,
     /// Who may make an account of the console for themselves.
     pub sign_up: SignUp,
+    /// Waypost as a client of GitHub: id and secret.
+    pub github: Client,
+    /// Waypost as a client of Google.
+    pub google: Client,
+    /// Waypost as a client of a provider of OpenID Connect.
+    pub openid: Client,
+    /// That provider's issuer.
+    pub openid_issuer: Option<String>,
+    /// What that provider is called.
+    pub openid_name: String,
     /// Calls per second of one caller; 0 is no limit.
     pub rate_limit_per_caller: u32,
     /// Calls of one caller at once.
@@ -170,6 +190,11 @@ impl Default for Settings {
             smtp_url: None,
             mail_from: None,
             sign_up: SignUp::Invite,
+            github: Client::default(),
+            google: Client::default(),
+            openid: Client::default(),
+            openid_issuer: None,
+            openid_name: "OpenID Connect".to_owned(),
             rate_limit_per_caller: 100,
             rate_limit_burst: 200,
             rate_limit_per_server: 0,

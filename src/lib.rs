@@ -2,11 +2,14 @@
 
 pub mod cmd;
 pub mod config;
+pub mod deliveries;
 pub mod demo;
 pub mod lock;
 pub mod mail;
+pub mod notices;
 pub mod open;
 pub mod outbound;
+pub mod providers;
 pub mod router;
 pub mod telemetry;
 pub mod upkeep;

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod assignment;
+mod audit;
 mod backup;
 mod doctor;
 mod join;
@@ -102,6 +103,9 @@ enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Who did what in an organisation.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// What end users did before they had signed in, and whose it became.
     #[command(subcommand)]
     Join(join::Command),
@@ -203,6 +207,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Secret(command) => return secret::run(&app, command).await,
         Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
+        Command::Audit(command) => Session::run(&app, async |session| audit::run(session, command).await).await?,
         Command::Join(command) => Session::run(&app, async |session| join::run(session, command).await).await?,
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use waypost_auth::client::document::Documents;
 use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
+use waypost_core::caller::Ctx;
 use waypost_core::secret::Keys;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
+use waypost_ops::Ops;
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::set_up_token;
@@ -27,10 +29,12 @@ use waypost_web::Web;
 
 use super::App;
 use crate::config::Settings;
+use crate::deliveries::Deliveries;
+use crate::notices::MailPost;
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
 use crate::upkeep::Upkeep;
-use crate::{demo, mail, open, outbound};
+use crate::{demo, mail, open, outbound, providers};
 use waypost_ops::address::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
@@ -95,6 +99,11 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
     let (hosting, tasks) = start(settings, db.clone(), keys);
+    let (mail, posts) = mail::start(settings, &public_url, args.demo)?.unzip();
+    let hosting = match &mail {
+        Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url.clone()))),
+        None => hosting,
+    };
     // `stop`: take no new requests. `end`: give up those that are still open, and streams.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let limits = Limits::new(LimitOptions {
@@ -111,7 +120,6 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     );
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
-    let (mail, posts) = mail::start(settings, &public_url, args.demo)?.unzip();
     let web_limits = waypost_web::limits::Limits::default();
     let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let web = Web::new(waypost_web::State {
@@ -122,6 +130,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         upstream: upstream.clone(),
         sign_up: settings.sign_up,
+        providers: providers::of(settings)?,
     });
     let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
     let sign_in_limits = waypost_auth::limits::Limits::default();
@@ -134,8 +143,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         providers: Providers::new(upstream.clone()),
     });
+    let deliveries = Deliveries { cx: Ctx::operator(), ops: Ops::new(db.clone()), upstream: upstream.clone() };
     let upkeep = Upkeep { metrics: metrics.clone(), limits, sign_in_limits, web_limits, upstream, db: db.clone() };
     let upkeep = tokio::spawn(upkeep.run());
+    let deliveries = tokio::spawn(deliveries.run());
     let watch = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
         tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future())
@@ -163,6 +174,8 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     }
     serve(main, router, &stop, &end).await?;
     upkeep.abort();
+    // An attempt that is cut off is made again by whoever serves next.
+    deliveries.abort();
     if let Some(watch) = watch {
         watch.abort();
         let _ = watch.await;

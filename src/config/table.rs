@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use waypost_core::seal::SecretText;
+
 use super::{Settings, value};
 
 /// One row of the table.
@@ -107,7 +109,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "outbound_ca_file",
         flag: None,
         default: "none",
-        help: "A PEM file with root certificates that these requests trust beside the system's.",
+        help: "A PEM file with root certificates that these requests, and commands with `--url`, trust beside the system's.",
         set: |settings, text| value::file(text).map(|path| settings.outbound_ca_file = Some(path)),
     },
     Setting {
@@ -130,6 +132,62 @@ pub static SETTINGS: &[Setting] = &[
         default: "`invite`",
         help: "Who may make an account of the console for themselves: `invite` (whoever was invited), `open` (everybody, with a code by mail) or `closed` (nobody). The first owner comes by the link that `serve` prints.",
         set: |settings, text| text.parse().map(|sign_up| settings.sign_up = sign_up),
+    },
+    Setting {
+        name: "github_client_id",
+        flag: None,
+        default: "none",
+        help: "Waypost's client id at GitHub. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/github/callback`.",
+        set: |settings, text| value::text(text).map(|id| settings.github.id = Some(id)),
+    },
+    Setting {
+        name: "github_client_secret",
+        flag: None,
+        default: "none",
+        help: "Waypost's client secret at GitHub.",
+        set: |settings, text| value::text(text).map(|secret| settings.github.secret = Some(SecretText::new(secret))),
+    },
+    Setting {
+        name: "google_client_id",
+        flag: None,
+        default: "none",
+        help: "Waypost's client id at Google. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/google/callback`.",
+        set: |settings, text| value::text(text).map(|id| settings.google.id = Some(id)),
+    },
+    Setting {
+        name: "google_client_secret",
+        flag: None,
+        default: "none",
+        help: "Waypost's client secret at Google.",
+        set: |settings, text| value::text(text).map(|secret| settings.google.secret = Some(SecretText::new(secret))),
+    },
+    Setting {
+        name: "openid_issuer",
+        flag: None,
+        default: "none",
+        help: "A provider of OpenID Connect with which users of the console can sign in: its issuer, such as `https://id.example.com`.",
+        set: |settings, text| value::issuer(text).map(|issuer| settings.openid_issuer = Some(issuer)),
+    },
+    Setting {
+        name: "openid_client_id",
+        flag: None,
+        default: "none",
+        help: "Waypost's client id at the provider of OpenID Connect. With both, users of the console can sign in with it; the callback to register there is `public_url` + `/login/with/openid/callback`.",
+        set: |settings, text| value::text(text).map(|id| settings.openid.id = Some(id)),
+    },
+    Setting {
+        name: "openid_client_secret",
+        flag: None,
+        default: "none",
+        help: "Waypost's client secret at the provider of OpenID Connect.",
+        set: |settings, text| value::text(text).map(|secret| settings.openid.secret = Some(SecretText::new(secret))),
+    },
+    Setting {
+        name: "openid_name",
+        flag: None,
+        default: "`OpenID Connect`",
+        help: "What that provider is called on its button: `Continue with …`.",
+        set: |settings, text| value::text(text).map(|name| settings.openid_name = name),
     },
     Setting {
         name: "rate_limit_per_caller",
@@ -218,7 +276,21 @@ database_url = \"postgres://waypost@db.example.com/waypost\"
 trusted_proxies = [\"10.0.0.0/8\"]
 ```
 
-Every variable of the environment that begins with `WAYPOST_` must be one of the table's, or `WAYPOST_CONFIG`. Two kinds
+## Commands on another machine
+
+Two more variables say where commands work; what is served does not depend on them, and no file holds them:
+
+| Environment | Flag | Meaning |
+|---|---|---|
+| `WAYPOST_URL` | `--url` | The origin of a running installation, such as `https://waypost.example.com`: commands on organisations, users, servers, providers, keys, walkthroughs and assignments work through its REST API and open no database. |
+| `WAYPOST_API_KEY` | `--api-key` | The API key for it. The environment is better than the flag, which every user of the machine can see; `--api-key -` reads the key from standard input. |
+
+`--database` and `--data-dir` come before `WAYPOST_URL`, and contradict `--url`. Commands that work on the database itself
+(`migrate`, `doctor`, `backup`, `restore`, `secret`, `join`) refuse both, unless a database is named.
+
+## The environment
+
+Every variable of the environment that begins with `WAYPOST_` must be one of the tables', or `WAYPOST_CONFIG`. Two kinds
 are passed over: those that Kubernetes sets for services (`WAYPOST_SERVICE_HOST`, `WAYPOST_PORT_8080_TCP`, …), and
 `WAYPOST_TEST_…`, which belongs to the project's own tests.
 ";

@@ -45,6 +45,14 @@ fn unknown_settings_are_named() {
 }
 
 #[test]
+fn where_commands_work_is_no_setting() {
+    let environment = [("WAYPOST_URL", "https://waypost.example.com"), ("WAYPOST_API_KEY", "wpk_x")];
+    load("", &environment, &[]).unwrap();
+    insta::assert_snapshot!(refused("", &[("WAYPOST_APIKEY", "wpk_geheim")], &[]), @"unknown setting `WAYPOST_APIKEY` (from the environment, WAYPOST_APIKEY); did you mean `WAYPOST_API_KEY`?");
+    insta::assert_snapshot!(refused("url = 'https://a.example'", &[], &[]), @"unknown setting `url` (from the file DIR/waypost.toml); `waypost --help` and docs/config.md list the settings");
+}
+
+#[test]
 fn invalid_settings_are_named() {
     insta::assert_snapshot!(refused("listen = 8080", &[], &[]), @"invalid setting `listen` (from the file DIR/waypost.toml): expected an address and a port, such as 127.0.0.1:8080, not `8080`");
     insta::assert_snapshot!(refused("listen = {}", &[], &[]), @"invalid setting `listen` (from the file DIR/waypost.toml): expected a text, a number or a list of texts");

@@ -254,3 +254,26 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1_u64 << shift));
     number.ok_or_else(|| format!("expected a number of bytes, such as 67108864 or 64MiB, not `{text}`"))
 }
+
+/// A text that is not empty.
+pub(super) fn text(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err("expected a text of one line".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// The issuer of a provider of OpenID Connect (Discovery 1.0, section 3): no query, no fragment. As it was written,
+/// because issuers are compared to the letter, and a URL would get a slash that nobody wrote.
+pub(super) fn issuer(text: &str) -> Result<String, String> {
+    let expected = || "expected an issuer such as https://id.example.com".to_owned();
+    let url = Url::parse(text.trim()).map_err(|_| expected())?;
+    let fine = matches!(url.scheme(), "https" | "http")
+        && url.has_host()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if fine { Ok(text.trim().to_owned()) } else { Err(expected()) }
+}

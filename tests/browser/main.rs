@@ -1,12 +1,15 @@
 //! People who sign in with a real browser, Chromium: where Waypost knows them itself (`platform_oauth`), and where their
 //! organisation's provider does (`custom_oauth`; the npm package `oidc-provider`). The scenarios are in `e2e/browser`.
 //!
+//! And users who write in the editor (`e2e/console/editor.mjs`).
+//!
 //! They also look for barriers with axe-core, and make screenshots of the pages, on a phone and a desk, in light and
 //! dark, in the folder that the variable `SCREENSHOTS` names.
 
 #![expect(clippy::expect_used, reason = "a test cannot go on without")]
 
 mod custom;
+mod editor;
 mod platform;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

@@ -4,6 +4,7 @@ mod admin;
 mod authoring;
 mod operations;
 mod providers;
+mod remote;
 mod secrecy;
 mod usage;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{Answer, Place};
 
 /// A provider as far as `oauth-config` looks at it; it ends with the test's process.
-fn provider() -> String {
+pub fn provider() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let at = |path: &str| format!("{issuer}{path}");

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use waypost::notices::MailPost;
 use waypost::router::{self, Routes};
 use waypost_auth::client::document::Documents;
 use waypost_auth::upstream::Providers;
@@ -37,6 +38,7 @@ use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
 use waypost_web::Web;
+use waypost_web::providers::Provider;
 
 use crate::client::Client;
 use crate::transcript::Names;
@@ -54,6 +56,10 @@ pub struct Setup {
     pub sign_up: SignUp,
     /// Whether mails can be sent: [`App::mails`] has them then.
     pub can_mail: bool,
+    /// Providers of the console; those on loopback are reached.
+    pub providers: Vec<Provider>,
+    /// Networks that requests to others may go to beyond the public internet.
+    pub allow: Vec<ipnet::IpNet>,
 }
 
 impl Default for Setup {
@@ -65,6 +71,8 @@ impl Default for Setup {
             trusted_proxies: Vec::new(),
             sign_up: SignUp::Invite,
             can_mail: false,
+            providers: Vec::new(),
+            allow: Vec::new(),
         }
     }
 }
@@ -78,6 +86,7 @@ struct Running {
 struct Inner {
     db: Db,
     mails: Memory,
+    upstream: Upstream,
     clock: Arc<ManualClock>,
     cx: Ctx,
     running: Mutex<Option<Running>>,
@@ -111,6 +120,11 @@ impl App {
         Self::start(&url, Some(folder), setup).await
     }
 
+    /// The product on a database that stays when it stops.
+    pub async fn at(url: &str) -> Self {
+        Self::start(url, None, Setup::default()).await
+    }
+
     async fn start(url: &str, folder: Option<TempDir>, setup: Setup) -> Self {
         let db = Db::open(url).await.unwrap();
         migrate::migrate(&db).await.unwrap();
@@ -123,6 +137,13 @@ impl App {
             random: Arc::clone(&random),
         };
         let (hosting, tasks) = Hosting::start(db.clone(), options);
+        let mails = Memory::default();
+        let mail = setup.can_mail.then(|| Outbox::start(Arc::new(mails.clone())).0);
+        let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
+        let hosting = match &mail {
+            Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url))),
+            None => hosting,
+        };
         let endpoint = Endpoint::new(
             Product,
             hosting.clone(),
@@ -130,7 +151,11 @@ impl App {
             Arc::clone(&random),
             (Sessions::Signed, CancellationToken::new()),
         );
-        let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+        let mut allow = setup.allow;
+        if !setup.providers.is_empty() {
+            allow.push("127.0.0.0/8".parse().unwrap());
+        }
+        let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
         let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {
             hosting: hosting.clone(),
@@ -141,15 +166,15 @@ impl App {
             random: Arc::clone(&random),
             providers: Providers::new(upstream.clone()),
         });
-        let mails = Memory::default();
         let web = Web::new(waypost_web::State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
             limits: waypost_web::limits::Limits::default(),
-            mail: setup.can_mail.then(|| Outbox::start(Arc::new(mails.clone())).0),
+            mail,
             random: Arc::clone(&random),
-            upstream,
+            upstream: upstream.clone(),
             sign_up: setup.sign_up,
+            providers: setup.providers,
         });
         let routes = Routes {
             trusted_proxies: setup.trusted_proxies,
@@ -165,6 +190,7 @@ impl App {
         Self(Arc::new(Inner {
             db,
             mails,
+            upstream,
             clock,
             cx,
             running: Mutex::new(Some(Running { router: router::build(routes), hosting, tasks })),
@@ -181,6 +207,11 @@ impl App {
 
     pub fn db(&self) -> &Db {
         &self.0.db
+    }
+
+    /// The way out to others.
+    pub fn upstream(&self) -> &Upstream {
+        &self.0.upstream
     }
 
     /// The mails of the console.

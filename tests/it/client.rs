@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
-use waypost_core::server::Toolset;
+use waypost_core::server::{Support, Toolset};
 use waypost_ops::servers::Settings;
 
 use crate::app::App;
@@ -363,7 +363,8 @@ async fn schemas() -> &'static HashMap<String, jsonschema::Validator> {
     SCHEMAS
         .get_or_init(|| async {
             let app = App::new().await;
-            let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+            let settings =
+                Settings { toolset: Some(Toolset::All), support: Some(Support::Tickets), ..Settings::default() };
             let server = app.org("schemas").await.server_with("schemas", settings).await;
             server.walkthrough("Any", &["Step"]).await;
             let answer = server.modern().send("tools/list", json!({})).await;

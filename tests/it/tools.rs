@@ -212,8 +212,10 @@ async fn tools_are_listed_while_something_is_offered() {
     server.set(Settings { walkthrough_tools_enabled: Some(true), ..Settings::default() }).await;
     assert_eq!(server.modern().tools().await.len(), 5);
     let settings = Settings { support: Some(Support::Tickets), ..Settings::default() };
-    let tickets = waypost_ops::servers::update(app.cx(), &app.ops(), &org.id, &server.id, &settings).await;
-    assert_eq!(tickets.unwrap_err().details["field"], "support", "comes with a later release");
+    server.set(settings).await;
+    assert_eq!(server.modern().tools().await.len(), 6, "and support");
+    server.set(Settings { walkthrough_tools_enabled: Some(false), ..Settings::default() }).await;
+    assert_eq!(server.modern().tools().await, ["get_support"], "also without walkthroughs");
     app.finish().await;
 }
 

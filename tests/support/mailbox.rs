@@ -49,6 +49,25 @@ impl Mailbox {
         self.wait(address, link_in).await
     }
 
+    /// What stands behind `start` in the first line that begins so, as soon as it is printed.
+    ///
+    /// # Errors
+    /// What was printed, when no such line comes in time.
+    pub async fn line(&self, start: &str) -> Result<String, String> {
+        let waiting = async {
+            loop {
+                let mut arrived = pin!(self.arrived.notified());
+                arrived.as_mut().enable();
+                if let Some(found) = self.text().lines().find_map(|line| line.strip_prefix(start)) {
+                    return found.to_owned();
+                }
+                arrived.await;
+            }
+        };
+        let found = timeout(PATIENCE, waiting).await;
+        found.map_err(|_| format!("no line begins with {start:?}; the server printed:\n{}", self.text()))
+    }
+
     async fn wait(&self, address: &str, find: fn(&str) -> Option<String>) -> Result<String, String> {
         let waiting = async {
             loop {

@@ -9,7 +9,7 @@ pub use waypost_store::overview::Contents;
 
 use crate::Ops;
 
-/// Who took a step within this time is at it.
+/// Who did something within this time is at it.
 pub const PRESENT_MS: i64 = 15 * 60 * 1_000;
 
 /// How far an organisation is, and what goes on there.
@@ -29,8 +29,8 @@ pub struct Overview {
     pub offered: i64,
     /// Whether a client has ever called a tool.
     pub called: bool,
-    /// People in the middle of a walkthrough who took a step within [`PRESENT_MS`].
-    pub in_progress: i64,
+    /// People who did something in a walkthrough within [`PRESENT_MS`].
+    pub active: i64,
 }
 
 impl Overview {
@@ -49,7 +49,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
     authorize(&cx.caller, Act::OrganizationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let state = store::state(&mut conn, organization).await?;
-    let in_progress = store::in_progress(&mut conn, organization, cx.now().plus(-PRESENT_MS)).await?;
+    let active = store::active(&mut conn, organization, cx.now().plus(-PRESENT_MS)).await?;
     Ok(Overview {
         servers: state.servers,
         server: state.offering_server.or(state.first_server).map(ServerId::from_store),
@@ -58,7 +58,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
         published: state.published,
         offered: state.offered,
         called: state.called != 0,
-        in_progress,
+        active,
     })
 }
 

@@ -128,9 +128,8 @@ pub async fn search(
     search: &Search,
 ) -> Result<(Vec<Server>, bool)> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
-    let text = search.text.as_deref().map(name::clean);
-    let query =
-        store::Query { text: text.as_deref(), after: search.after.as_deref(), limit: search.limit.saturating_add(1) };
+    let (text, after) = (search.text.as_deref().map(name::clean), search.after.as_deref().map(name::clean));
+    let query = store::Query { text: text.as_deref(), after: after.as_deref(), limit: search.limit.saturating_add(1) };
     let mut found = store::search(&mut ops.db.read().await?, organization, query).await?;
     let limit = usize::try_from(search.limit).unwrap_or(usize::MAX);
     let more = found.len() > limit;
@@ -277,9 +276,12 @@ pub async fn former_slugs(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 /// As [`update`]; `not_found` when it is not a former slug of this server.
 pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<()> {
     authorize(&cx.caller, Act::ServerWrite, organization)?;
+    // What is no slug is nobody's.
+    let not_found = || Error::not_found("former slug of this server");
+    slug::check_server_slug(slug).map_err(|_| not_found())?;
     let mut tx = ops.db.begin().await?;
     if !store::release_alias(&mut tx, organization, id, slug).await? {
-        return Err(Error::not_found("former slug of this server"));
+        return Err(not_found());
     }
     let detail = json!({ "slug": slug });
     record(cx, &mut tx, organization, Entry { act: "server.release_slug", target: id.as_str(), detail }).await?;

@@ -89,7 +89,7 @@ pub async fn add(
     };
     store::insert(&mut tx, &comment).await?;
     let detail = json!({ "comment_id": comment.id, "internal": comment.internal, "mailed": to.is_some() });
-    record(cx, &mut tx, organization, Entry { act: "ticket_comment.create", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { act: "ticket.comment", target: id.as_str(), detail }).await?;
     news::commented(cx, &mut tx, &about, &comment).await?;
     let notice = match (to, organization::get(&mut tx, organization).await?) {
         (Some(address), Some(whose)) => Some(Notice {
@@ -138,7 +138,7 @@ pub async fn edit(
         named.comment.updated_at = cx.now();
         store::update(&mut tx, &named.comment).await?;
         let detail = json!({ "comment_id": id });
-        let entry = Entry { act: "ticket_comment.update", target: ticket.as_str(), detail };
+        let entry = Entry { act: "ticket.edit_comment", target: ticket.as_str(), detail };
         record(cx, &mut tx, organization, entry).await?;
     }
     let mut edits = store::edits(&mut tx, organization, ticket).await?;
@@ -161,7 +161,7 @@ pub async fn delete(
     let mut tx = ops.db.begin().await?;
     own(cx, &mut tx, organization, (ticket, id)).await?;
     store::delete(&mut tx, organization, id).await?;
-    let entry = Entry { act: "ticket_comment.delete", target: ticket.as_str(), detail: json!({ "comment_id": id }) };
+    let entry = Entry { act: "ticket.delete_comment", target: ticket.as_str(), detail: json!({ "comment_id": id }) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(())

@@ -8,6 +8,7 @@ mod code;
 mod invitation;
 mod link;
 mod own;
+mod provider;
 mod set_up;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use self::code::{Asked, Entered, Made};
 pub use self::invitation::{Invited, Newcomer, OpenInvitation};
 pub use self::link::{Link, make_first_link, make_link};
 pub use self::own::{leave, set_name};
+pub use self::provider::{Leaving, Returned, Vouched};
 pub use self::set_up::{NewOwner, set_up_token};
 use crate::Ops;
 use crate::audit::{Entry, record};

@@ -58,6 +58,15 @@ pub async fn list(
     Ok(DeliveryPage { items, next_cursor })
 }
 
+/// One message.
+///
+/// # Errors
+/// `not_found` when there is none that the caller may know of; `forbidden` for members below admin.
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
+    authorize(&cx.caller, Act::WebhookRead, organization)?;
+    store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
+}
+
 /// Sends a message again, under the same id: a receiver that has it already can tell.
 ///
 /// # Errors

@@ -120,13 +120,14 @@ pub async fn names(
     organization: &OrganizationId,
     actors: &[&str],
 ) -> Result<BTreeMap<String, String>> {
-    let rows = match conn.dialect() {
-        Dialect::Sqlite => "SELECT value FROM json_each($1)",
-        Dialect::Postgres => "SELECT value FROM json_array_elements_text($1::json) AS list(value)",
+    let listed = match conn.dialect() {
+        Dialect::Sqlite => "IN (SELECT value FROM json_each($1))",
+        // An array, which the index is asked for, where a subquery would be joined with all rows.
+        Dialect::Postgres => "= ANY (ARRAY(SELECT json_array_elements_text($1::json)))",
     };
     let sql = format!(
-        "SELECT id, email FROM users WHERE id IN ({rows})
-         UNION ALL SELECT id, name FROM api_keys WHERE organization_id = $2 AND id IN ({rows})"
+        "SELECT id, email FROM users WHERE id {listed}
+         UNION ALL SELECT id, name FROM api_keys WHERE organization_id = $2 AND id {listed}"
     );
     let list = Value::from(actors.to_vec()).to_string();
     let found: Vec<(String, String)> = on!(conn, c => sqlx::query_as(sqlx::AssertSqlSafe(sql))

@@ -81,16 +81,14 @@ pub async fn state(conn: &mut Conn, organization: &OrganizationId) -> Result<Sta
     Ok(on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
-/// How many people are in the middle of a walkthrough of an organisation and took a step at `since` or later.
+/// How many people did something in a walkthrough of an organisation at `since` or later.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn in_progress(conn: &mut Conn, organization: &OrganizationId, since: Timestamp) -> Result<i64> {
-    // By the events, which have an index by server and time: how long it takes depends on what happened since.
+pub async fn active(conn: &mut Conn, organization: &OrganizationId, since: Timestamp) -> Result<i64> {
+    // The events have an index by server and time: how long it takes depends on what happened since, and on nothing else.
     const SQL: &str = "SELECT count(DISTINCT walkthrough_events.end_user_id)
         FROM servers JOIN walkthrough_events ON walkthrough_events.server_id = servers.id
-        JOIN progress ON progress.id = walkthrough_events.progress_id
-        WHERE servers.organization_id = $1 AND walkthrough_events.created_at >= $2
-            AND progress.closed_at IS NULL AND progress.status = 'in_progress'";
+        WHERE servers.organization_id = $1 AND walkthrough_events.created_at >= $2";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(since.0).fetch_one(c).await?))
 }

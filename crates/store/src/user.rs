@@ -160,6 +160,16 @@ pub async fn set_password(conn: &mut Conn, id: &UserId, password_hash: &str) -> 
     Ok(())
 }
 
+/// Takes the password away.
+///
+/// # Errors
+/// When the database fails.
+pub async fn clear_password(conn: &mut Conn, id: &UserId) -> Result<()> {
+    const SQL: &str = "UPDATE users SET password_hash = NULL WHERE id = $1";
+    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected());
+    Ok(())
+}
+
 /// Counts a try with a password before it is looked at, so that tries at the same moment count too; says how many there
 /// were in a row. None when the user is locked out, or not there.
 ///

@@ -19,9 +19,10 @@ use waypost_core::assignment::Assignment;
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::chain::Link;
 use waypost_core::id::{
-    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthConfigId, OauthGrantId, ProgressId, StepId,
-    TicketCommentId, TicketId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
+    AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
+    ProgressId, StepId, TicketCommentId, TicketId, UserCodeId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
 };
+use waypost_core::invitation::Invitation;
 use waypost_core::join::{Join, Undo};
 use waypost_core::oauth_client::OauthClient;
 use waypost_core::oauth_grant::OauthGrant;
@@ -41,12 +42,7 @@ use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
 use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
-use waypost_store::{
-    Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
-    email_code, end_user, expired, idempotency, identity, join, logo, migrate, oauth_client, oauth_consent,
-    oauth_grant, offer, on, organization, progress, server, session, standing, step, system, ticket, ticket_comment,
-    tool_call, user, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
-};
+use waypost_store::{Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server, session, standing, step, system, ticket, ticket_comment, tool_call, user, user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery};
 
 use crate::world::{NOW, World, execute};
 
@@ -55,6 +51,9 @@ const WHOLE: &[&str] = &[
     "UPDATE config_version SET version = version + 1 WHERE id = 1",
     "SELECT version FROM config_version WHERE id = 1",
     "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
+    // Once in the life of an installation: when it is set up.
+    "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
+     WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
     // Looks each server up in the log, by index.
     "SELECT servers.organization_id, servers.id FROM servers LEFT JOIN analytics_rollups ON \
      analytics_rollups.server_id = servers.id WHERE EXISTS (SELECT 1 FROM walkthrough_events WHERE \
@@ -161,6 +160,7 @@ async fn everything(db: &Db, one: &World) {
     api_key::find_by_name(&mut tx, org, "key").await.unwrap();
     let keys = api_key::list(&mut tx, org).await.unwrap();
     api_key::update(&mut tx, &keys[0]).await.unwrap();
+    api_key::used(&mut tx, org, &one.key, (NOW, NOW)).await.unwrap();
     server::get(&mut tx, org, &one.server).await.unwrap();
     server::list(&mut tx, org).await.unwrap();
     server::search(&mut tx, org, server::Query { text: Some("a"), after: Some("b"), limit: 9 }).await.unwrap();
@@ -182,6 +182,11 @@ async fn everything(db: &Db, one: &World) {
     assignment::insert(&mut tx, &Assignment { display_order: 3, ..one.assignment() }).await.unwrap();
     audit::list(&mut tx, org, None, 10).await.unwrap();
     audit::list(&mut tx, org, Some(&one.audit_event(9).id), 10).await.unwrap();
+    audit::names(&mut tx, org, &[one.user.as_str(), one.key.as_str()]).await.unwrap();
+    overview::contents(&mut tx, org).await.unwrap();
+    overview::state(&mut tx, org).await.unwrap();
+    overview::active(&mut tx, org, NOW).await.unwrap();
+    invite(&mut tx, one).await;
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
@@ -196,6 +201,7 @@ async fn everything(db: &Db, one: &World) {
     take_over(&mut tx, one).await;
     look_back(&mut tx, one).await;
     sign_in(&mut tx, one).await;
+    console_sign_in(&mut tx, one).await;
     authorize(&mut tx, one).await;
     help(&mut tx, one).await;
     send(&mut tx, one).await;
@@ -240,6 +246,31 @@ async fn list(tx: &mut Tx, one: &World) {
     walkthrough_list::servers(tx, org, [id]).await.unwrap();
     standing::by_version(tx, org, id).await.unwrap();
     standing::each_group(tx, org, id, |_, _, _| {}).await.unwrap();
+}
+
+/// What is done with invitations.
+async fn invite(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, InvitationId::from_store("inv_new".to_owned()));
+    let new = Invitation {
+        id: id.clone(),
+        organization_id: org.clone(),
+        email: "b@x.de".to_owned(),
+        role: Role::Member,
+        invited_by: one.user.to_string(),
+        created_at: NOW,
+        expires_at: NOW.plus(1),
+        accepted_at: None,
+        revoked_at: None,
+    };
+    assert!(invitation::lock(tx, org).await.unwrap());
+    invitation::insert(tx, &new, "b@x.de", "invited").await.unwrap();
+    invitation::get(tx, org, &id).await.unwrap();
+    invitation::list(tx, org, None, 10).await.unwrap();
+    invitation::list(tx, org, Some(&id), 10).await.unwrap();
+    invitation::count_pending(tx, org, NOW).await.unwrap();
+    invitation::renew(tx, &new, "renewed").await.unwrap();
+    invitation::revoke_of_address(tx, org, ("b@x.de", Some(&id)), NOW).await.unwrap();
+    invitation::revoke(tx, org, &id, NOW).await.unwrap();
 }
 
 /// What the console reads of the log, of end users and in numbers.
@@ -383,6 +414,57 @@ async fn sign_in(tx: &mut Tx, one: &World) {
     logo::get(tx, org).await.unwrap();
     logo::updated_at(tx, org).await.unwrap();
     logo::delete(tx, org).await.unwrap();
+}
+
+/// What signs a user of the console in.
+async fn console_sign_in(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, &one.user);
+    system::has_verified_user(tx).await.unwrap();
+    system::organizations_without_owner(tx).await.unwrap();
+    system::find_credentials(tx, "a1@x.de").await.unwrap();
+    system::find_invitation(tx, "token-1", NOW).await.unwrap();
+    invitation_accept::accept(tx, org, &InvitationId::from_store("inv_1".to_owned()), NOW).await.unwrap();
+    user::get(tx, id).await.unwrap();
+    user::credentials(tx, id).await.unwrap();
+    user::verify(tx, id, NOW).await.unwrap();
+    user::set_name(tx, id, "Anna").await.unwrap();
+    user::set_password(tx, id, "argon").await.unwrap();
+    user::begin_try(tx, id, NOW).await.unwrap();
+    user::lock(tx, id, NOW).await.unwrap();
+    user::unlock(tx, id).await.unwrap();
+    let code_id = UserCodeId::from_store("uco_x".to_owned());
+    let code = user_code::NewCode {
+        id: &code_id,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        purpose: CodePurpose::SignIn,
+        browser_hash: "browser",
+        code_hash: "hash",
+        password_hash: None,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    user_code::insert(tx, &code).await.unwrap();
+    let key = user_code::Key { id: &code_id, browser_hash: "browser" };
+    user_code::find_open(tx, key, NOW).await.unwrap();
+    user_code::enter(tx, key, "hash", NOW).await.unwrap();
+    let link_id = UserCodeId::from_store("uco_y".to_owned());
+    let link = user_code::NewLink {
+        id: &link_id,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        token_hash: "link",
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    user_code::insert_link(tx, &link).await.unwrap();
+    user_code::find_link(tx, "link", NOW).await.unwrap();
+    user_code::consume_link(tx, "link", NOW).await.unwrap();
+    user_session::find(tx, "session-1", NOW).await.unwrap();
+    user_session::list(tx, id, NOW).await.unwrap();
+    user_session::memberships(tx, id).await.unwrap();
+    user_session::delete_others(tx, id, None).await.unwrap();
+    user_session::delete_by_token(tx, "session-1").await.unwrap();
 }
 
 /// What a client gets for a user who signed in.

@@ -19,8 +19,8 @@ const FIELDS = [
 
 const BUTTONS = [
   ["bold", "Bold", "B", "Ctrl+B"], ["italic", "Italic", "I", "Ctrl+I"], ["code", "Code", "<>", null],
-  ["block", "Code block", "{ }", null], ["link", "Link", "Link", "Ctrl+K"], ["list", "List", "• List", null],
-  ["numbers", "Numbered list", "1. List", null],
+  ["block", "Code block", "{ }", null], ["link", "Link", "Link", "Ctrl+K"], ["list", "List", "List", null],
+  ["numbers", "Numbered list", "Numbered", null],
 ];
 const KEYS = { b: "bold", i: "italic", k: "link" };
 

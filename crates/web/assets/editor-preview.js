@@ -14,6 +14,8 @@ export class Preview {
     this.completed = 0;
     this.tab = "read";
     this.turn = 0;
+    this.overtaken = false;
+    this.stepShown = null;
     this.select = tabs(root.querySelector("[data-preview-tabs]"), (tab) => {
       this.tab = tab.dataset.tab;
       this.shown = null;
@@ -41,8 +43,13 @@ export class Preview {
     const wanted = fields.toString();
     if (wanted === this.shown) return;
     const html = await this.fetch(`${this.at}/preview`, { method: "POST", body: fields });
-    if (html === null) return;
+    if (html === null) {
+      // The last preview of this step stays; that of another one would be taken for this one's.
+      if (this.stepShown !== own.id && !this.overtaken) this.tell("The preview needs the server, which cannot be reached.");
+      return;
+    }
     this.shown = wanted;
+    this.stepShown = own.id;
     const part = parse(html);
     const find = (name) => part.querySelector(`[data-part="${name}"]`);
     this.read.replaceChildren(...(find("read") ?? part).cloneNode(true).childNodes);
@@ -57,16 +64,18 @@ export class Preview {
       const response = await fetch(address, { ...options, redirect: "error", headers: { "HX-Request": "true" } });
       const ours = response.headers.get("content-type")?.startsWith("text/html");
       const html = await response.text();
-      if (turn !== this.turn) return null;
+      this.overtaken = turn !== this.turn;
+      if (this.overtaken) return null;
       return ours && response.status !== 401 ? html : null;
     } catch {
-      // Offline: the last preview stays; the state of saving says what is the matter.
+      this.overtaken = turn !== this.turn;
       return null;
     }
   }
 
   tell(text) {
     this.shown = null;
+    this.stepShown = null;
     for (const panel of [this.read, this.agent]) {
       const p = document.createElement("p");
       p.className = "soft";

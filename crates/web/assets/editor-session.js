@@ -39,6 +39,7 @@ export class Session {
     this.unloading = false;
     this.firstUnsaved = null;
     this.toKeep = new Set();
+    this.moves = [];
   }
 
   on(listener) {
@@ -55,7 +56,7 @@ export class Session {
 
   /** The steps to show. */
   get steps() {
-    return this.model.steps.filter((own) => !own.leaving);
+    return this.model?.steps.filter((own) => !own.leaving) ?? [];
   }
 
   /** How saving stands, in one word. */
@@ -204,6 +205,8 @@ export class Session {
 
   comeBack() {
     this.unloading = false;
+    // Publishing changes no draft, and is to be seen all the same.
+    this.etag = null;
     this.queue.wake();
   }
 
@@ -260,6 +263,8 @@ export class Session {
     if (answer.status >= 400) throw new Refused(answer.status, answer.body);
     this.etag = answer.etag;
     const told = m.merge(this.model, answer.body, this.focused);
+    // What was moved here, and is not there yet.
+    for (const { id, after } of this.moves) m.moveAfter(this.model, id, after);
     for (const subject of m.subjects(this.model)) this.keep(subject);
     this.tell("model");
     this.tell("others", told);
@@ -332,9 +337,17 @@ export class Session {
     const wanted = m.sectionBetween(section(own), before, section(this.model.steps[at + 1]));
     this.tell("model");
     const headers = { "Idempotency-Key": this.key() };
+    const move = { id, after };
+    this.moves.push(move);
     const moved = this.act(async () => {
-      const { body } = await this.ask("POST", `${this.path}/steps/${id}/move`, { body: { after }, headers });
-      await this.revised(body.revision);
+      try {
+        const { body } = await this.ask("POST", `${this.path}/steps/${id}/move`, { body: { after }, headers });
+        await this.revised(body.revision);
+      } catch (error) {
+        if (error instanceof Refused) this.moves.splice(this.moves.indexOf(move), 1);
+        throw error;
+      }
+      this.moves.splice(this.moves.indexOf(move), 1);
     });
     if (wanted !== section(own)) this.edit(own, "section_title", wanted);
     return moved;

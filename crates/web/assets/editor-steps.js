@@ -34,6 +34,7 @@ export class Steps {
     const rows = steps.map((own, index) => {
       const row = this.rows.get(own.id) ?? this.make(own);
       const title = own.fields.section_title.text;
+      // A first run without a section needs no heading; a later one would seem to belong to the section above it.
       const begins = title !== section ? title : null;
       section = title;
       this.fill(row, own, { index, begins, kind });
@@ -47,15 +48,16 @@ export class Steps {
     arrange(this.list, rows);
     this.list.removeAttribute("aria-busy");
     this.list.hidden = steps.length === 0;
-    this.root.querySelector("[data-no-steps]").hidden = steps.length > 0;
     this.root.querySelector("[data-steps-help]").hidden = steps.length < 2;
     say(this.root.querySelector("[data-count]"), steps.length === 0 ? "" : String(steps.length));
   }
 
   make(own) {
     const { id } = own;
-    const tool = (label, text, act) =>
-      el("button", { type: "button", class: "small", "aria-label": label, title: label, dataset: { tool: label }, onclick: act }, text);
+    const tool = (label, text, act) => el("button", {
+      type: "button", class: "small", "aria-label": label === text ? null : label, title: label === text ? null : label,
+      dataset: { tool: label }, onclick: act,
+    }, text);
     const row = {
       heading: el("div", { class: "section-head", hidden: true }),
       grip: el("span", { class: "grip", "aria-hidden": "true" }),
@@ -69,6 +71,7 @@ export class Steps {
       row.number, el("span", { class: "step-text" }, row.title, row.marks));
     row.tools = el("div", { class: "step-tools", hidden: true },
       row.up, row.down,
+      tool("Add below", "Add below", () => this.editor.add(id)),
       tool("Duplicate", "Duplicate", () => this.editor.duplicate(id)),
       tool("Delete", "Delete", () => this.editor.remove(id)));
     row.item = el("li", { dataset: { step: id } }, row.heading, el("div", { class: "step-row" }, row.grip, row.open), row.tools);
@@ -106,12 +109,13 @@ export class Steps {
 
   head(row, own, begins) {
     if (this.renaming === own.id) return;
-    row.heading.hidden = begins === null || begins === "";
+    row.heading.hidden = begins === null;
     if (begins === null || row.heading.dataset.section === begins) return;
     row.heading.dataset.section = begins;
+    const [text, label] = begins === "" ? ["Name", "Name this section"] : ["Rename", `Rename the section ${begins}`];
     row.heading.replaceChildren(
-      el("h3", {}, begins),
-      el("button", { type: "button", class: "link", "aria-label": `Rename the section ${begins}`, onclick: () => this.rename(row, own.id) }, "Rename"));
+      el("h3", {}, begins || "No section"),
+      el("button", { type: "button", class: "link", "aria-label": label, onclick: () => this.rename(row, own.id) }, text));
   }
 
   /** The steps of the run of one section that begins with `id`. */
@@ -140,7 +144,7 @@ export class Steps {
       this.show();
       (row.heading.querySelector("button") ?? row.open).focus();
     };
-    const input = el("input", { "aria-label": `Name of the section ${before}`, value: before, autocomplete: "off" });
+    const input = el("input", { "aria-label": before ? `New name of the section ${before}` : "Name of the section", value: before, autocomplete: "off" });
     input.addEventListener("keydown", (event) => {
       event.stopPropagation();
       if (event.key === "Enter" || event.key === "Escape") {

@@ -5,7 +5,7 @@ import { el, say } from "./dom.js";
 import { Conflicts } from "./editor-conflict.js";
 import { Fields } from "./editor-fields.js";
 import { Head } from "./editor-head.js";
-import { toStep } from "./editor-model.js";
+import { previous, toStep } from "./editor-model.js";
 import { Preview } from "./editor-preview.js";
 import { Session } from "./editor-session.js";
 import { Steps } from "./editor-steps.js";
@@ -52,7 +52,9 @@ class Editor {
   }
 
   listen() {
-    this.root.querySelector("[data-add]").addEventListener("click", () => this.add());
+    for (const button of this.root.querySelectorAll("[data-add]")) {
+      button.addEventListener("click", () => this.add(this.session.steps.at(-1)?.id));
+    }
     for (const button of this.root.querySelectorAll("[data-pane]")) {
       button.addEventListener("click", () => this.pane(button.dataset.pane));
     }
@@ -63,6 +65,12 @@ class Editor {
     });
     window.addEventListener("pagehide", () => this.session.goAway());
     for (const event of ["online", "focus"]) window.addEventListener(event, () => this.session.comeBack());
+    // What people press out of habit does what they mean.
+    document.addEventListener("keydown", (event) => {
+      if (event.key.toLowerCase() !== "s" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+      event.preventDefault();
+      this.session.flush().then(() => this.session.state === "saved" && this.announce("Saved."));
+    });
     window.addEventListener("beforeunload", (event) => {
       if (this.session.isUnsaved) event.preventDefault();
     });
@@ -87,6 +95,9 @@ class Editor {
     }
     if (!this.session.model || kind === "status") return;
     if (!this.session.step(this.chosen) && kind === "model") this.follow();
+    const none = this.session.steps.length === 0;
+    this.root.classList.toggle("none", none);
+    this.root.querySelector("[data-no-steps]").hidden = !none;
     this.steps.show();
     this.head.show();
     this.conflicts.show();
@@ -163,10 +174,10 @@ class Editor {
     if (name === "preview") this.preview.refresh(0);
   }
 
-  async add() {
+  /** Adds a step after the step `after`, in its section. */
+  async add(after) {
     if (!this.session.model) return;
-    const last = this.session.step(this.chosen);
-    const id = await this.session.add(last?.id, last?.fields.section_title.text);
+    const id = await this.session.add(after, this.session.step(after)?.fields.section_title.text);
     if (!id) return;
     this.choose(id, true);
     this.fields.focus("title", true);
@@ -182,17 +193,30 @@ class Editor {
   }
 
   async remove(id) {
-    const own = this.session.step(id);
-    if (!own) return;
-    if (own.gone) return this.session.letGo(id);
-    const title = own.fields.title.text;
+    const { steps } = this.session;
+    const at = steps.findIndex((own) => own.id === id);
+    if (at < 0) return;
+    const title = steps[at].fields.title.text;
+    if (steps[at].gone) {
+      this.choose(id, true);
+      return this.announce("Somebody else deleted this step already. Above its fields you decide about your text.");
+    }
+    const next = (steps[at + 1] ?? steps[at - 1])?.id ?? null;
     const removing = this.session.remove(id);
-    this.steps.focus(this.chosen);
+    if (id === this.chosen) this.choose(next, false);
+    if (next) this.steps.focus(next);
+    else this.root.querySelector("[data-no-steps] button").focus();
     const removed = await removing;
-    if (!removed) return;
+    if (removed) return this.discard(removed, title);
+    this.choose(id, false);
+    this.steps.focus(id);
+  }
+
+  /** Says that a step is deleted, and offers to bring it back. */
+  discard(removed, title) {
     this.trash.unshift({ ...removed, title });
     this.showTrash();
-    this.toast(`“${title}” was deleted.`, { label: "Undo", act: () => this.undo(id) });
+    this.toast(`“${title}” was deleted.`, { label: "Undo", act: () => this.undo(removed.step.id) });
   }
 
   async undo(id) {
@@ -215,7 +239,10 @@ class Editor {
   }
 
   letGo(id) {
+    const own = this.session.step(id);
+    const removed = { step: toStep(own), after: previous(this.session.model, id) };
     this.session.letGo(id);
+    this.discard(removed, own.fields.title.text);
   }
 
   showTrash() {

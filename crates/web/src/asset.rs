@@ -22,6 +22,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name, kind and content of each file.
 const FILES: &[(&str, &str, &[u8])] = &[
+    ("assigned.js", SCRIPT, include_bytes!("../assets/assigned.js")),
     ("analytics.js", SCRIPT, include_bytes!("../assets/analytics.js")),
     ("console.css", STYLE, include_bytes!("../assets/console.css")),
     ("console.js", SCRIPT, include_bytes!("../assets/console.js")),
@@ -39,6 +40,10 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("editor-steps.js", SCRIPT, include_bytes!("../assets/editor-steps.js")),
     ("editor-text.js", SCRIPT, include_bytes!("../assets/editor-text.js")),
     ("htmx.js", SCRIPT, include_bytes!("../assets/htmx.min.js")),
+    ("try.js", SCRIPT, include_bytes!("../assets/try.js")),
+    ("tickets.js", SCRIPT, include_bytes!("../assets/tickets.js")),
+    ("import.js", SCRIPT, include_bytes!("../assets/import.js")),
+    ("walkthroughs.js", SCRIPT, include_bytes!("../assets/walkthroughs.js")),
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 

@@ -7,6 +7,8 @@ pub mod api;
 pub mod asset;
 pub mod audit_export;
 pub mod cookies;
+pub mod diff;
+pub mod impact;
 pub mod install;
 pub mod invite;
 pub mod limits;
@@ -14,6 +16,7 @@ pub mod markdown;
 pub mod origin;
 pub mod pages;
 pub mod problem;
+pub mod providers;
 pub mod spreadsheet;
 pub mod visit;
 
@@ -32,6 +35,7 @@ use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::UserAccounts;
 
 use crate::limits::Limits;
+use crate::providers::Provider;
 use crate::visit::Visit;
 
 /// What the console and the API work with.
@@ -57,6 +61,8 @@ pub struct State {
     pub upstream: Upstream,
     /// Who may make an account for themselves.
     pub sign_up: SignUp,
+    /// Providers that users can sign in with.
+    pub providers: Vec<Provider>,
 }
 
 impl Web {

@@ -5,3 +5,4 @@ export * from '../../../crates/web/assets/editor-queue.js';
 export * from '../../../crates/web/assets/editor-diff.js';
 export * from '../../../crates/web/assets/editor-text.js';
 export * from '../../../crates/web/assets/editor-keep.js';
+export * from '../../../crates/web/assets/editor-session.js';

@@ -47,6 +47,7 @@ fn reach(command: &Command) -> Reach {
         | Command::Assignment(_) => Reach::Data,
         Command::Serve(_) => Reach::Nothing("serve"),
         Command::Walk(_) => Reach::Nothing("walk"),
+        Command::Audit(_) => Reach::Machine("audit"),
         Command::Join(_) => Reach::Machine("join"),
         Command::Migrate => Reach::Machine("migrate"),
         Command::Doctor => Reach::Machine("doctor"),

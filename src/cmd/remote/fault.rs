@@ -21,6 +21,12 @@ impl Refused {
     pub fn is_not_found(&self) -> bool {
         matches!(self.code.as_str(), "not_found" | "walkthrough_not_found")
     }
+
+    /// The same refusal in other words.
+    pub fn reworded(mut self, words: impl FnOnce(&str) -> String) -> Self {
+        self.message = words(&self.message);
+        self
+    }
 }
 
 /// An answer that is no success.

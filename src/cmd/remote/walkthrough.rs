@@ -1,5 +1,7 @@
 //! `waypost walkthrough` through the API.
 
+mod import;
+
 use serde_json::{Value, json};
 use waypost_core::id::WalkthroughId;
 
@@ -17,7 +19,8 @@ use crate::cmd::walkthrough::{
 pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     match command {
-        Command::Import(_) | Command::Lint { .. } => Ok(()),
+        Command::Import(args) => import::run(remote, args).await,
+        Command::Lint { .. } => anyhow::bail!("files are checked on this machine: leave --url out"),
         Command::List { org, state } => {
             remote.organization(org.org.as_deref())?;
             let query: Vec<_> = state.iter().map(|state| ("state", state.as_str())).collect();

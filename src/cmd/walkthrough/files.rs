@@ -19,15 +19,55 @@ const MAX_ENTRIES: usize = 20_000;
 /// Folders within folders at most.
 const MAX_DEPTH: usize = 8;
 
-/// Reads a file or a folder.
+/// What stands on the disk, as it stands there.
+pub struct Raw {
+    /// The file or folder as it was named, for messages.
+    pub name: String,
+    /// Its text or texts.
+    pub content: Content,
+}
+
+/// Of a file, or of a folder with the paths below it.
+pub enum Content {
+    /// The text.
+    File(String),
+    /// Paths and texts.
+    Folder(Vec<(String, String)>),
+}
+
+impl Raw {
+    /// As a walkthrough.
+    ///
+    /// # Errors
+    /// When it is none; the message names the file.
+    pub fn parse(&self) -> waypost_core::Result<WalkthroughFile> {
+        match &self.content {
+            Content::File(text) => transfer::parse(&self.name, text),
+            Content::Folder(files) => {
+                let files = files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+                folder::parse(self.name.trim_end_matches('/'), files)
+            }
+        }
+    }
+}
+
+/// Reads a file or a folder as a walkthrough.
 ///
 /// # Errors
 /// When it cannot be read, is too large, or is no walkthrough; the message names the file.
 pub fn read(path: &Path) -> anyhow::Result<WalkthroughFile> {
+    Ok(raw(path)?.parse()?)
+}
+
+/// Reads a file or a folder.
+///
+/// # Errors
+/// When it cannot be read, or is too large; the message names the file.
+pub fn raw(path: &Path) -> anyhow::Result<Raw> {
     let name = path.display().to_string();
     let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {name}"))?;
     if metadata.is_file() {
-        return Ok(transfer::parse(&name, &text(path, MAX_FILE)?)?);
+        return Ok(Raw { name, content: Content::File(text(path, MAX_FILE)?) });
     }
     if !metadata.is_dir() {
         bail!("{name} is neither a file nor a folder");
@@ -38,8 +78,7 @@ pub fn read(path: &Path) -> anyhow::Result<WalkthroughFile> {
     // The name of the folder may become the title: `.` has none.
     let own = walk.root.file_name().map_or_else(|| name.clone(), |own| own.to_string_lossy().into_owned());
     let name = if matches!(path.file_name(), Some(own) if own != "..") { name } else { own };
-    let files = walk.files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
-    Ok(folder::parse(name.trim_end_matches('/'), files)?)
+    Ok(Raw { name, content: Content::Folder(walk.files) })
 }
 
 /// The text of a file, not more than `limit` bytes.

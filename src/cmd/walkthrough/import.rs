@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use serde_json::json;
+use serde_json::{Value, json};
 use waypost_core::id::WalkthroughId;
 use waypost_core::transfer::file::WalkthroughFile;
 use waypost_core::transfer::lint::{Finding, Severity};
-use waypost_ops::walkthroughs::import::{self, ImportOptions, ImportReport};
+use waypost_ops::walkthroughs::import::{self, ImportOptions};
 
 use super::files;
 use crate::cmd::session::Session;
@@ -19,37 +19,107 @@ use crate::cmd::{App, Usage, output};
 pub struct Args {
     /// JSON or Markdown files, or folders.
     #[arg(required = true)]
-    files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
-    org: Org,
+    pub(crate) org: Org,
     /// Also places what is imported on this server.
     #[arg(long, value_name = "SLUG")]
-    server: Option<String>,
+    pub(crate) server: Option<String>,
     /// Also publishes it.
     #[arg(long)]
-    publish: bool,
+    pub(crate) publish: bool,
     /// Title, whatever the file says; for one file.
     #[arg(long)]
-    title: Option<String>,
+    pub(crate) title: Option<String>,
     /// The walkthrough to update, whatever its title is; for one file.
     #[arg(long, value_name = "WT_ID")]
-    id: Option<WalkthroughId>,
+    pub(crate) id: Option<WalkthroughId>,
     /// Lets a file through that matches under half of the existing steps.
     #[arg(long)]
-    replace: bool,
+    pub(crate) replace: bool,
     /// Publishes in spite of characters in code that turn the direction of text around.
     #[arg(long)]
-    confirm_bidi: bool,
+    pub(crate) confirm_bidi: bool,
     /// Says what would happen, and changes nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
+}
+
+impl Args {
+    /// What the parser of the command line cannot see.
+    ///
+    /// # Errors
+    /// Wrong usage.
+    pub(crate) fn check(&self) -> Result<(), Usage> {
+        if self.files.len() > 1 && (self.title.is_some() || self.id.is_some()) {
+            return Err(Usage("--title and --id are for one file".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// What came of the files, one after the other.
+pub(crate) struct Outcome {
+    json: bool,
+    files: usize,
+    items: Vec<Value>,
+    refusals: Vec<anyhow::Error>,
+}
+
+impl Outcome {
+    /// Nothing yet, of so many files.
+    pub(crate) fn new(json: bool, files: usize) -> Self {
+        Self { json, files, items: Vec::new(), refusals: Vec::new() }
+    }
+
+    /// Says what came of the file `name`, or keeps it for the end.
+    ///
+    /// # Errors
+    /// The refusal, when it is that of the only file.
+    pub(crate) fn add(&mut self, name: &str, report: anyhow::Result<Value>) -> anyhow::Result<()> {
+        let mut report = match report {
+            Ok(report) => report,
+            Err(error) if self.files == 1 => return Err(error),
+            Err(error) => {
+                self.refusals.push(error);
+                return Ok(());
+            }
+        };
+        let warnings = report["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        warnings.for_each(|warning| eprintln!("warning: {}", output::clean(warning)));
+        if !self.json {
+            output::text(&told(name, &report))?;
+        }
+        report["file"] = json!(name);
+        self.items.push(report);
+        Ok(())
+    }
+
+    /// Prints what is left to say, and fails when a file was refused.
+    ///
+    /// # Errors
+    /// When one was, or standard output is closed.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        if self.json {
+            match self.items.pop() {
+                Some(item) if self.files == 1 => output::json(&item)?,
+                last => {
+                    self.items.extend(last);
+                    output::json(&json!({ "items": self.items }))?;
+                }
+            }
+        }
+        if self.refusals.is_empty() {
+            return Ok(());
+        }
+        self.refusals.iter().for_each(|error| eprintln!("error: {}", output::clean(&error.to_string())));
+        bail!("{} of {} files were not imported; the others were", self.refusals.len(), self.files)
+    }
 }
 
 /// Reads every file first, so that a bad one is refused before anything is written; then imports one by one.
 pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
-    if args.files.len() > 1 && (args.title.is_some() || args.id.is_some()) {
-        return Err(Usage("--title and --id are for one file".to_owned()).into());
-    }
+    args.check()?;
     let mut parsed = Vec::with_capacity(args.files.len());
     for path in &args.files {
         parsed.push(files::read(path)?);
@@ -68,65 +138,44 @@ async fn import(session: &Session, args: &Args, files: Vec<WalkthroughFile>) -> 
         replace: args.replace,
         dry_run: args.dry_run,
     };
-    let (mut items, mut refusals, alone) = (Vec::new(), Vec::new(), files.len() == 1);
+    let mut outcome = Outcome::new(session.json, files.len());
     for file in files {
         let name = file.name.clone();
-        match import::import(&session.cx, &session.ops, &organization, file, options.clone()).await {
-            Ok(report) => {
-                report.warnings.iter().for_each(|warning| eprintln!("warning: {}", output::clean(warning)));
-                if !session.json {
-                    output::text(&told(&name, &report))?;
-                }
-                let mut item = serde_json::to_value(&report)?;
-                item["file"] = json!(name);
-                items.push(item);
-            }
-            Err(error) if alone => return Err(error.into()),
-            Err(error) => refusals.push(error),
-        }
+        let done = import::import(&session.cx, &session.ops, &organization, file, options.clone()).await;
+        let report = done.map_err(anyhow::Error::from).and_then(|report| Ok(serde_json::to_value(&report)?));
+        outcome.add(&name, report)?;
     }
-    if session.json {
-        match items.pop() {
-            Some(item) if alone => output::json(&item)?,
-            last => {
-                items.extend(last);
-                output::json(&json!({ "items": items }))?;
-            }
-        }
-    }
-    if refusals.is_empty() {
-        return Ok(());
-    }
-    refusals.iter().for_each(|error| eprintln!("error: {}", output::clean(&error.to_string())));
-    bail!("{} of {} files were not imported; the others were", refusals.len(), args.files.len())
+    outcome.finish()
 }
 
-fn told(name: &str, report: &ImportReport) -> String {
-    let (title, id) = (output::clean(&report.title), report.id.as_ref().map_or("new", WalkthroughId::as_str));
-    let did = match (report.dry_run, report.created, report.changed) {
+fn told(name: &str, report: &Value) -> String {
+    let is = |member: &str| report[member] == true;
+    let text = |member: &str| output::clean(report[member].as_str().unwrap_or_default());
+    let (title, id) = (text("title"), report["id"].as_str().map_or_else(|| "new".to_owned(), output::clean));
+    let did = match (is("dry_run"), is("created"), is("changed")) {
         (false, true, _) => "Made",
         (false, false, true) => "Updated",
         (true, true, _) => "Would make",
         (true, false, true) => "Would update",
         (_, false, false) => "Nothing to change in",
     };
-    let mut text = format!("{did} {title} ({id}) from {}: {}\n", output::clean(name), report.summary);
-    if report.dry_run {
-        let lines = report.plan.lines().filter(|line| *line != report.summary);
-        lines.for_each(|line| text.push_str(&format!("  {}\n", output::clean(line))));
+    let mut said = format!("{did} {title} ({id}) from {}: {}\n", output::clean(name), text("summary"));
+    if is("dry_run") {
+        let lines = report["plan"].as_str().unwrap_or_default().lines().filter(|line| report["summary"] != **line);
+        lines.for_each(|line| said.push_str(&format!("  {}\n", output::clean(line))));
     }
-    if let Some(version) = report.published_version {
-        let state = match (report.published_new, report.dry_run) {
+    if let Some(version) = report["published_version"].as_u64() {
+        let state = match (is("published_new"), is("dry_run")) {
             (true, false) => "published",
             (true, true) => "would be published",
             (false, _) => "is published already",
         };
-        text.push_str(&format!("  Version {version} {state}.\n"));
+        said.push_str(&format!("  Version {version} {state}.\n"));
     }
-    if report.assigned {
-        text.push_str(if report.dry_run { "  Would be placed on the server.\n" } else { "  Placed on the server.\n" });
+    if is("assigned") {
+        said.push_str(if is("dry_run") { "  Would be placed on the server.\n" } else { "  Placed on the server.\n" });
     }
-    text
+    said
 }
 
 /// Prints the findings of each file, and fails when one of them would keep it from being published.

@@ -4,7 +4,15 @@
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
 mod analytics;
+mod api_keys;
+mod audit;
+mod editor;
+mod members;
+mod organizations;
+mod servers;
 mod sign_in;
+mod tickets;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,9 +23,8 @@ use serde_json::Value;
 use url::form_urlencoded;
 use waypost_core::id::{OrganizationId, UserId};
 use waypost_core::organization::Role;
-use waypost_ops::api_keys::NewKey;
 use waypost_ops::user_sessions::{self, Browser as Device};
-use waypost_ops::{api_keys, users};
+use waypost_ops::users;
 
 use crate::app::{App, Org};
 
@@ -118,6 +125,11 @@ impl Browser {
         Self { org: slug.to_owned(), ..self }
     }
 
+    /// The slug of the organisation that calls of the API are for.
+    pub fn org(&self) -> &str {
+        &self.org
+    }
+
     pub fn set_cookie(&self, name: &str, value: &str) {
         self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
     }
@@ -207,7 +219,8 @@ pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: O
 /// The secret of a new key of an organisation, as it is there when this is called.
 pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
     let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
-    api_keys::create(app.cx(), &app.ops(), org, NewKey { name: &name, scope: role, expires_at: None }).await.unwrap().1
+    let new = waypost_ops::api_keys::NewKey { name: &name, scope: role, expires_at: None };
+    waypost_ops::api_keys::create(app.cx(), &app.ops(), org, new).await.unwrap().1
 }
 
 async fn read(response: http::Response<Body>) -> Answer {

@@ -52,6 +52,18 @@ impl Settings {
             let message = "Name the provider by its issuer, or by its metadata URL: the other is found from it.";
             return Err(Error::invalid("metadata_url", message));
         }
+        for (field, text) in [
+            ("issuer", &self.issuer),
+            ("metadata_url", &self.metadata_url),
+            ("authorization_endpoint", &self.authorization_endpoint),
+            ("token_endpoint", &self.token_endpoint),
+            ("userinfo_endpoint", &self.userinfo_endpoint),
+        ] {
+            let wrong = |text: &String| text.len() > 2 * MAX_TEXT || text.chars().any(char::is_control);
+            if text.as_ref().is_some_and(wrong) {
+                return Err(Error::invalid(field, format!("`{field}` is no address such as https://id.example.com.")));
+            }
+        }
         // RFC 6749, appendix A: visible ASCII, in an id and a secret with spaces.
         visible("client_id", self.client_id.as_deref(), |byte| (0x20..=0x7e).contains(&byte))?;
         visible("client_secret", self.client_secret.as_ref().map(SecretText::expose), |byte| {

@@ -5,6 +5,7 @@ use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WalkthroughId};
 use waypost_core::transfer::export::export_json;
+use waypost_core::transfer::export_markdown::export_markdown;
 
 use crate::Ops;
 
@@ -15,4 +16,18 @@ use crate::Ops;
 pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Value> {
     let draft = super::show(cx, ops, organization, id).await?;
     Ok(export_json(&draft.walkthrough.fields(), &draft.steps, draft.walkthrough.state, cx.now()))
+}
+
+/// The draft as one Markdown file, with its slug for the file's name.
+///
+/// # Errors
+/// `not_found`; `conflict` when a step cannot be written as Markdown.
+pub async fn export_as_markdown(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<String> {
+    let draft = super::show(cx, ops, organization, id).await?;
+    export_markdown(&draft.walkthrough.fields(), &draft.steps)
 }

@@ -41,6 +41,35 @@ pub struct ImportOptions {
     pub dry_run: bool,
 }
 
+/// What an import did to a step, or would do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImportedStep {
+    /// `added`, `updated`, `moved`, `unchanged` or `removed`.
+    pub change: &'static str,
+    /// Its title.
+    pub title: String,
+    /// The fields that change.
+    pub fields: Vec<&'static str>,
+}
+
+fn imported(plan: &ImportPlan) -> Vec<ImportedStep> {
+    let stay = plan.steps.iter().map(|step| {
+        let (change, fields) = match &step.change {
+            Change::Unchanged => ("unchanged", Vec::new()),
+            Change::Moved => ("moved", Vec::new()),
+            Change::Updated { fields, .. } => ("updated", fields.clone()),
+            Change::Added => ("added", Vec::new()),
+        };
+        ImportedStep { change, title: step.content.title.clone(), fields }
+    });
+    let gone = plan.removed.iter().map(|(_, title)| ImportedStep {
+        change: "removed",
+        title: title.clone(),
+        fields: Vec::new(),
+    });
+    stay.chain(gone).collect()
+}
+
 /// What an import did, or would do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImportReport {
@@ -58,6 +87,8 @@ pub struct ImportReport {
     pub revision: u32,
     /// One line about the steps.
     pub summary: String,
+    /// What happens to each step, in order; those that go stand at the end.
+    pub steps: Vec<ImportedStep>,
     /// What happens to each step, a line each, with the summary.
     pub plan: String,
     /// The version that is served, when it was to be published.
@@ -192,6 +223,7 @@ async fn run(
         changed,
         revision: head.revision,
         summary: plan.summary(),
+        steps: imported(&plan),
         plan: plan.to_string(),
         published_version: published.as_ref().map(|published| published.number),
         published_new: published.is_some_and(|published| published.created),

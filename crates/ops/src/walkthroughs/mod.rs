@@ -7,6 +7,7 @@
 mod clean;
 pub mod draft;
 pub mod export;
+pub mod history;
 pub mod import;
 mod list;
 pub mod preview;

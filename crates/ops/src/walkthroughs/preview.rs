@@ -11,6 +11,7 @@ use waypost_core::progress::act::{Select, View};
 use waypost_core::progress::{Offered, Outcome};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{FrozenStep, Version};
+use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{version, walkthrough};
 
@@ -79,14 +80,50 @@ pub async fn play(
             at
         }
     };
+    let version = frozen(&head, &steps, number);
+    let outcome = advance(cx, &version, completed)?;
+    Ok(shown(&head, &steps, &outcome, completed))
+}
+
+/// Every moment of the draft at which the user comes to a step, in order; none without steps.
+///
+/// # Errors
+/// `not_found`.
+pub async fn play_all(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Vec<Preview>> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let number = version::last_number(&mut tx, organization, id).await? + 1;
+    let draft = load_draft(&mut tx, head).await?;
+    drop(tx);
+    let (head, steps) = (draft.walkthrough, draft.steps);
+    let version = frozen(&head, &steps, number);
+    let offered = Offered { latest: Arc::clone(&version), withdrawal: None };
+    let mut outcome = advance(cx, &version, 0)?;
+    let mut moments = Vec::with_capacity(steps.len());
+    for completed in 0..steps.len() {
+        if completed > 0 {
+            let attempt = outcome.standing.attempt.as_ref().map(|attempt| (attempt, &version));
+            outcome = View { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
+        }
+        moments.push(shown(&head, &steps, &outcome, completed));
+    }
+    Ok(moments)
+}
+
+/// The version that the draft would make.
+fn frozen(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
     let frozen = steps.iter().map(|step| FrozenStep {
         id: step.id.clone(),
         ordinal: step.ordinal,
         content: step.content.clone(),
     });
     let version_id = VersionId::from_store("draft".to_owned());
-    let version = Arc::new(Version::new(version_id, head.id.clone(), number, head.title.clone(), frozen.collect()));
-    let outcome = advance(cx, &version, completed)?;
+    Arc::new(Version::new(version_id, head.id.clone(), number, head.title.clone(), frozen.collect()))
+}
+
+/// The moment after a call by which so many steps are completed.
+fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize) -> Preview {
     let played = Played {
         walkthrough_id: &head.id,
         slug: &head.slug,
@@ -101,9 +138,8 @@ pub async fn play(
             ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[before].id }))
         }
     };
-    let total = steps.len();
-    let step = (completed < total).then(|| steps.swap_remove(completed));
-    Ok(Preview { tool, arguments, answer: answer::step(&played, true), step, completed, total })
+    let step = steps.get(completed).cloned();
+    Preview { tool, arguments, answer: answer::step(&played, true), step, completed, total: steps.len() }
 }
 
 /// Begins an attempt and completes so many steps; gives what the last call made.

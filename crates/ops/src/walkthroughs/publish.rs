@@ -144,7 +144,7 @@ fn is_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Res
     }
 }
 
-fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
+pub(super) fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
     lint::lint(head.kind, steps.iter().map(|step| &step.content), bidi_in_code)
 }
 

@@ -7,9 +7,13 @@ use waypost_core::organization::Role;
 use waypost_core::{Result, Timestamp};
 use waypost_ops::analytics::{Ask, Parts};
 use waypost_ops::assignments::Placement;
+use waypost_ops::audit_events::{self, Filter};
 use waypost_ops::end_users::{Kinds, Search};
 use waypost_ops::servers::Settings;
-use waypost_ops::{Ops, activity, analytics, api_keys, assignments, end_users, joins, organizations, servers, users};
+use waypost_ops::{
+    Ops, activity, analytics, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview,
+    servers, users,
+};
 use waypost_store::audit;
 
 use crate::stage::{Stage, Tenant, plain_key, stage};
@@ -57,10 +61,22 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "users::delete(owner)": users::delete(cx, ops, org, &t.owner.user_id);
         "api_keys::create": api_keys::create(cx, ops, org, plain_key(new, Role::Admin));
         "api_keys::create(owner)": api_keys::create(cx, ops, org, plain_key(&format!("{new}-owner"), Role::Owner));
+        "api_keys::show": api_keys::show(cx, ops, org, &t.key.id);
         "api_keys::list": api_keys::list(cx, ops, org);
         "api_keys::find": api_keys::find(cx, ops, org, "first");
         "api_keys::update": api_keys::update(cx, ops, org, &t.key.id, &rename_key);
         "api_keys::delete": api_keys::delete(cx, ops, org, &t.key.id);
+        "invitations::create": invitations::create(cx, ops, org, &format!("{new}-i@x.de"), Role::Member);
+        "invitations::create(own)": invitations::create(cx, ops, org, &format!("{new}-j@x.de"), Role::Owner);
+        "invitations::list": invitations::list(cx, ops, org, None, 10);
+        "invitations::show": invitations::show(cx, ops, org, &t.invitation);
+        "invitations::resend": invitations::resend(cx, ops, org, &t.invitation);
+        "invitations::revoke": invitations::revoke(cx, ops, org, &t.invitation);
+        "audit_events::list": audit_events::list(cx, ops, org, &Filter::default(), (None, 10));
+        "audit_events::export": audit_events::export(cx, ops, org, &Filter::default(), "csv");
+        "logos::show": logos::show(cx, ops, org);
+        "overview::show": overview::show(cx, ops, org);
+        "overview::contents": overview::contents(cx, ops, org);
         "joins::list": joins::list(cx, ops, org);
         "joins::show": joins::show(cx, ops, org, &t.join);
         "joins::undo": joins::undo(cx, ops, org, &t.join);
@@ -108,10 +124,22 @@ users::delete             operator owner admin
 users::delete(owner)      operator owner
 api_keys::create          operator owner admin
 api_keys::create(owner)   operator owner
+api_keys::show            operator owner admin
 api_keys::list            operator owner admin
 api_keys::find            operator owner admin
 api_keys::update          operator owner admin
 api_keys::delete          operator owner admin
+invitations::create       operator owner admin
+invitations::create(own)  operator owner
+invitations::list         operator owner admin
+invitations::show         operator owner admin
+invitations::resend       operator owner admin
+invitations::revoke       operator owner admin
+audit_events::list        operator owner admin
+audit_events::export      operator owner admin
+logos::show               operator owner admin member
+overview::show            operator owner admin member
+overview::contents        operator owner
 joins::list               operator owner admin
 joins::show               operator owner admin
 joins::undo               operator owner admin
@@ -195,6 +223,11 @@ async fn foreign_ids_are_not_found(stage: Stage) {
         "api_keys::list",
         "servers::create",
         "joins::list",
+        "invitations::create",
+        "invitations::list",
+        "audit_events",
+        "logos::show",
+        "overview",
         "end_users::list",
         "activity::",
     ];

@@ -3,9 +3,13 @@
 mod access;
 mod accounts;
 mod acts;
+mod assignments;
 mod hosted;
 mod identities;
+mod invitations;
 mod joins;
 mod logos;
 mod people;
 mod stage;
+mod support;
+mod user_accounts;

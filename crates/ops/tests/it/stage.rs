@@ -5,13 +5,13 @@ use std::sync::Arc;
 use waypost_core::Timestamp;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::ManualClock;
-use waypost_core::id::{EndUserId, JoinId, OrganizationId, WalkthroughId};
+use waypost_core::id::{EndUserId, InvitationId, JoinId, OrganizationId, WalkthroughId};
 use waypost_core::organization::{ApiKey, Member, Organization, Role};
 use waypost_core::random::SeededRandom;
 use waypost_core::server::Server;
 use waypost_ops::api_keys::NewKey;
 use waypost_ops::servers::Settings;
-use waypost_ops::{Ops, api_keys, assignments, organizations, servers, users};
+use waypost_ops::{Ops, api_keys, assignments, invitations, organizations, servers, users};
 use waypost_store::{Db, migrate, on};
 
 pub struct Stage {
@@ -30,6 +30,7 @@ pub struct Tenant {
     pub walkthrough: WalkthroughId,
     pub end_user: EndUserId,
     pub join: JoinId,
+    pub invitation: InvitationId,
 }
 
 /// A key without an end.
@@ -86,6 +87,8 @@ impl Stage {
         tx.commit().await.unwrap();
         let place = (&server.id, &walkthrough);
         assignments::add(cx, ops, id, place, assignments::Placement::default()).await.unwrap();
-        Tenant { organization, owner, member, key, server, walkthrough, end_user, join }
+        let invited = invitations::create(cx, ops, id, &format!("invited@{name}.de"), Role::Member).await.unwrap();
+        let invitation = invited.invitation.id;
+        Tenant { invitation, organization, owner, member, key, server, walkthrough, end_user, join }
     }
 }

@@ -3,6 +3,7 @@
 mod analytics;
 mod backup;
 mod console;
+mod console_users;
 mod deletion;
 mod migrate;
 mod nouns;
@@ -10,6 +11,7 @@ mod parity;
 mod people;
 mod schema;
 mod support;
+mod tenants;
 mod walkthrough;
 mod world;
 mod writer;

@@ -86,10 +86,17 @@ async fn api_keys(Two { db, one, two }: Two) {
     assert_eq!(api_key::get(&mut tx, org, &two.key).await.unwrap(), None);
     assert_eq!(api_key::find_by_name(&mut tx, org, "key").await.unwrap().as_ref(), Some(&key));
     assert_eq!(api_key::list(&mut tx, org).await.unwrap(), std::slice::from_ref(&key));
-    let renamed = ApiKey { name: "other".into(), scope: Role::Member, ..key.clone() };
+    let renamed = ApiKey { name: "other".into(), scope: Role::Member, expires_at: Some(NOW.plus(9)), ..key.clone() };
     assert!(api_key::update(&mut tx, &renamed).await.unwrap());
     assert!(!api_key::update(&mut tx, &ApiKey { id: two.key.clone(), ..renamed.clone() }).await.unwrap());
-    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap(), Some(renamed));
+    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()));
+    api_key::used(&mut tx, &two.organization, &one.key, (NOW, NOW)).await.unwrap();
+    assert_eq!(api_key::get(&mut tx, org, &one.key).await.unwrap(), Some(renamed.clone()), "another organisation");
+    for (at, before, noted) in [(5, 0, 5), (6, 4, 5), (7, 5, 7)] {
+        api_key::used(&mut tx, org, &one.key, (NOW.plus(at), NOW.plus(before))).await.unwrap();
+        let found = api_key::get(&mut tx, org, &one.key).await.unwrap().unwrap();
+        assert_eq!(found.last_used_at, Some(NOW.plus(noted)), "at {at}");
+    }
     assert!(!api_key::delete(&mut tx, org, &two.key).await.unwrap());
     assert!(api_key::delete(&mut tx, org, &one.key).await.unwrap());
     assert_eq!(system::find_api_key(&mut tx, "hash-1").await.unwrap(), None);

@@ -16,7 +16,11 @@ mod organizations;
 pub mod page;
 mod schema;
 mod servers;
+mod ticket_comments;
+mod tickets;
 mod walkthroughs;
+pub(crate) mod walkthroughs;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -66,7 +70,10 @@ fn operations() -> OpenApiRouter<Web> {
         oauth_configs::routes,
         organizations::routes,
         servers::routes,
+        ticket_comments::routes,
+        tickets::routes,
         walkthroughs::routes,
+        webhooks::routes,
     ];
     all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, noun| router.merge(noun()))
 }

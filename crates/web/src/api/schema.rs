@@ -1,8 +1,10 @@
 //! Schemas of values that several bodies have.
 
-use utoipa::openapi::{ObjectBuilder, Schema, Type};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, Type};
 use waypost_core::oauth_config::TokenAuthMethod;
 use waypost_core::server::{AuthType, SignIn, Support, Toolset};
+use waypost_core::ticket::{Priority, TicketStatus};
+use waypost_core::webhook::{DeliveryStatus, WebhookEvent};
 
 fn one_of(names: impl Iterator<Item = &'static str>) -> Schema {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build().into()
@@ -31,4 +33,35 @@ pub(super) fn support() -> Schema {
 /// Of [`TokenAuthMethod`].
 pub(super) fn token_auth_method() -> Schema {
     one_of(TokenAuthMethod::ALL.iter().map(|it| it.as_str()))
+}
+
+/// Of [`TicketStatus`].
+pub(super) fn ticket_status() -> Schema {
+    one_of(TicketStatus::ALL.iter().map(|it| it.as_str()))
+}
+
+/// Of [`Priority`].
+pub(super) fn priority() -> Schema {
+    one_of(Priority::ALL.iter().map(|it| it.as_str()))
+}
+
+/// Of [`WebhookEvent`], with the one that every receiver gets.
+pub(super) fn webhook_event() -> Schema {
+    one_of(WebhookEvent::ALL.iter().map(|it| it.as_str()))
+}
+
+/// Of a list of [`WebhookEvent::CHOICES`].
+pub(super) fn webhook_events() -> Schema {
+    let event = one_of(WebhookEvent::CHOICES.iter().map(|it| it.as_str()));
+    ArrayBuilder::new()
+        .items(RefOr::T(event))
+        .min_items(Some(1))
+        .max_items(Some(WebhookEvent::CHOICES.len()))
+        .build()
+        .into()
+}
+
+/// Of [`DeliveryStatus`].
+pub(super) fn delivery_status() -> Schema {
+    one_of(DeliveryStatus::ALL.iter().map(|it| it.as_str()))
 }

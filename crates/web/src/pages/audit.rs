@@ -10,7 +10,7 @@ use url::form_urlencoded::Serializer;
 use waypost_core::access::Act;
 use waypost_core::id::AuditEventId;
 use waypost_core::{Error, Timestamp};
-use waypost_ops::audit_events::{self, Filter, Listed, MAX_EXPORT};
+use waypost_ops::audit_events::{self, Filter, Listed};
 use waypost_ops::{api_keys, users};
 
 use super::frame::{Frame, Place};
@@ -24,11 +24,13 @@ use crate::audit_export::{self, Format};
 const ENTRIES: u32 = 50;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// What acts begin with, to choose from.
-const ACTS: [&str; 15] = [
-    "api_key.",
+const ACTS: &[&str] = &[
+    "account.",
     "assignment.",
     "audit.",
+    "client.",
     "end_user.",
+    "grant.",
     "invitation.",
     "join.",
     "key.",
@@ -37,7 +39,8 @@ const ACTS: [&str; 15] = [
     "organization.",
     "server.",
     "ticket.",
-    "user.",
+    "ticket_comment.",
+    "token.",
     "walkthrough.",
     "webhook.",
 ];
@@ -141,13 +144,12 @@ struct AuditPage {
     wrong: Wrong,
     fields: Fields,
     entries: Vec<Entry>,
-    acts: [&'static str; 15],
+    acts: &'static [&'static str],
     /// Members and keys, to choose from.
     actors: Vec<String>,
     older: Option<String>,
     /// The query of the export, to which the format is added.
     export: String,
-    max_export: usize,
 }
 
 async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
@@ -181,7 +183,6 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Field
         older: older.map(|query| format!("{}?{query}", place.path("audit"))),
         export: format!("{}?{}", place.path("audit/export"), fields.query("format", "")),
         fields,
-        max_export: MAX_EXPORT,
     };
     Ok(view::html(status, &page))
 }

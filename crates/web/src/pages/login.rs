@@ -5,6 +5,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
 use serde::Deserialize;
+use url::form_urlencoded;
 use waypost_core::Error;
 use waypost_core::account::CodePurpose;
 use waypost_ops::user_sessions;
@@ -39,13 +40,19 @@ struct LoginPage<'a> {
     next: &'a str,
     can_mail: bool,
     is_open: bool,
+    /// Name and address of each provider.
+    providers: Vec<(&'a str, String)>,
 }
 
 impl<'a> LoginPage<'a> {
-    fn new(web: &Web, (email, next): (&'a str, &'a str), wrong: Wrong) -> Self {
+    fn new(web: &'a Web, (email, next): (&'a str, &'a str), wrong: Wrong) -> Self {
         let can_mail = web.mail.is_some();
         let is_open = can_mail && web.accounts().check_open().is_ok();
-        Self { frame: Frame::empty(), wrong, email, next: view::own_path(next), can_mail, is_open }
+        let next = view::own_path(next);
+        let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+        let providers = web.providers.iter();
+        let providers = providers.map(|it| (it.name.as_str(), format!("/login/with/{}?{query}", it.key))).collect();
+        Self { frame: Frame::empty(), wrong, email, next, can_mail, is_open, providers }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use waypost_core::access::Act;
 use waypost_core::id::{InvitationId, UserId};
 use waypost_core::invitation::InvitationState;
-use waypost_core::organization::{Member as OrganizationMember, Role};
+use waypost_core::organization::{Member as OrganizationMember, Role, SignUp};
 use waypost_core::{Error, Timestamp};
 use waypost_ops::{invitations, users};
 
@@ -87,6 +87,8 @@ struct MembersPage {
     sent: Option<Sent>,
     /// Whether this installation can send mails.
     can_mail: bool,
+    /// Whether only those who have an account already can accept.
+    closed: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -133,6 +135,7 @@ impl MembersPage {
             role: Role::Member.as_str().to_owned(),
             sent: None,
             can_mail: web.mail.is_some(),
+            closed: web.sign_up == SignUp::Closed,
         })
     }
 

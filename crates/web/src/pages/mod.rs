@@ -16,16 +16,22 @@ mod invitation;
 mod link;
 mod login;
 mod members;
+mod oauth_configs;
 mod organizations;
 mod overview;
+mod provider;
 mod reference;
 mod reset;
 pub mod routes;
+mod servers;
 pub mod session;
 mod set_up;
 mod sign_in_mail;
 mod sign_up;
+mod tickets;
 pub mod view;
+mod walkthroughs;
+mod webhooks;
 
 use routes::Routes;
 
@@ -47,12 +53,18 @@ pub fn routes() -> Routes {
         link::routes,
         login::routes,
         members::routes,
+        oauth_configs::routes,
         organizations::routes,
         overview::routes,
+        provider::routes,
         reference::routes,
         reset::routes,
+        servers::routes,
         set_up::routes,
+        tickets::routes,
+        webhooks::routes,
         sign_up::routes,
+        walkthroughs::routes,
     ];
     all.into_iter().fold(Routes::new(), |routes, noun| routes.merge(noun()))
 }

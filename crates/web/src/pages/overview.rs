@@ -90,7 +90,11 @@ fn steps(place: &Place, overview: &Overview) -> Vec<Step> {
             done: overview.servers > 0,
             next: false,
             title: "Create a server",
-            text: "The MCP server that your users connect to, with an address of its own. An admin creates it.",
+            text: if place.is_admin() {
+                "The MCP server that your users connect to, with an address of its own."
+            } else {
+                "The MCP server that your users connect to. Ask an admin of the organisation to create it."
+            },
             href: new_server,
             action: "Create a server",
         },
@@ -135,9 +139,9 @@ fn tiles(place: &Place, overview: &Overview) -> Vec<Tile> {
             href: place.path("walkthroughs?state=published"),
         },
         Tile {
-            label: "In a walkthrough now",
-            count: overview.in_progress,
-            hint: "people who took a step within 15 minutes",
+            label: "Active now",
+            count: overview.active,
+            hint: "people who did something in a walkthrough within 15 minutes",
             href: place.path("analytics"),
         },
     ]

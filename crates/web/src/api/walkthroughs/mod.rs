@@ -1,13 +1,17 @@
-//! `/walkthroughs`: heads here, steps in [`steps`].
+//! `/walkthroughs`: heads here, steps in [`steps`], versions in [`versions`], several at once in [`bulk`],
+//! files in [`transfer`].
 
+pub(crate) mod bulk;
 mod dto;
 mod steps;
+mod transfer;
+pub(crate) mod versions;
 
 use std::str::FromStr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -35,6 +39,9 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(unarchive))
         .routes(routes!(unpublish))
         .merge(steps::routes())
+        .merge(versions::routes())
+        .merge(bulk::routes())
+        .merge(transfer::routes())
 }
 
 /// An id as it stands in a path; one that cannot be is that of nothing.
@@ -173,12 +180,25 @@ async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<NewWalkthr
     Ok(created(&format!("/api/v1/walkthroughs/{}", made.id), made.revision, Json(body)))
 }
 
-/// A walkthrough with the steps of its draft. Its revision is the `ETag`.
+/// A walkthrough with the steps of its draft. Its revision is the `ETag`; whoever has that draft already is answered 304.
 #[utoipa::path(get, path = "/walkthroughs/{id}", tag = "walkthroughs", operation_id = "get_walkthrough",
-    params(("id" = String, Path)), responses((status = 200, body = Walkthrough), Problems))]
-async fn show(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
+    params(("id" = String, Path), ("If-None-Match" = Option<String>, Header)),
+    responses((status = 200, body = Walkthrough), (status = 304, description = "The draft has not changed."), Problems))]
+async fn show(State(web): State<Web>, scope: Scope, Path(id): Path<String>, headers: HeaderMap) -> ApiResult<Response> {
     let body = full(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
-    Ok(tagged(body.head.summary.revision, Json(body)))
+    let revision = body.head.summary.revision;
+    if has(&headers, revision) {
+        return Ok(tagged(revision, StatusCode::NOT_MODIFIED));
+    }
+    Ok(tagged(revision, Json(body)))
+}
+
+/// Whether the caller has this revision (`If-None-Match`, RFC 9110, section 13.1.2).
+fn has(headers: &HeaderMap, revision: u32) -> bool {
+    let own = format!("\"{revision}\"");
+    let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut tags = values.flat_map(|value| value.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == own)
 }
 
 /// Changes the head of the draft. A 412 holds what is there now: `revision` and `current`.

@@ -1,0 +1,172 @@
+//! Signing in with a provider of the installation: GitHub, Google, or any of OpenID Connect.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::json;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::email;
+use waypost_core::organization::{SignUp, User};
+use waypost_core::seal::{Place, SecretText};
+use waypost_core::secret::hash;
+use waypost_core::{Code, Error, Result, name};
+use waypost_store::user_sign_in::{self, UserSignIn};
+use waypost_store::{Tx, system, user as store, user_identity, user_session};
+
+use super::{Session, UserAccounts, new_user, record_of_user, sign_in, verified};
+use crate::upstream::Upstream;
+use crate::user_sessions::Browser;
+
+/// A user has this long to sign in at the provider.
+const LIFETIME_MS: i64 = 15 * 60 * 1_000;
+/// Random bytes in a state, a nonce, a verifier.
+const RANDOM_BYTES: usize = 32;
+
+/// A user who is about to leave for a provider.
+#[derive(Debug)]
+pub struct Leaving {
+    /// The value that brings them back.
+    pub state: SecretText,
+    /// What the ID token has to repeat.
+    pub nonce: String,
+    /// PKCE's verifier (RFC 7636, 4.1).
+    pub verifier: SecretText,
+}
+
+/// A user who came back, in the browser in which they left.
+#[derive(Debug)]
+pub struct Returned {
+    /// What the ID token has to repeat.
+    pub nonce: String,
+    /// PKCE's verifier.
+    pub verifier: SecretText,
+    /// Where to go on to.
+    pub next: String,
+}
+
+/// Whom a provider vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vouched {
+    /// The provider.
+    pub issuer: String,
+    /// By what it knows the user for good.
+    pub subject: String,
+    /// Their address; none when the provider does not vouch for it.
+    pub email: Option<String>,
+    /// What they are called there.
+    pub name: Option<String>,
+}
+
+impl UserAccounts {
+    /// Notes that the browser of `cookie` leaves for `provider`, and goes on to `next` afterwards.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn leave(
+        &self,
+        cx: &Ctx,
+        upstream: &Upstream,
+        (provider, cookie, next): (&str, &str, &str),
+    ) -> Result<Leaving> {
+        let random = || {
+            let mut bytes = [0_u8; RANDOM_BYTES];
+            cx.random.fill(&mut bytes);
+            BASE64URL_NOPAD.encode(&bytes)
+        };
+        let (state, nonce, verifier) = (random(), random(), random());
+        let (state_hash, now) = (hash(&state), cx.now());
+        let row = UserSignIn {
+            code_verifier: upstream.keyring.seal(&place(&state_hash), verifier.as_bytes(), &*cx.random),
+            state_hash,
+            browser_hash: hash(cookie),
+            provider: provider.to_owned(),
+            nonce: nonce.clone(),
+            next: next.to_owned(),
+            created_at: now,
+            expires_at: now.plus(LIFETIME_MS),
+        };
+        let mut tx = self.ops.db.begin().await?;
+        user_sign_in::insert(&mut tx, &row).await?;
+        tx.commit().await?;
+        Ok(Leaving { state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
+    }
+
+    /// Takes back who comes from `provider` with `state`, once, in the browser of `cookie`.
+    ///
+    /// # Errors
+    /// `not_found` when the state is unknown, used, expired, or of another browser or provider.
+    pub async fn take_back(
+        &self,
+        cx: &Ctx,
+        upstream: &Upstream,
+        (provider, cookie, state): (&str, &str, &str),
+    ) -> Result<Returned> {
+        let state_hash = hash(state);
+        let mut tx = self.ops.db.begin().await?;
+        let away = user_sign_in::consume(&mut tx, &state_hash, &hash(cookie), cx.now()).await?;
+        // Used up whatever comes now.
+        tx.commit().await?;
+        let away = away.filter(|away| away.provider == provider).ok_or_else(|| Error::not_found("sign-in"))?;
+        let verifier = upstream.keyring.open_text(&place(&state_hash), &away.code_verifier).map_err(Error::internal)?;
+        Ok(Returned { nonce: away.nonce, verifier, next: away.next })
+    }
+
+    /// Signs in the user whom a provider vouches for: the one whom it has vouched for before, else the one with the
+    /// address, else a new one where everybody may sign up.
+    ///
+    /// # Errors
+    /// `forbidden` when the provider does not vouch for an address, or nobody has it and no account may be made.
+    pub async fn enter_vouched(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<Session> {
+        let mut tx = self.ops.db.begin().await?;
+        let key = (vouched.issuer.as_str(), vouched.subject.as_str());
+        let user = match user_identity::find(&mut tx, key.0, key.1).await? {
+            Some(id) => store::get(&mut tx, &id).await?.ok_or_else(|| Error::not_found("user"))?,
+            None => {
+                let user = self.user_of_address(cx, &mut tx, vouched).await?;
+                if !user_identity::insert(&mut tx, key, &user.id, cx.now()).await? {
+                    return Err(Error::new(Code::Conflict, "You are signing in twice at this moment. Try again."));
+                }
+                user
+            }
+        };
+        let session = sign_in(cx, &mut tx, &user, (browser, "provider")).await?;
+        tx.commit().await?;
+        Ok(session)
+    }
+
+    async fn user_of_address(&self, cx: &Ctx, tx: &mut Tx, vouched: &Vouched) -> Result<User> {
+        let Some(address) = &vouched.email else {
+            let message =
+                "The provider does not vouch for an e-mail address of yours. Confirm it there, and try again.";
+            return Err(Error::new(Code::Forbidden, message));
+        };
+        let email = email::parse(address)?;
+        let name = vouched.name.as_deref().and_then(|text| name::check("name", text).ok());
+        let Some(user) = system::find_user(tx, &email.key).await? else {
+            if self.sign_up != SignUp::Open {
+                self.check_open()?;
+            }
+            return new_user(cx, tx, &email, name.as_deref().unwrap_or(&email.address)).await;
+        };
+        let name = name.filter(|_| user.name.is_none());
+        if user.verified_at.is_some() {
+            forget_password(cx, tx, &user).await?;
+        }
+        verified(cx, tx, user, name).await
+    }
+}
+
+/// A password and sessions from before the provider vouched for the address may be somebody else's: whoever holds an
+/// invitation link could have made the account. They end when the two become one.
+async fn forget_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
+    let found = store::credentials(tx, &user.id).await?;
+    if found.is_none_or(|found| found.password_hash.is_none()) {
+        return Ok(());
+    }
+    store::clear_password(tx, &user.id).await?;
+    let ended = user_session::delete_others(tx, &user.id, None).await?;
+    let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
+    record_of_user(&cx, tx, user, ("user.password", json!({ "removed": true, "sessions": ended }))).await
+}
+
+fn place(state_hash: &str) -> Place<'_> {
+    Place { table: "user_sign_ins", column: "code_verifier", row: state_hash }
+}

@@ -1,0 +1,247 @@
+//! Versions beside the draft: what is in them, what is different, whom a new one would affect, and going back to one.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::chain::Link;
+use waypost_core::compare::{Comparison, compare as differences};
+use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
+use waypost_core::impact::{Consequences, Move};
+use waypost_core::step::Step;
+use waypost_core::transfer::lint::Finding;
+use waypost_core::version::VersionHead;
+use waypost_core::walkthrough::{Walkthrough, WalkthroughFields};
+use waypost_core::{Error, Result};
+use waypost_store::{Conn, Tx, standing, step, version, walkthrough};
+
+use super::publish::findings;
+use super::{Draft, Target, load_draft, missing, note, open, save_edit, title_is_free};
+use crate::Ops;
+
+/// A version in the history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedVersion {
+    /// The version without its steps.
+    pub head: VersionHead,
+    /// How many people are in progress on it.
+    pub in_progress: u64,
+    /// Whether it is the one that is served.
+    pub is_current: bool,
+}
+
+/// What publishing the draft would change, and whom it would affect.
+#[derive(Debug, Clone)]
+pub struct Impact {
+    /// The revision of the draft that this is said of.
+    pub revision: u32,
+    /// The newest version that is not withdrawn; none before the first.
+    pub from_version: Option<u32>,
+    /// The number that the new version would have.
+    pub to_version: u32,
+    /// What would change; of a first version every step is new.
+    pub comparison: Comparison,
+    /// People in progress by the version that they are on, newest first.
+    pub by_version: Vec<(u32, u64)>,
+    /// What moving to the new version would mean for them.
+    pub consequences: Consequences,
+    /// What stands in the way, and what the author probably did not mean.
+    pub findings: Vec<Finding>,
+}
+
+/// The versions, newest first, withdrawn ones included, with how many people are on each.
+///
+/// # Errors
+/// `not_found`.
+pub async fn history(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<Vec<ListedVersion>> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let people: HashMap<_, _> = standing::by_version(&mut tx, organization, id).await?.into_iter().collect();
+    let versions = version::list(&mut tx, organization, id).await?;
+    let listed = versions.into_iter().map(|version| ListedVersion {
+        in_progress: people.get(&version.id).copied().unwrap_or(0),
+        is_current: head.current_version_id.as_ref() == Some(&version.id),
+        head: version,
+    });
+    Ok(listed.collect())
+}
+
+/// A version with its steps.
+///
+/// # Errors
+/// `not_found`.
+pub async fn show_version(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+    number: u32,
+) -> Result<(VersionHead, Vec<Step>)> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    load_version(&mut tx, organization, id, number).await
+}
+
+/// What is different between a version and another one, or the draft.
+///
+/// # Errors
+/// `not_found` when the walkthrough or one of the versions is not there.
+pub async fn compare(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+    (from, to): (u32, Option<u32>),
+) -> Result<Comparison> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let (before, before_steps) = load_version(&mut tx, organization, id, from).await?;
+    let (after, after_steps) = match to {
+        Some(number) => {
+            let (after, steps) = load_version(&mut tx, organization, id, number).await?;
+            (after.fields, steps)
+        }
+        None => {
+            let draft = load_draft(&mut tx, head).await?;
+            (draft.walkthrough.fields(), draft.steps)
+        }
+    };
+    Ok(differences((&before.fields, &before_steps), (&after, &after_steps)))
+}
+
+async fn load_version(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+    number: u32,
+) -> Result<(VersionHead, Vec<Step>)> {
+    let found = version::find_by_number(conn, organization, id, number).await?;
+    let head = found.ok_or_else(|| Error::not_found("version"))?;
+    let steps = version::steps(conn, organization, &head.id).await?;
+    Ok((head, steps))
+}
+
+/// What publishing the draft would change, and whom it would affect.
+///
+/// # Errors
+/// `not_found`; `conflict` when the chain of steps is broken.
+pub async fn impact(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Impact> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    let Draft { walkthrough: head, steps } = load_draft(&mut tx, head).await?;
+    let newest = version::newest(&mut tx, organization, id).await?;
+    let comparison = match &newest {
+        Some(newest) => {
+            let before = version::steps(&mut tx, organization, &newest.id).await?;
+            differences((&newest.fields, &before), (&head.fields(), &steps))
+        }
+        None => differences((&head.fields(), &[]), (&head.fields(), &steps)),
+    };
+    let to: Vec<u32> = steps.iter().map(|step| step.ordinal).collect();
+    let (by_version, consequences) = affected(&mut tx, organization, id, &to).await?;
+    Ok(Impact {
+        revision: head.revision,
+        from_version: newest.map(|newest| newest.number),
+        to_version: version::last_number(&mut tx, organization, id).await? + 1,
+        comparison,
+        by_version,
+        consequences,
+        findings: findings(&head, &steps),
+    })
+}
+
+/// Who is on which version, and what moving to a version of the steps `to` means for them.
+async fn affected(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+    to: &[u32],
+) -> Result<(Vec<(u32, u64)>, Consequences)> {
+    let people = standing::by_version(conn, organization, id).await?;
+    let mut by_version = Vec::with_capacity(people.len());
+    let mut moves: HashMap<VersionId, Move> = HashMap::with_capacity(people.len());
+    for (version_id, count) in people {
+        let Some(head) = version::find(conn, organization, &version_id).await? else { continue };
+        let from = version::ordinals(conn, organization, &version_id).await?;
+        moves.insert(version_id, Move::new(from, to.to_vec()));
+        by_version.push((head.number, count));
+    }
+    by_version.sort_unstable_by(|a, b| b.cmp(a));
+    let mut consequences = Consequences::default();
+    let count = |version_id, completed: &_, people| {
+        if let Some(to_new) = moves.get(&version_id) {
+            consequences.add(to_new.consequence(completed), people);
+        }
+    };
+    standing::each_group(conn, organization, id, count).await?;
+    Ok((by_version, consequences))
+}
+
+/// Makes the draft what a version is. Steps keep their ids; those that the version does not have are deleted from the draft.
+///
+/// # Errors
+/// `not_found` when there is no such version; `conflict` when another walkthrough has its title by now;
+/// `precondition_failed` when the draft has changed meanwhile.
+pub async fn restore_version(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    super::lock_names(&mut tx, target.organization_id).await?;
+    let head = open(&mut tx, target).await?;
+    let Draft { walkthrough: mut head, steps: before } = load_draft(&mut tx, head).await?;
+    let (version, after) = load_version(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
+    if same(&head.fields(), &before, &version.fields, &after) {
+        return Ok(head);
+    }
+    head.set_fields(version.fields);
+    title_is_free(&mut tx, &head).await?;
+    replace_steps(&mut tx, &head, &before, &after).await?;
+    head.first_step_id = after.first().map(|step| step.id.clone());
+    save_edit(cx, &mut tx, &mut head).await?;
+    let detail = json!({ "version": number, "revision": head.revision });
+    note(cx, &mut tx, &head, "walkthrough.restore_version", detail).await?;
+    tx.commit().await?;
+    Ok(head)
+}
+
+fn same(fields: &WalkthroughFields, steps: &[Step], other: &WalkthroughFields, others: &[Step]) -> bool {
+    fields == other && steps == others
+}
+
+/// Brings the rows of a draft's steps to what `after` says; rows that stay as they are are not written.
+async fn replace_steps(tx: &mut Tx, head: &Walkthrough, before: &[Step], after: &[Step]) -> Result<()> {
+    let (organization, id) = (&head.organization_id, &head.id);
+    let was: HashMap<&StepId, &Step> = before.iter().map(|step| (&step.id, step)).collect();
+    let stays: HashMap<&StepId, &Step> = after.iter().map(|step| (&step.id, step)).collect();
+    let gone: Vec<_> = before.iter().map(|step| &step.id).filter(|id| !stays.contains_key(id)).collect();
+    if !gone.is_empty() {
+        step::delete(tx, organization, id, gone).await?;
+    }
+    let changed: Vec<_> = after
+        .iter()
+        .filter(|step| was.get(&step.id).is_some_and(|was| was.content != step.content || was.key != step.key))
+        .collect();
+    if !changed.is_empty() {
+        step::update(tx, organization, id, changed).await?;
+    }
+    let back: Vec<_> = after.iter().filter(|step| !was.contains_key(&step.id)).collect();
+    for step in &back {
+        step::take_removed(tx, organization, id, &step.id).await?;
+    }
+    if !back.is_empty() {
+        step::insert(tx, organization, id, back).await?;
+    }
+    let links = after.iter().filter(|step| was.get(&step.id).is_some_and(|was| was.next_step_id != step.next_step_id));
+    let links: Vec<_> = links.map(|step| Link { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
+    step::relink(tx, organization, id, &links).await?;
+    Ok(())
+}

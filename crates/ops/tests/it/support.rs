@@ -1,0 +1,121 @@
+//! Tickets, comments and webhooks: who may do what, and what belongs to whom.
+
+use waypost_core::id::{TicketId, WebhookDeliveryId, WebhookId};
+use waypost_core::organization::Role;
+use waypost_core::seal::Keyring;
+use waypost_core::secret::SecretKey;
+use waypost_core::ticket::TicketStatus;
+use waypost_core::webhook::WebhookEvent;
+use waypost_core::{Code, Result};
+use waypost_ops::ticket_comments::{self, NewComment};
+use waypost_ops::tickets::{self, Change, Filter, ListTickets};
+use waypost_ops::upstream::Upstream;
+use waypost_ops::webhooks::{self, NewWebhook};
+use waypost_ops::{secrets, webhook_deliveries};
+use waypost_outbound::{Outbound, Policy};
+use waypost_store::on;
+
+use crate::stage::{Stage, Tenant, stage};
+
+waypost_testkit::both!(stage =>
+    members_work_on_tickets_of_their_own,
+    admins_have_webhooks_of_their_own,
+    secrets_are_sealed_again_with_a_new_key,
+);
+
+fn code<T: std::fmt::Debug>(result: Result<T>) -> Code {
+    result.unwrap_err().code
+}
+
+async fn ticket(stage: &Stage, tenant: &Tenant) -> TicketId {
+    let id = TicketId::from_store(format!("tkt_{:0>24}", tenant.organization.slug));
+    let sql = sqlx::AssertSqlSafe(format!(
+        "INSERT INTO tickets (id, organization_id, number, server_id, end_user_id, title, problem, email_verified, status,
+             priority, search, revision, created_at, updated_at)
+         VALUES ('{id}', '{}', 1, '{}', '{}', 'T', 'P', FALSE, 'needs_email', 'normal', 't', 1, 1, 1)",
+        tenant.organization.id, tenant.server.id, tenant.end_user
+    ));
+    let mut tx = stage.ops.db().begin().await.unwrap();
+    on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
+    id
+}
+
+async fn members_work_on_tickets_of_their_own(stage: Stage) {
+    let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
+    let (id, ops, org) = (ticket(&stage, &acme).await, &stage.ops, &acme.organization.id);
+    let (cx, stranger) = (stage.member(org, Role::Member), stage.member(&other.organization.id, Role::Owner));
+    let close = Change { status: Some(TicketStatus::Closed), ..Change::default() };
+    let note = NewComment { body: "<b>Hi</b>".to_owned(), internal: true };
+    // Under the name of their own organisation, and under that of the other one.
+    for org in [org, &other.organization.id] {
+        assert_eq!(code(tickets::show(&stranger, ops, org, &id).await), Code::NotFound);
+        assert_eq!(code(tickets::update(&stranger, ops, org, (&id, None), &close).await), Code::NotFound);
+        assert_eq!(code(ticket_comments::add(&stranger, ops, org, &id, &note).await), Code::NotFound);
+        assert_eq!(code(ticket_comments::list(&stranger, ops, org, &id).await), Code::NotFound);
+    }
+    let mine = tickets::list(&stranger, ops, &other.organization.id, ListTickets::default()).await.unwrap();
+    assert!(mine.items.is_empty());
+    let added = ticket_comments::add(&cx, ops, org, &id, &note).await.unwrap();
+    assert_eq!((added.named.comment.body.as_str(), &added.named.comment.mailed_to), ("Hi", &None));
+    let foreign = Change { assignee: Some(Some(other.owner.user_id.to_string())), ..Change::default() };
+    assert_eq!(code(tickets::update(&cx, ops, org, (&id, None), &foreign).await), Code::InvalidArguments);
+    let take = Change { assignee: Some(Some("MEMBER@acme.de".to_owned())), ..Change::default() };
+    let taken = tickets::update(&cx, ops, org, (&id, Some(1)), &take).await.unwrap();
+    assert_eq!((taken.assignee.as_deref(), taken.ticket.revision), (Some("member@acme.de"), 2));
+    assert_eq!(code(tickets::update(&cx, ops, org, (&id, Some(1)), &close).await), Code::PreconditionFailed);
+    let known = Change { email: Some("a@b.de".to_owned()), ..Change::default() };
+    assert_eq!(tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap().ticket.status, TicketStatus::Pending);
+    let same = tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap();
+    assert_eq!(same.ticket.revision, 3, "nothing asked, nothing changed");
+    let counts = tickets::counts(&cx, ops, org, &Filter::default()).await.unwrap();
+    assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
+}
+
+fn upstream(keyring: Keyring) -> Upstream {
+    Upstream { outbound: Outbound::new(Policy::default()).unwrap(), keyring }
+}
+
+async fn admins_have_webhooks_of_their_own(stage: Stage) {
+    let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
+    let (ops, org) = (&stage.ops, &acme.organization.id);
+    let upstream = upstream(Keyring::new(&SecretKey::new([1; 32]), None));
+    let new = NewWebhook {
+        url: "https://hook.example/secret-path".to_owned(),
+        description: String::new(),
+        events: vec![WebhookEvent::TicketCreated],
+    };
+    let member = stage.member(org, Role::Member);
+    assert_eq!(code(webhooks::create(&member, ops, &upstream, org, &new).await), Code::Forbidden);
+    assert_eq!(code(webhooks::list(&member, ops, org).await), Code::Forbidden);
+    let admin = stage.member(org, Role::Admin);
+    let (webhook, _) = webhooks::create(&admin, ops, &upstream, org, &new).await.unwrap();
+    let stranger = stage.member(&other.organization.id, Role::Owner);
+    for org in [org, &other.organization.id] {
+        assert_eq!(code(webhooks::show(&stranger, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(code(webhooks::delete(&stranger, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(code(webhooks::test(&stranger, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(code(webhooks::rotate_secret(&stranger, ops, &upstream, org, &webhook.id).await), Code::NotFound);
+    }
+    let sent = webhooks::test(&admin, ops, org, &webhook.id).await.unwrap();
+    let unknown = WebhookDeliveryId::from_store("whd_unknown".to_owned());
+    assert_eq!(code(webhook_deliveries::replay(&admin, ops, org, &unknown).await), Code::NotFound);
+    assert_eq!(code(webhook_deliveries::replay(&admin, ops, org, &sent.id).await), Code::Conflict, "on its way");
+    assert_eq!(code(webhook_deliveries::claim(&admin, ops, 1).await), Code::Forbidden, "for the program itself");
+    let none = WebhookId::from_store("whk_none".to_owned());
+    assert_eq!(code(webhook_deliveries::list(&admin, ops, (org, &none), (None, None)).await), Code::NotFound);
+}
+
+async fn secrets_are_sealed_again_with_a_new_key(stage: Stage) {
+    let acme = stage.tenant("acme").await;
+    let (ops, org, cx) = (&stage.ops, &acme.organization.id, &stage.cx);
+    let (old, new) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
+    let before = upstream(Keyring::new(&old, None));
+    let events = vec![WebhookEvent::TicketCreated];
+    let asked = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
+    let (webhook, _) = webhooks::create(cx, ops, &before, org, &asked).await.unwrap();
+    webhooks::rotate_secret(cx, ops, &before, org, &webhook.id).await.unwrap();
+    let ring = Keyring::new(&new, Some(&old));
+    assert_eq!(secrets::reseal(cx, ops, &ring).await.unwrap().resealed, 2, "the secret and the one before it");
+    assert!(ring.is_current(&webhooks::show(cx, ops, org, &webhook.id).await.unwrap().secret));
+}

@@ -1,0 +1,124 @@
+//! How users of the console sign in.
+
+mod codes;
+mod invitations;
+mod own;
+mod passwords;
+
+use std::sync::Arc;
+
+use waypost_core::account::CodePurpose;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::clock::ManualClock;
+use waypost_core::id::{OrganizationId, UserId};
+use waypost_core::organization::{Role, SignUp};
+use waypost_core::secret::SecretKey;
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::user_accounts::{Asked, Entered, Made, Newcomer, Session, UserAccounts, make_link};
+use waypost_ops::user_sessions::{self, Browser};
+use waypost_ops::{organizations, users};
+use waypost_store::audit;
+
+use crate::stage::{self, Stage};
+
+pub const FINE: &str = "quartz-banjo-umbrella-42";
+pub const OTHER: &str = "walnut.tractor.opera.19";
+pub const MINUTE: i64 = 60_000;
+pub const DEVICE: Browser<'_> = Browser { user_agent: "Test\r\nSet-Cookie: x", address: "192.0.2.7" };
+
+pub struct Users {
+    pub stage: Stage,
+    pub clock: Arc<ManualClock>,
+    pub accounts: UserAccounts,
+    pub org: OrganizationId,
+}
+
+/// An organisation without members, where nobody may sign up uninvited.
+pub async fn open(url: &str) -> Users {
+    let stage = stage::stage(url).await;
+    let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
+    let org = organizations::create(&stage.cx, &stage.ops, "acme", None).await.unwrap().id;
+    let accounts = UserAccounts::new(stage.ops.clone(), SecretKey::new([7; 32]), SignUp::Invite);
+    Users { stage, clock, accounts, org }
+}
+
+impl Users {
+    /// The same with another setting.
+    pub fn with(self, sign_up: SignUp) -> Self {
+        let accounts = UserAccounts::new(self.stage.ops.clone(), SecretKey::new([7; 32]), sign_up);
+        Self { accounts, ..self }
+    }
+
+    pub fn by(&self, caller: Caller) -> Ctx {
+        Ctx { clock: self.clock.clone(), ..self.stage.by(caller) }
+    }
+
+    /// The context of somebody who is not signed in.
+    pub fn cx(&self) -> Ctx {
+        self.by(Caller::Visitor)
+    }
+
+    pub fn as_user(&self, id: &UserId) -> Ctx {
+        self.by(Caller::User { user_id: id.clone() })
+    }
+
+    pub fn operator(&self) -> Ctx {
+        self.by(Caller::Operator)
+    }
+
+    /// A member who has never signed in.
+    pub async fn invited_by_hand(&self, email: &str, role: Role) -> UserId {
+        users::create(&self.operator(), &self.stage.ops, &self.org, email, role).await.unwrap().user_id
+    }
+
+    /// A member with this password.
+    pub async fn member(&self, email: &str, role: Role, password: &str) -> Session {
+        let id = self.invited_by_hand(email, role).await;
+        let link = make_link(&self.operator(), &self.stage.ops, &self.org, &id).await.unwrap();
+        let newcomer = Newcomer { name: "Anna", password };
+        self.accounts.use_link(&self.cx(), &link.token, newcomer, DEVICE).await.unwrap()
+    }
+
+    pub async fn by_password(&self, email: &str, password: &str) -> Result<Session> {
+        self.accounts.enter_password(&self.cx(), email, password, DEVICE).await
+    }
+
+    pub async fn ask(&self, email: &str, purpose: CodePurpose, password: Option<&str>) -> Result<Made> {
+        self.accounts.make_code(&self.cx(), Asked { email, purpose, password, cookie: "browser" }).await
+    }
+
+    pub async fn enter(&self, id: &str, code: &str) -> Result<Session> {
+        let entered = Entered { id, code, cookie: "browser", name: "Berta", new_password: OTHER };
+        self.accounts.enter_code(&self.cx(), entered, DEVICE).await
+    }
+
+    /// Whether a session is alive.
+    pub async fn is_open(&self, session: &Session) -> bool {
+        user_sessions::find(&self.cx(), &self.stage.ops, &session.token).await.unwrap().is_some()
+    }
+
+    /// Entries of the log: act and actor, oldest first.
+    pub async fn log(&self) -> Vec<(String, String)> {
+        let mut conn = self.stage.ops.db().read().await.unwrap();
+        let mut events = audit::list(&mut conn, &self.org, None, 1_000).await.unwrap();
+        events.reverse();
+        for event in &events {
+            let text = format!("{event:?}");
+            assert!(!text.contains(FINE) && !text.contains(OTHER) && !text.contains("argon"), "{text}");
+        }
+        events.into_iter().map(|event| (event.act, event.actor)).collect()
+    }
+
+    pub async fn told(&self, act: &str) -> usize {
+        self.log().await.iter().filter(|(told, _)| told == act).count()
+    }
+}
+
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(result: Result<T>, field: &str, words: &str) -> Error {
+    let error = result.unwrap_err();
+    let named = error.details.get("field").and_then(|field| field.as_str()).unwrap_or_default();
+    assert_eq!(named, field, "{error}");
+    assert!(error.message.contains(words), "{error}");
+    error
+}

@@ -1,0 +1,68 @@
+//! Users of the console who are away at a provider of the installation. The state is stored as a hash, the verifier sealed.
+
+use waypost_core::Timestamp;
+
+use crate::db::Conn;
+use crate::error::Result;
+use crate::on;
+
+/// A user who is away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSignIn {
+    /// SHA-256 of the state, hexadecimal.
+    pub state_hash: String,
+    /// SHA-256 of what names the browser, hexadecimal.
+    pub browser_hash: String,
+    /// The provider, such as `github`.
+    pub provider: String,
+    /// What the ID token has to repeat.
+    pub nonce: String,
+    /// PKCE's verifier, sealed to the row.
+    pub code_verifier: String,
+    /// Where to go on to afterwards.
+    pub next: String,
+    /// When the user left.
+    pub created_at: Timestamp,
+    /// When they need not come back any more.
+    pub expires_at: Timestamp,
+}
+
+/// Inserts a row.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert(conn: &mut Conn, row: &UserSignIn) -> Result<()> {
+    const SQL: &str = "INSERT INTO user_sign_ins (state_hash, browser_hash, provider, nonce, code_verifier, next,
+            created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(&row.state_hash).bind(&row.browser_hash).bind(&row.provider).bind(&row.nonce).bind(&row.code_verifier)
+        .bind(&row.next).bind(row.created_at.0).bind(row.expires_at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Takes a row away: of several who come with the state, one gets it. None when there is none, it has expired, or it
+/// belongs to another browser.
+///
+/// # Errors
+/// When the database fails.
+pub async fn consume(
+    conn: &mut Conn,
+    state_hash: &str,
+    browser_hash: &str,
+    now: Timestamp,
+) -> Result<Option<UserSignIn>> {
+    const SQL: &str = "DELETE FROM user_sign_ins WHERE state_hash = $1 AND browser_hash = $2 AND expires_at > $3
+        RETURNING provider, nonce, code_verifier, next, created_at, expires_at";
+    let row: Option<(String, String, String, String, i64, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(state_hash).bind(browser_hash).bind(now.0).fetch_optional(c).await?);
+    Ok(row.map(|(provider, nonce, code_verifier, next, created_at, expires_at)| UserSignIn {
+        state_hash: state_hash.to_owned(),
+        browser_hash: browser_hash.to_owned(),
+        provider,
+        nonce,
+        code_verifier,
+        next,
+        created_at: Timestamp(created_at),
+        expires_at: Timestamp(expires_at),
+    }))
+}

@@ -1,0 +1,163 @@
+//! What the sign-in of the console's users writes and finds.
+
+use waypost_core::account::CodePurpose;
+use waypost_core::id::{InvitationId, UserCodeId, UserSessionId};
+use waypost_core::organization::{Role, User};
+use waypost_store::email_code::{Open, Tried};
+use waypost_store::user_code::{self, Key, NewCode, NewLink};
+use waypost_store::user_session::{self, UserSession};
+use waypost_store::{Db, Tx, invitation_accept, on, system, user};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+const MINUTE: i64 = 60_000;
+
+struct Two {
+    tx: Tx,
+    one: World,
+    two: World,
+}
+
+async fn two(url: &str) -> Two {
+    let db: Db = open(url).await;
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed_played(&db).await;
+    two.seed_played(&db).await;
+    Two { tx: db.begin().await.unwrap(), one, two }
+}
+
+async fn credentials(Two { mut tx, one, two }: Two) {
+    let tx = &mut tx;
+    assert!(!system::has_verified_user(tx).await.unwrap());
+    system::lock_set_up(tx).await.unwrap();
+    user::verify(tx, &one.user, NOW).await.unwrap();
+    user::verify(tx, &one.user, NOW.plus(1)).await.unwrap();
+    assert!(system::has_verified_user(tx).await.unwrap());
+    assert!(user::set_name(tx, &one.user, "Anna").await.unwrap());
+    user::set_password(tx, &one.user, "argon").await.unwrap();
+    let anna = User { name: Some("Anna".into()), verified_at: Some(NOW), ..one.someone() };
+    let found = user::credentials(tx, &one.user).await.unwrap().unwrap();
+    assert_eq!((&found.user, found.password_hash.as_deref(), found.locked_until), (&anna, Some("argon"), None));
+    assert!(!format!("{found:?}").contains("argon"));
+    assert_eq!(system::find_credentials(tx, "a1@x.de").await.unwrap(), Some(found));
+    assert_eq!(user::get(tx, &one.user).await.unwrap(), Some(anna));
+    assert_eq!(user::get(tx, &two.user).await.unwrap(), Some(two.someone()));
+    for failures in 1..4 {
+        assert_eq!(user::begin_try(tx, &one.user, NOW).await.unwrap(), Some(failures));
+    }
+    user::lock(tx, &one.user, NOW.plus(MINUTE)).await.unwrap();
+    assert_eq!(user::begin_try(tx, &one.user, NOW.plus(MINUTE - 1)).await.unwrap(), None);
+    assert_eq!(user::begin_try(tx, &one.user, NOW.plus(MINUTE)).await.unwrap(), Some(4));
+    user::unlock(tx, &one.user).await.unwrap();
+    assert_eq!(user::begin_try(tx, &one.user, NOW).await.unwrap(), Some(1));
+    assert_eq!(user::begin_try(tx, &two.user, NOW).await.unwrap(), Some(1), "each for themselves");
+}
+
+async fn organizations_without_owner(Two { mut tx, one, two }: Two) {
+    assert_eq!(system::organizations_without_owner(&mut tx).await.unwrap(), []);
+    user::set_role(&mut tx, &one.organization, &one.user, Role::Admin).await.unwrap();
+    user::remove_member(&mut tx, &two.organization, &two.user).await.unwrap();
+    let all = system::organizations_without_owner(&mut tx).await.unwrap();
+    assert_eq!(all, [one.organization, two.organization]);
+}
+
+fn code<'a>(id: &'a UserCodeId, browser_hash: &'a str) -> NewCode<'a> {
+    NewCode {
+        id,
+        email: "B@x.de",
+        email_key: "b@x.de",
+        purpose: CodePurpose::SignUp,
+        browser_hash,
+        code_hash: "right",
+        password_hash: Some("argon"),
+        created_at: NOW,
+        expires_at: NOW.plus(10 * MINUTE),
+    }
+}
+
+async fn codes(Two { mut tx, .. }: Two) {
+    let tx = &mut tx;
+    let id = UserCodeId::from_store("uco_new".into());
+    assert!(user_code::insert(tx, &code(&id, "mine")).await.unwrap());
+    let key = Key { id: &id, browser_hash: "mine" };
+    let opened = Open { email: "B@x.de".into(), purpose: CodePurpose::SignUp };
+    assert_eq!(user_code::find_open(tx, key, NOW).await.unwrap(), Some(opened));
+    let elsewhere = Key { browser_hash: "other", ..key };
+    assert_eq!(user_code::find_open(tx, elsewhere, NOW).await.unwrap(), None);
+    assert!(user_code::enter(tx, elsewhere, "right", NOW).await.unwrap() == Tried::Gone);
+    assert!(user_code::enter(tx, key, "wrong", NOW).await.unwrap() == Tried::Wrong { left: 4 });
+    assert!(user_code::enter(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == Tried::Gone);
+    let Tried::Right(proof) = user_code::enter(tx, key, "right", NOW).await.unwrap() else { panic!("it is right") };
+    assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("b@x.de", Some("argon")));
+    assert!(user_code::enter(tx, key, "right", NOW).await.unwrap() == Tried::Gone, "once");
+    let mut inserted = Vec::new();
+    for n in 0..6 {
+        let id = UserCodeId::from_store(format!("uco_more{n}"));
+        inserted.push(user_code::insert(tx, &code(&id, "mine")).await.unwrap());
+    }
+    assert_eq!(inserted, [true, true, true, true, false, false], "five within an hour");
+}
+
+async fn links(Two { mut tx, .. }: Two) {
+    let tx = &mut tx;
+    let ids: Vec<_> = (0..3).map(|n| UserCodeId::from_store(format!("uco_link{n}"))).collect();
+    let link = |n: usize, token_hash: &'static str| NewLink {
+        id: &ids[n],
+        email: "B@x.de",
+        email_key: "b@x.de",
+        token_hash,
+        created_at: NOW,
+        expires_at: NOW.plus(MINUTE),
+    };
+    user_code::insert_link(tx, &link(0, "first")).await.unwrap();
+    user_code::insert_link(tx, &link(1, "second")).await.unwrap();
+    assert_eq!(user_code::find_link(tx, "first", NOW).await.unwrap(), None, "replaced");
+    assert_eq!(user_code::find_link(tx, "second", NOW).await.unwrap().as_deref(), Some("b@x.de"));
+    assert_eq!(user_code::find_link(tx, "code", NOW).await.unwrap(), None, "a code is no link");
+    let as_code = Key { id: &ids[1], browser_hash: "" };
+    assert_eq!(user_code::find_open(tx, as_code, NOW).await.unwrap(), None, "a link is no code");
+    assert!(user_code::enter(tx, as_code, "second", NOW).await.unwrap() == Tried::Gone);
+    assert_eq!(user_code::consume_link(tx, "second", NOW.plus(MINUTE)).await.unwrap(), None, "expired");
+    assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap().as_deref(), Some("b@x.de"));
+    assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap(), None, "once");
+}
+
+async fn sessions_end_by_their_token(Two { mut tx, one, .. }: Two) {
+    let session = UserSession {
+        id: UserSessionId::from_store("uss_new".into()),
+        user_id: one.user.clone(),
+        organization_id: None,
+        user_agent: String::new(),
+        address: String::new(),
+        created_at: NOW,
+        last_used_at: NOW,
+        expires_at: NOW.plus(MINUTE),
+    };
+    user_session::insert(&mut tx, &session, "hash").await.unwrap();
+    assert_eq!(user_session::find(&mut tx, "hash", NOW).await.unwrap(), Some(session));
+    assert_eq!(user_session::delete_by_token(&mut tx, "other").await.unwrap(), None);
+    assert_eq!(user_session::delete_by_token(&mut tx, "hash").await.unwrap(), Some(one.user));
+    assert_eq!(user_session::find(&mut tx, "hash", NOW).await.unwrap(), None);
+}
+
+async fn invitations_are_accepted_once(Two { mut tx, one, two }: Two) {
+    let open = "UPDATE invitations SET revoked_at = NULL, expires_at = 1790000060000";
+    on!(&mut tx, c => sqlx::query(open).execute(c).await.unwrap().rows_affected());
+    let found = system::find_invitation(&mut tx, "token-1", NOW).await.unwrap().unwrap();
+    let id = InvitationId::from_store("inv_1".into());
+    assert_eq!((&found.id, &found.organization, found.role), (&id, &one.organization(), Role::Member));
+    assert_eq!((found.email.as_str(), found.email_key.as_str()), ("C@b.example", "c@b.example"));
+    assert_eq!(system::find_invitation(&mut tx, "token-3", NOW).await.unwrap(), None);
+    assert_eq!(system::find_invitation(&mut tx, "token-1", NOW.plus(MINUTE)).await.unwrap(), None);
+    assert!(!invitation_accept::accept(&mut tx, &two.organization, &id, NOW).await.unwrap());
+    assert!(!invitation_accept::accept(&mut tx, &one.organization, &id, NOW.plus(MINUTE)).await.unwrap());
+    assert!(invitation_accept::accept(&mut tx, &one.organization, &id, NOW).await.unwrap());
+    assert!(!invitation_accept::accept(&mut tx, &one.organization, &id, NOW).await.unwrap(), "once");
+    assert_eq!(system::find_invitation(&mut tx, "token-1", NOW).await.unwrap(), None);
+}
+
+waypost_testkit::both!(
+    two => credentials, organizations_without_owner, codes, links, sessions_end_by_their_token,
+    invitations_are_accepted_once
+);

@@ -1,0 +1,217 @@
+//! `/walkthroughs/bulk` and `/walkthroughs/{id}/preview`.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_core::id::{ServerId, StepId, WalkthroughId};
+use waypost_core::{Error, Result};
+use waypost_ops::assignments::{self, Placement};
+use waypost_ops::walkthroughs::draft::{self, StepPatch};
+use waypost_ops::walkthroughs::preview::{self, Moment};
+use waypost_ops::walkthroughs::{self, Target, publish};
+
+use super::dto::StepChange;
+use super::{id, walkthrough_id};
+use crate::api::extract::{Json, Path, Scope};
+use crate::api::page::Page;
+use crate::problem::{self, ApiResult, Problems};
+use crate::{Web, markdown};
+
+/// Walkthroughs in one request at most.
+const MAX_IDS: usize = 100;
+
+/// The operations on several walkthroughs, and the preview.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(bulk)).routes(routes!(show_preview))
+}
+
+/// What to do with several walkthroughs.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    /// Publish their drafts.
+    Publish,
+    /// Take them out of use.
+    Archive,
+    /// Take them out of the archive.
+    Unarchive,
+    /// Place them on `server_id`.
+    Assign,
+    /// Delete them with their versions, assignments and progress.
+    Delete,
+}
+
+/// Several walkthroughs, and what to do with them.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Bulk {
+    action: Action,
+    #[schema(min_items = 1, max_items = 100)]
+    ids: Vec<String>,
+    /// Where to, for `assign`.
+    server_id: Option<String>,
+}
+
+/// What became of one of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Outcome {
+    /// The id as it was sent.
+    pub id: String,
+    pub ok: bool,
+    /// The status that the request would have had for this one alone.
+    pub status: u16,
+    /// Why it was refused; null when it was not.
+    pub code: Option<&'static str>,
+    /// In words.
+    pub detail: Option<String>,
+}
+
+/// Does the same to several walkthroughs. Each is an act of its own: what is refused for one is done for the others, and the
+/// answer says which.
+#[utoipa::path(post, path = "/walkthroughs/bulk", tag = "walkthroughs", operation_id = "bulk_walkthroughs",
+    request_body = Bulk, responses((status = 200, body = Page<Outcome>), Problems))]
+async fn bulk(State(web): State<Web>, scope: Scope, Json(asked): Json<Bulk>) -> ApiResult<Json<Page<Outcome>>> {
+    let server = asked.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
+    Ok(Json(Page::whole(run(&web, &scope, (asked.action, server), asked.ids).await?)))
+}
+
+/// Does `action` to each of `ids`.
+///
+/// # Errors
+/// `invalid_arguments` when there are none or too many, or `assign` does not say where to.
+pub(crate) async fn run(
+    web: &Web,
+    scope: &Scope,
+    (action, server): (Action, Option<ServerId>),
+    ids: Vec<String>,
+) -> Result<Vec<Outcome>> {
+    if ids.is_empty() || ids.len() > MAX_IDS {
+        return Err(Error::invalid("ids", format!("`ids` are 1 to {MAX_IDS} walkthroughs.")));
+    }
+    if matches!(action, Action::Assign) && server.is_none() {
+        return Err(Error::invalid("server_id", "`server_id` says on which server to place them."));
+    }
+    let mut outcomes = Vec::with_capacity(ids.len());
+    for text in ids {
+        let done = match walkthrough_id(&text) {
+            Ok(id) => one(web, scope, (action, server.as_ref()), &id).await,
+            Err(error) => Err(error),
+        };
+        outcomes.push(match done {
+            Ok(()) => Outcome { id: text, ok: true, status: 200, code: None, detail: None },
+            Err(error) => {
+                problem::log(&error);
+                let status = problem::status(error.code).as_u16();
+                Outcome { id: text, ok: false, status, code: Some(error.code.as_str()), detail: Some(error.message) }
+            }
+        });
+    }
+    Ok(outcomes)
+}
+
+async fn one(
+    web: &Web,
+    scope: &Scope,
+    (action, server): (Action, Option<&ServerId>),
+    id: &WalkthroughId,
+) -> Result<()> {
+    let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
+    let target = Target { organization_id: org, walkthrough_id: id, revision: None };
+    match action {
+        Action::Publish => publish::publish(cx, ops, target, false).await.map(drop),
+        Action::Archive => publish::archive(cx, ops, target).await.map(drop),
+        Action::Unarchive => publish::unarchive(cx, ops, target).await.map(drop),
+        Action::Delete => walkthroughs::delete(cx, ops, target).await,
+        Action::Assign => match server {
+            Some(server) => assignments::add(cx, ops, org, (server, id), Placement::default()).await.map(drop),
+            None => Err(Error::not_found("server")),
+        },
+    }
+}
+
+/// How to show the draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    /// As the author wrote it.
+    Markdown,
+    /// As the agent receives it: text block and structured content.
+    Agent,
+    /// As HTML that is safe to show.
+    Html,
+}
+
+/// What to show.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    format: Format,
+    /// Only this step; the whole walkthrough when absent.
+    step_id: Option<String>,
+    /// What this step holds otherwise than the draft: what is typed and not saved yet.
+    step: Option<StepChange>,
+}
+
+/// A step as it will be shown.
+#[derive(Debug, Serialize, ToSchema)]
+struct PreviewedStep {
+    step_id: String,
+    /// From 1.
+    position: usize,
+    title: String,
+    section_title: Option<String>,
+    /// With `markdown`: the content. With `agent`: the text block, exactly as the tool gives it.
+    text: Option<String>,
+    /// With `agent`: the structured content of the tool's answer.
+    #[schema(value_type = Option<Object>)]
+    structured: Option<Value>,
+    /// With `html`: the content.
+    html: Option<String>,
+}
+
+/// Shows steps of the draft as they will be shown to a user who has done all steps before them. Nothing is saved.
+#[utoipa::path(post, path = "/walkthroughs/{id}/preview", tag = "walkthroughs", operation_id = "preview_walkthrough",
+    params(("id" = String, Path)), request_body = Wanted, responses((status = 200, body = Page<PreviewedStep>), Problems))]
+async fn show_preview(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(walkthrough): Path<String>,
+    Json(wanted): Json<Wanted>,
+) -> ApiResult<Json<Page<PreviewedStep>>> {
+    let walkthrough = walkthrough_id(&walkthrough)?;
+    if wanted.step.is_some() && wanted.step_id.is_none() {
+        return Err(Error::invalid("step_id", "`step_id` says which step `step` is about.").into());
+    }
+    let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
+    let found = match wanted.step_id {
+        None => preview::play_all(cx, ops, org, &walkthrough).await?,
+        Some(text) => {
+            let step_id: StepId = id(&text, "step")?;
+            let saved = draft::show_step(cx, ops, org, &walkthrough, &step_id).await?.step.content;
+            let unsaved = wanted.step.map(|step| Box::new(StepPatch::from(step).apply(&saved)));
+            vec![preview::play(cx, ops, org, &walkthrough, Moment::Step(step_id, unsaved)).await?]
+        }
+    };
+    let shown = found.into_iter().filter_map(|it| {
+        let step = it.step?;
+        let content = step.content;
+        let (text, structured, html) = match wanted.format {
+            Format::Markdown => (Some(content.content), None, None),
+            Format::Agent => (Some(it.answer.text), Some(it.answer.structured), None),
+            Format::Html => (None, None, Some(markdown::render(&content.content))),
+        };
+        Some(PreviewedStep {
+            step_id: step.id.to_string(),
+            position: it.completed + 1,
+            title: content.title,
+            section_title: content.section_title,
+            text,
+            structured,
+            html,
+        })
+    });
+    Ok(Json(Page::whole(shown.collect())))
+}

@@ -1,0 +1,92 @@
+//! The list of servers.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use serde::Deserialize;
+use url::form_urlencoded;
+use waypost_core::server::Server;
+use waypost_ops::servers::{self, MAX_CALLS, Search, Usage};
+
+use super::super::frame::Frame;
+use super::super::session::Member;
+use super::super::view::{self, PageError, PageResult};
+use super::{auth_words, counted, grouped};
+use crate::Web;
+
+/// Servers on a page.
+const LIMIT: u32 = 24;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fields {
+    q: String,
+    after: String,
+}
+
+struct Row {
+    href: String,
+    name: String,
+    slug: String,
+    auth: &'static str,
+    walkthroughs: String,
+    calls: String,
+    last_call_at: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "servers/list.html")]
+struct ListPage {
+    frame: Frame,
+    base: String,
+    admin: bool,
+    q: String,
+    rows: Vec<Row>,
+    /// Whether this is not the first page.
+    later: bool,
+    next: Option<String>,
+}
+
+impl ListPage {
+    fn new_path(&self) -> String {
+        format!("{}/new", self.base)
+    }
+}
+
+pub(super) async fn show(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+    let Member { cx, organization_id, place, frame } = member;
+    let frame = frame.at("servers");
+    let base = place.path("servers");
+    let search = Search { text: Some(fields.q.clone()), after: Some(fields.after.clone()), limit: LIMIT };
+    let found = servers::search(&cx, web.ops(), &organization_id, &search).await;
+    let (found, more) = found.map_err(|error| PageError::from(error).within(frame.clone()))?;
+    let ids: Vec<_> = found.iter().map(|server| &server.id).collect();
+    let usages = servers::usage(&cx, web.ops(), &organization_id, &ids).await?;
+    let next = found.last().filter(|_| more).map(|last| {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("q", &fields.q)
+            .append_pair("after", &last.slug)
+            .finish();
+        format!("{base}?{query}")
+    });
+    let rows = found.into_iter().zip(usages).map(|(server, usage)| row(&base, server, usage)).collect();
+    let later = !fields.after.is_empty();
+    Ok(view::page(&ListPage { frame, admin: place.is_admin(), base, q: fields.q, rows, later, next }))
+}
+
+fn row(base: &str, server: Server, usage: Usage) -> Row {
+    Row {
+        href: format!("{base}/{}", server.id),
+        name: server.name,
+        slug: server.slug,
+        auth: auth_words(server.auth_type),
+        walkthroughs: counted(usage.walkthroughs, "walkthrough", "walkthroughs"),
+        calls: calls(usage),
+        last_call_at: usage.last_call_at.map(|at| at.rfc3339()),
+    }
+}
+
+/// The calls in words: they are counted up to a number only.
+pub(super) fn calls(usage: Usage) -> String {
+    let more = if usage.calls >= MAX_CALLS { "+" } else { "" };
+    format!("{}{more}", grouped(usage.calls))
+}

@@ -1,0 +1,176 @@
+//! `/o/{org}/servers`: hosted servers.
+
+mod assigned;
+mod install;
+mod list;
+mod new;
+mod overview;
+mod settings;
+mod try_it;
+
+use axum::extract::FromRequestParts;
+use axum::extract::RawPathParams;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use waypost_core::Error;
+use waypost_core::access::Act;
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::server::Server;
+use waypost_ops::servers;
+
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::PageError;
+use crate::Web;
+use crate::visit::Visit;
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    let (read, write) = (Access::Member(Act::ServerRead), Access::Member(Act::ServerWrite));
+    let assign = Access::Member(Act::AssignmentWrite);
+    Routes::new()
+        .get("/o/{org}/servers", read, list::show)
+        .post("/o/{org}/servers", write, new::create)
+        .get("/o/{org}/servers/new", write, new::show)
+        .get("/o/{org}/servers/slug", write, new::slug)
+        .get("/o/{org}/servers/{server}", read, overview::show)
+        .get("/o/{org}/servers/{server}/walkthroughs", read, assigned::show)
+        .get("/o/{org}/servers/{server}/candidates", read, assigned::candidates)
+        .post("/o/{org}/servers/{server}/walkthroughs", assign, assigned::add)
+        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/switch", assign, assigned::switch)
+        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/move", assign, assigned::shift)
+        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/remove", assign, assigned::remove)
+        .get("/o/{org}/servers/{server}/install", read, install::show)
+        .get("/o/{org}/servers/{server}/try", read, try_it::show)
+        .get("/o/{org}/servers/{server}/settings", read, settings::show)
+        .post("/o/{org}/servers/{server}/settings", write, settings::save)
+        .post("/o/{org}/servers/{server}/slugs/release", write, settings::release)
+        .get("/o/{org}/servers/{server}/delete", write, settings::confirm)
+        .post("/o/{org}/servers/{server}/delete", write, settings::delete)
+}
+
+/// The server in the path, as `{server}`, with who looks at it.
+pub(super) struct Hosted {
+    cx: Ctx,
+    organization_id: OrganizationId,
+    place: Place,
+    frame: Frame,
+    server: Server,
+    /// Its address for people.
+    mcp_url: String,
+}
+
+impl FromRequestParts<Web> for Hosted {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
+        let Member { cx, organization_id, place, frame } = Member::from_request_parts(parts, web).await?;
+        let frame = frame.at("servers");
+        let params = RawPathParams::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
+        let id = params.iter().find(|(name, _)| *name == "server").and_then(|(_, text)| text.parse::<ServerId>().ok());
+        let found = match id {
+            Some(id) => servers::show(&cx, web.ops(), &organization_id, &id).await,
+            None => Err(Error::not_found("server")),
+        };
+        match found {
+            Ok(server) => {
+                let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+                let mcp_url = web.public_url.path_address(&visit.authority, &server.slug).resource(None);
+                Ok(Self { cx, organization_id, place, frame, server, mcp_url })
+            }
+            Err(error) => Err(PageError::from(error).within(frame).into_response()),
+        }
+    }
+}
+
+impl Hosted {
+    /// The path of one of its pages.
+    fn path(&self, rest: &str) -> String {
+        let id = &self.server.id;
+        let rest = if rest.is_empty() { format!("servers/{id}") } else { format!("servers/{id}/{rest}") };
+        self.place.path(&rest)
+    }
+
+    /// The head of one of its pages.
+    fn head(&self, tab: &'static str) -> Head {
+        Head { list: self.place.path("servers"), base: self.path(""), name: self.server.name.clone(), tab }
+    }
+
+    fn failed(&self, error: Error) -> PageError {
+        PageError::from(error).within(self.frame.clone())
+    }
+}
+
+/// What stands above each page of a server.
+pub(super) struct Head {
+    /// The path of the list.
+    list: String,
+    /// The path of the server.
+    base: String,
+    name: String,
+    tab: &'static str,
+}
+
+impl Head {
+    /// The pages of a server: path, text, and name.
+    fn tabs(&self) -> Vec<(String, &'static str, bool)> {
+        [
+            ("", "Overview"),
+            ("walkthroughs", "Walkthroughs"),
+            ("install", "Install"),
+            ("try", "Try it"),
+            ("settings", "Settings"),
+        ]
+        .into_iter()
+        .map(|(rest, label)| {
+            let href = if rest.is_empty() { self.base.clone() } else { format!("{}/{rest}", self.base) };
+            (href, label, rest == self.tab)
+        })
+        .collect()
+    }
+}
+
+/// How people are told apart, in words.
+fn auth_words(auth_type: waypost_core::server::AuthType) -> &'static str {
+    use waypost_core::server::AuthType;
+    match auth_type {
+        AuthType::None => "No sign-in",
+        AuthType::CollectEmail => "Asks for an e-mail address",
+        AuthType::PlatformOauth => "Sign-in with Waypost",
+        AuthType::CustomOauth => "Sign-in with your provider",
+    }
+}
+
+/// `3 walkthroughs`, `1 walkthrough`.
+fn counted(count: i64, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{} {many}", grouped(count)) }
+}
+
+/// A number with its thousands apart.
+fn grouped(count: i64) -> String {
+    let digits = count.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(12_345_678), "12,345,678");
+        assert_eq!(counted(1, "person", "people"), "1 person");
+        assert_eq!(counted(1_000, "person", "people"), "1,000 people");
+    }
+}

@@ -1,0 +1,173 @@
+//! A new server, with its slug suggested from the name and checked as one types.
+
+use askama::Template;
+use axum::extract::{Query, State};
+use http::StatusCode;
+use serde::Deserialize;
+use waypost_core::Error;
+use waypost_core::id::ServerId;
+use waypost_ops::servers::{self, Settings};
+
+use super::super::form::Form;
+use super::super::frame::Frame;
+use super::super::session::Member;
+use super::super::view::{self, PageResult, Wrong};
+use crate::Web;
+use crate::visit::Visit;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fields {
+    name: String,
+    slug: String,
+    product_name: String,
+}
+
+#[derive(Template)]
+#[template(path = "servers/new.html")]
+struct NewPage {
+    frame: Frame,
+    wrong: Wrong,
+    base: String,
+    fields: Fields,
+    slug: SlugField,
+}
+
+impl NewPage {
+    /// The slug follows the name: htmx asks for its field.
+    fn name_extra(&self) -> String {
+        format!(
+            r##"required maxlength="200" autocomplete="off" hx-get="{}/slug?part=field" hx-trigger="input changed delay:300ms" hx-target="#slug-field" hx-swap="outerHTML" hx-include="closest form" hx-sync="closest form:replace""##,
+            self.base
+        )
+    }
+}
+
+/// The field of the slug, which htmx renews when the name changes.
+#[derive(Template)]
+#[template(path = "servers/slug.html")]
+struct SlugField {
+    wrong: Wrong,
+    base: String,
+    value: String,
+    /// What was suggested: while the field holds just that, it follows the name.
+    suggested: String,
+    address: String,
+}
+
+impl SlugField {
+    fn hint(&self) -> String {
+        format!("3 to 40 small letters, digits and “-”. It stands in the address that people paste: {}", self.address)
+    }
+
+    fn extra(&self) -> String {
+        slug_extra(&self.base, "")
+    }
+}
+
+/// The attributes of a field for a slug: htmx asks as somebody types whether it can be had, by the server `own`.
+pub(super) fn slug_extra(base: &str, own: &str) -> String {
+    let own = if own.is_empty() { String::new() } else { format!("?server={own}") };
+    format!(
+        r##"required minlength="3" maxlength="40" autocomplete="off" autocapitalize="none" spellcheck="false" hx-get="{base}/slug{own}" hx-trigger="input changed delay:300ms, load" hx-target="#slug-said" hx-include="this""##
+    )
+}
+
+/// Whether the slug in the field can be had.
+#[derive(Template)]
+#[template(path = "servers/slug_said.html")]
+struct SlugSaid {
+    reason: Option<String>,
+    slug: String,
+}
+
+fn address(web: &Web, visit: &Visit) -> String {
+    let whole = web.public_url.path_address(&visit.authority, "SLUG").resource(None);
+    whole.replacen("SLUG", "…", 1)
+}
+
+pub(super) async fn show(State(web): State<Web>, visit: Visit, member: Member) -> PageResult {
+    form(&web, &visit, &member, (StatusCode::OK, Wrong::default()), Fields::default())
+}
+
+fn form(web: &Web, visit: &Visit, member: &Member, (status, wrong): (StatusCode, Wrong), fields: Fields) -> PageResult {
+    let base = member.place.path("servers");
+    let slug = SlugField {
+        wrong: wrong.clone(),
+        base: base.clone(),
+        value: fields.slug.clone(),
+        suggested: String::new(),
+        address: address(web, visit),
+    };
+    Ok(view::html(status, &NewPage { frame: member.frame.clone().at("servers"), wrong, base, fields, slug }))
+}
+
+pub(super) async fn create(
+    State(web): State<Web>,
+    visit: Visit,
+    member: Member,
+    Form(fields): Form<Fields>,
+) -> PageResult {
+    let optional = |text: &str| Some(text.to_owned()).filter(|text| !text.trim().is_empty());
+    let settings = Settings {
+        name: Some(fields.name.clone()),
+        product_name: optional(&fields.product_name),
+        ..Settings::default()
+    };
+    let slug = fields.slug.trim();
+    match servers::create(&member.cx, web.ops(), &member.organization_id, slug, &settings).await {
+        Ok(server) => {
+            let location = member.place.path(&format!("servers/{}/walkthroughs", server.id));
+            Ok(view::redirect_saying(&location, "The server is there. Now choose what it offers."))
+        }
+        Err(error) => {
+            let refused = Wrong::of(error)?;
+            form(&web, &visit, &member, refused, fields)
+        }
+    }
+}
+
+/// What htmx asks while somebody types.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Typed {
+    /// `field` for the whole field, which follows the name; else only what is said of the slug.
+    part: String,
+    name: String,
+    slug: String,
+    suggested: String,
+    /// The server that would get the slug.
+    server: String,
+}
+
+pub(super) async fn slug(
+    State(web): State<Web>,
+    visit: Visit,
+    member: Member,
+    Query(typed): Query<Typed>,
+) -> PageResult {
+    let Member { cx, organization_id, place, .. } = &member;
+    if typed.part == "field" {
+        let untouched = typed.slug.is_empty() || typed.slug == typed.suggested;
+        let suggested = match typed.name.trim() {
+            "" => String::new(),
+            name => servers::suggest_slug(cx, web.ops(), organization_id, name).await?,
+        };
+        let value = if untouched { suggested.clone() } else { typed.slug };
+        let (wrong, base) = (Wrong::default(), place.path("servers"));
+        return Ok(view::page(&SlugField { wrong, base, value, suggested, address: address(&web, &visit) }));
+    }
+    let own = match typed.server.as_str() {
+        "" => None,
+        text => Some(text.parse::<ServerId>().map_err(|_| Error::not_found("server"))?),
+    };
+    let slug = typed.slug.trim().to_owned();
+    if let Some(id) = &own
+        && servers::show(cx, web.ops(), organization_id, id).await?.slug == slug
+    {
+        // It has this one: there is nothing to say.
+        return Ok(view::page(&SlugSaid { reason: None, slug: String::new() }));
+    }
+    let reason = servers::check_slug(cx, web.ops(), organization_id, &slug, own.as_ref()).await?;
+    Ok(view::page(&SlugSaid { reason, slug }))
+}

@@ -1,0 +1,92 @@
+//! A server at a glance: its address, what agents see, what happened lately.
+
+use askama::Template;
+use axum::extract::State;
+use waypost_core::assignment::ListedAssignment;
+use waypost_core::server::{Server, Support, Toolset};
+use waypost_core::walkthrough::WalkthroughState;
+use waypost_ops::{assignments, servers};
+
+use super::super::frame::Frame;
+use super::super::view::{self, PageResult};
+use super::{Head, Hosted, auth_words, counted};
+use crate::Web;
+use crate::visit::Visit;
+
+#[derive(Template)]
+#[template(path = "servers/overview.html")]
+struct OverviewPage {
+    frame: Frame,
+    head: Head,
+    mcp_url: String,
+    host_url: Option<String>,
+    state: Seen,
+    offered: Vec<ListedAssignment>,
+    walkthroughs: String,
+    calls: String,
+    last_call_at: Option<String>,
+    auth: &'static str,
+}
+
+/// What agents see at the moment.
+pub(super) struct Seen {
+    /// Whether there is anything.
+    good: bool,
+    text: String,
+    /// What to do about it: text and path.
+    next: Option<(&'static str, &'static str)>,
+}
+
+/// As `tools/list` decides it (docs/mcp.md, "Tools").
+fn seen(server: &Server, offered: usize, placed: usize) -> Seen {
+    let support = match server.support {
+        Support::Off => "",
+        Support::Tickets => " The support tool is listed.",
+    };
+    let bad = |text: &str, next| Seen { good: false, text: format!("{text}{support}"), next: Some(next) };
+    if !server.walkthrough_tools_enabled {
+        return bad(
+            "The walkthrough tools are switched off, so agents see none of them.",
+            ("Switch them on", "settings"),
+        );
+    }
+    if placed == 0 {
+        return bad(
+            "No walkthrough is placed here, so agents see no walkthrough tools.",
+            ("Choose walkthroughs", "walkthroughs"),
+        );
+    }
+    if offered == 0 {
+        let text =
+            "None of the walkthroughs here is both published and switched on, so agents see no walkthrough tools.";
+        return bad(text, ("Look at the walkthroughs", "walkthroughs"));
+    }
+    let tools = match server.toolset {
+        Toolset::Guided => "the guided tools",
+        Toolset::Stepwise => "the stepwise tools",
+        Toolset::All => "the guided and the stepwise tools",
+    };
+    let offered = counted(i64::try_from(offered).unwrap_or(i64::MAX), "walkthrough", "walkthroughs");
+    Seen { good: true, text: format!("Agents see {tools}, and {offered} to play.{support}"), next: None }
+}
+
+pub(super) async fn show(State(web): State<Web>, visit: Visit, hosted: Hosted) -> PageResult {
+    let Hosted { cx, organization_id, server, .. } = &hosted;
+    let placed = assignments::list(cx, web.ops(), organization_id, &server.id).await.map_err(|it| hosted.failed(it))?;
+    let count = placed.len();
+    let offered: Vec<_> =
+        placed.into_iter().filter(|it| it.assignment.enabled && it.state == WalkthroughState::Published).collect();
+    let usage = servers::usage(cx, web.ops(), organization_id, &[&server.id]).await?.pop().unwrap_or_default();
+    Ok(view::page(&OverviewPage {
+        frame: hosted.frame.clone(),
+        head: hosted.head(""),
+        mcp_url: hosted.mcp_url.clone(),
+        host_url: web.public_url.host_address(&visit.authority, &server.slug).map(|address| address.resource(None)),
+        state: seen(server, offered.len(), count),
+        walkthroughs: format!("{} of {count}", offered.len()),
+        offered,
+        calls: super::list::calls(usage),
+        last_call_at: usage.last_call_at.map(|at| at.rfc3339()),
+        auth: auth_words(server.auth_type),
+    }))
+}

@@ -1,0 +1,293 @@
+//! The settings of a server, its former slugs, and its deletion.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::Deserialize;
+use waypost_core::Error;
+use waypost_core::access::{Act, authorize};
+use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
+use waypost_ops::oauth_configs;
+use waypost_ops::servers::{self, AVAILABLE_SUPPORT, Holdings, Settings};
+
+use super::super::form::Form;
+use super::super::frame::Frame;
+use super::super::view::{self, PageResult, Wrong};
+use super::{Head, Hosted, auth_words, counted};
+use crate::Web;
+
+type Options = Vec<(String, String)>;
+
+/// What the form sends. A check box that is off is not sent at all.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fields {
+    name: String,
+    slug: String,
+    product_name: String,
+    auth_type: String,
+    sign_in: String,
+    oauth_config: String,
+    walkthrough_tools_enabled: bool,
+    toolset: String,
+    support: String,
+    allowed_origins: String,
+}
+
+impl From<&Server> for Fields {
+    fn from(it: &Server) -> Self {
+        Self {
+            name: it.name.clone(),
+            slug: it.slug.clone(),
+            product_name: it.product_name.clone(),
+            auth_type: it.auth_type.to_string(),
+            sign_in: it.sign_in.to_string(),
+            oauth_config: it.oauth_config_id.as_ref().map_or("none".to_owned(), ToString::to_string),
+            walkthrough_tools_enabled: it.walkthrough_tools_enabled,
+            toolset: it.toolset.to_string(),
+            support: it.support.to_string(),
+            allowed_origins: it.allowed_origins.join("\n"),
+        }
+    }
+}
+
+impl Fields {
+    fn settings(&self) -> Result<Settings, Error> {
+        fn chosen<T: std::str::FromStr<Err = String>>(field: &str, text: &str) -> Result<Option<T>, Error> {
+            if text.is_empty() {
+                return Ok(None);
+            }
+            text.parse().map(Some).map_err(|why| Error::invalid(field, format!("`{field}`: {why}.")))
+        }
+        let lines = self.allowed_origins.lines().map(str::trim).filter(|line| !line.is_empty());
+        let auth_type = chosen::<AuthType>("auth_type", &self.auth_type)?;
+        let none = self.oauth_config.is_empty() || self.oauth_config == "none";
+        // Without a choice the only provider is taken by itself.
+        let oauth_config = match (none, auth_type) {
+            (true, Some(AuthType::CustomOauth)) => None,
+            (true, _) => Some("none".to_owned()),
+            (false, _) => Some(self.oauth_config.clone()),
+        };
+        Ok(Settings {
+            slug: Some(self.slug.trim().to_owned()),
+            name: Some(self.name.clone()),
+            product_name: Some(self.product_name.clone()),
+            auth_type,
+            sign_in: chosen("sign_in", &self.sign_in)?,
+            oauth_config,
+            walkthrough_tools_enabled: Some(self.walkthrough_tools_enabled),
+            toolset: chosen("toolset", &self.toolset)?,
+            support: chosen("support", &self.support)?,
+            allowed_origins: Some(lines.map(str::to_owned).collect()),
+        })
+    }
+}
+
+#[derive(Template)]
+#[template(path = "servers/settings.html")]
+struct SettingsPage {
+    frame: Frame,
+    head: Head,
+    wrong: Wrong,
+    admin: bool,
+    fields: Fields,
+    auth_types: Options,
+    sign_ins: Options,
+    providers: Options,
+    providers_path: String,
+    toolsets: Options,
+    supports: Options,
+    former: Vec<String>,
+    /// What a change of the sign-in does, in words.
+    sign_in_warning: String,
+    server_id: String,
+}
+
+impl SettingsPage {
+    fn slug_extra(&self) -> String {
+        super::new::slug_extra(&self.head.list, &self.server_id)
+    }
+}
+
+fn options<T: Copy + std::fmt::Display>(all: &[T], words: impl Fn(T) -> &'static str) -> Options {
+    all.iter().map(|it| (it.to_string(), words(*it).to_owned())).collect()
+}
+
+fn sign_in_words(it: SignIn) -> &'static str {
+    match it {
+        SignIn::WhenNeeded => "When somebody begins a walkthrough",
+        SignIn::OnConnect => "At once, when the client connects",
+    }
+}
+
+fn toolset_words(it: Toolset) -> &'static str {
+    match it {
+        Toolset::Guided => "Guided: the server leads from step to step",
+        Toolset::Stepwise => "Stepwise: the agent picks the steps",
+        Toolset::All => "Both",
+    }
+}
+
+fn support_words(it: Support) -> &'static str {
+    match it {
+        Support::Off => "Off",
+        Support::Tickets => "Agents can open support tickets",
+    }
+}
+
+async fn page(
+    web: &Web,
+    hosted: &Hosted,
+    (status, wrong): (StatusCode, Wrong),
+    fields: Fields,
+) -> Result<Response, Error> {
+    let Hosted { cx, organization_id, server, place, .. } = hosted;
+    let configs = oauth_configs::list(cx, web.ops(), organization_id).await?;
+    let mut providers = vec![("none".to_owned(), "None".to_owned())];
+    providers.extend(configs.into_iter().map(|config| (config.id.to_string(), config.name)));
+    let signed_in = servers::signed_in(cx, web.ops(), organization_id, &server.id).await?;
+    let sign_in_warning = if signed_in > 0 {
+        let people = counted(signed_in, "person is", "people are");
+        format!("{people} signed in: a change signs them out, and they have to sign in again.")
+    } else {
+        String::new()
+    };
+    let template = SettingsPage {
+        frame: hosted.frame.clone(),
+        head: hosted.head("settings"),
+        wrong,
+        admin: authorize(&cx.caller, Act::ServerWrite, organization_id).is_ok(),
+        fields,
+        auth_types: options(AuthType::ALL, auth_words),
+        sign_ins: options(SignIn::ALL, sign_in_words),
+        providers,
+        providers_path: place.path("oauth-configs"),
+        toolsets: options(Toolset::ALL, toolset_words),
+        supports: options(AVAILABLE_SUPPORT, support_words),
+        former: servers::former_slugs(cx, web.ops(), organization_id, &server.id).await?,
+        sign_in_warning,
+        server_id: server.id.to_string(),
+    };
+    Ok(view::html(status, &template))
+}
+
+pub(super) async fn show(State(web): State<Web>, hosted: Hosted) -> PageResult {
+    let fields = Fields::from(&hosted.server);
+    let shown = page(&web, &hosted, (StatusCode::OK, Wrong::default()), fields).await;
+    shown.map_err(|error| hosted.failed(error))
+}
+
+pub(super) async fn save(State(web): State<Web>, hosted: Hosted, Form(fields): Form<Fields>) -> PageResult {
+    let Hosted { cx, organization_id, server, .. } = &hosted;
+    let saved = match fields.settings() {
+        Ok(settings) => servers::update(cx, web.ops(), organization_id, &server.id, &settings).await,
+        Err(error) => Err(error),
+    };
+    match saved {
+        Ok(new) => {
+            let said = if new.slug == server.slug {
+                "Saved.".to_owned()
+            } else {
+                format!("Saved. The server also answers to “{}” until you release it below.", server.slug)
+            };
+            Ok(view::redirect_saying(&hosted.path("settings"), &said))
+        }
+        Err(error) => {
+            let refused = Wrong::of(error).map_err(|error| hosted.failed(error))?;
+            Ok(page(&web, &hosted, refused, fields).await?)
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Slug {
+    slug: String,
+}
+
+pub(super) async fn release(State(web): State<Web>, hosted: Hosted, Form(Slug { slug }): Form<Slug>) -> PageResult {
+    let Hosted { cx, organization_id, server, .. } = &hosted;
+    let released = servers::release_slug(cx, web.ops(), organization_id, &server.id, &slug).await;
+    released.map_err(|error| hosted.failed(error))?;
+    let said = format!("“{slug}” is released: the server does not answer to it any more.");
+    Ok(view::redirect_saying(&hosted.path("settings"), &said))
+}
+
+#[derive(Template)]
+#[template(path = "servers/delete.html")]
+struct DeletePage {
+    frame: Frame,
+    head: Head,
+    wrong: Wrong,
+    slug: String,
+    mcp_url: String,
+    destroyed: Vec<String>,
+}
+
+impl DeletePage {
+    fn label(&self) -> String {
+        format!("Type {} to confirm", self.slug)
+    }
+
+    fn typed_extra(&self) -> &'static str {
+        "required autocomplete=\"off\" autocapitalize=\"none\" spellcheck=\"false\""
+    }
+}
+
+async fn confirmation(web: &Web, hosted: &Hosted, (status, wrong): (StatusCode, Wrong)) -> Result<Response, Error> {
+    let Hosted { cx, organization_id, server, .. } = hosted;
+    let held = servers::holdings(cx, web.ops(), organization_id, &server.id).await?;
+    Ok(view::html(
+        status,
+        &DeletePage {
+            frame: hosted.frame.clone(),
+            head: hosted.head("settings"),
+            wrong,
+            slug: server.slug.clone(),
+            mcp_url: hosted.mcp_url.clone(),
+            destroyed: destroyed(held),
+        },
+    ))
+}
+
+/// What goes with a server, in words.
+fn destroyed(held: Holdings) -> Vec<String> {
+    let mut lines = Vec::new();
+    if held.attempts > 0 {
+        let (attempts, people) =
+            (counted(held.attempts, "attempt", "attempts"), counted(held.end_users, "person", "people"));
+        lines.push(format!("the progress of {people}: {attempts} at walkthroughs, finished ones included"));
+    }
+    if held.walkthroughs > 0 {
+        let placed = counted(held.walkthroughs, "walkthrough", "walkthroughs");
+        lines.push(format!("the places of {placed} (the walkthroughs themselves stay)"));
+    }
+    if held.signed_in > 0 {
+        lines.push(format!("the sign-in of {}", counted(held.signed_in, "person", "people")));
+    }
+    lines.push("its sessions, its record of calls, and what they count in the analytics".to_owned());
+    lines
+}
+
+pub(super) async fn confirm(State(web): State<Web>, hosted: Hosted) -> PageResult {
+    let shown = confirmation(&web, &hosted, (StatusCode::OK, Wrong::default())).await;
+    shown.map_err(|error| hosted.failed(error))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Typed {
+    confirm: String,
+}
+
+pub(super) async fn delete(State(web): State<Web>, hosted: Hosted, Form(typed): Form<Typed>) -> PageResult {
+    let Hosted { cx, organization_id, server, place, .. } = &hosted;
+    if typed.confirm.trim() != server.slug {
+        let message = format!("Type {} exactly as it stands here.", server.slug);
+        let wrong = Wrong { field: "confirm".to_owned(), message };
+        return Ok(confirmation(&web, &hosted, (StatusCode::UNPROCESSABLE_ENTITY, wrong)).await?);
+    }
+    let deleted = servers::delete(cx, web.ops(), organization_id, &server.id).await;
+    deleted.map_err(|error| hosted.failed(error))?;
+    Ok(view::redirect_saying(&place.path("servers"), &format!("The server “{}” is deleted.", server.name)))
+}

@@ -1,0 +1,282 @@
+//! Support tickets: the list here, one ticket in [`show`].
+
+mod show;
+
+use askama::Template;
+use axum::extract::State;
+use serde::Deserialize;
+use url::form_urlencoded::Serializer;
+use waypost_core::access::Act;
+use waypost_core::caller::Ctx;
+use waypost_core::organization::Member as Colleague;
+use waypost_core::server::{Server, Support};
+use waypost_core::ticket::{Priority, TicketStatus};
+use waypost_core::{Error, Result};
+use waypost_ops::tickets::{self, Change, Filter, ListTickets, Named, search_text};
+use waypost_ops::{servers, walkthroughs};
+
+use super::form::Form;
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::api::extract::Query;
+
+/// Tickets on a page.
+const TICKETS: u32 = 50;
+/// Values and texts of a choice.
+type Options = Vec<(String, String)>;
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    const READ: Access = Access::Member(Act::TicketRead);
+    const WRITE: Access = Access::Member(Act::TicketWrite);
+    Routes::new()
+        .get("/o/{org}/tickets", READ, list)
+        .post("/o/{org}/tickets/bulk", WRITE, bulk)
+        .get("/o/{org}/tickets/{id}", READ, show::show)
+        .post("/o/{org}/tickets/{id}", WRITE, show::update)
+        .post("/o/{org}/tickets/{id}/comments", WRITE, show::comment)
+        .post("/o/{org}/tickets/{id}/comments/{comment}", WRITE, show::edit)
+        .post("/o/{org}/tickets/{id}/comments/{comment}/delete", WRITE, show::delete)
+}
+
+/// The colour of a status.
+fn status_badge(status: TicketStatus) -> &'static str {
+    match status {
+        TicketStatus::NeedsEmail => "warn",
+        TicketStatus::Pending => "info",
+        TicketStatus::InProgress => "info",
+        TicketStatus::Resolved => "good",
+        TicketStatus::Closed => "",
+    }
+}
+
+/// The colour of a priority.
+fn priority_badge(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Urgent => "bad",
+        Priority::High => "warn",
+        Priority::Normal | Priority::Low => "",
+    }
+}
+
+fn statuses() -> Options {
+    TicketStatus::ALL.iter().map(|it| (it.as_str().to_owned(), it.label().to_owned())).collect()
+}
+
+fn priorities() -> Options {
+    Priority::ALL.iter().map(|it| (it.as_str().to_owned(), it.label().to_owned())).collect()
+}
+
+fn people(members: &[Colleague]) -> Options {
+    members.iter().map(|it| (it.user_id.to_string(), it.email.clone())).collect()
+}
+
+fn with_first(value: &str, text: &str, rest: Options) -> Options {
+    std::iter::once((value.to_owned(), text.to_owned())).chain(rest).collect()
+}
+
+/// The filter, as it stands in the address.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    status: String,
+    priority: String,
+    assignee: String,
+    server: String,
+    walkthrough: String,
+    q: String,
+    before: String,
+}
+
+impl Fields {
+    fn filter(&self, cx: &Ctx) -> Result<Filter> {
+        fn read<T: std::str::FromStr>(field: &str, text: &str) -> Result<Option<T>> {
+            let wrong = |_| Error::invalid(field, "There is no such choice. Choose another one, or clear the filter.");
+            (!text.is_empty()).then(|| text.parse().map_err(wrong)).transpose()
+        }
+        let assignee = match self.assignee.as_str() {
+            "" => None,
+            "none" => Some(None),
+            "me" => Some(read("assignee", cx.caller.actor())?),
+            text => Some(read("assignee", text)?),
+        };
+        Ok(Filter {
+            status: read("status", &self.status)?,
+            priority: read("priority", &self.priority)?,
+            assignee,
+            server: read("server", &self.server)?,
+            walkthrough: read("walkthrough", &self.walkthrough)?,
+            text: search_text(&self.q),
+        })
+    }
+
+    /// The filter as a query, with one of its members replaced.
+    fn query(&self, name: &str, value: &str) -> String {
+        let fields = [
+            ("status", self.status.as_str()),
+            ("priority", &self.priority),
+            ("assignee", &self.assignee),
+            ("server", &self.server),
+            ("walkthrough", &self.walkthrough),
+            ("q", &self.q),
+        ];
+        let kept = fields.into_iter().filter(|(own, it)| !it.is_empty() && *own != name);
+        let mut query = Serializer::new(String::new());
+        query.extend_pairs(kept);
+        if !value.is_empty() {
+            query.append_pair(name, value);
+        }
+        query.finish()
+    }
+
+    /// Whether nothing but the status narrows the list.
+    fn is_plain(&self) -> bool {
+        [&self.priority, &self.assignee, &self.server, &self.walkthrough, &self.q].into_iter().all(|it| it.is_empty())
+    }
+}
+
+/// A tab: one status, or all.
+struct Tab {
+    href: String,
+    label: &'static str,
+    count: u64,
+    current: bool,
+}
+
+#[derive(Template)]
+#[template(path = "tickets/list.html")]
+struct TicketsPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    fields: Fields,
+    tabs: Vec<Tab>,
+    total: u64,
+    tickets: Vec<Named>,
+    older: Option<String>,
+    priorities: Options,
+    assignees: Options,
+    servers: Options,
+    /// Only when the address names one.
+    walkthrough: Option<String>,
+    bulk_statuses: Options,
+    bulk_priorities: Options,
+    bulk_assignees: Options,
+    /// Where support can be switched on; none when it is on somewhere.
+    without_support: Vec<Server>,
+    has_support: bool,
+    can_mail: bool,
+}
+
+impl TicketsPage {
+    fn status_badge(&self, named: &Named) -> &'static str {
+        status_badge(named.ticket.status)
+    }
+
+    fn priority_badge(&self, named: &Named) -> &'static str {
+        priority_badge(named.ticket.priority)
+    }
+}
+
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+    let within = |error| PageError::from(error).within(member.frame.clone().at("tickets"));
+    let (status, wrong, filter) = match fields.filter(&member.cx) {
+        Ok(filter) => (http::StatusCode::OK, Wrong::default(), filter),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within)?;
+            (status, wrong, Filter::default())
+        }
+    };
+    let page = read(&web, &member, fields, filter).await.map_err(within)?;
+    Ok(view::html(status, &TicketsPage { wrong, ..page }))
+}
+
+async fn read(web: &Web, member: &Member, fields: Fields, filter: Filter) -> Result<TicketsPage> {
+    let Member { cx, organization_id, place, frame } = member;
+    let ops = web.ops();
+    let counts = tickets::counts(cx, ops, organization_id, &filter).await?;
+    let total = counts.iter().map(|(_, count)| count).sum();
+    // A mark that is none begins at the newest.
+    let cursor = Some(fields.before.clone()).filter(|text| text.parse::<waypost_core::id::TicketId>().is_ok());
+    let wanted = ListTickets { filter: filter.clone(), limit: Some(TICKETS), cursor };
+    let found = tickets::list(cx, ops, organization_id, wanted).await?;
+    let colleagues = people(&tickets::assignees(cx, ops, organization_id).await?);
+    let all = servers::list(cx, ops, organization_id).await?;
+    let has_support = all.iter().any(|server| server.support == Support::Tickets);
+    let walkthrough = match &filter.walkthrough {
+        Some(id) => walkthroughs::show(cx, ops, organization_id, id).await.ok().map(|draft| draft.walkthrough.title),
+        None => None,
+    };
+    let here = place.path("tickets");
+    let address = |query: String| if query.is_empty() { here.clone() } else { format!("{here}?{query}") };
+    let tab = |label, status: &str, count| Tab {
+        href: address(fields.query("status", status)),
+        label,
+        count,
+        current: fields.status == status,
+    };
+    let of_status = |(status, count): &(TicketStatus, u64)| tab(status.label(), status.as_str(), *count);
+    let tabs = std::iter::once(tab("All", "", total)).chain(counts.iter().map(of_status)).collect();
+    let who = with_first("me", "Me", with_first("none", "Nobody", colleagues.clone()));
+    Ok(TicketsPage {
+        frame: frame.clone().at("tickets"),
+        place: place.clone(),
+        wrong: Wrong::default(),
+        tabs,
+        total,
+        older: found.next_cursor.map(|cursor| address(fields.query("before", &cursor))),
+        tickets: found.items,
+        priorities: with_first("", "Any", priorities()),
+        assignees: with_first("", "Anybody", who),
+        servers: with_first("", "Any", all.iter().map(|it| (it.id.to_string(), it.name.clone())).collect()),
+        walkthrough,
+        bulk_statuses: with_first("", "Keep", statuses()),
+        bulk_priorities: with_first("", "Keep", priorities()),
+        bulk_assignees: with_first("", "Keep", with_first("none", "Nobody", colleagues)),
+        without_support: all.into_iter().filter(|it| it.support != Support::Tickets).take(5).collect(),
+        has_support,
+        can_mail: tickets::can_mail(ops),
+        fields,
+    })
+}
+
+/// Changes the tickets that are ticked. What the page was filtered by stands in the form as `back`.
+async fn bulk(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(String, String)>>) -> PageResult {
+    let within = |error| PageError::from(error).within(member.frame.clone().at("tickets"));
+    let value = |name: &str| pairs.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value.as_str());
+    let ids: Vec<String> = pairs.iter().filter(|(name, _)| name == "ids").map(|(_, id)| id.clone()).collect();
+    let back = value("back");
+    let back =
+        if back.is_empty() { member.place.path("tickets") } else { member.place.path(&format!("tickets?{back}")) };
+    let back = view::own_path(&back).to_owned();
+    let wrong = |field| Error::invalid(field, "There is no such choice. Load the page again.");
+    let status = Some(value("status")).filter(|it| !it.is_empty()).map(str::parse).transpose();
+    let priority = Some(value("priority")).filter(|it| !it.is_empty()).map(str::parse).transpose();
+    let change = Change {
+        status: status.map_err(|_| within(wrong("status")))?,
+        priority: priority.map_err(|_| within(wrong("priority")))?,
+        assignee: match value("assignee") {
+            "" => None,
+            "none" => Some(None),
+            text => Some(Some(text.to_owned())),
+        },
+        email: None,
+    };
+    if ids.is_empty() || change == Change::default() {
+        let message = "Nothing changed: tick tickets, and choose what to change of them.";
+        return Ok(view::redirect_saying(&back, message));
+    }
+    let results = tickets::update_all(&member.cx, web.ops(), &member.organization_id, &ids, &change).await;
+    let results = results.map_err(within)?;
+    let failed: Vec<_> = results.iter().filter_map(|it| it.result.as_ref().err()).collect();
+    let done = results.len() - failed.len();
+    let tickets = if done == 1 { "ticket" } else { "tickets" };
+    let message = match failed.first() {
+        None => format!("{done} {tickets} changed."),
+        Some(first) => format!("{done} {tickets} changed, {} not: {}", failed.len(), first.message),
+    };
+    Ok(view::redirect_saying(&back, &message))
+}

@@ -1,0 +1,275 @@
+//! One ticket: its story, what the team wrote, and what to do with it.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use waypost_core::Error;
+use waypost_core::id::{TicketCommentId, TicketId};
+use waypost_core::ticket::{Ticket, TicketStatus};
+use waypost_ops::ticket_comments::{self, NewComment, WithEdits, may_change};
+use waypost_ops::tickets::{self, Change, Named};
+
+use super::{Options, people, priorities, priority_badge, status_badge, statuses, with_first};
+use crate::Web;
+use crate::markdown;
+use crate::pages::form::Form;
+use crate::pages::frame::{Frame, Place};
+use crate::pages::session::Member;
+use crate::pages::view::{self, PageError, PageResult, Wrong};
+
+/// A comment, for the page.
+struct Comment {
+    id: String,
+    author: String,
+    at: String,
+    edited_at: Option<String>,
+    internal: bool,
+    mailed_to: Option<String>,
+    html: String,
+    body: String,
+    /// What stood there before, newest first: when it was replaced, and the text as HTML.
+    edits: Vec<(String, String)>,
+    /// Whether the viewer may change it.
+    changeable: bool,
+}
+
+#[derive(Template)]
+#[template(path = "tickets/show.html")]
+struct TicketPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    named: Named,
+    problem: String,
+    context: Option<String>,
+    comments: Vec<Comment>,
+    statuses: Options,
+    priorities: Options,
+    assignees: Options,
+    /// What was typed and refused, and as what.
+    draft: String,
+    draft_internal: bool,
+    can_mail: bool,
+}
+
+impl TicketPage {
+    fn ticket(&self) -> &Ticket {
+        &self.named.ticket
+    }
+
+    fn path(&self) -> String {
+        self.place.path(&format!("tickets/{}", self.ticket().id))
+    }
+
+    fn status_badge(&self) -> &'static str {
+        status_badge(self.ticket().status)
+    }
+
+    fn priority_badge(&self) -> &'static str {
+        priority_badge(self.ticket().priority)
+    }
+
+    fn assignee(&self) -> &str {
+        self.ticket().assignee_id.as_ref().map_or("none", |id| id.as_str())
+    }
+}
+
+fn parsed<T: std::str::FromStr>(text: &str, noun: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::not_found(noun))
+}
+
+async fn find(web: &Web, member: &Member, id: &str) -> Result<TicketPage, PageError> {
+    read(web, member, id).await.map_err(|error| PageError::from(error).within(member.frame.clone().at("tickets")))
+}
+
+async fn read(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error> {
+    let Member { cx, organization_id, place, frame } = member;
+    let (id, ops): (TicketId, _) = (parsed(id, "ticket")?, web.ops());
+    let named = tickets::show(cx, ops, organization_id, &id).await?;
+    let comments = ticket_comments::list(cx, ops, organization_id, &id).await?;
+    let mut colleagues = people(&tickets::assignees(cx, ops, organization_id).await?);
+    if let (Some(id), Some(email)) = (&named.ticket.assignee_id, &named.assignee)
+        && !colleagues.iter().any(|(own, _)| own == id.as_str())
+    {
+        colleagues.push((id.to_string(), format!("{email} (no longer a member)")));
+    }
+    Ok(TicketPage {
+        frame: frame.clone().at("tickets"),
+        place: place.clone(),
+        wrong: Wrong::default(),
+        problem: markdown::render(&named.ticket.problem),
+        context: named.ticket.context.as_deref().map(markdown::render),
+        comments: comments.into_iter().map(|it| shown(member, it)).collect(),
+        statuses: statuses().into_iter().filter(|(value, _)| offered(&named.ticket, value)).collect(),
+        priorities: priorities(),
+        assignees: with_first("none", "Nobody", colleagues),
+        draft: String::new(),
+        draft_internal: false,
+        can_mail: tickets::can_mail(ops),
+        named,
+    })
+}
+
+/// Whether the ticket can come to this status.
+fn offered(ticket: &Ticket, status: &str) -> bool {
+    status.parse::<TicketStatus>().is_ok_and(|next| ticket.status.go(next, ticket.email.is_some()).is_ok())
+}
+
+fn shown(member: &Member, it: WithEdits) -> Comment {
+    let WithEdits { named, edits } = it;
+    let own = named.comment;
+    Comment {
+        id: own.id.to_string(),
+        changeable: may_change(&member.cx.caller, &own.author),
+        author: named.author.unwrap_or(own.author),
+        at: own.created_at.rfc3339(),
+        edited_at: (own.updated_at != own.created_at).then(|| own.updated_at.rfc3339()),
+        internal: own.internal,
+        mailed_to: own.mailed_to,
+        html: markdown::render(&own.body),
+        body: own.body,
+        edits: edits.into_iter().rev().map(|it| (it.edited_at.rfc3339(), markdown::render(&it.body))).collect(),
+    }
+}
+
+pub(super) async fn show(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    Ok(view::page(&find(&web, &member, &id).await?))
+}
+
+/// The form beside the story.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fields {
+    status: String,
+    priority: String,
+    assignee: String,
+    email: String,
+    revision: String,
+}
+
+impl Fields {
+    fn change(&self) -> Result<Change, Error> {
+        let wrong = |field| Error::invalid(field, "There is no such choice. Load the page again.");
+        Ok(Change {
+            status: Some(self.status.parse().map_err(|_| wrong("status"))?),
+            priority: Some(self.priority.parse().map_err(|_| wrong("priority"))?),
+            assignee: Some(Some(self.assignee.clone()).filter(|text| text != "none" && !text.is_empty())),
+            email: Some(self.email.trim().to_owned()).filter(|text| !text.is_empty()),
+        })
+    }
+}
+
+pub(super) async fn update(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Form(fields): Form<Fields>,
+) -> PageResult {
+    let page = find(&web, &member, &id).await?;
+    let updated = match fields.change() {
+        Ok(mut change) => {
+            // An assignee who has left since is no choice of the form's, and stays.
+            if fields.assignee == page.assignee() {
+                change.assignee = None;
+            }
+            let target = (&page.ticket().id, fields.revision.parse().ok());
+            tickets::update(&member.cx, web.ops(), &member.organization_id, target, &change).await
+        }
+        Err(error) => Err(error),
+    };
+    match updated {
+        Ok(_) => Ok(view::redirect_saying(&page.path(), "Saved.")),
+        Err(error) => {
+            let error = match error.details.get("field") {
+                Some(field) if field == "assignee_id" => error.with("field", "assignee"),
+                _ => error,
+            };
+            let (status, wrong) =
+                Wrong::of(error).map_err(|error| PageError::from(error).within(page.frame.clone()))?;
+            Ok(view::html(status, &TicketPage { wrong, ..page }))
+        }
+    }
+}
+
+/// The form of an answer.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CommentFields {
+    body: String,
+    kind: String,
+    then: String,
+}
+
+pub(super) async fn comment(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Form(fields): Form<CommentFields>,
+) -> PageResult {
+    let page = find(&web, &member, &id).await?;
+    let (cx, ops, ticket) = (&member.cx, web.ops(), page.ticket().id.clone());
+    let internal = fields.kind == "note";
+    let new = NewComment { body: fields.body.clone(), internal };
+    let added = ticket_comments::add(cx, ops, &member.organization_id, &ticket, &new).await;
+    let within = |error| PageError::from(error).within(page.frame.clone());
+    match added {
+        Ok(added) => {
+            if fields.then == "resolved" && page.ticket().status != TicketStatus::Resolved {
+                let change = Change { status: Some(TicketStatus::Resolved), ..Change::default() };
+                tickets::update(cx, ops, &member.organization_id, (&ticket, None), &change).await.map_err(within)?;
+            }
+            let message = match (internal, added.named.comment.mailed_to.is_some()) {
+                (true, _) => "The note is there.",
+                (false, true) => "The answer is on its way by mail.",
+                (false, false) => "The answer is there, but no mail went out.",
+            };
+            Ok(view::redirect_saying(&page.path(), message))
+        }
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within)?;
+            let page = TicketPage { wrong, draft: fields.body, draft_internal: internal, ..page };
+            Ok(view::html(status, &page))
+        }
+    }
+}
+
+pub(super) async fn edit(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id, comment)): Path<(String, String, String)>,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> PageResult {
+    let page = find(&web, &member, &id).await?;
+    let within = |error| PageError::from(error).within(page.frame.clone());
+    let comment: TicketCommentId = parsed(&comment, "comment").map_err(within)?;
+    // Every comment has a form of its own, and so has its field a name of its own.
+    let field = format!("body-{comment}");
+    let body = pairs.into_iter().find(|(name, _)| *name == field).map(|(_, body)| body).unwrap_or_default();
+    let place = (&page.ticket().id, &comment);
+    let edited = ticket_comments::edit(&member.cx, web.ops(), &member.organization_id, place, &body).await;
+    match edited {
+        Ok(_) => Ok(view::redirect_saying(&page.path(), "Saved. What stood there before is kept.")),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within)?;
+            // The text is not lost: it stands in the form that it was sent from.
+            let mut page = TicketPage { wrong: Wrong { field, ..wrong }, ..page };
+            if let Some(own) = page.comments.iter_mut().find(|it| it.id == comment.as_str()) {
+                own.body = body;
+            }
+            Ok(view::html(status, &page))
+        }
+    }
+}
+
+pub(super) async fn delete(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id, comment)): Path<(String, String, String)>,
+) -> PageResult {
+    let page = find(&web, &member, &id).await?;
+    let within = |error| PageError::from(error).within(page.frame.clone());
+    let comment: TicketCommentId = parsed(&comment, "comment").map_err(within)?;
+    let place = (&page.ticket().id, &comment);
+    ticket_comments::delete(&member.cx, web.ops(), &member.organization_id, place).await.map_err(within)?;
+    Ok(view::redirect_saying(&page.path(), "The comment is deleted."))
+}

@@ -1,0 +1,157 @@
+//! Publishing: what changes, whom it affects, what stands in the way.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use serde::Deserialize;
+use waypost_core::access::Act;
+use waypost_core::transfer::lint::Severity;
+use waypost_core::walkthrough::WalkthroughState;
+use waypost_core::{Code, Error};
+use waypost_ops::walkthroughs::{history, publish};
+
+use super::{Around, Changes, Opened, field_name};
+use crate::pages::form::Form;
+use crate::pages::frame::Frame;
+use crate::pages::routes::{Access, Routes};
+use crate::pages::session::Member;
+use crate::pages::view::{self, PageError, PageResult, Wrong};
+use crate::{Web, impact};
+
+pub(super) fn routes() -> Routes {
+    const WRITE: Access = Access::Member(Act::WalkthroughWrite);
+    Routes::new()
+        .get("/o/{org}/walkthroughs/{id}/publish", Access::Member(Act::WalkthroughRead), show)
+        .post("/o/{org}/walkthroughs/{id}/publish", WRITE, publish_draft)
+        .post("/o/{org}/walkthroughs/{id}/unpublish", WRITE, unpublish)
+}
+
+/// Something that was found, with a link to where it is.
+struct Found {
+    step: String,
+    /// The step in the editor; none for the walkthrough.
+    href: Option<String>,
+    field: String,
+    message: String,
+}
+
+#[derive(Template)]
+#[template(path = "walkthroughs/publish.html")]
+struct PublishPage {
+    frame: Frame,
+    around: Around,
+    wrong: Wrong,
+    /// Whether code holds characters that turn the direction of text around, which the author has to confirm.
+    asks_bidi: bool,
+    revision: u32,
+    to_version: u32,
+    is_first: bool,
+    /// Whether publishing makes no new version.
+    is_same: bool,
+    is_archived: bool,
+    is_published: bool,
+    summary: String,
+    sentences: Vec<String>,
+    by_version: Vec<(u32, u64)>,
+    changes: Changes,
+    errors: Vec<Found>,
+    warnings: Vec<Found>,
+}
+
+impl PublishPage {
+    async fn new(web: &Web, opened: &Opened) -> Result<Self, PageError> {
+        let Member { cx, organization_id, .. } = &opened.member;
+        let found = history::impact(cx, web.ops(), organization_id, &opened.id).await;
+        let found = found.map_err(|error| opened.within(error))?;
+        let (summary, sentences) = (impact::summary(&found), impact::sentences(&found));
+        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        for finding in &found.findings {
+            let step = finding.position.and_then(|position| opened.draft.steps.get(position - 1));
+            let list = if finding.severity == Severity::Error { &mut errors } else { &mut warnings };
+            list.push(Found {
+                step: finding.step.clone().unwrap_or_else(|| "The walkthrough".to_owned()),
+                href: step.map(|step| format!("{}?step={}", opened.at, step.id)),
+                field: finding.field.map(field_name).unwrap_or_default(),
+                message: finding.message.clone(),
+            });
+        }
+        Ok(Self {
+            frame: opened.frame(),
+            around: opened.around("publish"),
+            wrong: Wrong::default(),
+            asks_bidi: false,
+            revision: found.revision,
+            to_version: found.to_version,
+            is_first: found.from_version.is_none(),
+            is_same: found.from_version.is_some() && found.comparison.is_empty(),
+            is_archived: opened.head().state == WalkthroughState::Archived,
+            is_published: opened.head().state == WalkthroughState::Published,
+            summary,
+            sentences,
+            by_version: found.by_version,
+            changes: Changes::new(found.comparison),
+            errors,
+            warnings,
+        })
+    }
+
+    /// What the button does.
+    fn button(&self) -> String {
+        if self.is_same { "Publish again".to_owned() } else { format!("Publish version {}", self.to_version) }
+    }
+}
+
+async fn show(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let opened = Opened::new(&web, member, &id).await?;
+    Ok(view::page(&PublishPage::new(&web, &opened).await?))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    revision: Option<u32>,
+    confirm_bidi: String,
+}
+
+async fn publish_draft(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Form(fields): Form<Fields>,
+) -> PageResult {
+    let opened = Opened::new(&web, member, &id).await?;
+    let target = opened.target(fields.revision);
+    match publish::publish(&opened.member.cx, web.ops(), target, fields.confirm_bidi == "true").await {
+        Ok(published) => {
+            let said = match published.created {
+                true => format!("Version {} is published. Everybody who begins from now on gets it.", published.number),
+                false => format!("Version {} is published; nothing had changed since.", published.number),
+            };
+            Ok(view::redirect_saying(&format!("{}/versions", opened.at), &said))
+        }
+        Err(error) => {
+            let asks_bidi = error.code == Code::ConfirmationRequired;
+            let error = match error.code {
+                // What the page shows now is what is there now.
+                Code::PreconditionFailed => Error::new(
+                    Code::PreconditionFailed,
+                    "The walkthrough was edited meanwhile, so nothing was published. Below is what publishing would do now.",
+                ),
+                _ => error,
+            };
+            let (status, wrong): (StatusCode, Wrong) = Wrong::of(error).map_err(|error| opened.within(error))?;
+            // The findings themselves stand below, with links.
+            let wrong = Wrong { field: String::new(), ..wrong };
+            let page = PublishPage { wrong, asks_bidi, ..PublishPage::new(&web, &opened).await? };
+            Ok(view::html(status, &page))
+        }
+    }
+}
+
+async fn unpublish(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let opened = Opened::new(&web, member, &id).await?;
+    let done = publish::unpublish(&opened.member.cx, web.ops(), opened.target(None)).await;
+    done.map_err(|error| opened.within(error))?;
+    let said = "It is not offered any more. Versions and progress are kept; publishing offers it again.";
+    Ok(view::redirect_saying(&format!("{}/publish", opened.at), said))
+}

@@ -1,0 +1,332 @@
+//! Receivers of webhooks, and what was sent to them.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use waypost_core::Error;
+use waypost_core::access::Act;
+use waypost_core::id::{WebhookDeliveryId, WebhookId};
+use waypost_core::seal::SecretText;
+use waypost_core::webhook::{Delivery, DeliveryStatus, Webhook, WebhookEvent};
+use waypost_ops::webhooks::{self, Change, NewWebhook};
+use waypost_ops::{webhook_deliveries as deliveries, webhooks as ops};
+
+use super::form::Form;
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::api::extract::Query;
+
+/// Messages on a page.
+const MESSAGES: u32 = 25;
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    const READ: Access = Access::Member(Act::WebhookRead);
+    const WRITE: Access = Access::Member(Act::WebhookWrite);
+    Routes::new()
+        .get("/o/{org}/webhooks", READ, list)
+        .post("/o/{org}/webhooks", WRITE, create)
+        .get("/o/{org}/webhooks/{id}", READ, show)
+        .post("/o/{org}/webhooks/{id}", WRITE, update)
+        .post("/o/{org}/webhooks/{id}/test", WRITE, test)
+        .post("/o/{org}/webhooks/{id}/rotate-secret", WRITE, rotate)
+        .post("/o/{org}/webhooks/{id}/delete", WRITE, delete)
+        .post("/o/{org}/webhooks/{id}/deliveries/{delivery}/replay", WRITE, replay)
+}
+
+/// An event to choose.
+struct Choice {
+    name: &'static str,
+    label: &'static str,
+    on: bool,
+}
+
+fn label(event: WebhookEvent) -> &'static str {
+    match event {
+        WebhookEvent::TicketCreated => "A ticket is opened",
+        WebhookEvent::TicketUpdated => "A ticket changes",
+        WebhookEvent::TicketCommented => "The team writes on a ticket",
+        WebhookEvent::WalkthroughCompleted => "A user completes a walkthrough",
+        WebhookEvent::WalkthroughPublished => "A walkthrough is published",
+        WebhookEvent::Test => "A test",
+    }
+}
+
+fn choices(chosen: &[String]) -> Vec<Choice> {
+    let choice = |event: WebhookEvent| Choice {
+        name: event.as_str(),
+        label: label(event),
+        on: chosen.iter().any(|own| own == event.as_str()),
+    };
+    WebhookEvent::CHOICES.into_iter().map(choice).collect()
+}
+
+/// The fields of a receiver, as they were sent.
+#[derive(Default)]
+struct Fields {
+    url: String,
+    description: String,
+    events: Vec<String>,
+    enabled: bool,
+}
+
+impl From<Vec<(String, String)>> for Fields {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "url" => fields.url = value,
+                "description" => fields.description = value,
+                "events" => fields.events.push(value),
+                "enabled" => fields.enabled = true,
+                _ => {}
+            }
+        }
+        fields
+    }
+}
+
+impl From<&Webhook> for Fields {
+    fn from(it: &Webhook) -> Self {
+        Self {
+            url: it.url.clone(),
+            description: it.description.clone(),
+            events: it.events.iter().map(|event| event.as_str().to_owned()).collect(),
+            enabled: it.enabled,
+        }
+    }
+}
+
+impl Fields {
+    fn events(&self) -> Result<Vec<WebhookEvent>, Error> {
+        let wrong = |_| Error::invalid("events", "There is no such event. Load the page again.");
+        self.events.iter().map(|text| text.parse().map_err(wrong)).collect()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "webhooks/list.html")]
+struct WebhooksPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    webhooks: Vec<Webhook>,
+    fields: Fields,
+    choices: Vec<Choice>,
+}
+
+/// A message, for the page.
+struct Message {
+    delivery: Delivery,
+    label: &'static str,
+    badge: &'static str,
+    /// The body, in lines.
+    payload: String,
+}
+
+impl From<Delivery> for Message {
+    fn from(delivery: Delivery) -> Self {
+        let read = serde_json::from_str::<serde_json::Value>(&delivery.payload);
+        let pretty = read.ok().and_then(|value| serde_json::to_string_pretty(&value).ok());
+        let badge = match delivery.status {
+            DeliveryStatus::Pending => "info",
+            DeliveryStatus::Delivered => "good",
+            DeliveryStatus::Failed => "bad",
+        };
+        Self {
+            label: label(delivery.event),
+            badge,
+            payload: pretty.unwrap_or_else(|| delivery.payload.clone()),
+            delivery,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "webhooks/show.html")]
+struct WebhookPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    webhook: Webhook,
+    fields: Fields,
+    choices: Vec<Choice>,
+    /// A secret that was just made.
+    secret: Option<String>,
+    messages: Vec<Message>,
+    older: Option<String>,
+    before: String,
+}
+
+impl WebhookPage {
+    fn path(&self) -> String {
+        self.place.path(&format!("webhooks/{}", self.webhook.id))
+    }
+
+    fn title(&self) -> &str {
+        if self.webhook.description.is_empty() { &self.webhook.url } else { &self.webhook.description }
+    }
+}
+
+/// Which page of messages.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Older {
+    before: String,
+}
+
+fn within(member: &Member) -> impl Fn(Error) -> PageError {
+    let frame = member.frame.clone().at("webhooks");
+    move |error| PageError::from(error).within(frame.clone())
+}
+
+async fn overview(web: &Web, member: &Member, fields: Fields) -> Result<WebhooksPage, PageError> {
+    let Member { cx, organization_id, place, frame } = member;
+    let webhooks = ops::list(cx, web.ops(), organization_id).await.map_err(within(member))?;
+    Ok(WebhooksPage {
+        frame: frame.clone().at("webhooks"),
+        place: place.clone(),
+        wrong: Wrong::default(),
+        webhooks,
+        choices: choices(&fields.events),
+        fields,
+    })
+}
+
+async fn list(State(web): State<Web>, member: Member) -> PageResult {
+    // A new receiver is told of everything, unless somebody says otherwise.
+    let events = WebhookEvent::CHOICES.iter().map(|event| event.as_str().to_owned()).collect();
+    Ok(view::page(&overview(&web, &member, Fields { events, ..Fields::default() }).await?))
+}
+
+async fn create(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(String, String)>>) -> PageResult {
+    let fields = Fields::from(pairs);
+    let made = match fields.events() {
+        Ok(events) => {
+            let new = NewWebhook { url: fields.url.clone(), description: fields.description.clone(), events };
+            ops::create(&member.cx, web.ops(), &web.upstream, &member.organization_id, &new).await
+        }
+        Err(error) => Err(error),
+    };
+    match made {
+        Ok((webhook, secret)) => shown_once(&web, &member, webhook, &secret).await,
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
+            let page = overview(&web, &member, fields).await?;
+            Ok(view::html(status, &WebhooksPage { wrong, ..page }))
+        }
+    }
+}
+
+/// Not by a redirect: the secret is in this answer and nowhere else.
+async fn shown_once(web: &Web, member: &Member, webhook: Webhook, secret: &SecretText) -> PageResult {
+    let page = read(web, member, webhook.id.as_str(), "").await.map_err(within(member))?;
+    Ok(view::page(&WebhookPage { secret: Some(secret.expose().to_owned()), ..page }))
+}
+
+async fn read(web: &Web, member: &Member, id: &str, before: &str) -> Result<WebhookPage, Error> {
+    let Member { cx, organization_id, place, frame } = member;
+    let id: WebhookId = id.parse().map_err(|_| Error::not_found("webhook"))?;
+    let webhook = ops::show(cx, web.ops(), organization_id, &id).await?;
+    let cursor = Some(before).filter(|text| text.parse::<WebhookDeliveryId>().is_ok());
+    let found = deliveries::list(cx, web.ops(), (organization_id, &id), (Some(MESSAGES), cursor)).await?;
+    let fields = Fields::from(&webhook);
+    let older = found.next_cursor.map(|cursor| place.path(&format!("webhooks/{id}?before={cursor}")));
+    Ok(WebhookPage {
+        frame: frame.clone().at("webhooks"),
+        place: place.clone(),
+        wrong: Wrong::default(),
+        choices: choices(&fields.events),
+        fields,
+        webhook,
+        secret: None,
+        messages: found.items.into_iter().map(Message::from).collect(),
+        older,
+        before: before.to_owned(),
+    })
+}
+
+async fn show(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Query(Older { before }): Query<Older>,
+) -> PageResult {
+    Ok(view::page(&read(&web, &member, &id, &before).await.map_err(within(&member))?))
+}
+
+async fn update(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id)): Path<(String, String)>,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> PageResult {
+    let page = read(&web, &member, &id, "").await.map_err(within(&member))?;
+    let fields = Fields::from(pairs);
+    let updated = match fields.events() {
+        Ok(events) => {
+            let change = Change {
+                url: Some(fields.url.clone()),
+                description: Some(fields.description.clone()),
+                events: Some(events),
+                enabled: Some(fields.enabled),
+            };
+            let target = (&member.organization_id, &page.webhook.id);
+            webhooks::update(&member.cx, web.ops(), &web.upstream, target, &change).await
+        }
+        Err(error) => Err(error),
+    };
+    match updated {
+        Ok(_) => Ok(view::redirect_saying(&page.path(), "Saved.")),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
+            Ok(view::html(status, &WebhookPage { wrong, choices: choices(&fields.events), fields, ..page }))
+        }
+    }
+}
+
+async fn test(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let page = read(&web, &member, &id, "").await.map_err(within(&member))?;
+    match ops::test(&member.cx, web.ops(), &member.organization_id, &page.webhook.id).await {
+        Ok(_) => {
+            let message = "A test is on its way. Load this page again in a moment to see what came of it.";
+            Ok(view::redirect_saying(&page.path(), message))
+        }
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
+            Ok(view::html(status, &WebhookPage { wrong, ..page }))
+        }
+    }
+}
+
+async fn rotate(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let id: WebhookId = id.parse().map_err(|_| within(&member)(Error::not_found("webhook")))?;
+    let rotated = ops::rotate_secret(&member.cx, web.ops(), &web.upstream, &member.organization_id, &id).await;
+    let (webhook, secret) = rotated.map_err(within(&member))?;
+    shown_once(&web, &member, webhook, &secret).await
+}
+
+async fn delete(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let id: WebhookId = id.parse().map_err(|_| within(&member)(Error::not_found("webhook")))?;
+    ops::delete(&member.cx, web.ops(), &member.organization_id, &id).await.map_err(within(&member))?;
+    Ok(view::redirect_saying(&member.place.path("webhooks"), "The webhook is deleted, with the log of its messages."))
+}
+
+async fn replay(
+    State(web): State<Web>,
+    member: Member,
+    Path((_, id, delivery)): Path<(String, String, String)>,
+) -> PageResult {
+    let page = read(&web, &member, &id, "").await.map_err(within(&member))?;
+    let delivery: WebhookDeliveryId = delivery.parse().map_err(|_| within(&member)(Error::not_found("message")))?;
+    match deliveries::replay(&member.cx, web.ops(), &member.organization_id, &delivery).await {
+        Ok(_) => Ok(view::redirect_saying(&page.path(), "The message is sent again.")),
+        Err(error) => {
+            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
+            Ok(view::html(status, &WebhookPage { wrong, ..page }))
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! GitHub: plain OAuth (RFC 6749) with PKCE, and its own addresses for user and e-mail.
+
+use data_encoding::BASE64URL_NOPAD;
+use http::{Method, Request, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use url::{Url, form_urlencoded};
+use waypost_core::seal::SecretText;
+use waypost_core::{Error, Result};
+use waypost_ops::upstream::{Upstream, send};
+use waypost_ops::user_accounts::{Leaving, Returned, Vouched};
+
+use super::Provider;
+
+/// Where GitHub is.
+#[derive(Debug, Clone)]
+pub struct Github {
+    /// The origin of its pages.
+    pub site: String,
+    /// The origin of its API.
+    pub api: String,
+}
+
+impl Default for Github {
+    fn default() -> Self {
+        Self { site: "https://github.com".to_owned(), api: "https://api.github.com".to_owned() }
+    }
+}
+
+#[derive(Deserialize)]
+struct Token {
+    access_token: Option<SecretTextDto>,
+}
+
+/// A token as it comes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct SecretTextDto(String);
+
+#[derive(Deserialize)]
+struct User {
+    id: u64,
+    login: String,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Email {
+    email: String,
+    primary: bool,
+    verified: bool,
+}
+
+impl Github {
+    pub(super) fn leave_to(&self, provider: &Provider, leaving: &Leaving, redirect_uri: &str) -> Result<String> {
+        let mut url = Url::parse(&format!("{}/login/oauth/authorize", self.site)).map_err(Error::internal)?;
+        let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(leaving.verifier.expose().as_bytes()));
+        url.query_pairs_mut()
+            .append_pair("client_id", &provider.client_id)
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("scope", "read:user user:email")
+            .append_pair("state", leaving.state.expose())
+            .append_pair("code_challenge", &challenge)
+            .append_pair("code_challenge_method", "S256");
+        Ok(url.into())
+    }
+
+    pub(super) async fn vouched(
+        &self,
+        provider: &Provider,
+        upstream: &Upstream,
+        (returned, code): (&Returned, &str),
+        redirect_uri: &str,
+    ) -> Result<Vouched> {
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("client_id", &provider.client_id)
+            .append_pair("client_secret", provider.client_secret.expose())
+            .append_pair("code", code)
+            .append_pair("redirect_uri", redirect_uri)
+            .append_pair("code_verifier", returned.verifier.expose())
+            .finish();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}/login/oauth/access_token", self.site))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let token: Token = ask(provider, upstream, request, form.into_bytes()).await?;
+        let token = token.access_token.ok_or_else(|| provider.refused("its token endpoint says no"))?;
+        let token = SecretText::new(token.0);
+        let get = |path: &str| {
+            let bearer = format!("Bearer {}", token.expose());
+            Request::builder().uri(format!("{}{path}", self.api)).header(header::AUTHORIZATION, bearer)
+        };
+        let user: User = ask(provider, upstream, get("/user"), Vec::new()).await?;
+        let emails: Vec<Email> = ask(provider, upstream, get("/user/emails"), Vec::new()).await?;
+        Ok(Vouched {
+            issuer: self.site.clone(),
+            subject: user.id.to_string(),
+            email: emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email),
+            name: user.name.or(Some(user.login)),
+        })
+    }
+}
+
+async fn ask<T: DeserializeOwned>(
+    provider: &Provider,
+    upstream: &Upstream,
+    request: http::request::Builder,
+    body: Vec<u8>,
+) -> Result<T> {
+    let request = request
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, "waypost")
+        .body(body)
+        .map_err(|_| provider.refused("its token cannot be sent back to it"))?;
+    let answer = send(upstream.outbound.clone(), request).await.map_err(|error| provider.down(error))?;
+    if answer.status() != StatusCode::OK {
+        return Err(provider.refused("one of its addresses says no"));
+    }
+    serde_json::from_slice(answer.body()).map_err(|_| provider.refused("its answer cannot be read"))
+}

@@ -1,0 +1,114 @@
+//! OpenID Connect (Core 1.0, Discovery 1.0) with PKCE (RFC 7636).
+
+use chrono::DateTime;
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreJwsSigningAlgorithm, CoreProviderMetadata, CoreRequestTokenError,
+    CoreUserInfoClaims,
+};
+use openidconnect::{
+    AuthorizationCode, ClientId, ClientSecret, CsrfToken, DiscoveryError, IssuerUrl, Nonce, OAuth2TokenResponse,
+    PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse,
+};
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::upstream::{Upstream, send};
+use waypost_ops::user_accounts::{Leaving, Returned, Vouched};
+
+use super::Provider;
+
+/// Clocks of providers may be behind this much.
+const SKEW_MS: i64 = 60 * 1_000;
+/// With a public key only: a shared secret would let everybody who knows it sign, and `none` everybody.
+const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha384,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha512,
+    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+    CoreJwsSigningAlgorithm::EdDsa,
+];
+
+/// What the provider says of itself, with its keys: asked each time, because users of the console sign in rarely, and new
+/// keys count at once.
+async fn discover(provider: &Provider, issuer: &str, upstream: &Upstream) -> Result<CoreProviderMetadata> {
+    let http = |request| send(upstream.outbound.clone(), request);
+    let url = IssuerUrl::new(issuer.to_owned()).map_err(Error::internal)?;
+    CoreProviderMetadata::discover_async(url, &http).await.map_err(|error| match error {
+        DiscoveryError::Request(error) => provider.down(error),
+        _ => provider.refused("what it says of itself cannot be used"),
+    })
+}
+
+pub(super) async fn leave_to(
+    provider: &Provider,
+    issuer: &str,
+    upstream: &Upstream,
+    (leaving, redirect_uri): (&Leaving, &str),
+) -> Result<String> {
+    let metadata = discover(provider, issuer, upstream).await?;
+    let client = CoreClient::from_provider_metadata(metadata, ClientId::new(provider.client_id.clone()), None)
+        .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned()).map_err(Error::internal)?);
+    let (state, nonce) = (leaving.state.expose().to_owned(), leaving.nonce.clone());
+    let verifier = PkceCodeVerifier::new(leaving.verifier.expose().to_owned());
+    let (url, ..) = client
+        .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
+        .add_scope(Scope::new("email".to_owned()))
+        .add_scope(Scope::new("profile".to_owned()))
+        .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
+        .url();
+    Ok(url.into())
+}
+
+pub(super) async fn vouched(
+    provider: &Provider,
+    issuer: &str,
+    upstream: &Upstream,
+    (returned, code): (&Returned, &str),
+    (redirect_uri, now): (&str, Timestamp),
+) -> Result<Vouched> {
+    let metadata = discover(provider, issuer, upstream).await?;
+    let http = |request| send(upstream.outbound.clone(), request);
+    let secret = ClientSecret::new(provider.client_secret.expose().to_owned());
+    let client = CoreClient::from_provider_metadata(metadata, ClientId::new(provider.client_id.clone()), Some(secret))
+        .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned()).map_err(Error::internal)?);
+    let request = client
+        .exchange_code(AuthorizationCode::new(code.to_owned()))
+        .map_err(|_| provider.refused("it has no token endpoint"))?
+        .set_pkce_verifier(PkceCodeVerifier::new(returned.verifier.expose().to_owned()));
+    let answer = request.request_async(&http).await.map_err(|error| match error {
+        CoreRequestTokenError::Request(error) => provider.down(error),
+        _ => provider.refused("its token endpoint says no"),
+    })?;
+    let token = answer.id_token().ok_or_else(|| provider.refused("there is no ID token in its answer"))?;
+    let now = now.plus(-SKEW_MS);
+    let verifier = client
+        .id_token_verifier()
+        .set_allowed_algs(ALGORITHMS)
+        .set_time_fn(move || DateTime::from_timestamp_millis(now.0).unwrap_or_default());
+    let claims = token
+        .claims(&verifier, &Nonce::new(returned.nonce.clone()))
+        .map_err(|_| provider.refused("its ID token cannot be trusted"))?;
+    // Core, 3.1.3.7: when it says whom it was made for, that is Waypost.
+    if claims.authorized_party().is_some_and(|party| party.as_str() != provider.client_id) {
+        return Err(provider.refused("its ID token was made for somebody else"));
+    }
+    let mut email = claims.email().map(|email| (email.to_string(), claims.email_verified() == Some(true)));
+    let mut name = claims.name().and_then(|name| name.get(None)).map(|name| name.to_string());
+    if email.is_none()
+        && let Ok(request) = client.user_info(answer.access_token().clone(), Some(claims.subject().clone()))
+    {
+        // Core, 5.3.2: it has to be of the same user, which the library checks.
+        let info: CoreUserInfoClaims =
+            request.request_async(&http).await.map_err(|_| provider.refused("its userinfo endpoint says no"))?;
+        email = info.email().map(|email| (email.to_string(), info.email_verified() == Some(true)));
+        name = name.or_else(|| info.name().and_then(|name| name.get(None)).map(|name| name.to_string()));
+    }
+    Ok(Vouched {
+        issuer: issuer.to_owned(),
+        subject: claims.subject().to_string(),
+        email: email.filter(|(_, verified)| *verified).map(|(email, _)| email),
+        name,
+    })
+}

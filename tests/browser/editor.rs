@@ -1,0 +1,35 @@
+//! Two people write a walkthrough in the editor; and the rules of its scripts, which need no browser.
+
+use std::path::Path;
+
+use serde_json::json;
+use waypost_testkit::Browser;
+
+use crate::support::installation::Installation;
+use crate::{BROWSERS, found, node, screenshots};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+async fn two_people_write() {
+    let mut installation = Installation::new().await;
+    let server = installation.serve().await;
+    let set_up = installation.mailbox.line("set up: ").await.expect("it prints the link");
+    let (_, path) = set_up.split_once("/setup").expect("it leads to the set-up");
+    let _turn = BROWSERS.acquire().await.expect("nobody closes it");
+    let given = json!({
+        "chromium": found().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots(),
+    });
+    let output = node("../console/editor.mjs").arg(given.to_string()).output().await.expect("node starts");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}", output.status);
+}
+
+#[tokio::test]
+#[cfg_attr(not(have_browser), ignore = "needs Node.js")]
+async fn the_rules_of_the_editor_hold() {
+    let Browser { node, .. } = found();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/console/unit");
+    let output = tokio::process::Command::new(node).arg("--test").arg(".").current_dir(folder).output();
+    let output = output.await.expect("node starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

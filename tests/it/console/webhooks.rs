@@ -1,0 +1,300 @@
+//! Outgoing webhooks: what is sent, how it is signed, and when it is tried again.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::routing::any;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+use waypost::deliveries::Deliveries;
+use waypost_core::organization::Role;
+use waypost_core::seal::SecretText;
+use waypost_core::server::Support;
+use waypost_core::webhook::sign;
+use waypost_ops::servers::Settings;
+
+use super::Browser;
+use crate::app::{App, DAY, Setup};
+
+const MINUTE: i64 = 60_000;
+
+/// A receiver on this machine: what it got, and what it answers.
+struct Receiver {
+    url: String,
+    got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+    answer: Arc<Mutex<StatusCode>>,
+}
+
+impl Receiver {
+    async fn new() -> Self {
+        let (got, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(StatusCode::OK)));
+        let (into, says) = (Arc::clone(&got), Arc::clone(&answer));
+        let handler = move |headers: HeaderMap, body: Bytes| async move {
+            into.lock().unwrap().push((headers, body));
+            (*says.lock().unwrap(), "thanks")
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        tokio::spawn(axum::serve(listener, Router::new().fallback(any(handler))).into_future());
+        Self { url, got, answer }
+    }
+
+    fn answers(&self, status: u16) {
+        *self.answer.lock().unwrap() = StatusCode::from_u16(status).unwrap();
+    }
+
+    fn take(&self) -> Vec<(HeaderMap, Bytes)> {
+        std::mem::take(&mut self.got.lock().unwrap())
+    }
+}
+
+async fn started() -> App {
+    App::with(Setup { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Setup::default() }).await
+}
+
+fn sender(app: &App) -> Deliveries {
+    Deliveries { cx: app.cx().clone(), ops: app.ops(), upstream: app.upstream().clone() }
+}
+
+async fn send(app: &App) -> usize {
+    sender(app).run_once().await.unwrap()
+}
+
+async fn create(owner: &Browser, url: &str, events: Value) -> (String, SecretText) {
+    let made = owner.api(Method::POST, "/webhooks", Some(json!({ "url": url, "events": events }))).await;
+    let made = made.is(201).json();
+    (made["id"].as_str().unwrap().to_owned(), SecretText::new(made["secret"].as_str().unwrap()))
+}
+
+#[tokio::test]
+async fn a_message_is_signed_and_logged() {
+    let app = started().await;
+    let server = app
+        .org("acme")
+        .await
+        .server_with("acme", Settings { support: Some(Support::Tickets), ..Settings::default() })
+        .await;
+    let owner = Browser::owner(&server.org).await;
+    let receiver = Receiver::new().await;
+    let events = json!([
+        "ticket.created",
+        "ticket.updated",
+        "ticket.commented",
+        "walkthrough.completed",
+        "walkthrough.published"
+    ]);
+    let (id, secret) = create(&owner, &receiver.url, events).await;
+    server.walkthrough("Install Acme", &["Download"]).await;
+    let mut user = server.personal("ann");
+    user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    user.play("next_walkthrough_step", json!({})).await.ok();
+    let asked = json!({ "title": "<!channel> =1", "problem": "P", "email": "a@b.de" });
+    let ticket = user.call("get_support", asked).await.ok()["ticket_id"].as_str().unwrap().to_owned();
+    owner.api(Method::PATCH, &format!("/tickets/{ticket}"), Some(json!({ "priority": "high" }))).await.is(200);
+    owner.api(Method::POST, &format!("/tickets/{ticket}/comments"), Some(json!({ "body": "Hi" }))).await.is(201);
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+    assert_eq!(send(&app).await, 6);
+    let got = receiver.take();
+    let mut seen = Vec::new();
+    for (headers, body) in &got {
+        let header = |name: &str| headers[name].to_str().unwrap();
+        let seconds = app.cx().now().0 / 1_000;
+        assert_eq!(header("webhook-timestamp"), seconds.to_string());
+        assert_eq!(Some(header("webhook-signature").to_owned()), sign(&secret, header("webhook-id"), seconds, body));
+        assert_eq!(header("content-type"), "application/json");
+        let body: Value = serde_json::from_slice(body).unwrap();
+        assert_eq!(body.as_object().unwrap().keys().collect::<Vec<_>>(), ["data", "text", "timestamp", "type"]);
+        if body["type"] == "walkthrough.completed" {
+            assert_eq!(body["data"]["end_user"]["tracking_id"], "ann");
+            assert_eq!(body["data"]["walkthrough"]["slug"], "install-acme");
+        }
+        if body["type"] == "ticket.created" {
+            assert_eq!(body["text"], "New ticket #1 of acme: &lt;!channel&gt; =1");
+            assert_eq!(body["data"]["ticket"]["title"], "<!channel> =1");
+        }
+        seen.push(body["type"].as_str().unwrap().to_owned());
+    }
+    seen.sort();
+    let expected = [
+        "ticket.commented",
+        "ticket.created",
+        "ticket.updated",
+        "walkthrough.completed",
+        "walkthrough.published",
+        "webhook.test",
+    ];
+    assert_eq!(seen, expected);
+    let log = owner.api(Method::GET, &format!("/webhooks/{id}/deliveries?limit=4"), None).await.is(200).json();
+    assert_eq!(
+        (&log["items"][0]["status"], &log["items"][0]["response_body"]),
+        (&json!("delivered"), &json!("thanks"))
+    );
+    assert!(log["next_cursor"].is_string());
+    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("thanks").says("delivered");
+    // Again, under the same id.
+    let first = log["items"][0]["id"].as_str().unwrap();
+    owner.api(Method::POST, &format!("/webhook-deliveries/{first}/replay"), None).await.is(200);
+    assert_eq!(send(&app).await, 1);
+    assert_eq!(receiver.take()[0].0["webhook-id"], *first);
+    // Both secrets sign for a day.
+    let rotated = owner.api(Method::POST, &format!("/webhooks/{id}/rotate-secret"), None).await.is(200).json();
+    let new = SecretText::new(rotated["secret"].as_str().unwrap());
+    for (later, both) in [(0, true), (DAY, false)] {
+        app.later(later).await;
+        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+        send(&app).await;
+        let (headers, body) = receiver.take().pop().unwrap();
+        let (id, seconds) = (headers["webhook-id"].to_str().unwrap(), app.cx().now().0 / 1_000);
+        let mut expected = vec![sign(&new, id, seconds, &body).unwrap()];
+        expected.extend(both.then(|| sign(&secret, id, seconds, &body).unwrap()));
+        assert_eq!(headers["webhook-signature"], *expected.join(" "));
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_and_given_up() {
+    let app = started().await;
+    let org = app.org("acme").await;
+    let owner = Browser::owner(&org).await;
+    let receiver = Receiver::new().await;
+    let (id, _) = create(&owner, &receiver.url, json!(["ticket.created"])).await;
+    receiver.answers(500);
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+    for minutes in [0, 1, 5, 30, 120, 480, 1_440] {
+        app.later(minutes * MINUTE - 1).await;
+        assert_eq!(send(&app).await, 0, "{minutes} minutes, a moment early");
+        app.later(1).await;
+        assert_eq!(send(&app).await, 1, "after {minutes} minutes");
+    }
+    app.later(30 * MINUTE).await;
+    assert_eq!((send(&app).await, receiver.take().len()), (0, 7));
+    let log = owner.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.json();
+    let message = &log["items"][0];
+    assert_eq!(
+        (&message["status"], &message["attempts"], &message["response_status"]),
+        (&json!("failed"), &json!(7), &json!(500))
+    );
+    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("answered with status 500").says("has failed");
+    // Five days are enough.
+    app.later(4 * DAY).await;
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+    send(&app).await;
+    let webhook = owner.api(Method::GET, &format!("/webhooks/{id}"), None).await.json();
+    assert_eq!((&webhook["enabled"], webhook["disabled_at"].is_string()), (&json!(false), true));
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(409);
+    let on =
+        owner.api(Method::PATCH, &format!("/webhooks/{id}"), Some(json!({ "enabled": true }))).await.is(200).json();
+    assert_eq!((&on["failing_since"], &on["disabled_at"]), (&Value::Null, &Value::Null));
+    receiver.answers(302);
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+    send(&app).await;
+    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("redirects (status 302)");
+    receiver.answers(410);
+    app.later(MINUTE).await;
+    send(&app).await;
+    assert_eq!(
+        owner.api(Method::GET, &format!("/webhooks/{id}"), None).await.json()["enabled"],
+        false,
+        "gone for good"
+    );
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn two_senders_send_a_message_once() {
+    let app = started().await;
+    let owner = Browser::owner(&app.org("acme").await).await;
+    let receiver = Receiver::new().await;
+    let (id, _) = create(&owner, &receiver.url, json!(["ticket.created"])).await;
+    for _ in 0..10 {
+        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+    }
+    let (one, two) = (sender(&app), sender(&app));
+    let (a, b) = tokio::join!(one.run_once(), two.run_once());
+    assert_eq!(a.unwrap() + b.unwrap(), 10);
+    assert_eq!(receiver.take().len(), 10);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_goes_into_a_private_network() {
+    let app = App::new().await;
+    let org = app.org("acme").await;
+    let owner = Browser::owner(&org).await;
+    for url in [
+        "http://127.0.0.1/x",
+        "https://127.0.0.1/x",
+        "https://[::1]/",
+        "https://10.0.0.1/",
+        "https://169.254.169.254/latest",
+        "http://example.com/",
+        "ftp://example.com",
+        "https://u:p@example.com/",
+        "https://example.com/#x",
+        "x",
+        "",
+        "\u{0}",
+    ] {
+        let refused =
+            owner.api(Method::POST, "/webhooks", Some(json!({ "url": url, "events": ["ticket.created"] }))).await;
+        assert_eq!(refused.is(422).json()["field"], "url", "{url}");
+        let form = owner.post("/o/acme/webhooks", &[("url", url), ("events", "ticket.created")]).await;
+        form.is(422).says("aria-invalid");
+    }
+    for events in [json!([]), json!(["webhook.test"]), json!(["odd"])] {
+        owner
+            .api(Method::POST, "/webhooks", Some(json!({ "url": "https://example.com/", "events": events })))
+            .await
+            .is(422);
+    }
+    // A name that resolves to this machine is refused when it is asked.
+    let (id, _) = create(&owner, "https://localhost/hook", json!(["ticket.created"])).await;
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+    send(&app).await;
+    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("is not on the public internet");
+    // Members do not see receivers, others know of none.
+    let member = Browser::member(&org, "m@acme.example", Role::Member).await;
+    for path in ["/webhooks".to_owned(), format!("/webhooks/{id}"), format!("/webhooks/{id}/deliveries")] {
+        member.api(Method::GET, &path, None).await.is(403);
+    }
+    member.get("/o/acme/webhooks").await.is(403);
+    let other = Browser::owner(&app.org("other").await).await;
+    for (method, path) in [
+        (Method::GET, format!("/webhooks/{id}")),
+        (Method::DELETE, format!("/webhooks/{id}")),
+        (Method::POST, format!("/webhooks/{id}/test")),
+        (Method::POST, format!("/webhooks/{id}/rotate-secret")),
+        (Method::GET, format!("/webhooks/{id}/deliveries")),
+    ] {
+        other.api(method, &path, None).await.is(404);
+    }
+    for index in 1..20 {
+        create(&owner, &format!("https://example.com/{index}"), json!(["ticket.created"])).await;
+    }
+    let more = json!({ "url": "https://example.com/more", "events": ["ticket.created"] });
+    owner.api(Method::POST, "/webhooks", Some(more)).await.is(409);
+    owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.is(204);
+    app.finish().await;
+}
+
+/// The way of a step is the same as before when nobody wants to know, and a receiver that goes holds nobody up.
+#[tokio::test]
+async fn no_step_fails_for_a_receiver() {
+    let app = started().await;
+    let server = app.server("acme").await;
+    let owner = Browser::owner(&server.org).await;
+    server.walkthrough("Install Acme", &["Download"]).await;
+    let receiver = Receiver::new().await;
+    let (id, _) = create(&owner, &receiver.url, json!(["walkthrough.completed"])).await;
+    app.refresh().await;
+    let mut user = server.personal("ann");
+    user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    // This process has not noticed yet that it is gone.
+    owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.is(204);
+    let done = user.play("next_walkthrough_step", json!({})).await;
+    assert_eq!(done.ok()["progress"]["status"], "completed");
+    assert_eq!(send(&app).await, 0);
+    app.finish().await;
+}
