@@ -146,8 +146,8 @@ async fn drivers(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<(&'static str
 fn conditions(column: &str, oldest_first: bool) -> String {
     let (beyond, direction) = if oldest_first { (">", "ASC") } else { ("<", "DESC") };
     format!(
-        "WHERE {column} = $1 AND organization_id = $2 AND ($3 IS NULL OR server_id = $3)
-           AND ($4 IS NULL OR end_user_id = $4) AND created_at >= $5 AND created_at < $6
+        "WHERE {column} = $1 AND organization_id = $2 AND (CAST($3 AS TEXT) IS NULL OR server_id = $3)
+           AND (CAST($4 AS TEXT) IS NULL OR end_user_id = $4) AND created_at >= $5 AND created_at < $6
            AND (created_at, id) {beyond} ($7, $8) ORDER BY created_at {direction}, id {direction} LIMIT $9"
     )
 }
@@ -181,7 +181,7 @@ pub async fn events(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<Event>> {
             "SELECT id, server_id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
                 client_name, elapsed_ms FROM walkthrough_events {}",
             conditions(column, query.oldest_first)
-                .replace(" ORDER BY", " AND ($10 IS NULL OR walkthrough_id = $10) ORDER BY")
+                .replace(" ORDER BY", " AND (CAST($10 AS TEXT) IS NULL OR walkthrough_id = $10) ORDER BY")
         ));
         let (at, id) = beginning(query);
         let rows: Vec<EventRow> = on!(conn, c => sqlx::query_as(sql)

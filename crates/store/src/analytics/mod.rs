@@ -91,7 +91,7 @@ async fn places(conn: &mut Conn, wanted: Wanted<'_>) -> Result<Vec<Place>> {
 pub async fn events(conn: &mut Conn, wanted: Wanted<'_>, packed: &mut Packed) -> Result<()> {
     const SQL: &str = "SELECT data FROM analytics_segments
         WHERE server_id = $1 AND kind = 'events' AND from_at < $2 AND to_at >= $3
-          AND ($4 IS NULL OR walkthrough_id = $4) ORDER BY from_at, first_id";
+          AND (CAST($4 AS TEXT) IS NULL OR walkthrough_id = $4) ORDER BY from_at, first_id";
     let (from, to) = (wanted.range.from.0, wanted.range.to.0);
     for place in places(conn, wanted).await? {
         let segments: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)

@@ -112,12 +112,15 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: Search
     // Letters of the alphabet without regard to case, other characters as they are: SQLite knows no more.
     const SQL: &str = select!(
         "AND id < $2
-           AND ($3 IS NULL OR id = $3 OR LOWER(name) LIKE $4 ESCAPE '\\' OR LOWER(email) LIKE $4 ESCAPE '\\'
+           AND (CAST($3 AS TEXT) IS NULL OR id = $3
+                OR LOWER(name) LIKE $4 ESCAPE '\\' OR LOWER(email) LIKE $4 ESCAPE '\\'
                 OR LOWER(claimed_email) LIKE $4 ESCAPE '\\' OR LOWER(tracking_id) LIKE $4 ESCAPE '\\')
-           AND (($5 IS NULL AND $6 IS NULL AND $7 IS NULL) OR EXISTS (SELECT 1 FROM progress
-                WHERE progress.end_user_id = end_users.id AND ($5 IS NULL OR progress.server_id = $5)
-                  AND ($6 IS NULL OR progress.walkthrough_id = $6) AND ($7 IS NULL OR progress.status = $7)
-                  AND (progress.closed_at IS NULL OR progress.status = 'completed')))
+           AND ((CAST($5 AS TEXT) IS NULL AND CAST($6 AS TEXT) IS NULL AND CAST($7 AS TEXT) IS NULL)
+                OR EXISTS (SELECT 1 FROM progress WHERE progress.end_user_id = end_users.id
+                    AND (CAST($5 AS TEXT) IS NULL OR progress.server_id = $5)
+                    AND (CAST($6 AS TEXT) IS NULL OR progress.walkthrough_id = $6)
+                    AND (CAST($7 AS TEXT) IS NULL OR progress.status = $7)
+                    AND (progress.closed_at IS NULL OR progress.status = 'completed')))
          ORDER BY id DESC LIMIT $8"
     );
     // Every id begins with `eu_`, which sorts before this in any collation.

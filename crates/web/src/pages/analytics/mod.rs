@@ -132,12 +132,15 @@ struct Shown {
 pub(super) fn duration(milliseconds: Option<i64>) -> String {
     let Some(milliseconds) = milliseconds else { return "–".to_owned() };
     let seconds = milliseconds / 1_000;
+    let pair = |large: i64, unit, small: i64, part| {
+        if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {part}") }
+    };
     match seconds {
         ..1 => format!("{milliseconds} ms"),
         1..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+        60..3_600 => pair(seconds / 60, "min", seconds % 60, "s"),
+        3_600..86_400 => pair(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
+        _ => pair(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
     }
 }
 
@@ -185,7 +188,7 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
         number("Completed", now.completed, before.completed),
         rate("Completion rate", now.completion_rate(), before.completion_rate()),
         time("Median time to complete", now.median_ms, before.median_ms),
-        time("90th percentile", now.p90_ms, before.p90_ms),
+        time("90th percentile to complete", now.p90_ms, before.p90_ms),
         rate("Resume rate", now.resume_rate(), before.resume_rate()),
     ]
 }
@@ -291,8 +294,9 @@ mod tests {
     #[test]
     fn times_are_said_in_words() {
         let told =
-            [None, Some(0), Some(999), Some(1_000), Some(200_000), Some(7_260_000), Some(90_000_000)].map(duration);
-        assert_eq!(told, ["–", "0 ms", "999 ms", "1 s", "3 min 20 s", "2 h 1 min", "1 d 1 h"]);
+            [None, Some(0), Some(999), Some(1_000), Some(180_000), Some(200_000), Some(7_260_000), Some(90_000_000)]
+                .map(duration);
+        assert_eq!(told, ["–", "0 ms", "999 ms", "1 s", "3 min", "3 min 20 s", "2 h 1 min", "1 d 1 h"]);
         assert_eq!(micros(Some(250)), "250 µs");
     }
 
