@@ -18,7 +18,6 @@ mod schema;
 mod servers;
 mod ticket_comments;
 mod tickets;
-mod walkthroughs;
 pub(crate) mod walkthroughs;
 mod webhooks;
 
