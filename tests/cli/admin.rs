@@ -14,10 +14,12 @@ fn an_operator_sets_up_an_organisation() {
     created at:  TIME
     ");
     insta::assert_snapshot!(place.fine(&["user", "create", "Ann@acme.example", "--org", "acme", "--role", "owner"]), @"
-    id:          usr_…
-    email:       Ann@acme.example
-    role:        owner
-    created at:  TIME
+    id:               usr_…
+    email:            Ann@acme.example
+    role:             owner
+    created at:       TIME
+    link:             http://localhost:8080/link?token=TOKEN
+    link expires at:  TIME
     ");
     insta::assert_snapshot!(place.fine(&["server", "create", "acme-docs", "--org", "acme", "--product", "Acme", "--toolset", "all"]), @"
     id:                         srv_…

@@ -109,6 +109,8 @@ fn scrub_word(word: &str) -> String {
     match prefix {
         Some(prefix) => format!("{prefix}…"),
         None if is_time => format!("TIME{end}"),
+        // 32 random bytes in base 64.
+        None if word.len() == 43 => format!("TOKEN{end}"),
         None => word.to_owned(),
     }
 }

@@ -75,7 +75,7 @@ async fn each_server_has_two_forms_of_address() {
     localhost              /s/acme%2Fmcp              404
     localhost              /s/%00/mcp                 404
     localhost              /s/a'%20OR%201=1--/mcp     404
-    localhost              /                          404
+    localhost              /                          403
     a.acme.localhost       /mcp                       421
     evil.example           /s/acme/mcp                421
     localhost.evil.example /s/acme/mcp                421

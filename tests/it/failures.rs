@@ -204,7 +204,7 @@ async fn malformed_calls_are_protocol_errors() {
     }
     assert_snapshot!(seen, @r#"
     Modern {"name":"no_such_tool","arguments":{}} (200, -32602)
-    Modern {"name":"get_support","arguments":{"title":"t","problem":"p"}} (200, -32602)
+    Modern {"name":"get_support","arguments":{"title":"t","problem":"p"}} (200, 0)
     Modern {"arguments":{}} (200, -32602)
     Modern {"name":7,"arguments":{}} (200, -32602)
     Modern {"name":"list_walkthroughs","arguments":[]} (200, -32602)
@@ -218,7 +218,7 @@ async fn malformed_calls_are_protocol_errors() {
     Modern tools/list {"cursor":7} (200, 0)
     Modern completion/complete {} (200, -32602)
     Legacy("2025-11-25") {"name":"no_such_tool","arguments":{}} (200, -32602)
-    Legacy("2025-11-25") {"name":"get_support","arguments":{"title":"t","problem":"p"}} (200, -32602)
+    Legacy("2025-11-25") {"name":"get_support","arguments":{"title":"t","problem":"p"}} (200, 0)
     Legacy("2025-11-25") {"arguments":{}} (200, -32602)
     Legacy("2025-11-25") {"name":7,"arguments":{}} (200, -32602)
     Legacy("2025-11-25") {"name":"list_walkthroughs","arguments":[]} (200, -32602)

@@ -30,19 +30,24 @@ pub struct Program {
 impl Installation {
     /// An installation that may reach loopback and sends its mail to standard output.
     pub async fn new() -> Self {
+        let installation = Self::empty();
+        installation.run(&["org", "create", "acme", "--name", "Acme Rockets"]).await;
+        installation
+    }
+
+    /// The same with nothing in it.
+    pub fn empty() -> Self {
         let settings = vec![
             ("WAYPOST_SMTP_URL", "console:".to_owned()),
             ("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8,::1/128".to_owned()),
             ("WAYPOST_DIAGNOSTICS_LISTEN", "off".to_owned()),
         ];
-        let installation = Self {
+        Self {
             folder: waypost_testkit::folder(),
             settings,
             mailbox: Mailbox::default(),
             address: "127.0.0.1:0".to_owned(),
-        };
-        installation.run(&["org", "create", "acme", "--name", "Acme Rockets"]).await;
-        installation
+        }
     }
 
     /// Its folder, for files of the test.

@@ -36,19 +36,22 @@ pub async fn add(
 ) -> Result<Assignment> {
     authorize(&cx.caller, Act::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let assignment = put(cx, &mut tx, organization, (server_id, walkthrough_id), placement).await?;
-    tx.commit().await?;
+    let (assignment, changed) = put(cx, &mut tx, organization, (server_id, walkthrough_id), placement).await?;
+    if changed {
+        tx.commit().await?;
+    }
     Ok(assignment)
 }
 
-/// [`add`] within a transaction, for acts that do more; they have asked whether the caller may.
+/// [`add`] within a transaction, for acts that do more; they have asked whether the caller may. Says whether anything
+/// changed.
 pub(crate) async fn put(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
     (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
     placement: Placement,
-) -> Result<Assignment> {
+) -> Result<(Assignment, bool)> {
     check_order(placement)?;
     // First of all: this locks the one row, so that changes of assignments come one after the other, and two who add at
     // the same time get different places.
@@ -74,7 +77,7 @@ pub(crate) async fn put(
         },
     };
     let act = match &old {
-        Some(old) if *old == new => return Ok(new),
+        Some(old) if *old == new => return Ok((new, false)),
         Some(old) => {
             store::update(tx, organization, &old.id, (placement.display_order, placement.enabled)).await?;
             "assignment.update"
@@ -85,7 +88,7 @@ pub(crate) async fn put(
         }
     };
     record(cx, tx, organization, Entry { act, target: new.id.as_str(), detail: described(&new) }).await?;
-    Ok(new)
+    Ok((new, true))
 }
 
 fn described(assignment: &Assignment) -> Value {

@@ -6,14 +6,15 @@ use waypost_core::analytics::Range;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
 use waypost_core::progress::Status;
+use waypost_core::ticket::Ticket;
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::activity::{self, Event, Query, SessionRow};
 use waypost_store::end_user as store;
 pub use waypost_store::end_user::{EndUser, Extent, Standing};
 use waypost_store::tool_call::ToolCall;
 
-use crate::Ops;
 use crate::audit::{Entry, record};
+use crate::{Ops, tickets};
 
 /// Characters of a search at most.
 pub const MAX_SEARCH: usize = 254;
@@ -32,6 +33,8 @@ const TIMES: &[&str] = &[
     "updated_at",
     "undone_at",
     "locked_until",
+    "resolved_at",
+    "delivered_at",
 ];
 
 /// Which end users are looked for.
@@ -100,7 +103,7 @@ pub async fn extent(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
     Ok(store::extent(&mut ops.db.read().await?, organization, id).await?)
 }
 
-/// Something on an end user's time line. Tickets will be another kind.
+/// Something on an end user's time line.
 #[derive(Debug, Clone)]
 pub enum Moment {
     /// A client came.
@@ -109,6 +112,8 @@ pub enum Moment {
     Event(Event),
     /// A tool was called.
     Call(ToolCall),
+    /// A ticket was opened.
+    Ticket(Box<Ticket>),
 }
 
 impl Moment {
@@ -119,6 +124,7 @@ impl Moment {
             Self::Session(it) => it.created_at,
             Self::Event(it) => it.created_at,
             Self::Call(it) => it.created_at,
+            Self::Ticket(it) => it.created_at,
         }
     }
 
@@ -129,6 +135,7 @@ impl Moment {
             Self::Session(it) => it.id.as_str(),
             Self::Event(it) => it.id.as_str(),
             Self::Call(it) => it.id.as_str(),
+            Self::Ticket(it) => it.id.as_str(),
         }
     }
 }
@@ -142,6 +149,8 @@ pub struct Kinds {
     pub events: bool,
     /// Calls.
     pub calls: bool,
+    /// Tickets: the newest hundred.
+    pub tickets: bool,
 }
 
 /// What an end user did, newest first, at most `limit` of what was before `before`.
@@ -160,6 +169,12 @@ pub async fn time_line(
     if !store::exists(&mut conn, organization, id).await? {
         return Err(not_found());
     }
+    let mut moments = Vec::new();
+    if kinds.tickets {
+        let tickets = tickets::list_of_end_user(cx, ops, organization, id).await?.into_iter();
+        let is_older = |it: &Moment| before.as_ref().is_none_or(|(at, id)| (it.at(), it.id()) < (*at, id.as_str()));
+        moments.extend(tickets.map(|named| Moment::Ticket(Box::new(named.ticket))).filter(is_older));
+    }
     let query = Query {
         organization,
         server: None,
@@ -170,7 +185,6 @@ pub async fn time_line(
         oldest_first: false,
         limit: i64::from(limit),
     };
-    let mut moments = Vec::new();
     if kinds.sessions {
         moments.extend(activity::sessions(&mut conn, &query).await?.into_iter().map(Moment::Session));
     }
@@ -230,10 +244,10 @@ fn readable(row: &str) -> Value {
     for (name, value) in &mut row {
         if let (true, Some(at)) = (TIMES.contains(&name.as_str()), value.as_i64()) {
             *value = Timestamp(at).rfc3339().into();
-        } else if matches!(name.as_str(), "arguments" | "metadata") {
+        } else if matches!(name.as_str(), "arguments" | "metadata" | "payload") {
             let text = value.as_str().unwrap_or_default();
             *value = serde_json::from_str(text).unwrap_or_else(|_| text.into());
-        } else if name == "email_verified" {
+        } else if matches!(name.as_str(), "email_verified" | "internal") {
             *value = (value.as_i64().unwrap_or(0) != 0 || value.as_bool() == Some(true)).into();
         }
     }
@@ -252,9 +266,10 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
     if !store::delete(&mut tx, organization, id).await? {
         return Err(not_found());
     }
-    let Extent { attempts, events, calls, sessions, grants } = extent;
-    let detail =
-        json!({ "attempts": attempts, "events": events, "calls": calls, "sessions": sessions, "grants": grants });
+    let Extent { attempts, events, calls, sessions, grants, tickets } = extent;
+    let detail = json!({
+        "attempts": attempts, "events": events, "calls": calls, "sessions": sessions, "grants": grants, "tickets": tickets,
+    });
     record(cx, &mut tx, organization, Entry { act: "end_user.delete", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())

@@ -94,7 +94,7 @@ pub async fn find_user(conn: &mut Conn, email_key: &str) -> Result<Option<User>>
 /// # Errors
 /// When the database fails.
 pub async fn has_verified_user(conn: &mut Conn) -> Result<bool> {
-    const SQL: &str = "SELECT id FROM users WHERE verified_at IS NOT NULL LIMIT 1";
+    const SQL: &str = "SELECT id FROM users WHERE verified_at > 0 LIMIT 1";
     let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL).fetch_optional(c).await?);
     Ok(id.is_some())
 }

@@ -3,14 +3,15 @@
 
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
+mod access;
 mod analytics;
 mod api_keys;
 mod audit;
 mod editor;
 mod members;
 mod organizations;
-mod servers;
 mod providers;
+mod servers;
 mod sign_in;
 mod tickets;
 mod walkthroughs;

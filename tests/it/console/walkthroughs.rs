@@ -306,7 +306,8 @@ async fn hostile_imports_are_refused() {
     let app = App::new().await;
     let browser = Browser::owner(&app.org("acme").await).await;
     let deep = "[".repeat(100_000);
-    let cases: &[(&[(&str, &[u8])], &str)] = &[
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: &[(Files<'_>, &str)] = &[
         (&[("../../etc/passwd.md", b"# A")], "leads out"),
         (&[("/etc/x.md", b"# A"), ("b.md", b"# B")], "leads out"),
         (&[("..\\..\\x.md", b"# A")], "leads out"),

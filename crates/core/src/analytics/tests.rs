@@ -21,12 +21,15 @@ struct Plain {
     took: Option<i64>,
 }
 
+/// User, version, beginning, and the acts of an attempt.
+type Acts = (u8, u8, i64, Vec<(i64, u8, u8)>);
+
 /// What one attempt does: how long until each next act, and which.
-fn attempt() -> impl Strategy<Value = (u8, u8, i64, Vec<(i64, u8, u8)>)> {
+fn attempt() -> impl Strategy<Value = Acts> {
     (0..6_u8, 0..3_u8, 0..40_i64, prop::collection::vec((0..30_i64, 0..8_u8, 0..3_u8), 0..12))
 }
 
-fn play(attempts: Vec<(u8, u8, i64, Vec<(i64, u8, u8)>)>) -> Vec<Plain> {
+fn play(attempts: Vec<Acts>) -> Vec<Plain> {
     let mut events = Vec::new();
     for (number, (user, version, start, acts)) in attempts.into_iter().enumerate() {
         let mut done = BTreeSet::new();
@@ -249,7 +252,7 @@ proptest! {
             prop_assert_eq!(row.active, own.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64);
         }
         for number in versions(&log, range, filter.client) {
-            let of = |it: &&&Plain| Some(it.version.as_str()) == log.names.text(number.0) && is_start(*it);
+            let of = |it: &&&Plain| Some(it.version.as_str()) == log.names.text(number.0) && is_start(it);
             let all_versions = Naive::new(&all, (from, from + length), None, client.as_deref());
             prop_assert_eq!(number.1, all_versions.counted.iter().filter(|it| of(it)).count() as u64);
         }

@@ -42,7 +42,7 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
     let server_id = Some(server.clone());
     let asked = Ask { range, server_id, walkthrough_id: None, version: None, client: None };
     let parts = Parts { events: true, calls: true, before: true };
-    let everything = Kinds { sessions: true, events: true, calls: true };
+    let everything = Kinds { sessions: true, events: true, calls: true, tickets: true };
     let mut told = Vec::new();
     macro_rules! tell {
         ($($act:literal: $call:expr;)+) => {$( told.push(($act, outcome($call.await))); )+};

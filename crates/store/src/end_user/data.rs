@@ -131,6 +131,41 @@ const PARTS: &[(&str, &str, &[&str])] = &[
         "joins WHERE organization_id = $2 AND (from_end_user_id = $1 OR to_end_user_id = $1) ORDER BY id",
         &["id", "server_id", "from_end_user_id", "to_end_user_id", "kind", "created_at", "undone_at"],
     ),
+    (
+        "tickets",
+        "tickets WHERE end_user_id = $1 AND organization_id = $2 ORDER BY id",
+        &[
+            "id",
+            "number",
+            "server_id",
+            "walkthrough_id",
+            "walkthrough_title",
+            "version",
+            "step_id",
+            "step_title",
+            "title",
+            "problem",
+            "context",
+            "email",
+            "email_verified",
+            "status",
+            "priority",
+            "created_at",
+            "updated_at",
+            "resolved_at",
+        ],
+    ),
+    (
+        "ticket_comments",
+        "ticket_comments WHERE organization_id = $2 AND ticket_id IN (SELECT id FROM tickets WHERE end_user_id = $1)
+            ORDER BY id",
+        &["id", "ticket_id", "author", "body", "internal", "mailed_to", "created_at", "updated_at"],
+    ),
+    (
+        "webhook_deliveries",
+        "webhook_deliveries WHERE end_user_id = $1 AND organization_id = $2 ORDER BY id",
+        &["id", "webhook_id", "event", "payload", "status", "created_at", "delivered_at"],
+    ),
 ];
 
 /// Everything that is known of an end user: by the name of the part its rows, each a JSON object.
@@ -168,6 +203,8 @@ pub struct Extent {
     pub sessions: i64,
     /// What they allowed clients.
     pub grants: i64,
+    /// Support tickets.
+    pub tickets: i64,
 }
 
 /// Counts what goes with an end user.
@@ -180,10 +217,11 @@ pub async fn extent(conn: &mut Conn, organization: &OrganizationId, id: &EndUser
         (SELECT count(*) FROM walkthrough_events WHERE end_user_id = $1 AND organization_id = $2),
         (SELECT count(*) FROM tool_calls WHERE end_user_id = $1 AND organization_id = $2),
         (SELECT count(*) FROM client_sessions WHERE end_user_id = $1 AND organization_id = $2),
-        (SELECT count(*) FROM oauth_grants WHERE end_user_id = $1 AND organization_id = $2)";
-    let (attempts, events, calls, sessions, grants) = on!(conn, c => sqlx::query_as(SQL)
+        (SELECT count(*) FROM oauth_grants WHERE end_user_id = $1 AND organization_id = $2),
+        (SELECT count(*) FROM tickets WHERE end_user_id = $1 AND organization_id = $2)";
+    let (attempts, events, calls, sessions, grants, tickets) = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).fetch_one(c).await?);
-    Ok(Extent { attempts, events, calls, sessions, grants })
+    Ok(Extent { attempts, events, calls, sessions, grants, tickets })
 }
 
 /// Deletes what tells of an end user and has no reference to them: their account with its address and password, codes

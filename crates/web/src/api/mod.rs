@@ -112,3 +112,31 @@ pub fn router(web: &Web) -> Router<Web> {
             get(|| async move { ([(header::CONTENT_TYPE, "application/json")], json).into_response() }),
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document that is checked in is what the code says; `WAYPOST_TEST_WRITE=1` writes it anew.
+    #[test]
+    fn the_document_is_up_to_date() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
+        let document = document().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {
+            std::fs::write(file, &document).unwrap();
+        }
+        assert!(std::fs::read_to_string(file).unwrap() == document, "docs/openapi.json is not what the code says");
+    }
+
+    #[test]
+    fn every_operation_has_a_name_of_its_own() {
+        let document = serde_json::to_value(document()).unwrap();
+        let mut names = std::collections::BTreeSet::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let name = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no name"));
+                assert!(names.insert(name.to_owned()), "{name} is there twice");
+            }
+        }
+    }
+}

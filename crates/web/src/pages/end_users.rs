@@ -176,11 +176,12 @@ struct Shown {
 
 impl Shown {
     fn kinds(&self) -> Kinds {
-        let all = !matches!(self.show.as_str(), "sessions" | "events" | "calls");
+        let all = !matches!(self.show.as_str(), "sessions" | "events" | "calls" | "tickets");
         Kinds {
             sessions: all || self.show == "sessions",
             events: all || self.show == "events",
             calls: all || self.show == "calls",
+            tickets: all || self.show == "tickets",
         }
     }
 
@@ -222,6 +223,10 @@ impl From<Moment> for Item {
                 let text = if ok { it.tool } else { format!("{} failed: {}", it.tool, it.outcome) };
                 let detail = it.client_name.unwrap_or_default();
                 Self { at, class, badge: "Call", text, detail }
+            }
+            Moment::Ticket(it) => {
+                let text = format!("Asked for help: #{} {}", it.number, it.title);
+                Self { at, class: "ticket-opened", badge: "Ticket", text, detail: it.status.label().to_owned() }
             }
         }
     }

@@ -1,0 +1,358 @@
+// From an empty database to a ticket that is answered, with a real browser. usage: story.mjs JSON
+//
+// The JSON: `chromium`, its program; `url` of an installation with nothing in it; `setup`, the path of its set-up page;
+// `waypost`, the program whose `walk` is the MCP client; `folder` for its state; `screenshots`, a folder.
+//
+// Every page that is come by is looked at: on a phone and on a desk, in light and in dark, for barriers with axe-core, for
+// its weight, and for links that lead nowhere.
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { launch, open } from '../browser/browser.mjs';
+import { Looker } from '../browser/look.mjs';
+
+const given = JSON.parse(process.argv[2]);
+const PASSWORD = 'quartz-banjo-umbrella-42';
+const look = new Looker(given.screenshots, 'console');
+const run = promisify(execFile);
+
+// A browser that waits for ever must not hold up a build.
+setTimeout(() => {
+    console.error('the story did not end within eight minutes');
+    process.exit(1);
+}, 480_000).unref();
+
+const at = (path) => `${given.url}${path}`;
+const main = (page) => page.locator('main');
+const links = new Set();
+
+/** Loads `path`, and looks at what is there. */
+async function see(page, name, path) {
+    if (path) {
+        const response = await page.goto(at(path));
+        assert.ok(response.ok(), `${path}: ${response.status()}`);
+    }
+    await page.evaluate(() => window.scrollTo(0, 0));
+    await look.at(page, name);
+    assert.equal(await page.locator('h1').count(), 1, `${name}: one heading of the first level`);
+    const bytes = await page.evaluate(() => performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
+        .filter((it) => it.name.startsWith(location.origin) && !/\/api\/v1\/|\/mcp$/.test(it.name))
+        .reduce((sum, it) => sum + it.decodedBodySize, 0));
+    assert.ok(bytes < 200_000 || name === 'reference', `${name} weighs ${bytes} bytes`);
+    for (const link of await page.locator('a[href^="/"]').evaluateAll((all) => all.map((it) => it.getAttribute('href')))) {
+        links.add(link.split('#')[0]);
+    }
+}
+
+async function api(page, method, path, body) {
+    return page.evaluate(async ([method, path, body]) => {
+        const headers = { 'Content-Type': 'application/json', 'Waypost-Organization': document.body.dataset.org };
+        const response = await fetch(`/api/v1${path}`, { method, headers, body: body && JSON.stringify(body) });
+        const text = await response.text();
+        if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
+        return text && JSON.parse(text);
+    }, [method, path, body]);
+}
+
+/** A call of an MCP tool by a client that keeps nothing. */
+async function tool(name, args) {
+    const response = await fetch(at('/s/acme-docs/mcp'), {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json', Accept: 'application/json, text/event-stream', 'MCP-Protocol-Version': '2025-11-25' },
+        body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name, arguments: args } }),
+    });
+    const text = await response.text();
+    const line = text.split('\n').find((it) => it.startsWith('data: {'));
+    const { result, error } = JSON.parse(line ? line.slice(6) : text);
+    assert.ok(result && !result.isError, JSON.stringify(error ?? result));
+    return result.structuredContent;
+}
+
+const draft = (page, id) => api(page, 'GET', `/walkthroughs/${id}`);
+const field = (page, name) => page.locator(`[data-form] [name="${name}"]`);
+const row = (page, title) => page.locator('.step-open', { has: page.locator('.step-title', { hasText: new RegExp(`^${title}$`) }) });
+
+/** Waits until `test` holds for what `ask` gives. */
+async function until(page, ask, test, what) {
+    for (let n = 0; n < 100; n += 1) {
+        if (test(await ask())) return;
+        await page.waitForTimeout(100);
+    }
+    assert.fail(`${what}: ${JSON.stringify(await ask(), null, 1)}`);
+}
+
+/** The first owner: account, organisation, server. */
+async function signUp(page) {
+    await see(page, 'login', '/login');
+    await see(page, 'set-up', given.setup);
+    await page.getByLabel('Your name').fill('Anna');
+    await page.getByLabel('E-mail').fill('anna@example.com');
+    await page.getByLabel('Password').fill(PASSWORD);
+    await page.getByRole('button', { name: 'Create the account' }).click();
+    await page.waitForURL(/organizations\/new/);
+    await see(page, 'organization-new');
+    await page.getByLabel('Name', { exact: true }).fill('Acme Rockets');
+    await page.waitForFunction(() => document.querySelector('input[name="slug"]').value === 'acme-rockets');
+    await page.locator('input[name="slug"]').fill('acme');
+    await page.getByRole('button', { name: 'Create organisation' }).click();
+    await page.waitForURL(at('/o/acme'));
+    await see(page, 'overview-first');
+    for (const [name, path] of [['servers-empty', 'servers'], ['walkthroughs-empty', 'walkthroughs'], ['analytics-empty', 'analytics'],
+        ['end-users-empty', 'end-users'], ['tickets-empty', 'tickets'], ['webhooks-empty', 'webhooks'], ['api-keys-empty', 'api-keys'],
+        ['oauth-configs-empty', 'oauth-configs']]) {
+        await see(page, name, `/o/acme/${path}`);
+    }
+}
+
+async function makeServer(page) {
+    await see(page, 'server-new', '/o/acme/servers/new');
+    await page.getByLabel('Name', { exact: true }).fill('Acme Docs');
+    await page.waitForFunction(() => document.querySelector('input[name="slug"]').value === 'acme-docs');
+    await page.getByRole('button', { name: 'Create the server' }).click();
+    await page.waitForURL(/\/servers\/srv_/);
+    const id = page.url().match(/srv_[0-9a-z]+/)[0];
+    await see(page, 'server');
+    await page.goto(at(`/o/acme/servers/${id}/settings`));
+    await page.getByLabel('Support').selectOption('tickets');
+    await see(page, 'server-settings');
+    await main(page).getByRole('button', { name: /^Save/ }).first().click();
+    await until(page, () => api(page, 'GET', `/servers/${id}`), (it) => it.support === 'tickets', 'support is on');
+    return id;
+}
+
+/** Five steps, written in the editor; put in order by hand and by keyboard. */
+async function write(page) {
+    await see(page, 'walkthrough-new', '/o/acme/walkthroughs/new');
+    await page.getByLabel('Title').fill('Launch a rocket');
+    await page.getByLabel('Nothing', { exact: true }).check();
+    await page.getByRole('button', { name: 'Create and open the editor' }).click();
+    await page.waitForURL(/\/walkthroughs\/wt_/);
+    const id = page.url().match(/wt_[0-9a-z]+/)[0];
+    for (const title of ['Fuel', 'Build', 'Aim', 'Count down', 'Launch']) {
+        await page.locator('[data-add]').click();
+        await page.waitForFunction(() => document.activeElement?.name === 'title');
+        await page.keyboard.type(title);
+        await field(page, 'content').fill(`# ${title}\n\nDo **${title}** now.`);
+    }
+    const order = (wanted) => until(page, () => draft(page, id), (it) => it.steps.map((step) => step.title).join() === wanted, wanted);
+    await order('Fuel,Build,Aim,Count down,Launch');
+    await page.setViewportSize({ width: 1280, height: 1000 });
+    const center = async (locator) => {
+        const box = await locator.boundingBox();
+        return { x: box.x + box.width / 2, y: box.y + box.height / 2, height: box.height };
+    };
+    const [from, to] = [await center(row(page, 'Build')), await center(row(page, 'Fuel'))];
+    await page.mouse.move(from.x, from.y);
+    await page.mouse.down();
+    await page.mouse.move(from.x, from.y - 15, { steps: 3 });
+    await page.mouse.move(to.x, to.y - to.height / 4, { steps: 6 });
+    await page.mouse.up();
+    await order('Build,Fuel,Aim,Count down,Launch');
+    await row(page, 'Aim').focus();
+    await page.keyboard.press('Alt+ArrowUp');
+    await order('Build,Aim,Fuel,Count down,Launch');
+    await row(page, 'Build').click();
+    await page.locator('[data-read] strong', { hasText: 'Build' }).waitFor();
+    await page.getByRole('tab', { name: 'Agent' }).click();
+    await page.locator('[data-agent] pre', { hasText: 'Do **Build** now.' }).first().waitFor();
+    await page.setViewportSize({ width: 1280, height: 800 });
+    await see(page, 'editor');
+    return id;
+}
+
+async function publish(page, id, name) {
+    await see(page, name, `/o/acme/walkthroughs/${id}/publish`);
+    const said = await main(page).innerText();
+    await main(page).getByRole('button', { name: /^Publish/ }).click();
+    await page.locator('[data-flash]').waitFor();
+    return said;
+}
+
+/** On the server, between its other tabs. */
+async function assign(page, server, id) {
+    await page.goto(at(`/o/acme/servers/${server}/walkthroughs`));
+    await page.getByRole('button', { name: 'Place here: Launch a rocket' }).click();
+    await page.locator('#assigned', { hasText: 'Launch a rocket' }).waitFor();
+    await see(page, 'server-walkthroughs');
+    await see(page, 'walkthrough-assignments', `/o/acme/walkthroughs/${id}/assignments`);
+    await see(page, 'server-install', `/o/acme/servers/${server}/install?tracking_id=ann-7`);
+    assert.ok((await main(page).innerText()).includes(`${given.url.replace('127.0.0.1', 'localhost')}/s/acme-docs/t/ann-7/mcp`)
+        || (await page.content()).includes('/s/acme-docs/t/ann-7/mcp'));
+    await page.goto(at(`/o/acme/servers/${server}/try`));
+    await main(page).getByText('list_walkthroughs').first().waitFor();
+    await see(page, 'server-try');
+}
+
+/** An MCP client plays it to the end; another one stops half way and asks for help. */
+async function play(page, id) {
+    const { stdout } = await run(given.waypost, ['walk', at('/s/acme-docs/mcp'), '--yes'], { env: { ...process.env, XDG_STATE_HOME: given.folder } });
+    assert.match(stdout, /Launch/);
+    const started = await tool('select_walkthrough', { walkthrough_id: id });
+    const handle = started.progress_handle;
+    await tool('next_walkthrough_step', { progress_handle: handle });
+    const ticket = await tool('get_support', {
+        title: 'The fuel <script>alert(1)</script> leaks', problem: 'It drips.\n\n<img src=x onerror=alert(1)>', email: 'pia@example.com', progress_handle: handle,
+    }).catch(async () => tool('get_support', {
+        title: 'The fuel <script>alert(1)</script> leaks', problem: 'It drips.\n\n<img src=x onerror=alert(1)>', email: 'pia@example.com',
+    }));
+    assert.equal(ticket.status, 'pending');
+    return ticket.ticket_id;
+}
+
+/** What the company sees of it. */
+async function watch(page, id) {
+    await see(page, 'analytics', `/o/acme/analytics?walkthrough=${id}`);
+    const funnel = await page.getByRole('region', { name: 'Funnel' }).innerText();
+    const steps = funnel.split('\n').filter((line) => /^\d\./.test(line.trim()));
+    assert.equal(steps.length, 5, funnel);
+    assert.match(await main(page).innerText(), /2 started, 1 completed/);
+    await see(page, 'end-users', '/o/acme/end-users');
+    await main(page).locator('a[href*="/end-users/eu_"]').first().click();
+    await page.waitForURL(/\/end-users\/eu_/);
+    await see(page, 'end-user');
+}
+
+/** The ticket is answered, and the list worked on. */
+async function help(page, ticket) {
+    await see(page, 'tickets', '/o/acme/tickets');
+    await see(page, 'ticket', `/o/acme/tickets/${ticket}`);
+    assert.match(await page.locator('h1').innerText(), /The fuel <script>alert\(1\)<\/script> leaks/, 'shown as text');
+    await page.getByLabel('Text (Markdown)').last().fill('Tighten **the valve**.');
+    await page.getByRole('button', { name: 'Send and resolve' }).click();
+    await page.locator('article', { hasText: 'Tighten the valve.' }).waitFor();
+    const now = await api(page, 'GET', `/tickets/${ticket}`);
+    assert.equal(now.status, 'resolved');
+    await see(page, 'ticket-answered');
+}
+
+/** Version 2, with what it means for who is on the way. */
+async function again(page, id) {
+    await page.goto(at(`/o/acme/walkthroughs/${id}`));
+    await row(page, 'Fuel').click();
+    await field(page, 'content').fill('Fill the tank.');
+    await until(page, () => draft(page, id), (it) => it.steps.some((step) => step.content === 'Fill the tank.'), 'saved');
+    const said = await publish(page, id, 'publish-2');
+    assert.match(said, /1 in progress/i, said);
+    const versions = await api(page, 'GET', `/walkthroughs/${id}/versions`);
+    assert.equal(versions.items[0].number, 2);
+    await see(page, 'versions', `/o/acme/walkthroughs/${id}/versions`);
+}
+
+/** A file is dropped, its dry run read, and imported. */
+async function importFile(page) {
+    await page.goto(at('/o/acme/walkthroughs/import'));
+    const drop = await page.evaluateHandle(() => {
+        const data = new DataTransfer();
+        data.items.add(new File(['# Land a rocket\n\n## Brake\n\nGently.\n\n## Open the hatch\n\nPush.\n'], 'land.md', { type: 'text/markdown' }));
+        return data;
+    });
+    await page.locator('[data-drop]').dispatchEvent('drop', { dataTransfer: drop });
+    await page.locator('[data-report]', { hasText: 'Land a rocket' }).waitFor();
+    await see(page, 'import');
+    await main(page).getByRole('button', { name: /^Import/ }).last().click();
+    await until(page, () => api(page, 'GET', '/walkthroughs?q=Land'), (it) => it.items.length === 1 && it.items[0].step_count === 2, 'imported');
+    await see(page, 'walkthroughs', '/o/acme/walkthroughs');
+    await see(page, 'export', `/o/acme/walkthroughs/${(await api(page, 'GET', '/walkthroughs?q=Land')).items[0].id}/export`);
+}
+
+/** A colleague joins in a browser of their own, and both write in one step. */
+async function invite(page, other, id) {
+    await see(page, 'members', '/o/acme/members');
+    await page.locator('#invite').getByLabel('E-mail').fill('ben@example.com');
+    await page.getByRole('button', { name: 'Invite', exact: true }).click();
+    const link = (await page.locator('.copy code').first().innerText()).trim();
+    await see(page, 'members-invited');
+    await other.goto(at(new URL(link).pathname + new URL(link).search));
+    await look.at(other, 'invitation');
+    await other.getByLabel('Your name').fill('Ben');
+    await other.getByLabel('Password').fill(PASSWORD);
+    await other.getByRole('button', { name: 'Create the account and join' }).click();
+    await other.waitForURL(/\/o\/acme/);
+
+    for (const it of [page, other]) {
+        await it.goto(at(`/o/acme/walkthroughs/${id}`));
+        await row(it, 'Aim').click();
+        await it.waitForFunction(() => document.querySelector('[data-form] [name="title"]').value === 'Aim');
+    }
+    await field(page, 'context_for_agent').fill('From Anna');
+    await field(other, 'operations_for_agent').fill('From Ben');
+    const aim = async () => (await draft(page, id)).steps.find((step) => step.title === 'Aim');
+    await until(page, aim, (it) => it.context_for_agent === 'From Anna' && it.operations_for_agent === 'From Ben', 'both');
+    await Promise.all([page, other].map((it) => it.context().setOffline(true)));
+    await field(page, 'content').fill('To the moon.');
+    await field(other, 'content').fill('To the sun.');
+    await page.context().setOffline(false);
+    await until(page, aim, (it) => it.content === 'To the moon.', 'the first is saved');
+    await other.context().setOffline(false);
+    await other.locator('.conflict').waitFor();
+    assert.equal((await aim()).content, 'To the moon.', 'nothing is overwritten');
+    await see(other, 'editor-conflict');
+    await other.getByRole('button', { name: 'Keep mine' }).click();
+    await until(page, aim, (it) => it.content === 'To the sun.', 'decided');
+    // What a member may not open is not offered, and not there.
+    assert.equal(await other.locator('nav.side a', { hasText: 'API keys' }).count(), 0);
+    assert.equal((await other.goto(at('/o/acme/api-keys'))).status(), 403);
+    await look.at(other, 'forbidden');
+}
+
+/** The rest of the pages. */
+async function rest(page) {
+    await page.goto(at('/o/acme/api-keys'));
+    await page.locator('main form').first().getByLabel('Name').fill('CI');
+    await page.locator('main form').first().locator('button[type="submit"]').click();
+    await page.locator('.copy code', { hasText: 'wpk_' }).waitFor();
+    await see(page, 'api-key-made');
+    await see(page, 'api-keys', '/o/acme/api-keys');
+    for (const [name, path] of [['overview', '/o/acme'], ['servers', '/o/acme/servers'], ['audit', '/o/acme/audit'], ['settings', '/o/acme/settings'],
+        ['account', '/account'], ['reference', '/api/reference']]) {
+        await see(page, name, path);
+    }
+    await page.goto(at('/o/acme/webhooks'));
+    await see(page, 'webhooks');
+    assert.equal((await page.goto(at('/o/acme/nothing'))).status(), 404);
+    await look.at(page, 'not-found');
+}
+
+/** Every link that was seen leads somewhere. */
+async function follow(page) {
+    await page.goto(at('/o/acme'));
+    for (const link of links) {
+        const status = await page.evaluate(async (link) => (await fetch(link, { headers: { Accept: 'text/html' } })).status, link);
+        assert.ok(status < 400, `${link}: ${status}`);
+    }
+    console.log(`${links.size} links lead somewhere; ${look.seen.length} pages were looked at`);
+}
+
+const browser = await launch(given.chromium);
+try {
+    const page = await open(browser);
+    const other = await open(browser);
+    await signUp(page);
+    const server = await makeServer(page);
+    const id = await write(page);
+    await publish(page, id, 'publish');
+    await assign(page, server, id);
+    const ticket = await play(page, id);
+    await watch(page, id);
+    await help(page, ticket);
+    await again(page, id);
+    await importFile(page);
+    await invite(page, other, id);
+    await rest(page);
+    await follow(page);
+    for (const it of [page, other]) {
+        // Requests that the story itself has cut off, and conflicts that it made, are told there.
+        const strange = it.problems.filter((problem) => !/net::ERR_|status of (401|403|404|412)/.test(problem));
+        assert.deepEqual(strange, []);
+    }
+} catch (error) {
+    for (const page of browser.contexts().flatMap((context) => context.pages())) {
+        const text = await page.locator('body').innerText().catch(() => '');
+        await page.screenshot({ path: `${given.screenshots}/failed.png`, fullPage: true }).catch(() => {});
+        console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${text}\n`);
+    }
+    throw error;
+} finally {
+    await browser.close();
+}

@@ -1,0 +1,346 @@
+//! Who may do what, over HTTP: every operation of the API and every page is tried without credentials, as each role, and
+//! by the owner of another organisation. The outcome is `docs/access.md`; a route that is not in it fails this test.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use axum::body::Body;
+use http::{Method, Request, StatusCode, header};
+use serde_json::{Map, Value, json};
+use waypost_core::organization::Role;
+use waypost_ops::api_keys::{self, NewKey};
+use waypost_ops::users;
+use waypost_testkit::TempDir;
+use waypost_web::pages::routes::Access;
+
+use super::{Answer, Browser, read};
+use crate::app::{App, Org};
+use crate::client::Client;
+
+/// The callers, from the least to the most.
+const ROLES: [Role; 3] = [Role::Member, Role::Admin, Role::Owner];
+
+/// Two organisations with everything in them; the ids of the first one by the name of the noun in paths and bodies.
+struct Fixture {
+    folder: TempDir,
+    ids: BTreeMap<String, String>,
+    /// The first organisation's keys, by role.
+    keys: BTreeMap<&'static str, String>,
+    /// The key of the other one's owner.
+    other: String,
+    org: String,
+}
+
+fn store(folder: &TempDir) -> PathBuf {
+    folder.path().join("waypost.db")
+}
+
+async fn start(folder: &TempDir) -> App {
+    App::at(&waypost_testkit::sqlite_url(folder)).await
+}
+
+async fn call(app: &App, secret: Option<&str>, method: &str, path: &str, body: Option<&Value>) -> Answer {
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080");
+    if let Some(secret) = secret {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {secret}"));
+    }
+    let body = match body {
+        Some(body) => {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            Body::from(body.to_string())
+        }
+        None => Body::empty(),
+    };
+    read(app.send(request.body(body).unwrap()).await).await
+}
+
+async fn secret(org: &Org, name: &str, role: Role) -> String {
+    let new = NewKey { name, scope: role, expires_at: None };
+    api_keys::create(org.app.cx(), &org.app.ops(), &org.id, new).await.unwrap().1
+}
+
+/// Makes `body` at `path` as the owner; gives what is answered.
+async fn make(app: &App, key: &str, path: &str, body: Value) -> Value {
+    let answer = call(app, Some(key), "POST", &format!("/api/v1{path}"), Some(&body)).await;
+    assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.body);
+    answer.json()
+}
+
+async fn fixture() -> Fixture {
+    let folder = waypost_testkit::folder();
+    let app = start(&folder).await;
+    let (ours, theirs) = (app.org("ours").await, app.org("theirs").await);
+    let mut keys = BTreeMap::new();
+    for role in ROLES {
+        keys.insert(role.as_str(), secret(&ours, role.as_str(), role).await);
+    }
+    let other = secret(&theirs, "owner", Role::Owner).await;
+    let ids = fill(&app, &ours, &keys["owner"]).await;
+    let org = ours.id.to_string();
+    drop(ours);
+    drop(theirs);
+    app.forget_calls();
+    app.finish().await;
+    Fixture { folder, ids, keys, other, org }
+}
+
+/// Puts one of each into an organisation; a noun that has something in a path belongs in here.
+async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
+    let mut ids = BTreeMap::new();
+    let mut keep = |noun: &str, value: &Value| ids.insert(noun.to_owned(), value.as_str().unwrap().to_owned());
+    let server = make(app, owner, "/servers", json!({ "slug": "first-name", "support": "tickets" })).await;
+    keep("servers", &server["id"]);
+    let member = users::create(app.cx(), &app.ops(), &ours.id, "member@ours.example", Role::Member).await.unwrap();
+    keep("members", &json!(member.user_id));
+    let path = format!("/api/v1/servers/{}", server["id"].as_str().unwrap());
+    call(app, Some(owner), "PATCH", &path, Some(&json!({ "slug": "second-name" }))).await.is(200);
+    keep("slugs", &json!("first-name"));
+    let walkthrough = make(app, owner, "/walkthroughs", json!({ "title": "Guide", "type": "quickstart" })).await;
+    keep("walkthroughs", &walkthrough["id"]);
+    let path = format!("/walkthroughs/{}", walkthrough["id"].as_str().unwrap());
+    let step = make(app, owner, &format!("{path}/steps"), json!({ "title": "One", "content": "Do it." })).await;
+    keep("steps", &step["step"]["id"]);
+    make(app, owner, &format!("{path}/publish"), json!({})).await;
+    keep("versions", &json!("1"));
+    let place = json!({ "server_id": server["id"], "walkthrough_id": walkthrough["id"] });
+    keep("assignments", &make(app, owner, "/assignments", place).await["id"]);
+    let invitation = json!({ "email": "new@ours.example", "role": "member" });
+    keep("invitations", &make(app, owner, "/invitations", invitation).await["id"]);
+    keep("api-keys", &make(app, owner, "/api-keys", json!({ "name": "spare", "scope": "member" })).await["id"]);
+    const PROVIDER: &str = "INSERT INTO oauth_configs
+        SELECT 'oac_0123456789abcdef', id, 'Login', 'oauth', '', 'https://id.example/a', 'https://id.example/t', NULL, NULL,
+            'waypost', NULL, 'none', 'openid', 'sub', FALSE, 1, 1 FROM organizations WHERE slug = 'ours'";
+    app.execute(PROVIDER).await;
+    keep("oauth-configs", &json!("oac_0123456789abcdef"));
+    let receiver = json!({ "url": "https://hook.example/x", "events": ["ticket.created"] });
+    let receiver = make(app, owner, "/webhooks", receiver).await;
+    keep("webhooks", &receiver["id"]);
+    // An end user who asks for help, which is told to the receiver.
+    app.refresh().await;
+    let person = Client::modern(app, "/s/second-name/t/ann/mcp".to_owned());
+    person.call("select_walkthrough", json!({ "walkthrough_id": walkthrough["id"] })).await.ok();
+    let ticket = person.call("get_support", json!({ "title": "Stuck", "problem": "Here." })).await;
+    let ticket = ticket.ok()["ticket_id"].clone();
+    keep("tickets", &ticket);
+    let comments = format!("/tickets/{}/comments", ticket.as_str().unwrap());
+    keep("comments", &make(app, owner, &comments, json!({ "body": "Try this." })).await["id"]);
+    let list = async |path: &str| {
+        call(app, Some(owner), "GET", &format!("/api/v1{path}"), None).await.json()["items"][0]["id"].clone()
+    };
+    keep("end-users", &list("/end-users").await);
+    let deliveries = format!("/webhooks/{}/deliveries", receiver["id"].as_str().unwrap());
+    keep("webhook-deliveries", &list(&deliveries).await);
+    ids
+}
+
+/// A value that a schema lets through, with the fixture's ids where one is asked for.
+fn example(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap<String, String>)) -> Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let named = reference.rsplit('/').next().unwrap();
+        return example(document, &document["components"]["schemas"][named], (name, ids));
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return values[0].clone();
+    }
+    if let Some(first) = ["oneOf", "anyOf"].iter().find_map(|word| schema[*word].as_array()) {
+        let part = first.iter().find(|part| part["type"] != "null").unwrap();
+        return example(document, part, (name, ids));
+    }
+    let noun = name.strip_suffix("_id").map(|noun| format!("{}s", noun.replace('_', "-")));
+    if let Some(id) = noun.and_then(|noun| ids.get(&noun)) {
+        return json!(id);
+    }
+    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str()).unwrap_or("object");
+    match kind {
+        "string" => schema["example"].as_str().map_or_else(|| json!("sample"), |example| json!(example)),
+        "integer" | "number" => json!(1),
+        "boolean" => json!(true),
+        "array" => json!([]),
+        _ => {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let members = required
+                .map(|member| (member.to_owned(), example(document, &schema["properties"][member], (member, ids))));
+            Value::Object(members.collect::<Map<_, _>>())
+        }
+    }
+}
+
+/// The path with the ids of the fixture. A name in braces stands behind its noun: `/servers/{server_id}`.
+fn address(path: &str, fixture: &Fixture) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for part in path.split('/') {
+        let before = parts.last().cloned().unwrap_or_default();
+        parts.push(match part.strip_prefix('{') {
+            Some(_) if before == "organizations" => fixture.org.clone(),
+            Some(_) => {
+                let noun = path.split('/').nth(parts.len() - 1).unwrap();
+                fixture.ids.get(noun).cloned().unwrap_or_else(|| panic!("{path}: the fixture has no id of {noun}"))
+            }
+            None => part.to_owned(),
+        });
+    }
+    parts.join("/")
+}
+
+/// What the first caller that is let in is; or how all are refused.
+async fn least(app: &App, fixture: &Fixture, (method, path, body): (&str, &str, Option<&Value>)) -> String {
+    for role in ROLES {
+        let answer = call(app, Some(&fixture.keys[role.as_str()]), method, path, body).await;
+        assert!(!answer.status.is_server_error(), "{method} {path}: {} {}", answer.status, answer.body);
+        if answer.status != StatusCode::FORBIDDEN {
+            assert_ne!(answer.status, StatusCode::NOT_FOUND, "{method} {path} as {role}: {}", answer.body);
+            return role.as_str().to_owned();
+        }
+    }
+    "user".to_owned()
+}
+
+async fn operations(fixture: &Fixture, table: &mut String) {
+    let document = serde_json::to_value(waypost_web::api::document()).unwrap();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let content = operation["requestBody"]["content"].as_object().and_then(|content| content.values().next());
+            let body = content.map(|content| example(&document, &content["schema"], ("", &fixture.ids)));
+            let own = format!("/api/v1{}", address(path, fixture));
+            let query: Vec<String> = operation["parameters"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|parameter| parameter["in"] == "query" && parameter["required"] == true)
+                .map(|parameter| {
+                    let name = parameter["name"].as_str().unwrap();
+                    let value = example(&document, &parameter["schema"], (name, &fixture.ids));
+                    format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
+                })
+                .collect();
+            let own = if query.is_empty() { own } else { format!("{own}?{}", query.join("&")) };
+            let method = method.to_uppercase();
+            // A copy for each operation: what one of them deletes, the next one needs.
+            let folder = waypost_testkit::folder();
+            std::fs::copy(store(&fixture.folder), store(&folder)).unwrap();
+            let app = start(&folder).await;
+            let nobody = call(&app, None, &method, &own, body.as_ref()).await;
+            assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{method} {path} without credentials");
+            let foreign = call(&app, Some(&fixture.other), &method, &own, body.as_ref()).await;
+            if path.contains('{') {
+                assert!(
+                    matches!(foreign.status, StatusCode::NOT_FOUND | StatusCode::FORBIDDEN),
+                    "{method} {path} of another organisation: {} {}",
+                    foreign.status,
+                    foreign.body
+                );
+            }
+            for id in fixture.ids.values().filter(|id| id.contains('_')) {
+                let named = own.contains(id.as_str())
+                    || body.as_ref().is_some_and(|body| body.to_string().contains(id.as_str()));
+                assert!(
+                    named || !foreign.body.contains(id.as_str()),
+                    "{method} {path} shows {id} to another organisation"
+                );
+            }
+            let least = least(&app, fixture, (&method, &own, body.as_ref())).await;
+            let other = if path.contains('{') { foreign.status.as_u16().to_string() } else { "its own".to_owned() };
+            writeln!(table, "| `{method} /api/v1{path}` | {least} | {other} |").unwrap();
+            app.forget_calls();
+            app.stop().await;
+        }
+    }
+}
+
+async fn pages(app: &App, table: &mut String) {
+    let (ours, theirs) = (app.org("console").await, app.org("elsewhere").await);
+    let visitor = Browser::new(app);
+    let stranger = Browser::owner(&theirs).await;
+    let mut browsers = Vec::new();
+    for role in ROLES {
+        browsers.push((role, Browser::member(&ours, &format!("{role}@ours.example"), role).await));
+    }
+    for route in waypost_web::pages::routes().list() {
+        let path = route.path.replace("{org}", "console");
+        // Ids of nothing: who is let in finds nothing there, who is not does not get that far.
+        let path = path
+            .split('/')
+            .map(|part| if part.starts_with('{') { "nothing" } else { part })
+            .collect::<Vec<_>>()
+            .join("/");
+        let send = async |browser: &Browser| match route.method {
+            Method::GET => browser.get(&path).await,
+            _ => browser.post(&path, &[]).await,
+        };
+        let (method, at) = (&route.method, route.path);
+        if let Access::Member(act) = route.access {
+            let answer = send(&visitor).await;
+            assert!(
+                answer.location().starts_with("/login"),
+                "{method} {at}: a visitor gets {} {}",
+                answer.status,
+                answer.body
+            );
+            send(&stranger).await.is(404);
+            for (role, browser) in &browsers {
+                let may = act.least_role().is_some_and(|least| role.covers(least));
+                let answer = send(browser).await;
+                assert_eq!(answer.status == StatusCode::FORBIDDEN, !may, "{method} {at} as {role}: {}", answer.status);
+                assert!(!answer.status.is_server_error(), "{method} {at} as {role}: {}", answer.body);
+            }
+        } else {
+            let answer = send(&visitor).await;
+            assert!(!answer.status.is_server_error(), "{method} {at}: {}", answer.body);
+            let sent = answer.location().starts_with("/login");
+            assert!(route.access == Access::Public || sent, "{method} {at}: a visitor gets {}", answer.status);
+        }
+        let least = match route.access {
+            Access::Public => "everybody",
+            Access::User => "user",
+            Access::Member(act) => act.least_role().map_or("nobody", Role::as_str),
+        };
+        let other = if matches!(route.access, Access::Member(_)) { "404" } else { "-" };
+        writeln!(table, "| `{method} {at}` | {least} | {other} |").unwrap();
+    }
+    // A form that another site sends with the cookies of a signed-in user.
+    for site in [Some("cross-site"), Some("same-site"), None] {
+        let mut request =
+            Request::post("/o/console/settings").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(site) = site {
+            request = request.header("sec-fetch-site", site);
+        }
+        let answer = browsers[2].1.send(request.body(Body::from("name=Stolen")).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{site:?}");
+    }
+}
+
+const HEAD: &str = "\
+<!-- Made by the test `console::access` (tests/it). Do not edit. -->
+
+# Who may do what
+
+Each operation of the API and each page was tried without credentials, as each role, and by the owner of another
+organisation. \"From\" is the least role that is let in (`user`: only a signed-in user for themselves, no API key);
+\"elsewhere\" is what the owner of another organisation gets for the same address. Without credentials every operation is
+401, and every page but those for everybody leads to the sign-in. `cargo test --test it access` tries all of it and fails when a
+route is missing here.
+
+| Operation | From | Elsewhere |
+|---|---|---|
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_route_is_tried_as_everybody() {
+    let fixture = fixture().await;
+    let mut table = HEAD.to_owned();
+    operations(&fixture, &mut table).await;
+    table.push_str("\n| Page | From | Elsewhere |\n|---|---|---|\n");
+    let app = App::new().await;
+    pages(&app, &mut table).await;
+    app.stop().await;
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/access.md");
+    if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {
+        std::fs::write(&file, &table).unwrap();
+    }
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        known == table,
+        "docs/access.md is not what the routes are: run this test with WAYPOST_TEST_WRITE=1\n{table}"
+    );
+}
