@@ -51,8 +51,8 @@ fn an_operator_sets_up_an_organisation() {
         assert_eq!(place.json(&[noun, "show", shown["id"].as_str().unwrap()])["id"], shown["id"], "{noun}");
     }
     insta::assert_snapshot!(place.fine(&["key", "list"]), @"
-    NAME  SCOPE  ID                    CREATED AT
-    ci    admin  key_…  TIME
+    NAME  SCOPE  ID                    CREATED AT                EXPIRES AT  LAST USED AT
+    ci    admin  key_…  TIME  -           -
     ");
 }
 

@@ -232,6 +232,9 @@ async fn malformed_calls_are_protocol_errors() {
     Legacy("2025-11-25") tools/list {"cursor":7} (200, 0)
     Legacy("2025-11-25") completion/complete {} (200, -32602)
     "#);
+    // `get_support`, which is not listed here, answers all the same.
+    app.count_call();
+    app.count_call();
     app.finish().await;
 }
 
