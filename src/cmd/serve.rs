@@ -1,5 +1,6 @@
 //! `waypost serve`: runs everything.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,15 +163,15 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     stop_on_signal(stop.clone())?;
     // Unheard it ends the process; heard, a limit on the size of files fails the write, as a full disk does.
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
-    println!("listening on http://{address}");
+    say(&format!("listening on http://{address}"));
     if let Some(token) = set_up {
-        println!("set up: {}/setup?token={token}", public_url.origin());
+        say(&format!("set up: {}/setup?token={token}", public_url.origin()));
     }
     if let Some(notice) = mail::notice(settings, args.demo) {
-        println!("{notice}");
+        say(&notice.to_string());
     }
     if args.demo {
-        println!("{}", demo::snippets(&public_url.origin(), address));
+        say(&demo::snippets(&public_url.origin(), address).to_string());
     }
     serve(main, router, &stop, &end).await?;
     upkeep.abort();
@@ -193,6 +194,14 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     }
     let _ = tokio::time::timeout(CLOSE, db.close()).await;
     Ok(())
+}
+
+/// Prints a line. Whoever reads the first ones may have closed the pipe since: that ends no server.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads standard output");
+    }
 }
 
 fn start(settings: &Settings, db: Db, keys: Keys) -> (Hosting, Tasks) {
