@@ -29,7 +29,7 @@ async fn two_people_write() {
 async fn the_rules_of_the_editor_hold() {
     let Browser { node, .. } = found();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/console/unit");
-    let output = tokio::process::Command::new(node).arg("--test").arg(".").current_dir(folder).output();
+    let output = tokio::process::Command::new(node).arg("--test").current_dir(folder).output();
     let output = output.await.expect("node starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

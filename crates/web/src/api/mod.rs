@@ -49,6 +49,7 @@ const MAX_BODY: usize = 1024 * 1024;
             of a draft take `If-Match`. Requests that make something take an `Idempotency-Key`."
     ),
     servers((url = "/api/v1")),
+    components(schemas(crate::problem::Problem)),
     security(("key" = []), ("session" = []))
 )]
 struct Document;
@@ -126,6 +127,17 @@ mod tests {
             std::fs::write(file, &document).unwrap();
         }
         assert!(std::fs::read_to_string(file).unwrap() == document, "docs/openapi.json is not what the code says");
+    }
+
+    /// A document with a reference to nothing is none that a tool reads.
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document().to_json().unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(&document).unwrap();
+        for part in document.split("\"#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(parsed["components"]["schemas"].get(name).is_some(), "there is no schema {name}");
+        }
     }
 
     #[test]

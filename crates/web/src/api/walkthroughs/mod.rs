@@ -109,8 +109,10 @@ struct Filter {
     /// Placed on this server.
     server_id: Option<String>,
     /// By what the list is sorted; `title` when absent.
+    #[param(inline)]
     sort: Option<Sort>,
     /// `asc` when absent.
+    #[param(inline)]
     order: Option<Order>,
     /// Items at most.
     #[param(minimum = 1, maximum = 200, default = 50)]
