@@ -44,7 +44,7 @@ async function signIn(page) {
     await page.goto(`${given.url}/login`);
     await page.locator('input[name="email"]').fill(EMAIL);
     await page.locator('input[name="password"]').fill(PASSWORD);
-    await page.locator('main button[type="submit"]').click();
+    await page.getByRole('button', { name: 'Sign in', exact: true }).click();
     await page.waitForURL(/\/o\//);
 }
 
