@@ -18,7 +18,7 @@ export async function launch(executablePath, foreign) {
 
 /** A browser of its own, without cookies, on a desk or with the `viewport` given. */
 export async function open(browser, viewport = { width: 1280, height: 800 }) {
-    const context = await browser.newContext({ viewport });
+    const context = await browser.newContext({ viewport, reducedMotion: 'reduce' });
     const page = await context.newPage();
     page.setDefaultTimeout(20_000);
     page.problems = [];
