@@ -1,0 +1,210 @@
+//! What the console asks of the store.
+
+use super::*;
+
+pub(super) async fn users(tx: &mut Tx, one: &World) {
+    user::get(tx, &one.user).await.unwrap();
+    user_session::find(tx, "hash", NOW).await.unwrap();
+    user_session::memberships(tx, &one.user).await.unwrap();
+    for session in user_session::list(tx, &one.user, Timestamp(0)).await.unwrap() {
+        user_session::touch(tx, &session).await.unwrap();
+        user_session::delete_others(tx, &one.user, Some(&session.id)).await.unwrap();
+        user_session::delete(tx, &one.user, &session.id).await.unwrap();
+    }
+    let claim = Claim {
+        actor: "usr_x".to_owned(),
+        key: "once".to_owned(),
+        organization_id: None,
+        request_hash: "hash".to_owned(),
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    idempotency::claim(tx, &claim).await.unwrap();
+    idempotency::find(tx, "usr_x", "once").await.unwrap();
+    idempotency::complete(tx, "usr_x", "once", "sealed").await.unwrap();
+    idempotency::release(tx, "usr_x", "once").await.unwrap();
+}
+
+/// What is done with invitations.
+pub(super) async fn invite(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, InvitationId::from_store("inv_new".to_owned()));
+    let new = Invitation {
+        id: id.clone(),
+        organization_id: org.clone(),
+        email: "b@x.de".to_owned(),
+        role: Role::Member,
+        invited_by: one.user.to_string(),
+        created_at: NOW,
+        expires_at: NOW.plus(1),
+        accepted_at: None,
+        revoked_at: None,
+    };
+    assert!(invitation::lock(tx, org).await.unwrap());
+    invitation::insert(tx, &new, "b@x.de", "invited").await.unwrap();
+    invitation::get(tx, org, &id).await.unwrap();
+    invitation::list(tx, org, None, 10).await.unwrap();
+    invitation::list(tx, org, Some(&id), 10).await.unwrap();
+    invitation::count_pending(tx, org, NOW).await.unwrap();
+    invitation::renew(tx, &new, "renewed").await.unwrap();
+    invitation::revoke_of_address(tx, org, ("b@x.de", Some(&id)), NOW).await.unwrap();
+    invitation::revoke(tx, org, &id, NOW).await.unwrap();
+}
+
+/// What the console reads of the log, of end users and in numbers.
+pub(super) async fn look_back(tx: &mut Tx, one: &World) {
+    let (org, server, user) = (&one.organization, &one.server, &one.end_user);
+    let range = Range { from: Timestamp(0), to: NOW.plus(1) };
+    let query = activity::Query {
+        organization: org,
+        server: None,
+        end_user: None,
+        walkthrough: None,
+        range,
+        after: None,
+        oldest_first: false,
+        limit: 10,
+    };
+    let one_user = activity::Query { end_user: Some(user), ..query.clone() };
+    let one_walkthrough = activity::Query { walkthrough: Some(&one.walkthrough), oldest_first: true, ..query.clone() };
+    for query in [query, one_user, one_walkthrough] {
+        activity::events(tx, &query).await.unwrap();
+        activity::calls(tx, &query).await.unwrap();
+        activity::sessions(tx, &query).await.unwrap();
+    }
+    let wanted = Wanted { organization: org, server: Some(server), walkthrough: Some(&one.walkthrough), range };
+    let mut packed = Packed::default();
+    analytics::events(tx, wanted, &mut packed).await.unwrap();
+    analytics::calls(tx, wanted, &mut packed).await.unwrap();
+    let later = NOW.plus(10_000_000);
+    assert!(!analytics::due(tx, later).await.unwrap().is_empty());
+    let due = Due { organization_id: org.clone(), server_id: server.clone() };
+    while analytics::roll(tx, &due, later).await.unwrap() {}
+    version::titles(tx, org, &one.walkthrough).await.unwrap();
+    end_user::get(tx, org, user).await.unwrap().unwrap();
+    let search = end_user::Search { text: Some("a"), server: Some(server), limit: 10, ..end_user::Search::default() };
+    end_user::list(tx, org, search).await.unwrap();
+    end_user::standings(tx, org, user).await.unwrap();
+    end_user::extent(tx, org, user).await.unwrap();
+    end_user::export(tx, org, user).await.unwrap();
+}
+
+/// What signs a user of the console in.
+pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, &one.user);
+    system::has_verified_user(tx).await.unwrap();
+    system::organizations_without_owner(tx).await.unwrap();
+    system::find_credentials(tx, "a1@x.de").await.unwrap();
+    system::find_invitation(tx, "token-1", NOW).await.unwrap();
+    invitation_accept::accept(tx, org, &InvitationId::from_store("inv_1".to_owned()), NOW).await.unwrap();
+    user::get(tx, id).await.unwrap();
+    user::credentials(tx, id).await.unwrap();
+    user::verify(tx, id, NOW).await.unwrap();
+    user::set_name(tx, id, "Anna").await.unwrap();
+    user::set_password(tx, id, "argon").await.unwrap();
+    user::begin_try(tx, id, NOW).await.unwrap();
+    user::lock(tx, id, NOW).await.unwrap();
+    user::unlock(tx, id).await.unwrap();
+    let code_id = UserCodeId::from_store("uco_x".to_owned());
+    let code = user_code::NewCode {
+        id: &code_id,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        purpose: CodePurpose::SignIn,
+        browser_hash: "browser",
+        code_hash: "hash",
+        password_hash: None,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    user_code::insert(tx, &code).await.unwrap();
+    let key = user_code::Key { id: &code_id, browser_hash: "browser" };
+    user_code::find_open(tx, key, NOW).await.unwrap();
+    user_code::enter(tx, key, "hash", NOW).await.unwrap();
+    let link_id = UserCodeId::from_store("uco_y".to_owned());
+    let link = user_code::NewLink {
+        id: &link_id,
+        email: "a@x.de",
+        email_key: "a@x.de",
+        token_hash: "link",
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    user_code::insert_link(tx, &link).await.unwrap();
+    user_code::find_link(tx, "link", NOW).await.unwrap();
+    user_code::consume_link(tx, "link", NOW).await.unwrap();
+    user_session::find(tx, "session-1", NOW).await.unwrap();
+    user_session::list(tx, id, NOW).await.unwrap();
+    user_session::memberships(tx, id).await.unwrap();
+    user_session::delete_others(tx, id, None).await.unwrap();
+    user_session::delete_by_token(tx, "session-1").await.unwrap();
+}
+
+/// A ticket, and what the team does with it.
+pub(super) async fn help(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, TicketId::from_store("tkt_1".to_owned()));
+    let named = ticket::get(tx, org, &id).await.unwrap().unwrap();
+    ticket::get_for_update(tx, org, &id).await.unwrap();
+    let number = ticket::next_number(tx, org).await.unwrap();
+    let other = Ticket { id: TicketId::from_store("tkt_other".to_owned()), number, ..named.ticket };
+    ticket::insert(tx, &other).await.unwrap();
+    ticket::update(tx, &other).await.unwrap();
+    for status in [None, Some(TicketStatus::Pending)] {
+        let filter = ticket::Filter { status, text: Some("a".to_owned()), ..ticket::Filter::default() };
+        ticket::list(tx, org, &filter, None, 10).await.unwrap();
+        ticket::counts(tx, org, &filter).await.unwrap();
+    }
+    ticket::list_of_end_user(tx, org, &one.end_user, 10).await.unwrap();
+    for opener in [ticket::Opener::EndUser(&one.end_user), ticket::Opener::Unknown(&one.server)] {
+        ticket::count_since(tx, org, opener, NOW).await.unwrap();
+        ticket::list_without_email(tx, org, opener, NOW).await.unwrap();
+    }
+    let comment = ticket_comment::list(tx, org, &id).await.unwrap().remove(0).comment;
+    ticket_comment::get(tx, org, &id, &comment.id).await.unwrap().unwrap();
+    ticket_comment::count(tx, org, &id).await.unwrap();
+    let (comment_id, edited_by) = (comment.id.clone(), "usr_1".to_owned());
+    let edit = TicketCommentEdit { comment_id, body: comment.body.clone(), edited_by, edited_at: NOW };
+    ticket_comment::keep(tx, org, &edit).await.unwrap();
+    ticket_comment::edits(tx, org, &id).await.unwrap();
+    ticket_comment::update(tx, &comment).await.unwrap();
+    let again = TicketComment { id: TicketCommentId::from_store("tkc_again".to_owned()), ..comment };
+    ticket_comment::insert(tx, &again).await.unwrap();
+    ticket_comment::delete(tx, org, &again.id).await.unwrap();
+}
+
+/// A message to the receiver of a world.
+pub(super) fn delivery(id: &str) -> NewDelivery {
+    let one = World::new(1);
+    NewDelivery {
+        id: WebhookDeliveryId::from_store(id.to_owned()),
+        organization_id: one.organization,
+        webhook_id: WebhookId::from_store("whk_1".to_owned()),
+        end_user_id: Some(one.end_user),
+        event: WebhookEvent::WalkthroughCompleted,
+        payload: "{}".to_owned(),
+        created_at: NOW,
+        next_attempt_at: NOW,
+    }
+}
+
+/// Receivers of webhooks, and what is sent to them.
+pub(super) async fn send(tx: &mut Tx, one: &World) {
+    let org = &one.organization;
+    let found = webhook::list(tx, org).await.unwrap().remove(0);
+    let id = found.id.clone();
+    webhook::get(tx, org, &id).await.unwrap().unwrap();
+    webhook::update(tx, &found).await.unwrap();
+    webhook::set_failing_since(tx, org, &id, None).await.unwrap();
+    webhook::receivers(tx, org, WebhookEvent::TicketCreated).await.unwrap();
+    let other = Webhook { id: WebhookId::from_store("whk_other".to_owned()), ..found };
+    webhook::insert(tx, &other).await.unwrap();
+    webhook::delete(tx, org, &other.id).await.unwrap();
+    webhook_delivery::insert(tx, &[delivery("whd_sent")]).await.unwrap();
+    assert!(webhook_delivery::is_due(tx, NOW).await.unwrap());
+    let claimed = webhook_delivery::claim(tx, NOW, NOW.plus(1), 10).await.unwrap().remove(0);
+    webhook_delivery::finish(tx, &claimed).await.unwrap();
+    webhook_delivery::give_up(tx, org, &id, "off").await.unwrap();
+    webhook_delivery::replay(tx, org, &claimed.id, NOW).await.unwrap();
+    webhook_delivery::get(tx, org, &claimed.id).await.unwrap();
+    webhook_delivery::list(tx, org, &id, None, 10).await.unwrap();
+    webhook_delivery::delete_old(tx, NOW, 10).await.unwrap();
+}
