@@ -168,10 +168,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         say(&format!("set up: {}/setup?token={token}", public_url.origin()));
     }
     if let Some(notice) = mail::notice(settings, args.demo) {
-        say(&notice.to_string());
+        say(notice);
     }
     if args.demo {
-        say(&demo::snippets(&public_url.origin(), address).to_string());
+        say(&demo::snippets(&public_url.origin(), address));
     }
     serve(main, router, &stop, &end).await?;
     upkeep.abort();
