@@ -21,6 +21,7 @@ install:
     cd e2e/conformance && npm ci --no-audit --no-fund
     cd e2e/browser && npm ci --ignore-scripts --no-audit --no-fund
     bash e2e/clients/install.sh
+    bash e2e/agents/install.sh
     bash e2e/api/install.sh
 
 # The official conformance suite against the fixtures and against the product
