@@ -10,13 +10,13 @@ use waypost_core::email::Email;
 use waypost_core::event::EventKind;
 use waypost_core::id::{EndUserId, StepId, WalkthroughId};
 use waypost_core::progress::act::{Select, View};
-use waypost_core::progress::{Attempt, AttemptState, Notice, Offered, Outcome, Standing, Status};
+use waypost_core::progress::{Attempt, Notice, Offered, Outcome, Standing, Status};
 use waypost_core::server::Server;
 use waypost_core::version::Version;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::offer::Offer;
-use waypost_store::progress::{self, ProgressKey};
+use waypost_store::progress::{self, OpenAttempt, ProgressKey};
 use waypost_store::writer::{Announce, Call, Decided};
 
 use crate::hosting::Hosting;
@@ -56,11 +56,11 @@ pub struct StepAnswer {
     pub handle: Option<String>,
 }
 
-/// A walkthrough in a list, with where the user stands in it.
+/// A walkthrough in a list, with the user's progress in it.
 #[derive(Debug)]
-pub struct Listed {
+pub struct Listed<'a> {
     /// The walkthrough.
-    pub offer: Offer,
+    pub offer: &'a Offer,
     /// The user's status.
     pub status: Status,
     /// The user's percentage.
@@ -133,19 +133,23 @@ pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &
     let offer = offered(cx, hosting, play, walkthrough).await?;
     let server = &play.offers.server;
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
-    let open = open_attempts(hosting, play, &identity).await?;
-    let (standing, notices) = stand(cx, hosting, (server, offer), open.get(&offer.walkthrough_id)).await?;
+    let open = match &identity.end_user_id {
+        Some(end_user_id) => progress::get_open(&mut hosting.read().await?, &key(server, offer, end_user_id)).await?,
+        None => None,
+    };
+    let (standing, notices) = stand(cx, hosting, (server, offer), open.as_ref()).await?;
     let read = CallOutcome::Read(identity.end_user_id.as_ref());
     play.arrival.record(cx, &hosting.recorder, server, read).await;
     Ok(StepAnswer { offer: offer.clone(), standing, completed_step_id: None, notices, handle: None })
 }
 
-/// What the server offers, with where the user stands in each; changes nothing and makes nobody. Where users sign in,
-/// one who has not yet sees that nothing is begun.
+/// Lists what the server offers with the user's status in each; changes nothing and creates nobody. Reads no step: the
+/// status is computed from sets of ordinals. On a server where users sign in, a user who has not yet sees that nothing is
+/// started.
 ///
 /// # Errors
 /// `handle_unknown`, `unavailable`.
-pub async fn list(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<Vec<Listed>> {
+pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<Vec<Listed<'a>>> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if matches!(play.presented, Presented::Subject(..)) {
@@ -153,17 +157,20 @@ pub async fn list(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<Vec<Li
     }
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let open = open_attempts(hosting, play, &identity).await?;
-    let mut listed = Vec::with_capacity(play.offers.list().len());
-    for offer in play.offers.list() {
-        let (status, percent) = match open.get(&offer.walkthrough_id) {
-            None => (Status::NotStarted, 0),
-            Some(attempt) => {
-                let (standing, _) = stand(cx, hosting, (server, offer), Some(attempt)).await?;
-                (standing.status(), standing.percent())
-            }
-        };
-        listed.push(Listed { offer: offer.clone(), status, percent });
-    }
+    let offers = play.offers.list().iter();
+    let listed = offers
+        .map(|offer| {
+            let (status, percent) = match open.get(&offer.walkthrough_id) {
+                None => (Status::NotStarted, 0),
+                Some(open) => {
+                    let is_moved =
+                        open.version_id != offer.version_id && offer.withdrawn.contains_key(&open.version_id);
+                    open.summary.standing(is_moved.then_some(&offer.step_set))
+                }
+            };
+            Listed { offer, status, percent }
+        })
+        .collect();
     let read = CallOutcome::Read(identity.end_user_id.as_ref());
     play.arrival.record(cx, &hosting.recorder, server, read).await;
     Ok(listed)
@@ -213,9 +220,7 @@ async fn only_active<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result
     enter(cx, hosting, play).await?;
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let open = open_attempts(hosting, play, &identity).await?;
-    let in_progress = |offer: &&Offer| {
-        open.get(&offer.walkthrough_id).is_some_and(|attempt| attempt.state == AttemptState::InProgress)
-    };
+    let in_progress = |offer: &&Offer| open.get(&offer.walkthrough_id).is_some_and(|open| !open.summary.is_completed);
     let active: Vec<&Offer> = play.offers.list().iter().filter(in_progress).collect();
     match active.as_slice() {
         [offer] => Ok(offer),
@@ -234,15 +239,25 @@ async fn only_active<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result
     }
 }
 
+/// Returns the user's open attempts, without content.
 async fn open_attempts(
     hosting: &Hosting,
     play: &Play<'_>,
     identity: &Identity,
-) -> Result<HashMap<WalkthroughId, Attempt>> {
+) -> Result<HashMap<WalkthroughId, OpenAttempt>> {
     let Some(end_user_id) = &identity.end_user_id else { return Ok(HashMap::new()) };
     let server = &play.offers.server;
     let mut conn = hosting.read().await?;
-    Ok(progress::list_open(&mut conn, &server.organization_id, end_user_id, &server.id).await?)
+    Ok(progress::summarize_open(&mut conn, &server.organization_id, end_user_id, &server.id).await?)
+}
+
+fn key(server: &Server, offer: &Offer, end_user_id: &EndUserId) -> ProgressKey {
+    ProgressKey {
+        organization_id: server.organization_id.clone(),
+        end_user_id: end_user_id.clone(),
+        server_id: server.id.clone(),
+        walkthrough_id: offer.walkthrough_id.clone(),
+    }
 }
 
 /// Where a user with this attempt stands.
@@ -332,12 +347,7 @@ impl Scene<'_> {
         act: impl Fn(&View<'_>) -> Result<Outcome> + Send + Sync + 'static,
     ) -> Call {
         let server = &self.play.offers.server;
-        let key = ProgressKey {
-            organization_id: server.organization_id.clone(),
-            end_user_id: end_user_id.clone(),
-            server_id: server.id.clone(),
-            walkthrough_id: self.offer.walkthrough_id.clone(),
-        };
+        let key = key(server, self.offer, end_user_id);
         let now = self.cx.now();
         let (versions, random) = (self.hosting.versions.clone(), Arc::clone(&self.cx.random));
         let (latest, withdrawn) = (Arc::clone(latest), self.offer.withdrawn.clone());

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use waypost_core::id::{OrganizationId, ServerId, VersionId, WalkthroughId};
+use waypost_core::progress::StepSet;
 use waypost_core::walkthrough::WalkthroughType;
 
 use crate::db::Conn;
@@ -32,6 +33,8 @@ pub struct Offer {
     pub tags: Vec<String>,
     /// How many steps.
     pub step_count: u32,
+    /// The ordinals of the steps.
+    pub step_set: StepSet,
     /// The versions that were withdrawn, with the reason.
     pub withdrawn: HashMap<VersionId, String>,
 }
@@ -48,6 +51,7 @@ struct Row {
     estimated_duration_minutes: Option<i64>,
     tags: String,
     step_count: i64,
+    step_set: String,
 }
 
 impl TryFrom<Row> for Offer {
@@ -60,6 +64,8 @@ impl TryFrom<Row> for Offer {
             tags: serde_json::from_str(&row.tags).map_err(|error| corrupt(error.to_string()))?,
             version: u32::try_from(row.number).map_err(|error| corrupt(error.to_string()))?,
             step_count: u32::try_from(row.step_count).map_err(|error| corrupt(error.to_string()))?,
+            step_set: StepSet::from_hex(&row.step_set)
+                .ok_or_else(|| corrupt("step_set is not hexadecimal".to_owned()))?,
             estimated_duration_minutes: row.estimated_duration_minutes.and_then(|minutes| u32::try_from(minutes).ok()),
             walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
             slug: row.slug,
@@ -78,7 +84,7 @@ impl TryFrom<Row> for Offer {
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<Offer>> {
     const SQL: &str = "SELECT walkthroughs.id AS walkthrough_id, walkthroughs.slug, versions.id AS version_id,
                versions.number, versions.title, versions.description, versions.type,
-               versions.estimated_duration_minutes, versions.tags, versions.step_count
+               versions.estimated_duration_minutes, versions.tags, versions.step_count, versions.step_set
         FROM assignments
         JOIN walkthroughs ON walkthroughs.id = assignments.walkthrough_id
         JOIN versions ON versions.id = walkthroughs.current_version_id

@@ -11,7 +11,7 @@ use waypost_core::event::EventKind;
 use waypost_core::id::{
     EndUserId, EventId, OrganizationId, ProgressId, ServerId, SessionId, StepId, VersionId, WalkthroughId,
 };
-use waypost_core::progress::{Attempt, AttemptState, Status, StepSet};
+use waypost_core::progress::{Attempt, AttemptState, AttemptSummary, Status, StepSet};
 use waypost_core::webhook::NewDelivery;
 
 use crate::db::{Conn, Dialect, Raw};
@@ -462,6 +462,66 @@ pub async fn list_open(
     let rows: Vec<AttemptRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str()).fetch_all(c).await?);
     rows.into_iter().map(|row| Ok((WalkthroughId::from_store(row.walkthrough_id.clone()), row.try_into()?))).collect()
+}
+
+/// An open attempt in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenAttempt {
+    /// The pinned version.
+    pub version_id: VersionId,
+    /// What its progress is computed from.
+    pub summary: AttemptSummary,
+}
+
+/// Returns the open attempts of one end user on one server, by walkthrough, with the steps of their pinned versions. Reads
+/// no content: one query, a few dozen bytes per attempt.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn summarize_open(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    end_user: &EndUserId,
+    server: &ServerId,
+) -> Result<HashMap<WalkthroughId, OpenAttempt>> {
+    const SQL: &str = "SELECT progress.walkthrough_id, progress.version_id, progress.status, progress.completed_steps,
+               versions.step_set
+        FROM progress JOIN versions ON versions.id = progress.version_id
+        WHERE progress.end_user_id = $1 AND progress.server_id = $2 AND progress.organization_id = $3
+          AND progress.closed_at IS NULL";
+    let rows: Vec<(String, String, String, String, String)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str()).fetch_all(c).await?);
+    let attempt = |(walkthrough, version, status, completed, steps): (String, String, String, String, String)| {
+        let set = |column: &str, text: &str| {
+            StepSet::from_hex(text).ok_or_else(|| {
+                let why = format!("{column} of the attempt at {walkthrough} is not hexadecimal");
+                Error::Corrupt { table: "progress", id: end_user.to_string(), why }
+            })
+        };
+        let summary = AttemptSummary {
+            is_completed: status == Status::Completed.as_str(),
+            completed: set("completed_steps", &completed)?,
+            steps: set("step_set", &steps)?,
+        };
+        let version_id = VersionId::from_store(version);
+        Ok((WalkthroughId::from_store(walkthrough), OpenAttempt { version_id, summary }))
+    };
+    rows.into_iter().map(attempt).collect()
+}
+
+/// Returns the open attempt of one end user at one walkthrough on one server.
+///
+/// # Errors
+/// When the database fails, or the row cannot be read.
+pub async fn get_open(conn: &mut Conn, key: &ProgressKey) -> Result<Option<Attempt>> {
+    const SQL: &str = "SELECT id, end_user_id, server_id, walkthrough_id, version_id, status, completed_steps,
+               started_at, completed_at, last_activity_at, closed_at, metadata
+        FROM progress WHERE end_user_id = $1 AND server_id = $2 AND walkthrough_id = $3 AND organization_id = $4
+          AND closed_at IS NULL";
+    let row: Option<AttemptRow> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(key.end_user_id.as_str()).bind(key.server_id.as_str()).bind(key.walkthrough_id.as_str())
+        .bind(key.organization_id.as_str()).fetch_optional(c).await?);
+    row.map(Attempt::try_from).transpose()
 }
 
 /// The steps that an attempt completed, with the times, in the order of the steps' ids.

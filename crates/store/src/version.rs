@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
+use waypost_core::progress::StepSet;
 use waypost_core::step::Step;
 use waypost_core::version::{FrozenStep, Version, VersionHead, Withdrawal};
 use waypost_core::walkthrough::WalkthroughFields;
@@ -71,9 +72,10 @@ struct StepRow<'a> {
 /// When the database fails; a unique violation when the number is taken.
 pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &VersionHead, steps: &[Step]) -> Result<()> {
     const SQL: &str = "INSERT INTO versions (id, organization_id, walkthrough_id, number, title, description, type,
-            estimated_duration_minutes, tags, metadata, step_count, created_at, withdrawn_at, withdrawn_reason)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, NULL)";
+            estimated_duration_minutes, tags, metadata, step_count, created_at, withdrawn_at, withdrawn_reason, step_set)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, NULL, $13)";
     let fields = &head.fields;
+    let step_set: StepSet = steps.iter().map(|step| step.ordinal).collect();
     on!(conn, c => sqlx::query(SQL)
         .bind(head.id.as_str())
         .bind(organization.as_str())
@@ -87,6 +89,7 @@ pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &Versi
         .bind(to_json(fields.metadata.clone()))
         .bind(i64::from(head.step_count))
         .bind(head.created_at.0)
+        .bind(step_set.to_hex())
         .execute(c).await?.rows_affected());
     let rows: Vec<_> = steps
         .iter()

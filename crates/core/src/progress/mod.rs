@@ -16,6 +16,7 @@
 pub mod act;
 pub mod join;
 mod set;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 pub use self::set::StepSet;
+pub use self::summary::AttemptSummary;
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 use crate::id::{ProgressId, StepId, VersionId};

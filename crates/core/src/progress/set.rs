@@ -31,6 +31,12 @@ impl StepSet {
         self.0.iter().map(|byte| byte.count_ones() as usize).sum()
     }
 
+    /// Returns the number of steps that are in both sets.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> usize {
+        self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones() as usize).sum()
+    }
+
     /// Whether no step is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -120,6 +126,7 @@ mod tests {
             b in prop::collection::btree_set(0_u32..100, 0..40),
         ) {
             let (left, right): (StepSet, StepSet) = (a.iter().copied().collect(), b.iter().copied().collect());
+            prop_assert_eq!(left.common(&right), (&a & &b).len());
             prop_assert_eq!(left.union(&right), (&a | &b).into_iter().collect());
             prop_assert_eq!(left.without(&right), (&a - &b).into_iter().collect());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::act::{Select, View};
-use super::{Attempt, AttemptState, Notice, Offered, Outcome, Status, percent};
+use super::{Attempt, AttemptState, AttemptSummary, Notice, Offered, Outcome, Status, percent};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::{StepId, VersionId, WalkthroughId};
@@ -129,6 +129,23 @@ impl World {
         assert_eq!(standing.completed(), counted, "exactly the completed steps of the pinned version count");
     }
 
+    /// The summary that lists use is equal to the standing.
+    fn check_summary(&self) {
+        let (Some(offered), Some(attempt), Some(pinned)) = (self.offered(), &self.attempt, self.pinned()) else {
+            return;
+        };
+        let step_set = |version: &Version| version.steps().iter().map(|step| step.ordinal).collect();
+        let summary = AttemptSummary {
+            is_completed: attempt.state != AttemptState::InProgress,
+            completed: attempt.completed.clone(),
+            steps: step_set(pinned),
+        };
+        let latest = step_set(&offered.latest);
+        let is_moved = offered.withdrawal.is_some() && pinned.id != offered.latest.id;
+        let (standing, _) = self.call(&offered, |view| view.standing());
+        assert_eq!(summary.standing(is_moved.then_some(&latest)), (standing.status(), standing.percent()));
+    }
+
     fn run(&mut self, act: &Act) {
         self.now = self.now.plus(1);
         match act {
@@ -236,6 +253,7 @@ proptest! {
         };
         for act in &acts {
             world.run(act);
+            world.check_summary();
         }
         // Nobody is ever stranded: as long as something is offered, the way to the end is as long as what is missing.
         if let Some(offered) = world.offered() {

@@ -180,9 +180,9 @@ fn read_cursor(offers: &Offers, cursor: Option<&str>) -> Result<usize> {
     }
 }
 
-fn list(listed: &[Listed], query: Option<&str>) -> Answer {
+fn list(listed: &[Listed<'_>], query: Option<&str>) -> Answer {
     let words: Vec<String> = query.unwrap_or_default().to_lowercase().split_whitespace().map(str::to_owned).collect();
-    let found: Vec<&Listed> = listed.iter().filter(|row| matches(&row.offer, &words)).collect();
+    let found: Vec<&Listed<'_>> = listed.iter().filter(|row| matches(row.offer, &words)).collect();
     let page = &found[..found.len().min(PAGE)];
     let next_cursor = (found.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
     let walkthroughs: Vec<Value> = page
@@ -203,7 +203,7 @@ fn list(listed: &[Listed], query: Option<&str>) -> Answer {
             })
         })
         .collect();
-    let rows: Vec<ListRow<'_>> = page.iter().map(|listed| row(&listed.offer, listed.status, listed.percent)).collect();
+    let rows: Vec<ListRow<'_>> = page.iter().map(|listed| row(listed.offer, listed.status, listed.percent)).collect();
     let text = render::list(&rows, next_cursor.is_some());
     Answer { structured: json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor }), text }
 }

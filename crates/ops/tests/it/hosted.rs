@@ -6,6 +6,7 @@ use std::time::Instant;
 use waypost_core::caller::Ctx;
 use waypost_core::clock::ManualClock;
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, StepId, WalkthroughId};
+use waypost_core::progress::Status;
 use waypost_core::progress::act::Select;
 use waypost_core::random::SystemRandom;
 use waypost_core::scope::Scopes;
@@ -42,19 +43,22 @@ pub async fn hosted(url: &str) -> Hosted {
     migrate::migrate(&db).await.unwrap();
     let clock = Arc::new(ManualClock::new(START));
     let cx = Ctx { clock: clock.clone(), random: Arc::new(SystemRandom), ..Ctx::operator() };
-    let options = HostingOptions {
-        keys: SecretKey::new([7; 32]).into(),
-        version_cache_bytes: 1024 * 1024,
-        clock: clock.clone(),
-        random: Arc::new(SystemRandom),
-    };
-    let (hosting, _tasks) = Hosting::start(db.clone(), options);
+    let hosting = start(db.clone(), clock.clone());
     let ops = Ops::new(db);
     let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
     let server = servers::create(&cx, &ops, &org, "guide", &Settings::default()).await.unwrap().id;
     let titles: Vec<_> = (0..STEPS).map(|at| format!("Step {at}")).collect();
     let walkthrough = publish(&cx, &ops, &org, &titles).await;
     Hosted { ops, cx, clock, hosting, org, server, walkthrough }
+}
+
+/// A hosting with nothing in memory.
+fn start(db: Db, clock: Arc<ManualClock>) -> Hosting {
+    let keys = SecretKey::new([7; 32]).into();
+    let random = Arc::new(SystemRandom);
+    let (hosting, _tasks) =
+        Hosting::start(db, HostingOptions { keys, version_cache_bytes: 1024 * 1024, clock, random });
+    hosting
 }
 
 /// Publishes the walkthrough with these steps.
@@ -75,6 +79,11 @@ async fn publish(cx: &Ctx, ops: &Ops, org: &OrganizationId, titles: &[String]) -
 }
 
 impl Hosted {
+    /// Another process on the same database, with nothing in memory.
+    pub fn restart(&self) -> Hosting {
+        start(self.ops.db().clone(), self.clock.clone())
+    }
+
     /// Publishes another version.
     pub async fn publish(&self, titles: &[&str]) {
         let titles: Vec<_> = titles.iter().map(|&title| title.to_owned()).collect();
@@ -144,14 +153,12 @@ impl Hosted {
         progress::status(&self.cx, &self.hosting, &play, self.walkthrough.as_str()).await
     }
 
-    pub async fn list(&self, presented: &Presented) -> Result<Vec<progress::Listed>> {
+    /// The status and percentage of each listed walkthrough.
+    pub async fn list(&self, presented: &Presented) -> Result<Vec<(Status, u8)>> {
         let (arrival, offers) = (arrival(), self.offers().await);
-        progress::list(
-            &self.cx,
-            &self.hosting,
-            &Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival },
-        )
-        .await
+        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
+        let listed = progress::list(&self.cx, &self.hosting, &play).await?;
+        Ok(listed.iter().map(|listed| (listed.status, listed.percent)).collect())
     }
 
     /// The steps of the newest version.

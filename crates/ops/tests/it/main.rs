@@ -8,6 +8,7 @@ mod hosted;
 mod identities;
 mod invitations;
 mod joins;
+mod lists;
 mod logos;
 mod people;
 mod stage;

@@ -7,16 +7,18 @@ INSERT INTO servers VALUES
     ('srv_2', 'org_1', 'more', 'More', 'Acme', 'none', 'when_needed', FALSE, 'all', 'off', '[]', 7, 8, NULL);
 INSERT INTO server_aliases VALUES ('old-docs', 'org_1', 'srv_1', 9);
 INSERT INTO end_users VALUES
-    ('eu_1', 'org_1', NULL, 9223372036854775807, 'Zoë', NULL, NULL, 'claimed@b.example'),
-    ('eu_2', 'org_1', '007', 10, NULL, NULL, NULL, NULL);
-INSERT INTO client_sessions VALUES ('ses_1', 'org_1', 'srv_1', 'eu_1', 'hash', 'client', NULL, '2026', 11, 12, NULL);
+    ('eu_1', 'org_1', NULL, 9223372036854775807, 'Zoë', NULL, NULL, 'claimed@b.example', FALSE),
+    ('eu_2', 'org_1', '007', 10, NULL, NULL, NULL, NULL, TRUE);
+INSERT INTO client_sessions VALUES
+    ('ses_1', 'org_1', 'srv_1', 'eu_1', 'hash', 'client', NULL, '2026', 11, 12, NULL),
+    ('ses_2', 'org_1', 'srv_1', 'eu_2', NULL, NULL, NULL, NULL, 11, 12, NULL);
 INSERT INTO walkthroughs VALUES
     ('wt_1', 'org_1', 'Hello', 'hello', 'hello', '', 'course', 'published', NULL, '[]', '{"a":1}', NULL, NULL, 3, 2, 13, 14, 3);
 INSERT INTO steps VALUES
     ('ws_2', 'org_1', 'wt_1', 1, NULL, NULL, 'Two', NULL, 'text', NULL, NULL, NULL, '{}'),
     ('ws_1', 'org_1', 'wt_1', 0, 'one', 'ws_2', 'One', 'Begin', 'first line
 second line', 'say hello', NULL, '', '{}');
-INSERT INTO versions VALUES ('wv_1', 'org_1', 'wt_1', 1, 'Hello', '', 'course', 5, '[]', '{}', 2, 15, NULL, NULL);
+INSERT INTO versions VALUES ('wv_1', 'org_1', 'wt_1', 1, 'Hello', '', 'course', 5, '[]', '{}', 2, 15, NULL, NULL, '03');
 INSERT INTO version_steps VALUES
     ('wv_1', 1, 'ws_1', 0, 'one', 'One', 'Begin', 'text', NULL, NULL, NULL, '{}'),
     ('wv_1', 2, 'ws_2', 1, NULL, 'Two', NULL, '123', NULL, NULL, NULL, '{}');
@@ -28,8 +30,8 @@ INSERT INTO step_completions VALUES ('wp_1', 'ws_1', 'wv_1', 18);
 INSERT INTO walkthrough_events VALUES
     ('ev_1', 'org_1', 'srv_1', 'wt_1', 'eu_1', 'wp_1', 'wv_1', NULL, 'started', 19, 'client', NULL, NULL);
 INSERT INTO tool_calls VALUES
-    ('tc_1', 'org_1', 'srv_1', 'eu_1', 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21),
-    ('tc_2', 'org_1', 'srv_1', NULL, 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21);
+    ('tc_1', 'org_1', 'srv_1', 'eu_1', 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21, 'ses_1', FALSE),
+    ('tc_2', 'org_1', 'srv_1', NULL, 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21, NULL, TRUE);
 INSERT INTO refused_calls VALUES ('srv_1', 22, 'rate', 'org_1', 23);
 INSERT INTO audit_events
     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1203)

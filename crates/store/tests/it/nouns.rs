@@ -6,6 +6,7 @@ use waypost_core::id::{AssignmentId, AuditEventId, EndUserId, OrganizationId, Se
 use waypost_core::organization::{ApiKey, Member, Organization, Role, User};
 use waypost_core::server::{Server, Toolset};
 use waypost_core::walkthrough::WalkthroughState;
+use waypost_store::progress::ProgressKey;
 use waypost_store::{
     Db, api_key, assignment, audit, end_user, organization, progress, server, system, tool_call, user,
 };
@@ -297,10 +298,19 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
     let open = progress::list_open(&mut conn, org, &one.end_user, &one.server).await.unwrap();
     assert_eq!(open, [(one.walkthrough.clone(), one.attempt())].into());
     assert!(progress::list_open(&mut conn, org, &two.end_user, &two.server).await.unwrap().is_empty());
+    let key = one.progress_key(&one.end_user);
+    assert_eq!(progress::get_open(&mut conn, &key).await.unwrap(), Some(one.attempt()));
+    let theirs = ProgressKey { organization_id: two.organization.clone(), ..key.clone() };
+    assert_eq!(progress::get_open(&mut conn, &theirs).await.unwrap(), None);
+    let summaries = progress::summarize_open(&mut conn, org, &one.end_user, &one.server).await.unwrap();
+    let summary = &summaries[&one.walkthrough];
+    assert_eq!((summaries.len(), &summary.version_id), (1, &one.attempt().version_id));
+    assert_eq!((&summary.summary.completed, summary.summary.is_completed), (&one.attempt().completed, false));
+    let none = progress::summarize_open(&mut conn, &two.organization, &one.end_user, &one.server).await.unwrap();
+    assert!(none.is_empty());
     let done = progress::completions(&mut conn, org, &one.progress).await.unwrap();
     assert_eq!(done, [(one.step(0), NOW)]);
     assert_eq!(progress::completions(&mut conn, org, &two.progress).await.unwrap(), []);
-    let key = one.progress_key(&one.end_user);
     assert_eq!(progress::history(&mut conn, &key).await.unwrap(), [one.attempt()]);
     assert_eq!(tool_call::list(&mut conn, org, &one.server, 10).await.unwrap().len(), 1);
     assert_eq!(tool_call::list(&mut conn, org, &two.server, 10).await.unwrap().len(), 0);

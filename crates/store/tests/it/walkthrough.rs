@@ -12,7 +12,7 @@ use waypost_store::walkthrough::{
     count, delete, find, find_by_slug, find_by_title, find_for_update, insert, lock_names, slugs_with_prefix, update,
 };
 use waypost_store::walkthrough_list::{After, Search, search};
-use waypost_store::{Db, Error, Tx, on, organization, step, version};
+use waypost_store::{Db, Dialect, Error, Tx, on, organization, step, version};
 
 use crate::open;
 
@@ -324,6 +324,32 @@ async fn versions_come_back_as_they_were(db: Db) {
     assert!(error.is_unique_violation(), "{error}");
 }
 
+/// The migration fills the sets of versions that were published before it.
+async fn the_migration_computes_the_step_sets(db: Db) {
+    const BLANK: &str = "UPDATE versions SET step_set = ''";
+    const READ: &str = "SELECT step_set FROM versions ORDER BY number";
+    let migration = match db.dialect() {
+        Dialect::Sqlite => include_str!("../../migrations/sqlite/0010_recording.sql"),
+        Dialect::Postgres => include_str!("../../migrations/postgres/0010_recording.sql"),
+    };
+    let fill = migration.split_once("UPDATE versions").unwrap().1.split_once(';').unwrap().0;
+    let fill = sqlx::AssertSqlSafe(format!("UPDATE versions{fill}"));
+    let (mut tx, walkthrough) = begin(&db).await;
+    let sets: [&[u8]; 4] = [&[3, 1, 2], &[0], &[7, 8, 130], &(0..100).collect::<Vec<_>>()];
+    for (number, ordinals) in (1..).zip(sets) {
+        let steps: Vec<_> = ordinals.iter().map(|&ordinal| made(ordinal, None)).collect();
+        let step_count = u32::try_from(steps.len()).unwrap();
+        let head = VersionHead { step_count, ..version_of(&walkthrough, number) };
+        version::insert(&mut tx, &org(1), &head, &steps).await.unwrap();
+    }
+    let stored: Vec<String> = on!(&mut tx, c => sqlx::query_scalar(READ).fetch_all(c).await.unwrap());
+    assert_eq!(stored[..2], ["0e", "01"]);
+    on!(&mut tx, c => sqlx::query(BLANK).execute(c).await.unwrap().rows_affected());
+    on!(&mut tx, c => sqlx::query(fill).execute(c).await.unwrap().rows_affected());
+    let filled: Vec<String> = on!(&mut tx, c => sqlx::query_scalar(READ).fetch_all(c).await.unwrap());
+    assert_eq!(filled, stored);
+}
+
 /// Every value that no program of ours writes is a named error, and not a guess.
 async fn what_cannot_be_is_named(db: Db) {
     let (mut tx, walkthrough) = begin(&db).await;
@@ -371,5 +397,6 @@ waypost_testkit::both!(open =>
     steps_come_back_as_they_were,
     a_broken_chain_cannot_be_committed,
     versions_come_back_as_they_were,
+    the_migration_computes_the_step_sets,
     what_cannot_be_is_named,
 );

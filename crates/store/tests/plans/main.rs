@@ -176,6 +176,8 @@ async fn everything(db: &Db, one: &World) {
     end_user::find_by_tracking_id(&mut tx, org, "tracked").await.unwrap();
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
+    progress::summarize_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
+    progress::get_open(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     tool_call::list(&mut tx, org, &one.server, 10).await.unwrap();
