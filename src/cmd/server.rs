@@ -70,7 +70,8 @@ pub struct Flags {
     /// How end users are recognised; `none` by default.
     #[arg(long, value_parser = one_of(AuthType::ALL, AuthType::as_str))]
     auth_type: Option<AuthType>,
-    /// When it asks for sign-in; `when_needed` by default.
+    /// When it asks users to sign in; `auto` by default: clients that are known to fail during a session are asked
+    /// when they connect, others when a call needs a user.
     #[arg(long, value_parser = one_of(SignIn::ALL, SignIn::as_str))]
     sign_in: Option<SignIn>,
     /// The provider that signs end users in with `custom_oauth`, by name or id; by default the only one of the

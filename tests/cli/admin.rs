@@ -28,7 +28,7 @@ fn an_operator_sets_up_an_organisation() {
     name:                       acme-docs
     product name:               Acme
     auth type:                  none
-    sign in:                    when_needed
+    sign in:                    auto
     oauth config id:            -
     walkthrough tools enabled:  yes
     toolset:                    all

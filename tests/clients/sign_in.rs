@@ -42,6 +42,13 @@ struct Case {
     sign_in: &'static str,
 }
 
+impl Case {
+    /// Whether the client must sign in before it is connected. With `auto`, a client that fails later must.
+    fn asked_on_connect(&self) -> bool {
+        self.sign_in == "on_connect" || self.sign_in == "auto" && self.era == "mcp-remote-0.1"
+    }
+}
+
 /// A run of a client's script.
 struct Run {
     child: Child,
@@ -101,7 +108,7 @@ async fn plays(case: Case) {
     let server = installation.serve().await;
     let mut given = json!({
         "url": format!("{}/s/tour/mcp", server.origin), "era": case.era, "user": user.origin,
-        "state": state, "run": "first", "document": document, "on_connect": case.sign_in == "on_connect",
+        "state": state, "run": "first", "document": document, "on_connect": case.asked_on_connect(),
     });
     let mut run = Run::start(case.script, &given);
     let first = run.report().await;
@@ -179,6 +186,7 @@ signs_in! { typescript, "typescript.mjs", "typescript",
     registered => Registers, "when_needed", "legacy", "2025-11-25";
     with_document => HasDocument, "when_needed", "auto", "2026-07-28";
     on_connect => Registers, "on_connect", "auto", "2026-07-28";
+    by_default => Registers, "auto", "auto", "2026-07-28";
 }
 
 signs_in! { inspector, "inspector.mjs", "inspector",
@@ -192,4 +200,6 @@ signs_in! { mcp_remote, "mcp_remote.mjs", "mcp-remote",
     registered => Registers, "when_needed", "legacy", "2025-11-25";
     with_document => HasDocument, "when_needed", "auto", "2025-11-25";
     on_connect => Registers, "on_connect", "auto", "2025-11-25";
+    by_default => Registers, "auto", "legacy", "2025-11-25";
+    old_by_default => Registers, "auto", "mcp-remote-0.1", "2025-11-25";
 }

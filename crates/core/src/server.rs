@@ -29,6 +29,8 @@ impl AuthType {
 names! {
     /// When a server with sign-in asks for it.
     SignIn {
+        /// When a call needs a user, except for clients that are known to fail then: those are asked when they connect.
+        Auto = "auto",
         /// At the first call that needs an identity.
         WhenNeeded = "when_needed",
         /// At once.

@@ -5,7 +5,6 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
 use serde_json::Value;
 use waypost_core::scope::{Scope, Scopes};
-use waypost_core::server::SignIn;
 use waypost_ops::identity::Subject;
 
 use crate::message::{Message, Refusal};
@@ -61,11 +60,12 @@ impl Bearer {
         }
     }
 
-    /// Lets a request for `uri` with these messages through, or says why not. This comes before everything that the
+    /// Lets a request for `uri` with these messages through, or says why not; `on_connect` is whether this client is
+    /// asked to sign in for every request. This comes before everything that the
     /// protocol says about the messages: nobody learns anything with a token that is not valid.
     pub(crate) fn admit<'m>(
         &self,
-        sign_in: SignIn,
+        on_connect: bool,
         uri: &Uri,
         messages: impl Iterator<Item = &'m Message>,
     ) -> Result<(), Denial<'_>> {
@@ -85,7 +85,7 @@ impl Bearer {
             Self::Invalid(_) => {
                 denied(unauthorized, Some("invalid_token"), "The token is not valid here, or no longer. Sign in again.")
             }
-            Self::Missing(_) if needed.is_some() || sign_in == SignIn::OnConnect => {
+            Self::Missing(_) if needed.is_some() || on_connect => {
                 denied(unauthorized, None, "Sign in to go on: this needs an access token.")
             }
             Self::Valid { subject, .. } if needed.is_some_and(|needed| !subject.scopes.covers(&needed)) => {

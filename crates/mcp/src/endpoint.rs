@@ -12,7 +12,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use rmcp::handler::server::ServerHandler;
@@ -22,6 +22,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use waypost_core::caller::{Caller, Ctx};
+use waypost_core::server::SignIn;
 use waypost_core::{Code, Error, Random};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::identity::Client;
@@ -29,6 +30,7 @@ use waypost_ops::offers::Offers;
 use waypost_ops::record::Record;
 
 use crate::bearer::Bearer;
+use crate::known_clients::{self, Sender};
 use crate::limits::{CallerKey, Limits};
 use crate::message::{
     self, Body as Peeked, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
@@ -41,6 +43,7 @@ use crate::target::Target;
 pub const MAX_BODY: usize = 1024 * 1024;
 const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";
+const METHOD_HEADER: &str = "mcp-method";
 /// The revisions with a handshake, oldest first.
 const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The only revision that has batches.
@@ -130,7 +133,7 @@ impl<R: Responder> Endpoint<R> {
         let since = Instant::now();
         let (mut parts, body) = request.into_parts();
         if parts.method != Method::POST && matches!(self.sessions, Sessions::Signed) {
-            if let Err(response) = self.admit(&parts.uri, None, arrived).await {
+            if let Err(response) = self.admit(&parts, None, arrived).await {
                 return response;
             }
             // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
@@ -144,7 +147,7 @@ impl<R: Responder> Endpoint<R> {
             Ok(bytes) => bytes,
             Err(error) => {
                 let refused = refuse_body(&*error);
-                return self.admit(&parts.uri, None, arrived).await.err().unwrap_or(refused);
+                return self.admit(&parts, None, arrived).await.err().unwrap_or(refused);
             }
         };
         if parts.method != Method::POST {
@@ -152,7 +155,7 @@ impl<R: Responder> Endpoint<R> {
             return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
         let peeked = message::peek(&bytes);
-        if let Err(response) = self.admit(&parts.uri, peeked.as_ref().ok(), arrived).await {
+        if let Err(response) = self.admit(&parts, peeked.as_ref().ok(), arrived).await {
             return response;
         }
         let peeked = match peeked {
@@ -170,14 +173,45 @@ impl<R: Responder> Endpoint<R> {
     }
 
     /// Turns a request away that needs a token and has none that will do.
-    async fn admit(&self, uri: &Uri, body: Option<&Peeked>, arrived: &Arrived) -> Result<(), Response> {
-        let messages = body.into_iter().flat_map(Peeked::messages);
-        let Err(denial) = arrived.bearer.admit(arrived.offers.server.sign_in, uri, messages) else { return Ok(()) };
+    async fn admit(
+        &self,
+        parts: &http::request::Parts,
+        body: Option<&Peeked>,
+        arrived: &Arrived,
+    ) -> Result<(), Response> {
+        let messages = || body.into_iter().flat_map(Peeked::messages);
+        let on_connect = self.asks_on_connect(&parts.headers, messages(), arrived);
+        let Err(denial) = arrived.bearer.admit(on_connect, &parts.uri, messages()) else { return Ok(()) };
         let id = body.and_then(Peeked::id).cloned();
         // Whoever guesses tokens is slowed down like any other caller.
         self.limit(&CallerKey::Address(arrived.address), id.as_ref(), arrived).await?;
         self.record_refusal("unauthorized", arrived).await;
         Err(denial.into_response(id))
+    }
+
+    /// Whether this client is asked to sign in at once. It names itself in the message or did so when its session
+    /// began, so a client gets the same answer to each of its requests.
+    fn asks_on_connect<'m>(
+        &self,
+        headers: &HeaderMap,
+        mut messages: impl Iterator<Item = &'m Message>,
+        arrived: &Arrived,
+    ) -> bool {
+        let sign_in = arrived.offers.server.sign_in;
+        if !matches!(arrived.bearer, Bearer::Missing(_)) || sign_in != SignIn::Auto {
+            return known_clients::asks_on_connect(sign_in, None);
+        }
+        if let Some((name, version)) = messages.find_map(|message| message.client.as_ref()) {
+            let method_header = headers.contains_key(METHOD_HEADER);
+            return known_clients::asks_on_connect(sign_in, Some(Sender { name, version, method_header }));
+        }
+        let now = self.hosting.clock().now();
+        let id = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok());
+        let session = id.and_then(|id| Session::open(id, self.hosting.keys(), &arrived.offers.server.id, now));
+        let Some((name, version)) = session.and_then(|session| session.client) else { return false };
+        // The session does not say whether its first request had the header. A probe without it was asked then.
+        let sender = Sender { name: &name, version: &version, method_header: true };
+        known_clients::asks_on_connect(sign_in, Some(sender))
     }
 
     async fn answer(

@@ -3,6 +3,7 @@
 pub mod bearer;
 pub mod endpoint;
 pub mod handler;
+pub mod known_clients;
 pub mod limits;
 pub mod message;
 mod prompts;

@@ -75,7 +75,7 @@ pub async fn create(
         product_name: name.clone(),
         name,
         auth_type: AuthType::None,
-        sign_in: SignIn::WhenNeeded,
+        sign_in: SignIn::Auto,
         oauth_config_id: None,
         walkthrough_tools_enabled: true,
         toolset: Toolset::Guided,

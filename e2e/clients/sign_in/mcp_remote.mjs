@@ -5,11 +5,15 @@ import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { fileURLToPath } from 'node:url';
 import { browser, given, play, port } from './play.mjs';
 
-const program = fileURLToPath(new URL('../node_modules/mcp-remote/dist/proxy.js', import.meta.url));
+// Version 0.1 loses the request during which it is asked to sign in, except its own first one.
+const old = given.era === 'mcp-remote-0.1';
+const folder = old ? 'mcp-remote-0.1' : 'mcp-remote';
+const program = fileURLToPath(new URL(`../node_modules/${folder}/dist/proxy.js`, import.meta.url));
 
 async function connect() {
     const args = [program, given.url, String(await port()), '--host', '127.0.0.1', '--allow-http'];
-    args.push('--transport', 'http-only', '--protocol', given.era, '--auth-timeout', '60');
+    args.push('--transport', 'http-only', '--auth-timeout', '60');
+    if (!old) args.push('--protocol', given.era);
     if (given.document) args.push('--client-metadata-url', given.document);
     // Its home is where it keeps what it has to keep.
     const env = { ...browser(), HOME: given.state, MCP_REMOTE_CONFIG_DIR: given.state };

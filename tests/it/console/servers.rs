@@ -239,6 +239,7 @@ async fn the_api_of_servers(app: App) {
     call(Method::POST, "/servers", Some(json!({ "slug": "guide" }))).await.is(409);
     call(Method::POST, "/servers", Some(json!({ "slug": "more" }))).await.is(201);
     let page = call(Method::GET, "/servers?limit=1", None).await.json();
+    assert_eq!(page["items"][0]["sign_in"], "auto", "the default");
     let cursor = page["next_cursor"].as_str().unwrap();
     let last = call(Method::GET, &format!("/servers?limit=1&cursor={cursor}"), None).await.json();
     assert_eq!((&last["items"][0]["slug"], &last["next_cursor"]), (&json!("more"), &json!(null)));

@@ -14,6 +14,8 @@ waypost_testkit::both!(stage =>
     rs1_an_invalid_token_is_401_before_everything,
     rs1_a_missing_token_is_401_exactly_where_it_is_needed,
     rs1_on_connect_everything_needs_a_token,
+    auto_asks_clients_that_fail_later_when_they_connect,
+    auto_asks_the_same_client_in_its_session,
     rs1_a_batch_needs_a_token_when_one_of_its_calls_does,
     rs4_a_token_in_the_address_is_refused,
     rs7_a_scope_that_is_missing_is_403,
@@ -135,6 +137,74 @@ async fn rs1_on_connect_everything_needs_a_token(stage: Stage) {
     assert_eq!(listed.status, StatusCode::OK);
     let refused = stage.send(&anna, Asked { method: Method::GET, ..Asked::post("") }).await;
     assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+fn initialize(name: &str, version: &str) -> Asked {
+    let info = json!({ "name": name, "version": version });
+    Asked::legacy("initialize", json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info }))
+}
+
+async fn auto_asks_clients_that_fail_later_when_they_connect(stage: Stage) {
+    stage.sign_in(SignIn::Auto).await;
+    let modern = |name: &str| {
+        let mut asked = Asked::modern("tools/list", json!({}));
+        let mut body: Value = serde_json::from_str(&asked.body).unwrap();
+        body["params"]["_meta"]["io.modelcontextprotocol/clientInfo"] = json!({ "name": name, "version": "1" });
+        asked.body = body.to_string();
+        asked
+    };
+    for (name, version) in [
+        ("codex-mcp-client", "0.169.0"),
+        ("gemini-cli-mcp-client", "0.61.0"),
+        ("opencode", "1.18.33"),
+        ("mcp-remote-fallback-test", "0.0.0"),
+        ("claude-ai (via mcp-remote 0.1.37)", "0.1.0"),
+    ] {
+        let answer = stage.send(&missing(), initialize(name, version)).await;
+        assert_eq!((answer.status, answer.challenge()), (StatusCode::UNAUTHORIZED, Some(CHALLENGE)), "{name}");
+    }
+    assert_eq!(stage.send(&missing(), modern("opencode")).await.status, StatusCode::UNAUTHORIZED);
+    let anna = stage.token("anna", Scopes::default()).await;
+    assert_eq!(stage.send(&anna, initialize("opencode", "1.18.33")).await.status, StatusCode::OK);
+    assert_eq!(stage.send(&anna, modern("opencode")).await.status, StatusCode::OK);
+
+    // Every other client is asked when it is needed.
+    let newer = initialize("mcp-remote-fallback-test", "0.0.0").header("mcp-method", "initialize");
+    assert_eq!(stage.send(&missing(), newer).await.status, StatusCode::OK, "mcp-remote 0.15.1");
+    for name in ["claude-code", "claude-ai (via mcp-remote 0.15.1)", "Visual Studio Code", ""] {
+        assert_eq!(stage.send(&missing(), initialize(name, "1")).await.status, StatusCode::OK, "{name}");
+        assert_eq!(stage.send(&missing(), modern(name)).await.status, StatusCode::OK, "{name}");
+    }
+    assert_eq!(stage.send(&missing(), Asked::modern("tools/list", json!({}))).await.status, StatusCode::OK);
+    let needed = stage.send(&missing(), Asked::tool("select_walkthrough", tour())).await;
+    assert_eq!((needed.status, needed.challenge()), (StatusCode::UNAUTHORIZED, Some(CHALLENGE)));
+}
+
+async fn auto_asks_the_same_client_in_its_session(stage: Stage) {
+    stage.sign_in(SignIn::WhenNeeded).await;
+    let session = |name: &'static str| {
+        let stage = &stage;
+        async move {
+            let answer = stage.send(&missing(), initialize(name, "0.169.0")).await;
+            answer.headers["mcp-session-id"].to_str().unwrap().to_owned()
+        }
+    };
+    let (codex, other) = (session("codex-mcp-client").await, session("claude-code").await);
+    let probe = session("mcp-remote-fallback-test").await;
+    stage.sign_in(SignIn::Auto).await;
+    let list = |session: &str| Asked::legacy("tools/list", json!({})).header("mcp-session-id", session);
+    let listen = |session: &str| Asked { method: Method::GET, ..Asked::post("").header("mcp-session-id", session) };
+    let answer = stage.send(&missing(), listen(&probe)).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "a newer mcp-remote has passed as well");
+    for asked in [list(&codex), listen(&codex)] {
+        assert_eq!(stage.send(&missing(), asked).await.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(stage.send(&missing(), list(&other)).await.status, StatusCode::OK);
+    assert_eq!(stage.send(&missing(), listen(&other)).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    let forged = format!("{codex}A");
+    assert_eq!(stage.send(&missing(), list(&forged)).await.status, StatusCode::NOT_FOUND);
+    let anna = stage.token("anna", Scopes::default()).await;
+    assert_eq!(stage.send(&anna, list(&codex)).await.status, StatusCode::OK);
 }
 
 async fn rs1_a_batch_needs_a_token_when_one_of_its_calls_does(stage: Stage) {

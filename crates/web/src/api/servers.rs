@@ -153,7 +153,8 @@ struct NewServer {
     /// How end users are recognised; `none` by default.
     #[schema(schema_with = schema::auth_type)]
     auth_type: Option<AuthType>,
-    /// When a server with sign-in asks for it; `when_needed` by default.
+    /// When a server with sign-in asks for it; `auto` by default: clients that are known to fail during a session are
+    /// asked when they connect, others when a call needs a user.
     #[schema(schema_with = schema::sign_in)]
     sign_in: Option<SignIn>,
     /// The identity provider that signs end users in with `custom_oauth`. The only one of the organisation is taken by

@@ -117,6 +117,7 @@ fn options<T: Copy + std::fmt::Display>(all: &[T], words: impl Fn(T) -> &'static
 
 fn sign_in_words(it: SignIn) -> &'static str {
     match it {
+        SignIn::Auto => "Automatic: depends on what the client can do",
         SignIn::WhenNeeded => "When somebody begins a walkthrough",
         SignIn::OnConnect => "At once, when the client connects",
     }
