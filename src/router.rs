@@ -25,6 +25,7 @@ use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
+use waypost_ops::record::{Rejection, record_rejection};
 use waypost_web::visit::Visit;
 
 /// How long the database may take to answer before `/readyz` says no: probes give up soon.
@@ -299,6 +300,7 @@ async fn find_server<R: Responder>(
         let allowed =
             origin.to_str().is_ok_and(|origin| public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
         if !allowed {
+            record_rejection(&routes.hosting, server, Rejection::OriginNotAllowed).await;
             return refuse_error(&Error::new(Code::Forbidden, "This origin may not call this server."));
         }
     }

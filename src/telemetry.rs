@@ -110,6 +110,10 @@ fn describe() {
     describe_histogram!("waypost_writer_group_size", "Calls in a group");
     describe_counter!("waypost_tool_calls_total", "MCP tool calls, by tool and outcome");
     describe_histogram!("waypost_tool_call_seconds", Unit::Seconds, "How long MCP tool calls took, by tool");
+    describe_counter!(
+        "waypost_rejected_calls_total",
+        "MCP calls that were rejected before they reached a tool, by reason"
+    );
     describe_counter!("waypost_http_requests_total", "HTTP requests, by status");
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "How long HTTP requests took");
     describe_counter!("waypost_records_lost_total", "Records of calls that could not be written");

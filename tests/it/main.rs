@@ -20,6 +20,8 @@ mod parallel;
 mod play;
 mod progress;
 mod recording;
+mod rejected;
+mod sessions;
 mod sign_in;
 mod tenancy;
 mod tools;

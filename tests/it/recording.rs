@@ -43,10 +43,10 @@ async fn each_call_leaves_a_row(app: App) {
     list_walkthroughs {"query":"qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq","progress_handle":"…"} ok 1 tester 2026-07-28
     get_walkthrough_status {"walkthrough_id":"install-acme","progress_handle":"…"} ok 1 tester 2026-07-28
     next_walkthrough_step {"walkthrough_id":"install-acme","progress_handle":"…"} ok 1 tester 2026-07-28
-    next_walkthrough_step {"current_step_id":"ws_0","progress_handle":"…"} step_mismatch 0 tester 2026-07-28
-    select_walkthrough {"walkthrough_id":"no-such","progress_handle":"…"} walkthrough_not_found 0 tester 2026-07-28
-    select_walkthrough {"walkthrough_id":"install-acme","progress_handle":"…"} invalid_arguments 0 tester 2026-07-28
-    select_walkthrough {"walkthrough_id":"(not a plain value)","progress_handle":"…"} invalid_arguments 0 tester 2026-07-28
+    next_walkthrough_step {"current_step_id":"ws_0","progress_handle":"…"} step_mismatch 1 tester 2026-07-28
+    select_walkthrough {"walkthrough_id":"no-such","progress_handle":"…"} walkthrough_not_found 1 tester 2026-07-28
+    select_walkthrough {"walkthrough_id":"install-acme","progress_handle":"…"} invalid_arguments 1 tester 2026-07-28
+    select_walkthrough {"walkthrough_id":"(not a plain value)","progress_handle":"…"} invalid_arguments 1 tester 2026-07-28
     reset_walkthrough_progress {"walkthrough_id":"install-acme","confirm":true,"progress_handle":"…"} ok 1 tester 2026-07-28
     list_walkthroughs {"progress_handle":"…"} handle_unknown 0 - 2025-06-18
     "#) }

@@ -113,6 +113,11 @@ fn has_token(uri: &Uri) -> bool {
 }
 
 impl Denial<'_> {
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The answer to the request `id`.
     pub(crate) fn into_response(self, id: Option<Value>) -> Response {
         // All that any operation here needs, in one go: nobody should have to sign in twice.

@@ -27,7 +27,7 @@ use waypost_core::{Code, Error, Random};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::identity::Client;
 use waypost_ops::offers::Offers;
-use waypost_ops::record::Record;
+use waypost_ops::record::{Rejection, record_rejection};
 
 use crate::bearer::Bearer;
 use crate::known_clients::{self, Sender};
@@ -146,8 +146,14 @@ impl<R: Responder> Endpoint<R> {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
+                if let Err(response) = self.admit(&parts, None, arrived).await {
+                    return response;
+                }
                 let refused = refuse_body(&*error);
-                return self.admit(&parts, None, arrived).await.err().unwrap_or(refused);
+                if refused.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    self.record_rejection(Rejection::TooLarge, arrived).await;
+                }
+                return refused;
             }
         };
         if parts.method != Method::POST {
@@ -185,7 +191,9 @@ impl<R: Responder> Endpoint<R> {
         let id = body.and_then(Peeked::id).cloned();
         // Whoever guesses tokens is slowed down like any other caller.
         self.limit(&CallerKey::Address(arrived.address), id.as_ref(), arrived).await?;
-        self.record_refusal("unauthorized", arrived).await;
+        let is_forbidden = denial.status() == StatusCode::FORBIDDEN;
+        let rejection = if is_forbidden { Rejection::InsufficientScope } else { Rejection::Unauthorized };
+        self.record_rejection(rejection, arrived).await;
         Err(denial.into_response(id))
     }
 
@@ -385,23 +393,16 @@ impl<R: Responder> Endpoint<R> {
 
     async fn limit(&self, key: &CallerKey, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
         let Err(wait) = self.limits.check(key, &arrived.offers.server.id) else { return Ok(()) };
-        self.record_refusal("rate_limited", arrived).await;
+        self.record_rejection(Rejection::RateLimited, arrived).await;
         let refusal = Refusal::new(-31_029, "Too many calls. Try again after the time in Retry-After.", id.cloned());
         let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refusal);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         Err(response)
     }
 
-    /// Counts a call that was turned away before it reached a tool.
-    async fn record_refusal(&self, reason: &'static str, arrived: &Arrived) {
-        let server = &arrived.offers.server;
-        let record = Record::Refused {
-            organization_id: server.organization_id.clone(),
-            server_id: server.id.clone(),
-            reason,
-            at: self.hosting.clock().now(),
-        };
-        self.hosting.recorder().record(record).await;
+    /// Counts a call that was rejected before it reached a tool.
+    async fn record_rejection(&self, rejection: Rejection, arrived: &Arrived) {
+        record_rejection(&self.hosting, &arrived.offers.server, rejection).await;
     }
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use waypost_core::caller::Ctx;
-use waypost_core::{Error, Result, Timestamp};
+use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_ops::hosting::Hosting;
-use waypost_ops::identity::{Client, Presented, Subject};
+use waypost_ops::identity::{self, Client, Presented, Subject};
 use waypost_ops::offers::Offers;
 use waypost_ops::record::{Arrival, CallOutcome};
 
@@ -73,11 +73,19 @@ impl Target {
     }
 
     pub(crate) fn arrival(&self, tool: &str, arguments: String) -> Arrival {
-        Arrival { tool: tool.to_owned(), arguments, since: self.since, at: self.at, client: self.client.clone() }
+        Arrival {
+            tool: tool.to_owned(),
+            arguments,
+            since: self.since,
+            at: self.at,
+            client: self.client.clone(),
+            protocol_session: self.session.clone(),
+        }
     }
 
-    /// Records a failed call, and says in the log why when it was our fault.
-    pub(crate) async fn record_failure(&self, arrival: &Arrival, error: &Error) {
+    /// Records a failed call with its user, if `handle` or what else the request shows identifies one; logs the cause if
+    /// the server is at fault.
+    pub(crate) async fn record_failure(&self, arrival: &Arrival, error: &Error, handle: Option<&str>) {
         if let Some(cause) = std::error::Error::source(error) {
             tracing::error!(
                 request_id = self.cx.request_id,
@@ -88,6 +96,15 @@ impl Target {
             );
         }
         let server = &self.offers.server;
-        arrival.record(&self.cx, self.hosting.recorder(), server, CallOutcome::Failed(error)).await;
+        let identity = if error.code == Code::Unavailable {
+            // A database that is away is not asked.
+            None
+        } else {
+            let by_handle = if handle.is_some() { self.presented(handle).ok() } else { None };
+            let candidates = [by_handle, self.presented(None).ok()].into_iter().flatten();
+            identity::identify_failed(&self.cx, &self.hosting, server, candidates).await
+        };
+        let outcome = CallOutcome::Failed(error);
+        arrival.record(&self.cx, &self.hosting, server, (identity.as_ref(), outcome)).await;
     }
 }

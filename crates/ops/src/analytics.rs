@@ -12,7 +12,8 @@ use waypost_core::clock::Clock;
 use waypost_core::id::{OrganizationId, ServerId, StepId, VersionId, WalkthroughId};
 use waypost_core::{Error, Result, Timestamp};
 use waypost_store::analytics::{self as store, Packed, Wanted};
-use waypost_store::{Conn, Db, server, version, walkthrough};
+pub use waypost_store::tool_call::RejectedCalls;
+use waypost_store::{Conn, Db, server, tool_call, version, walkthrough};
 
 use crate::Ops;
 
@@ -68,6 +69,7 @@ pub struct Report {
     filter: Filter,
     chosen: Option<u32>,
     versions: Vec<AskedVersion>,
+    rejected: Vec<RejectedCalls>,
 }
 
 /// One step of a funnel.
@@ -161,6 +163,13 @@ impl Report {
         rules::errors(&self.log, self.range, self.filter)
     }
 
+    /// Calls that were rejected before they reached a tool, by server and reason; read with [`Parts::calls`]. Only the range
+    /// and the server narrow them.
+    #[must_use]
+    pub fn rejected(&self) -> &[RejectedCalls] {
+        &self.rejected
+    }
+
     /// The versions of the walkthrough that is asked for, newest first.
     #[must_use]
     pub fn versions(&self) -> &[AskedVersion] {
@@ -240,11 +249,13 @@ pub async fn ask<T: Send + 'static>(
     let wanted =
         Wanted { organization, server: ask.server_id.as_ref(), walkthrough: ask.walkthrough_id.as_ref(), range: whole };
     let mut packed = Packed::default();
+    let mut rejected = Vec::new();
     if parts.events {
         store::events(&mut tx, wanted, &mut packed).await?;
     }
     if parts.calls {
         store::calls(&mut tx, wanted, &mut packed).await?;
+        rejected = tool_call::rejected(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
     }
     drop(tx);
     let (ask, range) = (ask.clone(), ask.range);
@@ -255,7 +266,7 @@ pub async fn ask<T: Send + 'static>(
             version: chosen.map(|version| log.names.find(version.id.as_str())),
             client: ask.client.as_deref().map(|client| log.names.find(client)),
         };
-        Ok(answer(&Report { log, range, filter, chosen: ask.version, versions }))
+        Ok(answer(&Report { log, range, filter, chosen: ask.version, versions, rejected }))
     };
     tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }

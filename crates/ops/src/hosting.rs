@@ -22,6 +22,7 @@ use crate::identity::Identities;
 use crate::joins::Strangers;
 use crate::notices::Post;
 use crate::offers::Catalog;
+use crate::sessions::RecentSessions;
 
 /// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -44,6 +45,7 @@ pub struct Hosting {
     pub(crate) versions: Cache<VersionId, Arc<Version>>,
     pub(crate) catalog: Catalog,
     pub(crate) identities: Identities,
+    pub(crate) recent_sessions: RecentSessions,
     pub(crate) tokens: Tokens,
     pub(crate) strangers: Strangers,
     pub(crate) keys: Keys,
@@ -87,6 +89,7 @@ impl Hosting {
             versions,
             catalog,
             identities: Identities::default(),
+            recent_sessions: RecentSessions::default(),
             tokens: Tokens::default(),
             strangers: Strangers::default(),
             keys: options.keys,

@@ -14,19 +14,20 @@ use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_store::progress::{NewEndUser, NewSession};
+use waypost_store::progress::NewEndUser;
 use waypost_store::recorder::Record;
+use waypost_store::session::NewSession;
 use waypost_store::{end_user, session};
 
 use crate::hosting::Hosting;
-use crate::tickets;
+use crate::{sessions, tickets};
 
 /// What every handle begins with.
 pub const HANDLE_PREFIX: &str = "wph_";
 /// Random bytes in a handle: 128 bits.
 const HANDLE_BYTES: usize = 16;
-/// The use of a handle is written down again after this long.
-const USED_EVERY_MS: i64 = 60_000;
+/// The use of a session is recorded again after this long.
+pub(crate) const USED_EVERY_MS: i64 = 60_000;
 /// How long a positive look-up may be used again.
 const TRUST: Duration = Duration::from_secs(1);
 
@@ -68,11 +69,13 @@ pub struct Client {
 }
 
 /// Who calls, as far as it is known.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// The end user; the id of one yet to be made, when `new_end_user` is there; none when nobody was presented and
     /// nobody is to be made.
     pub end_user_id: Option<EndUserId>,
+    /// The session that the user's handle identifies; `None` if the user has no handle.
+    pub session_id: Option<SessionId>,
     /// The handle to give back, for anonymous users.
     pub handle: Option<String>,
     /// The end user to make with the first change.
@@ -87,9 +90,17 @@ enum Key {
     Handle(ServerId, String),
 }
 
+/// An end user who was found, with the session of their handle.
+#[derive(Debug, Clone)]
+struct Known {
+    end_user_id: EndUserId,
+    session_id: Option<SessionId>,
+    last_used_at: Timestamp,
+}
+
 /// Look-ups that were positive within the last second.
 #[derive(Debug, Clone)]
-pub(crate) struct Identities(Cache<Key, (EndUserId, Timestamp)>);
+pub(crate) struct Identities(Cache<Key, Known>);
 
 impl Default for Identities {
     fn default() -> Self {
@@ -180,7 +191,7 @@ pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, presented:
 /// `handle_unknown` when a handle is presented that this server does not know, or no longer; `unavailable` when the
 /// database is away.
 pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presented: &Presented) -> Result<Identity> {
-    let known = |end_user_id| Identity { end_user_id, handle: None, new_end_user: None, new_session: None };
+    let known = |end_user_id| Identity { end_user_id, ..Identity::default() };
     let handle = match presented {
         Presented::Subject(subject, _) => return Ok(known(Some(subject.end_user_id.clone()))),
         _ if server.auth_type.signs_in() => return Ok(known(None)),
@@ -191,9 +202,9 @@ pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presen
         }
         Presented::Handle(handle) | Presented::Session(handle) => Some(handle.clone()),
     };
-    let end_user_id = match &handle {
-        Some(handle) => find_by_handle(cx, hosting, server, handle).await?,
-        None => None,
+    let (end_user_id, session_id) = match &handle {
+        Some(handle) => find_by_handle(cx, hosting, server, handle).await?.unzip(),
+        None => (None, None),
     };
     if end_user_id.is_none() && matches!(presented, Presented::Handle(_)) {
         return Err(Error::new(
@@ -202,7 +213,7 @@ pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presen
              Call select_walkthrough without progress_handle to begin again.",
         ));
     }
-    Ok(Identity { end_user_id, handle, new_end_user: None, new_session: None })
+    Ok(Identity { end_user_id, session_id: session_id.flatten(), handle, ..Identity::default() })
 }
 
 /// Finds out who calls, and prepares an end user where there is none yet.
@@ -241,12 +252,14 @@ pub(crate) async fn resolve_or_prepare(
             cx.random.fill(&mut bytes);
             handle_of(&bytes)
         });
+        let session_id = sessions::of_handle(&server.id, &handle);
+        identity.session_id = Some(session_id.clone());
         identity.new_session = Some(NewSession {
-            id: SessionId::new(now, &*cx.random),
+            id: session_id,
             organization_id: server.organization_id.clone(),
             server_id: server.id.clone(),
             end_user_id: id.clone(),
-            handle_hash: hash(&handle),
+            handle_hash: Some(hash(&handle)),
             client_name: client.name.clone(),
             client_version: client.version.clone(),
             protocol_version: client.protocol_version.clone(),
@@ -278,39 +291,64 @@ pub(crate) fn forget(hosting: &Hosting, server: &Server, presented: &Presented) 
 
 async fn find_tracked(hosting: &Hosting, server: &Server, tracking_id: &str) -> Result<Option<EndUserId>> {
     let key = Key::Tracking(server.organization_id.clone(), tracking_id.to_owned());
-    if let Some((end_user_id, _)) = hosting.identities.0.get(&key) {
-        return Ok(Some(end_user_id));
+    if let Some(known) = hosting.identities.0.get(&key) {
+        return Ok(Some(known.end_user_id));
     }
     let mut conn = hosting.read().await?;
     let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
     if let Some(end_user_id) = &found {
-        hosting.identities.0.insert(key, (end_user_id.clone(), hosting.clock.now()));
+        let known = Known { end_user_id: end_user_id.clone(), session_id: None, last_used_at: hosting.clock.now() };
+        hosting.identities.0.insert(key, known);
     }
     Ok(found)
 }
 
-async fn find_by_handle(cx: &Ctx, hosting: &Hosting, server: &Server, handle: &str) -> Result<Option<EndUserId>> {
+/// Returns the end user and the session that a handle identifies.
+async fn find_by_handle(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    handle: &str,
+) -> Result<Option<(EndUserId, Option<SessionId>)>> {
     let handle_hash = hash(handle);
     let key = Key::Handle(server.id.clone(), handle_hash.clone());
     let now = cx.now();
     let found = match hosting.identities.0.get(&key) {
-        Some((end_user_id, last_used_at)) if now.since(last_used_at) < session::LIFETIME_MS => {
-            Some((end_user_id, last_used_at))
-        }
+        Some(known) if now.since(known.last_used_at) < session::LIFETIME_MS => Some(known),
         _ => {
             let mut conn = hosting.read().await?;
-            session::find(&mut conn, &server.organization_id, &server.id, &handle_hash, now)
-                .await?
-                .map(|session| (session.end_user_id, session.last_used_at))
+            session::find(&mut conn, &server.organization_id, &server.id, &handle_hash, now).await?.map(|session| {
+                let session::Session { id, end_user_id, last_used_at } = session;
+                Known { end_user_id, session_id: Some(id), last_used_at }
+            })
         }
     };
-    let Some((end_user_id, last_used_at)) = found else { return Ok(None) };
-    let due = now.since(last_used_at) >= USED_EVERY_MS;
-    if due {
+    let Some(mut known) = found else { return Ok(None) };
+    if now.since(known.last_used_at) >= USED_EVERY_MS {
         hosting.recorder.record(Record::Used { handle_hash, at: now }).await;
+        known.last_used_at = now;
     }
-    hosting.identities.0.insert(key, (end_user_id.clone(), if due { now } else { last_used_at }));
-    Ok(Some(end_user_id))
+    hosting.identities.0.insert(key, known.clone());
+    Ok(Some((known.end_user_id, known.session_id)))
+}
+
+/// Returns the end user of a call that failed, for its record: whom the handle, session, tracking ID or token identifies
+/// if they exist. Creates nobody and never fails.
+pub async fn identify_failed(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    candidates: impl IntoIterator<Item = Presented>,
+) -> Option<Identity> {
+    for presented in candidates {
+        match resolve(cx, hosting, server, &presented).await {
+            Ok(identity) if identity.end_user_id.is_some() => return Some(identity),
+            // A database that is away is not waited for again.
+            Err(error) if error.code == Code::Unavailable => return None,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Deletes sessions whose handles are gone, some at a time: a call takes the writer for a moment only.

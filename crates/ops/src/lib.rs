@@ -37,6 +37,7 @@ pub mod record;
 pub mod redirect_uri;
 pub mod secrets;
 pub mod servers;
+pub mod sessions;
 pub mod ticket_comments;
 pub mod tickets;
 mod tries;

@@ -24,6 +24,7 @@ use crate::identity::{self, Identity, Presented};
 use crate::joins;
 use crate::offers::Offers;
 use crate::record::{Arrival, CallOutcome};
+use crate::sessions;
 use crate::webhooks::{News, messages};
 
 /// How often a call is tried when its user is made, changed or deleted by another one at the same moment.
@@ -138,8 +139,7 @@ pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &
         None => None,
     };
     let (standing, notices) = stand(cx, hosting, (server, offer), open.as_ref()).await?;
-    let read = CallOutcome::Read(identity.end_user_id.as_ref());
-    play.arrival.record(cx, &hosting.recorder, server, read).await;
+    play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     Ok(StepAnswer { offer: offer.clone(), standing, completed_step_id: None, notices, handle: None })
 }
 
@@ -171,8 +171,7 @@ pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<Ve
             Listed { offer, status, percent }
         })
         .collect();
-    let read = CallOutcome::Read(identity.end_user_id.as_ref());
-    play.arrival.record(cx, &hosting.recorder, server, read).await;
+    play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     Ok(listed)
 }
 
@@ -316,9 +315,13 @@ impl Scene<'_> {
             match hosting.writer.call(self.call(&latest, &identity, &end_user_id, act.clone())).await {
                 Ok(Decided::Done(outcome)) => {
                     let changed = !outcome.change.is_empty();
-                    if !changed {
-                        let read = CallOutcome::Read(Some(&end_user_id).filter(|_| identity.new_end_user.is_none()));
-                        play.arrival.record(cx, &hosting.recorder, server, read).await;
+                    if changed {
+                        let owner = sessions::owner(server, play.arrival, Some(&identity));
+                        sessions::record_use(cx, hosting, server, (play.arrival, &owner)).await;
+                    } else {
+                        // A user who was to be created was not.
+                        let known = Some(&identity).filter(|_| identity.new_end_user.is_none());
+                        play.arrival.record(cx, hosting, server, (known, CallOutcome::Read)).await;
                     }
                     return Ok(answer(offer, *outcome, identity.handle.filter(|_| changed)));
                 }
@@ -368,14 +371,14 @@ impl Scene<'_> {
                 Err(error) => Decided::Refused(error),
             }
         };
-        let (arrival, cx, server) = (self.play.arrival.clone(), self.cx.clone(), Arc::clone(self.play.offers));
-        let end_user = end_user_id.clone();
+        let (arrival, cx, offers) = (self.play.arrival.clone(), self.cx.clone(), Arc::clone(self.play.offers));
+        let owner = sessions::owner(server, &arrival, Some(identity));
         Call {
             key,
             new_end_user: identity.new_end_user.clone(),
             new_session: identity.new_session.clone(),
             client_name: self.play.arrival.client.name.clone(),
-            tool_call: Some(Box::new(move |_| arrival.row(&cx, &server.server, Some(&end_user), "ok"))),
+            tool_call: Some(Box::new(move |_| arrival.row(&cx, &offers.server, &owner, "ok"))),
             announce: self.announce(end_user_id),
             decide: Box::new(decide),
             now,

@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use waypost_core::caller::Ctx;
-use waypost_core::id::{EndUserId, ToolCallId};
+use waypost_core::id::ToolCallId;
 use waypost_core::server::Server;
 use waypost_core::{Error, Timestamp};
-pub use waypost_store::recorder::Record;
-use waypost_store::recorder::Recorder;
+use waypost_store::recorder::Record;
 use waypost_store::tool_call::ToolCall;
 
-use crate::identity::Client;
+use crate::hosting::Hosting;
+use crate::identity::{Client, Identity};
+use crate::sessions::{self, CallOwner};
 
 /// A call that is being answered.
 #[derive(Debug, Clone)]
@@ -25,17 +26,19 @@ pub struct Arrival {
     pub at: Timestamp,
     /// What the client says of itself.
     pub client: Client,
+    /// The handle that the client's protocol session (`Mcp-Session-Id`) stands for; `None` if it has no such session.
+    pub protocol_session: Option<String>,
 }
 
 impl Arrival {
-    /// The row of this call.
+    /// Returns the row of this call.
     #[must_use]
-    pub fn row(&self, cx: &Ctx, server: &Server, end_user_id: Option<&EndUserId>, outcome: &str) -> ToolCall {
+    pub fn row(&self, cx: &Ctx, server: &Server, owner: &CallOwner, outcome: &str) -> ToolCall {
         ToolCall {
             id: ToolCallId::new(self.at, &*cx.random),
             organization_id: server.organization_id.clone(),
             server_id: server.id.clone(),
-            end_user_id: end_user_id.cloned(),
+            end_user_id: owner.end_user_id.clone(),
             tool: self.tool.clone(),
             arguments: self.arguments.clone(),
             outcome: outcome.to_owned(),
@@ -44,24 +47,76 @@ impl Arrival {
             protocol_version: self.client.protocol_version.clone(),
             request_id: cx.request_id.clone(),
             created_at: self.at,
+            session_id: owner.session_id.clone(),
         }
     }
 
-    /// Queues the record of a call that changed nothing.
-    pub async fn record(&self, cx: &Ctx, recorder: &Recorder, server: &Server, outcome: CallOutcome<'_>) {
-        let row = match outcome {
-            CallOutcome::Read(end_user_id) => self.row(cx, server, end_user_id, "ok"),
-            CallOutcome::Failed(error) => self.row(cx, server, None, error.code.as_str()),
+    /// Enqueues the record of a call that changed nothing, and the use of its session. `identity` is `None` if nobody is
+    /// known.
+    pub async fn record(
+        &self,
+        cx: &Ctx,
+        hosting: &Hosting,
+        server: &Server,
+        (identity, outcome): (Option<&Identity>, CallOutcome<'_>),
+    ) {
+        let owner = sessions::owner(server, self, identity);
+        let outcome = match outcome {
+            CallOutcome::Read => "ok",
+            CallOutcome::Failed(error) => error.code.as_str(),
         };
-        recorder.record(Record::Call(Box::new(row))).await;
+        let row = self.row(cx, server, &owner, outcome);
+        hosting.recorder.record(Record::Call(Box::new(row))).await;
+        sessions::record_use(cx, hosting, server, (self, &owner)).await;
     }
 }
 
 /// How a call that changed nothing ended.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum CallOutcome<'a> {
-    /// It read, for this end user if one is known.
-    Read(Option<&'a EndUserId>),
+    /// It succeeded.
+    Read,
     /// It failed.
     Failed(&'a Error),
+}
+
+/// Why a call was rejected before it reached a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// A token is missing or invalid (401).
+    Unauthorized,
+    /// The token's scope does not cover the call (403).
+    InsufficientScope,
+    /// The request's `Origin` may not call the server (403).
+    OriginNotAllowed,
+    /// The body is too large (413).
+    TooLarge,
+    /// The rate limit is exceeded (429).
+    RateLimited,
+}
+
+impl Rejection {
+    /// The name in analytics, in the API and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
+        }
+    }
+}
+
+/// Counts a rejected call of a server, in the metrics and by the minute in the database.
+pub async fn record_rejection(hosting: &Hosting, server: &Server, rejection: Rejection) {
+    let reason = rejection.as_str();
+    let record = Record::Refused {
+        organization_id: server.organization_id.clone(),
+        server_id: server.id.clone(),
+        reason,
+        at: hosting.clock.now(),
+    };
+    hosting.recorder.record(record).await;
 }

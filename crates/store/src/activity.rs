@@ -205,7 +205,7 @@ pub async fn calls(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<ToolCall>> 
     for (column, value) in drivers(conn, query).await? {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, organization_id, server_id, end_user_id, tool, arguments, outcome, duration_us, client_name,
-                protocol_version, request_id, created_at FROM tool_calls {}",
+                protocol_version, request_id, created_at, session_id FROM tool_calls {}",
             conditions(column, query.oldest_first)
         ));
         let (at, id) = beginning(query);

@@ -8,15 +8,14 @@ use serde::Serialize;
 use sqlx::FromRow;
 use waypost_core::Timestamp;
 use waypost_core::event::EventKind;
-use waypost_core::id::{
-    EndUserId, EventId, OrganizationId, ProgressId, ServerId, SessionId, StepId, VersionId, WalkthroughId,
-};
+use waypost_core::id::{EndUserId, EventId, OrganizationId, ProgressId, ServerId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::{Attempt, AttemptState, AttemptSummary, Status, StepSet};
 use waypost_core::webhook::NewDelivery;
 
 use crate::db::{Conn, Dialect, Raw};
 use crate::error::{Error, Result};
 use crate::on;
+use crate::session::NewSession;
 use crate::tool_call::ToolCall;
 use crate::values::{Binding, Values};
 
@@ -46,31 +45,6 @@ pub struct NewEndUser {
     pub claimed_email: Option<String>,
     /// Now.
     pub created_at: Timestamp,
-}
-
-/// A client session that comes into being with the first progress.
-#[derive(Debug, Clone, Serialize)]
-pub struct NewSession {
-    /// The session.
-    pub id: SessionId,
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The only server on which the handle means anything.
-    pub server_id: ServerId,
-    /// Whom the handle names.
-    pub end_user_id: EndUserId,
-    /// SHA-256 of the handle, hexadecimal.
-    pub handle_hash: String,
-    /// What the client calls itself.
-    pub client_name: Option<String>,
-    /// The client's version.
-    pub client_version: Option<String>,
-    /// The protocol revision.
-    pub protocol_version: Option<String>,
-    /// Now.
-    pub created_at: Timestamp,
-    /// Now.
-    pub last_used_at: Timestamp,
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,7 @@
 //! The bounded batch writer of what is not part of a change: calls that only read, calls that failed, calls that were
-//! turned away, and the use of handles.
+//! turned away, and the use of sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,7 +11,7 @@ use waypost_core::id::{OrganizationId, ServerId};
 
 use crate::db::Db;
 use crate::error::Result;
-use crate::session;
+use crate::session::{self, NewSession};
 use crate::tool_call::{self, Refusals, ToolCall};
 
 /// Records that may wait; one more waits at the sender for a moment. Memory stays bounded.
@@ -36,11 +36,13 @@ pub enum Record {
         organization_id: OrganizationId,
         /// The server.
         server_id: ServerId,
-        /// `unauthorized` or `rate_limited`.
+        /// Why it was rejected.
         reason: &'static str,
         /// When.
         at: Timestamp,
     },
+    /// A session without a handle was used.
+    Session(Box<NewSession>),
     /// A handle was used.
     Used {
         /// SHA-256 of the handle, hexadecimal.
@@ -66,6 +68,9 @@ impl Recorder {
 
     /// Queues a record; waits a moment when the queue is full, and gives the record up when that does not help.
     pub async fn record(&self, record: Record) {
+        if let Record::Refused { reason, .. } = &record {
+            metrics::counter!("waypost_rejected_calls_total", "reason" => *reason).increment(1);
+        }
         match self.queue.send_timeout(record, ROOM).await {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => {
@@ -120,11 +125,13 @@ async fn write(db: &Db, batch: &[Record]) -> Result<()> {
     let mut calls = Vec::new();
     let mut refusals: HashMap<(&ServerId, i64, &str), Refusals> = HashMap::new();
     let mut used: HashMap<&str, Timestamp> = HashMap::new();
+    // In one order for every process, as the refusals below.
+    let mut sessions: BTreeMap<&str, NewSession> = BTreeMap::new();
     for record in batch {
         match record {
             Record::Call(call) => calls.push((**call).clone()),
             Record::Refused { organization_id, server_id, reason, at } => {
-                let minute = at.0.div_euclid(60_000);
+                let minute = at.0.div_euclid(tool_call::MINUTE_MS);
                 let entry = refusals.entry((server_id, minute, *reason)).or_insert_with(|| Refusals {
                     server_id: server_id.clone(),
                     minute,
@@ -133,6 +140,10 @@ async fn write(db: &Db, batch: &[Record]) -> Result<()> {
                     count: 0,
                 });
                 entry.count += 1;
+            }
+            Record::Session(session) => {
+                let entry = sessions.entry(session.id.as_str()).or_insert_with(|| (**session).clone());
+                entry.last_used_at = entry.last_used_at.max(session.last_used_at);
             }
             Record::Used { handle_hash, at } => {
                 let last = used.entry(handle_hash).or_insert(*at);
@@ -147,8 +158,14 @@ async fn write(db: &Db, batch: &[Record]) -> Result<()> {
     if !refusals.is_empty() {
         // In one order for every process, so that two of them cannot wait for each other's rows.
         let mut refusals: Vec<_> = refusals.into_values().collect();
-        refusals.sort_by(|a, b| (a.server_id.as_str(), a.minute).cmp(&(b.server_id.as_str(), b.minute)));
+        refusals.sort_by(|a, b| {
+            (a.server_id.as_str(), a.minute, &a.reason).cmp(&(b.server_id.as_str(), b.minute, &b.reason))
+        });
         tool_call::add_refusals(&mut tx, &refusals).await?;
+    }
+    if !sessions.is_empty() {
+        let sessions: Vec<_> = sessions.into_values().collect();
+        session::put_used(&mut tx, &sessions).await?;
     }
     let mut used: Vec<_> = used.into_iter().collect();
     used.sort();

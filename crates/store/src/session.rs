@@ -1,8 +1,11 @@
-//! Client sessions: a handle, stored as its hash, that names one end user on one server.
+//! Client sessions: one client's use of one server by one end user. The session of an anonymous user has a handle, stored
+//! as its hash, that identifies the user; the session of a user with a personal URL or a token has none.
 
+use serde::Serialize;
 use waypost_core::Timestamp;
-use waypost_core::id::{EndUserId, OrganizationId, ServerId};
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, SessionId};
 
+use crate::batch::{self, Column, Kind};
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
@@ -10,9 +13,51 @@ use crate::on;
 /// A handle is gone this long after its last use.
 pub const LIFETIME_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 
+/// A session to insert: with the first progress of an anonymous user, or with the first call of a user who is identified
+/// otherwise.
+#[derive(Debug, Clone, Serialize)]
+pub struct NewSession {
+    /// The session.
+    pub id: SessionId,
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The only server on which the session and its handle are valid.
+    pub server_id: ServerId,
+    /// The end user.
+    pub end_user_id: EndUserId,
+    /// SHA-256 of the handle, hexadecimal; `None` if the user is identified otherwise.
+    pub handle_hash: Option<String>,
+    /// The client's name, as the client states it.
+    pub client_name: Option<String>,
+    /// The client's version.
+    pub client_version: Option<String>,
+    /// The protocol revision.
+    pub protocol_version: Option<String>,
+    /// The time of the first call.
+    pub created_at: Timestamp,
+    /// The time of the last call.
+    pub last_used_at: Timestamp,
+}
+
+/// The columns of an insert.
+pub(crate) const COLUMNS: &[Column] = &[
+    ("id", Kind::Text),
+    ("organization_id", Kind::Text),
+    ("server_id", Kind::Text),
+    ("end_user_id", Kind::Text),
+    ("handle_hash", Kind::Text),
+    ("client_name", Kind::Text),
+    ("client_version", Kind::Text),
+    ("protocol_version", Kind::Text),
+    ("created_at", Kind::Integer),
+    ("last_used_at", Kind::Integer),
+];
+
 /// Whom a handle names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
+    /// The session.
+    pub id: SessionId,
     /// The end user.
     pub end_user_id: EndUserId,
     /// When the handle was last used, as far as it was written down.
@@ -31,13 +76,14 @@ pub async fn find(
     handle_hash: &str,
     now: Timestamp,
 ) -> Result<Option<Session>> {
-    const SQL: &str = "SELECT end_user_id, last_used_at FROM client_sessions
+    const SQL: &str = "SELECT id, end_user_id, last_used_at FROM client_sessions
         WHERE handle_hash = $1 AND server_id = $2 AND organization_id = $3 AND last_used_at > $4
           AND joined_at IS NULL";
-    let row: Option<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+    let row: Option<(String, String, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(handle_hash).bind(server.as_str()).bind(organization.as_str())
         .bind(now.plus(-LIFETIME_MS).0).fetch_optional(c).await?);
-    Ok(row.map(|(end_user, last_used_at)| Session {
+    Ok(row.map(|(id, end_user, last_used_at)| Session {
+        id: SessionId::from_store(id),
         end_user_id: EndUserId::from_store(end_user),
         last_used_at: Timestamp(last_used_at),
     }))
@@ -50,6 +96,25 @@ pub async fn find(
 pub async fn used(conn: &mut Conn, handle_hash: &str, at: Timestamp) -> Result<()> {
     const SQL: &str = "UPDATE client_sessions SET last_used_at = $2 WHERE handle_hash = $1 AND last_used_at < $2";
     on!(conn, c => sqlx::query(SQL).bind(handle_hash).bind(at.0).execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Inserts sessions without a handle, or updates when they were last used. IDs must not repeat within `sessions`; sessions
+/// of servers or end users that were deleted in the meantime are skipped.
+///
+/// # Errors
+/// When the database fails.
+pub async fn put_used(conn: &mut Conn, sessions: &[NewSession]) -> Result<()> {
+    let batch = serde_json::json!({ "sessions": sessions }).to_string();
+    // Scalar subqueries: PostgreSQL would turn EXISTS into a join that reads the whole table.
+    let sql = format!(
+        "{} AND (SELECT count(*) FROM servers WHERE servers.id = server_id) > 0
+            AND (SELECT count(*) FROM end_users WHERE end_users.id = end_user_id) > 0
+         ON CONFLICT (id) DO UPDATE SET last_used_at = excluded.last_used_at
+            WHERE client_sessions.last_used_at < excluded.last_used_at",
+        batch::insert(conn.dialect(), "client_sessions", "sessions", COLUMNS)
+    );
+    on!(conn, c => sqlx::query(sqlx::AssertSqlSafe(sql)).bind(batch).execute(c).await?.rows_affected());
     Ok(())
 }
 

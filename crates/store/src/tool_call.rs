@@ -2,13 +2,17 @@
 
 use serde::Serialize;
 use waypost_core::Timestamp;
-use waypost_core::id::{EndUserId, OrganizationId, ServerId, ToolCallId};
+use waypost_core::analytics::Range;
+use waypost_core::id::{EndUserId, OrganizationId, ServerId, SessionId, ToolCallId};
 
 use crate::batch::{self, Column, Kind};
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 use crate::values::{Binding, Values};
+
+/// Milliseconds of the minute by which rejected calls are counted.
+pub(crate) const MINUTE_MS: i64 = 60_000;
 
 /// A tool call as it is kept. Handles and addresses in the arguments are masked by who makes this.
 #[derive(Debug, Clone, Serialize)]
@@ -37,6 +41,8 @@ pub struct ToolCall {
     pub request_id: String,
     /// When it arrived.
     pub created_at: Timestamp,
+    /// The session that it belongs to (docs/architecture.md, "Sessions"); `None` if the client has none.
+    pub session_id: Option<SessionId>,
 }
 
 /// The columns, in the batch of the writer and in that of the recorder.
@@ -53,16 +59,17 @@ pub(crate) const COLUMNS: &[Column] = &[
     ("protocol_version", Kind::Text),
     ("request_id", Kind::Text),
     ("created_at", Kind::Integer),
+    ("session_id", Kind::Text),
 ];
 
-/// Calls that were turned away in one minute for one reason.
+/// Calls that were rejected in one minute for one reason.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
 pub struct Refusals {
     /// The server.
     pub server_id: ServerId,
     /// Minutes since the Unix epoch.
     pub minute: i64,
-    /// `unauthorized` or `rate_limited`.
+    /// Why they were rejected.
     pub reason: String,
     /// Whose server.
     pub organization_id: OrganizationId,
@@ -107,6 +114,47 @@ pub async fn add_refusals(conn: &mut Conn, refusals: &[Refusals]) -> Result<()> 
     Ok(())
 }
 
+/// Rejected calls of one server for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedCalls {
+    /// The server.
+    pub server_id: ServerId,
+    /// Its name.
+    pub server_name: String,
+    /// Why they were rejected.
+    pub reason: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// Returns how many calls were rejected by server and reason, the most frequent first. Calls are counted by the minute: every
+/// minute that the range touches counts as a whole.
+///
+/// # Errors
+/// When the database fails.
+pub async fn rejected(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: Option<&ServerId>,
+    range: Range,
+) -> Result<Vec<RejectedCalls>> {
+    const SQL: &str = "SELECT servers.id, servers.name, refused_calls.reason, CAST(sum(refused_calls.count) AS BIGINT)
+        FROM servers JOIN refused_calls ON refused_calls.server_id = servers.id
+        WHERE servers.organization_id = $1 AND (CAST($2 AS TEXT) IS NULL OR servers.id = $2)
+          AND refused_calls.minute >= $3 AND refused_calls.minute <= $4
+        GROUP BY servers.id, servers.name, refused_calls.reason
+        ORDER BY 4 DESC, servers.name, refused_calls.reason";
+    let minute = |at: Timestamp| at.0.div_euclid(MINUTE_MS);
+    let rows: Vec<(String, String, String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(server.map(ServerId::as_str))
+        .bind(minute(range.from)).bind(minute(range.to.plus(-1))).fetch_all(c).await?);
+    let row = |(server, server_name, reason, count)| {
+        let server_id = ServerId::from_store(server);
+        RejectedCalls { server_id, server_name, reason, count }
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
 #[derive(sqlx::FromRow)]
 pub(crate) struct Row {
     id: String,
@@ -121,6 +169,7 @@ pub(crate) struct Row {
     protocol_version: Option<String>,
     request_id: String,
     created_at: i64,
+    session_id: Option<String>,
 }
 
 /// The newest calls of an organisation's server, newest first.
@@ -134,7 +183,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<ToolCall>> {
     const SQL: &str = "SELECT id, organization_id, server_id, end_user_id, tool, arguments, outcome, duration_us,
-               client_name, protocol_version, request_id, created_at
+               client_name, protocol_version, request_id, created_at, session_id
         FROM tool_calls WHERE organization_id = $1 AND server_id = $2 ORDER BY created_at DESC, id DESC LIMIT $3";
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(server.as_str()).bind(limit).fetch_all(c).await?);
@@ -156,13 +205,14 @@ impl From<Row> for ToolCall {
             protocol_version: row.protocol_version,
             request_id: row.request_id,
             created_at: Timestamp(row.created_at),
+            session_id: row.session_id.map(SessionId::from_store),
         }
     }
 }
 
 /// In the order of [`COLUMNS`].
 impl Values for ToolCall {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 
     fn bind(&self, query: Binding) -> Binding {
         query
@@ -178,5 +228,6 @@ impl Values for ToolCall {
             .bind(self.protocol_version.clone())
             .bind(self.request_id.clone())
             .bind(self.created_at.0)
+            .bind(self.session_id.as_ref().map(ToString::to_string))
     }
 }

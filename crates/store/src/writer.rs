@@ -22,7 +22,8 @@ use waypost_core::{Error as ActError, Random, Timestamp};
 
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
-use crate::progress::{self, Batch, Happened, NewEndUser, NewSession, ProgressKey};
+use crate::progress::{self, Batch, Happened, NewEndUser, ProgressKey};
+use crate::session::NewSession;
 use crate::tool_call::ToolCall;
 
 /// Calls in a group at most: bounds the memory of a group and the time that others wait for the writer.

@@ -286,7 +286,7 @@ pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallTo
             result.into()
         }
         Err(error) => {
-            target.record_failure(&arrival, &error).await;
+            target.record_failure(&arrival, &error, text(&arguments, "progress_handle")).await;
             if asked.shows_forms
                 && email::is_unasked(&error, asked.answers.as_ref())
                 && let Ok(question) = email::question(&target.offers.server)

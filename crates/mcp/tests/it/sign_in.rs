@@ -330,7 +330,7 @@ async fn refusals_are_recorded(stage: Stage) {
         stage.send(&bearer, Asked::tool("select_walkthrough", tour())).await;
     }
     stage.send(&missing(), Asked::modern("tools/list", json!({}))).await;
-    assert_eq!(stage.refused().await, [("unauthorized".to_owned(), 3)]);
+    assert_eq!(stage.refused().await, [("insufficient_scope".to_owned(), 1), ("unauthorized".to_owned(), 2)]);
 }
 
 /// RS-11: with a token the user is counted, and whoever is turned away is counted by address.

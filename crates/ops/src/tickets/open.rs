@@ -55,13 +55,13 @@ pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) 
     }
     let new = cleaned(new)?;
     enter(cx, hosting, play).await?;
-    let known = identity::resolve(cx, hosting, server, &play.presented).await?.end_user_id;
-    let place = match &known {
+    let mut identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    let place = match &identity.end_user_id {
         Some(end_user) => whereabouts(hosting, server, end_user).await?,
         None => None,
     };
     let mut tx = hosting.ops.db.begin().await?;
-    let end_user = match (known, &play.presented) {
+    let end_user = match (identity.end_user_id, &play.presented) {
         (None, Presented::Tracking(tracking_id)) => Some(tracked(cx, &mut tx, server, tracking_id).await?),
         (known, _) => known,
     };
@@ -79,7 +79,8 @@ pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) 
     if let Some(notice) = notice {
         hosting.ops.way.post(&notice);
     }
-    play.arrival.record(cx, &hosting.recorder, server, CallOutcome::Read(end_user.as_ref())).await;
+    identity.end_user_id = end_user;
+    play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     Ok(ticket)
 }
 

@@ -176,6 +176,7 @@ pub fn arrival() -> Arrival {
         since: Instant::now(),
         at: START,
         client: Client::default(),
+        protocol_session: None,
     }
 }
 

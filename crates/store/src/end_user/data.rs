@@ -97,6 +97,7 @@ const PARTS: &[(&str, &str, &[&str])] = &[
             "protocol_version",
             "request_id",
             "created_at",
+            "session_id",
         ],
     ),
     (

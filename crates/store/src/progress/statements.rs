@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 
 use crate::batch::{self, Column, Kind};
 use crate::db::Dialect;
-use crate::tool_call;
 use crate::values::Sized;
 use crate::webhook_delivery;
+use crate::{session, tool_call};
 
 /// What few calls need, the same way for both databases: rows of a JSON document.
 pub(super) struct Rare {
@@ -47,18 +47,6 @@ const END_USER: &[Column] = &[
     ("tracking_id", Kind::Text),
     ("claimed_email", Kind::Text),
     ("created_at", Kind::Integer),
-];
-const SESSION: &[Column] = &[
-    ("id", Kind::Text),
-    ("organization_id", Kind::Text),
-    ("server_id", Kind::Text),
-    ("end_user_id", Kind::Text),
-    ("handle_hash", Kind::Text),
-    ("client_name", Kind::Text),
-    ("client_version", Kind::Text),
-    ("protocol_version", Kind::Text),
-    ("created_at", Kind::Integer),
-    ("last_used_at", Kind::Integer),
 ];
 const PROGRESS: &[Column] = &[
     ("id", Kind::Text),
@@ -123,7 +111,7 @@ impl Rare {
     fn new(dialect: Dialect) -> Self {
         Self {
             end_users: batch::insert(dialect, "end_users", "end_users", END_USER),
-            sessions: batch::insert(dialect, "client_sessions", "sessions", SESSION),
+            sessions: batch::insert(dialect, "client_sessions", "sessions", session::COLUMNS),
             close: batch::update(dialect, "progress", "closed", PROGRESS_END),
             open: batch::insert(dialect, "progress", "opened", PROGRESS),
             deliveries: webhook_delivery::insert_statement(dialect),

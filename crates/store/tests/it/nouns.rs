@@ -1,14 +1,16 @@
 //! What the functions of each noun write and find, and that they stay within the organisation.
 
 use waypost_core::Timestamp;
+use waypost_core::analytics::Range;
 use waypost_core::assignment::Assignment;
-use waypost_core::id::{AssignmentId, AuditEventId, EndUserId, OrganizationId, ServerId, UserId};
+use waypost_core::id::{AssignmentId, AuditEventId, EndUserId, OrganizationId, ServerId, SessionId, UserId};
 use waypost_core::organization::{ApiKey, Member, Organization, Role, User};
 use waypost_core::server::{Server, Toolset};
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_store::progress::ProgressKey;
+use waypost_store::session::{self, NewSession};
 use waypost_store::{
-    Db, api_key, assignment, audit, end_user, organization, progress, server, system, tool_call, user,
+    Db, activity, api_key, assignment, audit, end_user, organization, progress, server, system, tool_call, user,
 };
 
 use crate::open;
@@ -316,7 +318,43 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
     assert_eq!(tool_call::list(&mut conn, org, &two.server, 10).await.unwrap().len(), 0);
 }
 
+async fn sessions_without_a_handle(Two { db, one, two }: Two) {
+    let session = |id: &str, world: &World, at: i64| NewSession {
+        id: SessionId::from_store(format!("ses_{id}")),
+        organization_id: world.organization.clone(),
+        server_id: world.server.clone(),
+        end_user_id: world.end_user.clone(),
+        handle_hash: None,
+        client_name: Some("client".to_owned()),
+        client_version: None,
+        protocol_version: None,
+        created_at: NOW.plus(at),
+        last_used_at: NOW.plus(at),
+    };
+    let mut tx = db.begin().await.unwrap();
+    let gone = NewSession { end_user_id: EndUserId::from_store("eu_gone".into()), ..session("gone", &one, 1) };
+    session::put_used(&mut tx, &[session("a", &one, 1), gone, session("b", &two, 2)]).await.unwrap();
+    session::put_used(&mut tx, &[session("a", &one, 9), session("b", &two, 1)]).await.unwrap();
+    let range = Range { from: NOW.plus(1), to: NOW.plus(10) };
+    for (world, expected) in [(&one, ("ses_a", 1, 9)), (&two, ("ses_b", 2, 2))] {
+        let query = activity::Query {
+            organization: &world.organization,
+            server: None,
+            end_user: Some(&world.end_user),
+            walkthrough: None,
+            range,
+            after: None,
+            oldest_first: false,
+            limit: 10,
+        };
+        let found = activity::sessions(&mut tx, &query).await.unwrap();
+        let found: Vec<_> =
+            found.iter().map(|it| (it.id.as_str(), it.created_at.since(NOW), it.last_used_at.since(NOW))).collect();
+        assert_eq!(found, [expected], "the last use never goes back");
+    }
+}
+
 waypost_testkit::both!(
-    two => organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_over_servers_and_former_slugs,
+    two => sessions_without_a_handle, organizations, users, api_keys, servers, servers_are_searched_and_counted, slugs_are_unique_over_servers_and_former_slugs,
     slugs_stay_unique_under_concurrency, assignments, the_log, end_users, attempts_and_calls
 );

@@ -22,7 +22,8 @@ use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::chain::Link;
 use waypost_core::id::{
     AuthorizationRequestId, EmailCodeId, EndUserId, EventId, InvitationId, JoinId, OauthConfigId, OauthGrantId,
-    ProgressId, StepId, TicketCommentId, TicketId, UserCodeId, VersionId, WalkthroughId, WebhookDeliveryId, WebhookId,
+    ProgressId, SessionId, StepId, TicketCommentId, TicketId, UserCodeId, VersionId, WalkthroughId, WebhookDeliveryId,
+    WebhookId,
 };
 use waypost_core::invitation::Invitation;
 use waypost_core::join::{Join, Undo};
@@ -181,9 +182,25 @@ async fn everything(db: &Db, one: &World) {
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     tool_call::list(&mut tx, org, &one.server, 10).await.unwrap();
+    for server in [None, Some(&one.server)] {
+        tool_call::rejected(&mut tx, org, server, Range { from: Timestamp(0), to: NOW }).await.unwrap();
+    }
     offer::list(&mut tx, org, &one.server).await.unwrap();
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
     session::used(&mut tx, "handle-1", NOW).await.unwrap();
+    let used = session::NewSession {
+        id: SessionId::from_store("ses_used".to_owned()),
+        organization_id: org.clone(),
+        server_id: one.server.clone(),
+        end_user_id: one.end_user.clone(),
+        handle_hash: None,
+        client_name: None,
+        client_version: None,
+        protocol_version: None,
+        created_at: NOW,
+        last_used_at: NOW,
+    };
+    session::put_used(&mut tx, &[used]).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
     write(&mut tx, one).await;
     take_over(&mut tx, one).await;

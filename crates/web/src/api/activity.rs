@@ -206,6 +206,8 @@ struct ToolCall {
     server_id: String,
     /// Who called; null when that is not known.
     end_user_id: Option<String>,
+    /// The session that the call belongs to; null if the client has none.
+    session_id: Option<String>,
     tool: String,
     /// The arguments that the tool's schema names; handles and addresses are masked.
     #[schema(value_type = Object, additional_properties)]
@@ -227,6 +229,7 @@ impl From<activity::ToolCall> for ToolCall {
             created_at: it.created_at.rfc3339(),
             server_id: it.server_id.to_string(),
             end_user_id: it.end_user_id.map(|id| id.to_string()),
+            session_id: it.session_id.map(|id| id.to_string()),
             tool: it.tool,
             arguments,
             outcome: it.outcome,
@@ -252,13 +255,14 @@ async fn tool_calls(
     Ok(Json(cut(found, listing.limit()?, behind)))
 }
 
-/// A client session: one handle of one end user on one server.
+/// A client session: one client's use of one server by one end user. For an anonymous user it is their handle; for a user
+/// with a personal URL or a token it is the `Mcp-Session-Id`, or the client's name and version if it has none.
 #[derive(Debug, Serialize, ToSchema)]
 struct Session {
     id: String,
     #[schema(format = DateTime)]
     created_at: String,
-    /// When its handle was last used, to the minute or so.
+    /// The time of the last call, to the minute or so.
     #[schema(format = DateTime)]
     last_used_at: String,
     server_id: String,

@@ -1,6 +1,7 @@
 //! `/analytics`: each number of the page, as JSON and as CSV. docs/analytics.md says what they mean.
 
 mod body;
+mod rejected;
 mod xapi;
 
 use axum::extract::State;
@@ -18,6 +19,7 @@ use waypost_ops::Ops;
 use waypost_ops::analytics::{self, Ask, MAX_OFFSET_MS, Parts, Report};
 
 use self::body::{ClientList, ErrorList, FlowList, FunnelBody, OverviewBody, StepList, Timeline, ToolList};
+use self::rejected::RejectedCallList;
 use super::extract::{Query, Scope, id};
 use crate::problem::{ApiResult, Problems};
 use crate::{Web, spreadsheet};
@@ -31,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(steps))
         .routes(routes!(tools))
         .routes(routes!(errors))
+        .routes(routes!(rejected_calls))
         .routes(routes!(flows))
         .routes(routes!(clients))
         .merge(xapi::routes())
@@ -187,6 +190,7 @@ pub(crate) async fn file(
         "flows" => (EVENTS, |report, json| write(&FlowList::of(report), json)),
         "tools" => (CALLS, |report, json| write(&ToolList::of(report), json)),
         "errors" => (CALLS, |report, json| write(&ErrorList::of(report), json)),
+        "rejected-calls" => (CALLS, |report, json| write(&RejectedCallList::of(report), json)),
         "clients" => (Parts { calls: true, ..EVENTS }, |report, json| write(&ClientList::of(report), json)),
         _ => return Err(Error::not_found("export")),
     };
@@ -242,6 +246,15 @@ async fn tools(State(web): State<Web>, scope: Scope, Query(params): Query<Params
     responses((status = 200, content((ErrorList = "application/json"), (String = "text/csv"))), Problems))]
 async fn errors(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
     Asked { web, scope, params }.answer(CALLS, ErrorList::of).await
+}
+
+/// Calls that were rejected before they reached a tool (401, 403, 413, 429), by server and reason, the most frequent first.
+/// They are counted by the minute. Only the range and `server_id` narrow them.
+#[utoipa::path(get, path = "/analytics/rejected-calls", tag = "analytics", operation_id = "get_analytics_rejected_calls",
+    params(Params),
+    responses((status = 200, content((RejectedCallList = "application/json"), (String = "text/csv"))), Problems))]
+async fn rejected_calls(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
+    Asked { web, scope, params }.answer(CALLS, RejectedCallList::of).await
 }
 
 /// Where the attempts of the funnel went: from which step to which. Needs `walkthrough_id`.

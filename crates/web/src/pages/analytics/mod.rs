@@ -7,7 +7,7 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use waypost_core::access::Act;
 use waypost_core::analytics::{ClientRow, ErrorRow, Overview, ToolRow};
-use waypost_ops::analytics::{self, Parts, Place as Spot, Report, VersionFunnel, Way};
+use waypost_ops::analytics::{self, Parts, Place as Spot, RejectedCalls, Report, VersionFunnel, Way};
 use waypost_ops::servers;
 use waypost_ops::walkthroughs::{self, ListWalkthroughs};
 
@@ -67,6 +67,7 @@ struct Counted {
     ways: Vec<Way>,
     tools: Vec<ToolRow>,
     errors: Vec<ErrorRow>,
+    rejected: Vec<RejectedCalls>,
     clients: Vec<ClientRow>,
     versions: Vec<u32>,
 }
@@ -90,6 +91,7 @@ fn count(report: &Report) -> Counted {
         ways,
         tools: report.tools(),
         errors: report.errors(),
+        rejected: report.rejected().to_vec(),
         clients: report.clients(),
         versions: report.versions().iter().map(|version| version.number).collect(),
     }
@@ -124,6 +126,7 @@ struct Shown {
     ways: Vec<WayRow>,
     tools: Vec<(ToolRow, String, String)>,
     errors: Vec<ErrorRow>,
+    rejected: Vec<RejectedCalls>,
     clients: Vec<ClientRow>,
     is_empty: bool,
 }
@@ -194,8 +197,8 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
 }
 
 fn shown(counted: Counted) -> Shown {
-    let Counted { now, lines, days, funnel, sankey, ways, tools, errors, clients, .. } = counted;
-    let is_empty = now == Overview::default() && tools.is_empty();
+    let Counted { now, lines, days, funnel, sankey, ways, tools, errors, rejected, clients, .. } = counted;
+    let is_empty = now == Overview::default() && tools.is_empty() && rejected.is_empty();
     let started = funnel.as_ref().map_or(0, |funnel| funnel.started);
     let row = |(at, stage): (usize, waypost_ops::analytics::Stage)| Row {
         position: at + 1,
@@ -224,6 +227,7 @@ fn shown(counted: Counted) -> Shown {
         rows: funnel.into_iter().flat_map(|funnel| funnel.stages).enumerate().map(row).collect(),
         tools: tools.into_iter().map(|it| (it.clone(), micros(it.median_us), micros(it.p90_us))).collect(),
         errors,
+        rejected,
         clients,
         is_empty,
     }

@@ -1,0 +1,51 @@
+//! Calls that were rejected before they reached a tool, as JSON and as a table.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use waypost_ops::analytics::{RejectedCalls, Report};
+
+use super::Table;
+
+/// Rejected calls of one server for one reason.
+#[derive(Debug, Serialize, ToSchema)]
+struct RejectedCallCount {
+    server_id: String,
+    server_name: String,
+    /// `unauthorized` (401: the token is missing or invalid), `insufficient_scope` (403), `origin_not_allowed` (403),
+    /// `too_large` (413) or `rate_limited` (429).
+    reason: String,
+    count: i64,
+}
+
+/// The rejected calls of a range.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RejectedCallList {
+    items: Vec<RejectedCallCount>,
+}
+
+impl RejectedCallList {
+    pub(super) fn of(report: &Report) -> Self {
+        let row = |it: &RejectedCalls| RejectedCallCount {
+            server_id: it.server_id.to_string(),
+            server_name: it.server_name.clone(),
+            reason: it.reason.clone(),
+            count: it.count,
+        };
+        Self { items: report.rejected().iter().map(row).collect() }
+    }
+}
+
+impl Table for RejectedCallList {
+    const NAME: &'static str = "rejected-calls";
+
+    fn head() -> Vec<&'static str> {
+        vec!["server_id", "server_name", "reason", "count"]
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let row = |it: &RejectedCallCount| {
+            vec![it.server_id.clone(), it.server_name.clone(), it.reason.clone(), it.count.to_string()]
+        };
+        self.items.iter().map(row).collect()
+    }
+}
