@@ -165,6 +165,12 @@ pub struct Settings {
     pub rate_limit_burst: u32,
     /// Calls per second of one server; 0 is no limit.
     pub rate_limit_per_server: u32,
+    /// Streams of `subscriptions/listen` in this process; 0 for no limit.
+    pub listen_limit: u32,
+    /// Streams to one hosted server; 0 for no limit.
+    pub listen_limit_per_server: u32,
+    /// Streams from one client address; 0 for no limit.
+    pub listen_limit_per_address: u32,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -198,6 +204,9 @@ impl Default for Settings {
             rate_limit_per_caller: 100,
             rate_limit_burst: 200,
             rate_limit_per_server: 0,
+            listen_limit: 2_000,
+            listen_limit_per_server: 1_000,
+            listen_limit_per_address: 100,
             log_format: LogFormat::Auto,
             log_level: LogLevel::default(),
             version_cache_bytes: 64 * 1024 * 1024,

@@ -20,6 +20,7 @@ use waypost_core::secret::Keys;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
+use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::Ops;
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::upstream::Upstream;
@@ -118,7 +119,8 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         limits.clone(),
         Arc::new(SystemRandom),
         (Sessions::Signed, end.clone()),
-    );
+    )
+    .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
     let web_limits = waypost_web::limits::Limits::default();
@@ -212,6 +214,16 @@ fn start(settings: &Settings, db: Db, keys: Keys) -> (Hosting, Tasks) {
         random: Arc::new(SystemRandom),
     };
     Hosting::start(db, options)
+}
+
+fn listen_options(settings: &Settings) -> ListenOptions {
+    let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    ListenOptions {
+        total: count(settings.listen_limit),
+        per_server: count(settings.listen_limit_per_server),
+        per_address: count(settings.listen_limit_per_address),
+        ..ListenOptions::default()
+    }
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

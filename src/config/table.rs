@@ -211,6 +211,27 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_server = number),
     },
     Setting {
+        name: "listen_limit",
+        flag: None,
+        default: "`2000`",
+        help: "Streams of `subscriptions/listen` that may be open in one process; `0` for no limit. Each holds a connection.",
+        set: |settings, text| value::number(text).map(|number| settings.listen_limit = number),
+    },
+    Setting {
+        name: "listen_limit_per_server",
+        flag: None,
+        default: "`1000`",
+        help: "Of these, streams to one hosted server; `0` for no limit.",
+        set: |settings, text| value::number(text).map(|number| settings.listen_limit_per_server = number),
+    },
+    Setting {
+        name: "listen_limit_per_address",
+        flag: None,
+        default: "`100`",
+        help: "Of these, streams from one client address (from one /64 network of IPv6); `0` for no limit.",
+        set: |settings, text| value::number(text).map(|number| settings.listen_limit_per_address = number),
+    },
+    Setting {
         name: "log_format",
         flag: None,
         default: "`auto`",

@@ -65,6 +65,9 @@ const CHECKS_WITH_FIXTURES: &[&str] = &[
     "sep-2575-missing-capability-http-400",
     "sep-2575-server-no-log-without-loglevel",
     "sep-2575-server-rejects-undeclared-capability",
+    // There is no tool by which a client changes what a server lists; `tests/it/listen.rs` shows the notifications.
+    "sep-2575-server-sends-prompts-list-changed-on-subscription",
+    "sep-2575-server-sends-tools-list-changed-on-subscription",
 ];
 
 fn assert_passes(report: &Report, scenario: &str, faults: &[&str]) {

@@ -112,10 +112,47 @@ impl Client {
         Err(Failure::Refused { status, code: code.to_owned(), message, after: started.elapsed() })
     }
 
+    /// Opens a stream of `subscriptions/listen` and waits for its first event.
+    pub async fn listen(&self) -> Stream {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let params = json!({ "notifications": { "toolsListChanged": true }, "_meta": meta });
+        // Without the time limit of a call: a stream lasts.
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = http
+            .post(format!("{}/s/demo/mcp", self.origin))
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "subscriptions/listen")
+            .body(message("subscriptions/listen", &params));
+        let mut response = request.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        let first = tokio::time::timeout(HANGS, response.chunk()).await.expect("the stream begins").unwrap().unwrap();
+        Stream { text: String::from_utf8(first.to_vec()).unwrap(), response }
+    }
+
     /// The status of a plain GET, such as of `/readyz`.
     pub async fn get(&self, path: &str) -> Option<u16> {
         let response = self.http.get(format!("{}{path}", self.origin)).send().await;
         Some(response.ok()?.status().as_u16())
+    }
+}
+
+/// An open stream.
+pub struct Stream {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Stream {
+    /// Everything that came until the server ended the stream; an error if the connection broke instead.
+    pub async fn read_all(mut self) -> reqwest::Result<String> {
+        while let Some(chunk) = self.response.chunk().await? {
+            self.text.push_str(&String::from_utf8_lossy(&chunk));
+        }
+        Ok(self.text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! SIGTERM under load: open requests are answered, everything is recorded, and it is over soon.
+//! SIGTERM under load: open requests are answered, open streams end with a result, everything is recorded, and it is over soon.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -22,11 +22,17 @@ async fn everything_is_finished_and_recorded(install: Install) {
     // Reads go through another queue, which has to be emptied as well.
     let readers: Vec<_> = (0..8).map(|n| tokio::spawn(read(client.clone(), format!("reader-{n}")))).collect();
     load.reach(300).await;
+    let streams = [client.listen().await, client.listen().await];
     let told = Instant::now();
     program.terminate();
     let status = program.exit().await;
     assert!(told.elapsed() < LIMIT, "it took {:?}", told.elapsed());
     assert_eq!(status.code(), Some(0), "{}", program.log());
+    for stream in streams {
+        let text = stream.read_all().await.expect("the stream ends as a response does");
+        assert!(text.contains("notifications/subscriptions/acknowledged"), "{text}");
+        assert!(text.contains(r#""resultType":"complete""#), "{text}");
+    }
     let users = load.finish().await;
     let mut answered: HashSet<String> = users.iter().flat_map(|user| user.requests.clone()).collect();
     for reader in readers {

@@ -26,6 +26,7 @@ use waypost_core::{Random, transfer};
 use waypost_mail::{Memory, Outbox};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
+use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::address::PublicUrl;
 use waypost_ops::assignments::{self, Placement};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
@@ -58,6 +59,10 @@ pub struct Setup {
     pub can_mail: bool,
     /// Providers of the console; those on loopback are reached.
     pub providers: Vec<Provider>,
+    /// The limits of streams.
+    pub listen: ListenOptions,
+    /// Ends streams, as the end of the program does.
+    pub stop: CancellationToken,
     /// Networks that requests to others may go to beyond the public internet.
     pub allow: Vec<ipnet::IpNet>,
 }
@@ -72,6 +77,9 @@ impl Default for Setup {
             sign_up: SignUp::Invite,
             can_mail: false,
             providers: Vec::new(),
+            // The clock of the tokens is the test's, the one of the checks is not.
+            listen: ListenOptions { check: Duration::from_millis(50), ..ListenOptions::default() },
+            stop: CancellationToken::new(),
             allow: Vec::new(),
         }
     }
@@ -150,7 +158,8 @@ impl App {
             Limits::new(setup.limits),
             Arc::clone(&random),
             (Sessions::Signed, CancellationToken::new()),
-        );
+        )
+        .with_listeners(Listeners::new(setup.listen, setup.stop));
         let mut allow = setup.allow;
         if !setup.providers.is_empty() {
             allow.push("127.0.0.0/8".parse().unwrap());

@@ -478,9 +478,16 @@ async fn every_result_has_the_shape_of_its_era() {
         ],
         "capabilities": {
           "completions": {},
-          "prompts": {},
-          "resources": {},
-          "tools": {}
+          "prompts": {
+            "listChanged": true
+          },
+          "resources": {
+            "subscribe": true,
+            "listChanged": true
+          },
+          "tools": {
+            "listChanged": true
+          }
         },
         "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what there is, then lead the user through one step at a time: show the step's content, follow its instructions for the agent, and go on only when the user has done it. Progress is kept.",
         "ttlMs": 60000,

@@ -15,6 +15,7 @@ mod contents;
 mod decisions;
 mod failures;
 mod identity;
+mod listen;
 mod many;
 mod parallel;
 mod play;

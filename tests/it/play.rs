@@ -142,25 +142,3 @@ async fn reads_like_this() {
     "#);
     app.finish().await;
 }
-
-/// Nothing here changes while somebody listens, and nothing is said to change: the stream is not offered.
-#[tokio::test]
-async fn there_is_nothing_to_listen_to() {
-    let app = App::new().await;
-    let server = app.server("acme").await;
-    let client = server.modern();
-    let params = json!({ "notifications": { "toolsListChanged": true } });
-    let listen = client.send("subscriptions/listen", params);
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(5), listen).await.expect("an answer");
-    assert_snapshot!(answer, @r#"
-    404 {
-      "jsonrpc": "2.0",
-      "id": 1,
-      "error": {
-        "code": -32601,
-        "message": "subscriptions/listen"
-      }
-    }
-    "#);
-    app.finish().await;
-}

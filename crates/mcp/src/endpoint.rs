@@ -4,6 +4,8 @@
 //! revisions with a handshake, sloppy `Accept` headers, rate limits, the question of a token; and every refusal has a JSON-RPC body, because
 //! clients tell the eras apart by it.
 
+mod admission;
+
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +24,6 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::server::SignIn;
 use waypost_core::{Code, Error, Random};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::identity::Client;
@@ -30,8 +31,8 @@ use waypost_ops::offers::Offers;
 use waypost_ops::record::{Rejection, record_rejection};
 
 use crate::bearer::Bearer;
-use crate::known_clients::{self, Sender};
 use crate::limits::{CallerKey, Limits};
+use crate::listen::{self, ListenOptions, Listeners};
 use crate::message::{
     self, Body as Peeked, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
     Message, Refusal,
@@ -43,11 +44,12 @@ use crate::target::Target;
 pub const MAX_BODY: usize = 1024 * 1024;
 const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";
-const METHOD_HEADER: &str = "mcp-method";
 /// The revisions with a handshake, oldest first.
 const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The only revision that has batches.
 const BATCH_REVISION: &str = "2025-03-26";
+/// The JSON-RPC code of a request that exceeds a limit, outside of the ranges that others have reserved.
+const LIMIT_REACHED: i64 = -31_029;
 /// The revision without a handshake.
 const STATELESS_REVISION: &str = "2026-07-28";
 
@@ -89,6 +91,7 @@ pub struct Endpoint<R> {
     limits: Limits,
     random: Arc<dyn Random>,
     sessions: Sessions,
+    listeners: Listeners,
     config: StreamableHttpServerConfig,
 }
 
@@ -124,8 +127,15 @@ impl<R: Responder> Endpoint<R> {
             .disable_allowed_hosts()
             .disable_allowed_origins()
             .with_max_request_body_bytes(MAX_BODY)
-            .with_cancellation_token(shutdown);
-        Self { responder, hosting, limits, random, sessions, config }
+            .with_cancellation_token(shutdown.clone());
+        let listeners = Listeners::new(ListenOptions::default(), shutdown);
+        Self { responder, hosting, limits, random, sessions, listeners, config }
+    }
+
+    /// The same, with these limits of streams that listen for changes, and a token that ends them with a result.
+    #[must_use]
+    pub fn with_listeners(self, listeners: Listeners) -> Self {
+        Self { listeners, ..self }
     }
 
     /// Answers a request.
@@ -197,31 +207,6 @@ impl<R: Responder> Endpoint<R> {
         Err(denial.into_response(id))
     }
 
-    /// Whether this client is asked to sign in at once. It names itself in the message or did so when its session
-    /// began, so a client gets the same answer to each of its requests.
-    fn asks_on_connect<'m>(
-        &self,
-        headers: &HeaderMap,
-        mut messages: impl Iterator<Item = &'m Message>,
-        arrived: &Arrived,
-    ) -> bool {
-        let sign_in = arrived.offers.server.sign_in;
-        if !matches!(arrived.bearer, Bearer::Missing(_)) || sign_in != SignIn::Auto {
-            return known_clients::asks_on_connect(sign_in, None);
-        }
-        if let Some((name, version)) = messages.find_map(|message| message.client.as_ref()) {
-            let method_header = headers.contains_key(METHOD_HEADER);
-            return known_clients::asks_on_connect(sign_in, Some(Sender { name, version, method_header }));
-        }
-        let now = self.hosting.clock().now();
-        let id = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok());
-        let session = id.and_then(|id| Session::open(id, self.hosting.keys(), &arrived.offers.server.id, now));
-        let Some((name, version)) = session.and_then(|session| session.client) else { return false };
-        // The session does not say whether its first request had the header. A probe without it was asked then.
-        let sender = Sender { name: &name, version: &version, method_header: true };
-        known_clients::asks_on_connect(sign_in, Some(sender))
-    }
-
     async fn answer(
         &self,
         mut request: Request<Bytes>,
@@ -252,7 +237,16 @@ impl<R: Responder> Endpoint<R> {
             return response;
         }
         let client = client_of(request.headers(), message, session.as_ref());
-        let target = self.target(arrived, since, (message.modern, session.and_then(|session| session.handle)), client);
+        let mut target =
+            self.target(arrived, since, (message.modern, session.and_then(|session| session.handle)), client);
+        if message.modern && message.method.as_deref() == Some(listen::METHOD) {
+            let listener = match self.listener(request.headers(), message.id.as_ref(), arrived).await {
+                Ok(listener) => listener,
+                Err(response) => return response,
+            };
+            target.offers = Arc::new(arrived.offers.without_list());
+            target.listener = Some(listener);
+        }
         let response = shape(self.serve(target, request).await, message.id.as_ref()).await;
         if initialize && response.status() == StatusCode::OK && matches!(self.sessions, Sessions::Signed) {
             return self.with_session(response, message, arrived).await;
@@ -340,6 +334,7 @@ impl<R: Responder> Endpoint<R> {
             subject: arrived.bearer.subject().cloned(),
             session,
             client,
+            listener: None,
             since,
             at,
         }
@@ -394,7 +389,8 @@ impl<R: Responder> Endpoint<R> {
     async fn limit(&self, key: &CallerKey, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
         let Err(wait) = self.limits.check(key, &arrived.offers.server.id) else { return Ok(()) };
         self.record_rejection(Rejection::RateLimited, arrived).await;
-        let refusal = Refusal::new(-31_029, "Too many calls. Try again after the time in Retry-After.", id.cloned());
+        let refusal =
+            Refusal::new(LIMIT_REACHED, "Too many calls. Try again after the time in Retry-After.", id.cloned());
         let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refusal);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
         Err(response)

@@ -7,9 +7,9 @@ use rmcp::model::{
     CustomRequest, CustomResult, DiscoverResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
     InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject,
     PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference,
-    ServerCapabilities, Tool,
+    ServerCapabilities, SubscriptionFilter, Tool,
 };
-use rmcp::service::{RequestContext, RoleServer};
+use rmcp::service::{RequestContext, RoleServer, SubscriptionContext};
 use serde_json::json;
 use waypost_core::server::Support;
 use waypost_core::{Code, Error};
@@ -33,6 +33,7 @@ const METHODS: &[&str] = &[
     "resources/templates/list",
     "resources/read",
     "completion/complete",
+    "subscriptions/listen",
 ];
 
 /// Answers one request of a hosted server.
@@ -108,12 +109,15 @@ fn only_page(request: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> 
 
 impl ServerHandler for Handler {
     fn get_info(&self) -> InitializeResult {
-        let capabilities = ServerCapabilities::builder()
-            .enable_tools()
-            .enable_prompts()
-            .enable_resources()
-            .enable_completions()
-            .build();
+        let plain =
+            ServerCapabilities::builder().enable_tools().enable_prompts().enable_resources().enable_completions();
+        // Before 2026-07-28 changes are sent on the stream of GET, which hosted servers do not have.
+        let capabilities = if self.target.modern {
+            let lists = plain.enable_tool_list_changed().enable_prompts_list_changed().enable_resources_list_changed();
+            lists.enable_resources_subscribe().build()
+        } else {
+            plain.build()
+        };
         let mut info = InitializeResult::new(capabilities);
         info.server_info = self.implementation();
         info.instructions = Some(self.instructions());
@@ -254,6 +258,17 @@ impl ServerHandler for Handler {
         let mut result = CompleteResult::new(CompletionInfo::new(values).unwrap_or_default());
         result.meta = self.meta();
         Ok(result)
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        self.target.listener.as_ref()?.accepted(requested)
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        if let Some(listener) = &self.target.listener {
+            listener.run(&self.target, &context).await;
+        }
+        Ok(())
     }
 
     /// What rmcp could not read as one of its requests: an unknown method, or a known one with the wrong parameters.

@@ -5,6 +5,7 @@ pub mod endpoint;
 pub mod handler;
 pub mod known_clients;
 pub mod limits;
+pub mod listen;
 pub mod message;
 mod prompts;
 mod resources;

@@ -42,6 +42,12 @@ pub(crate) fn templates() -> Vec<ResourceTemplate> {
     ]
 }
 
+/// The walkthrough whose outline is at `uri`; `None` if `uri` is no outline.
+#[must_use]
+pub(crate) fn outline_id(uri: &str) -> Option<&str> {
+    uri.strip_prefix(SCHEME).filter(|path| !path.contains('/'))
+}
+
 /// Whether `uri` is that of a step: what is there depends on who asks.
 #[must_use]
 pub(crate) fn is_step(uri: &str) -> bool {

@@ -10,6 +10,8 @@ use waypost_ops::identity::{self, Client, Presented, Subject};
 use waypost_ops::offers::Offers;
 use waypost_ops::record::{Arrival, CallOutcome};
 
+use crate::listen::Listener;
+
 /// The longest tracking id and the longest handle.
 const MAX_NAME: usize = 128;
 
@@ -32,6 +34,8 @@ pub struct Target {
     pub session: Option<String>,
     /// What the client says of itself.
     pub client: Client,
+    /// The stream that the request opens: only for `subscriptions/listen`.
+    pub(crate) listener: Option<Arc<Listener>>,
     /// When the request arrived, on the monotonic clock.
     pub since: Instant,
     /// When the request arrived.

@@ -337,6 +337,18 @@ pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Re
     Ok(subject(access, now))
 }
 
+/// Whether the access token with this hash still names a user on a server. It is looked up in the database, because
+/// its caller asks rarely, for a stream that has been open for a while.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn is_active(hosting: &Hosting, server: &Server, token_hash: &str) -> Result<bool> {
+    let now = hosting.clock.now();
+    let mut conn = hosting.read().await?;
+    let found = store::find_access(&mut conn, &server.organization_id, &server.id, token_hash, now).await?;
+    Ok(found.is_some_and(|access| access.expires_at > now))
+}
+
 fn subject(access: Access, now: Timestamp) -> Option<Subject> {
     let scopes = Scopes::parse(&access.scope).ok()?;
     (access.expires_at > now).then_some(Subject { end_user_id: access.end_user_id, grant_id: access.grant_id, scopes })

@@ -5,11 +5,12 @@
 //! in memory is not trusted and every request reads from the database.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::future::Cache;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use waypost_core::id::{WalkthroughId, WebhookId};
 use waypost_core::server::Server;
@@ -23,6 +24,8 @@ use waypost_store::{Db, system, webhook};
 const POLL: Duration = Duration::from_millis(200);
 /// How old the last successful poll may be, in milliseconds.
 const TRUST_MS: i64 = 1_000;
+/// Servers that are read from the database at once for clients that listen: a change must not crowd out calls.
+const REFRESHES: usize = 4;
 /// Servers whose offers are kept.
 const SERVERS: u64 = 10_000;
 
@@ -35,18 +38,30 @@ pub struct Offers {
     pub(crate) completion_receivers: Vec<WebhookId>,
     list: Vec<Offer>,
     by_id: HashMap<WalkthroughId, usize>,
+    digests: OnceLock<[u64; 3]>,
 }
 
 impl Offers {
     fn new(server: Server, list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
         let by_id = list.iter().enumerate().map(|(at, offer)| (offer.walkthrough_id.clone(), at)).collect();
-        Self { server, completion_receivers, list, by_id }
+        Self { server, completion_receivers, list, by_id, digests: OnceLock::new() }
     }
 
     /// Everything that is offered, in display order; empty while the server's walkthrough tools are switched off.
     #[must_use]
     pub fn list(&self) -> &[Offer] {
         if self.server.walkthrough_tools_enabled { &self.list } else { &[] }
+    }
+
+    /// The server without what it offers, for work that lasts and must not keep the whole snapshot in memory.
+    #[must_use]
+    pub fn without_list(&self) -> Self {
+        Self::new(self.server.clone(), Vec::new(), Vec::new())
+    }
+
+    /// Digests of what the server lists: computed by `compute` at the first call, then kept with this snapshot.
+    pub fn digests(&self, compute: impl FnOnce() -> [u64; 3]) -> [u64; 3] {
+        *self.digests.get_or_init(compute)
     }
 
     /// The offer of a walkthrough, by id or by slug.
@@ -73,6 +88,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     version: AtomicI64,
     polled_at: AtomicI64,
+    changes: watch::Sender<i64>,
+    refreshes: Semaphore,
     cache: Cache<(String, i64), Arc<Offers>>,
 }
 
@@ -85,8 +102,15 @@ impl Catalog {
     #[must_use]
     pub fn start(db: Db, clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
         let cache = Cache::builder().max_capacity(SERVERS).time_to_idle(Duration::from_secs(600)).build();
-        let shared = Shared { db, clock, version: AtomicI64::new(0), polled_at: AtomicI64::new(i64::MIN), cache };
-        let catalog = Self(Arc::new(shared));
+        let catalog = Self(Arc::new(Shared {
+            db,
+            clock,
+            version: AtomicI64::new(0),
+            polled_at: AtomicI64::new(i64::MIN),
+            changes: watch::Sender::new(0),
+            refreshes: Semaphore::new(REFRESHES),
+            cache,
+        }));
         let poller = catalog.clone();
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(POLL);
@@ -112,7 +136,25 @@ impl Catalog {
         let version = db.in_time(async { db.read().await?.config_version().await }).await?;
         self.0.version.store(version, Ordering::Release);
         self.0.polled_at.store(asked_at.0, Ordering::Release);
+        // After the number is stored: whoever is woken reads what belongs to it.
+        self.0.changes.send_if_modified(|seen| std::mem::replace(seen, version) != version);
         Ok(())
+    }
+
+    /// A signal for every change of any server, walkthrough or assignment that this process has noticed. Waiting for it
+    /// costs no query; [`Self::refresh`] then shows what has changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<i64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Same as [`Self::find`], for work that can wait: only a few of these read the database at once.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub async fn refresh(&self, slug: &str) -> Result<Arc<Offers>> {
+        let _permit = self.0.refreshes.acquire().await;
+        self.find(slug).await
     }
 
     /// The server that answers to `slug`, with what it offers. A slug that is not in memory is always looked up.

@@ -1,0 +1,304 @@
+//! `subscriptions/listen`: who is told of a change, what they are told, and when a stream ends.
+
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use futures::StreamExt;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use waypost_core::server::{AuthType, SignIn, Support};
+use waypost_mcp::listen::ListenOptions;
+use waypost_ops::assignments::Placement;
+use waypost_ops::servers::{self, Settings};
+
+use crate::app::{App, Server, Setup, open};
+use crate::sign_in::{Browser, OauthClient, path, platform, post_form};
+
+waypost_testkit::both!(open =>
+    a_listener_is_told_of_a_first_publish_an_assignment_and_a_new_version,
+    only_what_was_asked_for_and_can_be_told_is_honoured,
+    a_stream_ends_when_its_server_is_gone_or_has_other_rules,
+    a_stream_ends_with_its_token,
+);
+
+/// How long a test waits for what has to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn everything() -> Value {
+    json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true })
+}
+
+fn request(path: &str, (method, mut params): (&str, Value), token: Option<&str>) -> Request<Body> {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let message = json!({ "jsonrpc": "2.0", "id": "listen-1", "method": method, "params": params });
+    let mut request = Request::post(path)
+        .header(header::HOST, "localhost:8080")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", method);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    request.body(Body::from(message.to_string())).unwrap()
+}
+
+async fn listen(server: &Server, filter: Value, token: Option<&str>) -> Response<Body> {
+    let params = json!({ "notifications": filter });
+    server.app.send(request(&server.path(), ("subscriptions/listen", params), token)).await
+}
+
+async fn json_of(response: Response<Body>) -> Value {
+    serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+}
+
+/// An open stream.
+struct Stream {
+    headers: HeaderMap,
+    body: BodyDataStream,
+    text: String,
+}
+
+impl Stream {
+    fn of(response: Response<Body>) -> Self {
+        assert_eq!(response.status(), StatusCode::OK);
+        let (parts, body) = response.into_parts();
+        Self { headers: parts.headers, body: body.into_data_stream(), text: String::new() }
+    }
+
+    /// Opens a stream and reads the acknowledgement, which has to be the first message.
+    async fn open(server: &Server, filter: Value, token: Option<&str>) -> (Self, Value) {
+        let mut stream = Self::of(listen(server, filter, token).await);
+        let message = stream.message().await.unwrap();
+        assert_eq!(message["method"], "notifications/subscriptions/acknowledged", "{message}");
+        assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "listen-1");
+        (stream, message["params"]["notifications"].clone())
+    }
+
+    /// The next message; `None` at the end.
+    async fn message(&mut self) -> Option<Value> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let data: String = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
+                self.text = rest.to_owned();
+                if !data.trim().is_empty() {
+                    return Some(serde_json::from_str(&data).unwrap());
+                }
+                continue;
+            }
+            let chunk = timeout(PATIENCE, self.body.next()).await.expect("something comes");
+            self.text.push_str(std::str::from_utf8(&chunk?.unwrap()).unwrap());
+        }
+    }
+
+    /// The methods of the next notifications.
+    async fn told(&mut self, count: usize) -> Vec<String> {
+        let mut methods = Vec::new();
+        for _ in 0..count {
+            let message = self.message().await.expect("a notification");
+            assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "listen-1", "{message}");
+            methods.push(message["method"].as_str().unwrap_or_else(|| panic!("{message}")).to_owned());
+        }
+        methods
+    }
+
+    /// The stream ends with a result, and nothing comes before it.
+    async fn ends(mut self) {
+        let last = self.message().await.expect("a result");
+        assert_eq!((&last["id"], &last["result"]["resultType"]), (&json!("listen-1"), &json!("complete")), "{last}");
+        assert_eq!(self.message().await, None);
+    }
+}
+
+const TOOLS: &str = "notifications/tools/list_changed";
+const PROMPTS: &str = "notifications/prompts/list_changed";
+const RESOURCES: &str = "notifications/resources/list_changed";
+
+async fn a_listener_is_told_of_a_first_publish_an_assignment_and_a_new_version(app: App) {
+    let (server, other) = (app.server("acme").await, app.server("other").await);
+    let (mut stream, honoured) = Stream::open(&server, everything(), None).await;
+    assert_eq!(honoured, everything());
+    assert_eq!(stream.headers[header::CONTENT_TYPE], "text/event-stream");
+    assert_eq!(stream.headers["x-accel-buffering"], "no");
+
+    other.walkthrough("Elsewhere", &["One"]).await;
+    let guide = server.walkthrough("Install Acme", &["One"]).await;
+    assert_eq!(stream.told(3).await, [TOOLS, PROMPTS, RESOURCES], "the first publish, and not the other server's");
+    guide.publish(&["One", "Two"]).await;
+    assert_eq!(stream.told(2).await, [PROMPTS, RESOURCES], "a new version");
+    let second = server.org.walkthrough("Use Acme", &["One"]).await;
+    server.assign(&second, Placement::default()).await;
+    assert_eq!(stream.told(2).await, [PROMPTS, RESOURCES], "an assignment");
+    server.set(Settings { support: Some(Support::Tickets), ..Settings::default() }).await;
+    assert_eq!(stream.told(1).await, [TOOLS], "a setting that adds a tool");
+    for guide in [&guide, &second] {
+        server.unassign(guide).await;
+    }
+    let mut rest = Vec::new();
+    while !rest.contains(&TOOLS.to_owned()) {
+        rest.extend(stream.told(1).await);
+    }
+    drop(stream);
+    app.finish().await;
+}
+
+async fn only_what_was_asked_for_and_can_be_told_is_honoured(app: App) {
+    let server = app.server("acme").await;
+    let guide = server.walkthrough("Install Acme", &["One"]).await;
+    let outline = format!("walkthrough://{}", guide.id);
+    let step = format!("{outline}/steps/{}", guide.step("One").await);
+    let uris = json!([outline, step, "walkthrough://wt_unknown", "file:///etc/passwd", ""]);
+    let (mut stream, honoured) = Stream::open(&server, json!({ "resourceSubscriptions": uris }), None).await;
+    assert_eq!(honoured, json!({ "resourceSubscriptions": [outline] }), "a step belongs to its user");
+    let (mut prompts, honoured) = Stream::open(&server, json!({ "promptsListChanged": true }), None).await;
+    assert_eq!(honoured, json!({ "promptsListChanged": true }));
+    guide.publish(&["One", "Two"]).await;
+    let update = stream.message().await.unwrap();
+    assert_eq!(
+        (&update["method"], &update["params"]["uri"]),
+        (&json!("notifications/resources/updated"), &json!(outline))
+    );
+    assert_eq!(prompts.told(1).await, [PROMPTS]);
+    guide.delete().await;
+    assert_eq!(stream.told(1).await, ["notifications/resources/updated"], "it is gone");
+    assert_eq!(prompts.told(1).await, [PROMPTS]);
+    let (stream_of_nothing, honoured) = Stream::open(&server, json!({}), None).await;
+    assert_eq!(honoured, json!({}));
+    drop((stream, prompts, stream_of_nothing));
+    app.forget_calls();
+    app.finish().await;
+}
+
+async fn a_stream_ends_when_its_server_is_gone_or_has_other_rules(app: App) {
+    let server = app.server("acme").await;
+    let (stream, _) = Stream::open(&server, everything(), None).await;
+    let auth_type = Some(AuthType::PlatformOauth);
+    server.set(Settings { auth_type, sign_in: Some(SignIn::OnConnect), ..Settings::default() }).await;
+    stream.ends().await;
+    assert_eq!(listen(&server, everything(), None).await.status(), StatusCode::UNAUTHORIZED);
+    server.set(Settings { auth_type: Some(AuthType::None), ..Settings::default() }).await;
+    let (stream, _) = Stream::open(&server, everything(), None).await;
+    app.forget_calls();
+    servers::delete(app.cx(), &app.ops(), &server.org.id, &server.id).await.unwrap();
+    stream.ends().await;
+    app.finish().await;
+}
+
+async fn a_stream_ends_with_its_token(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let tokens = client.tokens(&browser).await;
+    let (stream, honoured) = Stream::open(&server, everything(), Some(&tokens.access)).await;
+    assert_eq!(honoured, everything());
+    let (mut without, _) = Stream::open(&server, everything(), None).await;
+    let form = [("token", tokens.access.as_str()), ("client_id", client.id.as_str())];
+    assert_eq!(post_form(&app, &path(&server, "revoke"), &form).await.status, 200);
+    server.walkthrough("More", &["One"]).await;
+    stream.ends().await;
+    assert_eq!(without.told(2).await, [PROMPTS, RESOURCES], "who needs no token is told");
+    let next = client.tokens(&browser).await;
+    let (stream, _) = Stream::open(&server, everything(), Some(&next.access)).await;
+    app.later(2 * 60 * 60 * 1_000).await;
+    stream.ends().await;
+    assert_eq!(listen(&server, everything(), Some(&next.access)).await.status(), StatusCode::UNAUTHORIZED);
+    drop(without);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn only_clients_of_2026_07_28_are_told_that_lists_change() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["One"]).await;
+    let discovered = json_of(app.send(request(&server.path(), ("server/discover", json!({})), None)).await).await;
+    let capabilities = &discovered["result"]["capabilities"];
+    for list in ["tools", "prompts", "resources"] {
+        assert_eq!(capabilities[list]["listChanged"], true, "{capabilities}");
+    }
+    let legacy = async |method: &str, params: Value| {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let request = Request::post(server.path())
+            .header(header::HOST, "localhost:8080")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(message.to_string()));
+        let response = app.send(request.unwrap()).await;
+        json_of(response).await
+    };
+    for revision in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let info = json!({ "name": "t", "version": "1" });
+        let params = json!({ "protocolVersion": revision, "capabilities": {}, "clientInfo": info });
+        let answer = legacy("initialize", params).await;
+        let capabilities = &answer["result"]["capabilities"];
+        for list in ["tools", "prompts", "resources"] {
+            assert_eq!(capabilities[list], json!({}), "{revision}: {capabilities}");
+        }
+    }
+    let refused = legacy("subscriptions/listen", json!({ "notifications": everything() })).await;
+    assert_eq!(refused["error"]["code"], -32_601, "{refused}");
+    let malformed =
+        app.send(request(&server.path(), ("subscriptions/listen", json!({ "notifications": 7 })), None)).await;
+    assert_eq!(json_of(malformed).await["error"]["code"], -32_602);
+    app.finish().await;
+}
+
+/// Opens streams until one is refused, and gives those that are open with the refusal.
+async fn until_refused(server: &Server) -> (Vec<Stream>, Response<Body>) {
+    let mut streams = Vec::new();
+    loop {
+        let response = listen(server, everything(), None).await;
+        if response.status() != StatusCode::OK {
+            return (streams, response);
+        }
+        streams.push(Stream::of(response));
+        assert!(streams.len() < 100, "there is no limit");
+    }
+}
+
+async fn is_refused(limits: ListenOptions, count: usize, status: StatusCode) {
+    let app = App::with(Setup { listen: limits, ..Setup::default() }).await;
+    let server = app.server("acme").await;
+    let (mut streams, refused) = until_refused(&server).await;
+    assert_eq!((streams.len(), refused.status()), (count, status));
+    assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    let body = json_of(refused).await;
+    assert_eq!((&body["id"], &body["error"]["code"]), (&json!("listen-1"), &json!(-31_029)), "{body}");
+    // A client that leaves makes room.
+    streams.pop();
+    let freed = async {
+        while listen(&server, everything(), None).await.status() != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, freed).await.expect("there is room again");
+    drop(streams);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn streams_are_limited() {
+    let none = ListenOptions { total: 0, per_server: 0, per_address: 0, ..ListenOptions::default() };
+    is_refused(ListenOptions { per_address: 2, ..none }, 2, StatusCode::TOO_MANY_REQUESTS).await;
+    is_refused(ListenOptions { per_server: 3, ..none }, 3, StatusCode::SERVICE_UNAVAILABLE).await;
+    is_refused(ListenOptions { total: 4, ..none }, 4, StatusCode::SERVICE_UNAVAILABLE).await;
+}
+
+#[tokio::test]
+async fn streams_end_with_a_result_when_the_program_stops() {
+    let stop = CancellationToken::new();
+    let app = App::with(Setup { stop: stop.clone(), ..Setup::default() }).await;
+    let server = app.server("acme").await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(Stream::open(&server, everything(), None).await.0);
+    }
+    stop.cancel();
+    for stream in streams {
+        stream.ends().await;
+    }
+    app.finish().await;
+}
