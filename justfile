@@ -16,7 +16,7 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --features slow-tests -- -D warnings
 
-# What the slower suites need: the conformance suite, the real MCP clients, what drives a browser
+# What the slower suites need: the conformance suite, the real MCP clients and agents, what drives a browser
 install:
     cd e2e/conformance && npm ci --no-audit --no-fund
     cd e2e/browser && npm ci --ignore-scripts --no-audit --no-fund
@@ -31,6 +31,10 @@ conformance:
 # The official clients play to the end, in every era that they speak, with and without sign-in
 clients:
     cargo test -p waypost --features slow-tests --test clients
+
+# Real agents and frameworks play with a scripted model, are killed and continue; WAYPOST_TEST_WRITE=1 writes docs/clients.md
+agents:
+    cargo test -p waypost --features slow-tests --test agents
 
 # The REST API by its OpenAPI document, with schemathesis
 api:

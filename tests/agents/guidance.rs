@@ -1,0 +1,55 @@
+//! What a model is shown of the server's texts, and whether one that rushes is told to wait for the user.
+
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::model::{Request, ToolResult};
+use crate::table;
+
+/// The rule in the description of `next_walkthrough_step`.
+const RULE: &str = "Never call it twice in a row without an answer from the user";
+/// The instruction in every result with a step.
+const WAIT: &str = "only when the user says it is done";
+
+/// Measures what reached the model over a whole walkthrough, and writes it into the table.
+pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions: &str) {
+    let revision = calls[0]["protocol_version"].as_str().expect("it is recorded");
+    assert!(calls.iter().all(|it| it["protocol_version"] == revision), "{calls:#?}");
+    table::record(agent, "Revision", revision);
+
+    let last = requests.last().expect("the model was asked");
+    let results = last.results();
+    // Without the list before them and the completion after them.
+    let steps = &results[1..results.len() - 1];
+    let forms = [
+        (steps.iter().all(|it| it.structured().is_some()), "`structuredContent`"),
+        (steps.iter().all(|it| it.block().is_some()), "text"),
+    ];
+    let received: Vec<_> = forms.iter().filter(|(is_shown, _)| *is_shown).map(|(_, form)| *form).collect();
+    assert!(!received.is_empty(), "{}", results[1].text());
+    table::record(agent, "Model receives", &received.join(" and "));
+
+    let shown = words(last.system());
+    let is_shown = shown.contains(&words(instructions));
+    table::record(agent, "Shows `instructions`", if is_shown { "yes" } else { "no" });
+
+    let by_description = words(last.description("next_walkthrough_step")).contains(&RULE.to_lowercase());
+    let by_result = steps.iter().all(|it| tells_to_wait(*it));
+    let by = [
+        (is_shown && words(instructions).contains(WAIT), "instructions"),
+        (by_description, "description"),
+        (by_result, "result"),
+    ];
+    let by: Vec<_> = by.iter().filter(|(is_told, _)| *is_told).map(|(_, by)| *by).collect();
+    let by = if by.is_empty() { "nothing".to_owned() } else { by.join(", ") };
+    table::record(agent, "Told to wait by", &by);
+}
+
+fn tells_to_wait(step: ToolResult<'_>) -> bool {
+    words(step.text()).contains(WAIT)
+}
+
+/// The words of a text in lower case with one space between them: agents wrap and indent what they show.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}

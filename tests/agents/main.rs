@@ -1,0 +1,69 @@
+//! Real agents and frameworks play the demo walkthrough with a scripted model (`e2e/agents`): each completes it, and
+//! each is killed in the middle and continues at the same step as a new process. The tests measure what the model is
+//! shown and write it into the table of `docs/clients.md` (`WAYPOST_TEST_WRITE=1`); without that variable they fail if
+//! the table differs from what they measured.
+
+#![expect(clippy::expect_used, reason = "a test cannot go on without")]
+
+mod agent;
+mod guidance;
+mod model;
+mod play;
+mod process;
+mod server;
+mod sign_in;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+mod table;
+mod token;
+
+/// The tests of each agent; all have the same scenarios.
+macro_rules! agents {
+    ($($module:ident => $agent:ident;)+) => {
+        $(mod $module {
+            use crate::agent::$agent as AGENT;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn completes() {
+                crate::play::completes(&AGENT).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn continues_with_personal_url() {
+                crate::play::continues_with_personal_url(&AGENT).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn continues_with_handle() {
+                crate::play::continues_with_handle(&AGENT).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn continues_signed_in() {
+                crate::sign_in::continues(&AGENT).await;
+            }
+        })+
+
+        /// All agents, in the order of the table.
+        const ALL: &[&agent::Agent] = &[$(&agent::$agent),+];
+    };
+}
+
+agents! {
+    codex => CODEX;
+    gemini_cli => GEMINI_CLI;
+    opencode => OPENCODE;
+    fastmcp => FASTMCP;
+    openai_agents => OPENAI_AGENTS;
+    pydantic_ai => PYDANTIC_AI;
+    langchain => LANGCHAIN;
+    ai_sdk => AI_SDK;
+    mastra => MASTRA;
+}
+
+/// The table has a row for each agent with its installed version, and no other rows.
+#[test]
+fn table_lists_all_agents() {
+    table::check_rows(ALL);
+}

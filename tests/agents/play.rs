@@ -1,0 +1,192 @@
+//! Agents that complete the walkthrough, and agents that are killed in the middle and continue.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::agent::{Agent, Given};
+use crate::guidance;
+use crate::model::{Model, Plan, Request};
+use crate::process::Process;
+use crate::server::{STEPS, Server};
+use crate::table;
+
+/// How many steps are completed when an agent is killed.
+pub const BEFORE: usize = 3;
+
+/// The agent completes the walkthrough. The model rushes: it calls `next_walkthrough_step` without a turn of the user in
+/// between, and what it is shown has to tell it not to.
+pub async fn completes(agent: &Agent) {
+    let server = Server::demo().await;
+    let plan = Plan::new()
+        .call("list_walkthroughs", json!({}))
+        .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
+        .calls(STEPS, "next_walkthrough_step", next());
+    let run = Run::start(agent, &server, "only", plan, |model| Given::new(&server.url(), model)).await;
+    let requests = run.completes().await;
+    assert!(requests.iter().all(|it| it.is_streamed() == agent.is_streaming()), "the protocol's streaming form");
+    let calls = server.calls().await;
+    check_calls(&calls, &["list_walkthroughs", "select_walkthrough"], STEPS);
+    guidance::check(agent, &requests, &calls, &server.instructions().await);
+    table::record(agent, "Version", &agent.version());
+}
+
+/// The agent's configuration has a personal URL. Nothing is kept but the configuration.
+pub async fn continues_with_personal_url(agent: &Agent) {
+    let server = Server::demo().await;
+    // As long as those that the public page generates.
+    let url = server.personal_url("Zx3kq8vTn0aLw7RbYc5dQe");
+    let begin = Plan::new()
+        .call("list_walkthroughs", json!({}))
+        .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
+        .calls(BEFORE, "next_walkthrough_step", next())
+        .hang();
+    let first = Run::start(agent, &server, "first", begin, |model| Given::new(&url, model)).await;
+    let at = first.kill_when_held().await.step;
+    let rest = Plan::new()
+        .call("list_walkthroughs", json!({}))
+        .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
+        .calls(STEPS - BEFORE, "next_walkthrough_step", next());
+    let second = Run::start(agent, &server, "second", rest, |model| Given::new(&url, model)).await;
+    check_continues(&second.completes().await, 1, &at);
+    check_one_user(&server.calls().await);
+    table::record(agent, "Continues with personal URL", "yes");
+}
+
+/// The model keeps the handle in its notes and passes it after the restart.
+pub async fn continues_with_handle(agent: &Agent) {
+    let server = Server::demo().await;
+    let begin = Plan::new()
+        .call("list_walkthroughs", json!({}))
+        .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
+        .calls(BEFORE, "next_walkthrough_step", next())
+        .hang();
+    let first = Run::start(agent, &server, "first", begin, |model| Given::new(&server.url(), model)).await;
+    let notes = first.kill_when_held().await;
+    let handle = notes.handle.expect("the model is shown a handle");
+    let known = json!({ "walkthrough_id": notes.walkthrough, "progress_handle": handle });
+    let mut remembered = next();
+    remembered["walkthrough_id"] = known["walkthrough_id"].clone();
+    let rest = Plan::new().call("select_walkthrough", known).calls(STEPS - BEFORE, "next_walkthrough_step", remembered);
+    let second = Run::start(agent, &server, "second", rest, |model| Given::new(&server.url(), model)).await;
+    check_continues(&second.completes().await, 0, &notes.step);
+    check_one_user(&server.calls().await);
+    table::record(agent, "Continues with handle", "yes");
+}
+
+/// The arguments of `next_walkthrough_step`, from what the model was shown.
+pub fn next() -> Value {
+    json!({
+        "walkthrough_id": "$walkthrough_id", "current_step_id": "$current_step_id", "progress_handle": "$progress_handle?",
+    })
+}
+
+/// A run of an agent with a model of its own.
+pub struct Run {
+    process: Process,
+    model: Model,
+}
+
+/// What a model that keeps notes would have written down when its agent was killed.
+pub struct Notes {
+    pub walkthrough: String,
+    pub step: String,
+    pub handle: Option<String>,
+}
+
+impl Given {
+    /// A URL and a model, nobody to sign in.
+    pub fn new(url: &str, model: &str) -> Self {
+        Self { url: url.to_owned(), model: model.to_owned(), token: None, user: None }
+    }
+}
+
+impl Run {
+    /// Starts the agent with an empty home folder.
+    pub async fn start(
+        agent: &Agent,
+        server: &Server,
+        name: &str,
+        plan: Plan,
+        given: impl FnOnce(&str) -> Given,
+    ) -> Self {
+        Self::start_in(server.installation.folder().join(name), agent, name, plan, given).await
+    }
+
+    /// Starts the agent with a home folder, in which it may find what it has kept.
+    pub async fn start_in(
+        home: PathBuf,
+        agent: &Agent,
+        name: &str,
+        plan: Plan,
+        given: impl FnOnce(&str) -> Given,
+    ) -> Self {
+        std::fs::create_dir_all(&home).expect("the folder takes folders");
+        let model = Model::start(home.parent().expect("it is in a folder"), name, plan).await;
+        let command = agent.command(&home, &given(&model.origin));
+        Self { process: Process::start(command, &home), model }
+    }
+
+    /// Waits until the agent ends by itself.
+    pub async fn ends(mut self) -> Vec<Request> {
+        self.process.end().await;
+        self.model.requests()
+    }
+
+    /// Waits until the agent ends with a completed walkthrough. Returns what the model was shown.
+    pub async fn completes(mut self) -> Vec<Request> {
+        let status = self.process.end().await;
+        let told = || format!("{status}\n{}\n{}", self.process.output(), self.model.text());
+        assert!(status.success(), "{}", told());
+        let requests = self.model.requests();
+        let last = requests.last().and_then(|it| it.results().last().map(|it| it.is_completed()));
+        assert_eq!(last, Some(true), "{}", told());
+        requests
+    }
+
+    /// Waits until the model holds its answer back, and kills the agent.
+    pub async fn kill_when_held(mut self) -> Notes {
+        tokio::select! {
+            () = self.model.held() => {}
+            status = self.process.end() => {
+                panic!("it ended before it was killed: {status}\n{}\n{}", self.process.output(), self.model.text());
+            }
+        }
+        let requests = self.model.requests();
+        self.process.kill().await;
+        let results = requests.last().expect("the model was asked").results();
+        let last = *results.last().unwrap_or_else(|| panic!("no results:\n{}", self.model.text()));
+        let text = results.iter().map(|it| it.text()).find_map(|text| text.find("wt_").map(|at| &text[at..]));
+        let id: String =
+            text.unwrap_or_default().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        Notes {
+            walkthrough: id,
+            step: last.step().unwrap_or_else(|| panic!("no current step:\n{}", self.model.text())).to_owned(),
+            handle: last.handle().map(str::to_owned),
+        }
+    }
+}
+
+/// The result of the call `index` of the new process has the step at which the first was killed.
+pub fn check_continues(requests: &[Request], index: usize, step: &str) {
+    let results = requests.last().expect("the model was asked").results();
+    assert_eq!(results[index].step(), Some(step), "{}", results[index].text());
+    // No step was completed twice, and none was skipped.
+    assert_eq!(results.len(), index + 1 + STEPS - BEFORE);
+}
+
+/// The server recorded these calls and then one for each step, all of them successful.
+fn check_calls(calls: &[Value], first: &[&str], steps: usize) {
+    let made: Vec<_> = calls.iter().map(|it| (it["tool"].as_str(), it["outcome"].as_str())).collect();
+    let tools = first.iter().copied().chain(std::iter::repeat_n("next_walkthrough_step", steps));
+    let expected: Vec<_> = tools.map(|tool| (Some(tool), Some("ok"))).collect();
+    assert_eq!(made, expected);
+}
+
+/// All recorded progress belongs to one end user, and every call succeeded.
+pub fn check_one_user(calls: &[Value]) {
+    let writes: Vec<_> = calls.iter().filter(|it| it["tool"] != "list_walkthroughs").collect();
+    assert!(writes.iter().all(|it| it["outcome"] == "ok"), "{calls:#?}");
+    assert!(writes[0]["end_user_id"].is_string(), "{calls:#?}");
+    assert!(writes.iter().all(|it| it["end_user_id"] == writes[0]["end_user_id"]), "{calls:#?}");
+}

@@ -1,0 +1,87 @@
+//! An agent's process, and everything that it starts.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// How long a run may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A process in a group of its own, which is killed when this is dropped.
+pub struct Process {
+    child: Child,
+    group: Pid,
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts a command without standard input; its output goes to a file in `home`.
+    pub fn start(mut command: Command, home: &Path) -> Self {
+        command.stdin(Stdio::null());
+        Self::spawn(command, home)
+    }
+
+    /// Starts a command with a standard input for [`Self::answer`].
+    pub fn start_with_input(mut command: Command, home: &Path) -> Self {
+        command.stdin(Stdio::piped());
+        Self::spawn(command, home)
+    }
+
+    fn spawn(mut command: Command, home: &Path) -> Self {
+        let output = home.join("output");
+        let file = File::options().create(true).append(true).open(&output).expect("the folder takes files");
+        let errors = file.try_clone().expect("the file is open");
+        command.stdout(file).stderr(errors).process_group(0);
+        let words = format!("{:?}", command.as_std());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{words}: {error}"));
+        let id = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).expect("it runs");
+        Self { child, group: id, output }
+    }
+
+    /// Waits until it asks a question, and answers it.
+    pub async fn answer(&mut self, question: &str, answer: &str) {
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        let asked = timeout(LIMIT, async {
+            while !self.output().contains(question) {
+                looks.tick().await;
+            }
+        });
+        asked.await.unwrap_or_else(|_| panic!("it does not ask {question:?}:\n{}", self.output()));
+        let input = self.child.stdin.as_mut().expect("it has a standard input");
+        input.write_all(answer.as_bytes()).await.expect("it reads its input");
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn end(&mut self) -> ExitStatus {
+        let status = timeout(LIMIT, self.child.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
+        status.expect("it is a child")
+    }
+
+    /// Kills it and everything that it started, as a crash or a closed terminal does.
+    pub async fn kill(mut self) {
+        assert!(self.child.try_wait().expect("it is a child").is_none(), "it has ended:\n{}", self.output());
+        kill_process_group(self.group, Signal::KILL).expect("the group exists");
+        self.child.wait().await.expect("it is a child");
+    }
+
+    /// What it printed.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // As long as it was not waited for, its ID belongs to nobody else.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(self.group, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The server that the agents play on, and what it recorded of them.
+
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use crate::support::installation::{Installation, Program};
+use crate::support::user::User;
+
+/// How many steps the demo's first walkthrough has.
+pub const STEPS: usize = 8;
+
+/// A running server with the demo walkthrough.
+pub struct Server {
+    pub installation: Installation,
+    program: Program,
+    key: String,
+    path: &'static str,
+    http: Client,
+}
+
+impl Server {
+    /// `waypost serve --demo`: anybody may play on it.
+    pub async fn demo() -> Self {
+        let mut installation = Installation::empty();
+        let program = installation.serve_demo().await;
+        Self::new(installation, program, "demo", "/s/demo").await
+    }
+
+    /// A server whose users sign in with the mail that `serve` prints, and its user.
+    /// `sign_in` is the server's setting, the default if `None`.
+    pub async fn with_sign_in(sign_in: Option<&str>) -> (Self, User) {
+        let mut installation = Installation::new().await;
+        let setting = sign_in.map(|value| ["--sign-in", value]);
+        let words = [&["--auth-type", "platform_oauth"][..], setting.as_ref().map_or(&[], |it| &it[..])].concat();
+        installation.create_server("tour", &words).await;
+        let program = installation.serve().await;
+        let user = User::start("ada@example.com", installation.mailbox.clone()).await;
+        (Self::new(installation, program, "acme", "/s/tour").await, user)
+    }
+
+    async fn new(installation: Installation, program: Program, organization: &str, path: &'static str) -> Self {
+        let words = ["key", "create", "--org", organization, "--name", "test", "--json"];
+        let key: Value = serde_json::from_str(&installation.run(&words).await).expect("it prints JSON");
+        let key = key["key"].as_str().expect("it has a key").to_owned();
+        let http = Client::builder().no_proxy().build().expect("the client needs nothing");
+        Self { installation, program, key, path, http }
+    }
+
+    /// Its MCP address.
+    pub fn url(&self) -> String {
+        format!("{}/mcp", self.issuer())
+    }
+
+    /// The personal URL with a tracking ID.
+    pub fn personal_url(&self, tracking_id: &str) -> String {
+        format!("{}/t/{tracking_id}/mcp", self.issuer())
+    }
+
+    /// The issuer of its tokens.
+    pub fn issuer(&self) -> String {
+        format!("{}{}", self.program.origin, self.path)
+    }
+
+    /// The recorded tool calls, oldest first.
+    pub async fn calls(&self) -> Vec<Value> {
+        let url = format!("{}/api/v1/tool-calls?limit=100", self.program.origin);
+        let answer = self.http.get(url).bearer_auth(&self.key).send().await.expect("the API answers");
+        let page: Value = answer.error_for_status().expect("the key is good").json().await.expect("it is JSON");
+        let mut calls = page["items"].as_array().expect("it is a page").clone();
+        calls.reverse();
+        calls
+    }
+
+    /// The `instructions` that it gives to clients.
+    pub async fn instructions(&self) -> String {
+        let client = json!({ "name": "test", "version": "1" });
+        let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+        let accept = "application/json, text/event-stream";
+        let request = self.http.post(self.url()).header("accept", accept).json(&request);
+        let answer: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
+        answer["result"]["instructions"].as_str().expect("it has instructions").to_owned()
+    }
+}

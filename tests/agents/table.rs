@@ -1,0 +1,110 @@
+//! The table in `docs/clients.md`: one row for each agent, one column for each thing that is measured.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::agent::Agent;
+
+const BEGIN: &str = "<!-- Written by tests/agents; do not edit by hand. -->";
+const END: &str = "<!-- End of what tests/agents writes. -->";
+
+const COLUMNS: [&str; 11] = [
+    "Client",
+    "Version",
+    "Revision",
+    "Model receives",
+    "Shows `instructions`",
+    "Told to wait by",
+    "Signs in with",
+    "Asked to sign in",
+    "Continues with personal URL",
+    "Continues with handle",
+    "Continues signed in",
+];
+
+/// The tests run in parallel and all write into one file.
+static FILE: Mutex<()> = Mutex::new(());
+
+/// The document: the text around the table, and its rows.
+struct Document {
+    before: String,
+    rows: Vec<Vec<String>>,
+    after: String,
+}
+
+/// Compares what was measured with the committed table, or writes it there with `WAYPOST_TEST_WRITE=1`.
+pub fn record(agent: &Agent, column: &str, measured: &str) {
+    let index = COLUMNS.iter().position(|it| *it == column).expect("the table has the column");
+    let _guard = FILE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut document = Document::read();
+    if is_written() {
+        let row = document.row(agent.name);
+        measured.clone_into(&mut row[index]);
+        document.write();
+        return;
+    }
+    let row = document.row(agent.name);
+    assert_eq!(
+        row[index], measured,
+        "{}, {column}: docs/clients.md differs from what was measured; WAYPOST_TEST_WRITE=1 writes it",
+        agent.name
+    );
+}
+
+/// Checks that there is a row for each of the agents with the version that is installed, and no other row.
+pub fn check_rows(agents: &[&Agent]) {
+    let _guard = FILE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut document = Document::read();
+    if is_written() {
+        let rows = agents.iter().map(|agent| {
+            let mut row = document.row(agent.name).clone();
+            row[1] = agent.version();
+            row
+        });
+        document.rows = rows.collect();
+        document.write();
+        return;
+    }
+    let rows: Vec<_> = document.rows.iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let expected: Vec<_> = agents.iter().map(|agent| (agent.name.to_owned(), agent.version())).collect();
+    assert_eq!(rows, expected, "docs/clients.md; WAYPOST_TEST_WRITE=1 writes it");
+}
+
+fn is_written() -> bool {
+    std::env::var_os("WAYPOST_TEST_WRITE").is_some_and(|value| value == "1")
+}
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/clients.md")
+}
+
+impl Document {
+    fn read() -> Self {
+        let text = std::fs::read_to_string(file()).expect("docs/clients.md can be read");
+        let (before, rest) = text.split_once(BEGIN).expect("docs/clients.md has the mark where the table begins");
+        let (table, after) = rest.split_once(END).expect("docs/clients.md has the mark where the table ends");
+        // The first two rows are the names of the columns and the line below them.
+        let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+        let rows = rows.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect());
+        Self { before: before.to_owned(), rows: rows.collect(), after: after.to_owned() }
+    }
+
+    /// The row of an agent, a new one if it has none.
+    fn row(&mut self, agent: &str) -> &mut Vec<String> {
+        let index = self.rows.iter().position(|row| row[0] == agent).unwrap_or_else(|| {
+            self.rows.push(vec![agent.to_owned()]);
+            self.rows.len() - 1
+        });
+        let row = &mut self.rows[index];
+        row.resize(COLUMNS.len(), "?".to_owned());
+        row
+    }
+
+    fn write(&self) {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let head = line(&COLUMNS.map(str::to_owned)) + &"|---".repeat(COLUMNS.len()) + "|\n";
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        let text = format!("{}{BEGIN}\n\n{head}{rows}\n{END}{}", self.before, self.after);
+        std::fs::write(file(), text).expect("docs/clients.md can be written");
+    }
+}
