@@ -1,5 +1,7 @@
 //! From a request to what answers it: host and path → server → endpoint.
 
+mod page;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use ipnet::IpNet;
 use serde_json::json;
@@ -20,12 +22,13 @@ use waypost_auth::bearer::Found;
 use waypost_auth::site::{Site, has_oauth};
 use waypost_core::id::base32;
 use waypost_core::slug::is_tracking_id;
-use waypost_core::{Code, Error, Random};
+use waypost_core::{Code, Error, Random, personal};
 use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::record::{Rejection, record_rejection};
+use waypost_web::Web;
 use waypost_web::visit::Visit;
 
 /// How long the database may take to answer before `/readyz` says no: probes give up soon.
@@ -42,8 +45,8 @@ pub struct Routes<R> {
     pub endpoint: Endpoint<R>,
     /// The authorization server for every hosted server.
     pub auth: Auth,
-    /// The console and the REST API.
-    pub web: Router,
+    /// The console, the REST API, and the public pages of the hosted servers.
+    pub web: Web,
     /// For the ids of requests.
     pub random: Arc<dyn Random>,
 }
@@ -84,7 +87,11 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
     Router::new()
         .merge(mcp)
         .merge(oauth(&routes))
-        .merge(routes.web.clone().layer(middleware::from_fn_with_state(Arc::clone(&routes), visit::<R>)))
+        .merge(public_pages(&routes))
+        .merge(
+            waypost_web::router(routes.web.clone())
+                .layer(middleware::from_fn_with_state(Arc::clone(&routes), visit::<R>)),
+        )
         .fallback(nowhere)
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
         .merge(health(routes.hosting.clone()))
@@ -112,10 +119,27 @@ fn oauth<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
         .with_state(routes.auth.clone())
 }
 
-/// Console and API live on HOST only: on the host of a server there is nothing at their addresses.
+/// The public pages of the servers, at the path form of their addresses. [`visit`] serves them on their own hosts.
+fn public_pages<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
+    let page = || -> MethodRouter<Arc<Routes<R>>> { get(page::show::<R>).fallback(nowhere) };
+    Router::new()
+        .route("/s/{slug}", page())
+        .route("/s/{slug}/", page())
+        .route("/s/{slug}/logo.png", get(page::logo::<R>).fallback(nowhere))
+        .route("/logo.png", get(page::logo::<R>).fallback(nowhere))
+        .with_state(Arc::clone(routes))
+}
+
+/// The console and the API are served on HOST only. A server's own host has its public page and the logo on it.
 async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
     let asked = request.extensions().get::<Asked>().cloned();
-    let Some(Asked { authority, host: Host::Main }) = asked else { return nothing() };
+    let Some(Asked { authority, host: Host::Main }) = asked else {
+        let read = matches!(*request.method(), Method::GET | Method::HEAD);
+        return match request.uri().path() {
+            "/" if read => page::of(&routes, None, request).await,
+            _ => nothing(),
+        };
+    };
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let client = client_address(&routes.trusted_proxies, &request);
     request.extensions_mut().insert(Visit { authority, client, request_id });
@@ -125,8 +149,7 @@ async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: 
 /// A page for people who look at HOST, and a line of JSON for everybody else.
 async fn nowhere(request: Request) -> Response {
     let asked = request.extensions().get::<Asked>();
-    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    if asked.is_some_and(|asked| asked.host == Host::Main) && accepts.contains("text/html") {
+    if asked.is_some_and(|asked| asked.host == Host::Main) && page::accepts_html(request.headers()) {
         return waypost_web::pages::view::PageError::from(Error::not_found("page")).into_response();
     }
     nothing()
@@ -211,13 +234,9 @@ struct Located {
     request_id: String,
 }
 
-fn locate<R: Responder>(
-    routes: &Routes<R>,
-    params: &RawPathParams,
-    request: &Request,
-) -> waypost_core::Result<Located> {
+fn locate<R: Responder>(routes: &Routes<R>, slug: Option<String>, request: &Request) -> waypost_core::Result<Located> {
     let asked = request.extensions().get::<Asked>().cloned();
-    let (asked, slug) = match (asked, param(params, "slug")) {
+    let (asked, slug) = match (asked, slug) {
         (Some(asked @ Asked { host: Host::Main, .. }), Some(slug)) => (asked, slug),
         (Some(Asked { host: Host::Server(slug), authority }), None) => {
             (Asked { host: Host::Server(slug.clone()), authority }, slug)
@@ -260,7 +279,7 @@ async fn find_site<R: Responder>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let found = match locate(&routes, &params, &request) {
+    let found = match locate(&routes, param(&params, "slug"), &request) {
         Ok(located) => find(&routes, located).await,
         Err(error) => Err(error),
     };
@@ -281,12 +300,15 @@ async fn find_server<R: Responder>(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if page::is_wanted(&request) {
+        return page::of(&routes, param(&params, "slug"), request).await;
+    }
     let tracking_id = param(&params, "tracking_id");
     if tracking_id.as_deref().is_some_and(|id| !is_tracking_id(id)) {
         let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
         return refuse_error(&Error::new(Code::NotFound, message));
     }
-    let found = match locate(&routes, &params, &request) {
+    let found = match locate(&routes, param(&params, "slug"), &request) {
         Ok(located) => find(&routes, located).await,
         Err(error) => Err(error),
     };
@@ -319,6 +341,8 @@ async fn arrive<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request:
         Err(error) => return refuse_error(&error),
     };
     let Site { offers, client: address, request_id, .. } = site;
+    // From here on nothing sees a personal ID, only its hash.
+    let tracking_id = tracking_id.map(|id| personal::stored(&id).into_owned());
     request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
     next.run(request).await
 }

@@ -159,7 +159,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         hosting,
         endpoint,
         auth,
-        web: waypost_web::router(web),
+        web,
         random: Arc::new(SystemRandom),
     });
     stop_on_signal(stop.clone())?;

@@ -90,6 +90,12 @@ pub struct Flags {
     /// Origin of browsers that may call it; several times for several, `none` for no other than its own.
     #[arg(long = "allowed-origin", value_name = "ORIGIN")]
     allowed_origins: Option<Vec<String>>,
+    /// Whether the public page is served; `true` by default.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    public_page: Option<bool>,
+    /// Whether search engines may index the public page; `false` by default.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    public_page_indexed: Option<bool>,
 }
 
 impl Flags {
@@ -110,6 +116,8 @@ impl Flags {
             toolset: self.toolset,
             support: self.support,
             allowed_origins,
+            public_page: self.public_page,
+            public_page_indexed: self.public_page_indexed,
         }
     }
 }
@@ -191,6 +199,8 @@ pub(super) const MEMBERS: &[&str] = &[
     "toolset",
     "support",
     "allowed_origins",
+    "public_page",
+    "public_page_indexed",
     "created_at",
     "updated_at",
 ];
@@ -209,6 +219,8 @@ fn shape(server: &Server) -> Value {
         "toolset": server.toolset.as_str(),
         "support": server.support.as_str(),
         "allowed_origins": server.allowed_origins,
+        "public_page": server.public_page,
+        "public_page_indexed": server.public_page_indexed,
         "created_at": server.created_at.rfc3339(),
         "updated_at": server.updated_at.rfc3339(),
     })

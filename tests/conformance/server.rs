@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::serve::ListenerExt;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use tokio::net::TcpListener;
@@ -26,6 +25,7 @@ use waypost_ops::{Ops, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
 use waypost_testkit::TempDir;
+use waypost_web::Web;
 
 use crate::fixtures::Fixtures;
 
@@ -86,21 +86,32 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
+    let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
-        documents: Documents::new(outbound.clone(), Arc::new(SystemClock)),
+        documents: Documents::new(outbound, Arc::new(SystemClock)),
         limits: waypost_auth::limits::Limits::default(),
         mail: None,
         random: Arc::new(SystemRandom),
-        providers: Providers::new(Upstream { outbound, keyring: hosting.keys().keyring() }),
+        providers: Providers::new(upstream.clone()),
+    });
+    let web = Web::new(waypost_web::State {
+        hosting: hosting.clone(),
+        public_url: PublicUrl::new(origin.parse().unwrap()),
+        limits: waypost_web::limits::Limits::default(),
+        mail: None,
+        random: Arc::new(SystemRandom),
+        upstream,
+        sign_up: settings.sign_up,
+        providers: Vec::new(),
     });
     let router = router::build(Routes {
         trusted_proxies: Vec::new(),
         hosting,
         endpoint,
         auth,
-        web: Router::new(),
+        web,
         random: Arc::new(SystemRandom),
     });
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());

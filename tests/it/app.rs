@@ -190,7 +190,7 @@ impl App {
             hosting: hosting.clone(),
             endpoint,
             auth,
-            web: waypost_web::router(web),
+            web,
             random: Arc::clone(&random),
         };
         hosting.catalog().poll().await.unwrap();

@@ -85,7 +85,8 @@ impl Raw {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).expect("answers are UTF-8");
         let answer = Answer { status, headers, json: serde_json::from_str(&body).ok(), body, app: self.app };
-        answer.check(self.path.ends_with("/mcp") && !head);
+        let browser = self.headers.iter().any(|(name, value)| name == "accept" && value.contains("text/html"));
+        answer.check(self.path.ends_with("/mcp") && !head && !browser);
         answer
     }
 }

@@ -20,6 +20,7 @@ mod many;
 mod parallel;
 mod play;
 mod progress;
+mod public_page;
 mod recording;
 mod rejected;
 mod sessions;

@@ -10,8 +10,10 @@ use url::Url;
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::id::AuthorizationRequestId;
 use waypost_core::oauth_error::{OauthCode, OauthError};
+use waypost_core::personal;
 use waypost_core::scope::Scopes;
 use waypost_core::server::AuthType;
+use waypost_core::slug::is_tracking_id;
 use waypost_core::{Code, Result};
 use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::{authorizations, grants, identities, joins};
@@ -277,8 +279,8 @@ async fn read(
         redirect_uri: redirect_uri.to_owned(),
         state: state.map(str::to_owned),
         scope: scopes.to_string(),
-        resource,
-        tracking_id: named.filter(|id| waypost_core::slug::is_tracking_id(id)),
+        resource: personal::masked(&resource),
+        tracking_id: named.filter(|id| is_tracking_id(id)).map(|id| personal::stored(&id).into_owned()),
         code_challenge,
         prompt: params.get("prompt").map(|prompt| prompt.chars().take(64).collect()),
         login_hint: params.get("login_hint").map(|hint| hint.chars().take(MAX_HINT).collect()),

@@ -24,9 +24,9 @@ pub struct AuthorizationRequest {
     pub state: Option<String>,
     /// The scopes asked for, separated by spaces.
     pub scope: String,
-    /// The resource that the token shall be for (RFC 8707), an address of the server.
+    /// The resource that the token shall be for (RFC 8707), an address of the server. Personal IDs in it are masked.
     pub resource: String,
-    /// The tracking id, when the resource is a personal URL.
+    /// The tracking ID if the resource is a personal URL, in its stored form ([`crate::personal::stored`]).
     pub tracking_id: Option<String>,
     /// The PKCE challenge, S256 (RFC 7636, section 4.3).
     pub code_challenge: String,

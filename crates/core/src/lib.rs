@@ -27,6 +27,7 @@ pub mod oauth_config;
 pub mod oauth_error;
 pub mod oauth_grant;
 pub mod organization;
+pub mod personal;
 pub mod progress;
 pub mod random;
 pub mod render;

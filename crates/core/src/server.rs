@@ -87,6 +87,10 @@ pub struct Server {
     pub support: Support,
     /// Origins of browsers that may call it, beside its own hosts.
     pub allowed_origins: Vec<String>,
+    /// Whether the public page is served; if not, its address returns 404.
+    pub public_page: bool,
+    /// Whether search engines may index the public page.
+    pub public_page_indexed: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When a setting last changed.

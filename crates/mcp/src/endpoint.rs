@@ -100,7 +100,7 @@ pub struct Endpoint<R> {
 pub struct Arrived {
     /// The server and what it offers.
     pub offers: Arc<Offers>,
-    /// The tracking id of a personal URL.
+    /// The tracking ID of a personal URL, in its stored form (`waypost_core::personal::stored`).
     pub tracking_id: Option<String>,
     /// What is known of the request's token.
     pub bearer: Bearer,

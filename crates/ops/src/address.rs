@@ -77,6 +77,15 @@ impl Address {
         format!("{}{}", self.origin, self.prefix())
     }
 
+    /// The public page: `HOST/s/SLUG`, or `SLUG.HOST/`.
+    #[must_use]
+    pub fn page(&self) -> String {
+        match self.form {
+            Form::Host => format!("{}/", self.origin),
+            Form::Path => self.issuer(),
+        }
+    }
+
     /// The path of a page or an endpoint of the authorization server, such as `/s/SLUG/oauth/token`.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
@@ -125,6 +134,12 @@ impl PublicUrl {
     #[must_use]
     pub fn origin(&self) -> String {
         self.url.origin().ascii_serialization()
+    }
+
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.loopback
     }
 
     /// The host, in lower case; an IPv6 address without brackets.

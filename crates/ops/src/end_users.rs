@@ -5,6 +5,7 @@ use waypost_core::access::{Act, authorize};
 use waypost_core::analytics::Range;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
+use waypost_core::personal;
 use waypost_core::progress::Status;
 use waypost_core::ticket::Ticket;
 use waypost_core::{Code, Error, Result, Timestamp};
@@ -61,7 +62,9 @@ pub struct Search {
 /// holds a NUL.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &Search) -> Result<Vec<EndUser>> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
-    let text = search.text.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    // A user who asks for help may have sent their personal ID: it is known by its hash only.
+    let text = search.text.as_deref().map(|text| personal::stored(text.trim())).filter(|text| !text.is_empty());
+    let text = text.as_deref();
     if text.is_some_and(|text| text.chars().count() > MAX_SEARCH || text.contains('\0')) {
         return Err(Error::invalid("q", format!("A search has at most {MAX_SEARCH} characters, and no NUL.")));
     }
@@ -212,7 +215,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     {
         return Ok(id);
     }
-    store::find_by_tracking_id(&mut conn, organization, text).await?.ok_or_else(not_found)
+    store::find_by_tracking_id(&mut conn, organization, &personal::stored(text)).await?.ok_or_else(not_found)
 }
 
 /// Everything that is known of an end user, as one JSON object; the log tells of it.

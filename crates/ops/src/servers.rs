@@ -50,6 +50,10 @@ pub struct Settings {
     pub support: Option<Support>,
     /// Origins of browsers that may call it, all of them.
     pub allowed_origins: Option<Vec<String>>,
+    /// Whether the public page is served.
+    pub public_page: Option<bool>,
+    /// Whether search engines may index the public page.
+    pub public_page_indexed: Option<bool>,
 }
 
 /// Makes a server with `slug`; a slug among the settings is not looked at.
@@ -81,6 +85,8 @@ pub async fn create(
         toolset: Toolset::Guided,
         support: Support::Off,
         allowed_origins: Vec::new(),
+        public_page: true,
+        public_page_indexed: false,
         created_at: now,
         updated_at: now,
     };
@@ -331,6 +337,8 @@ fn changed(server: &Server, settings: &Settings) -> Result<Server> {
     new.sign_in = settings.sign_in.unwrap_or(server.sign_in);
     new.toolset = settings.toolset.unwrap_or(server.toolset);
     new.walkthrough_tools_enabled = settings.walkthrough_tools_enabled.unwrap_or(server.walkthrough_tools_enabled);
+    new.public_page = settings.public_page.unwrap_or(server.public_page);
+    new.public_page_indexed = settings.public_page_indexed.unwrap_or(server.public_page_indexed);
     Ok(new)
 }
 
@@ -419,6 +427,8 @@ fn described(server: &Server) -> Value {
         "toolset": server.toolset.as_str(),
         "support": server.support.as_str(),
         "allowed_origins": server.allowed_origins,
+        "public_page": server.public_page,
+        "public_page_indexed": server.public_page_indexed,
     })
 }
 

@@ -14,7 +14,7 @@ macro_rules! columns {
     () => {
         "servers.id, servers.organization_id, servers.slug, servers.name, servers.product_name, servers.auth_type,
          servers.sign_in, servers.oauth_config_id, servers.walkthrough_tools_enabled, servers.toolset, servers.support,
-         servers.allowed_origins, servers.created_at, servers.updated_at"
+         servers.allowed_origins, servers.public_page, servers.public_page_indexed, servers.created_at, servers.updated_at"
     };
 }
 pub(crate) use columns;
@@ -33,6 +33,8 @@ pub(crate) struct Row {
     toolset: String,
     support: String,
     allowed_origins: String,
+    public_page: bool,
+    public_page_indexed: bool,
     created_at: i64,
     updated_at: i64,
 }
@@ -54,6 +56,8 @@ impl TryFrom<Row> for Server {
             name: row.name,
             product_name: row.product_name,
             walkthrough_tools_enabled: row.walkthrough_tools_enabled,
+            public_page: row.public_page,
+            public_page_indexed: row.public_page_indexed,
             created_at: Timestamp(row.created_at),
             updated_at: Timestamp(row.updated_at),
             id: ServerId::from_store(row.id),
@@ -84,8 +88,9 @@ async fn check_aliases(conn: &mut Conn, server: &Server) -> Result<()> {
 /// fails.
 pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
     const SQL: &str = "INSERT INTO servers (id, organization_id, slug, name, product_name, auth_type, sign_in,
-            walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at, oauth_config_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+            walkthrough_tools_enabled, toolset, support, allowed_origins, created_at, updated_at, oauth_config_id,
+            public_page, public_page_indexed)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
     // First of all: this locks the one row, so that two changes of slugs cannot pass each other's look at the aliases.
     conn.touch_config().await?;
     check_aliases(conn, server).await?;
@@ -94,6 +99,7 @@ pub async fn insert(conn: &mut Conn, server: &Server) -> Result<()> {
         .bind(&server.product_name).bind(server.auth_type.as_str()).bind(server.sign_in.as_str())
         .bind(server.walkthrough_tools_enabled).bind(server.toolset.as_str()).bind(server.support.as_str())
         .bind(origins(server)).bind(server.created_at.0).bind(server.updated_at.0).bind(provider(server))
+        .bind(server.public_page).bind(server.public_page_indexed)
         .execute(c).await?.rows_affected());
     Ok(())
 }
@@ -241,7 +247,8 @@ pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
         SELECT slug, organization_id, id, $4 FROM servers WHERE id = $1 AND organization_id = $2 AND slug <> $3";
     const TAKE_BACK: &str = "DELETE FROM server_aliases WHERE slug = $1 AND server_id = $2 AND organization_id = $3";
     const SQL: &str = "UPDATE servers SET slug = $3, name = $4, product_name = $5, auth_type = $6, sign_in = $7,
-            walkthrough_tools_enabled = $8, toolset = $9, support = $10, allowed_origins = $11, updated_at = $12, oauth_config_id = $13
+            walkthrough_tools_enabled = $8, toolset = $9, support = $10, allowed_origins = $11, updated_at = $12, oauth_config_id = $13,
+            public_page = $14, public_page_indexed = $15
         WHERE id = $1 AND organization_id = $2";
     let (id, organization) = (server.id.as_str(), server.organization_id.as_str());
     // First of all, as in `insert`.
@@ -256,7 +263,8 @@ pub async fn update(conn: &mut Conn, server: &Server) -> Result<bool> {
         .bind(id).bind(organization).bind(&server.slug).bind(&server.name).bind(&server.product_name)
         .bind(server.auth_type.as_str()).bind(server.sign_in.as_str()).bind(server.walkthrough_tools_enabled)
         .bind(server.toolset.as_str()).bind(server.support.as_str()).bind(origins(server))
-        .bind(server.updated_at.0).bind(provider(server)).execute(c).await?.rows_affected());
+        .bind(server.updated_at.0).bind(provider(server))
+        .bind(server.public_page).bind(server.public_page_indexed).execute(c).await?.rows_affected());
     Ok(changed > 0)
 }
 

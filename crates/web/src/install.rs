@@ -1,68 +1,95 @@
-//! What to paste into an MCP client so that it uses a server. Pure: a name and an address in, texts and links out.
+//! How to connect each MCP client to a server: links and texts to paste. Pure: a name and a URL in, texts and links out.
+//! Used by the console's install page and by the public page.
 //!
 //! Sources: code.claude.com/docs (`claude mcp add`), cursor.com/docs/mcp/install-links, code.visualstudio.com/api
-//! (`vscode:mcp/install`), docs.windsurf.com (`serverUrl`), zed.dev/docs/ai/mcp (`context_servers`), the Inspector's
-//! docs/mcp-server-configuration.md. Clients without a documented address to install from have no link here.
+//! (`vscode:mcp/install`), docs.windsurf.com (`serverUrl`), zed.dev/docs/ai/mcp (`context_servers`),
+//! developers.openai.com/codex/mcp (`mcp_servers`), geminicli.com/docs (`httpUrl`), opencode.ai/docs/mcp-servers,
+//! jetbrains.com/help/ai-assistant/mcp.html, docs.cline.bot/mcp, the Inspector's docs/mcp-server-configuration.md. A client
+//! without a documented install link has no link here. Links of the web are not used: they would send a personal URL to
+//! another company.
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use url::{Host, Url};
 
-/// A server as a client gets to know it.
+/// The server to connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// What the client calls it: the server's slug, which every client takes.
+    /// The name of the server in the client's configuration: its slug, which every client accepts.
     pub name: &'a str,
-    /// Its MCP address.
+    /// The MCP URL.
     pub url: &'a str,
 }
 
-/// A link that installs the server by a click.
+/// A link that adds the server with one click.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Its text.
     pub label: &'static str,
-    /// Its address, of a scheme that the client has registered.
+    /// Its URL, in a scheme that the client has registered.
     pub href: String,
 }
 
-/// Something to paste, and where.
+/// A text to paste, and where to paste it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
-    /// Where it goes: a file, or a terminal.
+    /// A file, a terminal or a dialog.
     pub place: &'static str,
     /// The text.
     pub text: String,
 }
 
-/// How one client gets the server.
+/// How one client is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Its name in addresses.
+    /// Its name in URLs.
     pub id: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// What to know before.
+    /// What to do, in a sentence or two.
     pub hint: &'static str,
-    /// By a click.
+    /// Whether the client runs in a cloud, so that the URL must have https and be reachable from the internet.
+    pub needs_internet: bool,
+    /// Links that add the server.
     pub links: Vec<Link>,
-    /// By hand.
+    /// Texts to paste.
     pub snippets: Vec<Snippet>,
 }
 
-/// Every client that is known here.
+/// Every known client.
 #[must_use]
 pub fn clients(target: Target<'_>) -> Vec<Client> {
+    let mut all = for_users(target);
+    // Before the last one, which is "any other client".
+    all.insert(all.len() - 1, inspector(target));
+    all
+}
+
+/// The clients that end users work with; the first one is recommended.
+#[must_use]
+pub fn for_users(target: Target<'_>) -> Vec<Client> {
     vec![
         claude_code(target),
         claude_desktop(target),
+        chatgpt(target),
         cursor(target),
         vs_code(target),
         windsurf(target),
         zed(target),
-        inspector(target),
+        codex(target),
+        gemini_cli(target),
+        opencode(target),
+        jetbrains(target),
+        cline(target),
         plain(target),
     ]
+}
+
+/// Whether clients in a cloud can reach `url`: it has https and no local host name.
+#[must_use]
+pub fn is_reachable_from_internet(url: &str) -> bool {
+    let below = |url: &Url| url.domain().is_some_and(|domain| domain.ends_with(".localhost"));
+    Url::parse(url).is_ok_and(|url| url.scheme() == "https" && !is_local(&url) && !below(&url))
 }
 
 /// The command that adds a server to Claude Code.
@@ -75,7 +102,8 @@ fn claude_code(target: Target<'_>) -> Client {
     Client {
         id: "claude-code",
         name: "Claude Code",
-        hint: "Type this in a terminal. It adds the server to the project that you are in; with --scope user, to all of them.",
+        hint: "Run this in a terminal. It adds the server to the current project; add --scope user to have it in every project.",
+        needs_internet: false,
         links: Vec::new(),
         snippets: vec![Snippet { place: "Terminal", text: claude_code_command(target) }],
     }
@@ -89,17 +117,30 @@ fn claude_desktop(target: Target<'_>) -> Client {
     let server = json!({ "command": "npx", "args": arguments });
     Client {
         id: "claude-desktop",
-        name: "Claude Desktop",
-        hint: "Open Settings, Connectors, Add custom connector, and paste the address. That needs an address with https \
-               that can be reached from the internet; for any other one, put the second text into the settings file.",
+        name: "Claude (web and desktop)",
+        hint: "In Claude, open Settings, then Connectors, choose “Add custom connector” and paste the URL. Without access to \
+               connectors, Claude Desktop can use the configuration file instead.",
+        needs_internet: true,
         links: Vec::new(),
         snippets: vec![
-            Snippet { place: "Settings, Connectors, Add custom connector", text: target.url.to_owned() },
+            Snippet { place: "Settings → Connectors → Add custom connector", text: target.url.to_owned() },
             Snippet {
-                place: "claude_desktop_config.json (needs Node.js)",
+                place: "claude_desktop_config.json (Claude Desktop, needs Node.js)",
                 text: file("mcpServers", target.name, &server),
             },
         ],
+    }
+}
+
+fn chatgpt(target: Target<'_>) -> Client {
+    Client {
+        id: "chatgpt",
+        name: "ChatGPT",
+        hint: "In ChatGPT, open Settings, then Apps & Connectors, turn on developer mode under Advanced settings, choose \
+               “Create” and paste the URL.",
+        needs_internet: true,
+        links: Vec::new(),
+        snippets: vec![Snippet { place: "MCP server URL", text: target.url.to_owned() }],
     }
 }
 
@@ -114,9 +155,10 @@ fn cursor(target: Target<'_>) -> Client {
     Client {
         id: "cursor",
         name: "Cursor",
-        hint: "Cursor asks before it adds the server.",
+        hint: "Click the button and confirm in Cursor, or add the server to the file.",
+        needs_internet: false,
         links: vec![Link { label: "Add to Cursor", href }],
-        snippets: vec![Snippet { place: ".cursor/mcp.json", text: file("mcpServers", target.name, &server) }],
+        snippets: vec![Snippet { place: "~/.cursor/mcp.json", text: file("mcpServers", target.name, &server) }],
     }
 }
 
@@ -127,13 +169,15 @@ fn vs_code(target: Target<'_>) -> Client {
     Client {
         id: "vs-code",
         name: "VS Code",
-        hint: "VS Code shows the server before it adds it.",
+        hint: "Click the button and confirm in VS Code, or add the server to the file that the command “MCP: Open User \
+               Configuration” opens.",
+        needs_internet: false,
         links: vec![
             Link { label: "Add to VS Code", href: format!("vscode:mcp/install?{query}") },
             Link { label: "Add to VS Code Insiders", href: format!("vscode-insiders:mcp/install?{query}") },
         ],
         snippets: vec![
-            Snippet { place: ".vscode/mcp.json", text: file("servers", target.name, &server) },
+            Snippet { place: "mcp.json", text: file("servers", target.name, &server) },
             Snippet { place: "Terminal", text: format!("code --add-mcp {}", shell(&named)) },
         ],
     }
@@ -144,7 +188,8 @@ fn windsurf(target: Target<'_>) -> Client {
     Client {
         id: "windsurf",
         name: "Windsurf",
-        hint: "Refresh the list of MCP servers in Cascade afterwards.",
+        hint: "Add the server to the file, then refresh the list of MCP servers in Cascade.",
+        needs_internet: false,
         links: Vec::new(),
         snippets: vec![Snippet {
             place: "~/.codeium/windsurf/mcp_config.json",
@@ -158,9 +203,86 @@ fn zed(target: Target<'_>) -> Client {
     Client {
         id: "zed",
         name: "Zed",
-        hint: "Open the settings file with the command “zed: open settings file”.",
+        hint: "Add the server to the file that the command “zed: open settings file” opens.",
+        needs_internet: false,
         links: Vec::new(),
         snippets: vec![Snippet { place: "settings.json", text: file("context_servers", target.name, &server) }],
+    }
+}
+
+fn codex(target: Target<'_>) -> Client {
+    let key = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let plain = !target.name.is_empty() && target.name.chars().all(key);
+    let name = if plain { target.name.to_owned() } else { quoted(target.name) };
+    Client {
+        id: "codex",
+        name: "Codex",
+        hint: "Run the command in a terminal, or add the lines to the file. The Codex extension for editors reads the same file.",
+        needs_internet: false,
+        links: Vec::new(),
+        snippets: vec![
+            Snippet {
+                place: "Terminal",
+                text: format!("codex mcp add {} --url {}", shell(target.name), shell(target.url)),
+            },
+            Snippet {
+                place: "~/.codex/config.toml",
+                text: format!("[mcp_servers.{name}]\nurl = {}", quoted(target.url)),
+            },
+        ],
+    }
+}
+
+fn gemini_cli(target: Target<'_>) -> Client {
+    let server = json!({ "httpUrl": target.url });
+    let (name, url) = (shell(target.name), shell(target.url));
+    Client {
+        id: "gemini-cli",
+        name: "Gemini CLI",
+        hint: "Run the command in a terminal, or add the server to the file.",
+        needs_internet: false,
+        links: Vec::new(),
+        snippets: vec![
+            Snippet { place: "Terminal", text: format!("gemini mcp add --scope user --transport http {name} {url}") },
+            Snippet { place: "~/.gemini/settings.json", text: file("mcpServers", target.name, &server) },
+        ],
+    }
+}
+
+fn opencode(target: Target<'_>) -> Client {
+    let server = json!({ "type": "remote", "url": target.url, "enabled": true });
+    Client {
+        id: "opencode",
+        name: "opencode",
+        hint: "Add the server to the file.",
+        needs_internet: false,
+        links: Vec::new(),
+        snippets: vec![Snippet { place: "~/.config/opencode/opencode.json", text: file("mcp", target.name, &server) }],
+    }
+}
+
+fn jetbrains(target: Target<'_>) -> Client {
+    let server = json!({ "url": target.url });
+    Client {
+        id: "jetbrains",
+        name: "JetBrains IDEs",
+        hint: "Open Settings, then Tools, AI Assistant, Model Context Protocol (MCP), choose “Add”, “As JSON” and paste the \
+               text. Junie reads the same text from the file ~/.junie/mcp/mcp.json.",
+        needs_internet: false,
+        links: Vec::new(),
+        snippets: vec![Snippet { place: "JSON", text: file("mcpServers", target.name, &server) }],
+    }
+}
+
+fn cline(target: Target<'_>) -> Client {
+    let server = json!({ "type": "streamableHttp", "url": target.url });
+    Client {
+        id: "cline",
+        name: "Cline",
+        hint: "Choose “MCP Servers”, “Configure”, “Configure MCP Servers”, and add the server to the file that opens.",
+        needs_internet: false,
+        links: Vec::new(),
+        snippets: vec![Snippet { place: "cline_mcp_settings.json", text: file("mcpServers", target.name, &server) }],
     }
 }
 
@@ -169,7 +291,8 @@ fn inspector(target: Target<'_>) -> Client {
     Client {
         id: "inspector",
         name: "MCP Inspector",
-        hint: "Shows every request and answer: for those who write walkthroughs. Needs Node.js.",
+        hint: "Shows every request and response, for authors of walkthroughs. Needs Node.js.",
+        needs_internet: false,
         links: Vec::new(),
         snippets: vec![
             Snippet {
@@ -191,10 +314,11 @@ fn plain(target: Target<'_>) -> Client {
     Client {
         id: "json",
         name: "Other clients",
-        hint: "Most clients take the address alone (transport: Streamable HTTP), or a file like this one.",
+        hint: "Most clients need only the URL. The transport is “Streamable HTTP”, sometimes called “HTTP”.",
+        needs_internet: false,
         links: Vec::new(),
         snippets: vec![
-            Snippet { place: "Address", text: target.url.to_owned() },
+            Snippet { place: "URL", text: target.url.to_owned() },
             Snippet { place: "JSON", text: file("mcpServers", target.name, &server) },
         ],
     }
@@ -206,16 +330,23 @@ fn file(member: &str, name: &str, server: &Value) -> String {
     serde_json::to_string_pretty(&file).unwrap_or_default()
 }
 
-/// mcp-remote takes an address without TLS only on this machine, or when it is told to.
+/// A JSON string, which is also a basic string of TOML 1.0.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// mcp-remote accepts http only for this machine, or with a flag.
 fn needs_allow_http(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    let local = match url.host() {
+    Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !is_local(&url))
+}
+
+fn is_local(url: &Url) -> bool {
+    match url.host() {
         Some(Host::Domain(domain)) => domain == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
-    };
-    url.scheme() == "http" && !local
+    }
 }
 
 /// A word of a POSIX shell (XCU, section 2.2.2): as it is when nothing in it means anything, else in single quotes.

@@ -17,6 +17,7 @@ pub mod origin;
 pub mod pages;
 pub mod problem;
 pub mod providers;
+pub mod public_page;
 pub mod spreadsheet;
 pub mod visit;
 

@@ -23,17 +23,20 @@ pub enum Kind {
     WrongKey,
     /// A request to the API.
     Api,
+    /// A view of a server's public page.
+    PublicPage,
 }
 
 /// Each kind with its requests per minute; as many may come at once. An office of fifty behind one address notices
 /// nothing; who guesses is stopped by the limits of each account and each code as well.
-const PER_MINUTE: [(Kind, u32); 6] = [
+const PER_MINUTE: [(Kind, u32); 7] = [
     (Kind::SignIn, 120),
     (Kind::SignUp, 30),
     (Kind::Invitation, 60),
     (Kind::Mail, 60),
     (Kind::WrongKey, 600),
     (Kind::Api, 6_000),
+    (Kind::PublicPage, 600),
 ];
 
 /// The limits of this process.

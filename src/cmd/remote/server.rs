@@ -59,6 +59,8 @@ async fn body(remote: &Remote, settings: Settings) -> anyhow::Result<Value> {
         "toolset": settings.toolset.map(|it| it.as_str()),
         "support": settings.support.map(|it| it.as_str()),
         "allowed_origins": settings.allowed_origins,
+        "public_page": settings.public_page,
+        "public_page_indexed": settings.public_page_indexed,
     }));
     if let Some(provider) = settings.oauth_config {
         // What a name means may change between two requests: the API takes ids.

@@ -97,8 +97,11 @@ async fn servers_are_checked(stage: Stage) {
         toolset: Some(Toolset::Stepwise),
         support: Some(Support::Tickets),
         allowed_origins: Some(vec!["https://B.de".into(), "https://a.de:443".into()]),
+        public_page: Some(false),
+        public_page_indexed: Some(true),
     };
     let server = set(fine).await.unwrap();
+    assert_eq!((server.public_page, server.public_page_indexed), (false, true));
     assert_eq!(server.allowed_origins, ["https://a.de", "https://b.de"]);
     assert_eq!(
         (server.name.as_str(), server.toolset, server.walkthrough_tools_enabled),

@@ -101,6 +101,8 @@ impl World {
             toolset: Toolset::All,
             support: Support::Off,
             allowed_origins: vec!["https://example.com".to_owned()],
+            public_page: false,
+            public_page_indexed: true,
             created_at: NOW,
             updated_at: NOW,
         }

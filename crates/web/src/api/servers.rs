@@ -60,6 +60,13 @@ struct ServerBody {
     support: Support,
     /// Origins of browsers that may call it, beside its own hosts.
     allowed_origins: Vec<String>,
+    /// Whether the public page is served.
+    public_page: bool,
+    /// Whether search engines may index the public page.
+    public_page_indexed: bool,
+    /// The public page, which shows users how to connect each client. Returns 404 while `public_page` is false.
+    #[schema(format = "uri")]
+    public_page_url: String,
     /// The MCP address that works everywhere: `HOST/s/SLUG/mcp`.
     #[schema(format = "uri")]
     mcp_url: String,
@@ -78,6 +85,7 @@ struct ServerBody {
 impl ServerBody {
     fn new(web: &Web, visit: &Visit, it: server::Server) -> Self {
         Self {
+            public_page_url: web.public_url.path_address(&visit.authority, &it.slug).page(),
             mcp_url: web.public_url.path_address(&visit.authority, &it.slug).resource(None),
             mcp_host_url: web.public_url.host_address(&visit.authority, &it.slug).map(|address| address.resource(None)),
             id: it.id.to_string(),
@@ -91,6 +99,8 @@ impl ServerBody {
             toolset: it.toolset,
             support: it.support,
             allowed_origins: it.allowed_origins,
+            public_page: it.public_page,
+            public_page_indexed: it.public_page_indexed,
             created_at: it.created_at.rfc3339(),
             updated_at: it.updated_at.rfc3339(),
         }
@@ -135,6 +145,12 @@ struct ServerChange {
     /// Origins of browsers that may call it, all of them, such as `https://example.com`.
     #[schema(max_items = 50, nullable = false)]
     allowed_origins: Option<Vec<String>>,
+    /// Whether the public page is served.
+    #[schema(nullable = false)]
+    public_page: Option<bool>,
+    /// Whether search engines may index the public page.
+    #[schema(nullable = false)]
+    public_page_indexed: Option<bool>,
 }
 
 /// A new server.
@@ -172,6 +188,10 @@ struct NewServer {
     /// Origins of browsers that may call it, such as `https://example.com`.
     #[schema(max_items = 50)]
     allowed_origins: Option<Vec<String>>,
+    /// Whether the public page is served; it is by default.
+    public_page: Option<bool>,
+    /// Whether search engines may index the public page; they may not by default.
+    public_page_indexed: Option<bool>,
 }
 
 /// Tells a member that is null from one that is not there.
@@ -211,6 +231,8 @@ impl TryFrom<ServerChange> for Settings {
             toolset: it.toolset,
             support: it.support,
             allowed_origins: it.allowed_origins,
+            public_page: it.public_page,
+            public_page_indexed: it.public_page_indexed,
         })
     }
 }
@@ -228,6 +250,8 @@ impl From<NewServer> for ServerChange {
             toolset: it.toolset,
             support: it.support,
             allowed_origins: it.allowed_origins,
+            public_page: it.public_page,
+            public_page_indexed: it.public_page_indexed,
         }
     }
 }

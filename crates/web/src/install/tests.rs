@@ -50,6 +50,23 @@ fn snippets_are_exactly_what_clients_read() {
         ]
     );
     assert_eq!(texts("json"), [URL.to_owned(), typed("mcpServers")]);
+    assert_eq!(texts("chatgpt"), [URL]);
+    assert_eq!(
+        texts("codex"),
+        [format!("codex mcp add acme --url {URL}"), format!("[mcp_servers.acme]\nurl = \"{URL}\""),]
+    );
+    assert_eq!(
+        texts("gemini-cli"),
+        [format!("gemini mcp add --scope user --transport http acme {URL}"), by_url("mcpServers", "httpUrl")]
+    );
+    assert_eq!(
+        texts("opencode"),
+        [format!(
+            "{{\n  \"mcp\": {{\n    \"acme\": {{\n      \"type\": \"remote\",\n      \"url\": \"{URL}\",\n      \"enabled\": true\n    }}\n  }}\n}}"
+        )]
+    );
+    assert_eq!(texts("jetbrains"), [by_url("mcpServers", "url")]);
+    assert_eq!(texts("cline"), [typed("mcpServers").replace("\"http\"", "\"streamableHttp\"")]);
     assert_eq!(
         texts("inspector"),
         [
@@ -57,6 +74,28 @@ fn snippets_are_exactly_what_clients_read() {
             "npx @modelcontextprotocol/inspector --cli --server-url https://way.example/s/acme/mcp --transport http --method tools/list",
         ]
     );
+}
+
+#[test]
+fn authors_have_the_inspector_and_end_users_do_not() {
+    let target = Target { name: "acme", url: URL };
+    let ids = |clients: Vec<Client>| clients.into_iter().map(|client| client.id).collect::<Vec<_>>();
+    let users = ids(for_users(target));
+    assert_eq!((users[0], users[users.len() - 1], users.len()), ("claude-code", "json", 13));
+    let mut all = ids(clients(target));
+    assert!(all.ends_with(&["inspector", "json"]), "{all:?}");
+    all.retain(|id| *id != "inspector");
+    assert_eq!(all, users);
+}
+
+#[test]
+fn clients_in_a_cloud_need_https_on_the_internet() {
+    let clouds: Vec<_> = clients(Target { name: "a", url: URL }).into_iter().filter(|it| it.needs_internet).collect();
+    assert_eq!(clouds.iter().map(|it| it.id).collect::<Vec<_>>(), ["claude-desktop", "chatgpt"]);
+    assert!(is_reachable_from_internet(URL));
+    for url in ["http://way.example/x", "https://localhost/x", "https://a.localhost/x", "https://127.0.0.1/x", "x"] {
+        assert!(!is_reachable_from_internet(url), "{url}");
+    }
 }
 
 #[test]
@@ -91,6 +130,8 @@ fn hostile_names_stay_names() {
             .unwrap()
             .trim_end_matches(' ');
         assert_eq!(unquoted(word), name, "{command}");
+        let toml: toml::Table = one("codex", target).snippets[1].text.parse().unwrap();
+        assert_eq!(toml["mcp_servers"][name]["url"].as_str(), Some(URL));
         for client in clients(target) {
             for snippet in &client.snippets {
                 if let Ok(Value::Object(file)) = serde_json::from_str::<Value>(&snippet.text) {

@@ -39,6 +39,9 @@ struct InstallPage {
     tracking_id: String,
     /// Whether the texts are personal.
     personal: bool,
+    /// Whether clients in a cloud can reach the URL.
+    reachable: bool,
+    page_url: Option<String>,
     /// Whether a tracking id names anybody on this server.
     signs_in: bool,
 }
@@ -83,6 +86,8 @@ pub(super) async fn show(
             client,
             tracking_id,
             personal,
+            reachable: install::is_reachable_from_internet(&url),
+            page_url: hosted.page_url.clone(),
             signs_in: hosted.server.auth_type.signs_in(),
         },
     ))

@@ -12,6 +12,7 @@ use super::super::session::Member;
 use super::super::view::{self, PageError, PageResult};
 use super::{auth_words, counted, grouped};
 use crate::Web;
+use crate::visit::Visit;
 
 /// Servers on a page.
 const LIMIT: u32 = 24;
@@ -27,6 +28,8 @@ struct Row {
     href: String,
     name: String,
     slug: String,
+    /// The public page; `None` if it is switched off.
+    page_url: Option<String>,
     auth: &'static str,
     walkthroughs: String,
     calls: String,
@@ -52,7 +55,12 @@ impl ListPage {
     }
 }
 
-pub(super) async fn show(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+pub(super) async fn show(
+    State(web): State<Web>,
+    visit: Visit,
+    member: Member,
+    Query(fields): Query<Fields>,
+) -> PageResult {
     let Member { cx, organization_id, place, frame } = member;
     let frame = frame.at("servers");
     let base = place.path("servers");
@@ -68,13 +76,17 @@ pub(super) async fn show(State(web): State<Web>, member: Member, Query(fields): 
             .finish();
         format!("{base}?{query}")
     });
-    let rows = found.into_iter().zip(usages).map(|(server, usage)| row(&base, server, usage)).collect();
+    let page = |server: &Server| {
+        server.public_page.then(|| web.public_url.path_address(&visit.authority, &server.slug).page())
+    };
+    let rows = found.into_iter().zip(usages).map(|(server, usage)| row(&base, page(&server), server, usage)).collect();
     let later = !fields.after.is_empty();
     Ok(view::page(&ListPage { frame, admin: place.is_admin(), base, q: fields.q, rows, later, next }))
 }
 
-fn row(base: &str, server: Server, usage: Usage) -> Row {
+fn row(base: &str, page_url: Option<String>, server: Server, usage: Usage) -> Row {
     Row {
+        page_url,
         href: format!("{base}/{}", server.id),
         name: server.name,
         slug: server.slug,

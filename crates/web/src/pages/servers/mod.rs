@@ -60,6 +60,8 @@ pub(super) struct Hosted {
     server: Server,
     /// Its address for people.
     mcp_url: String,
+    /// Its public page; `None` if that is switched off.
+    page_url: Option<String>,
 }
 
 impl FromRequestParts<Web> for Hosted {
@@ -77,8 +79,9 @@ impl FromRequestParts<Web> for Hosted {
         match found {
             Ok(server) => {
                 let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
-                let mcp_url = web.public_url.path_address(&visit.authority, &server.slug).resource(None);
-                Ok(Self { cx, organization_id, place, frame, server, mcp_url })
+                let address = web.public_url.path_address(&visit.authority, &server.slug);
+                let page_url = server.public_page.then(|| address.page());
+                Ok(Self { cx, organization_id, place, frame, server, mcp_url: address.resource(None), page_url })
             }
             Err(error) => Err(PageError::from(error).within(frame).into_response()),
         }

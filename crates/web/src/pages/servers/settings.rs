@@ -33,6 +33,8 @@ pub(super) struct Fields {
     toolset: String,
     support: String,
     allowed_origins: String,
+    public_page: bool,
+    public_page_indexed: bool,
 }
 
 impl From<&Server> for Fields {
@@ -48,6 +50,8 @@ impl From<&Server> for Fields {
             toolset: it.toolset.to_string(),
             support: it.support.to_string(),
             allowed_origins: it.allowed_origins.join("\n"),
+            public_page: it.public_page,
+            public_page_indexed: it.public_page_indexed,
         }
     }
 }
@@ -80,6 +84,8 @@ impl Fields {
             toolset: chosen("toolset", &self.toolset)?,
             support: chosen("support", &self.support)?,
             allowed_origins: Some(lines.map(str::to_owned).collect()),
+            public_page: Some(self.public_page),
+            public_page_indexed: Some(self.public_page_indexed),
         })
     }
 }

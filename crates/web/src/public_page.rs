@@ -1,0 +1,107 @@
+//! The public page of a hosted server (docs/public-page.md): what the server teaches, and how to connect each client.
+//!
+//! On a server without OAuth every visitor gets a personal URL. Its ID is a bearer secret that exists in the visitor's
+//! cookie and client only: a page view stores nothing. The page is one response without scripts or styles from anywhere
+//! else, so it is the same on HOST and on the server's own host.
+
+mod cookie;
+mod view;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use waypost_core::Error;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::personal::PersonalId;
+use waypost_ops::address::Address;
+use waypost_ops::logos;
+use waypost_ops::offers::Offers;
+
+use crate::Web;
+use crate::limits::Kind;
+use crate::problem;
+
+/// A request for the public page of a server.
+#[derive(Debug, Clone)]
+pub struct PageRequest {
+    /// The address as it was asked, possibly with a former slug.
+    pub address: Address,
+    /// The present address in the same form.
+    pub current: Address,
+    /// The server and what it offers.
+    pub offers: Arc<Offers>,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The request's ID, as in the log.
+    pub request_id: String,
+}
+
+impl PageRequest {
+    fn context(&self, web: &Web) -> Ctx {
+        let server = &self.offers.server;
+        let caller = Caller::Client { organization_id: server.organization_id.clone(), server_id: server.id.clone() };
+        web.hosting.context(caller, Arc::clone(&web.random), self.request_id.clone())
+    }
+}
+
+/// Counts a request from `client`.
+///
+/// # Errors
+/// The response (429) if there were too many.
+#[expect(clippy::result_large_err, reason = "the response itself")]
+pub fn check_rate(web: &Web, client: IpAddr) -> Result<(), Response> {
+    let Err(wait) = web.limits.check(Kind::PublicPage, client) else { return Ok(()) };
+    let seconds = wait.as_secs().max(1);
+    let message =
+        format!("There were too many requests from your network. Wait {seconds} seconds, then load the page again.");
+    let mut response = view::notice(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &message);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    Err(response)
+}
+
+/// Renders the page. On a server without OAuth it sets the cookie.
+pub async fn show(web: &Web, page: &PageRequest, headers: &HeaderMap) -> Response {
+    let server = &page.offers.server;
+    let branding = match logos::branding(&page.context(web), web.ops(), &server.organization_id).await {
+        Ok(branding) => branding,
+        Err(error) => return failed(error),
+    };
+    if server.auth_type.signs_in() {
+        return view::page(web, page, &branding, None);
+    }
+    let keys = web.hosting.keys();
+    let cookie = cookie::Slot::of(&page.address);
+    let known = cookie.read(headers).and_then(|value| PersonalId::from_cookie(&value, keys, &server.id));
+    let id = known.unwrap_or_else(|| PersonalId::new(&*web.random));
+    let mut response = view::page(web, page, &branding, Some(&id));
+    // Set each time: the browser keeps it for a year after the last visit.
+    cookie.set(response.headers_mut(), id.to_cookie(keys, &server.id));
+    response
+}
+
+/// The organisation's logo, for the page.
+pub async fn logo(web: &Web, page: &PageRequest) -> Response {
+    match logos::get(&page.context(web), web.ops(), &page.offers.server.organization_id).await {
+        Ok(Some(png)) => view::png(png),
+        Ok(None) => not_found(),
+        Err(error) => failed(error),
+    }
+}
+
+/// The response for a page that does not exist. It is the same for a server that does not exist and for a page that is
+/// switched off.
+#[must_use]
+pub fn not_found() -> Response {
+    let message = "There is no page at this address. Check the link, or ask the person who gave it to you.";
+    view::notice(StatusCode::NOT_FOUND, "Page not found", message)
+}
+
+/// The response for a page that cannot be shown at the moment.
+#[must_use]
+pub fn failed(error: Error) -> Response {
+    problem::log(&error);
+    let message = "The page cannot be shown at the moment. Try again in a moment.";
+    view::notice(problem::status(error.code), "Something went wrong", message).into_response()
+}

@@ -1,0 +1,541 @@
+//! The public page of a server (docs/public-page.md) and the personal URLs that it generates.
+
+use http::Method;
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use waypost_core::personal;
+use waypost_core::server::{AuthType, SignIn, Toolset};
+use waypost_ops::end_users::{self, Search};
+use waypost_ops::servers::{self, Settings};
+
+use crate::app::{App, Server, Setup, open};
+use crate::client::{Answer, Raw};
+
+waypost_testkit::both!(open => a_page_view_stores_nothing_and_progress_creates_the_user);
+
+const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+const WALKTHROUGH: &str = "install-acme";
+
+async fn stage(setup: Setup) -> (App, Server) {
+    let app = App::with(setup).await;
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Configure", "Run", "Check"]).await;
+    (app, server)
+}
+
+fn https() -> Setup {
+    Setup { public_url: "https://way.example", ..Setup::default() }
+}
+
+/// A browser's request for a page.
+fn browse(app: &App, host: &str, path: &str) -> Raw {
+    app.request(Method::GET, path).header("host", host).header("accept", HTML)
+}
+
+/// The URL that the page shows.
+fn url(page: &Answer) -> String {
+    let (_, rest) = page.body.split_once("<code id=\"url\">").unwrap_or_else(|| panic!("no URL: {page}"));
+    rest.split('<').next().unwrap().to_owned()
+}
+
+/// The ID in a personal URL.
+fn id(page: &Answer) -> String {
+    let url = url(page);
+    let (_, rest) = url.split_once("/t/").unwrap_or_else(|| panic!("{url} is not personal"));
+    rest.strip_suffix("/mcp").unwrap().to_owned()
+}
+
+/// The cookie as the browser sends it back.
+fn cookie(page: &Answer) -> String {
+    page.header("set-cookie").expect("a cookie").split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn is_at_every_address_of_the_server() {
+    let (app, _server) = stage(Setup::default()).await;
+    let mut seen = String::new();
+    for (host, path) in [
+        ("localhost:8080", "/s/acme"),
+        ("localhost:8080", "/s/acme/"),
+        ("localhost:8080", "/s/ACME"),
+        ("acme.localhost:8080", "/"),
+        ("localhost:8080", "/s/acme/mcp"),
+        ("localhost:8080", "/s/acme/t/ann/mcp"),
+        ("acme.localhost:8080", "/mcp"),
+        ("acme.localhost:8080", "/t/ann/mcp"),
+        ("localhost:8080", "/s/nobody"),
+        ("localhost:8080", "/s/nobody/mcp"),
+        ("nobody.localhost:8080", "/"),
+        ("acme.localhost:8080", "/s/acme"),
+        ("acme.localhost:8080", "/login"),
+        ("localhost:8080", "/s/acme/other"),
+        ("localhost:8080", "/s/a'%20OR%201=1--"),
+        ("evil.example", "/s/acme"),
+    ] {
+        let page = browse(&app, host, path).send().await;
+        let shown = if page.body.contains("<code id=\"url\">") { "page" } else { "" };
+        seen.push_str(&format!("{host:22} {path:20} {} {shown}\n", page.status.as_u16()));
+    }
+    assert_snapshot!(seen, @r"
+    localhost:8080         /s/acme              200 page
+    localhost:8080         /s/acme/             200 page
+    localhost:8080         /s/ACME              308 
+    acme.localhost:8080    /                    200 page
+    localhost:8080         /s/acme/mcp          200 page
+    localhost:8080         /s/acme/t/ann/mcp    200 page
+    acme.localhost:8080    /mcp                 200 page
+    acme.localhost:8080    /t/ann/mcp           200 page
+    localhost:8080         /s/nobody            404 
+    localhost:8080         /s/nobody/mcp        404 
+    nobody.localhost:8080  /                    404 
+    acme.localhost:8080    /s/acme              404 
+    acme.localhost:8080    /login               404 
+    localhost:8080         /s/acme/other        404 
+    localhost:8080         /s/a'%20OR%201=1--   404 
+    evil.example           /s/acme              421
+    ");
+    let moved = browse(&app, "localhost:8080", "/s/ACME").send().await;
+    assert_eq!(moved.header("location"), Some("/s/acme"));
+    let head = app.request(Method::HEAD, "/s/acme").header("accept", HTML).send().await;
+    assert_eq!((head.status.as_u16(), head.body.as_str()), (200, ""));
+    let program = app.request(Method::GET, "/s/acme").header("accept", "*/*").send().await;
+    assert!(program.body.contains("<h1>"), "the page's own address has nothing else to give");
+    for (host, path) in [("localhost", "/s/acme"), ("localhost", "/s/acme/"), ("acme.localhost", "/")] {
+        assert_eq!(app.post(path, "{}").header("host", host).send().await.status, 404, "POST {path}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn programs_still_get_405_at_mcp_addresses() {
+    let (app, _server) = stage(Setup::default()).await;
+    for path in ["/s/acme/mcp", "/s/acme/t/ann/mcp"] {
+        for accept in ["text/event-stream", "application/json, text/event-stream", "*/*", "text/html;q=0"] {
+            let answer = app.request(Method::GET, path).header("accept", accept).send().await;
+            assert_eq!(answer.verdict(), (405, -32_600), "GET {path} {accept}");
+            assert_eq!(answer.header("allow"), Some("POST"));
+        }
+        let answer = app.request(Method::DELETE, path).header("accept", "text/event-stream").send().await;
+        assert_eq!(answer.verdict(), (405, -32_600));
+    }
+    let delete = app.request(Method::DELETE, "/s/acme/mcp").header("accept", HTML).send().await;
+    assert_eq!(delete.verdict(), (405, -32_600), "only GET shows the page");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn shows_the_server_its_walkthroughs_and_every_client() {
+    let app = App::with(https()).await;
+    let org = app.org("acme").await;
+    let settings = Settings {
+        name: Some("Acme guide".to_owned()),
+        product_name: Some("Acme Rockets".to_owned()),
+        ..Settings::default()
+    };
+    let server = org.server_with("guide", settings).await;
+    server.walkthrough("Install Acme", &["Download"]).await;
+    let hostile = "<script>alert(1)</script>\"'&";
+    server
+        .import(&json!({
+            "version": "1.1",
+            "walkthrough": { "title": "Launch", "description": hostile, "type": "course", "estimatedDurationMinutes": 12 },
+            "steps": [
+                { "key": "a", "title": "A", "contentFields": { "version": "v1", "contentForUser": "a" } },
+                { "key": "b", "title": "B", "contentFields": { "version": "v1", "contentForUser": "b" } },
+            ],
+        }))
+        .await;
+    let page = browse(&app, "way.example", "/s/guide").send().await;
+    for text in [
+        "<h1>Acme guide</h1>",
+        "Learn Acme Rockets",
+        "<h3>Install Acme</h3>",
+        "1 step",
+        "<h3>Launch</h3>",
+        "2 steps · about 12 minutes",
+        "&#60;script&#62;alert(1)",
+    ] {
+        assert!(page.body.contains(text), "{text}: {}", page.body);
+    }
+    assert!(!page.body.contains("<script>alert"), "{}", page.body);
+    for client in [
+        "Claude Code",
+        "Claude (web and desktop)",
+        "ChatGPT",
+        "Cursor",
+        "VS Code",
+        "Windsurf",
+        "Zed",
+        "Codex",
+        "Gemini CLI",
+        "opencode",
+        "JetBrains IDEs",
+        "Cline",
+        "Other clients",
+    ] {
+        assert!(page.body.contains(&format!("<summary><span>{client}</span>")), "{client}");
+    }
+    let url = url(&page);
+    assert!(url.starts_with("https://way.example/s/guide/t/pu_"), "{url}");
+    assert!(page.body.contains(&format!("claude mcp add --transport http guide {url}")));
+    assert!(page.body.contains(&format!("[mcp_servers.guide]\nurl = &#34;{url}&#34;")), "{}", page.body);
+    assert!(page.body.matches(&url).count() > 10, "each client has the personal URL");
+    assert!(!page.body.contains("https://way.example/s/guide/mcp"), "and none the plain one");
+    assert!(!page.body.contains("works only on this machine") && !page.body.contains("connects from the cloud"));
+    server.set(Settings { walkthrough_tools_enabled: Some(false), ..Settings::default() }).await;
+    let page = browse(&app, "guide.way.example", "/").send().await;
+    assert!(page.body.contains("There are no walkthroughs yet") && !page.body.contains("Install Acme"));
+    assert!(self::url(&page).starts_with("https://guide.way.example/t/pu_"));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_visitor_gets_the_same_personal_url_again_and_nobody_else_does() {
+    let (app, _server) = stage(https()).await;
+    app.org("other").await.server("other").await;
+    for (host, path) in [("way.example", "/s/acme"), ("acme.way.example", "/")] {
+        let first = browse(&app, host, path).send().await;
+        let (id, cookie) = (id(&first), cookie(&first));
+        assert!(id.starts_with("pu_") && id.len() == 29, "26 characters for 128 bits: {id}");
+        for again in [path.to_owned(), format!("{}/mcp", path.trim_end_matches('/'))] {
+            let again = browse(&app, host, &again).header("cookie", &cookie).send().await;
+            assert_eq!(self::id(&again), id, "the cookie's");
+        }
+        let stranger = browse(&app, host, path).send().await;
+        assert_ne!(self::id(&stranger), id, "another visitor");
+        let adopted = format!("{}/t/{id}/mcp", path.trim_end_matches('/'));
+        let adopted = browse(&app, host, &adopted).send().await;
+        assert_ne!(self::id(&adopted), id, "an ID in the URL is not adopted");
+        assert!(!adopted.body.contains(&id));
+        let label = browse(&app, host, &format!("{}/t/customer-7/mcp", path.trim_end_matches('/'))).send().await;
+        assert!(!label.body.contains("customer-7"));
+    }
+    let first = browse(&app, "way.example", "/s/acme").send().await;
+    let elsewhere = browse(&app, "way.example", "/s/other").header("cookie", &cookie(&first)).send().await;
+    assert_ne!(id(&elsewhere), id(&first), "a cookie counts for one server");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_cookie_is_limited_to_the_server() {
+    let mut seen = String::new();
+    for setup in [Setup::default(), https()] {
+        let host = if setup.public_url.starts_with("https") { "way.example" } else { "localhost" };
+        let (app, _server) = stage(setup).await;
+        for (host, path) in
+            [(host.to_owned(), "/s/acme"), (format!("acme.{host}"), "/"), (host.to_owned(), "/s/acme/mcp")]
+        {
+            let page = browse(&app, &host, path).send().await;
+            assert_eq!(page.headers.get_all("set-cookie").iter().count(), 1);
+            let (name, rest) = page.header("set-cookie").unwrap().split_once('=').unwrap();
+            let (_, attributes) = rest.split_once(';').unwrap();
+            seen.push_str(&format!("{host:16} {path:12} {name} {attributes}\n"));
+        }
+        app.finish().await;
+    }
+    assert_snapshot!(seen, @r"
+    localhost        /s/acme      wp_personal  HttpOnly; SameSite=Lax; Path=/s/acme; Max-Age=31536000
+    acme.localhost   /            wp_personal  HttpOnly; SameSite=Lax; Path=/; Max-Age=31536000
+    localhost        /s/acme/mcp  wp_personal  HttpOnly; SameSite=Lax; Path=/s/acme; Max-Age=31536000
+    way.example      /s/acme      __Secure-wp_personal  HttpOnly; SameSite=Lax; Secure; Path=/s/acme; Max-Age=31536000
+    acme.way.example /            __Host-wp_personal  HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=31536000
+    way.example      /s/acme/mcp  __Secure-wp_personal  HttpOnly; SameSite=Lax; Secure; Path=/s/acme; Max-Age=31536000
+    ");
+}
+
+#[tokio::test]
+async fn forged_cookies_count_as_none() {
+    let (app, server) = stage(Setup::default()).await;
+    let page = browse(&app, "localhost", "/s/acme").send().await;
+    let (own, value) = (id(&page), cookie(&page));
+    let (name, value) = value.split_once('=').unwrap();
+    let signature = value.split_once('.').unwrap().1;
+    server.personal("customer-7").call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
+    for forged in [
+        "customer-7".to_owned(),
+        format!("customer-7.{signature}"),
+        own.clone(),
+        format!("{own}."),
+        format!("{own}.{}", "A".repeat(43)),
+        format!("pu_{}.{signature}", "0".repeat(26)),
+        "<script>alert(1)</script>".to_owned(),
+        "x".repeat(5_000),
+        String::new(),
+        // Two of one name: at least one of them was not set by this page.
+        format!("{value}; {name}={value}"),
+    ] {
+        let page = browse(&app, "localhost", "/s/acme").header("cookie", &format!("{name}={forged}")).send().await;
+        let new = id(&page);
+        assert!(new.starts_with("pu_") && new != own && !new.contains(&"0".repeat(26)), "{forged}: {new}");
+        for text in ["customer-7", "alert(1)", "xxxx"] {
+            assert!(!page.body.contains(text), "{forged}");
+        }
+    }
+    app.finish().await;
+}
+
+async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Configure", "Run", "Check"]).await;
+    let page = browse(&app, "localhost", "/s/acme").send().await;
+    browse(&app, "localhost", "/s/acme/mcp").send().await;
+    for table in ["end_users", "client_sessions", "tool_calls", "audit_events"] {
+        let count = match table {
+            "end_users" => app.count("SELECT count(*) FROM end_users").await,
+            "client_sessions" => app.count("SELECT count(*) FROM client_sessions").await,
+            "tool_calls" => app.count("SELECT count(*) FROM tool_calls").await,
+            _ => app.count("SELECT count(*) FROM audit_events WHERE target LIKE 'eu_%'").await,
+        };
+        assert_eq!(count, 0, "{table}");
+    }
+    let id = id(&page);
+    let first = server.personal(&id);
+    first.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
+    for _ in 0..3 {
+        first.call("next_walkthrough_step", json!({})).await.ok();
+    }
+    let second = server.personal(&id).at_host("acme.localhost", &format!("/t/{id}/mcp"));
+    let again = second.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await;
+    assert_eq!(again.at(), "4/4 75 %", "a new client continues at step four");
+    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
+    // The stored form opens nothing: it is no tracking ID, and as text it is nobody's.
+    let hash = personal::stored(&id).into_owned();
+    let guess = app.post(&format!("/s/acme/t/{hash}/mcp"), "{}").send().await;
+    assert_eq!(guess.status, 404);
+    let bare = server.personal(hash.strip_prefix(personal::STORED_PREFIX).unwrap());
+    let other = bare.call("get_walkthrough_status", json!({ "walkthrough_id": WALKTHROUGH })).await;
+    assert_eq!(other.ok()["progress"]["status"], "not_started");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
+    let folder = waypost_testkit::folder();
+    let app = App::at(&waypost_testkit::sqlite_url(&folder)).await;
+    let org = app.org("acme").await;
+    let server = org.server_with("acme", Settings { toolset: Some(Toolset::All), ..Settings::default() }).await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let page = browse(&app, "localhost", "/s/acme").send().await;
+    let (id, cookie) = (id(&page), cookie(&page));
+    let hash = personal::stored(&id).into_owned();
+    let user = server.personal(&id);
+    user.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
+    user.call("next_walkthrough_step", json!({})).await.ok();
+    user.call("next_walkthrough_step", json!({})).await.ok();
+    let owner = crate::console::Browser::owner(&org).await;
+    let end_user =
+        owner.api(Method::GET, "/end-users", None).await.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let mut seen = Vec::new();
+    for path in [
+        "/end-users".to_owned(),
+        format!("/end-users/{end_user}"),
+        format!("/end-users/{end_user}/export"),
+        format!("/end-users/{end_user}/timeline"),
+        "/sessions".to_owned(),
+        "/tool-calls".to_owned(),
+        "/events".to_owned(),
+        "/audit-events".to_owned(),
+        // The user may send the ID to the organisation: it finds them by it.
+        format!("/end-users?q={id}"),
+    ] {
+        let answer = owner.api(Method::GET, &path, None).await;
+        assert!(!answer.body.contains(&id), "{path}: {}", answer.body);
+        seen.push((path, answer.status.as_u16(), answer.body.contains(&hash)));
+    }
+    assert!(seen[0].2 && seen[1].2 && seen[2].2 && seen[8].2, "the hash is shown in its place: {seen:?}");
+    for path in ["/o/acme/end-users".to_owned(), format!("/o/acme/end-users/{end_user}")] {
+        owner.page(&path).await.does_not_say(&id);
+    }
+    let search = Search { text: Some(id.clone()), limit: 10, ..Search::default() };
+    let found = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(end_users::find(app.cx(), &app.ops(), &org.id, &id).await.is_ok(), "the command line finds them, too");
+    app.stop().await;
+    app.finish().await;
+    let secrets = [id.trim_start_matches(personal::PREFIX).to_owned(), cookie.split_once('.').unwrap().1.to_owned()];
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        for secret in &secrets {
+            let there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!there, "{secret} is stored in {}", path.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
+    let (app, server) = stage(https()).await;
+    let before = browse(&app, "way.example", "/s/acme").send().await;
+    server.set(Settings { auth_type: Some(AuthType::PlatformOauth), ..Settings::default() }).await;
+    for (host, path, plain) in [
+        ("way.example", "/s/acme", "https://way.example/s/acme/mcp"),
+        ("way.example", "/s/acme/t/ann/mcp", "https://way.example/s/acme/mcp"),
+        ("acme.way.example", "/", "https://acme.way.example/mcp"),
+    ] {
+        let page = browse(&app, host, path).header("cookie", &cookie(&before)).send().await;
+        assert_eq!(url(&page), plain);
+        assert_eq!(page.header("set-cookie"), None);
+        assert!(page.body.contains("Install Acme") && page.body.contains("4 steps"), "{}", page.body);
+        assert!(!page.body.contains("/t/"), "{}", page.body);
+    }
+    server.set(Settings { sign_in: Some(SignIn::OnConnect), ..Settings::default() }).await;
+    let page = browse(&app, "way.example", "/s/acme").send().await;
+    assert!(!page.body.contains("Install Acme") && page.body.contains("after you have signed in"), "{}", page.body);
+    // Without OAuth, `on_connect` means nothing.
+    server.set(Settings { auth_type: Some(AuthType::CollectEmail), ..Settings::default() }).await;
+    let page = browse(&app, "way.example", "/s/acme").send().await;
+    assert!(page.body.contains("Install Acme") && url(&page).contains("/t/pu_"));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_off_is_as_one_that_does_not_exist() {
+    let (app, server) = stage(https()).await;
+    let before = browse(&app, "way.example", "/s/acme").send().await;
+    server.set(Settings { public_page: Some(false), ..Settings::default() }).await;
+    let look = |answer: &Answer| {
+        let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| *name != "x-request-id").collect();
+        headers.sort_by_key(|(name, _)| name.as_str());
+        format!("{} {headers:?} {}", answer.status, answer.body)
+    };
+    for (off, unknown) in [
+        (("way.example", "/s/acme"), ("way.example", "/s/nobody")),
+        (("way.example", "/s/acme/"), ("way.example", "/s/nobody/")),
+        (("way.example", "/s/acme/mcp"), ("way.example", "/s/nobody/mcp")),
+        (("way.example", "/s/acme/t/ann/mcp"), ("way.example", "/s/nobody/t/ann/mcp")),
+        (("acme.way.example", "/"), ("nobody.way.example", "/")),
+        (("acme.way.example", "/mcp"), ("nobody.way.example", "/mcp")),
+        (("way.example", "/s/acme/logo.png"), ("way.example", "/s/nobody/logo.png")),
+    ] {
+        let off = browse(&app, off.0, off.1).header("cookie", &cookie(&before)).send().await;
+        let unknown = browse(&app, unknown.0, unknown.1).send().await;
+        assert_eq!(off.status, 404);
+        assert_eq!(look(&off), look(&unknown));
+        assert_eq!(off.header("set-cookie"), None);
+    }
+    let client = server.modern().at_host("way.example", "/s/acme/mcp");
+    assert_eq!(client.tools().await.len(), 4, "the MCP server is not affected");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn every_response_keeps_the_url_private() {
+    let (app, server) = stage(https()).await;
+    let page = browse(&app, "way.example", "/s/acme").header("origin", "https://way.example").send().await;
+    let missing = browse(&app, "way.example", "/s/nobody").header("origin", "https://evil.example").send().await;
+    for answer in [&page, &missing] {
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(answer.header("x-robots-tag"), Some("noindex, nofollow, noarchive"));
+        assert_eq!(answer.header("x-frame-options"), Some("DENY"));
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+        let policy = answer.header("content-security-policy").unwrap();
+        for part in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
+            assert!(policy.contains(part), "{policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        assert!(answer.body.contains("<meta name=\"robots\" content=\"noindex"), "{}", answer.body);
+    }
+    for path in ["/s/acme/mcp", "/s/acme/t/ann/mcp"] {
+        let mcp = browse(&app, "way.example", path).header("origin", "https://way.example").send().await;
+        assert_eq!(mcp.header("access-control-allow-origin"), None, "the MCP address has CORS, its page has not");
+        assert_eq!(mcp.header("cache-control"), Some("no-store"));
+    }
+    server.set(Settings { public_page_indexed: Some(true), ..Settings::default() }).await;
+    let page = browse(&app, "way.example", "/s/acme").send().await;
+    assert_eq!(page.header("x-robots-tag"), Some("noarchive"), "an archive would share one visitor's URL");
+    assert!(!page.body.contains("noindex") && page.body.contains("data-nosnippet"), "{}", page.body);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn warns_if_only_this_machine_reaches_it() {
+    let (app, _server) = stage(Setup::default()).await;
+    let page = browse(&app, "localhost:8080", "/s/acme").send().await;
+    assert!(
+        page.body.contains("works only on this machine") && page.body.contains("<code>http://localhost:8080</code>")
+    );
+    assert_eq!(page.body.matches("connects from the cloud").count(), 2, "Claude and ChatGPT");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_former_slug_shows_the_present_url() {
+    let (app, server) = stage(https()).await;
+    let before = browse(&app, "way.example", "/s/acme").send().await;
+    server.set(Settings { slug: Some("rockets".to_owned()), ..Settings::default() }).await;
+    let page = browse(&app, "way.example", "/s/acme").header("cookie", &cookie(&before)).send().await;
+    assert_eq!(url(&page), format!("https://way.example/s/rockets/t/{}/mcp", id(&before)));
+    let page = browse(&app, "acme.way.example", "/").send().await;
+    assert!(url(&page).starts_with("https://rockets.way.example/t/pu_"));
+    servers::release_slug(app.cx(), &app.ops(), &server.org.id, &server.id, "acme").await.unwrap();
+    app.refresh().await;
+    assert_eq!(browse(&app, "way.example", "/s/acme").send().await.status, 404);
+    let taken = app.org("other").await.server("acme").await;
+    let page = browse(&app, "way.example", "/s/acme").header("cookie", &cookie(&before)).send().await;
+    assert_ne!(id(&page), id(&before), "the next owner of the slug gets no old IDs");
+    assert_eq!(taken.slug, "acme");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn is_small_and_limited() {
+    let (app, server) = stage(https()).await;
+    for n in 0..55 {
+        let document = json!({
+            "version": "1.1",
+            "walkthrough": { "title": format!("{n} {}", "t".repeat(150)), "description": "d".repeat(2_000), "type": "course" },
+            "steps": [{ "key": "a", "title": "A", "contentFields": { "version": "v1", "contentForUser": "a" } }],
+        });
+        server.import(&document).await;
+    }
+    let page = browse(&app, "way.example", "/s/acme").send().await;
+    assert!(page.body.len() < 100_000, "{} bytes", page.body.len());
+    assert!(page.body.contains("And 6 more"), "{}", page.body);
+    let mut refused = None;
+    for _ in 0..700 {
+        let page = browse(&app, "way.example", "/s/nobody").send().await;
+        if page.status != 404 {
+            refused = Some(page);
+            break;
+        }
+    }
+    let refused = refused.expect("a client that asks without end is refused");
+    assert_eq!(refused.status, 429);
+    assert!(refused.header("retry-after").is_some() && refused.body.contains("Too many requests"));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn settings_are_in_the_api_and_the_console() {
+    let app = App::new().await;
+    let org = app.org("acme").await;
+    let owner = crate::console::Browser::owner(&org).await;
+    let made = owner.api(Method::POST, "/servers", Some(json!({ "slug": "guide" }))).await.json();
+    assert_eq!((&made["public_page"], &made["public_page_indexed"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!(made["public_page_url"], "http://localhost:8080/s/guide");
+    let path = format!("/servers/{}", made["id"].as_str().unwrap());
+    let change = json!({ "public_page": false, "public_page_indexed": true });
+    let changed = owner.api(Method::PATCH, &path, Some(change)).await.json();
+    assert_eq!((&changed["public_page"], &changed["public_page_indexed"]), (&Value::Bool(false), &Value::Bool(true)));
+    let base = format!("/o/acme/servers/{}", made["id"].as_str().unwrap());
+    owner.page(&base).await.does_not_say("Copy link for your users").says("public page is off");
+    owner.page("/o/acme/servers").await.does_not_say("Copy link for your users");
+    let form = [
+        ("name", "Guide"),
+        ("product_name", "Guide"),
+        ("slug", "guide"),
+        ("auth_type", "none"),
+        ("toolset", "guided"),
+        ("public_page", "true"),
+    ];
+    owner.post(&format!("{base}/settings"), &form).await.leads_to(&format!("{base}/settings"));
+    let server = owner.api(Method::GET, &path, None).await.json();
+    assert_eq!((&server["public_page"], &server["public_page_indexed"]), (&Value::Bool(true), &Value::Bool(false)));
+    for page in [base.as_str(), "/o/acme/servers"] {
+        let page = owner.page(page).await;
+        page.says("Copy link for your users").says("http://localhost:8080/s/guide");
+    }
+    app.finish().await;
+}
