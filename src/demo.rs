@@ -7,6 +7,7 @@ use rust_embed::RustEmbed;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::transfer;
+use waypost_ops::address::PublicUrl;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, system};
@@ -56,27 +57,20 @@ async fn fill(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> anyhow::Res
     Ok(())
 }
 
-/// What to paste into clients, and what to type to play at once.
+/// The line that leads to the public page of the demo server.
 #[must_use]
-pub fn snippets(origin: &str, address: SocketAddr) -> String {
-    let url = format!("{origin}/s/{SLUG}/mcp");
+pub fn invitation(public_url: &PublicUrl) -> String {
+    format!("open in a browser: {}/s/{SLUG}", public_url.origin())
+}
+
+/// How to play the demo in a terminal.
+#[must_use]
+pub fn snippets(address: SocketAddr) -> String {
     format!(
         "\n\
-         The demo server is ready. Play it in another terminal:\n\
+         The demo server is ready. Open its page in a browser: it shows how to connect your AI client.\n\
+         Or play it in another terminal:\n\
          \n\
-         \x20   waypost walk http://{address}/s/{SLUG}/mcp\n\
-         \n\
-         or connect a coding agent:\n\
-         \n\
-         Claude Code\n\
-         \x20   claude mcp add --transport http waypost-demo {url}\n\
-         \n\
-         VS Code, .vscode/mcp.json\n\
-         \x20   {{ \"servers\": {{ \"waypost-demo\": {{ \"type\": \"http\", \"url\": \"{url}\" }} }} }}\n\
-         \n\
-         Cursor, .cursor/mcp.json\n\
-         \x20   {{ \"mcpServers\": {{ \"waypost-demo\": {{ \"url\": \"{url}\" }} }} }}\n\
-         \n\
-         Then ask the agent: \"Which walkthroughs are there?\"\n"
+         \x20   waypost walk http://{address}/s/{SLUG}/mcp\n"
     )
 }

@@ -165,6 +165,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     stop_on_signal(stop.clone())?;
     // Unheard it ends the process; heard, a limit on the size of files fails the write, as a full disk does.
     let _limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+    if args.demo {
+        // First of all: this is where a person begins. The socket accepts connections already.
+        say(&demo::invitation(&public_url));
+    }
     say(&format!("listening on http://{address}"));
     if let Some(token) = set_up {
         say(&format!("set up: {}/setup?token={token}", public_url.origin()));
@@ -173,7 +177,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         say(notice);
     }
     if args.demo {
-        say(&demo::snippets(&public_url.origin(), address));
+        say(&demo::snippets(address));
     }
     serve(main, router, &stop, &end).await?;
     upkeep.abort();

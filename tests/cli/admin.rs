@@ -34,6 +34,8 @@ fn an_operator_sets_up_an_organisation() {
     toolset:                    all
     support:                    off
     allowed origins:            -
+    public page:                yes
+    public page indexed:        no
     created at:                 TIME
     updated at:                 TIME
     ");

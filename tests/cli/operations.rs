@@ -11,9 +11,9 @@ use crate::Place;
 #[test]
 fn migrate_says_what_it_did() {
     let place = Place::new();
-    insta::assert_snapshot!(place.fails(1, &["org", "list", "--no-migrate"]), @"error: the database has schema version 0, this program needs 6: run `waypost migrate`");
-    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database was brought from schema 0 to 6.");
-    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database is up to date (schema 6).");
+    insta::assert_snapshot!(place.fails(1, &["org", "list", "--no-migrate"]), @"error: the database has schema version 0, this program needs 10: run `waypost migrate`");
+    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database was brought from schema 0 to 10.");
+    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database is up to date (schema 10).");
     insta::assert_snapshot!(place.fine(&["org", "list", "--no-migrate"]), @"Nothing there yet.");
 }
 
@@ -56,7 +56,7 @@ async fn a_newer_database_is_left_alone() {
     let place = Place::new();
     place.fine(&["migrate"]);
     migrate_too_far(&place).await;
-    insta::assert_snapshot!(place.fails(1, &["org", "list"]), @"error: the database has schema version 999, this program knows versions up to 6: use a newer waypost");
+    insta::assert_snapshot!(place.fails(1, &["org", "list"]), @"error: the database has schema version 999, this program knows versions up to 10: use a newer waypost");
 }
 
 #[tokio::test]
@@ -172,6 +172,23 @@ fn the_doctor_asks_for_a_way_to_send_mail() {
     let file =
         place.file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\nsmtp_url = 'console:'\n");
     assert_eq!(mail(&file)["status"], "ok");
+}
+
+#[tokio::test]
+async fn the_demo_prints_its_page_first() {
+    let place = Place::new();
+    let serve = ["serve", "--demo", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
+    let mut serve = Serve(place.command(&serve).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut lines = BufReader::new(serve.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (first, second) = (lines.next().unwrap(), lines.next().unwrap());
+    let page = first.strip_prefix("open in a browser: ").expect(&first);
+    let port = second.strip_prefix("listening on http://127.0.0.1:").expect(&second);
+    assert_eq!(page, format!("http://localhost:{port}/s/demo"));
+    let url = page.replace("localhost", "127.0.0.1");
+    let answer = reqwest::get(&url).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let page = answer.text().await.unwrap();
+    assert!(page.contains("<h1>Waypost demo</h1>") && page.contains("works only on this machine"), "{page}");
 }
 
 /// A running `serve`, ended with the test.

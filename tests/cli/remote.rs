@@ -208,6 +208,9 @@ fn servers() {
     assert_eq!(freed["former_slugs"], json!([]));
     let origins = ["server", "update", "acme-help", "--allowed-origin", "none"];
     assert_eq!(served.changes(&origins, &["server", "show", "acme-help"])["allowed_origins"], json!([]));
+    let page = ["server", "update", "acme-help", "--public-page", "false", "--public-page-indexed", "true"];
+    let changed = served.changes(&page, &["server", "show", "acme-help"]);
+    assert_eq!((&changed["public_page"], &changed["public_page_indexed"]), (&json!(false), &json!(true)));
     served.same(&["server", "delete", "acme-help"]);
     served.same(&["server", "list"]);
     let gone = served.json(&["server", "delete", "acme-help", "--yes"]);

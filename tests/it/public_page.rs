@@ -415,7 +415,7 @@ async fn a_page_that_is_off_is_as_one_that_does_not_exist() {
         assert_eq!(off.header("set-cookie"), None);
     }
     let client = server.modern().at_host("way.example", "/s/acme/mcp");
-    assert_eq!(client.tools().await.len(), 4, "the MCP server is not affected");
+    assert_eq!(client.tools().await.len(), 5, "the MCP server is not affected");
     app.finish().await;
 }
 

@@ -50,7 +50,6 @@ impl PageRequest {
 ///
 /// # Errors
 /// The response (429) if there were too many.
-#[expect(clippy::result_large_err, reason = "the response itself")]
 pub fn check_rate(web: &Web, client: IpAddr) -> Result<(), Response> {
     let Err(wait) = web.limits.check(Kind::PublicPage, client) else { return Ok(()) };
     let seconds = wait.as_secs().max(1);

@@ -26,10 +26,11 @@ const SESSION: &str = "planted-session-3141592653589793";
 const TRACKING: &str = "planted-tracking-27182818";
 
 /// Every kind of secret that there must have been.
-pub const WHAT: [&str; 17] = [
+pub const WHAT: [&str; 18] = [
     "planted",
     "session",
     "tracking id",
+    "personal ID",
     "verifier",
     "email",
     "password",
@@ -158,6 +159,8 @@ impl Visit {
         self.sign_in_with_code(program, &client).await;
         self.new_browser();
         self.forget_password(program, &client).await;
+        self.new_browser();
+        self.public_page(&client).await;
     }
 
     /// Goes on as somebody else, with a cookie of another program.
@@ -234,8 +237,13 @@ impl Visit {
 
     /// Comes to the authorization endpoint, and to the page that it leads to.
     async fn authorize(&mut self, client: &Client) -> Answer {
+        self.authorize_at(client, "/s/acme-docs/mcp").await
+    }
+
+    /// The same for a client that was given another address of the server.
+    async fn authorize_at(&mut self, client: &Client, path: &str) -> Answer {
+        let resource = format!("http://localhost:{}{path}", self.port);
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
-        let resource = format!("http://localhost:{}/s/acme-docs/mcp", self.port);
         let query = encode(&[
             ("response_type", "code"),
             ("client_id", &client.id),
@@ -248,6 +256,21 @@ impl Visit {
         ]);
         let answer = self.get(&format!("/s/acme-docs/oauth/authorize?{query}")).await;
         self.follow(answer).await.is(200)
+    }
+
+    /// A visitor of the public page plays with the personal URL that it shows; then the server asks users to sign in.
+    async fn public_page(&mut self, client: &Client) {
+        let request = self.browser(http::Method::GET, "/s/acme-open").header(header::ACCEPT, "text/html");
+        let page = self.send(request).await.is(200);
+        let (_, rest) = page.body.split_once("/s/acme-open/t/").unwrap();
+        let id = rest.split('/').next().unwrap().to_owned();
+        assert!(id.starts_with("pu_"), "{id}");
+        self.keep("personal ID", &id);
+        let request = self.browser(http::Method::GET, &format!("/s/acme-open/t/{id}/mcp"));
+        self.send(request.header(header::ACCEPT, "text/html")).await.is(200);
+        self.select(&format!("/s/acme-open/t/{id}/mcp"), None).await.is(200);
+        self.select(&format!("/s/acme-docs/t/{id}/mcp"), None).await.is(401);
+        self.authorize_at(client, &format!("/s/acme-docs/t/{id}/mcp")).await;
     }
 
     /// Another page of a new request.

@@ -339,7 +339,7 @@ Each operation of the API and each page was tried without credentials, as each r
 organisation. \"From\" is the least role that is let in (`user`: only a signed-in user for themselves, no API key);
 \"elsewhere\" is what the owner of another organisation gets for the same address. Without credentials every operation is
 401, and every page but those for everybody leads to the sign-in. Keys and invitations were asked for with the role `owner`, which only owners give. `cargo test --test it access` tries all of it and fails when a
-route is missing here.
+route is missing here. The [public pages](public-page.md) of the servers are for everybody who has the link.
 
 | Operation | From | Elsewhere |
 |---|---|---|

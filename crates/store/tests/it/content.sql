@@ -3,8 +3,8 @@ INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3, 'Anna', '$ar
 INSERT INTO memberships VALUES ('org_1', 'usr_1', 'owner', 4), ('org_2', 'usr_1', 'member', 5);
 INSERT INTO api_keys VALUES ('key_1', 'org_1', 'ci', 'admin', 'abc', 6, 7, NULL);
 INSERT INTO servers VALUES
-    ('srv_1', 'org_1', 'docs', 'Docs', 'Acme', 'none', 'when_needed', TRUE, 'guided', 'off', '["https://a.example"]', 7, 8, NULL),
-    ('srv_2', 'org_1', 'more', 'More', 'Acme', 'none', 'when_needed', FALSE, 'all', 'off', '[]', 7, 8, NULL);
+    ('srv_1', 'org_1', 'docs', 'Docs', 'Acme', 'none', 'when_needed', TRUE, 'guided', 'off', '["https://a.example"]', 7, 8, NULL, TRUE, FALSE),
+    ('srv_2', 'org_1', 'more', 'More', 'Acme', 'none', 'when_needed', FALSE, 'all', 'off', '[]', 7, 8, NULL, FALSE, TRUE);
 INSERT INTO server_aliases VALUES ('old-docs', 'org_1', 'srv_1', 9);
 INSERT INTO end_users VALUES
     ('eu_1', 'org_1', NULL, 9223372036854775807, 'Zoë', NULL, NULL, 'claimed@b.example', FALSE),
