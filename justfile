@@ -22,6 +22,7 @@ install:
     cd e2e/browser && npm ci --ignore-scripts --no-audit --no-fund
     bash e2e/clients/install.sh
     bash e2e/agents/install.sh
+    cd e2e/snippets && npm ci --ignore-scripts --no-audit --no-fund
     bash e2e/api/install.sh
 
 # The official conformance suite against the fixtures and against the product

@@ -89,25 +89,28 @@ fn node(modules: &Path) -> Option<PathBuf> {
     })
 }
 
-/// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients` and `have_schemathesis`,
-/// the last two where a file `.installed` in `e2e/clients` and `e2e/api` says that they are there.
+/// For the root package's build script: sets `have_conformance`, `have_browser`, `have_clients`, `have_snippets` and
+/// `have_schemathesis`. A file `.installed` in `e2e/clients`, `e2e/agents` and `e2e/api` says that they are there.
 #[allow(dead_code, reason = "for the root package")]
 pub fn emit_node() {
     println!("cargo::rustc-check-cfg=cfg(have_conformance)");
     println!("cargo::rustc-check-cfg=cfg(have_clients)");
     println!("cargo::rustc-check-cfg=cfg(have_browser)");
+    println!("cargo::rustc-check-cfg=cfg(have_snippets)");
     println!("cargo::rustc-check-cfg=cfg(have_schemathesis)");
     println!("cargo::rerun-if-env-changed=WAYPOST_CONFORMANCE");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let (clients, suite, browser_folder) =
         (root.join("e2e/clients"), conformance_folder(&root), root.join("e2e/browser"));
-    let api = root.join("e2e/api");
+    let (api, agents, snippets) = (root.join("e2e/api"), root.join("e2e/agents"), root.join("e2e/snippets"));
     // What npm leaves behind; a folder, where it is missing yet (see `emit`).
     for (file, folder) in [
         (suite.join("node_modules/.package-lock.json"), &suite),
         (browser_folder.join("node_modules/.package-lock.json"), &browser_folder),
         (clients.join(".installed"), &clients),
         (api.join(".installed"), &api),
+        (agents.join(".installed"), &agents),
+        (snippets.join("node_modules/.package-lock.json"), &snippets),
     ] {
         let watched = if file.is_file() { &file } else { folder };
         if watched.exists() {
@@ -122,6 +125,10 @@ pub fn emit_node() {
     }
     if api.join(".installed").is_file() && wanted("schemathesis") {
         println!("cargo::rustc-cfg=have_schemathesis");
+    }
+    let snippets = agents.join(".installed").is_file() && snippets.join("node_modules/.package-lock.json").is_file();
+    if snippets && wanted("snippets") {
+        println!("cargo::rustc-cfg=have_snippets");
     }
     if clients.join(".installed").is_file() && wanted("clients") {
         println!("cargo::rustc-cfg=have_clients");

@@ -11,6 +11,7 @@
 mod custom;
 mod editor;
 mod platform;
+mod public_page;
 mod story;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

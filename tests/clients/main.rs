@@ -1,11 +1,13 @@
 //! The official MCP clients play a walkthrough to its end, with and without sign-in.
 //!
-//! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them.
+//! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them. The agents that read the public page's snippets
+//! are in `e2e/agents` and `e2e/snippets`.
 
 #![expect(clippy::expect_used, reason = "a test cannot go on without")]
 
 mod anonymous;
 mod sign_in;
+mod snippets;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support;

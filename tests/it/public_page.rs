@@ -173,7 +173,7 @@ async fn shows_the_server_its_walkthroughs_and_every_client() {
         "Cline",
         "Other clients",
     ] {
-        assert!(page.body.contains(&format!("<summary><span>{client}</span>")), "{client}");
+        assert!(page.body.contains(&format!("\">{client}</label>")), "{client}");
     }
     let url = url(&page);
     assert!(url.starts_with("https://way.example/s/guide/t/pu_"), "{url}");
@@ -537,5 +537,30 @@ async fn settings_are_in_the_api_and_the_console() {
         let page = owner.page(page).await;
         page.says("Copy link for your users").says("http://localhost:8080/s/guide");
     }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn shows_the_logo_of_the_organisation() {
+    let (app, server) = stage(https()).await;
+    let page = browse(&app, "way.example", "/s/acme").send().await;
+    assert!(!page.body.contains("<img"), "there is none yet");
+    assert_eq!(browse(&app, "way.example", "/s/acme/logo.png").send().await.status, 404);
+    let png = data_encoding::BASE64
+        .decode(b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+        .unwrap();
+    waypost_ops::logos::set(app.cx(), &app.ops(), &server.org.id, png).await.unwrap();
+    for (host, path, logo) in
+        [("way.example", "/s/acme", "/s/acme/logo.png?v="), ("acme.way.example", "/", "/logo.png?v=")]
+    {
+        let page = browse(&app, host, path).send().await;
+        let (_, src) = page.body.split_once("<img src=\"").unwrap_or_else(|| panic!("{page}"));
+        let src = src.split('"').next().unwrap();
+        assert!(src.starts_with(logo), "{src}");
+        let request = http::Request::get(src).header("host", host).body(axum::body::Body::empty()).unwrap();
+        let answer = app.send(request).await;
+        assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"image/png".parse().unwrap()));
+    }
+    assert_eq!(browse(&app, "way.example", "/logo.png").send().await.status, 404, "HOST itself has none");
     app.finish().await;
 }

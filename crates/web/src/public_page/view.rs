@@ -173,3 +173,21 @@ fn respond(status: StatusCode, template: &impl Template, indexed: bool) -> Respo
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_client_can_be_chosen_without_a_script() {
+        for client in install::for_users(Target { name: "a", url: "https://x.example/s/a/mcp" }) {
+            let rule = format!(".connect:has(#{0}:checked) [data-client=\"{0}\"]", client.id);
+            assert!(STYLE.contains(&rule), "{rule} is missing in public-page.css");
+        }
+    }
+
+    #[test]
+    fn style_and_script_cannot_end_their_elements() {
+        assert!(!STYLE.contains("</") && !SCRIPT.contains("</") && !SCRIPT.contains("<!--"));
+    }
+}

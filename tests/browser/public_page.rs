@@ -1,0 +1,23 @@
+//! A first-time visitor copies a text from a server's public page, and a real client plays with it.
+
+use serde_json::json;
+
+use crate::support::installation::Installation;
+use crate::{BROWSERS, found, node, screenshots};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(all(have_browser, have_clients)), ignore = "needs Chromium, and what is in e2e/browser and e2e/clients")]
+async fn a_copied_url_continues_in_a_new_client() {
+    let mut installation = Installation::new().await;
+    installation.create_server("rockets", &[]).await;
+    installation.create_server("other", &[]).await;
+    installation.create_server("members", &["--auth-type", "platform_oauth"]).await;
+    installation.create_server("hidden", &["--auth-type", "platform_oauth", "--sign-in", "on_connect"]).await;
+    let server = installation.serve().await;
+    let _turn = BROWSERS.acquire().await.expect("nobody closes it");
+    let given = json!({ "chromium": found().chromium, "url": server.origin, "screenshots": screenshots() });
+    let output = node("public_page.mjs").arg(given.to_string()).output().await.expect("node starts");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}\n{}", output.status, installation.log());
+    println!("screenshots are in {}", screenshots().display());
+}

