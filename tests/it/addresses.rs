@@ -147,7 +147,7 @@ async fn an_old_slug_serves_until_it_is_released() {
     }
     assert_eq!(ping(&app, "acme.localhost", "/mcp").await.status, 200);
     let again = user.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
-    assert_eq!(again.message(), "Resumed.", "handles go on under the old name");
+    assert!(again.message().starts_with("Resumed"), "handles go on under the old name: {again}");
     let info = user.send("server/discover", json!({})).await;
     assert_eq!(info.result()["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "acme-two");
     servers::release_slug(app.cx(), &app.ops(), &server.org.id, &server.id, "acme").await.unwrap();

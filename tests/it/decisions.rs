@@ -187,7 +187,7 @@ async fn initialize_in_each_revision() {
           "title": "acme",
           "version": "0.1.0"
         },
-        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what there is, then lead the user through one step at a time: show the step's content, follow its instructions for the agent, and go on only when the user has done it. Progress is kept."
+        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what there is, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning."
       }
     }
     "#);
@@ -489,7 +489,7 @@ async fn every_result_has_the_shape_of_its_era() {
             "listChanged": true
           }
         },
-        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what there is, then lead the user through one step at a time: show the step's content, follow its instructions for the agent, and go on only when the user has done it. Progress is kept.",
+        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what there is, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning.",
         "ttlMs": 60000,
         "cacheScope": "public",
         "_meta": {

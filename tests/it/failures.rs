@@ -44,11 +44,11 @@ async fn each_code_says_what_to_do() {
     assert_snapshot!(seen, @r#"
     {"code":"walkthrough_not_found","message":"There is no such walkthrough on this server. list_walkthroughs shows what there is."}
 
-    {"code":"no_active_walkthrough","message":"No walkthrough is in progress. Call list_walkthroughs, then select_walkthrough."}
+    {"code":"no_active_walkthrough","message":"No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough; look for it in your notes (for example AGENTS.md or a .waypost file). If nothing was started yet, begin with select_walkthrough."}
 
-    {"code":"no_active_walkthrough","message":"This walkthrough has not been started. Call select_walkthrough first."}
+    {"code":"no_active_walkthrough","message":"No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough; look for it in your notes (for example AGENTS.md or a .waypost file). If nothing was started yet, begin with select_walkthrough."}
 
-    {"code":"no_progress","message":"There is no progress in this walkthrough that could be reset."}
+    {"code":"no_progress","message":"No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough; look for it in your notes (for example AGENTS.md or a .waypost file). If nothing was started yet, begin with select_walkthrough."}
 
     {"code":"confirmation_required","message":"Resetting ends the user's attempt. Ask the user, then call again with confirm true."}
 
@@ -103,7 +103,7 @@ async fn wrong_arguments_name_their_field() {
     select_walkthrough {"walkthrough_id":7}
       invalid_arguments "walkthrough_id": "`walkthrough_id` must be a string."
     select_walkthrough {"walkthrough_id":null}
-      invalid_arguments "walkthrough_id": "`walkthrough_id` must be a string."
+      invalid_arguments "walkthrough_id": "`walkthrough_id` is missing."
     select_walkthrough {"walkthrough_id":"a\u0000b"}
       invalid_arguments "walkthrough_id": "`walkthrough_id`: control characters are not allowed."
     select_walkthrough {"walkthrough_id":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[

@@ -60,7 +60,14 @@ async fn writing_gives_a_handle_and_reading_gives_none(app: App) {
     let id =
         known.call("get_walkthrough_status", json!({ "walkthrough_id": INSTALL })).await.ok()["steps"][0]["id"].clone();
     let repeated = known.call("next_walkthrough_step", json!({ "current_step_id": id })).await;
-    assert_eq!(repeated.ok()["progress_handle"], json!(null), "this one changed nothing");
+    assert_eq!(repeated.handle(), first, "also if it changed nothing");
+    for tool in ["list_walkthroughs", "get_walkthrough_status"] {
+        let read = known
+            .call(tool, if tool == "list_walkthroughs" { json!({}) } else { json!({ "walkthrough_id": INSTALL }) });
+        let read = read.await;
+        assert_eq!(read.handle(), first, "and if it only reads: {tool}");
+        assert!(read.message().contains(&format!("progress_handle: \"{first}\"")), "{tool}: {read}");
+    }
     let personal = server.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await;
     assert_eq!(personal.ok()["progress_handle"], json!(null), "a personal URL needs no handle");
     let stored = app.count("SELECT count(*) FROM client_sessions WHERE handle_hash LIKE 'wph%'").await;
@@ -78,11 +85,11 @@ async fn an_unknown_handle_is_told_what_to_do() {
     {
       "error": {
         "code": "handle_unknown",
-        "message": "This progress_handle is unknown here or has expired: handles end 90 days after their last use. Call select_walkthrough without progress_handle to begin again."
+        "message": "This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. Check it for typing errors; to start again, call select_walkthrough without progress_handle, which returns a new one."
       }
     }
     ---
-    This progress_handle is unknown here or has expired: handles end 90 days after their last use. Call select_walkthrough without progress_handle to begin again.
+    This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. Check it for typing errors; to start again, call select_walkthrough without progress_handle, which returns a new one.
     "#);
     for tool in ["list_walkthroughs", "get_walkthrough_status", "next_walkthrough_step", "reset_walkthrough_progress"] {
         let arguments = match tool {
@@ -92,7 +99,7 @@ async fn an_unknown_handle_is_told_what_to_do() {
         };
         assert_eq!(client.call(tool, arguments).await.code(), "handle_unknown", "{tool}");
     }
-    for handle in ["", "x", "wph_", "' OR 1=1 --", "wph_é"] {
+    for handle in ["x", "wph_", "' OR 1=1 --", "wph_é"] {
         let called = server.modern().with_handle(handle).call("list_walkthroughs", json!({})).await;
         assert_eq!(called.code(), "handle_unknown", "{handle:?}");
     }

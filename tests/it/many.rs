@@ -30,7 +30,7 @@ async fn two_hundred_walkthroughs_and_some() {
     let (found, end) = titles(&user, json!({ "query": "GUIDE 20" })).await;
     assert_eq!((found.len(), end), (5, Value::Null), "both words: {found:?}");
     let text = user.call("list_walkthroughs", json!({})).await.text;
-    assert!(text.contains("There are more: call again with cursor"), "{}", &text[text.len() - 200..]);
+    assert!(text.contains("There are more: call list_walkthroughs again with cursor"), "{}", &text[text.len() - 200..]);
     assert_eq!(user.tools().await.len(), 5);
     let prompts = user.send("prompts/list", json!({})).await;
     assert_eq!(prompts.result()["prompts"].as_array().unwrap().len(), 203);

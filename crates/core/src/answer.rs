@@ -1,8 +1,9 @@
-//! What the walkthrough tools answer: structured content for programs (contract, section 4), and its text.
+//! The results of the walkthrough tools: structured content (contract, section 4) and its text.
 
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
+use crate::guidance::{self, Flow, Guide, User};
 use crate::id::{StepId, WalkthroughId};
 use crate::progress::{Notice, Standing};
 use crate::render;
@@ -29,8 +30,23 @@ pub struct Played<'a> {
     pub completed_step_id: Option<&'a StepId>,
     /// What to tell the user.
     pub notices: &'a [Notice],
-    /// The handle by which an anonymous user is found again.
-    pub handle: Option<&'a str>,
+    /// How the user was identified.
+    pub user: &'a User,
+    /// The tools that the texts may name.
+    pub flow: Flow,
+}
+
+impl Played<'_> {
+    /// What the sentences for the agent refer to.
+    #[must_use]
+    pub fn guide(&self) -> Guide<'_> {
+        Guide {
+            flow: self.flow,
+            user: self.user,
+            walkthrough_id: self.walkthrough_id,
+            title: &self.standing.version.title,
+        }
+    }
 }
 
 /// `walkthrough` of an answer.
@@ -58,11 +74,10 @@ pub fn progress(standing: &Standing) -> Value {
     })
 }
 
-/// The step result; `guided` names the tool that goes on.
+/// The step result. `message` and the text are each sufficient for an agent that sees nothing else.
 #[must_use]
-pub fn step(played: &Played<'_>, guided: bool) -> Answer {
-    let standing = played.standing;
-    let message = render::message(played.notices);
+pub fn step(played: &Played<'_>) -> Answer {
+    let (standing, guide) = (played.standing, played.guide());
     let current = standing.current().map(|index| {
         let step = &standing.version.steps()[index];
         let content = &step.content;
@@ -77,14 +92,15 @@ pub fn step(played: &Played<'_>, guided: bool) -> Answer {
             "operations_for_agent": content.operations_for_agent,
         })
     });
-    let text = render::step(standing, &message, played.handle, guided);
+    let text = render::step(standing, &guide, played.notices);
     let structured = json!({
         "walkthrough": walkthrough(played),
         "progress": progress(standing),
         "step": current,
         "completed_step_id": played.completed_step_id,
-        "progress_handle": played.handle,
-        "message": message,
+        "progress_handle": played.user.handle(),
+        "message": guide.step_message(standing, played.notices),
+        "notice": guidance::notice(played.notices),
     });
     Answer { structured, text }
 }

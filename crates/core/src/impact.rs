@@ -185,7 +185,7 @@ mod tests {
             let random = SeededRandom::new(1);
             let view = View { attempt: Some((&attempt, &old)), offered: &offered, now: Timestamp(2), random: &random };
             let before = view.standing().0;
-            let after = view.select(Select { resume: true, to_latest: true }).standing;
+            let after = view.select(Select { to_latest: true, ..Select::default() }).unwrap().standing;
             let said = Move::new(from.clone(), to.clone()).consequence(&completed);
 
             let kept = (0..from.len()).filter(|at| before.is_completed(*at) && to.contains(&from[*at])).count();

@@ -16,6 +16,7 @@ pub mod compare;
 pub mod email;
 pub mod error;
 pub mod event;
+pub mod guidance;
 pub mod id;
 pub mod impact;
 pub mod invitation;

@@ -1,19 +1,16 @@
-//! Turning steps and lists into the text that clients read which take no structured content.
+//! Renders steps and lists as the text block of a result, for clients that pass no structured content to their model.
 //!
 //! A section of author's text stands between `<name>` and `</name>`. An author can write anything, also `</name>`;
 //! then the section gets another name, so that no text can end the section that it stands in.
 
 use std::fmt::Write;
 
+use crate::guidance::{Guide, line};
 use crate::progress::{Notice, Standing, Status};
 use crate::step::StepContent;
 
-/// `text` in a section called `name`, or `name-2`, `name-3` … when the text could end it. Nothing for empty text.
-#[must_use]
-pub fn section(name: &str, text: &str) -> String {
-    if text.is_empty() {
-        return String::new();
-    }
+/// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it.
+fn section_name(name: &str, text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let mut unique = name.to_owned();
     let mut number = 1;
@@ -21,41 +18,17 @@ pub fn section(name: &str, text: &str) -> String {
         number += 1;
         unique = format!("{name}-{number}");
     }
-    format!("<{unique}>\n{text}\n</{unique}>\n")
+    unique
 }
 
-/// One line of author's text: line feeds become spaces.
-fn line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// What the notices say, in sentences.
+/// Returns `text` in a section called `name`, or `name-2`, `name-3` … if the text could end it. Empty for empty text.
 #[must_use]
-pub fn message(notices: &[Notice]) -> String {
-    let sentences: Vec<String> = notices
-        .iter()
-        .map(|notice| match notice {
-            Notice::Started => "Started.".to_owned(),
-            Notice::Resumed => "Resumed.".to_owned(),
-            Notice::AlreadyCompleted => "This walkthrough is completed already. To go through it again, call \
-                select_walkthrough with resume_if_exists false."
-                .to_owned(),
-            Notice::StepAlreadyCompleted => "That step was completed before; nothing changed.".to_owned(),
-            Notice::Moved { from } => {
-                format!("Moved from version {from}; every step that still exists stays completed.")
-            }
-            Notice::Withdrawn { from, reason } => format!(
-                "Version {from} was withdrawn by its author: {}. This is the newest version; no step was completed by \
-                 this call. Tell the user before going on.",
-                line(reason).trim_end_matches('.')
-            ),
-            Notice::NewerVersion { number } => format!(
-                "A newer version ({number}) exists; select_walkthrough with use_version \"latest\" moves to it."
-            ),
-            Notice::JustCompleted => "The walkthrough is completed.".to_owned(),
-        })
-        .collect();
-    sentences.join(" ")
+pub fn section(name: &str, text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let name = section_name(name, text);
+    format!("<{name}>\n{text}\n</{name}>\n")
 }
 
 /// The fields of a step that have text, as sections.
@@ -70,11 +43,13 @@ fn fields(content: &StepContent) -> String {
     .concat()
 }
 
-/// The current step of a standing, with what to call next; `guided` names the tool that goes on.
+/// Renders the current step: where it is, the notices, its sections, and what to do next.
 #[must_use]
-pub fn step(standing: &Standing, message: &str, handle: Option<&str>, guided: bool) -> String {
+pub fn step(standing: &Standing, guide: &Guide<'_>, notices: &[Notice]) -> String {
     let mut text = String::new();
     let total = standing.version.total();
+    let notices = guide.notices(notices);
+    let mut content_section = String::new();
     match standing.current() {
         Some(index) => {
             let step = &standing.version.steps()[index];
@@ -83,23 +58,19 @@ pub fn step(standing: &Standing, message: &str, handle: Option<&str>, guided: bo
             if let Some(title) = &step.content.section_title {
                 let _ = writeln!(text, "Section: {}", line(title));
             }
-            if !message.is_empty() {
-                let _ = writeln!(text, "{message}");
+            if !notices.is_empty() {
+                let _ = writeln!(text, "{notices}");
             }
             text.push_str(&fields(&step.content));
-            let call = if guided {
-                format!("next_walkthrough_step with current_step_id {}", step.id)
-            } else {
-                format!("complete_step with step_id {}", step.id)
-            };
-            let _ = writeln!(text, "Then call {call}");
+            content_section = section_name("content", &step.content.content);
         }
         None => {
-            let _ = writeln!(text, "All {total} steps are done (100 %). {message}");
+            let _ = writeln!(text, "All {total} steps are done (100 %). {notices}");
         }
     }
-    if let Some(handle) = handle {
-        let _ = writeln!(text, "progress_handle: {handle}");
+    let next = guide.step_text(standing, &content_section);
+    if !next.is_empty() {
+        let _ = writeln!(text, "{next}");
     }
     text
 }
@@ -123,12 +94,9 @@ pub struct ListRow<'a> {
     pub percent: u8,
 }
 
-/// A list of walkthroughs, with what to call next.
+/// Renders a list of walkthroughs, with its `message` at the end.
 #[must_use]
-pub fn list(rows: &[ListRow<'_>], more: bool) -> String {
-    if rows.is_empty() {
-        return "There are no walkthroughs here at the moment.".to_owned();
-    }
+pub fn list(rows: &[ListRow<'_>], message: &str) -> String {
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
         let minutes = row.minutes.map(|minutes| format!(", about {minutes} min")).unwrap_or_default();
@@ -143,14 +111,46 @@ pub fn list(rows: &[ListRow<'_>], more: bool) -> String {
             let _ = writeln!(text, "   {}", line(row.description));
         }
     }
-    if more {
-        text.push_str("There are more: call again with cursor next_cursor.\n");
-    }
-    text.push_str("Call select_walkthrough with the id of the one that the user wants.");
+    text.push_str(message);
     text
 }
 
-/// The titles of a version's steps with their states, and no content of them.
+/// A walkthrough with the user's progress, without its steps.
+#[derive(Debug, Clone, Copy)]
+pub struct DetailsView<'a> {
+    /// The walkthrough.
+    pub row: &'a ListRow<'a>,
+    /// Its type.
+    pub kind: &'a str,
+    /// Its tags.
+    pub tags: &'a [String],
+    /// The user's progress.
+    pub standing: &'a Standing,
+}
+
+/// Renders a walkthrough with the user's progress, and `message` at the end.
+#[must_use]
+pub fn details(view: &DetailsView<'_>, message: &str) -> String {
+    let DetailsView { row, kind, tags, standing } = view;
+    let mut text = format!("{}\nType: {kind}; {} steps", line(row.title), row.steps);
+    if let Some(minutes) = row.minutes {
+        let _ = write!(text, "; about {minutes} min");
+    }
+    if !tags.is_empty() {
+        let _ = write!(text, "; tags: {}", tags.iter().map(|tag| line(tag)).collect::<Vec<_>>().join(", "));
+    }
+    text.push('\n');
+    if !row.description.is_empty() {
+        let _ = writeln!(text, "{}", line(row.description));
+    }
+    let (completed, total) = (standing.completed(), standing.version.total());
+    let status = standing.status().as_str().replace('_', " ");
+    let _ = writeln!(text, "Progress: {status}, {completed} of {total} steps completed ({} %).", standing.percent());
+    text.push_str(message);
+    text
+}
+
+/// Renders the titles of a version's steps with their states, without content, and `message` at the end.
 #[must_use]
 pub fn outline(standing: &Standing, message: &str) -> String {
     let (completed, total) = (standing.completed(), standing.version.total());
@@ -160,9 +160,6 @@ pub fn outline(standing: &Standing, message: &str) -> String {
         standing.status().as_str().replace('_', " "),
         standing.percent()
     );
-    if !message.is_empty() {
-        let _ = writeln!(text, "{message}");
-    }
     let current = standing.current();
     let mut section = None;
     for (index, step) in standing.version.steps().iter().enumerate() {
@@ -177,6 +174,7 @@ pub fn outline(standing: &Standing, message: &str) -> String {
         };
         let _ = writeln!(text, "[{mark}] {}. {} ({})", index + 1, line(&step.content.title), step.id);
     }
+    text.push_str(message);
     text
 }
 
@@ -187,6 +185,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::guidance::{Flow, User};
     use crate::id::{StepId, VersionId, WalkthroughId};
     use crate::version::{FrozenStep, Version};
 
@@ -214,13 +213,20 @@ mod tests {
         }
     }
 
+    const HANDLE: &str = "wph_0123456789abcdefghjkmnpqrs";
+
+    fn rendered(standing: &Standing, flow: Flow, user: &User, notices: &[Notice]) -> String {
+        let id = WalkthroughId::from_store("wt_0123456789abcdef".into());
+        step(standing, &Guide { flow, user, walkthrough_id: &id, title: "T" }, notices)
+    }
+
     #[test]
     fn a_step_reads_like_this() {
-        let text = step(&standing(full()), "Started.", Some("wph_abc"), true);
-        let expected = "\
-Step 1 of 1 (0 %): Install
+        let user = User::Handle("wph_abc".to_owned());
+        let text = rendered(&standing(full()), Flow::Guided, &user, &[Notice::Started]);
+        let expected = r#"Step 1 of 1 (0 %): Install
 Section: Begin
-Started.
+Started "T".
 <intro>
 Say hello.
 </intro>
@@ -233,14 +239,24 @@ Linux.
 <content>
 Run `make`.
 </content>
-Then call next_walkthrough_step with current_step_id ws_0123456789abcdef
-progress_handle: wph_abc
-";
+Show <content> and stop. Only when the user says it is done, call next_walkthrough_step(walkthrough_id: "wt_0123456789abcdef", current_step_id: "ws_0123456789abcdef", progress_handle: "wph_abc"). Pass progress_handle every time; keep it in your notes (AGENTS.md, .waypost) to resume.
+"#;
         assert_eq!(text, expected);
     }
 
     #[test]
-    fn fixed_text_around_a_step_is_at_most_250_bytes() {
+    fn the_instructions_name_the_section_that_the_content_is_in() {
+        let content = StepContent { content: "`</content>`".into(), ..full() };
+        let text = rendered(&standing(content), Flow::Stepwise, &User::Known, &[]);
+        let last = text.lines().last().unwrap();
+        assert_eq!(
+            last,
+            r#"Show <content-2> and stop. Only when the user says it is done, call complete_step(walkthrough_id: "wt_0123456789abcdef", step_id: "ws_0123456789abcdef")."#
+        );
+    }
+
+    #[test]
+    fn fixed_text_around_a_step_is_at_most_450_bytes() {
         let content = full();
         let own = [
             content.title.len(),
@@ -250,10 +266,14 @@ progress_handle: wph_abc
             content.context_for_agent.as_ref().unwrap().len(),
             content.operations_for_agent.as_ref().unwrap().len(),
         ];
-        let handle = "wph_0123456789abcdefghjkmnpqrs";
-        let text = step(&standing(content), "Started.", Some(handle), true);
-        let fixed = text.len() - own.iter().sum::<usize>();
-        assert!(fixed <= 250, "{fixed} bytes");
+        let user = User::Handle(HANDLE.to_owned());
+        for flow in [Flow::Guided, Flow::Stepwise] {
+            for notice in [Notice::Started, Notice::Resumed] {
+                let text = rendered(&standing(content.clone()), flow, &user, &[notice]);
+                let fixed = text.len() - own.iter().sum::<usize>() - "T".len();
+                assert!(fixed <= 450, "{flow:?}: {fixed} bytes around\n{text}");
+            }
+        }
     }
 
     proptest! {

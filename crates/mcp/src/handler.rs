@@ -11,6 +11,7 @@ use rmcp::model::{
 };
 use rmcp::service::{RequestContext, RoleServer, SubscriptionContext};
 use serde_json::json;
+use waypost_core::guidance::{FIELDS, Flow, PASS_HANDLE};
 use waypost_core::server::Support;
 use waypost_core::{Code, Error};
 use waypost_ops::hosting::in_time;
@@ -71,13 +72,29 @@ impl Handler {
         if self.target.modern { (Some(LIST_TTL_MS), Some(CacheScope::Public)) } else { (None, None) }
     }
 
+    /// The server's `instructions`. They promise what is true for this address: who the user is and where progress is kept.
     fn instructions(&self) -> String {
         let server = &self.target.offers.server;
         let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
+        let next = match Flow::from(server.toolset) {
+            Flow::Guided => "next_walkthrough_step",
+            Flow::Stepwise => "complete_step",
+        };
+        let kept = if server.auth_type.signs_in() {
+            "Progress is kept for the signed-in user.".to_owned()
+        } else if self.target.tracking_id.is_some() {
+            "Progress is kept for this personal URL.".to_owned()
+        } else {
+            format!(
+                "Progress is kept for the progress_handle in the results. {PASS_HANDLE}, and keep it in your notes (for \
+                 example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user \
+                 starts from the beginning."
+            )
+        };
         format!(
-            "Guided walkthroughs for {product}. Call list_walkthroughs to see what there is, then lead the user through \
-             one step at a time: show the step's content, follow its instructions for the agent, and go on only when \
-             the user has done it. Progress is kept.{}",
+            "Guided walkthroughs for {product}. Call list_walkthroughs to see what there is, then lead the user through one \
+             step at a time: show the step's content, then stop and wait, and call {next} only when the user says that \
+             the step is done. In a step, {FIELDS}. {kept}{}",
             if server.support == Support::Tickets { " get_support opens a ticket with the team." } else { "" }
         )
     }
@@ -102,7 +119,7 @@ fn invalid_params(message: impl Into<String>) -> ErrorData {
 /// Lists come in one page; whoever names another one asks for what is not there.
 fn only_page(request: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
     match request.and_then(|request| request.cursor.as_deref()) {
-        None => Ok(()),
+        None | Some("") => Ok(()),
         Some(_) => Err(invalid_params("Invalid cursor.")),
     }
 }
@@ -188,7 +205,7 @@ impl ServerHandler for Handler {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let mut result = prompts::get(&self.target.offers, &request.name)
+        let mut result = prompts::get(&self.target, &request.name)
             .ok_or_else(|| invalid_params(format!("Unknown prompt: {}", request.name)))?;
         result.meta = self.meta();
         Ok(result.into())

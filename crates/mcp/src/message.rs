@@ -198,7 +198,8 @@ fn message(raw: Raw) -> Result<Message, Refusal> {
         requested_version: text(&params["protocolVersion"]),
         client: text(&client["name"]).map(|name| (name, text(&client["version"]).unwrap_or_default())),
         name: text(&params["name"]).or_else(|| text(&params["uri"])),
-        handle: text(&params["arguments"]["progress_handle"]),
+        // An empty handle is an absent one (contract, section 4).
+        handle: text(&params["arguments"]["progress_handle"]).filter(|handle| !handle.is_empty()),
         id,
         method,
     })

@@ -76,6 +76,11 @@ impl Target {
         Presented::Subject(subject, Box::new(beside))
     }
 
+    /// Whether a handle, or a session that stands for one, identifies the user: without sign-in and personal URL.
+    pub(crate) fn is_by_handle(&self) -> bool {
+        !self.offers.server.auth_type.signs_in() && self.tracking_id.is_none()
+    }
+
     pub(crate) fn arrival(&self, tool: &str, arguments: String) -> Arrival {
         Arrival {
             tool: tool.to_owned(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
+use waypost_core::guidance::{Flow, User};
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, base32};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};
@@ -207,13 +208,28 @@ pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presen
         None => (None, None),
     };
     if end_user_id.is_none() && matches!(presented, Presented::Handle(_)) {
-        return Err(Error::new(
-            Code::HandleUnknown,
-            "This progress_handle is unknown here or has expired: handles end 90 days after their last use. \
-             Call select_walkthrough without progress_handle to begin again.",
-        ));
+        let start = match server.toolset.into() {
+            Flow::Guided => "select_walkthrough",
+            Flow::Stepwise => "complete_step",
+        };
+        let message = format!(
+            "This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. \
+             Check it for typing errors; to start again, call {start} without progress_handle, which returns a new one."
+        );
+        return Err(Error::new(Code::HandleUnknown, message));
     }
     Ok(Identity { end_user_id, session_id: session_id.flatten(), handle, ..Identity::default() })
+}
+
+/// Returns how the user was identified, for what a result says about the handle. `identity` is that of `presented`.
+#[must_use]
+pub(crate) fn user_of(server: &Server, presented: &Presented, identity: &Identity) -> User {
+    let by_handle = !server.auth_type.signs_in() && !matches!(presented, Presented::Tracking(_));
+    match (&identity.end_user_id, &identity.handle) {
+        _ if !by_handle => User::Known,
+        (Some(_), Some(handle)) => User::Handle(handle.clone()),
+        _ => User::Unknown,
+    }
 }
 
 /// Finds out who calls, and prepares an end user where there is none yet.

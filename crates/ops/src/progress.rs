@@ -8,6 +8,7 @@ use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
 use waypost_core::event::EventKind;
+use waypost_core::guidance::{self, Flow, User};
 use waypost_core::id::{EndUserId, StepId, WalkthroughId};
 use waypost_core::progress::act::{Select, View};
 use waypost_core::progress::{Attempt, Notice, Offered, Outcome, Standing, Status};
@@ -53,8 +54,17 @@ pub struct StepAnswer {
     pub completed_step_id: Option<StepId>,
     /// What to tell the user.
     pub notices: Vec<Notice>,
-    /// The handle by which an anonymous user is found again, when this call changed something.
-    pub handle: Option<String>,
+    /// How the user was identified; has the handle by which an anonymous user is found again.
+    pub user: User,
+}
+
+/// The result of [`list`].
+#[derive(Debug)]
+pub struct ListAnswer<'a> {
+    /// What the server offers, in display order.
+    pub rows: Vec<Listed<'a>>,
+    /// How the user was identified.
+    pub user: User,
 }
 
 /// A walkthrough in a list, with the user's progress in it.
@@ -68,10 +78,11 @@ pub struct Listed<'a> {
     pub percent: u8,
 }
 
-/// Begins or takes up a walkthrough.
+/// Starts or resumes a walkthrough.
 ///
 /// # Errors
-/// `walkthrough_not_found`, `handle_unknown`, `sign_in_required`, `email_required`, `unavailable`.
+/// `walkthrough_not_found`, `confirmation_required`, `handle_unknown`, `sign_in_required`, `email_required`,
+/// `unavailable`.
 pub async fn select(
     cx: &Ctx,
     hosting: &Hosting,
@@ -80,7 +91,7 @@ pub async fn select(
     how: Select,
 ) -> Result<StepAnswer> {
     let offer = offered(cx, hosting, play, walkthrough).await?;
-    Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| Ok(view.select(how))).await
+    Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| view.select(how)).await
 }
 
 /// Completes the current step and goes on to the next.
@@ -97,7 +108,7 @@ pub async fn advance(
 ) -> Result<StepAnswer> {
     let offer = match walkthrough {
         Some(walkthrough) => offered(cx, hosting, play, walkthrough).await?,
-        None => only_active(cx, hosting, play).await?,
+        None => implied(cx, hosting, play, current_step_id.as_ref()).await?,
     };
     Scene { cx, hosting, play, offer }.write(Create::No, move |view| view.advance(current_step_id.as_ref())).await
 }
@@ -126,6 +137,15 @@ pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &s
     Scene { cx, hosting, play, offer }.write(Create::No, |view| view.reset()).await
 }
 
+/// Moves the user's attempt to the newest version; every step that still exists stays completed.
+///
+/// # Errors
+/// `walkthrough_not_found`, `no_active_walkthrough`, `handle_unknown`, `sign_in_required`, `unavailable`.
+pub async fn move_to_latest(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
+    let offer = offered(cx, hosting, play, walkthrough).await?;
+    Scene { cx, hosting, play, offer }.write(Create::No, |view| view.move_to_latest()).await
+}
+
 /// Where the user stands in a walkthrough; changes nothing and makes nobody.
 ///
 /// # Errors
@@ -140,7 +160,8 @@ pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &
     };
     let (standing, notices) = stand(cx, hosting, (server, offer), open.as_ref()).await?;
     play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
-    Ok(StepAnswer { offer: offer.clone(), standing, completed_step_id: None, notices, handle: None })
+    let user = identity::user_of(server, &play.presented, &identity);
+    Ok(StepAnswer { offer: offer.clone(), standing, completed_step_id: None, notices, user })
 }
 
 /// Lists what the server offers with the user's status in each; changes nothing and creates nobody. Reads no step: the
@@ -149,7 +170,7 @@ pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &
 ///
 /// # Errors
 /// `handle_unknown`, `unavailable`.
-pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<Vec<Listed<'a>>> {
+pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<ListAnswer<'a>> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if matches!(play.presented, Presented::Subject(..)) {
@@ -158,7 +179,7 @@ pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<Ve
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let open = open_attempts(hosting, play, &identity).await?;
     let offers = play.offers.list().iter();
-    let listed = offers
+    let rows = offers
         .map(|offer| {
             let (status, percent) = match open.get(&offer.walkthrough_id) {
                 None => (Status::NotStarted, 0),
@@ -172,7 +193,7 @@ pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<Ve
         })
         .collect();
     play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
-    Ok(listed)
+    Ok(ListAnswer { rows, user: identity::user_of(server, &play.presented, &identity) })
 }
 
 /// The newest version of a walkthrough that is offered, with its steps.
@@ -212,17 +233,29 @@ pub(crate) async fn enter(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Resul
     }
 }
 
-/// The walkthrough that is meant when none is named: the only one in progress.
-async fn only_active<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<&'a Offer> {
+/// The walkthrough that is meant if none is named: the one whose pinned version has the step, else the only one in
+/// progress. Reads no content.
+async fn implied<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>, step: Option<&StepId>) -> Result<&'a Offer> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     enter(cx, hosting, play).await?;
     let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let open = open_attempts(hosting, play, &identity).await?;
+    if let (Some(step), Some(end_user_id), true) = (step, &identity.end_user_id, open.len() > 1) {
+        let ids = (&server.organization_id, end_user_id, &server.id);
+        let found = progress::find_open_with_step(&mut hosting.read().await?, ids, step).await?;
+        let named = found.and_then(|id| play.offers.list().iter().find(|offer| offer.walkthrough_id == id));
+        if let Some(offer) = named {
+            return Ok(offer);
+        }
+    }
     let in_progress = |offer: &&Offer| open.get(&offer.walkthrough_id).is_some_and(|open| !open.summary.is_completed);
     let active: Vec<&Offer> = play.offers.list().iter().filter(in_progress).collect();
     match active.as_slice() {
         [offer] => Ok(offer),
+        [] if identity::user_of(server, &play.presented, &identity) == User::Unknown => {
+            Err(Error::new(Code::NoActiveWalkthrough, guidance::unknown_user(Flow::Guided)))
+        }
         [] => Err(Error::new(
             Code::NoActiveWalkthrough,
             "No walkthrough is in progress. Call list_walkthroughs, then select_walkthrough.",
@@ -307,10 +340,12 @@ impl Scene<'_> {
                 Create::No => identity::resolve(cx, hosting, server, &play.presented).await?,
             };
             let Some(end_user_id) = identity.end_user_id.clone() else {
-                // Nobody has no progress: what the act makes of that is its answer.
+                // A user who does not exist has no progress: the act decides what that means.
                 let offered = Offered { latest: Arc::clone(&latest), withdrawal: None };
                 let view = View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random };
-                return Ok(answer(offer, act(&view)?, None));
+                let user = identity::user_of(server, &play.presented, &identity);
+                let outcome = act(&view).map_err(|error| explain(error, server, &user))?;
+                return Ok(answer(offer, outcome, user));
             };
             match hosting.writer.call(self.call(&latest, &identity, &end_user_id, act.clone())).await {
                 Ok(Decided::Done(outcome)) => {
@@ -323,7 +358,11 @@ impl Scene<'_> {
                         let known = Some(&identity).filter(|_| identity.new_end_user.is_none());
                         play.arrival.record(cx, hosting, server, (known, CallOutcome::Read)).await;
                     }
-                    return Ok(answer(offer, *outcome, identity.handle.filter(|_| changed)));
+                    let user = match identity.new_end_user.is_some() && !changed {
+                        true => User::Unknown,
+                        false => identity::user_of(server, &play.presented, &identity),
+                    };
+                    return Ok(answer(offer, *outcome, user));
                 }
                 Ok(Decided::Refused(error)) => return Err(error),
                 Ok(Decided::NeedVersion(id)) => {
@@ -419,12 +458,22 @@ impl Scene<'_> {
     }
 }
 
-fn answer(offer: &Offer, outcome: Outcome, handle: Option<String>) -> StepAnswer {
+/// Says that the user is unknown instead of that they have no progress.
+fn explain(error: Error, server: &Server, user: &User) -> Error {
+    match (user, error.code) {
+        (User::Unknown, code @ (Code::NoActiveWalkthrough | Code::NoProgress)) => {
+            Error::new(code, guidance::unknown_user(server.toolset.into()))
+        }
+        _ => error,
+    }
+}
+
+fn answer(offer: &Offer, outcome: Outcome, user: User) -> StepAnswer {
     StepAnswer {
         offer: offer.clone(),
         standing: outcome.standing,
         completed_step_id: outcome.completed_step_id,
         notices: outcome.notices,
-        handle,
+        user,
     }
 }

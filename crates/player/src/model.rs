@@ -45,8 +45,9 @@ pub(crate) struct StepResult {
     pub(crate) progress: Progress,
     #[serde(default)]
     pub(crate) step: Option<Step>,
+    /// What there is to tell the user. `message` is for agents.
     #[serde(default)]
-    pub(crate) message: Option<String>,
+    pub(crate) notice: Option<String>,
 }
 
 /// The walkthrough that a result is about.

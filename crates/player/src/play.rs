@@ -172,7 +172,7 @@ struct Player<'o, 't> {
     err: &'t mut (dyn Write + Send),
     /// Whether the handle could be stored.
     kept: bool,
-    /// The last message of the server, which it may repeat with every step.
+    /// The last notice of the server, which it may repeat with every step.
     told: Option<String>,
     /// The last state that the server gave.
     last: Option<StepResult>,
@@ -357,13 +357,13 @@ impl Player<'_, '_> {
 
     /// Takes a result as the state of things, and shows what the server says about it.
     fn arrive(&mut self, result: StepResult) -> Result<StepResult, Halt> {
-        let message = result.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
-        if let Some(message) = message
-            && self.told.as_deref() != Some(message)
+        let notice = result.notice.as_deref().map(str::trim).filter(|notice| !notice.is_empty());
+        if let Some(notice) = notice
+            && self.told.as_deref() != Some(notice)
         {
             self.screen.line("")?;
-            self.screen.paragraph(message, Look::DIM)?;
-            self.told = Some(message.to_owned());
+            self.screen.paragraph(notice, Look::DIM)?;
+            self.told = Some(notice.to_owned());
         }
         self.last = Some(result.clone());
         Ok(result)

@@ -324,7 +324,8 @@ async fn a_place_that_moved_elsewhere_is_followed() -> Done {
         shown.contains("Step 1 of 3") && !shown.contains("Step 2 of 3") && shown.contains("Step 3 of 3"),
         "{shown}"
     );
-    assert_eq!(shown.matches("Version 2 was withdrawn.").count(), 1, "the same message once: {shown}");
+    assert_eq!(shown.matches("Version 2 was withdrawn.").count(), 1, "the same notice once: {shown}");
+    assert!(!shown.contains("Show <content>"), "what is said to agents is not shown: {shown}");
     Ok(())
 }
 

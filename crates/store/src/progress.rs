@@ -483,6 +483,26 @@ pub async fn summarize_open(
     rows.into_iter().map(attempt).collect()
 }
 
+/// Returns the walkthrough whose open attempt is pinned to a version with `step`. Reads no content.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_open_with_step(
+    conn: &mut Conn,
+    (organization, end_user, server): (&OrganizationId, &EndUserId, &ServerId),
+    step: &StepId,
+) -> Result<Option<WalkthroughId>> {
+    const SQL: &str = "SELECT progress.walkthrough_id
+        FROM progress JOIN version_steps ON version_steps.version_id = progress.version_id
+        WHERE progress.end_user_id = $1 AND progress.server_id = $2 AND progress.organization_id = $3
+          AND progress.closed_at IS NULL AND version_steps.step_id = $4
+        LIMIT 1";
+    let found: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(step.as_str())
+        .fetch_optional(c).await?);
+    Ok(found.map(WalkthroughId::from_store))
+}
+
 /// Returns the open attempt of one end user at one walkthrough on one server.
 ///
 /// # Errors

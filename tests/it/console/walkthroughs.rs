@@ -139,7 +139,7 @@ async fn versions_are_published_compared_restored_and_withdrawn() {
         browser.api(Method::GET, &format!("{at}{path}"), None).await.is(404);
     }
     let preview = post("/preview", json!({ "format": "agent" })).await.is(200).json();
-    assert!(preview["items"][1]["text"].as_str().unwrap().contains("Then call next_walkthrough_step"), "{preview}");
+    assert!(preview["items"][1]["text"].as_str().unwrap().contains("call next_walkthrough_step("), "{preview}");
     let unsaved = json!({ "format": "html", "step_id": ids[0], "step": { "content": "<script>x</script>" } });
     assert!(!post("/preview", unsaved).await.is(200).body.contains("<script"));
     app.finish().await;

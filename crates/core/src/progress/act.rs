@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, AttemptState, Change, Notice, Offered, Outcome, Standing, StepSet};
+use super::{Attempt, AttemptState, Change, Notice, Offered, Outcome, Standing, Status, StepSet};
 use crate::clock::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::event::EventKind;
@@ -29,6 +29,15 @@ pub struct Select {
     pub resume: bool,
     /// Move an attempt that exists to the newest version.
     pub to_latest: bool,
+    /// The user has agreed to replace an attempt that has progress.
+    pub confirmed: bool,
+}
+
+impl Default for Select {
+    /// Resumes, at the version that the attempt has.
+    fn default() -> Self {
+        Self { resume: true, to_latest: false, confirmed: false }
+    }
 }
 
 impl View<'_> {
@@ -40,45 +49,65 @@ impl View<'_> {
             Some(outcome) => (outcome.standing, outcome.notices),
             None => {
                 let standing = self.present();
-                let notices = newer(&standing);
+                let completed = standing.status() == Status::Completed;
+                let notices =
+                    completed.then_some(Notice::AlreadyCompleted).into_iter().chain(newer(&standing)).collect();
                 (standing, notices)
             }
         }
     }
 
-    /// Begins or takes up the walkthrough.
-    #[must_use]
-    pub fn select(&self, how: Select) -> Outcome {
+    /// Starts or resumes the walkthrough.
+    ///
+    /// # Errors
+    /// `confirmation_required` if an attempt with a completed step would be replaced and that is not confirmed. A completed
+    /// attempt counts, too: the user is no longer shown as having completed the walkthrough.
+    pub fn select(&self, how: Select) -> Result<Outcome> {
         let Some((attempt, version)) = self.attempt else {
-            return self.open(EventKind::Started, Notice::Started);
+            return Ok(self.open(EventKind::Started, Notice::Started));
         };
         if !how.resume {
-            return self.open(EventKind::Restarted, Notice::Started);
+            return self.replace(attempt, how.confirmed);
         }
         if let Some(moved) = self.moved_from_withdrawn() {
-            return moved;
+            return Ok(moved);
         }
-        let latest = &self.offered.latest;
-        let completed = matches!(attempt.state, AttemptState::Completed { .. });
-        if how.to_latest && latest.id != version.id {
-            let notice = Notice::Moved { from: version.number };
-            return if completed {
-                self.open_keeping(attempt, notice)
-            } else {
-                self.moved(attempt, EventKind::Moved, notice)
-            };
+        if how.to_latest && self.offered.latest.id != version.id {
+            return Ok(self.moved_to_latest(attempt, version));
         }
         let standing = self.present();
-        if completed {
-            let notices = [vec![Notice::AlreadyCompleted], newer(&standing)].concat();
-            return Outcome { change: Change::default(), standing, completed_step_id: None, notices };
+        if standing.status() == Status::Completed {
+            return Ok(unchanged(standing, Notice::AlreadyCompleted));
         }
         let attempt = Attempt { last_activity_at: self.now, ..attempt.clone() };
         let notices = [vec![Notice::Resumed], newer(&standing)].concat();
         let change =
             Change { put: Some(attempt.clone()), events: vec![(EventKind::Resumed, None)], ..Change::default() };
         let standing = Standing { attempt: Some(attempt), ..standing };
-        Outcome { change, standing, completed_step_id: None, notices }
+        Ok(Outcome { change, standing, completed_step_id: None, notices })
+    }
+
+    /// Moves the attempt to the newest version; a completed attempt is followed by a new one that keeps its steps.
+    ///
+    /// # Errors
+    /// `no_active_walkthrough` before the first attempt.
+    pub fn move_to_latest(&self) -> Result<Outcome> {
+        let Some((attempt, version)) = self.attempt else {
+            return Err(Error::new(
+                Code::NoActiveWalkthrough,
+                "This walkthrough has not been started, so there is nothing to move. Call get_current_step.",
+            ));
+        };
+        if let Some(moved) = self.moved_from_withdrawn() {
+            return Ok(moved);
+        }
+        if self.offered.latest.id == version.id {
+            let standing = self.present();
+            let completed = standing.status() == Status::Completed;
+            let notice = if completed { Notice::AlreadyCompleted } else { Notice::AlreadyNewest };
+            return Ok(unchanged(standing, notice));
+        }
+        Ok(self.moved_to_latest(attempt, version))
     }
 
     /// Completes the current step, when `current_step_id` is absent or names it.
@@ -152,7 +181,30 @@ impl View<'_> {
         let closed = Attempt { closed_at: Some(self.now), last_activity_at: self.now, ..attempt.clone() };
         let change = Change { close: Some(closed), events: vec![(EventKind::Reset, None)], ..Change::default() };
         let standing = self.standing_of(None, Arc::clone(&self.offered.latest));
-        Ok(Outcome { change, standing, completed_step_id: None, notices: Vec::new() })
+        Ok(Outcome { change, standing, completed_step_id: None, notices: vec![Notice::Reset] })
+    }
+
+    /// A new attempt in place of one that exists.
+    fn replace(&self, attempt: &Attempt, is_confirmed: bool) -> Result<Outcome> {
+        let standing = self.present();
+        let (percent, completed, total) = (standing.percent(), standing.completed(), standing.version.total());
+        // Steps of earlier versions count: they come back when a later version has them again.
+        if !attempt.completed.is_empty() && !is_confirmed {
+            let message = format!(
+                "This would replace the attempt at {percent} % ({completed} of {total} steps) by a new one. Ask the user, \
+                 then call again with confirm true; or leave out resume_if_exists to go on."
+            );
+            return Err(Error::new(Code::ConfirmationRequired, message).with("progress_percent", percent));
+        }
+        Ok(self.open(EventKind::Restarted, Notice::Replaced { percent, completed, total }))
+    }
+
+    fn moved_to_latest(&self, attempt: &Attempt, version: &Version) -> Outcome {
+        let notice = Notice::Moved { from: version.number };
+        match attempt.state {
+            AttemptState::Completed { .. } => self.open_keeping(attempt, notice),
+            AttemptState::InProgress => self.moved(attempt, EventKind::Moved, notice),
+        }
     }
 
     fn present(&self) -> Standing {

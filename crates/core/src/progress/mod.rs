@@ -166,8 +166,21 @@ pub enum Notice {
     Started,
     /// The attempt goes on.
     Resumed,
+    /// A new attempt began in place of one that existed.
+    Replaced {
+        /// The percentage of the replaced attempt.
+        percent: u8,
+        /// Its completed steps.
+        completed: usize,
+        /// The steps of its version.
+        total: usize,
+    },
+    /// The attempt ended; its history is kept.
+    Reset,
     /// The walkthrough was completed before; nothing changed.
     AlreadyCompleted,
+    /// The attempt is at the newest version already; nothing changed.
+    AlreadyNewest,
     /// The step was completed before; nothing changed.
     StepAlreadyCompleted,
     /// The attempt moved from one version to another on request.

@@ -23,7 +23,9 @@ enum Act {
     Select {
         resume: bool,
         to_latest: bool,
+        confirmed: bool,
     },
+    MoveToLatest,
     Next,
     /// `next` with the id of a step of the pinned version.
     NextAt(usize),
@@ -33,6 +35,8 @@ enum Act {
     Reset,
 }
 
+const RESUME: Act = Act::Select { resume: true, to_latest: false, confirmed: false };
+
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let publish = prop::collection::btree_set(0_u32..12, 1..8)
         .prop_flat_map(|set| Just(set.into_iter().collect::<Vec<_>>()).prop_shuffle())
@@ -40,7 +44,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         2 => publish.clone(),
         1 => (0_usize..8).prop_map(Act::Withdraw),
-        2 => (any::<bool>(), any::<bool>()).prop_map(|(resume, to_latest)| Act::Select { resume, to_latest }),
+        2 => any::<[bool; 3]>().prop_map(|[resume, to_latest, confirmed]| Act::Select { resume, to_latest, confirmed }),
+        1 => Just(Act::MoveToLatest),
         6 => Just(Act::Next),
         3 => (0_usize..12).prop_map(Act::NextAt),
         2 => Just(Act::Repeat),
@@ -146,6 +151,26 @@ impl World {
         assert_eq!(summary.standing(is_moved.then_some(&latest)), (standing.status(), standing.percent()));
     }
 
+    /// What holds for an attempt that was selected.
+    fn check_selected(&mut self, how: Select, (before, moves_away): (&Option<Attempt>, bool), outcome: &Outcome) {
+        let same = before.as_ref().map(|attempt| &attempt.version_id)
+            == outcome.standing.attempt.as_ref().map(|attempt| &attempt.version_id);
+        if how.resume && !how.to_latest && !moves_away && before.is_some() {
+            assert!(same, "moves only on request");
+        }
+        if !how.resume || before.is_none() {
+            self.done.clear();
+            assert_eq!(outcome.standing.completed(), 0);
+        }
+        let reported = outcome.notices.iter().find_map(|notice| match notice {
+            Notice::Replaced { completed, .. } => Some(*completed),
+            _ => None,
+        });
+        let replaced = before.as_ref().filter(|_| !how.resume).and_then(|_| outcome.change.close.as_ref());
+        assert_eq!(reported.is_some(), replaced.is_some(), "what was replaced is reported");
+        assert!(reported.unwrap_or(0) <= replaced.map_or(0, |attempt| attempt.completed.len()));
+    }
+
     fn run(&mut self, act: &Act) {
         self.now = self.now.plus(1);
         match act {
@@ -171,19 +196,31 @@ impl World {
             version.steps()[raw % version.total()].id.clone()
         };
         let result = match act {
-            Act::Select { resume, to_latest } => {
-                let outcome =
-                    self.call(&offered, |view| view.select(Select { resume: *resume, to_latest: *to_latest }));
-                let same = before.as_ref().map(|attempt| &attempt.version_id)
-                    == outcome.standing.attempt.as_ref().map(|attempt| &attempt.version_id);
-                if *resume && !*to_latest && !moves_away && before.is_some() {
-                    assert!(same, "moves only on request");
+            Act::Select { resume, to_latest, confirmed } => {
+                let how = Select { resume: *resume, to_latest: *to_latest, confirmed: *confirmed };
+                let result = self.call(&offered, |view| view.select(how));
+                let has_progress = before.as_ref().is_some_and(|attempt| !attempt.completed.is_empty());
+                assert_eq!(
+                    result.is_err(),
+                    !*resume && !*confirmed && has_progress,
+                    "progress is replaced if confirmed"
+                );
+                if let Ok(outcome) = &result {
+                    self.check_selected(how, (&before, moves_away), outcome);
                 }
-                if !*resume || before.is_none() {
-                    self.done.clear();
-                    assert_eq!(outcome.standing.completed(), 0);
+                result
+            }
+            Act::MoveToLatest => {
+                let result = self.call(&offered, |view| view.move_to_latest());
+                if let Ok(outcome) = &result {
+                    assert_eq!(outcome.completed_step_id, None);
+                    let version = &outcome.standing.version;
+                    assert_eq!(version.id, offered.latest.id, "at the newest version");
+                    if before.as_ref().is_some_and(|attempt| attempt.version_id == version.id) {
+                        assert!(outcome.change.is_empty(), "which is no change if it was there");
+                    }
                 }
-                Ok(outcome)
+                result
             }
             Act::Next => self.call(&offered, |view| view.advance(None)),
             Act::NextAt(raw) => {
@@ -228,6 +265,7 @@ impl World {
             Err(error) => {
                 let expected = match act {
                     Act::Reset => Code::NoProgress,
+                    Act::Select { .. } => Code::ConfirmationRequired,
                     _ if before.is_none() => Code::NoActiveWalkthrough,
                     _ => Code::StepMismatch,
                 };
@@ -257,7 +295,7 @@ proptest! {
         }
         // Nobody is ever stranded: as long as something is offered, the way to the end is as long as what is missing.
         if let Some(offered) = world.offered() {
-            world.run(&Act::Select { resume: true, to_latest: false });
+            world.run(&RESUME);
             for _ in 0..offered.latest.total().max(12) {
                 world.run(&Act::Next);
             }
@@ -289,7 +327,7 @@ fn world_with(versions: &[&[u32]]) -> World {
         last_next: None,
     };
     world.run(&Act::Publish(versions[0].to_vec()));
-    world.run(&Act::Select { resume: true, to_latest: false });
+    world.run(&RESUME);
     for ordinals in &versions[1..] {
         world.run(&Act::Publish(ordinals.to_vec()));
     }
@@ -302,12 +340,12 @@ fn a_move_keeps_what_still_exists_and_what_comes_back() {
     world.run(&Act::Next);
     world.run(&Act::Next);
     world.run(&Act::Publish(vec![3, 1]));
-    world.run(&Act::Select { resume: true, to_latest: true });
+    world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
     let offered = world.offered().unwrap();
     let (standing, _) = world.call(&offered, |view| view.standing());
     assert_eq!((standing.completed(), standing.current()), (1, Some(0)));
     world.run(&Act::Publish(vec![0, 1, 3]));
-    world.run(&Act::Select { resume: true, to_latest: true });
+    world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
     let offered = world.offered().unwrap();
     let (standing, _) = world.call(&offered, |view| view.standing());
     assert_eq!((standing.completed(), standing.current()), (2, Some(2)), "step 0 came back and is still done");
@@ -321,11 +359,37 @@ fn a_completed_attempt_moves_into_a_new_one() {
     let first = world.attempt.clone().unwrap();
     assert!(matches!(first.state, AttemptState::Completed { .. }));
     world.run(&Act::Publish(vec![0, 1, 2]));
-    world.run(&Act::Select { resume: true, to_latest: false });
+    world.run(&RESUME);
     assert_eq!(world.attempt, Some(first.clone()), "completed is not taken away");
-    world.run(&Act::Select { resume: true, to_latest: true });
+    world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
     let second = world.attempt.clone().unwrap();
     assert_ne!(second.id, first.id);
     assert_eq!(second.state, AttemptState::InProgress);
     assert_eq!(second.completed, first.completed);
+}
+
+#[test]
+fn replacing_progress_needs_a_confirmation_and_reports_what_was_replaced() {
+    let mut world = world_with(&[&[0, 1, 2, 3, 4]]);
+    let replace = Select { resume: false, ..Select::default() };
+    let offered = world.offered().unwrap();
+    let fresh = world.call(&offered, |view| view.select(replace)).unwrap();
+    assert_eq!(
+        fresh.notices,
+        [Notice::Replaced { percent: 0, completed: 0, total: 5 }],
+        "nothing to lose, no question"
+    );
+    for _ in 0..3 {
+        world.run(&Act::Next);
+    }
+    let refused = world.call(&offered, |view| view.select(replace)).unwrap_err();
+    assert_eq!(refused.code, Code::ConfirmationRequired);
+    assert!(refused.message.contains("60 % (3 of 5 steps)"), "{refused}");
+    let replaced = world.call(&offered, |view| view.select(Select { confirmed: true, ..replace })).unwrap();
+    assert_eq!(replaced.notices, [Notice::Replaced { percent: 60, completed: 3, total: 5 }]);
+    for _ in 0..2 {
+        world.run(&Act::Next);
+    }
+    let refused = world.call(&offered, |view| view.select(replace)).unwrap_err();
+    assert_eq!(refused.code, Code::ConfirmationRequired, "a completed attempt has progress, too");
 }

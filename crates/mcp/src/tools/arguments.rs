@@ -10,6 +10,14 @@ const RECORDED: usize = 200;
 /// Characters of an argument's name that are said back at most.
 const NAME: usize = 64;
 
+/// Removes arguments of the schema that are `null` or `""`: clients with strict schemas send these for an argument that is
+/// absent. A required argument that is removed is missing.
+pub(super) fn drop_absent(arguments: &mut JsonObject, schema: &JsonObject) {
+    let Some(known) = schema.get("properties").and_then(Value::as_object) else { return };
+    let is_absent = |value: &Value| value.is_null() || value.as_str() == Some("");
+    arguments.retain(|name, value| !(known.contains_key(name) && is_absent(value)));
+}
+
 /// Checks `arguments` against the tool's schema.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ mod arguments;
 mod email;
 mod schema;
 mod support;
+mod table;
 mod walkthrough;
 
 use std::sync::{Arc, LazyLock};
@@ -11,6 +12,7 @@ use std::sync::{Arc, LazyLock};
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, InputResponses, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 use waypost_core::email::{self as address, Email};
+use waypost_core::guidance::PASS_HANDLE;
 use waypost_core::scope::Scope;
 use waypost_core::server::{AuthType, Server, Support, Toolset};
 use waypost_core::{Code, Error, Result};
@@ -30,6 +32,7 @@ pub(crate) enum Name {
     Details,
     Current,
     Complete,
+    Move,
     Steps,
     Support,
 }
@@ -38,10 +41,8 @@ pub(crate) enum Name {
 pub(crate) struct Entry {
     pub(crate) name: Name,
     toolset: &'static [Toolset],
-    form: Form,
-    /// The same on a server that asks for an address, when the tool begins something.
-    collecting: Option<Form>,
-    /// What a token must allow, on a server whose users sign in; none when the tool needs nobody.
+    forms: Vec<(Audience, Form)>,
+    /// The scope that a token needs on a server whose users sign in; `None` if the tool needs no user.
     pub(crate) needs: Option<Scope>,
 }
 
@@ -49,6 +50,29 @@ pub(crate) struct Entry {
 struct Form {
     tool: Tool,
     validator: jsonschema::Validator,
+}
+
+/// What the description and the arguments of a tool depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Audience {
+    /// The user is identified by a handle: there is no sign-in and no personal URL.
+    pub(super) by_handle: bool,
+    /// The server asks for an e-mail address.
+    pub(super) asks_email: bool,
+}
+
+impl Audience {
+    const ALL: [Self; 4] = [
+        Self { by_handle: true, asks_email: false },
+        Self { by_handle: true, asks_email: true },
+        Self { by_handle: false, asks_email: false },
+        Self { by_handle: false, asks_email: true },
+    ];
+
+    fn of(target: &Target) -> Self {
+        let auth_type = target.offers.server.auth_type;
+        Self { by_handle: target.is_by_handle(), asks_email: auth_type == AuthType::CollectEmail }
+    }
 }
 
 /// What came with a call of a tool.
@@ -76,8 +100,8 @@ enum Effect {
     Destroys,
 }
 
-/// Name, title and description of a tool.
-type Texts = (&'static str, &'static str, &'static str);
+/// Name, title and description of a tool. The description does not mention handles: [`describe`] does.
+type Texts = (&'static str, &'static str, String);
 
 fn entry(
     name: Name,
@@ -94,23 +118,35 @@ fn entry(
         Some(false),
     );
     let result = object(result);
-    let form = |arguments: Value| {
+    let form = |audience: Audience| {
+        let is_start = matches!(name, Name::Select | Name::Complete);
+        let arguments = schema::for_audience(arguments.clone(), audience, is_start);
         #[expect(clippy::expect_used, reason = "the schemas are constants, and a test compiles each")]
-        let validator = jsonschema::validator_for(&arguments).expect("a valid schema");
-        let tool = Tool::new(id, description, object(arguments))
+        let validator = jsonschema::validator_for(&schema::checked(arguments.clone())).expect("a valid schema");
+        let tool = Tool::new(id, describe(name, &description, audience), object(arguments))
             .with_title(title)
             .with_raw_output_schema(Arc::clone(&result))
             .with_annotations(annotations.clone());
-        Form { tool, validator }
+        (audience, Form { tool, validator })
     };
-    let begins = matches!(name, Name::Select | Name::Complete);
-    let collecting = begins.then(|| form(schema::with_email(arguments.clone())));
     let needs = match (name, effect) {
         (Name::List, _) => None,
         (_, Effect::Reads) => Some(Scope::WalkRead),
         _ => Some(Scope::Walk),
     };
-    Entry { name, toolset, form: form(arguments), collecting, needs }
+    Entry { name, toolset, forms: Audience::ALL.map(form).into(), needs }
+}
+
+/// The description of a tool, with the rule about the handle if the user is identified by one.
+fn describe(name: Name, description: &str, audience: Audience) -> String {
+    match name {
+        _ if !audience.by_handle => description.to_owned(),
+        Name::Support => description.to_owned(),
+        Name::Select | Name::Complete => {
+            format!("{description} {PASS_HANDLE}, and keep it in your notes to resume after a restart.")
+        }
+        _ => format!("{description} {PASS_HANDLE}."),
+    }
 }
 
 fn object(value: Value) -> Arc<JsonObject> {
@@ -120,123 +156,22 @@ fn object(value: Value) -> Arc<JsonObject> {
     }
 }
 
-static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-    use schema::*;
-    vec![
-        entry(
-            Name::List,
-            BOTH,
-            ("list_walkthroughs", "List walkthroughs", "Lists the walkthroughs here and how far the user is in each."),
-            Effect::Reads,
-            (list_arguments(), list_result()),
-        ),
-        entry(
-            Name::Select,
-            GUIDED,
-            (
-                "select_walkthrough",
-                "Start or resume",
-                "Starts or resumes a walkthrough and returns its current step. Lead the user through it: show content, \
-                 follow the agent fields, and call next_walkthrough_step when the user has done it. Keep \
-                 progress_handle and pass it in later calls.",
-            ),
-            Effect::Adds,
-            (select_arguments(), step_result()),
-        ),
-        entry(
-            Name::Next,
-            GUIDED,
-            (
-                "next_walkthrough_step",
-                "Next step",
-                "Completes the current step and returns the next. Call it only after the user has done the step.",
-            ),
-            Effect::Adds,
-            (next_arguments(), step_result()),
-        ),
-        entry(
-            Name::Status,
-            GUIDED,
-            ("get_walkthrough_status", "Status", "Shows which steps of a walkthrough are completed."),
-            Effect::Reads,
-            (read_arguments(), status_result()),
-        ),
-        entry(
-            Name::Reset,
-            GUIDED,
-            (
-                "reset_walkthrough_progress",
-                "Reset progress",
-                "Ends the user's attempt, so that they begin again at the first step. Ask the user first.",
-            ),
-            Effect::Destroys,
-            (reset_arguments(), reset_result()),
-        ),
-        entry(
-            Name::Details,
-            STEPWISE,
-            ("get_walkthrough_details", "Details", "Shows a walkthrough and how far the user is in it."),
-            Effect::Reads,
-            (read_arguments(), details_result()),
-        ),
-        entry(
-            Name::Current,
-            STEPWISE,
-            ("get_current_step", "Current step", "Returns the first step that is not completed, with its content."),
-            Effect::Reads,
-            (read_arguments(), step_result()),
-        ),
-        entry(
-            Name::Complete,
-            STEPWISE,
-            (
-                "complete_step",
-                "Complete a step",
-                "Completes any step, in any order, and returns the current one. Starts the walkthrough if need be. \
-                 Keep progress_handle and pass it in later calls.",
-            ),
-            Effect::Repeatable,
-            (complete_arguments(), step_result()),
-        ),
-        entry(
-            Name::Steps,
-            STEPWISE,
-            ("get_walkthrough_steps", "Steps", "Lists the titles and states of all steps, without their content."),
-            Effect::Reads,
-            (read_arguments(), steps_result()),
-        ),
-        entry(
-            Name::Support,
-            BOTH,
-            (
-                "get_support",
-                "Get support",
-                "Opens a support ticket with the team behind this product. Call it when the user is stuck and wants help \
-                 from a person: describe the problem, and in context what was tried and which errors came, without \
-                 secrets. Ask the user first, and for their e-mail address.",
-            ),
-            Effect::Adds,
-            (support_arguments(), support_result()),
-        ),
-    ]
-});
+static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(table::entries);
 
 /// The tools that a server lists: those of its toolset, while it offers anything; and support, where there is any.
 #[must_use]
 pub fn listed(target: &Target) -> Vec<Tool> {
-    let server = &target.offers.server;
-    TABLE.iter().filter(|entry| entry.is_listed(target)).map(|entry| entry.form(server).tool.clone()).collect()
+    TABLE.iter().filter(|entry| entry.is_listed(target)).map(|entry| entry.form(target).tool.clone()).collect()
 }
 
 /// The tool called `name`, while it is listed.
 pub(crate) fn find_listed(target: &Target, name: &str) -> Option<Tool> {
-    let server = &target.offers.server;
-    find(name).filter(|entry| entry.is_listed(target)).map(|entry| entry.form(server).tool.clone())
+    find(name).filter(|entry| entry.is_listed(target)).map(|entry| entry.form(target).tool.clone())
 }
 
 /// The tool called `name`, listed or not; none when there is no such tool on any server.
 pub(crate) fn find(name: &str) -> Option<&'static Entry> {
-    TABLE.iter().find(|entry| entry.form.tool.name == name)
+    TABLE.iter().find(|entry| entry.forms.iter().any(|(_, form)| form.tool.name == name))
 }
 
 impl Entry {
@@ -251,22 +186,24 @@ impl Entry {
         self.is_in(&target.offers.server) && (self.name == Name::Support || !target.offers.list().is_empty())
     }
 
-    /// How `server` has this tool.
-    fn form(&self, server: &Server) -> &Form {
-        match &self.collecting {
-            Some(form) if server.auth_type == AuthType::CollectEmail => form,
-            _ => &self.form,
-        }
+    /// The tool as `target` has it.
+    fn form(&self, target: &Target) -> &Form {
+        let audience = Audience::of(target);
+        let found = self.forms.iter().find(|(known, _)| *known == audience);
+        #[expect(clippy::expect_used, reason = "`entry` makes a form for every audience")]
+        let (_, form) = found.expect("a form for every audience");
+        form
     }
 }
 
 /// Calls a tool. Every failure is a result with `isError` (MCP, "Error Handling" of tools).
 pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallToolResponse {
     let started = std::time::Instant::now();
-    let tool = &entry.form(&target.offers.server).tool;
-    let arguments = asked.arguments.unwrap_or_default();
+    let Form { tool, validator } = entry.form(target);
+    let mut arguments = asked.arguments.unwrap_or_default();
+    arguments::drop_absent(&mut arguments, &tool.input_schema);
     let arrival = target.arrival(&tool.name, arguments::for_record(&arguments, &tool.input_schema));
-    let answered = match check(target, entry, &arguments, asked.answers.as_ref()) {
+    let answered = match check((target, entry, validator), &arguments, asked.answers.as_ref()) {
         Ok(email) if entry.name == Name::Support => in_time(support::call(target, &arguments, email, &arrival)).await,
         Ok(email) => in_time(walkthrough::call(target, entry.name, &arguments, email, &arrival)).await,
         Err(error) => Err(error),
@@ -301,8 +238,7 @@ pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallTo
 /// A tool of the toolset that this server does not have still answers: clients keep lists, and servers change
 /// (contract, section 4). Gives the address that came with the call, where one is asked for.
 fn check(
-    target: &Target,
-    entry: &Entry,
+    (target, entry, validator): (&Target, &Entry, &jsonschema::Validator),
     arguments: &JsonObject,
     answers: Option<&InputResponses>,
 ) -> Result<Option<Email>> {
@@ -315,11 +251,11 @@ fn check(
         let message = "This server offers no walkthrough through this tool. List the tools again.";
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
-    arguments::check(&entry.form(server).validator, arguments)?;
+    arguments::check(validator, arguments)?;
     if entry.name == Name::Support {
         return text(arguments, "email").map(address::parse).transpose();
     }
-    if entry.collecting.is_some() && server.auth_type == AuthType::CollectEmail {
+    if matches!(entry.name, Name::Select | Name::Complete) && server.auth_type == AuthType::CollectEmail {
         email::given(arguments, answers)
     } else {
         Ok(None)

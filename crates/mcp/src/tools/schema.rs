@@ -5,6 +5,8 @@
 use serde_json::{Value, json};
 use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, TicketStatus};
 
+use super::Audience;
+
 fn string() -> Value {
     json!({ "type": "string" })
 }
@@ -23,11 +25,11 @@ fn object(properties: Value) -> Value {
 }
 
 fn handle() -> Value {
-    json!({ "type": "string", "description": "Handle from an earlier result" })
+    json!({ "type": "string", "description": "From a result or your notes" })
 }
 
 fn walkthrough_id() -> Value {
-    json!({ "type": "string", "description": "Id or slug from list_walkthroughs" })
+    json!({ "type": "string", "description": "Id or slug" })
 }
 
 /// The arguments of a tool: an object with `properties` and nothing else.
@@ -44,10 +46,19 @@ fn result(mut properties: Value) -> Value {
     object(properties)
 }
 
+/// The result of a walkthrough tool: every one has the handle and what to do next.
+fn walkthrough_result(mut properties: Value) -> Value {
+    properties["progress_handle"] = nullable("string");
+    properties["message"] = string();
+    result(properties)
+}
+
+fn walkthrough_members() -> Value {
+    json!({ "id": string(), "slug": string(), "title": string(), "version": integer(), "latest_version": integer() })
+}
+
 fn walkthrough() -> Value {
-    object(json!({
-        "id": string(), "slug": string(), "title": string(), "version": integer(), "latest_version": integer(),
-    }))
+    object(walkthrough_members())
 }
 
 fn progress() -> Value {
@@ -78,16 +89,16 @@ fn steps() -> Value {
 
 /// A step result (contract, section 4).
 pub(super) fn step_result() -> Value {
-    result(json!({
-        "walkthrough": walkthrough(), "progress": progress(), "step": step(),
-        "completed_step_id": nullable("string"), "progress_handle": nullable("string"), "message": string(),
+    walkthrough_result(json!({
+        "walkthrough": walkthrough(), "progress": progress(), "step": step(), "completed_step_id": nullable("string"),
+        "notice": nullable("string"),
     }))
 }
 
 pub(super) fn list_arguments() -> Value {
     arguments(
         json!({
-            "query": { "type": "string", "description": "Words to look for in titles, descriptions and tags" },
+            "query": { "type": "string", "description": "Words to look for" },
             "cursor": { "type": "string", "description": "next_cursor of the page before" },
             "progress_handle": handle(),
         }),
@@ -102,16 +113,18 @@ pub(super) fn list_result() -> Value {
         "tags": { "type": "array", "items": string() }, "version": integer(), "status": string(),
         "progress_percent": integer(),
     }));
-    result(json!({ "walkthroughs": { "type": "array", "items": row }, "next_cursor": nullable("string") }))
+    walkthrough_result(json!({ "walkthroughs": { "type": "array", "items": row }, "next_cursor": nullable("string") }))
 }
 
 pub(super) fn select_arguments() -> Value {
     arguments(
         json!({
             "walkthrough_id": walkthrough_id(),
-            "resume_if_exists": { "type": "boolean", "default": true, "description": "false begins a new attempt" },
+            "resume_if_exists": { "type": "boolean", "default": true, "description": "false replaces the attempt by a new one" },
+            "confirm": { "type": "boolean",
+                "description": "Required to replace an attempt that has progress" },
             "use_version": { "type": "string", "enum": ["started", "latest"], "default": "started",
-                "description": "latest moves to the newest version and keeps what is completed" },
+                "description": "latest keeps completed steps" },
             "progress_handle": handle(),
         }),
         &["walkthrough_id"],
@@ -126,9 +139,23 @@ pub(super) fn email() -> Value {
     json!({ "type": "string", "format": "email", "maxLength": MAX_EMAIL, "description": "The user's e-mail address" })
 }
 
-/// `arguments` of a tool that begins something, on a server that asks for an address.
-pub(super) fn with_email(mut arguments: Value) -> Value {
-    arguments["properties"]["email"] = email();
+/// `arguments` as a server lists them: `is_start` is set for a tool that can start a walkthrough, which asks for an
+/// address on a server of `collect_email`.
+pub(super) fn for_audience(mut arguments: Value, audience: Audience, is_start: bool) -> Value {
+    if is_start && audience.asks_email {
+        arguments["properties"]["email"] = email();
+    }
+    if !audience.by_handle {
+        arguments["properties"]["progress_handle"]["description"] = "From before the user signed in, if any".into();
+    }
+    arguments
+}
+
+/// `arguments` as calls are checked: without `confirm`, the error is `confirmation_required` and not `invalid_arguments`.
+pub(super) fn checked(mut arguments: Value) -> Value {
+    if let Some(required) = arguments["required"].as_array_mut() {
+        required.retain(|name| name != "confirm");
+    }
     arguments
 }
 
@@ -136,7 +163,7 @@ pub(super) fn next_arguments() -> Value {
     arguments(
         json!({
             "walkthrough_id": walkthrough_id(),
-            "current_step_id": { "type": "string", "description": "The step that the user has done; makes a repeated call safe" },
+            "current_step_id": { "type": "string", "description": "The step that the user has done" },
             "progress_handle": handle(),
         }),
         &[],
@@ -149,7 +176,7 @@ pub(super) fn read_arguments() -> Value {
 }
 
 pub(super) fn status_result() -> Value {
-    result(json!({ "walkthrough": walkthrough(), "progress": progress(), "steps": steps() }))
+    walkthrough_result(json!({ "walkthrough": walkthrough(), "progress": progress(), "steps": steps() }))
 }
 
 pub(super) fn reset_arguments() -> Value {
@@ -159,16 +186,28 @@ pub(super) fn reset_arguments() -> Value {
             "confirm": { "type": "boolean", "description": "true, after the user has agreed" },
             "progress_handle": handle(),
         }),
-        &["walkthrough_id"],
+        &["walkthrough_id", "confirm"],
     )
 }
 
 pub(super) fn reset_result() -> Value {
-    result(json!({ "walkthrough_id": string(), "reset": { "type": "boolean" } }))
+    walkthrough_result(json!({ "walkthrough_id": string(), "reset": { "type": "boolean" } }))
 }
 
 pub(super) fn details_result() -> Value {
-    result(json!({ "walkthrough": walkthrough(), "progress": progress() }))
+    let mut walkthrough = walkthrough_members();
+    walkthrough["description"] = string();
+    walkthrough["type"] = string();
+    walkthrough["tags"] = json!({ "type": "array", "items": string() });
+    walkthrough["step_count"] = integer();
+    walkthrough["estimated_duration_minutes"] = nullable("integer");
+    let current = json!({
+        "type": ["object", "null"],
+        "properties": {
+            "id": string(), "position": integer(), "title": string(), "section_title": nullable("string"),
+        },
+    });
+    walkthrough_result(json!({ "walkthrough": object(walkthrough), "progress": progress(), "current_step": current }))
 }
 
 pub(super) fn complete_arguments() -> Value {
@@ -183,7 +222,7 @@ pub(super) fn complete_arguments() -> Value {
 }
 
 pub(super) fn steps_result() -> Value {
-    result(json!({ "walkthrough": walkthrough(), "steps": steps() }))
+    walkthrough_result(json!({ "walkthrough": walkthrough(), "steps": steps() }))
 }
 
 pub(super) fn support_arguments() -> Value {
@@ -203,5 +242,7 @@ pub(super) fn support_arguments() -> Value {
 
 pub(super) fn support_result() -> Value {
     let status: Vec<_> = TicketStatus::ALL.iter().map(|status| status.as_str()).collect();
-    result(json!({ "ticket_id": string(), "status": { "type": "string", "enum": status } }))
+    result(json!({
+        "ticket_id": string(), "status": { "type": "string", "enum": status }, "message": string(),
+    }))
 }

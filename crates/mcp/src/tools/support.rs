@@ -31,11 +31,12 @@ pub(super) async fn call(
     let presented = target.presented(text(arguments, "progress_handle"))?;
     let play = Play { offers: &target.offers, presented, email, arrival };
     let ticket = open(&target.cx, &target.hosting, &play, new).await?;
-    let structured = json!({ "ticket_id": ticket.id, "status": ticket.status.as_str() });
-    Ok(Answer { structured, text: said(&ticket) })
+    let text = message(&ticket);
+    let structured = json!({ "ticket_id": ticket.id, "status": ticket.status.as_str(), "message": text });
+    Ok(Answer { structured, text })
 }
 
-fn said(ticket: &Ticket) -> String {
+fn message(ticket: &Ticket) -> String {
     let next = match ticket.status {
         TicketStatus::NeedsEmail => {
             "The team does not know where to answer to. Ask the user for an e-mail address, then call get_support again \

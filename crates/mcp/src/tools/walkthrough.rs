@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 pub use waypost_core::answer::Answer;
 use waypost_core::answer::{self, Played};
 use waypost_core::email::Email;
+use waypost_core::guidance::{self, Choice, Flow, User};
 use waypost_core::id::StepId;
 use waypost_core::progress::act::Select;
 use waypost_core::progress::{Standing, Status};
-use waypost_core::render::{self, ListRow};
+use waypost_core::render::{self, DetailsView, ListRow};
 use waypost_core::{Code, Error, Result};
 use waypost_ops::offers::{Offer, Offers};
-use waypost_ops::progress::{self, Listed, Play, StepAnswer};
+use waypost_ops::progress::{self, ListAnswer, Listed, Play, StepAnswer};
 use waypost_ops::record::Arrival;
 
 use super::{Name, required, text};
@@ -37,54 +38,56 @@ pub(super) async fn call(
     let presented = target.presented(text(arguments, "progress_handle"))?;
     let play = Play { offers: &target.offers, presented, email, arrival };
     let walkthrough = || required(arguments, "walkthrough_id");
+    let flow = match name {
+        Name::List | Name::Reset | Name::Support => target.offers.server.toolset.into(),
+        Name::Select | Name::Next | Name::Status => Flow::Guided,
+        Name::Details | Name::Current | Name::Complete | Name::Move | Name::Steps => Flow::Stepwise,
+    };
     match name {
         Name::List => {
             // Before the act, which records the call as one that succeeded.
             let after = read_cursor(&target.offers, text(arguments, "cursor"))?;
             let listed = progress::list(cx, hosting, &play).await?;
-            Ok(list(&listed[after..], text(arguments, "query")))
+            Ok(list(&listed, flow, (after, text(arguments, "query"))))
         }
         Name::Select => {
             let how = Select {
                 resume: arguments.get("resume_if_exists").and_then(Value::as_bool).unwrap_or(true),
                 to_latest: text(arguments, "use_version") == Some("latest"),
+                confirmed: is_confirmed(arguments),
             };
-            Ok(step(&progress::select(cx, hosting, &play, walkthrough()?, how).await?, true))
+            Ok(step(&progress::select(cx, hosting, &play, walkthrough()?, how).await?, flow))
         }
         Name::Next => {
             let current = text(arguments, "current_step_id").map(step_id);
-            Ok(step(&progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, true))
+            Ok(step(&progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, flow))
         }
-        Name::Status => Ok(status(&progress::status(cx, hosting, &play, walkthrough()?).await?)),
+        Name::Status => Ok(status(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
         Name::Reset => {
             let id = walkthrough()?;
-            if arguments.get("confirm").and_then(Value::as_bool) != Some(true) {
-                // An unknown walkthrough is said first: nobody should confirm what cannot be done.
+            if !is_confirmed(arguments) {
+                // An unknown walkthrough is reported first: nobody should confirm what cannot be done.
                 target.offers.find(id)?;
                 let message = "Resetting ends the user's attempt. Ask the user, then call again with confirm true.";
                 return Err(Error::new(Code::ConfirmationRequired, message));
             }
-            let answer = progress::reset(cx, hosting, &play, id).await?;
-            let text = format!("The progress in \"{}\" is reset. Its history is kept.", answer.offer.title);
-            Ok(Answer { structured: json!({ "walkthrough_id": answer.offer.walkthrough_id, "reset": true }), text })
+            Ok(reset(&progress::reset(cx, hosting, &play, id).await?, flow))
         }
-        Name::Details => {
-            let answer = progress::status(cx, hosting, &play, walkthrough()?).await?;
-            let structured = json!({ "walkthrough": head(&answer), "progress": progress_json(&answer.standing) });
-            Ok(Answer { structured, text: details(&answer) })
-        }
-        Name::Current => Ok(step(&progress::status(cx, hosting, &play, walkthrough()?).await?, false)),
+        Name::Details => Ok(details(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        Name::Current => Ok(step(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
         Name::Complete => {
             let step_id = step_id(required(arguments, "step_id")?);
-            Ok(step(&progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, false))
+            Ok(step(&progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, flow))
         }
-        Name::Steps => {
-            let answer = progress::status(cx, hosting, &play, walkthrough()?).await?;
-            let structured = json!({ "walkthrough": head(&answer), "steps": steps_json(&answer.standing) });
-            Ok(Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) })
-        }
+        Name::Move => Ok(step(&progress::move_to_latest(cx, hosting, &play, walkthrough()?).await?, flow)),
+        Name::Steps => Ok(steps(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
         Name::Support => Err(Error::internal("support is none of the walkthrough tools")),
     }
+}
+
+/// Whether the user has agreed.
+fn is_confirmed(arguments: &JsonObject) -> bool {
+    arguments.get("confirm").and_then(Value::as_bool) == Some(true)
 }
 
 /// A step's id as it was sent. One that is longer than any is cut: it is none, and is said back.
@@ -92,28 +95,28 @@ fn step_id(text: &str) -> StepId {
     StepId::from_store(text.chars().take(MAX_STEP_ID).collect())
 }
 
-fn played(answer: &StepAnswer) -> Played<'_> {
+fn played(answer: &StepAnswer, flow: Flow) -> Played<'_> {
     Played {
         walkthrough_id: &answer.offer.walkthrough_id,
         slug: &answer.offer.slug,
         standing: &answer.standing,
         completed_step_id: answer.completed_step_id.as_ref(),
         notices: &answer.notices,
-        handle: answer.handle.as_deref(),
+        user: &answer.user,
+        flow,
     }
 }
 
-fn head(answer: &StepAnswer) -> Value {
-    answer::walkthrough(&played(answer))
-}
-
-fn progress_json(standing: &Standing) -> Value {
-    answer::progress(standing)
-}
-
 /// The step result of contract, section 4.
-fn step(answer: &StepAnswer, guided: bool) -> Answer {
-    answer::step(&played(answer), guided)
+fn step(answer: &StepAnswer, flow: Flow) -> Answer {
+    answer::step(&played(answer, flow))
+}
+
+/// A result with the members that every walkthrough tool has.
+fn with_message(mut structured: Value, user: &User, message: String) -> Value {
+    structured["progress_handle"] = user.handle().into();
+    structured["message"] = message.into();
+    structured
 }
 
 fn steps_json(standing: &Standing) -> Vec<Value> {
@@ -137,20 +140,56 @@ fn steps_json(standing: &Standing) -> Vec<Value> {
         .collect()
 }
 
-fn status(answer: &StepAnswer) -> Answer {
+fn status(answer: &StepAnswer, flow: Flow) -> Answer {
+    let played = played(answer, flow);
+    let message = played.guide().status_message(&answer.standing, &answer.notices);
+    let text = render::outline(&answer.standing, &message);
     let structured = json!({
-        "walkthrough": head(answer),
-        "progress": progress_json(&answer.standing),
+        "walkthrough": answer::walkthrough(&played),
+        "progress": answer::progress(&answer.standing),
         "steps": steps_json(&answer.standing),
     });
-    Answer { structured, text: render::outline(&answer.standing, &render::message(&answer.notices)) }
+    Answer { structured: with_message(structured, &answer.user, message), text }
 }
 
-fn details(answer: &StepAnswer) -> String {
-    let row = row(&answer.offer, answer.standing.status(), answer.standing.percent());
-    let text = render::list(&[row], false);
-    // The line about select_walkthrough belongs to the other toolset.
-    text.lines().filter(|line| !line.starts_with("Call select_walkthrough")).collect::<Vec<_>>().join("\n")
+fn steps(answer: &StepAnswer, flow: Flow) -> Answer {
+    let played = played(answer, flow);
+    let message = played.guide().status_message(&answer.standing, &answer.notices);
+    let text = render::outline(&answer.standing, &message);
+    let structured = json!({ "walkthrough": answer::walkthrough(&played), "steps": steps_json(&answer.standing) });
+    Answer { structured: with_message(structured, &answer.user, message), text }
+}
+
+fn reset(answer: &StepAnswer, flow: Flow) -> Answer {
+    let message = played(answer, flow).guide().reset_message();
+    let structured = json!({ "walkthrough_id": answer.offer.walkthrough_id, "reset": true });
+    Answer { structured: with_message(structured, &answer.user, message.clone()), text: message }
+}
+
+/// What there is to know about a walkthrough. The steps are those of the user's version; what describes the walkthrough is
+/// as published last.
+fn details(answer: &StepAnswer, flow: Flow) -> Answer {
+    let (offer, standing, played) = (&answer.offer, &answer.standing, played(answer, flow));
+    let message = played.guide().status_message(standing, &answer.notices);
+    let mut row = row(offer, standing.status(), standing.percent());
+    row.steps = u32::try_from(standing.version.total()).unwrap_or(u32::MAX);
+    row.title = &standing.version.title;
+    let view = DetailsView { row: &row, kind: offer.kind.as_str(), tags: &offer.tags, standing };
+    let text = render::details(&view, &message);
+    let mut walkthrough = answer::walkthrough(&played);
+    walkthrough["description"] = json!(offer.description);
+    walkthrough["type"] = json!(offer.kind.as_str());
+    walkthrough["tags"] = json!(offer.tags);
+    walkthrough["step_count"] = json!(row.steps);
+    walkthrough["estimated_duration_minutes"] = json!(offer.estimated_duration_minutes);
+    let current = standing.current().map(|index| {
+        let step = &standing.version.steps()[index];
+        let (title, section_title) = (&step.content.title, &step.content.section_title);
+        json!({ "id": step.id, "position": index + 1, "title": title, "section_title": section_title })
+    });
+    let progress = answer::progress(standing);
+    let structured = json!({ "walkthrough": walkthrough, "progress": progress, "current_step": current });
+    Answer { structured: with_message(structured, &answer.user, message), text }
 }
 
 fn row(offer: &Offer, status: Status, percent: u8) -> ListRow<'_> {
@@ -180,9 +219,9 @@ fn read_cursor(offers: &Offers, cursor: Option<&str>) -> Result<usize> {
     }
 }
 
-fn list(listed: &[Listed<'_>], query: Option<&str>) -> Answer {
+fn list(listed: &ListAnswer<'_>, flow: Flow, (after, query): (usize, Option<&str>)) -> Answer {
     let words: Vec<String> = query.unwrap_or_default().to_lowercase().split_whitespace().map(str::to_owned).collect();
-    let found: Vec<&Listed<'_>> = listed.iter().filter(|row| matches(row.offer, &words)).collect();
+    let found: Vec<&Listed<'_>> = listed.rows[after..].iter().filter(|row| matches(row.offer, &words)).collect();
     let page = &found[..found.len().min(PAGE)];
     let next_cursor = (found.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
     let walkthroughs: Vec<Value> = page
@@ -204,6 +243,19 @@ fn list(listed: &[Listed<'_>], query: Option<&str>) -> Answer {
         })
         .collect();
     let rows: Vec<ListRow<'_>> = page.iter().map(|listed| row(listed.offer, listed.status, listed.percent)).collect();
-    let text = render::list(&rows, next_cursor.is_some());
-    Answer { structured: json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor }), text }
+    let choices: Vec<Choice<'_>> = page
+        .iter()
+        .map(|Listed { offer, status, .. }| Choice {
+            walkthrough_id: &offer.walkthrough_id,
+            title: &offer.title,
+            status: *status,
+        })
+        .collect();
+    let message = match choices.is_empty() {
+        true => "There are no walkthroughs here at the moment.".to_owned(),
+        false => guidance::list_message(flow, &listed.user, &choices, next_cursor.is_some()),
+    };
+    let text = render::list(&rows, &message);
+    let structured = json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor });
+    Answer { structured: with_message(structured, &listed.user, message), text }
 }

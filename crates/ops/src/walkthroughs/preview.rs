@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use waypost_core::access::{Act, authorize};
 use waypost_core::answer::{self, Answer, Played};
 use waypost_core::caller::Ctx;
+use waypost_core::guidance::{Flow, User};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::act::{Select, View};
 use waypost_core::progress::{Offered, Outcome};
@@ -130,7 +131,8 @@ fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize
         standing: &outcome.standing,
         completed_step_id: outcome.completed_step_id.as_ref(),
         notices: &outcome.notices,
-        handle: None,
+        user: &User::Known,
+        flow: Flow::Guided,
     };
     let (tool, arguments) = match completed.checked_sub(1) {
         None => ("select_walkthrough", json!({ "walkthrough_id": head.id })),
@@ -139,14 +141,14 @@ fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize
         }
     };
     let step = steps.get(completed).cloned();
-    Preview { tool, arguments, answer: answer::step(&played, true), step, completed, total: steps.len() }
+    Preview { tool, arguments, answer: answer::step(&played), step, completed, total: steps.len() }
 }
 
 /// Begins an attempt and completes so many steps; gives what the last call made.
 fn advance(cx: &Ctx, version: &Arc<Version>, completed: usize) -> Result<Outcome> {
     let offered = Offered { latest: Arc::clone(version), withdrawal: None };
-    let mut outcome = View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random }
-        .select(Select { resume: true, to_latest: false });
+    let mut outcome =
+        View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random }.select(Select::default())?;
     for _ in 0..completed {
         let attempt = outcome.standing.attempt.as_ref().map(|attempt| (attempt, version));
         outcome = View { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;

@@ -295,7 +295,7 @@ impl<'a> Life<'a> {
 fn answer(view: &View<'_>, seen: &Version, ask: Ask) -> Result<Outcome, Error> {
     let step = |n: usize| seen.steps()[n % seen.total()].id.clone();
     match ask {
-        Ask::Select { resume, to_latest } => Ok(view.select(Select { resume, to_latest })),
+        Ask::Select { resume, to_latest } => view.select(Select { resume, to_latest, confirmed: true }),
         Ask::Next => view.advance(None),
         Ask::NextAt(n) => view.advance(Some(&step(n))),
         Ask::Complete(n) => view.complete(&step(n)),

@@ -18,7 +18,7 @@ async fn a_draft_is_played_from_start_to_end(world: World) {
     let first = at(0).await;
     assert_eq!((first.tool, &first.arguments), ("select_walkthrough", &json!({ "walkthrough_id": id })));
     assert!(first.answer.text.starts_with("Step 1 of 3 (0 %): A\n"), "{}", first.answer.text);
-    assert!(first.answer.text.contains("Started."));
+    assert!(first.answer.text.contains("Started \"T\"."));
     assert_eq!(first.answer.structured["walkthrough"]["version"], 1, "as the version that publishing would make");
 
     let second = at(1).await;

@@ -125,7 +125,7 @@ impl Hosted {
     }
 
     pub async fn select(&self, presented: &Presented) -> Result<StepAnswer> {
-        let (arrival, how) = (arrival(), Select { resume: true, to_latest: false });
+        let (arrival, how) = (arrival(), Select::default());
         let offers = self.offers().await;
         let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
         progress::select(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), how).await
@@ -158,7 +158,7 @@ impl Hosted {
         let (arrival, offers) = (arrival(), self.offers().await);
         let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
         let listed = progress::list(&self.cx, &self.hosting, &play).await?;
-        Ok(listed.iter().map(|listed| (listed.status, listed.percent)).collect())
+        Ok(listed.rows.iter().map(|listed| (listed.status, listed.percent)).collect())
     }
 
     /// The steps of the newest version.

@@ -15,7 +15,7 @@ use crate::hosted::{Hosted, STEPS, beside, hosted, token};
 impl Hosted {
     /// An anonymous user who has completed this many steps: their handle.
     async fn anonymous(&self, steps: u32) -> String {
-        let handle = self.select(&Presented::Nothing).await.unwrap().handle.unwrap();
+        let handle = self.select(&Presented::Nothing).await.unwrap().user.handle().unwrap().to_owned();
         for _ in 0..steps {
             self.advance(&Presented::Handle(handle.clone())).await.unwrap();
         }
@@ -65,7 +65,7 @@ async fn a_handle_beside_a_token_is_joined_once(h: Hosted) {
     h.recognise(AuthType::PlatformOauth).await;
     let (anna, bert) = (h.user("anna").await, h.user("bert").await);
     let first = h.select(&beside(&anna, &handle)).await.unwrap();
-    assert_eq!((first.standing.completed(), first.handle), (3, None), "the next step, and no handle any more");
+    assert_eq!((first.standing.completed(), first.user.handle()), (3, None), "the next step, and no handle any more");
     assert_eq!(h.completed(&token(&anna)).await, 3);
     let bert_begins = h.select(&beside(&bert, &handle)).await.unwrap();
     assert_eq!(bert_begins.standing.completed(), 0, "it opens nothing for anybody else");
@@ -274,7 +274,7 @@ async fn undone_later_what_was_done_since_stays(h: Hosted) {
 
 async fn a_joined_session_begins_anew(h: Hosted) {
     let session = Presented::Session("wph_of_a_session".into());
-    let handle = h.select(&session).await.unwrap().handle.unwrap();
+    let handle = h.select(&session).await.unwrap().user.handle().unwrap().to_owned();
     h.advance(&session).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
     let anna = h.user("anna").await;
@@ -282,8 +282,8 @@ async fn a_joined_session_begins_anew(h: Hosted) {
     h.recognise(AuthType::None).await;
     let fresh = h.select(&session).await.unwrap();
     assert_eq!(fresh.standing.completed(), 0);
-    assert_ne!(fresh.handle, Some(handle));
-    assert_eq!(h.completed(&Presented::Handle(fresh.handle.unwrap())).await, 0);
+    assert_ne!(fresh.user.handle(), Some(handle.as_str()));
+    assert_eq!(h.completed(&Presented::Handle(fresh.user.handle().unwrap().to_owned())).await, 0);
 }
 
 async fn a_tracking_id_is_claimed_once(h: Hosted) {

@@ -69,7 +69,7 @@ impl Hosted {
                 let _ = publish::withdraw(&self.cx, &self.ops, target, number, "It was wrong.").await;
             }
             Act::Select { user, resume, to_latest } => {
-                let how = Select { resume: *resume, to_latest: *to_latest };
+                let how = Select { resume: *resume, to_latest: *to_latest, confirmed: true };
                 let _ = progress::select(&self.cx, &self.hosting, &play(*user), walkthrough, how).await;
             }
             Act::Next { user } => {
@@ -124,7 +124,7 @@ async fn a_list_reads_no_step(h: Hosted) {
     let arrival = arrival();
     let play = Play { offers: &offers, presented: user(0), email: None, arrival: &arrival };
     let listed = progress::list(&h.cx, &fresh, &play).await.unwrap();
-    assert_eq!(listed.iter().map(|row| (row.status, row.percent)).collect::<Vec<_>>(), [(Status::InProgress, 12)]);
+    assert_eq!(listed.rows.iter().map(|row| (row.status, row.percent)).collect::<Vec<_>>(), [(Status::InProgress, 12)]);
     assert_eq!(h.list(&user(1)).await.unwrap(), [(Status::NotStarted, 0)]);
     h.execute("ALTER TABLE hidden RENAME TO version_steps".to_owned()).await;
 }

@@ -83,10 +83,10 @@ impl Stage {
                 now,
                 random: &SystemRandom,
             };
-            let select = Select { resume: !restart, to_latest: false };
+            let select = Select { resume: !restart, confirmed: true, ..Select::default() };
             Decided::Done(Box::new(match attempt {
                 Some(_) if !restart => view.advance(None).unwrap(),
-                _ => view.select(select),
+                _ => view.select(select).unwrap(),
             }))
         };
         let call = Call {

@@ -310,6 +310,12 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
     assert_eq!((&summary.summary.completed, summary.summary.is_completed), (&one.attempt().completed, false));
     let none = progress::summarize_open(&mut conn, &two.organization, &one.end_user, &one.server).await.unwrap();
     assert!(none.is_empty());
+    let ids = (org, &one.end_user, &one.server);
+    let found = progress::find_open_with_step(&mut conn, ids, &one.step(1)).await.unwrap();
+    assert_eq!(found, Some(one.walkthrough.clone()));
+    assert_eq!(progress::find_open_with_step(&mut conn, ids, &two.step(1)).await.unwrap(), None, "another's step");
+    let theirs = (&two.organization, &one.end_user, &one.server);
+    assert_eq!(progress::find_open_with_step(&mut conn, theirs, &one.step(1)).await.unwrap(), None);
     let done = progress::completions(&mut conn, org, &one.progress).await.unwrap();
     assert_eq!(done, [(one.step(0), NOW)]);
     assert_eq!(progress::completions(&mut conn, org, &two.progress).await.unwrap(), []);

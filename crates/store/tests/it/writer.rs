@@ -37,7 +37,7 @@ fn begin_or_advance(world: &World) -> Decide {
         let view =
             View { attempt: attempt.map(|it| (it, &offered.latest)), offered: &offered, now: NOW, random: &*random };
         match attempt {
-            None => Decided::Done(Box::new(view.select(Select { resume: true, to_latest: false }))),
+            None => Decided::Done(Box::new(view.select(Select::default()).unwrap())),
             Some(_) => view.advance(None).map_or_else(Decided::Refused, |outcome| Decided::Done(Box::new(outcome))),
         }
     })
@@ -221,7 +221,7 @@ async fn attempts_follow_each_other(stage: Stage) {
             let attempt = attempt.map(|it| (it, &offered.latest));
             let view = View { attempt, offered: &offered, now: NOW, random: &*random };
             let outcome = match n % 4 {
-                0 => Ok(view.select(Select { resume: false, to_latest: false })),
+                0 => view.select(Select { resume: false, confirmed: true, ..Select::default() }),
                 3 => view.reset(),
                 _ => view.advance(None),
             };

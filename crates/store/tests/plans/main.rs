@@ -178,6 +178,8 @@ async fn everything(db: &Db, one: &World) {
     end_user::exists(&mut tx, org, &one.end_user).await.unwrap();
     progress::list_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     progress::summarize_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
+    let ids = (org, &one.end_user, &one.server);
+    progress::find_open_with_step(&mut tx, ids, &one.step(0)).await.unwrap();
     progress::get_open(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
@@ -455,8 +457,12 @@ async fn play(db: &Db, one: &World) {
             decide: Box::new(move |attempt| {
                 let attempt = attempt.map(|it| (it, &offered.latest));
                 let view = View { attempt, offered: &offered, now: NOW, random: &SystemRandom };
-                let restart = Select { resume: false, to_latest: false };
-                Decided::Done(Box::new(if select { view.select(restart) } else { view.advance(None).unwrap() }))
+                let restart = Select { resume: false, confirmed: true, ..Select::default() };
+                Decided::Done(Box::new(if select {
+                    view.select(restart).unwrap()
+                } else {
+                    view.advance(None).unwrap()
+                }))
             }),
             now: NOW,
         };
