@@ -318,11 +318,16 @@ async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
     let page = browse(&app, "localhost", "/s/acme").send().await;
     let (id, cookie) = (id(&page), cookie(&page));
     let hash = personal::stored(&id).into_owned();
+    let owner = crate::console::Browser::owner(&org).await;
+    let receiver = json!({ "url": "https://example.com/hook", "events": ["walkthrough.completed"] });
+    owner.api(Method::POST, "/webhooks", Some(receiver)).await.is(201);
+    app.refresh().await;
     let user = server.personal(&id);
     user.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
     user.call("next_walkthrough_step", json!({})).await.ok();
     user.call("next_walkthrough_step", json!({})).await.ok();
-    let owner = crate::console::Browser::owner(&org).await;
+    let payload = app.lines("SELECT payload FROM webhook_deliveries").await;
+    assert!(payload.contains(&hash) && !payload.contains(&id), "{payload}");
     let end_user =
         owner.api(Method::GET, "/end-users", None).await.json()["items"][0]["id"].as_str().unwrap().to_owned();
     let mut seen = Vec::new();
@@ -344,7 +349,7 @@ async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
     }
     assert!(seen[0].2 && seen[1].2 && seen[2].2 && seen[8].2, "the hash is shown in its place: {seen:?}");
     for path in ["/o/acme/end-users".to_owned(), format!("/o/acme/end-users/{end_user}")] {
-        owner.page(&path).await.does_not_say(&id);
+        owner.page(&path).await.does_not_say(&id).says("Personal URL ");
     }
     let search = Search { text: Some(id.clone()), limit: 10, ..Search::default() };
     let found = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();

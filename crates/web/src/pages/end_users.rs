@@ -7,6 +7,7 @@ use url::form_urlencoded::Serializer;
 use waypost_core::access::Act;
 use waypost_core::id::EndUserId;
 use waypost_core::organization::Role;
+use waypost_core::personal;
 use waypost_core::progress::Status;
 use waypost_core::{Error, Result};
 use waypost_ops::end_users::{self, EndUser, Extent, Kinds, Moment, Search, Standing};
@@ -82,10 +83,17 @@ impl Fields {
     }
 }
 
-/// How an end user is called: by name, else address, else tracking id; else nobody knows.
+/// The name of an end user on the page: their name, else their email address, else their tracking ID.
 fn called(it: &EndUser) -> String {
-    let known = it.name.as_ref().or(it.email.as_ref()).or(it.claimed_email.as_ref()).or(it.tracking_id.as_ref());
-    known.cloned().unwrap_or_else(|| "Anonymous".to_owned())
+    if let Some(known) = it.name.as_ref().or(it.email.as_ref()).or(it.claimed_email.as_ref()) {
+        return known.clone();
+    }
+    let Some(tracking_id) = &it.tracking_id else { return "Anonymous".to_owned() };
+    match tracking_id.strip_prefix(personal::STORED_PREFIX) {
+        // The beginning of the hash is enough to tell people apart.
+        Some(hash) => format!("Personal URL {}", hash.chars().take(6).collect::<String>()),
+        None => tracking_id.clone(),
+    }
 }
 
 struct Row {
