@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use url::Url;
+use waypost_auth::client::document::availability::Mode as ClientDocuments;
 use waypost_core::organization::SignUp;
 use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};
@@ -141,6 +142,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Networks that requests to others may go to though they are not public.
     pub outbound_allow: Vec<IpNet>,
+    /// Whether clients may name a metadata document.
+    pub client_documents: ClientDocuments,
     /// Root certificates that requests to others trust beside the system's.
     pub outbound_ca_file: Option<PathBuf>,
     /// How mails are sent; none when they cannot be.
@@ -192,6 +195,7 @@ impl Default for Settings {
             secret_key_previous: None,
             trusted_proxies: Vec::new(),
             outbound_allow: Vec::new(),
+            client_documents: ClientDocuments::default(),
             outbound_ca_file: None,
             smtp_url: None,
             mail_from: None,

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use waypost_auth::client::document::Documents;
+use waypost_auth::client::document::availability::{Availability, Hosts};
 use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
@@ -140,7 +141,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
-        documents: Documents::new(outbound, Arc::new(SystemClock)),
+        documents: client_documents(settings, args.demo, outbound),
         limits: sign_in_limits.clone(),
         mail,
         random: Arc::new(SystemRandom),
@@ -228,6 +229,14 @@ fn listen_options(settings: &Settings) -> ListenOptions {
         per_address: count(settings.listen_limit_per_address),
         ..ListenOptions::default()
     }
+}
+
+fn client_documents(settings: &Settings, demo: bool, outbound: Outbound) -> Documents {
+    // The demo lets documents come from this machine.
+    let private = demo || !settings.outbound_allow.is_empty();
+    let check = Arc::new(Hosts::new(outbound.clone()));
+    let availability = Availability::new(settings.client_documents, private, check, Arc::new(SystemClock));
+    Documents::new(outbound, Arc::new(SystemClock)).with_availability(availability)
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

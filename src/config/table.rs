@@ -106,6 +106,13 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::networks(text).map(|networks| settings.outbound_allow = networks),
     },
     Setting {
+        name: "client_documents",
+        flag: None,
+        default: "`auto`",
+        help: "Whether clients may name a metadata document instead of registering: `auto` (advertised while documents can be fetched, see [sign-in.md](sign-in.md#client-metadata-documents)), `on` (always advertised, without a check) or `off` (never; a client that names one is refused).",
+        set: |settings, text| text.parse().map(|mode| settings.client_documents = mode),
+    },
+    Setting {
         name: "outbound_ca_file",
         flag: None,
         default: "none",

@@ -159,19 +159,24 @@ fn the_doctor_looks_and_changes_nothing() {
 #[test]
 fn the_doctor_asks_for_a_way_to_send_mail() {
     let place = Place::new();
-    let file = place.file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\n");
+    let file =
+        place.file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\nclient_documents = 'off'\n");
     place.fine(&["org", "create", "acme"]);
     place.fine(&["server", "create", "acme-docs", "--org", "acme", "--auth-type", "platform_oauth"]);
-    let mail = |file: &str| {
+    let check = |file: &str, name: &str| {
         let found = place.json(&["doctor", "--config", file]);
         let items = found["items"].as_array().unwrap().clone();
-        items.into_iter().find(|item| item["check"] == "mail").unwrap()
+        items.into_iter().find(|item| item["check"] == name).unwrap()
     };
-    let check = mail(&file);
-    assert_eq!((&check["status"], &check["found"]), (&"warn".into(), &"acme-docs signs its users in by mail".into()));
-    let file =
-        place.file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\nsmtp_url = 'console:'\n");
-    assert_eq!(mail(&file)["status"], "ok");
+    let documents = check(&file, "client documents");
+    assert_eq!(documents["found"], "switched off by `client_documents`: clients register");
+    let mail = check(&file, "mail");
+    assert_eq!((&mail["status"], &mail["found"]), (&"warn".into(), &"acme-docs signs its users in by mail".into()));
+    let file = place.file(
+        "waypost.toml",
+        "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\nclient_documents = 'off'\nsmtp_url = 'console:'\n",
+    );
+    assert_eq!(check(&file, "mail")["status"], "ok");
 }
 
 #[tokio::test]

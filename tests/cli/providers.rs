@@ -66,7 +66,7 @@ impl Place {
     }
 
     fn doctor(&self) -> (bool, String) {
-        let output = self.command(&["doctor", "--json"]).output().unwrap();
+        let output = self.command(&["doctor", "--json"]).env("WAYPOST_CLIENT_DOCUMENTS", "off").output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let items = report["items"].as_array().unwrap();
         let check = items.iter().find(|item| item["check"] == "sealed secrets").unwrap();

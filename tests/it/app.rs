@@ -14,6 +14,7 @@ use tower::ServiceExt;
 use waypost::notices::MailPost;
 use waypost::router::{self, Routes};
 use waypost_auth::client::document::Documents;
+use waypost_auth::client::document::availability::{Availability, Hosts, Mode};
 use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::{Caller, Ctx};
@@ -59,6 +60,8 @@ pub struct Setup {
     pub can_mail: bool,
     /// Providers of the console; those on loopback are reached.
     pub providers: Vec<Provider>,
+    /// Whether clients may name a metadata document; no test asks the internet.
+    pub client_documents: Mode,
     /// The limits of streams.
     pub listen: ListenOptions,
     /// Ends streams, as the end of the program does.
@@ -80,6 +83,7 @@ impl Default for Setup {
             // The clock of the tokens is the test's, the one of the checks is not.
             listen: ListenOptions { check: Duration::from_millis(50), ..ListenOptions::default() },
             stop: CancellationToken::new(),
+            client_documents: Mode::On,
             allow: Vec::new(),
         }
     }
@@ -165,11 +169,13 @@ impl App {
             allow.push("127.0.0.0/8".parse().unwrap());
         }
         let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
+        let hosts = Arc::new(Hosts::new(outbound.clone()));
+        let availability = Availability::new(setup.client_documents, false, hosts, clock.clone());
         let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
-            documents: Documents::new(outbound, clock.clone()),
+            documents: Documents::new(outbound, clock.clone()).with_availability(availability),
             limits: waypost_auth::limits::Limits::default(),
             mail: None,
             random: Arc::clone(&random),

@@ -18,11 +18,12 @@ const CACHE: &str = "public, max-age=300";
 
 /// `/.well-known/oauth-authorization-server…` (RFC 8414, section 3), and the same at the address of OpenID Connect
 /// Discovery, where some clients look.
-pub async fn authorization_server(site: Site) -> Response {
-    ([(header::CACHE_CONTROL, CACHE)], Json(document(&site.address))).into_response()
+pub async fn authorization_server(State(auth): State<Auth>, site: Site) -> Response {
+    let documents = auth.documents.is_advertised().await;
+    ([(header::CACHE_CONTROL, CACHE)], Json(document(&site.address, documents))).into_response()
 }
 
-fn document(address: &Address) -> Value {
+fn document(address: &Address, documents: bool) -> Value {
     let endpoint = |name: &str| format!("{}/oauth/{name}", address.issuer());
     let auth_methods: Vec<_> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
     json!({
@@ -42,7 +43,7 @@ fn document(address: &Address) -> Value {
         // RFC 9207, section 3.
         "authorization_response_iss_parameter_supported": true,
         // draft-ietf-oauth-client-id-metadata-document, section 5.
-        "client_id_metadata_document_supported": true,
+        "client_id_metadata_document_supported": documents,
     })
 }
 

@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use waypost_auth::client::document::availability::{Check as _, HOSTS, Hosts, Mode};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
 use waypost_core::{Clock, SystemClock, Timestamp};
 use waypost_ops::{Ops, organizations, secrets, servers};
+use waypost_outbound::Outbound;
 use waypost_store::health::{self, Health};
 use waypost_store::{Db, migrate};
 
@@ -167,6 +169,7 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![Check::ok(name, format!("{url} answers")), schema(&db).await];
     checks.extend(sealed(settings, &db).await);
     checks.extend(mail(settings, &db).await);
+    checks.extend(client_documents(settings, &db).await);
     let before = SystemClock.now();
     match health::examine(&db).await {
         Ok(health) => {
@@ -185,13 +188,7 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
 
 /// Whether mail can be sent, when a server needs it; nothing when none does.
 async fn mail(settings: &Settings, db: &Db) -> Option<Check> {
-    let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
-    let mut slugs = Vec::new();
-    for organization in organizations::list(&cx, &ops).await.ok()? {
-        let servers = servers::list(&cx, &ops, &organization.id).await.ok()?;
-        let own = servers.into_iter().filter(|server| server.auth_type == AuthType::PlatformOauth);
-        slugs.extend(own.map(|server| server.slug));
-    }
+    let slugs = slugs(db, |auth_type| auth_type == AuthType::PlatformOauth).await?;
     let (name, first) = ("mail", slugs.first()?);
     let found = match slugs.len() {
         1 => format!("{first} signs its users in by mail"),
@@ -201,6 +198,36 @@ async fn mail(settings: &Settings, db: &Db) -> Option<Check> {
         Some(_) => Check::ok(name, format!("{found}, and `smtp_url` is set")),
         None => Check::warn(name, found, "set `smtp_url`; without it no code can be sent, but by `serve --demo`"),
     })
+}
+
+/// Whether clients can name a metadata document, if a server has users who sign in; nothing if none has.
+async fn client_documents(settings: &Settings, db: &Db) -> Option<Check> {
+    let name = "client documents";
+    if slugs(db, AuthType::signs_in).await?.is_empty() {
+        return None;
+    }
+    match settings.client_documents {
+        Mode::Off => return Some(Check::ok(name, "switched off by `client_documents`: clients register")),
+        Mode::On => return Some(Check::ok(name, "advertised without a check")),
+        Mode::Auto => {}
+    }
+    let outbound = Outbound::new(crate::outbound::policy(settings, false).ok()?).ok()?;
+    if Hosts::new(outbound).any_answers().await {
+        return Some(Check::ok(name, "can be fetched and are advertised"));
+    }
+    let advice = "let this machine reach one of them, or set `client_documents` to `off`; until then clients register";
+    Some(Check::warn(name, format!("cannot be fetched: none of {} answers", HOSTS.join(", ")), advice))
+}
+
+/// The slugs of the servers with such an `auth_type`; `None` if they cannot be read.
+async fn slugs(db: &Db, is_wanted: impl Fn(AuthType) -> bool) -> Option<Vec<String>> {
+    let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
+    let mut slugs = Vec::new();
+    for organization in organizations::list(&cx, &ops).await.ok()? {
+        let servers = servers::list(&cx, &ops, &organization.id).await.ok()?;
+        slugs.extend(servers.into_iter().filter(|server| is_wanted(server.auth_type)).map(|server| server.slug));
+    }
+    Some(slugs)
 }
 
 /// Whether everything that is sealed can be opened.

@@ -2,8 +2,9 @@
 
 use http::header;
 use serde_json::json;
+use waypost_auth::client::document::availability::Mode;
 
-use super::{Browser, platform};
+use super::{Browser, OauthClient, platform};
 use crate::app::{App, Setup, open};
 
 waypost_testkit::both!(open => servers_without_sign_in_have_none);
@@ -21,6 +22,22 @@ async fn servers_without_sign_in_have_none(app: App) {
     ] {
         assert_eq!(browser.get(path).await.status, 404, "{path}");
     }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn client_documents_can_be_switched_off() {
+    let app = App::with(Setup { client_documents: Mode::Off, ..Setup::default() }).await;
+    let server = platform(&app, "acme").await;
+    let browser = Browser::new(&app);
+    let metadata = browser.get("/.well-known/oauth-authorization-server/s/acme").await.json();
+    assert_eq!(metadata["client_id_metadata_document_supported"], false);
+    let client = OauthClient::register(&server).await;
+    assert_eq!(browser.get(&client.authorize(&[])).await.status, 303, "a client that has registered");
+    let refused = browser.get(&client.authorize(&[("client_id", "https://client.example/client.json")])).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("does not accept client metadata documents"), "{}", refused.body);
+    assert!(refused.body.contains("has to register here instead"), "{}", refused.body);
     app.finish().await;
 }
 

@@ -3,6 +3,7 @@
 //!
 //! This file is what can be said of a URL and of a document; [`Documents`] fetches and keeps them.
 
+pub mod availability;
 mod fetch;
 #[cfg(test)]
 mod tests;
@@ -46,8 +47,13 @@ pub enum DocumentError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// This server takes no documents.
+    #[error(
+        "This server does not accept client metadata documents. The application has to register here instead; start the sign-in again."
+    )]
+    Off,
     /// There is no answer.
-    #[error("The client's metadata document cannot be fetched. {0}")]
+    #[error("The client's metadata document cannot be fetched. {0} Start the sign-in again in a minute.")]
     Fetch(Arc<waypost_outbound::Error>),
     /// The answer is no success. Redirects are none either: the id is where the document is (section 4).
     #[error("The client's metadata document cannot be fetched: its server answered with status {0}, not 200.")]

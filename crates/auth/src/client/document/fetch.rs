@@ -9,8 +9,9 @@ use moka::sync::Cache;
 use tokio::sync::OnceCell;
 use url::Url;
 use waypost_core::{Clock, Timestamp};
-use waypost_outbound::{Answer, Limits, Outbound};
+use waypost_outbound::{Answer, Error, Limits, Outbound};
 
+use super::availability::{Availability, Hosts, Mode};
 use super::{ClientDocument, DocumentError, check_url};
 
 /// What fetching a document may cost: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
@@ -31,6 +32,7 @@ pub struct Documents {
     outbound: Outbound,
     clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
+    availability: Availability,
     slots: Cache<String, Arc<OnceCell<Fetched>>>,
 }
 
@@ -41,10 +43,23 @@ struct Fetched {
 }
 
 impl Documents {
-    /// Documents that are fetched through `outbound`, and kept by the time of `clock`.
+    /// Documents that are fetched through `outbound`, kept by the time of `clock`, and always advertised.
     #[must_use]
     pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
-        Self { outbound, clock, limits: LIMITS, slots: Cache::new(KEPT) }
+        let check = Arc::new(Hosts::new(outbound.clone()));
+        let availability = Availability::new(Mode::On, false, check, clock.clone());
+        Self { outbound, clock, limits: LIMITS, availability, slots: Cache::new(KEPT) }
+    }
+
+    /// The same, advertised as `availability` says.
+    #[must_use]
+    pub fn with_availability(self, availability: Availability) -> Self {
+        Self { availability, ..self }
+    }
+
+    /// Whether metadata says that documents are supported. The first call may wait for a check, a few seconds at most.
+    pub async fn is_advertised(&self) -> bool {
+        self.availability.is_advertised().await
     }
 
     /// The document at `url`, fetched or kept.
@@ -53,6 +68,9 @@ impl Documents {
     /// Whatever [`DocumentError`] says. Errors are never kept: the next call fetches again.
     pub async fn get(&self, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
         let target = check_url(url)?;
+        if self.availability.mode() == Mode::Off {
+            return Err(DocumentError::Off);
+        }
         let now = self.clock.now();
         let spent = |slot: &Arc<OnceCell<Fetched>>| {
             slot.get().is_some_and(|fetched| fetched.fresh_until.is_none_or(|until| until <= now))
@@ -64,13 +82,27 @@ impl Documents {
     async fn fetch(&self, client_id: &str, url: &Url) -> Fetched {
         let answer = match self.outbound.get(url, self.limits).await {
             Ok(answer) => answer,
-            Err(error) => return Fetched { result: Err(DocumentError::Fetch(Arc::new(error))), fresh_until: None },
+            Err(error) => {
+                count("unreachable");
+                if matches!(error, Error::Unreachable { .. } | Error::Timeout { .. }) {
+                    self.availability.failed();
+                }
+                return Fetched { result: Err(DocumentError::Fetch(Arc::new(error))), fresh_until: None };
+            }
         };
         let result = read(client_id, &answer).map(Arc::new);
+        count(if result.is_ok() { "ok" } else { "invalid" });
+        if result.is_ok() {
+            self.availability.succeeded();
+        }
         let seconds = if result.is_ok() { lifetime(&answer.headers) } else { 0 };
         let fresh_until = (seconds > 0).then(|| self.clock.now().plus(seconds * 1000));
         Fetched { result, fresh_until }
     }
+}
+
+fn count(result: &'static str) {
+    metrics::counter!("waypost_client_documents_total", "result" => result).increment(1);
 }
 
 fn read(client_id: &str, answer: &Answer) -> Result<ClientDocument, DocumentError> {

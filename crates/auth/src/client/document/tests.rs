@@ -1,3 +1,4 @@
+mod availability;
 mod cache;
 mod fetching;
 mod server;

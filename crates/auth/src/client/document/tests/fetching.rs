@@ -93,7 +93,7 @@ async fn as_7_a_silent_server_is_given_up() {
     let error = documents.get(&server.url("/silent")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "The client's metadata document cannot be fetched. `127.0.0.1` did not answer in time."
+        "The client's metadata document cannot be fetched. `127.0.0.1` did not answer in time. Start the sign-in again in a minute."
     );
 }
 

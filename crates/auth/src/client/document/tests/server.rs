@@ -98,9 +98,13 @@ impl Server {
     /// Documents that trust this server, and the clock by which they are kept.
     pub fn documents(&self) -> (Documents, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(Timestamp(1_795_000_000_000)));
+        (Documents::new(self.outbound(), clock.clone()), clock)
+    }
+
+    /// A way out that trusts this server.
+    pub fn outbound(&self) -> Outbound {
         let allow = vec!["127.0.0.0/8".parse().unwrap()];
-        let outbound = Outbound::new(Policy { allow, extra_roots_pem: Some(self.0.root.clone()) }).unwrap();
-        (Documents::new(outbound, clock.clone()), clock)
+        Outbound::new(Policy { allow, extra_roots_pem: Some(self.0.root.clone()) }).unwrap()
     }
 }
 
