@@ -7,6 +7,7 @@ use waypost_core::SystemClock;
 use waypost_core::caller::Ctx;
 use waypost_mcp::limits::Limits;
 use waypost_ops::upstream::{self, Upstream};
+use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{Ops, analytics, authorizations, identity};
 use waypost_store::Db;
 use waypost_web::limits::Limits as WebLimits;
@@ -58,10 +59,16 @@ impl Upkeep {
         if let Err(error) = authorizations::delete_expired(&self.db, &SystemClock).await {
             tracing::warn!(%error, "what expired of sign-ins could not be deleted");
         }
+        if let Err(error) = revisions::delete_expired(&self.db, &SystemClock).await {
+            tracing::warn!(%error, "failed to delete old step revisions");
+        }
         if let Err(error) = analytics::roll(&self.db, &SystemClock).await {
             tracing::warn!(%error, "the log could not be packed for analytics");
         }
         let ops = Ops::new(self.db.clone());
+        if let Err(error) = trash::purge_expired(&Ctx::operator(), &ops).await {
+            tracing::warn!(%error, "failed to purge the trash");
+        }
         if let Err(error) = upstream::refresh_due(&Ctx::operator(), &ops, &self.upstream).await {
             tracing::warn!(%error, "tokens of identity providers could not be refreshed");
         }

@@ -173,7 +173,7 @@ async function reorders(page, id) {
     await page.locator('.chosen [data-tool="Delete"]').click();
     await page.locator('.toast', { hasText: 'was deleted' }).waitFor();
     await until(page, id, (it) => it.steps.length === 5, 'deleted');
-    await page.getByRole('button', { name: 'Undo' }).click();
+    await page.locator('.toast').getByRole('button', { name: 'Undo' }).click();
     await until(page, id, (it) => it.steps[3]?.id === copy.id, 'back under its id, at its place');
     await row(page, 'Three \\(copy\\)').focus();
     await page.keyboard.press('Delete');
@@ -323,6 +323,49 @@ async function phone(page, id) {
     await saved(page);
 }
 
+/** Undo after a reload, the history of a step, and deleted steps. */
+async function remembers(page, id) {
+    await page.goto(`${given.url}${new URL(page.url()).pathname}`);
+    await page.locator('[data-add]:visible').first().click();
+    await field(page, 'title').fill('Remembered');
+    await field(page, 'content').fill('As it was');
+    await until(page, id, (it) => it.steps.some((step) => step.content === 'As it was'), 'written');
+    await field(page, 'title').fill('Renamed');
+    await field(page, 'context_for_agent').fill('Oops');
+    await until(page, id, (it) => it.steps.some((step) => step.context_for_agent === 'Oops'), 'written');
+    await page.reload();
+    await field(page, 'context_for_agent').waitFor();
+    await page.getByRole('button', { name: 'Undo', exact: true }).click();
+    assert.equal(await field(page, 'context_for_agent').inputValue(), '');
+    await field(page, 'title').press('Control+z');
+    assert.equal(await field(page, 'title').inputValue(), 'Remembered');
+    await page.getByRole('button', { name: 'Redo', exact: true }).click();
+    assert.equal(await field(page, 'title').inputValue(), 'Renamed');
+    await until(page, id, (it) => it.steps.some((step) => step.title === 'Renamed' && step.context_for_agent === null), 'undone');
+
+    await page.locator('[data-history] summary').first().click();
+    const added = page.locator('[data-history] [data-revision="1"]');
+    await added.getByText('Added by').waitFor();
+    const edited = page.locator('[data-history] [data-revision="2"]');
+    await edited.getByText('What changed').click();
+    await edited.locator('.history-diff ins', { hasText: 'As it was' }).waitFor();
+    await see(page, 'history');
+    await added.getByRole('button', { name: 'Restore revision 1' }).click();
+    await page.locator('[data-history] [data-revision="3"]', { hasText: 'Restored from 1' }).waitFor();
+    assert.deepEqual([await field(page, 'title').inputValue(), await field(page, 'content').inputValue()], ['New step', '']);
+    await page.getByRole('button', { name: 'Restore revision 2' }).click();
+    await until(page, id, (it) => it.steps.some((step) => step.title === 'Renamed' && step.content === 'As it was'), 'restored');
+
+    // A deleted step comes back after a reload, too.
+    const step = new URL(page.url()).searchParams.get('step');
+    assert.equal((await api(page, 'DELETE', `/walkthroughs/${id}/steps/${step}`)).status, 200);
+    await page.reload();
+    await page.locator('[data-trash] summary').click();
+    await page.getByRole('button', { name: 'Put back Renamed' }).click();
+    await until(page, id, (it) => it.steps.some((own) => own.id === step && own.content === 'As it was'), 'put back');
+    assert.equal((await api(page, 'DELETE', `/walkthroughs/${id}/steps/${step}`)).status, 200);
+}
+
 const browser = await launch(given.chromium);
 try {
     const page = await person(browser);
@@ -336,7 +379,7 @@ try {
     assert.equal(made.status, 201, JSON.stringify(made.body));
     const { id } = made.body;
     const other = await person(browser);
-    const acts = { writes, previews, reorders, details, together, survives, phone };
+    const acts = { writes, previews, reorders, details, together, survives, remembers, phone };
     for (const [name, act] of Object.entries(acts)) {
         await (act.length === 3 ? act(page, other, id) : act(page, id));
         console.log(`${name}: ok`);

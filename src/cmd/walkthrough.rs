@@ -11,7 +11,8 @@ use waypost_core::Code;
 use waypost_core::id::{OrganizationId, WalkthroughId};
 use waypost_core::version::VersionHead;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
-use waypost_ops::walkthroughs::{self as acts, HeadChange, ListWalkthroughs, Target, export, publish};
+use waypost_ops::assignments;
+use waypost_ops::walkthroughs::{self as acts, HeadChange, ListWalkthroughs, Target, export, publish, trash};
 
 use super::session::{Session, one_of};
 use super::user::Org;
@@ -43,6 +44,9 @@ pub enum Command {
         /// Only those in this state.
         #[arg(long, value_parser = one_of(WalkthroughState::ALL, WalkthroughState::as_str))]
         state: Option<WalkthroughState>,
+        /// Lists deleted walkthroughs instead, which can be restored for 30 days.
+        #[arg(long, conflicts_with = "state")]
+        trash: bool,
     },
     /// Shows a walkthrough with the titles of its steps.
     Show(One),
@@ -75,13 +79,21 @@ pub enum Command {
     Archive(One),
     /// Takes a walkthrough out of the archive, as a draft.
     Unarchive(One),
-    /// Deletes a walkthrough with its versions and everybody's progress in it.
+    /// Moves a walkthrough to the trash, where it can be restored for 30 days.
     Delete {
         #[command(flatten)]
         one: One,
         /// Does not ask.
         #[arg(long)]
         yes: bool,
+    },
+    /// Takes a walkthrough out of the trash, with its assignments and everybody's progress.
+    Restore {
+        /// ID of the walkthrough: `walkthrough list --trash` shows it.
+        #[arg(value_name = "ID")]
+        walkthrough: WalkthroughId,
+        #[command(flatten)]
+        org: Org,
     },
 }
 
@@ -136,14 +148,17 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
     match command {
         Command::Import(_) | Command::Lint { .. } => Ok(()),
-        Command::List { org, state } => list(session, &org, state).await,
+        Command::List { org, trash: true, .. } => list_trash(session, &org).await,
+        Command::List { org, state, .. } => list(session, &org, state).await,
         Command::Export { one, output } => export_to(session, &find(session, &one).await?, output).await,
         Command::Show(one) => show(session, &find(session, &one).await?).await,
         Command::Update(update) => change(session, *update).await,
         Command::Publish { one, confirm_bidi } => {
             let head = find(session, &one).await?;
             let published = publish::publish(cx, ops, target(&head), confirm_bidi).await?;
-            print_published(*json, &serde_json::to_value(&published)?, &head.title)
+            let servers = assignments::list_of_walkthrough(cx, ops, &head.organization_id, &head.id).await?;
+            let published = serde_json::to_value(&published)?;
+            print_published(*json, &published, &head.title, servers.is_empty().then_some(head.slug.as_str()))
         }
         Command::Versions(one) => {
             let head = find(session, &one).await?;
@@ -173,6 +188,10 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
             acts::delete(cx, ops, target(&head)).await?;
             deleted(*json, head.id.as_str(), &head.title)
         }
+        Command::Restore { walkthrough, org } => {
+            let organization = session.organization(org.org.as_deref()).await?.id;
+            output::object(*json, &shape(&trash::restore(cx, ops, &organization, &walkthrough).await?))
+        }
     }
 }
 
@@ -193,6 +212,23 @@ async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> 
             return print_list(session.json, items);
         }
     }
+}
+
+async fn list_trash(session: &Session, org: &Org) -> anyhow::Result<()> {
+    let organization = session.organization(org.org.as_deref()).await?.id;
+    let items = trash::list_deleted(&session.cx, &session.ops, &organization).await?;
+    let row = |it: &trash::TrashedWalkthrough| {
+        json!({
+            "id": it.walkthrough.id,
+            "slug": it.walkthrough.slug,
+            "title": it.walkthrough.title,
+            "type": it.walkthrough.kind.as_str(),
+            "state": it.walkthrough.state.as_str(),
+            "deleted_at": it.deleted_at.rfc3339(),
+            "purged_at": it.purged_at.rfc3339(),
+        })
+    };
+    output::list(session.json, TRASH_MEMBERS, items.iter().map(row).collect())
 }
 
 async fn export_to(session: &Session, head: &Walkthrough, file: Option<PathBuf>) -> anyhow::Result<()> {
@@ -217,13 +253,23 @@ pub(super) fn write_export(
     output::text(&format!("Wrote {} to {file}.\n", output::clean(title)))
 }
 
-/// Says what publishing gave.
-pub(super) fn print_published(json: bool, published: &Value, title: &str) -> anyhow::Result<()> {
+/// Prints the result of publishing; for a walkthrough that is on no server (`unassigned` is its slug) also how to assign it.
+pub(super) fn print_published(
+    json: bool,
+    published: &Value,
+    title: &str,
+    unassigned: Option<&str>,
+) -> anyhow::Result<()> {
     if json {
         return output::json(published);
     }
     let news = if published["created"] == true { "Published" } else { "Nothing has changed since" };
-    output::text(&format!("{news} version {} of {}.\n", published["number"], output::clean(title)))
+    output::text(&format!("{news} version {} of {}.\n", published["number"], output::clean(title)))?;
+    let Some(slug) = unassigned else { return Ok(()) };
+    output::text(&format!(
+        "It is not on any server yet. Assign it: waypost assignment add --server SLUG --walkthrough {}\n",
+        output::clean(slug)
+    ))
 }
 
 pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
@@ -232,11 +278,11 @@ pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
 
 pub(super) fn confirm_deletion(yes: bool, title: &str) -> anyhow::Result<()> {
     let title = output::clean(title);
-    output::confirm(yes, &format!("Delete {title} with its versions and everybody's progress in it?"))
+    output::confirm(yes, &format!("Move {title} to the trash? Users cannot continue it until it is restored."))
 }
 
 pub(super) fn deleted(json: bool, id: &str, title: &str) -> anyhow::Result<()> {
-    output::deleted(json, id, &format!("Deleted {}.", output::clean(title)))
+    output::deleted(json, id, &format!("Moved {} to the trash, where it is kept for 30 days.", output::clean(title)))
 }
 
 async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
@@ -339,6 +385,8 @@ pub(super) const MEMBERS: &[&str] = &[
     "created_at",
     "updated_at",
 ];
+/// The members of a deleted walkthrough in a list.
+pub(super) const TRASH_MEMBERS: &[&str] = &["id", "slug", "title", "type", "state", "deleted_at", "purged_at"];
 /// What is shown of a step, in `show`.
 pub(super) const STEP_MEMBERS: &[&str] = &["position", "id", "title", "section_title"];
 /// What is shown of a version, as [`version_shape`] writes it.

@@ -11,6 +11,17 @@ use crate::{BROWSERS, found, node, screenshots};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
 async fn two_people_write() {
+    play("../console/editor.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
+async fn a_form_whose_session_has_ended_is_not_lost() {
+    play("../console/forms.mjs").await;
+}
+
+/// Plays a scenario on a fresh installation.
+async fn play(scenario: &str) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;
     let set_up = installation.mailbox.line("set up: ").await.expect("it prints the link");
@@ -19,7 +30,7 @@ async fn two_people_write() {
     let given = json!({
         "chromium": found().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots(),
     });
-    let output = node("../console/editor.mjs").arg(given.to_string()).output().await.expect("node starts");
+    let output = node(scenario).arg(given.to_string()).output().await.expect("node starts");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{said}", output.status);
 }

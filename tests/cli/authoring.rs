@@ -103,6 +103,16 @@ fn a_walkthrough_has_a_life() {
     assert_eq!(state(&["publish", "hello"])["number"], 2);
     assert_eq!(state(&["withdraw", "hello", "--version", "2", "--reason", "wrong"])["state"], "published");
     assert_eq!(state(&["versions", "hello"])["items"][0]["withdrawn_reason"], "wrong");
+    let id = state(&["show", "hello"])["id"].as_str().unwrap().to_owned();
+    let publish = place.fine(&["walkthrough", "publish", "hello"]);
+    insta::assert_snapshot!(publish, @r"
+    Published version 3 of Hi.
+    It is not on any server yet. Assign it: waypost assignment add --server SLUG --walkthrough hello
+    ");
+    assert_eq!(state(&["delete", "hello", "--yes"])["deleted"], true);
+    assert_eq!(state(&["list", "--trash"])["items"][0]["id"], json!(id));
+    assert_eq!(state(&["list"])["items"], json!([]));
+    assert_eq!(state(&["restore", &id])["title"], "Hi");
     assert_eq!(state(&["delete", "hello", "--yes"])["deleted"], true);
     insta::assert_snapshot!(place.fails(1, &["walkthrough", "show", "hello"]), @"error: there is no walkthrough `hello`: `waypost walkthrough list` shows them");
 }

@@ -291,7 +291,13 @@ fn walkthroughs_on_servers() {
     }
     served.same(&["walkthrough", "update", "hello", "--title", ""]);
     served.same(&["walkthrough", "delete", "hello"]);
-    insta::assert_snapshot!(served.fine(&["walkthrough", "delete", "hello", "--yes"]), @"Deleted Hello!.");
+    insta::assert_snapshot!(served.fine(&["walkthrough", "delete", "hello", "--yes"]), @"Moved Hello! to the trash, where it is kept for 30 days.");
+    let trash = served.json(&["walkthrough", "list", "--trash"]);
+    let (id, title) = (trash["items"][0]["id"].as_str().unwrap().to_owned(), &trash["items"][0]["title"]);
+    assert_eq!(title, "Hello!");
+    served.same(&["walkthrough", "list", "--trash"]);
+    assert_eq!(served.json(&["walkthrough", "restore", &id])["slug"], "hello");
+    served.same(&["walkthrough", "restore", &id]);
 }
 
 /// Only what a new one differs in each time is left out.

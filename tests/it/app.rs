@@ -34,7 +34,7 @@ use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::servers::{self, Settings};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
-use waypost_ops::walkthroughs::{self, HeadChange, Target, publish};
+use waypost_ops::walkthroughs::{self, HeadChange, Target, publish, trash};
 use waypost_ops::{Ops, organizations};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
@@ -506,6 +506,14 @@ impl Guide {
     pub async fn delete(&self) {
         self.delete_unnoticed().await;
         self.org.app.refresh().await;
+    }
+
+    /// Takes it out of the trash.
+    pub async fn restore(&self) {
+        let app = &self.org.app;
+        let target = self.target();
+        trash::restore(app.cx(), &app.ops(), target.organization_id, target.walkthrough_id).await.unwrap();
+        app.refresh().await;
     }
 
     /// Deletes it in another process, as it were: this one has not noticed yet.

@@ -43,8 +43,10 @@ names! {
         AssignmentWrite = "assignment.write",
         /// See walkthroughs, drafts included.
         WalkthroughRead = "walkthrough.read",
-        /// Write, publish, archive and delete walkthroughs.
+        /// Write, publish, archive, delete and restore walkthroughs.
         WalkthroughWrite = "walkthrough.write",
+        /// Delete walkthroughs in the trash permanently.
+        WalkthroughPurge = "walkthrough.purge",
         /// See what happens on servers, in numbers.
         AnalyticsRead = "analytics.read",
         /// See end users and what they did.
@@ -94,6 +96,7 @@ impl Act {
             | Self::EndUserDelete
             | Self::JoinRead
             | Self::JoinUndo
+            | Self::WalkthroughPurge
             | Self::WebhookRead
             | Self::WebhookWrite => Some(Role::Admin),
             Self::OrganizationRead
@@ -243,6 +246,7 @@ oauth_config.write     operator owner admin
 assignment.write       operator owner admin member
 walkthrough.read       operator owner admin member
 walkthrough.write      operator owner admin member
+walkthrough.purge      operator owner admin
 analytics.read         operator owner admin member
 end_user.read          operator owner admin member
 end_user.export        operator owner admin

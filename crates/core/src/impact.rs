@@ -16,7 +16,7 @@ pub struct Move {
 }
 
 /// What a move means for one attempt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Consequence {
     /// Completed steps of the old version that the new one does not have.
     pub lost: u32,
@@ -74,12 +74,15 @@ pub struct Consequences {
     pub again: BTreeMap<u32, u64>,
     /// For whom moving completes the walkthrough.
     pub complete: u64,
+    /// How many people by what happens to them: everybody is in exactly one group, so that the groups add up to `people`.
+    pub groups: BTreeMap<Consequence, u64>,
 }
 
 impl Consequences {
     /// Counts `people` to whom the same happens.
     pub fn add(&mut self, consequence: Consequence, people: u64) {
         self.people += people;
+        *self.groups.entry(consequence).or_default() += people;
         if consequence.completes {
             self.complete += people;
         }

@@ -32,6 +32,7 @@ pub mod personal;
 pub mod progress;
 pub mod random;
 pub mod render;
+pub mod revision;
 pub mod scope;
 pub mod seal;
 pub mod secret;

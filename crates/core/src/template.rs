@@ -1,5 +1,7 @@
-//! Steps to begin a walkthrough of each type with: short, true for any product, and complete enough to be published. What
-//! stands in ‹angle quotes› is for the author to fill in.
+//! Steps to begin a walkthrough of each type with: short and true for any product. What stands in `‹fill in: …›` is for the
+//! author to fill in; a walkthrough with such a placeholder cannot be published.
+
+use std::sync::LazyLock;
 
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
@@ -35,6 +37,33 @@ pub fn steps(kind: WalkthroughType) -> Vec<StepContent> {
     texts.iter().map(Text::step).collect()
 }
 
+/// What a placeholder of a template begins with.
+const PLACEHOLDER: &str = "‹fill in: ";
+
+/// Returns the first placeholder of a template that is left in `text`. Nothing else counts as one: not `{{mustache}}`, not
+/// `<YOUR_API_KEY>`, not a word in ‹quotation marks›. Drafts from before placeholders began with `fill in` have the same
+/// ones without it; of these, only phrases of three words and more are recognised, because others could be quotations.
+#[must_use]
+pub fn find_placeholder(text: &str) -> Option<&str> {
+    text.match_indices('‹').find_map(|(at, _)| {
+        let rest = &text[at..];
+        if rest.starts_with(PLACEHOLDER) {
+            return rest.find('›').map(|end| &rest[..end + '›'.len_utf8()]);
+        }
+        let former = FORMER_PLACEHOLDERS.iter().find(|former| rest.starts_with(former.as_str()))?;
+        Some(&rest[..former.len()])
+    })
+}
+
+/// The placeholders of all templates as they were written before, without `fill in`.
+static FORMER_PLACEHOLDERS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let texts = [COURSE, INSTALLER, TROUBLESHOOTING, INTEGRATION, QUICKSTART].into_iter().flatten();
+    let texts = texts.flat_map(|text| [text.title, text.content, text.introduction, text.context, text.operations]);
+    let placeholders = texts.flat_map(|text| text.split(PLACEHOLDER).skip(1)).filter_map(|rest| rest.split('›').next());
+    let phrases = placeholders.filter(|words| words.split_whitespace().count() >= 3);
+    phrases.map(|words| format!("‹{words}›")).collect()
+});
+
 struct Text {
     title: &'static str,
     section: &'static str,
@@ -63,8 +92,8 @@ const COURSE: &[Text] = &[
     Text {
         title: "What you will learn",
         section: "Begin",
-        content: "After this course you can ‹what the learner can do then›.\n\nIt takes about ‹minutes› minutes. You need:\n\n\
-            - ‹something to have or to know›\n- ‹something to install›",
+        content: "After this course you can ‹fill in: what the learner can do then›.\n\nIt takes about ‹fill in: minutes› minutes. You need:\n\n\
+            - ‹fill in: something to have or to know›\n- ‹fill in: something to install›",
         introduction: "Greet the learner, say in one sentence what they will be able to do, and ask what they know already.",
         context: "",
         operations: "",
@@ -72,16 +101,16 @@ const COURSE: &[Text] = &[
     Text {
         title: "The first idea",
         section: "Lessons",
-        content: "‹The idea in two or three sentences.›\n\n## An example\n\n```\n‹the smallest example that shows it›\n```\n\n\
-            ## Try it\n\n‹What to change in the example, and what should happen then.›",
+        content: "‹fill in: The idea in two or three sentences.›\n\n## An example\n\n```\n‹fill in: the smallest example that shows it›\n```\n\n\
+            ## Try it\n\n‹fill in: What to change in the example, and what should happen then.›",
         introduction: "Explain the idea with the example, then let the learner try it before you go on.",
-        context: "A common misunderstanding: ‹what learners get wrong, and how to put it right›.",
+        context: "A common misunderstanding: ‹fill in: what learners get wrong, and how to put it right›.",
         operations: "",
     },
     Text {
         title: "Use it for something real",
         section: "Lessons",
-        content: "Now use it in your own project: ‹a small task with a result that can be seen›.\n\nIt is done when ‹how to tell›.",
+        content: "Now use it in your own project: ‹fill in: a small task with a result that can be seen›.\n\nIt is done when ‹fill in: how to tell›.",
         introduction: "Help with hints first; write code for the learner only when they ask for it.",
         context: "",
         operations: "",
@@ -89,10 +118,10 @@ const COURSE: &[Text] = &[
     Text {
         title: "Check what you know",
         section: "End",
-        content: "Answer these in your own words:\n\n1. ‹A question about the first idea›\n2. ‹A question about where it does not fit›\n\n\
-            Next: ‹where to go from here›.",
+        content: "Answer these in your own words:\n\n1. ‹fill in: A question about the first idea›\n2. ‹fill in: A question about where it does not fit›\n\n\
+            Next: ‹fill in: where to go from here›.",
         introduction: "Ask the questions one at a time. Go back to a lesson when an answer shows a gap.",
-        context: "Good answers say: 1. ‹…› 2. ‹…›",
+        context: "Good answers say: 1. ‹fill in: what a good answer says› 2. ‹fill in: what a good answer says›",
         operations: "",
     },
 ];
@@ -101,40 +130,40 @@ const INSTALLER: &[Text] = &[
     Text {
         title: "Check what is there",
         section: "Prepare",
-        content: "Before anything is installed, your agent looks at your system: operating system, ‹runtime› and free space. Nothing \
+        content: "Before anything is installed, your agent looks at your system: operating system, ‹fill in: runtime› and free space. Nothing \
             is changed in this step.",
         introduction: "Say that this step only reads.",
-        context: "Supported: ‹systems and versions›.",
-        operations: "1. Find out the operating system and its version.\n2. Run `‹tool› --version`; it has to be ‹version› or newer.\n\
+        context: "Supported: ‹fill in: systems and versions›.",
+        operations: "1. Find out the operating system and its version.\n2. Run `‹fill in: tool› --version`; it has to be ‹fill in: version› or newer.\n\
             3. When something is missing, tell the user what and stop.",
     },
     Text {
         title: "Install",
         section: "Install",
-        content: "Your agent installs ‹product› with the package manager of your system. It asks before it runs anything with higher \
+        content: "Your agent installs ‹fill in: product› with the package manager of your system. It asks before it runs anything with higher \
             rights.",
         introduction: "Show the command and ask before running it.",
         context: "",
-        operations: "1. Run `‹install command›`.\n2. Run `‹product› --version` and check that it answers.\n\
+        operations: "1. Run `‹fill in: install command›`.\n2. Run `‹fill in: product› --version` and check that it answers.\n\
             3. On an error, show its last lines and do not go on.",
     },
     Text {
         title: "Configure",
         section: "Install",
-        content: "‹Product› needs these settings:\n\n| Setting | Meaning |\n|---|---|\n| `‹NAME›` | ‹what it is for› |",
+        content: "‹fill in: Product› needs these settings:\n\n| Setting | Meaning |\n|---|---|\n| `‹fill in: NAME›` | ‹fill in: what it is for› |",
         introduction: "",
         context: "Secrets are entered by the user and are never repeated in the conversation.",
-        operations: "1. Ask for each setting that has no default.\n2. Write them to `‹file›`; keep what is in it.\n\
-            3. Run `‹command that checks the configuration›`.",
+        operations: "1. Ask for each setting that has no default.\n2. Write them to `‹fill in: file›`; keep what is in it.\n\
+            3. Run `‹fill in: command that checks the configuration›`.",
     },
     Text {
         title: "See it work",
         section: "Verify",
-        content: "Run `‹a harmless command›`. You should see ‹what›.",
+        content: "Run `‹fill in: a harmless command›`. You should see ‹fill in: what›.",
         introduction: "Congratulate the user when it works, and name one thing to try next.",
         context: "",
-        operations: "1. Run `‹a harmless command›`.\n2. Compare what it prints with what the step says.\n\
-            3. Say how to take the installation back: `‹uninstall command›`.",
+        operations: "1. Run `‹fill in: a harmless command›`.\n2. Compare what it prints with what the step says.\n\
+            3. Say how to take the installation back: `‹fill in: uninstall command›`.",
     },
 ];
 
@@ -144,23 +173,23 @@ const TROUBLESHOOTING: &[Text] = &[
         section: "Look",
         content: "What did you do, what did you expect, and what happened instead? Copy the exact message, if there is one.",
         introduction: "Ask for the message as it is. Do not guess a cause yet.",
-        context: "This walkthrough is about ‹the fault›. Signs of it: ‹messages, states›. For anything else, say so and stop.",
+        context: "This walkthrough is about ‹fill in: the fault›. Signs of it: ‹fill in: messages, states›. For anything else, say so and stop.",
         operations: "",
     },
     Text {
         title: "Narrow it down",
         section: "Look",
-        content: "Let us see which part fails:\n\n1. Does ‹first part› answer?\n2. Does it also happen with ‹a plain setup›?",
+        content: "Let us see which part fails:\n\n1. Does ‹fill in: first part› answer?\n2. Does it also happen with ‹fill in: a plain setup›?",
         introduction: "One check at a time; say what each result means.",
-        context: "When 1 fails, the cause is ‹A›. When only 2 makes it work, the cause is ‹B›. Otherwise go on.",
-        operations: "1. Run `‹check›` and read its answer.\n2. Note which case it is; the next step depends on it.",
+        context: "When 1 fails, the cause is ‹fill in: A›. When only 2 makes it work, the cause is ‹fill in: B›. Otherwise go on.",
+        operations: "1. Run `‹fill in: check›` and read its answer.\n2. Note which case it is; the next step depends on it.",
     },
     Text {
         title: "Mend it",
         section: "Mend",
-        content: "**Cause A:** ‹what to do›\n\n**Cause B:** ‹what to do›",
+        content: "**Cause A:** ‹fill in: what to do›\n\n**Cause B:** ‹fill in: what to do›",
         introduction: "Do only what fits the case that was found. Ask before anything that cannot be taken back.",
-        context: "‹What each remedy changes, and how it is taken back.›",
+        context: "‹fill in: What each remedy changes, and how it is taken back.›",
         operations: "",
     },
     Text {
@@ -178,35 +207,35 @@ const INTEGRATION: &[Text] = &[
     Text {
         title: "What will be connected",
         section: "Prepare",
-        content: "This connects ‹your product› with ‹the other product›, so that ‹what then happens by itself›. You need the right to \
-            ‹make keys, install apps› in both.",
+        content: "This connects ‹fill in: your product› with ‹fill in: the other product›, so that ‹fill in: what then happens by itself›. You need the right to \
+            ‹fill in: make keys, install apps› in both.",
         introduction: "Say what data goes from where to where before anything is set up.",
-        context: "Data goes from ‹A› to ‹B› only. Needed rights: ‹scopes›.",
-        operations: "1. Ask for the address of the user's ‹other product›.\n2. Check that it answers: `‹command›`.",
+        context: "Data goes from ‹fill in: A› to ‹fill in: B› only. Needed rights: ‹fill in: scopes›.",
+        operations: "1. Ask for the address of the user's ‹fill in: other product›.\n2. Check that it answers: `‹fill in: command›`.",
     },
     Text {
         title: "Make the credentials",
         section: "Connect",
-        content: "In ‹the other product›, open ‹Settings › Keys› and make a key with the rights ‹scopes›. Copy it: it is shown once.",
+        content: "In ‹fill in: the other product›, open ‹fill in: Settings, then Keys› and make a key with the rights ‹fill in: scopes›. Copy it: it is shown once.",
         introduction: "",
         context: "The key is a secret: it goes into the configuration, never into the conversation, a file of the project or a log.",
-        operations: "1. Tell the user where the key is entered.\n2. Check that it works: `‹command that only reads›`.",
+        operations: "1. Tell the user where the key is entered.\n2. Check that it works: `‹fill in: command that only reads›`.",
     },
     Text {
         title: "Connect",
         section: "Connect",
-        content: "Enter the key in ‹your product› under ‹where›, and choose ‹what to connect›.",
+        content: "Enter the key in ‹fill in: your product› under ‹fill in: where›, and choose ‹fill in: what to connect›.",
         introduction: "",
         context: "Each of the two sides can be changed without the other; order does not matter.",
-        operations: "1. Set `‹setting›`.\n2. Restart or reload ‹what›.\n3. Read the log for `‹the line that says it is connected›`.",
+        operations: "1. Set `‹fill in: setting›`.\n2. Restart or reload ‹fill in: what›.\n3. Read the log for `‹fill in: the line that says it is connected›`.",
     },
     Text {
         title: "Send something through",
         section: "Verify",
-        content: "Make ‹a test item› in ‹A›. It should appear in ‹B› within ‹time›.",
+        content: "Make ‹fill in: a test item› in ‹fill in: A›. It should appear in ‹fill in: B› within ‹fill in: time›.",
         introduction: "",
         context: "When nothing arrives: key (401), rights (403), address (404), or the other side has not been told yet.",
-        operations: "1. Make ‹a test item›.\n2. Look for it in ‹B›.\n3. Delete it again on both sides.",
+        operations: "1. Make ‹fill in: a test item›.\n2. Look for it in ‹fill in: B›.\n3. Delete it again on both sides.",
     },
 ];
 
@@ -214,15 +243,15 @@ const QUICKSTART: &[Text] = &[
     Text {
         title: "Get it",
         section: "",
-        content: "```\n‹one command that installs or signs up›\n```",
+        content: "```\n‹fill in: one command that installs or signs up›\n```",
         introduction: "Be brief: this is the shortest way to a first result.",
         context: "",
         operations: "Run the command after the user agrees.",
     },
     Text {
-        title: "Make your first ‹thing›",
+        title: "Make your first ‹fill in: thing›",
         section: "",
-        content: "```\n‹the smallest input that gives a result worth seeing›\n```\n\nYou should see:\n\n```\n‹the result›\n```",
+        content: "```\n‹fill in: the smallest input that gives a result worth seeing›\n```\n\nYou should see:\n\n```\n‹fill in: the result›\n```",
         introduction: "Let the user see the result before you explain it.",
         context: "",
         operations: "",
@@ -230,7 +259,7 @@ const QUICKSTART: &[Text] = &[
     Text {
         title: "Go on from here",
         section: "",
-        content: "- ‹The next thing most people do›\n- ‹Where the documentation is›\n- ‹Where to ask›",
+        content: "- ‹fill in: The next thing most people do›\n- ‹fill in: Where the documentation is›\n- ‹fill in: Where to ask›",
         introduction: "Ask what the user wants to build, and name the one link that fits.",
         context: "",
         operations: "",
@@ -244,12 +273,18 @@ mod tests {
     use crate::transfer::lint::{Severity, lint};
 
     #[test]
-    fn every_template_could_be_published_and_survives_cleaning() {
+    fn every_template_lacks_only_what_is_to_be_filled_in() {
         for kind in WalkthroughType::ALL {
             let steps = steps(*kind);
             assert!((3..=6).contains(&steps.len()), "{kind}");
             let findings = lint(*kind, &steps, bidi_in_code);
-            assert!(findings.iter().all(|finding| finding.severity != Severity::Error), "{kind}: {findings:?}");
+            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+            let mut count = 0;
+            for error in errors {
+                count += 1;
+                assert!(error.message.contains("‹fill in: "), "{kind}: {error}");
+            }
+            assert!(count > 0, "{kind}");
             for step in steps {
                 assert_eq!(clean_line(&step.title), step.title);
                 assert_eq!(clean_markdown(&step.content), step.content);
@@ -259,6 +294,49 @@ mod tests {
                     assert_eq!(clean_plain(text), *text);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn filling_in_makes_a_template_publishable() {
+        let fill = |text: &str| {
+            let mut text = text.to_owned();
+            while let Some(placeholder) = find_placeholder(&text).map(str::to_owned) {
+                text = text.replacen(&placeholder, "Rockets", 1);
+            }
+            text
+        };
+        for kind in WalkthroughType::ALL {
+            let filled = steps(*kind).into_iter().map(|step| StepContent {
+                title: fill(&step.title),
+                content: fill(&step.content),
+                introduction_for_agent: step.introduction_for_agent.as_deref().map(fill),
+                context_for_agent: step.context_for_agent.as_deref().map(fill),
+                operations_for_agent: step.operations_for_agent.as_deref().map(fill),
+                ..step
+            });
+            let filled: Vec<_> = filled.collect();
+            let findings = lint(*kind, &filled, bidi_in_code);
+            assert!(findings.iter().all(|finding| finding.severity != Severity::Error), "{kind}: {findings:?}");
+            assert!(!format!("{filled:?}").contains(['‹', '›']), "{kind}");
+        }
+    }
+
+    #[test]
+    fn only_placeholders_of_templates_are_found() {
+        assert_eq!(find_placeholder("It takes ‹fill in: minutes› minutes, ‹fill in: x›"), Some("‹fill in: minutes›"));
+        assert_eq!(
+            find_placeholder("Then you can ‹what the learner can do then›."),
+            Some("‹what the learner can do then›")
+        );
+        let texts = [
+            "{{exec}} {{ user.name }} {% if a %} {{{raw}}} ${HOME} $(date) %s",
+            "curl -H \"Authorization: Bearer <YOUR_API_KEY>\" [TODO] YOUR_NAME_HERE",
+            "Er sagte: «Sie rief ‹Halt› und ‹was nun›.» ‹product› ‹Settings› fill in: the form",
+            "‹fill in: never closed",
+        ];
+        for text in texts {
+            assert_eq!(find_placeholder(text), None, "{text}");
         }
     }
 }

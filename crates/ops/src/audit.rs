@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 use waypost_core::Result;
 use waypost_core::audit::AuditEvent;
 use waypost_core::caller::Ctx;
-use waypost_core::id::{AuditEventId, OrganizationId};
-use waypost_store::Tx;
+use waypost_core::id::{AuditEventId, OrganizationId, WalkthroughId};
+use waypost_store::editing_session::{self, EditingSession};
+use waypost_store::{Tx, audit};
 
 /// What happened to what.
 pub(crate) struct Entry<'a> {
@@ -22,6 +23,10 @@ pub(crate) struct Entry<'a> {
 /// # Errors
 /// When the store fails.
 pub(crate) async fn record(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, entry: Entry<'_>) -> Result<()> {
+    write(cx, tx, organization, entry).await.map(|_| ())
+}
+
+async fn write(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, entry: Entry<'_>) -> Result<AuditEventId> {
     let now = cx.now();
     let detail = match entry.detail {
         Value::Object(detail) => detail,
@@ -36,6 +41,46 @@ pub(crate) async fn record(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId,
         detail,
         created_at: now,
     };
-    waypost_store::audit::insert(tx, &event).await?;
-    Ok(())
+    audit::insert(tx, &event).await?;
+    Ok(event.id)
+}
+
+/// An editing session ends this long after its last edit.
+pub(crate) const SESSION_MS: i64 = 30 * 60 * 1_000;
+
+/// Writes the entry of an edit. The edits of one person to one thing (`edited`: a step, or a walkthrough's own fields)
+/// share an entry as long as the next one comes within 30 minutes: its detail is that of the last edit, with `edits` (how
+/// many) and `last_edit_at`.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn record_edit(
+    cx: &Ctx,
+    tx: &mut Tx,
+    (organization, walkthrough): (&OrganizationId, &WalkthroughId),
+    edited: &str,
+    mut entry: Entry<'_>,
+) -> Result<()> {
+    let now = cx.now();
+    let id = format!("{edited} {}", cx.caller.actor());
+    let expires_at = now.plus(SESSION_MS);
+    if let Some(session) = editing_session::find_open(tx, organization, &id, now).await? {
+        let edits = session.edits.saturating_add(1);
+        entry.detail["edits"] = edits.into();
+        entry.detail["last_edit_at"] = now.rfc3339().into();
+        if audit::update_detail(tx, organization, &session.audit_event_id, entry.detail.clone()).await? {
+            return Ok(editing_session::put(tx, &EditingSession { edits, expires_at, ..session }).await?);
+        }
+    }
+    entry.detail["edits"] = 1.into();
+    entry.detail["last_edit_at"] = now.rfc3339().into();
+    let session = EditingSession {
+        id,
+        organization_id: organization.clone(),
+        walkthrough_id: walkthrough.clone(),
+        audit_event_id: write(cx, tx, organization, entry).await?,
+        edits: 1,
+        expires_at,
+    };
+    Ok(editing_session::put(tx, &session).await?)
 }

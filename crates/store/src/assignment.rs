@@ -19,7 +19,7 @@ macro_rules! listed {
                 walkthroughs.slug, walkthroughs.state, servers.name AS server_name, servers.slug AS server_slug
              FROM assignments JOIN walkthroughs ON walkthroughs.id = assignments.walkthrough_id
              JOIN servers ON servers.id = assignments.server_id
-             WHERE assignments.organization_id = $1 ",
+             WHERE assignments.organization_id = $1 AND walkthroughs.deleted_at IS NULL ",
             $tail
         )
     };
@@ -83,7 +83,8 @@ pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
             (id, organization_id, server_id, walkthrough_id, display_order, enabled, created_at)
         SELECT $1, servers.organization_id, servers.id, walkthroughs.id, $5, $6, $7
         FROM servers JOIN walkthroughs ON walkthroughs.organization_id = servers.organization_id
-        WHERE servers.organization_id = $2 AND servers.id = $3 AND walkthroughs.id = $4";
+        WHERE servers.organization_id = $2 AND servers.id = $3 AND walkthroughs.id = $4
+          AND walkthroughs.deleted_at IS NULL";
     conn.touch_config().await?;
     let inserted = on!(conn, c => sqlx::query(SQL)
         .bind(assignment.id.as_str()).bind(assignment.organization_id.as_str()).bind(assignment.server_id.as_str())
@@ -162,7 +163,7 @@ pub async fn candidates(
     (text, limit): (&str, u32),
 ) -> Result<Vec<Candidate>> {
     const SQL: &str = "SELECT walkthroughs.id, walkthroughs.title, walkthroughs.state FROM walkthroughs
-        WHERE walkthroughs.organization_id = $1 AND walkthroughs.state <> 'archived'
+        WHERE walkthroughs.organization_id = $1 AND walkthroughs.deleted_at IS NULL AND walkthroughs.state <> 'archived'
           AND lower(walkthroughs.title) LIKE lower($3) ESCAPE '!'
           AND NOT EXISTS (SELECT 1 FROM assignments
               WHERE assignments.server_id = $2 AND assignments.walkthrough_id = walkthroughs.id)

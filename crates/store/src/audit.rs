@@ -57,6 +57,22 @@ pub async fn insert(conn: &mut Conn, event: &AuditEvent) -> Result<()> {
     Ok(())
 }
 
+/// Replaces the detail of an entry that stands for several edits. Returns false if there is no such entry.
+///
+/// # Errors
+/// When the database fails.
+pub async fn update_detail(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    id: &AuditEventId,
+    detail: Value,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE audit_events SET detail = $3 WHERE organization_id = $1 AND id = $2";
+    let rows = on!(conn, c => sqlx::query(SQL)
+        .bind(organization.as_str()).bind(id.as_str()).bind(detail.to_string()).execute(c).await?.rows_affected());
+    Ok(rows > 0)
+}
+
 /// Which entries are looked for. Empty texts mean any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {

@@ -20,6 +20,7 @@ const TABLES: &[(&str, &str)] = &[
     ("user_codes", "id"),
     ("user_sign_ins", "state_hash"),
     ("idempotency_keys", "actor, key"),
+    ("editing_sessions", "id"),
 ];
 
 /// Deletes at most `limit` rows of each table that expired before `before`; says how many.

@@ -89,7 +89,7 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &Serve
         JOIN walkthroughs ON walkthroughs.id = assignments.walkthrough_id
         JOIN versions ON versions.id = walkthroughs.current_version_id
         WHERE assignments.server_id = $1 AND assignments.organization_id = $2 AND assignments.enabled = $3
-          AND walkthroughs.state = 'published' AND versions.step_count > 0
+          AND walkthroughs.state = 'published' AND walkthroughs.deleted_at IS NULL AND versions.step_count > 0
         ORDER BY assignments.display_order, assignments.id";
     const WITHDRAWN: &str = "SELECT versions.walkthrough_id, versions.id, versions.withdrawn_reason
         FROM assignments JOIN versions ON versions.walkthrough_id = assignments.walkthrough_id

@@ -65,7 +65,7 @@ pub async fn state(conn: &mut Conn, organization: &OrganizationId) -> Result<Sta
     const SQL: &str = "SELECT
         (SELECT count(*) FROM servers WHERE organization_id = $1) AS servers,
         (SELECT id FROM servers WHERE organization_id = $1 ORDER BY created_at, id LIMIT 1) AS first_server,
-        (SELECT count(*) FROM walkthroughs WHERE organization_id = $1) AS walkthroughs,
+        (SELECT count(*) FROM walkthroughs WHERE organization_id = $1 AND deleted_at IS NULL) AS walkthroughs,
         (SELECT id FROM walkthroughs WHERE organization_id = $1 AND state <> 'archived'
             ORDER BY created_at, id LIMIT 1) AS first_walkthrough,
         (SELECT count(*) FROM walkthroughs WHERE organization_id = $1 AND state = 'published') AS published,

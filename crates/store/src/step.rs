@@ -94,6 +94,14 @@ pub(crate) struct ContentRow<'a> {
     metadata: String,
 }
 
+impl ContentRow<'_> {
+    /// The size of the texts in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let agent = [self.introduction_for_agent, self.context_for_agent, self.operations_for_agent];
+        self.content.len() + agent.into_iter().flatten().map(str::len).sum::<usize>() + self.metadata.len()
+    }
+}
+
 impl<'a> From<&'a StepContent> for ContentRow<'a> {
     fn from(content: &'a StepContent) -> Self {
         Self {

@@ -20,7 +20,7 @@ pub(crate) const COLUMNS: &str = columns!();
 
 macro_rules! select {
     ($tail:literal) => {
-        concat!("SELECT ", columns!(), " FROM walkthroughs WHERE organization_id = $1 ", $tail)
+        concat!("SELECT ", columns!(), " FROM walkthroughs WHERE organization_id = $1 AND deleted_at IS NULL ", $tail)
     };
 }
 
@@ -212,7 +212,7 @@ async fn one(
     row.map(Walkthrough::try_from).transpose()
 }
 
-/// How many walkthroughs the organisation has.
+/// How many walkthroughs the organisation has, those in the trash included.
 ///
 /// # Errors
 /// When the database fails.

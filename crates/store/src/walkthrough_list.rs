@@ -133,7 +133,7 @@ fn statement(dialect: Dialect, sort: WalkthroughSort, descending: bool, further:
     let after = if further { format!("AND ({column}, {id}) {compare} ($8, $9)") } else { String::new() };
     format!(
         "SELECT {COLUMNS} FROM walkthroughs
-         WHERE organization_id = $1 AND ($2 = '' OR state = $2) AND ($3 = '' OR type = $3)
+         WHERE organization_id = $1 AND deleted_at IS NULL AND ($2 = '' OR state = $2) AND ($3 = '' OR type = $3)
            AND ($4 = '' OR EXISTS (SELECT 1 FROM assignments
                     WHERE assignments.server_id = $4 AND assignments.walkthrough_id = walkthroughs.id))
            AND ($6 = '' OR {find}(title_key, $5) > 0 OR {} OR {} OR {})

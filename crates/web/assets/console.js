@@ -1,5 +1,7 @@
 // What every page of the console needs of a script: menus, dialogs, copying, times. Larger parts have files of their own.
 
+import { keepForms } from "./forms.js";
+
 // <details class="menu"> closes like a menu.
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) {
@@ -49,6 +51,8 @@ document.addEventListener("submit", (event) => {
 window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
+
+keepForms(document.body.dataset.viewer ?? null);
 
 // [data-submit-on-change]: the form of a filter sends itself.
 document.addEventListener("change", (event) => {

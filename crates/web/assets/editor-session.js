@@ -4,6 +4,7 @@
 import { Keeper, restore } from "./editor-keep.js";
 import * as m from "./editor-model.js";
 import { Lost, Queue, SignedOut } from "./editor-queue.js";
+import { Undo } from "./editor-undo.js";
 
 const SAVE_AFTER_MS = 600;
 /** Somebody who types without a pause is saved all the same. */
@@ -30,6 +31,7 @@ export class Session {
     Object.assign(this, { id, api, focused, key, now, timer });
     this.path = `/walkthroughs/${encodeURIComponent(id)}`;
     this.keeper = new Keeper(storage, { who, walkthrough: id, tab: key(), now });
+    this.undoing = new Undo(storage, { who, walkthrough: id, now });
     this.queue = new Queue({ timer, onChange: () => this.tell("status") });
     this.listeners = [];
     this.model = null;
@@ -143,6 +145,12 @@ export class Session {
   // Typing
 
   edit(subject, name, text) {
+    this.undoing.record(subject.id ?? "head", name, subject.fields[name].text, text);
+    this.write(subject, name, text);
+  }
+
+  /** As `edit`, without noting it for undo. */
+  write(subject, name, text) {
     m.edit(subject.fields[name], text);
     this.keepSoon(subject);
     this.schedule();
@@ -406,6 +414,41 @@ export class Session {
       }
       const id = await this.inserted(answer, place.after === null ? null : place.after);
       if (place.after === null) m.moveAfter(this.model, id, null);
+      return id;
+    });
+  }
+
+  /** Takes back the last change that was typed ("undo"), or makes it again ("redo"); gives the change, or null. */
+  rewind(direction) {
+    const subject = (id) => (id === "head" ? this.model.head : this.step(id));
+    const text = (id, name) => subject(id)?.fields[name]?.text;
+    const change = this.undoing[direction](text, (id, name, wanted) => this.write(subject(id), name, wanted));
+    if (change) this.tell("model");
+    return change;
+  }
+
+  /** The steps that were deleted from the draft and can be restored. */
+  async deletedSteps() {
+    const { body } = await this.queue.push(() => this.ask("GET", `${this.path}/deleted-steps`));
+    return body.items;
+  }
+
+  /** Makes a step what it was at a revision; gives its id, or null when it could not be done. */
+  restoreRevision(id, number) {
+    const headers = { "Idempotency-Key": this.key() };
+    return this.act(async () => {
+      const ifMatch = `"${this.model.revision}"`;
+      const answer = await this.call("POST", `${this.path}/steps/${id}/revisions/${number}/restore`, { headers, ifMatch });
+      if (answer.status === 412) {
+        await this.refresh();
+        throw new Error("Somebody else has just changed this walkthrough, so nothing was restored. Look at it, then restore again.");
+      }
+      if (answer.status >= 400) throw new Refused(answer.status, answer.body);
+      const own = this.step(id);
+      // What stands in the boxes gives way: the person asked for the restored text.
+      if (own) Object.assign(own, m.step(answer.body.step), { gone: false });
+      this.etag = null;
+      await this.refresh();
       return id;
     });
   }

@@ -5,6 +5,7 @@ import { el, say } from "./dom.js";
 import { Conflicts } from "./editor-conflict.js";
 import { Fields } from "./editor-fields.js";
 import { Head } from "./editor-head.js";
+import { History } from "./editor-history.js";
 import { previous, toStep } from "./editor-model.js";
 import { Preview } from "./editor-preview.js";
 import { Session } from "./editor-session.js";
@@ -30,6 +31,7 @@ class Editor {
     this.head = new Head(this, root);
     this.steps = new Steps(this, part(".pane-steps"));
     this.fields = new Fields(this, part(".pane-edit"));
+    this.history = new History(this, part(".pane-edit"));
     this.preview = new Preview(this, part(".pane-preview"), root.dataset.at);
     this.conflicts = new Conflicts(this, part("[data-conflict]"), () => this.session.step(this.chosen));
     this.headConflicts = new Conflicts(this, el("div"), () => this.session.model?.head);
@@ -48,6 +50,7 @@ class Editor {
       return this.warn(error.message, el("a", { href: location.href }, "Load the page again"));
     }
     this.choose(this.session.step(this.chosen) ? this.chosen : (this.session.steps[0]?.id ?? null), false);
+    await this.showDeleted();
     setInterval(() => document.visibilityState === "visible" && this.session.poll(), POLL_MS);
   }
 
@@ -71,6 +74,10 @@ class Editor {
       event.preventDefault();
       this.session.flush().then(() => this.session.state === "saved" && this.announce("Saved."));
     });
+    for (const button of this.root.querySelectorAll("[data-rewind]")) {
+      button.addEventListener("click", () => this.rewind(button.dataset.rewind));
+    }
+    document.addEventListener("keydown", (event) => this.rewindByKey(event));
     window.addEventListener("beforeunload", (event) => {
       if (this.session.isUnsaved) event.preventDefault();
     });
@@ -103,6 +110,9 @@ class Editor {
     this.conflicts.show();
     this.headConflicts.show();
     this.fields.show();
+    this.history.show();
+    this.root.querySelector('[data-rewind="undo"]').disabled = this.session.undoing.done.length === 0;
+    this.root.querySelector('[data-rewind="redo"]').disabled = this.session.undoing.undone.length === 0;
     this.preview.refresh();
   }
 
@@ -212,6 +222,36 @@ class Editor {
     this.steps.focus(id);
   }
 
+  /** Takes back the last change, or makes it again, and shows where. */
+  rewind(direction) {
+    const change = this.session.model && this.session.rewind(direction);
+    if (!change) return this.announce(direction === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
+    if (change.id !== "head" && change.id !== this.chosen) this.choose(change.id, false);
+    this.announce(direction === "undo" ? "Undone." : "Redone.");
+  }
+
+  /** Ctrl+Z: the browser undoes what was typed in a box since the page was loaded; what is older, this does. */
+  rewindByKey(event) {
+    const key = event.key.toLowerCase();
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || !["z", "y"].includes(key)) return;
+    const box = event.target.closest("input, textarea, select");
+    if (box && (box.dataset.typed || !box.closest("[data-form]"))) return;
+    event.preventDefault();
+    this.rewind(key === "y" || event.shiftKey ? "redo" : "undo");
+  }
+
+  /** Steps that were deleted earlier can be put back as well as those that were deleted just now. */
+  async showDeleted() {
+    try {
+      for (const { id, revision } of await this.session.deletedSteps()) {
+        if (!this.trash.some((it) => it.step.id === id)) this.trash.push({ step: { id }, title: revision.title, number: revision.number });
+      }
+      this.showTrash();
+    } catch {
+      // The list is a help; what is typed does not depend on it.
+    }
+  }
+
   /** Says that a step is deleted, and offers to bring it back. */
   discard(removed, title) {
     this.trash.unshift({ ...removed, title });
@@ -222,7 +262,9 @@ class Editor {
   async undo(id) {
     const removed = this.trash.find((it) => it.step.id === id);
     if (!removed) return;
-    const restored = await this.session.bringBack(removed);
+    const restored = await (removed.number
+      ? this.session.restoreRevision(id, removed.number)
+      : this.session.bringBack(removed));
     if (!restored) return;
     this.trash = this.trash.filter((it) => it !== removed);
     this.showTrash();

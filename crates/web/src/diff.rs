@@ -49,9 +49,11 @@ impl Differ {
     /// The lines that are different, with a few around them.
     #[must_use]
     pub fn lines(&self, before: &str, after: &str) -> Vec<Line> {
-        let diff = TextDiff::configure().deadline(self.until).diff_lines(before, after);
+        // Without their ends: the last line is the same line whether or not a line break follows it.
+        let (before, after): (Vec<_>, Vec<_>) = (before.lines().collect(), after.lines().collect());
+        let diff = TextDiff::configure().deadline(self.until).diff_slices(&before, &after);
         let mut lines = Vec::new();
-        let (mut seen, total) = (0, before.lines().count());
+        let (mut seen, total) = (0, before.len());
         for group in diff.grouped_ops(CONTEXT) {
             let begins = group.first().map_or(0, |op| op.old_range().start);
             if begins > seen {
@@ -63,7 +65,7 @@ impl Differ {
                     ChangeTag::Insert => Tag::Added,
                     ChangeTag::Delete => Tag::Removed,
                 };
-                lines.push(Line { tag, text: change.value().trim_end_matches(['\r', '\n']).to_owned() });
+                lines.push(Line { tag, text: change.value().to_owned() });
             }
             seen = group.last().map_or(seen, |op| op.old_range().end);
         }
@@ -93,6 +95,8 @@ mod tests {
         assert_eq!(told("a\nb\nc", "a\nx\nc"), " a\n-b\n+x\n c");
         assert_eq!(told("", "a\nb"), "+a\n+b");
         assert_eq!(told("same", "same"), "");
+        assert_eq!(told("a\nlast", "a\nlast\nmore\n"), " a\n last\n+more", "an unchanged last line is not marked");
+        assert_eq!(told("x\nlast\n", "y\nlast"), "-x\n+y\n last");
         let many: String = (0..20).map(|n| format!("{n}\n")).collect();
         let other = many.replace("10\n", "ten\n");
         assert_eq!(told(&many, &other), "@\n 7\n 8\n 9\n-10\n+ten\n 11\n 12\n 13\n@");

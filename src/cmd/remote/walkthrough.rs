@@ -8,8 +8,8 @@ use waypost_core::id::WalkthroughId;
 use super::{Remote, given, only, text, unknown};
 use crate::cmd::output;
 use crate::cmd::walkthrough::{
-    Command, MEMBERS, One, STEP_MEMBERS, Update, VERSION_MEMBERS, confirm_deletion, deleted, print_draft, print_list,
-    print_published, write_export,
+    Command, MEMBERS, One, STEP_MEMBERS, TRASH_MEMBERS, Update, VERSION_MEMBERS, confirm_deletion, deleted,
+    print_draft, print_list, print_published, write_export,
 };
 
 /// Does it.
@@ -21,7 +21,17 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Import(args) => import::run(remote, args).await,
         Command::Lint { .. } => anyhow::bail!("files are checked on this machine: leave --url out"),
-        Command::List { org, state } => {
+        Command::List { org, trash: true, .. } => {
+            remote.organization(org.org.as_deref())?;
+            let items = client.list(&["walkthroughs", "trash"], &[]).await?;
+            output::list(remote.json, TRASH_MEMBERS, remote.shapes(&items, TRASH_MEMBERS))
+        }
+        Command::Restore { walkthrough, org } => {
+            remote.organization(org.org.as_deref())?;
+            let restored = client.post(&["walkthroughs", walkthrough.as_str(), "restore"], json!({})).await?;
+            print_head(remote, &restored)
+        }
+        Command::List { org, state, .. } => {
             remote.organization(org.org.as_deref())?;
             let query: Vec<_> = state.iter().map(|state| ("state", state.as_str())).collect();
             let items = client.pages(&["walkthroughs"], &query).await?;
@@ -44,7 +54,9 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
             let how = json!({"confirm_bidi": confirm_bidi});
             let published = client.post(&["walkthroughs", text(&head, "id"), "publish"], how).await?;
             let shown = remote.shape(&published, &["version_id", "number", "created"]);
-            print_published(remote.json, &shown, text(&head, "title"))
+            let servers = client.list(&["assignments"], &[("walkthrough_id", text(&head, "id"))]).await?;
+            let unassigned = servers.is_empty().then(|| text(&head, "slug"));
+            print_published(remote.json, &shown, text(&head, "title"), unassigned)
         }
         Command::Versions(one) => {
             let head = named(remote, &one).await?;

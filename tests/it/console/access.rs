@@ -102,7 +102,12 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let step = make(app, owner, &format!("{path}/steps"), json!({ "title": "One", "content": "Do it." })).await;
     keep("steps", &step["step"]["id"]);
     make(app, owner, &format!("{path}/publish"), json!({})).await;
+    let deleted = make(app, owner, "/walkthroughs", json!({ "title": "Deleted", "type": "course" })).await;
+    let own = format!("/api/v1/walkthroughs/{}", deleted["id"].as_str().unwrap());
+    call(app, Some(owner), "DELETE", &own, None).await.is(204);
+    keep("trash", &deleted["id"]);
     keep("versions", &json!("1"));
+    keep("revisions", &json!("1"));
     let place = json!({ "server_id": server["id"], "walkthrough_id": walkthrough["id"] });
     keep("assignments", &make(app, owner, "/assignments", place).await["id"]);
     let invitation = json!({ "email": "new@ours.example", "role": "member" });

@@ -347,7 +347,20 @@ async fn pages_lead_from_the_first_walkthrough_to_its_versions() {
     browser.page("/o/acme/walkthroughs?q=nothing").await.says("Nothing fits");
     browser.page(&format!("{at}/publish")).await.says("This is the first version, with 4 steps.");
     browser.post(&format!("{at}/publish"), &[("revision", "9")]).await.is(412).says("edited meanwhile");
-    browser.post(&format!("{at}/publish"), &[("revision", "1")]).await.leads_to(&format!("{at}/versions"));
+    let refused = browser.post(&format!("{at}/publish"), &[("revision", "1")]).await;
+    refused.is(422).says("‹fill in: ");
+    let path = format!("/walkthroughs/{}", at.rsplit('/').next().unwrap());
+    let refused = call(&browser, Method::POST, &format!("{path}/publish"), json!({})).await.is(422).json();
+    assert!(refused["detail"].as_str().unwrap().contains("step 1 \"Check what is there\": `content`"), "{refused}");
+    let listed = browser.api(Method::GET, &path, None).await.json()["steps"].clone();
+    for step in listed.as_array().unwrap() {
+        let own = format!("{path}/steps/{}", step["id"].as_str().unwrap());
+        let filled = json!({ "content": "{{exec}} <YOUR_API_KEY> ‹quoted›", "context_for_agent": null,
+            "operations_for_agent": "Run it." });
+        call(&browser, Method::PATCH, &own, filled).await.is(200);
+    }
+    let published = browser.post(&format!("{at}/publish"), &[]).await;
+    published.leads_to(&format!("{at}/assignments"));
     browser.page(&format!("{at}/versions?from=1&to=draft")).await.says("They are the same.");
     browser.page(&format!("{at}/assignments")).await.says("No servers yet");
     browser.page(&format!("{at}/export")).await.says("Download");
@@ -361,5 +374,35 @@ async fn pages_lead_from_the_first_walkthrough_to_its_versions() {
     browser.get(&at).await.is(404);
     let member = Browser::member(&org, "m@x.example", Role::Member).await;
     member.page("/o/acme/walkthroughs").await.says("No walkthroughs yet");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn several_are_published_after_their_impact_was_shown() {
+    let app = App::new().await;
+    let org = app.org("acme").await;
+    let browser = Browser::owner(&org).await;
+    let (first, steps) = made(&browser, "First", &["A"]).await;
+    let (second, _) = made(&browser, "Second", &["B"]).await;
+    let (empty, _) = made(&browser, "Empty", &[]).await;
+    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
+    let (one, two, three) = (id(&first), id(&second), id(&empty));
+    let version = async |at: &str| browser.api(Method::GET, at, None).await.json()["current_version"].clone();
+    let bulk = "/o/acme/walkthroughs/bulk";
+
+    let ticked = [("action", "publish"), ("ids", &*one), ("ids", &*two), ("ids", &*three)];
+    let asked = browser.post(bulk, &ticked).await;
+    asked.is(200).says("Publish 2 walkthroughs?").says("Nobody is in the midst").says("there are no steps");
+    assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null), "nothing is published yet");
+
+    // Somebody edits one of them while the page is open.
+
+    let (of_one, of_two) = (format!("revision-{one}"), format!("revision-{two}"));
+    let edit = json!({ "content": "later" });
+    call(&browser, Method::PATCH, &format!("{first}/steps/{}", steps[0]), edit).await.is(200);
+    let sure =
+        [("action", "publish"), ("confirmed", "yes"), ("ids", &*one), (&*of_one, "2"), ("ids", &*two), (&*of_two, "2")];
+    browser.post(bulk, &sure).await.is(200).says("Not everything was done").says("First");
+    assert_eq!((version(&first).await, version(&second).await), (Value::Null, json!(1)));
     app.finish().await;
 }

@@ -10,6 +10,7 @@ use super::identity::fold;
 use super::outline::dialect;
 use super::place::label;
 use crate::step::{MAX_STEPS, StepContent};
+use crate::template::find_placeholder;
 use crate::walkthrough::WalkthroughType;
 
 /// Bytes of a content from which on an agent is likely to lose the thread.
@@ -75,6 +76,7 @@ pub fn lint<'a>(
         let mut step_findings = Found { number, step: label(number, Some(&step.title)), findings: &mut findings };
         step_findings.requirements(kind, step);
         step_findings.lengths(step);
+        step_findings.placeholders(step);
         step_findings.content(step, &bidi_in_code);
         step_findings.section(step, &mut sections);
         if let Some(earlier) = titles.insert(fold(&step.title), number) {
@@ -130,6 +132,23 @@ impl Found<'_> {
         for (problem, field) in length_problems(step).into_iter().zip(FIELDS) {
             if let Some(problem) = problem {
                 self.push(Severity::Error, field, problem);
+            }
+        }
+    }
+
+    fn placeholders(&mut self, step: &StepContent) {
+        let fields = [
+            ("title", Some(step.title.as_str())),
+            ("section_title", step.section_title.as_deref()),
+            ("content", Some(step.content.as_str())),
+            ("introduction_for_agent", step.introduction_for_agent.as_deref()),
+            ("context_for_agent", step.context_for_agent.as_deref()),
+            ("operations_for_agent", step.operations_for_agent.as_deref()),
+        ];
+        for (field, text) in fields {
+            if let Some(placeholder) = text.and_then(find_placeholder) {
+                let message = format!("still has the template's placeholder {placeholder}. Write your own text there.");
+                self.push(Severity::Error, field, message);
             }
         }
     }
@@ -218,6 +237,19 @@ mod tests {
         }
         assert_eq!(fields(Course, &[]), [(Error, "")]);
         assert_eq!(fields(Course, &[step("A", "x")]), []);
+    }
+
+    #[test]
+    fn names_placeholders_of_templates() {
+        let kind = WalkthroughType::Course;
+        let agent =
+            StepContent { context_for_agent: Some("Say ‹fill in: what›.".to_owned()), ..step("A", "{{exec}}") };
+        assert_eq!(fields(kind, std::slice::from_ref(&agent)), [(Severity::Error, "context_for_agent")]);
+        let told = lint(kind, &[agent], |_| None)[0].to_string();
+        assert!(
+            told.contains("step 1 \"A\": `context_for_agent`: still has the template's placeholder ‹fill in: what›"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -5,12 +5,13 @@ use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::{self, Link, Place};
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
+use waypost_core::revision::RevisionAct;
 use waypost_core::step::{MAX_STEPS, MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, step, walkthrough};
 
-use super::{Target, clean, missing, note, open, save_edit};
+use super::{Target, clean, missing, note, note_edit, open, revisions, save_edit};
 use crate::Ops;
 
 /// A step to add.
@@ -72,6 +73,21 @@ impl StepPatch {
     }
 }
 
+/// Why a revision of a step is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    /// The act.
+    pub act: RevisionAct,
+    /// The revision whose content is restored.
+    pub restored_from: Option<u32>,
+}
+
+impl From<RevisionAct> for Origin {
+    fn from(act: RevisionAct) -> Self {
+        Self { act, restored_from: None }
+    }
+}
+
 /// A step that was deleted, with what it takes to bring it back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Removed {
@@ -103,7 +119,7 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: Target<'_>, new: NewStep) -> 
     let (head, chain) = open_chain(&mut tx, target).await?;
     let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    put(cx, tx, (head, chain), (id, ordinal), new, "step.add").await
+    put(cx, tx, (head, chain), (id, ordinal), (new, "step.add", RevisionAct::Add.into())).await
 }
 
 /// Brings a step back that was deleted from this draft: under its id, so that who completed it has completed it.
@@ -119,7 +135,7 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, 
         let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
         Error::new(Code::StepNotFound, message).with("step_id", id.as_str())
     })?;
-    put(cx, tx, (head, chain), (id.clone(), ordinal), new, "step.restore").await
+    put(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore", RevisionAct::Restore.into())).await
 }
 
 /// Puts another step with the same content behind a step. It has no key: keys are unique.
@@ -136,7 +152,7 @@ pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId
     let new = NewStep { key: None, content: StepContent { title, ..content }, place: Place::After(id.clone()) };
     let (own, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    put(cx, tx, (head, chain), (own, ordinal), new, "step.duplicate").await
+    put(cx, tx, (head, chain), (own, ordinal), (new, "step.duplicate", RevisionAct::Add.into())).await
 }
 
 /// `title`, numbered so that no step of the chain has it: an import tells steps without keys apart by their titles.
@@ -149,13 +165,12 @@ fn copy_of(title: &str, chain: &[Step]) -> String {
 }
 
 /// Puts a step with this id and ordinal into the chain.
-async fn put(
+pub(super) async fn put(
     cx: &Ctx,
     mut tx: Tx,
     (mut head, chain): (Walkthrough, Vec<Step>),
     (id, ordinal): (StepId, u32),
-    new: NewStep,
-    act: &'static str,
+    (new, act, origin): (NewStep, &'static str, Origin),
 ) -> Result<Edited> {
     let content = clean::step(new.content, &clean::argument)?;
     let key = clean::key(new.key, &clean::argument)?;
@@ -167,7 +182,7 @@ async fn put(
     let links = chain::insert(&chain, &id, &new.place)?;
     let mut steps = [Step { id, ordinal, key, next_step_id: None, content }];
     chain::apply(&mut steps, &links);
-    step::insert(&mut tx, &head.organization_id, &head.id, &steps).await?;
+    revisions::insert(cx, &mut tx, &head, origin, &[&steps[0]]).await?;
     // The new step's own link was inserted with it.
     let links: Vec<_> = links.into_iter().filter(|link| link.from.as_ref() != Some(&steps[0].id)).collect();
     relink(&mut tx, &mut head, &links).await?;
@@ -234,8 +249,8 @@ async fn edit_step(
         let others = step::outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
         key_is_free(&others, after.key.as_deref(), Some(id))?;
     }
-    step::update(&mut tx, target.organization_id, target.walkthrough_id, [&after]).await?;
-    finish(cx, tx, head, "step.update", after).await
+    revisions::update(cx, &mut tx, &head, RevisionAct::Edit, &[&after]).await?;
+    finish_edit(cx, tx, head, after).await
 }
 
 /// Moves a step to another place.
@@ -270,19 +285,19 @@ pub async fn delete_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId) -
     let step = found.ok_or_else(|| no_step(id))?;
     let links = chain::remove(&chain, id)?;
     relink(&mut tx, &mut head, &links).await?;
-    step::delete(&mut tx, target.organization_id, target.walkthrough_id, [id]).await?;
+    revisions::delete(cx, &mut tx, &head, &chain, &[&step]).await?;
     let before = chain.iter().find(|other| other.next_step_id.as_ref() == Some(id));
     let after = before.map(|other| other.id.clone());
     let Edited { revision, step } = finish(cx, tx, head, "step.delete", step).await?;
     Ok(Removed { revision, step, after })
 }
 
-fn no_step(id: &StepId) -> Error {
+pub(super) fn no_step(id: &StepId) -> Error {
     Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}.")).with("step_id", id.as_str())
 }
 
 /// Locks the head and reads the chain without contents.
-async fn open_chain(tx: &mut Tx, target: Target<'_>) -> Result<(Walkthrough, Vec<Step>)> {
+pub(super) async fn open_chain(tx: &mut Tx, target: Target<'_>) -> Result<(Walkthrough, Vec<Step>)> {
     let head = open(tx, target).await?;
     let steps = step::outline(tx, target.organization_id, target.walkthrough_id).await?;
     let steps = chain::order(head.first_step_id.as_ref(), steps)?;
@@ -309,10 +324,32 @@ fn key_is_free(steps: &[Step], key: Option<&str>, own: Option<&StepId>) -> Resul
     }
 }
 
-async fn finish(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, act: &'static str, step: Step) -> Result<Edited> {
+async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, act: &'static str, step: Step) -> Result<Edited> {
+    finish_with(cx, tx, head, (act, json!({})), step).await
+}
+
+/// As [`finish`], with more to say in the audit log.
+pub(super) async fn finish_with(
+    cx: &Ctx,
+    mut tx: Tx,
+    mut head: Walkthrough,
+    (act, mut detail): (&'static str, Value),
+    step: Step,
+) -> Result<Edited> {
+    save_edit(cx, &mut tx, &mut head).await?;
+    detail["revision"] = json!(head.revision);
+    detail["step_id"] = json!(step.id);
+    detail["title"] = json!(step.content.title);
+    note(cx, &mut tx, &head, act, detail).await?;
+    tx.commit().await?;
+    Ok(Edited { revision: head.revision, step })
+}
+
+/// As [`finish`], for edits that an editor makes while somebody types: those of a session share an entry of the audit log.
+async fn finish_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, step: Step) -> Result<Edited> {
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "revision": head.revision, "step_id": step.id, "title": step.content.title });
-    note(cx, &mut tx, &head, act, detail).await?;
+    note_edit(cx, &mut tx, &head, ("step.update", step.id.as_str()), detail).await?;
     tx.commit().await?;
     Ok(Edited { revision: head.revision, step })
 }

@@ -9,6 +9,7 @@ use waypost_core::chain::Link;
 use waypost_core::compare::{Comparison, compare as differences};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::impact::{Consequences, Move};
+use waypost_core::revision::RevisionAct;
 use waypost_core::step::Step;
 use waypost_core::transfer::lint::Finding;
 use waypost_core::version::VersionHead;
@@ -17,7 +18,7 @@ use waypost_core::{Error, Result};
 use waypost_store::{Conn, Tx, standing, step, version, walkthrough};
 
 use super::publish::findings;
-use super::{Draft, Target, load_draft, missing, note, open, save_edit, title_is_free};
+use super::{Draft, Target, load_draft, missing, note, open, revisions, save_edit, title_is_free};
 use crate::Ops;
 
 /// A version in the history.
@@ -204,7 +205,7 @@ pub async fn restore_version(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u3
     }
     head.set_fields(version.fields);
     title_is_free(&mut tx, &head).await?;
-    replace_steps(&mut tx, &head, &before, &after).await?;
+    replace_steps(cx, &mut tx, &head, &before, &after).await?;
     head.first_step_id = after.first().map(|step| step.id.clone());
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "version": number, "revision": head.revision });
@@ -218,27 +219,27 @@ fn same(fields: &WalkthroughFields, steps: &[Step], other: &WalkthroughFields, o
 }
 
 /// Brings the rows of a draft's steps to what `after` says; rows that stay as they are are not written.
-async fn replace_steps(tx: &mut Tx, head: &Walkthrough, before: &[Step], after: &[Step]) -> Result<()> {
+async fn replace_steps(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, before: &[Step], after: &[Step]) -> Result<()> {
     let (organization, id) = (&head.organization_id, &head.id);
     let was: HashMap<&StepId, &Step> = before.iter().map(|step| (&step.id, step)).collect();
     let stays: HashMap<&StepId, &Step> = after.iter().map(|step| (&step.id, step)).collect();
-    let gone: Vec<_> = before.iter().map(|step| &step.id).filter(|id| !stays.contains_key(id)).collect();
+    let gone: Vec<_> = before.iter().filter(|step| !stays.contains_key(&step.id)).collect();
     if !gone.is_empty() {
-        step::delete(tx, organization, id, gone).await?;
+        revisions::delete(cx, tx, head, before, &gone).await?;
     }
     let changed: Vec<_> = after
         .iter()
         .filter(|step| was.get(&step.id).is_some_and(|was| was.content != step.content || was.key != step.key))
         .collect();
     if !changed.is_empty() {
-        step::update(tx, organization, id, changed).await?;
+        revisions::update(cx, tx, head, RevisionAct::Restore, &changed).await?;
     }
     let back: Vec<_> = after.iter().filter(|step| !was.contains_key(&step.id)).collect();
     for step in &back {
         step::take_removed(tx, organization, id, &step.id).await?;
     }
     if !back.is_empty() {
-        step::insert(tx, organization, id, back).await?;
+        revisions::insert(cx, tx, head, RevisionAct::Restore, &back).await?;
     }
     let links = after.iter().filter(|step| was.get(&step.id).is_some_and(|was| was.next_step_id != step.next_step_id));
     let links: Vec<_> = links.map(|step| Link { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();

@@ -9,16 +9,17 @@ use waypost_core::caller::Ctx;
 use waypost_core::chain::Link;
 use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
 use waypost_core::markdown::{bidi_in_code, clean_line};
+use waypost_core::revision::RevisionAct;
 use waypost_core::step::Step;
 use waypost_core::transfer::file::{StepFile, WalkthroughFile};
 use waypost_core::transfer::identity::fold;
 use waypost_core::transfer::lint::{self, Finding};
 use waypost_core::transfer::plan::{self, Change, ImportPlan};
 use waypost_core::{Code, Error, Result};
-use waypost_store::{Tx, assignment, step, system, walkthrough};
+use waypost_store::{Tx, assignment, step, system, trash, walkthrough};
 
 use super::publish::publish_in;
-use super::{Draft, clean, load_draft, lock_names, missing, note, save_edit, title_is_free};
+use super::{Draft, clean, load_draft, lock_names, missing, note, revisions, save_edit, title_is_free};
 use crate::Ops;
 use crate::assignments::{self, Placement};
 
@@ -260,21 +261,25 @@ async fn find(
     let Some(id) = id else { return Ok(None) };
     match walkthrough::find_for_update(tx, organization, &id).await? {
         Some(head) => load_draft(tx, head).await.map(Some),
+        None if trash::find(tx, organization, &id).await?.is_some() => {
+            let message = "The walkthrough is in the trash. Restore it first.";
+            Err(Error::new(Code::Conflict, message).with("walkthrough_id", id.as_str()))
+        }
         None => Err(missing().with("walkthrough_id", id.as_str())),
     }
 }
 
 /// Writes what the plan changes of the steps: no row that stays as it is.
 async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result<Draft> {
-    let Draft { walkthrough: mut head, steps: before } = draft;
-    let before: HashMap<StepId, Step> = before.into_iter().map(|step| (step.id.clone(), step)).collect();
+    let Draft { walkthrough: mut head, steps: chain } = draft;
+    let before: HashMap<StepId, Step> = chain.iter().cloned().map(|step| (step.id.clone(), step)).collect();
     let mut steps = planned(cx, &mut head.next_ordinal, &before, plan);
     for at in 1..steps.len() {
         steps[at - 1].next_step_id = Some(steps[at].id.clone());
     }
-    let (organization, id) = (&head.organization_id, &head.id);
     if !plan.removed.is_empty() {
-        step::delete(tx, organization, id, plan.removed.iter().map(|(step, _)| step)).await?;
+        let gone: Vec<_> = plan.removed.iter().filter_map(|(step, _)| before.get(step)).collect();
+        revisions::delete(cx, tx, &head, &chain, &gone).await?;
     }
     let with_change = |wanted: fn(&Change) -> bool| {
         let pairs = steps.iter().zip(&plan.steps);
@@ -282,17 +287,17 @@ async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result
     };
     let updated = with_change(|change| matches!(change, Change::Updated { .. }));
     if !updated.is_empty() {
-        step::update(tx, organization, id, updated).await?;
+        revisions::update(cx, tx, &head, RevisionAct::Import, &updated).await?;
     }
     let added = with_change(|change| *change == Change::Added);
     if !added.is_empty() {
-        step::insert(tx, organization, id, added).await?;
+        revisions::insert(cx, tx, &head, RevisionAct::Import, &added).await?;
     }
     let relinked =
         steps.iter().filter(|step| before.get(&step.id).is_some_and(|b| b.next_step_id != step.next_step_id));
     let links: Vec<_> =
         relinked.map(|step| Link { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
-    step::relink(tx, organization, id, &links).await?;
+    step::relink(tx, &head.organization_id, &head.id, &links).await?;
     head.first_step_id = steps.first().map(|step| step.id.clone());
     Ok(Draft { walkthrough: head, steps })
 }

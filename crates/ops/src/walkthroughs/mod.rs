@@ -12,11 +12,14 @@ pub mod import;
 mod list;
 pub mod preview;
 pub mod publish;
+pub mod revisions;
+pub mod trash;
 
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
+use waypost_core::revision::RevisionAct;
 use waypost_core::slug::{self, MAX_WALKTHROUGH_SLUG};
 use waypost_core::step::{MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::transfer::identity::fold;
@@ -25,9 +28,10 @@ use waypost_core::{Code, Error, Result, chain};
 use waypost_store::{Conn, Tx, step, walkthrough};
 
 use crate::Ops;
-use crate::audit::{Entry, record};
+use crate::audit::{Entry, record, record_edit};
 
 pub use self::list::{ListWalkthroughs, ListedWalkthrough, WalkthroughPage, describe, list};
+pub use self::trash::delete;
 
 /// The walkthrough that an act changes.
 #[derive(Debug, Clone, Copy)]
@@ -133,7 +137,7 @@ pub async fn duplicate(
     let draft = load_draft(&mut tx, head).await?;
     let title = match title {
         Some(title) => title,
-        None => free_copy(&mut tx, organization, &draft.walkthrough.title).await?,
+        None => free_title(&mut tx, organization, &draft.walkthrough.title, "copy").await?,
     };
     let fields = clean::head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &clean::argument)?;
     let mut copy = insert(cx, &mut tx, organization, fields, None).await?;
@@ -144,13 +148,13 @@ pub async fn duplicate(
     Ok(copy)
 }
 
-/// A title like `title` that no walkthrough has.
-async fn free_copy(tx: &mut Tx, organization: &OrganizationId, title: &str) -> Result<String> {
-    let short: String = title.chars().take(MAX_TITLE_CHARS - 12).collect();
+/// Returns `title` with `word` in brackets behind it, numbered so that no walkthrough has it.
+async fn free_title(tx: &mut Tx, organization: &OrganizationId, title: &str, word: &str) -> Result<String> {
+    let short: String = title.chars().take(MAX_TITLE_CHARS - word.len() - 8).collect();
     for number in 1..=999 {
-        let copy = if number == 1 { format!("{short} (copy)") } else { format!("{short} (copy {number})") };
-        if walkthrough::find_by_title(tx, organization, &fold(&copy)).await?.is_none() {
-            return Ok(copy);
+        let free = if number == 1 { format!("{short} ({word})") } else { format!("{short} ({word} {number})") };
+        if walkthrough::find_by_title(tx, organization, &fold(&free)).await?.is_none() {
+            return Ok(free);
         }
     }
     Err(Error::new(Code::Conflict, "There are very many copies already. Give this one a title.").with("field", "title"))
@@ -177,7 +181,7 @@ async fn insert_steps(
     for at in 1..steps.len() {
         steps[at - 1].next_step_id = Some(steps[at].id.clone());
     }
-    step::insert(tx, &head.organization_id, &head.id, &steps).await?;
+    revisions::insert(cx, tx, head, RevisionAct::Add, &steps.iter().collect::<Vec<_>>()).await?;
     head.first_step_id = steps.first().map(|step| step.id.clone());
     head.next_ordinal = u32::try_from(steps.len()).unwrap_or(u32::MAX);
     walkthrough::update(tx, head, &fold(&head.title)).await?;
@@ -245,25 +249,13 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: Target<'_>, change: HeadChange)
     }
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "revision": head.revision, "title": head.title, "slug": head.slug });
-    note(cx, &mut tx, &head, "walkthrough.update", detail).await?;
+    if head.slug == before.slug {
+        note_edit(cx, &mut tx, &head, ("walkthrough.update", head.id.as_str()), detail).await?;
+    } else {
+        note(cx, &mut tx, &head, "walkthrough.update", detail).await?;
+    }
     tx.commit().await?;
     Ok(head)
-}
-
-/// Deletes a walkthrough with its versions, its assignments and everybody's progress in it.
-///
-/// # Errors
-/// `not_found`; `precondition_failed` when the draft has changed meanwhile.
-pub async fn delete(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<()> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
-    let mut tx = ops.db.begin().await?;
-    let head = open(&mut tx, target).await?;
-    // Before the row is locked for good: whoever assigns it holds this one and waits for the row.
-    tx.touch_config().await?;
-    walkthrough::delete(&mut tx, target.organization_id, target.walkthrough_id).await?;
-    note(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
-    tx.commit().await?;
-    Ok(())
 }
 
 fn missing() -> Error {
@@ -311,6 +303,18 @@ async fn note(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, act: &'static str, deta
     record(cx, tx, &head.organization_id, Entry { act, target: head.id.as_str(), detail }).await
 }
 
+/// Writes the audit entry of an edit: one for all edits of a session of the same person and `edited`.
+async fn note_edit(
+    cx: &Ctx,
+    tx: &mut Tx,
+    head: &Walkthrough,
+    (act, edited): (&'static str, &str),
+    detail: Value,
+) -> Result<()> {
+    record_edit(cx, tx, (&head.organization_id, &head.id), edited, Entry { act, target: head.id.as_str(), detail })
+        .await
+}
+
 /// Taken before the lock of a head, always, so that two acts cannot wait for each other.
 async fn lock_names(tx: &mut Tx, organization: &OrganizationId) -> Result<()> {
     if walkthrough::lock_names(tx, organization).await? { Ok(()) } else { Err(Error::not_found("organisation")) }
@@ -325,7 +329,10 @@ async fn insert(
     slug: Option<String>,
 ) -> Result<Walkthrough> {
     if walkthrough::count(tx, organization).await? >= i64::try_from(MAX_WALKTHROUGHS).unwrap_or(i64::MAX) {
-        let message = format!("An organisation has {MAX_WALKTHROUGHS} walkthroughs at most. Delete one first.");
+        let message = format!(
+            "An organisation has {MAX_WALKTHROUGHS} walkthroughs at most, those in the trash included. \
+             Delete one permanently first."
+        );
         return Err(Error::new(Code::Conflict, message));
     }
     let slug = match slug {

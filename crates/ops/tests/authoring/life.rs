@@ -16,6 +16,7 @@ use waypost_core::{Error, Random};
 use waypost_ops::assignments::{self, Placement};
 use waypost_ops::walkthroughs::draft::{StepChange, delete_step, move_step, update_step};
 use waypost_ops::walkthroughs::publish::{publish, withdraw};
+use waypost_ops::walkthroughs::trash::purge;
 use waypost_ops::walkthroughs::{HeadChange, delete, update};
 use waypost_store::progress::{NewEndUser, ProgressKey, completions, history};
 use waypost_store::writer::{Call, Decided, Writer};
@@ -355,6 +356,8 @@ async fn deleting_takes_everything_along(world: World) {
         &["walkthroughs", "steps", "versions", "version_steps", "assignments", "progress", "step_completions"];
     let before = counts(TABLES).await;
     delete(&world.cx, &world.ops, world.target(&life.id)).await.unwrap();
+    assert_eq!(counts(TABLES).await, before, "the trash keeps everything");
+    purge(&world.cx, &world.ops, &world.org, &life.id).await.unwrap();
     let after = counts(TABLES).await;
     assert_eq!(after, before.iter().map(|count| count / 2).collect::<Vec<_>>(), "{TABLES:?}");
     assert!(after.iter().all(|count| *count > 0));

@@ -5,7 +5,9 @@ mod heads;
 mod life;
 mod previews;
 mod publishing;
+mod revisions;
 mod transfer;
+mod trash;
 
 use std::sync::Arc;
 

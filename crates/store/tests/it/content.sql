@@ -13,7 +13,7 @@ INSERT INTO client_sessions VALUES
     ('ses_1', 'org_1', 'srv_1', 'eu_1', 'hash', 'client', NULL, '2026', 11, 12, NULL),
     ('ses_2', 'org_1', 'srv_1', 'eu_2', NULL, NULL, NULL, NULL, 11, 12, NULL);
 INSERT INTO walkthroughs VALUES
-    ('wt_1', 'org_1', 'Hello', 'hello', 'hello', '', 'course', 'published', NULL, '[]', '{"a":1}', NULL, NULL, 3, 2, 13, 14, 3);
+    ('wt_1', 'org_1', 'Hello', 'hello', 'hello', '', 'course', 'published', NULL, '[]', '{"a":1}', NULL, NULL, 3, 2, 13, 14, 3, NULL, NULL, NULL, NULL);
 INSERT INTO steps VALUES
     ('ws_2', 'org_1', 'wt_1', 1, NULL, NULL, 'Two', NULL, 'text', NULL, NULL, NULL, '{}'),
     ('ws_1', 'org_1', 'wt_1', 0, 'one', 'ws_2', 'One', 'Begin', 'first line

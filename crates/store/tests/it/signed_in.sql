@@ -44,3 +44,7 @@ INSERT INTO webhooks VALUES
 INSERT INTO webhook_deliveries VALUES
     ('whd_N', 'org_N', 'whk_N', 'eu_N', 'ticket.created', '{}', 'pending', 1, 7, 6, 500, 'oh', 'no', 12, 5, NULL);
 INSERT INTO removed_steps VALUES ('ws_removed-N', 'org_N', 'wt_N', 39);
+INSERT INTO step_revisions VALUES
+    ('ws_removed-N', 1, 'org_N', 'wt_N', 'baseline', '', NULL, NULL, 39, 9, 1, 1, 2, NULL, 'Title', NULL, 'text', NULL, NULL, NULL, '{}'),
+    ('ws_removed-N', 2, 'org_N', 'wt_N', 'delete', 'usr_N', NULL, NULL, 39, 9, 2, 2, 2, 'k', 'Title', 'Part', 'text', 'a', 'b', 'c', '{}');
+INSERT INTO editing_sessions VALUES ('ws_removed-N usr_N', 'org_N', 'wt_N', 'aud_N', 2, 40);

@@ -32,6 +32,7 @@ use waypost_core::oauth_grant::OauthGrant;
 use waypost_core::organization::Role;
 use waypost_core::progress::Attempt;
 use waypost_core::progress::act::{Select, View};
+use waypost_core::revision::RevisionAct;
 use waypost_core::step::{Step, StepContent};
 use waypost_core::ticket::{Ticket, TicketComment, TicketCommentEdit, TicketStatus};
 use waypost_core::version::{VersionHead, Withdrawal};
@@ -40,17 +41,19 @@ use waypost_core::webhook::{NewDelivery, Webhook, WebhookEvent};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::analytics::{Due, Packed, Wanted};
 use waypost_store::browser_session::NewBrowserSession;
+use waypost_store::editing_session::EditingSession;
 use waypost_store::email_code::NewCode;
 use waypost_store::idempotency::Claim;
 use waypost_store::progress::ProgressKey;
+use waypost_store::step_revision::{NewRevision, Scope};
 use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
-    email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, join, logo, migrate,
-    oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server, session, standing,
-    step, system, ticket, ticket_comment, tool_call, user, user_code, user_session, version, walkthrough,
-    walkthrough_list, webhook, webhook_delivery,
+    editing_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, join, logo,
+    migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server, session,
+    standing, step, step_revision, system, ticket, ticket_comment, tool_call, trash, user, user_code, user_session,
+    version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
 use crate::console::{console_sign_in, delivery, help, invite, look_back, send, users};
@@ -77,7 +80,7 @@ const WHOLE: &[&str] = &[
      COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)",
 ];
 /// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
-const NO_TABLES: &[&str] = &["json_each", "batch", "source", "CONSTANT", "(subquery"];
+const NO_TABLES: &[&str] = &["json_each", "batch", "source", "ranked", "CONSTANT", "(subquery"];
 
 fn heard() -> &'static Mutex<BTreeSet<String>> {
     static HEARD: OnceLock<Mutex<BTreeSet<String>>> = OnceLock::new();
@@ -264,6 +267,8 @@ async fn write(tx: &mut Tx, one: &World) {
     walkthrough::find_by_slug(tx, org, &head.slug).await.unwrap();
     walkthrough::find_by_title(tx, org, "a title").await.unwrap();
     list(tx, one).await;
+    revise(tx, one).await;
+    throw_away(tx, one).await;
     walkthrough::count(tx, org).await.unwrap();
     walkthrough::slugs_with_prefix(tx, org, "a").await.unwrap();
     walkthrough::update(tx, &head, "a title").await.unwrap();
@@ -305,6 +310,45 @@ async fn write(tx: &mut Tx, one: &World) {
     assert_eq!(step::take_removed(tx, org, id, &a).await.unwrap(), Some(1_000));
     let unknown = WalkthroughId::from_store("wt_unknown".to_owned());
     walkthrough::delete(tx, org, &unknown).await.unwrap();
+}
+
+/// The trash.
+async fn throw_away(tx: &mut Tx, one: &World) {
+    let (org, id) = (&one.organization, &one.walkthrough);
+    let head = walkthrough::find(tx, org, id).await.unwrap().unwrap();
+    assert!(trash::put(tx, org, id, (NOW, "operator")).await.unwrap());
+    assert_eq!(trash::find(tx, org, id).await.unwrap().unwrap().walkthrough, head);
+    trash::list(tx, org, 10).await.unwrap();
+    trash::due(tx, NOW, 10).await.unwrap();
+    assert!(trash::take(tx, &head, "a title").await.unwrap());
+}
+
+/// The history of a draft.
+async fn revise(tx: &mut Tx, one: &World) {
+    let scope = Scope { organization_id: &one.organization, walkthrough_id: &one.walkthrough };
+    let id = StepId::from_store("ws_revised".to_owned());
+    let step = Step { id: id.clone(), ordinal: 2_000, key: None, next_step_id: None, content: StepContent::default() };
+    step_revision::keep_baseline(tx, scope, NOW, [&id]).await.unwrap();
+    let new = NewRevision { act: RevisionAct::Edit, actor: "operator", restored_from: None, at: NOW };
+    step_revision::append(tx, scope, new, [(&step, None)]).await.unwrap();
+    step_revision::replace(tx, scope, 1, new, &step).await.unwrap();
+    step_revision::trim(tx, scope, (10, 10), [&id]).await.unwrap();
+    step_revision::list(tx, scope, &id, (None, 10)).await.unwrap();
+    step_revision::find(tx, scope, &id, 1).await.unwrap().unwrap();
+    step_revision::list_deleted(tx, scope, 10).await.unwrap();
+    step_revision::delete_superseded(tx, NOW, 10).await.unwrap();
+    let event = one.audit_event(9);
+    let session = EditingSession {
+        id: "ws_revised operator".to_owned(),
+        organization_id: one.organization.clone(),
+        walkthrough_id: one.walkthrough.clone(),
+        audit_event_id: event.id.clone(),
+        edits: 1,
+        expires_at: NOW,
+    };
+    editing_session::put(tx, &session).await.unwrap();
+    editing_session::find_open(tx, &one.organization, &session.id, NOW).await.unwrap();
+    audit::update_detail(tx, &one.organization, &event.id, Value::Null).await.unwrap();
 }
 
 /// What signs an end user in.

@@ -40,7 +40,7 @@ pub(crate) enum Action {
     Unarchive,
     /// Place them on `server_id`.
     Assign,
-    /// Delete them with their versions, assignments and progress.
+    /// Move them to the trash.
     Delete,
 }
 
@@ -75,10 +75,11 @@ pub(crate) struct Outcome {
     request_body = Bulk, responses((status = 200, body = Page<Outcome>), Problems))]
 async fn bulk(State(web): State<Web>, scope: Scope, Json(asked): Json<Bulk>) -> ApiResult<Json<Page<Outcome>>> {
     let server = asked.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
-    Ok(Json(Page::whole(run(&web, &scope, (asked.action, server), asked.ids).await?)))
+    let asked_for = asked.ids.into_iter().map(|id| (id, None)).collect();
+    Ok(Json(Page::whole(run(&web, &scope, (asked.action, server), asked_for).await?)))
 }
 
-/// Does `action` to each of `ids`.
+/// Does `action` to each of `ids`; one that comes with a revision only if its draft is still at this revision.
 ///
 /// # Errors
 /// `invalid_arguments` when there are none or too many, or `assign` does not say where to.
@@ -86,7 +87,7 @@ pub(crate) async fn run(
     web: &Web,
     scope: &Scope,
     (action, server): (Action, Option<ServerId>),
-    ids: Vec<String>,
+    ids: Vec<(String, Option<u32>)>,
 ) -> Result<Vec<Outcome>> {
     if ids.is_empty() || ids.len() > MAX_IDS {
         return Err(Error::invalid("ids", format!("`ids` are 1 to {MAX_IDS} walkthroughs.")));
@@ -95,9 +96,9 @@ pub(crate) async fn run(
         return Err(Error::invalid("server_id", "`server_id` says on which server to place them."));
     }
     let mut outcomes = Vec::with_capacity(ids.len());
-    for text in ids {
+    for (text, revision) in ids {
         let done = match walkthrough_id(&text) {
-            Ok(id) => one(web, scope, (action, server.as_ref()), &id).await,
+            Ok(id) => one(web, scope, (action, server.as_ref()), (&id, revision)).await,
             Err(error) => Err(error),
         };
         outcomes.push(match done {
@@ -116,10 +117,10 @@ async fn one(
     web: &Web,
     scope: &Scope,
     (action, server): (Action, Option<&ServerId>),
-    id: &WalkthroughId,
+    (id, revision): (&WalkthroughId, Option<u32>),
 ) -> Result<()> {
     let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
-    let target = Target { organization_id: org, walkthrough_id: id, revision: None };
+    let target = Target { organization_id: org, walkthrough_id: id, revision };
     match action {
         Action::Publish => publish::publish(cx, ops, target, false).await.map(drop),
         Action::Archive => publish::archive(cx, ops, target).await.map(drop),

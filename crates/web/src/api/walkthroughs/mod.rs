@@ -3,8 +3,10 @@
 
 pub(crate) mod bulk;
 mod dto;
+mod revisions;
 mod steps;
 mod transfer;
+mod trash;
 pub(crate) mod versions;
 
 use std::str::FromStr;
@@ -39,6 +41,8 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(unarchive))
         .routes(routes!(unpublish))
         .merge(steps::routes())
+        .merge(revisions::routes())
+        .merge(trash::routes())
         .merge(versions::routes())
         .merge(bulk::routes())
         .merge(transfer::routes())
@@ -224,7 +228,7 @@ async fn update(
     }
 }
 
-/// Deletes a walkthrough with its versions, its assignments and everybody's progress in it.
+/// Moves a walkthrough to the trash. It is no longer offered, listed or found, and can be restored for 30 days.
 #[utoipa::path(delete, path = "/walkthroughs/{id}", tag = "walkthroughs", operation_id = "delete_walkthrough",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)), responses((status = 204), Problems))]
 async fn delete(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<StatusCode> {

@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(restore))
 }
 
-fn step_id(text: &str) -> Result<StepId> {
+pub(super) fn step_id(text: &str) -> Result<StepId> {
     id(text, "step")
 }
 
@@ -152,7 +152,7 @@ async fn answer_created(scope: &Scope, web: &Web, id: &WalkthroughId, edited: dr
     Ok(created(&location, body.revision, Json(body)))
 }
 
-async fn answer(
+pub(super) async fn answer(
     scope: &Scope,
     web: &Web,
     (id, step): (&WalkthroughId, &StepId),

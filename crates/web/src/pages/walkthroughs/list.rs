@@ -14,7 +14,7 @@ use waypost_ops::servers;
 use waypost_ops::walkthroughs::history::ListedVersion;
 use waypost_ops::walkthroughs::{self, ListWalkthroughs, ListedWalkthrough, history, publish};
 
-use super::{Opened, badge, kind_name, walkthrough_id};
+use super::{Opened, badge, bulk_publish, kind_name, walkthrough_id};
 use crate::Web;
 use crate::api::extract::Scope;
 use crate::api::walkthroughs::bulk::{self, Action};
@@ -190,7 +190,8 @@ struct Ticked {
     /// As it stands in the form.
     word: String,
     server: Option<ServerId>,
-    ids: Vec<String>,
+    /// The ids; with the revision that the confirmation was about.
+    ids: Vec<(String, Option<u32>)>,
     confirmed: bool,
 }
 
@@ -210,7 +211,11 @@ impl Ticked {
             word,
             server: one("server_id").and_then(|id| id.parse().ok()),
             confirmed: one("confirmed").is_some(),
-            ids: fields.iter().filter(|(name, _)| name == "ids").map(|(_, value)| value.clone()).collect(),
+            ids: fields
+                .iter()
+                .filter(|(name, _)| name == "ids")
+                .map(|(_, id)| (id.clone(), one(&format!("revision-{id}")).and_then(|revision| revision.parse().ok())))
+                .collect(),
         }
     }
 }
@@ -255,8 +260,13 @@ async fn several(State(web): State<Web>, member: Member, Form(fields): Form<Vec<
     let Some(action) = ticked.action else {
         return Err(within(Error::invalid("action", "Choose what to do with the walkthroughs.")));
     };
+    let ids: Vec<String> = ticked.ids.iter().map(|(id, _)| id.clone()).collect();
     if matches!(action, Action::Delete) && !ticked.confirmed {
-        let page = confirm(&web, &member, &ticked.ids, place.path("walkthroughs/bulk")).await.map_err(within)?;
+        let page = confirm(&web, &member, &ids, place.path("walkthroughs/bulk")).await.map_err(within)?;
+        return Ok(view::page(&page));
+    }
+    if matches!(action, Action::Publish) && !ticked.confirmed {
+        let page = bulk_publish::confirm(&web, &member, &ids).await.map_err(within)?;
         return Ok(view::page(&page));
     }
     let scope = Scope { cx: member.cx, organization_id: member.organization_id };

@@ -1,10 +1,12 @@
 //! Walkthroughs: the list in [`list`], making and importing in [`create`], publishing in [`publish`], the history in
 //! [`versions`], servers and files in [`places`]. The editor has a file of its own.
 
+mod bulk_publish;
 mod create;
 mod list;
 mod places;
 mod publish;
+mod trash;
 mod versions;
 
 use waypost_core::id::WalkthroughId;
@@ -25,6 +27,7 @@ pub(super) fn routes() -> Routes {
         .merge(list::routes())
         .merge(create::routes())
         .merge(publish::routes())
+        .merge(trash::routes())
         .merge(versions::routes())
         .merge(places::routes())
 }

@@ -8,6 +8,7 @@ use waypost_core::access::Act;
 use waypost_core::transfer::lint::Severity;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Code, Error};
+use waypost_ops::assignments;
 use waypost_ops::walkthroughs::{history, publish};
 
 use super::{Around, Changes, Opened, field_name};
@@ -127,6 +128,16 @@ async fn publish_draft(
                 true => format!("Version {} is published. Everybody who begins from now on gets it.", published.number),
                 false => format!("Version {} is published; nothing had changed since.", published.number),
             };
+            let Member { cx, organization_id, .. } = &opened.member;
+            let placed = assignments::list_of_walkthrough(cx, web.ops(), organization_id, &opened.id).await;
+            if placed.map_err(|error| opened.within(error))?.is_empty() {
+                let said = format!(
+                    "Version {} is published, but the walkthrough is not on any server, so nobody can start it. \
+                     Assign it to a server.",
+                    published.number
+                );
+                return Ok(view::redirect_saying(&format!("{}/assignments", opened.at), &said));
+            }
             Ok(view::redirect_saying(&format!("{}/versions", opened.at), &said))
         }
         Err(error) => {

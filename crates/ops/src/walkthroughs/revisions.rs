@@ -1,0 +1,268 @@
+//! The history of a draft's steps. Every write of a step goes through [`insert`], [`update`] or [`delete`], which keep a
+//! revision of it in the same transaction, so that the draft and the current revisions always say the same.
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::chain::Place;
+use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
+use waypost_core::revision::{
+    KEPT_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RevisionAct, RevisionHead, StepRevision, collapses,
+};
+use waypost_core::step::{MAX_STEPS, Step};
+use waypost_core::walkthrough::Walkthrough;
+use waypost_core::{Clock, Code, Error, Result};
+use waypost_store::step_revision::{self, NewRevision, Scope};
+use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
+
+use super::draft::{Edited, NewStep, Origin, finish_with, no_step, open_chain, put};
+use super::{Target, missing, open};
+use crate::Ops;
+
+/// Revisions on a page at most.
+pub const MAX_PAGE: u32 = 200;
+
+/// A revision with the name of its author.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRevision {
+    /// The revision.
+    pub head: RevisionHead,
+    /// The user's address or the key's name. `None` if unknown.
+    pub actor_name: Option<String>,
+}
+
+/// A step that was deleted from the draft and can be restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletedStep {
+    /// The step.
+    pub id: StepId,
+    /// Its deletion.
+    pub revision: ListedRevision,
+}
+
+/// A page of a step's history.
+#[derive(Debug, Clone)]
+pub struct RevisionPage {
+    /// The revisions, newest first.
+    pub items: Vec<ListedRevision>,
+    /// Pass it as `before` to get the next page. `None` on the last one.
+    pub next_before: Option<u32>,
+}
+
+fn scope(head: &Walkthrough) -> Scope<'_> {
+    Scope { organization_id: &head.organization_id, walkthrough_id: &head.id }
+}
+
+fn new<'a>(cx: &'a Ctx, origin: Origin) -> NewRevision<'a> {
+    NewRevision { act: origin.act, actor: cx.caller.actor(), restored_from: origin.restored_from, at: cx.now() }
+}
+
+/// Inserts steps into the draft.
+pub(super) async fn insert(
+    cx: &Ctx,
+    tx: &mut Tx,
+    head: &Walkthrough,
+    origin: impl Into<Origin>,
+    steps: &[&Step],
+) -> Result<()> {
+    step::insert(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
+    append(tx, head, new(cx, origin.into()), &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
+}
+
+/// Writes the keys and contents of steps of the draft.
+pub(super) async fn update(
+    cx: &Ctx,
+    tx: &mut Tx,
+    head: &Walkthrough,
+    origin: impl Into<Origin>,
+    steps: &[&Step],
+) -> Result<()> {
+    step_revision::keep_baseline(tx, scope(head), head.updated_at, steps.iter().map(|step| &step.id)).await?;
+    step::update(tx, &head.organization_id, &head.id, steps.iter().copied()).await?;
+    let new = new(cx, origin.into());
+    if let [step] = steps {
+        let last = step_revision::list(tx, scope(head), &step.id, (None, 1)).await?;
+        if let Some(last) = last.first().filter(|last| collapses(last, new.act, new.actor, new.at)) {
+            step_revision::replace(tx, scope(head), last.number, new, step).await?;
+            trim(tx, head, [&step.id]).await?;
+            return Ok(());
+        }
+    }
+    append(tx, head, new, &steps.iter().map(|step| (*step, None)).collect::<Vec<_>>()).await
+}
+
+/// Deletes steps from the draft; `chain` has all its steps with their links.
+pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[Step], gone: &[&Step]) -> Result<()> {
+    step_revision::keep_baseline(tx, scope(head), head.updated_at, gone.iter().map(|step| &step.id)).await?;
+    let before = |id: &StepId| chain.iter().find(|step| step.next_step_id.as_ref() == Some(id)).map(|step| &step.id);
+    let deleted: Vec<_> = gone.iter().map(|step| (*step, before(&step.id))).collect();
+    append(tx, head, new(cx, RevisionAct::Delete.into()), &deleted).await?;
+    step::delete(tx, &head.organization_id, &head.id, gone.iter().map(|step| &step.id)).await?;
+    Ok(())
+}
+
+async fn append(
+    tx: &mut Tx,
+    head: &Walkthrough,
+    new: NewRevision<'_>,
+    steps: &[(&Step, Option<&StepId>)],
+) -> Result<()> {
+    step_revision::append(tx, scope(head), new, steps.iter().copied()).await?;
+    // A step that was just added has no other revisions.
+    if new.act != RevisionAct::Add {
+        trim(tx, head, steps.iter().map(|(step, _)| &step.id)).await?;
+    }
+    Ok(())
+}
+
+async fn trim<'a>(tx: &mut Tx, head: &Walkthrough, steps: impl IntoIterator<Item = &'a StepId>) -> Result<()> {
+    step_revision::trim(tx, scope(head), (MAX_REVISIONS, MAX_REVISION_BYTES), steps).await?;
+    Ok(())
+}
+
+/// Returns the history of a step, newest first; also of one that was deleted from the draft.
+///
+/// # Errors
+/// `not_found`; `step_not_found` if the walkthrough has neither the step nor revisions of it; `invalid_arguments` for a
+/// limit out of range.
+pub async fn list(
+    cx: &Ctx,
+    ops: &Ops,
+    (organization, walkthrough): (&OrganizationId, &WalkthroughId),
+    id: &StepId,
+    (before, limit): (Option<u32>, Option<u32>),
+) -> Result<RevisionPage> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let limit = limit.unwrap_or(50);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
+    }
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let mut heads = step_revision::list(&mut tx, scope(&head), id, (before, i64::from(limit) + 1)).await?;
+    if heads.is_empty() && before.is_none() && step::find(&mut tx, organization, walkthrough, id).await?.is_none() {
+        return Err(no_step(id));
+    }
+    let more = heads.len() > limit as usize;
+    heads.truncate(limit as usize);
+    let next_before = heads.last().filter(|_| more).map(|head| head.number);
+    Ok(RevisionPage { items: named(&mut tx, organization, heads).await?, next_before })
+}
+
+async fn named(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    heads: Vec<RevisionHead>,
+) -> Result<Vec<ListedRevision>> {
+    let mut actors: Vec<_> = heads.iter().map(|head| head.actor.as_str()).collect();
+    actors.sort_unstable();
+    actors.dedup();
+    let names = audit::names(conn, organization, &actors).await?;
+    let listed = heads.into_iter().map(|head| ListedRevision { actor_name: names.get(&head.actor).cloned(), head });
+    Ok(listed.collect())
+}
+
+/// Returns a revision of a step with its content.
+///
+/// # Errors
+/// `not_found` if the walkthrough or the revision does not exist.
+pub async fn show(
+    cx: &Ctx,
+    ops: &Ops,
+    (organization, walkthrough): (&OrganizationId, &WalkthroughId),
+    id: &StepId,
+    number: u32,
+) -> Result<(ListedRevision, StepRevision)> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let found = step_revision::find(&mut tx, scope(&head), id, number).await?;
+    let revision = found.ok_or_else(|| no_revision(number))?;
+    let listed = named(&mut tx, organization, vec![revision.head.clone()]).await?.pop();
+    Ok((listed.ok_or_else(|| no_revision(number))?, revision))
+}
+
+/// Returns the steps that were deleted from the draft and can be restored, the latest deletion first.
+///
+/// # Errors
+/// `not_found`.
+pub async fn list_deleted(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    walkthrough: &WalkthroughId,
+) -> Result<Vec<DeletedStep>> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
+    let limit = i64::try_from(MAX_STEPS).unwrap_or(i64::MAX);
+    let deleted = step_revision::list_deleted(&mut tx, scope(&head), limit).await?;
+    let (ids, heads): (Vec<_>, Vec<_>) = deleted.into_iter().unzip();
+    let named = named(&mut tx, organization, heads).await?;
+    Ok(ids.into_iter().zip(named).map(|(id, revision)| DeletedStep { id, revision }).collect())
+}
+
+/// Makes a step what it was at a revision. The restored content becomes a new revision, so that nothing is lost. A deleted
+/// step returns under its ID to where it stood, or to the end if the step before it is no longer in the draft.
+///
+/// # Errors
+/// `not_found` if there is no such revision; `conflict` if the draft has 500 steps; `precondition_failed` if the draft has
+/// changed since `target.revision`.
+pub async fn restore(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, number: u32) -> Result<Edited> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let head = open(&mut tx, target).await?;
+    let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
+    let revision = revision.ok_or_else(|| no_revision(number))?;
+    let origin = Origin { act: RevisionAct::Restore, restored_from: Some(number) };
+    let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
+        return restore_deleted(cx, tx, target, (id, origin), revision).await;
+    };
+    let after = Step { content: revision.content, ..before.clone() };
+    if after == before {
+        return Ok(Edited { revision: head.revision, step: after });
+    }
+    update(cx, &mut tx, &head, origin, &[&after]).await?;
+    finish_with(cx, tx, head, ("step.restore_revision", json!({ "number": number })), after).await
+}
+
+async fn restore_deleted(
+    cx: &Ctx,
+    mut tx: Tx,
+    target: Target<'_>,
+    (id, origin): (&StepId, Origin),
+    revision: StepRevision,
+) -> Result<Edited> {
+    let (head, chain) = open_chain(&mut tx, target).await?;
+    let ordinal = step::take_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
+    let ordinal = ordinal.ok_or_else(|| no_step(id))?;
+    // Its deletion says where it stood, whichever revision is restored.
+    let last = step_revision::list(&mut tx, scope(&head), id, (None, 1)).await?;
+    let last = last.first().map_or(revision.head.number, |last| last.number);
+    let deletion = step_revision::find(&mut tx, scope(&head), id, last).await?;
+    let place = match deletion.map(|deletion| deletion.after_step_id) {
+        Some(None) => Place::First,
+        Some(Some(after)) if chain.iter().any(|step| step.id == after) => Place::After(after),
+        _ => Place::Last,
+    };
+    let key = revision.key.filter(|key| chain.iter().all(|step| step.key.as_ref() != Some(key)));
+    let new = NewStep { key, content: revision.content, place };
+    put(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore_revision", origin)).await
+}
+
+fn no_revision(number: u32) -> Error {
+    let message = format!("The step has no revision {number}. Revisions are kept for 90 days.");
+    Error::new(Code::NotFound, message).with("number", number)
+}
+
+/// Deletes revisions that were superseded more than 90 days ago, a limited number per call; returns how many.
+///
+/// # Errors
+/// `unavailable` if the database cannot be reached.
+pub async fn delete_expired(db: &Db, clock: &dyn Clock) -> Result<u64> {
+    const AT_ONCE: i64 = 500;
+    let mut tx = db.begin().await?;
+    let rows = step_revision::delete_superseded(&mut tx, clock.now().plus(-KEPT_MS), AT_ONCE).await?;
+    tx.commit().await?;
+    Ok(rows)
+}

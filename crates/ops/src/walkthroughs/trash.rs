@@ -1,0 +1,135 @@
+//! The trash: a deleted walkthrough is hidden everywhere, and can be restored for 30 days with its assignments, its
+//! versions and everybody's progress.
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, WalkthroughId};
+use waypost_core::transfer::identity::fold;
+use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough};
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_store::{audit, trash, walkthrough};
+
+use super::{Target, free_slug, free_title, lock_names, missing, note, open};
+use crate::Ops;
+
+/// A deleted walkthrough is kept this long.
+pub const KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// A deleted walkthrough.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrashedWalkthrough {
+    /// The walkthrough as it was.
+    pub walkthrough: Walkthrough,
+    /// When it was deleted.
+    pub deleted_at: Timestamp,
+    /// The ID of the user or key that deleted it, or `operator`.
+    pub deleted_by: String,
+    /// The user's address or the key's name. `None` if unknown.
+    pub deleted_by_name: Option<String>,
+    /// When it will be deleted permanently.
+    pub purged_at: Timestamp,
+}
+
+/// Moves a walkthrough to the trash. It is no longer offered, listed or found; its title and slug are free.
+///
+/// # Errors
+/// `not_found`; `precondition_failed` if the draft has changed since `target.revision`.
+pub async fn delete(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<()> {
+    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    let mut tx = ops.db.begin().await?;
+    let head = open(&mut tx, target).await?;
+    tx.touch_config().await?;
+    trash::put(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
+    note(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Returns the deleted walkthroughs of an organisation, the latest deletion first.
+///
+/// # Errors
+/// `not_found` for an unknown organisation.
+pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<TrashedWalkthrough>> {
+    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    let mut tx = ops.db.snapshot().await?;
+    let limit = i64::try_from(MAX_WALKTHROUGHS).unwrap_or(i64::MAX);
+    let found = trash::list(&mut tx, organization, limit).await?;
+    let mut actors: Vec<_> = found.iter().map(|it| it.deleted_by.as_str()).collect();
+    actors.sort_unstable();
+    actors.dedup();
+    let names = audit::names(&mut tx, organization, &actors).await?;
+    let listed = found.into_iter().map(|it| TrashedWalkthrough {
+        purged_at: it.deleted_at.plus(KEPT_MS),
+        deleted_by_name: names.get(&it.deleted_by).cloned(),
+        walkthrough: it.walkthrough,
+        deleted_at: it.deleted_at,
+        deleted_by: it.deleted_by,
+    });
+    Ok(listed.collect())
+}
+
+/// Takes a walkthrough out of the trash, under its ID and in the state that it had: if it was published, it is offered
+/// again at once wherever it was assigned. If another walkthrough has its title or slug by now, it gets another one.
+///
+/// # Errors
+/// `not_found`; `conflict` if the walkthrough is not in the trash.
+pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
+    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    lock_names(&mut tx, organization).await?;
+    let Some(found) = trash::find(&mut tx, organization, id).await? else {
+        walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+        return Err(Error::new(Code::Conflict, "The walkthrough is not in the trash."));
+    };
+    let mut head = found.walkthrough;
+    if walkthrough::find_by_title(&mut tx, organization, &fold(&head.title)).await?.is_some() {
+        head.title = free_title(&mut tx, organization, &head.title, "restored").await?;
+    }
+    if walkthrough::find_by_slug(&mut tx, organization, &head.slug).await?.is_some() {
+        head.slug = free_slug(&mut tx, organization, &head.title).await?;
+    }
+    tx.touch_config().await?;
+    trash::take(&mut tx, &head, &fold(&head.title)).await?;
+    let detail = json!({ "title": head.title, "slug": head.slug, "state": head.state });
+    note(cx, &mut tx, &head, "walkthrough.restore", detail).await?;
+    tx.commit().await?;
+    Ok(head)
+}
+
+/// Deletes a walkthrough in the trash permanently, with its versions, its assignments and everybody's progress in it.
+///
+/// # Errors
+/// `not_found` if it is not in the trash; `forbidden` for members who are not admins.
+pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<()> {
+    authorize(&cx.caller, Act::WalkthroughPurge, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let found = trash::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
+    // Before the row is locked for good: an assignment holds this one and waits for the row.
+    tx.touch_config().await?;
+    walkthrough::delete(&mut tx, organization, id).await?;
+    note(cx, &mut tx, &found.walkthrough, "walkthrough.purge", json!({ "title": found.walkthrough.title })).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Deletes walkthroughs permanently that have been in the trash for 30 days, a limited number per call; returns how many.
+///
+/// # Errors
+/// `unavailable` if the database cannot be reached.
+pub async fn purge_expired(cx: &Ctx, ops: &Ops) -> Result<u64> {
+    const AT_ONCE: i64 = 5;
+    let mut conn = ops.db.read().await?;
+    let due = trash::due(&mut conn, cx.now().plus(-KEPT_MS), AT_ONCE).await?;
+    drop(conn);
+    let mut purged = 0;
+    for (organization, id) in due {
+        match purge(cx, ops, &organization, &id).await {
+            Ok(()) => purged += 1,
+            // Restored or purged by somebody else in the meantime.
+            Err(error) if error.code == Code::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(purged)
+}

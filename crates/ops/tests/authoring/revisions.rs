@@ -1,0 +1,379 @@
+//! The history of a draft: whatever several people do, it has exactly the collapsed revisions, and nothing is lost by
+//! restoring one.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::json;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::chain::Place;
+use waypost_core::id::{StepId, WalkthroughId};
+use waypost_core::organization::Role;
+use waypost_core::revision::{COLLAPSE_MS, KEPT_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RevisionAct};
+use waypost_core::step::StepContent;
+use waypost_core::transfer::markdown;
+use waypost_core::{Clock, Code, Timestamp};
+use waypost_ops::walkthroughs::draft::{
+    NewStep, StepChange, add_step, delete_step, move_step, restore_step, update_step,
+};
+use waypost_ops::walkthroughs::history::restore_version;
+use waypost_ops::walkthroughs::import::{ImportOptions, import};
+use waypost_ops::walkthroughs::revisions::{self, delete_expired};
+use waypost_store::on;
+
+use crate::{World, content, open};
+
+const MINUTE: i64 = 60_000;
+
+fn person(world: &World, n: usize) -> Ctx {
+    let organization_id = world.org.clone();
+    world.cx.with_caller(Caller::Member { organization_id, role: Role::Member, actor: format!("usr_{n}") })
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Edit(usize, u8),
+    Restore(usize, usize),
+    Delete(usize),
+    BringBack(usize),
+    Move(usize),
+    Import(u8),
+}
+
+fn acts() -> impl Strategy<Value = Vec<(usize, i64, Act)>> {
+    let act = prop_oneof![
+        10 => (0_usize..3, 0_u8..5).prop_map(|(step, text)| Act::Edit(step, text)),
+        3 => (0_usize..3, 0_usize..9).prop_map(|(step, number)| Act::Restore(step, number)),
+        1 => (0_usize..3).prop_map(Act::Delete),
+        2 => (0_usize..3).prop_map(Act::BringBack),
+        1 => (0_usize..3).prop_map(Act::Move),
+        1 => (0_u8..5).prop_map(Act::Import),
+    ];
+    let minutes = prop_oneof![5 => 0_i64..4, 2 => 4_i64..12, 1 => 25_i64..40];
+    prop::collection::vec((0_usize..3, minutes, act), 1..30)
+}
+
+/// A revision as the model says it should be.
+#[derive(Debug, Clone, PartialEq)]
+struct Expected {
+    act: RevisionAct,
+    actor: String,
+    text: String,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    restored_from: Option<u32>,
+}
+
+/// The model: per step its revisions and whether it is in the draft; per person and step when the last edit was.
+#[derive(Default)]
+struct Model {
+    steps: Vec<(StepId, bool, Vec<Expected>)>,
+    sessions: HashMap<(usize, String), Timestamp>,
+    audited: usize,
+}
+
+impl Model {
+    fn push(&mut self, step: usize, act: RevisionAct, actor: &str, text: &str, now: Timestamp) {
+        self.steps[step].2.push(Expected {
+            act,
+            actor: actor.to_owned(),
+            text: text.to_owned(),
+            created_at: now,
+            updated_at: now,
+            restored_from: None,
+        });
+    }
+
+    fn text(&self, step: usize) -> String {
+        self.steps[step].2.last().unwrap().text.clone()
+    }
+
+    fn edit(&mut self, step: usize, actor: &str, text: &str, now: Timestamp) {
+        if self.text(step) == text {
+            return;
+        }
+        let begun = self.sessions.insert((step, actor.to_owned()), now);
+        self.audited += usize::from(begun.is_none_or(|last| now.since(last) >= 30 * MINUTE));
+        let last = self.steps[step].2.last_mut().unwrap();
+        if last.act == RevisionAct::Edit && last.actor == actor && now.since(last.created_at) < COLLAPSE_MS {
+            (last.text, last.updated_at) = (text.to_owned(), now);
+        } else {
+            self.push(step, RevisionAct::Edit, actor, text, now);
+        }
+    }
+}
+
+fn text(title: usize, n: u8) -> StepContent {
+    StepContent { content: format!("Text {n}"), ..content(&format!("S{title}")) }
+}
+
+async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act): (usize, &Act)) {
+    let (cx, actor, now) = (person(world, who), format!("usr_{who}"), world.clock.now());
+    let (ops, target) = (&world.ops, world.target(id));
+    match *act {
+        Act::Edit(step, n) if model.steps[step].1 => {
+            let change = StepChange { key: None, content: Some(text(step, n)) };
+            update_step(&cx, ops, target, &model.steps[step].0, change).await.unwrap();
+            model.edit(step, &actor, &text(step, n).content, now);
+        }
+        Act::Restore(step, number) => {
+            let count = model.steps[step].2.len();
+            let wanted = model.steps[step].2[number % count].text.clone();
+            let number = u32::try_from(number % count + 1).unwrap();
+            let there = model.steps[step].1;
+            let before = model.text(step);
+            let restored = revisions::restore(&cx, ops, target, &model.steps[step].0, number).await.unwrap();
+            assert_eq!(restored.step.content.content, wanted, "exactly the content of the revision");
+            if !there || before != wanted {
+                model.push(step, RevisionAct::Restore, &actor, &wanted, now);
+                model.steps[step].2.last_mut().unwrap().restored_from = Some(number);
+            }
+            model.steps[step].1 = true;
+        }
+        Act::Delete(step) if model.steps[step].1 => {
+            delete_step(&cx, ops, target, &model.steps[step].0).await.unwrap();
+            let text = model.text(step);
+            model.push(step, RevisionAct::Delete, &actor, &text, now);
+            model.steps[step].1 = false;
+        }
+        Act::BringBack(step) if !model.steps[step].1 => {
+            let new = NewStep { key: None, content: text(step, 9), place: Place::Last };
+            restore_step(&cx, ops, target, &model.steps[step].0, new).await.unwrap();
+            model.push(step, RevisionAct::Restore, &actor, "Text 9", now);
+            model.steps[step].1 = true;
+        }
+        Act::Move(step) if model.steps[step].1 => {
+            move_step(&cx, ops, target, &model.steps[step].0, &Place::First).await.unwrap();
+        }
+        Act::Import(n) if model.steps[0].1 => {
+            let title = world.show(id).await.walkthrough.title;
+            let file = markdown::parse("f.md", &format!("# {title}\n\n## S0\n\nText {n}\n")).unwrap();
+            let options = ImportOptions { id: Some(id.clone()), replace: true, ..ImportOptions::default() };
+            import(&cx, ops, &world.org, file, options).await.unwrap();
+            for step in [1, 2].into_iter().filter(|step| model.steps[*step].1).collect::<Vec<_>>() {
+                let text = model.text(step);
+                model.push(step, RevisionAct::Delete, &actor, &text, now);
+                model.steps[step].1 = false;
+            }
+            if model.text(0) != format!("Text {n}") {
+                model.push(0, RevisionAct::Import, &actor, &format!("Text {n}"), now);
+            }
+        }
+        _ => {}
+    }
+}
+
+async fn follow(world: &World, acts: &[(usize, i64, Act)]) {
+    let title = format!("T {}", StepId::new(&*world.cx.random));
+    let id = world.create(&title).await.id;
+    let mut model = Model::default();
+    for step in 0..3 {
+        let new = NewStep { key: None, content: text(step, 0), place: Place::Last };
+        let added = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap();
+        model.steps.push((added.step.id, true, Vec::new()));
+        model.push(step, RevisionAct::Add, "operator", "Text 0", world.clock.now());
+    }
+    let audited = |acts: Vec<String>| acts.iter().filter(|act| *act == "step.update").count();
+    let before = audited(world.audited().await);
+    for (who, minutes, act) in acts {
+        world.clock.advance(minutes * MINUTE);
+        perform(world, &id, &mut model, (*who, act)).await;
+    }
+    for (step, there, expected) in &model.steps {
+        let scope = (&world.org, &id);
+        let page = revisions::list(&world.cx, &world.ops, scope, step, (None, Some(200))).await.unwrap();
+        let mut found = Vec::new();
+        for listed in page.items.iter().rev() {
+            let number = listed.head.number;
+            let (_, revision) = revisions::show(&world.cx, &world.ops, scope, step, number).await.unwrap();
+            assert_eq!(revision.head, listed.head);
+            assert_eq!(number as usize, found.len() + 1, "numbered without gaps");
+            found.push(Expected {
+                act: listed.head.act,
+                actor: listed.head.actor.clone(),
+                text: revision.content.content,
+                created_at: listed.head.created_at,
+                updated_at: listed.head.updated_at,
+                restored_from: listed.head.restored_from,
+            });
+        }
+        assert_eq!(&found, expected);
+        let draft = world.show(&id).await;
+        let own = draft.steps.iter().find(|own| own.id == *step);
+        assert_eq!(own.map(|own| own.content.content.clone()), there.then(|| found.last().unwrap().text.clone()));
+        assert_eq!(page.items.iter().filter(|listed| listed.head.is_current).count(), usize::from(*there));
+    }
+    assert_eq!(audited(world.audited().await) - before, model.audited, "one entry per editing session and step");
+}
+
+async fn history_is_the_collapsed_sequence_of_edits(world: World) {
+    let mut runner = TestRunner::new(Config { cases: 8, failure_persistence: None, ..Config::default() });
+    let handle = tokio::runtime::Handle::current();
+    let result = runner.run(&acts(), |acts| {
+        tokio::task::block_in_place(|| handle.block_on(follow(&world, &acts)));
+        Ok(())
+    });
+    result.unwrap();
+}
+
+async fn edit(world: &World, id: &WalkthroughId, step: &StepId, text: &str) {
+    let change = StepChange { key: None, content: Some(StepContent { content: text.to_owned(), ..content("A") }) };
+    update_step(&world.cx, &world.ops, world.target(id), step, change).await.unwrap();
+}
+
+async fn numbers(world: &World, id: &WalkthroughId, step: &StepId) -> Vec<u32> {
+    let page = revisions::list(&world.cx, &world.ops, (&world.org, id), step, (None, Some(200))).await.unwrap();
+    page.items.into_iter().map(|listed| listed.head.number).collect()
+}
+
+async fn revisions_are_kept_for_90_days(world: World) {
+    let (id, steps) = world.with_steps("T", &["A", "B"]).await;
+    let (a, b) = (&steps[0], &steps[1]);
+    for n in 0..3 {
+        world.clock.advance(COLLAPSE_MS);
+        edit(&world, &id, a, &format!("Text {n}")).await;
+    }
+    delete_step(&world.cx, &world.ops, world.target(&id), b).await.unwrap();
+    // What was superseded 90 days ago goes; the text that was there 90 days ago stays until it is superseded that long.
+    world.clock.advance(KEPT_MS - COLLAPSE_MS);
+    edit(&world, &id, a, "New").await;
+    assert_eq!(numbers(&world, &id, a).await, [5, 4, 3, 2, 1]);
+    world.clock.advance(1);
+    assert_eq!(delete_expired(world.ops.db(), &*world.clock).await.unwrap(), 2);
+    assert_eq!(numbers(&world, &id, a).await, [5, 4, 3]);
+    assert_eq!(numbers(&world, &id, b).await, [2, 1], "a deleted step keeps its history as long");
+    world.clock.advance(KEPT_MS + 1);
+    while delete_expired(world.ops.db(), &*world.clock).await.unwrap() > 0 {}
+    assert_eq!(numbers(&world, &id, a).await, [5], "the current revision stays");
+    let deleted = revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    assert_eq!(deleted, []);
+    world.clock.advance(COLLAPSE_MS);
+    edit(&world, &id, a, "Newer").await;
+    assert_eq!(numbers(&world, &id, a).await, [6, 5]);
+}
+
+async fn a_history_has_a_limited_size(world: World) {
+    let (id, steps) = world.with_steps("T", &["A"]).await;
+    let scope = waypost_store::step_revision::Scope { organization_id: &world.org, walkthrough_id: &id };
+    let mut large = 0;
+    while large * 65_000 < MAX_REVISION_BYTES + 3 * 65_000 {
+        large += 1;
+        world.clock.advance(COLLAPSE_MS);
+        edit(&world, &id, &steps[0], &format!("{large} {}", "x".repeat(65_000))).await;
+    }
+    let kept = numbers(&world, &id, &steps[0]).await;
+    assert!(kept.len() as u64 * 65_000 <= MAX_REVISION_BYTES && kept.len() > 120, "{}", kept.len());
+    assert_eq!(u64::from(kept[0]), large + 1, "the newest are kept");
+    let mut tx = world.ops.db().begin().await.unwrap();
+    let deleted = waypost_store::step_revision::trim(&mut tx, scope, (3, u64::MAX >> 1), [&steps[0]]).await.unwrap();
+    assert_eq!(deleted as usize, kept.len() - 3);
+    let deleted = waypost_store::step_revision::trim(&mut tx, scope, (MAX_REVISIONS, 1), [&steps[0]]).await.unwrap();
+    assert_eq!(deleted, 2, "the newest stays, however large it is");
+}
+
+/// Drafts from before the history was kept: the first change keeps what was there.
+async fn steps_without_history_keep_what_they_were(world: World) {
+    let (id, steps) = world.with_steps("T", &["A", "B"]).await;
+    let mut tx = world.ops.db().begin().await.unwrap();
+    on!(&mut tx, c => sqlx::query("DELETE FROM step_revisions").execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
+    assert_eq!(numbers(&world, &id, &steps[0]).await, Vec::<u32>::new());
+    edit(&world, &id, &steps[0], "New").await;
+    delete_step(&world.cx, &world.ops, world.target(&id), &steps[1]).await.unwrap();
+    for (step, act) in [(&steps[0], RevisionAct::Edit), (&steps[1], RevisionAct::Delete)] {
+        let page = revisions::list(&world.cx, &world.ops, (&world.org, &id), step, (None, None)).await.unwrap();
+        let acts: Vec<_> = page.items.iter().map(|listed| listed.head.act).collect();
+        assert_eq!(acts, [act, RevisionAct::Baseline]);
+        assert_eq!(page.items[1].head.actor, "");
+    }
+    let restored = revisions::restore(&world.cx, &world.ops, world.target(&id), &steps[0], 1).await.unwrap();
+    assert_eq!(restored.step.content, content("A"));
+}
+
+async fn deleted_steps_come_back_where_they_stood(world: World) {
+    let (id, steps) = world.with_steps("T", &["A", "B", "C", "D"]).await;
+    let target = world.target(&id);
+    for step in [&steps[2], &steps[1], &steps[0]] {
+        delete_step(&world.cx, &world.ops, target, step).await.unwrap();
+        world.clock.advance(1);
+    }
+    let deleted = revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    let titles: Vec<_> = deleted.iter().map(|step| step.revision.head.title.as_str()).collect();
+    assert_eq!(titles, ["A", "B", "C"], "the latest first");
+    for step in &deleted {
+        revisions::restore(&world.cx, &world.ops, target, &step.id, step.revision.head.number).await.unwrap();
+    }
+    assert_eq!(world.titles(&id).await, ["A", "B", "C", "D"]);
+    assert_eq!(world.show(&id).await.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap(), []);
+    // The step before it is gone: it goes to the end.
+    delete_step(&world.cx, &world.ops, target, &steps[1]).await.unwrap();
+    delete_step(&world.cx, &world.ops, target, &steps[0]).await.unwrap();
+    revisions::restore(&world.cx, &world.ops, target, &steps[1], 1).await.unwrap();
+    assert_eq!(world.titles(&id).await, ["C", "D", "B"]);
+}
+
+async fn restoring_is_refused_like_any_edit(world: World) {
+    let (id, steps) = world.with_steps("T", &["A"]).await;
+    let refused = |cx: Ctx, revision, number| {
+        let (ops, target) = (world.ops.clone(), waypost_ops::walkthroughs::Target { revision, ..world.target(&id) });
+        let step = steps[0].clone();
+        async move { revisions::restore(&cx, &ops, target, &step, number).await.unwrap_err() }
+    };
+    assert_eq!(refused(world.cx.clone(), Some(1), 1).await.code, Code::PreconditionFailed);
+    let unknown = refused(world.cx.clone(), None, 7).await;
+    assert_eq!((unknown.code, &unknown.details["number"]), (Code::NotFound, &json!(7)));
+    assert_eq!(refused(world.member(&world.other), None, 1).await.code, Code::NotFound);
+    let stranger = world.member(&world.other);
+    let scope = (&world.org, &id);
+    assert_eq!(
+        revisions::list(&stranger, &world.ops, scope, &steps[0], (None, None)).await.unwrap_err().code,
+        Code::NotFound
+    );
+    let foreign = (&world.other, &id);
+    let error = revisions::show(&world.cx, &world.ops, foreign, &steps[0], 1).await.unwrap_err();
+    assert_eq!(error.code, Code::NotFound);
+    let nowhere = StepId::new(&*world.cx.random);
+    let error = revisions::list(&world.cx, &world.ops, scope, &nowhere, (None, None)).await.unwrap_err();
+    assert_eq!(error.code, Code::StepNotFound);
+}
+
+async fn restoring_a_version_loses_no_edit(world: World) {
+    let (id, steps) = world.with_steps("T", &["A"]).await;
+    world.publish(&id).await;
+    edit(&world, &id, &steps[0], "Unpublished").await;
+    restore_version(&world.cx, &world.ops, world.target(&id), 1).await.unwrap();
+    assert_eq!(world.show(&id).await.steps[0].content, content("A"));
+    let back = revisions::restore(&world.cx, &world.ops, world.target(&id), &steps[0], 2).await.unwrap();
+    assert_eq!(back.step.content.content, "Unpublished");
+}
+
+async fn a_page_of_history_continues(world: World) {
+    let (id, steps) = world.with_steps("T", &["A"]).await;
+    for n in 0..4 {
+        world.clock.advance(COLLAPSE_MS);
+        edit(&world, &id, &steps[0], &format!("Text {n}")).await;
+    }
+    let page = |before, limit| {
+        let (cx, ops, org, id, step) = (&world.cx, &world.ops, &world.org, &id, &steps[0]);
+        async move { revisions::list(cx, ops, (org, id), step, (before, Some(limit))).await }
+    };
+    let first = page(None, 2).await.unwrap();
+    assert_eq!((first.items[0].head.number, first.items[1].head.number, first.next_before), (5, 4, Some(4)));
+    let last = page(first.next_before, 3).await.unwrap();
+    assert_eq!((last.items.len(), last.items[2].head.number, last.next_before), (3, 1, None));
+    assert_eq!(page(None, 0).await.unwrap_err().code, Code::InvalidArguments);
+    assert_eq!(page(None, 201).await.unwrap_err().code, Code::InvalidArguments);
+}
+
+waypost_testkit::both!(open =>
+    history_is_the_collapsed_sequence_of_edits,
+    revisions_are_kept_for_90_days,
+    a_history_has_a_limited_size,
+    steps_without_history_keep_what_they_were,
+    deleted_steps_come_back_where_they_stood,
+    restoring_is_refused_like_any_edit,
+    restoring_a_version_loses_no_edit,
+    a_page_of_history_continues,
+);

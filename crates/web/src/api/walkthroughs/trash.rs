@@ -1,0 +1,95 @@
+//! `/walkthroughs/trash`: deleted walkthroughs.
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use waypost_ops::walkthroughs::trash;
+
+use super::dto::{State as WalkthroughState, Type, WalkthroughHead};
+use super::{in_state, walkthrough_id};
+use crate::Web;
+use crate::api::extract::{Json, Path, Scope};
+use crate::api::page::Page;
+use crate::problem::{ApiResult, Problems};
+
+/// The operations on the trash.
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(restore)).routes(routes!(purge))
+}
+
+/// A deleted walkthrough.
+#[derive(Debug, Serialize, ToSchema)]
+struct TrashedWalkthrough {
+    #[schema(example = "wt_0123456789abcdef")]
+    id: String,
+    slug: String,
+    title: String,
+    #[serde(rename = "type")]
+    kind: Type,
+    /// The state that it has after it was restored.
+    state: WalkthroughState,
+    #[schema(format = DateTime)]
+    deleted_at: String,
+    /// The ID of the user or key that deleted it, or `operator`.
+    deleted_by: String,
+    /// The user's address or the key's name. `null` if unknown.
+    deleted_by_name: Option<String>,
+    /// When it will be deleted permanently: 30 days after it was deleted.
+    #[schema(format = DateTime)]
+    purged_at: String,
+}
+
+impl From<trash::TrashedWalkthrough> for TrashedWalkthrough {
+    fn from(it: trash::TrashedWalkthrough) -> Self {
+        let head = it.walkthrough;
+        Self {
+            id: head.id.to_string(),
+            slug: head.slug,
+            title: head.title,
+            kind: head.kind.into(),
+            state: head.state.into(),
+            deleted_at: it.deleted_at.rfc3339(),
+            deleted_by: it.deleted_by,
+            deleted_by_name: it.deleted_by_name,
+            purged_at: it.purged_at.rfc3339(),
+        }
+    }
+}
+
+/// The deleted walkthroughs, the latest deletion first, on one page.
+#[utoipa::path(get, path = "/walkthroughs/trash", tag = "walkthroughs", operation_id = "list_trashed_walkthroughs",
+    responses((status = 200, body = Page<TrashedWalkthrough>), Problems))]
+async fn list(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+) -> ApiResult<Json<Page<TrashedWalkthrough>>> {
+    let found = trash::list_deleted(&cx, web.ops(), &organization_id).await?;
+    Ok(Json(Page::whole(found.into_iter().map(Into::into).collect())))
+}
+
+/// Takes a walkthrough out of the trash, with its ID, its assignments, its versions and everybody's progress, in the state
+/// that it had. If another walkthrough has its title or slug by now, it gets another one. 409 if it is not in the trash.
+#[utoipa::path(post, path = "/walkthroughs/{id}/restore", tag = "walkthroughs", operation_id = "restore_walkthrough",
+    params(("id" = String, Path)), responses((status = 200, body = WalkthroughHead), Problems))]
+async fn restore(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
+    let id = walkthrough_id(&id)?;
+    let restored = trash::restore(&scope.cx, web.ops(), &scope.organization_id, &id).await;
+    in_state(&scope, &web, &id, restored).await
+}
+
+/// Deletes a walkthrough in the trash permanently, with its versions, its assignments and everybody's progress in it. Needs
+/// the role `admin`.
+#[utoipa::path(delete, path = "/walkthroughs/trash/{id}", tag = "walkthroughs", operation_id = "purge_walkthrough",
+    params(("id" = String, Path)), responses((status = 204), Problems))]
+async fn purge(
+    State(web): State<Web>,
+    Scope { cx, organization_id }: Scope,
+    Path(id): Path<String>,
+) -> ApiResult<StatusCode> {
+    trash::purge(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

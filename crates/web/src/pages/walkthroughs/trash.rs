@@ -1,0 +1,50 @@
+//! The trash: deleted walkthroughs, which can be restored for 30 days.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use waypost_core::access::Act;
+use waypost_ops::walkthroughs::trash::{self, TrashedWalkthrough};
+
+use super::walkthrough_id;
+use crate::Web;
+use crate::pages::frame::{Frame, Place};
+use crate::pages::routes::{Access, Routes};
+use crate::pages::session::Member;
+use crate::pages::view::{self, PageError, PageResult};
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/o/{org}/walkthroughs/trash", Access::Member(Act::WalkthroughRead), show)
+        .post("/o/{org}/walkthroughs/trash/{id}/restore", Access::Member(Act::WalkthroughWrite), restore)
+        .post("/o/{org}/walkthroughs/trash/{id}/delete", Access::Member(Act::WalkthroughPurge), purge)
+}
+
+#[derive(Template)]
+#[template(path = "walkthroughs/trash.html")]
+struct TrashPage {
+    frame: Frame,
+    place: Place,
+    items: Vec<TrashedWalkthrough>,
+}
+
+async fn show(State(web): State<Web>, Member { cx, organization_id, place, frame }: Member) -> PageResult {
+    let frame = frame.at("walkthroughs");
+    let items = trash::list_deleted(&cx, web.ops(), &organization_id).await;
+    let items = items.map_err(|error| PageError::from(error).within(frame.clone()))?;
+    Ok(view::page(&TrashPage { frame, place, items }))
+}
+
+async fn restore(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let Member { cx, organization_id, place, frame } = member;
+    let restored = async { trash::restore(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await };
+    let restored = restored.await.map_err(|error| PageError::from(error).within(frame.at("walkthroughs")))?;
+    let said = format!("“{}” is restored.", restored.title);
+    Ok(view::redirect_saying(&place.path(&format!("walkthroughs/{}", restored.id)), &said))
+}
+
+async fn purge(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let Member { cx, organization_id, place, frame } = member;
+    let purged = async { trash::purge(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await };
+    purged.await.map_err(|error| PageError::from(error).within(frame.at("walkthroughs")))?;
+    Ok(view::redirect_saying(&place.path("walkthroughs/trash"), "The walkthrough is deleted permanently."))
+}
