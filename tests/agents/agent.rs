@@ -95,9 +95,7 @@ pub const OPENAI_AGENTS: Agent = python("openai-agents", "modern", "openai_agent
 pub const PYDANTIC_AI: Agent = python("Pydantic AI", "modern", "pydantic_agent.py", "pydantic_ai_slim");
 pub const LANGCHAIN: Agent =
     python("LangChain MCP adapters", "langchain", "langchain_agent.py", "langchain_mcp_adapters");
-#[allow(dead_code, reason = "it sends null for absent arguments, which the server does not take yet")]
 pub const MCP_USE: Agent = python("mcp-use", "langchain", "mcp_use_agent.py", "mcp_use");
-#[allow(dead_code, reason = "it sends null for absent arguments, which the server does not take yet")]
 pub const CREWAI: Agent = Agent { sign_in: SignIn::Header, ..python("CrewAI", "crewai", "crewai_agent.py", "crewai") };
 pub const AI_SDK: Agent =
     Agent { sign_in: SignIn::Program, ..node("AI SDK (`@ai-sdk/mcp`)", "ai_sdk.mjs", "@ai-sdk/mcp") };
@@ -207,6 +205,9 @@ check_for_update_on_startup = false
 mcp_oauth_credentials_store = "file"
 [analytics]
 enabled = false
+[features]
+apps = false
+plugins = false
 [model_providers.stub]
 name = "stub"
 base_url = "{model}/v1"
@@ -305,6 +306,8 @@ fn environment(command: &mut Command, home: &Path, given: &Given) {
         ("NO_PROXY", "127.0.0.1,localhost"),
         ("no_proxy", "127.0.0.1,localhost"),
         ("LANG", "C.UTF-8"),
+        // opencode would install a package for plugins that nobody uses here.
+        ("npm_config_registry", "http://127.0.0.1:9"),
         ("PYTHONDONTWRITEBYTECODE", "1"),
         ("DO_NOT_TRACK", "1"),
         ("CREWAI_DISABLE_TELEMETRY", "true"),

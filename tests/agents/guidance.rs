@@ -11,7 +11,8 @@ const RULE: &str = "Never call it twice in a row without an answer from the user
 /// The instruction in every result with a step.
 const WAIT: &str = "only when the user says it is done";
 
-/// Measures what reached the model over a whole walkthrough, and writes it into the table.
+/// Measures what reached the model over a whole walkthrough, writes it into the table, and checks that the model was told
+/// to wait for the user.
 pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions: &str) {
     let revision = calls[0]["protocol_version"].as_str().expect("it is recorded");
     assert!(calls.iter().all(|it| it["protocol_version"] == revision), "{calls:#?}");
@@ -41,8 +42,17 @@ pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions:
         (by_result, "result"),
     ];
     let by: Vec<_> = by.iter().filter(|(is_told, _)| *is_told).map(|(_, by)| *by).collect();
-    let by = if by.is_empty() { "nothing".to_owned() } else { by.join(", ") };
-    table::record(agent, "Told to wait by", &by);
+    assert!(by_description || by_result, "nothing tells the model to wait:\n{}", results[1].text());
+    table::record(agent, "Told to wait by", &by.join(", "));
+    // What each of the two forms holds, it has to hold by itself.
+    for step in steps {
+        if let Some(structured) = step.structured() {
+            assert!(structured["message"].as_str().is_some_and(|it| words(it).contains(WAIT)), "{structured}");
+        }
+        if let Some(block) = step.block() {
+            assert!(words(block).contains(WAIT), "{block}");
+        }
+    }
 }
 
 fn tells_to_wait(step: ToolResult<'_>) -> bool {

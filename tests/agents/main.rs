@@ -58,6 +58,8 @@ agents! {
     openai_agents => OPENAI_AGENTS;
     pydantic_ai => PYDANTIC_AI;
     langchain => LANGCHAIN;
+    mcp_use => MCP_USE;
+    crewai => CREWAI;
     ai_sdk => AI_SDK;
     mastra => MASTRA;
 }

@@ -21,12 +21,16 @@ pub struct Model {
 }
 
 /// The calls of a model.
-pub struct Plan(Vec<Value>, &'static str);
+pub struct Plan {
+    steps: Vec<Value>,
+    end: &'static str,
+    descriptions: Value,
+}
 
 impl Plan {
     /// A plan without calls; the model stops with a text after the last one.
     pub fn new() -> Self {
-        Self(Vec::new(), "stop")
+        Self { steps: Vec::new(), end: "stop", descriptions: json!({}) }
     }
 
     /// Adds a call. Values that start with `$` refer to what the model was shown (`e2e/agents/model/plan.mjs`).
@@ -36,13 +40,19 @@ impl Plan {
 
     /// Adds the same call several times.
     pub fn calls(mut self, times: usize, tool: &str, arguments: Value) -> Self {
-        self.0.push(json!({ "tool": tool, "arguments": arguments, "times": times }));
+        self.steps.push(json!({ "tool": tool, "arguments": arguments, "times": times }));
+        self
+    }
+
+    /// Lets the model find tools by their descriptions if it does not find them by their names.
+    pub fn describe(mut self, tools: &[(String, String)]) -> Self {
+        self.descriptions = tools.iter().map(|(name, description)| (name.clone(), json!(description))).collect();
         self
     }
 
     /// Lets the model never answer after the last call.
     pub fn hang(mut self) -> Self {
-        self.1 = "hang";
+        self.end = "hang";
         self
     }
 }
@@ -116,7 +126,7 @@ impl Model {
     pub async fn start(within: &Path, name: &str, plan: Plan) -> Self {
         let file = within.join(format!("{name}.json"));
         let log = within.join(format!("{name}.jsonl"));
-        let plan = json!({ "steps": plan.0, "end": plan.1 });
+        let plan = json!({ "steps": plan.steps, "end": plan.end, "descriptions": plan.descriptions });
         std::fs::write(&file, plan.to_string())
             .and_then(|()| std::fs::write(&log, ""))
             .expect("the folder takes files");
@@ -149,7 +159,8 @@ impl Model {
         let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("the log is JSON"));
         let asked = values.filter(|it| {
             let tools = it["tools"].as_array().into_iter().flatten();
-            tools.filter_map(|tool| tool["name"].as_str()).any(|name| name.ends_with("list_walkthroughs"))
+            let texts = tools.flat_map(|tool| [tool["name"].as_str(), tool["description"].as_str()]);
+            texts.flatten().any(|text| text.contains("walkthrough"))
         });
         asked.map(Request).collect()
     }

@@ -36,7 +36,9 @@ pub async fn continues_with_personal_url(agent: &Agent) {
     let server = Server::demo().await;
     // As long as those that the public page generates.
     let url = server.personal_url("Zx3kq8vTn0aLw7RbYc5dQe");
+    let tools = server.tools(&url).await;
     let begin = Plan::new()
+        .describe(&tools)
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
         .calls(BEFORE, "next_walkthrough_step", next())
@@ -44,6 +46,7 @@ pub async fn continues_with_personal_url(agent: &Agent) {
     let first = Run::start(agent, &server, "first", begin, |model| Given::new(&url, model)).await;
     let at = first.kill_when_held().await.step;
     let rest = Plan::new()
+        .describe(&tools)
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
         .calls(STEPS - BEFORE, "next_walkthrough_step", next());

@@ -75,10 +75,23 @@ impl Server {
     pub async fn instructions(&self) -> String {
         let client = json!({ "name": "test", "version": "1" });
         let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+        let result = self.ask(&self.url(), "initialize", params).await;
+        result["instructions"].as_str().expect("it has instructions").to_owned()
+    }
+
+    /// Names and descriptions of the tools at one of its addresses.
+    pub async fn tools(&self, url: &str) -> Vec<(String, String)> {
+        let result = self.ask(url, "tools/list", json!({})).await;
+        let text = |value: &Value| value.as_str().expect("it is text").to_owned();
+        let tools = result["tools"].as_array().expect("it lists tools");
+        tools.iter().map(|tool| (text(&tool["name"]), text(&tool["description"]))).collect()
+    }
+
+    async fn ask(&self, url: &str, method: &str, params: Value) -> Value {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let accept = "application/json, text/event-stream";
-        let request = self.http.post(self.url()).header("accept", accept).json(&request);
+        let request = self.http.post(url).header("accept", accept).json(&request);
         let answer: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
-        answer["result"]["instructions"].as_str().expect("it has instructions").to_owned()
+        answer["result"].clone()
     }
 }

@@ -1,20 +1,23 @@
 """CrewAI, with OpenAI's chat completions. Its MCP servers take headers, and no OAuth client."""
 
+import asyncio
+
 from crewai import LLM, Agent
 from crewai.mcp import MCPServerHTTP
+from crewai.tools.mcp_native_tool import MCPNativeTool
 
 from given import HEADERS, MODEL, TURNS, URL
+
+# Version 1.15.30 calls `asyncio.run` while it handles the error that there is no running event loop, and on Python 3.11
+# takes that error for a failure of the connection: every call looks failed, although the server answered it.
+MCPNativeTool._run = lambda self, **arguments: asyncio.run(self._run_async(**arguments))
 
 
 def main() -> None:
     model = LLM(model="openai/gpt-4o", base_url=f"{MODEL}/v1", api_key="dummy", stream=True)
+    server = MCPServerHTTP(url=URL, headers=HEADERS or None)
     agent = Agent(
-        role="Guide",
-        goal="Guide the user",
-        backstory="You guide users.",
-        llm=model,
-        mcps=[MCPServerHTTP(url=URL, headers=HEADERS or None)],
-        max_iter=TURNS,
+        role="Guide", goal="Guide the user", backstory="You guide users.", llm=model, mcps=[server], max_iter=TURNS
     )
     print(agent.kickoff("go").raw)
 

@@ -1,7 +1,7 @@
 // A plan: the calls that the scripted model makes, one for each of its turns.
 //
 //     { "steps": [{ "tool": "select_walkthrough", "arguments": { "walkthrough_id": "$walkthrough_id" }, "times": 1 }],
-//       "end": "stop" | "hang" }
+//       "end": "stop" | "hang", "descriptions": { "select_walkthrough": "Starts or …" } }
 //
 // An argument that starts with `$` refers to a value in the tool results that the model was shown; with a final `?` the
 // argument is left out if the model was shown no such value. After the last step the model stops with a text, or never
@@ -36,17 +36,18 @@ function resolved(values, results) {
 
 export class Plan {
     constructor(file) {
-        const { steps, end } = JSON.parse(readFileSync(file, 'utf8'));
+        const { steps, end, descriptions } = JSON.parse(readFileSync(file, 'utf8'));
         this.steps = steps.flatMap((step) => Array(step.times ?? 1).fill(step));
         this.end = end;
+        this.descriptions = descriptions ?? {};
     }
 
     /**
      * What the model answers to a request with these tools and results: `{ call: { tool, arguments } }`, `{ text }` or
-     * `{ hang: true }`. Clients prefix the names of tools, so a step's tool is found by the end of its name.
+     * `{ hang: true }`.
      */
     answer({ tools, results }) {
-        if (!tools.some(({ name }) => name.endsWith('_walkthroughs'))) {
+        if (!tools.some(({ name, description }) => /walkthrough/i.test(`${name} ${description}`))) {
             // A side request of the agent, such as one for the session's title.
             return { text: 'Walkthrough' };
         }
@@ -54,10 +55,20 @@ export class Plan {
         if (!step) {
             return this.end === 'hang' ? { hang: true } : { text: 'That is the end of the plan.' };
         }
-        const tool = tools.find(({ name }) => name.endsWith(step.tool));
+        const tool = this.find(tools, step.tool);
         if (!tool) {
             throw new Error(`the model was shown no tool ${step.tool}`);
         }
         return { call: { tool, arguments: resolved(step.arguments, results) } };
+    }
+    /**
+     * Clients prefix the names of tools, so a tool is found by the end of its name. Some cut the names that this makes too
+     * long; then a model, too, has only the description.
+     */
+    find(tools, wanted) {
+        const words = (text) => text?.split(/\s+/).join(' ') ?? '';
+        const description = words(this.descriptions[wanted]);
+        const named = tools.find(({ name }) => name.endsWith(wanted));
+        return named ?? tools.find((tool) => description && words(tool.description).includes(description));
     }
 }
