@@ -55,6 +55,10 @@ pub struct Routes<R> {
 #[derive(Debug, Clone)]
 struct RequestId(String);
 
+/// The MCP address of the server that a request is for.
+#[derive(Debug, Clone)]
+struct McpAddress(String);
+
 /// The host that a request asks for.
 #[derive(Debug, Clone)]
 struct Asked {
@@ -75,11 +79,17 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([header::WWW_AUTHENTICATE, HeaderName::from_static("mcp-session-id")])
         .max_age(Duration::from_secs(3_600));
-    let mcp = Router::new()
-        .route("/mcp", any(endpoint::<R>))
-        .route("/t/{tracking_id}/mcp", any(endpoint::<R>))
-        .route("/s/{slug}/mcp", any(endpoint::<R>))
-        .route("/s/{slug}/t/{tracking_id}/mcp", any(endpoint::<R>))
+    let mut mcp = Router::new();
+    for server in ["", "/t/{tracking_id}", "/s/{slug}", "/s/{slug}/t/{tracking_id}"] {
+        for path in ["/mcp", "/mcp/"] {
+            mcp = mcp.route(&format!("{server}{path}"), any(endpoint::<R>));
+        }
+        // The addresses of the HTTP+SSE transport, as the SDKs that had it name them.
+        for path in ["/sse", "/sse/", "/message", "/messages", "/messages/", "/mcp/sse"] {
+            mcp = mcp.route(&format!("{server}{path}"), any(removed_transport));
+        }
+    }
+    let mcp = mcp
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), arrive::<R>))
         .layer(cors)
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), find_server::<R>))
@@ -340,7 +350,10 @@ async fn arrive<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request:
         Ok(bearer) => bearer,
         Err(error) => return refuse_error(&error),
     };
-    let Site { offers, client: address, request_id, .. } = site;
+    let Site { offers, address: mcp_address, client: address, request_id, .. } = site;
+    if !request.uri().path().trim_end_matches('/').ends_with("/mcp") {
+        request.extensions_mut().insert(McpAddress(mcp_address.resource(tracking_id.as_deref())));
+    }
     // From here on nothing sees a personal ID, only its hash.
     let tracking_id = tracking_id.map(|id| personal::stored(&id).into_owned());
     request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
@@ -367,6 +380,14 @@ async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: R
     match request.extensions().get::<Arc<Arrived>>().cloned() {
         Some(arrived) => routes.endpoint.handle(request, &arrived).await,
         None => refuse_error(&Error::internal("a request came to the endpoint without a server")),
+    }
+}
+
+/// The addresses of the HTTP+SSE transport.
+async fn removed_transport(request: Request<Body>) -> Response {
+    match request.extensions().get::<McpAddress>() {
+        Some(address) => waypost_mcp::transport::removed(&address.0),
+        None => refuse_error(&Error::internal("a request came to an address of the former transport without a server")),
     }
 }
 

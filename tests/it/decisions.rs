@@ -301,25 +301,25 @@ async fn methods_that_2026_has_no_more() {
         }
     }
     assert_snapshot!(seen, @r"
-    modern ping: 404 -32601 ping
-    modern initialize: 404 -32601 Method not found: initialize
-    modern logging/setLevel: 404 -32601 Method not found: logging/setLevel
-    modern resources/subscribe: 404 -32601 Method not found: resources/subscribe
-    modern resources/unsubscribe: 404 -32601 Method not found: resources/unsubscribe
-    modern no/such: 404 -32601 Method not found: no/such
-    modern : 404 -32601 Method not found: 
+    modern ping: 404 -32601 Method not found: ping. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
+    modern initialize: 404 -32601 Method not found: initialize. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
+    modern logging/setLevel: 404 -32601 Method not found: logging/setLevel. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
+    modern resources/subscribe: 404 -32601 Method not found: resources/subscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
+    modern resources/unsubscribe: 404 -32601 Method not found: resources/unsubscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
+    modern no/such: 404 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.
+    modern : 404 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 has it.
     legacy ping no header: 200 result
     legacy ping 2025-11-25: 200 result
-    legacy logging/setLevel no header: 200 -32601 Method not found: logging/setLevel
-    legacy logging/setLevel 2025-11-25: 200 -32601 Method not found: logging/setLevel
-    legacy resources/subscribe no header: 200 -32601 Method not found: resources/subscribe
-    legacy resources/subscribe 2025-11-25: 200 -32601 Method not found: resources/subscribe
-    legacy resources/unsubscribe no header: 200 -32601 Method not found: resources/unsubscribe
-    legacy resources/unsubscribe 2025-11-25: 200 -32601 Method not found: resources/unsubscribe
-    legacy no/such no header: 200 -32601 Method not found: no/such
-    legacy no/such 2025-11-25: 200 -32601 Method not found: no/such
-    legacy  no header: 200 -32601 Method not found: 
-    legacy  2025-11-25: 200 -32601 Method not found:
+    legacy logging/setLevel no header: 200 -32601 Method not found: logging/setLevel. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
+    legacy logging/setLevel 2025-11-25: 200 -32601 Method not found: logging/setLevel. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
+    legacy resources/subscribe no header: 200 -32601 Method not found: resources/subscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
+    legacy resources/subscribe 2025-11-25: 200 -32601 Method not found: resources/subscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
+    legacy resources/unsubscribe no header: 200 -32601 Method not found: resources/unsubscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
+    legacy resources/unsubscribe 2025-11-25: 200 -32601 Method not found: resources/unsubscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
+    legacy no/such no header: 200 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.
+    legacy no/such 2025-11-25: 200 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.
+    legacy  no header: 200 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 has it.
+    legacy  2025-11-25: 200 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 has it.
     ");
     app.finish().await;
 }

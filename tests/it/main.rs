@@ -14,6 +14,7 @@ mod collect_email;
 mod contents;
 mod decisions;
 mod failures;
+mod guidance;
 mod identity;
 mod listen;
 mod many;

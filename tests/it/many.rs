@@ -27,8 +27,10 @@ async fn two_hundred_walkthroughs_and_some() {
     assert_eq!((first.len(), first[0].as_str(), first[199].as_str()), (200, "Guide 000", "Guide 199"));
     let (rest, end) = titles(&user, json!({ "cursor": cursor })).await;
     assert_eq!((rest, end), (vec!["Guide 200".into(), "Guide 201".into(), "Guide 202".into()], Value::Null));
-    let (found, end) = titles(&user, json!({ "query": "GUIDE 20" })).await;
-    assert_eq!((found.len(), end), (5, Value::Null), "both words: {found:?}");
+    let (found, next) = titles(&user, json!({ "query": "GUIDE 201" })).await;
+    assert_eq!((found.len(), &found[..2]), (200, &["Guide 201".to_owned(), "Guide 000".to_owned()][..]), "ranked");
+    let (found, end) = titles(&user, json!({ "query": "GUIDE 201", "cursor": next })).await;
+    assert_eq!((found.len(), end), (3, Value::Null), "and in pages");
     let text = user.call("list_walkthroughs", json!({})).await.text;
     assert!(text.contains("There are more: call list_walkthroughs again with cursor"), "{}", &text[text.len() - 200..]);
     assert_eq!(user.tools().await.len(), 5);

@@ -353,3 +353,9 @@ pub fn list_message(flow: Flow, user: &User, choices: &[Choice<'_>], has_more: b
     };
     join([resume.unwrap_or_default(), choose, more.to_owned(), unknown.to_owned(), keep_handle(user).to_owned()])
 }
+
+/// `message` of a search that found nothing in a server with `total` walkthroughs.
+#[must_use]
+pub fn no_match(query: &str, total: usize) -> String {
+    format!("Nothing matches \"{}\". Without query there are {total}.", line(query))
+}

@@ -35,6 +35,7 @@ pub mod render;
 pub mod revision;
 pub mod scope;
 pub mod seal;
+pub mod search;
 pub mod secret;
 pub mod server;
 pub mod slug;

@@ -39,19 +39,20 @@ use crate::message::{
 };
 use crate::session::Session;
 use crate::target::Target;
+use crate::{methods, transport};
 
 /// Bytes of a body at most.
 pub const MAX_BODY: usize = 1024 * 1024;
 const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";
 /// The revisions with a handshake, oldest first.
-const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+pub(crate) const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The only revision that has batches.
 const BATCH_REVISION: &str = "2025-03-26";
 /// The JSON-RPC code of a request that exceeds a limit, outside of the ranges that others have reserved.
 const LIMIT_REACHED: i64 = -31_029;
 /// The revision without a handshake.
-const STATELESS_REVISION: &str = "2026-07-28";
+pub(crate) const STATELESS_REVISION: &str = "2026-07-28";
 
 /// What answers the requests of a server: the product's handler, or the fixtures of the conformance suite.
 pub trait Responder: Clone + Send + Sync + 'static {
@@ -147,10 +148,7 @@ impl<R: Responder> Endpoint<R> {
                 return response;
             }
             // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
-            let refusal = Refusal::new(INVALID_REQUEST, "Only POST is served here.", None);
-            let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &refusal);
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-            return response;
+            return transport::only_post(&parts.headers);
         }
         let read = Limited::new(body, MAX_BODY).collect().await.map(Collected::to_bytes);
         let bytes = match read {
@@ -248,6 +246,7 @@ impl<R: Responder> Endpoint<R> {
             target.listener = Some(listener);
         }
         let response = shape(self.serve(target, request).await, message.id.as_ref()).await;
+        let response = transport::name_method(response, message).await;
         if initialize && response.status() == StatusCode::OK && matches!(self.sessions, Sessions::Signed) {
             return self.with_session(response, message, arrived).await;
         }
@@ -422,7 +421,7 @@ fn check_era(headers: &HeaderMap, message: &Message) -> Result<(), Refusal> {
     let (Some(id), Some(method)) = (&message.id, message.method.as_deref()) else { return Ok(()) };
     if message.modern && method == "initialize" {
         // 2026-07-28 has no handshake.
-        return Err(Refusal::new(METHOD_NOT_FOUND, "Method not found: initialize", Some(id.clone())));
+        return Err(Refusal::new(METHOD_NOT_FOUND, methods::not_found(method, true), Some(id.clone())));
     }
     let declared = headers.get(VERSION_HEADER).is_some_and(|version| version == STATELESS_REVISION);
     if declared && !message.modern && method != "initialize" {
@@ -487,7 +486,7 @@ async fn shape(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value
     Response::from_parts(parts, Body::from(refusal.to_json().to_string()))
 }
 
-fn refuse(status: StatusCode, refusal: &Refusal) -> Response {
+pub(crate) fn refuse(status: StatusCode, refusal: &Refusal) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], refusal.to_json().to_string()).into_response()
 }
 

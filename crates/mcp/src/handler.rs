@@ -17,7 +17,7 @@ use waypost_core::{Code, Error};
 use waypost_ops::hosting::in_time;
 
 use crate::target::Target;
-use crate::{prompts, resources, tools};
+use crate::{methods, prompts, resources, tools};
 
 /// How long clients may keep lists: they change when an author publishes, and a list that is a minute old does no harm.
 const LIST_TTL_MS: u64 = 60_000;
@@ -297,6 +297,7 @@ impl ServerHandler for Handler {
         if METHODS.contains(&request.method.as_str()) {
             return Err(invalid_params(format!("Invalid params of {}.", request.method)));
         }
-        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("Method not found: {}", request.method), None))
+        let message = methods::not_found(&request.method, self.target.modern);
+        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None))
     }
 }

@@ -22,6 +22,7 @@ use crate::identity::Identities;
 use crate::joins::Strangers;
 use crate::notices::Post;
 use crate::offers::Catalog;
+use crate::search::StepTitles;
 use crate::sessions::RecentSessions;
 
 /// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
@@ -43,6 +44,7 @@ pub struct Hosting {
     pub(crate) writer: Writer,
     pub(crate) recorder: Recorder,
     pub(crate) versions: Cache<VersionId, Arc<Version>>,
+    pub(crate) step_titles: StepTitles,
     pub(crate) catalog: Catalog,
     pub(crate) identities: Identities,
     pub(crate) recent_sessions: RecentSessions,
@@ -87,6 +89,7 @@ impl Hosting {
             writer,
             recorder,
             versions,
+            step_titles: StepTitles::default(),
             catalog,
             identities: Identities::default(),
             recent_sessions: RecentSessions::default(),

@@ -35,6 +35,7 @@ mod passwords;
 pub mod progress;
 pub mod record;
 pub mod redirect_uri;
+pub mod search;
 pub mod secrets;
 pub mod servers;
 pub mod sessions;

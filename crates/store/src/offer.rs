@@ -106,3 +106,28 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &Serve
     }
     Ok(offers)
 }
+
+/// Returns the titles of the steps of everything that `server` offers, in order, by version. Reads no content.
+///
+/// # Errors
+/// When the database fails.
+pub async fn step_titles(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+) -> Result<HashMap<VersionId, Vec<String>>> {
+    const SQL: &str = "SELECT version_steps.version_id, version_steps.title
+        FROM assignments
+        JOIN walkthroughs ON walkthroughs.id = assignments.walkthrough_id
+        JOIN version_steps ON version_steps.version_id = walkthroughs.current_version_id
+        WHERE assignments.server_id = $1 AND assignments.organization_id = $2 AND assignments.enabled = $3
+          AND walkthroughs.state = 'published'
+        ORDER BY version_steps.version_id, version_steps.position";
+    let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(server.as_str()).bind(organization.as_str()).bind(true).fetch_all(c).await?);
+    let mut titles: HashMap<VersionId, Vec<String>> = HashMap::new();
+    for (version, title) in rows {
+        titles.entry(VersionId::from_store(version)).or_default().push(title);
+    }
+    Ok(titles)
+}

@@ -3,6 +3,7 @@
 //! results against the same schema.
 
 use serde_json::{Value, json};
+use waypost_core::search::MAX_QUERY;
 use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, TicketStatus};
 
 use super::Audience;
@@ -98,7 +99,7 @@ pub(super) fn step_result() -> Value {
 pub(super) fn list_arguments() -> Value {
     arguments(
         json!({
-            "query": { "type": "string", "description": "Words to look for" },
+            "query": { "type": "string", "maxLength": MAX_QUERY, "description": "Words to look for" },
             "cursor": { "type": "string", "description": "next_cursor of the page before" },
             "progress_handle": handle(),
         }),

@@ -11,9 +11,10 @@ use waypost_core::progress::act::Select;
 use waypost_core::progress::{Standing, Status};
 use waypost_core::render::{self, DetailsView, ListRow};
 use waypost_core::{Code, Error, Result};
-use waypost_ops::offers::{Offer, Offers};
+use waypost_ops::offers::Offer;
 use waypost_ops::progress::{self, ListAnswer, Listed, Play, StepAnswer};
 use waypost_ops::record::Arrival;
+use waypost_ops::search;
 
 use super::{Name, required, text};
 use crate::target::Target;
@@ -46,9 +47,8 @@ pub(super) async fn call(
     match name {
         Name::List => {
             // Before the act, which records the call as one that succeeded.
-            let after = read_cursor(&target.offers, text(arguments, "cursor"))?;
-            let listed = progress::list(cx, hosting, &play).await?;
-            Ok(list(&listed, flow, (after, text(arguments, "query"))))
+            let page = Page::read(target, arguments).await?;
+            Ok(list(&progress::list(cx, hosting, &play).await?, flow, &page))
         }
         Name::Select => {
             let how = Select {
@@ -204,26 +204,41 @@ fn row(offer: &Offer, status: Status, percent: u8) -> ListRow<'_> {
     }
 }
 
-/// Every word of the query stands in the title, the description or a tag.
-fn matches(offer: &Offer, words: &[String]) -> bool {
-    let text = format!("{} {} {}", offer.title, offer.description, offer.tags.join(" ")).to_lowercase();
-    words.iter().all(|word| text.contains(word))
+/// Which walkthroughs a call asks for.
+struct Page<'a> {
+    /// The query, if it has a word.
+    query: Option<&'a str>,
+    /// The positions of the matching walkthroughs, best first; in display order without a query.
+    found: Vec<usize>,
+    /// How many of them come before this page.
+    after: usize,
 }
 
-/// How many offers stand before the page that the cursor begins.
-fn read_cursor(offers: &Offers, cursor: Option<&str>) -> Result<usize> {
-    let Some(cursor) = cursor else { return Ok(0) };
-    match offers.list().iter().position(|offer| offer.walkthrough_id.as_str() == cursor) {
-        Some(last) => Ok(last + 1),
-        None => Err(Error::invalid("cursor", "`cursor` is not one that this server gave. Begin without it.")),
+impl<'a> Page<'a> {
+    /// # Errors
+    /// `invalid_arguments` for a cursor that is not one of this list; `unavailable`.
+    async fn read(target: &Target, arguments: &'a JsonObject) -> Result<Self> {
+        let (offers, query) = (&target.offers, text(arguments, "query"));
+        let ranked = match query {
+            Some(query) => search::search(&target.cx, &target.hosting, offers, query).await?,
+            None => None,
+        };
+        let query = query.filter(|_| ranked.is_some());
+        let found = ranked.unwrap_or_else(|| (0..offers.list().len()).collect());
+        let Some(cursor) = text(arguments, "cursor") else { return Ok(Self { query, found, after: 0 }) };
+        let id = |position: &usize| offers.list().get(*position).map(|offer| offer.walkthrough_id.as_str());
+        match found.iter().position(|position| id(position) == Some(cursor)) {
+            Some(last) => Ok(Self { query, found, after: last + 1 }),
+            None => Err(Error::invalid("cursor", "`cursor` is not one that this server gave. Begin without it.")),
+        }
     }
 }
 
-fn list(listed: &ListAnswer<'_>, flow: Flow, (after, query): (usize, Option<&str>)) -> Answer {
-    let words: Vec<String> = query.unwrap_or_default().to_lowercase().split_whitespace().map(str::to_owned).collect();
-    let found: Vec<&Listed<'_>> = listed.rows[after..].iter().filter(|row| matches(row.offer, &words)).collect();
-    let page = &found[..found.len().min(PAGE)];
-    let next_cursor = (found.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
+fn list(listed: &ListAnswer<'_>, flow: Flow, asked: &Page<'_>) -> Answer {
+    let rest: Vec<&Listed<'_>> =
+        asked.found.iter().skip(asked.after).filter_map(|position| listed.rows.get(*position)).collect();
+    let page = &rest[..rest.len().min(PAGE)];
+    let next_cursor = (rest.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
     let walkthroughs: Vec<Value> = page
         .iter()
         .map(|Listed { offer, status, percent }| {
@@ -251,9 +266,10 @@ fn list(listed: &ListAnswer<'_>, flow: Flow, (after, query): (usize, Option<&str
             status: *status,
         })
         .collect();
-    let message = match choices.is_empty() {
-        true => "There are no walkthroughs here at the moment.".to_owned(),
-        false => guidance::list_message(flow, &listed.user, &choices, next_cursor.is_some()),
+    let message = match (choices.is_empty(), asked.query) {
+        (false, _) => guidance::list_message(flow, &listed.user, &choices, next_cursor.is_some()),
+        (true, Some(query)) if !listed.rows.is_empty() => guidance::no_match(query, listed.rows.len()),
+        (true, _) => "There are no walkthroughs here at the moment.".to_owned(),
     };
     let text = render::list(&rows, &message);
     let structured = json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor });

@@ -310,6 +310,9 @@ async fn attempts_and_calls(Two { db, one, two }: Two) {
     assert_eq!((&summary.summary.completed, summary.summary.is_completed), (&one.attempt().completed, false));
     let none = progress::summarize_open(&mut conn, &two.organization, &one.end_user, &one.server).await.unwrap();
     assert!(none.is_empty());
+    let titles = waypost_store::offer::step_titles(&mut conn, org, &one.server).await.unwrap();
+    assert_eq!(titles.keys().collect::<Vec<_>>(), [&one.attempt().version_id]);
+    assert!(waypost_store::offer::step_titles(&mut conn, &two.organization, &one.server).await.unwrap().is_empty());
     let ids = (org, &one.end_user, &one.server);
     let found = progress::find_open_with_step(&mut conn, ids, &one.step(1)).await.unwrap();
     assert_eq!(found, Some(one.walkthrough.clone()));

@@ -183,6 +183,7 @@ async fn everything(db: &Db, one: &World) {
     progress::summarize_open(&mut tx, org, &one.end_user, &one.server).await.unwrap();
     let ids = (org, &one.end_user, &one.server);
     progress::find_open_with_step(&mut tx, ids, &one.step(0)).await.unwrap();
+    offer::step_titles(&mut tx, org, &one.server).await.unwrap();
     progress::get_open(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();

@@ -1,0 +1,125 @@
+//! Which methods the protocol revisions have, for the message of a `-32601` error.
+
+use crate::endpoint::{LEGACY, STATELESS_REVISION};
+
+/// Characters of a method's name that are returned at most.
+const MAX_NAME: usize = 64;
+
+/// The revisions of a method.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    /// All revisions with a handshake, and 2026-07-28.
+    Always,
+    /// The revisions with a handshake.
+    Handshake,
+    /// 2026-07-28.
+    Stateless,
+    /// 2025-11-25 as an experiment.
+    Tasks,
+    /// 2025-11-25 as an experiment, and as an extension of 2026-07-28.
+    TasksExtension,
+    /// All revisions with a handshake, sent by servers.
+    ByServers,
+}
+
+/// The requests of the protocol.
+const METHODS: &[(&str, Since)] = &[
+    ("initialize", Since::Handshake),
+    ("ping", Since::Handshake),
+    ("logging/setLevel", Since::Handshake),
+    ("resources/subscribe", Since::Handshake),
+    ("resources/unsubscribe", Since::Handshake),
+    ("server/discover", Since::Stateless),
+    ("subscriptions/listen", Since::Stateless),
+    ("tools/list", Since::Always),
+    ("tools/call", Since::Always),
+    ("prompts/list", Since::Always),
+    ("prompts/get", Since::Always),
+    ("resources/list", Since::Always),
+    ("resources/templates/list", Since::Always),
+    ("resources/read", Since::Always),
+    ("completion/complete", Since::Always),
+    ("tasks/list", Since::Tasks),
+    ("tasks/result", Since::Tasks),
+    ("tasks/get", Since::TasksExtension),
+    ("tasks/cancel", Since::TasksExtension),
+    ("tasks/update", Since::Stateless),
+    ("sampling/createMessage", Since::ByServers),
+    ("roots/list", Since::ByServers),
+    ("elicitation/create", Since::ByServers),
+];
+
+/// Whether a request for `method` may end in `-32601`: it is not one of those that every revision has.
+#[must_use]
+pub(crate) fn may_be_missing(method: &str, is_modern: bool) -> bool {
+    match METHODS.iter().find(|(known, _)| *known == method) {
+        Some((_, Since::Always)) => false,
+        Some(("initialize" | "ping", _)) => is_modern,
+        _ => true,
+    }
+}
+
+/// The message of a `-32601` error: names the method and the revisions that have it. `is_modern` says whether the request is
+/// of 2026-07-28.
+#[must_use]
+pub(crate) fn not_found(method: &str, is_modern: bool) -> String {
+    let name: String = method.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+    let handshake = LEGACY.join(", ");
+    let known = METHODS.iter().find(|(known, _)| *known == method).map(|(_, since)| *since);
+    let (revisions, is_in_era) = match known {
+        None => {
+            return format!(
+                "Method not found: {name}. No revision from {} to {STATELESS_REVISION} has it.",
+                LEGACY.first().copied().unwrap_or_default()
+            );
+        }
+        Some(Since::ByServers) => {
+            return format!("Method not found: {name}. In the revisions that have it ({handshake}), servers send it to clients.");
+        }
+        Some(Since::Always) => (format!("{handshake}, {STATELESS_REVISION}"), true),
+        Some(Since::Handshake) => (handshake, !is_modern),
+        Some(Since::Stateless) => (STATELESS_REVISION.to_owned(), is_modern),
+        Some(Since::Tasks) => ("2025-11-25".to_owned(), !is_modern),
+        Some(Since::TasksExtension) => (format!("2025-11-25, {STATELESS_REVISION}"), true),
+    };
+    let why = match (is_in_era, is_modern) {
+        (true, _) => "this server does not offer it".to_owned(),
+        (false, true) => format!("this request is of {STATELESS_REVISION}"),
+        (false, false) => "this request is of a revision with a handshake".to_owned(),
+    };
+    format!("Method not found: {name}. It exists in {revisions}; {why}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_names_the_method_and_its_revisions() {
+        let legacy = "2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25";
+        let cases = [
+            ("ping", true, format!("Method not found: ping. It exists in {legacy}; this request is of 2026-07-28.")),
+            (
+                "logging/setLevel",
+                false,
+                format!("Method not found: logging/setLevel. It exists in {legacy}; this server does not offer it."),
+            ),
+            (
+                "subscriptions/listen",
+                false,
+                "Method not found: subscriptions/listen. It exists in 2026-07-28; this request is of a revision with a \
+                 handshake."
+                    .to_owned(),
+            ),
+            (
+                "no/such",
+                true,
+                "Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.".to_owned(),
+            ),
+        ];
+        for (method, is_modern, expected) in cases {
+            assert_eq!(not_found(method, is_modern), expected);
+        }
+        assert!(not_found(&"x\n".repeat(10_000), false).len() < 200, "what was sent is returned short");
+    }
+}

@@ -1,0 +1,58 @@
+//! Searching what a server offers.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use waypost_core::Result;
+use waypost_core::access::authorize_play;
+use waypost_core::caller::Ctx;
+use waypost_core::id::VersionId;
+use waypost_core::search::{Document, Query, fold, rank};
+use waypost_store::offer;
+
+use crate::hosting::Hosting;
+use crate::offers::Offers;
+
+/// Bytes of step titles that are kept in memory.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The folded titles of the steps of published versions. Versions never change, so that they never expire.
+#[derive(Clone)]
+pub(crate) struct StepTitles(Cache<VersionId, Arc<str>>);
+
+impl Default for StepTitles {
+    fn default() -> Self {
+        let weigh = |_: &VersionId, titles: &Arc<str>| u32::try_from(titles.len() + 100).unwrap_or(u32::MAX);
+        Self(Cache::builder().max_capacity(CACHE_BYTES).weigher(weigh).build())
+    }
+}
+
+/// Returns the positions in `offers.list()` of the walkthroughs that match, the best first; `None` if the query has no word,
+/// which matches everything. Reads titles of steps that are not in memory, and no content.
+///
+/// # Errors
+/// `unavailable` when the database is away.
+pub async fn search(cx: &Ctx, hosting: &Hosting, offers: &Offers, query: &str) -> Result<Option<Vec<usize>>> {
+    let server = &offers.server;
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let Some(query) = Query::parse(query) else { return Ok(None) };
+    let cache = &hosting.step_titles.0;
+    let mut titles: Vec<Option<Arc<str>>> = offers.list().iter().map(|offer| cache.get(&offer.version_id)).collect();
+    if titles.iter().any(Option::is_none) {
+        let read = offer::step_titles(&mut hosting.read().await?, &server.organization_id, &server.id).await?;
+        for (offer, titles) in offers.list().iter().zip(&mut titles).filter(|(_, titles)| titles.is_none()) {
+            // A version that was published or withdrawn meanwhile is missing and not remembered.
+            let Some(read) = read.get(&offer.version_id) else { continue };
+            let folded: Arc<str> = fold(&read.join("\n")).into();
+            cache.insert(offer.version_id.clone(), Arc::clone(&folded));
+            *titles = Some(folded);
+        }
+    }
+    let documents = offers.list().iter().zip(&titles).map(|(offer, titles)| Document {
+        title: &offer.title,
+        description: &offer.description,
+        tags: &offer.tags,
+        folded_steps: titles.as_deref().unwrap_or_default(),
+    });
+    Ok(Some(rank(&query, documents)))
+}
