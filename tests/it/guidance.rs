@@ -11,7 +11,8 @@ use crate::client::{Called, Client};
 waypost_testkit::both!(open => a_step_determines_the_walkthrough, any_word_of_a_query_matches);
 
 async fn ready(app: &App, toolset: Toolset) -> Server {
-    let server = app.org("acme").await.server_with("acme", Settings { toolset: Some(toolset), ..Settings::default() }).await;
+    let server =
+        app.org("acme").await.server_with("acme", Settings { toolset: Some(toolset), ..Settings::default() }).await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     server
 }
@@ -35,7 +36,10 @@ async fn both_forms_carry_the_next_call_with_its_values() {
                 "call next_walkthrough_step(walkthrough_id: {id}, current_step_id: \"{step}\", progress_handle: \"{handle}\")"
             );
             for form in forms(&called) {
-                assert!(form.contains("Show <content>") && form.contains("and stop. Only when the user says"), "{form}");
+                assert!(
+                    form.contains("Show <content>") && form.contains("and stop. Only when the user says"),
+                    "{form}"
+                );
                 assert!(form.contains(&next), "{next} in {form}");
                 assert!(form.contains("notes") && form.contains("AGENTS.md") && form.contains(".waypost"), "{form}");
             }
@@ -115,11 +119,16 @@ async fn descriptions_and_prompts_state_the_rules() {
     for tool in &tools {
         let (name, text) = (tool["name"].as_str().unwrap(), tool["description"].as_str().unwrap());
         assert!(text.contains(handle), "{name}: {text}");
-        let is_step = ["select_walkthrough", "next_walkthrough_step", "get_current_step", "complete_step"].contains(&name);
+        let is_step =
+            ["select_walkthrough", "next_walkthrough_step", "get_current_step", "complete_step"].contains(&name);
         assert_eq!(text.contains(fields), is_step, "{name}: {text}");
         assert_eq!(text.contains(wait), ["next_walkthrough_step", "complete_step"].contains(&name), "{name}: {text}");
         let members = &tool["outputSchema"]["properties"];
-        assert_eq!((&members["message"]["type"], members["progress_handle"].is_object()), (&json!("string"), true), "{name}");
+        assert_eq!(
+            (&members["message"]["type"], members["progress_handle"].is_object()),
+            (&json!("string"), true),
+            "{name}"
+        );
     }
     let prompts = server.modern().send("prompts/list", json!({})).await;
     assert_eq!(
@@ -146,7 +155,8 @@ async fn a_stepwise_server_names_only_its_own_tools() {
         let arguments = if tool == "list_walkthroughs" { json!({}) } else { named.clone() };
         said.push_str(&user.call(tool, arguments).await.answer.body);
     }
-    let unknown = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": guide.slug, "confirm": true })).await;
+    let unknown =
+        user.call("reset_walkthrough_progress", json!({ "walkthrough_id": guide.slug, "confirm": true })).await;
     assert!(unknown.text.contains("Pass the one from the first complete_step result"), "{unknown}");
     let lost = server.modern().with_handle("wph_00000000000000000000000000");
     said.push_str(&lost.call("get_current_step", named.clone()).await.answer.body);

@@ -76,11 +76,7 @@ fn quality(word: &str, folded: &str) -> u32 {
 pub fn rank<'a>(query: &Query, documents: impl IntoIterator<Item = Document<'a>>) -> Vec<usize> {
     let mut found: Vec<(Reverse<(usize, u32)>, usize)> = Vec::new();
     for (number, document) in documents.into_iter().enumerate() {
-        let fields = [
-            (8, fold(document.title)),
-            (4, fold(&document.tags.join("\n"))),
-            (2, fold(document.description)),
-        ];
+        let fields = [(8, fold(document.title)), (4, fold(&document.tags.join("\n"))), (2, fold(document.description))];
         let score = |word: &String| {
             let best = fields.iter().map(|(weight, text)| weight * quality(word, text)).max().unwrap_or(0);
             best.max(quality(word, document.folded_steps))
@@ -102,8 +98,7 @@ mod tests {
     use super::*;
 
     fn search(query: &str, titles: &[&str]) -> Vec<usize> {
-        let documents =
-            titles.iter().map(|title| Document { title, description: "", tags: &[], folded_steps: "" });
+        let documents = titles.iter().map(|title| Document { title, description: "", tags: &[], folded_steps: "" });
         Query::parse(query).map_or_else(Vec::new, |query| rank(&query, documents))
     }
 

@@ -12,5 +12,5 @@ mod prompts;
 mod resources;
 pub mod session;
 pub mod target;
-pub mod transport;
 pub mod tools;
+pub mod transport;

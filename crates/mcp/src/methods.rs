@@ -74,7 +74,9 @@ pub(crate) fn not_found(method: &str, is_modern: bool) -> String {
             );
         }
         Some(Since::ByServers) => {
-            return format!("Method not found: {name}. In the revisions that have it ({handshake}), servers send it to clients.");
+            return format!(
+                "Method not found: {name}. In the revisions that have it ({handshake}), servers send it to clients."
+            );
         }
         Some(Since::Always) => (format!("{handshake}, {STATELESS_REVISION}"), true),
         Some(Since::Handshake) => (handshake, !is_modern),

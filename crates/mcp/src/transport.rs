@@ -41,7 +41,11 @@ pub(crate) fn only_post(headers: &HeaderMap) -> Response {
     };
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &Refusal::new(INVALID_REQUEST, message, None));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-    if wants_stream { with_reason(response, "Method Not Allowed: use Streamable HTTP instead of SSE") } else { response }
+    if wants_stream {
+        with_reason(response, "Method Not Allowed: use Streamable HTTP instead of SSE")
+    } else {
+        response
+    }
 }
 
 /// The response at `/sse` and `/messages`: 410, with the address that is served.
@@ -53,7 +57,8 @@ pub fn removed(address: &str) -> Response {
 
 /// Gives a `-32601` error of rmcp a message that names the method and the revisions that have it.
 pub(crate) async fn name_method(response: Response, message: &Message) -> Response {
-    let Some(method) = message.method.as_deref().filter(|method| methods::may_be_missing(method, message.modern)) else {
+    let Some(method) = message.method.as_deref().filter(|method| methods::may_be_missing(method, message.modern))
+    else {
         return response;
     };
     let is_json = response
