@@ -93,7 +93,7 @@ pub async fn insert(conn: &mut Conn, assignment: &Assignment) -> Result<bool> {
     Ok(inserted > 0)
 }
 
-/// The assignment of a walkthrough to a server, when there is one.
+/// The assignment of a walkthrough to a server. `None` if there is none, or if the walkthrough is in the trash.
 ///
 /// # Errors
 /// When the database fails.
@@ -104,7 +104,8 @@ pub async fn find(
     walkthrough: &WalkthroughId,
 ) -> Result<Option<Assignment>> {
     const SQL: &str = "SELECT id, organization_id, server_id, walkthrough_id, display_order, enabled, created_at
-        FROM assignments WHERE organization_id = $1 AND server_id = $2 AND walkthrough_id = $3";
+        FROM assignments WHERE organization_id = $1 AND server_id = $2 AND walkthrough_id = $3
+          AND EXISTS (SELECT 1 FROM walkthroughs WHERE walkthroughs.id = $3 AND deleted_at IS NULL)";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(server.as_str()).bind(walkthrough.as_str()).fetch_optional(c).await?);
     Ok(row.map(Assignment::from))

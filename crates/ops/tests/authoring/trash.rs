@@ -29,7 +29,7 @@ async fn what_is_deleted_is_hidden_and_comes_back(world: World) {
     assert_eq!(list(cx, ops, org, ListWalkthroughs::default()).await.unwrap().items, []);
     assert_eq!(assignments::list(cx, ops, org, &server).await.unwrap(), []);
     let again = assignments::add(cx, ops, org, (&server, &id), Placement::default()).await;
-    assert_eq!(again.unwrap_err().code, Code::NotFound);
+    assert_eq!(again.unwrap_err().code, Code::WalkthroughNotFound);
     let trash = list_deleted(cx, ops, org).await.unwrap();
     assert_eq!((trash.len(), &trash[0].walkthrough), (1, &before.walkthrough));
     assert_eq!((trash[0].deleted_by.as_str(), trash[0].deleted_at), ("operator", cx.now()));
