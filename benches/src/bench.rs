@@ -9,6 +9,7 @@ mod contestants;
 mod floor;
 mod growth;
 mod leg;
+mod listing;
 mod load;
 mod mcp;
 mod peer;

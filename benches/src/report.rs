@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::leg::{Leg, median};
+use crate::listing::Size;
 use crate::run::Settings;
 use crate::summary;
 
@@ -83,6 +84,25 @@ pub struct Analytics {
     pub packing_seconds: f64,
 }
 
+/// `list_walkthroughs` over many large walkthroughs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listing {
+    /// Who listed.
+    pub contestant: &'static str,
+    /// How large everything is.
+    pub size: Size,
+    /// Median of the lists, in milliseconds.
+    pub list_ms: f64,
+    /// The first list, with nothing in memory.
+    pub first_ms: f64,
+    /// Median of `tools/list` in between.
+    pub reference_ms: f64,
+    /// Bytes of a list's answer.
+    pub list_bytes: usize,
+    /// By how much the resident memory grew over all lists.
+    pub grown_bytes: i64,
+}
+
 /// Everything that was found.
 #[derive(Debug, Clone)]
 pub struct Findings {
@@ -100,6 +120,8 @@ pub struct Findings {
     pub starts: Vec<Start>,
     /// The analytics page.
     pub analytics: Vec<Analytics>,
+    /// Lists of walkthroughs.
+    pub listings: Vec<Listing>,
 }
 
 impl Findings {
@@ -113,6 +135,7 @@ impl Findings {
             memory: Vec::new(),
             starts: Vec::new(),
             analytics: Vec::new(),
+            listings: Vec::new(),
         }
     }
 }
@@ -128,6 +151,7 @@ pub fn json(findings: &Findings) -> Value {
         "memory": findings.memory,
         "starts": findings.starts,
         "analytics": findings.analytics,
+        "listings": findings.listings,
         "legs": findings.legs,
     })
 }

@@ -11,11 +11,12 @@ use crate::cluster::Cluster;
 use crate::content::{LONG, SHORT, Spec};
 use crate::contestants::{Contestant, Kind};
 use crate::leg::{Driver, Leg, Load};
+use crate::listing::Size;
 use crate::load::Limit;
 use crate::process::{self, Server};
 use crate::report::{Environment, Findings};
 use crate::waypost::Installation;
-use crate::{analytics, growth, peer, report, single, tokens};
+use crate::{analytics, growth, listing, peer, report, single, tokens};
 
 /// Arguments of `run`.
 #[derive(Args)]
@@ -61,6 +62,8 @@ enum Part {
     Token,
     /// The analytics page over many events.
     Analytics,
+    /// `list_walkthroughs` over many large walkthroughs.
+    Listing,
 }
 
 /// How much of everything.
@@ -94,6 +97,8 @@ pub struct Settings {
     pub analytics_events: u64,
     /// Times that the page is loaded, of which the median counts.
     pub analytics_pages: u32,
+    /// The walkthroughs that are listed.
+    pub listing: Size,
 }
 
 impl Settings {
@@ -112,6 +117,7 @@ impl Settings {
         starts: 7,
         analytics_events: 1_000_000,
         analytics_pages: 7,
+        listing: Size { walkthroughs: 200, steps: 100, step_bytes: 6_000, calls: 200 },
     };
     const SMOKE: Self = Self {
         smoke: true,
@@ -128,6 +134,7 @@ impl Settings {
         starts: 2,
         analytics_events: 20_000,
         analytics_pages: 2,
+        listing: Size { walkthroughs: 10, steps: 5, step_bytes: 6_000, calls: 5 },
     };
 
     fn of(args: &RunArgs) -> Self {
@@ -229,6 +236,9 @@ async fn measure(args: &RunArgs, dir: &TempDir) -> Result<Findings> {
     }
     if wanted(Part::Analytics) {
         analytics::page(&mut bench).await?;
+    }
+    if wanted(Part::Listing) {
+        listing::list(&mut bench).await?;
     }
     bench.tear_down().await
 }

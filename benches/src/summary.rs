@@ -271,6 +271,12 @@ fn rest(findings: &Findings, targets: &mut Vec<Target>) {
         let events = page.map_or(findings.settings.analytics_events, |page| page.events);
         let seconds = page.map(|page| page.median_seconds);
         targets.push(Target::at_most(format!("{name}: the analytics page over {events} events"), seconds, "s", 1.0));
+        let listing = findings.listings.iter().find(|listing| listing.contestant == name);
+        let size = findings.settings.listing;
+        let what = format!("{name}: list of {} walkthroughs with {} steps", size.walkthroughs, size.steps);
+        targets.push(Target::at_most(format!("{what}: p50"), listing.map(|listing| listing.list_ms), "ms", 5.0));
+        let grown = listing.map(|listing| listing.grown_bytes as f64 / 1e6);
+        targets.push(Target::at_most(format!("{what}: growth of resident memory"), grown, "MB", 10.0));
         let memory = findings.memory.iter().find(|memory| memory.contestant == name);
         let calls = memory.map_or(findings.settings.memory_calls, |memory| memory.calls);
         let resident = memory.map(|memory| memory.resident_bytes as f64 / 1e6);

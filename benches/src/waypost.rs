@@ -74,13 +74,16 @@ impl Installation {
         for (index, spec) in specs.iter().enumerate() {
             let file = self.data.join(format!("import-{index}.json"));
             std::fs::write(&file, serde_json::to_vec(&content::import_file(*spec))?)?;
-            let mut command = self.command(&["walkthrough", "import", "--org", ORGANIZATION, "--server", SLUG]);
-            process::run({
-                command.arg("--publish").arg(&file);
-                command
-            })
-            .await?;
+            self.import(&[file]).await?;
         }
+        Ok(())
+    }
+
+    /// Imports and publishes walkthroughs, and assigns them to the server.
+    pub async fn import(&self, files: &[PathBuf]) -> Result<()> {
+        let mut command = self.command(&["walkthrough", "import", "--org", ORGANIZATION, "--server", SLUG]);
+        command.arg("--publish").args(files);
+        process::run(command).await?;
         Ok(())
     }
 

@@ -1,0 +1,149 @@
+//! `list_walkthroughs` for a user with progress in many large walkthroughs, beside `tools/list` on the same connection.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::client::Connection;
+use crate::contestants::Kind;
+use crate::leg::median;
+use crate::mcp::{Client, Era};
+use crate::process;
+use crate::report::Listing;
+use crate::run::{Bench, say};
+use crate::waypost::{self, Installation};
+
+/// How large everything is.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Size {
+    /// Walkthroughs on the server.
+    pub walkthroughs: usize,
+    /// Steps of each.
+    pub steps: usize,
+    /// Bytes of content of each step, about.
+    pub step_bytes: usize,
+    /// Measured lists, and as many references.
+    pub calls: usize,
+}
+
+/// A walkthrough as an import file.
+fn import_file(number: usize, size: Size) -> Value {
+    let line = "Open the settings, compare each value with the expected one, and write down what differs.\n";
+    let content = line.repeat(size.step_bytes.div_ceil(line.len()));
+    let steps: Vec<Value> = (1..=size.steps)
+        .map(|step| {
+            let fields = json!({ "version": "v1", "contentForUser": content });
+            json!({ "key": format!("step-{step}"), "title": format!("Step {step}"), "contentFields": fields })
+        })
+        .collect();
+    let head = json!({ "title": format!("Walkthrough {number}"), "type": "course" });
+    json!({ "version": "1.1", "walkthrough": head, "steps": steps })
+}
+
+/// Imports the walkthroughs into an installation of its own.
+async fn set_up(bench: &Bench, kind: Kind, program: &Path) -> Result<Installation> {
+    let data = bench.dir.join(format!("{}-listing", kind.name().replace('/', "-")));
+    let installation = match (&bench.driver.cluster, kind) {
+        (Some(cluster), Kind::Postgres) => {
+            cluster.create_database("waypost_listing", None).await?;
+            Installation::postgres(program, data, cluster.url("waypost_listing"))?
+        }
+        _ => Installation::sqlite(program, data)?,
+    };
+    installation.fill(&[]).await?;
+    let size = bench.settings.listing;
+    for first in (0..size.walkthroughs).step_by(20) {
+        let mut files = Vec::new();
+        for number in first..size.walkthroughs.min(first + 20) {
+            let file = installation.data.join("listing").with_extension(format!("{number}.json"));
+            std::fs::write(&file, serde_json::to_vec(&import_file(number, size))?)?;
+            files.push(file);
+        }
+        installation.import(&files).await?;
+        files.iter().try_for_each(std::fs::remove_file)?;
+    }
+    Ok(installation)
+}
+
+fn rows(body: &[u8]) -> Result<Vec<Value>> {
+    let answer: Value = serde_json::from_slice(body)?;
+    let rows = answer.pointer("/result/structuredContent/walkthroughs").and_then(Value::as_array);
+    rows.cloned().context("list_walkthroughs returned no list")
+}
+
+/// Completes one step of every walkthrough.
+async fn play(connection: &mut Connection, client: &mut Client, size: Size) -> Result<()> {
+    let listed = rows(&client.raw_call(connection, "list_walkthroughs", "{}").await?)?;
+    ensure!(listed.len() == size.walkthroughs, "{} walkthroughs are listed", listed.len());
+    for row in &listed {
+        let arguments = json!({ "walkthrough_id": row["id"] }).to_string();
+        for tool in ["select_walkthrough", "next_walkthrough_step"] {
+            client.call(connection, tool, &arguments).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Measures the list for each database.
+pub async fn list(bench: &mut Bench) -> Result<()> {
+    let size = bench.settings.listing;
+    for (kind, program) in bench.installations.iter().map(|(kind, it)| (*kind, it.program.clone())).collect::<Vec<_>>()
+    {
+        say(&format!("importing {} walkthroughs of {} steps for {}", size.walkthroughs, size.steps, kind.name()));
+        let installation = set_up(bench, kind, &program).await?;
+        let path = waypost::path().replace("{user}", "listing");
+        let mut client = Client::new(path, Era::Modern);
+        let (server, _) = installation.serve("listing-setup", &bench.logs).await?;
+        play(&mut Connection::open(server.addr).await?, &mut client, size).await?;
+        server.stop().await?;
+        // A new process: the first list finds nothing in memory.
+        let (server, _) = installation.serve("listing", &bench.logs).await?;
+        let listing = measure(&server, &mut client, (kind, size)).await?;
+        server.stop().await?;
+        say(&format!(
+            "list_walkthroughs of {}: p50 {:.2} ms, {:.1} × tools/list, {:+.1} MB",
+            kind.name(),
+            listing.list_ms,
+            listing.list_ms / listing.reference_ms,
+            listing.grown_bytes as f64 / 1e6
+        ));
+        bench.findings.listings.push(listing);
+    }
+    Ok(())
+}
+
+async fn measure(server: &process::Server, client: &mut Client, (kind, size): (Kind, Size)) -> Result<Listing> {
+    let mut connection = Connection::open(server.addr).await?;
+    for _ in 0..size.calls {
+        client.raw(&mut connection, "tools/list").await?;
+    }
+    let before = process::resident_bytes(server.pid())?;
+    let (mut lists, mut references, mut bytes, mut first_ms) = (Vec::new(), Vec::new(), 0, None);
+    for _ in 0..size.calls {
+        let start = Instant::now();
+        let body = client.raw_call(&mut connection, "list_walkthroughs", "{}").await?;
+        let took = start.elapsed().as_secs_f64() * 1e3;
+        first_ms.get_or_insert(took);
+        lists.push(took);
+        let listed = rows(&body)?;
+        let share = 100 / size.steps;
+        let exact = listed.iter().all(|row| row["status"] == "in_progress" && row["progress_percent"] == share);
+        ensure!(listed.len() == size.walkthroughs && exact, "a list has wrong numbers");
+        bytes = body.len();
+        let start = Instant::now();
+        client.raw(&mut connection, "tools/list").await?;
+        references.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let after = process::resident_bytes(server.pid())?;
+    Ok(Listing {
+        contestant: kind.name(),
+        size,
+        list_ms: median(lists).context("no list was measured")?,
+        first_ms: first_ms.unwrap_or_default(),
+        reference_ms: median(references).context("no reference was measured")?,
+        list_bytes: bytes,
+        grown_bytes: i64::try_from(after)? - i64::try_from(before)?,
+    })
+}
