@@ -28,6 +28,7 @@ use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::record::{Rejection, record_rejection};
+use waypost_ops::try_it;
 use waypost_web::Web;
 use waypost_web::visit::Visit;
 
@@ -336,13 +337,21 @@ async fn find_server<R: Responder>(
             return refuse_error(&Error::new(Code::Forbidden, "This origin may not call this server."));
         }
     }
-    request.extensions_mut().insert((site, tracking_id));
+    // Whom the ID identifies, beside the ID itself, which belongs to the address.
+    let (keys, now) = (routes.hosting.keys(), routes.hosting.clock().now());
+    let user = tracking_id.clone().map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
+    let user = match user {
+        Ok(user) => user,
+        Err(error) => return refuse_error(&error),
+    };
+    request.extensions_mut().insert((site, tracking_id, user));
     next.run(request).await
 }
 
 /// Finds out whom the request's token names.
 async fn arrive<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
-    let Some((site, tracking_id)) = request.extensions_mut().remove::<(Site, Option<String>)>() else {
+    type Found = (Site, Option<String>, Option<String>);
+    let Some((site, tracking_id, user)) = request.extensions_mut().remove::<Found>() else {
         return refuse_error(&Error::internal("a request came to an MCP address without a server"));
     };
     let headers = request.headers().clone();
@@ -355,7 +364,7 @@ async fn arrive<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request:
         request.extensions_mut().insert(McpAddress(mcp_address.resource(tracking_id.as_deref())));
     }
     // From here on nothing sees a personal ID, only its hash.
-    let tracking_id = tracking_id.map(|id| personal::stored(&id).into_owned());
+    let tracking_id = user.map(|id| personal::stored(&id).into_owned());
     request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
     next.run(request).await
 }

@@ -9,6 +9,7 @@ use waypost_ops::hosting::Hosting;
 use waypost_ops::identity::{self, Client, Presented, Subject};
 use waypost_ops::offers::Offers;
 use waypost_ops::record::{Arrival, CallOutcome};
+use waypost_ops::try_it;
 
 use crate::listen::Listener;
 
@@ -89,6 +90,7 @@ impl Target {
             at: self.at,
             client: self.client.clone(),
             protocol_session: self.session.clone(),
+            is_test: self.tracking_id.as_deref().is_some_and(try_it::is_test),
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Search {
     pub walkthrough_id: Option<WalkthroughId>,
     /// With such an attempt in progress, or completed.
     pub status: Option<Status>,
+    /// Whether test users (the console's "Try it") are listed, too.
+    pub include_test: bool,
     /// Behind this one.
     pub after: Option<EndUserId>,
     /// At most so many.
@@ -73,6 +75,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &S
         server: search.server_id.as_ref(),
         walkthrough: search.walkthrough_id.as_ref(),
         status: search.status,
+        include_test: search.include_test,
         after: search.after.as_ref(),
         limit: i64::from(search.limit),
     };

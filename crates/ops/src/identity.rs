@@ -21,7 +21,7 @@ use waypost_store::session::NewSession;
 use waypost_store::{end_user, session};
 
 use crate::hosting::Hosting;
-use crate::{sessions, tickets};
+use crate::{sessions, tickets, try_it};
 
 /// What every handle begins with.
 pub const HANDLE_PREFIX: &str = "wph_";
@@ -284,7 +284,9 @@ pub(crate) async fn resolve_or_prepare(
         });
         identity.handle = Some(handle);
     }
+    let is_test = tracking_id.as_deref().is_some_and(try_it::is_test);
     identity.new_end_user = Some(NewEndUser {
+        is_test,
         id: id.clone(),
         organization_id: server.organization_id.clone(),
         tracking_id,

@@ -42,6 +42,7 @@ pub mod sessions;
 pub mod ticket_comments;
 pub mod tickets;
 mod tries;
+pub mod try_it;
 pub mod upstream;
 pub mod user_accounts;
 pub mod user_sessions;

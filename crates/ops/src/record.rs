@@ -28,6 +28,8 @@ pub struct Arrival {
     pub client: Client,
     /// The handle that the client's protocol session (`Mcp-Session-Id`) stands for; `None` if it has no such session.
     pub protocol_session: Option<String>,
+    /// Whether the console's "Try it" makes the call.
+    pub is_test: bool,
 }
 
 impl Arrival {
@@ -48,6 +50,7 @@ impl Arrival {
             request_id: cx.request_id.clone(),
             created_at: self.at,
             session_id: owner.session_id.clone(),
+            is_test: self.is_test,
         }
     }
 

@@ -50,6 +50,10 @@ pub struct Event {
     pub version_id: VersionId,
     /// To which step.
     pub step_id: Option<StepId>,
+    /// The walkthrough's title in that version.
+    pub walkthrough_title: Option<String>,
+    /// The step's title in that version.
+    pub step_title: Option<String>,
     /// What happened.
     pub kind: EventKind,
     /// When.
@@ -69,6 +73,8 @@ struct EventRow {
     progress_id: String,
     version_id: String,
     step_id: Option<String>,
+    walkthrough_title: Option<String>,
+    step_title: Option<String>,
     kind: String,
     created_at: i64,
     client_name: Option<String>,
@@ -89,6 +95,8 @@ impl TryFrom<EventRow> for Event {
             progress_id: ProgressId::from_store(row.progress_id),
             version_id: VersionId::from_store(row.version_id),
             step_id: row.step_id.map(StepId::from_store),
+            walkthrough_title: row.walkthrough_title,
+            step_title: row.step_title,
             kind,
             created_at: Timestamp(row.created_at),
             client_name: row.client_name,
@@ -142,13 +150,20 @@ async fn drivers(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<(&'static str
     Ok(servers.into_iter().map(|server| ("server_id", server)).collect())
 }
 
-/// What every list of the log has behind its FROM; `$1` is the driver's value.
-fn conditions(column: &str, oldest_first: bool) -> String {
-    let (beyond, direction) = if oldest_first { (">", "ASC") } else { ("<", "DESC") };
+/// Rows of tests, by a column of their own.
+const IS_TEST: &str = "is_test";
+/// Rows of tests, by their end user.
+const USER_IS_TEST: &str = "(SELECT end_users.is_test FROM end_users WHERE end_users.id = end_user_id)";
+
+/// What every list of the log has behind its FROM; `$1` is the driver's value. Rows of tests, which `is_test` finds, are
+/// listed only of a given end user.
+fn conditions(column: &str, query: &Query<'_>, is_test: &str) -> String {
+    let (beyond, direction) = if query.oldest_first { (">", "ASC") } else { ("<", "DESC") };
+    let tests = if query.end_user.is_some() { String::new() } else { format!("AND NOT {is_test}") };
     format!(
         "WHERE {column} = $1 AND organization_id = $2 AND (CAST($3 AS TEXT) IS NULL OR server_id = $3)
            AND (CAST($4 AS TEXT) IS NULL OR end_user_id = $4) AND created_at >= $5 AND created_at < $6
-           AND (created_at, id) {beyond} ($7, $8) ORDER BY created_at {direction}, id {direction} LIMIT $9"
+           AND (created_at, id) {beyond} ($7, $8) {tests} ORDER BY created_at {direction}, id {direction} LIMIT $9"
     )
 }
 
@@ -179,8 +194,14 @@ pub async fn events(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<Event>> {
     for (column, value) in drivers(conn, query).await? {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, server_id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
-                client_name, elapsed_ms FROM walkthrough_events {}",
-            conditions(column, query.oldest_first)
+                client_name, elapsed_ms,
+                (SELECT versions.title FROM versions WHERE versions.id = walkthrough_events.version_id)
+                    AS walkthrough_title,
+                (SELECT version_steps.title FROM version_steps
+                    WHERE version_steps.version_id = walkthrough_events.version_id
+                      AND version_steps.step_id = walkthrough_events.step_id) AS step_title
+             FROM walkthrough_events {}",
+            conditions(column, query, USER_IS_TEST)
                 .replace(" ORDER BY", " AND (CAST($10 AS TEXT) IS NULL OR walkthrough_id = $10) ORDER BY")
         ));
         let (at, id) = beginning(query);
@@ -205,8 +226,8 @@ pub async fn calls(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<ToolCall>> 
     for (column, value) in drivers(conn, query).await? {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, organization_id, server_id, end_user_id, tool, arguments, outcome, duration_us, client_name,
-                protocol_version, request_id, created_at, session_id FROM tool_calls {}",
-            conditions(column, query.oldest_first)
+                protocol_version, request_id, created_at, session_id, is_test FROM tool_calls {}",
+            conditions(column, query, IS_TEST)
         ));
         let (at, id) = beginning(query);
         let rows: Vec<tool_call::Row> = on!(conn, c => sqlx::query_as(sql)
@@ -243,7 +264,7 @@ pub async fn sessions(conn: &mut Conn, query: &Query<'_>) -> Result<Vec<SessionR
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT id, server_id, end_user_id, client_name, client_version, protocol_version, created_at, last_used_at,
                 joined_at FROM client_sessions {}",
-            conditions(column, query.oldest_first)
+            conditions(column, query, USER_IS_TEST)
         ));
         let (at, id) = beginning(query);
         let rows: Vec<StoredSession> = on!(conn, c => sqlx::query_as(sql)

@@ -9,6 +9,18 @@ use crate::db::Dialect;
 pub(crate) enum Kind {
     Text,
     Integer,
+    Boolean,
+}
+
+impl Kind {
+    /// The type's name in PostgreSQL. SQLite reads the type from the JSON value.
+    fn postgres(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Integer => "bigint",
+            Self::Boolean => "boolean",
+        }
+    }
 }
 
 /// A column of a batch: its name in the table and in the JSON rows.
@@ -23,10 +35,7 @@ pub(crate) fn rows(dialect: Dialect, name: &str, columns: &[Column]) -> String {
             format!("(SELECT {} FROM json_each($1, '$.{name}'))", fields.join(", "))
         }
         Dialect::Postgres => {
-            let fields: Vec<_> = columns
-                .iter()
-                .map(|(column, kind)| format!("{column} {}", if *kind == Kind::Text { "text" } else { "bigint" }))
-                .collect();
+            let fields: Vec<_> = columns.iter().map(|(column, kind)| format!("{column} {}", kind.postgres())).collect();
             format!("json_to_recordset($1::json -> '{name}') AS batch({})", fields.join(", "))
         }
     }

@@ -77,7 +77,7 @@ pub async fn state(conn: &mut Conn, organization: &OrganizationId) -> Result<Sta
             WHERE assignments.organization_id = $1 AND assignments.enabled AND walkthroughs.state = 'published'
             ORDER BY assignments.created_at, assignments.id LIMIT 1) AS offering_server,
         CAST(CASE WHEN EXISTS (SELECT 1 FROM servers JOIN tool_calls ON tool_calls.server_id = servers.id
-            WHERE servers.organization_id = $1) THEN 1 ELSE 0 END AS BIGINT) AS called";
+            WHERE servers.organization_id = $1 AND NOT tool_calls.is_test) THEN 1 ELSE 0 END AS BIGINT) AS called";
     Ok(on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_one(c).await?))
 }
 
@@ -89,6 +89,7 @@ pub async fn active(conn: &mut Conn, organization: &OrganizationId, since: Times
     // The events have an index by server and time: how long it takes depends on what happened since, and on nothing else.
     const SQL: &str = "SELECT count(DISTINCT walkthrough_events.end_user_id)
         FROM servers JOIN walkthrough_events ON walkthrough_events.server_id = servers.id
-        WHERE servers.organization_id = $1 AND walkthrough_events.created_at >= $2";
+        WHERE servers.organization_id = $1 AND walkthrough_events.created_at >= $2
+          AND NOT (SELECT end_users.is_test FROM end_users WHERE end_users.id = walkthrough_events.end_user_id)";
     Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(since.0).fetch_one(c).await?))
 }

@@ -43,6 +43,8 @@ pub struct NewEndUser {
     pub tracking_id: Option<String>,
     /// The address that they claim to have. It proves nothing, and nobody is found by it.
     pub claimed_email: Option<String>,
+    /// Whether this is a console user who tries a server: such end users are not counted.
+    pub is_test: bool,
     /// Now.
     pub created_at: Timestamp,
 }

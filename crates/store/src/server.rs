@@ -180,8 +180,10 @@ pub async fn usage(conn: &mut Conn, organization: &OrganizationId, id: &ServerId
     const SQL: &str = "SELECT
             (SELECT count(*) FROM assignments WHERE assignments.server_id = servers.id),
             (SELECT count(*) FROM (SELECT 1 AS one FROM tool_calls
-                WHERE tool_calls.server_id = $1 AND tool_calls.created_at >= $3 LIMIT $4) AS source),
-            (SELECT max(tool_calls.created_at) FROM tool_calls WHERE tool_calls.server_id = $1)
+                WHERE tool_calls.server_id = $1 AND tool_calls.created_at >= $3 AND NOT tool_calls.is_test LIMIT $4)
+                AS source),
+            (SELECT tool_calls.created_at FROM tool_calls WHERE tool_calls.server_id = $1 AND NOT tool_calls.is_test
+                ORDER BY tool_calls.created_at DESC LIMIT 1)
         FROM servers WHERE servers.id = $1 AND servers.organization_id = $2";
     let row: Option<(i64, i64, Option<i64>)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(since.0).bind(MAX_CALLS).fetch_optional(c).await?);

@@ -19,6 +19,7 @@ pub async fn by_version(
 ) -> Result<Vec<(VersionId, u64)>> {
     const SQL: &str = "SELECT version_id, count(*) FROM progress
         WHERE walkthrough_id = $2 AND organization_id = $1 AND status = 'in_progress' AND closed_at IS NULL
+          AND NOT (SELECT end_users.is_test FROM end_users WHERE end_users.id = progress.end_user_id)
         GROUP BY version_id";
     let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
@@ -39,6 +40,7 @@ pub async fn each_group(
 ) -> Result<()> {
     const SQL: &str = "SELECT version_id, completed_steps, count(*) FROM progress
         WHERE walkthrough_id = $2 AND organization_id = $1 AND status = 'in_progress' AND closed_at IS NULL
+          AND NOT (SELECT end_users.is_test FROM end_users WHERE end_users.id = progress.end_user_id)
         GROUP BY version_id, completed_steps";
     on!(conn, c => {
         let mut rows = sqlx::query_as::<_, (String, String, i64)>(SQL)

@@ -43,6 +43,8 @@ pub struct ToolCall {
     pub created_at: Timestamp,
     /// The session that it belongs to (docs/architecture.md, "Sessions"); `None` if the client has none.
     pub session_id: Option<SessionId>,
+    /// Whether the console's "Try it" made the call: such calls are not counted.
+    pub is_test: bool,
 }
 
 /// The columns, in the batch of the writer and in that of the recorder.
@@ -60,6 +62,7 @@ pub(crate) const COLUMNS: &[Column] = &[
     ("request_id", Kind::Text),
     ("created_at", Kind::Integer),
     ("session_id", Kind::Text),
+    ("is_test", Kind::Boolean),
 ];
 
 /// Calls that were rejected in one minute for one reason.
@@ -170,6 +173,7 @@ pub(crate) struct Row {
     request_id: String,
     created_at: i64,
     session_id: Option<String>,
+    is_test: bool,
 }
 
 /// The newest calls of an organisation's server, newest first.
@@ -183,7 +187,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<ToolCall>> {
     const SQL: &str = "SELECT id, organization_id, server_id, end_user_id, tool, arguments, outcome, duration_us,
-               client_name, protocol_version, request_id, created_at, session_id
+               client_name, protocol_version, request_id, created_at, session_id, is_test
         FROM tool_calls WHERE organization_id = $1 AND server_id = $2 ORDER BY created_at DESC, id DESC LIMIT $3";
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(server.as_str()).bind(limit).fetch_all(c).await?);
@@ -206,13 +210,14 @@ impl From<Row> for ToolCall {
             request_id: row.request_id,
             created_at: Timestamp(row.created_at),
             session_id: row.session_id.map(SessionId::from_store),
+            is_test: row.is_test,
         }
     }
 }
 
 /// In the order of [`COLUMNS`].
 impl Values for ToolCall {
-    const COUNT: usize = 13;
+    const COUNT: usize = 14;
 
     fn bind(&self, query: Binding) -> Binding {
         query
@@ -229,5 +234,6 @@ impl Values for ToolCall {
             .bind(self.request_id.clone())
             .bind(self.created_at.0)
             .bind(self.session_id.as_ref().map(ToString::to_string))
+            .bind(self.is_test)
     }
 }

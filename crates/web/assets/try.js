@@ -9,7 +9,7 @@ const SHOWN = ["content-type", "mcp-session-id", "mcp-protocol-version", "www-au
 const MEANING = {
   401: "The server asks for sign-in (RFC 9728): a client opens the browser now. This panel does not sign in.",
   403: "The server does not let this caller or this page in.",
-  404: "The session is not known, or there is no server at this address. Connect again.",
+  404: "The session is not known, there is no server at this address, or this page was open for more than 12 hours. Reload it.",
   429: "Too many calls. Wait as long as Retry-After says.",
 };
 

@@ -4,11 +4,12 @@ use http::Method;
 use serde_json::{Value, json};
 use waypost_core::Timestamp;
 use waypost_core::clock::ManualClock;
+use waypost_core::id::ServerId;
 use waypost_core::organization::Role;
 use waypost_ops::analytics;
 
 use super::{Answer, Browser, with_key};
-use crate::app::{App, Org, open};
+use crate::app::{App, Org, Server, open};
 
 const GUIDE: &str = "install-acme";
 
@@ -16,6 +17,7 @@ struct Played {
     app: App,
     org: Org,
     guide: String,
+    server: ServerId,
     version: u32,
 }
 
@@ -41,7 +43,7 @@ async fn played(app: App) -> Played {
         tokio::task::yield_now().await;
     }
     let guide = guide.id.to_string();
-    Played { app, org, guide, version: 1 }
+    Played { app, org, guide, server: server.id, version: 1 }
 }
 
 impl Played {
@@ -182,6 +184,13 @@ async fn people_are_exported_and_erased_whole(app: App) {
     let page = admin.page(&format!("/o/acme/end-users/{ann}")).await;
     page.says("Install Acme").says("3 of 3").says("Erase this end user").says("1 attempts, 5 events");
     member.page(&format!("/o/acme/end-users/{ann}")).await.does_not_say("Erase this end user");
+    // The time line has the titles of that time, also when the step is deleted and the walkthrough renamed.
+    let server =
+        Server { app: played.app.clone(), org: played.org.clone(), id: played.server.clone(), slug: "acme".into() };
+    server.walkthrough("Install Acme", &["Download", "Run", "Verify"]).await;
+    played.app.execute("UPDATE walkthroughs SET title = 'Renamed', title_key = 'renamed'").await;
+    let page = member.page(&format!("/o/acme/end-users/{ann}?show=events")).await;
+    page.says("step completed: Check").says("Install Acme, after 1 min").does_not_say("step completed: ws_");
     member.get(&format!("/o/acme/end-users/{ann}/export")).await.is(403);
     member.post(&format!("/o/acme/end-users/{ann}/erase"), &[("confirm", &ann)]).await.is(403);
     let export = admin.page(&format!("/o/acme/end-users/{ann}/export")).await;

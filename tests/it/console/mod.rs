@@ -14,6 +14,7 @@ mod providers;
 mod servers;
 mod sign_in;
 mod tickets;
+mod try_it;
 mod walkthroughs;
 mod webhooks;
 

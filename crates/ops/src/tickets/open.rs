@@ -54,6 +54,10 @@ pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) 
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
     let new = cleaned(new)?;
+    if play.arrival.is_test {
+        let message = "This is a test from the console: no ticket was opened. Tickets are opened for end users only.";
+        return Err(Error::new(Code::Forbidden, message));
+    }
     enter(cx, hosting, play).await?;
     let mut identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let place = match &identity.end_user_id {

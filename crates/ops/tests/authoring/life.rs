@@ -211,6 +211,7 @@ impl<'a> Life<'a> {
             organization_id: user.key.organization_id.clone(),
             tracking_id: None,
             claimed_email: None,
+            is_test: false,
             created_at: now,
         });
         let call = Call {

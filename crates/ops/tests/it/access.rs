@@ -12,7 +12,7 @@ use waypost_ops::end_users::{Kinds, Search};
 use waypost_ops::servers::Settings;
 use waypost_ops::{
     Ops, activity, analytics, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview,
-    servers, users,
+    servers, try_it, users,
 };
 use waypost_store::audit;
 
@@ -98,6 +98,7 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "activity::calls": activity::calls(cx, ops, org, &log);
         "activity::sessions": activity::sessions(cx, ops, org, &log);
         "analytics::ask": analytics::ask(cx, ops, (org, &asked), parts, |report| report.overview());
+        "try_it::reset": try_it::reset(cx, ops, org);
         "servers::delete": servers::delete(cx, ops, org, server);
         "end_users::find": end_users::find(cx, ops, org, "tracked");
         "end_users::delete": end_users::delete(cx, ops, org, &t.end_user);
@@ -161,6 +162,7 @@ activity::events          operator owner admin member
 activity::calls           operator owner admin member
 activity::sessions        operator owner admin member
 analytics::ask            operator owner admin member
+try_it::reset             operator owner admin member
 servers::delete           operator owner admin
 end_users::find           operator owner admin
 end_users::delete         operator owner admin

@@ -177,6 +177,7 @@ pub fn arrival() -> Arrival {
         at: START,
         client: Client::default(),
         protocol_session: None,
+        is_test: false,
     }
 }
 

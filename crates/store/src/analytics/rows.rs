@@ -36,11 +36,14 @@ pub(super) struct CallRow {
     pub(super) created_at: i64,
 }
 
-/// The events of a server from one time on, before another.
+/// The events of a server from one time on, before another. Those of tests are left out: an end user is a test from the
+/// first call on, so segments and log agree.
 pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<EventRow>> {
     const SQL: &str = "SELECT id, walkthrough_id, end_user_id, progress_id, version_id, step_id, kind, created_at,
             client_name, elapsed_ms, took_ms
-        FROM walkthrough_events WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 ORDER BY created_at, id";
+        FROM walkthrough_events WHERE server_id = $1 AND created_at >= $2 AND created_at < $3
+          AND NOT (SELECT end_users.is_test FROM end_users WHERE end_users.id = walkthrough_events.end_user_id)
+        ORDER BY created_at, id";
     if from >= to {
         return Ok(Vec::new());
     }
@@ -50,7 +53,8 @@ pub(super) async fn events(conn: &mut Conn, server: &str, (from, to): (i64, i64)
 /// The calls of a server from one time on, before another.
 pub(super) async fn calls(conn: &mut Conn, server: &str, (from, to): (i64, i64)) -> Result<Vec<CallRow>> {
     const SQL: &str = "SELECT id, end_user_id, tool, outcome, duration_us, client_name, created_at
-        FROM tool_calls WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 ORDER BY created_at, id";
+        FROM tool_calls WHERE server_id = $1 AND created_at >= $2 AND created_at < $3 AND NOT is_test
+        ORDER BY created_at, id";
     if from >= to {
         return Ok(Vec::new());
     }

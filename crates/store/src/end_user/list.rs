@@ -21,6 +21,8 @@ pub struct EndUser {
     pub email: Option<String>,
     /// The address that they claim to have.
     pub claimed_email: Option<String>,
+    /// Whether this is a console user who tries a server.
+    pub is_test: bool,
     /// When they came first.
     pub created_at: Timestamp,
     /// Attempts that are in progress.
@@ -42,6 +44,8 @@ pub struct Search<'a> {
     pub walkthrough: Option<&'a WalkthroughId>,
     /// With such an attempt in progress, or completed.
     pub status: Option<Status>,
+    /// Whether test users are listed, too.
+    pub include_test: bool,
     /// Behind this one.
     pub after: Option<&'a EndUserId>,
     /// At most so many.
@@ -55,6 +59,7 @@ struct Row {
     name: Option<String>,
     email: Option<String>,
     claimed_email: Option<String>,
+    is_test: bool,
     created_at: i64,
     in_progress: i64,
     completed: i64,
@@ -69,6 +74,7 @@ impl From<Row> for EndUser {
             name: row.name,
             email: row.email,
             claimed_email: row.claimed_email,
+            is_test: row.is_test,
             created_at: Timestamp(row.created_at),
             in_progress: u32::try_from(row.in_progress).unwrap_or(0),
             completed: u32::try_from(row.completed).unwrap_or(0),
@@ -80,7 +86,7 @@ impl From<Row> for EndUser {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, tracking_id, name, email, claimed_email, created_at,
+            "SELECT id, tracking_id, name, email, claimed_email, is_test, created_at,
                 (SELECT count(*) FROM progress WHERE progress.end_user_id = end_users.id
                     AND progress.status = 'in_progress' AND progress.closed_at IS NULL) AS in_progress,
                 (SELECT count(*) FROM progress WHERE progress.end_user_id = end_users.id
@@ -111,7 +117,7 @@ pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId)
 pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: Search<'_>) -> Result<Vec<EndUser>> {
     // Letters of the alphabet without regard to case, other characters as they are: SQLite knows no more.
     const SQL: &str = select!(
-        "AND id < $2
+        "AND id < $2 AND ($9 OR NOT is_test)
            AND (CAST($3 AS TEXT) IS NULL OR id = $3
                 OR LOWER(name) LIKE $4 ESCAPE '\\' OR LOWER(email) LIKE $4 ESCAPE '\\'
                 OR LOWER(claimed_email) LIKE $4 ESCAPE '\\' OR LOWER(tracking_id) LIKE $4 ESCAPE '\\')
@@ -132,7 +138,7 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId, search: Search
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(after).bind(search.text).bind(pattern)
         .bind(search.server.map(ServerId::as_str)).bind(search.walkthrough.map(WalkthroughId::as_str))
-        .bind(search.status.map(Status::as_str)).bind(search.limit).fetch_all(c).await?);
+        .bind(search.status.map(Status::as_str)).bind(search.limit).bind(search.include_test).fetch_all(c).await?);
     Ok(rows.into_iter().map(EndUser::from).collect())
 }
 

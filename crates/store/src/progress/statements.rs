@@ -46,6 +46,7 @@ const END_USER: &[Column] = &[
     ("organization_id", Kind::Text),
     ("tracking_id", Kind::Text),
     ("claimed_email", Kind::Text),
+    ("is_test", Kind::Boolean),
     ("created_at", Kind::Integer),
 ];
 const PROGRESS: &[Column] = &[

@@ -22,6 +22,9 @@ use crate::world::{NOW, World};
 
 const ALL: Range = Range { from: Timestamp(0), to: Timestamp(i64::MAX) };
 
+/// A user who is a test of the console: what they do is in the log and counts nowhere.
+const TESTER: &str = "eu_p4";
+
 #[derive(Debug, Clone)]
 enum Act {
     /// A user goes on, after a pause, with a client.
@@ -66,12 +69,14 @@ impl Stage {
         let is_new = !end_user::exists(&mut conn, &self.world.organization, &id).await.unwrap();
         drop(conn);
         let organization_id = self.world.organization.clone();
-        let new =
-            NewEndUser { id: id.clone(), organization_id, tracking_id: None, claimed_email: None, created_at: now };
+        let is_test = user == TESTER;
+        let (tracking_id, claimed_email) = (None, None);
+        let new = NewEndUser { id: id.clone(), organization_id, tracking_id, claimed_email, is_test, created_at: now };
         let call = ToolCall {
             id: waypost_core::id::ToolCallId::new(now, &SystemRandom),
             end_user_id: Some(id.clone()),
             client_name: client.clone(),
+            is_test,
             created_at: now,
             ..self.world.tool_call("")
         };
@@ -130,6 +135,8 @@ impl Stage {
         for range in [ALL, range] {
             let log = self.read(range).await;
             let text = |number| log.names.text(number).unwrap_or("-").to_owned();
+            let users = log.events.iter().map(|it| it.user).chain(log.calls.iter().map(|it| it.user));
+            assert!(users.into_iter().all(|user| text(user) != TESTER), "a test is not counted");
             let mut read: Vec<String> = log
                 .events
                 .iter()
@@ -225,6 +232,21 @@ async fn segments_and_log_agree(stage: Stage) {
         segments = segments.max(count.unwrap().parse::<u32>().unwrap());
     }
     assert!(segments > 10, "something was packed: {segments}");
+    stage.play(TESTER, now, None, false).await;
+    let mut conn = stage.db.read().await.unwrap();
+    let tester = EndUserId::from_store(TESTER.to_owned());
+    let query = Query {
+        organization: &stage.world.organization,
+        server: None,
+        end_user: Some(&tester),
+        walkthrough: None,
+        range: ALL,
+        after: None,
+        oldest_first: true,
+        limit: 1,
+    };
+    assert_eq!(activity::events(&mut conn, &query).await.unwrap().len(), 1, "their own events are listed");
+    assert!(activity::calls(&mut conn, &query).await.unwrap()[0].is_test);
 }
 
 /// An event knows its client and how long ago the attempt was worked on before; a completion how long it took.

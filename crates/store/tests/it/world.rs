@@ -132,6 +132,7 @@ impl World {
     pub fn tool_call(&self, id: &str) -> ToolCall {
         ToolCall {
             session_id: None,
+            is_test: false,
             id: ToolCallId::from_store(id.to_owned()),
             organization_id: self.organization.clone(),
             server_id: self.server.clone(),

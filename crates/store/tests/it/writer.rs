@@ -49,6 +49,7 @@ fn call(world: &World, key: ProgressKey, decide: Decide) -> Call {
         organization_id: key.organization_id.clone(),
         tracking_id: None,
         claimed_email: None,
+        is_test: false,
         created_at: NOW,
     };
     let record = world.tool_call("");

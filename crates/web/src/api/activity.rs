@@ -150,6 +150,10 @@ struct Event {
     progress_id: String,
     version_id: String,
     step_id: Option<String>,
+    /// The walkthrough's title in that version.
+    walkthrough_title: Option<String>,
+    /// The step's title in that version.
+    step_title: Option<String>,
     /// What the client calls itself.
     client_name: Option<String>,
     /// Milliseconds since the attempt was worked on before; null for its first event.
@@ -177,6 +181,8 @@ impl From<activity::Event> for Event {
             progress_id: it.progress_id.to_string(),
             version_id: it.version_id.to_string(),
             step_id: it.step_id.map(|id| id.to_string()),
+            walkthrough_title: it.walkthrough_title,
+            step_title: it.step_title,
             client_name: it.client_name,
             elapsed_ms: it.elapsed_ms,
         }
@@ -208,6 +214,8 @@ struct ToolCall {
     end_user_id: Option<String>,
     /// The session that the call belongs to; null if the client has none.
     session_id: Option<String>,
+    /// Whether the console's "Try it" made the call. Such calls are listed only with `end_user_id`.
+    is_test: bool,
     tool: String,
     /// The arguments that the tool's schema names; handles and addresses are masked.
     #[schema(value_type = Object, additional_properties)]
@@ -230,6 +238,7 @@ impl From<activity::ToolCall> for ToolCall {
             server_id: it.server_id.to_string(),
             end_user_id: it.end_user_id.map(|id| id.to_string()),
             session_id: it.session_id.map(|id| id.to_string()),
+            is_test: it.is_test,
             tool: it.tool,
             arguments,
             outcome: it.outcome,

@@ -43,6 +43,8 @@ struct Params {
     /// With such an attempt in progress, or completed.
     #[param(inline)]
     status: Option<AttemptStatus>,
+    /// Whether test users, of the console's "Try it", are listed, too.
+    include_test: Option<bool>,
     /// End users at most.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
@@ -62,6 +64,8 @@ struct EndUser {
     email: Option<String>,
     /// What they typed; it proves nothing.
     claimed_email: Option<String>,
+    /// Whether this is a console user who tries a server: excluded from all counts.
+    is_test: bool,
     #[schema(format = DateTime)]
     created_at: String,
     /// Attempts that are in progress.
@@ -80,6 +84,7 @@ impl From<end_users::EndUser> for EndUser {
             name: it.name,
             email: it.email,
             claimed_email: it.claimed_email,
+            is_test: it.is_test,
             created_at: it.created_at.rfc3339(),
             in_progress: it.in_progress,
             completed: it.completed,
@@ -137,6 +142,7 @@ async fn list(
             AttemptStatus::InProgress => Status::InProgress,
             AttemptStatus::Completed => Status::Completed,
         }),
+        include_test: params.include_test.unwrap_or(false),
         after: paging.after()?,
         limit: limit + 1,
     };

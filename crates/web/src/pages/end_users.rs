@@ -45,6 +45,8 @@ struct Fields {
     server: String,
     walkthrough: String,
     status: String,
+    /// `1`: test users are listed, too.
+    test: String,
     after: String,
 }
 
@@ -62,6 +64,7 @@ impl Fields {
                 "completed" => Some(Status::Completed),
                 _ => None,
             },
+            include_test: self.test == "1",
             after: id(&self.after).map(|id| id.parse().map_err(|_| Error::not_found("page"))).transpose()?,
             limit: ROWS + 1,
         })
@@ -73,13 +76,14 @@ impl Fields {
             ("server", &self.server),
             ("walkthrough", &self.walkthrough),
             ("status", &self.status),
+            ("test", &self.test),
             ("after", after),
         ];
         Serializer::new(String::new()).extend_pairs(fields.into_iter().filter(|(_, it)| !it.is_empty())).finish()
     }
 
     fn is_empty(&self) -> bool {
-        [&self.q, &self.server, &self.walkthrough, &self.status].into_iter().all(String::is_empty)
+        [&self.q, &self.server, &self.walkthrough, &self.status, &self.test].into_iter().all(String::is_empty)
     }
 }
 
@@ -101,6 +105,7 @@ struct Row {
     name: String,
     email: String,
     tracking_id: String,
+    is_test: bool,
     in_progress: u32,
     completed: u32,
     last: Option<String>,
@@ -114,6 +119,7 @@ impl From<EndUser> for Row {
             id: it.id,
             email: it.email.or(it.claimed_email).unwrap_or_default(),
             tracking_id: it.tracking_id.unwrap_or_default(),
+            is_test: it.is_test,
             in_progress: it.in_progress,
             completed: it.completed,
         }
@@ -220,10 +226,13 @@ impl From<Moment> for Item {
                 Self { at, class: "session", badge: "Session", text, detail: it.server_id.to_string() }
             }
             Moment::Event(it) => {
-                let step = it.step_id.map(|step| format!(" {step}")).unwrap_or_default();
+                // Titles are those of the version in which it happened: they stay when the step is renamed or deleted.
+                let step = it.step_title.or(it.step_id.map(|step| step.to_string()));
+                let step = step.map(|step| format!(": {step}")).unwrap_or_default();
                 let text = format!("{}{step}", it.kind.as_str().replace('_', " "));
+                let walkthrough = it.walkthrough_title.unwrap_or_else(|| it.walkthrough_id.to_string());
                 let pause = it.elapsed_ms.map(|ms| format!(", after {}", duration(Some(ms)))).unwrap_or_default();
-                Self { at, class: "event", badge: "Event", text, detail: format!("{}{pause}", it.walkthrough_id) }
+                Self { at, class: "event", badge: "Event", text, detail: format!("{walkthrough}{pause}") }
             }
             Moment::Call(it) => {
                 let ok = it.outcome == "ok";

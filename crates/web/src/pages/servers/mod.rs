@@ -44,6 +44,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/remove", assign, assigned::remove)
         .get("/o/{org}/servers/{server}/install", read, install::show)
         .get("/o/{org}/servers/{server}/try", read, try_it::show)
+        .post("/o/{org}/servers/{server}/try/reset", read, try_it::reset)
         .get("/o/{org}/servers/{server}/settings", read, settings::show)
         .post("/o/{org}/servers/{server}/settings", write, settings::save)
         .post("/o/{org}/servers/{server}/slugs/release", write, settings::release)

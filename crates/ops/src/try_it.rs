@@ -1,0 +1,78 @@
+//! "Try it": calls that a console user makes to a server from the console. They are marked as tests and excluded from every
+//! count.
+//!
+//! The console makes the calls at a personal URL whose tracking ID is `test~USER~EXPIRY~SIGNATURE`, signed with the
+//! installation's key for one server. Only the console can make one, so no end user can disappear from the analytics by
+//! claiming to be a test. The end user behind it has the tracking ID `test~USER` and `is_test`; without a valid signature,
+//! tracking IDs that begin with `test~` are rejected.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::secret::{Keys, SecretKey};
+use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_store::end_user;
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+
+/// The prefix of the tracking IDs of test users. Reserved: organisations cannot use it.
+pub const PREFIX: &str = "test~";
+/// How long a signed tracking ID is valid.
+pub const LIFETIME_MS: i64 = 12 * 3_600_000;
+const PURPOSE: &str = "try it";
+
+/// Whether a tracking ID is that of a test user.
+#[must_use]
+pub fn is_test(tracking_id: &str) -> bool {
+    tracking_id.starts_with(PREFIX)
+}
+
+fn message(server: &ServerId, user: &str, expires_at: &str) -> Vec<u8> {
+    format!("{server}\n{user}\n{expires_at}").into_bytes()
+}
+
+/// Returns a tracking ID with which the console user who calls can try `server`.
+#[must_use]
+pub fn sign(cx: &Ctx, secret: &SecretKey, server: &ServerId) -> String {
+    let (user, expires_at) = (cx.caller.actor(), cx.now().plus(LIFETIME_MS).0.to_string());
+    let signature = secret.sign(PURPOSE, &message(server, user, &expires_at));
+    format!("{PREFIX}{user}~{expires_at}~{}", BASE64URL_NOPAD.encode(&signature))
+}
+
+/// Returns the tracking ID of the end user whom a personal URL of `server` identifies: for a signed test ID that of the test
+/// user, for every other ID the ID itself.
+///
+/// # Errors
+/// `not_found` for a test ID that is not signed for this server, or has expired.
+pub fn resolve(keys: &Keys, server: &ServerId, tracking_id: String, now: Timestamp) -> Result<String> {
+    let Some(rest) = tracking_id.strip_prefix(PREFIX) else { return Ok(tracking_id) };
+    let mut parts = rest.split('~');
+    let verified = (|| {
+        let (user, expires_at, signature) = (parts.next()?, parts.next()?, parts.next()?);
+        let bytes = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
+        keys.that_signed(PURPOSE, &message(server, user, expires_at), &bytes)?;
+        let is_valid = parts.next().is_none() && now.0 < expires_at.parse().ok()?;
+        is_valid.then(|| format!("{PREFIX}{user}"))
+    })();
+    verified.ok_or_else(|| {
+        let message = "This test link has expired or is not valid. Reload the page \"Try it\" in the console.";
+        Error::new(Code::NotFound, message)
+    })
+}
+
+/// Deletes the caller's own test user with all progress, so that the next test starts over. Does nothing if there is none.
+///
+/// # Errors
+/// `not_found` in an organisation that the caller may not know of.
+pub async fn reset(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
+    authorize(&cx.caller, Act::ServerRead, organization)?;
+    let tracking_id = format!("{PREFIX}{}", cx.caller.actor());
+    let mut tx = ops.db.begin().await?;
+    let Some(id) = end_user::find_by_tracking_id(&mut tx, organization, &tracking_id).await? else { return Ok(()) };
+    end_user::delete(&mut tx, organization, &id).await?;
+    record(cx, &mut tx, organization, Entry { act: "try_it.reset", target: id.as_str(), detail: json!({}) }).await?;
+    Ok(tx.commit().await?)
+}
