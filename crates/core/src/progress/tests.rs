@@ -166,7 +166,7 @@ impl World {
             Notice::Replaced { completed, .. } => Some(*completed),
             _ => None,
         });
-        let replaced = before.as_ref().filter(|_| !how.resume).and_then(|_| outcome.change.close.as_ref());
+        let replaced = before.as_ref().filter(|_| !how.resume).and(outcome.change.close.as_ref());
         assert_eq!(reported.is_some(), replaced.is_some(), "what was replaced is reported");
         assert!(reported.unwrap_or(0) <= replaced.map_or(0, |attempt| attempt.completed.len()));
     }
