@@ -115,6 +115,17 @@ async function previews(page, id) {
     assert.equal(await content.inputValue(), 'Run **make** now');
     await page.locator('[data-read] strong', { hasText: 'make' }).waitFor();
     assert.ok(await content.evaluate((box) => box === document.activeElement), 'the preview leaves the focus alone');
+    // What is typed stays, also when the box is left: the preview tells what is served otherwise, and undo still works.
+    await content.fill('fast<br>slow <kbd>A</kbd>');
+    await page.locator('[data-changes]', { hasText: 'fast<br>slow <kbd>A</kbd>' }).waitFor();
+    await page.locator('[data-read] br').waitFor({ state: 'attached' });
+    await until(page, id, (it) => of(it, 'One').content === 'fast<br>slow <kbd>A</kbd>', 'the text as it was typed');
+    await field(page, 'title').focus();
+    await saved(page);
+    assert.equal(await content.inputValue(), 'fast<br>slow <kbd>A</kbd>');
+    await content.press('Control+z');
+    assert.equal(await content.inputValue(), 'Run **make** now');
+    await page.locator('[data-changes]').waitFor({ state: 'detached' });
     await field(page, 'introduction_for_agent').fill('Greet the user.');
     await page.getByRole('tab', { name: 'Agent' }).click();
     await page.locator('[data-agent] pre', { hasText: '<intro>\nGreet the user.\n</intro>' }).waitFor();

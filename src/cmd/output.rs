@@ -14,6 +14,19 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Prints a file as it is. On a terminal, which obeys what it is sent, other control characters than tabs and line feeds are
+/// replaced: the text is somebody else's.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn file(content: &str) -> anyhow::Result<()> {
+    if !std::io::stdout().is_terminal() {
+        return text(content);
+    }
+    let shown = |letter: char| if letter.is_control() && !matches!(letter, '\n' | '\t') { '\u{fffd}' } else { letter };
+    text(&content.chars().map(shown).collect::<String>())
+}
+
 /// Prints one JSON value, indented for a terminal, else on one line.
 ///
 /// # Errors

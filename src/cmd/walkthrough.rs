@@ -3,7 +3,7 @@
 pub(super) mod files;
 pub(super) mod import;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -21,12 +21,15 @@ use super::{App, output};
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes or updates walkthroughs from files (JSON, Markdown) or folders of Markdown files.
+    /// Makes or updates walkthroughs from files (JSON, Markdown, CodeTour) or folders (Markdown, Killercoda, CodeTour).
     Import(import::Args),
-    /// Writes a walkthrough's draft as JSON.
+    /// Writes a walkthrough's draft as a file: JSON or Markdown. Importing it makes the same walkthrough.
     Export {
         #[command(flatten)]
         one: One,
+        /// `json` or `markdown`; by default Markdown if FILE ends in `.md`, else JSON.
+        #[arg(long, value_parser = one_of(&Format::ALL, Format::as_str))]
+        format: Option<Format>,
         /// Where to; standard output by default.
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -97,6 +100,44 @@ pub enum Command {
     },
 }
 
+/// The format of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The envelope of version 1.1.
+    Json,
+    /// One Markdown file.
+    Markdown,
+}
+
+impl Format {
+    const ALL: [Self; 2] = [Self::Json, Self::Markdown];
+
+    /// The name, as the API has it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Markdown => "markdown",
+        }
+    }
+
+    /// The format that was chosen, else the one that the name of the file asks for.
+    pub(super) fn choose(chosen: Option<Self>, file: Option<&Path>) -> Self {
+        let extension = file.and_then(Path::extension).and_then(|extension| extension.to_str());
+        let is_markdown =
+            extension.is_some_and(|it| it.eq_ignore_ascii_case("md") || it.eq_ignore_ascii_case("markdown"));
+        chosen.unwrap_or(if is_markdown { Self::Markdown } else { Self::Json })
+    }
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|format| format.as_str() == text);
+        found.ok_or_else(|| "it is `json` or `markdown`".to_owned())
+    }
+}
+
 /// Which walkthrough.
 #[derive(Debug, clap::Args)]
 pub struct One {
@@ -150,7 +191,10 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Import(_) | Command::Lint { .. } => Ok(()),
         Command::List { org, trash: true, .. } => list_trash(session, &org).await,
         Command::List { org, state, .. } => list(session, &org, state).await,
-        Command::Export { one, output } => export_to(session, &find(session, &one).await?, output).await,
+        Command::Export { one, format, output } => {
+            let format = Format::choose(format, output.as_deref());
+            export_to(session, &find(session, &one).await?, format, output).await
+        }
         Command::Show(one) => show(session, &find(session, &one).await?).await,
         Command::Update(update) => change(session, *update).await,
         Command::Publish { one, confirm_bidi } => {
@@ -231,20 +275,23 @@ async fn list_trash(session: &Session, org: &Org) -> anyhow::Result<()> {
     output::list(session.json, TRASH_MEMBERS, items.iter().map(row).collect())
 }
 
-async fn export_to(session: &Session, head: &Walkthrough, file: Option<PathBuf>) -> anyhow::Result<()> {
-    let value = export::export(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
-    write_export(session.json, file, &value, (head.id.as_str(), &head.title))
+async fn export_to(session: &Session, head: &Walkthrough, format: Format, file: Option<PathBuf>) -> anyhow::Result<()> {
+    let (cx, ops, organization) = (&session.cx, &session.ops, &head.organization_id);
+    let text = match format {
+        Format::Json => format!("{:#}\n", export::export(cx, ops, organization, &head.id).await?),
+        Format::Markdown => export::export_as_markdown(cx, ops, organization, &head.id).await?,
+    };
+    write_export(session.json, file, &text, (head.id.as_str(), &head.title))
 }
 
 /// Writes an export where it is wanted, and says so when that is a file.
 pub(super) fn write_export(
     json: bool,
     file: Option<PathBuf>,
-    value: &Value,
+    text: &str,
     (id, title): (&str, &str),
 ) -> anyhow::Result<()> {
-    let text = format!("{value:#}\n");
-    let Some(file) = file else { return output::text(&text) };
+    let Some(file) = file else { return output::file(text) };
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let file = file.display().to_string();
     if json {

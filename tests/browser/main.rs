@@ -1,7 +1,7 @@
 //! People who sign in with a real browser, Chromium: where Waypost knows them itself (`platform_oauth`), and where their
 //! organisation's provider does (`custom_oauth`; the npm package `oidc-provider`). The scenarios are in `e2e/browser`.
 //!
-//! And users who write in the editor (`e2e/console/editor.mjs`).
+//! And users who write in the editor (`e2e/console/editor.mjs`) and import files (`e2e/console/imports.mjs`).
 //!
 //! They also look for barriers with axe-core, and make screenshots of the pages, on a phone and a desk, in light and
 //! dark, in the folder that the variable `SCREENSHOTS` names.
@@ -10,6 +10,7 @@
 
 mod custom;
 mod editor;
+mod imports;
 mod platform;
 mod public_page;
 mod story;

@@ -5,6 +5,7 @@ mod authoring;
 mod operations;
 mod providers;
 mod remote;
+mod samples;
 mod secrecy;
 mod usage;
 

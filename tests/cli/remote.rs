@@ -13,12 +13,12 @@ use crate::{Answer, Place, providers};
 const HELLO: &str = "# Hello\n\nWhat it is about.\n\n## One\n\nFirst text.\n\n## Two\n\nSecond text.\n";
 
 /// An organisation `acme` on a running `waypost serve`, and a key of it with which everything may be done.
-struct Served {
-    place: Place,
+pub(crate) struct Served {
+    pub(crate) place: Place,
     child: Child,
     /// Open, or what it goes on printing would end it.
     _out: Lines<BufReader<ChildStdout>>,
-    url: String,
+    pub(crate) url: String,
     key: String,
 }
 
@@ -30,7 +30,7 @@ impl Drop for Served {
 }
 
 impl Served {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Place::new();
         place.fine(&["org", "create", "acme", "--name", "Acme Inc."]);
         let key = place.json(&["key", "create", "--name", "remote", "--scope", "owner"]);
@@ -60,14 +60,14 @@ impl Served {
     }
 
     #[track_caller]
-    fn fine(&self, arguments: &[&str]) -> String {
+    pub(crate) fn fine(&self, arguments: &[&str]) -> String {
         let answer = self.run(arguments);
         assert_eq!((answer.code, answer.err.as_str()), (0, ""), "{arguments:?}: {}", answer.out);
         answer.out
     }
 
     #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[arguments, &["--json"]].concat()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()

@@ -37,6 +37,7 @@ pub mod scope;
 pub mod seal;
 pub mod search;
 pub mod secret;
+pub mod served;
 pub mod server;
 pub mod slug;
 pub mod step;

@@ -1,5 +1,5 @@
-//! Cleaning of what authors write, before it is stored: only the offending spans change, and cleaning what is clean
-//! changes nothing.
+//! Cleaning of what authors write, before it is served: only the offending spans change, and cleaning what is clean
+//! changes nothing. What authors write is stored as they typed it, but for [`line_endings`].
 //!
 //! - [`clean_markdown`] for a step's content: no HTML, no dangerous links, no invisible characters.
 //! - [`clean_plain`] for agent fields and descriptions, [`clean_line`] for titles: no invisible characters. These
@@ -11,6 +11,7 @@
 //! since PostgreSQL cannot store it in text.
 
 mod block;
+mod gap;
 mod hidden;
 mod html;
 mod link;
@@ -31,7 +32,8 @@ const ROUNDS: usize = 12;
 
 /// Cleans Markdown.
 ///
-/// - Known HTML tags and comments are removed and the text between them stays; a script, style sheet, frame, drawing
+/// - Known HTML tags and comments are removed and the text between them stays. Words stay apart: a line break stands for
+///   `<br>`, `<p>`, `<li>` and the like, a space for `<kbd>`, `<sub>`, `<td>` and the like. A script, style sheet, frame, drawing
 ///   or embedded object goes with what is in it.
 /// - Unknown tags, placeholders such as `<port>`, processing instructions and the like are escaped: `\<port>` is shown
 ///   as `<port>` by every renderer, and reads well where nothing is rendered.
@@ -94,14 +96,20 @@ pub fn bidi_in_code(text: &str) -> Option<char> {
     Survey::of(text).code.iter().flat_map(|range| text[range.clone()].chars()).find(|&c| hidden::is_bidi(c))
 }
 
-/// Line endings to line feeds, and no U+0000. A byte order mark at the start goes as well, before anything is parsed:
-/// it would keep a heading or fence in the first line from being one.
-fn line_feeds(text: &str) -> Cow<'_, str> {
-    let text = text.trim_start_matches('\u{FEFF}');
+/// Returns `text` as it is stored: every line ends in a line feed (`\r\n` and a lone `\r` are line endings in Markdown, and
+/// the text must be the same whichever system it was written on), and there is no U+0000, which PostgreSQL cannot store.
+#[must_use]
+pub fn line_endings(text: &str) -> Cow<'_, str> {
     if !text.contains(['\r', '\0']) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n"))
+}
+
+/// As [`line_endings`], and without a byte order mark at the start, before anything is parsed: it would keep a heading or
+/// fence in the first line from being one.
+fn line_feeds(text: &str) -> Cow<'_, str> {
+    line_endings(text.trim_start_matches('\u{FEFF}'))
 }
 
 /// The last resort for text that is written to defeat the cleaner: without `<` and `[` there is no tag, autolink, link,

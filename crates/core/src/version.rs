@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::clock::Timestamp;
 use crate::id::{StepId, VersionId, WalkthroughId};
+use crate::served;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughFields;
 
@@ -35,7 +36,7 @@ pub struct Withdrawal {
     pub reason: String,
 }
 
-/// A step as it was published.
+/// A step as it was published; in a [`Version`] as it is served.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrozenStep {
     /// The step, the same in the draft and in every version.
@@ -46,7 +47,7 @@ pub struct FrozenStep {
     pub content: StepContent,
 }
 
-/// A published version with its steps in order.
+/// A published version as it is served, with its steps in order: clean, whatever was typed (see [`served`]).
 #[derive(Debug)]
 pub struct Version {
     /// The version.
@@ -55,14 +56,15 @@ pub struct Version {
     pub walkthrough_id: WalkthroughId,
     /// Counts from 1.
     pub number: u32,
-    /// The title at the time of publishing.
+    /// The title at the time of publishing, as it is served.
     pub title: String,
     steps: Vec<FrozenStep>,
     index: HashMap<StepId, usize>,
 }
 
 impl Version {
-    /// A version of `steps` in their order.
+    /// A version of `steps` in their order, as their author typed them. Takes time in proportion to their texts, so that
+    /// versions are made once and shared.
     #[must_use]
     pub fn new(
         id: VersionId,
@@ -71,6 +73,8 @@ impl Version {
         title: String,
         steps: Vec<FrozenStep>,
     ) -> Self {
+        let clean = |step: FrozenStep| FrozenStep { content: served::step(&step.content), ..step };
+        let (title, steps): (_, Vec<_>) = (served::title(&title), steps.into_iter().map(clean).collect());
         let index = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
         Self { id, walkthrough_id, number, title, steps, index }
     }

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 
 use waypost_core::id::{OrganizationId, ServerId, VersionId, WalkthroughId};
 use waypost_core::progress::StepSet;
+use waypost_core::served;
 use waypost_core::walkthrough::WalkthroughType;
 
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
 
-/// A walkthrough as it is offered on a server, at its newest version that is not withdrawn.
+/// A walkthrough as it is offered on a server, at its newest version that is not withdrawn. Its texts are clean, as they
+/// are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The walkthrough.
@@ -61,7 +63,9 @@ impl TryFrom<Row> for Offer {
         let corrupt = |why: String| Error::Corrupt { table: "versions", id: row.version_id.clone(), why };
         Ok(Self {
             kind: row.r#type.parse().map_err(corrupt)?,
-            tags: serde_json::from_str(&row.tags).map_err(|error| corrupt(error.to_string()))?,
+            tags: served::tags(
+                &serde_json::from_str::<Vec<String>>(&row.tags).map_err(|error| corrupt(error.to_string()))?,
+            ),
             version: u32::try_from(row.number).map_err(|error| corrupt(error.to_string()))?,
             step_count: u32::try_from(row.step_count).map_err(|error| corrupt(error.to_string()))?,
             step_set: StepSet::from_hex(&row.step_set)
@@ -70,8 +74,8 @@ impl TryFrom<Row> for Offer {
             walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
             slug: row.slug,
             version_id: VersionId::from_store(row.version_id),
-            title: row.title,
-            description: row.description,
+            title: served::title(&row.title),
+            description: served::description(&row.description),
             withdrawn: HashMap::new(),
         })
     }

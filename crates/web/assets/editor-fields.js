@@ -126,7 +126,7 @@ export class Fields {
   cheats() {
     const rows = CHEATS.map(([code, text]) => el("div", {}, el("dt", {}, el("code", {}, code)), el("dd", {}, text)));
     return el("details", { class: "cheats" }, el("summary", {}, "Markdown in short"), el("dl", {}, ...rows),
-      el("p", { class: "hint" }, "HTML is taken out. Images become links."));
+      el("p", { class: "hint" }, "HTML is taken out when the step is served, and words in it stay apart. Your text stays as you typed it; the preview shows what changes."));
   }
 
   show() {

@@ -9,8 +9,8 @@ export const STEP_FIELDS = [
 export const HEAD_FIELDS = ["title", "description", "type", "estimated_duration_minutes", "tags"];
 
 /**
- * A text. `base`: what the server has. `text`: what stands in the box. `settled`: the text that the server took, and made
- * `base` of (it cleans). `theirs`: what somebody else made of it since `base`, while it could not be shown. `refused`: a text
+ * A text. `base`: what the server has. `text`: what stands in the box. `settled`: the text that the server took as `base`
+ * (it takes blanks around a title away). `theirs`: what somebody else made of it since `base`, while it could not be shown. `refused`: a text
  * that the server does not take, and why.
  */
 export function field(value) {
@@ -56,18 +56,17 @@ export function receive(it, value, focused) {
   }
 }
 
-/** The server took `sent` and made `value` of it. */
-export function taken(it, sent, value, focused) {
+/** The server took `sent` and has `value` now (without blanks around a title, say). The box keeps what was typed. */
+export function taken(it, sent, value) {
   it.base = value;
   it.settled = sent;
   it.refused = null;
-  if (!focused && it.text === sent) reset(it, value);
 }
 
-/** Nobody is in the box any more: what waited is shown. */
+/** Nobody is in the box any more: what somebody else wrote meanwhile is shown. What was typed here is never rewritten. */
 export function leave(it) {
-  if (isDirty(it)) return;
-  reset(it, it.theirs ?? it.base);
+  if (isDirty(it) || it.theirs === null) return;
+  reset(it, it.theirs);
 }
 
 /** A person decides a conflict: `text` it shall be. */

@@ -7,6 +7,10 @@ const options = root.querySelector("[data-options]");
 const said = root.querySelector("[data-said]");
 const report = root.querySelector("[data-report]");
 const LIMIT = 8 * 1024 * 1024;
+const SOURCE = /^index\.json$|\.(md|markdown|tour)$/i;
+const FOREIGN = [".git", ".hg", ".svn", "node_modules"];
+/** Entries of a dropped folder that are looked at, at most. */
+const ENTRIES = 20_000;
 let chosen = [];
 let turn = 0;
 
@@ -22,15 +26,22 @@ function problem(text) {
   report.replaceChildren(element("div", { class: "problem", role: "alert", text }));
 }
 
+/** Whether a file of a folder can be part of a walkthrough: the same rule as on the server. */
+function isSource(path) {
+  const parts = path.split("/");
+  const name = parts.pop();
+  return !name.startsWith(".") && !parts.some((part) => FOREIGN.includes(part)) && SOURCE.test(name);
+}
+
 /** Chooses files: pairs of path and file. */
 function choose(files) {
-  chosen = files.filter(({ path }) => !path.split("/").some((part) => part.startsWith(".")));
+  chosen = files.filter(({ path }) => !path.includes("/") || isSource(path));
   if (chosen.length === 0) {
-    problem("There is no file in it. Choose a JSON or Markdown file, or a folder with Markdown files.");
+    problem("There is no file to import in it. Choose a JSON, Markdown or CodeTour file, or a folder with such files.");
     return;
   }
   if (chosen.length > 500) {
-    problem(`The folder has ${chosen.length} files, 500 at most. Is it the right one?`);
+    problem(`The folder has ${chosen.length} files to import, 500 at most. Is it the right one?`);
     return;
   }
   if (chosen.reduce((sum, { file }) => sum + file.size, 0) > LIMIT) {
@@ -117,23 +128,24 @@ function show(body) {
   report.replaceChildren(card);
 }
 
-/** The files of an entry that was dropped: itself, or everything below it. */
-async function below(entry, prefix = "", depth = 0) {
+/** The files of an entry that was dropped: itself, or everything below it that can be imported. */
+async function below(entry, seen = { entries: 0 }, prefix = "", depth = 0) {
+  seen.entries += 1;
+  const path = prefix + entry.name;
   if (entry.isFile) {
+    if (depth > 0 && !isSource(path)) return [];
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    return [{ path: prefix + entry.name, file }];
+    return [{ path, file }];
   }
-  if (depth > 8) return [];
+  if (depth > 7 || FOREIGN.includes(entry.name)) return [];
   const reader = entry.createReader();
   const found = [];
-  for (;;) {
+  while (seen.entries < ENTRIES) {
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (some.length === 0) return found;
-    for (const child of some) {
-      if (!child.name.startsWith(".")) found.push(...(await below(child, `${prefix}${entry.name}/`, depth + 1)));
-      if (found.length > 600) return found;
-    }
+    if (some.length === 0) break;
+    for (const child of some) found.push(...(await below(child, seen, `${path}/`, depth + 1)));
   }
+  return found;
 }
 
 for (const kind of ["dragenter", "dragover"]) {

@@ -32,7 +32,7 @@ test('an optional text that is emptied is cleared', () => {
     assert.deepEqual(m.changes(find(model, 'a')).body, { content: '', context_for_agent: null });
 });
 
-test('what the server makes of a text does not disturb who types', () => {
+test('what the server makes of a text never rewrites what was typed', () => {
     const model = m.model(whole([dto('a')]));
     const { title } = find(model, 'a').fields;
     m.edit(title, 'Hello ');
@@ -40,7 +40,13 @@ test('what the server makes of a text does not disturb who types', () => {
     assert.equal(title.text, 'Hello ');
     assert.equal(m.isDirty(title), false);
     m.leave(title);
-    assert.equal(title.text, 'Hello');
+    assert.equal(title.text, 'Hello ');
+    m.saved(find(model, 'a'), { title: 'Hello ' }, dto('a', { title: 'Hello' }), () => false);
+    assert.equal(title.text, 'Hello ');
+    m.merge(model, whole([dto('a', { title: 'Hello' })], { revision: 2 }), () => false);
+    assert.deepEqual([title.text, m.isDirty(title)], ['Hello ', false]);
+    m.merge(model, whole([dto('a', { title: 'Theirs' })], { revision: 3 }), () => false);
+    assert.equal(title.text, 'Theirs');
 });
 
 test('what is typed while a save is under way stays to be saved', () => {

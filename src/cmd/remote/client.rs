@@ -154,12 +154,30 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub async fn send(
+    pub async fn send(&self, method: Method, to: (&[&str], &[(&str, &str)]), body: Body) -> anyhow::Result<Value> {
+        let content = self.fetch(method, to, body).await?;
+        if content.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&content).map_err(|_| fault::strange(&self.origin))
+    }
+
+    /// Returns a file that is not JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_text(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<String> {
+        let content = self.fetch(Method::GET, (path, query), Body::None).await?;
+        String::from_utf8(content).map_err(|_| fault::strange(&self.origin))
+    }
+
+    /// Sends a request and reads the body of the response.
+    async fn fetch(
         &self,
         method: Method,
         (path, query): (&[&str], &[(&str, &str)]),
         body: Body,
-    ) -> anyhow::Result<Value> {
+    ) -> anyhow::Result<Vec<u8>> {
         let mut request = self.http.request(method, self.url(path, query)).bearer_auth(self.key.expose());
         request = match body {
             Body::None => request,
@@ -175,14 +193,10 @@ impl Client {
             }
             content.extend_from_slice(&piece);
         }
-        let value = serde_json::from_slice(&content).ok();
         if !response.status().is_success() {
-            return Err(fault::refused(&self.origin, &response, value));
+            return Err(fault::refused(&self.origin, &response, serde_json::from_slice(&content).ok()));
         }
-        if content.is_empty() {
-            return Ok(Value::Null);
-        }
-        value.ok_or_else(|| fault::strange(&self.origin))
+        Ok(content)
     }
 
     fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {

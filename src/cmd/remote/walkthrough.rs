@@ -8,7 +8,7 @@ use waypost_core::id::WalkthroughId;
 use super::{Remote, given, only, text, unknown};
 use crate::cmd::output;
 use crate::cmd::walkthrough::{
-    Command, MEMBERS, One, STEP_MEMBERS, TRASH_MEMBERS, Update, VERSION_MEMBERS, confirm_deletion, deleted,
+    Command, Format, MEMBERS, One, STEP_MEMBERS, TRASH_MEMBERS, Update, VERSION_MEMBERS, confirm_deletion, deleted,
     print_draft, print_list, print_published, write_export,
 };
 
@@ -37,10 +37,14 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
             let items = client.pages(&["walkthroughs"], &query).await?;
             print_list(remote.json, remote.shapes(&items, MEMBERS))
         }
-        Command::Export { one, output } => {
+        Command::Export { one, format, output } => {
             let head = named(remote, &one).await?;
-            let value = client.get(&["walkthroughs", text(&head, "id"), "export"]).await?;
-            write_export(remote.json, output, &value, (text(&head, "id"), text(&head, "title")))
+            let path = ["walkthroughs", text(&head, "id"), "export"];
+            let file = match Format::choose(format, output.as_deref()) {
+                Format::Json => format!("{:#}\n", client.get(&path).await?),
+                Format::Markdown => client.get_text(&path, &[("format", Format::Markdown.as_str())]).await?,
+            };
+            write_export(remote.json, output, &file, (text(&head, "id"), text(&head, "title")))
         }
         Command::Show(one) => {
             let head = named(remote, &one).await?;

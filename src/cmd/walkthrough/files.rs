@@ -1,4 +1,4 @@
-//! Reading walkthroughs from the disk: files, and folders of Markdown files, within limits.
+//! Reading walkthroughs from the disk: files, and folders with the files that an import knows, within limits.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +12,7 @@ use waypost_core::transfer::{self, folder};
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// Bytes of a folder's files together at most.
 const MAX_FOLDER: u64 = 64 * 1024 * 1024;
-/// Markdown files in a folder at most.
+/// Files to import in a folder at most.
 const MAX_FILES: usize = 2_000;
 /// Entries of any kind in a folder at most: a folder that is no walkthrough should be refused soon.
 const MAX_ENTRIES: usize = 20_000;
@@ -109,6 +109,10 @@ impl Walk {
     fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> anyhow::Result<()> {
         let shown = folder.display();
         if depth > MAX_DEPTH {
+            // A tool's own folder, such as `.venv`, is no reason to refuse the one that it is in.
+            if prefix.split('/').any(|part| part.starts_with('.')) {
+                return Ok(());
+            }
             bail!("{shown} is more than {MAX_DEPTH} folders deep");
         }
         let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {shown}"))?;
@@ -121,12 +125,12 @@ impl Walk {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
                 bail!("{} has a name that is not UTF-8", entry.path().display());
             };
-            if name.starts_with('.') {
+            let mut kind = entry.file_type()?;
+            if transfer::is_foreign_folder(&name) || (name.starts_with('.') && !kind.is_dir()) {
                 continue;
             }
-            let mut kind = entry.file_type()?;
             if kind.is_symlink() {
-                if !is_markdown(&name) {
+                if !transfer::is_source(&name) {
                     continue;
                 }
                 kind = self.target(&entry.path())?;
@@ -134,7 +138,7 @@ impl Walk {
             let path = format!("{prefix}{name}");
             if kind.is_dir() {
                 self.folder(&entry.path(), &format!("{path}/"), depth + 1)?;
-            } else if kind.is_file() && is_markdown(&name) {
+            } else if kind.is_file() && transfer::is_source(&name) {
                 self.file(&entry.path(), path)?;
             }
         }
@@ -155,7 +159,7 @@ impl Walk {
 
     fn file(&mut self, path: &Path, below: String) -> anyhow::Result<()> {
         if self.files.len() >= MAX_FILES {
-            bail!("{} has more than {MAX_FILES} Markdown files: is it the right folder?", self.root.display());
+            bail!("{} has more than {MAX_FILES} files to import: is it the right folder?", self.root.display());
         }
         let text = text(path, MAX_FILE)?;
         self.bytes += text.len() as u64;
@@ -165,11 +169,6 @@ impl Walk {
         self.files.push((below, text));
         Ok(())
     }
-}
-
-fn is_markdown(name: &str) -> bool {
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
-    extension.is_some_and(|known| known.eq_ignore_ascii_case("md") || known.eq_ignore_ascii_case("markdown"))
 }
 
 #[cfg(test)]
@@ -186,10 +185,15 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("01-begin/.git")).unwrap();
         std::fs::write(folder.path().join("01-begin/01-first.md"), "# First\n\ntext").unwrap();
         std::fs::write(folder.path().join("01-begin/.git/x.md"), "# Hidden").unwrap();
+        std::fs::write(folder.path().join(".x.md"), "# Hidden").unwrap();
+        std::fs::create_dir_all(folder.path().join(".venv/2/3/4/5/6/7/8/9")).unwrap();
+        std::fs::create_dir_all(folder.path().join(".github/steps")).unwrap();
+        std::fs::write(folder.path().join(".github/steps/1-more.md"), "# More\n\ntext").unwrap();
         std::fs::write(folder.path().join("picture.bin"), [0xff, 0xfe]).unwrap();
         let file = read(folder.path()).unwrap();
-        assert_eq!(file.steps.len(), 1);
+        assert_eq!(file.steps.len(), 2);
         assert_eq!(file.steps[0].content.title, "First");
+        assert_eq!(file.steps[1].content.title, "More");
     }
 
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::gap::{self, Gap, Separator};
 use super::html::{self, Verdict};
 use super::link;
 use super::mend::{CODED_SPACE, Edit, Manner};
@@ -43,6 +44,7 @@ fn separator(text: &str, at: usize) -> String {
 }
 
 struct Block<'a> {
+    text: &'a str,
     /// The lines, joined.
     html: String,
     /// The same in lower case, to look for closing tags in.
@@ -59,13 +61,17 @@ struct Block<'a> {
     unclosed: [usize; 2],
     edits: Vec<Edit>,
     at: usize,
+    /// The last character of the line so far that stays.
+    last: Option<char>,
+    /// What the tags since then ask for, and whether one of them was a closing one.
+    gap: (Gap, bool),
     /// The line so far, and the line before it, are empty after the edits.
     line_empty: bool,
     before_empty: bool,
 }
 
 impl<'a> Block<'a> {
-    fn new(text: &str, lines: &'a [Range<usize>], manner: Manner) -> Self {
+    fn new(text: &'a str, lines: &'a [Range<usize>], manner: Manner) -> Self {
         let mut html = String::new();
         let mut starts = Vec::with_capacity(lines.len());
         for line in lines {
@@ -73,6 +79,9 @@ impl<'a> Block<'a> {
             html.push_str(&text[line.clone()]);
         }
         Self {
+            text,
+            last: None,
+            gap: (Gap::None, false),
             lower: html.to_ascii_lowercase(),
             spans: spans(&html),
             html,
@@ -93,6 +102,8 @@ impl<'a> Block<'a> {
         while let Some(&byte) = self.html.as_bytes().get(self.at) {
             match byte {
                 b'\n' => {
+                    self.keep_apart();
+                    self.last = None;
                     self.before_empty = self.line_empty;
                     self.line_empty = true;
                     self.at += 1;
@@ -106,13 +117,34 @@ impl<'a> Block<'a> {
                     if self.line_empty {
                         // After a tag that was removed: indentation now, and maybe code.
                         self.remove(end);
+                    } else {
+                        self.last = Some(' ');
                     }
                     self.at = end;
                 }
                 _ => {
+                    self.keep_apart();
                     self.line_empty = false;
-                    self.at += 1;
+                    self.last = self.html[self.at..].chars().next();
+                    self.at += self.last.map_or(1, char::len_utf8);
                 }
+            }
+        }
+    }
+
+    /// Keeps what follows apart from what stands before the tags that were removed between.
+    fn keep_apart(&mut self) {
+        let (gap, _) = std::mem::replace(&mut self.gap, (Gap::None, false));
+        if gap == Gap::None || self.line_empty {
+            return;
+        }
+        let at = self.source(self.at);
+        match gap.separator(self.last, &self.html[self.at..], false) {
+            Separator::Nothing => {}
+            Separator::Space => self.edits.push(Edit::insert(at, " ")),
+            Separator::Blanks => self.edits.push(Edit::insert(at, "  ")),
+            Separator::LineBreak => {
+                self.edits.push(Edit::insert(at, format!("  \n{}", gap::line_prefix(self.text, at))));
             }
         }
     }
@@ -161,7 +193,9 @@ impl<'a> Block<'a> {
     }
 
     fn code_mark(&mut self, mark: u8) {
+        self.keep_apart();
         self.line_empty = false;
+        self.last = Some(char::from(mark));
         let start = self.at;
         self.at += self.html[start..].bytes().take_while(|&b| b == mark).count();
         if self.manner.removes() {
@@ -185,12 +219,16 @@ impl<'a> Block<'a> {
             let end = start + tag.len;
             let removed = html::judge(&self.html[start..end], before) == Verdict::Remove;
             if !removed || !self.manner.removes() {
+                self.keep_apart();
                 self.line_empty = false;
+                self.last = Some('>');
                 let marks: Vec<usize> = html::marks(&self.html[start..end]).map(|mark| start + mark).collect();
                 marks.into_iter().for_each(|at| self.escape(at));
                 self.at = end;
                 return;
             }
+            let beside = if self.gap.1 && !tag.closing { Gap::Word } else { Gap::None };
+            self.gap = (self.gap.0.max(Gap::of(&tag)).max(beside), self.gap.1 || tag.closing);
             let close = (tag.is_opaque() && !self.html[..end].ends_with("/>"))
                 .then(|| format!("</{}", tag.name.to_ascii_lowercase()));
             let closed = close.and_then(|close| self.find(&close, end)).and_then(|at| self.find(">", at));
@@ -203,10 +241,12 @@ impl<'a> Block<'a> {
         });
         let opens =
             rest.starts_with(|c: char| c.is_ascii_alphabetic() && !is_autolink) || rest.starts_with(['/', '!', '?']);
+        self.keep_apart();
         if opens {
             self.escape(start);
         }
         self.line_empty = false;
+        self.last = Some('<');
         self.at = start + 1;
     }
 
@@ -216,8 +256,10 @@ impl<'a> Block<'a> {
             _ => {
                 // Unless it is only too hard to remove, nobody closes it: then the rest is what the author wants to be
                 // read, not a comment.
+                self.keep_apart();
                 self.escape(self.at);
                 self.line_empty = false;
+                self.last = Some('<');
                 self.at += 1;
             }
         }

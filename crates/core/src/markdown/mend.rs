@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::block;
+use super::gap;
 use super::html;
 use super::survey::{Offence, Survey};
 
@@ -43,6 +44,10 @@ pub(super) struct Edit {
 impl Edit {
     pub(super) fn remove(range: Range<usize>) -> Self {
         Self { range, with: Cow::Borrowed("") }
+    }
+
+    pub(super) fn replace(range: Range<usize>, with: impl Into<Cow<'static, str>>) -> Self {
+        Self { range, with: with.into() }
     }
 
     pub(super) fn insert(at: usize, with: impl Into<Cow<'static, str>>) -> Self {
@@ -85,6 +90,13 @@ fn edits(text: &str, survey: &Survey, manner: Manner) -> Vec<Edit> {
         for offence in &survey.offences {
             edits_for(text, offence, manner, &mut edits);
         }
+        let tags = survey.offences.iter().filter_map(|offence| match offence {
+            Offence::Tag(tag) => Some(tag),
+            _ => None,
+        });
+        let tags: Vec<_> = tags.collect();
+        let escaped = if manner.removes() { gap::edits(text, tags, &mut edits) } else { tags };
+        escaped.into_iter().for_each(|tag| escape(text, &tag.range, &mut edits));
     }
     // What stands inside a removed stretch comes after it and is skipped; but what goes before a block comes first.
     edits.sort_by_key(|edit| (edit.range.start, !edit.with.contains('\n'), Reverse(edit.range.end)));
@@ -92,34 +104,24 @@ fn edits(text: &str, survey: &Survey, manner: Manner) -> Vec<Edit> {
 }
 
 fn edits_for(text: &str, offence: &Offence, manner: Manner, edits: &mut Vec<Edit>) {
-    let escape = |range: &Range<usize>, edits: &mut Vec<Edit>| {
-        edits.extend(html::marks(&text[range.clone()]).map(|mark| Edit::escape(range.start + mark)));
-    };
     match offence {
-        Offence::Tag { range, first } => {
-            let rest = &text[range.end..];
-            let body = rest.trim_start_matches([' ', '\t']);
-            if !manner.removes() || (*first && block::fence(body).is_some()) {
-                escape(range, edits);
-            } else {
-                // White space after it would be indentation now.
-                let blank = if *first { rest.len() - body.len() } else { 0 };
-                edits.push(Edit::remove(range.start..range.end + blank));
-            }
+        // All of them together, see `gap::edits`.
+        Offence::Tag(_) => {}
+        Offence::Stretch(range) if manner.removes() => {
+            edits.push(Edit::replace(range.clone(), gap::instead(text, range)))
         }
-        Offence::Stretch(range) if manner.removes() => edits.push(Edit::remove(range.clone())),
         Offence::Stretch(_) => {}
-        Offence::Foreign(range) => escape(range, edits),
+        Offence::Foreign(range) => escape(text, range, edits),
         Offence::Placeholder(at) => edits.push(Edit::escape(*at)),
         Offence::Link { whole, text } => {
             let (open, close) = if manner.removes() { ("", "") } else { ("\\[", "\\]") };
             edits.push(Edit { range: whole.start..text.start, with: open.into() });
             edits.push(Edit { range: text.end..whole.end, with: close.into() });
         }
-        Offence::Autolink(range) if !manner.removes() => escape(range, edits),
+        Offence::Autolink(range) if !manner.removes() => escape(text, range, edits),
         Offence::Autolink(range) => {
             edits.push(Edit::remove(range.start..range.start + 1));
-            escape(&(range.start + 1..range.end - 1), edits);
+            escape(text, &(range.start + 1..range.end - 1), edits);
             edits.push(Edit::remove(range.end - 1..range.end));
         }
         Offence::Definition(range) if manner.removes() => edits.push(Edit::remove(range.clone())),
@@ -130,6 +132,10 @@ fn edits_for(text: &str, offence: &Offence, manner: Manner, edits: &mut Vec<Edit
         }
         Offence::Block(lines) => edits.extend(block::edits(text, lines, manner)),
     }
+}
+
+fn escape(text: &str, range: &Range<usize>, edits: &mut Vec<Edit>) {
+    edits.extend(html::marks(&text[range.clone()]).map(|mark| Edit::escape(range.start + mark)));
 }
 
 /// Bytes of the label with its brackets.

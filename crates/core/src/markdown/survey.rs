@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd};
 
+use super::gap::Inline;
 use super::html::{self, Verdict};
 use super::{hidden, link};
 
 /// Something that may not stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Offence {
-    /// A known tag or a comment within a paragraph. `first` is set where nothing stands before it in its line.
-    Tag { range: Range<usize>, first: bool },
+    /// A known tag or a comment within a paragraph.
+    Tag(Inline),
     /// A line of nothing but known tags, with the line break before it; or an element with its content.
     Stretch(Range<usize>),
     /// An unknown tag, or an autolink that is none.
@@ -99,6 +100,8 @@ struct Reader<'a> {
     element: Option<OpenElement>,
     /// Nothing that stays was seen in this line of the paragraph.
     first: bool,
+    /// Headings and tables that are open.
+    one_line: usize,
     /// The line break and the tags after it, while there is nothing else.
     tags: Option<Range<usize>>,
     in_code: bool,
@@ -116,6 +119,7 @@ impl<'a> Reader<'a> {
             links: Vec::new(),
             element: None,
             first: true,
+            one_line: 0,
             tags: None,
             in_code: false,
             code: String::new(),
@@ -169,7 +173,8 @@ impl<'a> Reader<'a> {
                 self.start_link(link_type, &dest_url, range);
             }
             Tag::Emphasis | Tag::Strong | Tag::Strikethrough => self.something(),
-            _ => {
+            other => {
+                self.one_line += usize::from(matches!(other, Tag::Heading { .. } | Tag::Table(_)));
                 self.first = true;
                 self.tags = None;
             }
@@ -204,7 +209,8 @@ impl<'a> Reader<'a> {
             }
             TagEnd::Link | TagEnd::Image => self.end_link(),
             TagEnd::Emphasis | TagEnd::Strong | TagEnd::Strikethrough => {}
-            _ => {
+            other => {
+                self.one_line -= usize::from(matches!(other, TagEnd::Heading(_) | TagEnd::Table));
                 self.line_ends();
                 self.first = true;
             }
@@ -242,7 +248,8 @@ impl<'a> Reader<'a> {
         if let Some(tags) = &mut self.tags {
             tags.end = range.end;
         }
-        self.survey.offences.push(Offence::Tag { range, first: self.first });
+        let (first, one_line) = (self.first, self.one_line > 0);
+        self.survey.offences.push(Offence::Tag(Inline { range, first, one_line }));
     }
 
     /// A line of a paragraph is over; if it had nothing but tags, its break goes as well, since an empty line would

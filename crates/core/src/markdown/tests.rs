@@ -30,7 +30,7 @@ fn stays(texts: &[&str]) {
 fn known_tags_go_and_their_text_stays() {
     check(&[
         ("a <b>bold</b> word", "a bold word"),
-        ("line<br>break<BR/>", "linebreak"),
+        ("line<br>break<BR/>", "line  \nbreak"),
         ("<a href=\"https://example.com\">site</a>", "site"),
         ("text <img src=x onerror=alert(1)> text", "text  text"),
         ("a <b\nclass=x>b</b>", "a b"),
@@ -49,6 +49,42 @@ fn known_tags_go_and_their_text_stays() {
         ("<!DOCTYPE html>\ntext", "\ntext"),
         ("<pre>\n    x\n</pre>\n", "\nx\n\n"),
         ("<table>\n    <tr>\n        <td>    cell</td>\n    </tr>\n</table>\n", "\n\ncell\n\n\n"),
+    ]);
+}
+
+#[test]
+fn words_stay_apart() {
+    check(&[
+        ("fast<br>slow", "fast  \nslow"),
+        ("fast<br/><br> slow", "fast  \nslow"),
+        ("fast<br>\nslow<br>", "fast  \nslow"),
+        ("a<br>\n\nb", "a\n\nb"),
+        ("> a<br>b", "> a  \n> b"),
+        ("1. a<br>b\n   - c<br>d", "1. a  \n   b\n   - c  \n     d"),
+        ("# a<br>b", "# a b"),
+        ("| a<br>b | c |\n|---|---|\n| d<br>**e** | f |", "| a b | c |\n|---|---|\n| d **e** | f |"),
+        ("a<br># b", "a # b"),
+        ("a<br>- b", "a - b"),
+        ("a<br>---", "a ---"),
+        ("a<br>1. b", "a 1. b"),
+        ("a<br>```\nb", "a ```\nb"),
+        ("a<br>**b** and `c`<br>`d`", "a  \n**b** and `c`  \n`d`"),
+        ("`a<br>b`", "`a<br>b`"),
+        ("a<br>    b", "a  \nb"),
+        ("<kbd>Ctrl</kbd><kbd>C</kbd>", "Ctrl C"),
+        ("Press<kbd>Ctrl</kbd>, then<kbd>C</kbd>.", "Press Ctrl, then C."),
+        ("H<sub>2</sub>O and x<sup>2</sup>", "H 2 O and x 2"),
+        ("un<b>believ</b>able <a href=x>widget</a>s", "unbelievable widgets"),
+        ("<a href=x>One</a><a href=y>Two</a>", "One Two"),
+        ("a<svg/>b and a<script>x</script>b", "a b and a b"),
+        ("x<li>One</li><li>Two</li>", "x  \nOne  \nTwo"),
+        ("<details><summary>More</summary>text</details>after", "More  \ntext  \nafter"),
+        ("<details>\n<summary>More</summary>\ntext</details>", "\nMore  \ntext"),
+        ("> <p>a</p><p>b</p>", "> a  \n> b"),
+        ("<table><tr><td>a</td><td>**b**</td></tr><tr><td>c.</td><td>d</td></tr></table>", "a **b**  \nc. d"),
+        ("<ul><li># a</li><li>- b</li></ul>", "# a - b"),
+        ("<div>a<br>b `<br>` c</div>", "a  \nb `<br>` c"),
+        ("<div>a<kbd>b</kbd> <i>c</i>d</div>", "a b cd"),
     ]);
 }
 
@@ -267,6 +303,11 @@ fn hostile_text_takes_no_longer_than_other_text() {
         "\u{200B}```\n",
         "- <div>\n\n      x\n",
         "<div>\n\n",
+        "a<br>",
+        "a<br> ",
+        "<br> <b>",
+        "a<kbd>",
+        "<div><br>a",
     ];
     for fragment in fragments {
         let text = fragment.repeat(16 * 1024 / fragment.len());
@@ -317,6 +358,14 @@ const FRAGMENTS: &[&str] = &[
     "<b>",
     "</b>",
     "<br/>",
+    "<br>",
+    "<kbd>",
+    "</kbd><kbd>",
+    "<sub>",
+    "<li>",
+    "<td>",
+    "<p>",
+    "<summary>",
     "<div>",
     "</div>",
     "<script>",
@@ -385,6 +434,36 @@ const FRAGMENTS: &[&str] = &[
     "`<b>`",
     "```\n<b>\n```\n",
     "\n\n    code\n\n",
+];
+
+/// Tags between two words.
+const BETWEEN: &[&str] = &[
+    "<br>",
+    "<br/><br />",
+    "</kbd><kbd>",
+    "<kbd>",
+    "</kbd>",
+    "<sub>",
+    "</sup>",
+    "</li><li>",
+    "</td><td>",
+    "<th>",
+    "<p>",
+    "</p>",
+    "<details><summary>",
+    "</summary>",
+    "</div></div>",
+    "<hr>",
+    "</b><i>",
+    "<img src=x>",
+    "<code>",
+    "</h2>",
+    "\n",
+    " <br> ",
+    "<br>\n",
+    "\n<p>\n",
+    "<svg></svg>",
+    "<input type=text>",
 ];
 
 fn hostile() -> impl Strategy<Value = String> {
@@ -470,6 +549,18 @@ proptest! {
         let again = clean_markdown(&clean);
         prop_assert_eq!(&again, &clean);
         prop_assert!(matches!(again, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn words_between_tags_stay_words(
+        start in prop::sample::select(vec!["", "> ", "- ", "# ", "text ", "<div>", "- <p>", "> <ul>\n> "]),
+        parts in prop::collection::vec(("[a-z]{1,6}", prop::sample::select(BETWEEN)), 1..12),
+    ) {
+        let text: String = start.to_owned() + &parts.iter().map(|(word, tag)| format!("{word}{tag}")).collect::<String>();
+        let clean = clean_markdown(&text);
+        let expected = start.contains("text").then_some("text").into_iter().chain(parts.iter().map(|(word, _)| word.as_str()));
+        let found = clean.split(|c: char| !c.is_ascii_lowercase()).filter(|word| !word.is_empty());
+        prop_assert!(found.eq(expected), "{:?} became {:?}", text, clean);
     }
 
     #[test]

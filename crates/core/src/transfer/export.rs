@@ -55,14 +55,12 @@ where
         "tags": fields.tags,
         "metadata": own,
     });
-    let mut keys = HashSet::new();
     let count = steps.len();
-    let steps: Vec<_> = steps
+    let steps: Vec<_> = keys(&steps)
         .into_iter()
+        .zip(&steps)
         .enumerate()
-        // Two equal keys would make a file that no import takes. It needs a key that imitates the id of another step to
-        // get here; such a step goes by its title then.
-        .map(|(at, step)| write_step(at, count, keys.insert(step.key).then_some(step.key), step.content))
+        .map(|(at, (key, step))| write_step(at, count, key, step.content))
         .collect();
     let known = json!({
         "version": "1.1",
@@ -72,6 +70,13 @@ where
         "metadata": envelope_metadata,
     });
     with_unknown(known, envelope)
+}
+
+/// The keys to write. Two equal keys would make a file that no import takes. It needs a key that imitates the ID of another
+/// step to get here; such a step is found by its title then.
+pub(super) fn keys<'a>(steps: &[ExportStep<'a>]) -> Vec<Option<&'a str>> {
+    let mut seen = HashSet::new();
+    steps.iter().map(|step| seen.insert(step.key).then_some(step.key)).collect()
 }
 
 fn write_step(at: usize, count: usize, key: Option<&str>, content: &StepContent) -> Value {

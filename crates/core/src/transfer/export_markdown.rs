@@ -1,28 +1,35 @@
 //! Export to one Markdown file, in the form that [`super::markdown`] reads.
 //!
-//! Not everything can be written in that form: a content with headings of level 1 or 2 would be cut into steps, and one
-//! with an open fence would swallow what follows. So the text is read again before it is given away, and refused when
-//! something has changed. JSON holds everything.
+//! A step is written as people write one. What would be read otherwise (a content with headings of level 1 or 2, with
+//! blank lines at its ends, or with an open fence that swallows what follows) is put between the marks of
+//! [`super::verbatim`]. So every walkthrough can be written, and reading the text gives the same walkthrough again.
+//! Line endings are written as line feeds.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::export::ExportStep;
+use super::export::{ExportStep, keys};
 use super::markdown::{AGENT_BLOCKS, SETTINGS_BLOCK, parse};
 use super::outline::{Piece, outline, trim_blank};
 use super::place::label;
+use super::verbatim;
+use crate::markdown::line_endings;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughFields;
 use crate::{Error, Result};
 
 /// What a refusal advises.
 const ADVICE: &str = "Export it as JSON, which holds everything.";
+/// Names of the agent fields in the settings of a step, in the order of [`AGENT_BLOCKS`].
+const AGENT_SETTINGS: [&str; 3] = ["introduction_for_agent", "context_for_agent", "operations_for_agent"];
 
-/// The walkthrough with its steps in order as one Markdown text.
+/// Returns the walkthrough with its steps in order as one Markdown text.
 ///
 /// # Errors
-/// `invalid_arguments` naming the step and the field that Markdown cannot hold.
+/// `invalid_arguments` naming the field if there is no step, or a title is empty or has several lines: neither can be
+/// stored.
 pub fn export_markdown<'a, S>(fields: &WalkthroughFields, steps: S) -> Result<String>
 where
     S: IntoIterator,
@@ -32,55 +39,103 @@ where
     if steps.is_empty() {
         return Err(Error::invalid("steps", format!("A Markdown file needs at least one step. {ADVICE}")));
     }
-    let text = write(fields, &steps);
-    check(&text, fields, &steps)?;
+    let keys = keys(&steps);
+    let contents: Vec<_> = steps.iter().map(|step| with_line_feeds(step.content)).collect();
+    let steps: Vec<_> = keys.into_iter().zip(&contents).collect();
+    let fields = WalkthroughFields { description: line_endings(&fields.description).into_owned(), ..fields.clone() };
+    let text = write(&fields, &steps);
+    check(&text, &fields, &steps)?;
     Ok(text)
 }
 
-fn write(fields: &WalkthroughFields, steps: &[ExportStep<'_>]) -> String {
+/// A step to write: its key, unless that is another step's, and the author's part.
+type Keyed<'a> = (Option<&'a str>, &'a StepContent);
+
+fn with_line_feeds(content: &StepContent) -> StepContent {
+    let agent = |text: &Option<String>| text.as_deref().map(|text| line_endings(text).into_owned());
+    StepContent {
+        content: line_endings(&content.content).into_owned(),
+        introduction_for_agent: agent(&content.introduction_for_agent),
+        context_for_agent: agent(&content.context_for_agent),
+        operations_for_agent: agent(&content.operations_for_agent),
+        ..content.clone()
+    }
+}
+
+fn write(fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> String {
     let in_text = stands_under_a_heading(&fields.description);
-    let mut text = format!("---\ntype: {}\ntags: {}\n", fields.kind, Value::from(fields.tags.clone()));
+    let mut text = format!("---\ntype: {}\ntags: {}\n", fields.kind, yaml(fields.tags.clone()));
     if let Some(minutes) = fields.estimated_duration_minutes {
         // Writing to a text cannot fail.
         let _ = writeln!(text, "estimated_duration_minutes: {minutes}");
     }
     if !in_text {
-        let _ = writeln!(text, "description: {}", Value::from(fields.description.as_str()));
+        let _ = writeln!(text, "description: {}", yaml(fields.description.as_str()));
     }
     if !fields.metadata.is_empty() {
-        let _ = writeln!(text, "metadata: {}", Value::from(fields.metadata.clone()));
+        let _ = writeln!(text, "metadata: {}", yaml(fields.metadata.clone()));
     }
     let _ = writeln!(text, "---\n\n# {}", escape(&fields.title));
     if in_text && !fields.description.is_empty() {
         let _ = writeln!(text, "\n{}", fields.description);
     }
     for step in steps {
-        write_step(&mut text, step);
+        let plain = write_step(*step, false);
+        text.push_str(&if is_read_alike(&plain, *step) { plain } else { write_step(*step, true) });
     }
     text
 }
 
-/// YAML reads JSON, so that values are written as JSON: no value can be taken for something else.
-fn write_step(text: &mut String, step: &ExportStep<'_>) {
-    let content = step.content;
-    let mut settings = format!("key: {}", Value::from(step.key));
-    if let Some(section) = &content.section_title {
-        let _ = write!(settings, "\nsection: {}", Value::from(section.as_str()));
-    }
-    if !content.metadata.is_empty() {
-        let _ = write!(settings, "\nmetadata: {}", Value::from(content.metadata.clone()));
-    }
-    let _ = writeln!(text, "\n## {}", escape(&content.title));
-    write_block(text, SETTINGS_BLOCK, &settings);
-    if !content.content.is_empty() {
-        let _ = writeln!(text, "\n{}", content.content);
-    }
-    let agent = [&content.introduction_for_agent, &content.context_for_agent, &content.operations_for_agent];
-    for (name, block) in AGENT_BLOCKS.iter().zip(agent) {
-        if let Some(block) = block {
-            write_block(text, name, block);
+/// A value as YAML. YAML reads JSON, so that no value can be taken for something else; but of the characters that JSON
+/// leaves as they are, YAML refuses some.
+fn yaml(value: impl Into<Value>) -> String {
+    let mut text = String::new();
+    for c in value.into().to_string().chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                let _ = write!(text, "\\u{:04x}", u32::from(c));
+            }
+            _ => text.push(c),
         }
     }
+    text
+}
+
+/// A step, with its content between marks if it is `marked`.
+fn write_step((key, content): Keyed<'_>, marked: bool) -> String {
+    let mut settings = Vec::new();
+    let mut setting = |name: &str, value: Value| settings.push(format!("{name}: {}", yaml(value)));
+    if let Some(key) = key {
+        setting("key", key.into());
+    }
+    if let Some(section) = &content.section_title {
+        setting("section", section.as_str().into());
+    }
+    let agent = [&content.introduction_for_agent, &content.context_for_agent, &content.operations_for_agent];
+    let agent = agent.map(Option::as_deref);
+    for (name, text) in AGENT_SETTINGS.iter().zip(agent) {
+        if let Some(text) = text.filter(|text| verbatim::has_mark(text)) {
+            setting(name, text.into());
+        }
+    }
+    if !content.metadata.is_empty() {
+        setting("metadata", content.metadata.clone().into());
+    }
+    let mut text = format!("\n## {}\n", escape(&content.title));
+    if !settings.is_empty() {
+        write_block(&mut text, SETTINGS_BLOCK, &settings.join("\n"));
+    }
+    if marked {
+        verbatim::write(&mut text, &content.content);
+    } else if !content.content.is_empty() {
+        let _ = writeln!(text, "\n{}", content.content);
+    }
+    for (name, block) in AGENT_BLOCKS.iter().zip(agent) {
+        if let Some(block) = block.filter(|block| !verbatim::has_mark(block)) {
+            write_block(&mut text, name, block);
+        }
+    }
+    text
 }
 
 /// A fence is longer than any row of backticks in its text.
@@ -91,40 +146,62 @@ fn write_block(text: &mut String, name: &str, block: &str) {
     let _ = writeln!(text, "\n{fence}{name}\n{block}{end}{fence}");
 }
 
+/// Whether a description is read again as it is from under the title, and leaves the steps after it alone.
 fn stands_under_a_heading(text: &str) -> bool {
-    let cut = |piece: &Piece| matches!(piece, Piece::Heading { level: 1 | 2, .. });
-    trim_blank(text) == text && !outline(text).iter().any(cut)
+    const NEXT: &str = "\n\n## x\n";
+    let mut cuts = outline(&format!("{text}{NEXT}")).into_iter().filter_map(|piece| match piece {
+        Piece::Heading { level: 1 | 2, range, .. } => Some(range.start),
+        _ => None,
+    });
+    trim_blank(text) == text && !verbatim::has_mark(text) && cuts.next() == Some(text.len() + 2)
+}
+
+/// Whether a step that is written without marks is read again as it is, and leaves the step after it alone.
+fn is_read_alike(plain: &str, (key, content): Keyed<'_>) -> bool {
+    if verbatim::has_mark(&content.content) {
+        return false;
+    }
+    let read = parse("export.md", &format!("# x\n{plain}\n## x\n"));
+    read.is_ok_and(|read| match &read.steps[..] {
+        [step, next] => {
+            step.identity.key() == key
+                && difference(&step.content, content).is_none()
+                && next.content.title == "x"
+                && next.content.content.is_empty()
+        }
+        _ => false,
+    })
 }
 
 /// A title as the text of a heading: what is markup in Markdown is not in a title.
-fn escape(title: &str) -> String {
+fn escape(title: &str) -> Cow<'_, str> {
     let mut escaped = String::with_capacity(title.len());
     let mut before = ' ';
     for c in title.chars() {
         // `#` after a space would close the heading.
-        if "\\`*_[]<>&~|".contains(c) || (c == '#' && before == ' ') {
+        if "\\`*_[]<>&~|".contains(c) || (c == '#' && matches!(before, ' ' | '\t')) {
             escaped.push('\\');
         }
         escaped.push(c);
         before = c;
     }
-    escaped
+    if escaped == title { Cow::Borrowed(title) } else { Cow::Owned(escaped) }
 }
 
-/// Reads what was written and compares.
-fn check(text: &str, fields: &WalkthroughFields, steps: &[ExportStep<'_>]) -> Result<()> {
+/// Reads what was written and compares: a file that is not the walkthrough must never be given away as one.
+fn check(text: &str, fields: &WalkthroughFields, steps: &[Keyed<'_>]) -> Result<()> {
     let read = parse("export.md", text).map_err(|error| {
         let field = error.details.get("field").and_then(Value::as_str).unwrap_or("steps").to_owned();
         Error::invalid(&field, format!("This walkthrough does not fit into Markdown: {error} {ADVICE}"))
     })?;
-    for (at, step) in steps.iter().enumerate() {
+    for (at, (key, content)) in steps.iter().enumerate() {
         let found = read.steps.get(at);
         let field = match found {
-            Some(found) if found.identity.key() == Some(step.key) => difference(&found.content, step.content),
+            Some(found) if found.identity.key() == *key => difference(&found.content, content),
             _ => Some("content"),
         };
         if let Some(field) = field {
-            let step = label(at + 1, Some(&step.content.title));
+            let step = label(at + 1, Some(&content.title));
             let message = format!("{step}, `{field}`: cannot be written as Markdown without a change. {ADVICE}");
             return Err(Error::invalid(field, message).with("step", step));
         }
@@ -182,31 +259,51 @@ mod tests {
             let fields = WalkthroughFields { description: description.to_owned(), ..fields() };
             let text = export_markdown(&fields, steps.iter().copied()).unwrap_or_else(|error| panic!("{error}"));
             let read = parse("a.md", &text).expect("what was checked");
+            assert_eq!(read.steps[2].content.content, "x\ny");
             assert_eq!(read.fields(None, None).expect("it has a title"), fields);
             assert!(read.warnings.is_empty());
         }
     }
 
     #[test]
-    fn refuses_what_would_change() {
+    fn marks_what_would_be_read_otherwise() {
         let table = [
-            ("## a heading", "content"),
-            ("```\nan open fence", "content"),
-            ("\n\nblank lines", "content"),
-            ("```agent-context\nfor whom?\n```", "content"),
-            ("<!-- an open comment", "content"),
+            ("plain\n\n### deep", false),
+            ("## a heading", true),
+            ("Title\n===\n\nOther\n---", true),
+            ("```\nan open fence", true),
+            ("\n\nblank lines", true),
+            ("blanks behind  ", true),
+            ("```agent-context\nfor whom?\n```", true),
+            ("<!-- an open comment", true),
+            ("<script>\n\n## open", true),
+            ("---\na: 1\n---", true),
+            ("<!-- walkthrough-content -->\n## x", true),
+            ("```md\n<!-- /walkthrough-content -->\n```", true),
         ];
-        for (text, field) in table {
-            let step = content("A", text);
+        for (text, marked) in table {
+            let step = StepContent {
+                context_for_agent: Some("<!-- walkthrough-content -->\nx".to_owned()),
+                ..content("A", text)
+            };
             let next = content("B", "x");
             let steps = [ExportStep { key: "a", content: &step }, ExportStep { key: "b", content: &next }];
-            let error = export_markdown(&fields(), steps).expect_err(text);
+            let file = export_markdown(&fields(), steps).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(file.contains("\n<!-- walkthrough-content"), marked, "{file}");
+            let read = parse("a.md", &file).expect("what was checked");
             assert_eq!(
-                (&error.details["field"], &error.details["step"]),
-                (&field.into(), &"step 1 \"A\"".into()),
-                "{error}"
+                read.steps.into_iter().map(|step| step.content).collect::<Vec<_>>(),
+                [step.clone(), next.clone()]
             );
         }
+    }
+
+    #[test]
+    fn an_equal_key_is_written_once() {
+        let steps = [content("A", "x"), content("B", "x")];
+        let steps: Vec<_> = steps.iter().map(|content| ExportStep { key: "same", content }).collect();
+        let file = parse("a.md", &export_markdown(&fields(), steps).expect("fits")).expect("a fine file");
+        assert_eq!([file.steps[0].identity.key(), file.steps[1].identity.key()], [Some("same"), None]);
         assert!(export_markdown(&fields(), std::iter::empty::<ExportStep<'_>>()).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! A folder of Markdown files: `NN-section/NN-step.md`, or flat `NN-step.md`.
+//! A folder: Markdown files `NN-section/NN-step.md` or flat `NN-step.md`, else a Killercoda scenario (`index.json`, see
+//! [`super::scenario`]) or CodeTours (`.tour`, see [`super::tour`]).
 //!
 //! - Order is by the numbers in front of the names (2 before 10), then what has no number; a README in a section comes first.
 //! - The title of a step is its H1, as long as that is the first heading, else `title` of its front matter, else the file
@@ -7,20 +8,24 @@
 //! - The identity of a step is its path without numbers and extension, unless front matter has a `key`.
 //! - `README.md` of the folder itself is no step: its H1 is the title, its text the description, its front matter that of
 //!   the walkthrough.
-//! - Files that are not Markdown, hidden ones and licences are passed over; an empty file and a file of the housekeeping of
-//!   a repository are too, with a warning.
+//! - A folder whose name begins with a dot holds steps if its files are numbered, as in `.github/steps/1-create.md`. Such a
+//!   name, and `steps` below it, are no section.
+//! - Files that are not Markdown, hidden ones and licences are passed over; an empty file, a file of the housekeeping of
+//!   a repository and the other files of folders with a dot are too, with a warning.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Map;
 
 use super::file::{StepFile, StepIdentity, WalkthroughFile};
-use super::front_matter;
 use super::identity::{compose, key_problem, numbered, readable};
-use super::markdown::{Chapter, FRONT_MATTER, apply_head, step};
-use super::outline::{Piece, outline, paragraphs, trim_blank};
+use super::markdown::{Chapter, FRONT_MATTER, apply_head, outline_outside, step};
+use super::outline::{Piece, paragraphs, trim_blank};
 use super::place::Place;
+use super::{front_matter, is_foreign_folder, scenario, tour};
 use crate::Result;
+use crate::markdown::line_endings;
 use crate::walkthrough::WalkthroughType;
 
 /// Names that never are steps.
@@ -28,13 +33,21 @@ const LICENCES: [&str; 4] = ["license", "licence", "copying", "notice"];
 /// Names that most likely are none.
 const HOUSEKEEPING: [&str; 4] = ["changelog", "contributing", "code_of_conduct", "security"];
 
+/// A file of the folder.
+pub(super) struct Source<'a> {
+    /// Below the folder, with `/` between the parts and in NFC.
+    pub(super) path: String,
+    /// What is in it.
+    pub(super) text: &'a str,
+}
+
 /// A Markdown file of the folder.
 struct Page<'a> {
     /// As it was given, for messages.
-    path: &'a str,
+    path: String,
     /// Folders, and last the name without extension; in NFC.
     parts: Vec<String>,
-    text: &'a str,
+    text: Cow<'a, str>,
 }
 
 /// Reads the files of the folder `name`, each a relative path and its text, in any order.
@@ -42,13 +55,35 @@ struct Page<'a> {
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
 pub fn parse<'a>(name: &str, files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<WalkthroughFile> {
+    let mut sources: Vec<_> = files.into_iter().filter_map(|(path, text)| source(path, text)).collect();
+    sources.sort_by_cached_key(|source| path_key(&source.path));
+    let indices: Vec<_> = sources.iter().filter(|source| scenario::is_index(source)).collect();
+    if !indices.is_empty() {
+        return scenario::parse_folder(name, &indices, &sources);
+    }
+    let tours: Vec<_> = sources.iter().filter(|source| tour::is_tour(&source.path)).collect();
+    if !tours.is_empty() {
+        let mut file = tour::parse_folder(name, &tours, &sources)?;
+        let others = pages(&sources).into_iter().filter(|page| !page.is_readme()).count();
+        if others > 0 {
+            let files = if others == 1 { "1 Markdown file".to_owned() } else { format!("{others} Markdown files") };
+            file.warnings.push(format!("{name}: {files} passed over, because the folder holds code tours."));
+        }
+        return Ok(file);
+    }
+    parse_markdown(name, &sources)
+}
+
+fn parse_markdown(name: &str, sources: &[Source<'_>]) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Course);
-    let mut pages: Vec<_> = files.into_iter().filter_map(|(path, text)| page(path, text)).collect();
-    pages.sort_by_cached_key(|page| (page.sort_key(), page.path));
+    let mut pages = pages(sources);
+    pages.sort_by_cached_key(|page| (path_key(&page.parts.join("/")), page.path.clone()));
+    let numbered: HashSet<_> =
+        pages.iter().filter(|page| page.is_numbered()).map(|page| page.folders().to_vec()).collect();
     for page in &pages {
         if page.is_readme() {
             read_readme(&mut file, page)?;
-        } else if page.is_housekeeping() {
+        } else if page.is_housekeeping() || (page.is_hidden() && !numbered.contains(page.folders())) {
             file.warnings.push(format!("{name}/{}: passed over, because it does not look like a step.", page.path));
         } else if let Some(step) = read_step(&mut file, page)? {
             file.steps.push(step);
@@ -69,25 +104,50 @@ pub fn parse<'a>(name: &str, files: impl IntoIterator<Item = (&'a str, &'a str)>
     Ok(file)
 }
 
-fn folder_title(name: &str) -> Option<String> {
+/// Fills the head of `file` from the README of the folder, if there is one.
+pub(super) fn apply_readme(file: &mut WalkthroughFile, sources: &[Source<'_>]) -> Result<()> {
+    pages(sources).iter().find(|page| page.is_readme()).map_or(Ok(()), |page| read_readme(file, page))
+}
+
+pub(super) fn folder_title(name: &str) -> Option<String> {
     let last = name.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?;
     let title = numbered(last).readable();
     title.chars().any(char::is_alphanumeric).then_some(title)
 }
 
-fn page<'a>(path: &'a str, text: &'a str) -> Option<Page<'a>> {
-    let mut parts: Vec<_> = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | ".")).map(compose).collect();
-    if parts.iter().any(|part| part.starts_with('.')) {
-        return None;
-    }
-    let last = parts.pop()?;
-    let (stem, extension) = last.rsplit_once('.')?;
-    let markdown = ["md", "markdown"].iter().any(|known| extension.eq_ignore_ascii_case(known));
-    if !markdown || LICENCES.iter().any(|licence| stem.eq_ignore_ascii_case(licence)) {
+/// A file by its path; `None` for one that nobody wrote as a part of a walkthrough.
+fn source<'a>(path: &str, text: &'a str) -> Option<Source<'a>> {
+    let parts: Vec<_> = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | ".")).map(compose).collect();
+    let (last, folders) = parts.split_last()?;
+    let is_foreign = last.starts_with('.') || folders.iter().any(|folder| is_foreign_folder(folder));
+    (!is_foreign).then(|| Source { path: parts.join("/"), text })
+}
+
+/// Whether a file is Markdown, by its name.
+pub(super) fn is_markdown(path: &str) -> bool {
+    let extension = path.rsplit_once('.').map(|(_, extension)| extension);
+    ["md", "markdown"].iter().any(|known| extension.is_some_and(|extension| extension.eq_ignore_ascii_case(known)))
+}
+
+fn pages<'a>(sources: &[Source<'a>]) -> Vec<Page<'a>> {
+    sources.iter().filter_map(|source| page(&source.path, source.text)).collect()
+}
+
+fn page<'a>(path: &str, text: &'a str) -> Option<Page<'a>> {
+    let mut parts: Vec<_> = path.split('/').map(str::to_owned).collect();
+    let last = parts.pop().filter(|last| is_markdown(last))?;
+    let (stem, _) = last.rsplit_once('.')?;
+    if LICENCES.iter().any(|licence| stem.eq_ignore_ascii_case(licence)) {
         return None;
     }
     parts.push(stem.to_owned());
-    Some(Page { path, parts, text })
+    Some(Page { path: path.to_owned(), parts, text: line_endings(text) })
+}
+
+/// What paths sort by: numbers by their value, and a README before everything in its folder.
+fn path_key(path: &str) -> Vec<impl Ord + use<>> {
+    let path = path.strip_suffix(".md").unwrap_or(path);
+    path.split('/').map(|part| (!part.eq_ignore_ascii_case("readme"), numbered(part).sort_key())).collect()
 }
 
 impl Page<'_> {
@@ -103,10 +163,18 @@ impl Page<'_> {
         self.parts.len() == 1 && HOUSEKEEPING.iter().any(|name| self.stem().eq_ignore_ascii_case(name))
     }
 
-    /// A README before everything in its folder.
-    fn sort_key(&self) -> Vec<impl Ord + use<>> {
-        let key = |part: &String| (!part.eq_ignore_ascii_case("readme"), numbered(part).sort_key());
-        self.parts.iter().map(key).collect()
+    /// The folders that it is in.
+    fn folders(&self) -> &[String] {
+        &self.parts[..self.parts.len() - 1]
+    }
+
+    /// Whether one of them is hidden by the dot that its name begins with.
+    fn is_hidden(&self) -> bool {
+        self.folders().iter().any(|folder| folder.starts_with('.'))
+    }
+
+    fn is_numbered(&self) -> bool {
+        !numbered(self.stem()).numbers.is_empty()
     }
 
     fn identity(&self) -> String {
@@ -115,17 +183,19 @@ impl Page<'_> {
 
     /// The folders made readable; none at the top.
     fn section(&self) -> Option<String> {
-        let folders = &self.parts[..self.parts.len() - 1];
-        let names: Vec<_> = folders.iter().map(|part| numbered(part).readable()).collect();
+        let hidden = self.is_hidden();
+        let is_none = |part: &str| part.starts_with('.') || (hidden && part.eq_ignore_ascii_case("steps"));
+        let sections = self.folders().iter().filter(|part| !is_none(part));
+        let names: Vec<_> = sections.map(|part| numbered(part).readable()).collect();
         (!names.is_empty()).then(|| names.join(" / "))
     }
 }
 
 /// A text without its H1, which counts only as the first heading.
-fn heading_and_text(body: &str) -> (Option<String>, String) {
-    let first = outline(body).into_iter().find_map(|piece| match piece {
+pub(super) fn heading_and_text(body: &str) -> (Option<String>, String) {
+    let first = outline_outside(body).into_iter().find_map(|piece| match piece {
         Piece::Heading { level, title, range } => Some((level, title, range)),
-        Piece::Fence { .. } => None,
+        Piece::Fence { .. } | Piece::Html { .. } => None,
     });
     match first {
         Some((1, title, range)) => (Some(title), paragraphs(&body[..range.start], &body[range.end..])),
@@ -135,7 +205,7 @@ fn heading_and_text(body: &str) -> (Option<String>, String) {
 
 fn read_readme(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<()> {
     let place = Place::file(&format!("{}/{}", file.name, page.path));
-    let split = front_matter::split(page.text);
+    let split = front_matter::split(&page.text);
     let yaml = split.yaml.map(|yaml| front_matter::read(&place, FRONT_MATTER, yaml, 2)).transpose()?;
     let (title, text) = heading_and_text(split.body);
     file.description = Some(text);
@@ -144,19 +214,19 @@ fn read_readme(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<()> {
 
 fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<StepFile>> {
     let whole = Place::file(&format!("{}/{}", file.name, page.path));
-    let split = front_matter::split(page.text);
+    let split = front_matter::split(&page.text);
     if split.body.trim().is_empty() {
         file.warnings.push(format!("{}: skipped, because it is empty.", whole.file_name()));
         return Ok(None);
     }
     let number = file.steps.len() + 1;
     let (heading, body) = heading_and_text(split.body);
-    let unnamed = whole.step(number, heading.as_deref(), page.path);
+    let unnamed = whole.step(number, heading.as_deref(), &page.path);
     let yaml = split.yaml.map(|yaml| front_matter::read(&unnamed, FRONT_MATTER, yaml, 2)).transpose()?;
     let yaml = yaml.unwrap_or_else(Map::new);
     let said = yaml.get("title").and_then(serde_json::Value::as_str).map(|title| title.trim().to_owned());
     let title = heading.or(said).unwrap_or_else(|| readable(numbered(page.stem()).name));
-    let place = whole.step(number, Some(&title), page.path);
+    let place = whole.step(number, Some(&title), &page.path);
     let chapter = Chapter { title, section: page.section(), line: split.first_line, body };
     let mut step = step(place, yaml, chapter)?;
     if step.identity == StepIdentity::Title {
@@ -170,7 +240,7 @@ fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<StepF
 }
 
 /// Two steps that go by the same name cannot be told apart by the next import.
-fn check_identities(file: &WalkthroughFile) -> Result<()> {
+pub(super) fn check_identities(file: &WalkthroughFile) -> Result<()> {
     let mut seen: HashMap<&str, &StepFile> = HashMap::new();
     for step in &file.steps {
         let Some(key) = step.identity.key() else { continue };

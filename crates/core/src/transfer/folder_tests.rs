@@ -111,3 +111,29 @@ fn refusals_name_the_file() {
         assert_eq!((&error.details["field"], &error.details["file"]), (&(*field).into(), &(*name).into()), "{error}");
     }
 }
+
+#[test]
+fn numbered_files_in_folders_with_a_dot_are_steps() {
+    let file = read(&[
+        ("README.md", "# T"),
+        (".github/steps/x-review.md", "## Finish\n\nx"),
+        (".github/steps/10-b.md", "b"),
+        (".github/steps/2-a.md", "a"),
+        (".github/ISSUE_TEMPLATE/bug.md", "x"),
+        (".lessons/01-basics/1-c.md", "c"),
+        (".hidden.md", "x"),
+        (".git/1-a.md", "x"),
+        ("a/node_modules/b/1-readme.md", "x"),
+    ]);
+    assert_eq!(
+        steps(&file),
+        [
+            ("", "A", ".github/steps/a"),
+            ("", "B", ".github/steps/b"),
+            ("", "X review", ".github/steps/x-review"),
+            ("Basics", "C", ".lessons/basics/c"),
+        ]
+    );
+    let expected = "my-course/.github/ISSUE_TEMPLATE/bug.md: passed over, because it does not look like a step.";
+    assert_eq!(file.warnings, [expected]);
+}

@@ -4,6 +4,8 @@
 use icu_casemap::CaseMapper;
 use icu_normalizer::{ComposingNormalizer, DecomposingNormalizer};
 
+use crate::markdown::clean_line;
+
 /// Characters in the key of a step at most.
 pub const MAX_KEY_CHARS: usize = 256;
 
@@ -16,6 +18,12 @@ pub fn fold(title: &str) -> String {
     let decomposed = DecomposingNormalizer::new_nfd().normalize(title.trim()).into_owned();
     let folded = CaseMapper::new().fold_string(&decomposed).into_owned();
     ComposingNormalizer::new_nfc().normalize(&folded).into_owned()
+}
+
+/// Returns what a title is found by: two titles are the same if they are when they are served.
+#[must_use]
+pub fn title_key(title: &str) -> String {
+    fold(&clean_line(title))
 }
 
 /// `text` in NFC: file names come decomposed from some file systems and composed from others.

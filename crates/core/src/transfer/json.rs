@@ -41,8 +41,7 @@ enum Version {
 /// `invalid_arguments` naming the file, the step and the field.
 pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     let place = Place::file(name);
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let value = serde_json::from_str(text).map_err(|cause| syntax_error(&place, text, &cause))?;
+    let value = document(&place, text)?;
     let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
     match value {
         Value::Array(steps) => read_steps(&mut file, Version::V1_1, steps)?,
@@ -56,6 +55,12 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     Ok(file)
 }
 
+/// Reads a text as JSON.
+pub(super) fn document(place: &Place, text: &str) -> Result<Value> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str(text).map_err(|cause| syntax_error(place, text, &cause))
+}
+
 fn syntax_error(place: &Place, text: &str, cause: &serde_json::Error) -> crate::Error {
     if text.trim().is_empty() {
         return place.refuse("document", "is empty.");
@@ -67,6 +72,10 @@ fn syntax_error(place: &Place, text: &str, cause: &serde_json::Error) -> crate::
 }
 
 fn read_envelope(file: &mut WalkthroughFile, mut envelope: Members) -> Result<()> {
+    if envelope.has("details") && !envelope.has("walkthrough") {
+        let message = "is the index of a Killercoda scenario. Import the whole folder that it is in.";
+        return Err(envelope.place.refuse("document", message));
+    }
     let version = read_version(&mut envelope)?;
     envelope.take_raw("exportedAt");
     let Some(walkthrough) = envelope.object("walkthrough")? else {

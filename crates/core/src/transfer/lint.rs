@@ -9,6 +9,7 @@ use super::file::{FIELDS, length_problems};
 use super::identity::fold;
 use super::outline::dialect;
 use super::place::label;
+use crate::served;
 use crate::step::{MAX_STEPS, StepContent};
 use crate::template::find_placeholder;
 use crate::walkthrough::WalkthroughType;
@@ -24,6 +25,20 @@ pub enum Severity {
     Error,
     /// Worth a look.
     Warning,
+    /// A field is served otherwise than it was typed.
+    Notice,
+}
+
+impl Severity {
+    /// The name, as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+        }
+    }
 }
 
 /// Something that was found.
@@ -43,7 +58,7 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.severity == Severity::Error { "error: " } else { "warning: " })?;
+        write!(f, "{}: ", self.severity.as_str())?;
         if let Some(step) = &self.step {
             write!(f, "{step}: ")?;
         }
@@ -74,12 +89,14 @@ pub fn lint<'a>(
     let mut titles: HashMap<String, usize> = HashMap::new();
     for (number, step) in (1..).zip(steps) {
         let mut step_findings = Found { number, step: label(number, Some(&step.title)), findings: &mut findings };
-        step_findings.requirements(kind, step);
-        step_findings.lengths(step);
+        let served = served::step(step);
+        step_findings.requirements(kind, &served);
+        step_findings.lengths(step, &served);
         step_findings.placeholders(step);
-        step_findings.content(step, &bidi_in_code);
+        step_findings.content(&served, &bidi_in_code);
         step_findings.section(step, &mut sections);
-        if let Some(earlier) = titles.insert(fold(&step.title), number) {
+        step_findings.changes(step, &served);
+        if let Some(earlier) = titles.insert(fold(&served.title), number) {
             let message = format!(
                 "is also the title of step {earlier}. Tell the two apart, or give them keys: without a key, an import \
                  finds a step by its title."
@@ -128,9 +145,11 @@ impl Found<'_> {
         }
     }
 
-    fn lengths(&mut self, step: &StepContent) {
-        for (problem, field) in length_problems(step).into_iter().zip(FIELDS) {
-            if let Some(problem) = problem {
+    /// The limits hold for what was typed and for what is served.
+    fn lengths(&mut self, step: &StepContent, served: &StepContent) {
+        let problems = length_problems(step).into_iter().zip(length_problems(served)).zip(FIELDS);
+        for ((typed, served), field) in problems {
+            if let Some(problem) = typed.or_else(|| served.map(|problem| format!("as it is served, {problem}"))) {
                 self.push(Severity::Error, field, problem);
             }
         }
@@ -150,6 +169,12 @@ impl Found<'_> {
                 let message = format!("still has the template's placeholder {placeholder}. Write your own text there.");
                 self.push(Severity::Error, field, message);
             }
+        }
+    }
+
+    fn changes(&mut self, step: &StepContent, served: &StepContent) {
+        for change in served::changes(step, served) {
+            self.push(Severity::Notice, change.field, change.to_string());
         }
     }
 
@@ -261,6 +286,22 @@ mod tests {
         assert_eq!(fields(kind, &[step("A", &"x".repeat(64 * 1024 + 1))]), [(Error, "content"), (Warning, "content")]);
         let many: Vec<_> = (0..501).map(|n| step(&n.to_string(), "x")).collect();
         assert_eq!(fields(kind, &many), [(Error, "")]);
+    }
+
+    #[test]
+    fn tells_what_is_served_otherwise() {
+        use Severity::{Error, Notice};
+        let kind = WalkthroughType::Course;
+        let findings = lint(kind, &[step("A", "fast<br>slow"), step("B", "`<br>`")], |_| None);
+        let told: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["notice: step 1 \"A\": `content`: changes when it is served: \"fast<br>slow\" → \"fast  ⏎slow\"."]
+        );
+        assert_eq!(fields(kind, &[step("A", "<!-- nothing to read -->")]), [(Error, "content"), (Notice, "content")]);
+        // A backslash for each of them would not fit.
+        let tight = "<x>".repeat(64 * 1024 / 3);
+        assert!(fields(kind, &[step("A", &tight)]).contains(&(Error, "content")));
     }
 
     #[test]

@@ -31,7 +31,10 @@
 //!   the section.
 //! - A file with a title and text, but no H2, is a walkthrough of one step with that title.
 //! - A block of `metadata` in front matter or settings holds metadata as it is kept, for members whose names mean something.
+//! - A content that would be read otherwise stands between the marks of [`super::verbatim`].
 //! - Headings in fences, quotations and lists are text. Titles are without markup, content is the exact source.
+
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 
@@ -39,7 +42,9 @@ use super::file::{FIELDS, StepFile, StepIdentity, WalkthroughFile, check_lengths
 use super::front_matter::{self, Settings, Split};
 use super::outline::{Piece, line_of, outline, paragraphs, trim_blank};
 use super::place::Place;
+use super::verbatim::{self, Verbatim};
 use crate::Result;
+use crate::markdown::line_endings;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
 
@@ -50,13 +55,14 @@ pub(super) const SETTINGS_BLOCK: &str = "walkthrough-step";
 /// How refusals call the YAML at the beginning.
 pub(super) const FRONT_MATTER: &str = "front matter";
 
-/// Reads the Markdown text of the file `name`.
+/// Reads the Markdown text of the file `name`. Line endings of any system are read as line feeds.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
 pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
     let place = file.place();
+    let text = &*line_endings(text);
     let split = front_matter::split(text);
     let yaml = split.yaml.map(|yaml| front_matter::read(&place, FRONT_MATTER, yaml, 2)).transpose()?;
     let chapters = chapters(&split);
@@ -152,7 +158,7 @@ fn chapters(split: &Split<'_>) -> Chapters {
         Piece::Heading { level, title, range } if level <= 2 => Some((level, title, range)),
         _ => None,
     };
-    let cuts: Vec<_> = outline(body).into_iter().filter_map(heading).collect();
+    let cuts: Vec<_> = outline_outside(body).into_iter().filter_map(heading).collect();
     let before = cuts.first().map_or(body, |(_, _, range)| &body[..range.start]);
     let mut found =
         Chapters { title: None, description: trim_blank(before).to_owned(), line: split.first_line, steps: Vec::new() };
@@ -177,6 +183,11 @@ fn chapters(split: &Split<'_>) -> Chapters {
         }
     }
     found
+}
+
+/// The headings and fences of `text` that are not between marks.
+pub(super) fn outline_outside(text: &str) -> Vec<Piece> {
+    outline(&verbatim::mask(text, &verbatim::find(text)))
 }
 
 /// Makes a step of a chapter and the front matter of its file (empty in a single file).
@@ -225,22 +236,51 @@ struct Lifted {
 
 fn lift(place: &Place, body: &str) -> Result<Lifted> {
     let mut lifted = Lifted { content: String::new(), settings: None, agent: Default::default() };
+    let blocks = verbatim::find(body);
     let mut done = 0;
-    for piece in outline(body) {
-        let Piece::Fence { info, text, range } = piece else { continue };
-        let slot = match AGENT_BLOCKS.iter().position(|name| *name == info) {
-            Some(at) => &mut lifted.agent[at],
-            None if info == SETTINGS_BLOCK => &mut lifted.settings,
-            None => continue,
-        };
-        if slot.replace(text).is_some() {
-            return Err(place.refuse(&info, "stands twice in this step. Write one block."));
+    for piece in outline(&verbatim::mask(body, &blocks)) {
+        match piece {
+            Piece::Heading { .. } => {}
+            Piece::Html { range } => {
+                let Ok(at) = blocks.binary_search_by_key(&range.start, |block| block.whole.start) else { continue };
+                append(&mut lifted.content, trim_blank(&body[done..range.start]));
+                append(&mut lifted.content, &body[blocks[at].inner.clone()]);
+                done = blocks[at].whole.end;
+            }
+            Piece::Fence { info, text, range } => {
+                let slot = match AGENT_BLOCKS.iter().position(|name| *name == info) {
+                    Some(at) => &mut lifted.agent[at],
+                    None if info == SETTINGS_BLOCK => &mut lifted.settings,
+                    None => continue,
+                };
+                if slot.replace(unmasked(body, &blocks, &range).unwrap_or(text)).is_some() {
+                    return Err(place.refuse(&info, "stands twice in this step. Write one block."));
+                }
+                append(&mut lifted.content, trim_blank(&body[done..range.start]));
+                done = range.end;
+            }
         }
-        lifted.content = paragraphs(&lifted.content, &body[done..range.start]);
-        done = range.end;
     }
-    lifted.content = paragraphs(&lifted.content, &body[done..]);
+    append(&mut lifted.content, trim_blank(&body[done..]));
     Ok(lifted)
+}
+
+/// Appends a paragraph to a content. What is there stays as it is: it may come from between marks.
+fn append(content: &mut String, text: &str) {
+    if !content.is_empty() && !text.is_empty() {
+        content.push_str("\n\n");
+    }
+    content.push_str(text);
+}
+
+/// The text of a fence that has marks in it, which are text there.
+fn unmasked(body: &str, blocks: &[Verbatim], fence: &Range<usize>) -> Option<String> {
+    let overlaps = |block: &Verbatim| block.whole.start < fence.end && fence.start < block.whole.end;
+    blocks.iter().any(overlaps).then_some(())?;
+    outline(&body[fence.clone()]).into_iter().find_map(|piece| match piece {
+        Piece::Fence { text, .. } => Some(text),
+        Piece::Heading { .. } | Piece::Html { .. } => None,
+    })
 }
 
 #[cfg(test)]

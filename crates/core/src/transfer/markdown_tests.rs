@@ -143,7 +143,7 @@ fn line_endings_of_windows_are_fine() {
         "---\r\ntags: [a]\r\n---\r\n# T\r\n\r\nD\r\n\r\n## A\r\n\r\nx\r\ny\r\n\r\n```agent-context\r\nc\r\n```\r\n",
     );
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("T"), Some("D")));
-    assert_eq!(steps(&file), [("A", "x\r\ny")]);
+    assert_eq!(steps(&file), [("A", "x\ny")]);
     assert_eq!(file.steps[0].content.context_for_agent.as_deref(), Some("c"));
 }
 

@@ -1,8 +1,8 @@
 //! Import and export of walkthroughs as files.
 //!
-//! Reading is [`json`], [`markdown`] and [`folder`], all of which give a [`file::WalkthroughFile`]; [`plan`] compares it
-//! with the draft that is there; [`export`] writes. Nothing here cleans texts: that happens between reading and
-//! planning, on the [`file::WalkthroughFile`].
+//! Readers are [`json`], [`markdown`], `tour` (CodeTour) and [`folder`], which also knows `scenario` (Killercoda); all of
+//! them return a [`file::WalkthroughFile`]. [`plan`] compares it with the existing draft; [`export`] and
+//! [`export_markdown`] write. Texts stay as they were typed; they are cleaned when they are served ([`crate::served`]).
 
 use crate::Result;
 
@@ -19,9 +19,12 @@ mod order;
 mod outline;
 pub mod place;
 pub mod plan;
+mod scenario;
+mod tour;
 pub mod unknown;
+mod verbatim;
 
-/// Reads one file: Markdown when its name ends so, JSON when its name ends so, else what the text looks like.
+/// Reads one file: Markdown, JSON or a CodeTour by the end of its name, else what the text looks like.
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
@@ -29,11 +32,27 @@ pub fn parse(name: &str, text: &str) -> Result<file::WalkthroughFile> {
     let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
     match extension.as_deref() {
         Some("json") => json::parse(name, text),
+        Some("tour") => tour::parse(name, text),
         Some("md" | "markdown") => markdown::parse(name, text),
         _ if text.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '[']) => json::parse(name, text),
         _ => markdown::parse(name, text),
     }
 }
 
+/// Whether a file of a folder can be part of a walkthrough, by its path below the folder: Markdown, a CodeTour, or the
+/// index of a Killercoda scenario. Readers need not load any other.
+#[must_use]
+pub fn is_source(path: &str) -> bool {
+    folder::is_markdown(path) || tour::is_tour(path) || scenario::is_index_name(path)
+}
+
+/// Whether a folder need not be looked into, by its name: it holds what version control or a package manager put there.
+#[must_use]
+pub fn is_foreign_folder(name: &str) -> bool {
+    matches!(name, ".git" | ".hg" | ".svn" | "node_modules")
+}
+
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod samples;

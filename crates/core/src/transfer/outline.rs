@@ -26,6 +26,11 @@ pub(super) enum Piece {
         /// Where it stands, whole lines.
         range: Range<usize>,
     },
+    /// A block of HTML, such as a comment.
+    Html {
+        /// Where it stands, whole lines.
+        range: Range<usize>,
+    },
 }
 
 /// The dialect that walkthroughs are written in.
@@ -49,13 +54,19 @@ pub(super) fn outline(text: &str) -> Vec<Piece> {
             }
             Event::End(tag) => {
                 depth = depth.saturating_sub(1);
-                if depth == 0 && matches!(tag, TagEnd::Heading(_) | TagEnd::CodeBlock) {
+                if depth == 0 && matches!(tag, TagEnd::Heading(_) | TagEnd::CodeBlock | TagEnd::HtmlBlock) {
                     pieces.extend(open.take().map(|(piece, inner)| finish(piece, &inner)));
                 }
             }
-            Event::Text(inner) | Event::Code(inner) | Event::InlineHtml(inner) => {
+            Event::Text(inner) => {
                 if let Some((_, collected)) = &mut open {
                     collected.push_str(&inner);
+                }
+            }
+            Event::Code(inner) | Event::InlineHtml(inner) => {
+                // A title has one line.
+                if let Some((_, collected)) = &mut open {
+                    collected.push_str(&inner.replace(BREAKS, " "));
                 }
             }
             Event::SoftBreak | Event::HardBreak => {
@@ -76,6 +87,7 @@ fn begin(tag: &Tag<'_>, range: Range<usize>) -> Option<Piece> {
             let info = info.split_whitespace().next().unwrap_or_default().to_owned();
             Some(Piece::Fence { info, text: String::new(), range })
         }
+        Tag::HtmlBlock => Some(Piece::Html { range }),
         _ => None,
     }
 }
@@ -83,6 +95,7 @@ fn begin(tag: &Tag<'_>, range: Range<usize>) -> Option<Piece> {
 fn finish(piece: Piece, inner: &str) -> Piece {
     match piece {
         Piece::Heading { level, range, .. } => Piece::Heading { level, title: inner.trim().to_owned(), range },
+        Piece::Html { range } => Piece::Html { range },
         Piece::Fence { info, range, .. } => {
             let text = inner.strip_suffix('\n').unwrap_or(inner);
             Piece::Fence { info, text: text.strip_suffix('\r').unwrap_or(text).to_owned(), range }
@@ -133,7 +146,7 @@ mod tests {
     fn headings(text: &str) -> Vec<(u8, String)> {
         let heading = |piece| match piece {
             Piece::Heading { level, title, .. } => Some((level, title)),
-            Piece::Fence { .. } => None,
+            Piece::Fence { .. } | Piece::Html { .. } => None,
         };
         outline(text).into_iter().filter_map(heading).collect()
     }

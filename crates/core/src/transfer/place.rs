@@ -175,6 +175,10 @@ impl Members {
         }
     }
 
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
     pub(super) fn object(&mut self, name: &str) -> crate::Result<Option<Map<String, Value>>> {
         match self.take(name) {
             None => Ok(None),

@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::file::{FIELDS, StepFile};
-use super::identity::fold;
+use super::identity::title_key;
 use super::place::label;
 use crate::id::StepId;
 use crate::step::{Step, StepContent};
@@ -65,7 +65,7 @@ pub enum Change {
     Added,
 }
 
-/// Compares `steps` of a file, cleaned as they would be stored, with the draft: its head and its steps in the order of
+/// Compares `steps` of a file, as they would be stored, with the draft: its head and its steps in the order of
 /// the chain. `existing` is none for a walkthrough that is new.
 #[must_use]
 pub fn plan(
@@ -115,13 +115,13 @@ fn find(existing: &[Step], steps: &[StepFile]) -> Vec<Option<usize>> {
         for (at, step) in existing.iter().enumerate().rev() {
             let out_of_reach = keyed && step.key.is_some();
             if !taken[at] && !out_of_reach {
-                by_title.entry(fold(&step.content.title)).or_default().push(at);
+                by_title.entry(title_key(&step.content.title)).or_default().push(at);
             }
         }
         for (step, found) in steps.iter().zip(&mut found) {
             if found.is_none()
                 && step.identity.key().is_some() == keyed
-                && let Some(places) = by_title.get_mut(&fold(&step.content.title))
+                && let Some(places) = by_title.get_mut(&title_key(&step.content.title))
             {
                 take(found, places.pop().as_ref(), &mut taken);
             }

@@ -10,6 +10,7 @@ use super::plan::{ImportPlan, plan};
 use super::{folder, json, lint, markdown};
 use crate::clock::Timestamp;
 use crate::id::StepId;
+use crate::markdown::line_endings;
 use crate::step::{Step, StepContent};
 use crate::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
 
@@ -52,6 +53,11 @@ fn name() -> impl Strategy<Value = String> {
             "nextStepReference",
             "contentForUser",
             "slug",
+            "<<",
+            "",
+            "true",
+            "~",
+            "a\u{85}b",
         ])
         .prop_map(str::to_owned),
     ]
@@ -62,7 +68,7 @@ fn members() -> impl Strategy<Value = Map<String, Value>> {
 }
 
 fn title() -> impl Strategy<Value = String> {
-    prop_oneof!["[A-C]", "[A-Za-z#*_`<&\\\\\\[\\] é-]{0,8}[a-zß]"]
+    prop_oneof!["[A-C]", "[a-z][A-Za-z#*_`<&\\\\\\[\\] é-]{0,8}[a-zß]"]
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -84,10 +90,100 @@ fn content() -> impl Strategy<Value = StepContent> {
     )
 }
 
+/// What is hard to put into a Markdown file.
+fn hard_content() -> impl Strategy<Value = StepContent> {
+    const LINES: &[&str] = &[
+        "# H1",
+        "## H2",
+        "### H3",
+        "###### H6",
+        "#",
+        "##",
+        "Setext",
+        "===",
+        "---",
+        "***",
+        "```",
+        "```sh",
+        "````",
+        "~~~",
+        "```agent-context",
+        "```agent-operations",
+        "```walkthrough-step",
+        "key: x",
+        "<!--",
+        "-->",
+        "<!-- note -->",
+        "<div>",
+        "</div>",
+        "<script>",
+        "<pre>",
+        "a<br>b",
+        "<details><summary>x</summary>",
+        "- item",
+        "1. one",
+        "> quote",
+        "> ## quoted",
+        "    code",
+        "\ttab",
+        "  ",
+        "",
+        "",
+        "text",
+        "two  ",
+        "| a | b |",
+        "|---|---|",
+        "[r]: /x",
+        "[^1]: note",
+        "[^1]",
+        "<port>",
+        "\u{feff}",
+        "\u{200b}",
+        "日本語",
+        "title: x",
+        "...",
+        "<!-- walkthrough-content -->",
+        "<!-- /walkthrough-content -->",
+        "<!-- walkthrough-content 2 -->",
+        "<!-- /walkthrough-content 2 -->",
+        "\\",
+        "&lt;",
+    ];
+    let text = || {
+        let line = (prop::sample::select(LINES), prop::sample::select(vec!["\n", "\n", "\n", "\r\n", "\r", ""]));
+        prop::collection::vec(line, 0..14)
+            .prop_map(|lines| lines.into_iter().map(|(line, end)| format!("{line}{end}")).collect::<String>())
+    };
+    let optional = move || prop::option::of(text());
+    (hard_title(), prop::option::of(hard_title()), text(), optional(), optional(), optional(), members()).prop_map(
+        |(title, section_title, content, introduction, context, operations, metadata)| StepContent {
+            title,
+            section_title,
+            content,
+            introduction_for_agent: introduction,
+            context_for_agent: context,
+            operations_for_agent: operations,
+            metadata,
+        },
+    )
+}
+
+/// Any single line that begins and ends with something to see.
+fn hard_title() -> impl Strategy<Value = String> {
+    let characters = "[ -~\t¡-ÿ\u{7f}\u{85}\u{200b}\u{202e}\u{2028}\u{feff}\u{e0041}😀]{0,12}";
+    let markup = prop::sample::select(vec![
+        "# ", " #", "1. ", "- ", "> ", "```", "---", "[a](b)", "![i](x)", "<b>", "&amp;", "\\", ":x:",
+    ]);
+    (markup, characters, prop::sample::select(vec!["", "a", "\\", "#", " ##"]))
+        .prop_map(|(markup, text, end)| format!("{markup}{text}{end}").trim().to_owned())
+        .prop_filter("a title is not blank", |title| !title.is_empty())
+}
+
 fn fields() -> impl Strategy<Value = WalkthroughFields> {
     let kind = prop::sample::select(WalkthroughType::ALL.to_vec());
     let minutes = prop::option::of(0_u32..=0x7fff_ffff);
-    (title(), text(), kind, minutes, prop::collection::vec("\\PC{0,5}", 0..3), members()).prop_map(
+    let tags = prop::collection::vec(prop_oneof!["\\PC{0,5}", hard_title()], 0..3);
+    (prop_oneof![title(), hard_title()], text(), kind, minutes, tags, members()).prop_map(
         |(title, description, kind, estimated_duration_minutes, tags, metadata)| WalkthroughFields {
             title,
             description,
@@ -194,14 +290,35 @@ proptest! {
     }
 
     #[test]
-    fn markdown_that_is_written_is_read_back(fields in fields(), steps in keyed()) {
+    fn markdown_holds_everything(fields in fields(), steps in keyed(), hard in prop::collection::vec(hard_content(), 1..6)) {
+        let hard = hard.into_iter().enumerate().map(|(at, content)| (format!("hard-{at}"), content));
+        let steps: Vec<_> = steps.into_iter().chain(hard).collect();
         let exported = steps.iter().map(|(key, content)| ExportStep { key, content });
-        if let Ok(text) = export_markdown(&fields, exported) {
-            let read = markdown::parse("a.md", &text).expect("what is written is a fine file");
-            prop_assert_eq!(read.fields(None, None).expect("it has a title"), fields);
-            let read: Vec<_> = read.steps.into_iter().map(|step| step.content).collect();
-            prop_assert_eq!(read, steps.into_iter().map(|(_, content)| content).collect::<Vec<_>>());
-        }
+        let text = export_markdown(&fields, exported).expect("every walkthrough fits");
+        let read = markdown::parse("a.md", &text).expect("what is written is a fine file");
+        let lines = |text: &str| line_endings(text).into_owned();
+        prop_assert_eq!(
+            read.fields(None, None).expect("it has a title"),
+            WalkthroughFields { description: lines(&fields.description), ..fields }
+        );
+        let keys: Vec<_> = read.steps.iter().map(|step| step.identity.key().unwrap_or_default().to_owned()).collect();
+        prop_assert_eq!(keys, steps.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>());
+        let read: Vec<_> = read.steps.into_iter().map(|step| step.content).collect();
+        let agent = |text: Option<String>| text.as_deref().map(lines);
+        let steps: Vec<_> = steps
+            .into_iter()
+            .map(|(_, content)| StepContent {
+                content: lines(&content.content),
+                introduction_for_agent: agent(content.introduction_for_agent),
+                context_for_agent: agent(content.context_for_agent),
+                operations_for_agent: agent(content.operations_for_agent),
+                ..content
+            })
+            .collect();
+        prop_assert_eq!(&read, &steps);
+        // Git may have given the file the line endings of Windows.
+        let again = markdown::parse("a.md", &text.replace('\n', "\r\n")).expect("line endings do not matter");
+        prop_assert_eq!(again.steps.into_iter().map(|step| step.content).collect::<Vec<_>>(), steps);
     }
 
     #[test]
@@ -244,4 +361,92 @@ fn markdown_block() -> impl Strategy<Value = String> {
         "[a-z]{1,2}".prop_map(|key| format!("```walkthrough-step\nkey: {key}\nmore: [1]\n```\n")),
         Just("> ## quoted\n\n- item\n\n      ## code\n".to_owned()),
     ]
+}
+
+/// What Markdown files are made of, and what is hard in them.
+const PIECES: &[&str] = &[
+    "# ",
+    "## ",
+    "### ",
+    "a",
+    "word",
+    "\n",
+    "\n",
+    "\n\n",
+    "```",
+    "~~~",
+    "```walkthrough-step\n",
+    "```agent-context\n",
+    "---\n",
+    "===\n",
+    "key: a\n",
+    "x: .nan\n",
+    "y: 1e400\n",
+    "z: 0x1F\n",
+    "<<: {a: 1}\n",
+    "title: x\n",
+    "section: \"a\\nb\"\n",
+    "metadata: {b: 1}\n",
+    "? [a]\n: b\n",
+    "- ",
+    "> ",
+    "    ",
+    "\t",
+    "<div>",
+    "<!--",
+    "-->",
+    "<!-- walkthrough-content -->\n",
+    "<!-- /walkthrough-content -->\n",
+    "`",
+    "*",
+    "_",
+    "[a]",
+    "[a]: b\n",
+    "[^1]: ",
+    "\\",
+    "&amp;",
+    "&",
+    "\u{a0}",
+    "\u{85}",
+    "\u{feff}",
+    "\u{200b}",
+    "\u{2028}",
+    "\u{1b}",
+    "\u{fffe}",
+    "\u{1fffe}",
+    "\u{e000}",
+    "|",
+    "|---|",
+    "1. ",
+    "#",
+    " #",
+    "<b>",
+    "é",
+    "😀",
+    "!",
+    "\"",
+    "'",
+    "~",
+    "agent-introduction",
+    "...",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_markdown_brings_markdown_holds(
+        start in prop::sample::select(vec!["", "---\n", "# T\n## A\n"]),
+        pieces in prop::collection::vec(prop::sample::select(PIECES), 0..30),
+    ) {
+        if let Ok(file) = markdown::parse("a.md", &(start.to_owned() + &pieces.concat())) {
+            let fields = file.fields(Some("T"), None).expect("a title is given");
+            let keys: Vec<_> = (0..file.steps.len()).map(|at| format!("k{at}")).collect();
+            let steps = file.steps.iter().zip(&keys).map(|(step, key)| ExportStep { key, content: &step.content });
+            let text = export_markdown(&fields, steps).expect("every walkthrough fits");
+            let read = markdown::parse("b.md", &text).expect("what is written is a fine file");
+            let contents: Vec<_> = read.steps.iter().map(|step| &step.content).collect();
+            prop_assert_eq!(contents, file.steps.iter().map(|step| &step.content).collect::<Vec<_>>());
+        }
+    }
 }

@@ -11,7 +11,7 @@ use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, step, walkthrough};
 
-use super::{Target, clean, missing, note, note_edit, open, revisions, save_edit};
+use super::{Target, accept, missing, note, note_edit, open, revisions, save_edit};
 use crate::Ops;
 
 /// A step to add.
@@ -172,8 +172,8 @@ pub(super) async fn put(
     (id, ordinal): (StepId, u32),
     (new, act, origin): (NewStep, &'static str, Origin),
 ) -> Result<Edited> {
-    let content = clean::step(new.content, &clean::argument)?;
-    let key = clean::key(new.key, &clean::argument)?;
+    let content = accept::step(new.content, &accept::argument)?;
+    let key = accept::key(new.key, &accept::argument)?;
     if chain.len() >= MAX_STEPS {
         let message = format!("A walkthrough has {MAX_STEPS} steps at most. Delete one, or split the walkthrough.");
         return Err(Error::new(Code::Conflict, message));
@@ -235,12 +235,12 @@ async fn edit_step(
     edit: impl FnOnce(&StepContent) -> StepContent,
 ) -> Result<Edited> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
-    let key = key.map(|key| clean::key(key, &clean::argument)).transpose()?;
+    let key = key.map(|key| accept::key(key, &accept::argument)).transpose()?;
     let mut tx = ops.db.begin().await?;
     let head = open(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let before = found.ok_or_else(|| no_step(id))?;
-    let content = clean::step(edit(&before.content), &clean::argument)?;
+    let content = accept::step(edit(&before.content), &accept::argument)?;
     let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
         return Ok(Edited { revision: head.revision, step: after });

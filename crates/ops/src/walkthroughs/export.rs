@@ -18,10 +18,10 @@ pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wal
     Ok(export_json(&draft.walkthrough.fields(), &draft.steps, draft.walkthrough.state, cx.now()))
 }
 
-/// The draft as one Markdown file, with its slug for the file's name.
+/// The draft as one Markdown file, as its author typed it.
 ///
 /// # Errors
-/// `not_found`; `conflict` when a step cannot be written as Markdown.
+/// `not_found`; `invalid_arguments` if there are no steps.
 pub async fn export_as_markdown(
     cx: &Ctx,
     ops: &Ops,

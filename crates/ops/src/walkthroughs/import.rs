@@ -8,20 +8,24 @@ use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::Link;
 use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
-use waypost_core::markdown::{bidi_in_code, clean_line};
+use waypost_core::markdown::bidi_in_code;
 use waypost_core::revision::RevisionAct;
+use waypost_core::served;
 use waypost_core::step::Step;
 use waypost_core::transfer::file::{StepFile, WalkthroughFile};
-use waypost_core::transfer::identity::fold;
+use waypost_core::transfer::identity::title_key;
 use waypost_core::transfer::lint::{self, Finding};
 use waypost_core::transfer::plan::{self, Change, ImportPlan};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, assignment, step, system, trash, walkthrough};
 
 use super::publish::publish_in;
-use super::{Draft, clean, load_draft, lock_names, missing, note, revisions, save_edit, title_is_free};
+use super::{Draft, accept, load_draft, lock_names, missing, note, revisions, save_edit, title_is_free};
 use crate::Ops;
 use crate::assignments::{self, Placement};
+
+/// Fields that are served otherwise, of which an import tells, at most.
+const MAX_CHANGES: usize = 20;
 
 /// How to import.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +127,7 @@ pub async fn import(
         authorize(&cx.caller, Act::AssignmentWrite, organization)?;
     }
     let name = file.name.clone();
-    let (steps, warnings) = clean_steps(&file)?;
+    let (steps, warnings) = accept_steps(&file)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut report =
@@ -138,12 +142,12 @@ pub async fn import(
     Ok(report)
 }
 
-/// The findings of a file that is not imported, cleaned as an import would clean it.
+/// The findings of a file that is not imported, with what would be served otherwise than it stands there.
 ///
 /// # Errors
 /// `invalid_arguments` when a field breaks a limit, naming file, step and field.
 pub fn lint_file(file: &WalkthroughFile) -> Result<Vec<Finding>> {
-    let (steps, _) = clean_steps(file)?;
+    let (steps, _) = accept_steps(file)?;
     let kind = file.kind.unwrap_or(file.default_kind);
     Ok(lint::lint(kind, steps.iter().map(|step| &step.content), bidi_in_code))
 }
@@ -158,17 +162,26 @@ fn in_file(mut error: Error, name: &str) -> Error {
     error
 }
 
-/// The steps as they will be stored, and the file's warnings with those about what cleaning took away.
-fn clean_steps(file: &WalkthroughFile) -> Result<(Vec<StepFile>, Vec<String>)> {
+/// The steps as they will be stored, and the file's warnings with those about what is served otherwise.
+fn accept_steps(file: &WalkthroughFile) -> Result<(Vec<StepFile>, Vec<String>)> {
     let mut warnings = file.warnings.clone();
     let mut steps = Vec::with_capacity(file.steps.len());
+    let mut more = 0;
     for (number, step) in (1..).zip(&file.steps) {
-        let content = clean::step(step.content.clone(), &|field, problem| step.place.refuse(field, problem))?;
-        if content.content != step.content.content.replace("\r\n", "\n") {
+        let content = accept::step(step.content.clone(), &|field, problem| step.place.refuse(field, problem))?;
+        for change in served::changes(&content, &served::step(&content)) {
+            if warnings.len() - file.warnings.len() >= MAX_CHANGES {
+                more += 1;
+                continue;
+            }
             let label = step.place.step_label().map_or_else(|| format!("step {number}"), str::to_owned);
-            warnings.push(format!("{}: {label}: HTML, links or characters that are not safe were removed", file.name));
+            warnings.push(format!("{}: {label}, `{}`: {change}", file.name, change.field));
         }
         steps.push(StepFile { content, ..step.clone() });
+    }
+    if more > 0 {
+        warnings
+            .push(format!("{}: {more} more fields change when they are served. Lint lists all of them.", file.name));
     }
     Ok((steps, warnings))
 }
@@ -184,7 +197,7 @@ async fn run(
     let existing = find(tx, organization, &file, options).await?;
     let before = existing.as_ref().map(|draft| draft.walkthrough.fields());
     let refuse = |field: &str, problem: &str| file.place().refuse(field, problem);
-    let fields = clean::head(file.fields(options.title.as_deref(), before.as_ref())?, &refuse)?;
+    let fields = accept::head(file.fields(options.title.as_deref(), before.as_ref())?, &refuse)?;
     let plan = plan::plan(before.as_ref().zip(existing.as_ref().map(|draft| &draft.steps[..])), &fields, steps);
     if plan.needs_replace() && !options.replace {
         return Err(needs_replace(&plan));
@@ -253,7 +266,7 @@ async fn find(
     let id = match (&options.id, options.title.as_ref().or(file.title.as_ref())) {
         (Some(id), _) => Some(id.clone()),
         (None, Some(title)) => {
-            let key = fold(&clean_line(title));
+            let key = title_key(title);
             walkthrough::find_by_title(tx, organization, &key).await?.map(|head| head.id)
         }
         (None, None) => None,

@@ -4,7 +4,7 @@
 //! Every edit runs in one transaction that locks the head first, so that edits of one walkthrough happen one after the
 //! other, and counts `revision` up when it changes something. An edit that changes nothing writes nothing.
 
-mod clean;
+mod accept;
 pub mod draft;
 pub mod export;
 pub mod history;
@@ -22,7 +22,7 @@ use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::revision::RevisionAct;
 use waypost_core::slug::{self, MAX_WALKTHROUGH_SLUG};
 use waypost_core::step::{MAX_TITLE_CHARS, Step, StepContent};
-use waypost_core::transfer::identity::fold;
+use waypost_core::transfer::identity::title_key;
 use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough, WalkthroughFields, WalkthroughState, WalkthroughType};
 use waypost_core::{Code, Error, Result, chain};
 use waypost_store::{Conn, Tx, step, walkthrough};
@@ -87,7 +87,7 @@ pub struct HeadChange {
 /// `invalid_arguments` naming the field; `conflict` when title or slug is taken, or there are 20,000 walkthroughs.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewWalkthrough) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
-    let fields = clean::head(new.fields, &clean::argument)?;
+    let fields = accept::head(new.fields, &accept::argument)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let head = insert(cx, &mut tx, organization, fields, new.slug).await?;
@@ -108,8 +108,8 @@ pub async fn create_with_steps(
     steps: Vec<StepContent>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
-    let fields = clean::head(new.fields, &clean::argument)?;
-    let steps = steps.into_iter().map(|step| clean::step(step, &clean::argument)).collect::<Result<Vec<_>>>()?;
+    let fields = accept::head(new.fields, &accept::argument)?;
+    let steps = steps.into_iter().map(|step| accept::step(step, &accept::argument)).collect::<Result<Vec<_>>>()?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut head = insert(cx, &mut tx, organization, fields, new.slug).await?;
@@ -139,7 +139,7 @@ pub async fn duplicate(
         Some(title) => title,
         None => free_title(&mut tx, organization, &draft.walkthrough.title, "copy").await?,
     };
-    let fields = clean::head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &clean::argument)?;
+    let fields = accept::head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &accept::argument)?;
     let mut copy = insert(cx, &mut tx, organization, fields, None).await?;
     insert_steps(cx, &mut tx, &mut copy, draft.steps.into_iter().map(|step| (step.key, step.content))).await?;
     let detail = json!({ "title": copy.title, "from": id });
@@ -153,7 +153,7 @@ async fn free_title(tx: &mut Tx, organization: &OrganizationId, title: &str, wor
     let short: String = title.chars().take(MAX_TITLE_CHARS - word.len() - 8).collect();
     for number in 1..=999 {
         let free = if number == 1 { format!("{short} ({word})") } else { format!("{short} ({word} {number})") };
-        if walkthrough::find_by_title(tx, organization, &fold(&free)).await?.is_none() {
+        if walkthrough::find_by_title(tx, organization, &title_key(&free)).await?.is_none() {
             return Ok(free);
         }
     }
@@ -184,7 +184,7 @@ async fn insert_steps(
     revisions::insert(cx, tx, head, RevisionAct::Add, &steps.iter().collect::<Vec<_>>()).await?;
     head.first_step_id = steps.first().map(|step| step.id.clone());
     head.next_ordinal = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-    walkthrough::update(tx, head, &fold(&head.title)).await?;
+    walkthrough::update(tx, head, &title_key(&head.title)).await?;
     Ok(())
 }
 
@@ -223,7 +223,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: Target<'_>, change: HeadChange)
     let before = open(&mut tx, target).await?;
     let mut head = before.clone();
     let fields = before.fields();
-    head.set_fields(clean::head(
+    head.set_fields(accept::head(
         WalkthroughFields {
             title: change.title.unwrap_or(fields.title),
             description: change.description.unwrap_or(fields.description),
@@ -232,7 +232,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: Target<'_>, change: HeadChange)
             tags: change.tags.unwrap_or(fields.tags),
             metadata: change.metadata.unwrap_or(fields.metadata),
         },
-        &clean::argument,
+        &accept::argument,
     )?);
     if let Some(slug) = change.slug.filter(|slug| *slug != before.slug) {
         check_slug(&slug)?;
@@ -294,7 +294,7 @@ async fn save_edit(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> 
 /// Writes a head whose draft stays as it is.
 async fn save(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
     head.updated_at = cx.now();
-    walkthrough::update(tx, head, &fold(&head.title)).await?;
+    walkthrough::update(tx, head, &title_key(&head.title)).await?;
     Ok(())
 }
 
@@ -364,13 +364,13 @@ async fn insert(
         updated_at: now,
     };
     title_is_free(tx, &head).await?;
-    walkthrough::insert(tx, &head, &fold(&head.title)).await?;
+    walkthrough::insert(tx, &head, &title_key(&head.title)).await?;
     Ok(head)
 }
 
 /// Refuses the title of `head` when another walkthrough has it.
 async fn title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
-    match walkthrough::find_by_title(tx, &head.organization_id, &fold(&head.title)).await? {
+    match walkthrough::find_by_title(tx, &head.organization_id, &title_key(&head.title)).await? {
         Some(other) if other.id != head.id => {
             let message = format!("The walkthrough {} has the title \"{}\" already.", other.id, other.title);
             Err(Error::new(Code::Conflict, message).with("field", "title").with("walkthrough_id", other.id.as_str()))

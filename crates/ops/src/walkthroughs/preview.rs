@@ -10,13 +10,14 @@ use waypost_core::guidance::{Flow, User};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::act::{Select, View};
 use waypost_core::progress::{Offered, Outcome};
+use waypost_core::served::{self, Change};
 use waypost_core::step::{Step, StepContent};
 use waypost_core::version::{FrozenStep, Version};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{version, walkthrough};
 
-use super::{clean, load_draft, missing};
+use super::{accept, load_draft, missing};
 use crate::Ops;
 
 /// Which moment to show.
@@ -37,8 +38,10 @@ pub struct Preview {
     pub arguments: Value,
     /// What comes back.
     pub answer: Answer,
-    /// The step that the user comes to; none at the end.
+    /// The step that the user comes to, as it is served; none at the end.
     pub step: Option<Step>,
+    /// What of that step is served otherwise than it was typed.
+    pub changes: Vec<Change>,
     /// How many steps are completed by then.
     pub completed: usize,
     /// How many there are.
@@ -76,7 +79,7 @@ pub async fn play(
                     .with("step_id", step_id.as_str())
             })?;
             if let Some(content) = content {
-                steps[at].content = clean::step(*content, &clean::argument)?;
+                steps[at].content = accept::step(*content, &accept::argument)?;
             }
             at
         }
@@ -140,8 +143,11 @@ fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize
             ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[before].id }))
         }
     };
-    let step = steps.get(completed).cloned();
-    Preview { tool, arguments, answer: answer::step(&played), step, completed, total: steps.len() }
+    let step = steps.get(completed).map(|step| Step { content: served::step(&step.content), ..step.clone() });
+    let typed = steps.get(completed).map(|step| &step.content);
+    let changes =
+        typed.zip(step.as_ref()).map(|(typed, step)| served::changes(typed, &step.content)).unwrap_or_default();
+    Preview { tool, arguments, answer: answer::step(&played), step, changes, completed, total: steps.len() }
 }
 
 /// Begins an attempt and completes so many steps; gives what the last call made.

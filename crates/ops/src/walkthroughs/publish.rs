@@ -5,10 +5,11 @@ use serde_json::json;
 use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, VersionId, WalkthroughId};
-use waypost_core::markdown::{bidi_in_code, clean_plain};
+use waypost_core::markdown::{bidi_in_code, clean_markdown, clean_plain};
+use waypost_core::served;
 use waypost_core::step::Step;
 use waypost_core::transfer::lint::{self, Finding, Severity};
-use waypost_core::version::{FrozenStep, VersionHead, Withdrawal};
+use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState};
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
@@ -77,9 +78,10 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     if served {
         let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
         note(cx, tx, &head, "walkthrough.publish", detail).await?;
-        let text = format!("Version {} of \"{}\" is published.", version.number, head.title);
+        let title = served::title(&head.title);
+        let text = format!("Version {} of \"{title}\" is published.", version.number);
         let data = json!({ "walkthrough": {
-            "id": head.id, "slug": head.slug, "title": head.title, "type": head.kind.as_str(),
+            "id": head.id, "slug": head.slug, "title": title, "type": head.kind.as_str(),
             "version": version.number, "step_count": version.step_count,
         } });
         let news = News { event: WebhookEvent::WalkthroughPublished, end_user_id: None, text: &text, data };
@@ -88,14 +90,14 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     Ok(Published { version_id: version.id, number: version.number, created })
 }
 
-/// Whether the newest version is what the draft is. A step's key is not compared: nobody is served it.
+/// Whether the newest version is what the draft is, as typed. A step's key is not compared: nobody is served it.
 async fn is_same(tx: &mut Tx, newest: &VersionHead, head: &Walkthrough, steps: &[Step]) -> Result<bool> {
     if newest.fields != head.fields() || newest.step_count as usize != steps.len() {
         return Ok(false);
     }
-    let frozen = version::load(tx, &head.organization_id, &newest.id).await?;
-    let same = |(frozen, step): (&FrozenStep, &Step)| frozen.id == step.id && frozen.content == step.content;
-    Ok(frozen.is_some_and(|frozen| frozen.steps().iter().zip(steps).all(same)))
+    let frozen = version::steps(tx, &head.organization_id, &newest.id).await?;
+    let same = |(frozen, step): (&Step, &Step)| frozen.id == step.id && frozen.content == step.content;
+    Ok(frozen.iter().zip(steps).all(same))
 }
 
 async fn freeze(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Result<VersionHead> {
@@ -127,8 +129,10 @@ fn is_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Res
         let error = Error::invalid(first.field.unwrap_or("steps"), format!("It cannot be published: {text}{more}"));
         return Err(error.with("step", first.step.clone()).with("findings", json!(errors)));
     }
-    let hidden =
-        steps.iter().zip(1..).find_map(|(step, number)| Some((step, number, bidi_in_code(&step.content.content)?)));
+    let hidden = steps.iter().zip(1..).find_map(|(step, number)| {
+        // Where HTML is taken out, what was in it can be code.
+        Some((step, number, bidi_in_code(&clean_markdown(&step.content.content))?))
+    });
     match hidden {
         Some((step, number, character)) if !confirm_bidi => {
             let message = format!(

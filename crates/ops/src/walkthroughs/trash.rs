@@ -5,7 +5,7 @@ use serde_json::json;
 use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WalkthroughId};
-use waypost_core::transfer::identity::fold;
+use waypost_core::transfer::identity::title_key;
 use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::{audit, trash, walkthrough};
@@ -83,14 +83,14 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
         return Err(Error::new(Code::Conflict, "The walkthrough is not in the trash."));
     };
     let mut head = found.walkthrough;
-    if walkthrough::find_by_title(&mut tx, organization, &fold(&head.title)).await?.is_some() {
+    if walkthrough::find_by_title(&mut tx, organization, &title_key(&head.title)).await?.is_some() {
         head.title = free_title(&mut tx, organization, &head.title, "restored").await?;
     }
     if walkthrough::find_by_slug(&mut tx, organization, &head.slug).await?.is_some() {
         head.slug = free_slug(&mut tx, organization, &head.title).await?;
     }
     tx.touch_config().await?;
-    trash::take(&mut tx, &head, &fold(&head.title)).await?;
+    trash::take(&mut tx, &head, &title_key(&head.title)).await?;
     let detail = json!({ "title": head.title, "slug": head.slug, "state": head.state });
     note(cx, &mut tx, &head, "walkthrough.restore", detail).await?;
     tx.commit().await?;

@@ -7,10 +7,12 @@ use waypost_core::transfer::file::WalkthroughFile;
 use waypost_core::transfer::{json as json_file, markdown};
 use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
 use waypost_ops::assignments;
-use waypost_ops::walkthroughs::export::export;
+use waypost_ops::walkthroughs::export::{export, export_as_markdown};
+use waypost_ops::walkthroughs::history::show_version;
 use waypost_ops::walkthroughs::import::{ImportOptions, ImportReport, import, lint_file};
 use waypost_ops::walkthroughs::publish::archive;
 use waypost_ops::walkthroughs::show;
+use waypost_store::version;
 
 use crate::{World, open};
 
@@ -141,15 +143,39 @@ async fn it_is_placed_on_a_server_once(world: World) {
     assert_eq!(third.unwrap_err().code, Code::NotFound);
 }
 
-async fn texts_are_cleaned(world: World) {
-    let text = "# G\u{202e}uide\n\n## O\u{200b}ne\n\n<b>Do</b> one <script>x()</script>with `<b>`.\n";
-    let report = bring(&world, text, ImportOptions::default()).await;
-    assert_eq!(report.title, "Guide");
-    assert!(report.warnings.iter().any(|warning| warning.starts_with("guide.md: step 1")), "{:?}", report.warnings);
-    let draft = world.show(&report.id.unwrap()).await;
-    assert_eq!(draft.steps[0].content.title, "One");
-    assert_eq!(draft.steps[0].content.content.trim(), "Do one with `<b>`.");
-    assert!(!bring(&world, text, ImportOptions::default()).await.changed);
+async fn texts_are_kept_and_served_clean(world: World) {
+    let text = "# G\u{202e}uide\n\n## O\u{200b}ne\n\n<b>Do</b> fast<br>slow <script>x()</script>with `<b>`.\n";
+    let report = bring(&world, text, ImportOptions { publish: true, ..ImportOptions::default() }).await;
+    assert_eq!(report.title, "G\u{202e}uide");
+    let told = "guide.md: step 1 \"O\\u{200b}ne\", `content`: changes when it is served: ";
+    assert!(report.warnings.iter().any(|warning| warning.starts_with(told)), "{:?}", report.warnings);
+    let id = report.id.unwrap();
+    let draft = world.show(&id).await;
+    let typed = "<b>Do</b> fast<br>slow <script>x()</script>with `<b>`.";
+    assert_eq!(
+        (draft.steps[0].content.title.as_str(), draft.steps[0].content.content.as_str()),
+        ("O\u{200b}ne", typed)
+    );
+    let mut conn = world.ops.db().read().await.unwrap();
+    let version = draft.walkthrough.current_version_id.clone().unwrap();
+    let served = version::load(&mut conn, &world.org, &version).await.unwrap().unwrap();
+    drop(conn);
+    assert_eq!((served.title.as_str(), served.steps()[0].content.title.as_str()), ("Guide", "One"));
+    assert_eq!(served.steps()[0].content.content, "Do fast  \nslow with `<b>`.");
+    // The original comes back: from the version, and in every export.
+    let (_, steps) = show_version(&world.cx, &world.ops, &world.org, &id, 1).await.unwrap();
+    assert_eq!(steps[0].content.content, typed);
+    let json = export(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    assert_eq!(json["steps"][0]["contentFields"]["contentForUser"], typed);
+    let markdown = export_as_markdown(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    let again = ImportOptions { publish: true, ..ImportOptions::default() };
+    let back = import(&world.cx, &world.ops, &world.org, markdown::parse("back.md", &markdown).unwrap(), again.clone());
+    let back = back.await.unwrap();
+    assert!(!back.changed && !back.published_new && back.id == Some(id.clone()), "{back:?}");
+    assert!(!bring(&world, text, again).await.changed);
+    // Titles are the same if they are when they are served.
+    let other = bring(&world, "# Guide\n\n## One\n\nx\n", ImportOptions::default()).await;
+    assert_eq!((other.id, other.steps[0].change), (Some(id), "updated"));
     assert!(bring(&world, &THREE.replace('\n', "\r\n"), ImportOptions::default()).await.warnings.is_empty());
     assert!(!lint_file(&file("# T\n\n## Empty\n")).unwrap().is_empty());
 }
@@ -217,6 +243,6 @@ waypost_testkit::both!(open =>
     a_dry_run_writes_nothing,
     a_walkthrough_is_found_by_id_or_title,
     it_is_placed_on_a_server_once,
-    texts_are_cleaned,
+    texts_are_kept_and_served_clean,
     an_export_makes_the_same_elsewhere,
 );

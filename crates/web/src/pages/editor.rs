@@ -9,6 +9,7 @@ use serde::Deserialize;
 use waypost_core::access::Act;
 use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::progress::percent;
+use waypost_core::served::Change;
 use waypost_core::step::{Step, StepContent};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Error, Result};
@@ -114,6 +115,7 @@ struct PreviewPart<'a> {
     title: &'a str,
     section: Option<&'a str>,
     html: String,
+    changes: &'a [Change],
     tool: &'static str,
     text: &'a str,
     structured: String,
@@ -138,6 +140,7 @@ async fn preview_step(
                 title: step.map_or("", |step| &step.title),
                 section: step.and_then(|step| step.section_title.as_deref()),
                 html: step.map(|step| markdown::render(&step.content)).unwrap_or_default(),
+                changes: &preview.changes,
                 tool: preview.tool,
                 text: &preview.answer.text,
                 structured: pretty(&preview.answer.structured),
@@ -177,7 +180,7 @@ async fn play(
     let found =
         async { preview::play(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, Moment::After(at)).await };
     match found.await {
-        Ok(Preview { tool, arguments, answer, step, completed, total }) => Ok(view::page(&PlayPart {
+        Ok(Preview { tool, arguments, answer, step, completed, total, .. }) => Ok(view::page(&PlayPart {
             completed,
             total,
             percent: percent(completed, total),

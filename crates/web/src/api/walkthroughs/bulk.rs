@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
+use waypost_core::served::Change;
 use waypost_core::{Error, Result};
 use waypost_ops::assignments::{self, Placement};
 use waypost_ops::walkthroughs::draft::{self, StepPatch};
@@ -171,6 +172,32 @@ struct PreviewedStep {
     structured: Option<Value>,
     /// With `html`: the content.
     html: Option<String>,
+    /// What of the step is served otherwise than it was typed.
+    changes: Vec<ServedChange>,
+}
+
+/// A field of a step that is served otherwise than it was typed.
+#[derive(Debug, Serialize, ToSchema)]
+struct ServedChange {
+    field: &'static str,
+    /// The first places; characters that cannot be seen are written as `\u{200b}`.
+    excerpts: Vec<ServedExcerpt>,
+    /// How many further places change.
+    more: usize,
+}
+
+/// A place where a text changes.
+#[derive(Debug, Serialize, ToSchema)]
+struct ServedExcerpt {
+    typed: String,
+    served: String,
+}
+
+impl From<Change> for ServedChange {
+    fn from(Change { field, excerpts, more }: Change) -> Self {
+        let excerpts = excerpts.into_iter().map(|(typed, served)| ServedExcerpt { typed, served }).collect();
+        Self { field, excerpts, more }
+    }
 }
 
 /// Shows steps of the draft as they will be shown to a user who has done all steps before them. Nothing is saved.
@@ -207,6 +234,7 @@ async fn show_preview(
         Some(PreviewedStep {
             step_id: step.id.to_string(),
             position: it.completed + 1,
+            changes: it.changes.into_iter().map(ServedChange::from).collect(),
             title: content.title,
             section_title: content.section_title,
             text,

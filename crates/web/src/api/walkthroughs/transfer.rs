@@ -137,7 +137,8 @@ impl From<ImportReport> for Report {
     }
 }
 
-/// Makes or updates the draft that a file tells of: JSON, Markdown, or a folder of Markdown files as a form with their paths.
+/// Makes or updates a draft from a file (JSON, Markdown, CodeTour) or from a folder (Markdown, Killercoda, CodeTour), sent as a
+/// form with the paths of its files.
 /// The same file a second time changes nothing. Refusals name `file`, `step` and `field`.
 #[utoipa::path(post, path = "/walkthroughs/import", tag = "walkthroughs", operation_id = "import_walkthrough", params(How),
     request_body(content((Files = "multipart/form-data"), (Value = "application/json"), (String = "text/markdown"))),
@@ -250,19 +251,15 @@ fn checked(path: &str) -> Result<String> {
 /// One file as such; several, or one with a path, as a folder.
 fn parse(filename: Option<&str>, files: &[Sent]) -> Result<WalkthroughFile> {
     match files {
-        [] => Err(Error::invalid("file", "There is no file. Choose one, or a folder with Markdown files.")),
+        [] => Err(Error::invalid("file", "There is no file. Choose one, or a folder.")),
         [(name, bytes)] if !name.contains('/') => transfer::parse(name, text(name, bytes)?),
         _ => {
-            let is_markdown = |name: &str| {
-                let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-                matches!(extension.as_deref(), Some("md" | "markdown"))
-            };
             // The folder that was chosen stands in front of every path.
             let top = files[0].0.split_once('/').map(|(top, _)| top);
             let top = top.filter(|top| files.iter().all(|(name, _)| name.starts_with(&format!("{top}/"))));
             let below = |name: &'_ str| top.map_or(0, |top| top.len() + 1).min(name.len());
             let mut pages = Vec::with_capacity(files.len());
-            for (name, bytes) in files.iter().filter(|(name, _)| is_markdown(name)) {
+            for (name, bytes) in files.iter().filter(|(name, _)| transfer::is_source(name)) {
                 pages.push((&name[below(name)..], text(name, bytes)?));
             }
             folder::parse(filename.or(top).unwrap_or("Folder"), pages)

@@ -153,8 +153,8 @@ async fn publish_draft(
 /// Something that was found in the draft.
 #[derive(Debug, Serialize, ToSchema)]
 struct Finding {
-    /// `error`: publishing is refused. `warning`: worth a look.
-    severity: String,
+    /// `error`: publishing is refused. `warning`: worth a look. `notice`: a field is served otherwise than it was typed.
+    severity: &'static str,
     /// Where the step stands, from 1; null for the walkthrough.
     position: Option<usize>,
     /// Such as `step 3 "Install"`.
@@ -168,7 +168,7 @@ impl Finding {
     fn new(it: &lint::Finding, steps: &[waypost_core::step::Step]) -> Self {
         let step = it.position.and_then(|position| steps.get(position - 1));
         Self {
-            severity: if it.severity == lint::Severity::Error { "error" } else { "warning" }.to_owned(),
+            severity: it.severity.as_str(),
             position: it.position,
             step: it.step.clone(),
             step_id: step.map(|step| step.id.to_string()),

@@ -1,9 +1,16 @@
-//! What an author wrote, cleaned and within the limits, before it is stored. Cleaning twice is cleaning once, so that
-//! an import finds its own work unchanged.
+//! Checks what an author typed before it is stored. It is stored as it was typed, and cleaned when it is served (see
+//! [`waypost_core::served`]); only these change:
+//!
+//! - Every line ends in a line feed, and there is no U+0000.
+//! - What has one line (titles, sections, labels) is stored without blanks around it, and a line break in it is a space.
+//!   Empty and repeated labels are left out.
+//! - A text for the agent that is blank is absent.
+//!
+//! Limits hold for what was typed and for what is served of it.
 
-use waypost_core::markdown::{clean_line, clean_markdown, clean_plain};
+use waypost_core::markdown::{clean_line, clean_markdown, clean_plain, line_endings};
 use waypost_core::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS, StepContent};
-use waypost_core::transfer::identity::{fold, key_problem};
+use waypost_core::transfer::identity::{key_problem, title_key};
 use waypost_core::walkthrough::WalkthroughFields;
 use waypost_core::{Error, Result};
 
@@ -18,14 +25,14 @@ pub(super) fn argument(field: &str, problem: &str) -> Error {
     Error::invalid(field, format!("`{field}` {problem}"))
 }
 
-/// The author's part of a head.
+/// Returns the author's part of a head as it is stored.
 pub(super) fn head(fields: WalkthroughFields, refuse: Refuse<'_>) -> Result<WalkthroughFields> {
     let metadata = fields.metadata;
     metadata_fits(&metadata, refuse)?;
     let mut tags: Vec<String> = Vec::with_capacity(fields.tags.len());
     for tag in &fields.tags {
         let tag = line("tags", tag, refuse)?;
-        if !tag.is_empty() && !tags.contains(&tag) {
+        if !clean_line(&tag).is_empty() && !tags.contains(&tag) {
             tags.push(tag);
         }
     }
@@ -34,7 +41,7 @@ pub(super) fn head(fields: WalkthroughFields, refuse: Refuse<'_>) -> Result<Walk
     }
     Ok(WalkthroughFields {
         title: title(&fields.title, refuse)?,
-        description: fits("description", clean_plain(&fields.description).trim().to_owned(), refuse)?,
+        description: text("description", &fields.description, |text| clean_plain(text).len(), refuse)?,
         kind: fields.kind,
         estimated_duration_minutes: fields.estimated_duration_minutes,
         tags,
@@ -42,14 +49,14 @@ pub(super) fn head(fields: WalkthroughFields, refuse: Refuse<'_>) -> Result<Walk
     })
 }
 
-/// The author's part of a step. The content may be empty in a draft; publishing asks for it.
+/// Returns the author's part of a step as it is stored. The content may be empty in a draft; publishing asks for it.
 pub(super) fn step(content: StepContent, refuse: Refuse<'_>) -> Result<StepContent> {
     metadata_fits(&content.metadata, refuse)?;
     let section = line("section_title", content.section_title.as_deref().unwrap_or_default(), refuse)?;
     Ok(StepContent {
         title: title(&content.title, refuse)?,
         section_title: Some(section).filter(|section| !section.is_empty()),
-        content: fits("content", clean_markdown(&content.content).into_owned(), refuse)?,
+        content: text("content", &content.content, |text| clean_markdown(text).len(), refuse)?,
         introduction_for_agent: agent("introduction_for_agent", content.introduction_for_agent, refuse)?,
         context_for_agent: agent("context_for_agent", content.context_for_agent, refuse)?,
         operations_for_agent: agent("operations_for_agent", content.operations_for_agent, refuse)?,
@@ -65,22 +72,22 @@ pub(super) fn key(key: Option<String>, refuse: Refuse<'_>) -> Result<Option<Stri
     }
 }
 
-/// Text for the agent: plain, and absent rather than blank.
-fn agent(field: &str, text: Option<String>, refuse: Refuse<'_>) -> Result<Option<String>> {
-    let Some(text) = text else { return Ok(None) };
-    let text = fits(field, clean_plain(&text).into_owned(), refuse)?;
-    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+/// Text for the agent: absent rather than blank.
+fn agent(field: &str, typed: Option<String>, refuse: Refuse<'_>) -> Result<Option<String>> {
+    let Some(typed) = typed else { return Ok(None) };
+    let typed = text(field, &typed, |text| clean_plain(text).len(), refuse)?;
+    Ok(Some(typed).filter(|text| !text.trim().is_empty()))
 }
 
-/// A title, 1 to 200 characters. One that folds to nothing could not be told from another such one.
+/// A title, 1 to 200 characters. One of which nothing is served could not be told from another such one.
 fn title(text: &str, refuse: Refuse<'_>) -> Result<String> {
     let title = line("title", text, refuse)?;
-    if fold(&title).is_empty() { Err(refuse("title", "is empty. Write a title.")) } else { Ok(title) }
+    if title_key(&title).is_empty() { Err(refuse("title", "is empty. Write a title.")) } else { Ok(title) }
 }
 
 /// A single line, 200 characters at most.
-pub(super) fn line(field: &str, text: &str, refuse: Refuse<'_>) -> Result<String> {
-    let line = clean_line(text);
+fn line(field: &str, text: &str, refuse: Refuse<'_>) -> Result<String> {
+    let line = line_endings(text).trim().replace('\n', " ");
     let count = line.chars().count();
     if count > MAX_TITLE_CHARS {
         return Err(refuse(field, &format!("has {count} characters, {MAX_TITLE_CHARS} at most. Shorten it.")));
@@ -88,11 +95,18 @@ pub(super) fn line(field: &str, text: &str, refuse: Refuse<'_>) -> Result<String
     Ok(line)
 }
 
-fn fits(field: &str, text: String, refuse: Refuse<'_>) -> Result<String> {
-    if text.len() > MAX_FIELD_BYTES {
-        return Err(refuse(field, &format!("has {} bytes, {MAX_FIELD_BYTES} at most. Shorten it.", text.len())));
+/// A text; `served` gives the bytes of what is served of it.
+fn text(field: &str, typed: &str, served: impl Fn(&str) -> usize, refuse: Refuse<'_>) -> Result<String> {
+    let typed = line_endings(typed);
+    if typed.len() > MAX_FIELD_BYTES {
+        return Err(refuse(field, &format!("has {} bytes, {MAX_FIELD_BYTES} at most. Shorten it.", typed.len())));
     }
-    Ok(text)
+    let size = served(&typed);
+    if size > MAX_FIELD_BYTES {
+        let problem = format!("has {size} bytes as it is served, {MAX_FIELD_BYTES} at most. Shorten it.");
+        return Err(refuse(field, &problem));
+    }
+    Ok(typed.into_owned())
 }
 
 fn metadata_fits(metadata: &serde_json::Map<String, serde_json::Value>, refuse: Refuse<'_>) -> Result<()> {

@@ -1,0 +1,237 @@
+//! Killercoda: a scenario is a folder with an `index.json`, which names the Markdown files of its steps.
+//!
+//! - `title` and `description` are those of the walkthrough; `details.intro`, `details.steps` and `details.finish` are the
+//!   steps, each with a `title` (else the H1 of its text) and a `text`, the path of a Markdown file.
+//! - The identity of a step is the path of its text without numbers and extension.
+//! - Annotations of code (`{{exec}}`, `{{copy}}`) are left out: the code is plain Markdown then.
+//! - Scripts (`foreground`, `background`, `verify`) are not run by anyone here. Their names and all other members are kept
+//!   in the metadata, under `killercoda`, and a warning tells of the scripts.
+//! - A folder with several scenarios is one walkthrough: each is a section, in the order of the folders' names.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Map, Value};
+
+use super::file::{StepFile, StepIdentity, WalkthroughFile};
+use super::folder::{Source, apply_readme, check_identities, folder_title, heading_and_text};
+use super::front_matter;
+use super::identity::{fold, key_problem, numbered};
+use super::markdown::{Chapter, FRONT_MATTER, step};
+use super::place::{Members, Place, check_depth, noun};
+use crate::Result;
+use crate::markdown::line_endings;
+use crate::walkthrough::WalkthroughType;
+
+/// The member of `metadata` that holds what Killercoda knows and Waypost does not.
+const METADATA: &str = "killercoda";
+/// Members of a step that name scripts.
+const SCRIPTS: [&str; 3] = ["foreground", "background", "verify"];
+/// Words that begin an annotation of code.
+const ANNOTATIONS: [&str; 5] = ["exec", "execute", "copy", "open", "interrupt"];
+
+/// Whether the text of an `index.json` is that of a scenario.
+pub(super) fn is_index(source: &Source<'_>) -> bool {
+    is_index_name(&source.path) && source.text.contains("\"details\"")
+}
+
+/// Whether a file is the index of a scenario, by its name.
+pub(super) fn is_index_name(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.eq_ignore_ascii_case("index.json"))
+}
+
+/// Reads the scenarios of the folder `name`: their `index.json` files in order, and all files.
+///
+/// # Errors
+/// `invalid_arguments` naming the file, the step and the field.
+pub(super) fn parse_folder(name: &str, indices: &[&Source<'_>], files: &[Source<'_>]) -> Result<WalkthroughFile> {
+    let mut reader = Reader {
+        file: WalkthroughFile::new(name, WalkthroughType::Course),
+        texts: files.iter().map(|source| (source.path.as_str(), source.text)).collect(),
+        folder: "",
+        section: None,
+        scripts: BTreeSet::new(),
+    };
+    let mut kept = Map::new();
+    if indices.len() > 1 {
+        apply_readme(&mut reader.file, files)?;
+    }
+    for index in indices {
+        let folder = index.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        reader.folder = folder;
+        let rest = reader.scenario(index, indices.len() > 1)?;
+        if indices.len() == 1 { kept = rest } else { drop(kept.insert(folder.to_owned(), rest.into())) }
+    }
+    let Reader { mut file, scripts, .. } = reader;
+    let place = file.place();
+    if file.steps.is_empty() {
+        return Err(
+            place.refuse("details.steps", "has no step with a text. Put the Markdown files beside `index.json`.")
+        );
+    }
+    check_identities(&file)?;
+    if !scripts.is_empty() {
+        let scripts = scripts.into_iter().collect::<Vec<_>>().join(", ");
+        file.warnings.push(format!(
+            "{name}: the scripts of the scenario are not run; their names are kept in the metadata. Say in the steps what \
+             they did: {scripts}."
+        ));
+    }
+    if file.steps.iter().any(|step| step.content.content.contains("{{TRAFFIC_")) {
+        file.warnings
+            .push(format!("{name}: `{{{{TRAFFIC_…}}}}` stands for an address of Killercoda. Write the real address."));
+    }
+    file.title = file.title.or_else(|| folder_title(name));
+    file.metadata.get_or_insert_default().insert(METADATA.to_owned(), kept.into());
+    Ok(file)
+}
+
+struct Reader<'a> {
+    file: WalkthroughFile,
+    texts: HashMap<&'a str, &'a str>,
+    /// The folder of the scenario that is read.
+    folder: &'a str,
+    section: Option<String>,
+    scripts: BTreeSet<String>,
+}
+
+impl Reader<'_> {
+    /// Reads a scenario; gives the members without a place of their own.
+    fn scenario(&mut self, index: &Source<'_>, several: bool) -> Result<Map<String, Value>> {
+        let place = Place::file(&format!("{}/{}", self.file.name, index.path));
+        let value = super::json::document(&place, index.text)?;
+        let Value::Object(map) = value else {
+            return Err(place.refuse("document", format!("must be an object with `details`, not {}.", noun(&value))));
+        };
+        let mut head = Members::new(place.clone(), map);
+        let (title, description) = (head.text("title")?, head.text("description")?);
+        if let Some(title) = &title {
+            place.check_title("title", title)?;
+        }
+        place.check_text("description", description.as_deref().unwrap_or_default())?;
+        let mut details = Members::new(place.within("details."), head.object("details")?.unwrap_or_default());
+        self.section = title.clone().filter(|_| several);
+        if !several {
+            (self.file.title, self.file.description) = (title, description);
+        }
+        if let Some(intro) = details.object("intro")? {
+            self.step(&place, "details.intro", "Introduction", intro)?;
+        }
+        match details.take("steps") {
+            None => {}
+            Some(Value::Array(steps)) => {
+                WalkthroughFile::check_count(&place, self.file.steps.len() + steps.len())?;
+                for (at, step) in steps.into_iter().enumerate() {
+                    let location = format!("details.steps[{at}]");
+                    let Value::Object(step) = step else {
+                        return Err(place.refuse(&location, format!("must be an object, not {}.", noun(&step))));
+                    };
+                    self.step(&place, &location, &format!("Step {}", at + 1), step)?;
+                }
+            }
+            Some(other) => return Err(details.wrong_type("steps", "a list", &other)),
+        }
+        if let Some(finish) = details.object("finish")? {
+            self.step(&place, "details.finish", "Finish", finish)?;
+        }
+        let details = details.rest()?;
+        let mut rest = head.rest()?;
+        if !details.is_empty() {
+            rest.insert("details".to_owned(), details.into());
+        }
+        Ok(rest)
+    }
+
+    fn step(&mut self, index: &Place, location: &str, unnamed: &str, members: Map<String, Value>) -> Result<()> {
+        let number = self.file.steps.len() + 1;
+        let said = members.get("title").and_then(Value::as_str);
+        let mut members = Members::new(index.step(number, said, location), members);
+        let said = members.text("title")?.filter(|title| !title.trim().is_empty());
+        let Some(path) = members.text("text")? else {
+            self.file.warnings.push(format!("{}: {location}: skipped, because it names no `text`.", index.file_name()));
+            return Ok(());
+        };
+        let rest = members.rest()?;
+        for script in SCRIPTS.iter().filter_map(|name| rest.get(*name)).filter_map(Value::as_str) {
+            self.scripts.insert(script.to_owned());
+        }
+        let path = inside(self.folder, &path);
+        let Some(text) = path.as_deref().and_then(|path| self.texts.get(path)).filter(|text| !text.trim().is_empty())
+        else {
+            let shown = path.unwrap_or_default();
+            self.file.warnings.push(format!(
+                "{}: {location}: skipped, because its text {shown:?} is not in the folder, or is empty.",
+                index.file_name()
+            ));
+            return Ok(());
+        };
+        let path = path.unwrap_or_default();
+        let text = line_endings(text);
+        let whole = Place::file(&format!("{}/{path}", self.file.name));
+        let split = front_matter::split(&text);
+        let yaml = split.yaml.map(|yaml| front_matter::read(&whole, FRONT_MATTER, yaml, 2)).transpose()?;
+        let (heading, around) = heading_and_text(split.body);
+        let same =
+            heading.as_deref().is_some_and(|heading| said.as_deref().is_none_or(|said| fold(said) == fold(heading)));
+        let title = said.or(heading).unwrap_or_else(|| unnamed.to_owned());
+        // A heading that only repeats the title is left out, unless there is nothing else to read.
+        let body = if same && !around.is_empty() { around } else { split.body.to_owned() };
+        let place = whole.step(number, Some(&title), &path);
+        let chapter =
+            Chapter { title, section: self.section.clone(), line: split.first_line, body: without_annotations(&body) };
+        let step = step(place, yaml.unwrap_or_default(), chapter)?;
+        self.file.steps.push(identified(step, &path, rest)?);
+        Ok(())
+    }
+}
+
+fn identified(mut step: StepFile, path: &str, rest: Map<String, Value>) -> Result<StepFile> {
+    if !rest.is_empty() {
+        step.content.metadata.insert(METADATA.to_owned(), rest.into());
+    }
+    check_depth(&step.place, &step.content.metadata)?;
+    if step.identity == StepIdentity::Title {
+        let path = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
+        let identity = path.split('/').map(|part| numbered(part).name).collect::<Vec<_>>().join("/");
+        if let Some(problem) = key_problem(&identity) {
+            return Err(step.place.refuse("path", format!("{identity:?} {problem}")));
+        }
+        step.identity = StepIdentity::Path(identity);
+    }
+    Ok(step)
+}
+
+/// The path of a text below the imported folder; `None` if it leads out of that.
+fn inside(folder: &str, path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// Leaves annotations out that stand directly behind code: `` `ls`{{exec}} ``, and those behind a closing fence.
+fn without_annotations(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("`{{") {
+        let (before, annotation) = rest.split_at(at + 1);
+        result.push_str(before);
+        rest = annotation;
+        let line = rest.split('\n').next().unwrap_or_default();
+        let Some(end) = line.find("}}") else { continue };
+        let word = line[2..end].split(|c: char| c == ':' || c.is_whitespace()).find(|word| !word.is_empty());
+        if word.is_some_and(|word| ANNOTATIONS.contains(&word.to_ascii_lowercase().as_str())) {
+            rest = &rest[end + 2..];
+        }
+    }
+    result.push_str(rest);
+    result
+}
+
+#[cfg(test)]
+#[path = "scenario_tests.rs"]
+mod tests;

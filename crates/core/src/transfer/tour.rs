@@ -1,0 +1,258 @@
+//! CodeTour: a `.tour` file is a walkthrough through source code (<https://aka.ms/codetour-schema>).
+//!
+//! - The title of a step is its `title`, else `markerTitle`, else the heading that its description begins with, else the
+//!   file that it is about. The description is the content; `>> command` lines become code.
+//! - Where the step is (`file`, `directory`, `uri`, `view`, `line`, `pattern`, `selection`) and which editor commands
+//!   belong to it is written into the context for the agent, which can open the place.
+//! - Every member but title and description is kept in the metadata, under `codetour`.
+//! - A folder with several tours is one walkthrough: each tour is a section, in the order of the file names.
+
+use serde_json::{Map, Value};
+
+use super::file::{StepFile, StepIdentity, WalkthroughFile};
+use super::folder::{Source, apply_readme, folder_title};
+use super::markdown::{Chapter, step};
+use super::outline::{Piece, outline, paragraphs, trim_blank};
+use super::place::{Members, Place, check_depth, noun, title_problem, whole};
+use crate::Result;
+use crate::markdown::line_endings;
+use crate::walkthrough::WalkthroughType;
+
+/// The member of `metadata` that holds what CodeTour knows and Waypost does not.
+const METADATA: &str = "codetour";
+
+/// Whether a file is a tour, by its name.
+pub(super) fn is_tour(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("tour"))
+}
+
+/// Reads the tour `name`.
+///
+/// # Errors
+/// `invalid_arguments` naming the file, the step and the field.
+pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
+    let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
+    let place = file.place();
+    let head = read_tour(&mut file, &place, text, false)?;
+    (file.title, file.description) = (head.title, head.description);
+    file.metadata = Some(Map::from_iter([(METADATA.to_owned(), Value::Object(head.rest))]));
+    finish(file)
+}
+
+/// Reads the tours of the folder `name`, in their order.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_folder(name: &str, tours: &[&Source<'_>], all: &[Source<'_>]) -> Result<WalkthroughFile> {
+    let mut file = WalkthroughFile::new(name, WalkthroughType::Course);
+    let mut kept = Map::new();
+    if tours.len() > 1 {
+        apply_readme(&mut file, all)?;
+    }
+    for tour in tours {
+        let place = Place::file(&format!("{name}/{}", tour.path));
+        let head = read_tour(&mut file, &place, tour.text, tours.len() > 1)?;
+        if tours.len() == 1 {
+            (file.title, file.description) = (head.title, head.description);
+            kept = head.rest;
+        } else {
+            kept.insert(tour.path.clone(), head.rest.into());
+        }
+    }
+    file.title = file.title.or_else(|| folder_title(name));
+    file.metadata.get_or_insert_default().insert(METADATA.to_owned(), kept.into());
+    finish(file)
+}
+
+fn finish(file: WalkthroughFile) -> Result<WalkthroughFile> {
+    let place = file.place();
+    WalkthroughFile::check_count(&place, file.steps.len())?;
+    if file.steps.is_empty() {
+        return Err(place.refuse("steps", "has no steps. Record at least one step of the tour."));
+    }
+    Ok(file)
+}
+
+struct Head {
+    title: Option<String>,
+    description: Option<String>,
+    /// The members without a place of their own.
+    rest: Map<String, Value>,
+}
+
+/// Adds the steps of a tour to `file`; they stand in a section with its title if there are `several`.
+fn read_tour(file: &mut WalkthroughFile, place: &Place, text: &str, several: bool) -> Result<Head> {
+    let value = super::json::document(place, text)?;
+    let Value::Object(map) = value else {
+        return Err(
+            place.refuse("document", format!("must be an object with `title` and `steps`, not {}.", noun(&value)))
+        );
+    };
+    let mut tour = Members::new(place.clone(), map);
+    let title = tour.text("title")?;
+    if let Some(title) = &title {
+        place.check_title("title", title)?;
+    }
+    let description = tour.text("description")?;
+    place.check_text("description", description.as_deref().unwrap_or_default())?;
+    let steps = match tour.take("steps") {
+        Some(Value::Array(steps)) => steps,
+        Some(other) => return Err(tour.wrong_type("steps", "a list", &other)),
+        None => return Err(place.refuse("steps", "is missing. Add the list of steps.")),
+    };
+    WalkthroughFile::check_count(place, file.steps.len() + steps.len())?;
+    let section = title.clone().filter(|_| several);
+    for (at, step) in steps.into_iter().enumerate() {
+        let number = file.steps.len() + 1;
+        let location = format!("steps[{at}]");
+        let Value::Object(members) = step else {
+            return Err(place.refuse(&location, format!("must be an object, not {}.", noun(&step))));
+        };
+        file.steps.push(read_step(place, (number, &location), section.clone(), members)?);
+    }
+    Ok(Head { title, description, rest: tour.rest()? })
+}
+
+fn read_step(
+    file: &Place,
+    (number, location): (usize, &str),
+    section: Option<String>,
+    members: Map<String, Value>,
+) -> Result<StepFile> {
+    let said = ["title", "markerTitle"].into_iter().find_map(|name| members.get(name)?.as_str().map(str::to_owned));
+    let place = file.step(number, said.as_deref(), location);
+    let mut members = Members::new(place.clone(), members);
+    let said = members.text("title")?.or(said);
+    let description = members.text("description")?.unwrap_or_default();
+    let description = commands_as_code(&line_endings(&description));
+    let rest = members.rest()?;
+    let target = Target::read(&place, &rest)?;
+    let (heading, without) = leading_heading(&description);
+    let from_heading = said.is_none() && heading.is_some();
+    let title = said.or(heading).or_else(|| target.name()).unwrap_or_else(|| format!("Step {number}"));
+    let mut body = if from_heading && !without.is_empty() { without } else { description };
+    if body.trim().is_empty() {
+        body = target.place.as_ref().map_or_else(String::new, |place| format!("Look at {place}."));
+    }
+    let place = file.step(number, Some(&title), location);
+    let mut step = step(place, Map::new(), Chapter { title, section, line: 1, body })?;
+    step.identity = StepIdentity::Title;
+    let said = step.content.context_for_agent.take();
+    step.content.context_for_agent =
+        Some(paragraphs(&target.context(), said.as_deref().unwrap_or_default())).filter(|text| !text.is_empty());
+    if !rest.is_empty() {
+        step.content.metadata.insert(METADATA.to_owned(), rest.into());
+    }
+    check_depth(&step.place, &step.content.metadata)?;
+    Ok(step)
+}
+
+/// The heading that a text begins with, if it is fit for a title, and the text without it.
+fn leading_heading(text: &str) -> (Option<String>, String) {
+    match outline(text).into_iter().next() {
+        Some(Piece::Heading { title, range, .. })
+            if text[..range.start].trim().is_empty() && title_problem(&title).is_none() =>
+        {
+            (Some(title), trim_blank(&text[range.end..]).to_owned())
+        }
+        _ => (None, String::new()),
+    }
+}
+
+/// CodeTour's `>> npm install` is a command that a click runs; elsewhere it would be a quotation.
+fn commands_as_code(text: &str) -> String {
+    let mut fence: Option<&str> = None;
+    let mut result = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let body = line.trim();
+        match fence {
+            Some(mark) if body.starts_with(mark) => fence = None,
+            None if body.starts_with("```") => fence = Some("```"),
+            None if body.starts_with("~~~") => fence = Some("~~~"),
+            _ => {}
+        }
+        match line.strip_prefix(">>").map(str::trim).filter(|command| fence.is_none() && !command.is_empty()) {
+            Some(command) if !command.contains("```") => {
+                if !result.is_empty() && !result.ends_with("\n\n") {
+                    result.push('\n');
+                }
+                result.push_str(&format!("```sh\n{command}\n```\n"));
+            }
+            _ => result.push_str(line),
+        }
+    }
+    result
+}
+
+/// What a step is about.
+struct Target {
+    /// The file, folder, address or view, for people.
+    place: Option<String>,
+    /// The last part of its name.
+    last: Option<String>,
+    /// The line or selection in it.
+    position: Option<String>,
+    commands: Vec<String>,
+}
+
+impl Target {
+    fn read(place: &Place, members: &Map<String, Value>) -> Result<Self> {
+        let text = |name: &str| match members.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.split_whitespace().collect::<Vec<_>>().join(" "))),
+            Some(other) => Err(place.refuse(name, format!("must be text, not {}.", noun(other)))),
+        };
+        let mut about = None;
+        for (name, words) in
+            [("file", "the file"), ("directory", "the folder"), ("uri", "the address"), ("view", "the view")]
+        {
+            let found = text(name)?.filter(|found| !found.is_empty());
+            about = about.or(found.map(|found| (format!("{words} `{}`", found.replace('`', "'")), found)));
+        }
+        let number = |value: &Value, name: &str| whole(value).map(|number| format!("{name} {number}"));
+        let at = |end: &Value| Some((whole(end.get("line")?)?, whole(end.get("character")?)?));
+        let selection = members.get("selection").and_then(|selection| {
+            let ((from, column), (to, end)) = (at(selection.get("start")?)?, at(selection.get("end")?)?);
+            Some(format!("from line {from}, column {column} to line {to}, column {end}"))
+        });
+        let line = members.get("line").and_then(|line| number(line, "line"));
+        let pattern =
+            text("pattern")?.map(|pattern| format!("the line that matches the regular expression {pattern:?}"));
+        let commands = match members.get("commands") {
+            Some(Value::Array(commands)) => commands.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        let (place, last) = about.map_or((None, None), |(words, name)| {
+            let last = name.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
+            (Some(words), last.filter(|last| title_problem(last).is_none()))
+        });
+        Ok(Self { place, last, position: selection.or(line).or(pattern), commands })
+    }
+
+    fn name(&self) -> Option<String> {
+        self.last.clone()
+    }
+
+    /// What the agent should know.
+    fn context(&self) -> String {
+        let mut lines = Vec::new();
+        if let Some(place) = &self.place {
+            let position = self.position.as_ref().map_or_else(String::new, |position| format!(", {position}"));
+            lines.push(format!(
+                "This step is about {place}{position}, in the user's workspace. Open it there, or show that part of it, \
+                 with the step."
+            ));
+        }
+        if !self.commands.is_empty() {
+            let commands = self.commands.iter().map(|command| format!("\n- {command}")).collect::<String>();
+            lines.push(format!(
+                "The author's editor ran these commands here. Nothing runs them now; ask the user before you do the same:{commands}"
+            ));
+        }
+        lines.join("\n\n")
+    }
+}
+
+#[cfg(test)]
+#[path = "tour_tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+// Files and folders in the formats of others are dropped on the import page, published and played by a client, with a real
+// browser. usage: imports.mjs JSON
+//
+// The JSON: `chromium`, its program; `url` of a fresh installation with one organisation, `acme`; `setup`, the path of its
+// set-up page; `samples`, absolute paths of files and folders; `waypost`, the program whose `walk` is the MCP client;
+// `folder` for its state; `screenshots`, a folder.
+
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { launch, open } from '../browser/browser.mjs';
+
+const given = JSON.parse(process.argv[2]);
+const run = promisify(execFile);
+
+// A browser that waits for ever must not hold up a build.
+setTimeout(() => {
+    console.error('the scenario did not end within four minutes');
+    process.exit(1);
+}, 240_000).unref();
+
+const at = (path) => `${given.url}${path}`;
+
+async function api(page, method, path, body) {
+    return page.evaluate(async ([method, path, body]) => {
+        const headers = { 'Content-Type': 'application/json', 'Waypost-Organization': document.body.dataset.org };
+        const response = await fetch(`/api/v1${path}`, { method, headers, body: body && JSON.stringify(body) });
+        const text = await response.text();
+        if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
+        return text && JSON.parse(text);
+    }, [method, path, body]);
+}
+
+/** Drops what is at `path` on the page as a person does it with a file manager: folders too. */
+async function drop(page, path) {
+    const box = await page.locator('[data-drop]').boundingBox();
+    const to = { x: box.x + box.width / 2, y: box.y + 20 };
+    const devtools = await page.context().newCDPSession(page);
+    const data = { items: [], files: [path], dragOperationsMask: 1 };
+    for (const type of ['dragEnter', 'dragOver', 'drop']) await devtools.send('Input.dispatchDragEvent', { type, ...to, data });
+    await devtools.detach();
+}
+
+/** Chooses what is at `path` with the page's buttons. */
+async function choose(page, path) {
+    await page.locator(statSync(path).isDirectory() ? '#f-folder' : '#f-file').setInputFiles(path);
+}
+
+/** Imports a sample, publishes it on a server of its own, and plays it to the end. */
+async function imports(page, path, number, give) {
+    const slug = `sample-${number}`;
+    const server = await api(page, 'POST', '/servers', { name: `Sample ${number}`, slug });
+    await page.goto(at('/o/acme/walkthroughs/import'));
+    await give(page, path);
+    await page.locator('[data-options]:visible').waitFor();
+    await page.locator('#f-title').fill(`Sample ${number}`);
+    await page.locator('#f-server').selectOption(server.id);
+    await page.locator('#f-publish').check();
+    const card = page.locator('[data-report] .card', { hasText: 'It is published as version 1.' });
+    await card.waitFor();
+    if (number === 1) await page.screenshot({ path: join(given.screenshots, 'import-report.png'), fullPage: true });
+    await card.getByRole('button', { name: 'Import it' }).click();
+    await page.waitForURL(/\/walkthroughs\/wt_/);
+    const { stdout } = await run(given.waypost, ['walk', at(`/s/${slug}/mcp`), '--yes', '--json'], { env: { ...process.env, XDG_STATE_HOME: join(given.folder, slug) } });
+    console.log(`${path}: ${stdout.trim()}`);
+}
+
+const browser = await launch(given.chromium);
+try {
+    const page = await open(browser);
+    await page.goto(given.url + given.setup);
+    await page.locator('input[name="name"]').fill('Anna');
+    await page.locator('input[name="email"]').fill('anna@example.com');
+    await page.locator('input[name="password"]').fill('quartz-banjo-umbrella-42');
+    await page.locator('main button[type="submit"]').click();
+    await page.waitForURL(/\/o\//);
+    let number = 0;
+    for (const path of given.samples) {
+        for (const give of [drop, choose]) await imports(page, path, number += 1, give);
+    }
+    // What is no walkthrough is refused with a sentence, and a folder without one as well.
+    await page.goto(at('/o/acme/walkthroughs/import'));
+    await drop(page, given.folder);
+    await page.locator('[data-report] [role="alert"]').waitFor();
+    assert.deepEqual(page.problems.filter((problem) => !/status of 4/.test(problem)), []);
+} catch (error) {
+    for (const page of browser.contexts().flatMap((context) => context.pages())) {
+        await page.screenshot({ path: join(given.screenshots, 'failed-import.png'), fullPage: true }).catch(() => {});
+        console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${await page.locator('body').innerText().catch(() => '')}\n`);
+    }
+    throw error;
+} finally {
+    await browser.close();
+}
