@@ -54,8 +54,8 @@ const PLAYED: [&str; 7] = [
         SELECT 'tc_' || substr(id, 4), organization_id, server_id, end_user_id, 'next_walkthrough_step', '{}', 'ok',
             elapsed_ms % 5000 + 100, client_name, '2026-07-28', 'seeded', created_at
         FROM walkthrough_events WHERE kind = 'step_completed'",
-    "INSERT INTO users (id, email, email_key, created_at, verified_at)
-        VALUES ('usr_played0000000', 'played@bench.example', 'played@bench.example', 1, 1)",
+    "INSERT INTO users (id, email, email_key, account_key, created_at, verified_at)
+        VALUES ('usr_played0000000', 'played@bench.example', 'played@bench.example', 'played@bench.example', 1, 1)",
     "INSERT INTO memberships (organization_id, user_id, role, created_at)
         SELECT organization_id, 'usr_played0000000', 'member', 1 FROM servers WHERE slug = '{slug}'",
     "INSERT INTO user_sessions (id, token_hash, user_id, user_agent, address, created_at, last_used_at, expires_at)

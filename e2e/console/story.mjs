@@ -1,6 +1,7 @@
 // From an empty database to a ticket that is answered, with a real browser. usage: story.mjs JSON
 //
 // The JSON: `chromium`, its program; `url` of an installation with nothing in it; `setup`, the path of its set-up page;
+// `mail`, where the links of its emails can be read;
 // `waypost`, the program whose `walk` is the MCP client; `folder` for its state; `screenshots`, a folder.
 //
 // Every page that is come by is looked at: on a phone and on a desk, in light and in dark, for barriers with axe-core, for
@@ -265,8 +266,13 @@ async function invite(page, other, id) {
     await see(page, 'members', '/o/acme/members');
     await page.locator('#invite').getByLabel('E-mail').fill('ben@example.com');
     await page.getByRole('button', { name: 'Invite', exact: true }).click();
-    const link = (await page.locator('.copy code').first().innerText()).trim();
+    // The link proves the address, so only the address gets it.
+    await main(page).getByText('An e-mail with a link is on its way').waitFor();
+    assert.ok(!(await page.content()).includes('/invite?token='), 'the inviting person does not see the link');
     await see(page, 'members-invited');
+    const mail = await fetch(`${given.mail}/link?email=ben%40example.com`);
+    const link = (await mail.text()).trim();
+    assert.ok(mail.ok, link);
     await other.goto(at(new URL(link).pathname + new URL(link).search));
     await look.at(other, 'invitation');
     await other.getByLabel('Your name').fill('Ben');

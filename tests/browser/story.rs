@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::installation::Installation;
+use crate::support::user::User;
 use crate::{BROWSERS, found, node, screenshots};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -13,8 +14,9 @@ async fn from_an_empty_database_to_an_answered_ticket() {
     let set_up = installation.mailbox.line("set up: ").await.expect("it prints the link");
     let (_, path) = set_up.split_once("/setup").expect("it leads to the set-up");
     let _turn = BROWSERS.acquire().await.expect("nobody closes it");
+    let mail = User::start("nobody@example.com", installation.mailbox.clone()).await;
     let given = json!({
-        "chromium": found().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots(),
+        "mail": mail.origin, "chromium": found().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots(),
         "waypost": env!("CARGO_BIN_EXE_waypost"), "folder": installation.folder(),
     });
     let output = node("../console/story.mjs").arg(given.to_string()).output().await.expect("node starts");

@@ -68,6 +68,8 @@ pub struct Setup {
     pub stop: CancellationToken,
     /// Networks that requests to others may go to beyond the public internet.
     pub allow: Vec<ipnet::IpNet>,
+    /// Where the random numbers begin: two processes on one database need different ones.
+    pub seed: u64,
 }
 
 impl Default for Setup {
@@ -85,6 +87,7 @@ impl Default for Setup {
             stop: CancellationToken::new(),
             client_documents: Mode::On,
             allow: Vec::new(),
+            seed: 1,
         }
     }
 }
@@ -137,11 +140,16 @@ impl App {
         Self::start(url, None, Setup::default()).await
     }
 
+    /// The same with another setup.
+    pub async fn at_with(url: &str, setup: Setup) -> Self {
+        Self::start(url, None, setup).await
+    }
+
     async fn start(url: &str, folder: Option<TempDir>, setup: Setup) -> Self {
         let db = Db::open(url).await.unwrap();
         migrate::migrate(&db).await.unwrap();
         let clock = Arc::new(ManualClock::new(START));
-        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(setup.seed));
         let options = HostingOptions {
             keys: SecretKey::new([7; 32]).into(),
             version_cache_bytes: 8 * 1024 * 1024,

@@ -51,8 +51,12 @@ pub struct User {
     pub email: String,
     /// What they want to be called, once they have said so.
     pub name: Option<String>,
-    /// When they showed that the address is theirs; none while they cannot sign in.
+    /// When the address was verified, by a code or a link that was sent to it by email or by an identity provider;
+    /// `None` if it never was.
     pub verified_at: Option<Timestamp>,
+    /// The only organisation that an unverified account is valid for. `None` for a verified account, and for unverified
+    /// ones from before accounts were separate: these are valid for the organisations that they had then.
+    pub organization_id: Option<OrganizationId>,
     /// When they were first made a member of anything.
     pub created_at: Timestamp,
 }

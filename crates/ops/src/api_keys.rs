@@ -71,7 +71,8 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: New
     if organization::get(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
-    store::insert(&mut tx, &key, &hash(&secret)).await.map_err(|error| name_taken(error, &key.name))?;
+    let inserted = store::insert(&mut tx, &key, &hash(&secret), cx.caller.actor()).await;
+    inserted.map_err(|error| name_taken(error, &key.name))?;
     let detail = described(&key);
     record(cx, &mut tx, organization, Entry { act: "key.create", target: key.id.as_str(), detail }).await?;
     tx.commit().await?;

@@ -166,6 +166,24 @@ pub async fn resend(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
     Ok(Invited { invitation, organization: inviting, secret })
 }
 
+/// Notes that the link of an invitation is sent to the invited address by email and shown to nobody. Only then does accepting
+/// it verify the address. Whoever calls this must not show the secret.
+///
+/// # Errors
+/// As [`create`]; `conflict` if the invitation was accepted, revoked or sent again meanwhile.
+pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &Invited) -> Result<()> {
+    let organization = &invited.organization.id;
+    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let key = (&invited.invitation.id, hash(&invited.secret));
+    if !store::mark_emailed(&mut tx, organization, (key.0, &key.1), cx.now()).await? {
+        let message = "The invitation was accepted, revoked or sent again at the same time.";
+        return Err(Error::new(Code::Conflict, message));
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
 async fn lock(tx: &mut Tx, organization: &OrganizationId) -> Result<Organization> {
     if !store::lock(tx, organization).await? {
         return Err(Error::not_found("organisation"));

@@ -11,6 +11,7 @@ use waypost_store::{organization as store, system, user, user_session};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::taken;
+use crate::user_accounts::verification::is_verified;
 
 /// What can be changed of an organisation; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Changes {
 /// A user who makes one owns it.
 ///
 /// # Errors
-/// `forbidden` for everybody but the operator and users who act for themselves; `invalid_arguments`; `conflict` when the
+/// `forbidden` for everybody but the operator and users with a verified address who act for themselves; `invalid_arguments`; `conflict` when the
 /// slug is taken.
 pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Result<Organization> {
     let owner = match &cx.caller {
@@ -44,6 +45,13 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
         created_at: cx.now(),
     };
     let mut tx = ops.db.begin().await?;
+    if let Some(owner) = owner
+        && !is_verified(&mut tx, owner).await?
+    {
+        let message = "Your e-mail address is not verified, so your account is valid for the organisation that invited you \
+                       only. Sign in with a code by e-mail or with a provider first.";
+        return Err(Error::new(Code::Forbidden, message));
+    }
     store::insert(&mut tx, &organization).await.map_err(|error| slug_taken(error, slug))?;
     if let Some(owner) = owner {
         user::add_member(&mut tx, &organization.id, owner, Role::Owner, organization.created_at).await?;

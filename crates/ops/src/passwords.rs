@@ -1,6 +1,8 @@
 //! Passwords: which ones are taken, and their hashes. Hashing is made to cost memory and time, so at most two are at
 //! work at once, off the threads that answer requests.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,9 +51,25 @@ impl Passwords {
         password: &str,
         about: &[&str],
     ) -> Result<String> {
+        self.hash_like(random, (field, password), about, None).await
+    }
+
+    /// As [`Self::hash`], with the salt of the hash `like` if there is one.
+    pub(crate) async fn hash_like(
+        &self,
+        random: &dyn Random,
+        (field, password): (&'static str, &str),
+        about: &[&str],
+        like: Option<String>,
+    ) -> Result<String> {
         check_length(field, password)?;
-        let mut salt = [0_u8; SALT];
+        let mut salt = vec![0_u8; SALT];
         random.fill(&mut salt);
+        if let Some(like) = like
+            && let Some(shared) = parse(&like)?.salt
+        {
+            salt = shared.as_ref().to_vec();
+        }
         let (password, about) = (password.to_owned(), about.iter().map(|it| it.to_lowercase()).collect::<Vec<_>>());
         self.work(move || {
             check_strength(field, &password, &about)?;
@@ -72,8 +90,43 @@ impl Passwords {
         let (password, known) = (password.to_owned(), hash.is_some());
         let hash = hash.unwrap_or(NOBODY).to_owned();
         self.work(move || {
-            let hash = PasswordHash::new(&hash).map_err(|error| Error::internal(error.to_string()))?;
-            Ok(argon2()?.verify_password(password.as_bytes(), &hash).is_ok() && known)
+            Ok(argon2()?.verify_password(password.as_bytes(), &parse(&hash)?).is_ok() && known)
+        })
+        .await
+    }
+
+    /// Those of `hashes` that are hashes of `password`. Hashes with the same salt are computed once, so that several accounts
+    /// of one address cost as much as one account; no hashes cost as much as well.
+    ///
+    /// # Errors
+    /// `unavailable` when too many wait.
+    pub(crate) async fn find_matching(&self, password: &str, hashes: Vec<String>) -> Result<Vec<String>> {
+        if password.chars().count() > MAX_CHARS {
+            return Ok(Vec::new());
+        }
+        let password = password.to_owned();
+        self.work(move || {
+            if hashes.is_empty() {
+                let _ = argon2()?.verify_password(password.as_bytes(), &parse(NOBODY)?);
+                return Ok(Vec::new());
+            }
+            let mut computed: BTreeMap<Vec<u8>, String> = BTreeMap::new();
+            let mut matching = Vec::new();
+            for stored in hashes {
+                let Some(salt) = parse(&stored)?.salt else { continue };
+                let hash = match computed.entry(salt.as_ref().to_vec()) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => {
+                        let hash = argon2()?.hash_password_with_salt(password.as_bytes(), &salt);
+                        entry.insert(hash.map_err(|error| Error::internal(error.to_string()))?.to_string())
+                    }
+                };
+                // Compares the outputs in constant time.
+                if parse(hash)? == parse(&stored)? {
+                    matching.push(stored);
+                }
+            }
+            Ok(matching)
         })
         .await
     }
@@ -89,6 +142,10 @@ impl Passwords {
         });
         task.await.map_err(Error::internal)?
     }
+}
+
+fn parse(hash: &str) -> Result<PasswordHash> {
+    PasswordHash::new(hash).map_err(|error| Error::internal(error.to_string()))
 }
 
 fn argon2() -> Result<Argon2<'static>> {

@@ -31,6 +31,13 @@ pub struct Browser<'a> {
     pub address: &'a str,
 }
 
+impl Browser<'_> {
+    /// What the browser calls itself, without control characters and of limited length.
+    pub(crate) fn clean_user_agent(&self) -> String {
+        self.user_agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect()
+    }
+}
+
 /// Makes a session in the transaction of the sign-in; gives the cookie's value, which cannot be had again. Whoever calls
 /// this has made sure who the user is.
 ///
@@ -45,7 +52,7 @@ pub async fn create(cx: &Ctx, tx: &mut Tx, user: &UserId, browser: Browser<'_>) 
         id: UserSessionId::new(now, &*cx.random),
         user_id: user.clone(),
         organization_id: None,
-        user_agent: browser.user_agent.chars().filter(|c| !c.is_control()).take(MAX_USER_AGENT).collect(),
+        user_agent: browser.clean_user_agent(),
         address: browser.address.to_owned(),
         created_at: now,
         last_used_at: now,

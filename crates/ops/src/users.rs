@@ -12,7 +12,8 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::taken;
 
-/// Makes the user with this address a member; a user who does not exist yet is made.
+/// Makes the user with this address a member. If the address is not verified, a new account is created that is valid for
+/// this organisation only: what another organisation did with the address must not matter here.
 ///
 /// # Errors
 /// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` when
@@ -26,19 +27,26 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     if organization::get(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
-    let user = match system::find_user(&mut tx, &email.key).await? {
+    let message = || format!("{} is a member already. Change the role with `user update`.", email.address);
+    if store::find_member(&mut tx, organization, &email.key).await?.is_some() {
+        return Err(Error::new(Code::Conflict, message()));
+    }
+    let user = match system::find_verified_user(&mut tx, &email.key).await? {
         Some(user) => user,
         None => {
-            let id = UserId::new(&*cx.random);
-            let user = User { id, email: email.address.clone(), name: None, verified_at: None, created_at: now };
-            store::insert(&mut tx, &user, &email.key).await?;
+            let user = User {
+                id: UserId::new(&*cx.random),
+                email: email.address.clone(),
+                name: None,
+                verified_at: None,
+                organization_id: Some(organization.clone()),
+                created_at: now,
+            };
+            store::insert(&mut tx, &user, &email.key).await.map_err(|error| taken(error, message))?;
             user
         }
     };
-    store::add_member(&mut tx, organization, &user.id, role, now).await.map_err(|error| {
-        let address = &email.address;
-        taken(error, || format!("{address} is a member already. Change the role with `user update`."))
-    })?;
+    store::add_member(&mut tx, organization, &user.id, role, now).await.map_err(|error| taken(error, message))?;
     let detail = json!({ "email": user.email, "role": role.as_str() });
     record(cx, &mut tx, organization, Entry { act: "member.create", target: user.id.as_str(), detail }).await?;
     tx.commit().await?;

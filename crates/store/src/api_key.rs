@@ -36,16 +36,18 @@ impl TryFrom<Row> for ApiKey {
     }
 }
 
-/// Inserts a key; `secret_hash` is the SHA-256 of the secret, hexadecimal.
+/// Inserts a key; `secret_hash` is the SHA-256 of the secret, hexadecimal, and `created_by` the ID of the user or the key
+/// that creates it.
 ///
 /// # Errors
 /// A unique violation when the name is taken in the organisation; otherwise when the database fails.
-pub async fn insert(conn: &mut Conn, key: &ApiKey, secret_hash: &str) -> Result<()> {
-    const SQL: &str = "INSERT INTO api_keys (id, organization_id, name, scope, secret_hash, created_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+pub async fn insert(conn: &mut Conn, key: &ApiKey, secret_hash: &str, created_by: &str) -> Result<()> {
+    const SQL: &str = "INSERT INTO api_keys (id, organization_id, name, scope, secret_hash, created_at, expires_at,
+            created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     on!(conn, c => sqlx::query(SQL)
         .bind(key.id.as_str()).bind(key.organization_id.as_str()).bind(&key.name).bind(key.scope.as_str())
-        .bind(secret_hash).bind(key.created_at.0).bind(key.expires_at.map(|at| at.0)).execute(c).await?.rows_affected());
+        .bind(secret_hash).bind(key.created_at.0).bind(key.expires_at.map(|at| at.0))
+        .bind(created_by).execute(c).await?.rows_affected());
     Ok(())
 }
 

@@ -131,12 +131,30 @@ pub async fn count_pending(conn: &mut Conn, organization: &OrganizationId, now: 
 /// # Errors
 /// When the database fails.
 pub async fn renew(conn: &mut Conn, invitation: &Invitation, token_hash: &str) -> Result<bool> {
-    const SQL: &str = "UPDATE invitations SET token_hash = $3, expires_at = $4 WHERE id = $1 AND organization_id = $2
+    const SQL: &str = "UPDATE invitations SET token_hash = $3, expires_at = $4, emailed_at = NULL WHERE id = $1 AND organization_id = $2
         AND accepted_at IS NULL AND revoked_at IS NULL";
     let renewed = on!(conn, c => sqlx::query(SQL)
         .bind(invitation.id.as_str()).bind(invitation.organization_id.as_str()).bind(token_hash)
         .bind(invitation.expires_at.0).execute(c).await?.rows_affected());
     Ok(renewed > 0)
+}
+
+/// Notes that the link with this secret is sent by email and shown to nobody. False if the invitation is not open, or has
+/// another secret by now.
+///
+/// # Errors
+/// When the database fails.
+pub async fn mark_emailed(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    (id, token_hash): (&InvitationId, &str),
+    now: Timestamp,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE invitations SET emailed_at = $4 WHERE id = $1 AND organization_id = $2 AND token_hash = $3
+        AND accepted_at IS NULL AND revoked_at IS NULL";
+    let marked = on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(token_hash).bind(now.0).execute(c).await?.rows_affected());
+    Ok(marked > 0)
 }
 
 /// Takes all open invitations of an address back but `except`; gives their ids.

@@ -25,6 +25,8 @@ pub struct OpenInvitation {
     pub invited_by: String,
     /// When it ends.
     pub expires_at: Timestamp,
+    /// Whether its link was sent by email and shown to nobody, so that whoever has it reads mail at the address.
+    pub emailed: bool,
 }
 
 #[derive(sqlx::FromRow)]
@@ -37,6 +39,7 @@ pub(crate) struct Row {
     role: String,
     invited_by: String,
     expires_at: i64,
+    emailed_at: Option<i64>,
 }
 
 impl TryFrom<Row> for OpenInvitation {
@@ -52,6 +55,7 @@ impl TryFrom<Row> for OpenInvitation {
             email_key: row.email_key,
             invited_by: row.invited_by,
             expires_at: Timestamp(row.expires_at),
+            emailed: row.emailed_at.is_some(),
         })
     }
 }

@@ -52,6 +52,7 @@ pub mod trash;
 pub mod upstream_state;
 pub mod upstream_token;
 pub mod user;
+pub mod user_account;
 pub mod user_code;
 pub mod user_identity;
 pub mod user_session;

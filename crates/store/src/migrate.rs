@@ -70,8 +70,11 @@ pub async fn migrate(db: &Db) -> Result<(i64, i64)> {
     Ok((found, known))
 }
 
-/// Applies what is pending up to `version`, for a backup that is older than this program.
-pub(crate) async fn migrate_to(db: &Db, version: i64) -> Result<()> {
+/// Applies what is pending up to `version`, for a backup that is older than this program, and for tests of migrations.
+///
+/// # Errors
+/// When a migration fails, or there is no migration of this version.
+pub async fn migrate_to(db: &Db, version: i64) -> Result<()> {
     match db {
         Db::Sqlite { write, .. } => SQLITE.run_to(version, write).await.map_err(Error::Migrate),
         Db::Postgres(pool) => POSTGRES.run_to(version, pool).await.map_err(Error::Migrate),

@@ -79,24 +79,31 @@ pub async fn find_api_key(conn: &mut Conn, secret_hash: &str) -> Result<Option<A
     row.map(ApiKey::try_from).transpose()
 }
 
-/// A user by the key of their address.
+/// The account with which the owner of an address signs in everywhere; `None` if the address is not verified.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_user(conn: &mut Conn, email_key: &str) -> Result<Option<User>> {
-    const SQL: &str = concat!("SELECT ", user::columns!(), " FROM users WHERE email_key = $1");
+pub async fn find_verified_user(conn: &mut Conn, email_key: &str) -> Result<Option<User>> {
+    const SQL: &str =
+        concat!("SELECT ", user::columns!(), " FROM users WHERE account_key = $1 AND verified_at IS NOT NULL");
     let row: Option<user::Row> = on!(conn, c => sqlx::query_as(SQL).bind(email_key).fetch_optional(c).await?);
     Ok(row.map(User::from))
 }
 
-/// Whether any user has ever shown that their address is theirs: until then the installation is not set up.
+/// Whether any user can sign in: until then the installation is not set up.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn has_verified_user(conn: &mut Conn) -> Result<bool> {
-    const SQL: &str = "SELECT id FROM users WHERE verified_at > 0 LIMIT 1";
-    let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL).fetch_optional(c).await?);
-    Ok(id.is_some())
+pub async fn has_account(conn: &mut Conn) -> Result<bool> {
+    const VERIFIED: &str = "SELECT id FROM users WHERE verified_at > 0 LIMIT 1";
+    const PASSWORD: &str = "SELECT id FROM users WHERE password_hash > '' LIMIT 1";
+    for sql in [VERIFIED, PASSWORD] {
+        let id: Option<String> = on!(conn, c => sqlx::query_scalar(sql).fetch_optional(c).await?);
+        if id.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Lets one transaction at a time set the installation up.
@@ -123,19 +130,37 @@ pub async fn organizations_without_owner(conn: &mut Conn) -> Result<Vec<Organiza
     Ok(ids.into_iter().map(OrganizationId::from_store).collect())
 }
 
-/// A user with what their sign-in is checked with, by the key of their address.
+/// At most this many accounts of one address are looked at.
+const ACCOUNTS: i64 = 100;
+
+/// All accounts of an address with what their sign-ins are checked with: the verified one, then the one without an
+/// organisation of its own, then the oldest.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_credentials(conn: &mut Conn, email_key: &str) -> Result<Option<user::Credentials>> {
+pub async fn find_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user::Credentials>> {
     const SQL: &str = concat!(
         "SELECT ",
         user::columns!(),
-        ", users.password_hash, users.locked_until FROM users WHERE email_key = $1"
+        ", users.password_hash, users.locked_until FROM users WHERE email_key = $1
+           ORDER BY verified_at IS NULL, organization_id IS NOT NULL, created_at, id LIMIT $2"
     );
-    let row: Option<user::CredentialsRow> =
-        on!(conn, c => sqlx::query_as(SQL).bind(email_key).fetch_optional(c).await?);
-    Ok(row.map(user::Credentials::from))
+    let rows: Vec<user::CredentialsRow> =
+        on!(conn, c => sqlx::query_as(SQL).bind(email_key).bind(ACCOUNTS).fetch_all(c).await?);
+    Ok(rows.into_iter().map(user::Credentials::from).collect())
+}
+
+/// As [`find_accounts`], locked until the end of the transaction: nobody else verifies the address meanwhile.
+///
+/// # Errors
+/// As [`find_accounts`].
+pub async fn lock_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user::Credentials>> {
+    // A transaction that writes to SQLite is alone anyway.
+    if conn.dialect() == Dialect::Postgres {
+        const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 5716093216))";
+        on!(conn, c => sqlx::query(LOCK).bind(email_key).execute(c).await?.rows_affected());
+    }
+    find_accounts(conn, email_key).await
 }
 
 /// An invitation that can still be accepted, by the SHA-256 of its token, hexadecimal.
@@ -146,7 +171,7 @@ pub async fn find_invitation(conn: &mut Conn, token_hash: &str, now: Timestamp) 
     const SQL: &str =
         "SELECT invitations.id AS invitation_id, organizations.id, organizations.slug, organizations.name,
             organizations.created_at, invitations.email, invitations.email_key, invitations.role,
-            invitations.invited_by, invitations.expires_at
+            invitations.invited_by, invitations.expires_at, invitations.emailed_at
         FROM invitations JOIN organizations ON organizations.id = invitations.organization_id
         WHERE invitations.token_hash = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2";
     let row: Option<invitation_accept::Row> =

@@ -34,7 +34,7 @@ impl TryFrom<MemberRow> for Member {
 /// The columns of [`Row`].
 macro_rules! columns {
     () => {
-        "users.id, users.email, users.name, users.verified_at, users.created_at"
+        "users.id, users.email, users.name, users.verified_at, users.organization_id, users.created_at"
     };
 }
 pub(crate) use columns;
@@ -45,6 +45,7 @@ pub(crate) struct Row {
     email: String,
     name: Option<String>,
     verified_at: Option<i64>,
+    organization_id: Option<String>,
     created_at: i64,
 }
 
@@ -55,6 +56,7 @@ impl From<Row> for User {
             email: row.email,
             name: row.name,
             verified_at: row.verified_at.map(Timestamp),
+            organization_id: row.organization_id.map(OrganizationId::from_store),
             created_at: Timestamp(row.created_at),
         }
     }
@@ -99,13 +101,16 @@ impl From<CredentialsRow> for Credentials {
 /// Inserts a user; `email_key` is [`waypost_core::email::Email::key`].
 ///
 /// # Errors
-/// A unique violation when a user with this address exists; otherwise when the database fails.
+/// A unique violation if this address has an account already: for the user's organisation, or, for a user without one,
+/// for all organisations. Otherwise when the database fails.
 pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()> {
-    const SQL: &str =
-        "INSERT INTO users (id, email, email_key, name, verified_at, created_at) VALUES ($1, $2, $3, $4, $5, $6)";
+    const SQL: &str = "INSERT INTO users (id, email, email_key, account_key, organization_id, name, verified_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let organization = user.organization_id.as_ref().map(OrganizationId::as_str);
+    let account_key = organization.map_or_else(|| email_key.to_owned(), |id| format!("{email_key} {id}"));
     on!(conn, c => sqlx::query(SQL)
-        .bind(user.id.as_str()).bind(&user.email).bind(email_key).bind(user.name.as_deref())
-        .bind(user.verified_at.map(|at| at.0)).bind(user.created_at.0)
+        .bind(user.id.as_str()).bind(&user.email).bind(email_key).bind(account_key).bind(organization)
+        .bind(user.name.as_deref()).bind(user.verified_at.map(|at| at.0)).bind(user.created_at.0)
         .execute(c).await?.rows_affected());
     Ok(())
 }
@@ -140,12 +145,13 @@ pub async fn set_name(conn: &mut Conn, id: &UserId, name: &str) -> Result<bool> 
     Ok(on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(name).execute(c).await?.rows_affected()) > 0)
 }
 
-/// Notes that a user has shown that the address is theirs; the first time stays.
+/// Marks the address of a user as verified, which makes the account valid for all organisations; the first time stays.
 ///
 /// # Errors
-/// When the database fails.
+/// A unique violation if another account of the address is valid for all organisations; otherwise when the database fails.
 pub async fn verify(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<()> {
-    const SQL: &str = "UPDATE users SET verified_at = $2 WHERE id = $1 AND verified_at IS NULL";
+    const SQL: &str = "UPDATE users SET verified_at = $2, organization_id = NULL, account_key = email_key
+        WHERE id = $1 AND verified_at IS NULL";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(now.0).execute(c).await?.rows_affected());
     Ok(())
 }
@@ -158,6 +164,20 @@ pub async fn set_password(conn: &mut Conn, id: &UserId, password_hash: &str) -> 
     const SQL: &str = "UPDATE users SET password_hash = $2 WHERE id = $1";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(password_hash).execute(c).await?.rows_affected());
     Ok(())
+}
+
+/// Counts a failed sign-in and returns the number of those within an hour; `None` if there is no such user.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_failed_sign_in(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<Option<i64>> {
+    const SQL: &str = "UPDATE users
+        SET failed_sign_ins = CASE WHEN failed_since > $2 THEN failed_sign_ins + 1 ELSE 1 END,
+            failed_since = CASE WHEN failed_since > $2 THEN failed_since ELSE CAST($3 AS BIGINT) END
+        WHERE id = $1 RETURNING failed_sign_ins";
+    const HOUR_MS: i64 = 60 * 60 * 1_000;
+    Ok(on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(id.as_str()).bind(now.0 - HOUR_MS).bind(now.0).fetch_optional(c).await?))
 }
 
 /// Takes the password away.

@@ -3,7 +3,7 @@
 
 use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
-use waypost_core::id::UserCodeId;
+use waypost_core::id::{UserCodeId, UserId};
 
 use crate::db::Conn;
 use crate::email_code::{CODES_PER_HOUR, Open, Proof, TRIES, Tried};
@@ -111,6 +111,8 @@ pub async fn enter(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestam
 pub struct NewLink<'a> {
     /// The link's row.
     pub id: &'a UserCodeId,
+    /// The account that it is for.
+    pub user: &'a UserId,
     /// The user's address.
     pub email: &'a str,
     /// Its key.
@@ -123,40 +125,45 @@ pub struct NewLink<'a> {
     pub expires_at: Timestamp,
 }
 
-/// Inserts a link; those that were made for the address before are worth nothing any more.
+/// Inserts a link; those that were made for the account before cannot be used any more.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn insert_link(conn: &mut Conn, link: &NewLink<'_>) -> Result<()> {
     const REPLACE: &str =
-        "UPDATE user_codes SET consumed_at = $2 WHERE email_key = $1 AND purpose = 'link' AND consumed_at IS NULL";
+        "UPDATE user_codes SET consumed_at = $2 WHERE user_id = $1 AND purpose = 'link' AND consumed_at IS NULL";
     const SQL: &str = "INSERT INTO user_codes (id, email, email_key, purpose, browser_hash, code_hash, attempts,
-            created_at, expires_at) VALUES ($1, $2, $3, 'link', '', $4, 0, $5, $6)";
-    on!(conn, c => sqlx::query(REPLACE).bind(link.email_key).bind(link.created_at.0).execute(c).await?.rows_affected());
+            created_at, expires_at, user_id) VALUES ($1, $2, $3, 'link', '', $4, 0, $5, $6, $7)";
+    on!(conn, c => sqlx::query(REPLACE).bind(link.user.as_str()).bind(link.created_at.0).execute(c).await?.rows_affected());
     on!(conn, c => sqlx::query(SQL)
         .bind(link.id.as_str()).bind(link.email).bind(link.email_key).bind(link.token_hash)
-        .bind(link.created_at.0).bind(link.expires_at.0).execute(c).await?.rows_affected());
+        .bind(link.created_at.0).bind(link.expires_at.0).bind(link.user.as_str()).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// The key of the address that a link is for; none when it was used, replaced, has expired or was never made.
+/// The account that a link is for; `None` if it was used, replaced or revoked, has expired or was never made.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<String>> {
-    const SQL: &str = "SELECT email_key FROM user_codes
-        WHERE code_hash = $1 AND purpose = 'link' AND consumed_at IS NULL AND expires_at > $2";
-    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(token_hash).bind(now.0).fetch_optional(c).await?))
+pub async fn find_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<UserId>> {
+    const SQL: &str = "SELECT user_id FROM user_codes
+        WHERE code_hash = $1 AND purpose = 'link' AND user_id IS NOT NULL AND consumed_at IS NULL AND expires_at > $2";
+    let id: Option<String> =
+        on!(conn, c => sqlx::query_scalar(SQL).bind(token_hash).bind(now.0).fetch_optional(c).await?);
+    Ok(id.map(UserId::from_store))
 }
 
 /// Uses a link up; gives what [`find_link`] gives, once.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn consume_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<String>> {
+pub async fn consume_link(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<Option<UserId>> {
     const SQL: &str = "UPDATE user_codes SET consumed_at = $2
-        WHERE code_hash = $1 AND purpose = 'link' AND consumed_at IS NULL AND expires_at > $2 RETURNING email_key";
-    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(token_hash).bind(now.0).fetch_optional(c).await?))
+        WHERE code_hash = $1 AND purpose = 'link' AND user_id IS NOT NULL AND consumed_at IS NULL AND expires_at > $2
+        RETURNING user_id";
+    let id: Option<String> =
+        on!(conn, c => sqlx::query_scalar(SQL).bind(token_hash).bind(now.0).fetch_optional(c).await?);
+    Ok(id.map(UserId::from_store))
 }
 
 fn place(key: Key<'_>) -> Place<'_> {

@@ -58,9 +58,10 @@ fn invited(json: bool, invitation: &Value) -> anyhow::Result<()> {
         return Ok(());
     }
     let email = output::clean(text(invitation, "email"));
-    output::text(&match invitation["mailed"].as_bool() {
-        Some(true) => format!("The link is on its way to {email}, who becomes a member by it.\n"),
-        _ => format!("Give the link to {email}, who becomes a member by it; it cannot be shown again.\n"),
+    output::text(&match (invitation["mailed"].as_bool(), invitation["link"].as_str()) {
+        (Some(true), _) => format!("The link is on its way to {email}, who becomes a member by it.\n"),
+        (_, Some(_)) => format!("Give the link to {email}, who becomes a member by it; it cannot be shown again.\n"),
+        _ => format!("The e-mail to {email} could not be sent. Invite them again.\n"),
     })
 }
 

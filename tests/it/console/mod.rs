@@ -13,6 +13,7 @@ mod organizations;
 mod providers;
 mod servers;
 mod sign_in;
+mod takeover;
 mod tickets;
 mod try_it;
 mod walkthroughs;

@@ -33,8 +33,18 @@ fn hidden(answer: &Answer, name: &str) -> String {
     rest.split('"').next().unwrap().to_owned()
 }
 
-/// A member with a password, in a browser that came by a link.
+/// A member with a password and a verified address, in a browser that came by a link.
 async fn with_password(app: &App, org: &crate::app::Org, email: &str, role: Role) -> Browser {
+    let browser = unverified(app, org, email, role).await;
+    let member = users::find(app.cx(), &app.ops(), &org.id, email).await.unwrap();
+    let mut tx = app.db().begin().await.unwrap();
+    waypost_store::user::verify(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
+    tx.commit().await.unwrap();
+    browser
+}
+
+/// A member with a password who had nothing but a link by the operator, in the browser that came by it.
+async fn unverified(app: &App, org: &crate::app::Org, email: &str, role: Role) -> Browser {
     let member = users::create(app.cx(), &app.ops(), &org.id, email, role).await.unwrap();
     let link = make_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();
     let browser = Browser::new(app);
@@ -267,18 +277,40 @@ async fn a_colleague_is_invited() {
     berta.page("/account").await.says("Berta  Bcc: x").says("Welcome to acme.");
     Browser::new(&app).get(&path).await.is(404).says("not valid any more");
     berta.post("/invite", &fields).await.is(404);
-    // Who has an account signs in, and comes back.
+    // Her account is for this organisation only: the invitation of another one makes another account.
+    berta.get("/organizations/new").await.is(200);
+    berta.post("/organizations/new", &[("name", "Mine"), ("slug", "mine")]).await.is(403).says("not verified");
+    assert_eq!(app.count("SELECT count(*) FROM organizations").await, 1);
     let elsewhere = app.org("other").await;
-    let made =
-        invitations::create(app.cx(), &app.ops(), &elsewhere.id, "berta@example.com", Role::Member).await.unwrap();
-    let path = format!("/invite?token={}", made.secret);
+    let invite_to_other = async || {
+        let address = "berta@example.com";
+        let made = invitations::create(app.cx(), &app.ops(), &elsewhere.id, address, Role::Member).await.unwrap();
+        format!("/invite?token={}", made.secret)
+    };
+    let path = invite_to_other().await;
+    berta.page(&path).await.says("Create the account and join").does_not_say("Accept and join");
+    let token = path.split_once('=').unwrap().1;
+    berta.post("/invite", &[("token", token), ("name", "Berta"), ("password", OTHER)]).await.leads_to("/o/other");
+    berta.get("/o/acme").await.is(404);
+    let fields = [("email", "berta@example.com"), ("password", OTHER), ("next", "/o/acme/members")];
+    berta.post("/login", &fields).await.leads_to("/o/acme/members");
+    berta.page("/o/acme/members").await;
+    let member = users::find(app.cx(), &app.ops(), &elsewhere.id, "berta@example.com").await.unwrap();
+    users::delete(app.cx(), &app.ops(), &elsewhere.id, &member.user_id).await.unwrap();
+    // Who has a verified account signs in, and comes back.
+    let member = users::find(app.cx(), &app.ops(), &org.id, "berta@example.com").await.unwrap();
+    let mut tx = app.db().begin().await.unwrap();
+    waypost_store::user::verify(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
+    tx.commit().await.unwrap();
+    let path = invite_to_other().await;
+    let token = path.split_once('=').unwrap().1;
     let again = Browser::new(&app);
     again.page(&path).await.says("Sign in to accept").says("/login?next=%2Finvite%3Ftoken%3D");
-    let fields = [("token", made.secret.as_str()), ("name", "X"), ("password", FINE)];
+    let fields = [("token", token), ("name", "X"), ("password", FINE)];
     again.post("/invite", &fields).await.is(409).says("Sign in with it");
     again.post("/login", &[("email", "berta@example.com"), ("password", OTHER), ("next", &path)]).await.leads_to(&path);
     again.page(&path).await.says("Accept and join");
-    again.post("/invite", &[("token", made.secret.as_str())]).await.leads_to("/o/other");
+    again.post("/invite", &[("token", token)]).await.leads_to("/o/other");
     app.finish().await;
 }
 

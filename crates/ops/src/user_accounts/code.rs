@@ -6,14 +6,15 @@ use waypost_core::account::CodePurpose;
 use waypost_core::caller::Ctx;
 use waypost_core::email::{self, Email};
 use waypost_core::id::UserCodeId;
-use waypost_core::organization::{SignUp, User};
+use waypost_core::organization::SignUp;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
 use waypost_store::email_code::{Open, Proof, Tried};
 use waypost_store::user_code::{self, Key, NewCode};
 use waypost_store::{Tx, system};
 
-use super::{Session, UserAccounts, new_user, set_password, sign_in, verified};
+use super::verification::{Verified, verify_address};
+use super::{Session, UserAccounts, set_password, sign_in, sign_ins};
 use crate::accounts::CODE_LIFETIME_MS;
 use crate::codes;
 use crate::user_sessions::Browser;
@@ -103,7 +104,7 @@ impl UserAccounts {
         if !user_code::insert(&mut tx, &row).await? {
             return Err(codes::too_many());
         }
-        let has_user = system::find_user(&mut tx, &email.key).await?.is_some();
+        let has_user = !system::find_accounts(&mut tx, &email.key).await?.is_empty();
         tx.commit().await?;
         Ok(Made { id, code, email: email.address, purpose: asked.purpose, has_user })
     }
@@ -156,14 +157,17 @@ impl UserAccounts {
             Tried::Right(proof) => proof,
             Tried::Wrong { left } => {
                 // The try counts.
+                for account in system::find_accounts(&mut tx, &email::key(&open.email)).await? {
+                    sign_ins::failed(cx, &mut tx, &account.user, (browser, "code")).await?;
+                }
                 tx.commit().await?;
                 return Err(codes::wrong(left));
             }
             Tried::Gone => return Err(codes::gone()),
         };
         let password_hash = new_hash.or_else(|| proof.password_hash.take());
-        let Some(user) = self.user_of(cx, &mut tx, &proof, called).await? else {
-            // The code is used up; nobody was told it.
+        let Some(Verified { user, revoked }) = self.verify_proof(cx, &mut tx, &proof, called).await? else {
+            // The code is consumed; it was sent to nobody.
             tx.commit().await?;
             return Err(codes::gone());
         };
@@ -172,22 +176,19 @@ impl UserAccounts {
         }
         let session = sign_in(cx, &mut tx, &user, (browser, "code")).await?;
         tx.commit().await?;
-        Ok(session)
+        Ok(Session { revoked, ..session })
     }
 
-    /// The user whose address was proved; none when there is none, and nobody may become one by this.
-    async fn user_of(&self, cx: &Ctx, tx: &mut Tx, proof: &Proof, called: Option<String>) -> Result<Option<User>> {
-        if let Some(user) = system::find_user(tx, &proof.email_key).await? {
-            // Who has a name already keeps it.
-            let name = called.filter(|_| user.name.is_none());
-            return verified(cx, tx, user, name).await.map(Some);
-        }
-        match called {
-            Some(name) if self.sign_up == SignUp::Open => {
-                let email = Email { address: proof.email.clone(), key: proof.email_key.clone() };
-                new_user(cx, tx, &email, &name).await.map(Some)
-            }
-            _ => Ok(None),
-        }
+    /// The account of the address that was proved; `None` if it has none, and this may not create one.
+    async fn verify_proof(
+        &self,
+        cx: &Ctx,
+        tx: &mut Tx,
+        proof: &Proof,
+        name: Option<String>,
+    ) -> Result<Option<Verified>> {
+        let email = Email { address: proof.email.clone(), key: proof.email_key.clone() };
+        let create = name.is_some() && self.sign_up == SignUp::Open;
+        verify_address(cx, tx, &email, (name, create)).await
     }
 }

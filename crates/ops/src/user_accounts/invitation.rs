@@ -12,9 +12,13 @@ pub use waypost_store::invitation_accept::OpenInvitation;
 use waypost_store::{Conn, Tx, invitation_accept, system, user as store};
 
 use super::code::CLOSED;
-use super::{Session, UserAccounts, new_user, set_password, sign_in, verified};
+use super::verification::{Verified, verify_address};
+use super::{Session, UserAccounts, new_user, set_password, sign_in};
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
+
+/// Unverified accounts that one address can have, one for each organisation.
+const MAX_UNVERIFIED: usize = 50;
 
 /// What somebody says of themselves who comes by a link.
 #[derive(Clone, Copy)]
@@ -32,7 +36,7 @@ pub struct Invited {
     pub invitation: OpenInvitation,
     /// Who invited them, for people; none when they have gone, or it was a script.
     pub invited_by: Option<String>,
-    /// Whether who is invited has an account to sign in with.
+    /// Whether the invited person has a verified account, which they sign in with to accept.
     pub has_account: bool,
 }
 
@@ -48,15 +52,15 @@ impl UserAccounts {
             Ok(id) => store::get(&mut conn, &id).await?.map(|user| user.display_name().to_owned()),
             Err(_) => None,
         };
-        let user = system::find_user(&mut conn, &invitation.email_key).await?;
-        let has_account = user.is_some_and(|user| user.verified_at.is_some());
+        let has_account = system::find_verified_user(&mut conn, &invitation.email_key).await?.is_some();
         Ok(Invited { invitation, invited_by, has_account })
     }
 
     /// Accepts an invitation as the user who asks; gives the organisation.
     ///
     /// # Errors
-    /// As [`Self::find_invitation`]; `forbidden` when it is for another address, or nobody is signed in.
+    /// As [`Self::find_invitation`]; `forbidden` when it is for another address, nobody is signed in, or the address of the
+    /// user is not verified: such an account is valid for no further organisation.
     pub async fn accept_invitation(&self, cx: &Ctx, token: &str) -> Result<Organization> {
         let user = authorize_user(&cx.caller)?;
         let mut tx = self.ops.db.begin().await?;
@@ -66,12 +70,19 @@ impl UserAccounts {
             let message = format!("This invitation is for {}. Sign in with that address.", invitation.email);
             return Err(Error::new(Code::Forbidden, message));
         }
-        join(cx, &mut tx, &invitation, &user).await?;
+        if user.verified_at.is_none() {
+            let message = "The address of your account is not verified, so the account cannot join another organisation. \
+                           Create one for this organisation with the invitation.";
+            return Err(Error::new(Code::Forbidden, message));
+        }
+        accept(cx, &mut tx, &invitation).await?;
+        become_member(cx, &mut tx, &invitation, &user).await?;
         tx.commit().await?;
         Ok(invitation.organization)
     }
 
-    /// Accepts an invitation as somebody who has no account yet: the link proves the address.
+    /// Accepts an invitation as somebody who has no verified account yet. A link that was only sent by email verifies the
+    /// address. Any other link creates an account that is valid for the inviting organisation only.
     ///
     /// # Errors
     /// As [`Self::find_invitation`]; `forbidden` when no new accounts are made here; `conflict` when there is an account
@@ -92,30 +103,51 @@ impl UserAccounts {
         let mut tx = self.ops.db.begin().await?;
         // Whoever comes first holds the invitation until the end of the transaction.
         accept(cx, &mut tx, &invitation).await?;
-        let user = match system::find_user(&mut tx, &invitation.email_key).await? {
-            Some(user) if user.verified_at.is_some() => return Err(has_one()),
-            Some(user) => verified(cx, &mut tx, user, Some(name)).await?,
-            None if self.sign_up == SignUp::Closed => return Err(Error::new(Code::Forbidden, CLOSED)),
-            None => {
-                let email = Email { address: invitation.email.clone(), key: invitation.email_key.clone() };
-                new_user(cx, &mut tx, &email, &name).await?
-            }
-        };
+        let Verified { user, revoked } = self.account_of(cx, &mut tx, &invitation, &name).await?;
         become_member(cx, &mut tx, &invitation, &user).await?;
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
         let session = sign_in(cx, &mut tx, &user, (browser, "invitation")).await?;
         tx.commit().await?;
-        Ok((session, invitation.organization))
+        Ok((Session { revoked, ..session }, invitation.organization))
+    }
+
+    /// The account that an invitation leads to: the verified one of the address if the link proves it, else a new one for the
+    /// inviting organisation.
+    async fn account_of(&self, cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, name: &str) -> Result<Verified> {
+        let email = Email { address: invitation.email.clone(), key: invitation.email_key.clone() };
+        let accounts = system::lock_accounts(tx, &email.key).await?;
+        if accounts.iter().any(|account| account.user.verified_at.is_some()) {
+            return Err(has_one());
+        }
+        let is_closed = self.sign_up == SignUp::Closed;
+        if invitation.emailed {
+            let verified = verify_address(cx, tx, &email, (Some(name.to_owned()), !is_closed)).await?;
+            return verified.ok_or_else(|| Error::new(Code::Forbidden, CLOSED));
+        }
+        let organization = &invitation.organization.id;
+        // The operator may have made an account for the organisation that nobody has used yet.
+        if let Some(own) = accounts.iter().find(|account| account.user.organization_id.as_ref() == Some(organization)) {
+            if own.password_hash.is_some() {
+                return Err(has_one());
+            }
+            store::set_name(tx, &own.user.id, name).await?;
+            let user = User { name: Some(name.to_owned()), ..own.user.clone() };
+            return Ok(Verified { user, revoked: false });
+        }
+        if is_closed {
+            return Err(Error::new(Code::Forbidden, CLOSED));
+        }
+        if accounts.len() >= MAX_UNVERIFIED {
+            let message = format!("{} has {MAX_UNVERIFIED} accounts, which is the maximum.", invitation.email);
+            return Err(Error::new(Code::Conflict, message));
+        }
+        let user = new_user(cx, tx, &email, (Some(name), Some(organization))).await?;
+        Ok(Verified { user, revoked: false })
     }
 }
 
 async fn find(cx: &Ctx, conn: &mut Conn, token: &str) -> Result<OpenInvitation> {
     system::find_invitation(conn, &hash(token), cx.now()).await?.ok_or_else(gone)
-}
-
-async fn join(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, user: &User) -> Result<()> {
-    accept(cx, tx, invitation).await?;
-    become_member(cx, tx, invitation, user).await
 }
 
 async fn accept(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation) -> Result<()> {

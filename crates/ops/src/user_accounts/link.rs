@@ -1,5 +1,5 @@
-//! Links that the operator makes for a user, to set name and password with: for the first time, or because they cannot
-//! get in any more and no mail can be sent.
+//! Links that the operator makes for an account, to set name and password with: for the first time, or because its user
+//! cannot sign in any more and no email can be sent. They verify no address: the operator can read them.
 
 use std::fmt;
 
@@ -12,9 +12,9 @@ use waypost_core::organization::User;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, Timestamp, email, name};
 use waypost_store::user_code::{self, NewLink};
-use waypost_store::{system, user as store};
+use waypost_store::user as store;
 
-use super::{Newcomer, Session, UserAccounts, record_of_user, set_password, sign_in, verified};
+use super::{Newcomer, Session, UserAccounts, record_of_user, set_password, sign_in};
 use crate::Ops;
 use crate::user_sessions::Browser;
 
@@ -38,8 +38,8 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Makes a link for a member; the one before is worth nothing any more. Whoever has it gets into every organisation of
-/// the user, so only the operator makes it.
+/// Makes a link for a member; the one before cannot be used any more. Whoever has it gets access to every organisation of
+/// the account, so only the operator makes it.
 ///
 /// # Errors
 /// `forbidden` for everybody but the operator; `not_found` when there is no such member.
@@ -55,6 +55,7 @@ pub async fn make_link(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user:
     let expires_at = now.plus(LIFETIME_MS);
     let link = NewLink {
         id: &UserCodeId::new(now, &*cx.random),
+        user: &user.id,
         email: &user.email,
         email_key: &email::key(&user.email),
         token_hash: &hash(&token),
@@ -68,7 +69,7 @@ pub async fn make_link(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user:
     Ok(Link { token, expires_at })
 }
 
-/// As [`make_link`] for a member who has never signed in; none for the others.
+/// As [`make_link`] for a member who cannot sign in yet; `None` for the others.
 ///
 /// # Errors
 /// As [`make_link`].
@@ -79,8 +80,8 @@ pub async fn make_first_link(
     user: &UserId,
 ) -> Result<Option<Link>> {
     authorize_operator(&cx.caller)?;
-    let found = store::get(&mut ops.db.read().await?, user).await?;
-    if found.is_some_and(|user| user.verified_at.is_some()) {
+    let found = store::credentials(&mut ops.db.read().await?, user).await?;
+    if found.is_some_and(|found| found.user.verified_at.is_some() || found.password_hash.is_some()) {
         return Ok(None);
     }
     make_link(cx, ops, organization, user).await.map(Some)
@@ -93,8 +94,8 @@ impl UserAccounts {
     /// `not_found` when the link was used, replaced, has expired or was never made.
     pub async fn find_link(&self, cx: &Ctx, token: &str) -> Result<User> {
         let mut conn = self.ops.db.read().await?;
-        let Some(key) = user_code::find_link(&mut conn, &hash(token), cx.now()).await? else { return Err(gone()) };
-        system::find_user(&mut conn, &key).await?.ok_or_else(gone)
+        let Some(id) = user_code::find_link(&mut conn, &hash(token), cx.now()).await? else { return Err(gone()) };
+        store::get(&mut conn, &id).await?.ok_or_else(gone)
     }
 
     /// Sets name and password of the user that a link is for, ends the sessions that they had, and signs them in.
@@ -112,9 +113,9 @@ impl UserAccounts {
         let name = name::check("name", newcomer.name)?;
         let password_hash = self.hash(cx, "password", newcomer.password, &user.email).await?;
         let mut tx = self.ops.db.begin().await?;
-        let key = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(gone)?;
-        let user = system::find_user(&mut tx, &key).await?.ok_or_else(gone)?;
-        let user = verified(cx, &mut tx, user, Some(name)).await?;
+        let id = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(gone)?;
+        store::set_name(&mut tx, &id, &name).await?;
+        let user = store::get(&mut tx, &id).await?.ok_or_else(gone)?;
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
         let session = sign_in(cx, &mut tx, &user, (browser, "link")).await?;
         tx.commit().await?;

@@ -24,7 +24,8 @@ pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends the membership of the user who asks. They stay a user, with or without another organisation.
+/// Ends the membership of the user who asks. A verified user keeps the account, with or without another organisation; an
+/// unverified one without another organisation is deleted.
 ///
 /// # Errors
 /// As [`set_name`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
@@ -39,6 +40,7 @@ pub async fn leave(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result
         return Err(Error::new(Code::Conflict, message));
     }
     store::remove_member(&mut tx, organization, user).await?;
+    store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });
     record(cx, &mut tx, organization, Entry { act: "member.delete", target: user.as_str(), detail }).await?;
     tx.commit().await?;
@@ -72,7 +74,7 @@ impl UserAccounts {
         let found = store::credentials(&mut self.ops.db.read().await?, user).await?;
         let found = found.ok_or_else(|| Error::not_found("user"))?;
         if found.password_hash.is_some() {
-            self.begin_try(cx, &found).await?;
+            self.begin_own_try(cx, &found).await?;
             if !self.passwords.verify(password, found.password_hash.as_deref()).await? {
                 return Err(Error::invalid("password", "This is not your present password."));
             }

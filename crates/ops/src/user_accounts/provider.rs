@@ -11,7 +11,8 @@ use waypost_core::{Code, Error, Result, name};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
-use super::{Session, UserAccounts, new_user, record_of_user, sign_in, verified};
+use super::verification::{Verified, verify_address};
+use super::{Session, UserAccounts, record_of_user, sign_in};
 use crate::upstream::Upstream;
 use crate::user_sessions::Browser;
 
@@ -117,22 +118,26 @@ impl UserAccounts {
     pub async fn enter_vouched(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<Session> {
         let mut tx = self.ops.db.begin().await?;
         let key = (vouched.issuer.as_str(), vouched.subject.as_str());
-        let user = match user_identity::find(&mut tx, key.0, key.1).await? {
-            Some(id) => store::get(&mut tx, &id).await?.ok_or_else(|| Error::not_found("user"))?,
+        let known = match user_identity::find(&mut tx, key.0, key.1).await? {
+            Some(id) => store::get(&mut tx, &id).await?.filter(|user| user.verified_at.is_some()),
+            None => None,
+        };
+        let Verified { user, revoked } = match known {
+            Some(user) => Verified { user, revoked: false },
             None => {
-                let user = self.user_of_address(cx, &mut tx, vouched).await?;
-                if !user_identity::insert(&mut tx, key, &user.id, cx.now()).await? {
+                let verified = self.user_of_address(cx, &mut tx, vouched).await?;
+                if !user_identity::insert(&mut tx, key, &verified.user.id, cx.now()).await? {
                     return Err(Error::new(Code::Conflict, "You are signing in twice at this moment. Try again."));
                 }
-                user
+                verified
             }
         };
         let session = sign_in(cx, &mut tx, &user, (browser, "provider")).await?;
         tx.commit().await?;
-        Ok(session)
+        Ok(Session { revoked, ..session })
     }
 
-    async fn user_of_address(&self, cx: &Ctx, tx: &mut Tx, vouched: &Vouched) -> Result<User> {
+    async fn user_of_address(&self, cx: &Ctx, tx: &mut Tx, vouched: &Vouched) -> Result<Verified> {
         let Some(address) = &vouched.email else {
             let message =
                 "The provider does not vouch for an e-mail address of yours. Confirm it there, and try again.";
@@ -140,22 +145,18 @@ impl UserAccounts {
         };
         let email = email::parse(address)?;
         let name = vouched.name.as_deref().and_then(|text| name::check("name", text).ok());
-        let Some(user) = system::find_user(tx, &email.key).await? else {
-            if self.sign_up != SignUp::Open {
-                self.check_open()?;
-            }
-            return new_user(cx, tx, &email, name.as_deref().unwrap_or(&email.address)).await;
-        };
-        let name = name.filter(|_| user.name.is_none());
-        if user.verified_at.is_some() {
+        if let Some(user) = system::find_verified_user(tx, &email.key).await? {
             forget_password(cx, tx, &user).await?;
         }
-        verified(cx, tx, user, name).await
+        match verify_address(cx, tx, &email, (name, self.sign_up == SignUp::Open)).await? {
+            Some(verified) => Ok(verified),
+            None => Err(self.check_open().err().unwrap_or_else(|| Error::not_found("user"))),
+        }
     }
 }
 
-/// A password and sessions from before the provider vouched for the address may be somebody else's: whoever holds an
-/// invitation link could have made the account. They end when the two become one.
+/// The password and the sessions of a verified account end when a provider vouches for its address for the first time:
+/// accounts from before version 20 of the schema may have been verified by a link that another person could read.
 async fn forget_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     let found = store::credentials(tx, &user.id).await?;
     if found.is_none_or(|found| found.password_hash.is_none()) {

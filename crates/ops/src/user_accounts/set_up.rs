@@ -8,7 +8,8 @@ use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error, Result, email, name};
 use waypost_store::{Tx, system, user as store};
 
-use super::{Session, UserAccounts, new_user, sign_in, verified};
+use super::verification::{Verified, verify_address};
+use super::{Session, UserAccounts, sign_in};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
@@ -33,7 +34,7 @@ pub struct NewOwner<'a> {
 /// # Errors
 /// When the store fails.
 pub async fn set_up_token(ops: &Ops, secret: &SecretKey) -> Result<Option<String>> {
-    if system::has_verified_user(&mut ops.db.read().await?).await? {
+    if system::has_account(&mut ops.db.read().await?).await? {
         return Ok(None);
     }
     Ok(Some(BASE64URL_NOPAD.encode(&secret.sign(PURPOSE, b""))))
@@ -46,7 +47,7 @@ impl UserAccounts {
     /// `not_found` when the token is another one, or somebody has signed in before.
     pub async fn check_set_up(&self, token: &str) -> Result<()> {
         self.check_set_up_token(token)?;
-        if system::has_verified_user(&mut self.ops.db.read().await?).await? {
+        if system::has_account(&mut self.ops.db.read().await?).await? {
             return Err(gone());
         }
         Ok(())
@@ -68,14 +69,12 @@ impl UserAccounts {
         let hash = self.hash(cx, "password", owner.password, &email.address).await?;
         let mut tx = self.ops.db.begin().await?;
         system::lock_set_up(&mut tx).await?;
-        if system::has_verified_user(&mut tx).await? {
+        if system::has_account(&mut tx).await? {
             return Err(gone());
         }
-        let user = match system::find_user(&mut tx, &email.key).await? {
-            // Made on the command line, and never used.
-            Some(user) => verified(cx, &mut tx, user, Some(name)).await?,
-            None => new_user(cx, &mut tx, &email, &name).await?,
-        };
+        // The link is the operator's own, and nobody else can have used an account of this address: nobody has signed in.
+        let verified = verify_address(cx, &mut tx, &email, (Some(name), true)).await?;
+        let Verified { user, .. } = verified.ok_or_else(|| Error::internal("the first owner was not created"))?;
         store::set_password(&mut tx, &user.id, &hash).await?;
         own_the_ownerless(cx, &mut tx, &user).await?;
         let session = sign_in(cx, &mut tx, &user, (browser, "set_up")).await?;

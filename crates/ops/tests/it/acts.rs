@@ -61,6 +61,13 @@ async fn a_user_can_be_in_several_organisations(stage: Stage) {
     let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
     let (one, two) = (&one.organization.id, &two.organization.id);
     let anna = users::create(cx, ops, one, "Anna@Example.com", Role::Admin).await.unwrap();
+    // An address that is not verified has an account of its own in each organisation.
+    let apart = users::create(cx, ops, two, "anna@example.com", Role::Owner).await.unwrap();
+    assert_ne!(apart.user_id, anna.user_id);
+    users::delete(cx, ops, two, &apart.user_id).await.unwrap();
+    let mut tx = ops.db().begin().await.unwrap();
+    waypost_store::user::verify(&mut tx, &anna.user_id, cx.now()).await.unwrap();
+    tx.commit().await.unwrap();
     let again = users::create(cx, ops, two, " anna@example.COM ", Role::Member).await.unwrap();
     assert_eq!((&again.user_id, again.email.as_str(), again.role), (&anna.user_id, "Anna@Example.com", Role::Member));
     refused(users::create(cx, ops, one, "ANNA@example.com", Role::Owner).await, Code::Conflict, "member already");
@@ -71,7 +78,11 @@ async fn a_user_can_be_in_several_organisations(stage: Stage) {
     assert_eq!(users::find(cx, ops, two, anna.user_id.as_str()).await.unwrap(), again);
     users::delete(cx, ops, two, &anna.user_id).await.unwrap();
     let new = users::create(cx, ops, one, "anna@example.com", Role::Member).await.unwrap();
-    assert_ne!(new.user_id, anna.user_id, "who was in no organisation any more was forgotten");
+    assert_eq!(new.user_id, anna.user_id, "a verified account stays");
+    let ben = users::create(cx, ops, one, "ben@example.com", Role::Member).await.unwrap();
+    users::delete(cx, ops, one, &ben.user_id).await.unwrap();
+    let new = users::create(cx, ops, one, "ben@example.com", Role::Member).await.unwrap();
+    assert_ne!(new.user_id, ben.user_id, "an unverified one without an organisation is deleted");
 }
 
 async fn servers_are_checked(stage: Stage) {

@@ -131,7 +131,7 @@ async fn is_of_one_moment_while_others_write(db: Db) {
             let mut number = 100;
             while !stop.load(Ordering::SeqCst) {
                 // In each transaction a row of a table that the backup reads late and one of a table that it reads early.
-                const USER: &str = "INSERT INTO users (id, email, email_key, created_at) VALUES ($1, $1, $1, 1)";
+                const USER: &str = "INSERT INTO users (id, email, account_key, created_at) VALUES ($1, $1, $1, 1)";
                 const MEMBER: &str = "INSERT INTO memberships VALUES ('org_1', $1, 'member', 1)";
                 let id = format!("usr_{number}");
                 let mut tx = db.begin().await.unwrap();

@@ -29,18 +29,18 @@ async fn two(url: &str) -> Two {
 
 async fn credentials(Two { mut tx, one, two }: Two) {
     let tx = &mut tx;
-    assert!(!system::has_verified_user(tx).await.unwrap());
+    assert!(!system::has_account(tx).await.unwrap());
     system::lock_set_up(tx).await.unwrap();
     user::verify(tx, &one.user, NOW).await.unwrap();
     user::verify(tx, &one.user, NOW.plus(1)).await.unwrap();
-    assert!(system::has_verified_user(tx).await.unwrap());
+    assert!(system::has_account(tx).await.unwrap());
     assert!(user::set_name(tx, &one.user, "Anna").await.unwrap());
     user::set_password(tx, &one.user, "argon").await.unwrap();
     let anna = User { name: Some("Anna".into()), verified_at: Some(NOW), ..one.someone() };
     let found = user::credentials(tx, &one.user).await.unwrap().unwrap();
     assert_eq!((&found.user, found.password_hash.as_deref(), found.locked_until), (&anna, Some("argon"), None));
     assert!(!format!("{found:?}").contains("argon"));
-    assert_eq!(system::find_credentials(tx, "a1@x.de").await.unwrap(), Some(found));
+    assert_eq!(system::find_accounts(tx, "a1@x.de").await.unwrap(), [found]);
     assert_eq!(user::get(tx, &one.user).await.unwrap(), Some(anna));
     assert_eq!(user::get(tx, &two.user).await.unwrap(), Some(two.someone()));
     for failures in 1..4 {
@@ -99,11 +99,12 @@ async fn codes(Two { mut tx, .. }: Two) {
     assert_eq!(inserted, [true, true, true, true, false, false], "five within an hour");
 }
 
-async fn links(Two { mut tx, .. }: Two) {
+async fn links(Two { mut tx, one, two }: Two) {
     let tx = &mut tx;
     let ids: Vec<_> = (0..3).map(|n| UserCodeId::from_store(format!("uco_link{n}"))).collect();
     let link = |n: usize, token_hash: &'static str| NewLink {
         id: &ids[n],
+        user: if n == 2 { &two.user } else { &one.user },
         email: "B@x.de",
         email_key: "b@x.de",
         token_hash,
@@ -113,13 +114,15 @@ async fn links(Two { mut tx, .. }: Two) {
     user_code::insert_link(tx, &link(0, "first")).await.unwrap();
     user_code::insert_link(tx, &link(1, "second")).await.unwrap();
     assert_eq!(user_code::find_link(tx, "first", NOW).await.unwrap(), None, "replaced");
-    assert_eq!(user_code::find_link(tx, "second", NOW).await.unwrap().as_deref(), Some("b@x.de"));
+    user_code::insert_link(tx, &link(2, "third")).await.unwrap();
+    assert_eq!(user_code::find_link(tx, "second", NOW).await.unwrap().as_ref(), Some(&one.user));
+    assert_eq!(user_code::find_link(tx, "third", NOW).await.unwrap().as_ref(), Some(&two.user), "by account");
     assert_eq!(user_code::find_link(tx, "code", NOW).await.unwrap(), None, "a code is no link");
     let as_code = Key { id: &ids[1], browser_hash: "" };
     assert_eq!(user_code::find_open(tx, as_code, NOW).await.unwrap(), None, "a link is no code");
     assert!(user_code::enter(tx, as_code, "second", NOW).await.unwrap() == Tried::Gone);
     assert_eq!(user_code::consume_link(tx, "second", NOW.plus(MINUTE)).await.unwrap(), None, "expired");
-    assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap().as_deref(), Some("b@x.de"));
+    assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap().as_ref(), Some(&one.user));
     assert_eq!(user_code::consume_link(tx, "second", NOW).await.unwrap(), None, "once");
 }
 

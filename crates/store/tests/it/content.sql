@@ -1,7 +1,7 @@
 INSERT INTO organizations VALUES ('org_1', 'acme', 'Äcme "quoted" \ back', 1, 2), ('org_2', 'other', E_OTHER, 1, 2);
-INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3, 'Anna', '$argon2id$', 4, 1, NULL);
+INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3, 'Anna', '$argon2id$', 4, 1, NULL, 'a@b.example', NULL, 2, 3);
 INSERT INTO memberships VALUES ('org_1', 'usr_1', 'owner', 4), ('org_2', 'usr_1', 'member', 5);
-INSERT INTO api_keys VALUES ('key_1', 'org_1', 'ci', 'admin', 'abc', 6, 7, NULL);
+INSERT INTO api_keys VALUES ('key_1', 'org_1', 'ci', 'admin', 'abc', 6, 7, NULL, 'usr_1');
 INSERT INTO servers VALUES
     ('srv_1', 'org_1', 'docs', 'Docs', 'Acme', 'none', 'when_needed', TRUE, 'guided', 'off', '["https://a.example"]', 7, 8, NULL, TRUE, FALSE),
     ('srv_2', 'org_1', 'more', 'More', 'Acme', 'none', 'when_needed', FALSE, 'all', 'off', '[]', 7, 8, NULL, FALSE, TRUE);

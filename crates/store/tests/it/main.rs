@@ -12,6 +12,7 @@ mod people;
 mod schema;
 mod support;
 mod tenants;
+mod user_accounts;
 mod walkthrough;
 mod world;
 mod writer;

@@ -57,8 +57,8 @@ async fn users(Two { db, one, two }: Two) {
     assert_eq!(user::get_member(&mut tx, org, &two.user).await.unwrap(), None);
     assert_eq!(user::find_member(&mut tx, org, "a1@x.de").await.unwrap(), Some(owner.clone()));
     assert_eq!(user::find_member(&mut tx, org, "a2@x.de").await.unwrap(), None);
-    let found = system::find_user(&mut tx, "a2@x.de").await.unwrap();
-    assert_eq!(found, Some(two.someone()));
+    let found = system::find_accounts(&mut tx, "a2@x.de").await.unwrap();
+    assert_eq!(found.into_iter().map(|found| found.user).collect::<Vec<_>>(), [two.someone()]);
     user::add_member(&mut tx, org, &two.user, Role::Member, NOW).await.unwrap();
     assert_eq!(user::list_members(&mut tx, org).await.unwrap().len(), 2);
     assert_eq!(user::lock_owners(&mut tx, org).await.unwrap(), std::slice::from_ref(&one.user));
@@ -103,9 +103,9 @@ async fn api_keys(Two { db, one, two }: Two) {
     assert!(!api_key::delete(&mut tx, org, &two.key).await.unwrap());
     assert!(api_key::delete(&mut tx, org, &one.key).await.unwrap());
     assert_eq!(system::find_api_key(&mut tx, "hash-1").await.unwrap(), None);
-    api_key::insert(&mut tx, &key, "hash-3").await.unwrap();
+    api_key::insert(&mut tx, &key, "hash-3", "operator").await.unwrap();
     let twin = ApiKey { id: waypost_core::id::ApiKeyId::from_store("key_9".into()), ..key };
-    assert!(api_key::insert(&mut tx, &twin, "hash-4").await.unwrap_err().is_unique_violation());
+    assert!(api_key::insert(&mut tx, &twin, "hash-4", "operator").await.unwrap_err().is_unique_violation());
 }
 
 async fn servers(Two { db, one, two }: Two) {

@@ -25,10 +25,10 @@ INSERT INTO joins VALUES ('joi_N', 'org_N', 'srv_N', 'eu_N', 'eu_N', 'handle', '
 INSERT INTO user_identities VALUES ('https://accounts.example', 'subject-N', 'usr_N', 5);
 INSERT INTO user_sessions VALUES ('uss_N', 'session-N', 'usr_N', 'org_N', 'Mozilla/5.0', '127.0.0.1', 5, 6, 7);
 INSERT INTO user_codes VALUES
-    ('uco_N', 'A@b.example', 'a@b.example', 'reset', 'browser', 'code', '$argon2id$', 2, 5, 6, NULL);
+    ('uco_N', 'A@b.example', 'a@b.example', 'reset', 'browser', 'code', '$argon2id$', 2, 5, 6, NULL, 'usr_N');
 INSERT INTO user_sign_ins VALUES ('state_N', 'browser', 'google', 'nonce', 'verifier', '/', 5, 6);
 INSERT INTO invitations VALUES
-    ('inv_N', 'org_N', 'C@b.example', 'c@b.example', 'member', 'token-N', 'usr_N', 5, 6, NULL, 7);
+    ('inv_N', 'org_N', 'C@b.example', 'c@b.example', 'member', 'token-N', 'usr_N', 5, 6, NULL, 7, NULL);
 INSERT INTO idempotency_keys VALUES ('usr_N', 'once', 'org_N', 'request', NULL, 5, 6);
 INSERT INTO analytics_rollups VALUES ('srv_N', 'org_N', 0, 0);
 INSERT INTO analytics_segments VALUES ('seg_N', 'org_N', 'srv_N', 'wt_N', 'events', 0, 0, 0, '');

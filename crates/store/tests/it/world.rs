@@ -84,7 +84,7 @@ impl World {
 
     pub fn someone(&self) -> User {
         let (id, email) = (self.user.clone(), format!("A{}@x.de", self.n));
-        User { id, email, name: None, verified_at: None, created_at: NOW }
+        User { id, email, name: None, verified_at: None, organization_id: None, created_at: NOW }
     }
 
     pub fn server(&self) -> Server {
@@ -187,7 +187,7 @@ impl World {
             expires_at: None,
             last_used_at: None,
         };
-        api_key::insert(&mut tx, &key, &format!("hash-{n}")).await.unwrap();
+        api_key::insert(&mut tx, &key, &format!("hash-{n}"), self.user.as_str()).await.unwrap();
         server::insert(&mut tx, &Server { slug: format!("former-{n}"), ..self.server() }).await.unwrap();
         server::update(&mut tx, &self.server()).await.unwrap();
         let (organization, walkthrough, version) = (&self.organization, &self.walkthrough, &self.version);

@@ -1,5 +1,8 @@
 //! What the console asks of the store.
 
+use waypost_core::id::UserId;
+use waypost_store::user_account;
+
 use super::*;
 
 pub(super) async fn users(tx: &mut Tx, one: &World) {
@@ -46,6 +49,7 @@ pub(super) async fn invite(tx: &mut Tx, one: &World) {
     invitation::list(tx, org, Some(&id), 10).await.unwrap();
     invitation::count_pending(tx, org, NOW).await.unwrap();
     invitation::renew(tx, &new, "renewed").await.unwrap();
+    invitation::mark_emailed(tx, org, (&id, "renewed"), NOW).await.unwrap();
     invitation::revoke_of_address(tx, org, ("b@x.de", Some(&id)), NOW).await.unwrap();
     invitation::revoke(tx, org, &id, NOW).await.unwrap();
 }
@@ -91,9 +95,11 @@ pub(super) async fn look_back(tx: &mut Tx, one: &World) {
 /// What signs a user of the console in.
 pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     let (org, id) = (&one.organization, &one.user);
-    system::has_verified_user(tx).await.unwrap();
+    system::has_account(tx).await.unwrap();
     system::organizations_without_owner(tx).await.unwrap();
-    system::find_credentials(tx, "a1@x.de").await.unwrap();
+    system::lock_accounts(tx, "a1@x.de").await.unwrap();
+    system::find_verified_user(tx, "a1@x.de").await.unwrap();
+    user::count_failed_sign_in(tx, id, NOW).await.unwrap();
     system::find_invitation(tx, "token-1", NOW).await.unwrap();
     invitation_accept::accept(tx, org, &InvitationId::from_store("inv_1".to_owned()), NOW).await.unwrap();
     user::get(tx, id).await.unwrap();
@@ -123,6 +129,7 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     let link_id = UserCodeId::from_store("uco_y".to_owned());
     let link = user_code::NewLink {
         id: &link_id,
+        user: id,
         email: "a@x.de",
         email_key: "a@x.de",
         token_hash: "link",
@@ -137,6 +144,10 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     user_session::memberships(tx, id).await.unwrap();
     user_session::delete_others(tx, id, None).await.unwrap();
     user_session::delete_by_token(tx, "session-1").await.unwrap();
+    user_account::revoke(tx, id, NOW).await.unwrap();
+    user_account::delete_keys(tx, id).await.unwrap();
+    user_account::revoke_invitations(tx, id.as_str(), NOW).await.unwrap();
+    user_account::merge(tx, id, &UserId::from_store("usr_x".to_owned())).await.unwrap();
 }
 
 /// A ticket, and what the team does with it.

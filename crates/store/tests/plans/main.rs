@@ -139,7 +139,7 @@ async fn everything(db: &Db, one: &World) {
     system::find_server(&mut tx, "server-1").await.unwrap();
     system::get_server(&mut tx, &one.server).await.unwrap();
     system::find_api_key(&mut tx, "hash").await.unwrap();
-    system::find_user(&mut tx, "a1@x.de").await.unwrap();
+    system::find_accounts(&mut tx, "a1@x.de").await.unwrap();
     users(&mut tx, one).await;
     user::get_member(&mut tx, org, &one.user).await.unwrap();
     user::find_member(&mut tx, org, "a1@x.de").await.unwrap();

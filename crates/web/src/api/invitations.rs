@@ -84,14 +84,15 @@ impl Invitation {
     }
 }
 
-/// An invitation with its link, which is shown this once.
+/// An invitation that was just sent, or has to be handed over.
 #[derive(Debug, Serialize, ToSchema)]
 struct SentInvitation {
     #[serde(flatten)]
     invitation: Invitation,
-    /// Where the invited person accepts. It cannot be had again; resending makes a new one.
-    link: String,
-    /// Whether a mail with the link is on its way. When not, hand the link over yourself.
+    /// Where the invited person accepts, to hand over; it is shown once. `null` if the installation sends email: the link is
+    /// only sent to the invited address then, because it proves that address.
+    link: Option<String>,
+    /// Whether an email with the link is on its way. If it is not, and `link` is null, resend the invitation.
     mailed: bool,
 }
 
@@ -126,7 +127,8 @@ async fn list(
     Ok(Json(Page::cut(items, limit, |it| it.id.clone())))
 }
 
-/// Invites a person by their address. A mail goes out when the installation can send any. An invitation that is open for
+/// Invites a person by their address. The link is sent by email if the installation sends email, and only then: otherwise it
+/// is in the response, and accepting it creates an account that is valid for this organisation only. An invitation that is open for
 /// them is replaced. Needs the role `admin`.
 #[utoipa::path(post, path = "/invitations", tag = "invitations", operation_id = "create_invitation",
     request_body = NewInvitation, responses((status = 201, body = SentInvitation), Problems))]
@@ -165,8 +167,8 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Gives an open or expired invitation a new link and 48 hours more; the old link is dead. A mail goes out when the
-/// installation can send any. Needs the role `admin`.
+/// Gives an open or expired invitation a new link and 48 hours more; the old link stops working. It is
+/// sent as by `create_invitation`. Needs the role `admin`.
 #[utoipa::path(post, path = "/invitations/{id}/resend", tag = "invitations", operation_id = "resend_invitation",
     params(("id" = String, Path, description = "`inv_…`")),
     responses((status = 200, body = SentInvitation), Problems))]

@@ -67,7 +67,7 @@ impl AccountPage {
 }
 
 async fn page(web: &Web, signed_in: SignedIn) -> Result<AccountPage> {
-    let SignedIn { cx, session, memberships, frame } = signed_in;
+    let SignedIn { cx, session, memberships, frame, .. } = signed_in;
     let user = user_sessions::user(&cx, web.ops()).await?;
     let has_password = web.accounts().has_password(&cx).await?;
     let sessions = user_sessions::list(&cx, web.ops()).await?.into_iter().map(|it| SessionRow {

@@ -14,6 +14,10 @@ use crate::limits::Kind;
 use crate::visit::Visit;
 use crate::{Web, cookies};
 
+/// What is said to a person who has just verified an address for which there were accounts.
+const REVOKED: &str = "Your e-mail address is verified. Passwords, sessions and API keys from before were revoked. You can set \
+                       a new password under Your account.";
+
 /// Who signs in: nobody yet.
 pub(super) fn visitor(web: &Web, visit: &Visit) -> Ctx {
     web.context(Caller::Visitor, visit)
@@ -58,6 +62,9 @@ pub(super) async fn signed_in(web: &Web, headers: &HeaderMap, session: &Session,
     }
     let mut response = view::redirect(view::own_path(next));
     cookies::set_session(response.headers_mut(), &session.token);
+    if session.revoked {
+        cookies::set_flash(response.headers_mut(), REVOKED);
+    }
     response
 }
 

@@ -116,7 +116,8 @@ async fn enter(
 ) -> Result<Response> {
     entry::check_limit(web, Kind::SignIn, visit)?;
     let welcome = |name: &str| format!("Welcome to {name}.");
-    if let Some(user) = user {
+    let invited = web.accounts().find_invitation(&entry::visitor(web, visit), &fields.token).await?;
+    if let Some(user) = user.filter(|user| !starts_anew(user, &invited)) {
         let organization = web.accounts().accept_invitation(&user.cx, &fields.token).await?;
         return Ok(view::redirect_saying(&format!("/o/{}", organization.slug), &welcome(&organization.name)));
     }
@@ -132,7 +133,7 @@ async fn enter(
 fn page<'a>(web: &Web, invited: &'a Invited, user: Option<&'a SignedIn>, fields: &'a Fields) -> InvitationPage<'a> {
     let invitation = &invited.invitation;
     let own_address = user.and_then(|user| user.frame.viewer.as_ref()).map_or("", |viewer| viewer.email.as_str());
-    let way = match user {
+    let way = match user.filter(|user| !starts_anew(user, invited)) {
         Some(_) if email::key(own_address) == invitation.email_key => Way::Accept,
         Some(_) => Way::SignOut,
         None if invited.has_account => Way::SignIn,
@@ -157,6 +158,12 @@ fn page<'a>(web: &Web, invited: &'a Invited, user: Option<&'a SignedIn>, fields:
         login: format!("/login?{}", query("next", &here)),
         here,
     }
+}
+
+/// Whether somebody signed in gets another account by this invitation: their own account is for the invited address, but not
+/// verified, so it is valid for other organisations only.
+fn starts_anew(user: &SignedIn, invited: &Invited) -> bool {
+    !user.is_verified && !invited.has_account && user.email_key() == invited.invitation.email_key
 }
 
 fn refused(error: Error) -> PageResult {

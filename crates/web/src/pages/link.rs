@@ -76,7 +76,7 @@ async fn page(
         Err(error) => return refused(error),
     };
     let full_name = typed.or(user.name.as_deref()).unwrap_or_default();
-    let (address, is_new) = (user.email.as_str(), user.verified_at.is_none());
+    let (address, is_new) = (user.email.as_str(), user.name.is_none());
     Ok(view::html(status, &LinkPage { frame: Frame::empty(), wrong, token, address, full_name, is_new }))
 }
 

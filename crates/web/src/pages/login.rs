@@ -8,6 +8,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use waypost_core::Error;
 use waypost_core::account::CodePurpose;
+use waypost_ops::user_accounts::PasswordSignIn;
 use waypost_ops::user_sessions;
 
 use super::code;
@@ -117,8 +118,15 @@ async fn by_code(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(
 async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
     entry::check_limit(web, Kind::SignIn, visit)?;
     let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
-    let session = web.accounts().enter_password(&cx, &fields.email, &fields.password, device.browser()).await?;
+    let organization = organization_of(view::own_path(&fields.next));
+    let typed = PasswordSignIn { email: &fields.email, password: &fields.password, organization };
+    let session = web.accounts().enter_password(&cx, typed, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, &fields.next).await)
+}
+
+/// The slug of the organisation that a path leads to; empty if it leads to none.
+fn organization_of(path: &str) -> &str {
+    path.strip_prefix("/o/").and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default()
 }
 
 /// Ends the session of this browser.

@@ -6,7 +6,7 @@ use http::header::LOCATION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use url::form_urlencoded;
-use waypost_core::Error;
+use waypost_core::{Error, email};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Membership, User};
@@ -25,8 +25,17 @@ pub struct SignedIn {
     pub session: UserSession,
     /// Where they are members.
     pub memberships: Vec<Membership>,
+    /// Whether their address is verified.
+    pub is_verified: bool,
     /// What stands around the page.
     pub frame: Frame,
+}
+
+impl SignedIn {
+    /// The key of the user's address.
+    pub fn email_key(&self) -> String {
+        self.frame.viewer.as_ref().map(|viewer| email::key(&viewer.email)).unwrap_or_default()
+    }
 }
 
 impl FromRequestParts<Web> for SignedIn {
@@ -80,13 +89,14 @@ async fn look_up(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::R
 async fn find(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::Result<Option<SignedIn>> {
     let Some(Found { session, memberships, user }) = look_up(web, visit, parts).await? else { return Ok(None) };
     let cx = web.context(Caller::User { user_id: session.user_id.clone() }, visit);
+    let is_verified = user.verified_at.is_some();
     let frame = Frame {
         viewer: Some(Viewer { name: user.display_name().to_owned(), email: user.email }),
         memberships: memberships.clone(),
         flash: cookies::flash(&parts.headers),
         ..Frame::empty()
     };
-    Ok(Some(SignedIn { cx, session, memberships, frame }))
+    Ok(Some(SignedIn { cx, session, memberships, is_verified, frame }))
 }
 
 /// Where a visitor signs in, and comes back from.
@@ -126,7 +136,7 @@ impl FromRequestParts<Web> for Member {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let SignedIn { cx, session, memberships, frame } = SignedIn::from_request_parts(parts, web).await?;
+        let SignedIn { cx, session, memberships, frame, .. } = SignedIn::from_request_parts(parts, web).await?;
         let params = RawPathParams::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
         let slug = params.iter().find(|(name, _)| *name == "org").map(|(_, slug)| slug.to_owned());
         let found = memberships.iter().find(|membership| Some(&membership.organization.slug) == slug.as_ref());

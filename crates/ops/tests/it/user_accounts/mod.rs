@@ -4,6 +4,9 @@ mod codes;
 mod invitations;
 mod own;
 mod passwords;
+mod random;
+mod separation;
+mod sign_ins;
 
 use std::sync::Arc;
 
@@ -14,7 +17,7 @@ use waypost_core::id::{OrganizationId, UserId};
 use waypost_core::organization::{Role, SignUp};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::user_accounts::{Asked, Entered, Made, Newcomer, Session, UserAccounts, make_link};
+use waypost_ops::user_accounts::{Asked, Entered, Made, Newcomer, PasswordSignIn, Session, UserAccounts, make_link};
 use waypost_ops::user_sessions::{self, Browser};
 use waypost_ops::{organizations, users};
 use waypost_store::audit;
@@ -71,8 +74,17 @@ impl Users {
         users::create(&self.operator(), &self.stage.ops, &self.org, email, role).await.unwrap().user_id
     }
 
-    /// A member with this password.
+    /// A member with this password, whose address is verified.
     pub async fn member(&self, email: &str, role: Role, password: &str) -> Session {
+        let session = self.unverified_member(email, role, password).await;
+        let mut tx = self.stage.ops.db().begin().await.unwrap();
+        waypost_store::user::verify(&mut tx, &session.user.id, self.cx().now()).await.unwrap();
+        tx.commit().await.unwrap();
+        session
+    }
+
+    /// A member with this password, who had nothing but a link by the operator.
+    pub async fn unverified_member(&self, email: &str, role: Role, password: &str) -> Session {
         let id = self.invited_by_hand(email, role).await;
         let link = make_link(&self.operator(), &self.stage.ops, &self.org, &id).await.unwrap();
         let newcomer = Newcomer { name: "Anna", password };
@@ -80,7 +92,27 @@ impl Users {
     }
 
     pub async fn by_password(&self, email: &str, password: &str) -> Result<Session> {
-        self.accounts.enter_password(&self.cx(), email, password, DEVICE).await
+        self.by_password_to(email, password, "").await
+    }
+
+    /// Signs in on the way to an organisation.
+    pub async fn by_password_to(&self, email: &str, password: &str, organization: &str) -> Result<Session> {
+        self.accounts.enter_password(&self.cx(), PasswordSignIn { email, password, organization }, DEVICE).await
+    }
+
+    /// Signs in with a code by email.
+    pub async fn by_code(&self, email: &str) -> Session {
+        let made = self.ask(email, CodePurpose::SignIn, None).await.unwrap();
+        self.enter(made.id.as_str(), &made.code).await.unwrap()
+    }
+
+    /// The slugs of the organisations that a session reaches; `None` if it has ended.
+    pub async fn reach(&self, token: &str) -> Option<Vec<String>> {
+        let (cx, ops) = (self.cx(), &self.stage.ops);
+        let session = user_sessions::find(&cx, ops, token).await.unwrap()?;
+        let cx = self.as_user(&session.user_id);
+        let memberships = user_sessions::memberships(&cx, ops).await.unwrap();
+        Some(memberships.into_iter().map(|it| it.organization.slug).collect())
     }
 
     pub async fn ask(&self, email: &str, purpose: CodePurpose, password: Option<&str>) -> Result<Made> {

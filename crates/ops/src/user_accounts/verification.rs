@@ -1,0 +1,95 @@
+//! Verifying an address: the account of its owner, and what becomes of the accounts that others may have made for it.
+//!
+//! Only three things verify an address: a code that was sent to it by email, an invitation link that was sent to it by email
+//! and shown to nobody, and an identity provider that vouches for it. The set-up link is exempt (docs/security.md).
+
+use serde_json::json;
+use waypost_core::Result;
+use waypost_core::caller::{Caller, Ctx};
+use waypost_core::email::Email;
+use waypost_core::id::UserId;
+use waypost_core::organization::User;
+use waypost_store::user_account::{self, Revoked};
+use waypost_store::{Tx, system, user as store};
+
+use super::{new_user, record_of_user};
+use crate::audit::{Entry, record};
+
+/// The account of somebody who has just proved that an address is theirs.
+pub(super) struct Verified {
+    /// The account.
+    pub(super) user: User,
+    /// Whether a password, a session, a key or a provider link from before was revoked.
+    pub(super) revoked: bool,
+}
+
+/// Returns the verified account of an address whose owner is at work.
+///
+/// If the address was never verified, everything that unverified accounts of it created is revoked: their passwords,
+/// sessions, provider links, API keys, operator links and open invitations may be those of another person. Their memberships
+/// stay, because it is this address that was invited. With `create`, an address without any account gets one; without it,
+/// `None` is returned. `name` is used if the account has no name.
+pub(super) async fn verify_address(
+    cx: &Ctx,
+    tx: &mut Tx,
+    email: &Email,
+    (name, create): (Option<String>, bool),
+) -> Result<Option<Verified>> {
+    let accounts = system::lock_accounts(tx, &email.key).await?;
+    let Some(first) = accounts.first().map(|account| account.user.clone()) else {
+        if !create {
+            return Ok(None);
+        }
+        let user = new_user(cx, tx, email, (name.as_deref(), None)).await?;
+        store::verify(tx, &user.id, cx.now()).await?;
+        return Ok(Some(Verified { user: User { verified_at: Some(cx.now()), ..user }, revoked: false }));
+    };
+    let unverified: Vec<_> = accounts.into_iter().filter(|account| account.user.verified_at.is_none()).collect();
+    let mut revoked = false;
+    for account in &unverified {
+        let id = &account.user.id;
+        revoked |= revoke(cx, tx, &account.user, &first).await?;
+        if *id != first.id {
+            user_account::merge(tx, id, &first.id).await?;
+        }
+    }
+    store::verify(tx, &first.id, cx.now()).await?;
+    let user = store::get(tx, &first.id).await?.ok_or_else(|| waypost_core::Error::not_found("user"))?;
+    Ok(Some(Verified { user: named(tx, user, name).await?, revoked }))
+}
+
+async fn named(tx: &mut Tx, user: User, name: Option<String>) -> Result<User> {
+    let Some(name) = name.filter(|_| user.name.is_none()) else { return Ok(user) };
+    store::set_name(tx, &user.id, &name).await?;
+    Ok(User { name: Some(name), ..user })
+}
+
+/// Revokes what an unverified account created, as `owner`, who has just proved the address. Returns whether there was anything.
+async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<bool> {
+    let cx = cx.with_caller(Caller::User { user_id: owner.id.clone() });
+    let Revoked { passwords, sessions, identities } = user_account::revoke(tx, &account.id, cx.now()).await?;
+    let keys = user_account::delete_keys(tx, &account.id).await?;
+    let mut invitations = user_account::revoke_invitations(tx, account.id.as_str(), cx.now()).await?;
+    for key in &keys {
+        let detail = json!({ "name": key.name, "by": "user.verify" });
+        let entry = Entry { act: "key.delete", target: key.id.as_str(), detail };
+        record(&cx, tx, &key.organization_id, entry).await?;
+        invitations.extend(user_account::revoke_invitations(tx, key.id.as_str(), cx.now()).await?);
+    }
+    for (organization, id) in &invitations {
+        let entry =
+            Entry { act: "invitation.revoke", target: id.as_str(), detail: json!({ "by": "user.verify" }) };
+        record(&cx, tx, organization, entry).await?;
+    }
+    let detail = json!({
+        "email": account.email, "account": account.id, "passwords": passwords, "sessions": sessions,
+        "identities": identities, "keys": keys.len(), "invitations": invitations.len(),
+    });
+    record_of_user(&cx, tx, account, ("user.verify", detail)).await?;
+    Ok(passwords + sessions + identities > 0 || !keys.is_empty())
+}
+
+/// Whether a user has a verified address.
+pub(crate) async fn is_verified(tx: &mut Tx, user: &UserId) -> Result<bool> {
+    Ok(store::get(tx, user).await?.is_some_and(|user| user.verified_at.is_some()))
+}

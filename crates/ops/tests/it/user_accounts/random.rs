@@ -1,0 +1,259 @@
+//! Random sequences of invitations and sign-ins, by the owner of an address and by somebody who can only read what
+//! organisations see. What must hold after each step is in `check`.
+
+use std::collections::BTreeSet;
+
+use waypost_core::Random;
+use waypost_core::account::CodePurpose;
+use waypost_core::caller::Caller;
+use waypost_core::id::OrganizationId;
+use waypost_core::organization::Role;
+use waypost_core::random::SeededRandom;
+use waypost_ops::api_keys::{self, NewKey};
+use waypost_ops::invitations::{self, Invited};
+use waypost_ops::user_accounts::{Newcomer, Session, Vouched, make_link};
+use waypost_ops::{organizations, user_sessions, users};
+
+use super::{DEVICE, FINE, MINUTE, OTHER, Users, open};
+
+const VICTIM: &str = "victim@big.example";
+const STEPS: usize = 60;
+const SLUGS: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Person {
+    /// Reads mail at the address.
+    Owner,
+    /// Sees everything that the API shows.
+    Attacker,
+}
+
+/// What one of the two has got.
+struct Held {
+    person: Person,
+    token: String,
+    /// Whether a code, an emailed link or a provider led to the session.
+    proven: bool,
+}
+
+struct World<'a> {
+    users: &'a Users,
+    random: SeededRandom,
+    organizations: Vec<OrganizationId>,
+    links: Vec<(usize, Invited, bool)>,
+    sessions: Vec<Held>,
+    keys: Vec<(Person, usize, String)>,
+    /// Which organisations' own links each has used.
+    accepted: BTreeSet<(Person, usize)>,
+    /// Whether the owner has ever proved the address.
+    verified: bool,
+    steps: Vec<String>,
+}
+
+impl World<'_> {
+    fn pick(&self, below: usize) -> usize {
+        let mut bytes = [0; 8];
+        self.random.fill(&mut bytes);
+        usize::try_from(u64::from_le_bytes(bytes) % below as u64).unwrap()
+    }
+
+    fn person(&self) -> Person {
+        if self.pick(2) == 0 { Person::Owner } else { Person::Attacker }
+    }
+
+    fn newcomer(person: Person) -> Newcomer<'static> {
+        match person {
+            Person::Owner => Newcomer { name: "Vera", password: OTHER },
+            Person::Attacker => Newcomer { name: "Mallory", password: FINE },
+        }
+    }
+
+    fn note(&mut self, person: Person, session: Session, proven: bool) {
+        self.verified |= proven;
+        self.sessions.push(Held { person, token: session.token, proven });
+    }
+
+    async fn step(&mut self) {
+        let (users, ops) = (self.users, &self.users.stage.ops);
+        let (person, at) = (self.person(), self.pick(SLUGS.len()));
+        let kind = self.pick(9);
+        self.steps.push(format!("{kind} {person:?} {}", SLUGS[at]));
+        match kind {
+            0 | 1 => {
+                let org = &self.organizations[at];
+                let Ok(made) = invitations::create(&users.operator(), ops, org, VICTIM, Role::Owner).await else { return };
+                let emailed = kind == 1;
+                if emailed {
+                    invitations::mark_emailed(&users.operator(), ops, &made).await.unwrap();
+                }
+                self.links.push((at, made, emailed));
+            }
+            2 => self.use_link(person).await,
+            3 => {
+                let org = &self.organizations[at];
+                let Ok(member) = users::find(&users.operator(), ops, org, VICTIM).await else { return };
+                let mut conn = ops.db().read().await.unwrap();
+                let user = waypost_store::user::get(&mut conn, &member.user_id).await.unwrap().unwrap();
+                drop(conn);
+                if user.verified_at.is_some() {
+                    // Then it is a recovery, which only the operator can start, and gives to the owner.
+                    return;
+                }
+                let link = make_link(&users.operator(), ops, org, &member.user_id).await.unwrap();
+                let used = users.accounts.use_link(&users.cx(), &link.token, Self::newcomer(person), DEVICE).await;
+                self.accepted.insert((person, at));
+                self.note(person, used.unwrap(), false);
+            }
+            4 => self.prove().await,
+            5 => {
+                let password = Self::newcomer(person).password;
+                if let Ok(session) = users.by_password_to(VICTIM, password, SLUGS[at]).await {
+                    self.note(person, session, false);
+                }
+            }
+            6 => {
+                let org = &self.organizations[at];
+                users::create(&users.operator(), ops, org, VICTIM, Role::Owner).await.ok();
+            }
+            7 => self.make_key(at).await,
+            _ => {
+                let org = &self.organizations[at];
+                if let Ok(member) = users::find(&users.operator(), ops, org, VICTIM).await {
+                    users::delete(&users.operator(), ops, org, &member.user_id).await.ok();
+                    // The keys of a removed member stay, and are the organisation's own.
+                    self.keys.retain(|(_, of, _)| *of != at);
+                }
+            }
+        }
+    }
+
+    /// Uses a random link that the person can read: with one of their sessions, or as a newcomer.
+    async fn use_link(&mut self, person: Person) {
+        let readable: Vec<_> =
+            self.links.iter().filter(|(_, _, emailed)| !emailed || person == Person::Owner).collect();
+        if readable.is_empty() {
+            return;
+        }
+        let (at, secret, emailed) = {
+            let (at, made, emailed) = readable[self.pick(readable.len())];
+            (*at, made.secret.clone(), *emailed)
+        };
+        let accounts = &self.users.accounts;
+        for held in self.sessions.iter().filter(|held| held.person == person) {
+            let found = user_sessions::find(&self.users.cx(), &self.users.stage.ops, &held.token).await.unwrap();
+            let Some(session) = found else { continue };
+            if accounts.accept_invitation(&self.users.as_user(&session.user_id), &secret).await.is_ok() {
+                self.accepted.insert((person, at));
+                return;
+            }
+        }
+        let newcomer = Self::newcomer(person);
+        if let Ok((session, _)) = accounts.accept_as_newcomer(&self.users.cx(), &secret, newcomer, DEVICE).await {
+            self.accepted.insert((person, at));
+            self.note(person, session, emailed);
+        }
+    }
+
+    /// The owner proves the address, by a code or by a provider.
+    async fn prove(&mut self) {
+        let session = if self.pick(2) == 0 {
+            let Ok(made) = self.users.ask(VICTIM, CodePurpose::SignIn, None).await else { return };
+            self.users.enter(made.id.as_str(), &made.code).await
+        } else {
+            let vouched = Vouched {
+                issuer: "https://id.example".to_owned(),
+                subject: "1".to_owned(),
+                email: Some(VICTIM.to_owned()),
+                name: None,
+            };
+            self.users.accounts.enter_vouched(&self.users.cx(), &vouched, DEVICE).await
+        };
+        if let Ok(session) = session {
+            self.note(Person::Owner, session, true);
+        }
+    }
+
+    /// Creates a key in an organisation with a session that reaches it.
+    async fn make_key(&mut self, at: usize) {
+        for held in &self.sessions {
+            let reach = self.users.reach(&held.token).await.unwrap_or_default();
+            if !reach.contains(&SLUGS[at].to_owned()) {
+                continue;
+            }
+            let (cx, ops) = (self.users.cx(), &self.users.stage.ops);
+            let session = user_sessions::find(&cx, ops, &held.token).await.unwrap().unwrap();
+            let organization_id = self.organizations[at].clone();
+            let actor = session.user_id.to_string();
+            let cx = self.users.by(Caller::Member { organization_id, role: Role::Owner, actor });
+            let name = format!("key {}", self.keys.len());
+            let new = NewKey { name: &name, scope: Role::Owner, expires_at: None };
+            let made = api_keys::create(&cx, ops, &self.organizations[at], new).await.unwrap();
+            self.keys.push((held.person, at, made.1));
+            return;
+        }
+    }
+
+    /// No session reaches an organisation unless the address was verified by email or a provider for it, or the same person
+    /// has accepted an invitation of that very organisation; and once the address is verified, nothing of anybody else works.
+    async fn check(&self) {
+        for held in &self.sessions {
+            let Some(reach) = self.users.reach(&held.token).await else { continue };
+            assert!(
+                !(self.verified && held.person == Person::Attacker),
+                "a session of the attacker outlived the verification: {:#?}",
+                self.steps
+            );
+            for slug in reach {
+                let at = SLUGS.iter().position(|it| *it == slug).unwrap();
+                let is_fine = held.proven
+                    || (self.verified && held.person == Person::Owner)
+                    || self.accepted.contains(&(held.person, at));
+                assert!(is_fine, "{:?} reaches {slug}: {:#?}", held.person, self.steps);
+            }
+        }
+        for (person, at, key) in &self.keys {
+            let caller = api_keys::authenticate(&self.users.cx(), &self.users.stage.ops, key).await.unwrap();
+            let attackers = *person == Person::Attacker;
+            assert!(!(attackers && self.verified && caller.is_some()), "a key of the attacker: {:#?}", self.steps);
+            assert!(caller.is_none() || !attackers || self.accepted.contains(&(*person, *at)), "{:#?}", self.steps);
+        }
+    }
+}
+
+async fn no_session_reaches_more_than_it_should(users: Users) {
+    let mut organizations = Vec::new();
+    for slug in SLUGS {
+        organizations.push(organizations::create(&users.operator(), &users.stage.ops, slug, None).await.unwrap().id);
+    }
+    let (mut verified, mut attacks) = (0, 0);
+    for seed in 0..6 {
+        let mut world = World {
+            users: &users,
+            random: SeededRandom::new(seed),
+            organizations: organizations.clone(),
+            links: Vec::new(),
+            sessions: Vec::new(),
+            keys: Vec::new(),
+            accepted: BTreeSet::new(),
+            verified: false,
+            steps: vec![format!("seed {seed}")],
+        };
+        for _ in 0..STEPS {
+            // Beyond the limits on codes and wrong passwords.
+            users.clock.advance(61 * MINUTE);
+            world.step().await;
+            world.check().await;
+        }
+        verified += usize::from(world.verified);
+        attacks += world.sessions.iter().filter(|held| held.person == Person::Attacker).count();
+        // The next sequence begins with an address that nobody has.
+        let mut tx = users.stage.ops.db().begin().await.unwrap();
+        for sql in ["DELETE FROM users", "DELETE FROM invitations", "DELETE FROM api_keys", "DELETE FROM user_codes"] {
+            waypost_store::on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
+        }
+        tx.commit().await.unwrap();
+    }
+    assert!(verified >= 3 && attacks >= 6, "the sequences are worth something: {verified} {attacks}");
+}
+
+waypost_testkit::both!(open => no_session_reaches_more_than_it_should);

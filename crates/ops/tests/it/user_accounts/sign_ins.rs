@@ -1,0 +1,79 @@
+//! Sign-ins in the audit log.
+
+use serde_json::json;
+use waypost_core::account::CodePurpose;
+use waypost_core::audit::AuditEvent;
+use waypost_core::id::OrganizationId;
+use waypost_core::organization::Role;
+use waypost_ops::{organizations, users};
+use waypost_store::audit::{self, Filter};
+
+use super::{FINE, MINUTE, Users, open};
+
+async fn entries(users: &Users, organization: &OrganizationId) -> Vec<AuditEvent> {
+    let filter = Filter { act: "user.sign_in".to_owned(), ..Filter::default() };
+    let mut conn = users.stage.ops.db().read().await.unwrap();
+    let mut events = audit::search(&mut conn, organization, &filter, (None, 1_000)).await.unwrap();
+    events.reverse();
+    events
+}
+
+async fn every_sign_in_is_in_the_log_of_each_organisation(users: Users) {
+    let anna = users.member("anna@example.com", Role::Owner, FINE).await;
+    let other = organizations::create(&users.operator(), &users.stage.ops, "other", None).await.unwrap().id;
+    users::create(&users.operator(), &users.stage.ops, &other, "anna@example.com", Role::Member).await.unwrap();
+    let strange = organizations::create(&users.operator(), &users.stage.ops, "strange", None).await.unwrap().id;
+    users.clock.advance(1);
+    users.by_password("anna@example.com", FINE).await.unwrap();
+    users.clock.advance(1);
+    users.by_password("anna@example.com", "wrong password 123").await.unwrap_err();
+    users.clock.advance(1);
+    let made = users.ask("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
+    let wrong = if made.code == "00000000" { "00000001" } else { "00000000" };
+    users.enter(made.id.as_str(), wrong).await.unwrap_err();
+    users.clock.advance(1);
+    users.enter(made.id.as_str(), &made.code).await.unwrap();
+    users.by_password("nobody@example.com", FINE).await.unwrap_err();
+    let id = anna.user.id.as_str();
+    let told: Vec<_> = entries(&users, &other).await.into_iter().map(|it| (it.act, it.actor, it.target)).collect();
+    let told: Vec<_> = told.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+    let expected = [
+        ("user.sign_in", id, id),
+        ("user.sign_in_failed", "visitor", id),
+        ("user.sign_in_failed", "visitor", id),
+        ("user.sign_in", id, id),
+    ];
+    assert_eq!(told, expected);
+    let home = entries(&users, &users.org).await;
+    assert_eq!(home.len(), 5, "with the first sign-in, before they were in the other organisation");
+    let cx = users.cx();
+    let detail = |by: &str| {
+        json!({ "by": by, "address": "192.0.2.7", "user_agent": "TestSet-Cookie: x", "request_id": cx.request_id })
+    };
+    assert_eq!(json!(home[1].detail), detail("password"));
+    let mut failed = detail("password");
+    failed["failures_within_an_hour"] = json!(1);
+    assert_eq!(json!(home[2].detail), failed);
+    assert_eq!((&home[3].detail["by"], &home[3].detail["failures_within_an_hour"]), (&json!("code"), &json!(2)));
+    assert!(entries(&users, &strange).await.is_empty());
+}
+
+/// Nobody may delete from the audit log, so nobody may fill it without having signed in.
+async fn failed_sign_ins_do_not_flood_the_log(users: Users) {
+    users.member("anna@example.com", Role::Owner, FINE).await;
+    for _ in 0..130 {
+        users.by_password("anna@example.com", "wrong password 123").await.unwrap_err();
+    }
+    let counts = async || {
+        let failed = entries(&users, &users.org).await.into_iter().filter(|it| it.act == "user.sign_in_failed");
+        failed.map(|it| it.detail["failures_within_an_hour"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(counts().await, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 100]);
+    users.clock.advance(60 * MINUTE);
+    users.by_password("anna@example.com", "wrong password 123").await.unwrap_err();
+    assert_eq!(counts().await.len(), 12);
+}
+
+waypost_testkit::both!(
+    open => every_sign_in_is_in_the_log_of_each_organisation, failed_sign_ins_do_not_flood_the_log
+);

@@ -1,0 +1,252 @@
+//! Accounts of one address: separate while it is not verified, one afterwards; and what the migration made of older ones.
+
+use waypost_core::id::{InvitationId, OrganizationId, UserCodeId, UserId};
+use waypost_core::organization::{ApiKey, Role, User};
+use waypost_store::migrate::{migrate, migrate_to};
+use waypost_store::user_account::{self, Revoked};
+use waypost_store::user_code::{self, NewLink};
+use waypost_store::{Db, Tx, api_key, db::Dialect, invitation, on, system, user, user_identity, user_session};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+async fn two(url: &str) -> (Tx, World, World) {
+    let db: Db = open(url).await;
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed_played(&db).await;
+    two.seed_played(&db).await;
+    (db.begin().await.unwrap(), one, two)
+}
+
+fn account(id: &str, organization: Option<&OrganizationId>) -> User {
+    User {
+        id: UserId::from_store(id.to_owned()),
+        email: "V@big.example".to_owned(),
+        name: None,
+        verified_at: None,
+        organization_id: organization.cloned(),
+        created_at: NOW,
+    }
+}
+
+const KEY: &str = "v@big.example";
+
+async fn ids(tx: &mut Tx) -> Vec<String> {
+    system::find_accounts(tx, KEY).await.unwrap().into_iter().map(|it| it.user.id.to_string()).collect()
+}
+
+async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut tx, one, two): (Tx, World, World)) {
+    let tx = &mut tx;
+    for (id, organization) in
+        [("usr_b", Some(&two.organization)), ("usr_a", Some(&one.organization)), ("usr_all", None)]
+    {
+        user::insert(tx, &account(id, organization), KEY).await.unwrap();
+    }
+    assert_eq!(ids(tx).await, ["usr_all", "usr_a", "usr_b"]);
+    assert_eq!(system::find_verified_user(tx, KEY).await.unwrap(), None);
+    let (all, a) = (account("usr_all", None), account("usr_a", Some(&one.organization)));
+    assert_eq!(user::get(tx, &a.id).await.unwrap(), Some(a.clone()));
+    user::verify(tx, &all.id, NOW).await.unwrap();
+    assert_eq!(system::find_verified_user(tx, KEY).await.unwrap().map(|it| it.id), Some(all.id.clone()));
+    user_account::merge(tx, &all.id, &a.id).await.unwrap();
+    user::verify(tx, &a.id, NOW).await.unwrap();
+    let verified = system::find_verified_user(tx, KEY).await.unwrap().unwrap();
+    assert_eq!((&verified.id, verified.organization_id, verified.verified_at), (&a.id, None, Some(NOW)));
+    assert_eq!(ids(tx).await, ["usr_a", "usr_b"], "the verified one is first");
+    assert_eq!(system::lock_accounts(tx, KEY).await.unwrap().len(), 2);
+}
+
+async fn a_second_account_for_the_same_is_refused(url: String) {
+    let db = open(&url).await;
+    let one = World::new(1);
+    one.seed(&db).await;
+    for organization in [Some(&one.organization), None] {
+        let mut tx = db.begin().await.unwrap();
+        user::insert(&mut tx, &account("usr_a", organization), KEY).await.unwrap();
+        let again = user::insert(&mut tx, &account("usr_b", organization), KEY).await;
+        assert!(again.unwrap_err().is_unique_violation(), "{organization:?}");
+    }
+}
+
+async fn everything_is_revoked((mut tx, one, two): (Tx, World, World)) {
+    let tx = &mut tx;
+    let a = account("usr_a", None);
+    user::insert(tx, &a, KEY).await.unwrap();
+    user::set_password(tx, &a.id, "argon").await.unwrap();
+    user::set_name(tx, &a.id, "Mallory").await.unwrap();
+    user_identity::insert(tx, ("https://id.example", "1"), &a.id, NOW).await.unwrap();
+    let link_id = UserCodeId::from_store("uco_link".to_owned());
+    let link = NewLink {
+        id: &link_id,
+        user: &a.id,
+        email: "V@big.example",
+        email_key: KEY,
+        token_hash: "link",
+        created_at: NOW,
+        expires_at: NOW.plus(1),
+    };
+    user_code::insert_link(tx, &link).await.unwrap();
+    user::add_member(tx, &one.organization, &a.id, Role::Owner, NOW).await.unwrap();
+    for (n, creator) in ["usr_a", "key_0", "key_1", "usr_other"].into_iter().enumerate() {
+        let key = ApiKey {
+            id: waypost_core::id::ApiKeyId::from_store(format!("key_{n}")),
+            organization_id: one.organization.clone(),
+            name: format!("made {n}"),
+            scope: Role::Owner,
+            created_at: NOW,
+            expires_at: None,
+            last_used_at: None,
+        };
+        api_key::insert(tx, &key, &format!("made-{n}"), creator).await.unwrap();
+    }
+    let expected = Revoked { passwords: 1, sessions: 0, identities: 1 };
+    assert_eq!(user_account::revoke(tx, &a.id, NOW).await.unwrap(), expected);
+    assert_eq!(user_account::revoke(tx, &a.id, NOW).await.unwrap(), Revoked::default());
+    assert_eq!(user_code::find_link(tx, "link", NOW).await.unwrap(), None);
+    assert_eq!(user_identity::find(tx, "https://id.example", "1").await.unwrap(), None);
+    let found = user::credentials(tx, &a.id).await.unwrap().unwrap();
+    assert_eq!((found.password_hash, found.user.name), (None, None));
+    let names: Vec<String> =
+        user_account::delete_keys(tx, &a.id).await.unwrap().into_iter().map(|key| key.name).collect();
+    assert_eq!(names, ["made 0", "made 1", "made 2"], "and those that were created with these");
+    assert!(system::find_api_key(tx, "made-3").await.unwrap().is_some());
+    // The sessions of another account stay; the memberships move.
+    assert!(user_session::find(tx, "session-1", NOW).await.unwrap().is_some());
+    assert_eq!(user_account::revoke(tx, &one.user, NOW).await.unwrap().sessions, 1);
+    assert_eq!(user_session::find(tx, "session-1", NOW).await.unwrap(), None);
+    user_account::merge(tx, &a.id, &two.user).await.unwrap();
+    let moved = user::get_member(tx, &one.organization, &two.user).await.unwrap().unwrap();
+    assert_eq!(moved.role, Role::Owner);
+    assert_eq!(user::get(tx, &a.id).await.unwrap(), None);
+}
+
+async fn failed_sign_ins_are_counted_by_the_hour((mut tx, one, _): (Tx, World, World)) {
+    const HOUR: i64 = 60 * 60 * 1_000;
+    let mut counts = Vec::new();
+    for at in [0, 1, HOUR - 1, HOUR, HOUR + 1, 3 * HOUR] {
+        counts.push(user::count_failed_sign_in(&mut tx, &one.user, NOW.plus(at)).await.unwrap());
+    }
+    assert_eq!(counts, [1, 2, 3, 1, 2, 1].map(Some));
+    let nobody = UserId::from_store("usr_nobody".to_owned());
+    assert_eq!(user::count_failed_sign_in(&mut tx, &nobody, NOW).await.unwrap(), None);
+}
+
+async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, World, World)) {
+    let tx = &mut tx;
+    let open = "UPDATE invitations SET revoked_at = NULL, expires_at = 1790000060000";
+    on!(tx, c => sqlx::query(open).execute(c).await.unwrap().rows_affected());
+    let id = InvitationId::from_store("inv_1".to_owned());
+    let emailed = async |tx: &mut Tx, token: &str| {
+        system::find_invitation(tx, token, NOW).await.unwrap().map(|found| found.emailed)
+    };
+    assert_eq!(emailed(tx, "token-1").await, Some(false));
+    assert!(!invitation::mark_emailed(tx, &one.organization, (&id, "older"), NOW).await.unwrap());
+    assert!(!invitation::mark_emailed(tx, &two.organization, (&id, "token-1"), NOW).await.unwrap());
+    assert!(invitation::mark_emailed(tx, &one.organization, (&id, "token-1"), NOW).await.unwrap());
+    assert_eq!(emailed(tx, "token-1").await, Some(true));
+    let found = invitation::get(tx, &one.organization, &id).await.unwrap().unwrap();
+    assert!(invitation::renew(tx, &found, "shown").await.unwrap());
+    assert_eq!(emailed(tx, "shown").await, Some(false), "a new link may be shown");
+    let revoked = user_account::revoke_invitations(tx, &found.invited_by, NOW).await.unwrap();
+    assert!(revoked.contains(&(one.organization.clone(), id)), "{revoked:?}");
+    assert_eq!(emailed(tx, "shown").await, None);
+}
+
+async fn url(url: &str) -> String {
+    url.to_owned()
+}
+
+/// Rows of the schema before version 20: `n` is the user, `acts` how they signed in.
+fn older_user(n: u32, acts: &[&str], organizations: &[&str]) -> String {
+    let mut sql = format!(
+        "INSERT INTO users (id, email, email_key, created_at, name, password_hash, verified_at)
+             VALUES ('usr_{n}', 'u{n}@x.de', 'u{n}@x.de', 1, 'U', 'argon', 5);
+         INSERT INTO user_sessions (id, token_hash, user_id, user_agent, address, created_at, last_used_at, expires_at)
+             VALUES ('uss_{n}', 'session-{n}', 'usr_{n}', '', '', 1, 1, 2000000000000);
+         INSERT INTO api_keys (id, organization_id, name, scope, secret_hash, created_at)
+             VALUES ('key_{n}', 'org_a', 'key {n}', 'owner', 'secret-{n}', 1);
+         INSERT INTO audit_events (id, organization_id, actor, act, target, detail, created_at)
+             VALUES ('aud_key{n}', 'org_a', 'usr_{n}', 'key.create', 'key_{n}', '{{}}', 1);"
+    );
+    for (number, by) in acts.iter().enumerate() {
+        sql += &format!(
+            "INSERT INTO audit_events (id, organization_id, actor, act, target, detail, created_at)
+             VALUES ('aud_{n}_{number}', 'org_a', 'usr_{n}', 'user.sign_in', 'usr_{n}', '{{\"by\":\"{by}\"}}', 1);"
+        );
+    }
+    for organization in organizations {
+        sql += &format!(
+            "INSERT INTO memberships (organization_id, user_id, role, created_at)
+             VALUES ('{organization}', 'usr_{n}', 'owner', 1);"
+        );
+    }
+    sql
+}
+
+async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String) {
+    let db = Db::open(&url).await.unwrap();
+    let versions = match db.dialect() {
+        Dialect::Sqlite => sqlx::migrate!("migrations/sqlite"),
+        Dialect::Postgres => sqlx::migrate!("migrations/postgres"),
+    };
+    let before = versions.iter().map(|it| it.version).filter(|version| *version < 20).max().unwrap();
+    migrate_to(&db, before).await.unwrap();
+    let mut sql = String::new();
+    for slug in ["a", "b"] {
+        sql += &format!(
+            "INSERT INTO organizations (id, slug, name, created_at, updated_at) VALUES ('org_{slug}', '{slug}', 'X', 1, 1);"
+        );
+    }
+    sql += &older_user(1, &["invitation", "password"], &["org_a", "org_b"]);
+    sql += &older_user(2, &["invitation", "password", "code"], &["org_a"]);
+    sql += &older_user(3, &["set_up", "password"], &["org_a"]);
+    sql += &older_user(4, &["code"], &["org_a"]);
+    sql += &older_user(5, &["invitation"], &["org_b"]);
+    sql += &older_user(6, &["link"], &["org_b"]);
+    sql += "INSERT INTO user_codes (id, email, email_key, purpose, browser_hash, code_hash, attempts, created_at, expires_at)
+        VALUES ('uco_1', 'u1@x.de', 'u1@x.de', 'link', '', 'link-1', 0, 1, 2000000000000);";
+    let mut tx = db.begin().await.unwrap();
+    on!(&mut tx, c => sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
+    migrate(&db).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    let mut told = Vec::new();
+    for n in 1..=6 {
+        let accounts = system::find_accounts(&mut tx, &format!("u{n}@x.de")).await.unwrap();
+        assert_eq!(accounts.len(), 1, "{n}");
+        let it = &accounts[0];
+        let organizations = user_session::memberships(&mut tx, &it.user.id).await.unwrap();
+        let organizations: Vec<_> = organizations.iter().map(|it| it.organization.slug.clone()).collect();
+        let session = user_session::find(&mut tx, &format!("session-{n}"), NOW).await.unwrap().is_some();
+        let own = it.user.organization_id.as_ref().map_or("-", OrganizationId::as_str);
+        told.push(format!(
+            "{n} verified={} password={} session={session} {} only {own}",
+            it.user.verified_at.is_some(),
+            it.password_hash.is_some(),
+            organizations.join("+"),
+        ));
+        let key = user_account::delete_keys(&mut tx, &it.user.id).await.unwrap();
+        assert_eq!(key.len(), 1, "the creator of a key is read from the audit log");
+    }
+    assert_eq!(
+        told,
+        [
+            "1 verified=false password=true session=true a+b only -",
+            "2 verified=true password=false session=false a only -",
+            "3 verified=true password=true session=true a only -",
+            "4 verified=true password=true session=true a only -",
+            "5 verified=false password=true session=true b only org_b",
+            "6 verified=true password=true session=true b only -",
+        ]
+    );
+    let user = user_code::find_link(&mut tx, "link-1", NOW).await.unwrap();
+    assert_eq!(user.as_ref().map(UserId::as_str), Some("usr_1"));
+}
+
+waypost_testkit::both!(
+    two => an_address_has_one_account_for_each_organisation_and_one_for_all, everything_is_revoked,
+    failed_sign_ins_are_counted_by_the_hour, only_the_newest_link_is_marked_as_emailed
+);
+waypost_testkit::both!(
+    url => a_second_account_for_the_same_is_refused, accounts_that_only_accepted_an_invitation_become_unverified
+);
