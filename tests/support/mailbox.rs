@@ -114,5 +114,7 @@ fn code_in(line: &str) -> Option<String> {
 
 /// The link in a line.
 fn link_in(line: &str) -> Option<String> {
-    line.split_whitespace().find(|word| word.starts_with("http") && (word.contains("/oauth/") || word.contains("/invite?"))).map(str::to_owned)
+    line.split_whitespace()
+        .find(|word| word.starts_with("http") && (word.contains("/oauth/") || word.contains("/invite?")))
+        .map(str::to_owned)
 }

@@ -89,10 +89,7 @@ impl Passwords {
         }
         let (password, known) = (password.to_owned(), hash.is_some());
         let hash = hash.unwrap_or(NOBODY).to_owned();
-        self.work(move || {
-            Ok(argon2()?.verify_password(password.as_bytes(), &parse(&hash)?).is_ok() && known)
-        })
-        .await
+        self.work(move || Ok(argon2()?.verify_password(password.as_bytes(), &parse(&hash)?).is_ok() && known)).await
     }
 
     /// Those of `hashes` that are hashes of `password`. Hashes with the same salt are computed once, so that several accounts

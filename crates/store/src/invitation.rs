@@ -150,7 +150,8 @@ pub async fn mark_emailed(
     (id, token_hash): (&InvitationId, &str),
     now: Timestamp,
 ) -> Result<bool> {
-    const SQL: &str = "UPDATE invitations SET emailed_at = $4 WHERE id = $1 AND organization_id = $2 AND token_hash = $3
+    const SQL: &str =
+        "UPDATE invitations SET emailed_at = $4 WHERE id = $1 AND organization_id = $2 AND token_hash = $3
         AND accepted_at IS NULL AND revoked_at IS NULL";
     let marked = on!(conn, c => sqlx::query(SQL)
         .bind(id.as_str()).bind(organization.as_str()).bind(token_hash).bind(now.0).execute(c).await?.rows_affected());

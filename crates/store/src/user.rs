@@ -104,7 +104,8 @@ impl From<CredentialsRow> for Credentials {
 /// A unique violation if this address has an account already: for the user's organisation, or, for a user without one,
 /// for all organisations. Otherwise when the database fails.
 pub async fn insert(conn: &mut Conn, user: &User, email_key: &str) -> Result<()> {
-    const SQL: &str = "INSERT INTO users (id, email, email_key, account_key, organization_id, name, verified_at, created_at)
+    const SQL: &str =
+        "INSERT INTO users (id, email, email_key, account_key, organization_id, name, verified_at, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let organization = user.organization_id.as_ref().map(OrganizationId::as_str);
     let account_key = organization.map_or_else(|| email_key.to_owned(), |id| format!("{email_key} {id}"));

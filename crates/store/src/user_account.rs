@@ -78,8 +78,7 @@ pub async fn revoke_invitations(
 ) -> Result<Vec<(OrganizationId, InvitationId)>> {
     const SQL: &str = "UPDATE invitations SET revoked_at = $2 WHERE invited_by = $1
         AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2 RETURNING organization_id, id";
-    let rows: Vec<(String, String)> =
-        on!(conn, c => sqlx::query_as(SQL).bind(actor).bind(now.0).fetch_all(c).await?);
+    let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL).bind(actor).bind(now.0).fetch_all(c).await?);
     let ids = |(organization, id)| (OrganizationId::from_store(organization), InvitationId::from_store(id));
     Ok(rows.into_iter().map(ids).collect())
 }

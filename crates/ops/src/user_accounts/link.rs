@@ -11,8 +11,8 @@ use waypost_core::id::{OrganizationId, UserCodeId, UserId};
 use waypost_core::organization::User;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, Timestamp, email, name};
-use waypost_store::user_code::{self, NewLink};
 use waypost_store::user as store;
+use waypost_store::user_code::{self, NewLink};
 
 use super::{Newcomer, Session, UserAccounts, record_of_user, set_password, sign_in};
 use crate::Ops;

@@ -77,8 +77,7 @@ async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<b
         invitations.extend(user_account::revoke_invitations(tx, key.id.as_str(), cx.now()).await?);
     }
     for (organization, id) in &invitations {
-        let entry =
-            Entry { act: "invitation.revoke", target: id.as_str(), detail: json!({ "by": "user.verify" }) };
+        let entry = Entry { act: "invitation.revoke", target: id.as_str(), detail: json!({ "by": "user.verify" }) };
         record(&cx, tx, organization, entry).await?;
     }
     let detail = json!({

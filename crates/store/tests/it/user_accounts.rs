@@ -87,9 +87,9 @@ async fn everything_is_revoked((mut tx, one, two): (Tx, World, World)) {
     };
     user_code::insert_link(tx, &link).await.unwrap();
     user::add_member(tx, &one.organization, &a.id, Role::Owner, NOW).await.unwrap();
-    for (n, creator) in ["usr_a", "key_0", "key_1", "usr_other"].into_iter().enumerate() {
+    for (n, creator) in ["usr_a", "key_made0", "key_made1", "usr_other"].into_iter().enumerate() {
         let key = ApiKey {
-            id: waypost_core::id::ApiKeyId::from_store(format!("key_{n}")),
+            id: waypost_core::id::ApiKeyId::from_store(format!("key_made{n}")),
             organization_id: one.organization.clone(),
             name: format!("made {n}"),
             scope: Role::Owner,

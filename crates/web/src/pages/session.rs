@@ -6,10 +6,10 @@ use http::header::LOCATION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use url::form_urlencoded;
-use waypost_core::{Error, email};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Membership, User};
+use waypost_core::{Error, email};
 use waypost_ops::user_sessions::{self, UserSession};
 
 use super::frame::{Frame, Place, Viewer};

@@ -18,7 +18,7 @@ use super::{DEVICE, FINE, MINUTE, OTHER, Users, open};
 
 const VICTIM: &str = "victim@big.example";
 const STEPS: usize = 60;
-const SLUGS: [&str; 3] = ["a", "b", "c"];
+const SLUGS: [&str; 3] = ["first", "second", "third"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Person {
@@ -81,7 +81,9 @@ impl World<'_> {
         match kind {
             0 | 1 => {
                 let org = &self.organizations[at];
-                let Ok(made) = invitations::create(&users.operator(), ops, org, VICTIM, Role::Owner).await else { return };
+                let Ok(made) = invitations::create(&users.operator(), ops, org, VICTIM, Role::Owner).await else {
+                    return;
+                };
                 let emailed = kind == 1;
                 if emailed {
                     invitations::mark_emailed(&users.operator(), ops, &made).await.unwrap();

@@ -7,7 +7,7 @@ use waypost_core::organization::{Role, SignUp};
 use waypost_core::{Code, Error};
 use waypost_ops::api_keys::{self, NewKey};
 use waypost_ops::invitations::{self, Invited};
-use waypost_ops::user_accounts::{Newcomer, Session, Vouched, leave, make_link};
+use waypost_ops::user_accounts::{Newcomer, Session, Vouched, leave, make_link, set_up_token};
 use waypost_ops::{organizations, users};
 
 use super::{DEVICE, FINE, OTHER, Users, open};
@@ -78,8 +78,7 @@ async fn a_password_that_fits_several_accounts_leads_where_the_person_goes(users
     }
     let salts = "SELECT substr(password_hash, 1, 52) FROM users WHERE email = 'victim@big.example'";
     let mut conn = users.stage.ops.db().read().await.unwrap();
-    let salts: Vec<String> =
-        waypost_store::on!(&mut conn, c => sqlx::query_scalar(salts).fetch_all(c).await.unwrap());
+    let salts: Vec<String> = waypost_store::on!(&mut conn, c => sqlx::query_scalar(salts).fetch_all(c).await.unwrap());
     assert_eq!((salts.len(), &salts[0]), (2, &salts[1]), "one salt, so that both cost as much as one");
 }
 
@@ -93,9 +92,7 @@ struct Prepared {
 async fn prepare(users: &Users, evil: &OrganizationId) -> Prepared {
     let shown = invite(users, evil, Role::Owner).await;
     let session = accept(users, &shown.secret, MALLORY).await.unwrap();
-    let member = |actor: String| {
-        users.by(Caller::Member { organization_id: evil.clone(), role: Role::Owner, actor })
-    };
+    let member = |actor: String| users.by(Caller::Member { organization_id: evil.clone(), role: Role::Owner, actor });
     let ops = &users.stage.ops;
     let new = |name| NewKey { name, scope: Role::Owner, expires_at: None };
     let (first, one) = api_keys::create(&member(session.user.id.to_string()), ops, evil, new("one")).await.unwrap();
@@ -229,18 +226,11 @@ async fn an_unverified_account_without_an_organisation_is_deleted(users: Users) 
 }
 
 async fn nobody_sets_the_installation_up_a_second_time(users: Users) {
-    let token = waypost_ops::user_accounts::set_up_token(
-        &users.stage.ops,
-        &waypost_core::secret::SecretKey::new([7; 32]),
-    );
-    assert!(token.await.unwrap().is_some());
+    let key = waypost_core::secret::SecretKey::new([7; 32]);
+    assert!(set_up_token(&users.stage.ops, &key).await.unwrap().is_some());
     let shown = invite(&users, &users.org, Role::Member).await;
     accept(&users, &shown.secret, MALLORY).await.unwrap();
-    let token = waypost_ops::user_accounts::set_up_token(
-        &users.stage.ops,
-        &waypost_core::secret::SecretKey::new([7; 32]),
-    );
-    assert!(token.await.unwrap().is_none(), "an unverified user has signed in");
+    assert!(set_up_token(&users.stage.ops, &key).await.unwrap().is_none(), "an unverified user has signed in");
 }
 
 waypost_testkit::both!(
