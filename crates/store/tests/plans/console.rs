@@ -1,6 +1,7 @@
 //! What the console asks of the store.
 
 use waypost_core::id::UserId;
+use waypost_core::organization::User;
 use waypost_store::user_account;
 
 use super::*;
@@ -147,7 +148,16 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     user_account::revoke(tx, id, NOW).await.unwrap();
     user_account::delete_keys(tx, id).await.unwrap();
     user_account::revoke_invitations(tx, id.as_str(), NOW).await.unwrap();
-    user_account::merge(tx, id, &UserId::from_store("usr_x".to_owned())).await.unwrap();
+    let into = User {
+        id: UserId::from_store("usr_x".to_owned()),
+        email: "x@x.de".to_owned(),
+        name: None,
+        verified_at: None,
+        organization_id: Some(org.clone()),
+        created_at: NOW,
+    };
+    user::insert(tx, &into, "x@x.de").await.unwrap();
+    user_account::merge(tx, &into.id, &one.user).await.unwrap();
 }
 
 /// A ticket, and what the team does with it.

@@ -187,7 +187,7 @@ impl World<'_> {
             let organization_id = self.organizations[at].clone();
             let actor = session.user_id.to_string();
             let cx = self.users.by(Caller::Member { organization_id, role: Role::Owner, actor });
-            let name = format!("key {}", self.keys.len());
+            let name = format!("key {}", self.steps.len());
             let new = NewKey { name: &name, scope: Role::Owner, expires_at: None };
             let made = api_keys::create(&cx, ops, &self.organizations[at], new).await.unwrap();
             self.keys.push((held.person, at, made.1));
