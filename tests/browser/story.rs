@@ -16,8 +16,8 @@ async fn from_an_empty_database_to_an_answered_ticket() {
     let _turn = BROWSERS.acquire().await.expect("nobody closes it");
     let mail = User::start("nobody@example.com", installation.mailbox.clone()).await;
     let given = json!({
-        "mail": mail.origin, "chromium": found().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots(),
-        "waypost": env!("CARGO_BIN_EXE_waypost"), "folder": installation.folder(),
+        "chromium": found().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots(),
+        "waypost": env!("CARGO_BIN_EXE_waypost"), "folder": installation.folder(), "mail": mail.origin,
     });
     let output = node("../console/story.mjs").arg(given.to_string()).output().await.expect("node starts");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
