@@ -73,6 +73,11 @@ impl World<'_> {
         self.sessions.push(Held { person, token: session.token, proven });
     }
 
+    /// Whether the owner of the address has not come yet, so that the attacker has time to prepare.
+    fn is_early(&self) -> bool {
+        self.steps.len() <= STEPS / 2
+    }
+
     async fn step(&mut self) {
         let (users, ops) = (self.users, &self.users.stage.ops);
         let (person, at) = (self.person(), self.pick(SLUGS.len()));
@@ -106,6 +111,7 @@ impl World<'_> {
                 self.accepted.insert((person, at));
                 self.note(person, used.unwrap(), false);
             }
+            4 if self.is_early() => self.use_link(Person::Attacker).await,
             4 => self.prove().await,
             5 => {
                 let password = Self::newcomer(person).password;
@@ -131,8 +137,11 @@ impl World<'_> {
 
     /// Uses a random link that the person can read: with one of their sessions, or as a newcomer.
     async fn use_link(&mut self, person: Person) {
-        let readable: Vec<_> =
-            self.links.iter().filter(|(_, _, emailed)| !emailed || person == Person::Owner).collect();
+        let readable: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, _, emailed)| !emailed || (person == Person::Owner && !self.is_early()))
+            .collect();
         if readable.is_empty() {
             return;
         }
