@@ -94,7 +94,7 @@ fn own_fixtures_survive_export_and_import() {
     assert!(found.len() >= 6);
     found.iter().for_each(survives);
     // A course as long as real ones, made of what the fixtures hold.
-    let steps: Vec<_> = found.iter().flat_map(|file| drafts(file)).cycle().take(100).collect();
+    let steps: Vec<_> = found.iter().flat_map(drafts).cycle().take(100).collect();
     let keys: Vec<_> = (0..steps.len()).map(|at| format!("k{at}")).collect();
     let steps: Vec<_> = keys.iter().zip(&steps).map(|(key, step)| ExportStep { key, content: &step.content }).collect();
     let fields = found[0].fields(Some("Long"), None).expect("it has a title");
