@@ -70,7 +70,7 @@ async fn each_server_has_two_forms_of_address() {
     localhost              /t/ann/mcp                 404
     acme.localhost         /s/acme/mcp                404
     acme.localhost         /s/acme/t/ann/mcp          404
-    localhost              /s/acme/mcp/               404
+    localhost              /s/acme/mcp/               200
     localhost              /s/acme                    404
     localhost              /s/acme%2Fmcp              404
     localhost              /s/%00/mcp                 404

@@ -70,7 +70,7 @@ export class Fields {
       theirs: el("p", { class: "note warn", hidden: true }),
     };
     input.addEventListener("input", () => {
-      input.dataset.typed = "yes";
+      input.dataset.edited = "yes";
       if (this.subject) this.editor.session.edit(this.subject, spec.name, input.value);
       this.fill(box);
     });

@@ -235,7 +235,7 @@ class Editor {
     const key = event.key.toLowerCase();
     if (!(event.ctrlKey || event.metaKey) || event.altKey || !["z", "y"].includes(key)) return;
     const box = event.target.closest("input, textarea, select");
-    if (box && (box.dataset.typed || !box.closest("[data-form]"))) return;
+    if (box && (box.dataset.edited || !box.closest("[data-form]"))) return;
     event.preventDefault();
     this.rewind(key === "y" || event.shiftKey ? "redo" : "undo");
   }

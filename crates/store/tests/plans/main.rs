@@ -14,6 +14,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::Value;
+use tokio::sync::MutexGuard;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use waypost_core::account::CodePurpose;
 use waypost_core::analytics::Range;
@@ -120,12 +121,15 @@ impl<S: tracing::Subscriber> Layer<S> for Listener {
     }
 }
 
-async fn open(url: &str) -> Db {
+/// A database, and the turn of its test: the two databases share the log, so one follows the other from the migration on.
+async fn open(url: &str) -> (Db, MutexGuard<'static, ()>) {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let turn = TURN.lock().await;
     static SET: OnceLock<()> = OnceLock::new();
     SET.get_or_init(|| tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Listener)).unwrap());
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
-    db
+    (db, turn)
 }
 
 /// Calls every function of the store that a product's call can lead to. A new one belongs in here.
@@ -515,10 +519,7 @@ async fn play(db: &Db, one: &World) {
     }
 }
 
-async fn no_statement_reads_a_whole_table(db: Db) {
-    // The two databases share the log: one after the other.
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _turn = TURN.lock().await;
+async fn no_statement_reads_a_whole_table((db, _turn): (Db, MutexGuard<'static, ()>)) {
     for n in 2..12 {
         World::new(n).seed_played(&db).await;
     }
