@@ -338,12 +338,14 @@ async function phone(page, id) {
 async function remembers(page, id) {
     await page.goto(`${given.url}${new URL(page.url()).pathname}`);
     await page.locator('[data-add]:visible').first().click();
+    // Until the new step is open, the fields are those of another one.
+    await page.waitForFunction(() => document.activeElement?.name === 'title');
     await field(page, 'title').fill('Remembered');
     await field(page, 'content').fill('As it was');
     await until(page, id, (it) => it.steps.some((step) => step.content === 'As it was'), 'written');
     await field(page, 'title').fill('Renamed');
     await field(page, 'context_for_agent').fill('Oops');
-    await until(page, id, (it) => it.steps.some((step) => step.context_for_agent === 'Oops'), 'written');
+    await until(page, id, (it) => it.steps.some((step) => step.title === 'Renamed' && step.context_for_agent === 'Oops'), 'written');
     await page.reload();
     await field(page, 'context_for_agent').waitFor();
     await page.getByRole('button', { name: 'Undo', exact: true }).click();

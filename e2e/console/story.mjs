@@ -39,7 +39,7 @@ async function see(page, name, path) {
     assert.equal(await page.locator('h1').count(), 1, `${name}: one heading of the first level`);
     const bytes = await page.evaluate(() => performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
         .filter((it) => it.name.startsWith(location.origin) && !/\/api\/v1\/|\/mcp$/.test(it.name))
-        .reduce((sum, it) => sum + it.decodedBodySize, 0));
+        .reduce((sum, it) => sum + it.encodedBodySize, 0));
     assert.ok(bytes < 200_000 || name === 'reference', `${name} weighs ${bytes} bytes`);
     for (const link of await page.locator('a[href^="/"]').evaluateAll((all) => all.map((it) => it.getAttribute('href')))) {
         links.add(link.split('#')[0]);
@@ -130,6 +130,8 @@ async function write(page) {
     await page.getByRole('button', { name: 'Create and open the editor' }).click();
     await page.waitForURL(/\/walkthroughs\/wt_/);
     const id = page.url().match(/wt_[0-9a-z]+/)[0];
+    // The list of steps is shown until the editor knows that there are none.
+    await page.locator('[data-no-steps] [data-add]').waitFor();
     for (const title of ['Fuel', 'Build', 'Aim', 'Count down', 'Launch']) {
         await page.locator('[data-add]:visible').first().click();
         await page.waitForFunction(() => document.activeElement?.name === 'title');
@@ -256,6 +258,8 @@ async function importFile(page) {
     await page.locator('[data-report]', { hasText: 'Land a rocket' }).waitFor();
     await see(page, 'import');
     await main(page).getByRole('button', { name: /^Import/ }).last().click();
+    // The page goes on to the editor of what was imported.
+    await page.waitForURL(/\/walkthroughs\/wt_/);
     await until(page, () => api(page, 'GET', '/walkthroughs?q=Land'), (it) => it.items.length === 1 && it.items[0].step_count === 2, 'imported');
     await see(page, 'walkthroughs', '/o/acme/walkthroughs');
     await see(page, 'export', `/o/acme/walkthroughs/${(await api(page, 'GET', '/walkthroughs?q=Land')).items[0].id}/export`);

@@ -134,10 +134,11 @@ impl Catalog {
         let asked_at = self.0.clock.now();
         let db = &self.0.db;
         let version = db.in_time(async { db.read().await?.config_version().await }).await?;
-        self.0.version.store(version, Ordering::Release);
+        // Polls can overlap: one that read the database before a change must not take back what a later one has seen.
+        let newest = self.0.version.fetch_max(version, Ordering::AcqRel).max(version);
         self.0.polled_at.store(asked_at.0, Ordering::Release);
-        // After the number is stored: whoever is woken reads what belongs to it.
-        self.0.changes.send_if_modified(|seen| std::mem::replace(seen, version) != version);
+        // After the number is stored: a listener that wakes up reads the offers of that number.
+        self.0.changes.send_if_modified(|seen| newest > *seen && std::mem::replace(seen, newest) != newest);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use axum::routing::get;
 use data_encoding::HEXLOWER;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
+use tower_http::compression::CompressionLayer;
 
 use crate::Web;
 
@@ -88,9 +89,10 @@ pub fn path(name: &str) -> &'static str {
     PATHS.iter().find(|(own, _)| *own == name).map_or("", |(_, path)| path)
 }
 
-/// `/assets/…`.
+/// `/assets/…`, compressed if the browser accepts it. Only these files are compressed: they are the same for everyone, so their
+/// length reveals nothing (pages hold secrets next to text that others choose, which compression can leak: BREACH).
 pub fn router() -> Router<Web> {
-    Router::new().route("/assets/{name}", get(file))
+    Router::new().route("/assets/{name}", get(file)).layer(CompressionLayer::new())
 }
 
 async fn file(Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
