@@ -333,7 +333,7 @@ async fn find_server<R: Responder>(
         let allowed =
             origin.to_str().is_ok_and(|origin| public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
         if !allowed {
-            record_rejection(&routes.hosting, server, Rejection::OriginNotAllowed).await;
+            record_rejection(&routes.hosting, server, Rejection::OriginNotAllowed);
             return refuse_error(&Error::new(Code::Forbidden, "This origin may not call this server."));
         }
     }

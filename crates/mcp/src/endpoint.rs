@@ -28,11 +28,11 @@ use waypost_core::{Code, Error, Random};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::identity::Client;
 use waypost_ops::offers::Offers;
-use waypost_ops::record::{Rejection, record_rejection};
-use waypost_ops::try_it;
+use waypost_ops::record::Rejection;
 
+use self::admission::caller_key;
 use crate::bearer::Bearer;
-use crate::limits::{CallerKey, Limits};
+use crate::limits::Limits;
 use crate::listen::{self, ListenOptions, Listeners};
 use crate::message::{
     self, Body as Peeked, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
@@ -50,8 +50,6 @@ const VERSION_HEADER: &str = "mcp-protocol-version";
 pub(crate) const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// The only revision that has batches.
 const BATCH_REVISION: &str = "2025-03-26";
-/// The JSON-RPC code of a request that exceeds a limit, outside of the ranges that others have reserved.
-const LIMIT_REACHED: i64 = -31_029;
 /// The revision without a handshake.
 pub(crate) const STATELESS_REVISION: &str = "2026-07-28";
 
@@ -145,7 +143,7 @@ impl<R: Responder> Endpoint<R> {
         let since = Instant::now();
         let (mut parts, body) = request.into_parts();
         if parts.method != Method::POST && matches!(self.sessions, Sessions::Signed) {
-            if let Err(response) = self.admit(&parts, None, arrived).await {
+            if let Err(response) = self.admit(&parts, None, arrived) {
                 return response;
             }
             // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
@@ -155,12 +153,12 @@ impl<R: Responder> Endpoint<R> {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
-                if let Err(response) = self.admit(&parts, None, arrived).await {
+                if let Err(response) = self.admit(&parts, None, arrived) {
                     return response;
                 }
                 let refused = refuse_body(&*error);
                 if refused.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    self.record_rejection(Rejection::TooLarge, arrived).await;
+                    self.record_rejection(Rejection::TooLarge, arrived);
                 }
                 return refused;
             }
@@ -170,7 +168,7 @@ impl<R: Responder> Endpoint<R> {
             return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
         let peeked = message::peek(&bytes);
-        if let Err(response) = self.admit(&parts, peeked.as_ref().ok(), arrived).await {
+        if let Err(response) = self.admit(&parts, peeked.as_ref().ok(), arrived) {
             return response;
         }
         let peeked = match peeked {
@@ -185,25 +183,6 @@ impl<R: Responder> Endpoint<R> {
             }
             Peeked::Batch(batch) => self.answer_batch(&parts, batch, arrived, since).await,
         }
-    }
-
-    /// Turns a request away that needs a token and has none that will do.
-    async fn admit(
-        &self,
-        parts: &http::request::Parts,
-        body: Option<&Peeked>,
-        arrived: &Arrived,
-    ) -> Result<(), Response> {
-        let messages = || body.into_iter().flat_map(Peeked::messages);
-        let on_connect = self.asks_on_connect(&parts.headers, messages(), arrived);
-        let Err(denial) = arrived.bearer.admit(on_connect, &parts.uri, messages()) else { return Ok(()) };
-        let id = body.and_then(Peeked::id).cloned();
-        // Whoever guesses tokens is slowed down like any other caller.
-        self.limit(&CallerKey::Address(arrived.address), id.as_ref(), arrived).await?;
-        let is_forbidden = denial.status() == StatusCode::FORBIDDEN;
-        let rejection = if is_forbidden { Rejection::InsufficientScope } else { Rejection::Unauthorized };
-        self.record_rejection(rejection, arrived).await;
-        Err(denial.into_response(id))
     }
 
     async fn answer(
@@ -232,14 +211,14 @@ impl<R: Responder> Endpoint<R> {
             }
         }
         let key = caller_key(message, session.as_ref(), arrived);
-        if let Err(response) = self.limit(&key, message.id.as_ref(), arrived).await {
+        if let Err(response) = self.limit(&key, message.id.as_ref(), arrived) {
             return response;
         }
         let client = client_of(request.headers(), message, session.as_ref());
         let mut target =
             self.target(arrived, since, (message.modern, session.and_then(|session| session.handle)), client);
         if message.modern && message.method.as_deref() == Some(listen::METHOD) {
-            let listener = match self.listener(request.headers(), message.id.as_ref(), arrived).await {
+            let listener = match self.listener(request.headers(), message.id.as_ref(), arrived) {
                 Ok(listener) => listener,
                 Err(response) => return response,
             };
@@ -384,38 +363,6 @@ impl<R: Responder> Endpoint<R> {
         if let Ok(id) = HeaderValue::from_str(&session.seal(self.hosting.secret())) {
             headers.insert(SESSION_HEADER, id);
         }
-    }
-
-    async fn limit(&self, key: &CallerKey, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
-        let Err(wait) = self.limits.check(key, &arrived.offers.server.id) else { return Ok(()) };
-        self.record_rejection(Rejection::RateLimited, arrived).await;
-        let refusal =
-            Refusal::new(LIMIT_REACHED, "Too many calls. Try again after the time in Retry-After.", id.cloned());
-        let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refusal);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
-        Err(response)
-    }
-
-    /// Counts a call that was rejected before it reached a tool, unless it is a test.
-    async fn record_rejection(&self, rejection: Rejection, arrived: &Arrived) {
-        if !arrived.tracking_id.as_deref().is_some_and(try_it::is_test) {
-            record_rejection(&self.hosting, &arrived.offers.server, rejection).await;
-        }
-    }
-}
-
-/// Whom a call is counted for. Where users sign in, nothing but a token says who somebody is.
-fn caller_key(message: &Message, session: Option<&Session>, arrived: &Arrived) -> CallerKey {
-    let server = &arrived.offers.server;
-    if let Some(subject) = arrived.bearer.subject() {
-        return CallerKey::EndUser(subject.end_user_id.clone());
-    }
-    match (&arrived.tracking_id, &message.handle, session) {
-        _ if server.auth_type.signs_in() => CallerKey::Address(arrived.address),
-        (Some(tracking_id), _, _) => CallerKey::Tracking(server.organization_id.clone(), tracking_id.clone()),
-        (None, Some(handle), _) => CallerKey::Handle(handle.chars().take(64).collect()),
-        (None, None, Some(session)) => CallerKey::Handle(session.random.clone()),
-        (None, None, None) => CallerKey::Address(arrived.address),
     }
 }
 

@@ -113,13 +113,7 @@ impl Rejection {
 }
 
 /// Counts a rejected call of a server, in the metrics and by the minute in the database.
-pub async fn record_rejection(hosting: &Hosting, server: &Server, rejection: Rejection) {
-    let reason = rejection.as_str();
-    let record = Record::Refused {
-        organization_id: server.organization_id.clone(),
-        server_id: server.id.clone(),
-        reason,
-        at: hosting.clock.now(),
-    };
-    hosting.recorder.record(record).await;
+pub fn record_rejection(hosting: &Hosting, server: &Server, rejection: Rejection) {
+    let ids = (&server.organization_id, &server.id);
+    hosting.recorder.count_rejection(ids, rejection.as_str(), hosting.clock.now());
 }

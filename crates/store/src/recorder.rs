@@ -2,10 +2,11 @@
 //! turned away, and the use of sessions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{Notify, mpsc};
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
 
@@ -30,17 +31,6 @@ const ROOM: Duration = Duration::from_secs(1);
 pub enum Record {
     /// A call that changed nothing.
     Call(Box<ToolCall>),
-    /// A call that was turned away before it reached a tool.
-    Refused {
-        /// Whose server.
-        organization_id: OrganizationId,
-        /// The server.
-        server_id: ServerId,
-        /// Why it was rejected.
-        reason: &'static str,
-        /// When.
-        at: Timestamp,
-    },
     /// A session without a handle was used.
     Session(Box<NewSession>),
     /// A handle was used.
@@ -52,10 +42,47 @@ pub enum Record {
     },
 }
 
+/// The counts of rejected calls that are not written yet. Anyone can cause any number of them, so they take no place in the
+/// queue: each server, minute and reason is one entry.
+#[derive(Debug, Default)]
+struct Rejections {
+    counts: Mutex<HashMap<(ServerId, i64, &'static str), Refusals>>,
+    /// Wakes the recorder's task.
+    added: Notify,
+}
+
+impl Rejections {
+    fn add(&self, (organization_id, server_id): (&OrganizationId, &ServerId), reason: &'static str, at: Timestamp) {
+        let minute = at.0.div_euclid(tool_call::MINUTE_MS);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = counts.entry((server_id.clone(), minute, reason)).or_insert_with(|| Refusals {
+            server_id: server_id.clone(),
+            minute,
+            reason: reason.to_owned(),
+            organization_id: organization_id.clone(),
+            count: 0,
+        });
+        entry.count += 1;
+        drop(counts);
+        self.added.notify_one();
+    }
+
+    /// Takes all counts, in one order for every process, so that two of them cannot wait for each other's rows.
+    fn take(&self) -> Vec<Refusals> {
+        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut counts: Vec<_> = counts.into_values().collect();
+        counts.sort_by(|a, b| {
+            (a.server_id.as_str(), a.minute, &a.reason).cmp(&(b.server_id.as_str(), b.minute, &b.reason))
+        });
+        counts
+    }
+}
+
 /// The sending side: clone it freely. When every one is dropped, what is queued is written and the task ends.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Record>,
+    rejections: Arc<Rejections>,
 }
 
 impl Recorder {
@@ -63,14 +90,19 @@ impl Recorder {
     #[must_use]
     pub fn start(db: Db) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, records) = mpsc::channel(QUEUE);
-        (Self { queue }, tokio::spawn(run(db, records)))
+        let rejections = Arc::new(Rejections::default());
+        let task = tokio::spawn(run(db, records, Arc::clone(&rejections)));
+        (Self { queue, rejections }, task)
+    }
+
+    /// Counts a call of a server that was rejected before it reached a tool. Never waits.
+    pub fn count_rejection(&self, server: (&OrganizationId, &ServerId), reason: &'static str, at: Timestamp) {
+        metrics::counter!("waypost_rejected_calls_total", "reason" => reason).increment(1);
+        self.rejections.add(server, reason, at);
     }
 
     /// Queues a record; waits a moment when the queue is full, and gives the record up when that does not help.
     pub async fn record(&self, record: Record) {
-        if let Record::Refused { reason, .. } = &record {
-            metrics::counter!("waypost_rejected_calls_total", "reason" => *reason).increment(1);
-        }
         match self.queue.send_timeout(record, ROOM).await {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => {
@@ -84,18 +116,43 @@ impl Recorder {
     }
 }
 
-async fn run(db: Db, mut records: mpsc::Receiver<Record>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while records.recv_many(&mut batch, BATCH).await > 0 {
-        write_until_done(&db, &batch).await;
-        batch.clear();
+async fn run(db: Db, mut records: mpsc::Receiver<Record>, rejections: Arc<Rejections>) {
+    let mut records_batch = Vec::with_capacity(BATCH);
+    loop {
+        let is_open = tokio::select! {
+            count = records.recv_many(&mut records_batch, BATCH) => count > 0,
+            () = rejections.added.notified() => true,
+        };
+        let batch = Batch { records: std::mem::take(&mut records_batch), refusals: rejections.take() };
+        if batch.len() > 0 {
+            write_until_done(&db, &batch).await;
+        }
+        if !is_open {
+            return;
+        }
+        records_batch = batch.records;
+        records_batch.clear();
         if !records.is_closed() && records.len() < BATCH {
             tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-async fn write_until_done(db: &Db, batch: &[Record]) {
+/// What is written in one transaction.
+struct Batch {
+    records: Vec<Record>,
+    refusals: Vec<Refusals>,
+}
+
+impl Batch {
+    /// The recorded and the rejected calls.
+    fn len(&self) -> u64 {
+        let rejected: i64 = self.refusals.iter().map(|refusals| refusals.count).sum();
+        self.records.len() as u64 + rejected.unsigned_abs()
+    }
+}
+
+async fn write_until_done(db: &Db, batch: &Batch) {
     for attempt in 0..TRIES {
         match db.in_time(write(db, batch)).await {
             Ok(()) => return,
@@ -112,35 +169,23 @@ async fn write_until_done(db: &Db, batch: &[Record]) {
             }
             Err(error) => {
                 tracing::error!(%error, records = batch.len(), "the records of calls are lost");
-                metrics::counter!("waypost_records_lost_total").increment(batch.len() as u64);
+                metrics::counter!("waypost_records_lost_total").increment(batch.len());
                 return;
             }
         }
     }
-    metrics::counter!("waypost_records_lost_total").increment(batch.len() as u64);
+    metrics::counter!("waypost_records_lost_total").increment(batch.len());
     tracing::error!(records = batch.len(), "the database stayed away, the records of calls are lost");
 }
 
-async fn write(db: &Db, batch: &[Record]) -> Result<()> {
+async fn write(db: &Db, batch: &Batch) -> Result<()> {
     let mut calls = Vec::new();
-    let mut refusals: HashMap<(&ServerId, i64, &str), Refusals> = HashMap::new();
     let mut used: HashMap<&str, Timestamp> = HashMap::new();
-    // In one order for every process, as the refusals below.
+    // In one order for every process, as the counts of rejected calls.
     let mut sessions: BTreeMap<&str, NewSession> = BTreeMap::new();
-    for record in batch {
+    for record in &batch.records {
         match record {
             Record::Call(call) => calls.push((**call).clone()),
-            Record::Refused { organization_id, server_id, reason, at } => {
-                let minute = at.0.div_euclid(tool_call::MINUTE_MS);
-                let entry = refusals.entry((server_id, minute, *reason)).or_insert_with(|| Refusals {
-                    server_id: server_id.clone(),
-                    minute,
-                    reason: (*reason).to_owned(),
-                    organization_id: organization_id.clone(),
-                    count: 0,
-                });
-                entry.count += 1;
-            }
             Record::Session(session) => {
                 let entry = sessions.entry(session.id.as_str()).or_insert_with(|| (**session).clone());
                 entry.last_used_at = entry.last_used_at.max(session.last_used_at);
@@ -155,13 +200,8 @@ async fn write(db: &Db, batch: &[Record]) -> Result<()> {
     if !calls.is_empty() {
         tool_call::insert(&mut tx, &calls).await?;
     }
-    if !refusals.is_empty() {
-        // In one order for every process, so that two of them cannot wait for each other's rows.
-        let mut refusals: Vec<_> = refusals.into_values().collect();
-        refusals.sort_by(|a, b| {
-            (a.server_id.as_str(), a.minute, &a.reason).cmp(&(b.server_id.as_str(), b.minute, &b.reason))
-        });
-        tool_call::add_refusals(&mut tx, &refusals).await?;
+    if !batch.refusals.is_empty() {
+        tool_call::add_refusals(&mut tx, &batch.refusals).await?;
     }
     if !sessions.is_empty() {
         let sessions: Vec<_> = sessions.into_values().collect();

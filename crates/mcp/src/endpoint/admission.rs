@@ -1,29 +1,48 @@
-//! Who has to sign in at once, and who may open a stream.
+//! Which requests are let in: the question of a token, rate limits, and streams.
 
 use std::sync::Arc;
 
 use axum::response::Response;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use waypost_core::secret::hash;
 use waypost_core::server::SignIn;
-use waypost_ops::record::Rejection;
+use waypost_ops::record::{Rejection, record_rejection};
+use waypost_ops::try_it;
 
-use super::{Arrived, Endpoint, LIMIT_REACHED, Responder, SESSION_HEADER, refuse};
+use super::{Arrived, Endpoint, Responder, SESSION_HEADER, refuse};
 use crate::bearer::Bearer;
 use crate::known_clients::{self, Sender};
+use crate::limits::CallerKey;
 use crate::listen::{Full, Listener};
-use crate::message::{Message, Refusal};
+use crate::message::{Body, Message, Refusal};
 use crate::session::Session;
 
+/// The JSON-RPC code of a request that exceeds a limit, outside of the ranges that others have reserved.
+const LIMIT_REACHED: i64 = -31_029;
 const METHOD_HEADER: &str = "mcp-method";
 /// When a client may try again to open a stream, in seconds.
 const RETRY_STREAM_S: u64 = 60;
 
 impl<R: Responder> Endpoint<R> {
+    /// Turns a request away that needs a token and has none that will do.
+    pub(super) fn admit(&self, parts: &Parts, body: Option<&Body>, arrived: &Arrived) -> Result<(), Response> {
+        let messages = || body.into_iter().flat_map(Body::messages);
+        let on_connect = self.asks_on_connect(&parts.headers, messages(), arrived);
+        let Err(denial) = arrived.bearer.admit(on_connect, &parts.uri, messages()) else { return Ok(()) };
+        let id = body.and_then(Body::id).cloned();
+        // Whoever guesses tokens is slowed down like any other caller.
+        self.limit(&CallerKey::Address(arrived.address), id.as_ref(), arrived)?;
+        let is_forbidden = denial.status() == StatusCode::FORBIDDEN;
+        let rejection = if is_forbidden { Rejection::InsufficientScope } else { Rejection::Unauthorized };
+        self.record_rejection(rejection, arrived);
+        Err(denial.into_response(id))
+    }
+
     /// Whether this client is asked to sign in at once. It names itself in the message or did so when its session
     /// began, so a client gets the same answer to each of its requests.
-    pub(super) fn asks_on_connect<'m>(
+    fn asks_on_connect<'m>(
         &self,
         headers: &HeaderMap,
         mut messages: impl Iterator<Item = &'m Message>,
@@ -46,8 +65,26 @@ impl<R: Responder> Endpoint<R> {
         known_clients::asks_on_connect(sign_in, Some(sender))
     }
 
+    /// Rejects a request beyond the rate limit of its caller or its server.
+    pub(super) fn limit(&self, key: &CallerKey, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
+        let Err(wait) = self.limits.check(key, &arrived.offers.server.id) else { return Ok(()) };
+        self.record_rejection(Rejection::RateLimited, arrived);
+        let refusal =
+            Refusal::new(LIMIT_REACHED, "Too many calls. Try again after the time in Retry-After.", id.cloned());
+        let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refusal);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        Err(response)
+    }
+
+    /// Counts a call that was rejected before it reached a tool, unless it is a test.
+    pub(super) fn record_rejection(&self, rejection: Rejection, arrived: &Arrived) {
+        if !arrived.tracking_id.as_deref().is_some_and(try_it::is_test) {
+            record_rejection(&self.hosting, &arrived.offers.server, rejection);
+        }
+    }
+
     /// A place for one more stream.
-    pub(super) async fn listener(
+    pub(super) fn listener(
         &self,
         headers: &HeaderMap,
         id: Option<&Value>,
@@ -56,7 +93,7 @@ impl<R: Responder> Endpoint<R> {
         let slot = match self.listeners.open(&arrived.offers.server.id, arrived.address) {
             Ok(slot) => slot,
             Err(full) => {
-                self.record_rejection(Rejection::RateLimited, arrived).await;
+                self.record_rejection(Rejection::RateLimited, arrived);
                 return Err(refuse_stream(full, id));
             }
         };
@@ -64,6 +101,21 @@ impl<R: Responder> Endpoint<R> {
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
         let token_hash = token.filter(|_| arrived.bearer.subject().is_some()).map(|(_, token)| hash(token.trim()));
         Ok(Arc::new(Listener::new(slot, Arc::clone(&arrived.offers), token_hash)))
+    }
+}
+
+/// Whom a call is counted for. Where users sign in, nothing but a token says who somebody is.
+pub(super) fn caller_key(message: &Message, session: Option<&Session>, arrived: &Arrived) -> CallerKey {
+    let server = &arrived.offers.server;
+    if let Some(subject) = arrived.bearer.subject() {
+        return CallerKey::EndUser(subject.end_user_id.clone());
+    }
+    match (&arrived.tracking_id, &message.handle, session) {
+        _ if server.auth_type.signs_in() => CallerKey::Address(arrived.address),
+        (Some(tracking_id), _, _) => CallerKey::Tracking(server.organization_id.clone(), tracking_id.clone()),
+        (None, Some(handle), _) => CallerKey::Handle(handle.chars().take(64).collect()),
+        (None, None, Some(session)) => CallerKey::Handle(session.random.clone()),
+        (None, None, None) => CallerKey::Address(arrived.address),
     }
 }
 

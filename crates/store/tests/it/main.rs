@@ -9,6 +9,7 @@ mod migrate;
 mod nouns;
 mod parity;
 mod people;
+mod recorder;
 mod schema;
 mod support;
 mod tenants;

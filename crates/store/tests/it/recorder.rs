@@ -1,0 +1,35 @@
+//! The recorder under more rejected calls than its queue has room for.
+
+use waypost_core::Timestamp;
+use waypost_core::analytics::Range;
+use waypost_store::Db;
+use waypost_store::recorder::{Record, Recorder};
+use waypost_store::tool_call::{self, ToolCall};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+async fn a_flood_of_rejected_calls_is_counted_and_displaces_no_record(db: Db) {
+    const FLOOD: i64 = 100_000;
+    let world = World::new(1);
+    world.seed(&db).await;
+    let (recorder, done) = Recorder::start(db.clone());
+    // Nothing waits here, so the task of the recorder, in the same thread, cannot write meanwhile.
+    for n in 0..FLOOD {
+        let reason = if n % 4 == 0 { "unauthorized" } else { "rate_limited" };
+        recorder.count_rejection((&world.organization, &world.server), reason, NOW);
+    }
+    let call = ToolCall { end_user_id: None, ..world.tool_call("tc_after") };
+    recorder.record(Record::Call(Box::new(call))).await;
+    drop(recorder);
+    done.await.unwrap();
+
+    let mut tx = db.begin().await.unwrap();
+    let range = Range { from: Timestamp(0), to: NOW.plus(1) };
+    let rejected = tool_call::rejected(&mut tx, &world.organization, None, range).await.unwrap();
+    let counts: Vec<_> = rejected.iter().map(|it| (it.reason.as_str(), it.count)).collect();
+    assert_eq!(counts, [("rate_limited", FLOOD * 3 / 4), ("unauthorized", FLOOD / 4)]);
+    assert_eq!(tool_call::list(&mut tx, &world.organization, &world.server, 10).await.unwrap().len(), 1);
+}
+
+waypost_testkit::both!(open => a_flood_of_rejected_calls_is_counted_and_displaces_no_record);
