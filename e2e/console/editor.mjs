@@ -9,17 +9,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { launch, open } from '../browser/browser.mjs';
 import { Looker } from '../browser/look.mjs';
+import { endAfter, setUp, showPages, signIn as sendSignIn } from './console.mjs';
 
 const given = JSON.parse(process.argv[2]);
-const EMAIL = 'anna@example.com';
-const PASSWORD = 'quartz-banjo-umbrella-42';
 const look = new Looker(given.screenshots, 'editor');
 
-// A browser that waits for ever must not hold up a build.
-setTimeout(() => {
-    console.error('the scenario did not end within four minutes');
-    process.exit(1);
-}, 240_000).unref();
+endAfter(4);
 
 async function fromFolder(page) {
     if (!given.assets) return;
@@ -42,9 +37,7 @@ async function person(browser, viewport) {
 
 async function signIn(page) {
     await page.goto(`${given.url}/login`);
-    await page.locator('input[name="email"]').fill(EMAIL);
-    await page.locator('input[name="password"]').fill(PASSWORD);
-    await page.getByRole('button', { name: 'Sign in', exact: true }).click();
+    await sendSignIn(page);
     await page.waitForURL(/\/o\//);
 }
 
@@ -382,12 +375,7 @@ async function remembers(page, id) {
 const browser = await launch(given.chromium);
 try {
     const page = await person(browser);
-    await page.goto(given.url + given.setup);
-    await page.locator('input[name="name"]').fill('Anna');
-    await page.locator('input[name="email"]').fill(EMAIL);
-    await page.locator('input[name="password"]').fill(PASSWORD);
-    await page.locator('main button[type="submit"]').click();
-    await page.waitForURL(/\/o\//);
+    await setUp(page, given.url + given.setup);
     const made = await api(page, 'POST', '/walkthroughs', { title: 'Launch a rocket', type: 'course' });
     assert.equal(made.status, 201, JSON.stringify(made.body));
     const { id } = made.body;
@@ -403,13 +391,7 @@ try {
         assert.deepEqual(strange, []);
     }
 } catch (error) {
-    let n = 0;
-    for (const page of browser.contexts().flatMap((context) => context.pages())) {
-        const text = await page.locator('body').innerText().catch(() => '');
-        n += 1;
-        await page.screenshot({ path: join(given.screenshots, `failed-${n}.png`), fullPage: true }).catch(() => {});
-        console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${text}\n`);
-    }
+    await showPages(browser, given.screenshots, 'failed');
     throw error;
 } finally {
     await browser.close();

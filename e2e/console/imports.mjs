@@ -11,27 +11,14 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { launch, open } from '../browser/browser.mjs';
+import { api, endAfter, setUp, showPages } from './console.mjs';
 
 const given = JSON.parse(process.argv[2]);
 const run = promisify(execFile);
 
-// A browser that waits for ever must not hold up a build.
-setTimeout(() => {
-    console.error('the scenario did not end within four minutes');
-    process.exit(1);
-}, 240_000).unref();
+endAfter(4);
 
 const at = (path) => `${given.url}${path}`;
-
-async function api(page, method, path, body) {
-    return page.evaluate(async ([method, path, body]) => {
-        const headers = { 'Content-Type': 'application/json', 'Waypost-Organization': document.body.dataset.org };
-        const response = await fetch(`/api/v1${path}`, { method, headers, body: body && JSON.stringify(body) });
-        const text = await response.text();
-        if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
-        return text && JSON.parse(text);
-    }, [method, path, body]);
-}
 
 /** Drops what is at `path` on the page as a person does it with a file manager: folders too. */
 async function drop(page, path) {
@@ -70,12 +57,7 @@ async function imports(page, path, number, give) {
 const browser = await launch(given.chromium);
 try {
     const page = await open(browser);
-    await page.goto(given.url + given.setup);
-    await page.locator('input[name="name"]').fill('Anna');
-    await page.locator('input[name="email"]').fill('anna@example.com');
-    await page.locator('input[name="password"]').fill('quartz-banjo-umbrella-42');
-    await page.locator('main button[type="submit"]').click();
-    await page.waitForURL(/\/o\//);
+    await setUp(page, given.url + given.setup);
     let number = 0;
     for (const path of given.samples) {
         for (const give of [drop, choose]) await imports(page, path, number += 1, give);
@@ -86,10 +68,7 @@ try {
     await page.locator('[data-report] [role="alert"]').waitFor();
     assert.deepEqual(page.problems.filter((problem) => !/status of 4/.test(problem)), []);
 } catch (error) {
-    for (const page of browser.contexts().flatMap((context) => context.pages())) {
-        await page.screenshot({ path: join(given.screenshots, 'failed-import.png'), fullPage: true }).catch(() => {});
-        console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${await page.locator('body').innerText().catch(() => '')}\n`);
-    }
+    await showPages(browser, given.screenshots, 'failed-import');
     throw error;
 } finally {
     await browser.close();

@@ -12,17 +12,13 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { launch, open } from '../browser/browser.mjs';
 import { Looker } from '../browser/look.mjs';
+import { EMAIL, PASSWORD, api, endAfter, showPages, tool as call, until } from './console.mjs';
 
 const given = JSON.parse(process.argv[2]);
-const PASSWORD = 'quartz-banjo-umbrella-42';
 const look = new Looker(given.screenshots, 'console');
 const run = promisify(execFile);
 
-// A browser that waits for ever must not hold up a build.
-setTimeout(() => {
-    console.error('the story did not end within eight minutes');
-    process.exit(1);
-}, 480_000).unref();
+endAfter(8);
 
 const at = (path) => `${given.url}${path}`;
 const main = (page) => page.locator('main');
@@ -46,42 +42,10 @@ async function see(page, name, path) {
     }
 }
 
-async function api(page, method, path, body) {
-    return page.evaluate(async ([method, path, body]) => {
-        const headers = { 'Content-Type': 'application/json', 'Waypost-Organization': document.body.dataset.org };
-        const response = await fetch(`/api/v1${path}`, { method, headers, body: body && JSON.stringify(body) });
-        const text = await response.text();
-        if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
-        return text && JSON.parse(text);
-    }, [method, path, body]);
-}
-
-/** A call of an MCP tool by a client that keeps nothing. */
-async function tool(name, args) {
-    const response = await fetch(at('/s/acme-docs/mcp'), {
-        method: 'POST',
-        headers: { 'Content-Type': 'application/json', Accept: 'application/json, text/event-stream', 'MCP-Protocol-Version': '2025-11-25' },
-        body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name, arguments: args } }),
-    });
-    const text = await response.text();
-    const line = text.split('\n').find((it) => it.startsWith('data: {'));
-    const { result, error } = JSON.parse(line ? line.slice(6) : text);
-    assert.ok(result && !result.isError, JSON.stringify(error ?? result));
-    return result.structuredContent;
-}
-
+const tool = (name, args) => call(at('/s/acme-docs/mcp'), name, args);
 const draft = (page, id) => api(page, 'GET', `/walkthroughs/${id}`);
 const field = (page, name) => page.locator(`[data-form] [name="${name}"]`);
 const row = (page, title) => page.locator('.step-open', { has: page.locator('.step-title', { hasText: new RegExp(`^${title}$`) }) });
-
-/** Waits until `test` holds for what `ask` gives. */
-async function until(page, ask, test, what) {
-    for (let n = 0; n < 100; n += 1) {
-        if (test(await ask())) return;
-        await page.waitForTimeout(100);
-    }
-    assert.fail(`${what}: ${JSON.stringify(await ask(), null, 1)}`);
-}
 
 /** The first owner: account, organisation, server. */
 async function signUp(page) {
@@ -361,11 +325,7 @@ try {
         assert.deepEqual(strange, []);
     }
 } catch (error) {
-    for (const page of browser.contexts().flatMap((context) => context.pages())) {
-        const text = await page.locator('body').innerText().catch(() => '');
-        await page.screenshot({ path: `${given.screenshots}/failed.png`, fullPage: true }).catch(() => {});
-        console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${text}\n`);
-    }
+    await showPages(browser, given.screenshots, 'failed');
     throw error;
 } finally {
     await browser.close();
