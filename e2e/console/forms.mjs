@@ -5,60 +5,127 @@
 
 import assert from 'node:assert/strict';
 import { launch, open } from '../browser/browser.mjs';
+import { api, endAfter, setUp, showPages, signIn, tool } from './console.mjs';
 
 const given = JSON.parse(process.argv[2]);
-const EMAIL = 'anna@example.com';
-const PASSWORD = 'quartz-banjo-umbrella-42';
 
-// A browser that waits for ever must not hold up a build.
-setTimeout(() => {
-    console.error('the scenario did not end within three minutes');
-    process.exit(1);
-}, 180_000).unref();
+endAfter(4);
 
-async function signIn(page) {
-    await page.locator('input[name="email"]').fill(EMAIL);
-    await page.locator('input[name="password"]').fill(PASSWORD);
-    await page.getByRole('button', { name: 'Sign in', exact: true }).click();
+/** The user signs in with another browser and ends every other session there: the cookie is still sent, and names none. */
+async function revoke(page) {
+    const other = await open(page.context().browser());
+    await other.goto(`${given.url}/login`);
+    await signIn(other);
+    await other.waitForURL(/\/o\//);
+    await other.goto(`${given.url}/account`);
+    await other.getByRole('button', { name: 'Sign out all others' }).click();
+    await other.locator('[data-flash]').waitFor();
+    await other.context().close();
+    assert.ok((await page.context().cookies()).some((cookie) => cookie.name === '__Host-wp_console'), 'the cookie is still there');
 }
 
-/** Fills a form, ends the session, sends the form, signs in: everything is there again, and can be sent. */
-async function comesBack(page, path, { fields, button, secrets = {}, after }) {
+const forget = (page) => page.context().clearCookies();
+
+/**
+ * Fills a form, ends the session, sends the form, signs in: everything is there again, and can be sent. `within`
+ * is what the form is in, and `show` opens it.
+ */
+async function comesBack(page, path, end, form) {
+    const { fields = {}, choices = {}, ticked = [], secrets = {}, button, show, after, within = page.locator('main') } = form;
+    const at = (name) => within.locator(`[name="${name}"]`).first();
+    const box = ([name, value]) => within.locator(`[name="${name}"][value="${value}"]`);
     await page.goto(given.url + path);
-    for (const [name, value] of Object.entries({ ...fields, ...secrets })) {
-        await page.locator(`main [name="${name}"]`).first().fill(value);
-    }
-    await page.context().clearCookies();
-    await page.getByRole('button', { name: button, exact: true }).click();
+    await show?.();
+    for (const [name, value] of Object.entries({ ...fields, ...secrets })) await at(name).fill(value);
+    for (const [name, value] of Object.entries(choices)) await at(name).selectOption(value);
+    for (const pair of ticked) await box(pair).check();
+    await end(page);
+    await within.getByRole('button', { name: button, exact: true }).click();
     await page.waitForURL(/\/login/);
     const kept = await page.evaluate(() => JSON.stringify(sessionStorage));
     for (const secret of Object.values(secrets)) assert.ok(!kept.includes(secret), 'a secret is not kept');
     await signIn(page);
     await page.locator('[data-restored]').waitFor();
     assert.equal(new URL(page.url()).pathname, path, 'the page of the form');
-    for (const [name, value] of Object.entries(fields)) {
-        assert.equal(await page.locator(`main [name="${name}"]`).first().inputValue(), value, `${path}: ${name}`);
+    for (const [name, value] of Object.entries({ ...fields, ...choices })) {
+        assert.equal(await at(name).inputValue(), value, `${path}: ${name}`);
+        assert.ok(await at(name).isVisible(), `${path}: ${name} is open`);
     }
+    for (const pair of ticked) assert.ok(await box(pair).isChecked(), `${path}: ${pair}`);
     for (const [name, value] of Object.entries(secrets)) {
-        assert.equal(await page.locator(`main [name="${name}"]`).first().inputValue(), '', `${path}: ${name}`);
-        await page.locator(`main [name="${name}"]`).first().fill(value);
+        assert.equal(await at(name).inputValue(), '', `${path}: ${name}`);
+        await at(name).fill(value);
     }
-    await page.getByRole('button', { name: button, exact: true }).click();
+    await within.getByRole('button', { name: button, exact: true }).click();
     await page.waitForURL(after);
-    assert.equal(await page.locator('[data-restored]').count(), 0);
+    await page.locator('[data-restored]').waitFor({ state: 'detached' });
 }
 
 async function restores(page, org) {
-    const made = await page.evaluate(async () => {
-        const headers = { 'Content-Type': 'application/json', 'Waypost-Organization': document.body.dataset.org };
-        const ask = (path, body) => fetch(`/api/v1${path}`, { method: 'POST', headers, body: JSON.stringify(body) }).then((it) => it.json());
-        return { server: await ask('/servers', { slug: 'rockets', name: 'Rockets', support: 'tickets' }) };
-    });
-    await comesBack(page, `${org}/servers/${made.server.id}/settings`, {
-        fields: { name: 'Rockets & more', product_name: 'Rocket' }, button: 'Save', after: /settings/,
-    });
-    await comesBack(page, `${org}/walkthroughs/new`, { fields: { title: 'Launch "it"' }, button: 'Create and open the editor', after: /\/walkthroughs\/wt_/ });
-    await comesBack(page, `${org}/settings`, { fields: { name: 'Ümlaut <b>' }, button: 'Save', after: /settings/ });
+    const server = await api(page, 'POST', '/servers', { slug: 'rockets', name: 'Rockets', support: 'tickets' });
+    for (const end of [forget, revoke]) {
+        await comesBack(page, `${org}/servers/${server.id}/settings`, end, {
+            fields: { name: 'Rockets & more', product_name: 'Rocket' }, button: 'Save', after: /settings/,
+        });
+        await comesBack(page, `${org}/walkthroughs/new`, end, { fields: { title: `Launch "it" (${end.name})` }, button: 'Create and open the editor', after: /\/walkthroughs\/wt_/ });
+        await comesBack(page, `${org}/settings`, end, { fields: { name: 'Ümlaut <b>' }, button: 'Save', after: /settings/ });
+        await comesBack(page, `${org}/webhooks`, end, {
+            fields: { url: 'https://hooks.example/rockets?a=1', description: 'Tickets "to" <chat>' }, ticked: [['events', 'ticket.created']],
+            button: 'Create webhook', after: /\/webhooks/,
+        });
+        await comesBack(page, `${org}/members`, end, {
+            fields: { email: `${end.name}@example.com` }, choices: { role: 'admin' }, button: 'Invite', after: /\/(members|invitations)/,
+        });
+        const { items } = await api(page, 'GET', '/invitations');
+        const invited = items.find((it) => it.email === `${end.name}@example.com`);
+        assert.equal(invited?.role, 'admin', 'the role was restored as well');
+    }
+}
+
+/** What is written about a ticket: an answer, a note, and a note that is changed. */
+async function ticketsComeBack(page, org) {
+    const { ticket_id: ticket } = await tool(`${given.url}/s/rockets/mcp`, 'get_support', { title: 'It leaks', problem: 'Fuel.', email: 'pia@example.com' });
+    const path = `${org}/tickets/${ticket}`;
+    const comments = () => api(page, 'GET', `/tickets/${ticket}/comments`).then((it) => it.items);
+    const text = (about) => `${about}: tighten **the valve**.\n\n    <b> & "quotes"`;
+    for (const end of [forget, revoke]) {
+        const [answer, note, edited] = ['Answer', 'Note', 'Edited'].map((it) => text(`${it}, ${end.name}`));
+        await comesBack(page, path, end, { fields: { body: answer }, button: 'Send', after: /\/tickets\// });
+        await comesBack(page, path, end, { fields: { body: note }, ticked: [['kind', 'note']], button: 'Send', after: /\/tickets\// });
+        const written = (await comments()).find((it) => it.body === note);
+        assert.ok(written?.internal, 'the note is one');
+        assert.equal((await comments()).find((it) => it.body === answer)?.internal, false);
+        const article = page.locator(`article[id="${written.id}"]`);
+        const show = () => article.locator('summary', { hasText: 'Edit' }).click();
+        const field = `body-${written.id}`;
+        await page.goto(given.url + path);
+        await comesBack(page, path, end, { fields: { [field]: edited }, button: 'Save', show, after: /\/tickets\//, within: article });
+        assert.ok((await comments()).some((it) => it.body === edited), 'the note is changed');
+        const within = page.getByRole('form', { name: 'State of the ticket' });
+        await comesBack(page, path, end, { choices: { status: 'in_progress', priority: 'high' }, button: 'Save', within, after: /\/tickets\// });
+        await api(page, 'PATCH', `/tickets/${ticket}`, { status: 'pending', priority: 'normal' });
+    }
+}
+
+/** A form that was refused stands at the address that it was sent to, which cannot be opened: it comes back where it was. */
+async function refusedFormsComeBack(page, org) {
+    const { items: [ticket] } = await api(page, 'GET', '/tickets');
+    await page.goto(`${given.url}${org}/tickets/${ticket.id}`);
+    const body = page.locator('main [name="body"]');
+    await body.fill(' ');
+    await page.getByRole('button', { name: 'Send', exact: true }).click();
+    await page.locator('main .wrong').waitFor();
+    assert.match(page.url(), /\/comments$/);
+    await body.fill('A second try');
+    await revoke(page);
+    await page.getByRole('button', { name: 'Send', exact: true }).click();
+    await page.waitForURL(/\/login/);
+    await signIn(page);
+    await page.locator('[data-restored]').waitFor();
+    assert.equal(new URL(page.url()).pathname, `${org}/tickets/${ticket.id}`);
+    assert.equal(await body.inputValue(), 'A second try');
+    await page.getByRole('button', { name: 'Send', exact: true }).click();
+    await page.locator('article', { hasText: 'A second try' }).waitFor();
 }
 
 /** Leaving a form that was changed asks; one that was not changed, or was sent, does not. */
@@ -89,23 +156,15 @@ async function warns(page, org) {
 const browser = await launch(given.chromium);
 try {
     const page = await open(browser);
-    await page.goto(given.url + given.setup);
-    await page.locator('input[name="name"]').fill('Anna');
-    await page.locator('input[name="email"]').fill(EMAIL);
-    await page.locator('input[name="password"]').fill(PASSWORD);
-    await page.locator('main button[type="submit"]').click();
-    await page.waitForURL(/\/o\//);
+    await setUp(page, given.url + given.setup);
     const [org] = new URL(page.url()).pathname.match(/^\/o\/[^/]+/);
-    for (const [name, act] of Object.entries({ restores, warns })) {
+    for (const [name, act] of Object.entries({ restores, ticketsComeBack, refusedFormsComeBack, warns })) {
         await act(page, org);
         console.log(`${name}: ok`);
     }
     assert.deepEqual(page.problems.filter((problem) => !/status of 4\d\d/.test(problem)), []);
 } catch (error) {
-    for (const page of browser.contexts().flatMap((context) => context.pages())) {
-        const text = await page.locator('body').innerText().catch(() => '');
-        console.error(`open: ${page.url()} ${JSON.stringify(page.problems)}\n${text}\n`);
-    }
+    await showPages(browser, given.screenshots, 'failed-form');
     throw error;
 } finally {
     await browser.close();

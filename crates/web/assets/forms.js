@@ -94,6 +94,15 @@ export class Kept {
   }
 
   /**
+   * Where a form of the page at `path` comes back. A form that was refused is shown again at the address that it was sent
+   * to, which may exist for sending only, so it comes back where it was first. Ask before `arrive`, which drops it.
+   */
+  home(path, wasRedirected) {
+    const kept = this.read();
+    return kept && !kept.lost && !wasRedirected && kept.action === path.split("?")[0] ? kept.page : path;
+  }
+
+  /**
    * A page of `viewer` (null: nobody is signed in) at `path` was loaded. Gives what to put back into its form, once.
    * What was sent and answered is dropped; after a page for visitors it was not answered.
    */
@@ -144,6 +153,7 @@ function putBack(kept) {
 export function keepForms(viewer) {
   const kept = new Kept(window.sessionStorage);
   const path = location.pathname + location.search;
+  const page = kept.home(path, performance.getEntriesByType("navigation")[0]?.redirectCount > 0);
   let sending = false;
   const back = kept.arrive(viewer, path);
   if (back) putBack(back);
@@ -159,7 +169,7 @@ export function keepForms(viewer) {
     }
     if (!isWritten(form)) return;
     const action = new URL(form.action).pathname;
-    kept.write({ viewer, page: path, action, index: same(action).indexOf(form), fields: fieldsOf(form) });
+    kept.write({ viewer, page, action, index: same(action).indexOf(form), fields: fieldsOf(form) });
     sending = !event.defaultPrevented;
   });
   window.addEventListener("pageshow", () => { sending = false; });

@@ -78,6 +78,19 @@ test('it comes back once, on its page, for the same user, within an hour', () =>
     assert.equal(kept.read(), null);
 });
 
+test('a form that was refused comes back on the page that it was sent from', () => {
+    const kept = new Kept(new Storage());
+    const [page, action] = ['/o/acme/tickets/1?from=list', '/o/acme/tickets/1/comments'];
+    const send = () => kept.write({ viewer: 'anna', page, action, index: 0, fields: [] });
+    assert.equal(kept.home(page, false), page);
+    send();
+    assert.equal(kept.home(action, false), page, 'it was refused');
+    assert.equal(kept.home(action, true), action, 'it was accepted');
+    assert.equal(kept.home('/o/acme/tickets/1', false), '/o/acme/tickets/1');
+    kept.arrive('anna', action);
+    assert.equal(kept.home(action, false), action, 'nothing was sent since');
+});
+
 test('only what was changed is asked about', () => {
     assert.equal(isChanged(input('a', '')), false);
     assert.equal(isChanged(input('a', 'x')), true);
