@@ -55,9 +55,12 @@ fn filter(settings: &Settings, program: Program) -> Targets {
     let quiet = |least: LevelFilter| if level < least { level } else { least };
     // What the player cannot do it says itself, in one line; rmcp would say it once more, at length.
     let rmcp = if program == Program::Command { LevelFilter::OFF } else { quiet(LevelFilter::WARN) };
+    // It warns of each invalid request, so anybody could fill the log. Failures of ours are logged by us.
+    let rmcp_service = rmcp.min(LevelFilter::ERROR);
     Targets::new()
         .with_default(level)
         .with_target("rmcp", rmcp)
+        .with_target("rmcp::service", rmcp_service)
         .with_target("sqlx::query", quiet(LevelFilter::WARN))
         .with_target("hyper", quiet(LevelFilter::INFO))
         .with_target("h2", quiet(LevelFilter::INFO))
@@ -123,7 +126,20 @@ fn describe() {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn an_invalid_request_is_no_warning() {
+        let settings = Settings::load(&Sources::default()).unwrap();
+        let serve = filter(&settings, Program::Serve);
+        assert!(!serve.would_enable("rmcp::service", &Level::WARN));
+        assert!(serve.would_enable("rmcp::service", &Level::ERROR));
+        assert!(serve.would_enable("rmcp::transport", &Level::WARN));
+        assert!(!filter(&settings, Program::Command).would_enable("rmcp::service", &Level::ERROR));
+    }
 
     #[test]
     fn renders_histograms_with_buckets() {
