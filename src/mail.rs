@@ -1,22 +1,19 @@
 //! How mail is sent, as the settings want it.
 
+use std::time::Duration;
+
 use anyhow::{Context, anyhow};
-use tokio::task::JoinHandle;
 use waypost_mail::{MailUrl, Outbox, Sender, mailer};
 use waypost_ops::address::PublicUrl;
 
 use crate::config::Settings;
 
-/// Starts sending mail; none when the installation has no way to. The demo prints its mails to the terminal, unless a
-/// mail server is set.
+/// Starts sending email. Returns `None` if the installation is not set up for it. The demo prints its emails to the terminal,
+/// unless a mail server is set.
 ///
 /// # Errors
 /// When the mail server's URL or the sender cannot be used.
-pub fn start(
-    settings: &Settings,
-    public_url: &PublicUrl,
-    demo: bool,
-) -> anyhow::Result<Option<(Outbox, Vec<JoinHandle<()>>)>> {
+pub fn start(settings: &Settings, public_url: &PublicUrl, demo: bool) -> anyhow::Result<Option<Outbox>> {
     let url = settings.smtp_url.clone().or_else(|| demo.then_some(MailUrl::Console));
     let Some(url) = url else { return Ok(None) };
     let from = settings.mail_from.clone().or_else(|| Sender::of_host(public_url.host()));
@@ -24,6 +21,14 @@ pub fn start(
         from.ok_or_else(|| anyhow!("the setting `mail_from` is needed: no mail can come from the public URL"))?;
     let mailer = mailer(&url, &from).context("the setting `smtp_url` cannot be used")?;
     Ok(Some(Outbox::start(mailer)))
+}
+
+/// Sends the emails that are waiting, for as long as `patience`. Logs only if some of them are lost.
+pub async fn finish(outbox: &Outbox, patience: Duration) {
+    let lost = outbox.finish(patience).await;
+    if lost > 0 {
+        tracing::warn!(lost, "emails could not be sent in time and are lost");
+    }
 }
 
 /// What to tell the operator at the start.

@@ -2,7 +2,7 @@
 
 use waypost_core::markdown::clean_line;
 use waypost_core::ticket::Ticket;
-use waypost_mail::{Mail, Outbox};
+use waypost_mail::{Kind, Mail, Outbox};
 use waypost_ops::address::PublicUrl;
 use waypost_ops::notices::{Notice, NoticeKind, Post};
 
@@ -69,7 +69,7 @@ impl Post for MailPost {
         let mut all = true;
         for to in &notice.to {
             let mail = Mail { to: to.clone(), subject: subject.clone(), text: text.clone() };
-            if let Err(error) = self.mail.send(mail) {
+            if let Err(error) = self.mail.enqueue(Kind::Ticket, notice.organization.id.as_str(), mail) {
                 tracing::warn!(%error, "a mail about a ticket could not be queued");
                 all = false;
             }

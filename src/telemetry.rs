@@ -120,6 +120,7 @@ fn describe() {
     describe_counter!("waypost_http_requests_total", "HTTP requests, by status");
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "How long HTTP requests took");
     describe_counter!("waypost_records_lost_total", "Records of calls that could not be written");
+    describe_counter!("waypost_emails_total", "Emails, by kind and outcome (sent, failed, rejected, dropped)");
     describe_gauge!("waypost_build_info", "1, with the version as a label");
     metrics::gauge!("waypost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

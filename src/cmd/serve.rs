@@ -48,7 +48,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const DRAIN: Duration = Duration::from_millis(2_500);
 /// How long closing the database may take: one that is away does not answer farewells.
 const CLOSE: Duration = Duration::from_millis(500);
-/// How long mails that wait may take to be sent.
+/// How long emails that wait may take to be sent.
 const POST: Duration = Duration::from_secs(1);
 
 /// Flags of `serve`.
@@ -102,7 +102,8 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
     let (hosting, tasks) = start(settings, db.clone(), keys);
-    let (mail, posts) = mail::start(settings, &public_url, args.demo)?.unzip();
+    let mail = mail::start(settings, &public_url, args.demo)?;
+    let outbox = mail.clone();
     let hosting = match &mail {
         Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url.clone()))),
         None => hosting,
@@ -188,13 +189,8 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         watch.abort();
         let _ = watch.await;
     }
-    let posted = async {
-        for post in posts.into_iter().flatten() {
-            let _ = post.await;
-        }
-    };
-    if tokio::time::timeout(POST, posted).await.is_err() {
-        tracing::warn!("some mails could not be sent in time and are lost");
+    if let Some(outbox) = outbox {
+        mail::finish(&outbox, POST).await;
     }
     if tokio::time::timeout(DRAIN, tasks.finish()).await.is_err() {
         tracing::error!("the records of the last calls could not be written in time");

@@ -3,6 +3,7 @@
 //! Nothing here logs an address, a subject or a text: codes stand in them.
 
 mod console;
+mod fair;
 mod memory;
 mod outbox;
 mod smtp;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use lettre::message::Mailbox;
 
 pub use console::Console;
+pub use fair::QueueFull;
 pub use memory::Memory;
-pub use outbox::{Outbox, QueueFull};
+pub use outbox::{Kind, Outbox};
 pub use smtp::Smtp;
 pub use url::{MailUrl, SmtpUrl};
 
@@ -67,6 +69,9 @@ pub enum Error {
     /// The mail could not be printed.
     #[error("standard output cannot be written to")]
     Output,
+    /// The attempt panicked.
+    #[error("an attempt to send the mail panicked")]
+    Panicked,
 }
 
 impl Error {
@@ -124,6 +129,26 @@ impl fmt::Display for Sender {
     }
 }
 
+/// Characters of a name in a subject at most.
+const MAX_NAME: usize = 60;
+
+/// The name of an organisation or a server for a subject: in quotation marks, in one line, 60 characters at most. Names are
+/// chosen by their organisation: without the marks one could read as a sentence of this installation.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    let visible = |c: char| match c {
+        '“' | '”' | '„' | '‟' | '"' => '\'',
+        c if c.is_control() || c.is_whitespace() => ' ',
+        c => c,
+    };
+    let line: String = name.chars().map(visible).collect();
+    let line = line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MAX_NAME) {
+        Some((end, _)) => format!("“{}…”", line[..end].trim_end()),
+        None => format!("“{line}”"),
+    }
+}
+
 /// The way that a setting names.
 ///
 /// # Errors
@@ -138,6 +163,15 @@ pub fn mailer(url: &MailUrl, from: &Sender) -> Result<Arc<dyn Mailer>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_subjects_are_quoted_and_short() {
+        assert_eq!(quoted("Acme"), "“Acme”");
+        assert_eq!(quoted(" A\r\nBcc: b@c.de\u{1b}[2J\u{2028}x "), "“A Bcc: b@c.de [2J x”");
+        assert_eq!(quoted("Acme” is closed. Call “us\""), "“Acme' is closed. Call 'us'”");
+        assert_eq!(quoted(&"ä".repeat(61)), format!("“{}…”", "ä".repeat(60)));
+        assert_eq!(quoted(&"ä".repeat(60)), format!("“{}”", "ä".repeat(60)));
+    }
 
     #[test]
     fn senders_are_addresses() {

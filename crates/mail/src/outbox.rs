@@ -1,73 +1,246 @@
-//! The queue of mails: a page does not wait for the mail server, and takes the same time for every address.
+//! The queues of emails: a page does not wait for the mail server, and takes the same time for every address.
+//!
+//! Each kind of email has a queue and workers of its own, so that nothing else can fill or slow down the queue of sign-in
+//! emails. Each queue is shared fairly between organisations ([`crate::fair`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::fair::{Bounds, FairQueue, QueueFull};
 use crate::{Error, Mail, Mailer};
 
-/// Mails that may wait.
-const QUEUE: usize = 1_000;
-/// Mails that are sent at the same time.
-const WORKERS: usize = 4;
-/// How long to wait before each further try.
+/// How long to wait before each further attempt.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 
-/// Too many mails wait already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many mails wait to be sent")]
-pub struct QueueFull;
+/// The kind of an email, which decides its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Codes and links for signing in.
+    SignIn,
+    /// Invitations.
+    Invitation,
+    /// What people are told about support tickets.
+    Ticket,
+}
 
-/// The sending side: clone it freely.
-#[derive(Debug, Clone)]
-pub struct Outbox(mpsc::Sender<Mail>);
+impl Kind {
+    const ALL: [Self; 3] = [Self::SignIn, Self::Invitation, Self::Ticket];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::SignIn => "sign_in",
+            Self::Invitation => "invitation",
+            Self::Ticket => "ticket",
+        }
+    }
+
+    /// An email is a few kilobytes, so that a full queue is a few megabytes.
+    fn bounds(self) -> Bounds {
+        match self {
+            Self::SignIn => Bounds { per_share: 100, total: 2_000, at_once: 2 },
+            // As many as an organisation may have open.
+            Self::Invitation => Bounds { per_share: 200, total: 2_000, at_once: 1 },
+            Self::Ticket => Bounds { per_share: 100, total: 1_000, at_once: 1 },
+        }
+    }
+
+    /// Emails that are sent at the same time. More than `at_once`: one organisation cannot occupy every worker.
+    fn workers(self) -> usize {
+        match self {
+            Self::SignIn => 4,
+            Self::Invitation | Self::Ticket => 2,
+        }
+    }
+}
+
+/// The sending side. Clones send to the same queues.
+#[derive(Clone)]
+pub struct Outbox(Arc<Inner>);
+
+struct Inner {
+    mailer: Arc<dyn Mailer>,
+    queues: Vec<Arc<Queue>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    closed: watch::Sender<bool>,
+}
+
+struct Queue {
+    kind: Kind,
+    fair: Mutex<FairQueue<Attempt>>,
+    added: Notify,
+    since: Instant,
+    pauses: [Duration; 2],
+}
+
+struct Attempt {
+    mail: Arc<Mail>,
+    /// Attempts that failed.
+    failed: usize,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("waiting", &self.waiting()).finish()
+    }
+}
 
 impl Outbox {
-    /// Starts the tasks that send by `mailer`. They end when every [`Outbox`] is dropped and the queue is empty.
+    /// Starts the tasks that send with `mailer`. They end with [`Outbox::finish`], or when every [`Outbox`] is dropped.
     #[must_use]
-    pub fn start(mailer: Arc<dyn Mailer>) -> (Self, Vec<JoinHandle<()>>) {
-        Self::start_with(&mailer, QUEUE, PAUSES)
+    pub fn start(mailer: Arc<dyn Mailer>) -> Self {
+        Self::start_with(mailer, PAUSES)
     }
 
-    fn start_with(mailer: &Arc<dyn Mailer>, queue: usize, pauses: [Duration; 2]) -> (Self, Vec<JoinHandle<()>>) {
-        let (sender, mails) = mpsc::channel(queue);
-        let mails = Arc::new(Mutex::new(mails));
-        let work = |_| tokio::spawn(work(Arc::clone(mailer), Arc::clone(&mails), pauses));
-        (Self(sender), (0..WORKERS).map(work).collect())
+    fn start_with(mailer: Arc<dyn Mailer>, pauses: [Duration; 2]) -> Self {
+        let closed = watch::Sender::new(false);
+        let mut workers = Vec::new();
+        let queues = Kind::ALL.map(|kind| {
+            let fair = Mutex::new(FairQueue::new(kind.bounds()));
+            let queue = Arc::new(Queue { kind, fair, added: Notify::new(), since: Instant::now(), pauses });
+            for _ in 0..kind.workers() {
+                workers.push(tokio::spawn(work(Arc::clone(&mailer), Arc::clone(&queue), closed.subscribe())));
+            }
+            queue
+        });
+        Self(Arc::new(Inner { mailer, queues: queues.into(), workers: Mutex::new(workers), closed }))
     }
 
-    /// Queues a mail.
+    /// Enqueues an email. `share` is the ID of the organisation that it is counted for; empty for emails of none.
     ///
     /// # Errors
-    /// When too many wait already.
-    pub fn send(&self, mail: Mail) -> Result<(), QueueFull> {
-        self.0.try_send(mail).map_err(|_| QueueFull)
+    /// [`QueueFull`] if the organisation has its share of waiting emails, or after [`Outbox::finish`].
+    pub fn enqueue(&self, kind: Kind, share: &str, mail: Mail) -> Result<(), QueueFull> {
+        let Some(queue) = self.0.queues.iter().find(|queue| queue.kind == kind) else { return Err(QueueFull) };
+        let pushed = if *self.0.closed.borrow() {
+            Err(QueueFull)
+        } else {
+            queue.fair().push(share, Attempt { mail: Arc::new(mail), failed: 0 })
+        };
+        match pushed {
+            Ok(evicted) => {
+                if evicted.is_some() {
+                    queue.count("dropped");
+                    tracing::warn!(
+                        kind = kind.name(),
+                        "queue of emails is full, dropped the newest of the longest line"
+                    );
+                }
+                queue.added.notify_one();
+                Ok(())
+            }
+            Err(full) => {
+                queue.count("rejected");
+                Err(full)
+            }
+        }
+    }
+
+    /// Sends an email that is kept elsewhere until it is sent: one attempt, past the queues.
+    ///
+    /// # Errors
+    /// If the mail server does not accept it.
+    pub async fn deliver(&self, mail: &Mail) -> Result<(), Error> {
+        self.0.mailer.send(mail).await
+    }
+
+    /// Stops accepting emails and sends those that are waiting, for as long as `patience`. Returns the number of emails
+    /// that are lost: 0 if everything was sent.
+    pub async fn finish(&self, patience: Duration) -> usize {
+        self.0.closed.send_replace(true);
+        let workers = std::mem::take(&mut *self.0.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        let aborts: Vec<_> = workers.iter().map(JoinHandle::abort_handle).collect();
+        let all = async {
+            for worker in workers {
+                if let Err(error) = worker.await {
+                    tracing::error!(%error, "a task that sends emails failed");
+                }
+            }
+        };
+        if tokio::time::timeout(patience, all).await.is_err() {
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+        self.waiting()
+    }
+
+    /// The number of emails that are waiting or being sent.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.queues.iter().map(|queue| queue.fair().len()).sum()
     }
 }
 
-async fn work(mailer: Arc<dyn Mailer>, mails: Arc<Mutex<mpsc::Receiver<Mail>>>, pauses: [Duration; 2]) {
+impl Queue {
+    fn fair(&self) -> MutexGuard<'_, FairQueue<Attempt>> {
+        self.fair.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, outcome: &'static str) {
+        metrics::counter!("waypost_emails_total", "kind" => self.kind.name(), "outcome" => outcome).increment(1);
+    }
+
+    /// Makes one attempt. An email that has attempts left goes back into the queue, so that no worker waits for it.
+    async fn send(&self, mailer: &Arc<dyn Mailer>, share: &str, attempt: Attempt) {
+        let (own, mail) = (Arc::clone(mailer), Arc::clone(&attempt.mail));
+        // A panic ends this attempt, not the worker.
+        let sent = tokio::spawn(async move { own.send(&mail).await }).await;
+        let error = match sent {
+            Ok(Ok(())) => {
+                self.fair().done(share);
+                return self.count("sent");
+            }
+            Ok(Err(error)) => error,
+            Err(_) => Error::Panicked,
+        };
+        match self.pauses.get(attempt.failed) {
+            Some(pause) if !error.is_final() => {
+                tracing::warn!(%error, kind = self.kind.name(), "failed to send an email, will retry");
+                let again = Attempt { failed: attempt.failed + 1, ..attempt };
+                self.fair().put_back(share, again, self.since.elapsed() + *pause);
+            }
+            _ => {
+                tracing::error!(%error, kind = self.kind.name(), "failed to send an email");
+                self.fair().done(share);
+                self.count("failed");
+            }
+        }
+    }
+}
+
+async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Receiver<bool>) {
     loop {
-        let next = mails.lock().await.recv().await;
-        let Some(mail) = next else { return };
-        if let Err(error) = deliver(&*mailer, &mail, pauses).await {
-            tracing::error!(%error, "a mail could not be sent");
+        let closing = *closed.borrow();
+        let now = queue.since.elapsed();
+        // At the end nothing waits for its next attempt.
+        let until = if closing { Duration::MAX } else { now };
+        let (next, next_at) = {
+            let mut fair = queue.fair();
+            (fair.pop(until), fair.next_at(now))
+        };
+        if let Some((share, attempt)) = next {
+            queue.send(&mailer, &share, attempt).await;
+            continue;
+        }
+        if closing {
+            // What other workers have taken is theirs to finish.
+            return;
+        }
+        let retry = async {
+            match next_at {
+                Some(at) => tokio::time::sleep_until(queue.since + at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_gone = async { closed.wait_for(|closed| *closed).await.is_err() };
+        tokio::select! {
+            () = queue.added.notified() => {}
+            () = retry => {}
+            is_gone = is_gone => if is_gone { return },
         }
     }
-}
-
-/// Tries up to three times.
-async fn deliver(mailer: &dyn Mailer, mail: &Mail, pauses: [Duration; 2]) -> Result<(), Error> {
-    for pause in pauses {
-        match mailer.send(mail).await {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_final() => return Err(error),
-            Err(error) => tracing::warn!(%error, "a mail was not taken, it is tried again"),
-        }
-        tokio::time::sleep(pause).await;
-    }
-    mailer.send(mail).await
 }
 
 #[cfg(test)]
@@ -78,6 +251,7 @@ mod tests {
     use crate::{Memory, Sending};
 
     const AT_ONCE: [Duration; 2] = [Duration::ZERO; 2];
+    const LONG: Duration = Duration::from_secs(3_600);
 
     fn mail(n: usize) -> Mail {
         Mail { to: format!("a{n}@b.de"), subject: "Code".into(), text: "1".into() }
@@ -102,6 +276,7 @@ mod tests {
         fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
             self.tried.fetch_add(1, Ordering::SeqCst);
             if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                assert!(self.error != Error::Panicked, "a bug in a mailer");
                 return Box::pin(std::future::ready(Err(self.error.clone())));
             }
             self.taken.send(mail)
@@ -113,36 +288,70 @@ mod tests {
         for (error, failures, tries, taken) in [
             (Error::Unreachable, 0, 1, 1),
             (Error::Unreachable, 2, 3, 1),
+            (Error::Panicked, 1, 2, 1),
             (Error::Later("451".into()), 3, 3, 0),
             (Error::Refused("550".into()), 1, 1, 0),
         ] {
             let failing = Failing::new(error, failures);
-            let mailer: Arc<dyn Mailer> = failing.clone();
-            let (outbox, tasks) = Outbox::start_with(&mailer, 10, AT_ONCE);
-            outbox.send(mail(1)).unwrap();
-            drop(outbox);
-            for task in tasks {
-                task.await.unwrap();
-            }
+            let outbox = Outbox::start_with(failing.clone(), AT_ONCE);
+            outbox.enqueue(Kind::SignIn, "org_1", mail(1)).unwrap();
+            assert_eq!(outbox.finish(LONG).await, 0);
             assert_eq!((failing.tried.load(Ordering::SeqCst), failing.taken.sent().len()), (tries, taken));
+            assert_eq!(outbox.enqueue(Kind::SignIn, "org_1", mail(2)), Err(QueueFull), "nothing is promised any more");
         }
     }
 
-    /// Never finishes.
-    struct Stuck;
+    /// While somebody still holds the outbox, as requests that do not end do, its end is not late and loses nothing.
+    #[tokio::test]
+    async fn an_outbox_that_is_held_on_to_ends_without_loss() {
+        let memory = Memory::default();
+        let outbox = Outbox::start(Arc::new(memory.clone()));
+        let held = outbox.clone();
+        for n in 0..50 {
+            outbox.enqueue(Kind::SignIn, "org_1", mail(n)).unwrap();
+            outbox.enqueue(Kind::Invitation, "org_1", mail(n)).unwrap();
+        }
+        assert_eq!(outbox.finish(LONG).await, 0);
+        assert_eq!((memory.sent().len(), held.waiting()), (100, 0));
+    }
+
+    /// An email that waits for its next attempt is tried once more at the end, without the pause.
+    #[tokio::test]
+    async fn the_end_does_not_wait_for_a_pause() {
+        let failing = Failing::new(Error::Unreachable, 1);
+        let outbox = Outbox::start_with(failing.clone(), [LONG; 2]);
+        outbox.enqueue(Kind::SignIn, "org_1", mail(1)).unwrap();
+        assert_eq!((outbox.finish(LONG).await, failing.taken.sent().len()), (0, 1));
+    }
+
+    /// Sends to `slow` never finish.
+    struct Stuck(Memory);
 
     impl Mailer for Stuck {
-        fn send<'a>(&'a self, _: &'a Mail) -> Sending<'a> {
-            Box::pin(std::future::pending())
+        fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+            if mail.subject == "slow" { Box::pin(std::future::pending()) } else { self.0.send(mail) }
         }
     }
 
     #[tokio::test]
-    async fn the_queue_is_bounded() {
-        let stuck: Arc<dyn Mailer> = Arc::new(Stuck);
-        let (outbox, tasks) = Outbox::start_with(&stuck, 3, AT_ONCE);
-        let taken = (0..WORKERS + 10).take_while(|n| outbox.send(mail(*n)).is_ok()).count();
-        assert!((3..=3 + WORKERS).contains(&taken), "{taken}");
-        tasks.iter().for_each(JoinHandle::abort);
+    async fn what_could_not_be_sent_is_counted() {
+        let outbox = Outbox::start(Arc::new(Stuck(Memory::default())));
+        for n in 0..7 {
+            outbox.enqueue(Kind::SignIn, "org_1", Mail { subject: "slow".into(), ..mail(n) }).unwrap();
+        }
+        assert_eq!(outbox.finish(Duration::ZERO).await, 7);
+    }
+
+    #[tokio::test]
+    async fn a_stuck_organisation_and_a_full_queue_hold_up_nobody_else() {
+        let memory = Memory::default();
+        let outbox = Outbox::start(Arc::new(Stuck(memory.clone())));
+        let slow = |n| Mail { subject: "slow".into(), ..mail(n) };
+        for (kind, most) in [(Kind::Invitation, 200), (Kind::SignIn, 100)] {
+            let taken = (0..1_000).take_while(|n| outbox.enqueue(kind, "org_flood", slow(*n)).is_ok()).count();
+            assert_eq!(taken, most, "a share");
+        }
+        outbox.enqueue(Kind::SignIn, "org_other", mail(1)).unwrap();
+        assert_eq!(memory.at_least(1).await.len(), 1);
     }
 }

@@ -14,8 +14,8 @@ use crate::{Error, Mail, Mailer, Sender, Sending};
 
 /// A server that takes longer than this for one answer is not waited for.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Connections at once.
-const CONNECTIONS: u32 = 4;
+/// Connections at once: one for each worker of the queues.
+const CONNECTIONS: u32 = 8;
 
 /// A mail server.
 pub struct Smtp {

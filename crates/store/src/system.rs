@@ -150,6 +150,19 @@ pub async fn find_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user:
     Ok(rows.into_iter().map(user::Credentials::from).collect())
 }
 
+/// The organisation of an address that has been a member of one for longest, a verified account before others; `None` if there
+/// is none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_organization_of_address(conn: &mut Conn, email_key: &str) -> Result<Option<OrganizationId>> {
+    const SQL: &str = "SELECT memberships.organization_id FROM users
+        JOIN memberships ON memberships.user_id = users.id WHERE users.email_key = $1
+        ORDER BY users.verified_at IS NULL, memberships.created_at, memberships.organization_id LIMIT 1";
+    let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL).bind(email_key).fetch_optional(c).await?);
+    Ok(id.map(OrganizationId::from_store))
+}
+
 /// As [`find_accounts`], locked until the end of the transaction: nobody else verifies the address meanwhile.
 ///
 /// # Errors

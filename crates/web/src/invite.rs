@@ -4,7 +4,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{InvitationId, OrganizationId};
 use waypost_core::organization::Role;
 use waypost_core::{Code, Error, Result};
-use waypost_mail::Mail;
+use waypost_mail::{Kind as MailKind, Mail, quoted};
 use waypost_ops::invitations::{self, Invited, Listed};
 
 use crate::Web;
@@ -74,7 +74,7 @@ async fn send(web: &Web, cx: &Ctx, invited: Invited) -> Result<Sent> {
     };
     invitations::mark_emailed(cx, web.ops(), &invited).await?;
     // The invitation stands either way. If the email cannot be sent, the inviting person sends it again.
-    let sent = outbox.send(mail(&listed, &organization.name, &link));
+    let sent = outbox.enqueue(MailKind::Invitation, organization.id.as_str(), mail(&listed, &organization.name, &link));
     let mailed = sent.inspect_err(|error| tracing::error!(%error, "failed to send an invitation")).is_ok();
     Ok(Sent { listed, link: None, mailed })
 }
@@ -88,5 +88,5 @@ fn mail(listed: &Listed, organization: &str, link: &str) -> Mail {
          If you do not know what this is about, ignore this mail.\n",
         invitation.role, invitation.email
     );
-    Mail { to: invitation.email.clone(), subject: format!("Invitation to {organization}"), text }
+    Mail { to: invitation.email.clone(), subject: format!("Invitation to {}", quoted(organization)), text }
 }

@@ -177,7 +177,7 @@ async fn invitations_go_out_by_mail() {
     let resend = format!("/invitations/{}/resend", sent["id"].as_str().unwrap());
     let resent = admin.api(Method::POST, &resend, None).await.is(200).json();
     assert_eq!((&resent["mailed"], &resent["link"]), (&json!(true), &Value::Null));
-    assert_eq!(mail.subject, "Invitation to Acme  Bcc: evil@example.com", "one line");
+    assert_eq!(mail.subject, "Invitation to “Acme Bcc: evil@example.com”", "one line");
     app.finish().await;
 }
 

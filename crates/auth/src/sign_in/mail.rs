@@ -3,7 +3,7 @@
 use axum::response::Response;
 use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error};
-use waypost_mail::Mail;
+use waypost_mail::{Kind as MailKind, Mail, quoted};
 use waypost_ops::accounts::{Asked, Made};
 
 use crate::Auth;
@@ -35,7 +35,9 @@ pub(super) async fn send(auth: &Auth, pending: &Pending, asked: Asked<'_>) -> Re
         made.id,
         made.code
     );
-    if let Err(error) = outbox.send(mail(&made, asked.purpose, &link)) {
+    if let Err(error) =
+        outbox.enqueue(MailKind::SignIn, pending.request.organization_id.as_str(), mail(&made, asked.purpose, &link))
+    {
         tracing::error!(request_id = pending.site.request_id, %error, "a code could not be sent");
         let message = "No mail can be sent at the moment. Try again in a few minutes.";
         return Err(Unsent::Problem(Error::new(Code::Unavailable, message).caused_by(error)));
@@ -65,5 +67,5 @@ fn mail(made: &Made, purpose: CodePurpose, link: &str) -> Mail {
          Or open this link in the same browser:\n{link}\n\n\
          If this was not you, ignore this mail. Nobody gets in without the code: give it to nobody.\n"
     );
-    Mail { to: email.clone(), subject: format!("{code} is your code for {organization}"), text }
+    Mail { to: email.clone(), subject: format!("{code} is your code for {}", quoted(organization)), text }
 }

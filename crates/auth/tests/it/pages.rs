@@ -40,7 +40,10 @@ async fn by_code() {
     let page = browser.get(answer.location()).await;
     page.shows(StatusCode::OK, &["Anna@Example.com", "autocomplete=\"one-time-code\"", "inputmode=\"numeric\""]);
     let (code, mail) = pages.code(1).await;
-    assert_eq!((mail.to.as_str(), mail.subject), ("Anna@Example.com", format!("{code} is your code for Acme & Söhne")));
+    assert_eq!(
+        (mail.to.as_str(), mail.subject),
+        ("Anna@Example.com", format!("{code} is your code for “Acme & Söhne”"))
+    );
     for words in ["sign in to Acme & Söhne", "10 minutes", "ignore this mail", &format!("&sent={sent}&code={code}")] {
         assert!(mail.text.contains(words), "{words} in {}", mail.text);
     }

@@ -113,7 +113,7 @@ impl Pages {
             public_url: public_url.clone(),
             documents: Documents::new(outbound.clone(), clock.clone()),
             limits: Limits::default(),
-            mail: can_mail.then(|| Outbox::start(Arc::new(mails.clone())).0),
+            mail: can_mail.then(|| Outbox::start(Arc::new(mails.clone()))),
             random: Arc::clone(&random),
             providers: Providers::new(Upstream { outbound, keyring: Keyring::new(&secret, None) }),
         });

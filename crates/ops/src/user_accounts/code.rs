@@ -5,7 +5,7 @@ use std::fmt;
 use waypost_core::account::CodePurpose;
 use waypost_core::caller::Ctx;
 use waypost_core::email::{self, Email};
-use waypost_core::id::UserCodeId;
+use waypost_core::id::{OrganizationId, UserCodeId};
 use waypost_core::organization::SignUp;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
@@ -46,6 +46,8 @@ pub struct Made {
     pub purpose: CodePurpose,
     /// Whether somebody has this address: for the mail, never for the page.
     pub has_user: bool,
+    /// An organisation of theirs, for the queue of emails; never for the page. `None` if they have none.
+    pub organization_id: Option<OrganizationId>,
 }
 
 /// Never shows the code.
@@ -105,8 +107,9 @@ impl UserAccounts {
             return Err(codes::too_many());
         }
         let has_user = !system::find_accounts(&mut tx, &email.key).await?.is_empty();
+        let organization_id = system::find_organization_of_address(&mut tx, &email.key).await?;
         tx.commit().await?;
-        Ok(Made { id, code, email: email.address, purpose: asked.purpose, has_user })
+        Ok(Made { id, code, email: email.address, purpose: asked.purpose, has_user, organization_id })
     }
 
     /// Sees that everybody may make an account for themselves.

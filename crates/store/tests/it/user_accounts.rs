@@ -57,6 +57,24 @@ async fn an_address_has_one_account_for_each_organisation_and_one_for_all((mut t
     assert_eq!(system::lock_accounts(tx, KEY).await.unwrap().len(), 2);
 }
 
+async fn the_emails_of_an_address_count_for_its_organisation((mut tx, one, two): (Tx, World, World)) {
+    let tx = &mut tx;
+    for (id, organization) in [("usr_b", Some(&two.organization)), ("usr_all", None)] {
+        user::insert(tx, &account(id, organization), KEY).await.unwrap();
+    }
+    assert_eq!(system::find_organization_of_address(tx, KEY).await.unwrap(), None);
+    let member = async |tx: &mut Tx, id: &str, organization: &OrganizationId, at| {
+        user::add_member(tx, organization, &UserId::from_store(id.to_owned()), Role::Member, at).await.unwrap();
+    };
+    member(tx, "usr_b", &two.organization, NOW).await;
+    assert_eq!(system::find_organization_of_address(tx, KEY).await.unwrap(), Some(two.organization.clone()));
+    member(tx, "usr_all", &one.organization, NOW.plus(1)).await;
+    user::verify(tx, &UserId::from_store("usr_all".to_owned()), NOW).await.unwrap();
+    let found = system::find_organization_of_address(tx, KEY).await.unwrap();
+    assert_eq!(found, Some(one.organization), "that of the verified account");
+    assert_eq!(system::find_organization_of_address(tx, "nobody@x.de").await.unwrap(), None);
+}
+
 async fn a_second_account_for_the_same_is_refused(url: String) {
     let db = open(&url).await;
     let one = World::new(1);
@@ -247,7 +265,8 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
 
 waypost_testkit::both!(
     two => an_address_has_one_account_for_each_organisation_and_one_for_all, everything_is_revoked,
-    failed_sign_ins_are_counted_by_the_hour, only_the_newest_link_is_marked_as_emailed
+    failed_sign_ins_are_counted_by_the_hour, only_the_newest_link_is_marked_as_emailed,
+    the_emails_of_an_address_count_for_its_organisation
 );
 waypost_testkit::both!(
     url => a_second_account_for_the_same_is_refused, accounts_that_only_accepted_an_invitation_become_unverified

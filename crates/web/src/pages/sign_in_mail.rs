@@ -1,9 +1,10 @@
 //! The mails on the way in.
 
 use waypost_core::account::CodePurpose;
+use waypost_core::id::OrganizationId;
 use waypost_core::organization::SignUp;
 use waypost_core::{Code, Error, Result};
-use waypost_mail::Mail;
+use waypost_mail::{Kind as MailKind, Mail};
 use waypost_ops::user_accounts::{Asked, Made};
 
 use super::entry;
@@ -23,7 +24,16 @@ pub(super) async fn send_code(web: &Web, visit: &Visit, asked: Asked<'_>) -> Res
     entry::check_limit(web, Kind::Mail, visit)?;
     let made = web.accounts().make_code(&entry::visitor(web, visit), asked).await?;
     let mail = mail(&made, web.public_url.host(), &web.public_url.origin(), web.accounts().sign_up());
-    if let Err(error) = outbox.send(mail) {
+    // A sign-up belongs to no organisation, whoever has the address.
+    let organization = made.organization_id.as_ref().filter(|_| made.purpose != CodePurpose::SignUp);
+    let share = organization.map_or("", OrganizationId::as_str);
+    if let Err(error) = outbox.enqueue(MailKind::SignIn, share, mail) {
+        if made.purpose != CodePurpose::SignUp && organization.is_none() {
+            // Addresses without an account share a line. If it is full, the page does not say so: for an address with an
+            // account it would not be.
+            tracing::warn!(request_id = visit.request_id, "dropped an email for an address without an account");
+            return Ok(made.id.to_string());
+        }
         tracing::error!(request_id = visit.request_id, %error, "a code could not be sent");
         let message = "No mail can be sent at the moment. Try again in a few minutes.";
         return Err(Error::new(Code::Unavailable, message).caused_by(error));
@@ -81,6 +91,7 @@ mod tests {
             email: "a@b.de".to_owned(),
             purpose,
             has_user,
+            organization_id: None,
         };
         let text = |purpose, has_user, sign_up| {
             let mail = mail(&made(purpose, has_user), "way.example", "https://way.example", sign_up);
