@@ -128,7 +128,7 @@ fn with_link(session: &Session, member: &Member, link: Option<&Link>) -> Value {
 }
 
 pub(super) fn print_list(json: bool, items: Vec<Value>) -> anyhow::Result<()> {
-    output::list(json, &["email", "role", "id", "created_at"], items)
+    output::list(json, &["email", "role", "verified", "id", "created_at"], items)
 }
 
 pub(super) fn confirm_deletion(yes: bool, email: &str, slug: &str) -> anyhow::Result<()> {
@@ -140,13 +140,14 @@ pub(super) fn deleted(json: bool, id: &str, (email, slug): (&str, &str)) -> anyh
 }
 
 /// What is shown of one, as [`shape`] writes it.
-pub(super) const MEMBERS: &[&str] = &["id", "email", "role", "created_at"];
+pub(super) const MEMBERS: &[&str] = &["id", "email", "role", "verified", "created_at"];
 
 fn shape(member: &Member) -> Value {
     json!({
         "id": member.user_id,
         "email": member.email,
         "role": member.role.as_str(),
+        "verified": member.is_verified,
         "created_at": member.created_at.rfc3339(),
     })
 }

@@ -31,13 +31,18 @@ impl Drop for Served {
 
 impl Served {
     pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with settings of the environment.
+    fn with(settings: &[(&str, &str)]) -> Self {
         let place = Place::new();
         place.fine(&["org", "create", "acme", "--name", "Acme Inc."]);
         let key = place.json(&["key", "create", "--name", "remote", "--scope", "owner"]);
         let key = key["key"].as_str().unwrap().to_owned();
         let serve = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
         let mut command = place.command(&serve);
-        command.env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8").stdout(Stdio::piped());
+        command.env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8").envs(settings.iter().copied()).stdout(Stdio::piped());
         let log = std::fs::File::create(place.path("serve.log")).unwrap();
         let mut child = command.stderr(log).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -182,6 +187,19 @@ fn people() {
         "{told}"
     );
     assert_eq!(served.json(&["user", "list"])["items"].as_array().unwrap().len(), 1);
+}
+
+/// If the installation sends email, the link of an invitation is in the email and nowhere else: it proves the address.
+#[test]
+fn an_emailed_invitation() {
+    let served = Served::with(&[("WAYPOST_SMTP_URL", "console:"), ("WAYPOST_MAIL_FROM", "Waypost <way@acme.example>")]);
+    let invited = served.json(&["user", "create", "cid@acme.example", "--role", "admin"]);
+    assert_eq!((&invited["mailed"], &invited["link"]), (&json!(true), &Value::Null), "{invited}");
+    let told = served.fine(&["user", "create", "dan@acme.example"]);
+    assert!(told.ends_with("The link is on its way to dan@acme.example, who becomes a member by it.\n"), "{told}");
+    for shown in [invited.to_string(), told] {
+        assert!(!shown.contains("/invite") && !shown.contains("token"), "{shown}");
+    }
 }
 
 #[test]

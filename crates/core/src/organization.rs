@@ -90,6 +90,8 @@ pub struct Member {
     pub email: String,
     /// Their role in this organisation.
     pub role: Role,
+    /// Whether their address is verified.
+    pub is_verified: bool,
     /// When they became a member.
     pub created_at: Timestamp,
 }

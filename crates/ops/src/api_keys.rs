@@ -7,12 +7,13 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{ApiKeyId, OrganizationId};
 use waypost_core::organization::{ApiKey, Role};
 use waypost_core::secret::hash;
-use waypost_core::{Error, Result, Timestamp, name};
-use waypost_store::{api_key as store, organization, system};
+use waypost_core::{Code, Error, Result, Timestamp, name};
+use waypost_store::{Tx, api_key as store, organization, system, user_account};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::taken;
+use crate::invitations;
 
 /// What every secret begins with, so that scanners for leaked secrets can know it.
 const PREFIX: &str = "wpk_";
@@ -49,8 +50,8 @@ pub struct Changes {
 /// Makes a key; gives it with its secret, which cannot be had again.
 ///
 /// # Errors
-/// `forbidden` for members below admin, and for a scope above the caller's own role; `invalid_arguments`; `conflict`
-/// when the name is taken.
+/// `forbidden` for members below admin, for a scope above the caller's own role, and for an API key that would create a key
+/// that is not weaker than itself ([`is_weaker`]); `invalid_arguments`; `conflict` when the name is taken.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewKey<'_>) -> Result<(ApiKey, String)> {
     authorize(&cx.caller, Act::KeyWrite, organization)?;
     authorize_role(&cx.caller, new.scope)?;
@@ -70,6 +71,11 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: New
     let mut tx = ops.db.begin().await?;
     if organization::get(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
+    }
+    if let Some(own) = own_key(cx, &mut tx, organization).await?
+        && !is_weaker(&key, &own)
+    {
+        return Err(not_weaker());
     }
     let inserted = store::insert(&mut tx, &key, &hash(&secret), cx.caller.actor()).await;
     inserted.map_err(|error| name_taken(error, &key.name))?;
@@ -142,10 +148,11 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     store::find_by_name(&mut conn, organization, &name::clean(text)).await?.ok_or_else(not_found)
 }
 
-/// Changes name, scope and end; the secret stays. A key that has ended works again when it gets a later end.
+/// Changes name, scope and end; the secret stays. A key that has ended works again when it gets a later end. If the key loses
+/// rights or time, so do the keys that were created with it.
 ///
 /// # Errors
-/// As [`create`]; `not_found` when there is no such key.
+/// As [`create`]; `forbidden` also for an API key that gives itself more rights or time; `not_found` when there is no such key.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
@@ -170,14 +177,23 @@ pub async fn update(
     if new == old {
         return Ok(old);
     }
+    let gains = !old.scope.covers(new.scope) || is_later(new.expires_at, old.expires_at);
+    if gains
+        && let Some(own) = own_key(cx, &mut tx, organization).await?
+        && (own.id == new.id || !is_weaker(&new, &own))
+    {
+        return Err(not_weaker());
+    }
     store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
     let detail = described(&new);
     record(cx, &mut tx, organization, Entry { act: "key.update", target: id.as_str(), detail }).await?;
+    limit_created_by(cx, &mut tx, &new).await?;
     tx.commit().await?;
     Ok(new)
 }
 
-/// Deletes a key: calls with its secret are refused from now on.
+/// Deletes a key, the keys that were created with it, and their open invitations: calls with their secrets are refused from
+/// now on.
 ///
 /// # Errors
 /// As [`update`].
@@ -189,7 +205,71 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Api
     store::delete(&mut tx, organization, id).await?;
     let detail = described(&key);
     record(cx, &mut tx, organization, Entry { act: "key.delete", target: id.as_str(), detail }).await?;
+    invitations::revoke_of(cx, &mut tx, organization, (id.as_str(), None)).await?;
+    for created in user_account::delete_keys(&mut tx, id.as_str()).await? {
+        let detail = json!({ "name": created.name, "created_by": id });
+        record(cx, &mut tx, organization, Entry { act: "key.delete", target: created.id.as_str(), detail }).await?;
+        invitations::revoke_of(cx, &mut tx, organization, (created.id.as_str(), None)).await?;
+    }
     tx.commit().await?;
+    Ok(())
+}
+
+/// The key that calls; `None` for other callers.
+///
+/// # Errors
+/// `not_found` if the key was deleted since the request was authenticated.
+async fn own_key(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId) -> Result<Option<ApiKey>> {
+    let Ok(id) = cx.caller.actor().parse::<ApiKeyId>() else { return Ok(None) };
+    store::get(tx, organization, &id).await?.map(Some).ok_or_else(not_found)
+}
+
+/// Whether `key` has at most the rights and the time of `own`, and less of one of them: a leaked key must not become one that
+/// outlives it, nor a second one like it.
+fn is_weaker(key: &ApiKey, own: &ApiKey) -> bool {
+    own.scope.covers(key.scope)
+        && !is_later(key.expires_at, own.expires_at)
+        && (key.scope != own.scope || is_later(own.expires_at, key.expires_at))
+}
+
+/// Whether `a` is later than `b`; `None` never comes.
+fn is_later(a: Option<Timestamp>, b: Option<Timestamp>) -> bool {
+    match (a, b) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(a), Some(b)) => a > b,
+    }
+}
+
+fn not_weaker() -> Error {
+    let message = "An API key can only create keys with fewer rights or an earlier end than its own, and cannot extend \
+                   itself. Sign in to the console for this.";
+    Error::new(Code::Forbidden, message)
+}
+
+/// Takes from the keys that were created with `creator` the rights and the time that it does not have itself.
+async fn limit_created_by(cx: &Ctx, tx: &mut Tx, creator: &ApiKey) -> Result<()> {
+    let organization = &creator.organization_id;
+    let mut creators = vec![creator.clone()];
+    while let Some(creator) = creators.pop() {
+        for key in store::list_created_by(tx, organization, &creator.id).await? {
+            let mut limited = key.clone();
+            if !creator.scope.covers(key.scope) {
+                limited.scope = creator.scope;
+            }
+            if is_later(key.expires_at, creator.expires_at) {
+                limited.expires_at = creator.expires_at;
+            }
+            if limited == key {
+                continue;
+            }
+            store::update(tx, &limited).await?;
+            let mut detail = described(&limited);
+            detail["created_by"] = creator.id.as_str().into();
+            record(cx, tx, organization, Entry { act: "key.update", target: key.id.as_str(), detail }).await?;
+            creators.push(limited);
+        }
+    }
     Ok(())
 }
 

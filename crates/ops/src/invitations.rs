@@ -4,12 +4,12 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 use waypost_core::access::{Act, authorize, authorize_role};
 use waypost_core::caller::Ctx;
-use waypost_core::id::{InvitationId, OrganizationId};
+use waypost_core::id::{ApiKeyId, InvitationId, OrganizationId, UserId};
 use waypost_core::invitation::{Invitation, InvitationState, LIFETIME_MS, MAX_PENDING};
 use waypost_core::organization::{Organization, Role};
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, email};
-use waypost_store::{Tx, audit, invitation as store, organization, user};
+use waypost_store::{Tx, api_key, audit, invitation as store, organization, user};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -40,8 +40,8 @@ pub struct Listed {
 /// Invites the person with this address; an invitation that is open for them is replaced, and its link is dead.
 ///
 /// # Errors
-/// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` when they
-/// are a member, or too many invitations are open.
+/// `forbidden` for members below admin, for a role above the caller's own, and if an invitation with such a role is open for
+/// this address; `invalid_arguments`; `conflict` when they are a member, or too many invitations are open.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address: &str, role: Role) -> Result<Invited> {
     authorize(&cx.caller, Act::InvitationWrite, organization)?;
     authorize_role(&cx.caller, role)?;
@@ -49,7 +49,9 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
     let inviting = lock(&mut tx, organization).await?;
+    still_inviter(cx, &mut tx, organization, role).await?;
     not_a_member(&mut tx, organization, &email.key).await?;
+    replaceable(cx, &mut tx, organization, (&email.key, None)).await?;
     let replaced = store::revoke_of_address(&mut tx, organization, (&email.key, None), now).await?;
     bounded(cx, &mut tx, organization).await?;
     let invitation = Invitation {
@@ -148,8 +150,10 @@ pub async fn resend(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
     let inviting = lock(&mut tx, organization).await?;
     let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, old.role)?;
+    still_inviter(cx, &mut tx, organization, old.role).await?;
     let key = email::key(&old.email);
     not_a_member(&mut tx, organization, &key).await?;
+    replaceable(cx, &mut tx, organization, (&key, Some(id))).await?;
     store::revoke_of_address(&mut tx, organization, (&key, Some(id)), now).await?;
     if old.state(now) != InvitationState::Pending {
         bounded(cx, &mut tx, organization).await?;
@@ -189,6 +193,59 @@ async fn lock(tx: &mut Tx, organization: &OrganizationId) -> Result<Organization
         return Err(Error::not_found("organisation"));
     }
     organization::get(tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))
+}
+
+/// Revokes the open invitations of an actor whose membership ends, whose role changes, or whose key is deleted; with `only`,
+/// those with that role. Takes the lock of [`lock`]: after it, the actor cannot invite any more.
+pub(crate) async fn revoke_of(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    (inviter, only): (&str, Option<Role>),
+) -> Result<()> {
+    store::lock(tx, organization).await?;
+    for id in store::revoke_of_inviter(tx, organization, (inviter, only), cx.now()).await? {
+        let entry = Entry { act: "invitation.revoke", target: id.as_str(), detail: json!({ "invited_by": inviter }) };
+        record(cx, tx, organization, entry).await?;
+    }
+    Ok(())
+}
+
+/// Checks under the lock that the caller can still invite with `role`: the membership or the key may have ended, or the role
+/// may have changed, since the request was authenticated.
+async fn still_inviter(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, role: Role) -> Result<()> {
+    let own = if let Ok(user) = cx.caller.actor().parse::<UserId>() {
+        user::get_member(tx, organization, &user).await?.map(|member| member.role)
+    } else if let Ok(key) = cx.caller.actor().parse::<ApiKeyId>() {
+        api_key::get(tx, organization, &key).await?.map(|key| key.scope)
+    } else {
+        return Ok(());
+    };
+    let own = own.ok_or_else(|| Error::not_found("organisation"))?;
+    if own != Role::Member && own.covers(role) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Forbidden,
+        format!("Your role is `{own}` by now, which cannot invite with the role `{role}`."),
+    ))
+}
+
+/// Refuses to replace an open invitation that the caller could not revoke.
+async fn replaceable(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    of: (&str, Option<&InvitationId>),
+) -> Result<()> {
+    let Some(role) = store::highest_open_role(tx, organization, of, cx.now()).await? else { return Ok(()) };
+    authorize_role(&cx.caller, role).map_err(|_| {
+        let message = format!(
+            "This address is invited with the role `{role}`, which is above yours. Ask an `{role}` to revoke that \
+             invitation first."
+        );
+        Error::new(Code::Forbidden, message).with("field", "email")
+    })
 }
 
 async fn not_a_member(tx: &mut Tx, organization: &OrganizationId, email_key: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use waypost_store::{Conn, organization, system, user as store};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::taken;
+use crate::invitations;
 
 /// Makes the user with this address a member. If the address is not verified, a new account is created that is valid for
 /// this organisation only: what another organisation did with the address must not matter here.
@@ -50,7 +51,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     let detail = json!({ "email": user.email, "role": role.as_str() });
     record(cx, &mut tx, organization, Entry { act: "member.create", target: user.id.as_str(), detail }).await?;
     tx.commit().await?;
-    Ok(Member { user_id: user.id, email: user.email, role, created_at: now })
+    Ok(Member { user_id: user.id, email: user.email, role, is_verified: user.verified_at.is_some(), created_at: now })
 }
 
 /// The members, by address.
@@ -76,7 +77,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
     found.ok_or_else(not_found)
 }
 
-/// Gives a member another role.
+/// Gives a member another role, and revokes the open invitations that are above it.
 ///
 /// # Errors
 /// As [`create`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
@@ -89,13 +90,19 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
         return Ok(member);
     }
     store::set_role(&mut tx, organization, user, role).await?;
+    // What they could no longer invite to is revoked.
+    match role {
+        Role::Owner => {}
+        Role::Admin => invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), Some(Role::Owner))).await?,
+        Role::Member => invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?,
+    }
     let detail = json!({ "email": member.email, "role": role.as_str(), "from": member.role.as_str() });
     record(cx, &mut tx, organization, Entry { act: "member.update", target: user.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(Member { role, ..member })
 }
 
-/// Ends a membership. A user who is a member of nothing else, and cannot sign in, is deleted.
+/// Ends a membership, and revokes the member's open invitations. A user who is a member of nothing else, and cannot sign in, is deleted.
 ///
 /// # Errors
 /// As [`update`].
@@ -105,6 +112,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     // Being nobody is the least of roles: what holds for a demotion holds for this.
     let member = changeable(cx, &mut tx, organization, user, Role::Member).await?;
     store::remove_member(&mut tx, organization, user).await?;
+    invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str() });
     record(cx, &mut tx, organization, Entry { act: "member.delete", target: user.as_str(), detail }).await?;

@@ -86,6 +86,22 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<
     rows.into_iter().map(ApiKey::try_from).collect()
 }
 
+/// The keys that were created with the key `creator`, by name.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list_created_by(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    creator: &ApiKeyId,
+) -> Result<Vec<ApiKey>> {
+    const SQL: &str = "SELECT id, organization_id, name, scope, created_at, expires_at, last_used_at FROM api_keys
+        WHERE created_by = $2 AND organization_id = $1 ORDER BY name";
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(creator.as_str()).fetch_all(c).await?);
+    rows.into_iter().map(ApiKey::try_from).collect()
+}
+
 /// Writes name, scope and expiry; false when the key is not there.
 ///
 /// # Errors

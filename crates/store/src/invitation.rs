@@ -3,6 +3,7 @@
 use waypost_core::Timestamp;
 use waypost_core::id::{InvitationId, OrganizationId};
 use waypost_core::invitation::Invitation;
+use waypost_core::organization::Role;
 
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
@@ -174,6 +175,52 @@ pub async fn revoke_of_address(
     let except = except.map_or("", InvitationId::as_str);
     let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(organization.as_str()).bind(email_key).bind(now.0).bind(except).fetch_all(c).await?);
+    Ok(ids.into_iter().map(InvitationId::from_store).collect())
+}
+
+/// The role of the highest invitation that is open for an address, apart from `except`; `None` if none is open.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn highest_open_role(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    (email_key, except): (&str, Option<&InvitationId>),
+    now: Timestamp,
+) -> Result<Option<Role>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM invitations WHERE email_key = $2 AND organization_id = $1 AND id <> $4
+            AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $3"
+    );
+    let except = except.map_or("", InvitationId::as_str);
+    let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(organization.as_str()).bind(email_key).bind(now.0).bind(except).fetch_all(c).await?);
+    let mut highest: Option<Role> = None;
+    for row in rows {
+        let role = Invitation::try_from(row)?.role;
+        highest = Some(highest.map_or(role, |highest| if highest.covers(role) { highest } else { role }));
+    }
+    Ok(highest)
+}
+
+/// Revokes the open invitations to an organisation that an actor, a user or an API key, made, and returns their IDs; with
+/// `only`, those with that role.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_of_inviter(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    (inviter, only): (&str, Option<Role>),
+    now: Timestamp,
+) -> Result<Vec<InvitationId>> {
+    const SQL: &str = "UPDATE invitations SET revoked_at = $3 WHERE invited_by = $2 AND organization_id = $1
+        AND ($4 = '' OR role = $4) AND accepted_at IS NULL AND revoked_at IS NULL RETURNING id";
+    let only = only.map_or("", Role::as_str);
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(organization.as_str()).bind(inviter).bind(now.0).bind(only).fetch_all(c).await?);
     Ok(ids.into_iter().map(InvitationId::from_store).collect())
 }
 

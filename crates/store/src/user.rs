@@ -13,6 +13,7 @@ struct MemberRow {
     user_id: String,
     email: String,
     role: String,
+    verified_at: Option<i64>,
     created_at: i64,
 }
 
@@ -26,6 +27,7 @@ impl TryFrom<MemberRow> for Member {
             user_id: UserId::from_store(row.user_id),
             email: row.email,
             role,
+            is_verified: row.verified_at.is_some(),
             created_at: Timestamp(row.created_at),
         })
     }
@@ -245,7 +247,8 @@ pub async fn add_member(
 /// # Errors
 /// When the database fails, or the row cannot be read.
 pub async fn get_member(conn: &mut Conn, organization: &OrganizationId, user: &UserId) -> Result<Option<Member>> {
-    const SQL: &str = "SELECT memberships.user_id, users.email, memberships.role, memberships.created_at
+    const SQL: &str =
+        "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
         FROM memberships JOIN users ON users.id = memberships.user_id
         WHERE memberships.organization_id = $1 AND memberships.user_id = $2";
     let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(SQL)
@@ -258,7 +261,8 @@ pub async fn get_member(conn: &mut Conn, organization: &OrganizationId, user: &U
 /// # Errors
 /// When the database fails, or the row cannot be read.
 pub async fn find_member(conn: &mut Conn, organization: &OrganizationId, email_key: &str) -> Result<Option<Member>> {
-    const SQL: &str = "SELECT memberships.user_id, users.email, memberships.role, memberships.created_at
+    const SQL: &str =
+        "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
         FROM users JOIN memberships ON memberships.user_id = users.id
         WHERE memberships.organization_id = $1 AND users.email_key = $2";
     let row: Option<MemberRow> = on!(conn, c => sqlx::query_as(SQL)
@@ -271,7 +275,8 @@ pub async fn find_member(conn: &mut Conn, organization: &OrganizationId, email_k
 /// # Errors
 /// When the database fails, or a row cannot be read.
 pub async fn list_members(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<Member>> {
-    const SQL: &str = "SELECT memberships.user_id, users.email, memberships.role, memberships.created_at
+    const SQL: &str =
+        "SELECT memberships.user_id, users.email, memberships.role, users.verified_at, memberships.created_at
         FROM memberships JOIN users ON users.id = memberships.user_id
         WHERE memberships.organization_id = $1 ORDER BY users.email_key";
     let rows: Vec<MemberRow> = on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).fetch_all(c).await?);

@@ -48,13 +48,13 @@ pub struct DeletedKey {
     pub name: String,
 }
 
-/// Deletes the API keys that a user created, and those that were created with one of these.
+/// Deletes the API keys that an actor, a user or an API key, created, and those that were created with one of these.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete_keys(conn: &mut Conn, user: &UserId) -> Result<Vec<DeletedKey>> {
+pub async fn delete_keys(conn: &mut Conn, creator: &str) -> Result<Vec<DeletedKey>> {
     const SQL: &str = "DELETE FROM api_keys WHERE created_by = $1 RETURNING id, organization_id, name";
-    let (mut deleted, mut creators) = (Vec::new(), vec![user.as_str().to_owned()]);
+    let (mut deleted, mut creators) = (Vec::new(), vec![creator.to_owned()]);
     while let Some(creator) = creators.pop() {
         let rows: Vec<(String, String, String)> =
             on!(conn, c => sqlx::query_as(SQL).bind(&creator).fetch_all(c).await?);

@@ -4,6 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 use waypost_core::organization::Role;
 use waypost_ops::organizations::{self, Changes};
+use waypost_ops::users;
 
 use super::{Browser, with_key};
 use crate::app::{App, DAY, Setup, open};
@@ -181,4 +182,24 @@ async fn invitations_go_out_by_mail() {
     app.finish().await;
 }
 
-waypost_testkit::both!(open => roles_and_removal, invitations_are_shown_once, invitations_are_limited);
+async fn members_without_a_verified_address_are_marked(app: App) {
+    let org = app.org("acme").await;
+    let admin = Browser::member(&org, "admin@example.com", Role::Admin).await;
+    let verified = async |email: &str, verified: bool| {
+        let member = users::find(app.cx(), &app.ops(), &org.id, email).await.unwrap();
+        let listed = admin.api(Method::GET, &format!("/members/{}", member.user_id), None).await.json();
+        assert_eq!(listed["verified"], verified, "{email}");
+        member.user_id
+    };
+    let id = verified("admin@example.com", false).await;
+    admin.page("/o/acme/members").await.says("not verified</span>");
+    let mut tx = app.db().begin().await.unwrap();
+    waypost_store::user::verify(&mut tx, &id, app.cx().now()).await.unwrap();
+    tx.commit().await.unwrap();
+    verified("admin@example.com", true).await;
+    admin.page("/o/acme/members").await.does_not_say("not verified");
+    app.finish().await;
+}
+
+waypost_testkit::both!(
+    open => members_without_a_verified_address_are_marked, roles_and_removal, invitations_are_shown_once, invitations_are_limited);

@@ -9,7 +9,7 @@ use waypost_store::user as store;
 
 use super::{UserAccounts, set_password};
 use crate::audit::{Entry, record};
-use crate::{Ops, tries};
+use crate::{Ops, invitations, tries};
 
 /// Changes what the user who asks is called.
 ///
@@ -24,7 +24,7 @@ pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ends the membership of the user who asks. A verified user keeps the account, with or without another organisation; an
+/// Ends the membership of the user who asks, and revokes their open invitations. A verified user keeps the account, with or without another organisation; an
 /// unverified one without another organisation is deleted.
 ///
 /// # Errors
@@ -40,6 +40,7 @@ pub async fn leave(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result
         return Err(Error::new(Code::Conflict, message));
     }
     store::remove_member(&mut tx, organization, user).await?;
+    invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });
     record(cx, &mut tx, organization, Entry { act: "member.delete", target: user.as_str(), detail }).await?;

@@ -68,7 +68,7 @@ async fn named(tx: &mut Tx, user: User, name: Option<String>) -> Result<User> {
 async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<bool> {
     let cx = cx.with_caller(Caller::User { user_id: owner.id.clone() });
     let Revoked { passwords, sessions, identities } = user_account::revoke(tx, &account.id, cx.now()).await?;
-    let keys = user_account::delete_keys(tx, &account.id).await?;
+    let keys = user_account::delete_keys(tx, account.id.as_str()).await?;
     let mut invitations = user_account::revoke_invitations(tx, account.id.as_str(), cx.now()).await?;
     for key in &keys {
         let detail = json!({ "name": key.name, "by": "user.verify" });

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::ManualClock;
+use waypost_core::id::UserId;
 use waypost_core::invitation::{InvitationState, LIFETIME_MS, MAX_PENDING};
-use waypost_core::organization::Role;
+use waypost_core::organization::{ApiKey, Role};
 use waypost_core::{Code, Result};
 use waypost_ops::api_keys::{self, Changes, NewKey};
 use waypost_ops::audit_events::{self, Filter};
-use waypost_ops::{Ops, invitations};
+use waypost_ops::{Ops, invitations, user_accounts, users};
 
-use crate::stage::{Stage, stage};
+use crate::stage::{Stage, Tenant, stage};
 
 fn refused<T: std::fmt::Debug>(result: Result<T>, code: Code, words: &str) {
     let error = result.unwrap_err();
@@ -89,4 +91,110 @@ async fn keys_end(stage: Stage) {
     refused(api_keys::create(&cx, ops, org, eleven_years).await, Code::InvalidArguments, "ten years");
 }
 
-waypost_testkit::both!(stage => one_address_has_one, two_hundred_are_open_at_most, keys_end);
+/// A member of the tenant who acts with their own ID.
+async fn acting(stage: &Stage, t: &Tenant, email: &str, role: Role) -> (Ctx, UserId) {
+    let user = users::create(&stage.cx, &stage.ops, &t.organization.id, email, role).await.unwrap().user_id;
+    let actor = user.to_string();
+    (stage.by(Caller::Member { organization_id: t.organization.id.clone(), role, actor }), user)
+}
+
+async fn an_admin_does_not_replace_the_invitation_of_an_owner(stage: Stage) {
+    let t = stage.tenant("acme").await;
+    let (ops, org) = (&stage.ops, &t.organization.id);
+    let (admin, _) = acting(&stage, &t, "admin@acme.de", Role::Admin).await;
+    let owner = invitations::create(&stage.cx, ops, org, "boss@x.de", Role::Owner).await.unwrap().invitation;
+    let again = invitations::create(&admin, ops, org, "Boss@x.de", Role::Member).await;
+    refused(again, Code::Forbidden, "is invited with the role `owner`");
+    let state =
+        || async { invitations::show(&stage.cx, ops, org, &owner.id).await.unwrap().invitation.state(admin.now()) };
+    assert_eq!(state().await, InvitationState::Pending);
+    refused(invitations::revoke(&admin, ops, org, &owner.id).await, Code::Forbidden, "above yours");
+    // One that the admin could revoke is replaced.
+    invitations::create(&stage.cx, ops, org, "b@x.de", Role::Admin).await.unwrap();
+    invitations::create(&admin, ops, org, "b@x.de", Role::Member).await.unwrap();
+    assert_eq!(state().await, InvitationState::Pending);
+}
+
+async fn invitations_end_with_the_rights_of_who_made_them(stage: Stage) {
+    let t = stage.tenant("acme").await;
+    let (ops, org) = (&stage.ops, &t.organization.id);
+    let (first, first_id) = acting(&stage, &t, "first@acme.de", Role::Owner).await;
+    let (second, second_id) = acting(&stage, &t, "second@acme.de", Role::Admin).await;
+    let invite =
+        async |cx: &Ctx, email: &str, role| invitations::create(cx, ops, org, email, role).await.unwrap().invitation.id;
+    let (boss, colleague) =
+        (invite(&first, "boss@x.de", Role::Owner).await, invite(&first, "a@x.de", Role::Admin).await);
+    let (one, two) = (invite(&second, "1@x.de", Role::Member).await, invite(&second, "2@x.de", Role::Admin).await);
+    let state = async |id| invitations::show(&stage.cx, ops, org, id).await.unwrap().invitation.state(stage.cx.now());
+    users::delete(&stage.cx, ops, org, &second_id).await.unwrap();
+    assert_eq!((state(&one).await, state(&two).await), (InvitationState::Revoked, InvitationState::Revoked));
+    assert_eq!((state(&boss).await, state(&colleague).await), (InvitationState::Pending, InvitationState::Pending));
+    let late = invitations::create(&second, ops, org, "late@x.de", Role::Member).await;
+    refused(late, Code::NotFound, "organisation");
+    users::update(&stage.cx, ops, org, &first_id, Role::Admin).await.unwrap();
+    assert_eq!((state(&boss).await, state(&colleague).await), (InvitationState::Revoked, InvitationState::Pending));
+    refused(invitations::create(&first, ops, org, "c@x.de", Role::Owner).await, Code::Forbidden, "by now");
+    refused(invitations::resend(&first, ops, org, &boss).await, Code::Forbidden, "by now");
+    let cx = stage.by(Caller::User { user_id: first_id });
+    user_accounts::leave(&cx, ops, org).await.unwrap();
+    assert_eq!(state(&colleague).await, InvitationState::Revoked);
+    let log = audit_events::list(&stage.cx, ops, org, &act("invitation.revoke"), (None, 100)).await.unwrap();
+    assert_eq!(log.len(), 4);
+}
+
+async fn a_key_neither_extends_nor_duplicates_itself(stage: Stage) {
+    let t = stage.tenant("acme").await;
+    let (Stage { ops, cx }, org) = (&stage, &t.organization.id);
+    let day = |n: i64| Some(cx.now().plus(n * 86_400_000));
+    let new = |name, scope, expires_at| NewKey { name, scope, expires_at };
+    let (own, _) = api_keys::create(cx, ops, org, new("own", Role::Admin, day(10))).await.unwrap();
+    let by = |key: &ApiKey| {
+        let actor = key.id.to_string();
+        stage.by(Caller::Member { organization_id: org.clone(), role: Role::Admin, actor })
+    };
+    let with_own = by(&own);
+    for (scope, expires_at) in [
+        (Role::Admin, day(10)),
+        (Role::Admin, day(11)),
+        (Role::Admin, None),
+        (Role::Member, day(11)),
+        (Role::Member, None),
+        (Role::Owner, day(1)),
+    ] {
+        let made = api_keys::create(&with_own, ops, org, new("copy", scope, expires_at)).await;
+        assert_eq!(made.unwrap_err().code, Code::Forbidden, "{scope} {expires_at:?}");
+    }
+    let to = |scope, expires_at| Changes { scope, expires_at, ..Changes::default() };
+    for changes in [to(None, Some(day(11))), to(None, Some(None)), to(Some(Role::Owner), None)] {
+        let changed = api_keys::update(&with_own, ops, org, &own.id, &changes).await;
+        assert_eq!(changed.unwrap_err().code, Code::Forbidden, "{changes:?}");
+    }
+    let (weak, weak_secret) = api_keys::create(&with_own, ops, org, new("weak", Role::Member, day(10))).await.unwrap();
+    let (short, short_secret) = api_keys::create(&with_own, ops, org, new("short", Role::Admin, day(9))).await.unwrap();
+    let raised = api_keys::update(&with_own, ops, org, &weak.id, &to(Some(Role::Admin), None)).await;
+    refused(raised, Code::Forbidden, "fewer rights");
+    refused(
+        api_keys::update(&with_own, ops, org, &short.id, &to(None, Some(None))).await,
+        Code::Forbidden,
+        "earlier end",
+    );
+    refused(api_keys::update(&by(&short), ops, org, &own.id, &to(None, Some(None))).await, Code::Forbidden, "extend");
+    // A person may do all of this; and what a key loses, the keys created with it lose as well.
+    api_keys::update(cx, ops, org, &own.id, &to(Some(Role::Member), Some(day(5)))).await.unwrap();
+    let now = async |id| api_keys::show(cx, ops, org, id).await.unwrap();
+    let (weak, short) = (now(&weak.id).await, now(&short.id).await);
+    assert_eq!((weak.scope, weak.expires_at), (Role::Member, day(5)));
+    assert_eq!((short.scope, short.expires_at), (Role::Member, day(5)));
+    let works = async |secret: &str| api_keys::authenticate(cx, ops, secret).await.unwrap().is_some();
+    assert!(works(&weak_secret).await && works(&short_secret).await);
+    api_keys::delete(cx, ops, org, &own.id).await.unwrap();
+    assert!(!works(&weak_secret).await && !works(&short_secret).await, "they end with the key that created them");
+    let made = api_keys::create(&with_own, ops, org, new("late", Role::Member, day(1))).await;
+    refused(made, Code::NotFound, "API key");
+}
+
+waypost_testkit::both!(
+    stage => one_address_has_one, two_hundred_are_open_at_most, keys_end,
+    an_admin_does_not_replace_the_invitation_of_an_owner, invitations_end_with_the_rights_of_who_made_them,
+    a_key_neither_extends_nor_duplicates_itself
+);

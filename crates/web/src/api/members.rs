@@ -57,6 +57,8 @@ struct Member {
     id: String,
     email: String,
     role: Role,
+    /// Whether the address is verified. Until then, the account is valid for this organisation only.
+    verified: bool,
     /// Since when they are a member, RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
@@ -64,7 +66,13 @@ struct Member {
 
 impl From<organization::Member> for Member {
     fn from(it: organization::Member) -> Self {
-        Self { id: it.user_id.to_string(), email: it.email, role: it.role.into(), created_at: it.created_at.rfc3339() }
+        Self {
+            id: it.user_id.to_string(),
+            email: it.email,
+            role: it.role.into(),
+            verified: it.is_verified,
+            created_at: it.created_at.rfc3339(),
+        }
     }
 }
 

@@ -94,9 +94,10 @@ async fn prepare(users: &Users, evil: &OrganizationId) -> Prepared {
     let session = accept(users, &shown.secret, MALLORY).await.unwrap();
     let member = |actor: String| users.by(Caller::Member { organization_id: evil.clone(), role: Role::Owner, actor });
     let ops = &users.stage.ops;
-    let new = |name| NewKey { name, scope: Role::Owner, expires_at: None };
-    let (first, one) = api_keys::create(&member(session.user.id.to_string()), ops, evil, new("one")).await.unwrap();
-    let (_, two) = api_keys::create(&member(first.id.to_string()), ops, evil, new("two")).await.unwrap();
+    let new = |name, scope| NewKey { name, scope, expires_at: None };
+    let (first, one) =
+        api_keys::create(&member(session.user.id.to_string()), ops, evil, new("one", Role::Owner)).await.unwrap();
+    let (_, two) = api_keys::create(&member(first.id.to_string()), ops, evil, new("two", Role::Admin)).await.unwrap();
     let cx = member(first.id.to_string());
     let invited = invitations::create(&cx, ops, evil, "friend@evil.example", Role::Owner).await.unwrap();
     Prepared { session, keys: vec![one, two], invitation: invited.secret }
