@@ -17,6 +17,7 @@ fn an_operator_sets_up_an_organisation() {
     id:               usr_…
     email:            Ann@acme.example
     role:             owner
+    verified:         no
     created at:       TIME
     link:             http://localhost:8080/link?token=TOKEN
     link expires at:  TIME

@@ -185,18 +185,20 @@ async fn invitations_go_out_by_mail() {
 async fn members_without_a_verified_address_are_marked(app: App) {
     let org = app.org("acme").await;
     let admin = Browser::member(&org, "admin@example.com", Role::Admin).await;
-    let verified = async |email: &str, verified: bool| {
+    let bob = users::create(app.cx(), &app.ops(), &org.id, "bob@example.com", Role::Member).await.unwrap().user_id;
+    let is_verified = async |email: &str| {
         let member = users::find(app.cx(), &app.ops(), &org.id, email).await.unwrap();
-        let listed = admin.api(Method::GET, &format!("/members/{}", member.user_id), None).await.json();
-        assert_eq!(listed["verified"], verified, "{email}");
-        member.user_id
+        admin.api(Method::GET, &format!("/members/{}", member.user_id), None).await.json()["verified"].clone()
     };
-    let id = verified("admin@example.com", false).await;
+    assert_eq!(
+        (is_verified("admin@example.com").await, is_verified("bob@example.com").await),
+        (json!(true), json!(false))
+    );
     admin.page("/o/acme/members").await.says("not verified</span>");
     let mut tx = app.db().begin().await.unwrap();
-    waypost_store::user::verify(&mut tx, &id, app.cx().now()).await.unwrap();
+    waypost_store::user::verify(&mut tx, &bob, app.cx().now()).await.unwrap();
     tx.commit().await.unwrap();
-    verified("admin@example.com", true).await;
+    assert_eq!(is_verified("bob@example.com").await, json!(true));
     admin.page("/o/acme/members").await.does_not_say("not verified");
     app.finish().await;
 }

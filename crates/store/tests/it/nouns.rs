@@ -51,7 +51,13 @@ async fn organizations(Two { db, one, two }: Two) {
 
 async fn users(Two { db, one, two }: Two) {
     let mut tx = db.begin().await.unwrap();
-    let owner = Member { user_id: one.user.clone(), email: "A1@x.de".into(), role: Role::Owner, created_at: NOW };
+    let owner = Member {
+        user_id: one.user.clone(),
+        email: "A1@x.de".into(),
+        role: Role::Owner,
+        is_verified: false,
+        created_at: NOW,
+    };
     let org = &one.organization;
     assert_eq!(user::get_member(&mut tx, org, &one.user).await.unwrap(), Some(owner.clone()));
     assert_eq!(user::get_member(&mut tx, org, &two.user).await.unwrap(), None);

@@ -126,7 +126,7 @@ async fn everything_is_revoked((mut tx, one, two): (Tx, World, World)) {
     let found = user::credentials(tx, &a.id).await.unwrap().unwrap();
     assert_eq!((found.password_hash, found.user.name), (None, None));
     let names: Vec<String> =
-        user_account::delete_keys(tx, &a.id).await.unwrap().into_iter().map(|key| key.name).collect();
+        user_account::delete_keys(tx, a.id.as_str()).await.unwrap().into_iter().map(|key| key.name).collect();
     assert_eq!(names, ["made 0", "made 1", "made 2"], "and those that were created with these");
     assert!(system::find_api_key(tx, "made-3").await.unwrap().is_some());
     // The sessions of another account stay; the memberships move.
@@ -245,7 +245,7 @@ async fn accounts_that_only_accepted_an_invitation_become_unverified(url: String
             it.password_hash.is_some(),
             organizations.join("+"),
         ));
-        let key = user_account::delete_keys(&mut tx, &it.user.id).await.unwrap();
+        let key = user_account::delete_keys(&mut tx, it.user.id.as_str()).await.unwrap();
         assert_eq!(key.len(), 1, "the creator of a key is read from the audit log");
     }
     assert_eq!(

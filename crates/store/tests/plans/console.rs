@@ -146,7 +146,10 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     user_session::delete_others(tx, id, None).await.unwrap();
     user_session::delete_by_token(tx, "session-1").await.unwrap();
     user_account::revoke(tx, id, NOW).await.unwrap();
-    user_account::delete_keys(tx, id).await.unwrap();
+    user_account::delete_keys(tx, id.as_str()).await.unwrap();
+    api_key::list_created_by(tx, org, &waypost_core::id::ApiKeyId::from_store("key_1".to_owned())).await.unwrap();
+    invitation::highest_open_role(tx, org, ("a1@x.de", None), NOW).await.unwrap();
+    invitation::revoke_of_inviter(tx, org, ("usr_1", None), NOW).await.unwrap();
     user_account::revoke_invitations(tx, id.as_str(), NOW).await.unwrap();
     let into = User {
         id: UserId::from_store("usr_x".to_owned()),

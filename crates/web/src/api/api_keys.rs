@@ -71,7 +71,8 @@ struct NewApiKey {
     /// Name for people, unique in the organisation.
     #[schema(min_length = 1, max_length = 200, example = "CI")]
     name: String,
-    /// The role that it acts as, at most the caller's own.
+    /// The role that it acts as, at most the caller's own. A caller with an API key can only create keys with fewer rights or an
+    /// earlier end than that key; they are deleted with it.
     scope: Role,
     /// When it stops working, RFC 3339, at most ten years from now; without it, it works until it is deleted.
     #[schema(format = DateTime)]
