@@ -198,13 +198,60 @@ async fn bulk_acts_say_what_failed() {
     let (foreign, _) = made(&stranger, "Foreign", &["A"]).await;
     let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
     let ids = json!([id(&full), id(&empty), id(&foreign), "x"]);
-    let done = call(&browser, Method::POST, "/walkthroughs/bulk", json!({ "action": "publish", "ids": ids })).await;
+    let sure = json!({ "action": "publish", "ids": ids, "confirm": true });
+    let done = call(&browser, Method::POST, "/walkthroughs/bulk", sure).await;
     let items = done.is(200).json()["items"].clone();
     let told: Vec<_> =
         items.as_array().unwrap().iter().map(|it| (it["ok"] == true, it["status"].as_u64().unwrap())).collect();
     assert_eq!(told, [(true, 200), (false, 409), (false, 404), (false, 404)]);
     call(&browser, Method::POST, "/walkthroughs/bulk", json!({ "action": "delete", "ids": [] })).await.is(422);
     call(&browser, Method::POST, "/walkthroughs/bulk", json!({ "action": "assign", "ids": ["x"] })).await.is(422);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_api_publishes_several_after_it_has_shown_their_impact() {
+    let app = App::new().await;
+    let (own, other) = (app.org("acme").await, app.org("other").await);
+    let (browser, stranger) = (Browser::owner(&own).await, Browser::owner(&other).await);
+    let (first, steps) = made(&browser, "First", &["A"]).await;
+    let (second, _) = made(&browser, "Second", &["B"]).await;
+    let (empty, _) = made(&browser, "Empty", &[]).await;
+    let (foreign, _) = made(&stranger, "Foreign", &["A"]).await;
+    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
+    let version = async |at: &str| browser.api(Method::GET, at, None).await.json()["current_version"].clone();
+    let ids = [id(&first), id(&second), id(&empty), id(&foreign)];
+    let asked = json!({ "action": "publish", "ids": ids });
+    let bulk = async |body: Value| call(&browser, Method::POST, "/walkthroughs/bulk", body).await;
+
+    let shown = bulk(asked.clone()).await.is(409).json();
+    assert_eq!((&shown["code"], &shown["field"]), (&json!("confirmation_required"), &json!("confirm")));
+    let impact = &shown["impact"];
+    let sentences = json!(["This is the first version, with one step.", "Nobody is in the midst of this walkthrough."]);
+    assert_eq!((&impact[0]["title"], &impact[0]["sentences"]), (&json!("First"), &sentences));
+    assert_eq!(impact[0]["problem"], Value::Null);
+    assert!(impact[2]["problem"].as_str().unwrap().contains("there are no steps"), "{impact}");
+    assert_eq!((&impact[3]["title"], &impact[3]["revision"]), (&Value::Null, &Value::Null), "{impact}");
+    assert_eq!(impact[3]["problem"], "There is no such walkthrough.");
+    assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null), "nothing is published yet");
+    for confirm in [json!(false), json!("yes"), json!(1)] {
+        let mut body = asked.clone();
+        body["confirm"] = confirm;
+        assert!([409, 422].contains(&bulk(body).await.status.as_u16()));
+    }
+    assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null));
+
+    // Somebody edits one of them before it is confirmed.
+    let revisions: serde_json::Map<_, _> = impact.as_array().unwrap()[..2]
+        .iter()
+        .map(|it| (it["id"].as_str().unwrap().to_owned(), it["revision"].clone()))
+        .collect();
+    call(&browser, Method::PATCH, &format!("{first}/steps/{}", steps[0]), json!({ "content": "later" })).await.is(200);
+    let done = bulk(json!({ "action": "publish", "ids": ids, "confirm": true, "revisions": revisions })).await;
+    let statuses: Vec<_> =
+        done.is(200).json()["items"].as_array().unwrap().iter().map(|it| it["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [412, 200, 409, 404]);
+    assert_eq!((version(&first).await, version(&second).await), (Value::Null, json!(1)));
     app.finish().await;
 }
 

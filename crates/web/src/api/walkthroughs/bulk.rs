@@ -1,5 +1,7 @@
 //! `/walkthroughs/bulk` and `/walkthroughs/{id}/preview`.
 
+use std::collections::HashMap;
+
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,13 +10,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
 use waypost_core::served::Change;
-use waypost_core::{Error, Result};
+use waypost_core::{Code, Error, Result};
 use waypost_ops::assignments::{self, Placement};
 use waypost_ops::walkthroughs::draft::{self, StepPatch};
 use waypost_ops::walkthroughs::preview::{self, Moment};
 use waypost_ops::walkthroughs::{self, Target, publish};
 
 use super::dto::StepChange;
+use super::publish_impact::PublishImpact;
 use super::{id, walkthrough_id};
 use crate::api::extract::{Json, Path, Scope};
 use crate::api::page::Page;
@@ -54,6 +57,14 @@ struct Bulk {
     ids: Vec<String>,
     /// Where to, for `assign`.
     server_id: Option<String>,
+    /// `publish` does nothing without it: the answer is 409 `confirmation_required` and says in `impact` what publishing
+    /// would do.
+    #[serde(default)]
+    confirm: bool,
+    /// Revisions of drafts by the id of their walkthrough, such as those in `impact`. A walkthrough whose draft has another
+    /// revision by now is refused with 412.
+    #[serde(default)]
+    revisions: HashMap<String, u32>,
 }
 
 /// What became of one of them.
@@ -71,13 +82,39 @@ pub(crate) struct Outcome {
 }
 
 /// Does the same to several walkthroughs. Each is an act of its own: what is refused for one is done for the others, and the
-/// answer says which.
+/// answer says which. `publish` has to be confirmed after its impact was shown.
 #[utoipa::path(post, path = "/walkthroughs/bulk", tag = "walkthroughs", operation_id = "bulk_walkthroughs",
     request_body = Bulk, responses((status = 200, body = Page<Outcome>), Problems))]
 async fn bulk(State(web): State<Web>, scope: Scope, Json(asked): Json<Bulk>) -> ApiResult<Json<Page<Outcome>>> {
     let server = asked.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
-    let asked_for = asked.ids.into_iter().map(|id| (id, None)).collect();
+    check_count(&asked.ids)?;
+    if matches!(asked.action, Action::Publish) && !asked.confirm {
+        return Err(unconfirmed(&web, &scope, &asked.ids).await?.into());
+    }
+    let asked_for = asked.ids.into_iter().map(|id| {
+        let revision = asked.revisions.get(&id).copied();
+        (id, revision)
+    });
+    let asked_for = asked_for.collect();
     Ok(Json(Page::whole(run(&web, &scope, (asked.action, server), asked_for).await?)))
+}
+
+fn check_count<T>(ids: &[T]) -> Result<()> {
+    if ids.is_empty() || ids.len() > MAX_IDS {
+        return Err(Error::invalid("ids", format!("`ids` are 1 to {MAX_IDS} walkthroughs.")));
+    }
+    Ok(())
+}
+
+/// The refusal of a publication that was not confirmed, with its impact.
+async fn unconfirmed(web: &Web, scope: &Scope, ids: &[String]) -> Result<Error> {
+    let mut impact = Vec::with_capacity(ids.len());
+    for text in ids {
+        impact.push(PublishImpact::find(web, (&scope.cx, &scope.organization_id), text).await?);
+    }
+    let message = "Nothing was published. Send `confirm` true to publish them; `impact` says what that means.";
+    let impact = serde_json::to_value(impact).map_err(Error::internal)?;
+    Ok(Error::new(Code::ConfirmationRequired, message).with("field", "confirm").with("impact", impact))
 }
 
 /// Does `action` to each of `ids`; one that comes with a revision only if its draft is still at this revision.
@@ -90,9 +127,7 @@ pub(crate) async fn run(
     (action, server): (Action, Option<ServerId>),
     ids: Vec<(String, Option<u32>)>,
 ) -> Result<Vec<Outcome>> {
-    if ids.is_empty() || ids.len() > MAX_IDS {
-        return Err(Error::invalid("ids", format!("`ids` are 1 to {MAX_IDS} walkthroughs.")));
-    }
+    check_count(&ids)?;
     if matches!(action, Action::Assign) && server.is_none() {
         return Err(Error::invalid("server_id", "`server_id` says on which server to place them."));
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod bulk;
 mod dto;
+pub(crate) mod publish_impact;
 mod revisions;
 mod steps;
 mod transfer;

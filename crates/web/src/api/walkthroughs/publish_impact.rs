@@ -1,0 +1,63 @@
+//! What publishing one of several walkthroughs would do, for the API and for the page that asks for confirmation.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use waypost_core::caller::Ctx;
+use waypost_core::id::OrganizationId;
+use waypost_core::transfer::lint::Severity;
+use waypost_core::walkthrough::WalkthroughState;
+use waypost_core::{Code, Result};
+use waypost_ops::walkthroughs::{self, history};
+
+use super::walkthrough_id;
+use crate::{Web, impact};
+
+/// What publishing a walkthrough would do, as far as one decides on it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PublishImpact {
+    /// The id as it was sent.
+    pub id: String,
+    /// Null if there is no such walkthrough.
+    pub title: Option<String>,
+    /// The revision of the draft that this is said of.
+    pub revision: Option<u32>,
+    /// What would change, and whom it would affect.
+    pub sentences: Vec<String>,
+    /// Why it cannot be published; null if it can.
+    pub problem: Option<String>,
+}
+
+impl PublishImpact {
+    /// Finds out what publishing the walkthrough `text` would do. One that does not exist is a `problem`.
+    ///
+    /// # Errors
+    /// `forbidden`; `conflict` if the chain of steps is broken.
+    pub(crate) async fn find(web: &Web, (cx, organization): (&Ctx, &OrganizationId), text: &str) -> Result<Self> {
+        match Self::find_existing(web, (cx, organization), text).await {
+            Err(error) if matches!(error.code, Code::NotFound | Code::WalkthroughNotFound) => Ok(Self {
+                id: text.to_owned(),
+                title: None,
+                revision: None,
+                sentences: Vec::new(),
+                problem: Some(error.message),
+            }),
+            found => found,
+        }
+    }
+
+    async fn find_existing(web: &Web, (cx, organization): (&Ctx, &OrganizationId), text: &str) -> Result<Self> {
+        let id = walkthrough_id(text)?;
+        let head = walkthroughs::show(cx, web.ops(), organization, &id).await?.walkthrough;
+        let found = history::impact(cx, web.ops(), organization, &id).await?;
+        let error = found.findings.iter().find(|finding| finding.severity == Severity::Error);
+        let problem = match error {
+            _ if head.state == WalkthroughState::Archived => {
+                Some("It is archived. Take it out of the archive first.".to_owned())
+            }
+            error => error.map(|error| error.to_string().trim_start_matches("error: ").to_owned()),
+        };
+        let mut sentences = vec![impact::summary(&found)];
+        sentences.extend(impact::sentences(&found));
+        Ok(Self { id: text.to_owned(), title: Some(head.title), revision: Some(found.revision), sentences, problem })
+    }
+}
