@@ -174,6 +174,29 @@ async fn lists_have_pages(app: App) {
     played.app.clone().finish().await;
 }
 
+async fn the_impact_of_publishing_adds_up(app: App) {
+    let played = played(app).await;
+    let owner = Browser::owner(&played.org).await;
+    let at = format!("/walkthroughs/{}", played.guide);
+    let draft = owner.api(Method::GET, &at, None).await.is(200).json();
+    let download = draft["steps"][0]["id"].as_str().unwrap();
+    owner.api(Method::DELETE, &format!("{at}/steps/{download}"), None).await.is(200);
+    let step = json!({ "title": "Prepare", "content": "c", "after": null });
+    owner.api(Method::POST, &format!("{at}/steps"), Some(step)).await.is(201);
+    // Bob has completed the step that is gone; he and Cid have to go back for the new one. Ann has completed it all.
+    let impact = played.get(&format!("{at}/impact")).await;
+    let moving = &impact["on_moving"];
+    let group = |lose: u32| json!({ "people": 1, "lose": lose, "repeat": 1, "complete": false });
+    assert_eq!((&impact["in_progress"], &moving["groups"]), (&json!(2), &json!([group(0), group(1)])));
+    let sums = [&moving["lose_nothing"], &moving["lose"], &moving["repeat"], &moving["complete"]];
+    assert_eq!(
+        json!(sums),
+        json!([0, [{ "steps": 1, "people": 1 }], [{ "steps": 1, "people": 2 }], 0]),
+        "these overlap"
+    );
+    played.app.clone().finish().await;
+}
+
 async fn people_are_exported_and_erased_whole(app: App) {
     let played = played(app).await;
     let later = ManualClock::new(Timestamp(played.app.cx().now().0 + 7_200_000));
@@ -245,5 +268,5 @@ async fn pages_show_it(app: App) {
 
 waypost_testkit::both!(
     open => numbers_are_those_of_what_was_played, wrong_questions_are_refused, lists_have_pages,
-    people_are_exported_and_erased_whole, pages_show_it
+    the_impact_of_publishing_adds_up, people_are_exported_and_erased_whole, pages_show_it
 );

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::compare::{Comparison, FieldDifference, StepDifference};
 use waypost_core::id::WalkthroughId;
+use waypost_core::impact::Consequence;
 use waypost_core::transfer::lint;
 use waypost_core::version::VersionHead;
 use waypost_core::{Error, Result};
@@ -286,9 +287,31 @@ struct OnVersion {
     people: u64,
 }
 
-/// What moving to the new version means for the people in progress.
+/// People to whom the same happens on moving.
+#[derive(Debug, Serialize, ToSchema)]
+struct MoveGroup {
+    people: u64,
+    /// How many completed steps each of them loses.
+    lose: u32,
+    /// For how many steps each of them has to go back.
+    repeat: u32,
+    /// Whether moving completes the walkthrough for them.
+    complete: bool,
+}
+
+impl MoveGroup {
+    fn new(Consequence { lost, again, completes }: Consequence, people: u64) -> Self {
+        Self { people, lose: lost, repeat: again, complete: completes }
+    }
+}
+
+/// What moving to the new version means for the people in progress. Everybody is in exactly one of `groups`. The other
+/// members are sums over the groups and overlap: somebody who loses steps and has to go back for others is in `lose` and in
+/// `repeat`, and somebody in `complete` is in `lose_nothing`, `lose` or `repeat` as well.
 #[derive(Debug, Serialize, ToSchema)]
 struct OnMoving {
+    /// Their `people` add up to `in_progress`.
+    groups: Vec<MoveGroup>,
     /// Who keeps every completed step and goes on where they were.
     lose_nothing: u64,
     /// Who loses completed steps, because the new version does not have them.
@@ -337,6 +360,7 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
             .map(|(version, people)| OnVersion { version: *version, people: *people })
             .collect(),
         on_moving: OnMoving {
+            groups: means.groups.iter().map(|(it, people)| MoveGroup::new(*it, *people)).collect(),
             lose_nothing: means.lose_nothing,
             lose: groups(&means.lose),
             repeat: groups(&means.again),
