@@ -20,6 +20,8 @@ pub struct Named {
     pub end_user: Option<String>,
     /// The assignee's address.
     pub assignee: Option<String>,
+    /// Whether the walkthrough is in the trash, where it can only be restored.
+    pub is_walkthrough_deleted: bool,
 }
 
 /// Which tickets to list; what is absent does not matter.
@@ -58,7 +60,8 @@ macro_rules! select {
                 (SELECT servers.name FROM servers WHERE servers.id = t.server_id) AS server_name,
                 (SELECT users.email FROM users WHERE users.id = t.assignee_id) AS assignee_name,
                 (SELECT COALESCE(u.name, u.email, u.tracking_id, u.claimed_email, u.id) FROM end_users AS u
-                    WHERE u.id = t.end_user_id) AS end_user_name
+                    WHERE u.id = t.end_user_id) AS end_user_name,
+                (SELECT w.deleted_at FROM walkthroughs AS w WHERE w.id = t.walkthrough_id) AS walkthrough_deleted_at
              FROM tickets AS t
              WHERE t.organization_id = $1 ",
             $rest
@@ -105,6 +108,7 @@ struct Row {
     server_name: Option<String>,
     assignee_name: Option<String>,
     end_user_name: Option<String>,
+    walkthrough_deleted_at: Option<i64>,
 }
 
 impl TryFrom<Row> for Named {
@@ -147,7 +151,13 @@ impl TryFrom<Row> for Named {
             updated_at: Timestamp(row.updated_at),
             resolved_at: row.resolved_at.map(Timestamp),
         };
-        Ok(Self { ticket, server: row.server_name, end_user: row.end_user_name, assignee: row.assignee_name })
+        Ok(Self {
+            ticket,
+            server: row.server_name,
+            end_user: row.end_user_name,
+            assignee: row.assignee_name,
+            is_walkthrough_deleted: row.walkthrough_deleted_at.is_some(),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use waypost_ops::servers::Settings;
 use super::{Browser, with_key};
 use crate::app::{App, DAY, Server, Setup, open};
 
-waypost_testkit::both!(open => a_ticket_waits_for_an_address, twenty_a_day, a_person_goes_with_their_tickets);
+waypost_testkit::both!(open => a_ticket_waits_for_an_address, twenty_a_day, a_person_goes_with_their_tickets, a_deleted_walkthrough_has_no_link);
 
 fn with_support() -> Settings {
     Settings { support: Some(Support::Tickets), toolset: Some(Toolset::All), ..Settings::default() }
@@ -112,6 +112,37 @@ async fn a_person_goes_with_their_tickets(app: App) {
     assert_eq!(mine.len(), 1);
     waypost_ops::end_users::delete(app.cx(), &app.ops(), org, &id).await.unwrap();
     assert_eq!(app.count("SELECT count(*) FROM tickets").await, 0);
+    app.forget_calls();
+    app.finish().await;
+}
+
+/// A walkthrough in the trash has no page: where it is mentioned, its title is no link until it is restored.
+async fn a_deleted_walkthrough_has_no_link(app: App) {
+    let server = ready(&app).await;
+    let owner = Browser::owner(&server.org).await;
+    let user = server.personal("ann");
+    user.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    let opened = user.call("get_support", json!({ "title": "T", "problem": "P", "email": "ann@b.example" })).await;
+    let ticket = format!("/o/acme/tickets/{}", opened.ok()["ticket_id"].as_str().unwrap());
+    let walkthrough = first(&owner).await["walkthrough"]["id"].as_str().unwrap().to_owned();
+    let ann = owner.api(Method::GET, "/end-users?q=ann", None).await.is(200).json()["items"][0]["id"].clone();
+    let (api, person) =
+        (format!("/end-users/{}", ann.as_str().unwrap()), format!("/o/acme/end-users/{}", ann.as_str().unwrap()));
+    let links = [format!("/o/acme/analytics?walkthrough={walkthrough}"), format!("/o/acme/walkthroughs/{walkthrough}")];
+    for (deleted, status) in [(false, 200), (true, 404), (false, 200)] {
+        for (page, link) in [&person, &ticket].into_iter().zip(&links) {
+            let page = owner.page(page).await;
+            page.says("Install Acme");
+            assert_eq!(page.body.contains(&format!("href=\"{link}\"")), !deleted, "{}", page.body);
+            assert_eq!(page.body.contains("Install Acme (deleted)"), deleted, "{}", page.body);
+            owner.get(link).await.is(status);
+        }
+        let known = owner.api(Method::GET, &api, None).await.is(200).json();
+        assert_eq!(known["attempts"][0]["walkthrough_deleted"], deleted);
+        let (method, path) = if deleted { (Method::POST, "/restore") } else { (Method::DELETE, "") };
+        let path = format!("/walkthroughs/{walkthrough}{path}");
+        assert!(owner.api(method, &path, None).await.status.is_success());
+    }
     app.forget_calls();
     app.finish().await;
 }

@@ -238,7 +238,8 @@ async fn insert(cx: &Ctx, tx: &mut Tx, server: &Server, asked: Asked) -> Result<
     };
     store::insert(tx, &ticket).await?;
     record(cx, tx, organization, opened_entry(&ticket)).await?;
-    let named = Named { ticket, server: Some(server.name.clone()), end_user: None, assignee: None };
+    let server = Some(server.name.clone());
+    let named = Named { ticket, server, end_user: None, assignee: None, is_walkthrough_deleted: false };
     news::opened(cx, tx, &named).await?;
     Ok(named)
 }

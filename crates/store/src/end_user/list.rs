@@ -153,6 +153,8 @@ pub struct Standing {
     pub walkthrough_id: WalkthroughId,
     /// Its title.
     pub walkthrough_title: String,
+    /// Whether it is in the trash, where it can only be restored.
+    pub is_walkthrough_deleted: bool,
     /// The version's number.
     pub version: u32,
     /// `in_progress` or `completed`.
@@ -177,6 +179,7 @@ struct StandingRow {
     server_name: String,
     walkthrough_id: String,
     walkthrough_title: String,
+    deleted_at: Option<i64>,
     number: i64,
     status: String,
     completed_steps: i64,
@@ -194,7 +197,7 @@ struct StandingRow {
 pub async fn standings(conn: &mut Conn, organization: &OrganizationId, id: &EndUserId) -> Result<Vec<Standing>> {
     // Steps of earlier versions that this one has not are done, too, and do not count.
     const SQL: &str = "SELECT progress.server_id, servers.name AS server_name, progress.walkthrough_id,
-            walkthroughs.title AS walkthrough_title, versions.number, progress.status,
+            walkthroughs.title AS walkthrough_title, walkthroughs.deleted_at, versions.number, progress.status,
             (SELECT count(*) FROM step_completions JOIN version_steps ON version_steps.version_id = progress.version_id
                 AND version_steps.step_id = step_completions.step_id
                 WHERE step_completions.progress_id = progress.id) AS completed_steps,
@@ -213,6 +216,7 @@ pub async fn standings(conn: &mut Conn, organization: &OrganizationId, id: &EndU
         server_name: row.server_name,
         walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
         walkthrough_title: row.walkthrough_title,
+        is_walkthrough_deleted: row.deleted_at.is_some(),
         version: count(row.number),
         status: row.status,
         completed_steps: count(row.completed_steps),

@@ -99,6 +99,8 @@ struct Attempt {
     server_id: String,
     walkthrough_id: String,
     walkthrough_title: String,
+    /// Whether the walkthrough is in the trash.
+    walkthrough_deleted: bool,
     /// The version's number.
     version: u32,
     /// `in_progress` or `completed`.
@@ -165,6 +167,7 @@ async fn get(
         server_id: it.server_id.to_string(),
         walkthrough_id: it.walkthrough_id.to_string(),
         walkthrough_title: it.walkthrough_title,
+        walkthrough_deleted: it.is_walkthrough_deleted,
         version: it.version,
         status: it.status,
         completed_steps: it.completed_steps,
