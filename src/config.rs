@@ -174,6 +174,30 @@ pub struct Settings {
     pub listen_limit_per_server: u32,
     /// Streams from one client address; 0 for no limit.
     pub listen_limit_per_address: u32,
+    /// Connections of the main port; 0 for as many as the file descriptors allow.
+    pub connection_limit: u32,
+    /// Connections from one client address; 0 for no limit.
+    pub connection_limit_per_address: u32,
+    /// Connections of the diagnostics port.
+    pub diagnostics_connection_limit: u32,
+    /// Seconds for a complete request head.
+    pub header_timeout_seconds: u32,
+    /// Bytes of a request head.
+    pub header_limit_bytes: u32,
+    /// Seconds that a request body may be behind [`Settings::body_bytes_per_second`].
+    pub body_timeout_seconds: u32,
+    /// Bytes per second of a request body; 0 for no limit.
+    pub body_bytes_per_second: u32,
+    /// Bytes of all incomplete request bodies; 0 for no limit.
+    pub body_memory_bytes: u64,
+    /// Seconds between two requests on a connection.
+    pub keep_alive_seconds: u32,
+    /// Seconds for a client to accept any bytes of its response.
+    pub response_timeout_seconds: u32,
+    /// Requests at the same time on a connection of HTTP/2.
+    pub http2_stream_limit: u32,
+    /// Requests that a connection of HTTP/2 may cancel within a minute; 0 for no limit.
+    pub http2_reset_limit: u32,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -211,6 +235,18 @@ impl Default for Settings {
             listen_limit: 2_000,
             listen_limit_per_server: 1_000,
             listen_limit_per_address: 100,
+            connection_limit: 0,
+            connection_limit_per_address: 500,
+            diagnostics_connection_limit: 64,
+            header_timeout_seconds: 10,
+            header_limit_bytes: 32 * 1024,
+            body_timeout_seconds: 5,
+            body_bytes_per_second: 1_000,
+            body_memory_bytes: 64 * 1024 * 1024,
+            keep_alive_seconds: 75,
+            response_timeout_seconds: 60,
+            http2_stream_limit: 100,
+            http2_reset_limit: 100,
             log_format: LogFormat::Auto,
             log_level: LogLevel::default(),
             version_cache_bytes: 64 * 1024 * 1024,

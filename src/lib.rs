@@ -2,6 +2,7 @@
 
 pub mod cmd;
 pub mod config;
+pub mod connections;
 pub mod deliveries;
 pub mod demo;
 pub mod lock;

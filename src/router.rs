@@ -415,11 +415,16 @@ fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
 
 /// The address of the client: the nearest one that is no trusted proxy.
 fn client_address(proxies: &[IpNet], request: &Request) -> IpAddr {
-    let peer = peer_of(request);
+    client_of(proxies, peer_of(request), request.headers())
+}
+
+/// The same for a request from `peer` with these headers.
+pub(crate) fn client_of(proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let peer = peer.to_canonical();
     if !trusts(proxies, peer) {
         return peer;
     }
-    let hops = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let hops = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<IpAddr> = hops
         .flat_map(|value| value.split(','))
         .filter_map(|hop| hop.trim().parse().ok())

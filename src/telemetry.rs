@@ -121,6 +121,20 @@ fn describe() {
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "How long HTTP requests took");
     describe_counter!("waypost_records_lost_total", "Records of calls that could not be written");
     describe_counter!("waypost_emails_total", "Emails, by kind and outcome (sent, failed, rejected, dropped)");
+    describe_gauge!("waypost_connections", "Open connections, by port");
+    describe_counter!(
+        "waypost_connections_rejected_total",
+        "Connections that were refused, by port and limit (total, address, descriptors)"
+    );
+    describe_counter!(
+        "waypost_connections_closed_total",
+        "Connections that were closed because of their client, by port and reason"
+    );
+    describe_counter!(
+        "waypost_request_bodies_rejected_total",
+        "Request bodies that were not read to their end, by reason (timeout, memory)"
+    );
+    describe_counter!("waypost_requests_rejected_total", "Requests of HTTP/2 that were rejected, by port and reason");
     describe_gauge!("waypost_build_info", "1, with the version as a label");
     metrics::gauge!("waypost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +31,7 @@ use waypost_web::Web;
 
 use super::App;
 use crate::config::Settings;
+use crate::connections::{ConnectionLimits, Connections, Stop, descriptors};
 use crate::deliveries::Deliveries;
 use crate::notices::MailPost;
 use crate::router::{self, Routes};
@@ -41,9 +41,11 @@ use crate::{demo, mail, open, outbound, providers};
 use waypost_ops::address::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
-const GRACE: Duration = Duration::from_secs(6);
+const GRACE: Duration = Duration::from_secs(5);
 /// How long requests and streams that are ended then may take to tell their clients.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// Descriptors that are kept for the diagnostics port.
+const RESERVE: usize = 16;
 /// How long the rest of what is queued may take to be written.
 const DRAIN: Duration = Duration::from_millis(2_500);
 /// How long closing the database may take: one that is away does not answer farewells.
@@ -86,6 +88,7 @@ impl Args {
 /// When it cannot start: the database, an address or the key cannot be used.
 pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let settings = &app.settings;
+    let files = descriptors::raise_limit();
     let _lock = open::serve_lock(settings)?;
     let keys = open::keys(settings, &SystemRandom)?;
     let db = app.open().await?.db;
@@ -152,9 +155,13 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let upkeep = Upkeep { metrics: metrics.clone(), limits, sign_in_limits, web_limits, upstream, db: db.clone() };
     let upkeep = tokio::spawn(upkeep.run());
     let deliveries = tokio::spawn(deliveries.run());
+    let phases = Stop { gently: stop.clone(), now: CancellationToken::new() };
+    let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
     let watch = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
-        tokio::spawn(axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future())
+        let limits = ConnectionLimits::diagnostics(settings);
+        let connections = Connections::with_reserve(limits, phases.clone(), RESERVE, &connections);
+        tokio::spawn(async move { connections.serve(listener, router).await })
     });
     let router = router::build(Routes {
         trusted_proxies: settings.trusted_proxies.clone(),
@@ -181,12 +188,11 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     if args.demo {
         say(&demo::snippets(address));
     }
-    serve(main, router, &stop, &end).await?;
+    serve(connections, (main, router), &phases, &end).await;
     upkeep.abort();
     // An attempt that is cut off is made again by whoever serves next.
     deliveries.abort();
     if let Some(watch) = watch {
-        watch.abort();
         let _ = watch.await;
     }
     if let Some(outbox) = outbox {
@@ -241,33 +247,35 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
     })
 }
 
-/// Serves until `stop`, then lets open requests finish for a while; cancels `end` for those that do not.
+/// Serves until it is told to stop, then lets open requests finish for a while; cancels `end` for those that do not.
+/// When it returns, no connection is left, and nothing that a request held.
 async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: &CancellationToken,
+    connections: Connections,
+    (listener, router): (TcpListener, Router),
+    stop: &Stop,
     end: &CancellationToken,
-) -> anyhow::Result<()> {
-    // Without it the kernel waits for more to send, and every small answer is 40 ms late.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+) {
     let overtime = async {
-        stop.cancelled().await;
+        stop.gently.cancelled().await;
         tokio::time::sleep(GRACE).await;
         end.cancel();
         tokio::time::sleep(FAREWELL).await;
-    };
-    tokio::select! {
-        served = serving.into_future() => served.context("the listener failed"),
-        () = overtime => {
-            tracing::warn!("some requests did not finish in time and are cut off");
-            Ok(())
+        // A client that has not sent its whole request has lost nothing: it is told by the end of the connection.
+        let busy = connections.busy();
+        if busy > 0 {
+            tracing::warn!(connections = busy, "some requests did not finish in time and are cut off");
         }
+        stop.now.cancel();
+    };
+    // Even if all connections end in time, the diagnostics port is to end now.
+    let serving = async {
+        connections.serve(listener, router).await;
+        stop.now.cancel();
+    };
+    tokio::pin!(overtime, serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = &mut overtime => serving.await,
     }
 }
 

@@ -255,6 +255,12 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("expected a number of bytes, such as 67108864 or 64MiB, not `{text}`"))
 }
 
+/// The size of a request head: what the HTTP library needs at least, and at most 1 MiB.
+pub(super) fn header_bytes(text: &str) -> Result<u32, String> {
+    let fitting = u32::try_from(bytes(text)?).ok().filter(|bytes| (8_192..=1 << 20).contains(bytes));
+    fitting.ok_or_else(|| format!("expected 8KiB to 1MiB, not `{text}`"))
+}
+
 /// A text that is not empty.
 pub(super) fn text(text: &str) -> Result<String, String> {
     let text = text.trim();

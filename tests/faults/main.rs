@@ -7,6 +7,7 @@
 
 mod away;
 mod client;
+mod connections;
 mod disconnect;
 mod disk;
 mod durability;

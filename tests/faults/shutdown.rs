@@ -12,7 +12,7 @@ use crate::load::{Load, User, total};
 use crate::program::Program;
 
 /// How long the program may take to stop.
-const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(10);
 
 async fn everything_is_finished_and_recorded(install: Install) {
     let mut program = Program::start(&install).await;

@@ -1,0 +1,430 @@
+//! The connections of a port: accepted, limited, timed and closed.
+//!
+//! Every limit protects against clients that hold something without completing a request: descriptors
+//! ([`registry`], [`descriptors`]), time ([`activity`]), memory ([`budget`], [`body`]). A client that does not need to act (its
+//! request is being processed, its stream has nothing to say) is never timed.
+
+mod activity;
+mod body;
+mod budget;
+pub mod descriptors;
+mod registry;
+mod settings;
+mod stream;
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use ipnet::IpNet;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use activity::{Activity, Reason, Timeouts, Watchdog};
+use body::{Fault, RequestBody, ResponseBody};
+use budget::Budget;
+use descriptors::Reserve;
+use registry::{Limit, Registry, Slot, network};
+
+pub use body::Rate;
+
+/// How long the accept loop pauses if there is no descriptor for a further connection.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection may take to close in order (HTTP/2 says so before it does).
+const CLOSING: Duration = Duration::from_secs(1);
+/// How long a client that has not sent a complete request head may take for it when the server is stopped.
+const LAST_HEAD: Duration = Duration::from_secs(2);
+/// What HTTP/2 buffers of one request body, and of all of a connection, before the request is processed.
+const STREAM_WINDOW: u32 = 128 * 1_024;
+const CONNECTION_WINDOW: u32 = 256 * 1_024;
+/// What HTTP/2 buffers of one response.
+const SEND_BUFFER: usize = 64 * 1_024;
+/// What RFC 9113, section 6.5.2, adds to the length of each header field.
+const FIELD_OVERHEAD: usize = 32;
+
+/// The limits of a port.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// The label of its metrics.
+    pub port: &'static str,
+    /// Connections in total; 0 is no limit.
+    pub total: usize,
+    /// Connections of one client address, or of one /64 network of IPv6; 0 is no limit.
+    pub per_address: usize,
+    /// Peers to which `per_address` does not apply.
+    pub trusted_proxies: Vec<IpNet>,
+    /// For a complete request head.
+    pub header_timeout: Duration,
+    /// Between requests.
+    pub keep_alive: Duration,
+    /// For the client to accept any bytes of a response.
+    pub response_timeout: Duration,
+    /// How fast a request body has to arrive.
+    pub body_rate: Rate,
+    /// Bytes that incomplete request bodies may hold together; 0 is no limit.
+    pub body_memory: u64,
+    /// Bytes of a request head; at least 8,192.
+    pub header_bytes: u32,
+    /// Requests at the same time on one connection of HTTP/2.
+    pub http2_streams: u32,
+    /// Requests that a connection of HTTP/2 may cancel in a minute if these are more than half; 0 is no limit.
+    pub http2_resets: u32,
+}
+
+/// How a port is stopped.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Accept no more connections, complete open requests.
+    pub gently: CancellationToken,
+    /// Close everything.
+    pub now: CancellationToken,
+}
+
+/// The connections of one port.
+#[derive(Clone)]
+pub struct Connections(Arc<Shared>);
+
+struct Shared {
+    limits: ConnectionLimits,
+    registry: Registry,
+    budget: Budget,
+    reserve: Option<Reserve>,
+    /// Ports whose waiting connections give way if there is no descriptor left.
+    others: Vec<Registry>,
+    tasks: Tasks,
+    stop: Stop,
+}
+
+impl Connections {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(limits: ConnectionLimits, stop: Stop) -> Self {
+        Self::with(limits, stop, None, Vec::new())
+    }
+
+    /// The same for a port that is served even if there are no descriptors left: it has a few of its own, and
+    /// waiting connections of `other` are closed for it.
+    #[must_use]
+    pub fn with_reserve(limits: ConnectionLimits, stop: Stop, reserve: usize, other: &Self) -> Self {
+        Self::with(limits, stop, Some(Reserve::new(reserve)), vec![other.0.registry.clone()])
+    }
+
+    fn with(limits: ConnectionLimits, stop: Stop, reserve: Option<Reserve>, others: Vec<Registry>) -> Self {
+        let ConnectionLimits { port, total, per_address, .. } = limits;
+        let registry = Registry::new(port, total, per_address, limits.trusted_proxies.clone());
+        let budget = Budget::new(limits.body_memory);
+        Self(Arc::new(Shared { limits, registry, budget, reserve, others, tasks: Tasks::default(), stop }))
+    }
+
+    /// Connections that are not merely waiting for their client.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.0.registry.busy()
+    }
+
+    /// Serves until [`Stop::gently`]; returns when every connection is closed.
+    pub async fn serve(&self, listener: TcpListener, router: Router) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.0.stop.gently.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.accept(socket, peer, &router),
+                Err(error) => self.recover(&error).await,
+            }
+        }
+        drop((listener, router));
+        self.0.tasks.ended().await;
+    }
+
+    fn accept(&self, socket: TcpStream, peer: SocketAddr, router: &Router) {
+        if let Some(reserve) = &self.0.reserve {
+            reserve.refill();
+        }
+        let activity = Activity::new(self.0.limits.http2_resets);
+        match self.0.registry.admit(peer.ip(), &activity) {
+            Ok(slot) => {
+                // Without it the kernel waits for more to send, and every small answer is 40 ms late.
+                if let Err(error) = socket.set_nodelay(true) {
+                    tracing::debug!(%error, "no TCP_NODELAY");
+                }
+                self.open(socket, peer, (slot, activity), router.clone());
+            }
+            Err(limit) => self.reject(&socket, limit),
+        }
+    }
+
+    /// Tells the client why, as far as that is possible without waiting for it.
+    fn reject(&self, socket: &TcpStream, limit: Limit) {
+        let port = self.0.registry.port();
+        metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => limit.as_str()).increment(1);
+        let status = match limit {
+            Limit::Total => "503 Service Unavailable",
+            Limit::Address => "429 Too Many Requests",
+        };
+        let response = format!("HTTP/1.1 {status}\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let _ = socket.try_write(response.as_bytes());
+    }
+
+    /// Waits for a descriptor to become free: the listener would report the same error again at once.
+    async fn recover(&self, error: &std::io::Error) {
+        use std::io::ErrorKind;
+        if matches!(
+            error.kind(),
+            ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+        ) {
+            return;
+        }
+        let port = self.0.registry.port();
+        metrics::counter!("waypost_connections_rejected_total", "port" => port, "limit" => "descriptors").increment(1);
+        tracing::debug!(%error, port, "a connection cannot be accepted");
+        for registry in self.0.others.iter().chain([&self.0.registry]) {
+            if registry.evict() {
+                break;
+            }
+        }
+        if self.0.reserve.as_ref().is_some_and(Reserve::release) {
+            return;
+        }
+        tokio::select! {
+            () = self.0.stop.gently.cancelled() => {}
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+
+    fn open<S>(&self, socket: S, peer: SocketAddr, (slot, activity): (Slot, Activity), router: Router)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connection = Connection { shared: Arc::clone(&self.0), peer, activity, router };
+        self.0.tasks.spawn(async move {
+            let port = connection.shared.limits.port;
+            if let Some(reason) = connection.run(socket).await {
+                metrics::counter!("waypost_connections_closed_total", "port" => port, "reason" => reason).increment(1);
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// The tasks of a port. (`TaskTracker` of `tokio-util` would need a feature that nothing else does.)
+#[derive(Clone, Default)]
+struct Tasks(watch::Sender<()>);
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let running = self.0.subscribe();
+        tokio::spawn(async move {
+            task.await;
+            drop(running);
+        });
+    }
+
+    /// Waits until no task is left.
+    async fn ended(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// One connection.
+struct Connection {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    activity: Activity,
+    router: Router,
+}
+
+/// Spawns the requests of a connection of HTTP/2; they end with it.
+#[derive(Clone)]
+struct Executor {
+    tasks: Tasks,
+    end: CancellationToken,
+}
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let end = self.end.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                _ = future => {}
+                () = end.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Connection {
+    /// Serves the connection to its end. Returns why it was closed, if its client is to blame.
+    async fn run<S>(self, socket: S) -> Option<&'static str>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Stop { gently, now } = self.shared.stop.clone();
+        let end = now.child_token();
+        let _end = end.clone().drop_guard();
+        let builder = builder(&self.shared.limits, Executor { tasks: self.shared.tasks.clone(), end });
+        let activity = self.activity.clone();
+        let timeouts = Timeouts {
+            header: self.shared.limits.header_timeout,
+            keep_alive: self.shared.limits.keep_alive,
+            response: self.shared.limits.response_timeout,
+        };
+        let socket = TokioIo::new(stream::Stream::new(socket, activity.clone()));
+        let this = Arc::new(self);
+        let service = service_fn(move |request| {
+            let this = Arc::clone(&this);
+            async move { Ok::<_, Infallible>(this.answer(request).await) }
+        });
+        let mut connection = pin!(builder.serve_connection(socket, service));
+        let mut watchdog = pin!(Watchdog::new(activity.clone(), timeouts));
+        let mut last_head = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut is_stopping = false;
+        loop {
+            let reason = tokio::select! {
+                biased;
+                result = connection.as_mut() => return result.err().and_then(|error| rejection(&*error)),
+                () = now.cancelled() => return None,
+                reason = activity.closed() => reason,
+                reason = watchdog.as_mut() => reason,
+                () = gently.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    last_head.as_mut().reset(tokio::time::Instant::now() + LAST_HEAD);
+                    connection.as_mut().graceful_shutdown();
+                    continue;
+                }
+                () = last_head.as_mut(), if is_stopping && !last_head.is_elapsed() => {
+                    if activity.is_between_requests() {
+                        return None;
+                    }
+                    continue;
+                }
+            };
+            if reason == Reason::Idle {
+                connection.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(CLOSING, connection).await;
+            }
+            return Some(reason.as_str());
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        let (version, is_head) = (request.version(), request.method() == Method::HEAD);
+        let mut exchange = self.activity.begin(version == Version::HTTP_2);
+        let limits = &self.shared.limits;
+        if version == Version::HTTP_2 && header_list_size(request.headers()) > limits.header_bytes as usize {
+            exchange.complete();
+            metrics::counter!("waypost_requests_rejected_total", "port" => limits.port, "reason" => "header_size")
+                .increment(1);
+            return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
+        }
+        let fault = Arc::new(OnceLock::new());
+        let address = network(self.client(&request));
+        let mut request = request.map(|body| {
+            if body.is_end_stream() {
+                return Body::empty();
+            }
+            let share = self.shared.budget.share(address);
+            Body::new(RequestBody::new(body, limits.body_rate, share, self.activity.clone(), Arc::clone(&fault)))
+        });
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        let mut response = match fault.get() {
+            Some(fault) => refuse(*fault, version),
+            None => response,
+        };
+        if is_head {
+            // Its body is not sent.
+            exchange.complete();
+            *response.body_mut() = Body::empty();
+        }
+        response.map(|body| Body::new(ResponseBody::new(body, exchange)))
+    }
+
+    /// The address of the client, for the fair share of memory.
+    fn client<B>(&self, request: &Request<B>) -> IpAddr {
+        crate::router::client_of(&self.shared.limits.trusted_proxies, self.peer.ip(), request.headers())
+    }
+}
+
+fn builder(limits: &ConnectionLimits, executor: Executor) -> auto::Builder<Executor> {
+    let mut builder = auto::Builder::new(executor);
+    // Timeouts are the watchdog's: hyper's own for heads also applies between requests.
+    builder.http1().header_read_timeout(None).max_buf_size(limits.header_bytes as usize);
+    let resets = usize::try_from(limits.http2_resets).unwrap_or(usize::MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams)
+        // A list that is too long is rejected by us, which counts it; one that is much too long by the library.
+        .max_header_list_size(limits.header_bytes.saturating_mul(2))
+        .max_pending_accept_reset_streams(if resets == 0 { None } else { Some(resets.min(20)) })
+        .max_local_error_reset_streams(if resets == 0 { None } else { Some(resets) })
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
+    builder
+}
+
+/// The size of a header list, as RFC 9113, section 6.5.2, counts it.
+fn header_list_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
+}
+
+/// The answer to a request whose body was not read to its end.
+fn refuse(fault: Fault, version: Version) -> Response {
+    let (status, code, message) = match fault {
+        Fault::Timeout => {
+            (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body arrived too slowly. Send it again.")
+        }
+        Fault::Memory => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "Too many request bodies are being received. Try again in a moment.",
+        ),
+    };
+    let body = json!({ "code": code, "message": message }).to_string();
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    if fault == Fault::Memory {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// What the client did wrong on a connection that failed; `None` if it has only gone away.
+fn rejection(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<&'static str> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    if error.is_parse_too_large() {
+        return Some("header_size");
+    }
+    // The library closes a connection of HTTP/2 that resets too many requests, or breaks the protocol otherwise.
+    let is_http2 = std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains("error"));
+    (error.is_parse() || is_http2 && !error.is_incomplete_message()).then_some("protocol_error")
+}
+
+#[cfg(test)]
+mod tests;

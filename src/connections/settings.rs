@@ -1,0 +1,88 @@
+//! The limits of both ports, as the settings want them.
+
+use std::time::Duration;
+
+use super::body::Rate;
+use super::{ConnectionLimits, descriptors};
+use crate::config::Settings;
+
+/// Connections of the main port at most, unless a setting says otherwise: each takes about 20 KB.
+const DEFAULT_TOTAL: usize = 10_000;
+/// Connections of one client address at most, as a share of all: four addresses are needed to use all of them up.
+const ADDRESS_SHARE: (usize, usize) = (3, 4);
+
+impl ConnectionLimits {
+    /// The limits of the main port, if `files` files may be open.
+    #[must_use]
+    pub fn main(settings: &Settings, files: u64) -> Self {
+        let allowed = descriptors::connections(files);
+        let total = match count(settings.connection_limit) {
+            0 => allowed.min(DEFAULT_TOTAL),
+            wanted if wanted > allowed => {
+                tracing::warn!(
+                    wanted,
+                    allowed,
+                    "the limit on open files allows fewer connections than `connection_limit`"
+                );
+                allowed
+            }
+            wanted => wanted,
+        };
+        let share = (total * ADDRESS_SHARE.0 / ADDRESS_SHARE.1).max(1);
+        let per_address = match count(settings.connection_limit_per_address) {
+            0 => 0,
+            wanted => wanted.min(share),
+        };
+        Self { port: "main", total, per_address, ..Self::common(settings) }
+    }
+
+    /// The limits of the diagnostics port.
+    #[must_use]
+    pub fn diagnostics(settings: &Settings) -> Self {
+        let total = count(settings.diagnostics_connection_limit);
+        Self { port: "diagnostics", total, per_address: 0, ..Self::common(settings) }
+    }
+
+    fn common(settings: &Settings) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Self {
+            port: "",
+            total: 0,
+            per_address: 0,
+            trusted_proxies: settings.trusted_proxies.clone(),
+            header_timeout: seconds(settings.header_timeout_seconds),
+            keep_alive: seconds(settings.keep_alive_seconds),
+            response_timeout: seconds(settings.response_timeout_seconds),
+            body_rate: Rate {
+                bytes_per_second: settings.body_bytes_per_second,
+                grace: seconds(settings.body_timeout_seconds),
+            },
+            body_memory: settings.body_memory_bytes,
+            header_bytes: settings.header_limit_bytes,
+            http2_streams: settings.http2_stream_limit,
+            http2_resets: settings.http2_reset_limit,
+        }
+    }
+}
+
+fn count(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_follow_the_number_of_files() {
+        let limits = |settings: &Settings, files| {
+            let limits = ConnectionLimits::main(settings, files);
+            (limits.total, limits.per_address)
+        };
+        let mut settings = Settings::default();
+        assert_eq!([1_024, 65_536].map(|files| limits(&settings, files)), [(768, 500), (10_000, 500)]);
+        assert_eq!(limits(&settings, 256), (192, 144));
+        (settings.connection_limit, settings.connection_limit_per_address) = (20_000, 0);
+        assert_eq!([1_024, 65_536].map(|files| limits(&settings, files)), [(768, 0), (20_000, 0)]);
+    }
+}

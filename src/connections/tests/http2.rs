@@ -1,0 +1,120 @@
+//! The same with HTTP/2, and its own limits.
+
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::TokioExecutor;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+type Requests = SendRequest<http_body_util::combinators::BoxBody<Bytes, Infallible>>;
+
+async fn connect(port: &Port) -> (Requests, JoinHandle<hyper::Result<()>>) {
+    let io = TokioIo::new(port.open(HERE).0);
+    let (requests, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    (requests, tokio::spawn(connection))
+}
+
+fn request(path: &str) -> Request<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
+    Request::get(format!("http://a{path}")).body(Empty::new().boxed()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let port = Port::new(limits());
+    let (mut requests, connection) = connect(&port).await;
+    let response = requests.send_request(request("/")).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+    let since = Instant::now();
+    connection.await.unwrap().unwrap();
+    assert_eq!(since.elapsed().as_secs(), 75);
+
+    let (mut requests, connection) = connect(&port).await;
+    let _stream = requests.send_request(request("/silent")).await.unwrap();
+    tokio::time::sleep(5 * HOUR).await;
+    assert!(!connection.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_is_rejected() {
+    let port = Port::new(limits());
+    let (mut requests, connection) = connect(&port).await;
+    let body = http_body_util::StreamBody::new(
+        futures::stream::iter([Ok(http_body::Frame::data(Bytes::from_static(b"x")))]).chain(futures::stream::pending()),
+    );
+    let upload = Request::post("http://a/length").body(BodyExt::boxed(body)).unwrap();
+    let since = Instant::now();
+    let response = requests.send_request(upload).await.unwrap();
+    assert_eq!((response.status(), since.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, 5));
+    assert!(!connection.is_finished(), "other requests of the connection go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_makes_no_room_for_its_response_is_closed() {
+    let port = Port::new(limits());
+    let io = TokioIo::new(port.open(HERE).0);
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    let (mut requests, connection) = client.initial_stream_window_size(1_000).handshake(io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let response = requests.send_request(request("/large")).await.unwrap();
+    let since = Instant::now();
+    let _ = connection.await.unwrap();
+    assert_eq!(since.elapsed().as_secs(), 60);
+    drop(response);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_number_of_requests_at_the_same_time_is_limited() {
+    let running = Arc::new(AtomicU8::new(0));
+    let mut limits = limits();
+    limits.http2_streams = 3;
+    let port = Port::new(limits);
+    let (requests, _connection) = connect(&port).await;
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let (mut requests, running) = (requests.clone(), Arc::clone(&running));
+        open.push(tokio::spawn(async move {
+            let response = requests.send_request(request("/silent")).await;
+            running.fetch_add(1, Ordering::SeqCst);
+            response
+        }));
+    }
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(running.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_cancels_its_requests_is_closed() {
+    let port = Port::new(limits());
+    let (mut requests, connection) = connect(&port).await;
+    let mut cancelled = 0;
+    while !connection.is_finished() && cancelled < 1_000 {
+        let _ = tokio::time::timeout(Duration::from_millis(1), requests.send_request(request("/never"))).await;
+        cancelled += 1;
+    }
+    assert!((100..=110).contains(&cancelled), "{cancelled}");
+
+    let (mut requests, connection) = connect(&port).await;
+    for _ in 0..300 {
+        let response = requests.send_request(request("/")).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_millis(1), requests.send_request(request("/never"))).await;
+        let response = requests.send_request(request("/")).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    assert!(!connection.is_finished(), "a client that also reads its responses may cancel as many as it likes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_list_that_is_too_large_gets_431() {
+    let port = Port::new(limits());
+    let (mut requests, _connection) = connect(&port).await;
+    let mut large = request("/");
+    large.headers_mut().insert("cookie", "a".repeat(40_000).parse().unwrap());
+    // The library of the client respects the announced limit, which leaves room for the rejection.
+    let response = requests.send_request(large).await.unwrap();
+    assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let full = Request::post("http://a/length").body(Full::from("four").boxed()).unwrap();
+    let response = requests.send_request(full).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "4");
+}

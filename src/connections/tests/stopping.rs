@@ -1,0 +1,53 @@
+//! How a port stops.
+
+use super::*;
+
+impl Port {
+    /// Stops accepting, and returns the seconds until every connection is closed.
+    async fn stop(&self) -> u64 {
+        let since = Instant::now();
+        self.stop.gently.cancel();
+        self.connections.0.tasks.ended().await;
+        since.elapsed().as_secs()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn incomplete_requests_do_not_keep_it() {
+    let port = Port::new(limits());
+    let mut idle = port.open(HERE);
+    idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    idle.read_until("hello").await;
+    let mut head = port.open(HERE);
+    head.send("GET / HTTP/1.1\r\n").await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(port.stop().await, 2);
+
+    let port = Port::new(limits());
+    let mut uploads = Vec::new();
+    for _ in 0..50 {
+        let mut client = port.open(HERE);
+        client.send("POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nx").await;
+        uploads.push(client);
+    }
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(port.connections.busy(), 0, "a stalled upload is no reason for an alarm");
+    assert_eq!(port.stop().await, 4, "five seconds after they began");
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_requests_are_answered_until_there_is_no_more_time() {
+    let port = Port::new(limits());
+    let mut upload = port.open(HERE);
+    upload.send("POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nx").await;
+    let mut never = port.open(HERE);
+    never.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    tokio::time::sleep(SECOND).await;
+    port.stop.gently.cancel();
+    tokio::time::sleep(3 * SECOND).await;
+    upload.send("xxx").await;
+    assert!(upload.closed().await.0.ends_with('4'));
+    assert_eq!(port.connections.busy(), 1);
+    port.stop.now.cancel();
+    assert_eq!(port.stop().await, 0);
+}
