@@ -18,6 +18,7 @@ use waypost_auth::client::document::availability::Mode as ClientDocuments;
 use waypost_core::organization::SignUp;
 use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};
+use waypost_outbound::Allowance;
 
 use table::{SETTINGS, Setting};
 pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, origin};
@@ -140,8 +141,8 @@ pub struct Settings {
     pub secret_key_previous: Option<SecretKey>,
     /// Proxies whose forwarded headers count.
     pub trusted_proxies: Vec<IpNet>,
-    /// Networks that requests to others may go to though they are not public.
-    pub outbound_allow: Vec<IpNet>,
+    /// Private networks that outgoing requests may reach, by purpose and organisation.
+    pub outbound_allow: Vec<Allowance>,
     /// Whether clients may name a metadata document.
     pub client_documents: ClientDocuments,
     /// Root certificates that requests to others trust beside the system's.

@@ -1,10 +1,10 @@
-//! The way out to sign-in providers and to clients' metadata documents, as the settings want it.
+//! The policy for requests to addresses that users and clients named, from the settings.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use waypost_outbound::Policy;
+use waypost_outbound::{Allowance, Policy};
 
 use crate::config::Settings;
 
@@ -16,7 +16,7 @@ use crate::config::Settings;
 pub fn policy(settings: &Settings, demo: bool) -> anyhow::Result<Policy> {
     let mut allow = settings.outbound_allow.clone();
     if demo {
-        allow.extend(loopback());
+        allow.extend(loopback().into_iter().flat_map(Allowance::for_all_purposes));
     }
     let read =
         |path: &PathBuf| std::fs::read(path).with_context(|| format!("the file {} cannot be read", path.display()));
@@ -33,15 +33,24 @@ fn loopback() -> [IpNet; 2] {
 
 #[cfg(test)]
 mod tests {
+    use waypost_outbound::Purpose;
+
     use super::*;
 
     #[test]
     fn only_the_demo_goes_to_loopback() {
         let mut settings = Settings::default();
-        settings.outbound_allow = vec!["10.1.0.0/16".parse().unwrap()];
-        let shown = |demo| policy(&settings, demo).unwrap().allow.iter().map(IpNet::to_string).collect::<Vec<_>>();
-        assert_eq!(shown(false), ["10.1.0.0/16"]);
-        assert_eq!(shown(true), ["10.1.0.0/16", "127.0.0.0/8", "::1/128"]);
+        settings.outbound_allow = vec!["10.1.0.0/16=webhooks@acme".parse().unwrap()];
+        let shown = |demo, purpose| {
+            let networks = policy(&settings, demo).unwrap().networks(purpose, &["acme"]);
+            networks.iter().map(IpNet::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(false, Purpose::Webhooks), ["10.1.0.0/16"]);
+        assert_eq!(shown(true, Purpose::Webhooks), ["10.1.0.0/16", "127.0.0.0/8", "::1/128"]);
+        for purpose in [Purpose::SignIn, Purpose::ClientDocuments, Purpose::Tools] {
+            assert_eq!(shown(false, purpose), [""; 0]);
+            assert_eq!(shown(true, purpose), ["127.0.0.0/8", "::1/128"], "{purpose:?}");
+        }
     }
 
     #[test]

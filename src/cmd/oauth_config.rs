@@ -188,7 +188,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::Check { provider, org } => {
             let config = find(session, &org, &provider).await?;
-            let findings = oauth_configs::check(cx, &upstream(app)?, &config).await?;
+            let findings = oauth_configs::check(cx, ops, &upstream(app)?, &config).await?;
             return print_check(*json, findings.iter().map(finding).collect());
         }
     }

@@ -25,7 +25,7 @@ use waypost_ops::Ops;
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::set_up_token;
-use waypost_outbound::Outbound;
+use waypost_outbound::{Outbound, Purpose};
 use waypost_store::Db;
 use waypost_web::Web;
 
@@ -145,7 +145,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
-        documents: client_documents(settings, args.demo, outbound),
+        documents: client_documents(settings, outbound)?,
         limits: sign_in_limits.clone(),
         mail,
         random: Arc::new(SystemRandom),
@@ -233,12 +233,11 @@ fn listen_options(settings: &Settings) -> ListenOptions {
     }
 }
 
-fn client_documents(settings: &Settings, demo: bool, outbound: Outbound) -> Documents {
-    // The demo lets documents come from this machine.
-    let private = demo || !settings.outbound_allow.is_empty();
-    let check = Arc::new(Hosts::new(outbound.clone()));
+fn client_documents(settings: &Settings, outbound: Outbound) -> anyhow::Result<Documents> {
+    let private = outbound.allows_any(Purpose::ClientDocuments);
+    let check = Arc::new(Hosts::new(outbound.route(Purpose::ClientDocuments, &[])?));
     let availability = Availability::new(settings.client_documents, private, check, Arc::new(SystemClock));
-    Documents::new(outbound, Arc::new(SystemClock)).with_availability(availability)
+    Ok(Documents::new(outbound, Arc::new(SystemClock)).with_availability(availability))
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

@@ -102,8 +102,8 @@ pub static SETTINGS: &[Setting] = &[
         name: "outbound_allow",
         flag: None,
         default: "none (`serve --demo`: loopback)",
-        help: "Networks that requests to sign-in providers and clients' metadata documents may go to though they are not public, such as `10.1.0.0/16`; also over `http://`.",
-        set: |settings, text| value::networks(text).map(|networks| settings.outbound_allow = networks),
+        help: "Private networks that outgoing requests may reach, also over `http://`: `NETWORK=PURPOSE` or `NETWORK=PURPOSE@ORG`, separated by commas. PURPOSE is `sign-in`, `client-documents`, `webhooks` or `tools`; ORG is the slug or ID of the only organisation that the entry applies to. Example: `10.1.0.0/16=sign-in,10.2.0.5=webhooks@acme`.",
+        set: |settings, text| value::allowances(text).map(|allowances| settings.outbound_allow = allowances),
     },
     Setting {
         name: "client_documents",

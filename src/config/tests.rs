@@ -102,10 +102,15 @@ fn proxies_are_addresses_or_networks() {
 fn requests_to_others_stay_on_the_public_internet_by_default() {
     let settings = load("", &[], &[]).unwrap();
     assert_eq!((settings.outbound_allow, settings.outbound_ca_file), (Vec::new(), None));
-    let settings = load("outbound_allow = ['10.1.2.3/16', '::1']\noutbound_ca_file = 'ca.pem'", &[], &[]).unwrap();
-    assert_eq!(settings.outbound_allow, ["10.1.0.0/16".parse().unwrap(), "::1/128".parse().unwrap()]);
+    let file = "outbound_allow = ['10.1.2.3/16=sign-in', '::1=webhooks@acme']\noutbound_ca_file = 'ca.pem'";
+    let settings = load(file, &[], &[]).unwrap();
+    let allowed: Vec<_> = settings.outbound_allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allowed, ["10.1.0.0/16=sign-in", "::1/128=webhooks@acme"]);
+    let environment = [("WAYPOST_OUTBOUND_ALLOW", "10.0.0.0/8=tools, 127.0.0.1=client-documents")];
+    assert_eq!(load("", &environment, &[]).unwrap().outbound_allow.len(), 2);
     assert_eq!(settings.outbound_ca_file.as_deref(), Some(Path::new("ca.pem")));
-    insta::assert_snapshot!(refused("outbound_allow = 'intranet'", &[], &[]), @"invalid setting `outbound_allow` (from the file DIR/waypost.toml): expected addresses or networks such as 10.0.0.0/8, not `intranet`");
+    insta::assert_snapshot!(refused("outbound_allow = 'intranet'", &[], &[]), @"invalid setting `outbound_allow` (from the file DIR/waypost.toml): expected NETWORK=PURPOSE or NETWORK=PURPOSE@ORG such as 10.0.0.0/8=sign-in, not `intranet`");
+    insta::assert_snapshot!(refused("", &[("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8")], &[]), @"invalid setting `outbound_allow` (from the environment, WAYPOST_OUTBOUND_ALLOW): `127.0.0.0/8` names no purpose: write 127.0.0.0/8=PURPOSE or 127.0.0.0/8=PURPOSE@ORG, where PURPOSE is one of sign-in, client-documents, webhooks, tools");
     insta::assert_snapshot!(refused("", &[("WAYPOST_OUTBOUND_CA_FILE", "")], &[]), @"invalid setting `outbound_ca_file` (from the environment, WAYPOST_OUTBOUND_CA_FILE): expected a file");
 }
 

@@ -9,6 +9,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use ipnet::IpNet;
 use tracing::level_filters::LevelFilter;
 use url::Url;
+use waypost_outbound::Allowance;
 
 /// The address of the database. Never shows a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -224,6 +225,11 @@ pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
             .map_err(|_| format!("expected addresses or networks such as 10.0.0.0/8, not `{part}`"))
     };
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(network).collect()
+}
+
+/// Entries of `outbound_allow`, separated by commas.
+pub(super) fn allowances(text: &str) -> Result<Vec<Allowance>, String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
 }
 
 /// A file.

@@ -3,6 +3,7 @@
 mod admin;
 mod authoring;
 mod operations;
+mod outbound;
 mod providers;
 mod remote;
 mod samples;

@@ -37,7 +37,7 @@ pub fn provider() -> String {
 impl Place {
     /// A command that may ask this machine's loopback.
     fn out(&self, arguments: &[&str]) -> Answer {
-        self.answer(self.command(arguments).env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8").output().unwrap())
+        self.answer(self.command(arguments).env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in").output().unwrap())
     }
 
     /// An organisation with a provider and a server that uses it; gives the provider's issuer.

@@ -67,7 +67,7 @@ pub struct Setup {
     /// Ends streams, as the end of the program does.
     pub stop: CancellationToken,
     /// Networks that requests to others may go to beyond the public internet.
-    pub allow: Vec<ipnet::IpNet>,
+    pub allow: Vec<waypost_outbound::Allowance>,
     /// Where the random numbers begin: two processes on one database need different ones.
     pub seed: u64,
 }
@@ -174,10 +174,10 @@ impl App {
         .with_listeners(Listeners::new(setup.listen, setup.stop));
         let mut allow = setup.allow;
         if !setup.providers.is_empty() {
-            allow.push("127.0.0.0/8".parse().unwrap());
+            allow.push("127.0.0.0/8=sign-in".parse().unwrap());
         }
         let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
-        let hosts = Arc::new(Hosts::new(outbound.clone()));
+        let hosts = Arc::new(Hosts::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));
         let availability = Availability::new(setup.client_documents, false, hosts, clock.clone());
         let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {

@@ -27,6 +27,9 @@ pub struct Program {
     pub origin: String,
 }
 
+/// Loopback for sign-in providers and documents of the tests.
+const ALLOW: &str = "127.0.0.0/8=sign-in,::1=sign-in,127.0.0.0/8=client-documents,::1=client-documents";
+
 impl Installation {
     /// An installation that may reach loopback and sends its mail to standard output.
     pub async fn new() -> Self {
@@ -39,7 +42,7 @@ impl Installation {
     pub fn empty() -> Self {
         let settings = vec![
             ("WAYPOST_SMTP_URL", "console:".to_owned()),
-            ("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8,::1/128".to_owned()),
+            ("WAYPOST_OUTBOUND_ALLOW", ALLOW.to_owned()),
             ("WAYPOST_DIAGNOSTICS_LISTEN", "off".to_owned()),
         ];
         Self {

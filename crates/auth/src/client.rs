@@ -6,7 +6,9 @@ use url::Url;
 use waypost_core::Error;
 use waypost_core::oauth_client::AuthMethod;
 use waypost_core::secret::hash;
+use waypost_ops::upstream::route_of;
 use waypost_ops::{oauth_clients, redirect_uri};
+use waypost_outbound::Purpose;
 
 use crate::Auth;
 use crate::client::document::{DocumentError, is_document_url};
@@ -68,7 +70,9 @@ pub async fn find_known(auth: &Auth, site: &Site, id: &str) -> Result<Client, Un
 /// Why there is none.
 pub async fn find(auth: &Auth, site: &Site, id: &str) -> Result<Client, Unknown> {
     if is_document_url(id) {
-        let document = auth.documents.get(id).await?;
+        let (ops, organization) = (auth.hosting.ops(), &site.server().organization_id);
+        let route = route_of(auth.documents.outbound(), ops, Purpose::ClientDocuments, organization).await?;
+        let document = auth.documents.get(&route, id).await?;
         return Ok(Client {
             id: document.client_id.clone(),
             name: document.client_name.clone(),

@@ -6,7 +6,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WebhookDeliveryId, WebhookId};
 use waypost_core::webhook::{Delivery, DeliveryStatus, KEPT_MS, LEASE_MS, PATIENCE_MS, Webhook, next_attempt, sign};
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_outbound::Limits;
+use waypost_outbound::{Error as OutboundError, Failure, Limits, Purpose};
 use waypost_store::{Tx, webhook, webhook_delivery as store};
 
 use crate::Ops;
@@ -18,8 +18,8 @@ use crate::webhooks::{SWITCHED_OFF, place, previous_place};
 const MAX_PAGE: u32 = 200;
 /// What one attempt may cost: a receiver that thinks for longer should take the message first and think then.
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: std::time::Duration::from_secs(15), redirects: 0 };
-/// Characters of an answer that are kept.
-const EXCERPT: usize = 1_000;
+/// Printable characters of a response that are kept: enough to recognise an error, too few to read another service with.
+const EXCERPT: usize = 200;
 
 /// A page of messages, newest first.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ pub async fn attempt(cx: &Ctx, ops: &Ops, upstream: &Upstream, delivery: Deliver
     authorize_operator(&cx.caller)?;
     let found = webhook::get(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
     let receiver = found.ok_or_else(missing)?;
-    let answer = if receiver.enabled { send(cx, upstream, &receiver, &delivery).await } else { Answer::off() };
+    let answer = if receiver.enabled { send((cx, ops, upstream), &receiver, &delivery).await } else { Answer::off() };
     let mut delivery = delivery;
     let now = cx.now();
     delivery.duration_ms = Some(now.since(delivery.last_attempt_at.unwrap_or(now)));
@@ -199,7 +199,7 @@ impl Answer {
     }
 }
 
-async fn send(cx: &Ctx, upstream: &Upstream, receiver: &Webhook, delivery: &Delivery) -> Answer {
+async fn send((cx, ops, upstream): (&Ctx, &Ops, &Upstream), receiver: &Webhook, delivery: &Delivery) -> Answer {
     let now = cx.now();
     let Some(signatures) = signatures(upstream, receiver, delivery, now) else {
         return Answer::failed("Its secret cannot be opened with this installation's key. Give it a new one.");
@@ -214,11 +214,15 @@ async fn send(cx: &Ctx, upstream: &Upstream, receiver: &Webhook, delivery: &Deli
         Ok(request) => request,
         Err(error) => return Answer::failed(error),
     };
-    match upstream.outbound.send(request, LIMITS).await {
-        Err(error) => Answer::failed(error),
+    let route = match upstream.route(ops, Purpose::Webhooks, &receiver.organization_id).await {
+        Ok(route) => route,
+        Err(error) => return Answer::failed(error.message),
+    };
+    match route.send(request, LIMITS).await {
+        Err(error) => Answer::failed(told(error)),
         Ok(response) => {
             let status = response.status();
-            let body: String = String::from_utf8_lossy(response.body()).chars().take(EXCERPT).collect();
+            let body = excerpt(response.body());
             let error = match status {
                 status if status.is_success() => None,
                 http::StatusCode::GONE => Some("The receiver says that it is gone for good (status 410).".to_owned()),
@@ -229,11 +233,30 @@ async fn send(cx: &Ctx, upstream: &Upstream, receiver: &Webhook, delivery: &Deli
             };
             Answer {
                 status: Some(u32::from(status.as_u16())),
-                body: Some(body.replace('\0', "")),
+                body: Some(body),
                 error,
                 is_final: status == http::StatusCode::GONE,
             }
         }
+    }
+}
+
+/// The beginning of a response, for people: printable characters, with a space for every run of whitespace.
+fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let words = text.split_whitespace().map(|word| word.chars().filter(|c| !c.is_control()).collect::<String>());
+    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    line.chars().take(EXCERPT).collect()
+}
+
+/// The reason for a failed attempt. A name that resolves to an internal address reads like one that does not resolve:
+/// the organisation must not learn which internal names exist.
+fn told(error: OutboundError) -> String {
+    match error {
+        OutboundError::Refused { host } | OutboundError::Unreachable { host, failure: Failure::Name } => {
+            format!("`{host}` has no address on the public internet, so no connection is made to it.")
+        }
+        error => error.to_string(),
     }
 }
 

@@ -11,6 +11,7 @@ use waypost_core::webhook::{
     Delivery, MAX_URL, MAX_WEBHOOKS, NewDelivery, ROTATION_MS, Webhook, WebhookEvent, new_secret, payload,
 };
 use waypost_core::{Code, Error, Result, name};
+use waypost_outbound::{Purpose, Route};
 use waypost_store::{Tx, organization, webhook as store, webhook_delivery};
 
 use crate::Ops;
@@ -112,10 +113,11 @@ pub async fn create(
     new: &NewWebhook,
 ) -> Result<(Webhook, SecretText)> {
     authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    let route = upstream.route(ops, Purpose::Webhooks, organization).await?;
     let (id, secret, now) = (WebhookId::new(&*cx.random), new_secret(&*cx.random), cx.now());
     let webhook = Webhook {
         organization_id: organization.clone(),
-        url: checked_url(upstream, &new.url)?,
+        url: checked_url(&route, &new.url)?,
         description: checked_description(&new.description)?,
         secret: upstream.keyring.seal(&place(&id), secret.expose().as_bytes(), &*cx.random),
         previous_secret: None,
@@ -173,11 +175,12 @@ pub async fn update(
     change: &Change,
 ) -> Result<Webhook> {
     authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    let route = upstream.route(ops, Purpose::Webhooks, organization).await?;
     let mut tx = ops.db.begin().await?;
     let before = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let mut webhook = before.clone();
     if let Some(url) = &change.url {
-        webhook.url = checked_url(upstream, url)?;
+        webhook.url = checked_url(&route, url)?;
     }
     if let Some(description) = &change.description {
         webhook.description = checked_description(description)?;
@@ -272,7 +275,7 @@ pub async fn test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webho
     sent.ok_or_else(missing)
 }
 
-fn checked_url(upstream: &Upstream, text: &str) -> Result<String> {
+fn checked_url(route: &Route, text: &str) -> Result<String> {
     let text = text.trim();
     let refused = |why: String| Error::invalid("url", why);
     if text.chars().count() > MAX_URL {
@@ -280,7 +283,7 @@ fn checked_url(upstream: &Upstream, text: &str) -> Result<String> {
     }
     let url = Url::parse(text)
         .map_err(|_| refused("`url` is no address. Write it as `https://example.com/webhooks`.".to_owned()))?;
-    upstream.outbound.check_url(&url).map_err(|error| refused(format!("`url`: {error}")))?;
+    route.check_url(&url).map_err(|error| refused(format!("`url`: {error}")))?;
     if url.fragment().is_some() {
         return Err(refused("`url` has a part behind `#`, which is never sent. Leave it out.".to_owned()));
     }

@@ -1,6 +1,7 @@
 //! Requests to addresses that a tenant or a client named: never into a private network.
 //!
-//! There is one way out, [`Outbound`]. The host of a URL is resolved, every address is judged ([`address`]), and only
+//! There is one way out, [`Outbound`], which gives every purpose and organisation a [`Route`] with the networks that the
+//! operator allows them ([`policy`]). The host of a URL is resolved, every address is judged ([`address`]), and only
 //! then is the connection made, to just the addresses that were judged: a name that changes its mind in between
 //! (DNS rebinding) gains nothing. Nothing is sent through proxies, no cookies and no referrer are kept or sent, and
 //! size and time are limited. Redirects are followed by hand, each hop judged like the first.
@@ -8,7 +9,9 @@
 mod address;
 mod client;
 mod error;
+mod policy;
 mod resolve;
+mod route;
 #[cfg(test)]
 mod tests;
 
@@ -16,21 +19,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use ipnet::IpNet;
 use url::Url;
 
 pub use client::Outbound;
 pub use error::{Error, Failure};
-
-/// Where requests may go beyond the public internet, and whom they trust.
-#[derive(Debug, Clone, Default)]
-pub struct Policy {
-    /// Networks that are let through though they are not public: loopback in the demo and in tests, the network of an
-    /// intranet's provider. Plain `http://` is allowed only to these.
-    pub allow: Vec<IpNet>,
-    /// Root certificates in PEM that are trusted beside the system's.
-    pub extra_roots_pem: Option<Vec<u8>>,
-}
+pub use policy::{Allowance, Policy, Purpose};
+pub use route::{Route, Scope};
 
 /// What one call may cost.
 #[derive(Debug, Clone, Copy)]

@@ -35,7 +35,7 @@ impl Lookup for System {
 pub(crate) enum Scheme {
     /// To public and to allowed addresses.
     Https,
-    /// To allowed addresses only.
+    /// To allowed addresses that are not public.
     Http,
 }
 
@@ -48,11 +48,12 @@ pub(crate) fn judge(scheme: Scheme, addresses: &[IpAddr], allow: &[IpNet]) -> Re
         return Err(Refusal::NoAddress);
     }
     for &found in addresses {
-        match (address::is_allowed(found, allow), scheme) {
-            (true, _) => {}
-            (false, _) if !address::is_public(found) => return Err(Refusal::NotPublic),
-            (false, Scheme::Https) => {}
-            (false, Scheme::Http) => return Err(Refusal::Plain),
+        match (address::is_public(found), scheme) {
+            // Also if a wide entry of `outbound_allow` contains it: what crosses the internet is encrypted.
+            (true, Scheme::Http) => return Err(Refusal::Plain),
+            (true, Scheme::Https) => {}
+            (false, _) if !address::is_allowed(found, allow) => return Err(Refusal::NotPublic),
+            (false, _) => {}
         }
     }
     Ok(())

@@ -9,17 +9,30 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::{Error, Limits, Outbound, Policy};
+use crate::{Error, Limits, Outbound, Policy, Purpose, Route};
 
 /// Enough for everything that is answered at all.
 const LIMITS: Limits = Limits { max_bytes: 1024, timeout: Duration::from_secs(10), redirects: 0 };
 
 fn allowing(networks: &[&str]) -> Policy {
-    Policy { allow: networks.iter().map(|network| network.parse().unwrap()).collect(), extra_roots_pem: None }
+    let allow = networks.iter().map(|network| format!("{network}=webhooks").parse().unwrap()).collect();
+    Policy { allow, extra_roots_pem: None }
 }
 
-fn outbound(networks: &[&str]) -> Outbound {
-    Outbound::new(allowing(networks)).unwrap()
+fn outbound(networks: &[&str]) -> Route {
+    route(allowing(networks))
+}
+
+fn route(policy: Policy) -> Route {
+    webhooks(&Outbound::new(policy).unwrap())
+}
+
+fn resolving(policy: Policy, lookup: Arc<dyn crate::resolve::Lookup>) -> Route {
+    webhooks(&Outbound::with_lookup(policy, lookup).unwrap())
+}
+
+fn webhooks(outbound: &Outbound) -> Route {
+    outbound.route(Purpose::Webhooks, &[]).unwrap()
 }
 
 fn url(text: &str) -> Url {

@@ -7,6 +7,7 @@ use waypost_core::seal::SecretText;
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::{Leaving, Returned, Vouched};
+use waypost_outbound::{Purpose, Route};
 
 pub use github::Github;
 
@@ -65,6 +66,12 @@ impl Provider {
             }
             Kind::Github(github) => github.vouched(self, upstream, (returned, code), redirect_uri).await,
         }
+    }
+
+    /// The route of requests to it. The operator named it, so only entries of `outbound_allow` without an organisation
+    /// apply.
+    fn route(&self, upstream: &Upstream) -> Result<Route> {
+        upstream.outbound.route(Purpose::SignIn, &[]).map_err(|error| self.down(error))
     }
 
     /// The provider cannot be reached.

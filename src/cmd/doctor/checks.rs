@@ -11,7 +11,7 @@ use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
 use waypost_core::{Clock, SystemClock, Timestamp};
 use waypost_ops::{Ops, organizations, secrets, servers};
-use waypost_outbound::Outbound;
+use waypost_outbound::{Outbound, Purpose};
 use waypost_store::health::{self, Health};
 use waypost_store::{Db, migrate};
 
@@ -212,7 +212,7 @@ async fn client_documents(settings: &Settings, db: &Db) -> Option<Check> {
         Mode::Auto => {}
     }
     let outbound = Outbound::new(crate::outbound::policy(settings, false).ok()?).ok()?;
-    if Hosts::new(outbound).any_answers().await {
+    if Hosts::new(outbound.route(Purpose::ClientDocuments, &[]).ok()?).any_answers().await {
         return Some(Check::ok(name, "can be fetched and are advertised"));
     }
     let advice = "let this machine reach one of them, or set `client_documents` to `off`; until then clients register";

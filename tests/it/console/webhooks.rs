@@ -24,20 +24,22 @@ struct Receiver {
     url: String,
     got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
     answer: Arc<Mutex<StatusCode>>,
+    body: Arc<Mutex<String>>,
 }
 
 impl Receiver {
     async fn new() -> Self {
         let (got, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(StatusCode::OK)));
-        let (into, says) = (Arc::clone(&got), Arc::clone(&answer));
+        let body = Arc::new(Mutex::new("thanks".to_owned()));
+        let (into, says, text) = (Arc::clone(&got), Arc::clone(&answer), Arc::clone(&body));
         let handler = move |headers: HeaderMap, body: Bytes| async move {
             into.lock().unwrap().push((headers, body));
-            (*says.lock().unwrap(), "thanks")
+            (*says.lock().unwrap(), text.lock().unwrap().clone())
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         tokio::spawn(axum::serve(listener, Router::new().fallback(any(handler))).into_future());
-        Self { url, got, answer }
+        Self { url, got, answer, body }
     }
 
     fn answers(&self, status: u16) {
@@ -50,7 +52,7 @@ impl Receiver {
 }
 
 async fn started() -> App {
-    App::with(Setup { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Setup::default() }).await
+    App::with(Setup { allow: vec!["127.0.0.0/8=webhooks".parse().unwrap()], ..Setup::default() }).await
 }
 
 fn sender(app: &App) -> Deliveries {
@@ -253,7 +255,7 @@ async fn nothing_goes_into_a_private_network() {
     let (id, _) = create(&owner, "https://localhost/hook", json!(["ticket.created"])).await;
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
     send(&app).await;
-    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("is not on the public internet");
+    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("has no address on the public internet");
     // Members do not see receivers, others know of none.
     let member = Browser::member(&org, "m@acme.example", Role::Member).await;
     for path in ["/webhooks".to_owned(), format!("/webhooks/{id}"), format!("/webhooks/{id}/deliveries")] {
@@ -276,6 +278,67 @@ async fn nothing_goes_into_a_private_network() {
     let more = json!({ "url": "https://example.com/more", "events": ["ticket.created"] });
     owner.api(Method::POST, "/webhooks", Some(more)).await.is(409);
     owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.is(204);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_entry_for_another_purpose_or_organisation_lets_no_webhook_through() {
+    let entries = ["sign-in", "client-documents", "tools", "webhooks@other"]
+        .map(|target| ["127.0.0.0/8", "::1"].map(|network| format!("{network}={target}").parse().unwrap()));
+    let app = App::with(Setup { allow: entries.concat(), ..Setup::default() }).await;
+    let (acme, other) = (app.org("acme").await, app.org("other").await);
+    let (owner, allowed) = (Browser::owner(&acme).await, Browser::owner(&other).await);
+    let receiver = Receiver::new().await;
+    let events = json!(["ticket.created"]);
+    let test = async |browser: &Browser, id: &str| {
+        browser.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+        send(&app).await;
+        let log = browser.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.is(200).json();
+        (log["items"][0]["status"].clone(), log["items"][0]["error"].as_str().unwrap_or_default().to_owned())
+    };
+    for url in [receiver.url.clone(), receiver.url.replace("127.0.0.1", "localhost"), "http://[::1]:1/".to_owned()] {
+        let new = json!({ "url": url, "events": events });
+        assert_eq!(owner.api(Method::POST, "/webhooks", Some(new)).await.is(422).json()["field"], "url", "{url}");
+    }
+    let (id, _) = create(&owner, "https://example.com/", events.clone()).await;
+    let change = json!({ "url": receiver.url });
+    owner.api(Method::PATCH, &format!("/webhooks/{id}"), Some(change)).await.is(422);
+    // Names are resolved when a message is sent. One that is internal reads like one that does not exist.
+    let named = receiver.url.replace("http://127.0.0.1", "https://localhost");
+    let (id, _) = create(&owner, &named, events.clone()).await;
+    let (_, internal) = test(&owner, &id).await;
+    assert_eq!(internal, "`localhost` has no address on the public internet, so no connection is made to it.");
+    let (id, _) = create(&owner, "https://nobody.invalid/", events.clone()).await;
+    assert_eq!(test(&owner, &id).await.1, internal.replace("localhost", "nobody.invalid"));
+    assert_eq!(receiver.take().len(), 0);
+    // The organisation of the entry is let through, as long as the entry names it.
+    let (id, _) = create(&allowed, &receiver.url, events).await;
+    assert_eq!(test(&allowed, &id).await.0, "delivered");
+    assert_eq!(receiver.take().len(), 1);
+    let renamed = json!({ "slug": "renamed" });
+    allowed.api(Method::PATCH, &format!("/organizations/{}", other.id), Some(renamed)).await.is(200);
+    let (status, error) = test(&allowed, &id).await;
+    assert_eq!(status, "pending");
+    assert!(error.contains("no address on the public internet"), "{error}");
+    assert_eq!(receiver.take().len(), 0);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_delivery_shows_the_status_and_200_printable_characters() {
+    let app = started().await;
+    let owner = Browser::owner(&app.org("acme").await).await;
+    let receiver = Receiver::new().await;
+    let (id, _) = create(&owner, &receiver.url, json!(["ticket.created"])).await;
+    for status in [200, 500] {
+        receiver.answers(status);
+        *receiver.body.lock().unwrap() = format!("\u{1b}[2Jroot:\u{0}x\r\n\t\u{7f}{}", "ä".repeat(1_000));
+        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+        send(&app).await;
+        let log = owner.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.is(200).json();
+        assert_eq!(log["items"][0]["response_status"], status);
+        assert_eq!(log["items"][0]["response_body"], format!("[2Jroot:x {}", "ä".repeat(190)));
+    }
     app.finish().await;
 }
 

@@ -77,7 +77,7 @@ async fn signed_in(cx: &Ctx, auth: &Auth, returned: &Returned, answer: &Answer) 
         return Err(Failure::Refused(shown(error)));
     }
     let code = answer.code.as_deref().ok_or_else(|| Failure::Answer("there is no code in it".to_owned()))?;
-    let (claims, tokens) = exchange(&auth.providers, returned, code, cx.now()).await?;
+    let (claims, tokens) = exchange((&auth.providers, auth.hosting.ops()), returned, code, cx.now()).await?;
     let (ops, upstream) = (auth.hosting.ops(), &auth.providers.upstream);
     let (_, session) = upstream::sign_in(cx, ops, upstream, config, (&claims, &tokens)).await?;
     Ok(session)

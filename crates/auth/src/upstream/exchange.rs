@@ -5,8 +5,10 @@ use openidconnect::{AuthorizationCode, OAuth2TokenResponse, PkceCodeVerifier, Re
 use waypost_core::oauth_config::{OauthConfig, ProviderKind};
 use waypost_core::seal::SecretText;
 use waypost_core::{Error, Timestamp};
+use waypost_ops::Ops;
 use waypost_ops::identities::Claims;
 use waypost_ops::upstream::{Returned, Tokens, client, send};
+use waypost_outbound::{Purpose, Route};
 
 use super::failure::Failure;
 use super::{Providers, claims, id_token, redirect_uri, userinfo};
@@ -16,41 +18,41 @@ use super::{Providers, claims, id_token, redirect_uri, userinfo};
 /// # Errors
 /// When the provider is down, refuses, or says what cannot be trusted.
 pub(super) async fn exchange(
-    providers: &Providers,
+    (providers, ops): (&Providers, &Ops),
     returned: &Returned,
     code: &str,
     now: Timestamp,
 ) -> Result<(Claims, Tokens), Failure> {
     let config = &returned.config;
-    let answer = ask(providers, returned, code).await?;
+    let route = providers.upstream.route(ops, Purpose::SignIn, &config.organization_id).await?;
+    let answer = ask(&route, returned, code).await?;
     let tokens = tokens_of(&answer, config, now);
-    let outbound = &providers.upstream.outbound;
     let claims = match config.kind {
         ProviderKind::Openid => {
             // Without a token nothing would say that the answer belongs to this sign-in.
             let token = answer.id_token().ok_or_else(|| Failure::Answer("there is no ID token in it".to_owned()))?;
-            let said = id_token::verify(providers, config, token, &returned.nonce, now).await?;
+            let said = id_token::verify((providers, &route), config, token, &returned.nonce, now).await?;
             let incomplete = said["email"].is_null() || said["name"].is_null();
             let userinfo = match config.userinfo_endpoint.as_deref().filter(|_| incomplete) {
-                Some(endpoint) => Some(userinfo::ask(outbound, endpoint, &tokens.access_token).await?),
+                Some(endpoint) => Some(userinfo::ask(&route, endpoint, &tokens.access_token).await?),
                 None => None,
             };
             claims::claims(config, &said, userinfo.as_ref())?
         }
         ProviderKind::Oauth => {
             let endpoint = config.userinfo_endpoint.as_deref().unwrap_or_default();
-            let said = userinfo::ask(outbound, endpoint, &tokens.access_token).await?;
+            let said = userinfo::ask(&route, endpoint, &tokens.access_token).await?;
             claims::claims(config, &said, None)?
         }
     };
     Ok((claims, tokens))
 }
 
-async fn ask(providers: &Providers, returned: &Returned, code: &str) -> Result<CoreTokenResponse, Failure> {
+async fn ask(route: &Route, returned: &Returned, code: &str) -> Result<CoreTokenResponse, Failure> {
     let client = client(&returned.config, returned.client_secret.as_ref())?;
     let redirect = RedirectUrl::new(redirect_uri(&returned.request)).map_err(Error::internal)?;
     let client = client.set_redirect_uri(redirect);
-    let http = |request| send(providers.upstream.outbound.clone(), request);
+    let http = |request| send(route.clone(), request);
     let answer = client
         .exchange_code(AuthorizationCode::new(code.to_owned()))
         .set_pkce_verifier(PkceCodeVerifier::new(returned.verifier.expose().to_owned()))

@@ -7,6 +7,7 @@ use openidconnect::{ClaimsVerificationError, ClientId, IssuerUrl, Nonce, Signatu
 use serde_json::Value;
 use waypost_core::Timestamp;
 use waypost_core::oauth_config::OauthConfig;
+use waypost_outbound::Route;
 
 use super::Providers;
 use super::failure::{Failure, shown};
@@ -34,18 +35,17 @@ const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
 /// # Errors
 /// When it is not so, or the keys cannot be had.
 pub(super) async fn verify(
-    providers: &Providers,
+    (providers, route): (&Providers, &Route),
     config: &OauthConfig,
     token: &CoreIdToken,
     nonce: &str,
     now: Timestamp,
 ) -> Result<Value, Failure> {
-    let outbound = &providers.upstream.outbound;
     let expected = Expected { config, nonce: Nonce::new(nonce.to_owned()), now };
-    let keys = providers.keys.get(outbound, config, now, Want::Any).await?;
+    let keys = providers.keys.get(route, config, now, Want::Any).await?;
     let mut outcome = expected.check(token, &keys.unwrap_or_default());
     if outcome.as_ref().is_err_and(is_of_a_key)
-        && let Some(keys) = providers.keys.get(outbound, config, now, Want::Newer).await?
+        && let Some(keys) = providers.keys.get(route, config, now, Want::Newer).await?
     {
         outcome = expected.check(token, &keys);
     }

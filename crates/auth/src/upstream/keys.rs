@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use url::Url;
 use waypost_core::Timestamp;
 use waypost_core::oauth_config::OauthConfig;
-use waypost_outbound::{Limits, Outbound};
+use waypost_outbound::{Limits, Route};
 
 use super::failure::Failure;
 
@@ -56,7 +56,7 @@ impl KeyCache {
     /// When the provider does not give them.
     pub async fn get(
         &self,
-        outbound: &Outbound,
+        route: &Route,
         config: &OauthConfig,
         now: Timestamp,
         want: Want,
@@ -78,16 +78,16 @@ impl KeyCache {
             }
             _ => {}
         }
-        let keys = Arc::new(fetch(outbound, &uri).await?);
+        let keys = Arc::new(fetch(route, &uri).await?);
         *known = Some(Known { keys: Arc::clone(&keys), fetched_at: now, sought_at });
         Ok(Some(keys))
     }
 }
 
-async fn fetch(outbound: &Outbound, uri: &str) -> Result<CoreJsonWebKeySet, Failure> {
+async fn fetch(route: &Route, uri: &str) -> Result<CoreJsonWebKeySet, Failure> {
     let unusable = |why: &str| Failure::Answer(format!("its keys {why}"));
     let url = Url::parse(uri).map_err(|_| unusable("have no address"))?;
-    let answer = outbound.get(&url, LIMITS).await?;
+    let answer = route.get(&url, LIMITS).await?;
     if answer.status != http::StatusCode::OK {
         return Err(unusable(&format!("are answered with {}", answer.status)));
     }

@@ -4,7 +4,7 @@ use http::{Method, Request, StatusCode, header};
 use serde_json::Value;
 use waypost_core::seal::SecretText;
 use waypost_ops::upstream::send;
-use waypost_outbound::Outbound;
+use waypost_outbound::Route;
 
 use super::failure::Failure;
 
@@ -12,7 +12,7 @@ use super::failure::Failure;
 ///
 /// # Errors
 /// When it does not say it.
-pub(super) async fn ask(outbound: &Outbound, endpoint: &str, token: &SecretText) -> Result<Value, Failure> {
+pub(super) async fn ask(route: &Route, endpoint: &str, token: &SecretText) -> Result<Value, Failure> {
     let request = Request::builder()
         .method(Method::GET)
         .uri(endpoint)
@@ -20,7 +20,7 @@ pub(super) async fn ask(outbound: &Outbound, endpoint: &str, token: &SecretText)
         .header(header::AUTHORIZATION, format!("Bearer {}", token.expose()))
         .body(Vec::new())
         .map_err(|_| Failure::Answer("its token cannot be sent back to it".to_owned()))?;
-    let answer = send(outbound.clone(), request).await?;
+    let answer = send(route.clone(), request).await?;
     if answer.status() != StatusCode::OK {
         return Err(Failure::Answer(format!("its userinfo endpoint says {}", answer.status())));
     }

@@ -184,7 +184,7 @@ fn own_name(name: &str) -> Settings {
 
 async fn a_check_tells_what_has_changed(stage: Stage) {
     let (config, _) = create(&stage, &stage.settings()).await.unwrap();
-    let check = async || oauth_configs::check(&stage.cx, &stage.upstream, &config).await.unwrap();
+    let check = async || oauth_configs::check(&stage.cx, &stage.ops, &stage.upstream, &config).await.unwrap();
     assert!(check().await.iter().all(|finding| finding.level == Level::Ok));
     let moved = format!("{}/authorize?v=2", stage.provider.issuer);
     stage.provider.set().metadata = json!({"authorization_endpoint": moved});
@@ -236,14 +236,14 @@ async fn they_belong_to_their_organisation(stage: Stage) {
     refused(oauth_configs::find(&foreign, ops, &other, config.id.as_str()).await, Code::NotFound, "provider");
     refused(oauth_configs::list(&foreign, ops, organization).await, Code::NotFound, "organisation");
     refused(oauth_configs::servers(&foreign, ops, organization, &config.id).await, Code::NotFound, "organisation");
-    refused(oauth_configs::check(&foreign, upstream, &config).await, Code::NotFound, "organisation");
+    refused(oauth_configs::check(&foreign, ops, upstream, &config).await, Code::NotFound, "organisation");
     refused(oauth_configs::delete(&foreign, ops, &other, &config.id).await, Code::NotFound, "provider");
     let renamed = own_name("Mine");
     refused(oauth_configs::update(&foreign, ops, upstream, &config, &renamed).await, Code::NotFound, "organisation");
     assert_eq!(oauth_configs::find(&member, ops, organization, "Acme ID").await.unwrap(), config);
     refused(oauth_configs::update(&member, ops, upstream, &config, &renamed).await, Code::Forbidden, "`admin`");
     refused(oauth_configs::delete(&member, ops, organization, &config.id).await, Code::Forbidden, "`admin`");
-    refused(oauth_configs::check(&member, upstream, &config).await, Code::Forbidden, "`admin`");
+    refused(oauth_configs::check(&member, ops, upstream, &config).await, Code::Forbidden, "`admin`");
     // A server of another organisation cannot use it, whoever asks.
     let settings = servers::Settings { oauth_config: Some(config.id.to_string()), ..Default::default() };
     refused(servers::create(&stage.cx, ops, &other, "other", &settings).await, Code::InvalidArguments, "no identity");

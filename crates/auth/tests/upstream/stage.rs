@@ -72,7 +72,7 @@ pub async fn stage(url: &str) -> Stage {
         random: Arc::clone(&random),
     };
     let (hosting, _) = Hosting::start(db.clone(), options);
-    let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()], extra_roots_pem: None };
+    let policy = Policy { allow: vec!["127.0.0.0/8=sign-in".parse().unwrap()], extra_roots_pem: None };
     let outbound = Outbound::new(policy).unwrap();
     let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let auth = Auth::new(State {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 use waypost_core::name;
 use waypost_core::oauth_config::{OauthConfig, ProviderKind};
-use waypost_outbound::{Error as OutboundError, Limits, Outbound};
+use waypost_outbound::{Error as OutboundError, Limits, Route};
 
 /// A document of metadata, or a set of keys.
 const DOCUMENT: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 2 };
@@ -113,24 +113,24 @@ struct Metadata {
 }
 
 /// Finds out what is at the addresses that were typed in. Without errors among the findings there is a provider.
-pub(super) async fn examine(outbound: &Outbound, typed: &Typed) -> (Option<Provider>, Vec<Finding>) {
+pub(super) async fn examine(route: &Route, typed: &Typed) -> (Option<Provider>, Vec<Finding>) {
     let mut findings = Vec::new();
-    let provider = match described(outbound, typed, &mut findings).await {
+    let provider = match described(route, typed, &mut findings).await {
         Ok(provider) => provider,
         Err(finding) => {
             findings.push(finding);
             return (None, findings);
         }
     };
-    findings.extend(knock_everywhere(outbound, &provider).await);
+    findings.extend(knock_everywhere(route, &provider).await);
     (Some(provider), findings)
 }
 
-async fn described(outbound: &Outbound, typed: &Typed, findings: &mut Vec<Finding>) -> Result<Provider, Finding> {
+async fn described(route: &Route, typed: &Typed, findings: &mut Vec<Finding>) -> Result<Provider, Finding> {
     let (address, metadata): (String, Metadata) = match (&typed.issuer, &typed.metadata_url) {
         (Some(issuer), _) => {
             let url = parse("issuer", issuer)?;
-            let (address, metadata) = first(outbound, &url).await?;
+            let (address, metadata) = first(route, &url).await?;
             if metadata.issuer != *issuer {
                 return Err(lies(&address, &metadata.issuer, &format!("`{issuer}` was typed in")));
             }
@@ -138,7 +138,7 @@ async fn described(outbound: &Outbound, typed: &Typed, findings: &mut Vec<Findin
         }
         (None, Some(text)) => {
             let url = parse("metadata URL", text)?;
-            let metadata: Metadata = match document(outbound, &url).await? {
+            let metadata: Metadata = match document(route, &url).await? {
                 Ok(metadata) => metadata,
                 Err(why) => return Err(Finding::error(format!("There is no metadata at {url}: {why}."))),
             };
@@ -252,10 +252,10 @@ fn well_known(issuer: &Url) -> Vec<Url> {
 }
 
 /// The first document that is there.
-async fn first(outbound: &Outbound, issuer: &Url) -> Result<(String, Metadata), Finding> {
+async fn first(route: &Route, issuer: &Url) -> Result<(String, Metadata), Finding> {
     let mut tried = Vec::new();
     for url in well_known(issuer) {
-        match document(outbound, &url).await? {
+        match document(route, &url).await? {
             Ok(metadata) => return Ok((url.to_string(), metadata)),
             Err(why) => tried.push(format!("{url} ({why})")),
         }
@@ -267,8 +267,8 @@ async fn first(outbound: &Outbound, issuer: &Url) -> Result<(String, Metadata), 
 }
 
 /// A JSON document; the inner error says why there is none at this address, the outer one that nobody answers.
-async fn document<T: DeserializeOwned>(outbound: &Outbound, url: &Url) -> Result<Result<T, String>, Finding> {
-    match outbound.get(url, DOCUMENT).await {
+async fn document<T: DeserializeOwned>(route: &Route, url: &Url) -> Result<Result<T, String>, Finding> {
+    match route.get(url, DOCUMENT).await {
         Ok(answer) if answer.status != http::StatusCode::OK => Ok(Err(format!("it answers {}", answer.status))),
         Ok(answer) => Ok(serde_json::from_slice(&answer.body).map_err(|_| "it is not what it should be".to_owned())),
         Err(error) => Err(Finding::error(format!("{url} gives no answer: {error}"))),
@@ -282,29 +282,29 @@ fn parse(what: &str, text: &str) -> Result<Url, Finding> {
     }
 }
 
-async fn knock_everywhere(outbound: &Outbound, provider: &Provider) -> Vec<Finding> {
+async fn knock_everywhere(route: &Route, provider: &Provider) -> Vec<Finding> {
     let knock = async |what: &str, text: Option<&String>| match text {
-        Some(text) => knock(outbound, what, text).await,
+        Some(text) => knock(route, what, text).await,
         None => None,
     };
     let (authorization, token, userinfo, keys) = tokio::join!(
         knock("authorization endpoint", Some(&provider.authorization_endpoint)),
         knock("token endpoint", Some(&provider.token_endpoint)),
         knock("userinfo endpoint", provider.userinfo_endpoint.as_ref()),
-        keys(outbound, provider.jwks_uri.as_ref()),
+        keys(route, provider.jwks_uri.as_ref()),
     );
     let findings: Vec<_> = [authorization, token, userinfo, keys].into_iter().flatten().collect();
     if findings.is_empty() { vec![Finding::new(Level::Ok, "Every endpoint answers.")] } else { findings }
 }
 
 /// Whether somebody answers; what, does not matter: without a request's parameters most answer with an error.
-async fn knock(outbound: &Outbound, what: &str, text: &str) -> Option<Finding> {
+async fn knock(route: &Route, what: &str, text: &str) -> Option<Finding> {
     let url = match Url::parse(text) {
         // RFC 6749, 3.1 and 3.2: no fragment.
         Ok(url) if url.fragment().is_none() => url,
         _ => return Some(Finding::error(format!("The {what} `{}` is no address.", shown(text)))),
     };
-    match outbound.get(&url, KNOCK).await {
+    match route.get(&url, KNOCK).await {
         Ok(_) | Err(OutboundError::TooLarge { .. }) => None,
         Err(error) => Some(Finding::error(format!("The {what} {url} gives no answer: {error}"))),
     }
@@ -315,12 +315,12 @@ struct Keys {
     keys: Vec<serde_json::Value>,
 }
 
-async fn keys(outbound: &Outbound, address: Option<&String>) -> Option<Finding> {
+async fn keys(route: &Route, address: Option<&String>) -> Option<Finding> {
     let address = address?;
     let Ok(url) = Url::parse(address) else {
         return Some(Finding::error(format!("The address of the keys `{}` is no address.", shown(address))));
     };
-    match document::<Keys>(outbound, &url).await {
+    match document::<Keys>(route, &url).await {
         Ok(Ok(keys)) if keys.keys.iter().any(|key| key["kty"] != "oct") => None,
         Ok(Ok(_)) => Some(Finding::error(format!("There is no public key at {url}."))),
         Ok(Err(why)) => Some(Finding::error(format!("There are no keys at {url}: {why}."))),

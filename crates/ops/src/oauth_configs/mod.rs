@@ -11,6 +11,7 @@ use waypost_core::id::{OauthConfigId, OrganizationId};
 use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
 use waypost_core::seal::{Place, SecretText};
 use waypost_core::{Code, Error, Result, name};
+use waypost_outbound::Purpose;
 use waypost_store::{Conn, oauth_config as store, oauth_grant, organization};
 
 use crate::Ops;
@@ -43,7 +44,7 @@ pub async fn create(
     authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
     let name = name::check("name", settings.name.as_deref().unwrap_or_default())?;
     settings.check()?;
-    let (provider, mut findings) = looked_at(upstream, &settings.typed()).await?;
+    let (provider, mut findings) = looked_at((upstream, ops, organization), &settings.typed()).await?;
     let now = cx.now();
     let plain = OauthConfig {
         id: OauthConfigId::new(&*cx.random),
@@ -128,9 +129,9 @@ pub async fn update(
     authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
-        true => {
-            looked_at(upstream, &settings.typed_over(old)).await.map(|(provider, found)| (Some(provider), found))?
-        }
+        true => looked_at((upstream, ops, organization), &settings.typed_over(old))
+            .await
+            .map(|(provider, found)| (Some(provider), found))?,
         false => (None, Vec::new()),
     };
     let mut new = changed(cx, upstream, old, settings, provider.as_ref())?;
@@ -181,9 +182,10 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oau
 ///
 /// # Errors
 /// `forbidden` for members below admin.
-pub async fn check(cx: &Ctx, upstream: &Upstream, config: &OauthConfig) -> Result<Vec<Finding>> {
+pub async fn check(cx: &Ctx, ops: &Ops, upstream: &Upstream, config: &OauthConfig) -> Result<Vec<Finding>> {
     authorize(&cx.caller, Act::OauthConfigWrite, &config.organization_id)?;
-    let (provider, mut findings) = examine(&upstream.outbound, &Settings::default().typed_over(config)).await;
+    let route = upstream.route(ops, Purpose::SignIn, &config.organization_id).await?;
+    let (provider, mut findings) = examine(&route, &Settings::default().typed_over(config)).await;
     if let Some(secret) = &config.client_secret
         && let Err(error) = upstream.keyring.open(&place(&config.id), secret)
     {
@@ -211,8 +213,12 @@ pub(crate) async fn named(conn: &mut Conn, organization: &OrganizationId, text: 
     Ok(store::find_by_name(conn, organization, &name::clean(text)).await?)
 }
 
-async fn looked_at(upstream: &Upstream, typed: &Typed) -> Result<(Provider, Vec<Finding>)> {
-    let (provider, findings) = examine(&upstream.outbound, typed).await;
+async fn looked_at(
+    (upstream, ops, organization): (&Upstream, &Ops, &OrganizationId),
+    typed: &Typed,
+) -> Result<(Provider, Vec<Finding>)> {
+    let route = upstream.route(ops, Purpose::SignIn, organization).await?;
+    let (provider, findings) = examine(&route, typed).await;
     let errors: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
     match provider {
         Some(provider) if errors.is_empty() => Ok((provider, findings)),

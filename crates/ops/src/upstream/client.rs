@@ -9,7 +9,7 @@ use openidconnect::{
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
 use waypost_core::{Error, Result};
-use waypost_outbound::{Limits, Outbound};
+use waypost_outbound::{Limits, Route};
 
 /// What a person waits for: after this long the provider counts as down.
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
@@ -46,8 +46,8 @@ pub fn client(config: &OauthConfig, secret: Option<&SecretText>) -> Result<Clien
 /// # Errors
 /// When it gives no answer.
 pub async fn send(
-    outbound: Outbound,
+    route: Route,
     request: http::Request<Vec<u8>>,
 ) -> std::result::Result<http::Response<Vec<u8>>, waypost_outbound::Error> {
-    outbound.send(request, LIMITS).await
+    route.send(request, LIMITS).await
 }

@@ -8,16 +8,16 @@ use data_encoding::BASE64URL_NOPAD;
 use waypost_core::access::{Act, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
-use waypost_core::id::IdentityId;
+use waypost_core::id::{IdentityId, OrganizationId};
 use waypost_core::oauth_config::OauthConfig;
 use waypost_core::seal::{Keyring, Place, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_outbound::Outbound;
-use waypost_store::oauth_config;
+use waypost_outbound::{Outbound, Purpose, Route};
 use waypost_store::upstream_state::{self, UpstreamState};
 use waypost_store::upstream_token::{self, UpstreamToken};
+use waypost_store::{oauth_config, organization};
 
 use crate::identities::{Claims, SignedIn};
 use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
@@ -37,6 +37,35 @@ pub struct Upstream {
     pub outbound: Outbound,
     /// The keys that open what is sealed.
     pub keyring: Keyring,
+}
+
+impl Upstream {
+    /// The route of requests for `purpose` to addresses that users of `organization` named.
+    ///
+    /// # Errors
+    /// As [`route_of`].
+    pub async fn route(&self, ops: &Ops, purpose: Purpose, organization: &OrganizationId) -> Result<Route> {
+        route_of(&self.outbound, ops, purpose, organization).await
+    }
+}
+
+/// The route of requests for `purpose` to addresses that users of `organization` named. Reads the organisation's slug
+/// if an entry of `outbound_allow` for this purpose names an organisation.
+///
+/// # Errors
+/// If the store fails, or the HTTP client cannot be created.
+pub async fn route_of(
+    outbound: &Outbound,
+    ops: &Ops,
+    purpose: Purpose,
+    organization: &OrganizationId,
+) -> Result<Route> {
+    let slug = match outbound.is_limited_to_organizations(purpose) {
+        true => organization::get(&mut ops.db.read().await?, organization).await?.map(|found| found.slug),
+        false => None,
+    };
+    let names: Vec<&str> = std::iter::once(organization.as_str()).chain(slug.as_deref()).collect();
+    outbound.route(purpose, &names).map_err(Error::internal)
 }
 
 /// A user who is about to leave for the provider.

@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use waypost_core::caller::Ctx;
 use waypost_core::seal::SecretText;
 use waypost_core::{Error, Result, Timestamp};
+use waypost_outbound::Purpose;
 use waypost_store::oauth_config;
 use waypost_store::upstream_token::{self as store, UpstreamToken};
 
@@ -118,7 +119,8 @@ async fn refreshed(
     let refresh = upstream.keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
     let refresh = refresh.map_err(|error| Failure::Passing(error.to_string()))?;
     let client = client(&config, secret.as_ref()).map_err(passing)?;
-    let http = |request| send(upstream.outbound.clone(), request);
+    let route = upstream.route(ops, Purpose::SignIn, &token.organization_id).await.map_err(passing)?;
+    let http = |request| send(route.clone(), request);
     let old = RefreshToken::new(refresh.expose().to_owned());
     let answer = client.exchange_refresh_token(&old).request_async(&http).await.map_err(failure)?;
     let tokens = tokens_of(&answer, cx.now(), token);

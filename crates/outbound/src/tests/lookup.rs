@@ -28,7 +28,7 @@ async fn one_bad_address_spoils_the_others() {
     let server = Server::start("127.0.0.1", |_| answer("200 OK", "", "inside")).await;
     for answers in [["127.0.0.1", "10.1.2.3"], ["10.1.2.3", "127.0.0.1"], ["127.0.0.1", "fd00::1"]] {
         let told = Told::new(&[&answers]);
-        let outbound = Outbound::with_lookup(allowing(&["127.0.0.1/32"]), Arc::new(told)).unwrap();
+        let outbound = resolving(allowing(&["127.0.0.1/32"]), Arc::new(told));
         let target = url(&format!("http://mixed.example:{}/", server.port()));
         let error = why(outbound.get(&target, LIMITS).await.unwrap_err(), "10.1.2.3");
         assert!(matches!(&error, Error::Refused { host } if host == "mixed.example"), "{error:?}");
@@ -44,7 +44,7 @@ async fn the_connection_goes_to_the_address_that_was_judged() {
     let bad = Server::beside("127.0.0.1", good.port(), |_| answer("200 OK", "", "inside")).await;
     let told = Told::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let asked = told.asked.clone();
-    let outbound = Outbound::with_lookup(allowing(&["127.0.0.2/32"]), Arc::new(told)).unwrap();
+    let outbound = resolving(allowing(&["127.0.0.2/32"]), Arc::new(told));
     let target = url(&format!("http://rebinding.example:{}/", good.port()));
 
     let answer = outbound.get(&target, LIMITS).await.unwrap();
@@ -58,7 +58,7 @@ async fn the_connection_goes_to_the_address_that_was_judged() {
 async fn plain_http_is_for_allowed_networks_only() {
     let told = Arc::new(Told::new(&[&["93.184.215.14"]]));
     for networks in [&[][..], &["127.0.0.0/8"]] {
-        let outbound = Outbound::with_lookup(allowing(networks), told.clone()).unwrap();
+        let outbound = resolving(allowing(networks), told.clone());
         for target in ["http://public.example/", "http://93.184.215.14/"] {
             let error = outbound.get(&url(target), LIMITS).await.unwrap_err();
             assert!(matches!(error, Error::Plain { .. }), "{target}: {error:?}");
@@ -68,7 +68,7 @@ async fn plain_http_is_for_allowed_networks_only() {
 
 #[tokio::test]
 async fn a_name_without_addresses_is_unreachable() {
-    let outbound = Outbound::with_lookup(allowing(&[]), Arc::new(Told::new(&[&[]]))).unwrap();
+    let outbound = resolving(allowing(&[]), Arc::new(Told::new(&[&[]])));
     let error = outbound.get(&url("https://nowhere.example/"), LIMITS).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { failure: Failure::Name, .. }), "{error:?}");
     assert_eq!(error.to_string(), "`nowhere.example` cannot be reached: the name has no address.");

@@ -62,7 +62,7 @@ async fn never_lead_from_https_to_http() {
     let target = plain.url("/").to_string();
     let (secure, root) = Server::secure(&["localhost"], move |_| to(&target)).await;
     let policy = Policy { extra_roots_pem: Some(root), ..allowing(&["127.0.0.0/8", "::1/128"]) };
-    let outbound = Outbound::new(policy).unwrap();
+    let outbound = route(policy);
     let error = outbound.get(&url(&format!("https://localhost:{}/", secure.port())), THREE).await.unwrap_err();
     assert_eq!(error.to_string(), "`localhost` redirects to an address without https.");
     assert_eq!((secure.seen().len(), plain.seen().len()), (1, 0));

@@ -153,9 +153,9 @@ async fn certificates_are_checked() {
     let (right, wrong) =
         (url(&format!("https://localhost:{}/", server.port())), url(&format!("https://{}/", server.address)));
 
-    let trusting = Outbound::new(Policy { extra_roots_pem: Some(root), ..allow() }).unwrap();
+    let trusting = route(Policy { extra_roots_pem: Some(root), ..allow() });
     assert_eq!(&trusting.get(&right, LIMITS).await.unwrap().body[..], b"secure");
-    for (outbound, target) in [(trusting, wrong), (Outbound::new(allow()).unwrap(), right)] {
+    for (outbound, target) in [(trusting, wrong), (route(allow()), right)] {
         let error = outbound.get(&target, LIMITS).await.unwrap_err();
         assert!(matches!(&error, Error::Unreachable { failure: Failure::Tls(_), .. }), "{target}: {error:?}");
     }
@@ -167,4 +167,25 @@ fn further_roots_must_be_certificates() {
         let error = Outbound::new(Policy { extra_roots_pem: Some(pem.to_vec()), ..allowing(&[]) }).unwrap_err();
         assert!(matches!(error, Error::Setup { .. }), "{error:?}");
     }
+}
+
+#[test]
+fn plain_http_is_for_private_addresses_even_if_an_entry_contains_public_ones() {
+    let outbound = outbound(&["0.0.0.0/0", "::/0"]);
+    for target in ["http://10.1.2.3/", "http://127.0.0.1/", "http://[fd00::1]/", "https://8.8.8.8/"] {
+        assert!(outbound.check_url(&url(target)).is_ok(), "{target}");
+    }
+    for target in ["http://8.8.8.8/", "http://[2606:4700::1111]/", "http://[::ffff:8.8.8.8]/"] {
+        assert!(matches!(outbound.check_url(&url(target)), Err(Error::Plain { .. })), "{target}");
+    }
+}
+
+#[test]
+fn routes_share_connections_only_if_they_may_reach_the_same_networks() {
+    let entries = ["127.0.0.0/8=sign-in", "127.0.0.0/8=webhooks@acme"].map(|entry| entry.parse().unwrap());
+    let outbound = Outbound::new(Policy { allow: entries.to_vec(), extra_roots_pem: None }).unwrap();
+    let scope = |purpose, names: &[&str]| outbound.route(purpose, names).unwrap().scope();
+    assert_eq!(scope(Purpose::SignIn, &["other"]), scope(Purpose::Webhooks, &["org_1", "acme"]));
+    assert_ne!(scope(Purpose::Webhooks, &["acme"]), scope(Purpose::Webhooks, &["other"]));
+    assert_eq!(scope(Purpose::Webhooks, &["other"]), scope(Purpose::Tools, &[]));
 }

@@ -300,6 +300,6 @@ async fn check(
     Path(id): Path<String>,
 ) -> ApiResult<Json<Findings>> {
     let config = found(&cx, &web, &organization_id, &id).await?;
-    let findings = oauth_configs::check(&cx, &web.upstream, &config).await?;
+    let findings = oauth_configs::check(&cx, web.ops(), &web.upstream, &config).await?;
     Ok(Json(Findings { findings: findings.into_iter().map(Finding::from).collect() }))
 }

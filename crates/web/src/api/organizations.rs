@@ -165,7 +165,7 @@ async fn logo(State(web): State<Web>, At { cx, organization_id }: At) -> ApiResu
     Ok((headers, logo).into_response())
 }
 
-/// Sets the logo from a file: PNG, JPEG, GIF or WebP, at most 2 MiB and 4096 pixels on a side. Needs the role `admin`.
+/// Sets the logo from a file: PNG, JPEG, GIF or WebP, at most 2 MiB, 4 megapixels and 4096 pixels on a side. Needs the role `admin`.
 #[utoipa::path(put, path = "/organizations/{id}/logo", tag = "organizations", operation_id = "set_organization_logo",
     params(("id" = String, Path, description = "`org_…`")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),

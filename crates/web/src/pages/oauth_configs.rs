@@ -355,7 +355,7 @@ async fn save(
 
 async fn check(State(web): State<Web>, visit: Visit, member: Member, Path(at): Path<At>) -> PageResult {
     let config = found(&web, &member, &at).await?;
-    let findings = oauth_configs::check(&member.cx, &web.upstream, &config).await?;
+    let findings = oauth_configs::check(&member.cx, web.ops(), &web.upstream, &config).await?;
     let shown = Shown { findings: Some(findings), ..Shown::plain() };
     Ok(page(&web, &visit, &member, config, shown).await?)
 }

@@ -113,7 +113,7 @@ async fn ask<T: DeserializeOwned>(
         .header(header::USER_AGENT, "waypost")
         .body(body)
         .map_err(|_| provider.refused("its token cannot be sent back to it"))?;
-    let answer = send(upstream.outbound.clone(), request).await.map_err(|error| provider.down(error))?;
+    let answer = send(provider.route(upstream)?, request).await.map_err(|error| provider.down(error))?;
     if answer.status() != StatusCode::OK {
         return Err(provider.refused("one of its addresses says no"));
     }

@@ -33,7 +33,8 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
 /// What the provider says of itself, with its keys: asked each time, because users of the console sign in rarely, and new
 /// keys count at once.
 async fn discover(provider: &Provider, issuer: &str, upstream: &Upstream) -> Result<CoreProviderMetadata> {
-    let http = |request| send(upstream.outbound.clone(), request);
+    let route = provider.route(upstream)?;
+    let http = |request| send(route.clone(), request);
     let url = IssuerUrl::new(issuer.to_owned()).map_err(Error::internal)?;
     CoreProviderMetadata::discover_async(url, &http).await.map_err(|error| match error {
         DiscoveryError::Request(error) => provider.down(error),
@@ -69,7 +70,8 @@ pub(super) async fn vouched(
     (redirect_uri, now): (&str, Timestamp),
 ) -> Result<Vouched> {
     let metadata = discover(provider, issuer, upstream).await?;
-    let http = |request| send(upstream.outbound.clone(), request);
+    let route = provider.route(upstream)?;
+    let http = |request| send(route.clone(), request);
     let secret = ClientSecret::new(provider.client_secret.expose().to_owned());
     let client = CoreClient::from_provider_metadata(metadata, ClientId::new(provider.client_id.clone()), Some(secret))
         .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned()).map_err(Error::internal)?);

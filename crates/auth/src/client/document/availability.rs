@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use http::{Method, Request};
 use waypost_core::{Clock, Timestamp};
-use waypost_outbound::{Error, Limits, Outbound};
+use waypost_outbound::{Error, Limits, Route};
 
 /// The hosts of the metadata documents of widely used clients: Claude, Codex and ChatGPT, and Visual Studio Code.
 pub const HOSTS: &[&str] = &["https://claude.ai/", "https://chatgpt.com/", "https://vscode.dev/"];
@@ -78,25 +78,25 @@ pub trait Check: Send + Sync {
 
 /// The real [`Check`]: asks the [`HOSTS`] all at once.
 pub struct Hosts {
-    outbound: Outbound,
+    route: Route,
     urls: Vec<String>,
 }
 
 impl Hosts {
-    /// Asks the [`HOSTS`] through `outbound`.
+    /// Asks the [`HOSTS`] through `route`.
     #[must_use]
-    pub fn new(outbound: Outbound) -> Self {
-        Self::of(outbound, HOSTS.iter().map(|&url| url.to_owned()).collect())
+    pub fn new(route: Route) -> Self {
+        Self::of(route, HOSTS.iter().map(|&url| url.to_owned()).collect())
     }
 
     /// Asks `urls` instead.
-    pub(super) fn of(outbound: Outbound, urls: Vec<String>) -> Self {
-        Self { outbound, urls }
+    pub(super) fn of(route: Route, urls: Vec<String>) -> Self {
+        Self { route, urls }
     }
 
     async fn answers(&self, url: &str) -> bool {
         let Ok(request) = Request::builder().method(Method::HEAD).uri(url).body(Vec::new()) else { return false };
-        match self.outbound.send(request, LIMITS).await {
+        match self.route.send(request, LIMITS).await {
             // Any answer will do, also one that is refused: a connection was made.
             Ok(_) | Err(Error::TooLarge { .. } | Error::Redirect { .. }) => true,
             Err(_) => false,
@@ -116,6 +116,15 @@ impl Check for Hosts {
             }
             false
         })
+    }
+}
+
+/// A [`Check`] for [`Mode::On`], which never asks.
+pub(super) struct Unchecked;
+
+impl Check for Unchecked {
+    fn any_answers(&self) -> Answer<'_> {
+        Box::pin(async { true })
     }
 }
 

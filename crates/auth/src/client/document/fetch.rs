@@ -9,9 +9,9 @@ use moka::sync::Cache;
 use tokio::sync::OnceCell;
 use url::Url;
 use waypost_core::{Clock, Timestamp};
-use waypost_outbound::{Answer, Error, Limits, Outbound};
+use waypost_outbound::{Answer, Error, Limits, Outbound, Route, Scope};
 
-use super::availability::{Availability, Hosts, Mode};
+use super::availability::{Availability, Mode, Unchecked};
 use super::{ClientDocument, DocumentError, check_url};
 
 /// What fetching a document may cost: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
@@ -33,7 +33,7 @@ pub struct Documents {
     clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
     availability: Availability,
-    slots: Cache<String, Arc<OnceCell<Fetched>>>,
+    slots: Cache<(Scope, String), Arc<OnceCell<Fetched>>>,
 }
 
 struct Fetched {
@@ -46,8 +46,7 @@ impl Documents {
     /// Documents that are fetched through `outbound`, kept by the time of `clock`, and always advertised.
     #[must_use]
     pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
-        let check = Arc::new(Hosts::new(outbound.clone()));
-        let availability = Availability::new(Mode::On, false, check, clock.clone());
+        let availability = Availability::new(Mode::On, false, Arc::new(Unchecked), clock.clone());
         Self { outbound, clock, limits: LIMITS, availability, slots: Cache::new(KEPT) }
     }
 
@@ -62,11 +61,17 @@ impl Documents {
         self.availability.is_advertised().await
     }
 
-    /// The document at `url`, fetched or kept.
+    /// The way out, of which [`Self::get`] needs the route of the organisation whose server the client is at.
+    #[must_use]
+    pub fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
+    /// The document at `url`, fetched by `route` or kept.
     ///
     /// # Errors
     /// Whatever [`DocumentError`] says. Errors are never kept: the next call fetches again.
-    pub async fn get(&self, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
+    pub async fn get(&self, route: &Route, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
         let target = check_url(url)?;
         if self.availability.mode() == Mode::Off {
             return Err(DocumentError::Off);
@@ -75,12 +80,14 @@ impl Documents {
         let spent = |slot: &Arc<OnceCell<Fetched>>| {
             slot.get().is_some_and(|fetched| fetched.fresh_until.is_none_or(|until| until <= now))
         };
-        let slot = self.slots.entry_by_ref(url).or_insert_with_if(Arc::default, spent).into_value();
-        slot.get_or_init(|| self.fetch(url, &target)).await.result.clone()
+        // What an organisation may fetch from its own network is not kept for the others.
+        let key = (route.scope(), url.to_owned());
+        let slot = self.slots.entry(key).or_insert_with_if(Arc::default, spent).into_value();
+        slot.get_or_init(|| self.fetch(route, url, &target)).await.result.clone()
     }
 
-    async fn fetch(&self, client_id: &str, url: &Url) -> Fetched {
-        let answer = match self.outbound.get(url, self.limits).await {
+    async fn fetch(&self, route: &Route, client_id: &str, url: &Url) -> Fetched {
+        let answer = match route.get(url, self.limits).await {
             Ok(answer) => answer,
             Err(error) => {
                 count("unreachable");

@@ -6,7 +6,21 @@ mod server;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use std::sync::Arc;
+
+use waypost_outbound::{Outbound, Purpose, Route};
+
+use super::fetch::Documents;
 use super::*;
+
+/// The route of documents for organisations that no entry names.
+fn route(outbound: &Outbound) -> Route {
+    outbound.route(Purpose::ClientDocuments, &[]).unwrap()
+}
+
+async fn get(documents: &Documents, url: &str) -> Result<Arc<ClientDocument>, DocumentError> {
+    documents.get(&route(documents.outbound()), url).await
+}
 
 const ID: &str = "https://client.example/oauth/metadata.json";
 

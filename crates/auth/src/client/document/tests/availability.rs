@@ -12,6 +12,7 @@ use waypost_outbound::{Outbound, Policy};
 use super::super::availability::{Answer, Availability, Check, Hosts, Mode};
 use super::super::{DocumentError, Documents};
 use super::server::{JSON, Server};
+use super::{get, route};
 
 const MINUTE: i64 = 60 * 1_000;
 /// An address of a document on a host that has no address, as an attacker would name it.
@@ -74,7 +75,7 @@ async fn on_and_off_ask_nobody() {
         let world = World::new(!expected);
         let (documents, _) = documents(mode, false, world.clone());
         assert_eq!(documents.is_advertised().await, expected);
-        documents.get(NOWHERE).await.unwrap_err();
+        get(&documents, NOWHERE).await.unwrap_err();
         assert_eq!((documents.is_advertised().await, world.asked()), (expected, 0));
     }
 }
@@ -84,16 +85,16 @@ async fn off_refuses_documents_without_fetching_them() {
     let server = Server::start().await;
     server.serves_documents(JSON);
     let (documents, clock) = server.documents();
-    documents.get(&server.url("/a")).await.unwrap();
+    get(&documents, &server.url("/a")).await.unwrap();
     let off = Availability::new(Mode::Off, true, World::new(true), clock);
     let documents = documents.with_availability(off);
-    let error = documents.get(&server.url("/b")).await.unwrap_err();
+    let error = get(&documents, &server.url("/b")).await.unwrap_err();
     assert!(matches!(error, DocumentError::Off), "{error}");
     assert_eq!(
         error.to_string(),
         "This server does not accept client metadata documents. The application has to register here instead; start the sign-in again."
     );
-    assert!(matches!(documents.get(&server.url("/a")).await, Err(DocumentError::Off)), "also one that was kept");
+    assert!(matches!(get(&documents, &server.url("/a")).await, Err(DocumentError::Off)), "also one that was kept");
     assert_eq!(server.seen(), ["/a"]);
 }
 
@@ -121,13 +122,13 @@ async fn a_host_that_an_attacker_names_switches_nothing_off() {
         clock.advance(2 * MINUTE);
         let before = world.asked();
         for _ in 0..5 {
-            let error = documents.get(NOWHERE).await.unwrap_err();
+            let error = get(&documents, NOWHERE).await.unwrap_err();
             assert!(matches!(error, DocumentError::Fetch(_)), "{error}");
         }
         world.until_asked(before + 1).await;
         assert!(documents.is_advertised().await, "the well-known hosts answer");
         for _ in 0..5 {
-            documents.get(NOWHERE).await.unwrap_err();
+            get(&documents, NOWHERE).await.unwrap_err();
         }
         assert_eq!(world.asked(), before + 1, "one check a minute, however many fetches fail");
     }
@@ -141,7 +142,7 @@ async fn a_way_out_that_is_lost_is_noticed_at_the_next_document() {
     world.answers.store(false, Ordering::SeqCst);
     clock.advance(2 * MINUTE);
     assert!(documents.is_advertised().await, "nobody has noticed");
-    documents.get(NOWHERE).await.unwrap_err();
+    get(&documents, NOWHERE).await.unwrap_err();
     until_advertised(&documents, false).await;
 }
 
@@ -153,8 +154,8 @@ async fn answers_of_a_reachable_host_are_no_reason_for_a_check() {
     let availability = Availability::new(Mode::Auto, true, world.clone(), clock);
     let documents = documents.with_availability(availability);
     server.answers(|_| Some(super::server::answer("404 Not Found", JSON, "{}")));
-    assert!(matches!(documents.get(&server.url("/a")).await, Err(DocumentError::Status(404))));
-    assert!(matches!(documents.get("https://127.0.0.1/").await, Err(DocumentError::Url { .. })));
+    assert!(matches!(get(&documents, &server.url("/a")).await, Err(DocumentError::Status(404))));
+    assert!(matches!(get(&documents, "https://127.0.0.1/").await, Err(DocumentError::Url { .. })));
     assert!(documents.is_advertised().await);
     assert_eq!(world.asked(), 0);
 }
@@ -169,17 +170,17 @@ async fn private_networks_are_advertised_until_a_fetch_fails() {
     let availability = Availability::new(Mode::Auto, true, world.clone(), clock.clone());
     let documents = documents.with_availability(availability);
     assert!(documents.is_advertised().await, "without a check");
-    documents.get(&server.url("/a")).await.unwrap();
-    documents.get(NOWHERE).await.unwrap_err();
+    get(&documents, &server.url("/a")).await.unwrap();
+    get(&documents, NOWHERE).await.unwrap_err();
     assert!(documents.is_advertised().await);
     assert_eq!(world.asked(), 0, "a document was fetched a moment ago");
     clock.advance(60 * MINUTE);
-    documents.get(NOWHERE).await.unwrap_err();
+    get(&documents, NOWHERE).await.unwrap_err();
     until_advertised(&documents, false).await;
-    documents.get(&server.url("/b")).await.unwrap();
+    get(&documents, &server.url("/b")).await.unwrap();
     assert!(documents.is_advertised().await, "a document that can be fetched shows it at once");
     clock.advance(60 * MINUTE);
-    documents.get(NOWHERE).await.unwrap_err();
+    get(&documents, NOWHERE).await.unwrap_err();
     until_advertised(&documents, false).await;
     clock.advance(10 * MINUTE);
     assert!(documents.is_advertised().await, "until the next fetch fails");
@@ -221,12 +222,12 @@ async fn the_check_asks_hosts_as_documents_are_fetched() {
     server.answers(|_| Some(super::server::answer("403 Forbidden", JSON, "")));
     let nowhere = || "https://nobody.invalid/".to_owned();
     let urls = || vec![nowhere(), server.url("/")];
-    assert!(Hosts::of(server.outbound(), urls()).any_answers().await, "one that answers is enough");
-    assert!(!Hosts::of(server.outbound(), vec![nowhere(), nowhere()]).any_answers().await);
+    assert!(Hosts::of(route(&server.outbound()), urls()).any_answers().await, "one that answers is enough");
+    assert!(!Hosts::of(route(&server.outbound()), vec![nowhere(), nowhere()]).any_answers().await);
     // A name that resolves to this machine or a certificate that is not trusted: documents would not be fetched either.
     let strict = Outbound::new(Policy::default()).unwrap();
-    assert!(!Hosts::of(strict, urls()).any_answers().await);
-    let allow = vec!["127.0.0.0/8".parse().unwrap()];
+    assert!(!Hosts::of(route(&strict), urls()).any_answers().await);
+    let allow = vec!["127.0.0.0/8=client-documents".parse().unwrap()];
     let distrusting = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
-    assert!(!Hosts::of(distrusting, urls()).any_answers().await);
+    assert!(!Hosts::of(route(&distrusting), urls()).any_answers().await);
 }

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
 use super::super::fetch::lifetime;
+use super::get;
 use super::server::{JSON, Server, answer};
 
 #[test]
@@ -43,14 +44,14 @@ async fn as_7_a_document_is_kept_until_then_and_no_longer() {
     let (documents, clock) = server.documents();
     server.serves_documents("Content-Type: application/json\r\nCache-Control: max-age=60\r\n");
     let url = server.url("/a");
-    let first = documents.get(&url).await.unwrap();
+    let first = get(&documents, &url).await.unwrap();
     clock.advance(59_999);
     // Even while its server is away.
     server.answers(|_| Some(answer("503 Down", "", "")));
-    assert_eq!(documents.get(&url).await.unwrap(), first);
+    assert_eq!(get(&documents, &url).await.unwrap(), first);
     assert_eq!(server.seen().len(), 1);
     clock.advance(1);
-    assert!(documents.get(&url).await.is_err());
+    assert!(get(&documents, &url).await.is_err());
     assert_eq!(server.seen().len(), 2);
 }
 
@@ -60,7 +61,7 @@ async fn as_7_what_may_not_be_stored_is_fetched_each_time() {
     let (documents, _) = server.documents();
     server.serves_documents("Content-Type: application/json\r\nCache-Control: no-store\r\n");
     for times in 1..=3 {
-        documents.get(&server.url("/a")).await.unwrap();
+        get(&documents, &server.url("/a")).await.unwrap();
         assert_eq!(server.seen().len(), times);
     }
 }
@@ -73,10 +74,10 @@ async fn as_7_errors_are_not_kept() {
     let lie = server.document("/b").to_string();
     for reply in [answer("404 Not Found", "Cache-Control: max-age=600\r\n", ""), answer("200 OK", JSON, &lie)] {
         server.answers(move |_| Some(reply.clone()));
-        assert!(documents.get(&url).await.is_err());
+        assert!(get(&documents, &url).await.is_err());
     }
     server.serves_documents(JSON);
-    assert!(documents.get(&url).await.is_ok());
+    assert!(get(&documents, &url).await.is_ok());
     assert_eq!(server.seen().len(), 3);
 }
 
@@ -92,7 +93,7 @@ async fn who_asks_at_the_same_time_waits_for_one_fetch() {
         let before = server.seen().len();
         let url = server.url(path);
         // One task, so that all three have asked before the first answer can be read.
-        let (a, b, c) = tokio::join!(documents.get(&url), documents.get(&url), documents.get(&url));
+        let (a, b, c) = tokio::join!(get(&documents, &url), get(&documents, &url), get(&documents, &url));
         assert_eq!([a.is_ok(), b.is_ok(), c.is_ok()], [well; 3]);
         assert_eq!(server.seen().len(), before + 1);
     }
@@ -104,10 +105,10 @@ async fn who_gives_up_leaves_the_fetch_to_the_others() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
     let url = server.url("/a");
-    let asked = || async { documents.get(&url).await };
+    let asked = || async { get(&documents, &url).await };
     let leaving = tokio::spawn({
         let (documents, url) = (documents.clone(), url.clone());
-        async move { documents.get(&url).await }
+        async move { get(&documents, &url).await }
     });
     while server.seen().is_empty() {
         tokio::task::yield_now().await;

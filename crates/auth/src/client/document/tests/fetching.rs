@@ -5,6 +5,7 @@ use std::time::Duration;
 use waypost_outbound::{Error, Outbound, Policy};
 
 use super::super::{DocumentError, Documents};
+use super::get;
 use super::server::{JSON, Server, answer};
 
 #[tokio::test]
@@ -12,7 +13,7 @@ async fn as_7_fetches_the_document_of_a_client() {
     let server = Server::start().await;
     server.serves_documents(JSON);
     let (documents, _) = server.documents();
-    let document = documents.get(&server.url("/client.json?v=1")).await.unwrap();
+    let document = get(&documents, &server.url("/client.json?v=1")).await.unwrap();
     assert_eq!((&document.client_id, &*document.client_name), (&server.url("/client.json?v=1"), "Client"));
     assert_eq!(server.seen(), ["/client.json?v=1"]);
 }
@@ -25,7 +26,7 @@ async fn as_7_only_status_200_is_a_document() {
     for status in ["201 Created", "301 Moved", "302 Found", "307 Again", "404 Not Found", "410 Gone", "503 Down"] {
         let (location, body) = (format!("{JSON}Location: {target}\r\n"), body.clone());
         server.answers(move |_| Some(answer(status, &location, &body)));
-        let error = server.documents().0.get(&server.url("/a")).await.unwrap_err();
+        let error = get(&server.documents().0, &server.url("/a")).await.unwrap_err();
         let DocumentError::Status(said) = error else { panic!("{status}: {error}") };
         assert!(status.starts_with(&said.to_string()), "{status}: {said}");
     }
@@ -49,13 +50,13 @@ async fn as_7_only_json_is_a_document() {
         let body = server.document("/a").to_string();
         let headers = format!("Content-Type: {kind}\r\nCache-Control: no-store\r\n");
         server.answers(move |_| Some(answer("200 OK", &headers, &body)));
-        match documents.get(&server.url("/a")).await {
+        match get(&documents, &server.url("/a")).await {
             Ok(_) => assert!(json, "{kind}"),
             Err(error) => assert!(!json && matches!(error, DocumentError::ContentType), "{kind}: {error}"),
         }
     }
     server.answers(|_| Some(answer("200 OK", JSON, "<!doctype html><title>Sign in</title>")));
-    let error = documents.get(&server.url("/html")).await.unwrap_err();
+    let error = get(&documents, &server.url("/html")).await.unwrap_err();
     assert_eq!(error.to_string(), "The client's metadata document cannot be used: It is not a JSON object.");
 }
 
@@ -64,7 +65,7 @@ async fn as_7_a_document_that_lies_about_its_own_id_is_refused() {
     let server = Server::start().await;
     let lie = server.document("/other").to_string();
     server.answers(move |_| Some(answer("200 OK", JSON, &lie)));
-    let error = server.documents().0.get(&server.url("/a")).await.unwrap_err();
+    let error = get(&server.documents().0, &server.url("/a")).await.unwrap_err();
     assert!(matches!(error, DocumentError::WrongId), "{error}");
 }
 
@@ -78,8 +79,8 @@ async fn as_7_documents_are_small() {
     };
     let (largest, larger) = (padded("/largest", 5 * 1024), padded("/larger", 5 * 1024 + 1));
     server.answers(move |path| Some(answer("200 OK", JSON, if path == "/largest" { &largest } else { &larger })));
-    assert!(documents.get(&server.url("/largest")).await.is_ok());
-    let error = documents.get(&server.url("/larger")).await.unwrap_err();
+    assert!(get(&documents, &server.url("/largest")).await.is_ok());
+    let error = get(&documents, &server.url("/larger")).await.unwrap_err();
     let DocumentError::Fetch(cause) = &error else { panic!("{error}") };
     assert!(matches!(**cause, Error::TooLarge { limit: 5120, .. }), "{error}");
 }
@@ -90,7 +91,7 @@ async fn as_7_a_silent_server_is_given_up() {
     let (mut documents, _) = server.documents();
     assert_eq!(documents.limits.timeout, Duration::from_secs(5));
     documents.limits.timeout = Duration::from_millis(200);
-    let error = documents.get(&server.url("/silent")).await.unwrap_err();
+    let error = get(&documents, &server.url("/silent")).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "The client's metadata document cannot be fetched. `127.0.0.1` did not answer in time. Start the sign-in again in a minute."
@@ -104,7 +105,7 @@ async fn documents_inside_are_not_fetched() {
     let (_, clock) = server.documents();
     let documents = Documents::new(Outbound::new(Policy::default()).unwrap(), clock);
     for url in [server.url("/a"), server.url("/a").replace("127.0.0.1", "localhost")] {
-        let error = documents.get(&url).await.unwrap_err();
+        let error = get(&documents, &url).await.unwrap_err();
         let DocumentError::Fetch(cause) = &error else { panic!("{error}") };
         assert!(matches!(**cause, Error::Refused { .. }), "{url}: {error}");
     }
@@ -116,7 +117,7 @@ async fn documents_inside_are_not_fetched() {
 async fn ids_without_https_are_not_fetched() {
     let server = Server::start().await;
     let (documents, _) = server.documents();
-    let error = documents.get(&server.url("/a").replace("https:", "http:")).await.unwrap_err();
+    let error = get(&documents, &server.url("/a").replace("https:", "http:")).await.unwrap_err();
     assert!(matches!(error, DocumentError::Url { .. }), "{error}");
     assert_eq!(server.seen(), Vec::<String>::new());
 }

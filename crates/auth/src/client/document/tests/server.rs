@@ -103,7 +103,7 @@ impl Server {
 
     /// A way out that trusts this server.
     pub fn outbound(&self) -> Outbound {
-        let allow = vec!["127.0.0.0/8".parse().unwrap()];
+        let allow = vec!["127.0.0.0/8=client-documents".parse().unwrap()];
         Outbound::new(Policy { allow, extra_roots_pem: Some(self.0.root.clone()) }).unwrap()
     }
 }
