@@ -54,6 +54,11 @@ bench *ARGS:
     cargo build --release -p waypost -p waypost-bench
     target/release/waypost-bench run --json bench.json {{ARGS}}
 
+# Ten minutes of legitimate users beside hostile connections of every kind
+soak *ARGS:
+    cargo build --release -p waypost -p waypost-bench
+    target/release/waypost-bench soak {{ARGS}}
+
 # Fuzzes every target for some seconds
 fuzz SECONDS="30":
     for target in $(cargo fuzz list); do cargo fuzz run -s none $target -- -max_total_time={{SECONDS}} || exit 1; done

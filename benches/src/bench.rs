@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod seed;
 mod single;
+mod soak;
 mod summary;
 mod table;
 mod tokens;
@@ -40,6 +41,11 @@ struct Cli {
 enum Command {
     /// Measure everything and print a table; the exit code is not zero only when something failed.
     Run(Box<run::RunArgs>),
+    /// Let legitimate users work beside hostile connections of every kind; the exit code is not zero when a target is missed.
+    Soak(soak::SoakArgs),
+    /// The hostile clients (started by `soak`).
+    #[command(hide = true)]
+    Hostile(soak::hostile::HostileArgs),
     /// The floor as a server of its own (started by `run`).
     #[command(hide = true)]
     Floor(floor::FloorArgs),
@@ -51,6 +57,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::main(*args),
+        Command::Soak(args) => soak::main(args),
+        Command::Hostile(args) => soak::hostile::main(args),
         Command::Floor(args) => floor::main(args),
         Command::Load => load::main(),
     };

@@ -2,11 +2,11 @@
 //!
 //! The load generator shares its cores with the servers under test, so it must be much cheaper than they are.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// One connection, used for one request at a time.
 pub struct Connection {
@@ -40,9 +40,23 @@ impl Connection {
     /// Connects with `TCP_NODELAY`.
     pub async fn open(addr: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(addr).await.with_context(|| format!("cannot connect to {addr}"))?;
+        Self::of(stream, addr)
+    }
+
+    /// The same from a certain address of this machine.
+    pub async fn open_from(from: IpAddr, addr: SocketAddr) -> Result<Self> {
+        Self::of(connect_from(from, addr).await?, addr)
+    }
+
+    fn of(stream: TcpStream, addr: SocketAddr) -> Result<Self> {
         stream.set_nodelay(true)?;
         let host = addr.to_string();
         Ok(Self { stream, host, out: Vec::with_capacity(2048), input: Vec::with_capacity(16384), body: Vec::new() })
+    }
+
+    /// The host that requests name.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Sends one POST with `headers` (each line ended by CRLF) and waits for the whole answer.
@@ -130,6 +144,13 @@ impl Connection {
             at = next;
         }
     }
+}
+
+/// Connects from a certain address of this machine, such as one of 127.0.0.0/8.
+pub async fn connect_from(from: IpAddr, addr: SocketAddr) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    Ok(socket.connect(addr).await?)
 }
 
 fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {

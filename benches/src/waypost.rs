@@ -53,7 +53,8 @@ impl Installation {
         Ok(Self { program: program.to_owned(), data, database, secret: process::random_hex(32)? })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The program with these arguments on this installation.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("WAYPOST_") {
@@ -93,12 +94,21 @@ impl Installation {
         Ok(())
     }
 
-    /// Starts `waypost serve`; gives the server and its diagnostics address.
+    /// Starts `waypost serve` without a limit of calls; gives the server and its diagnostics address.
     pub async fn serve(&self, name: &str, logs: &Path) -> Result<(Server, SocketAddr)> {
+        self.start(name, logs, &[("WAYPOST_RATE_LIMIT_PER_CALLER", "0")]).await
+    }
+
+    /// The same with all limits as they are by default, and with email.
+    pub async fn serve_with_limits(&self, name: &str, logs: &Path) -> Result<(Server, SocketAddr)> {
+        self.start(name, logs, &[("WAYPOST_SMTP_URL", "console:")]).await
+    }
+
+    async fn start(&self, name: &str, logs: &Path, settings: &[(&str, &str)]) -> Result<(Server, SocketAddr)> {
         let diagnostics = SocketAddr::from(([127, 0, 0, 1], process::free_port()?));
         let mut command = self.command(&["serve"]);
         command.env("WAYPOST_LISTEN", "127.0.0.1:0").env("WAYPOST_DIAGNOSTICS_LISTEN", diagnostics.to_string());
-        command.env("WAYPOST_RATE_LIMIT_PER_CALLER", "0");
+        command.envs(settings.iter().copied());
         Ok((Server::start(name, command, logs).await?, diagnostics))
     }
 }

@@ -1,0 +1,242 @@
+//! The soak test: legitimate users work beside hostile connections of every kind, and must not notice.
+
+pub mod hostile;
+mod legitimate;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::content::{LONG, SHORT};
+use crate::process;
+use crate::run::say;
+use crate::waypost::{self, Installation, ORGANIZATION, SLUG};
+use hostile::Summary;
+use legitimate::{Outcome, Place, work};
+
+/// The server with support, and the one with sign-in.
+const SUPPORT: &str = "bench-support";
+const OAUTH: &str = "bench-oauth";
+/// A member of the organisation.
+const ACCOUNT: (&str, &str) = ("owner@example.com", "correct-horse-battery-staple");
+/// How much slower the 99th percentile may become.
+const RATIO: f64 = 10.0;
+/// Resident memory of the server, in MiB.
+const MEMORY_MIB: u64 = 400;
+/// What the database may hold besides the legitimate users' calls, in MiB.
+const DATABASE_MIB: u64 = 64;
+/// What each of those may add to it, in bytes.
+const BYTES_PER_CALL: u64 = 1_024;
+
+/// Arguments of `soak`.
+#[derive(Args)]
+pub struct SoakArgs {
+    /// Half a minute with 40 hostile connections of each kind. Latencies are shown but not required: they mean nothing
+    /// on a busy machine.
+    #[arg(long)]
+    smoke: bool,
+    /// Seconds with hostile connections [default: 600].
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Hostile connections of each kind [default: 400].
+    #[arg(long)]
+    hostile: Option<usize>,
+    /// The Waypost program [default: `waypost` beside this program].
+    #[arg(long, value_name = "PATH")]
+    waypost: Option<PathBuf>,
+}
+
+/// Allows this process as many open files as possible.
+pub fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// A requirement and what was measured.
+struct Target {
+    name: &'static str,
+    measured: f64,
+    limit: f64,
+    unit: &'static str,
+    /// Whether a miss fails the run.
+    is_required: bool,
+}
+
+/// Runs the soak test; an error if a target is missed.
+pub fn main(args: SoakArgs) -> Result<()> {
+    raise_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = run(args) => outcome,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })
+}
+
+async fn run(args: SoakArgs) -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("waypost-soak-").tempdir()?;
+    let logs = dir.path().join("logs");
+    std::fs::create_dir(&logs)?;
+    let program = std::env::current_exe()?;
+    let waypost = args.waypost.clone().unwrap_or_else(|| program.with_file_name("waypost"));
+    ensure!(waypost.is_file(), "there is no program {}; give one with `--waypost`", waypost.display());
+    let waypost = std::fs::canonicalize(waypost)?;
+    let seconds = args.seconds.unwrap_or(if args.smoke { 20 } else { 600 });
+    let hostile = args.hostile.unwrap_or(if args.smoke { 40 } else { 400 });
+
+    say("setting up");
+    let installation = Installation::sqlite(&waypost, dir.path().join("data"))?;
+    let link = set_up(&installation).await?;
+    // With the default limits, unlike the other measurements.
+    let (server, diagnostics) = installation.serve_with_limits("soak", &logs).await?;
+    set_password(&link, server.addr).await?;
+    let walkthroughs = waypost::walkthrough_ids(server.addr, &[LONG, SHORT]).await?;
+    let place = Place {
+        addr: server.addr,
+        diagnostics,
+        path: waypost::path(),
+        walkthrough: walkthroughs.get(LONG.title).context("no walkthrough")?.clone(),
+        account: (ACCOUNT.0.to_owned(), ACCOUNT.1.to_owned()),
+    };
+    let memory = Memory::watch(server.pid());
+    work(&place, Duration::from_secs(2)).await?;
+    let quiet_seconds = (seconds / 4).clamp(5, 60);
+    say(&format!("{quiet_seconds} s of legitimate users only"));
+    let quiet = work(&place, Duration::from_secs(quiet_seconds)).await?;
+    let before = size(&installation.data)?;
+    say(&format!("{seconds} s beside {hostile} hostile connections of each kind"));
+    let attack = attack(&program, &place, (hostile, seconds));
+    let (soaked, summary) = tokio::join!(work(&place, Duration::from_secs(seconds)), attack);
+    let (soaked, summary) = (soaked?, summary?);
+    let added = size(&installation.data)?.saturating_sub(before);
+    let memory = memory.most();
+    server.stop().await?;
+    report(&args, (&quiet, &soaked), &summary, (memory, added))
+}
+
+/// Three servers and an account; returns the link with which its password is set.
+async fn set_up(installation: &Installation) -> Result<String> {
+    installation.fill(&[LONG, SHORT]).await?;
+    let run = |words: &[&str]| process::run(installation.command(words));
+    run(&["server", "create", SUPPORT, "--org", ORGANIZATION, "--support", "tickets"]).await?;
+    run(&["server", "create", OAUTH, "--org", ORGANIZATION, "--auth-type", "platform_oauth"]).await?;
+    let made = run(&["user", "create", ACCOUNT.0, "--org", ORGANIZATION, "--role", "owner", "--json"]).await?;
+    let made: Value = serde_json::from_str(&made).context("the account")?;
+    Ok(made["link"].as_str().context("no link")?.to_owned())
+}
+
+async fn set_password(link: &str, addr: std::net::SocketAddr) -> Result<()> {
+    let token = link.rsplit("token=").next().unwrap_or_default();
+    let body = format!("token={token}&name=Owner&password={}", ACCOUNT.1);
+    let status = legitimate::post_form(addr, "/link", &body).await?;
+    ensure!(status == 303, "the password was not set: status {status}");
+    Ok(())
+}
+
+/// Runs the hostile clients, at a lower priority: they would have machines of their own.
+async fn attack(program: &Path, place: &Place, (connections, seconds): (usize, u64)) -> Result<Summary> {
+    let mut command = Command::new("nice");
+    command.args(["-n", "10"]).arg(program).arg("hostile");
+    command.arg("--addr").arg(place.addr.to_string());
+    command.arg("--connections").arg(connections.to_string()).arg("--seconds").arg(seconds.to_string());
+    command.arg("--slugs").arg([SLUG, SUPPORT, OAUTH].join(",")).args(["--email", ACCOUNT.0]);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await?;
+    ensure!(output.status.success(), "the hostile clients failed");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The most resident memory of a process that was seen.
+struct Memory {
+    most: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Memory {
+    fn watch(pid: u32) -> Self {
+        let most = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&most);
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(500));
+            loop {
+                ticks.tick().await;
+                seen.fetch_max(process::resident_bytes(pid).unwrap_or(0), Ordering::Relaxed);
+            }
+        });
+        Self { most, task }
+    }
+
+    fn most(self) -> u64 {
+        self.task.abort();
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes of the database's files.
+fn size(data: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(data)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("waypost.db") {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+fn report(
+    args: &SoakArgs,
+    (quiet, soaked): (&Outcome, &Outcome),
+    summary: &Summary,
+    (memory, added): (u64, u64),
+) -> Result<()> {
+    println!("\nHostile clients: connections, and responses by status");
+    for (kind, counts) in summary {
+        let counts: Vec<_> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        println!("  {:<24} {}", format!("{kind:?}"), counts.join(", "));
+    }
+    let ms = |micros: u64| micros as f64 / 1_000.0;
+    println!("\nLegitimate users            calls    p50 ms    p99 ms    max ms  errors");
+    for (name, outcome) in [("alone", quiet), ("beside hostile clients", soaked)] {
+        let calls = &outcome.calls;
+        println!(
+            "  {name:<22} {:>8} {:>9.1} {:>9.1} {:>9.1} {:>7}",
+            calls.len(),
+            ms(calls.value_at_quantile(0.5)),
+            ms(calls.value_at_quantile(0.99)),
+            ms(calls.max()),
+            outcome.errors
+        );
+    }
+    let sign_ins = &soaked.sign_ins;
+    println!("  {} sign-ins with a password, {:.0} ms at most", sign_ins.len(), ms(sign_ins.max()));
+    for message in quiet.messages.iter().chain(&soaked.messages) {
+        println!("  {message}");
+    }
+    let p99 = |outcome: &Outcome| outcome.calls.value_at_quantile(0.99) as f64;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let allowed = DATABASE_MIB * (1 << 20) + soaked.calls.len() * BYTES_PER_CALL;
+    let target = |name, measured, limit, unit, is_required| Target { name, measured, limit, unit, is_required };
+    let targets = [
+        target("errors of legitimate users", (quiet.errors + soaked.errors) as f64, 0.0, "", true),
+        target("p99 beside hostile clients", p99(soaked) / p99(quiet), RATIO, "×", !args.smoke),
+        target("memory of the server", mib(memory), MEMORY_MIB as f64, " MiB", true),
+        target("growth of the database", mib(added), mib(allowed), " MiB", true),
+    ];
+    println!();
+    for Target { name, measured, limit, unit, .. } in &targets {
+        let verdict = if measured <= limit { "ok" } else { "MISSED" };
+        println!("  {name:<28} {measured:>8.1}{unit:<4} at most {limit:>7.1}{unit:<4} {verdict}");
+    }
+    let missed = targets.iter().filter(|target| target.is_required && target.measured > target.limit).count();
+    ensure!(missed == 0, "{missed} targets were missed");
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! The hostile clients, a process of their own: so many connections of each kind, until the time is over.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::client::{self, Connection};
+use crate::process;
+use crate::soak::raise_limit;
+
+/// Arguments of the hidden command.
+#[derive(Args)]
+pub struct HostileArgs {
+    /// Where the server listens.
+    #[arg(long)]
+    addr: SocketAddr,
+    /// Connections of each kind.
+    #[arg(long)]
+    connections: usize,
+    /// How long, in seconds.
+    #[arg(long)]
+    seconds: u64,
+    /// Slugs of the servers without sign-in, with support, and with sign-in.
+    #[arg(long, value_delimiter = ',')]
+    slugs: Vec<String>,
+    /// A known email address.
+    #[arg(long)]
+    email: String,
+}
+
+/// What hostile clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A request head that is never completed.
+    IncompleteHeads,
+    /// Bodies of 1 MB, of which a quarter is sent.
+    IncompleteBodies,
+    /// One request, then nothing.
+    IdleConnections,
+    /// Calls with a new tracking ID each.
+    MadeUpIdentities,
+    /// Tickets of `get_support`.
+    SupportTickets,
+    /// Wrong passwords for a known address.
+    Passwords,
+    /// Sign-in codes for unknown addresses.
+    Codes,
+    /// Registrations of clients with 40 KB of text.
+    ClientRegistrations,
+    /// Authorization requests that nobody continues.
+    AuthorizationRequests,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::IncompleteHeads,
+        Self::IncompleteBodies,
+        Self::IdleConnections,
+        Self::MadeUpIdentities,
+        Self::SupportTickets,
+        Self::Passwords,
+        Self::Codes,
+        Self::ClientRegistrations,
+        Self::AuthorizationRequests,
+    ];
+}
+
+/// Connections that were opened and the responses on them, by status, for each kind.
+pub type Summary = BTreeMap<Kind, BTreeMap<String, u64>>;
+
+struct Attack {
+    args: HostileArgs,
+    summary: Mutex<Summary>,
+}
+
+/// Runs all kinds and prints the summary as JSON.
+pub fn main(args: HostileArgs) -> Result<()> {
+    raise_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let seconds = args.seconds;
+    let attack = Arc::new(Attack { args, summary: Mutex::default() });
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        for (number, kind) in Kind::ALL.into_iter().enumerate() {
+            for index in 0..attack.args.connections {
+                tasks.spawn(Arc::clone(&attack).run(kind, number, index));
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        tasks.shutdown().await;
+    });
+    let summary = attack.summary.lock().unwrap_or_else(PoisonError::into_inner);
+    println!("{}", serde_json::to_string(&*summary)?);
+    Ok(())
+}
+
+impl Attack {
+    fn count(&self, kind: Kind, what: &str) {
+        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+        *summary.entry(kind).or_default().entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Repeats one attack on a connection, and on the next one when that is closed.
+    async fn run(self: Arc<Self>, kind: Kind, number: usize, index: usize) {
+        // Two addresses for each kind: 127.0.2.1, 127.0.2.2, and so on.
+        let last = u8::try_from(1 + 2 * number + index % 2).unwrap_or(255);
+        let from = IpAddr::from([127, 0, 2, last]);
+        // Not all at the same moment.
+        tokio::time::sleep(Duration::from_millis(u64::try_from(index).unwrap_or(0) * 1_000 % 997)).await;
+        loop {
+            if let Err(error) = self.attack(kind, from).await {
+                let refused = error
+                    .downcast_ref::<std::io::Error>()
+                    .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+                self.count(kind, if refused { "refused" } else { "closed" });
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn attack(&self, kind: Kind, from: IpAddr) -> Result<()> {
+        let addr = self.args.addr;
+        let slug = |index: usize| self.args.slugs.get(index).map_or("", String::as_str);
+        match kind {
+            Kind::IncompleteHeads => {
+                let head = format!("POST /s/{}/mcp HTTP/1.1\r\nHost: localhost\r\n", slug(0));
+                self.hold(kind, from, (head, 0)).await
+            }
+            Kind::IncompleteBodies => {
+                let head = format!(
+                    "POST /s/{}/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                     Content-Length: 1000000\r\n\r\n",
+                    slug(0)
+                );
+                self.hold(kind, from, (head, 250_000)).await
+            }
+            Kind::IdleConnections => {
+                self.hold(kind, from, ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 0)).await
+            }
+            _ => {
+                let mut connection = Connection::open_from(from, addr).await?;
+                self.count(kind, "connections");
+                loop {
+                    let status = self.send(kind, &mut connection).await?;
+                    self.count(kind, &status.to_string());
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Sends a part of a request and waits until the server has had enough.
+    async fn hold(&self, kind: Kind, from: IpAddr, (head, body): (String, usize)) -> Result<()> {
+        let mut stream = client::connect_from(from, self.args.addr).await?;
+        self.count(kind, "connections");
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&vec![b'x'; body]).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let text = String::from_utf8_lossy(&answer);
+        self.count(kind, text.split(' ').nth(1).unwrap_or("closed"));
+        Ok(())
+    }
+
+    async fn send(&self, kind: Kind, connection: &mut Connection) -> Result<u16> {
+        let slug = |index: usize| self.args.slugs.get(index).context("three slugs");
+        let random = process::random_hex(12)?;
+        let form =
+            format!("Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://{}\r\n", connection.host());
+        let json = "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
+                    MCP-Protocol-Version: 2025-11-25\r\n";
+        let reply = match kind {
+            Kind::MadeUpIdentities => {
+                let path = format!("/s/{}/t/{random}/mcp", slug(0)?);
+                connection.post(&path, json, &call("list_walkthroughs", "{}")).await?
+            }
+            Kind::SupportTickets => {
+                let path = format!("/s/{}/t/{random}/mcp", slug(1)?);
+                let arguments = format!(
+                    r#"{{"title":"Help {random}","problem":"{}","email":"{random}@example.com"}}"#,
+                    "It does not work. ".repeat(500)
+                );
+                connection.post(&path, json, &call("get_support", &arguments)).await?
+            }
+            Kind::Passwords => {
+                let body = format!("email={}&password={random}", self.args.email.replace('@', "%40"));
+                connection.post("/login", &form, &body).await?
+            }
+            Kind::Codes => connection.post("/login/code", &form, &format!("email={random}%40example.com")).await?,
+            Kind::ClientRegistrations => {
+                let body = format!(
+                    r#"{{"redirect_uris":["https://{random}.example.com/callback"],"client_name":"{}"}}"#,
+                    "x".repeat(40_000)
+                );
+                connection.post(&format!("/s/{}/oauth/register", slug(2)?), json, &body).await?
+            }
+            Kind::AuthorizationRequests => {
+                let path = format!(
+                    "/s/{}/oauth/authorize?response_type=code&client_id={random}&redirect_uri=https%3A%2F%2Fa.example\
+                     %2Fcb&code_challenge={random}{random}&code_challenge_method=S256&state={random}",
+                    slug(2)?
+                );
+                connection.get(&path).await?
+            }
+            Kind::IncompleteHeads | Kind::IncompleteBodies | Kind::IdleConnections => anyhow::bail!("no request"),
+        };
+        Ok(reply.status)
+    }
+}
+
+fn call(tool: &str, arguments: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{arguments}}}}}"#)
+}

@@ -1,0 +1,217 @@
+//! The legitimate users: they walk, read lists and pages, and sign in, and everything has to work.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::client::Connection;
+use crate::load::histogram;
+use crate::mcp::{Client, Era};
+use crate::process;
+
+/// Users at the same time, each with a connection of their own; four of them share a client address.
+pub const USERS: usize = 32;
+/// How often each of them does something.
+const EVERY: Duration = Duration::from_millis(250);
+/// How often somebody signs in to the console.
+const SIGN_IN: Duration = Duration::from_secs(30);
+/// Failures whose messages are kept.
+const KEPT: usize = 10;
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The main address.
+    pub addr: SocketAddr,
+    /// The diagnostics address.
+    pub diagnostics: SocketAddr,
+    /// The path of a user's MCP address, with `{user}` for the tracking ID.
+    pub path: String,
+    /// The walkthrough that is played.
+    pub walkthrough: String,
+    /// Email address and password of a user of the console.
+    pub account: (String, String),
+}
+
+/// What came of it.
+pub struct Outcome {
+    /// Latencies of MCP calls, in microseconds.
+    pub calls: Histogram<u64>,
+    /// Latencies of sign-ins, in microseconds.
+    pub sign_ins: Histogram<u64>,
+    /// Requests that failed.
+    pub errors: u64,
+    /// The first of their messages.
+    pub messages: Vec<String>,
+}
+
+struct Shared {
+    place: Place,
+    outcome: Mutex<Outcome>,
+}
+
+impl Shared {
+    fn record(&self, started: Instant, result: Result<()>, latencies: impl Fn(&mut Outcome) -> &mut Histogram<u64>) {
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies(&mut outcome).saturating_record(micros.max(1));
+        if let Err(error) = result {
+            outcome.errors += 1;
+            if outcome.messages.len() < KEPT {
+                outcome.messages.push(format!("{error:#}"));
+            }
+        }
+    }
+}
+
+/// Lets all users work for `duration`.
+pub async fn work(place: &Place, duration: Duration) -> Result<Outcome> {
+    let outcome = Outcome { calls: histogram(), sign_ins: histogram(), errors: 0, messages: Vec::new() };
+    let shared = Arc::new(Shared { place: place.clone(), outcome: Mutex::new(outcome) });
+    let mut tasks = JoinSet::new();
+    for user in 0..USERS {
+        tasks.spawn(walk(Arc::clone(&shared), user));
+    }
+    tasks.spawn(look(Arc::clone(&shared)));
+    tasks.spawn(sign_in(Arc::clone(&shared)));
+    tokio::time::sleep(duration).await;
+    tasks.shutdown().await;
+    let shared = Arc::into_inner(shared).context("all tasks have ended")?;
+    Ok(shared.outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn address(last: usize) -> IpAddr {
+    IpAddr::from([127, 0, 1, u8::try_from(1 + last).unwrap_or(255)])
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// One user: selects the walkthrough, goes on step by step, and looks at lists and status between steps.
+struct Walker {
+    client: Client,
+    connection: Connection,
+    step: Option<String>,
+    completed: u32,
+    calls: u64,
+}
+
+impl Walker {
+    async fn new(place: &Place, user: usize) -> Result<Self> {
+        let connection = Connection::open_from(address(user / 4), place.addr).await?;
+        let client = Client::new(place.path.replace("{user}", &process::random_hex(12)?), Era::Modern);
+        Ok(Self { client, connection, step: None, completed: 0, calls: 0 })
+    }
+
+    async fn act(&mut self, place: &Place) -> Result<()> {
+        self.calls += 1;
+        let walkthrough = format!(r#"{{"walkthrough_id":"{}""#, place.walkthrough);
+        let (client, connection) = (&mut self.client, &mut self.connection);
+        if self.calls.is_multiple_of(7) {
+            let outcome = client.call(connection, "list_walkthroughs", "{}").await?;
+            let rows = outcome.structured_content.and_then(|result| result.walkthroughs);
+            ensure!(rows.is_some_and(|rows| !rows.is_empty()), "the list is empty");
+            return Ok(());
+        }
+        if self.calls.is_multiple_of(5) {
+            let outcome = client.call(connection, "get_walkthrough_status", &format!("{walkthrough}}}")).await?;
+            let progress = outcome.structured_content.and_then(|result| result.progress).context("no progress")?;
+            ensure!(progress.completed == self.completed, "{} steps instead of {}", progress.completed, self.completed);
+            return Ok(());
+        }
+        let (tool, arguments) = match &self.step {
+            Some(step) => ("next_walkthrough_step", format!(r#"{walkthrough},"current_step_id":"{step}"}}"#)),
+            None => ("select_walkthrough", format!("{walkthrough}}}")),
+        };
+        let outcome = client.call(connection, tool, &arguments).await?;
+        let result = outcome.structured_content.context("no structured content")?;
+        let progress = result.progress.context("no progress")?;
+        let expected = self.completed + u32::from(self.step.is_some());
+        ensure!(progress.completed == expected, "{} steps instead of {expected}", progress.completed);
+        self.completed = expected;
+        self.step = result.step.map(|step| step.id.into_owned());
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.completed > 0 && self.step.is_none()
+    }
+}
+
+async fn walk(shared: Arc<Shared>, user: usize) {
+    let mut ticks = ticks(EVERY);
+    let mut walker = None;
+    loop {
+        ticks.tick().await;
+        let started = Instant::now();
+        let result = async {
+            if walker.as_ref().is_none_or(Walker::is_done) {
+                walker = Some(Walker::new(&shared.place, user).await?);
+            }
+            walker.as_mut().context("no user")?.act(&shared.place).await
+        };
+        let result = result.await.context("a call");
+        if result.is_err() {
+            walker = None;
+        }
+        shared.record(started, result, |outcome| &mut outcome.calls);
+    }
+}
+
+/// Pages and probes, on new connections as browsers and load balancers use them.
+async fn look(shared: Arc<Shared>) {
+    let mut ticks = ticks(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        for (addr, path) in [
+            (shared.place.addr, "/login"),
+            (shared.place.addr, "/readyz"),
+            (shared.place.diagnostics, "/readyz"),
+            (shared.place.diagnostics, "/metrics"),
+        ] {
+            let started = Instant::now();
+            let result = async {
+                let mut connection = Connection::open_from(address(100), addr).await?;
+                let status = connection.get(path).await?.status;
+                ensure!(status == 200, "status {status}");
+                Ok(())
+            };
+            let result = result.await.with_context(|| format!("{addr}{path}"));
+            shared.record(started, result, |outcome| &mut outcome.calls);
+        }
+    }
+}
+
+async fn sign_in(shared: Arc<Shared>) {
+    let mut ticks = ticks(SIGN_IN);
+    loop {
+        ticks.tick().await;
+        let started = Instant::now();
+        let result = log_in(&shared.place).await.context("a sign-in");
+        shared.record(started, result, |outcome| &mut outcome.sign_ins);
+    }
+}
+
+async fn log_in(place: &Place) -> Result<()> {
+    let (email, password) = &place.account;
+    let body = format!("email={}&password={password}", email.replace('@', "%40"));
+    let status = post_form(place.addr, "/login", &body).await?;
+    ensure!(status == 303, "status {status}");
+    Ok(())
+}
+
+/// Sends a form of the console as a browser does; returns the status.
+pub async fn post_form(addr: SocketAddr, path: &str, body: &str) -> Result<u16> {
+    let mut connection = Connection::open_from(address(101), addr).await?;
+    let headers =
+        format!("Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://{}\r\n", connection.host());
+    Ok(connection.post(path, &headers, body).await?.status)
+}
