@@ -2,15 +2,14 @@
 //! processes share the work: a message that one of them has taken belongs to it for a minute.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use waypost_core::caller::Ctx;
 use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, webhook_deliveries};
 
-/// How often the queue is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 /// Attempts at the same time: a receiver that takes its time holds nobody else up.
 const AT_ONCE: usize = 32;
 /// How often old messages are deleted: every so many looks.
@@ -27,31 +26,40 @@ pub struct Deliveries {
     pub upstream: Upstream,
 }
 
-impl Deliveries {
-    /// Goes on until it is aborted.
-    pub async fn run(self) {
-        let sender = Arc::new(self);
-        let mut under_way = JoinSet::new();
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for round in 0_u32.. {
-            looks.tick().await;
-            while let Some(ended) = under_way.try_join_next() {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "an attempt to send a webhook panicked");
-                }
-            }
-            if let Err(error) = sender.take(&mut under_way).await {
-                tracing::warn!(%error, "the queue of webhooks cannot be read");
-            }
-            if round.is_multiple_of(SELDOM)
-                && let Err(error) = webhook_deliveries::delete_old(&sender.cx, &sender.ops).await
-            {
-                tracing::warn!(%error, "old messages of webhooks could not be deleted");
-            }
-        }
+/// The queue of messages with the attempts that are under way in this process.
+pub struct Queue {
+    deliveries: Arc<Deliveries>,
+    under_way: Mutex<JoinSet<()>>,
+    looks: AtomicU32,
+}
+
+impl Queue {
+    /// Nothing is under way yet.
+    #[must_use]
+    pub fn new(deliveries: Deliveries) -> Self {
+        Self { deliveries: Arc::new(deliveries), under_way: Mutex::default(), looks: AtomicU32::new(0) }
     }
 
+    /// Takes the messages that are due, and begins an attempt for each. An attempt that is cut off because the queue is
+    /// dropped is made again by another process.
+    ///
+    /// # Errors
+    /// `unavailable` when the database is away; the first panic of an attempt since the last look.
+    pub async fn look(&self) -> Result<(), waypost_jobs::Error> {
+        let mut under_way = self.under_way.lock().await;
+        let mut panicked = None;
+        while let Some(ended) = under_way.try_join_next() {
+            panicked = panicked.or(ended.err());
+        }
+        self.deliveries.take(&mut under_way).await?;
+        if self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM) {
+            webhook_deliveries::delete_old(&self.deliveries.cx, &self.deliveries.ops).await?;
+        }
+        panicked.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+impl Deliveries {
     async fn take(self: &Arc<Self>, under_way: &mut JoinSet<()>) -> waypost_core::Result<()> {
         let room = AT_ONCE.saturating_sub(under_way.len());
         for delivery in webhook_deliveries::claim(&self.cx, &self.ops, room).await? {

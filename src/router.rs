@@ -23,6 +23,7 @@ use waypost_auth::site::{Site, has_oauth};
 use waypost_core::id::base32;
 use waypost_core::slug::is_tracking_id;
 use waypost_core::{Code, Error, Random, personal};
+use waypost_jobs::{Impact, Status};
 use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_ops::address::Site as Host;
@@ -178,16 +179,29 @@ pub fn health(hosting: Hosting) -> Router {
             let hosting = hosting.clone();
             async move {
                 match tokio::time::timeout(READY, hosting.catalog().poll()).await {
-                    Ok(Ok(())) => (StatusCode::OK, "ready\n"),
+                    Ok(Ok(())) => readiness(&hosting.jobs().late()),
                     failed => {
                         let error = failed.err().map_or_else(|| "unavailable".to_owned(), |late| late.to_string());
                         tracing::warn!(%error, "not ready");
-                        (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n")
+                        (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n".to_owned())
                     }
                 }
             }
         }),
     )
+}
+
+/// The answer of `/readyz` while the database answers: 503 if a job is late without which this process cannot serve. A late
+/// job of housekeeping is named, but takes no process out of service: it would take out all of them.
+fn readiness(late: &[Status]) -> (StatusCode, String) {
+    let is_down = late.iter().any(|job| job.impact == Impact::Serving);
+    let (status, text) =
+        if is_down { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } else { (StatusCode::OK, "ready\n") };
+    let mut text = text.to_owned();
+    for job in late {
+        text.push_str(&format!("late: {} (no success for {} s)\n", job.name, job.age.as_secs()));
+    }
+    (status, text)
 }
 
 fn plain(status: StatusCode, code: &str, message: &str) -> Response {

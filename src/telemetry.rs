@@ -136,6 +136,12 @@ fn describe() {
         "Request bodies that were not read to their end, by reason (timeout, memory)"
     );
     describe_counter!("waypost_requests_rejected_total", "Requests of HTTP/2 that were rejected, by port and reason");
+    describe_counter!("waypost_job_runs_total", "Runs of background jobs, and items of workers, by job");
+    describe_counter!("waypost_job_failures_total", "Runs of background jobs that failed, panics included, by job");
+    describe_counter!("waypost_job_panics_total", "Panics of background jobs, by job");
+    describe_gauge!("waypost_job_age_seconds", Unit::Seconds, "Time since the last success, by job");
+    describe_gauge!("waypost_job_late", "1 if the job is late, by job");
+    describe_gauge!("waypost_job_active", "1 if this process runs the job, 0 if another one holds its lease");
     describe_gauge!("waypost_build_info", "1, with the version as a label");
     metrics::gauge!("waypost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

@@ -15,13 +15,11 @@ use waypost_auth::client::document::Documents;
 use waypost_auth::client::document::availability::{Availability, Hosts};
 use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
-use waypost_core::caller::Ctx;
 use waypost_core::secret::Keys;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
-use waypost_ops::Ops;
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::set_up_token;
@@ -32,12 +30,10 @@ use waypost_web::Web;
 use super::App;
 use crate::config::Settings;
 use crate::connections::{ConnectionLimits, Connections, Stop, descriptors};
-use crate::deliveries::Deliveries;
 use crate::notices::MailPost;
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
-use crate::upkeep::Upkeep;
-use crate::{demo, mail, open, outbound, providers};
+use crate::{demo, jobs, mail, open, outbound, providers};
 use waypost_ops::address::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
@@ -151,10 +147,9 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         providers: Providers::new(upstream.clone()),
     });
-    let deliveries = Deliveries { cx: Ctx::operator(), ops: Ops::new(db.clone()), upstream: upstream.clone() };
-    let upkeep = Upkeep { metrics: metrics.clone(), limits, sign_in_limits, web_limits, upstream, db: db.clone() };
-    let upkeep = tokio::spawn(upkeep.run());
-    let deliveries = tokio::spawn(deliveries.run());
+    let parts = jobs::Parts { metrics: metrics.clone(), limits, sign_in_limits, web_limits, upstream, db: db.clone() };
+    let jobs = hosting.jobs().clone();
+    jobs::start(&jobs, parts);
     let phases = Stop { gently: stop.clone(), now: CancellationToken::new() };
     let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
     let watch = diagnostics.map(|listener| {
@@ -189,9 +184,8 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         say(&demo::snippets(address));
     }
     serve(connections, (main, router), &phases, &end).await;
-    upkeep.abort();
-    // An attempt that is cut off is made again by whoever serves next.
-    deliveries.abort();
+    // In this order: jobs queue mails and records, what is queued is written, the database is closed.
+    jobs.stop().await;
     if let Some(watch) = watch {
         let _ = watch.await;
     }
@@ -285,6 +279,7 @@ fn diagnostics_router(metrics: Metrics, hosting: Hosting) -> Router {
             "/metrics",
             get(move || async move {
                 metrics::gauge!("waypost_writer_queue_depth").set(depth.queue_depth() as f64);
+                depth.jobs().observe();
                 metrics.render()
             }),
         )

@@ -24,6 +24,7 @@ use waypost_core::organization::SignUp;
 use waypost_core::random::SeededRandom;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Random, transfer};
+use waypost_jobs::Jobs;
 use waypost_mail::{Memory, Outbox};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
@@ -298,6 +299,11 @@ impl App {
         let mut tx = self.0.db.begin().await.unwrap();
         waypost_store::on!(&mut tx, c => { sqlx::query(sql).execute(c).await.unwrap(); });
         tx.commit().await.unwrap();
+    }
+
+    /// The supervised jobs of this process.
+    pub fn jobs(&self) -> Jobs {
+        self.0.running.lock().unwrap().as_ref().unwrap().hosting.jobs().clone()
     }
 
     /// Stops the product: everything that waits is written.

@@ -16,6 +16,7 @@ mod decisions;
 mod failures;
 mod guidance;
 mod identity;
+mod jobs;
 mod listen;
 mod many;
 mod parallel;

@@ -10,6 +10,7 @@ use waypost_core::id::{OrganizationId, VersionId};
 use waypost_core::secret::{Keys, SecretKey};
 use waypost_core::version::Version;
 use waypost_core::{Clock, Code, Error, Random, Result};
+use waypost_jobs::Jobs;
 use waypost_store::error::UNAVAILABLE;
 use waypost_store::recorder::Recorder;
 use waypost_store::version;
@@ -52,13 +53,14 @@ pub struct Hosting {
     pub(crate) strangers: Strangers,
     pub(crate) keys: Keys,
     pub(crate) clock: Arc<dyn Clock>,
+    jobs: Jobs,
 }
 
 /// The tasks behind a [`Hosting`], to be waited for at shutdown.
 pub struct Tasks {
     writers: Vec<JoinHandle<()>>,
     recorder: JoinHandle<()>,
-    poller: JoinHandle<()>,
+    jobs: Jobs,
 }
 
 /// How a [`Hosting`] is set up.
@@ -77,9 +79,10 @@ impl Hosting {
     /// Starts hosting on `db`.
     #[must_use]
     pub fn start(db: Db, options: HostingOptions) -> (Self, Tasks) {
-        let (writer, writers) = Writer::start(db.clone(), options.random);
-        let (recorder, recording) = Recorder::start(db.clone());
-        let (catalog, poller) = Catalog::start(db.clone(), Arc::clone(&options.clock));
+        let jobs = Jobs::default();
+        let (writer, writers) = Writer::start_in(&jobs, db.clone(), options.random);
+        let (recorder, recording) = Recorder::start_in(&jobs, db.clone());
+        let catalog = Catalog::start(db.clone(), Arc::clone(&options.clock), &jobs);
         let versions = Cache::builder()
             .max_capacity(options.version_cache_bytes)
             .weigher(|_, version: &Arc<Version>| u32::try_from(version.weight()).unwrap_or(u32::MAX))
@@ -97,8 +100,9 @@ impl Hosting {
             strangers: Strangers::default(),
             keys: options.keys,
             clock: options.clock,
+            jobs: jobs.clone(),
         };
-        (hosting, Tasks { writers, recorder: recording, poller })
+        (hosting, Tasks { writers, recorder: recording, jobs })
     }
 
     /// The same, with a way to tell people what happened.
@@ -143,6 +147,12 @@ impl Hosting {
         &self.catalog
     }
 
+    /// The supervised jobs of this process.
+    #[must_use]
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
     /// How many calls wait for the writer.
     #[must_use]
     pub fn queue_depth(&self) -> usize {
@@ -177,9 +187,9 @@ impl Hosting {
 }
 
 impl Tasks {
-    /// Waits until everything that was queued is written. Every clone of the [`Hosting`] has to be dropped before.
+    /// Ends the jobs, and waits until everything that was queued is written. Every clone of the [`Hosting`] has to be dropped before.
     pub async fn finish(self) {
-        self.poller.abort();
+        self.jobs.stop().await;
         for task in self.writers.into_iter().chain([self.recorder]) {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a background task failed");

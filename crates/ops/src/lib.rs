@@ -23,6 +23,7 @@ pub mod idempotency;
 pub mod identities;
 pub mod identity;
 pub mod invitations;
+pub mod job_leases;
 pub mod joins;
 pub mod logos;
 pub mod notices;

@@ -11,17 +11,23 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 use waypost_core::id::{WalkthroughId, WebhookId};
 use waypost_core::server::Server;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Clock, Code, Error, Result};
+use waypost_jobs::{Job, Jobs};
 use waypost_store::offer;
 pub use waypost_store::offer::Offer;
 use waypost_store::{Db, system, webhook};
 
 /// How often the number is read.
 const POLL: Duration = Duration::from_millis(200);
+/// How long a poll may take: somewhat longer than the database is given.
+const POLL_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait after polls that failed.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
+/// This process should get no requests after polls have failed for so long.
+const POLL_LATE: Duration = Duration::from_secs(30);
 /// How old the last successful poll may be, in milliseconds.
 const TRUST_MS: i64 = 1_000;
 /// Servers that are read from the database at once for clients that listen: a change must not crowd out calls.
@@ -98,9 +104,9 @@ struct Shared {
 pub struct Catalog(Arc<Shared>);
 
 impl Catalog {
-    /// Starts polling. The task ends when it is aborted.
+    /// Starts polling, as one of `jobs`.
     #[must_use]
-    pub fn start(db: Db, clock: Arc<dyn Clock>) -> (Self, JoinHandle<()>) {
+    pub fn start(db: Db, clock: Arc<dyn Clock>, jobs: &Jobs) -> Self {
         let cache = Cache::builder().max_capacity(SERVERS).time_to_idle(Duration::from_secs(600)).build();
         let catalog = Self(Arc::new(Shared {
             db,
@@ -112,17 +118,12 @@ impl Catalog {
             cache,
         }));
         let poller = catalog.clone();
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(POLL);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = poller.poll().await {
-                    tracing::warn!(%error, "what the servers offer cannot be refreshed");
-                }
-            }
+        let job = Job { limit: POLL_LIMIT, max_pause: POLL_PAUSE, late_after: POLL_LATE, ..Job::new("offers", POLL) };
+        jobs.start(job.serving(), move || {
+            let poller = poller.clone();
+            async move { Ok(poller.poll().await?) }
         });
-        (catalog, task)
+        catalog
     }
 
     /// Reads the number once.

@@ -25,6 +25,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod invitation;
 pub mod invitation_accept;
+pub mod job_lease;
 pub mod join;
 pub mod logo;
 pub mod migrate;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, mpsc};
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
+use waypost_jobs::{Beat, Job, Jobs};
 
 use crate::db::Db;
 use crate::error::Result;
@@ -25,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TRIES: u32 = 50;
 /// How long a call waits for room in the queue: the record of a call is worth less than its answer.
 const ROOM: Duration = Duration::from_secs(1);
+/// A batch that is written for so long is stuck: it is given up earlier.
+const LATE: Duration = Duration::from_secs(600);
 
 /// Something to write down soon.
 #[derive(Debug, Clone)]
@@ -89,10 +92,18 @@ impl Recorder {
     /// Starts the recorder's task.
     #[must_use]
     pub fn start(db: Db) -> (Self, tokio::task::JoinHandle<()>) {
+        Self::start_in(&Jobs::default(), db)
+    }
+
+    /// Starts the recorder's task as a worker among `jobs`.
+    #[must_use]
+    pub fn start_in(jobs: &Jobs, db: Db) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, records) = mpsc::channel(QUEUE);
-        let rejections = Arc::new(Rejections::default());
-        let task = tokio::spawn(run(db, records, Arc::clone(&rejections)));
-        (Self { queue, rejections }, task)
+        let (records, rejections) = (Arc::new(tokio::sync::Mutex::new(records)), Arc::new(Rejections::default()));
+        let recorder = Self { queue, rejections: Arc::clone(&rejections) };
+        let job = Job { late_after: LATE, ..Job::new("recorder", Duration::ZERO) };
+        let work = move |beat| run(db.clone(), Arc::clone(&records), Arc::clone(&rejections), beat);
+        (recorder, jobs.work(job, work))
     }
 
     /// Counts a call of a server that was rejected before it reached a tool. Never waits.
@@ -116,7 +127,13 @@ impl Recorder {
     }
 }
 
-async fn run(db: Db, mut records: mpsc::Receiver<Record>, rejections: Arc<Rejections>) {
+async fn run(
+    db: Db,
+    records: Arc<tokio::sync::Mutex<mpsc::Receiver<Record>>>,
+    rejections: Arc<Rejections>,
+    beat: Beat,
+) {
+    let mut records = records.lock().await;
     let mut records_batch = Vec::with_capacity(BATCH);
     loop {
         let is_open = tokio::select! {
@@ -125,7 +142,10 @@ async fn run(db: Db, mut records: mpsc::Receiver<Record>, rejections: Arc<Reject
         };
         let batch = Batch { records: std::mem::take(&mut records_batch), refusals: rejections.take() };
         if batch.len() > 0 {
+            let _busy = beat.busy();
+            let unwritten = Unwritten(batch.len());
             write_until_done(&db, &batch).await;
+            std::mem::forget(unwritten);
         }
         if !is_open {
             return;
@@ -135,6 +155,15 @@ async fn run(db: Db, mut records: mpsc::Receiver<Record>, rejections: Arc<Reject
         if !records.is_closed() && records.len() < BATCH {
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+/// Records that are lost if writing them panics: they are not tried again, because they may be the cause.
+struct Unwritten(u64);
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        metrics::counter!("waypost_records_lost_total").increment(self.0);
     }
 }
 

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 use waypost_core::event::EventKind;
@@ -19,6 +20,7 @@ use waypost_core::id::{EventId, ProgressId, VersionId};
 use waypost_core::progress::{Attempt, Outcome};
 use waypost_core::webhook::NewDelivery;
 use waypost_core::{Error as ActError, Random, Timestamp};
+use waypost_jobs::{Beat, Job, Jobs};
 
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
@@ -30,8 +32,10 @@ use crate::tool_call::ToolCall;
 const GROUP: usize = 256;
 /// Calls that may wait; one more waits at the sender.
 const QUEUE: usize = 4_096;
-/// Groups at work at the same time on PostgreSQL, each on its own connection.
-const POSTGRES_WORKERS: usize = 2;
+/// The writer's tasks. On PostgreSQL two groups are at work at the same time, each on its own connection.
+const WORKERS: [&str; 2] = ["writer", "writer-2"];
+/// A group that is at work for so long is stuck: the database is given up on much earlier.
+const LATE: Duration = Duration::from_secs(60);
 /// How often a group of one call is tried when transactions get into each other's way.
 const TRIES: u32 = 5;
 
@@ -75,7 +79,7 @@ pub struct Call {
 
 type Answer = oneshot::Sender<Result<Decided>>;
 
-struct Job {
+struct Queued {
     call: Call,
     answer: Answer,
 }
@@ -83,20 +87,30 @@ struct Job {
 /// The sending side: clone it freely.
 #[derive(Clone)]
 pub struct Writer {
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<Queued>,
 }
 
 impl Writer {
     /// Starts the writer's tasks. They end when every [`Writer`] is dropped and the queue is empty.
     #[must_use]
     pub fn start(db: Db, random: Arc<dyn Random>) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let jobs = Arc::new(Mutex::new(jobs));
+        Self::start_in(&Jobs::default(), db, random)
+    }
+
+    /// Starts the writer's tasks as workers among `jobs`. They end as those of [`Writer::start`].
+    #[must_use]
+    pub fn start_in(jobs: &Jobs, db: Db, random: Arc<dyn Random>) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
+        let (queue, calls) = mpsc::channel(QUEUE);
+        let calls = Arc::new(Mutex::new(calls));
         // SQLite has one writer by nature.
-        let workers = if db.dialect() == Dialect::Sqlite { 1 } else { POSTGRES_WORKERS };
-        let tasks = (0..workers)
-            .map(|_| tokio::spawn(Worker { db: db.clone(), random: Arc::clone(&random) }.run(Arc::clone(&jobs))))
-            .collect();
+        let workers = if db.dialect() == Dialect::Sqlite { &WORKERS[..1] } else { &WORKERS };
+        let work = |name: &&'static str| {
+            let worker = Worker { db: db.clone(), random: Arc::clone(&random) };
+            let calls = Arc::clone(&calls);
+            let job = Job { late_after: LATE, ..Job::new(name, Duration::ZERO) };
+            jobs.work(job.serving(), move |beat| worker.clone().run(Arc::clone(&calls), beat))
+        };
+        let tasks = workers.iter().map(work).collect();
         (Self { queue }, tasks)
     }
 
@@ -107,7 +121,7 @@ impl Writer {
     /// ([`Error::is_unavailable`]): it may have been lost with its answer to the commit.
     pub async fn call(&self, call: Call) -> Result<Decided> {
         let (answer, answered) = oneshot::channel();
-        self.queue.send(Job { call, answer }).await.map_err(|_| Error::Stopped)?;
+        self.queue.send(Queued { call, answer }).await.map_err(|_| Error::Stopped)?;
         metrics::gauge!("waypost_writer_queue_depth").set(self.depth() as f64);
         answered.await.map_err(|_| Error::Stopped)?
     }
@@ -139,24 +153,26 @@ fn refuse_all(answers: impl IntoIterator<Item = Answer>, error: impl Into<Arc<Er
     }
 }
 
+#[derive(Clone)]
 struct Worker {
     db: Db,
     random: Arc<dyn Random>,
 }
 
 impl Worker {
-    async fn run(self, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    async fn run(self, calls: Arc<Mutex<mpsc::Receiver<Queued>>>, beat: Beat) {
         loop {
             let mut group = Vec::with_capacity(GROUP);
             // Whoever holds the lock takes all that has gathered; the next worker takes what comes after.
-            if jobs.lock().await.recv_many(&mut group, GROUP).await == 0 {
+            if calls.lock().await.recv_many(&mut group, GROUP).await == 0 {
                 return;
             }
+            let _busy = beat.busy();
             self.answer(group).await;
         }
     }
 
-    async fn answer(&self, group: Vec<Job>) {
+    async fn answer(&self, group: Vec<Queued>) {
         // Whoever has given up waiting was promised nothing, and may have tried again meanwhile.
         let wanted = group.into_iter().filter(|job| !job.answer.is_closed());
         let (calls, answers): (Vec<_>, Vec<_>) = wanted.map(|job| (job.call, job.answer)).unzip();

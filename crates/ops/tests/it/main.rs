@@ -7,6 +7,7 @@ mod assignments;
 mod hosted;
 mod identities;
 mod invitations;
+mod job_leases;
 mod joins;
 mod lists;
 mod logos;

@@ -9,8 +9,9 @@ use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
 
-/// What is no content: the migrations say which schema it is, the counter of changes goes on counting.
-const NOT_CONTENT: &str = "('_sqlx_migrations', 'config_version')";
+/// What is no content: the migrations say which schema it is, the counter of changes goes on counting, and leases belong to
+/// processes.
+const NOT_CONTENT: &str = "('_sqlx_migrations', 'config_version', 'job_leases')";
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]

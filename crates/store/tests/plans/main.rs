@@ -51,10 +51,10 @@ use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
-    editing_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, join, logo,
-    migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server, session,
-    standing, step, step_revision, system, ticket, ticket_comment, tool_call, trash, user, user_code, user_session,
-    version, walkthrough, walkthrough_list, webhook, webhook_delivery,
+    editing_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, job_lease,
+    join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server,
+    session, standing, step, step_revision, system, ticket, ticket_comment, tool_call, trash, user, user_code,
+    user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
 use crate::console::{console_sign_in, delivery, help, invite, look_back, send, users};
@@ -212,6 +212,8 @@ async fn everything(db: &Db, one: &World) {
     };
     session::put_used(&mut tx, &[used]).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
+    job_lease::acquire(&mut tx, ("packing", "a"), NOW, NOW).await.unwrap();
+    job_lease::release(&mut tx, "packing", "a").await.unwrap();
     write(&mut tx, one).await;
     take_over(&mut tx, one).await;
     look_back(&mut tx, one).await;

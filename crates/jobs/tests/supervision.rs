@@ -1,0 +1,196 @@
+//! Jobs are run at their intervals, and again after whatever happens to a run. Time is paused: nothing here waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use waypost_jobs::{Impact, Job, Jobs, Status};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn status(jobs: &Jobs) -> Status {
+    jobs.statuses().into_iter().next().unwrap()
+}
+
+/// What a run does, and when the runs were, in seconds.
+fn record(
+    jobs: &Jobs,
+    job: Job,
+    act: impl Fn(u64) -> waypost_jobs::Result + Send + Sync + 'static,
+) -> mpsc::UnboundedReceiver<u64> {
+    let (sender, times) = mpsc::unbounded_channel();
+    let begin = Instant::now();
+    let act = Arc::new(act);
+    let count = Arc::new(AtomicU64::new(0));
+    jobs.start(job, move || {
+        let (sender, act) = (sender.clone(), Arc::clone(&act));
+        let n = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let _ = sender.send(begin.elapsed().as_secs());
+            act(n)
+        }
+    });
+    times
+}
+
+async fn take(times: &mut mpsc::UnboundedReceiver<u64>, count: usize) -> Vec<u64> {
+    let mut taken = Vec::new();
+    for _ in 0..count {
+        taken.push(times.recv().await.unwrap());
+    }
+    taken
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_runs_at_once_and_then_at_its_interval() {
+    let jobs = Jobs::default();
+    let mut times = record(&jobs, Job::new("beat", 5 * SECOND), |_| Ok(()));
+    assert_eq!(take(&mut times, 4).await, [0, 5, 10, 15]);
+    assert!(jobs.late().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_panics_is_counted_and_restarted_with_growing_pauses() {
+    let jobs = Jobs::default();
+    let mut times = record(&jobs, Job::new("shaky", SECOND), |n| if n < 9 { panic!("number {n}") } else { Ok(()) });
+    // 1, 2, 4, … up to a minute, and its interval again after a success.
+    assert_eq!(take(&mut times, 11).await, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 244]);
+    let status = status(&jobs);
+    assert_eq!((status.panics, status.failures), (9, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_fails_is_counted_and_tried_again() {
+    let jobs = Jobs::default();
+    let job = Job { max_pause: SECOND, ..Job::new("poll", SECOND) };
+    let mut times = record(&jobs, job, |n| if n < 3 { Err("away".into()) } else { Ok(()) });
+    assert_eq!(take(&mut times, 5).await, [0, 1, 2, 3, 4]);
+    let status = status(&jobs);
+    assert_eq!((status.panics, status.failures), (0, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_hangs_is_ended_at_its_limit() {
+    let jobs = Jobs::default();
+    let runs = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&runs);
+    jobs.start(Job { limit: 30 * SECOND, ..Job::new("stuck", SECOND) }, move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        std::future::pending()
+    });
+    tokio::time::sleep(100 * SECOND).await;
+    // At 0, 31, 63 and 97 seconds.
+    assert_eq!(runs.load(Ordering::SeqCst), 4);
+    assert_eq!(status(&jobs).failures, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_without_success_is_late_and_recovers() {
+    let jobs = Jobs::default();
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    let job = Job { max_pause: SECOND, ..Job::new("packing", SECOND) };
+    let mut times = record(&jobs, job, move |_| if away.load(Ordering::SeqCst) { Err("away".into()) } else { Ok(()) });
+    take(&mut times, 3).await;
+    is_away.store(true, Ordering::SeqCst);
+    tokio::time::sleep(590 * SECOND).await;
+    assert!(jobs.late().is_empty(), "not yet");
+    tokio::time::sleep(20 * SECOND).await;
+    let late = jobs.late();
+    assert_eq!(
+        late.iter().map(|status| (status.name, status.impact)).collect::<Vec<_>>(),
+        [("packing", Impact::Housekeeping)]
+    );
+    is_away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(jobs.late().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_task_never_gets_its_turn_is_late_too() {
+    let jobs = Jobs::default();
+    jobs.start(Job { limit: Duration::MAX / 4, ..Job::new("stuck", SECOND).serving() }, std::future::pending);
+    tokio::time::sleep(601 * SECOND).await;
+    assert_eq!(jobs.late()[0].impact, Impact::Serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_lets_a_short_run_finish_and_drops_a_long_one() {
+    for (takes, is_done) in [(SECOND / 4, true), (SECOND, false)] {
+        let jobs = Jobs::default();
+        let done = Arc::new(AtomicBool::new(false));
+        let (set, mut begun) = (Arc::clone(&done), record(&jobs, Job::new("other", SECOND), |_| Ok(())));
+        jobs.start(Job::new("slow", SECOND), move || {
+            let set = Arc::clone(&set);
+            async move {
+                tokio::time::sleep(takes).await;
+                set.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+        });
+        take(&mut begun, 1).await;
+        tokio::task::yield_now().await;
+        jobs.stop().await;
+        assert_eq!(done.load(Ordering::SeqCst), is_done);
+        assert!(begun.recv().await.is_none(), "no run after the stop");
+        tokio::time::sleep(3_600 * SECOND).await;
+        assert!(jobs.late().is_empty(), "a job that was told to stop is not late");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_end_with_their_owner() {
+    let jobs = Jobs::default();
+    let mut times = record(&jobs, Job::new("beat", SECOND), |_| Ok(()));
+    take(&mut times, 1).await;
+    drop(jobs);
+    assert!(times.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_goes_on_after_a_panic_and_is_late_only_at_work() {
+    let jobs = Jobs::default();
+    let (queue, items) = mpsc::channel::<&'static str>(8);
+    let items = Arc::new(tokio::sync::Mutex::new(items));
+    let (done, mut finished) = mpsc::unbounded_channel();
+    let job = Job { late_after: 30 * SECOND, ..Job::new("writer", Duration::ZERO) };
+    let task = jobs.work(job, move |beat| {
+        let (items, done) = (Arc::clone(&items), done.clone());
+        async move {
+            loop {
+                let Some(item) = items.lock().await.recv().await else { return };
+                let _busy = beat.busy();
+                match item {
+                    "panic" => panic!("an item that cannot be written"),
+                    "slow" => tokio::time::sleep(40 * SECOND).await,
+                    _ => {}
+                }
+                done.send(item).unwrap();
+            }
+        }
+    });
+    tokio::time::sleep(3_600 * SECOND).await;
+    assert!(jobs.late().is_empty(), "a worker that waits is not late");
+    for item in ["a", "panic", "b", "slow"] {
+        queue.send(item).await.unwrap();
+    }
+    assert_eq!([finished.recv().await, finished.recv().await], [Some("a"), Some("b")]);
+    assert_eq!(status(&jobs).panics, 1);
+    tokio::time::sleep(35 * SECOND).await;
+    assert_eq!(jobs.late()[0].name, "writer");
+    assert_eq!(finished.recv().await, Some("slow"));
+    assert!(jobs.late().is_empty());
+    jobs.stop().await;
+    queue.send("c").await.unwrap();
+    assert_eq!(finished.recv().await, Some("c"), "a worker ends with its queue");
+    drop(queue);
+    task.await.unwrap();
+    assert!(jobs.statuses().is_empty());
+}
+
+#[tokio::test]
+async fn work_in_the_background_may_panic() {
+    waypost_jobs::spawn("probe", async { panic!("no answer") }).await.unwrap();
+}

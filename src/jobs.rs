@@ -1,0 +1,121 @@
+//! The background jobs of `serve` beside its requests. `hosting.jobs()` supervises them; docs/operations.md lists them.
+//!
+//! Jobs on what is shared have a lease: of several replicas, one runs them. Jobs on what each process has for itself run
+//! everywhere, and so does the sending of webhooks, because each message is claimed by one process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use waypost_auth::limits::Limits as SignInLimits;
+use waypost_core::caller::Ctx;
+use waypost_core::{SystemClock, SystemRandom};
+use waypost_jobs::{Job, Jobs, Leases, Result};
+use waypost_mcp::limits::Limits;
+use waypost_ops::job_leases::JobLeases;
+use waypost_ops::upstream::{self, Upstream};
+use waypost_ops::walkthroughs::{revisions, trash};
+use waypost_ops::{Ops, analytics, authorizations, identity};
+use waypost_store::Db;
+use waypost_web::limits::Limits as WebLimits;
+
+use crate::deliveries::{Deliveries, Queue};
+use crate::telemetry::Metrics;
+
+/// How often memory that nobody needs is given back.
+const OFTEN: Duration = Duration::from_secs(5);
+/// How often the database is looked through.
+const SELDOM: Duration = Duration::from_secs(30);
+/// How often the queue of webhooks is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A job of every few seconds is late after this long.
+const LATE: Duration = Duration::from_secs(60);
+
+/// What the jobs work on.
+#[derive(Clone)]
+pub struct Parts {
+    /// The metrics of this process.
+    pub metrics: Metrics,
+    /// The limits of calls.
+    pub limits: Limits,
+    /// The limits of sign-in.
+    pub sign_in_limits: SignInLimits,
+    /// The limits of the console.
+    pub web_limits: WebLimits,
+    /// The ways to organisations' identity providers.
+    pub upstream: Upstream,
+    /// The database.
+    pub db: Db,
+}
+
+/// Starts all jobs among `jobs`. They end with [`Jobs::stop`].
+pub fn start(jobs: &Jobs, parts: Parts) {
+    start_local(jobs, &parts);
+    let leases = Arc::new(JobLeases::new(parts.db.clone(), Arc::new(SystemClock), &SystemRandom));
+    let shared = Shared { jobs, leases, db: parts.db.clone() };
+    shared.start("sessions", |db| async move {
+        identity::delete_expired(&db, &SystemClock).await?;
+        Ok(())
+    });
+    shared.start("sign-ins", |db| async move {
+        authorizations::delete_expired(&db, &SystemClock).await?;
+        Ok(())
+    });
+    shared.start("revisions", |db| async move {
+        revisions::delete_expired(&db, &SystemClock).await?;
+        Ok(())
+    });
+    shared.start("trash", |db| async move {
+        trash::purge_expired(&Ctx::operator(), &Ops::new(db)).await?;
+        Ok(())
+    });
+    shared.start("analytics", |db| async move { Ok(analytics::roll(&db, &SystemClock).await?) });
+    let upstream = parts.upstream;
+    shared.start("provider-tokens", move |db| {
+        let upstream = upstream.clone();
+        async move {
+            upstream::refresh_due(&Ctx::operator(), &Ops::new(db), &upstream).await?;
+            Ok(())
+        }
+    });
+}
+
+/// Jobs that every process has for itself.
+fn start_local(jobs: &Jobs, parts: &Parts) {
+    let (parts, registry) = (parts.clone(), jobs.clone());
+    let deliveries =
+        Deliveries { cx: Ctx::operator(), ops: Ops::new(parts.db.clone()), upstream: parts.upstream.clone() };
+    let queue = Arc::new(Queue::new(deliveries));
+    jobs.start(Job { late_after: LATE, ..Job::new("webhooks", LOOK) }, move || {
+        let queue = Arc::clone(&queue);
+        async move { queue.look().await }
+    });
+    jobs.start(Job { late_after: LATE, ..Job::new("memory", OFTEN) }, move || {
+        let (parts, registry) = (parts.clone(), registry.clone());
+        async move {
+            parts.metrics.upkeep();
+            parts.limits.tidy();
+            parts.sign_in_limits.tidy();
+            parts.web_limits.tidy();
+            registry.observe();
+            Ok(())
+        }
+    });
+}
+
+/// How jobs on what all replicas share are started.
+struct Shared<'a> {
+    jobs: &'a Jobs,
+    leases: Arc<dyn Leases>,
+    db: Db,
+}
+
+impl Shared<'_> {
+    fn start<F, R>(&self, name: &'static str, run: F)
+    where
+        F: Fn(Db) -> R + Send + Sync + 'static,
+        R: Future<Output = Result> + Send + 'static,
+    {
+        let db = self.db.clone();
+        self.jobs.start_leased(Job::new(name, SELDOM), Arc::clone(&self.leases), move || run(db.clone()));
+    }
+}
