@@ -167,6 +167,10 @@ pub struct Settings {
     pub rate_limit_per_caller: u32,
     /// Calls of one caller at once.
     pub rate_limit_burst: u32,
+    /// How many times that the users with progress of one client address may call together.
+    pub rate_limit_callers_per_address: u32,
+    /// New anonymous users per hour of one client address; 0 is no limit.
+    pub new_users_per_address: u32,
     /// Calls per second of one server; 0 is no limit.
     pub rate_limit_per_server: u32,
     /// Streams of `subscriptions/listen` in this process; 0 for no limit.
@@ -232,7 +236,9 @@ impl Default for Settings {
             openid_name: "OpenID Connect".to_owned(),
             rate_limit_per_caller: 100,
             rate_limit_burst: 200,
-            rate_limit_per_server: 0,
+            rate_limit_callers_per_address: 5,
+            rate_limit_per_server: 1_000,
+            new_users_per_address: waypost_ops::limits::NEW_USERS_PER_ADDRESS,
             listen_limit: 2_000,
             listen_limit_per_server: 1_000,
             listen_limit_per_address: 100,

@@ -6,17 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use waypost_auth::limits::Limits as SignInLimits;
 use waypost_core::caller::Ctx;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_jobs::{Job, Jobs, Leases, Result};
-use waypost_mcp::limits::Limits;
 use waypost_ops::job_leases::JobLeases;
 use waypost_ops::upstream::{self, Upstream};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{Ops, analytics, authorizations, identity};
 use waypost_store::Db;
-use waypost_web::limits::Limits as WebLimits;
 
 use crate::deliveries::{Deliveries, Queue};
 use crate::telemetry::Metrics;
@@ -35,12 +32,6 @@ const LATE: Duration = Duration::from_secs(60);
 pub struct Parts {
     /// The metrics of this process.
     pub metrics: Metrics,
-    /// The limits of calls.
-    pub limits: Limits,
-    /// The limits of sign-in.
-    pub sign_in_limits: SignInLimits,
-    /// The limits of the console.
-    pub web_limits: WebLimits,
     /// The ways to organisations' identity providers.
     pub upstream: Upstream,
     /// The database.
@@ -93,9 +84,6 @@ fn start_local(jobs: &Jobs, parts: &Parts) {
         let (parts, registry) = (parts.clone(), registry.clone());
         async move {
             parts.metrics.upkeep();
-            parts.limits.tidy();
-            parts.sign_in_limits.tidy();
-            parts.web_limits.tidy();
             registry.observe();
             Ok(())
         }

@@ -1,14 +1,15 @@
 //! From a request to what answers it: host and path → server → endpoint.
 
+mod client;
 mod page;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
@@ -31,7 +32,10 @@ use waypost_ops::hosting::Hosting;
 use waypost_ops::record::{Rejection, record_rejection};
 use waypost_ops::try_it;
 use waypost_web::Web;
+use waypost_web::limits::Kind;
 use waypost_web::visit::Visit;
+
+use self::client::Sender;
 
 /// How long the database may take to answer before `/readyz` says no: probes give up soon.
 const READY: Duration = Duration::from_secs(1);
@@ -88,7 +92,7 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
         }
         // The addresses of the HTTP+SSE transport, as the SDKs that had it name them.
         for path in ["/sse", "/sse/", "/message", "/messages", "/messages/", "/mcp/sse"] {
-            mcp = mcp.route(&format!("{server}{path}"), any(removed_transport));
+            mcp = mcp.route(&format!("{server}{path}"), any(removed_transport::<R>));
         }
     }
     let mcp = mcp
@@ -96,8 +100,7 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
         .layer(cors)
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), find_server::<R>))
         .with_state(Arc::clone(&routes));
-    Router::new()
-        .merge(mcp)
+    let others = Router::new()
         .merge(oauth(&routes))
         .merge(public_pages(&routes))
         .merge(
@@ -105,8 +108,12 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
                 .layer(middleware::from_fn_with_state(Arc::clone(&routes), visit::<R>)),
         )
         .fallback(nowhere)
+        .layer(middleware::from_fn_with_state(Arc::clone(&routes), limit::<R>));
+    others
+        .merge(mcp)
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
         .merge(health(routes.hosting.clone()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&routes), identify::<R>))
         .layer(middleware::from_fn_with_state(routes, observe::<R>))
 }
 
@@ -153,7 +160,7 @@ async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: 
         };
     };
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let client = client_address(&routes.trusted_proxies, &request);
+    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
     request.extensions_mut().insert(Visit { authority, client, request_id });
     next.run(request).await
 }
@@ -232,11 +239,53 @@ async fn observe<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request
     response
 }
 
+/// Notes the client's address, by which requests are limited. A request without one is not let in.
+async fn identify<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
+    if client::has_several_hosts(request.headers()) {
+        metrics::counter!("waypost_rejected_requests_total", "reason" => "several_hosts").increment(1);
+        return plain(StatusCode::BAD_REQUEST, "invalid_request", "A request has one Host header.");
+    }
+    let Some(sender) = Sender::of(&routes.trusted_proxies, &request) else { return no_client() };
+    request.extensions_mut().insert(sender);
+    next.run(request).await
+}
+
+/// The answer to a request whose client's address is not known: no limit could be applied to it.
+fn no_client() -> Response {
+    tracing::error!("a request without a client address was rejected");
+    metrics::counter!("waypost_rejected_requests_total", "reason" => "no_client_address").increment(1);
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The client's address is not known.")
+}
+
+/// Limits the requests that are not for an MCP address, whatever they ask. Many have a tighter limit of their own; calls
+/// of MCP have limits per caller, address and server instead.
+async fn limit<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request, next: Next) -> Response {
+    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+    match check_rate(&routes, client) {
+        Ok(()) => next.run(request).await,
+        Err(error) => too_many(&error),
+    }
+}
+
+fn check_rate<R: Responder>(routes: &Routes<R>, client: IpAddr) -> waypost_core::Result<()> {
+    routes.web.limits.check(Kind::Request, client).map_err(|wait| {
+        let seconds = wait.as_secs().max(1);
+        let message = format!("There were too many requests from your network. Try again in {seconds} seconds.");
+        Error::new(Code::RateLimited, message).with("retry_after_seconds", seconds)
+    })
+}
+
+fn too_many(error: &Error) -> Response {
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, error.code.as_str(), &error.message);
+    let seconds = error.details.get("retry_after_seconds").and_then(serde_json::Value::as_u64).unwrap_or(1);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
 /// Refuses a host that is neither HOST nor one label below it (RFC 9110, section 15.5.20).
 async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
-    let peer = peer_of(&request);
-    let trusted = trusts(&routes.trusted_proxies, peer);
-    let forwarded = forwarded_host(request.headers()).filter(|_| trusted);
+    let is_proxied = request.extensions().get::<Sender>().is_some_and(|sender| sender.is_proxied);
+    let forwarded = forwarded_host(request.headers()).filter(|_| is_proxied);
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let asked = authority.and_then(|authority| {
@@ -259,7 +308,7 @@ struct Located {
     request_id: String,
 }
 
-fn locate<R: Responder>(routes: &Routes<R>, slug: Option<String>, request: &Request) -> waypost_core::Result<Located> {
+fn locate(slug: Option<String>, request: &Request) -> waypost_core::Result<Located> {
     let asked = request.extensions().get::<Asked>().cloned();
     let (asked, slug) = match (asked, slug) {
         (Some(asked @ Asked { host: Host::Main, .. }), Some(slug)) => (asked, slug),
@@ -269,10 +318,11 @@ fn locate<R: Responder>(routes: &Routes<R>, slug: Option<String>, request: &Requ
         // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
         _ => return Err(Error::not_found("server")),
     };
+    let sender = request.extensions().get::<Sender>();
     Ok(Located {
         asked,
         slug,
-        client: client_address(&routes.trusted_proxies, request),
+        client: sender.ok_or_else(|| Error::internal("a request without a client address"))?.client,
         request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
     })
 }
@@ -280,7 +330,12 @@ fn locate<R: Responder>(routes: &Routes<R>, slug: Option<String>, request: &Requ
 /// The server that a request is for.
 async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<Site> {
     let Located { asked, slug, client, request_id } = located;
-    let offers = routes.hosting.catalog().find(&slug.to_ascii_lowercase()).await.inspect_err(|error| {
+    let (catalog, slug) = (routes.hosting.catalog(), slug.to_ascii_lowercase());
+    if !catalog.has_loaded(&slug) {
+        // A slug that is made up asks the database each time.
+        check_rate(routes, client)?;
+    }
+    let offers = catalog.find(&slug).await.inspect_err(|error| {
         if error.code != Code::NotFound {
             tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
         }
@@ -304,7 +359,7 @@ async fn find_site<R: Responder>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let found = match locate(&routes, param(&params, "slug"), &request) {
+    let found = match locate(param(&params, "slug"), &request) {
         Ok(located) => find(&routes, located).await,
         Err(error) => Err(error),
     };
@@ -314,6 +369,7 @@ async fn find_site<R: Responder>(
             next.run(request).await
         }
         Err(error) if error.code == Code::NotFound => plain(StatusCode::NOT_FOUND, "not_found", &error.message),
+        Err(error) if error.code == Code::RateLimited => too_many(&error),
         Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, error.code.as_str(), &error.message),
     }
 }
@@ -331,13 +387,13 @@ async fn find_server<R: Responder>(
     let tracking_id = param(&params, "tracking_id");
     if tracking_id.as_deref().is_some_and(|id| !is_tracking_id(id)) {
         let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
-        return refuse_error(&Error::new(Code::NotFound, message));
+        return refuse_limited(&routes, &request, Error::new(Code::NotFound, message));
     }
-    let found = match locate(&routes, param(&params, "slug"), &request) {
-        Ok(located) => find(&routes, located).await,
-        Err(error) => Err(error),
+    let located = match locate(param(&params, "slug"), &request) {
+        Ok(located) => located,
+        Err(error) => return refuse_limited(&routes, &request, error),
     };
-    let site = match found {
+    let site = match find(&routes, located).await {
         Ok(site) => site,
         Err(error) => return refuse_error(&error),
     };
@@ -348,18 +404,30 @@ async fn find_server<R: Responder>(
             origin.to_str().is_ok_and(|origin| public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
         if !allowed {
             record_rejection(&routes.hosting, server, Rejection::OriginNotAllowed);
-            return refuse_error(&Error::new(Code::Forbidden, "This origin may not call this server."));
+            let error = Error::new(Code::Forbidden, "This origin may not call this server.");
+            return refuse_limited(&routes, &request, error);
         }
+    }
+    if *request.method() == Method::OPTIONS
+        && let Err(error) = check_rate(&routes, site.client)
+    {
+        return refuse_error(&error);
     }
     // Whom the ID identifies, beside the ID itself, which belongs to the address.
     let (keys, now) = (routes.hosting.keys(), routes.hosting.clock().now());
     let user = tracking_id.clone().map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
     let user = match user {
         Ok(user) => user,
-        Err(error) => return refuse_error(&error),
+        Err(error) => return refuse_limited(&routes, &request, error),
     };
     request.extensions_mut().insert((site, tracking_id, user));
     next.run(request).await
+}
+
+/// Refuses a request at an MCP address that does not reach the endpoint, which has limits of its own.
+fn refuse_limited<R: Responder>(routes: &Routes<R>, request: &Request, error: Error) -> Response {
+    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+    refuse_error(&check_rate(routes, client).err().unwrap_or(error))
 }
 
 /// Finds out whom the request's token names.
@@ -407,42 +475,22 @@ async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: R
 }
 
 /// The addresses of the HTTP+SSE transport.
-async fn removed_transport(request: Request<Body>) -> Response {
+async fn removed_transport<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request<Body>) -> Response {
+    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+    if let Err(error) = check_rate(&routes, client) {
+        return refuse_error(&error);
+    }
     match request.extensions().get::<McpAddress>() {
         Some(address) => waypost_mcp::transport::removed(&address.0),
         None => refuse_error(&Error::internal("a request came to an address of the former transport without a server")),
     }
 }
 
-fn peer_of(request: &Request) -> IpAddr {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    peer.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(peer)| peer.ip().to_canonical())
-}
-
-fn trusts(proxies: &[IpNet], peer: IpAddr) -> bool {
-    proxies.iter().any(|network| network.contains(&peer))
-}
-
 fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     headers.get("x-forwarded-host")?.to_str().ok()?.split(',').next().map(str::trim)
 }
 
-/// The address of the client: the nearest one that is no trusted proxy.
-fn client_address(proxies: &[IpNet], request: &Request) -> IpAddr {
-    client_of(proxies, peer_of(request), request.headers())
-}
-
-/// The same for a request from `peer` with these headers.
+/// Returns the address of the client of a request from `peer` with these headers.
 pub(crate) fn client_of(proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let peer = peer.to_canonical();
-    if !trusts(proxies, peer) {
-        return peer;
-    }
-    let hops = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let hops: Vec<IpAddr> = hops
-        .flat_map(|value| value.split(','))
-        .filter_map(|hop| hop.trim().parse().ok())
-        .map(|hop: IpAddr| hop.to_canonical())
-        .collect();
-    hops.into_iter().rev().find(|hop| !trusts(proxies, *hop)).unwrap_or(peer)
+    Sender::behind(proxies, peer, headers).client
 }

@@ -118,6 +118,11 @@ fn describe() {
         "MCP calls that were rejected before they reached a tool, by reason"
     );
     describe_counter!("waypost_logos_rejected_total", "Uploaded logos that were rejected, by reason");
+    describe_counter!("waypost_rate_limited_total", "Requests that were rejected by a rate limit, by limit");
+    describe_counter!(
+        "waypost_rejected_requests_total",
+        "HTTP requests that were rejected before they reached a page, the API or a server, by reason"
+    );
     describe_counter!("waypost_http_requests_total", "HTTP requests, by status");
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "How long HTTP requests took");
     describe_counter!("waypost_records_lost_total", "Records of calls that could not be written");

@@ -96,7 +96,12 @@ impl Installation {
 
     /// Starts `waypost serve` without a limit of calls; gives the server and its diagnostics address.
     pub async fn serve(&self, name: &str, logs: &Path) -> Result<(Server, SocketAddr)> {
-        self.start(name, logs, &[("WAYPOST_RATE_LIMIT_PER_CALLER", "0")]).await
+        let unlimited = [
+            ("WAYPOST_RATE_LIMIT_PER_CALLER", "0"),
+            ("WAYPOST_RATE_LIMIT_PER_SERVER", "0"),
+            ("WAYPOST_NEW_USERS_PER_ADDRESS", "0"),
+        ];
+        self.start(name, logs, &unlimited).await
     }
 
     /// The same with all limits as they are by default, and with email.

@@ -109,27 +109,23 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     };
     // `stop`: take no new requests. `end`: give up those that are still open, and streams.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    let limits = Limits::new(LimitOptions {
+    let options = LimitOptions {
         per_caller: settings.rate_limit_per_caller,
         burst: settings.rate_limit_burst,
+        per_address: settings.rate_limit_callers_per_address,
         per_server: settings.rate_limit_per_server,
-    });
-    let endpoint = Endpoint::new(
-        Product,
-        hosting.clone(),
-        limits.clone(),
-        Arc::new(SystemRandom),
-        (Sessions::Signed, end.clone()),
-    )
-    .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
+    };
+    let limits = Limits::new(options, Arc::new(SystemClock));
+    let endpoint =
+        Endpoint::new(Product, hosting.clone(), limits, Arc::new(SystemRandom), (Sessions::Signed, end.clone()))
+            .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
-    let web_limits = waypost_web::limits::Limits::default();
     let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let web = Web::new(waypost_web::State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
-        limits: web_limits.clone(),
+        limits: waypost_web::limits::Limits::new(Arc::new(SystemClock)),
         mail: mail.clone(),
         random: Arc::new(SystemRandom),
         upstream: upstream.clone(),
@@ -137,17 +133,16 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         providers: providers::of(settings)?,
     });
     let set_up = set_up_token(hosting.ops(), hosting.secret()).await?;
-    let sign_in_limits = waypost_auth::limits::Limits::default();
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
         documents: client_documents(settings, outbound)?,
-        limits: sign_in_limits.clone(),
+        limits: waypost_auth::limits::Limits::new(Arc::new(SystemClock)),
         mail,
         random: Arc::new(SystemRandom),
         providers: Providers::new(upstream.clone()),
     });
-    let parts = jobs::Parts { metrics: metrics.clone(), limits, sign_in_limits, web_limits, upstream, db: db.clone() };
+    let parts = jobs::Parts { metrics: metrics.clone(), upstream, db: db.clone() };
     let jobs = hosting.jobs().clone();
     jobs::start(&jobs, parts);
     let phases = Stop { gently: stop.clone(), now: CancellationToken::new() };
@@ -214,7 +209,8 @@ fn start(settings: &Settings, db: Db, keys: Keys) -> (Hosting, Tasks) {
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
-    Hosting::start(db, options)
+    let (hosting, tasks) = Hosting::start(db, options);
+    (hosting.with_new_users_per_address(settings.new_users_per_address), tasks)
 }
 
 fn listen_options(settings: &Settings) -> ListenOptions {

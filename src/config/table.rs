@@ -200,7 +200,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "rate_limit_per_caller",
         flag: None,
         default: "`100`",
-        help: "Calls per second of one caller (end user, else client address); `0` for no limit.",
+        help: "Calls per second of one caller: a signed-in end user, an anonymous user, or all callers of one client address (of one /64 network of IPv6) who have stored no progress; `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_caller = number),
     },
     Setting {
@@ -211,9 +211,23 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::at_least_one(text).map(|number| settings.rate_limit_burst = number),
     },
     Setting {
+        name: "rate_limit_callers_per_address",
+        flag: None,
+        default: "`5`",
+        help: "How many times the limit of one caller the anonymous users of one client address have together, once they have stored progress; at least 1.",
+        set: |settings, text| value::at_least_one(text).map(|number| settings.rate_limit_callers_per_address = number),
+    },
+    Setting {
+        name: "new_users_per_address",
+        flag: None,
+        default: "`300`",
+        help: "Anonymous users who may start from one client address (from one /64 network of IPv6) per hour; `0` for no limit. Users who started before can always continue.",
+        set: |settings, text| value::number(text).map(|number| settings.new_users_per_address = number),
+    },
+    Setting {
         name: "rate_limit_per_server",
         flag: None,
-        default: "`0`",
+        default: "`1000`",
         help: "Calls per second of one hosted server; `0` for no limit.",
         set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_server = number),
     },

@@ -80,7 +80,7 @@ fn open<R: Responder>(
     slug: Option<String>,
     request: &Request,
 ) -> Result<(Located, HeaderMap), Response> {
-    let located = locate(routes, slug, request).map_err(|_| public_page::not_found())?;
+    let located = locate(slug, request).map_err(|_| public_page::not_found())?;
     public_page::check_rate(&routes.web, located.client)?;
     Ok((located, request.headers().clone()))
 }

@@ -77,11 +77,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
     };
     let (hosting, _tasks) = Hosting::start(db, options);
     let stop = CancellationToken::new();
-    let limits = Limits::new(LimitOptions {
-        per_caller: settings.rate_limit_per_caller,
-        burst: settings.rate_limit_burst,
-        per_server: settings.rate_limit_per_server,
-    });
+    let limits = Limits::new(LimitOptions::default(), Arc::new(SystemClock));
     let endpoint = Endpoint::new(responder, hosting.clone(), limits, Arc::new(SystemRandom), (sessions, stop.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -91,7 +87,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
         documents: Documents::new(outbound, Arc::new(SystemClock)),
-        limits: waypost_auth::limits::Limits::default(),
+        limits: waypost_auth::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
         providers: Providers::new(upstream.clone()),
@@ -99,7 +95,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
     let web = Web::new(waypost_web::State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
-        limits: waypost_web::limits::Limits::default(),
+        limits: waypost_web::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
         upstream,

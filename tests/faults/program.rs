@@ -37,7 +37,10 @@ pub fn on(command: &mut Command, install: &Install, words: &[&str]) {
         }
     }
     command.args(words).arg("--data-dir").arg(install.data_dir()).args(["--database", &install.url]);
-    command.env("WAYPOST_SECRET_KEY", SECRET).env("WAYPOST_RATE_LIMIT_PER_CALLER", "0");
+    command.env("WAYPOST_SECRET_KEY", SECRET);
+    for limit in ["RATE_LIMIT_PER_CALLER", "RATE_LIMIT_PER_SERVER", "NEW_USERS_PER_ADDRESS"] {
+        command.env(format!("WAYPOST_{limit}"), "0");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
 }
 

@@ -55,6 +55,8 @@ pub const DAY: i64 = 24 * 60 * 60 * 1_000;
 pub struct Setup {
     pub public_url: &'static str,
     pub limits: LimitOptions,
+    /// New anonymous users per client address and hour.
+    pub new_users: u32,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub sign_up: SignUp,
     /// Whether mails can be sent: [`App::mails`] has them then.
@@ -75,10 +77,10 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let limits = LimitOptions { per_caller: 0, burst: 0, per_server: 0 };
         Self {
             public_url: "http://localhost:8080",
-            limits,
+            limits: LimitOptions::OFF,
+            new_users: waypost_ops::limits::NEW_USERS_PER_ADDRESS,
             trusted_proxies: Vec::new(),
             sign_up: SignUp::Invite,
             can_mail: false,
@@ -158,6 +160,7 @@ impl App {
             random: Arc::clone(&random),
         };
         let (hosting, tasks) = Hosting::start(db.clone(), options);
+        let hosting = hosting.with_new_users_per_address(setup.new_users);
         let mails = Memory::default();
         let mail = setup.can_mail.then(|| Outbox::start(Arc::new(mails.clone())));
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
@@ -168,7 +171,7 @@ impl App {
         let endpoint = Endpoint::new(
             Product,
             hosting.clone(),
-            Limits::new(setup.limits),
+            Limits::new(setup.limits, clock.clone()),
             Arc::clone(&random),
             (Sessions::Signed, CancellationToken::new()),
         )
@@ -185,7 +188,7 @@ impl App {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
             documents: Documents::new(outbound, clock.clone()).with_availability(availability),
-            limits: waypost_auth::limits::Limits::default(),
+            limits: waypost_auth::limits::Limits::new(clock.clone()),
             mail: None,
             random: Arc::clone(&random),
             providers: Providers::new(upstream.clone()),
@@ -193,7 +196,7 @@ impl App {
         let web = Web::new(waypost_web::State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
-            limits: waypost_web::limits::Limits::default(),
+            limits: waypost_web::limits::Limits::new(clock.clone()),
             mail,
             random: Arc::clone(&random),
             upstream: upstream.clone(),
@@ -249,8 +252,13 @@ impl App {
 
     /// Sends a request through the router, from 192.0.2.7.
     pub async fn send(&self, mut request: Request<Body>) -> Response<Body> {
-        let router = self.0.running.lock().unwrap().as_ref().unwrap().router.clone();
         request.extensions_mut().insert(ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 7], 50_000))));
+        self.send_without_peer(request).await
+    }
+
+    /// The same, from nowhere.
+    pub async fn send_without_peer(&self, request: Request<Body>) -> Response<Body> {
+        let router = self.0.running.lock().unwrap().as_ref().unwrap().router.clone();
         router.oneshot(request).await.unwrap()
     }
 

@@ -1,15 +1,14 @@
 //! How often one address may ask, per kind of request: guessing and flooding become slow, people notice nothing.
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::num::NonZeroU32;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use waypost_core::Clock;
+use waypost_ops::limits::{Limiter, Rate, network};
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A request at the authorization endpoint, which keeps a row for half an hour.
     Authorize,
@@ -23,59 +22,50 @@ pub enum Kind {
     Mail,
 }
 
-/// Each kind with its requests per minute; as many may come at once. A class of a hundred behind one address begins in the
-/// same minute; who guesses is stopped by the limits of each account and each code.
-const PER_MINUTE: [(Kind, u32); 5] =
-    [(Kind::Authorize, 600), (Kind::Token, 1_200), (Kind::Register, 300), (Kind::Form, 600), (Kind::Mail, 100)];
-
-/// The limits of this process.
-#[derive(Clone)]
-pub struct Limits(Arc<Vec<(Kind, DefaultKeyedRateLimiter<IpAddr>)>>);
-
-impl Default for Limits {
-    fn default() -> Self {
-        let limiter = |per_minute| {
-            let per_minute = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
-            RateLimiter::keyed(Quota::per_minute(per_minute))
-        };
-        Self(Arc::new(PER_MINUTE.iter().map(|(kind, per_minute)| (*kind, limiter(*per_minute))).collect()))
-    }
-}
-
-impl Limits {
-    /// Counts a request from `address`.
-    ///
-    /// # Errors
-    /// How long to wait, when there were too many.
-    pub fn check(&self, kind: Kind, address: IpAddr) -> Result<(), Duration> {
-        let Some((_, limiter)) = self.0.iter().find(|(own, _)| *own == kind) else { return Ok(()) };
-        let checked = limiter.check_key(&network(address));
-        checked.map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
-    }
-
-    /// Forgets addresses that have not asked for a while.
-    pub fn tidy(&self) {
-        for (_, limiter) in self.0.iter() {
-            limiter.retain_recent();
+impl Kind {
+    /// The requests per minute; as many may come at once. A class of a hundred behind one address begins in the same
+    /// minute; who guesses is stopped by the limits of each account and each code. There is no kind without a limit.
+    fn rate(self) -> Rate {
+        match self {
+            Self::Authorize => Rate::per_minute("oauth_authorize", 600),
+            Self::Token => Rate::per_minute("oauth_token", 1_200),
+            Self::Register => Rate::per_minute("oauth_register", 300),
+            Self::Form => Rate::per_minute("oauth_form", 600),
+            Self::Mail => Rate::per_minute("oauth_mail", 100),
         }
     }
 }
 
-/// Whoever has one address of IPv6 has 2⁶⁴ of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
+/// The limits of this process.
+#[derive(Clone)]
+pub struct Limits(Limiter<(Kind, IpAddr)>);
+
+impl Limits {
+    /// Returns limits of which nothing is used.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Limiter::new(clock))
+    }
+
+    /// Counts a request from `address`, or from its network if it is an IPv6 address.
+    ///
+    /// # Errors
+    /// The time to wait if there were too many.
+    pub fn check(&self, kind: Kind, address: IpAddr) -> Result<(), Duration> {
+        self.0.check((kind, network(address)), kind.rate())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use waypost_core::Timestamp;
+    use waypost_core::clock::ManualClock;
+
     use super::*;
 
     #[test]
     fn counts_each_kind_and_network_by_itself() {
-        let limits = Limits::default();
+        let limits = Limits::new(Arc::new(ManualClock::new(Timestamp(0))));
         let (one, neighbour, other): (IpAddr, IpAddr, IpAddr) =
             ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
         for n in 0..100 {
@@ -84,6 +74,9 @@ mod tests {
         }
         assert!(limits.check(Kind::Mail, one).is_err());
         assert_eq!(limits.check(Kind::Mail, other), Ok(()));
-        assert_eq!(limits.check(Kind::Form, one), Ok(()));
+        for kind in [Kind::Authorize, Kind::Token, Kind::Register, Kind::Form] {
+            let passed = (0..20_000).take_while(|_| limits.check(kind, one).is_ok()).count();
+            assert!((100..=1_200).contains(&passed), "{kind:?}: {passed}");
+        }
     }
 }

@@ -27,10 +27,10 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::{Code, Error, Random};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::identity::Client;
+use waypost_ops::limits::MAX_BODY;
 use waypost_ops::offers::Offers;
 use waypost_ops::record::Rejection;
 
-use self::admission::caller_key;
 use crate::bearer::Bearer;
 use crate::limits::Limits;
 use crate::listen::{self, ListenOptions, Listeners};
@@ -42,8 +42,6 @@ use crate::session::Session;
 use crate::target::Target;
 use crate::{methods, transport};
 
-/// Bytes of a body at most.
-pub const MAX_BODY: usize = 1024 * 1024;
 const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";
 /// The revisions with a handshake, oldest first.
@@ -143,7 +141,8 @@ impl<R: Responder> Endpoint<R> {
         let since = Instant::now();
         let (mut parts, body) = request.into_parts();
         if parts.method != Method::POST && matches!(self.sessions, Sessions::Signed) {
-            if let Err(response) = self.admit(&parts, None, arrived) {
+            let counted = self.admit(&parts, None, arrived).and_then(|()| self.limit_sender(None, arrived));
+            if let Err(response) = counted {
                 return response;
             }
             // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
@@ -153,7 +152,8 @@ impl<R: Responder> Endpoint<R> {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
-                if let Err(response) = self.admit(&parts, None, arrived) {
+                let counted = self.admit(&parts, None, arrived).and_then(|()| self.limit_sender(None, arrived));
+                if let Err(response) = counted {
                     return response;
                 }
                 let refused = refuse_body(&*error);
@@ -164,6 +164,9 @@ impl<R: Responder> Endpoint<R> {
             }
         };
         if parts.method != Method::POST {
+            if let Err(response) = self.limit_sender(None, arrived) {
+                return response;
+            }
             let target = self.target(arrived, since, (false, None), Client::default());
             return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
@@ -173,7 +176,7 @@ impl<R: Responder> Endpoint<R> {
         }
         let peeked = match peeked {
             Ok(peeked) => peeked,
-            Err(refusal) => return refuse(StatusCode::BAD_REQUEST, &refusal),
+            Err(refusal) => return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, arrived),
         };
         normalize_accept(&mut parts.headers);
         match peeked {
@@ -194,7 +197,7 @@ impl<R: Responder> Endpoint<R> {
     ) -> Response {
         if let Err(refusal) = check_era(request.headers(), message) {
             let status = if refusal.code == METHOD_NOT_FOUND { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
-            return refuse(status, &refusal);
+            return self.refuse_counted(status, &refusal, arrived);
         }
         let initialize = message.method.as_deref() == Some("initialize");
         let mut session = None;
@@ -202,17 +205,19 @@ impl<R: Responder> Endpoint<R> {
             session = match self.open_session(request.headers_mut(), arrived) {
                 Ok(session) => session,
                 Err(refusal) => {
-                    return refuse(StatusCode::NOT_FOUND, &Refusal { id: message.id.clone(), ..refusal });
+                    let refusal = Refusal { id: message.id.clone(), ..refusal };
+                    return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, arrived);
                 }
             };
-            if message.method.is_none() && !is_modern_header(request.headers()) {
-                // A late answer to a question that nobody here asked: legal, and of no consequence.
-                return StatusCode::ACCEPTED.into_response();
-            }
         }
-        let key = caller_key(message, session.as_ref(), arrived);
+        let key = self.caller_key(message, session.as_ref(), arrived);
         if let Err(response) = self.limit(&key, message.id.as_ref(), arrived) {
             return response;
+        }
+        let can_respond = !message.modern && matches!(self.sessions, Sessions::Signed);
+        if can_respond && message.method.is_none() && !is_modern_header(request.headers()) {
+            // A late answer to a question that nobody here asked: legal, and of no consequence.
+            return StatusCode::ACCEPTED.into_response();
         }
         let client = client_of(request.headers(), message, session.as_ref());
         let mut target =
@@ -245,14 +250,14 @@ impl<R: Responder> Endpoint<R> {
         if matches!(self.sessions, Sessions::Signed)
             && let Err(refusal) = self.open_session(&mut headers, arrived)
         {
-            return refuse(StatusCode::NOT_FOUND, &refusal);
+            return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, arrived);
         }
         let revision = headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
         if revision.is_some_and(|revision| revision != BATCH_REVISION)
             || batch.iter().any(|(message, _)| message.modern)
         {
             let refusal = Refusal::new(INVALID_REQUEST, "Invalid Request: this revision has no batches.", None);
-            return refuse(StatusCode::BAD_REQUEST, &refusal);
+            return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, arrived);
         }
         let mut answers: Vec<Value> = Vec::new();
         for (message, text) in batch {
@@ -313,6 +318,7 @@ impl<R: Responder> Endpoint<R> {
             subject: arrived.bearer.subject().cloned(),
             session,
             client,
+            address: arrived.address,
             listener: None,
             since,
             at,
@@ -456,9 +462,14 @@ pub fn refuse_error(error: &Error) -> Response {
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::InvalidArguments => StatusCode::BAD_REQUEST,
         Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let code = if status.is_server_error() { INTERNAL_ERROR } else { INVALID_REQUEST };
     let body = json!({ "jsonrpc": "2.0", "error": { "code": code, "message": error.message } });
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
+    if let Some(seconds) = error.details.get("retry_after_seconds").and_then(Value::as_u64) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }

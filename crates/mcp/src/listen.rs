@@ -21,6 +21,7 @@ use waypost_core::Code;
 use waypost_core::id::{ServerId, VersionId};
 use waypost_core::server::Server;
 use waypost_ops::grants;
+use waypost_ops::limits::network;
 use waypost_ops::offers::Offers;
 
 use crate::target::Target;
@@ -113,14 +114,6 @@ impl Listeners {
         *open.addresses.entry(address).or_default() += 1;
         metrics::gauge!("waypost_listen_streams").increment(1.0);
         Ok(Slot { listeners: self.clone(), server: server.clone(), address })
-    }
-}
-
-/// What is counted for an address: whoever has one IPv6 address has a whole /64 network of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::from((u128::from(address) & !u128::from(u64::MAX)).to_be_bytes()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a request is about: the server that it is for, and all that is known of its sender.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,6 +36,8 @@ pub struct Target {
     pub session: Option<String>,
     /// What the client says of itself.
     pub client: Client,
+    /// The client's address.
+    pub address: IpAddr,
     /// The stream that the request opens: only for `subscriptions/listen`.
     pub(crate) listener: Option<Arc<Listener>>,
     /// When the request arrived, on the monotonic clock.
@@ -91,6 +94,7 @@ impl Target {
             client: self.client.clone(),
             protocol_session: self.session.clone(),
             is_test: self.tracking_id.as_deref().is_some_and(try_it::is_test),
+            address: self.address,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::Ops;
 use crate::grants::Tokens;
 use crate::identity::Identities;
 use crate::joins::Strangers;
+use crate::limits::NewUsers;
 use crate::notices::Post;
 use crate::offers::Catalog;
 use crate::search::StepTitles;
@@ -51,6 +52,7 @@ pub struct Hosting {
     pub(crate) recent_sessions: RecentSessions,
     pub(crate) tokens: Tokens,
     pub(crate) strangers: Strangers,
+    pub(crate) new_users: NewUsers,
     pub(crate) keys: Keys,
     pub(crate) clock: Arc<dyn Clock>,
     jobs: Jobs,
@@ -98,6 +100,7 @@ impl Hosting {
             recent_sessions: RecentSessions::default(),
             tokens: Tokens::default(),
             strangers: Strangers::default(),
+            new_users: NewUsers::new(Arc::clone(&options.clock)),
             keys: options.keys,
             clock: options.clock,
             jobs: jobs.clone(),
@@ -109,6 +112,12 @@ impl Hosting {
     #[must_use]
     pub fn with_post(self, post: Arc<dyn Post>) -> Self {
         Self { ops: self.ops.with_post(post), ..self }
+    }
+
+    /// The same, with this many new anonymous users per client address and hour; 0 is no limit.
+    #[must_use]
+    pub fn with_new_users_per_address(self, count: u32) -> Self {
+        Self { new_users: self.new_users.with_count(count), ..self }
     }
 
     /// The installation's secret key, for what is made from now on.

@@ -31,6 +31,10 @@ const HANDLE_BYTES: usize = 16;
 pub(crate) const USED_EVERY_MS: i64 = 60_000;
 /// How long a positive look-up may be used again.
 const TRUST: Duration = Duration::from_secs(1);
+/// How long it is remembered that a key has stored progress, after its last use.
+const STORED: Duration = Duration::from_hours(1);
+/// Keys that are remembered.
+const REMEMBERED: u64 = 100_000;
 
 /// What a request shows of who makes it, in the order in which it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,10 +89,26 @@ pub struct Identity {
     pub new_session: Option<NewSession>,
 }
 
+/// What an anonymous user is found by. Everybody can make one up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
+pub enum AnonymousKey {
+    /// A tracking ID of an organisation, in its stored form.
     Tracking(OrganizationId, String),
+    /// The SHA-256 of a handle of a server, hexadecimal.
     Handle(ServerId, String),
+}
+
+impl AnonymousKey {
+    /// Returns the key of what a request presents; `None` for a token and for nothing.
+    fn of(server: &Server, presented: &Presented) -> Option<Self> {
+        match presented {
+            Presented::Tracking(id) => Some(Self::Tracking(server.organization_id.clone(), id.clone())),
+            Presented::Handle(handle) | Presented::Session(handle) => {
+                Some(Self::Handle(server.id.clone(), hash(handle)))
+            }
+            Presented::Nothing | Presented::Subject(..) => None,
+        }
+    }
 }
 
 /// An end user who was found, with the session of their handle.
@@ -99,13 +119,50 @@ struct Known {
     last_used_at: Timestamp,
 }
 
-/// Look-ups that were positive within the last second.
+/// What is remembered of anonymous users.
 #[derive(Debug, Clone)]
-pub(crate) struct Identities(Cache<Key, Known>);
+pub(crate) struct Identities {
+    /// Look-ups that were positive within the last second.
+    fresh: Cache<AnonymousKey, Known>,
+    /// Keys that were found within the last hour, for rate limits only: a deleted user may be among them.
+    stored: Cache<AnonymousKey, ()>,
+}
 
 impl Default for Identities {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(100_000).time_to_live(TRUST).build())
+        Self {
+            fresh: Cache::builder().max_capacity(REMEMBERED).time_to_live(TRUST).build(),
+            stored: Cache::builder().max_capacity(REMEMBERED).time_to_idle(STORED).build(),
+        }
+    }
+}
+
+impl Identities {
+    fn insert(&self, key: AnonymousKey, known: Known) {
+        self.stored.insert(key.clone(), ());
+        self.fresh.insert(key, known);
+    }
+}
+
+/// Returns what a rate limit counts for a request that presents `presented`, and whether this process knows that it has
+/// stored progress; `None` if nothing anonymous is presented. Asks no database, because it decides whether one is asked.
+#[must_use]
+pub fn anonymous_key(hosting: &Hosting, server: &Server, presented: &Presented) -> Option<(AnonymousKey, bool)> {
+    let key = AnonymousKey::of(server, presented)?;
+    // A test ID is signed.
+    let is_test = matches!(presented, Presented::Tracking(id) if try_it::is_test(id));
+    let is_known = is_test || hosting.identities.stored.get(&key).is_some();
+    Some((key, is_known))
+}
+
+/// Remembers that the new user of a call has stored progress.
+pub(crate) fn remember_new(hosting: &Hosting, server: &Server, presented: &Presented, identity: &Identity) {
+    let key = match &identity.handle {
+        Some(handle) => Some(AnonymousKey::Handle(server.id.clone(), hash(handle))),
+        None => AnonymousKey::of(server, presented),
+    };
+    if let Some(key) = key {
+        hosting.identities.stored.insert(key, ());
     }
 }
 
@@ -299,24 +356,21 @@ pub(crate) async fn resolve_or_prepare(
 
 /// Forgets what was looked up: the next call asks the database.
 pub(crate) fn forget(hosting: &Hosting, server: &Server, presented: &Presented) {
-    let key = match presented {
-        Presented::Tracking(id) => Key::Tracking(server.organization_id.clone(), id.clone()),
-        Presented::Handle(handle) | Presented::Session(handle) => Key::Handle(server.id.clone(), hash(handle)),
-        Presented::Nothing | Presented::Subject(..) => return,
-    };
-    hosting.identities.0.invalidate(&key);
+    if let Some(key) = AnonymousKey::of(server, presented) {
+        hosting.identities.fresh.invalidate(&key);
+    }
 }
 
 async fn find_tracked(hosting: &Hosting, server: &Server, tracking_id: &str) -> Result<Option<EndUserId>> {
-    let key = Key::Tracking(server.organization_id.clone(), tracking_id.to_owned());
-    if let Some(known) = hosting.identities.0.get(&key) {
+    let key = AnonymousKey::Tracking(server.organization_id.clone(), tracking_id.to_owned());
+    if let Some(known) = hosting.identities.fresh.get(&key) {
         return Ok(Some(known.end_user_id));
     }
     let mut conn = hosting.read().await?;
     let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
     if let Some(end_user_id) = &found {
         let known = Known { end_user_id: end_user_id.clone(), session_id: None, last_used_at: hosting.clock.now() };
-        hosting.identities.0.insert(key, known);
+        hosting.identities.insert(key, known);
     }
     Ok(found)
 }
@@ -329,9 +383,9 @@ async fn find_by_handle(
     handle: &str,
 ) -> Result<Option<(EndUserId, Option<SessionId>)>> {
     let handle_hash = hash(handle);
-    let key = Key::Handle(server.id.clone(), handle_hash.clone());
+    let key = AnonymousKey::Handle(server.id.clone(), handle_hash.clone());
     let now = cx.now();
-    let found = match hosting.identities.0.get(&key) {
+    let found = match hosting.identities.fresh.get(&key) {
         Some(known) if now.since(known.last_used_at) < session::LIFETIME_MS => Some(known),
         _ => {
             let mut conn = hosting.read().await?;
@@ -346,7 +400,7 @@ async fn find_by_handle(
         hosting.recorder.record(Record::Used { handle_hash, at: now }).await;
         known.last_used_at = now;
     }
-    hosting.identities.0.insert(key, known.clone());
+    hosting.identities.insert(key, known.clone());
     Ok(Some((known.end_user_id, known.session_id)))
 }
 

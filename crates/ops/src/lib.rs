@@ -25,6 +25,7 @@ pub mod identity;
 pub mod invitations;
 pub mod job_leases;
 pub mod joins;
+pub mod limits;
 pub mod logos;
 pub mod notices;
 pub mod oauth_clients;

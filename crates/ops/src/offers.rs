@@ -150,6 +150,12 @@ impl Catalog {
         self.0.changes.subscribe()
     }
 
+    /// Whether [`Self::find`] probably needs no query for `slug`.
+    #[must_use]
+    pub fn has_loaded(&self, slug: &str) -> bool {
+        self.0.cache.contains_key(&(slug.to_owned(), self.0.version.load(Ordering::Acquire)))
+    }
+
     /// Same as [`Self::find`], for work that can wait: only a few of these read the database at once.
     ///
     /// # Errors

@@ -329,6 +329,7 @@ impl Scene<'_> {
         let Self { cx, hosting, play, offer } = *self;
         let server = &play.offers.server;
         let latest = hosting.version(&server.organization_id, &offer.version_id).await?;
+        let mut is_counted = play.arrival.is_test;
         for _ in 0..TRIES {
             let identity = match create {
                 Create::Yes => {
@@ -347,10 +348,17 @@ impl Scene<'_> {
                 let outcome = act(&view).map_err(|error| explain(error, server, &user))?;
                 return Ok(answer(offer, outcome, user));
             };
+            if identity.new_end_user.is_some() && !is_counted {
+                hosting.new_users.check(play.arrival.address)?;
+                is_counted = true;
+            }
             match hosting.writer.call(self.call(&latest, &identity, &end_user_id, act.clone())).await {
                 Ok(Decided::Done(outcome)) => {
                     let changed = !outcome.change.is_empty();
                     if changed {
+                        if identity.new_end_user.is_some() {
+                            identity::remember_new(hosting, server, &play.presented, &identity);
+                        }
                         let owner = sessions::owner(server, play.arrival, Some(&identity));
                         sessions::record_use(cx, hosting, server, (play.arrival, &owner)).await;
                     } else {

@@ -1,5 +1,6 @@
 //! The record of a tool call, from its arrival to its outcome.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use waypost_core::caller::Ctx;
@@ -30,6 +31,8 @@ pub struct Arrival {
     pub protocol_session: Option<String>,
     /// Whether the console's "Try it" makes the call.
     pub is_test: bool,
+    /// The client's address.
+    pub address: IpAddr,
 }
 
 impl Arrival {

@@ -1,15 +1,14 @@
 //! How often one address may ask, per kind of request: guessing and flooding become slow, people notice nothing.
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::num::NonZeroU32;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use waypost_core::Clock;
+use waypost_ops::limits::{Limiter, Rate, network};
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A password, a code or a link that somebody enters.
     SignIn,
@@ -25,57 +24,62 @@ pub enum Kind {
     Api,
     /// A view of a server's public page.
     PublicPage,
+    /// Any request that is not to the MCP address of a server, beside the limit of its own kind.
+    Request,
 }
 
-/// Each kind with its requests per minute; as many may come at once. An office of fifty behind one address notices
-/// nothing; who guesses is stopped by the limits of each account and each code as well.
-const PER_MINUTE: [(Kind, u32); 7] = [
-    (Kind::SignIn, 120),
-    (Kind::SignUp, 30),
-    (Kind::Invitation, 60),
-    (Kind::Mail, 60),
-    (Kind::WrongKey, 600),
-    (Kind::Api, 6_000),
-    (Kind::PublicPage, 600),
-];
-
-/// The limits of this process.
-#[derive(Clone)]
-pub struct Limits(Arc<Vec<(Kind, DefaultKeyedRateLimiter<IpAddr>)>>);
-
-impl Default for Limits {
-    fn default() -> Self {
-        let limiter = |per_minute| {
-            let per_minute = NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN);
-            RateLimiter::keyed(Quota::per_minute(per_minute))
-        };
-        Self(Arc::new(PER_MINUTE.iter().map(|(kind, per_minute)| (*kind, limiter(*per_minute))).collect()))
-    }
-}
-
-impl Limits {
-    /// Counts a request from `address`.
-    ///
-    /// # Errors
-    /// How long to wait, when there were too many.
-    pub fn check(&self, kind: Kind, address: IpAddr) -> Result<(), Duration> {
-        let Some((_, limiter)) = self.0.iter().find(|(own, _)| *own == kind) else { return Ok(()) };
-        let checked = limiter.check_key(&network(address));
-        checked.map_err(|not_until| not_until.wait_time_from(DefaultClock::default().now()))
-    }
-
-    /// Forgets addresses that have not asked for a while.
-    pub fn tidy(&self) {
-        for (_, limiter) in self.0.iter() {
-            limiter.retain_recent();
+impl Kind {
+    /// The requests per minute; as many may come at once. An office of fifty behind one address notices nothing; who
+    /// guesses is stopped by the limits of each account and each code as well. There is no kind without a limit.
+    fn rate(self) -> Rate {
+        match self {
+            Self::SignIn => Rate::per_minute("sign_in", 120),
+            Self::SignUp => Rate::per_minute("sign_up", 30),
+            Self::Invitation => Rate::per_minute("invitation", 60),
+            Self::Mail => Rate::per_minute("mail", 60),
+            Self::WrongKey => Rate::per_minute("wrong_key", 600),
+            Self::Api => Rate::per_minute("api", 6_000),
+            Self::PublicPage => Rate::per_minute("public_page", 600),
+            Self::Request => Rate::per_minute("request", 12_000),
         }
     }
 }
 
-/// Whoever has one address of IPv6 has 2⁶⁴ of them.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
+/// The limits of this process.
+#[derive(Clone)]
+pub struct Limits(Limiter<(Kind, IpAddr)>);
+
+impl Limits {
+    /// Returns limits of which nothing is used.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Limiter::new(clock))
+    }
+
+    /// Counts a request from `address`, or from its network if it is an IPv6 address.
+    ///
+    /// # Errors
+    /// The time to wait if there were too many.
+    pub fn check(&self, kind: Kind, address: IpAddr) -> Result<(), Duration> {
+        self.0.check((kind, network(address)), kind.rate())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::Timestamp;
+    use waypost_core::clock::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_limit_of_its_own() {
+        use Kind::{Api, Invitation, Mail, PublicPage, Request, SignIn, SignUp, WrongKey};
+        let limits = Limits::new(Arc::new(ManualClock::new(Timestamp(0))));
+        let address = IpAddr::from([192, 0, 2, 7]);
+        for kind in [SignIn, SignUp, Invitation, Mail, WrongKey, Api, PublicPage, Request] {
+            let passed = (0..20_000).take_while(|_| limits.check(kind, address).is_ok()).count();
+            assert!((30..=12_000).contains(&passed), "{kind:?}: {passed}");
+        }
     }
 }

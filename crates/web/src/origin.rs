@@ -50,7 +50,14 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        is_own(&map, &Visit { authority: "console.example:8443".to_owned(), ..Visit::default() })
+        is_own(
+            &map,
+            &Visit {
+                authority: "console.example:8443".to_owned(),
+                client: [192, 0, 2, 7].into(),
+                request_id: String::new(),
+            },
+        )
     }
 
     #[test]

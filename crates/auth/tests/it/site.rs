@@ -112,7 +112,7 @@ impl Pages {
             hosting: hosting.clone(),
             public_url: public_url.clone(),
             documents: Documents::new(outbound.clone(), clock.clone()),
-            limits: Limits::default(),
+            limits: Limits::new(clock.clone()),
             mail: can_mail.then(|| Outbox::start(Arc::new(mails.clone()))),
             random: Arc::clone(&random),
             providers: Providers::new(Upstream { outbound, keyring: Keyring::new(&secret, None) }),

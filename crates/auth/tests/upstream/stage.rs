@@ -79,7 +79,7 @@ pub async fn stage(url: &str) -> Stage {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap()),
         documents: Documents::new(outbound, clock.clone()),
-        limits: waypost_auth::limits::Limits::default(),
+        limits: waypost_auth::limits::Limits::new(clock.clone()),
         mail: None,
         random: Arc::clone(&random),
         providers: Providers::new(upstream.clone()),

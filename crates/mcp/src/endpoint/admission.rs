@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use waypost_core::secret::hash;
 use waypost_core::server::SignIn;
+use waypost_ops::identity::{self, Presented};
 use waypost_ops::record::{Rejection, record_rejection};
 use waypost_ops::try_it;
 
@@ -76,6 +77,38 @@ impl<R: Responder> Endpoint<R> {
         Err(response)
     }
 
+    /// Counts a request that says nothing about its user beside a token.
+    pub(super) fn limit_sender(&self, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
+        self.limit(&sender(arrived), id, arrived)
+    }
+
+    /// Refuses a request of which no call can be made. It counts as one all the same.
+    pub(super) fn refuse_counted(&self, status: StatusCode, refusal: &Refusal, arrived: &Arrived) -> Response {
+        let counted = self.limit_sender(refusal.id.as_ref(), arrived);
+        counted.err().unwrap_or_else(|| refuse(status, refusal))
+    }
+
+    /// Returns whom a call is counted for. Where users sign in, nothing but a token says who somebody is; elsewhere a
+    /// session says so once it has stored progress.
+    pub(super) fn caller_key(&self, message: &Message, session: Option<&Session>, arrived: &Arrived) -> CallerKey {
+        let server = &arrived.offers.server;
+        if arrived.bearer.subject().is_some() || server.auth_type.signs_in() {
+            return sender(arrived);
+        }
+        let handle = session.and_then(|session| session.handle.clone());
+        let (presented, is_session) = match (&arrived.tracking_id, &message.handle, handle) {
+            (Some(tracking_id), _, _) => (Presented::Tracking(tracking_id.clone()), false),
+            (None, Some(handle), _) => (Presented::Handle(handle.clone()), false),
+            (None, None, Some(handle)) => (Presented::Session(handle), true),
+            (None, None, None) => return sender(arrived),
+        };
+        match identity::anonymous_key(&self.hosting, server, &presented) {
+            Some((key, true)) => CallerKey::Known(key, arrived.address),
+            Some((key, false)) if !is_session => CallerKey::Claimed(key, arrived.address),
+            _ => sender(arrived),
+        }
+    }
+
     /// Counts a call that was rejected before it reached a tool, unless it is a test.
     pub(super) fn record_rejection(&self, rejection: Rejection, arrived: &Arrived) {
         if !arrived.tracking_id.as_deref().is_some_and(try_it::is_test) {
@@ -104,18 +137,11 @@ impl<R: Responder> Endpoint<R> {
     }
 }
 
-/// Whom a call is counted for. Where users sign in, nothing but a token says who somebody is.
-pub(super) fn caller_key(message: &Message, session: Option<&Session>, arrived: &Arrived) -> CallerKey {
-    let server = &arrived.offers.server;
-    if let Some(subject) = arrived.bearer.subject() {
-        return CallerKey::EndUser(subject.end_user_id.clone());
-    }
-    match (&arrived.tracking_id, &message.handle, session) {
-        _ if server.auth_type.signs_in() => CallerKey::Address(arrived.address),
-        (Some(tracking_id), _, _) => CallerKey::Tracking(server.organization_id.clone(), tracking_id.clone()),
-        (None, Some(handle), _) => CallerKey::Handle(handle.chars().take(64).collect()),
-        (None, None, Some(session)) => CallerKey::Handle(session.random.clone()),
-        (None, None, None) => CallerKey::Address(arrived.address),
+/// Returns whom a request is counted for of which only token and address are known.
+fn sender(arrived: &Arrived) -> CallerKey {
+    match arrived.bearer.subject() {
+        Some(subject) => CallerKey::EndUser(subject.end_user_id.clone()),
+        None => CallerKey::Address(arrived.address),
     }
 }
 

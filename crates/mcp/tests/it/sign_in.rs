@@ -337,7 +337,7 @@ async fn refusals_are_recorded(stage: Stage) {
 #[tokio::test]
 async fn rs11_a_signed_in_user_has_a_limit_of_their_own() {
     let folder = waypost_testkit::folder();
-    let limits = LimitOptions { per_caller: 1, burst: 3, per_server: 0 };
+    let limits = LimitOptions { per_caller: 1, burst: 3, ..LimitOptions::OFF };
     let stage = limited(&waypost_testkit::sqlite_url(&folder), limits).await;
     let (anna, bert) = (stage.token("anna", Scopes::default()).await, stage.token("bert", Scopes::default()).await);
     let anything = |tracking_id| Asked { tracking_id, ..Asked::tool("get_walkthrough_status", tour()) };

@@ -45,7 +45,7 @@ pub struct Stage {
 
 /// A server of `platform_oauth` that asks when it is needed, with both toolsets.
 pub async fn stage(url: &str) -> Stage {
-    limited(url, LimitOptions { per_caller: 0, burst: 0, per_server: 0 }).await
+    limited(url, LimitOptions::OFF).await
 }
 
 /// The same with rate limits.
@@ -62,7 +62,13 @@ pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
     };
     let (hosting, tasks) = Hosting::start(db.clone(), options);
     let sessions = (Sessions::Signed, CancellationToken::new());
-    let endpoint = Endpoint::new(Product, hosting.clone(), Limits::new(limits), Arc::new(SystemRandom), sessions);
+    let endpoint = Endpoint::new(
+        Product,
+        hosting.clone(),
+        Limits::new(limits, cx.clock.clone()),
+        Arc::new(SystemRandom),
+        sessions,
+    );
     let ops = Ops::new(db);
     let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
     let settings =

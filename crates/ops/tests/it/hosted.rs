@@ -1,5 +1,6 @@
 //! A hosted server with one walkthrough, anonymous users, and signed-in ones.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +27,8 @@ use waypost_store::{Db, migrate, on};
 /// Steps of the walkthrough.
 pub const STEPS: u32 = 8;
 const START: Timestamp = Timestamp(1_795_000_000_000);
+/// The address of every client.
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 pub struct Hosted {
     pub ops: Ops,
@@ -178,6 +181,7 @@ pub fn arrival() -> Arrival {
         client: Client::default(),
         protocol_session: None,
         is_test: false,
+        address: ADDRESS,
     }
 }
 

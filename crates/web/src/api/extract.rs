@@ -77,7 +77,7 @@ impl FromRequestParts<Web> for Anybody {
 fn arrived(parts: &Parts) -> Result<(Authenticated, Visit), ApiError> {
     let authenticated = parts.extensions.get::<Authenticated>().cloned();
     let authenticated = authenticated.ok_or_else(|| Error::internal("a request came to the API without a caller"))?;
-    Ok((authenticated, parts.extensions.get::<Visit>().cloned().unwrap_or_default()))
+    Ok((authenticated, Visit::of(parts)?))
 }
 
 /// A body in JSON. A member that is not described is refused: what nobody reads was meant otherwise.

@@ -42,7 +42,7 @@ impl FromRequestParts<Web> for At {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
         let missing = || Error::not_found("organisation");
-        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        let visit = Visit::of(parts)?;
         let authenticated = parts.extensions.get::<Authenticated>().cloned().ok_or_else(missing)?;
         let path = axum::extract::Path::<String>::from_request_parts(parts, web).await;
         let id: OrganizationId = path.ok().and_then(|path| path.0.parse().ok()).ok_or_else(missing)?;

@@ -42,7 +42,7 @@ impl FromRequestParts<Web> for SignedIn {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
         match find(web, &visit, parts).await {
             Ok(Some(signed_in)) => Ok(signed_in),
             Ok(None) => Err(to_login(parts)),
@@ -58,7 +58,7 @@ impl FromRequestParts<Web> for Anyone {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
         find(web, &visit, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
     }
 }
@@ -143,7 +143,7 @@ impl FromRequestParts<Web> for Member {
         let Some(membership) = found else {
             return Err(PageError::from(Error::not_found("organisation")).within(frame).into_response());
         };
-        let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+        let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
         let organization_id = membership.organization.id.clone();
         let address = visit.client.to_string();
         let touched = user_sessions::touch(&cx, web.ops(), &session, (Some(&organization_id), &address)).await;

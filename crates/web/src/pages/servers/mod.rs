@@ -79,7 +79,7 @@ impl FromRequestParts<Web> for Hosted {
         };
         match found {
             Ok(server) => {
-                let visit = parts.extensions.get::<Visit>().cloned().unwrap_or_default();
+                let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
                 let address = web.public_url.path_address(&visit.authority, &server.slug);
                 let page_url = server.public_page.then(|| address.page());
                 Ok(Self { cx, organization_id, place, frame, server, mcp_url: address.resource(None), page_url })
