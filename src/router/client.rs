@@ -45,7 +45,7 @@ fn is_trusted(proxies: &[IpNet], address: IpAddr) -> bool {
 /// before it cannot be read: the entries behind that one are the client's own, so none of them counts.
 fn nearest(proxies: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
     for value in headers.get_all("x-forwarded-for").iter().rev() {
-        for entry in value.to_str().ok()?.rsplit(',') {
+        for entry in String::from_utf8_lossy(value.as_bytes()).rsplit(',') {
             let address = parse(entry.trim())?;
             if !is_trusted(proxies, address) {
                 return Some(address);
