@@ -422,8 +422,10 @@ fn rejection(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<
         return Some("header_size");
     }
     // The library closes a connection of HTTP/2 that resets too many requests, or breaks the protocol otherwise.
-    let is_http2 = std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains("error"));
-    (error.is_parse() || is_http2 && !error.is_incomplete_message()).then_some("protocol_error")
+    let is_http2 = std::error::Error::source(error)
+        .and_then(|cause| cause.downcast_ref::<h2::Error>())
+        .is_some_and(|error| error.is_library() && !error.is_io());
+    (error.is_parse() || is_http2).then_some("protocol_error")
 }
 
 #[cfg(test)]

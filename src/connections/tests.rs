@@ -1,4 +1,5 @@
 mod bodies;
+mod counters;
 mod heads;
 mod http2;
 mod stopping;

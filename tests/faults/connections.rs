@@ -21,12 +21,16 @@ const HOSTILE: usize = 1_100;
 /// Memory that hostile bodies may hold: the setting, and as much again for what comes with it.
 const HELD: u64 = 2 * 64 * 1_024 * 1_024;
 
-/// The program with few descriptors, and its diagnostics address.
+/// The program with as few descriptors as the issue had, and its diagnostics address.
 async fn start(install: &Install) -> (Program, String) {
+    start_with(install, FILES).await
+}
+
+async fn start_with(install: &Install, files: usize) -> (Program, String) {
     descriptors::raise_limit();
     let diagnostics = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut command = Command::new("sh");
-    let limited = format!("ulimit -n {FILES}; exec \"$0\" \"$@\"");
+    let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
     command.args(["-c", &limited, env!("CARGO_BIN_EXE_waypost")]);
     on(&mut command, install, &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", &diagnostics]);
     let program = Program::run(command, &install.data_dir()).await;
@@ -108,6 +112,20 @@ async fn both_ports_answer_when_incomplete_requests_use_up_the_descriptors() {
     }
     assert!(metric(&diagnostics, "waypost_connections_closed_total{").await > 0);
     assert!(metric(&diagnostics, "waypost_request_bodies_rejected_total{").await > 0);
+    program.stop().await;
+}
+
+/// So few descriptors that they are used up before the limit of connections is reached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ports_answer_when_there_is_no_descriptor_left() {
+    let install = Install::sqlite().await;
+    let (program, diagnostics) = start_with(&install, 56).await;
+    let request = ("POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\n", 0);
+    let hostile = open(address(&program), 200, request).await;
+    both_ports_answer(&program, &diagnostics).await;
+    assert!(metric(&diagnostics, "waypost_connections_rejected_total{port=\"main\",limit=\"descriptors\"}").await > 0);
+    all_closed(hostile).await;
+    both_ports_answer(&program, &diagnostics).await;
     program.stop().await;
 }
 

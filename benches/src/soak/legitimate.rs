@@ -21,7 +21,9 @@ const EVERY: Duration = Duration::from_millis(250);
 /// How often somebody signs in to the console.
 const SIGN_IN: Duration = Duration::from_secs(30);
 /// Failures whose messages are kept.
-const KEPT: usize = 10;
+const KEPT: usize = 5;
+/// Characters of each of them.
+const MESSAGE: usize = 300;
 
 /// Where everything is.
 #[derive(Debug, Clone)]
@@ -63,7 +65,7 @@ impl Shared {
         if let Err(error) = result {
             outcome.errors += 1;
             if outcome.messages.len() < KEPT {
-                outcome.messages.push(format!("{error:#}"));
+                outcome.messages.push(format!("{error:#}").chars().take(MESSAGE).collect());
             }
         }
     }

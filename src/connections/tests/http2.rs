@@ -3,6 +3,7 @@
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioExecutor;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -85,6 +86,8 @@ async fn the_number_of_requests_at_the_same_time_is_limited() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_cancels_its_requests_is_closed() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
     let port = Port::new(limits());
     let (mut requests, connection) = connect(&port).await;
     let mut cancelled = 0;
@@ -93,6 +96,8 @@ async fn a_client_that_cancels_its_requests_is_closed() {
         cancelled += 1;
     }
     assert!((100..=110).contains(&cancelled), "{cancelled}");
+    let text = recorder.handle().render();
+    assert!(text.contains(r#"waypost_connections_closed_total{port="main",reason="resets"} 1"#), "{text}");
 
     let (mut requests, connection) = connect(&port).await;
     for _ in 0..300 {
@@ -107,6 +112,8 @@ async fn a_client_that_cancels_its_requests_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_header_list_that_is_too_large_gets_431() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
     let port = Port::new(limits());
     let (mut requests, _connection) = connect(&port).await;
     let mut large = request("/");
@@ -114,7 +121,24 @@ async fn a_header_list_that_is_too_large_gets_431() {
     // The library of the client respects the announced limit, which leaves room for the rejection.
     let response = requests.send_request(large).await.unwrap();
     assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let text = recorder.handle().render();
+    assert!(text.contains(r#"waypost_requests_rejected_total{port="main",reason="header_size"} 1"#), "{text}");
     let full = Request::post("http://a/length").body(Full::from("four").boxed()).unwrap();
     let response = requests.send_request(full).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_breaks_the_protocol_is_closed_and_counted() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let mut client = Port::new(limits()).open(HERE);
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    // A frame of settings, and one of data on a stream that was never opened (RFC 9113, section 5.1).
+    client.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    client.send([0, 0, 1, 0, 0, 0, 0, 0, 1, 0]).await;
+    let mut answer = Vec::new();
+    client.0.read_to_end(&mut answer).await.unwrap();
+    let text = recorder.handle().render();
+    assert!(text.contains(r#"waypost_connections_closed_total{port="main",reason="protocol_error"} 1"#), "{text}");
 }
