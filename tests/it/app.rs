@@ -252,7 +252,8 @@ impl App {
 
     /// Sends a request through the router, from 192.0.2.7.
     pub async fn send(&self, mut request: Request<Body>) -> Response<Body> {
-        request.extensions_mut().insert(ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 7], 50_000))));
+        let peer = ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 7], 50_000)));
+        request.extensions_mut().get_or_insert_with(|| peer);
         self.send_without_peer(request).await
     }
 

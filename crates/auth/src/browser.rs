@@ -1,7 +1,8 @@
 //! The cookies of end users' browsers.
 //!
 //! `__Host-wp_flow` names the browser while it signs in: requests and forms are bound to it. `__Host-wp_eu_<org>` is the
-//! session of a signed-in end user, for one organisation. Both are `__Host-` cookies (RFC 6265bis, section 4.1.3.2): no
+//! session of a signed-in end user, for one organisation. `__Host-wp_eu_device_<org>` shows that one has signed in with this
+//! browser before. All are `__Host-` cookies (RFC 6265bis, section 4.1.3.2): no
 //! other host, and no page without TLS but on loopback, can set or read them.
 
 use cookie::{Cookie, SameSite};
@@ -43,6 +44,20 @@ pub fn new_value(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 32];
     random.fill(&mut bytes);
     BASE64URL_NOPAD.encode(&bytes)
+}
+
+/// The name of the cookie of a browser in which an end user of the organisation has signed in before
+/// ([`waypost_ops::devices`]).
+#[must_use]
+pub fn device_cookie(organization: &OrganizationId) -> String {
+    format!("__Host-wp_eu_device_{organization}")
+}
+
+/// Sets the device cookie of an organisation's end users.
+pub fn set_device(headers: &mut HeaderMap, organization: &OrganizationId, value: &str) {
+    let mut cookie = Cookie::new(device_cookie(organization), value.to_owned());
+    cookie.set_max_age(cookie::time::Duration::milliseconds(waypost_ops::devices::LIFETIME_MS));
+    append(headers, cookie);
 }
 
 /// Sets [`FLOW`], until the browser is closed.

@@ -70,7 +70,9 @@ async fn signed_in(auth: &Auth, pending: &Pending, headers: &HeaderMap, session:
         return pending::failed(&pending.site, &error);
     }
     let mut response = page::redirect(&pending.path("authorize/continue"));
-    browser::set_session(response.headers_mut(), &pending.request.organization_id, &session.token);
+    let organization = &pending.request.organization_id;
+    browser::set_session(response.headers_mut(), organization, &session.token);
+    browser::set_device(response.headers_mut(), organization, &session.device);
     response
 }
 
@@ -85,6 +87,11 @@ async fn sign_out(State(auth): State<Auth>, pending: Pending, headers: HeaderMap
     let mut response = page::redirect(&pending.path("authorize/continue"));
     browser::clear_session(response.headers_mut(), &pending.request.organization_id);
     response
+}
+
+/// The cookie of a browser in which an end user of the organisation has signed in before; empty without one.
+fn device(pending: &Pending, headers: &HeaderMap) -> String {
+    browser::read(headers, &browser::device_cookie(&pending.request.organization_id)).unwrap_or_default()
 }
 
 async fn end(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> waypost_core::Result<()> {

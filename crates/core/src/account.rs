@@ -30,8 +30,6 @@ pub struct Account {
     pub email: String,
     /// The password's hash, when there is a password.
     pub password_hash: Option<String>,
-    /// Until when the password is not looked at.
-    pub locked_until: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -1,9 +1,11 @@
 //! Signing in with Waypost's own accounts: by a code that comes by mail, or by a password.
 //!
-//! Nothing here tells whether an address has an account. Codes go to every address, the first right one makes the
-//! account, and an address without one is refused, and locked, like one with a wrong password.
+//! Nothing here tells whether an address has an account. Codes go to every address, the first right one makes the account, and
+//! an address without one is refused like one with a wrong password, which costs the same statements and hashes. Attempts are
+//! limited as [`crate::sign_in_limits`] says.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde_json::json;
 use waypost_core::access::{Act, authorize};
@@ -16,15 +18,18 @@ use waypost_core::{Error, Result, email};
 pub use waypost_store::email_code::Open;
 use waypost_store::email_code::{Key, NewCode, Proof, Tried};
 use waypost_store::identity::Identity;
-use waypost_store::{Tx, account as store, browser_session, email_code, identity, oauth_grant, organization};
+use waypost_store::{
+    Tx, account as store, browser_session, email_code, identity, oauth_grant, organization, sign_in_attempt,
+};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::browser_sessions;
 use crate::codes;
+use crate::devices::{self, Device};
 use crate::identities::{self, Claims, SignedIn};
-use crate::passwords::Passwords;
-use crate::tries::{self, Strangers};
+use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, Counted, Kind, account_is_limited, slot};
+use crate::user_accounts::wrong;
 
 /// A code can be entered this long.
 pub const CODE_LIFETIME_MS: i64 = 10 * 60 * 1_000;
@@ -34,8 +39,24 @@ pub const CODE_LIFETIME_MS: i64 = 10 * 60 * 1_000;
 pub struct Accounts {
     ops: Ops,
     secret: SecretKey,
-    passwords: Passwords,
-    strangers: Strangers<(OrganizationId, String)>,
+}
+
+/// Where an attempt comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Client<'a> {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The cookie of a browser that has signed in before ([`crate::devices`]); empty without one.
+    pub device: &'a str,
+}
+
+/// An address and a password, as they were typed.
+#[derive(Clone, Copy)]
+pub struct PasswordSignIn<'a> {
+    /// The address.
+    pub email: &'a str,
+    /// The password.
+    pub password: &'a str,
 }
 
 /// What somebody asked for on a page.
@@ -80,6 +101,8 @@ pub struct Session {
     pub signed_in: SignedIn,
     /// The value of the session's cookie.
     pub token: String,
+    /// The value of the cookie of a browser that has signed in before ([`crate::devices`]).
+    pub device: String,
 }
 
 impl fmt::Debug for Accounts {
@@ -103,25 +126,52 @@ impl fmt::Debug for Session {
 }
 
 impl Accounts {
-    /// Accounts on the database of `ops`; codes are hashed with `secret`. One for the whole process: it counts how many
-    /// passwords are hashed at once.
+    /// Accounts on the database of `ops`, whose limits hold for the whole process; codes and the cookies of browsers depend on
+    /// `secret`.
     #[must_use]
     pub fn new(ops: Ops, secret: SecretKey) -> Self {
-        Self { ops, secret, passwords: Passwords::default(), strangers: Strangers::default() }
+        Self { ops, secret }
+    }
+
+    /// Whether a browser has signed in to an account of this address before, as far as its cookie says: a password may have
+    /// been changed since. Costs no request to the database.
+    #[must_use]
+    pub fn is_known_browser(&self, cx: &Ctx, org: &OrganizationId, address: &str, device: &str) -> bool {
+        devices::read(&self.secret, &scope(org, &email::key(address)), device, cx.now()).is_some()
     }
 
     /// Makes a code for an address, to be entered in the browser of `request`.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `email` or `password`; `rate_limited` when the address had its codes for this hour;
-    /// `unavailable` when the database is away, or too many passwords are being hashed.
-    pub async fn make_code(&self, cx: &Ctx, request: &AuthorizationRequest, asked: Asked<'_>) -> Result<Made> {
+    /// `invalid_arguments` naming `email` or `password`; `rate_limited` when the client address or the account had too many,
+    /// or too many passwords are being hashed; `unavailable` when the database is away.
+    pub async fn make_code(
+        &self,
+        cx: &Ctx,
+        request: &AuthorizationRequest,
+        asked: Asked<'_>,
+        client: Client<'_>,
+    ) -> Result<Made> {
         let org = &request.organization_id;
         authorize(&cx.caller, Act::EndUserSignIn, org)?;
         let email = email::parse(asked.email)?;
+        let admitted = self.admit(cx, (org, &email.key), (Kind::Code, client)).await?;
+        if admitted.is_limited {
+            return Err(account_is_limited(Kind::Code));
+        }
         let organization = self.organization_name(org).await?;
         let password_hash = match asked.password {
-            Some(password) => Some(self.hash(cx, "password", password, (&email.address, &organization)).await?),
+            Some(password) => {
+                let about = (&*email.address, &*organization);
+                match self.hash(cx, client.address, ("password", password), about).await {
+                    Ok(hash) => Some(hash),
+                    Err(error) => {
+                        // No code is made.
+                        admitted.counted.give_back();
+                        return Err(error);
+                    }
+                }
+            }
             None => None,
         };
         let now = cx.now();
@@ -140,11 +190,10 @@ impl Accounts {
             expires_at: now.plus(CODE_LIFETIME_MS),
         };
         let mut tx = self.ops.db.begin().await?;
-        if !email_code::insert(&mut tx, &row).await? {
-            return Err(codes::too_many());
-        }
-        let has_account = store::find_by_email(&mut tx, org, &email.key).await?.is_some();
+        sign_in_attempt::add(&mut tx, &self.slot(Kind::Code, org, &email.key), now).await?;
+        email_code::insert(&mut tx, &row).await?;
         tx.commit().await?;
+        let has_account = admitted.account.is_some();
         Ok(Made { id, code, email: email.address, has_account, organization })
     }
 
@@ -160,112 +209,197 @@ impl Accounts {
     }
 
     /// Signs in with a code: the address is proved by it, gets an account if it has none, and the new password if there
-    /// is one. Every other browser of the account is signed out by a new password.
+    /// is one. Every other browser of the account is signed out by a new password. No limit by client address or account
+    /// rejects a right code; a wrong one counts as a failed sign-in of the client address `client`.
     ///
     /// # Errors
     /// `invalid_arguments` naming `code` when it is wrong, used up, expired, or was sent for another request, and
     /// naming `new_password` when that cannot be taken: then the code can still be entered.
-    pub async fn enter_code(&self, cx: &Ctx, request: &AuthorizationRequest, entered: Entered<'_>) -> Result<Session> {
+    pub async fn enter_code(
+        &self,
+        cx: &Ctx,
+        request: &AuthorizationRequest,
+        entered: Entered<'_>,
+        client: IpAddr,
+    ) -> Result<Session> {
         let org = &request.organization_id;
-        let open = self.find_code(cx, request, entered.id).await?;
         let code = codes::read(entered.code)?;
+        let count = |account: &str| {
+            let attempt = Attempt { kind: Kind::Password, address: client, account };
+            self.ops.sign_in_limits.begin(attempt, None, cx.now()).is_ok()
+        };
+        let open = match self.find_code(cx, request, entered.id).await {
+            Err(error) => {
+                count("");
+                return Err(error);
+            }
+            Ok(open) => open,
+        };
         let id = entered.id.parse().map_err(|_| codes::gone())?;
+        let key = Key { organization: org, request: &request.id, id: &id };
+        let code_hash = codes::hash(&self.secret, &id, &code);
+        // Only for a right code is a password hashed.
+        let is_right = email_code::is_right(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
         let organization = self.organization_name(org).await?;
         let new_hash = match (open.purpose, entered.new_password) {
-            (CodePurpose::Reset, Some(password)) => {
-                Some(self.hash(cx, "new_password", password, (&open.email, &organization)).await?)
+            (CodePurpose::Reset, Some(password)) if is_right => {
+                let about = (&*open.email, &*organization);
+                Some(self.hash(cx, client, ("new_password", password), about).await?)
             }
+            (CodePurpose::Reset, Some(_)) => None,
             (CodePurpose::Reset, None) => return Err(Error::invalid("new_password", "Type a new password.")),
             (CodePurpose::SignIn | CodePurpose::SignUp, _) => None,
         };
-        let key = Key { organization: org, request: &request.id, id: &id };
         let mut tx = self.ops.db.begin().await?;
-        let tried = email_code::enter(&mut tx, key, &codes::hash(&self.secret, &id, &code), cx.now()).await?;
+        let tried = email_code::enter(&mut tx, key, &code_hash, cx.now()).await?;
         let proof = match tried {
             Tried::Right(proof) => proof,
             Tried::Wrong { left } => {
                 // The try counts.
                 tx.commit().await?;
+                count(&scope(org, &email::key(&open.email)));
                 return Err(codes::wrong(left));
             }
             Tried::Gone => return Err(codes::gone()),
         };
+        if open.purpose == CodePurpose::Reset && new_hash.is_none() {
+            // Nothing is committed: the code can still be entered.
+            return Err(codes::gone());
+        }
         let account = find_or_create(cx, &mut tx, org, &proof).await?;
-        store::unlock(&mut tx, org, &account.id, cx.now()).await?;
         if let Some(hash) = new_hash.or_else(|| proof.password_hash.clone()) {
             set_password(cx, &mut tx, &account, &hash).await?;
         }
-        let session = sign_in(cx, &mut tx, &account).await?;
+        let session = self.sign_in(cx, &mut tx, &account).await?;
         tx.commit().await?;
         Ok(session)
     }
 
-    /// Signs in with a password.
+    /// Signs in with a password. A failure costs the same statements and hashes whether the address has an account or not.
     ///
     /// # Errors
     /// `invalid_arguments` naming `email` when that is no address, and `password` when one of the two is wrong;
-    /// `rate_limited`, with `retry_after_seconds`, after too many wrong ones; `unavailable` when the database is away,
-    /// or too many passwords are being hashed.
+    /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
+    /// `unavailable` when the database is away.
     pub async fn enter_password(
         &self,
         cx: &Ctx,
         org: &OrganizationId,
-        address: &str,
-        password: &str,
+        typed: PasswordSignIn<'_>,
+        client: Client<'_>,
     ) -> Result<Session> {
         authorize(&cx.caller, Act::EndUserSignIn, org)?;
-        let email = email::parse(address)?;
-        let account = store::find_by_email(&mut self.ops.db.read().await?, org, &email.key).await?;
-        match &account {
-            Some(account) => self.begin_try(cx, account).await?,
-            None => self.strangers.begin_try((org.clone(), email.key.clone()), cx.now())?,
+        let email = email::parse(typed.email)?;
+        let Admitted { account, counted, is_limited } =
+            self.admit(cx, (org, &email.key), (Kind::Password, client)).await?;
+        let mut right = false;
+        if !is_limited {
+            let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
+            right = match self.ops.passwords.verify(client.address, typed.password, hash).await {
+                Ok(right) => right,
+                Err(error) => {
+                    // Nothing was checked.
+                    counted.give_back();
+                    return Err(error);
+                }
+            };
         }
-        let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
-        let right = self.passwords.verify(password, hash).await?;
-        let Some(account) = account.filter(|_| right) else { return Err(tries::wrong()) };
         let mut tx = self.ops.db.begin().await?;
+        let Some(account) = account.filter(|_| right) else {
+            sign_in_attempt::add(&mut tx, &self.slot(Kind::Password, org, &email.key), cx.now()).await?;
+            tx.commit().await?;
+            return Err(if is_limited { account_is_limited(Kind::Password) } else { wrong() });
+        };
         let now = store::find_by_email(&mut tx, org, &email.key).await?;
         if now.is_none_or(|now| now.password_hash != account.password_hash) {
             // It was changed while we looked at it.
-            return Err(tries::wrong());
+            return Err(wrong());
         }
-        store::unlock(&mut tx, org, &account.id, cx.now()).await?;
-        let session = sign_in(cx, &mut tx, &account).await?;
+        let session = self.sign_in(cx, &mut tx, &account).await?;
         tx.commit().await?;
+        counted.give_back();
         Ok(session)
     }
 
-    /// Counts a try before it is made, and locks the account when it was the last one.
-    async fn begin_try(&self, cx: &Ctx, account: &Account) -> Result<()> {
-        let (org, now) = (&account.organization_id, cx.now());
-        let mut tx = self.ops.db.begin().await?;
-        let Some(failures) = store::begin_try(&mut tx, org, &account.id, now).await? else {
-            return Err(tries::locked(account.locked_until.unwrap_or(now), now));
+    /// Counts an attempt before anything is checked, and finds the account of the address.
+    async fn admit(
+        &self,
+        cx: &Ctx,
+        (org, email_key): (&OrganizationId, &str),
+        (kind, client): (Kind, Client<'_>),
+    ) -> Result<Admitted> {
+        let scope = scope(org, email_key);
+        let attempt = Attempt { kind, address: client.address, account: &scope };
+        let begin = |device: Option<&Device>| self.ops.sign_in_limits.begin(attempt, device, cx.now());
+        let claimed = devices::read(&self.secret, &scope, client.device, cx.now());
+        let early = if claimed.is_none() { Some(begin(None)?) } else { None };
+        let mut conn = self.ops.db.read().await?;
+        let account = store::find_by_email(&mut conn, org, email_key).await?;
+        let attempts = sign_in_attempt::count(&mut conn, &self.slot(kind, org, email_key), cx.now()).await?;
+        drop(conn);
+        let is_current = |device: &Device| {
+            account.as_ref().is_some_and(|account| device.is_current(&self.secret, account.password_hash.as_deref()))
         };
-        if let Some(duration) = tries::lock_ms(failures) {
-            store::lock(&mut tx, org, &account.id, now.plus(duration)).await?;
-            let detail = json!({ "failures": failures, "seconds": duration / 1_000 });
-            let entry = Entry { act: "account.lock", target: account.id.as_str(), detail };
-            record(cx, &mut tx, org, entry).await?;
-        }
-        Ok(tx.commit().await?)
+        let counted = match early {
+            Some(counted) => counted,
+            None => begin(claimed.filter(is_current).as_ref())?,
+        };
+        let is_limited = attempts >= ACCOUNT_LIMIT && !counted.is_from_device();
+        Ok(Admitted { account, counted, is_limited })
+    }
+
+    /// Begins a session of an account whose owner has just shown who they are.
+    async fn sign_in(&self, cx: &Ctx, tx: &mut Tx, account: &Account) -> Result<Session> {
+        let claims = Claims {
+            issuer: ISSUER.to_owned(),
+            subject: account.id.as_str().to_owned(),
+            email: Some(account.email.clone()),
+            email_verified: true,
+            name: None,
+            picture_url: None,
+        };
+        let org = &account.organization_id;
+        let signed_in = identities::sign_in(cx, tx, org, &claims, false).await?;
+        let token = browser_sessions::create(cx, tx, org, &signed_in).await?;
+        let current = store::find_by_email(tx, org, &email::key(&account.email)).await?;
+        let password_hash = current.and_then(|account| account.password_hash);
+        let scope = scope(org, &email::key(&account.email));
+        let device = devices::issue(&self.secret, &*cx.random, (&scope, password_hash.as_deref()), cx.now());
+        Ok(Session { signed_in, token, device })
+    }
+
+    fn slot(&self, kind: Kind, org: &OrganizationId, email_key: &str) -> String {
+        slot(&self.secret, kind, &scope(org, email_key))
     }
 
     async fn hash(
         &self,
         cx: &Ctx,
-        field: &'static str,
-        password: &str,
+        client: IpAddr,
+        password: (&'static str, &str),
         (address, organization): (&str, &str),
     ) -> Result<String> {
         let local = address.split('@').next().unwrap_or_default();
-        self.passwords.hash(&*cx.random, field, password, &[address, local, organization, "waypost"]).await
+        self.ops.passwords.hash(&*cx.random, client, password, &[address, local, organization, "waypost"]).await
     }
 
     async fn organization_name(&self, org: &OrganizationId) -> Result<String> {
         let organization = organization::get(&mut self.ops.db.read().await?, org).await?;
         Ok(organization.ok_or_else(|| Error::not_found("organisation"))?.name)
     }
+}
+
+/// An attempt that was counted, with the account of its address.
+struct Admitted {
+    account: Option<Account>,
+    counted: Counted,
+    /// Whether the account has used up its attempts of this day.
+    is_limited: bool,
+}
+
+/// What limits and cookies know an account of an organisation's end users by. No address of the console has a space.
+fn scope(org: &OrganizationId, email_key: &str) -> String {
+    format!("{org} {email_key}")
 }
 
 async fn find_or_create(cx: &Ctx, tx: &mut Tx, org: &OrganizationId, proof: &Proof) -> Result<Account> {
@@ -277,7 +411,6 @@ async fn find_or_create(cx: &Ctx, tx: &mut Tx, org: &OrganizationId, proof: &Pro
         organization_id: org.clone(),
         email: proof.email.clone(),
         password_hash: None,
-        locked_until: None,
         created_at: cx.now(),
     };
     if store::insert(tx, &account, &proof.email_key).await? {
@@ -303,19 +436,4 @@ async fn set_password(cx: &Ctx, tx: &mut Tx, account: &Account, hash: &str) -> R
     }
     let detail = json!({ "first": account.password_hash.is_none(), "browsers": ended.0, "grants": ended.1 });
     record(cx, tx, org, Entry { act: "account.password", target: account.id.as_str(), detail }).await
-}
-
-async fn sign_in(cx: &Ctx, tx: &mut Tx, account: &Account) -> Result<Session> {
-    let claims = Claims {
-        issuer: ISSUER.to_owned(),
-        subject: account.id.as_str().to_owned(),
-        email: Some(account.email.clone()),
-        email_verified: true,
-        name: None,
-        picture_url: None,
-    };
-    let org = &account.organization_id;
-    let signed_in = identities::sign_in(cx, tx, org, &claims, false).await?;
-    let token = browser_sessions::create(cx, tx, org, &signed_in).await?;
-    Ok(Session { signed_in, token })
 }

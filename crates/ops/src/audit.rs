@@ -27,12 +27,19 @@ pub(crate) async fn record(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId,
 }
 
 async fn write(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, entry: Entry<'_>) -> Result<AuditEventId> {
+    let event = event(cx, organization, entry);
+    audit::insert(tx, &event).await?;
+    Ok(event.id)
+}
+
+/// An entry that is to be written with others.
+pub(crate) fn event(cx: &Ctx, organization: &OrganizationId, entry: Entry<'_>) -> AuditEvent {
     let now = cx.now();
     let detail = match entry.detail {
         Value::Object(detail) => detail,
         _ => Map::new(),
     };
-    let event = AuditEvent {
+    AuditEvent {
         id: AuditEventId::new(now, &*cx.random),
         organization_id: organization.clone(),
         actor: cx.caller.actor().to_owned(),
@@ -40,9 +47,7 @@ async fn write(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, entry: Entr
         target: entry.target.to_owned(),
         detail,
         created_at: now,
-    };
-    audit::insert(tx, &event).await?;
-    Ok(event.id)
+    }
 }
 
 /// An editing session ends this long after its last edit.

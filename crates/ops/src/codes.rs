@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use waypost_core::secret::SecretKey;
-use waypost_core::{Code, Error, Random, Result};
+use waypost_core::{Error, Random, Result};
 
 const DIGITS: usize = 8;
 const COUNT: u64 = 100_000_000;
@@ -45,11 +45,6 @@ pub(crate) fn gone() -> Error {
         "code",
         "This code cannot be used any more: it was used, is older than 10 minutes, or was entered wrongly too often. Ask for a new code.",
     )
-}
-
-pub(crate) fn too_many() -> Error {
-    let message = "Too many codes were asked for with this address. Use the newest one, or try again in an hour.";
-    Error::new(Code::RateLimited, message).with("field", "email").with("retry_after_seconds", 3_600)
 }
 
 #[cfg(test)]

@@ -33,7 +33,6 @@ const TIMES: &[&str] = &[
     "revoked_at",
     "updated_at",
     "undone_at",
-    "locked_until",
     "resolved_at",
     "delivered_at",
 ];

@@ -16,6 +16,7 @@ pub mod authorizations;
 pub mod browser_sessions;
 mod checks;
 mod codes;
+pub mod devices;
 pub mod end_users;
 pub mod grants;
 pub mod hosting;
@@ -41,10 +42,11 @@ pub mod search;
 pub mod secrets;
 pub mod servers;
 pub mod sessions;
+mod sign_in_limits;
 pub mod ticket_comments;
 pub mod tickets;
-mod tries;
 pub mod try_it;
+mod turns;
 pub mod upstream;
 pub mod user_accounts;
 pub mod user_sessions;
@@ -62,19 +64,33 @@ use waypost_store::Db;
 pub struct Ops {
     pub(crate) db: Db,
     pub(crate) way: notices::Way,
+    /// One for the whole process, as are the limits: clones share them.
+    pub(crate) passwords: passwords::Passwords,
+    pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
 }
 
 impl Ops {
     /// Acts on `db`.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { db, way: notices::Way::default() }
+        Self {
+            db,
+            way: notices::Way::default(),
+            passwords: passwords::Passwords::default(),
+            sign_in_limits: sign_in_limits::SignInLimits::default(),
+        }
     }
 
     /// The same, with a way to tell people what happened.
     #[must_use]
     pub fn with_post(self, post: Arc<dyn notices::Post>) -> Self {
         Self { way: notices::Way::new(post), ..self }
+    }
+
+    /// How many passwords this process has hashed.
+    #[must_use]
+    pub fn hashed_passwords(&self) -> u64 {
+        self.passwords.hashed()
     }
 
     /// The database.

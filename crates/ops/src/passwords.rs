@@ -1,25 +1,24 @@
-//! Passwords: which ones are taken, and their hashes. Hashing is made to cost memory and time, so at most two are at
-//! work at once, off the threads that answer requests.
+//! Passwords: which ones are taken, and their hashes. Hashing is made to cost memory and time, so it waits for its turn
+//! ([`crate::turns`]), off the threads that answer requests.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
-use tokio::sync::Semaphore;
-use waypost_core::{Code, Error, Random, Result};
+use waypost_core::{Error, Random, Result};
 use zxcvbn::Score;
+
+use crate::limits::network;
+use crate::turns::Turns;
 
 /// Characters at least.
 pub(crate) const MIN_CHARS: usize = 12;
 /// Characters at most: what is longer is no password but an attempt to keep us busy.
 pub(crate) const MAX_CHARS: usize = 128;
-/// Hashes at once: each takes 19 MiB.
-const AT_ONCE: usize = 2;
-/// How long a sign-in waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The parameters that OWASP's Password Storage Cheat Sheet names for argon2id: memory in KiB, passes, lanes.
 const COST: (u32, u32, u32) = (19_456, 2, 1);
 /// Bytes of salt (RFC 9106, section 3.1).
@@ -28,36 +27,38 @@ const SALT: usize = 16;
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// Hashes passwords, two at a time.
-#[derive(Debug, Clone)]
-pub(crate) struct Passwords(Arc<Semaphore>);
-
-impl Default for Passwords {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
-    }
+/// Hashes passwords, a few at a time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Passwords {
+    turns: Turns,
+    hashed: Arc<AtomicU64>,
 }
 
 impl Passwords {
+    /// How many were hashed.
+    pub(crate) fn hashed(&self) -> u64 {
+        self.hashed.load(Ordering::Relaxed)
+    }
+
     /// The hash of a new password, as a PHC string. `about` is what others know of its owner.
     ///
     /// # Errors
-    /// `invalid_arguments` naming `field` when it is too short, too long, or easy to guess; `unavailable` when too many
+    /// `invalid_arguments` naming `field` when it is too short, too long, or easy to guess; `rate_limited` when too many
     /// wait.
     pub(crate) async fn hash(
         &self,
         random: &dyn Random,
-        field: &'static str,
-        password: &str,
+        client: IpAddr,
+        (field, password): (&'static str, &str),
         about: &[&str],
     ) -> Result<String> {
-        self.hash_like(random, (field, password), about, None).await
+        self.hash_like((random, client), (field, password), about, None).await
     }
 
     /// As [`Self::hash`], with the salt of the hash `like` if there is one.
     pub(crate) async fn hash_like(
         &self,
-        random: &dyn Random,
+        (random, client): (&dyn Random, IpAddr),
         (field, password): (&'static str, &str),
         about: &[&str],
         like: Option<String>,
@@ -71,7 +72,7 @@ impl Passwords {
             salt = shared.as_ref().to_vec();
         }
         let (password, about) = (password.to_owned(), about.iter().map(|it| it.to_lowercase()).collect::<Vec<_>>());
-        self.work(move || {
+        self.work(client, move || {
             check_strength(field, &password, &about)?;
             let hash = argon2()?.hash_password_with_salt(password.as_bytes(), &salt);
             Ok(hash.map_err(|error| Error::internal(error.to_string()))?.to_string())
@@ -82,27 +83,33 @@ impl Passwords {
     /// Whether `password` has the hash `hash`. Without one it has not, and that takes as long.
     ///
     /// # Errors
-    /// `unavailable` when too many wait.
-    pub(crate) async fn verify(&self, password: &str, hash: Option<&str>) -> Result<bool> {
+    /// `rate_limited` when too many wait.
+    pub(crate) async fn verify(&self, client: IpAddr, password: &str, hash: Option<&str>) -> Result<bool> {
         if password.chars().count() > MAX_CHARS {
             return Ok(false);
         }
         let (password, known) = (password.to_owned(), hash.is_some());
         let hash = hash.unwrap_or(NOBODY).to_owned();
-        self.work(move || Ok(argon2()?.verify_password(password.as_bytes(), &parse(&hash)?).is_ok() && known)).await
+        self.work(client, move || Ok(argon2()?.verify_password(password.as_bytes(), &parse(&hash)?).is_ok() && known))
+            .await
     }
 
     /// Those of `hashes` that are hashes of `password`. Hashes with the same salt are computed once, so that several accounts
     /// of one address cost as much as one account; no hashes cost as much as well.
     ///
     /// # Errors
-    /// `unavailable` when too many wait.
-    pub(crate) async fn find_matching(&self, password: &str, hashes: Vec<String>) -> Result<Vec<String>> {
+    /// `rate_limited` when too many wait.
+    pub(crate) async fn find_matching(
+        &self,
+        client: IpAddr,
+        password: &str,
+        hashes: Vec<String>,
+    ) -> Result<Vec<String>> {
         if password.chars().count() > MAX_CHARS {
             return Ok(Vec::new());
         }
         let password = password.to_owned();
-        self.work(move || {
+        self.work(client, move || {
             if hashes.is_empty() {
                 let _ = argon2()?.verify_password(password.as_bytes(), &parse(NOBODY)?);
                 return Ok(Vec::new());
@@ -128,10 +135,13 @@ impl Passwords {
         .await
     }
 
-    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let busy = || Error::new(Code::Unavailable, "Too many people are signing in at the moment. Try again soon.");
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await.map_err(|_| busy())?;
-        let turn = turn.map_err(Error::internal)?;
+    async fn work<T: Send + 'static>(
+        &self,
+        client: IpAddr,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turn = self.turns.take(network(client)).await?;
+        self.hashed.fetch_add(1, Ordering::Relaxed);
         let task = tokio::task::spawn_blocking(move || {
             // Kept until the work is done, also when nobody waits for it any more.
             let _turn = turn;
@@ -183,17 +193,22 @@ mod tests {
     use super::*;
 
     const FINE: &str = "quartz-banjo-umbrella-42";
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[tokio::test]
     async fn hashes_and_verifies() {
         let (passwords, random) = (Passwords::default(), SeededRandom::new(1));
-        let hash = passwords.hash(&random, "password", FINE, &[]).await.unwrap();
+        let hash = passwords.hash(&random, CLIENT, ("password", FINE), &[]).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert_ne!(hash, passwords.hash(&random, "password", FINE, &[]).await.unwrap(), "each has its own salt");
-        assert!(passwords.verify(FINE, Some(&hash)).await.unwrap());
-        assert!(!passwords.verify("quartz-banjo-umbrella-43", Some(&hash)).await.unwrap());
-        assert!(!passwords.verify(FINE, None).await.unwrap());
-        assert!(!passwords.verify(&"a".repeat(129), Some(&hash)).await.unwrap());
+        assert_ne!(
+            hash,
+            passwords.hash(&random, CLIENT, ("password", FINE), &[]).await.unwrap(),
+            "each has its own salt"
+        );
+        assert!(passwords.verify(CLIENT, FINE, Some(&hash)).await.unwrap());
+        assert!(!passwords.verify(CLIENT, "quartz-banjo-umbrella-43", Some(&hash)).await.unwrap());
+        assert!(!passwords.verify(CLIENT, FINE, None).await.unwrap());
+        assert!(!passwords.verify(CLIENT, &"a".repeat(129), Some(&hash)).await.unwrap());
         let nobody = PasswordHash::new(NOBODY).unwrap();
         assert!(nobody.hash.is_some() && nobody.salt.is_some(), "the same work is done for nobody");
         assert_eq!(Params::try_from(&nobody).unwrap().m_cost(), COST.0);
@@ -212,20 +227,11 @@ mod tests {
             ("acmecorporation", "easy to guess"),
         ] {
             let about = ["anna@example.com", "anna", "Acme", "acmecorporation"];
-            let error = passwords.hash(&random, "new_password", password, &about).await.unwrap_err();
+            let error = passwords.hash(&random, CLIENT, ("new_password", password), &about).await.unwrap_err();
             assert!(error.message.contains(words), "{password}: {error}");
             assert_eq!(error.details["field"], "new_password");
             assert!(!error.message.contains(password), "{error}");
         }
-        assert!(passwords.hash(&random, "password", "ümlaut-äpfel-zwölf-böse", &[]).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn two_at_a_time() {
-        let passwords = Passwords::default();
-        let (_one, _two) = (passwords.0.clone().acquire_owned().await.unwrap(), passwords.0.acquire().await.unwrap());
-        assert_eq!(passwords.0.available_permits(), 0);
-        let third = tokio::time::timeout(Duration::from_millis(1), passwords.verify(FINE, None)).await;
-        assert!(third.is_err(), "it waits");
+        assert!(passwords.hash(&random, CLIENT, ("password", "ümlaut-äpfel-zwölf-böse"), &[]).await.is_ok());
     }
 }

@@ -1,11 +1,13 @@
 //! How users of the console sign in: with a password, a code by email, an identity provider, or a link.
 //!
-//! Nothing here reveals whether an address has an account: codes can be requested for every address, and one without an
-//! account is refused, and locked, like one with a wrong password. Whoever has only a link that somebody else could read gets
-//! an unverified account, which is valid for one organisation ([`verification`]).
+//! Nothing here reveals whether an address has an account: codes can be requested for every address, one without an account
+//! is refused like one with a wrong password, and both cost the same statements and hashes. Attempts are limited as
+//! [`crate::sign_in_limits`] says. Whoever has only a link that somebody else could read gets an unverified account, which is
+//! valid for one organisation ([`verification`]).
 
 mod code;
 mod invitation;
+mod limits;
 mod link;
 mod own;
 mod password;
@@ -27,14 +29,13 @@ use waypost_store::{Tx, user as store, user_session};
 pub use self::code::{Asked, Entered, Made};
 pub use self::invitation::{Invited, Newcomer, OpenInvitation};
 pub use self::link::{Link, make_first_link, make_link};
-pub use self::own::{leave, set_name};
+pub use self::own::{Changed, leave, set_name};
 pub use self::password::PasswordSignIn;
+pub(crate) use self::password::wrong;
 pub use self::provider::{Leaving, Returned, Vouched};
 pub use self::set_up::{NewOwner, set_up_token};
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::passwords::Passwords;
-use crate::tries::Strangers;
 use crate::user_sessions::{self, Browser};
 
 /// Signing in to the console of this installation.
@@ -42,8 +43,6 @@ use crate::user_sessions::{self, Browser};
 pub struct UserAccounts {
     ops: Ops,
     secret: SecretKey,
-    passwords: Passwords,
-    strangers: Strangers<String>,
     sign_up: SignUp,
 }
 
@@ -53,6 +52,8 @@ pub struct Session {
     pub user: User,
     /// The value of the session's cookie.
     pub token: String,
+    /// The value of the cookie of a browser that has signed in before ([`crate::devices`]).
+    pub device: String,
     /// Whether this sign-in verified the address and revoked what accounts of it had created before.
     pub revoked: bool,
 }
@@ -71,11 +72,11 @@ impl fmt::Debug for Session {
 }
 
 impl UserAccounts {
-    /// Accounts on the database of `ops`; codes are hashed with `secret`. One for the whole process: it counts how many
-    /// passwords are hashed at once.
+    /// Accounts on the database of `ops`, whose limits hold for the whole process; codes and the cookies of browsers depend on
+    /// `secret`.
     #[must_use]
     pub fn new(ops: Ops, secret: SecretKey, sign_up: SignUp) -> Self {
-        Self { ops, secret, passwords: Passwords::default(), strangers: Strangers::default(), sign_up }
+        Self { ops, secret, sign_up }
     }
 
     /// Who may make an account for themselves.
@@ -85,13 +86,21 @@ impl UserAccounts {
     }
 }
 
-/// Begins a session of `user`, who has just shown who they are; `by` says how.
-async fn sign_in(cx: &Ctx, tx: &mut Tx, user: &User, (browser, by): (Browser<'_>, &'static str)) -> Result<Session> {
-    store::unlock(tx, &user.id).await?;
-    let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
-    sign_ins::succeeded(&cx, tx, user, (browser, by)).await?;
-    let token = user_sessions::create(&cx, tx, &user.id, browser).await?;
-    Ok(Session { user: user.clone(), token, revoked: false })
+impl UserAccounts {
+    /// Begins a session of `user`, who has just shown who they are; `by` says how.
+    async fn sign_in(
+        &self,
+        cx: &Ctx,
+        tx: &mut Tx,
+        user: &User,
+        (browser, by): (Browser<'_>, &'static str),
+    ) -> Result<Session> {
+        let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
+        sign_ins::succeeded(&cx, tx, user, (browser, by)).await?;
+        let token = user_sessions::create(&cx, tx, &user.id, browser).await?;
+        let device = self.new_device(&cx, tx, user).await?;
+        Ok(Session { user: user.clone(), token, device, revoked: false })
+    }
 }
 
 /// Sets a password, and ends what whoever knew the old one may have begun: every session but `keep`.

@@ -1,5 +1,7 @@
 //! Signed-in browsers of users, and the organisations that they act for.
 
+use std::net::IpAddr;
+
 use data_encoding::BASE64URL_NOPAD;
 use waypost_core::access::authorize_user;
 use waypost_core::caller::{Caller, Ctx};
@@ -28,7 +30,9 @@ pub struct Browser<'a> {
     /// What it calls itself.
     pub user_agent: &'a str,
     /// The address that it comes from.
-    pub address: &'a str,
+    pub address: IpAddr,
+    /// The cookie of a browser that has signed in before ([`crate::devices`]); empty without one.
+    pub device: &'a str,
 }
 
 impl Browser<'_> {
@@ -53,7 +57,7 @@ pub async fn create(cx: &Ctx, tx: &mut Tx, user: &UserId, browser: Browser<'_>) 
         user_id: user.clone(),
         organization_id: None,
         user_agent: browser.clean_user_agent(),
-        address: browser.address.to_owned(),
+        address: browser.address.to_string(),
         created_at: now,
         last_used_at: now,
         expires_at: now.plus(LIFETIME_MS),

@@ -14,7 +14,6 @@ struct Row {
     organization_id: String,
     email: String,
     password_hash: Option<String>,
-    locked_until: Option<i64>,
     created_at: i64,
 }
 
@@ -25,7 +24,6 @@ impl From<Row> for Account {
             organization_id: OrganizationId::from_store(row.organization_id),
             email: row.email,
             password_hash: row.password_hash,
-            locked_until: row.locked_until.map(Timestamp),
             created_at: Timestamp(row.created_at),
         }
     }
@@ -36,7 +34,7 @@ impl From<Row> for Account {
 /// # Errors
 /// When the database fails.
 pub async fn find_by_email(conn: &mut Conn, organization: &OrganizationId, email_key: &str) -> Result<Option<Account>> {
-    const SQL: &str = "SELECT id, organization_id, email, password_hash, locked_until, created_at FROM accounts
+    const SQL: &str = "SELECT id, organization_id, email, password_hash, created_at FROM accounts
         WHERE organization_id = $1 AND email_key = $2";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(email_key).fetch_optional(c).await?);
@@ -49,54 +47,13 @@ pub async fn find_by_email(conn: &mut Conn, organization: &OrganizationId, email
 /// # Errors
 /// When the database fails.
 pub async fn insert(conn: &mut Conn, account: &Account, email_key: &str) -> Result<bool> {
-    const SQL: &str = "INSERT INTO accounts (id, organization_id, email, email_key, password_hash, failures,
-            locked_until, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $7) ON CONFLICT (organization_id, email_key) DO NOTHING";
+    const SQL: &str = "INSERT INTO accounts (id, organization_id, email, email_key, password_hash,
+            created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (organization_id, email_key) DO NOTHING";
     let inserted = on!(conn, c => sqlx::query(SQL)
         .bind(account.id.as_str()).bind(account.organization_id.as_str()).bind(&account.email).bind(email_key)
-        .bind(account.password_hash.as_deref()).bind(account.locked_until.map(|at| at.0))
-        .bind(account.created_at.0).execute(c).await?.rows_affected());
+        .bind(account.password_hash.as_deref()).bind(account.created_at.0).execute(c).await?.rows_affected());
     Ok(inserted > 0)
-}
-
-/// Counts a try with a password before it is looked at, so that tries at the same moment count too; says how many
-/// there were in a row. None when the account is locked, or not there.
-///
-/// # Errors
-/// When the database fails.
-pub async fn begin_try(
-    conn: &mut Conn,
-    organization: &OrganizationId,
-    id: &AccountId,
-    now: Timestamp,
-) -> Result<Option<i64>> {
-    const SQL: &str = "UPDATE accounts SET failures = failures + 1, updated_at = $3
-        WHERE id = $1 AND organization_id = $2 AND (locked_until IS NULL OR locked_until <= $3) RETURNING failures";
-    Ok(on!(conn, c => sqlx::query_scalar(SQL)
-        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).fetch_optional(c).await?))
-}
-
-/// Locks an account until `until`.
-///
-/// # Errors
-/// When the database fails.
-pub async fn lock(conn: &mut Conn, organization: &OrganizationId, id: &AccountId, until: Timestamp) -> Result<()> {
-    const SQL: &str = "UPDATE accounts SET locked_until = $3 WHERE id = $1 AND organization_id = $2";
-    on!(conn, c => sqlx::query(SQL)
-        .bind(id.as_str()).bind(organization.as_str()).bind(until.0).execute(c).await?.rows_affected());
-    Ok(())
-}
-
-/// Forgets tries and lock: the owner has signed in.
-///
-/// # Errors
-/// When the database fails.
-pub async fn unlock(conn: &mut Conn, organization: &OrganizationId, id: &AccountId, now: Timestamp) -> Result<()> {
-    const SQL: &str = "UPDATE accounts SET failures = 0, locked_until = NULL, updated_at = $3
-        WHERE id = $1 AND organization_id = $2";
-    on!(conn, c => sqlx::query(SQL)
-        .bind(id.as_str()).bind(organization.as_str()).bind(now.0).execute(c).await?.rows_affected());
-    Ok(())
 }
 
 /// Sets a password by its hash.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use waypost_core::Timestamp;
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, OrganizationId};
 
+use crate::batch::{self, Column, Kind};
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
 use crate::on;
@@ -54,6 +55,37 @@ pub async fn insert(conn: &mut Conn, event: &AuditEvent) -> Result<()> {
         .bind(event.id.as_str()).bind(event.organization_id.as_str()).bind(&event.actor).bind(&event.act)
         .bind(&event.target).bind(Value::Object(event.detail.clone()).to_string()).bind(event.created_at.0)
         .execute(c).await?.rows_affected());
+    Ok(())
+}
+
+/// Writes any number of entries with one statement, also if there are none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_all(conn: &mut Conn, events: &[AuditEvent]) -> Result<()> {
+    const COLUMNS: [Column; 7] = [
+        ("id", Kind::Text),
+        ("organization_id", Kind::Text),
+        ("actor", Kind::Text),
+        ("act", Kind::Text),
+        ("target", Kind::Text),
+        ("detail", Kind::Text),
+        ("created_at", Kind::Integer),
+    ];
+    let row = |event: &AuditEvent| {
+        json!({
+            "id": event.id.as_str(),
+            "organization_id": event.organization_id.as_str(),
+            "actor": event.actor,
+            "act": event.act,
+            "target": event.target,
+            "detail": Value::Object(event.detail.clone()).to_string(),
+            "created_at": event.created_at.0,
+        })
+    };
+    let document = json!({ "events": events.iter().map(row).collect::<Vec<_>>() }).to_string();
+    let sql = sqlx::AssertSqlSafe(batch::insert(conn.dialect(), "audit_events", "events", &COLUMNS));
+    on!(conn, c => sqlx::query(sql).bind(document).execute(c).await?.rows_affected());
     Ok(())
 }
 

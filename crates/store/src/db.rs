@@ -3,6 +3,7 @@
 //! A query is written once, as the body of [`on!`], and compiled for both. Placeholders are `$1`, `$2`, which both
 //! understand. Where the dialects truly differ, the text differs, and only there.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -43,6 +44,26 @@ pub enum Db {
     },
     /// PostgreSQL.
     Postgres(PgPool),
+}
+
+tokio::task_local! {
+    /// Statements and transactions of the task, while [`count_statements`] counts them.
+    static STATEMENTS: Cell<usize>;
+}
+
+/// Does `work` and returns with its result how many statements and transactions it sent to the database itself: a test can
+/// show with it that two requests cost the same.
+pub async fn count_statements<T>(work: impl Future<Output = T>) -> (T, usize) {
+    let counting = async {
+        let done = work.await;
+        (done, STATEMENTS.with(Cell::get))
+    };
+    STATEMENTS.scope(Cell::new(0), counting).await
+}
+
+fn counted() {
+    // Nobody counts outside of `count_statements`.
+    let _ = STATEMENTS.try_with(|count| count.set(count.get() + 1));
 }
 
 /// Which SQL is spoken.
@@ -206,6 +227,7 @@ impl Db {
     /// # Errors
     /// As [`Db::read`].
     pub async fn begin(&self) -> Result<Tx> {
+        counted();
         Ok(Tx(Conn(match self {
             Self::Sqlite { write, .. } => Inner::SqliteWrite(write.begin_with("BEGIN IMMEDIATE").await?),
             Self::Postgres(pool) => Inner::PostgresWrite(pool.begin().await?),
@@ -263,6 +285,7 @@ async fn is_outside_of_transactions(conn: &mut SqliteConnection) -> sqlx::Result
 impl Conn {
     /// The driver's connection, for [`on!`].
     pub fn raw(&mut self) -> Raw<'_> {
+        counted();
         match &mut self.0 {
             Inner::SqliteRead(conn) => Raw::Sqlite(conn),
             Inner::SqliteWrite(tx) => Raw::Sqlite(tx),
@@ -304,6 +327,7 @@ impl Tx {
     /// # Errors
     /// When the database fails, or a deferred constraint does not hold: then nothing was written.
     pub async fn commit(self) -> Result<()> {
+        counted();
         match self.0.0 {
             Inner::SqliteWrite(tx) => tx.commit().await?,
             Inner::PostgresWrite(tx) => tx.commit().await?,

@@ -11,9 +11,6 @@ use crate::row::Place;
 
 /// Tries of one code.
 pub const TRIES: i64 = 5;
-/// Codes for one address within an hour.
-pub const CODES_PER_HOUR: i64 = 5;
-const HOUR_MS: i64 = 60 * 60 * 1_000;
 
 /// A code to insert.
 pub struct NewCode<'a> {
@@ -86,21 +83,19 @@ pub struct Proof {
     pub password_hash: Option<String>,
 }
 
-/// Inserts a code; false when the address had its codes for this hour.
+/// Inserts a code.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<bool> {
+pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO email_codes (id, organization_id, request_id, email, email_key, purpose, code_hash,
             password_hash, attempts, created_at, expires_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, 0, CAST($9 AS BIGINT), CAST($10 AS BIGINT)
-        WHERE (SELECT count(*) FROM email_codes WHERE organization_id = $2 AND email_key = $5 AND created_at > $11) < $12";
-    let inserted = on!(conn, c => sqlx::query(SQL)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)";
+    on!(conn, c => sqlx::query(SQL)
         .bind(code.id.as_str()).bind(code.organization.as_str()).bind(code.request.as_str()).bind(code.email)
         .bind(code.email_key).bind(code.purpose.as_str()).bind(code.code_hash).bind(code.password_hash)
-        .bind(code.created_at.0).bind(code.expires_at.0).bind(code.created_at.plus(-HOUR_MS).0).bind(CODES_PER_HOUR)
-        .execute(c).await?.rows_affected());
-    Ok(inserted > 0)
+        .bind(code.created_at.0).bind(code.expires_at.0).execute(c).await?.rows_affected());
+    Ok(())
 }
 
 /// A code that can still be entered; none when it is used up, expired or consumed.
@@ -116,6 +111,19 @@ pub async fn find_open(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<
         .fetch_optional(c).await?);
     let Some((email, purpose)) = row else { return Ok(None) };
     Ok(Some(Open { email, purpose: place(key).name("purpose", &purpose)? }))
+}
+
+/// Whether a code that can still be entered has this hash. Counts nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_right(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM email_codes WHERE id = $1 AND organization_id = $2 AND request_id = $3
+        AND code_hash = $4 AND consumed_at IS NULL AND attempts < $5 AND expires_at > $6";
+    let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(key.id.as_str()).bind(key.organization.as_str()).bind(key.request.as_str()).bind(code_hash)
+        .bind(TRIES).bind(now.0).fetch_optional(c).await?);
+    Ok(id.is_some())
 }
 
 #[derive(sqlx::FromRow)]

@@ -21,6 +21,7 @@ const TABLES: &[(&str, &str)] = &[
     ("user_sign_ins", "state_hash"),
     ("idempotency_keys", "actor, key"),
     ("editing_sessions", "id"),
+    ("sign_in_attempts", "slot"),
 ];
 
 /// Deletes at most `limit` rows of each table that expired before `before`; says how many.

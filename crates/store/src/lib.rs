@@ -42,6 +42,7 @@ mod row;
 pub mod sealed;
 pub mod server;
 pub mod session;
+pub mod sign_in_attempt;
 pub mod standing;
 pub mod step;
 pub mod step_revision;

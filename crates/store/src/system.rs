@@ -3,7 +3,7 @@
 //! Whoever calls one has to check what the caller may know of the organisation that comes out.
 
 use waypost_core::Timestamp;
-use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::id::{OrganizationId, ServerId, UserId};
 use waypost_core::organization::{ApiKey, Organization, User};
 use waypost_core::server::Server;
 
@@ -142,7 +142,7 @@ pub async fn find_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user:
     const SQL: &str = concat!(
         "SELECT ",
         user::columns!(),
-        ", users.password_hash, users.locked_until FROM users WHERE email_key = $1
+        ", users.password_hash FROM users WHERE email_key = $1
            ORDER BY verified_at IS NULL, organization_id IS NOT NULL, created_at, id LIMIT $2"
     );
     let rows: Vec<user::CredentialsRow> =
@@ -174,6 +174,34 @@ pub async fn lock_accounts(conn: &mut Conn, email_key: &str) -> Result<Vec<user:
         on!(conn, c => sqlx::query(LOCK).bind(email_key).execute(c).await?.rows_affected());
     }
     find_accounts(conn, email_key).await
+}
+
+/// Counts a failed sign-in for each account of an address, and returns for each the number of those within an hour.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_failed_sign_ins(conn: &mut Conn, email_key: &str, now: Timestamp) -> Result<Vec<(UserId, i64)>> {
+    const SQL: &str = "UPDATE users
+        SET failed_sign_ins = CASE WHEN failed_since > $2 THEN failed_sign_ins + 1 ELSE 1 END,
+            failed_since = CASE WHEN failed_since > $2 THEN failed_since ELSE CAST($3 AS BIGINT) END
+        WHERE email_key = $1 RETURNING id, failed_sign_ins";
+    const HOUR_MS: i64 = 60 * 60 * 1_000;
+    let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(email_key).bind(now.0 - HOUR_MS).bind(now.0).fetch_all(c).await?);
+    Ok(rows.into_iter().map(|(id, count)| (UserId::from_store(id), count)).collect())
+}
+
+/// The organisations that each account of an address can access.
+///
+/// # Errors
+/// When the database fails.
+pub async fn organizations_of_address(conn: &mut Conn, email_key: &str) -> Result<Vec<(UserId, OrganizationId)>> {
+    const SQL: &str = "SELECT memberships.user_id, memberships.organization_id
+        FROM users JOIN memberships ON memberships.user_id = users.id
+        WHERE users.email_key = $1 ORDER BY memberships.organization_id, memberships.user_id";
+    let rows: Vec<(String, String)> = on!(conn, c => sqlx::query_as(SQL).bind(email_key).fetch_all(c).await?);
+    let ids = |(user, organization)| (UserId::from_store(user), OrganizationId::from_store(organization));
+    Ok(rows.into_iter().map(ids).collect())
 }
 
 /// An invitation that can still be accepted, by the SHA-256 of its token, hexadecimal.

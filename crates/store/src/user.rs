@@ -71,8 +71,6 @@ pub struct Credentials {
     pub user: User,
     /// The password's hash, when there is a password.
     pub password_hash: Option<String>,
-    /// Until when the password is not looked at.
-    pub locked_until: Option<Timestamp>,
 }
 
 /// Never shows the hash.
@@ -81,7 +79,6 @@ impl std::fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("user", &self.user)
             .field("has_password", &self.password_hash.is_some())
-            .field("locked_until", &self.locked_until)
             .finish()
     }
 }
@@ -91,12 +88,11 @@ pub(crate) struct CredentialsRow {
     #[sqlx(flatten)]
     user: Row,
     password_hash: Option<String>,
-    locked_until: Option<i64>,
 }
 
 impl From<CredentialsRow> for Credentials {
-    fn from(CredentialsRow { user, password_hash, locked_until }: CredentialsRow) -> Self {
-        Self { user: user.into(), password_hash, locked_until: locked_until.map(Timestamp) }
+    fn from(CredentialsRow { user, password_hash }: CredentialsRow) -> Self {
+        Self { user: user.into(), password_hash }
     }
 }
 
@@ -133,8 +129,7 @@ pub async fn get(conn: &mut Conn, id: &UserId) -> Result<Option<User>> {
 /// # Errors
 /// When the database fails.
 pub async fn credentials(conn: &mut Conn, id: &UserId) -> Result<Option<Credentials>> {
-    const SQL: &str =
-        concat!("SELECT ", columns!(), ", users.password_hash, users.locked_until FROM users WHERE id = $1");
+    const SQL: &str = concat!("SELECT ", columns!(), ", users.password_hash FROM users WHERE id = $1");
     let row: Option<CredentialsRow> = on!(conn, c => sqlx::query_as(SQL).bind(id.as_str()).fetch_optional(c).await?);
     Ok(row.map(Credentials::from))
 }
@@ -169,57 +164,12 @@ pub async fn set_password(conn: &mut Conn, id: &UserId, password_hash: &str) -> 
     Ok(())
 }
 
-/// Counts a failed sign-in and returns the number of those within an hour; `None` if there is no such user.
-///
-/// # Errors
-/// When the database fails.
-pub async fn count_failed_sign_in(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<Option<i64>> {
-    const SQL: &str = "UPDATE users
-        SET failed_sign_ins = CASE WHEN failed_since > $2 THEN failed_sign_ins + 1 ELSE 1 END,
-            failed_since = CASE WHEN failed_since > $2 THEN failed_since ELSE CAST($3 AS BIGINT) END
-        WHERE id = $1 RETURNING failed_sign_ins";
-    const HOUR_MS: i64 = 60 * 60 * 1_000;
-    Ok(on!(conn, c => sqlx::query_scalar(SQL)
-        .bind(id.as_str()).bind(now.0 - HOUR_MS).bind(now.0).fetch_optional(c).await?))
-}
-
 /// Takes the password away.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn clear_password(conn: &mut Conn, id: &UserId) -> Result<()> {
     const SQL: &str = "UPDATE users SET password_hash = NULL WHERE id = $1";
-    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected());
-    Ok(())
-}
-
-/// Counts a try with a password before it is looked at, so that tries at the same moment count too; says how many there
-/// were in a row. None when the user is locked out, or not there.
-///
-/// # Errors
-/// When the database fails.
-pub async fn begin_try(conn: &mut Conn, id: &UserId, now: Timestamp) -> Result<Option<i64>> {
-    const SQL: &str = "UPDATE users SET failures = failures + 1
-        WHERE id = $1 AND (locked_until IS NULL OR locked_until <= $2) RETURNING failures";
-    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).bind(now.0).fetch_optional(c).await?))
-}
-
-/// Locks a user out until `until`.
-///
-/// # Errors
-/// When the database fails.
-pub async fn lock(conn: &mut Conn, id: &UserId, until: Timestamp) -> Result<()> {
-    const SQL: &str = "UPDATE users SET locked_until = $2 WHERE id = $1";
-    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(until.0).execute(c).await?.rows_affected());
-    Ok(())
-}
-
-/// Forgets tries and lock: the user has signed in.
-///
-/// # Errors
-/// When the database fails.
-pub async fn unlock(conn: &mut Conn, id: &UserId) -> Result<()> {
-    const SQL: &str = "UPDATE users SET failures = 0, locked_until = NULL WHERE id = $1";
     on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected());
     Ok(())
 }

@@ -24,7 +24,7 @@ pub struct Revoked {
 /// When the database fails.
 pub async fn revoke(conn: &mut Conn, user: &UserId, now: Timestamp) -> Result<Revoked> {
     const PASSWORD: &str = "UPDATE users SET password_hash = NULL WHERE id = $1 AND password_hash IS NOT NULL";
-    const REST: &str = "UPDATE users SET name = NULL, failures = 0, locked_until = NULL WHERE id = $1";
+    const REST: &str = "UPDATE users SET name = NULL WHERE id = $1";
     const SESSIONS: &str = "DELETE FROM user_sessions WHERE user_id = $1";
     const IDENTITIES: &str = "DELETE FROM user_identities WHERE user_id = $1";
     const LINKS: &str = "UPDATE user_codes SET consumed_at = $2 WHERE user_id = $1 AND consumed_at IS NULL";

@@ -6,12 +6,10 @@ use waypost_core::account::CodePurpose;
 use waypost_core::id::{UserCodeId, UserId};
 
 use crate::db::Conn;
-use crate::email_code::{CODES_PER_HOUR, Open, Proof, TRIES, Tried};
+use crate::email_code::{Open, Proof, TRIES, Tried};
 use crate::error::Result;
 use crate::on;
 use crate::row::Place;
-
-const HOUR_MS: i64 = 60 * 60 * 1_000;
 
 /// A code to insert.
 pub struct NewCode<'a> {
@@ -44,21 +42,19 @@ pub struct Key<'a> {
     pub browser_hash: &'a str,
 }
 
-/// Inserts a code; false when the address had its codes for this hour.
+/// Inserts a code.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<bool> {
+pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<()> {
     const SQL: &str = "INSERT INTO user_codes (id, email, email_key, purpose, browser_hash, code_hash, password_hash,
             attempts, created_at, expires_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, 0, CAST($8 AS BIGINT), CAST($9 AS BIGINT)
-        WHERE (SELECT count(*) FROM user_codes WHERE email_key = $3 AND created_at > $10 AND purpose <> 'link') < $11";
-    let inserted = on!(conn, c => sqlx::query(SQL)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9)";
+    on!(conn, c => sqlx::query(SQL)
         .bind(code.id.as_str()).bind(code.email).bind(code.email_key).bind(code.purpose.as_str())
         .bind(code.browser_hash).bind(code.code_hash).bind(code.password_hash).bind(code.created_at.0)
-        .bind(code.expires_at.0).bind(code.created_at.plus(-HOUR_MS).0).bind(CODES_PER_HOUR)
-        .execute(c).await?.rows_affected());
-    Ok(inserted > 0)
+        .bind(code.expires_at.0).execute(c).await?.rows_affected());
+    Ok(())
 }
 
 /// A code that can still be entered; none when it is used up, expired, consumed, or was asked for in another browser.
@@ -72,6 +68,28 @@ pub async fn find_open(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<
         .bind(key.id.as_str()).bind(key.browser_hash).bind(TRIES).bind(now.0).fetch_optional(c).await?);
     let Some((email, purpose)) = row else { return Ok(None) };
     Ok(Some(Open { email, purpose: place(key).name("purpose", &purpose)? }))
+}
+
+/// Whether a code that can still be entered has this hash. Counts nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_right(conn: &mut Conn, key: Key<'_>, code_hash: &str, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM user_codes WHERE id = $1 AND browser_hash = $2 AND purpose <> 'link'
+        AND code_hash = $3 AND consumed_at IS NULL AND attempts < $4 AND expires_at > $5";
+    let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(key.id.as_str()).bind(key.browser_hash).bind(code_hash).bind(TRIES).bind(now.0)
+        .fetch_optional(c).await?);
+    Ok(id.is_some())
+}
+
+/// The key of the address that a code was sent to, whatever became of the code; `None` if there is no such code.
+///
+/// # Errors
+/// When the database fails.
+pub async fn address_of(conn: &mut Conn, id: &UserCodeId) -> Result<Option<String>> {
+    const SQL: &str = "SELECT email_key FROM user_codes WHERE id = $1 AND purpose <> 'link'";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(id.as_str()).fetch_optional(c).await?))
 }
 
 #[derive(sqlx::FromRow)]

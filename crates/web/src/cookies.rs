@@ -8,6 +8,8 @@ use waypost_core::Random;
 
 /// The session of a signed-in user.
 pub const SESSION: &str = "__Host-wp_console";
+/// Shows that a user has signed in with this browser before ([`waypost_ops::devices`]).
+pub const DEVICE: &str = "__Host-wp_console_device";
 /// Names the browser while its user signs in.
 pub const BROWSER: &str = "__Host-wp_console_flow";
 /// What the next page shall say, once.
@@ -43,6 +45,13 @@ pub fn new_value(random: &dyn Random) -> String {
 pub fn set_session(headers: &mut HeaderMap, value: &str) {
     let mut cookie = Cookie::new(SESSION, value.to_owned());
     cookie.set_max_age(cookie::time::Duration::seconds(SESSION_SECONDS));
+    append(headers, cookie);
+}
+
+/// Sets [`DEVICE`].
+pub fn set_device(headers: &mut HeaderMap, value: &str) {
+    let mut cookie = Cookie::new(DEVICE, value.to_owned());
+    cookie.set_max_age(cookie::time::Duration::milliseconds(waypost_ops::devices::LIFETIME_MS));
     append(headers, cookie);
 }
 

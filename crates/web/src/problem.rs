@@ -75,6 +75,12 @@ pub fn status(code: Code) -> StatusCode {
     }
 }
 
+/// Seconds until a request is worth repeating, if the error says so.
+#[must_use]
+pub fn retry_after(error: &Error) -> Option<u64> {
+    error.details.get("retry_after_seconds").and_then(Value::as_u64)
+}
+
 /// Logs an error that is ours, once, at the edge.
 pub fn log(error: &Error) {
     if matches!(error.code, Code::Internal | Code::Unavailable) {

@@ -20,9 +20,11 @@ mod walkthroughs;
 mod webhooks;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::Value;
 use url::form_urlencoded;
@@ -93,12 +95,14 @@ pub struct Browser {
     cookies: Mutex<BTreeMap<String, String>>,
     /// The slug of the organisation that calls of the API are for; the session's when empty.
     org: String,
+    /// The client address, if it is not that of the others.
+    client: Option<IpAddr>,
 }
 
 impl Browser {
     /// One that nobody has signed in with.
     pub fn new(app: &App) -> Self {
-        Self { app: app.clone(), cookies: Mutex::default(), org: String::new() }
+        Self { app: app.clone(), cookies: Mutex::default(), org: String::new(), client: None }
     }
 
     /// One in which `email` is signed in, as a member of `org` with this role.
@@ -117,12 +121,17 @@ impl Browser {
     pub async fn of_user(app: &App, user: &UserId) -> Self {
         let mut tx = app.db().begin().await.unwrap();
         waypost_store::user::verify(&mut tx, user, app.cx().now()).await.unwrap();
-        let device = Device { user_agent: "Test", address: "192.0.2.7" };
+        let device = Device { user_agent: "Test", address: [192, 0, 2, 7].into(), device: "" };
         let token = user_sessions::create(app.cx(), &mut tx, user, device).await.unwrap();
         tx.commit().await.unwrap();
         let browser = Self::new(app);
         browser.set_cookie("__Host-wp_console", &token);
         browser
+    }
+
+    /// The same at client address number `n`.
+    pub fn at(self, n: u8) -> Self {
+        Self { client: Some([198, 51, 100, n].into()), ..self }
     }
 
     /// The same for calls of the API in another organisation.
@@ -188,6 +197,9 @@ impl Browser {
     /// Sends any request, with host and cookies; keeps the cookies of the answer.
     pub async fn send(&self, mut request: Request<Body>) -> Answer {
         request.headers_mut().entry(header::HOST).or_insert("localhost:8080".parse().unwrap());
+        if let Some(client) = self.client {
+            request.extensions_mut().insert(ConnectInfo(SocketAddr::from((client, 50_000))));
+        }
         let cookies: Vec<_> =
             self.cookies.lock().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
         if !cookies.is_empty() {

@@ -121,7 +121,7 @@ async fn next_leads_to_our_own_pages_only() {
         let fields = [("email", "anna@example.com"), ("password", FINE), ("next", next)];
         let answer = browser.post("/login", &fields).await;
         answer.leads_to("/");
-        assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 1);
+        assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2, "the session, and the browser");
         browser.post("/logout", &[("next", next)]).await.leads_to("/");
     }
     app.finish().await;
@@ -151,14 +151,14 @@ async fn nothing_tells_whether_an_address_has_an_account() {
     let org = app.org("acme").await;
     with_password(&app, &org, "known@example.com", Role::Owner).await;
     let mut answers = Vec::new();
-    for email in ["known@example.com", "other@example.com"] {
-        let browser = Browser::new(&app);
+    for (n, email) in [(1, "known@example.com"), (2, "other@example.com")] {
+        let browser = Browser::new(&app).at(n);
         let mut told = Vec::new();
         for _ in 0..6 {
             let answer = browser.post("/login", &[("email", email), ("password", "wrong password 123")]).await;
             told.push(likeness(&answer, email));
         }
-        assert_eq!((told[0].0, told[5].0), (422, 429));
+        assert_eq!(told.iter().map(|it| it.0).collect::<Vec<_>>(), [422, 422, 422, 429, 429, 429]);
         for path in ["/login/code", "/forgot", "/sign-up"] {
             let answer = browser.post(path, &[("email", email), ("password", OTHER)]).await;
             answer.is(303);
@@ -305,12 +305,76 @@ async fn a_colleague_is_invited() {
     let path = invite_to_other().await;
     let token = path.split_once('=').unwrap().1;
     let again = Browser::new(&app);
-    again.page(&path).await.says("Sign in to accept").says("/login?next=%2Finvite%3Ftoken%3D");
-    let fields = [("token", token), ("name", "X"), ("password", FINE)];
-    again.post("/invite", &fields).await.is(409).says("Sign in with it");
+    again.page(&path).await.says("sign in to accept").says("/login?next=%2Finvite%3Ftoken%3D");
     again.post("/login", &[("email", "berta@example.com"), ("password", OTHER), ("next", &path)]).await.leads_to(&path);
     again.page(&path).await.says("Accept and join");
     again.post("/invite", &[("token", token)]).await.leads_to("/o/other");
+    app.finish().await;
+}
+
+/// The page is the same whether the address has a verified account, an unverified one, or none.
+#[tokio::test]
+async fn an_invitation_does_not_tell_whether_there_is_an_account() {
+    for sign_up in [SignUp::Invite, SignUp::Closed] {
+        let app = with(sign_up, false).await;
+        let (org, other) = (app.org("acme").await, app.org("other").await);
+        with_password(&app, &other, "known@example.com", Role::Owner).await;
+        unverified(&app, &other, "begun@example.com", Role::Owner).await;
+        let mut pages = Vec::new();
+        for email in ["known@example.com", "begun@example.com", "nobody@example.com"] {
+            let made = invitations::create(app.cx(), &app.ops(), &org.id, email, Role::Member).await.unwrap();
+            let page = Browser::new(&app).page(&format!("/invite?token={}", made.secret)).await;
+            let expires_at = made.invitation.expires_at.rfc3339();
+            let plain =
+                |text: &str| text.replace(email, "EMAIL").replace(&made.secret, "TOKEN").replace(&expires_at, "AT");
+            let mut told = plain(&page.body);
+            if sign_up == SignUp::Invite {
+                let fields = [("token", made.secret.as_str()), ("name", "X"), ("password", OTHER)];
+                let answer = Browser::new(&app).post("/invite", &fields).await;
+                told.push_str(&format!("{} {}", answer.status, answer.location()));
+            }
+            pages.push(told);
+        }
+        assert_eq!(pages[0], pages[1]);
+        assert_eq!(pages[0], pages[2]);
+        app.finish().await;
+    }
+}
+
+/// Wrong passwords of somebody else, also from the same client address, do not reject a browser that has signed in before.
+#[tokio::test]
+async fn nobody_is_locked_out_by_others() {
+    let app = with(SignUp::Invite, true).await;
+    let org = app.org("acme").await;
+    let anna = with_password(&app, &org, "anna@example.com", Role::Owner).await;
+    let right = [("email", "anna@example.com"), ("password", FINE)];
+    let attacker = Browser::new(&app);
+    for _ in 0..3 {
+        attacker.post("/login", &[right[0], ("password", "wrong password 123")]).await.is(422);
+    }
+    let limited = attacker.post("/login", &[right[0], ("password", "wrong password 123")]).await;
+    limited.is(429).says("Too many failed sign-ins");
+    let wait: u64 = limited.header("retry-after").parse().unwrap();
+    assert!((1..=20).contains(&wait), "{wait}");
+    for _ in 0..3 {
+        attacker.post("/login/code", &right[..1]).await.is(303);
+    }
+    let limited = attacker.post("/login/code", &right[..1]).await;
+    assert!(!limited.is(429).header("retry-after").is_empty());
+    // General limits by client address come before these for everybody else.
+    for n in 0..130 {
+        attacker.post("/login", &[("email", &format!("a{n}@")), ("password", "x")]).await;
+    }
+    attacker.post("/login", &[("email", "a@"), ("password", "x")]).await.is(429);
+    anna.post("/logout", &[]).await.leads_to("/login");
+    anna.post("/login", &right).await.leads_to("/");
+    let sent = anna.post("/login/code", &right[..1]).await;
+    let page = anna.page(sent.location()).await;
+    let (id, mails) = (hidden(&page, "sent"), app.mails().at_least(4).await);
+    let code = mails[3].text.lines().next().unwrap().to_owned();
+    anna.post("/code", &[("sent", &id), ("code", &code)]).await.leads_to("/");
+    // Another browser at another address is not rejected, either.
+    Browser::new(&app).at(1).post("/login", &right).await.leads_to("/");
     app.finish().await;
 }
 

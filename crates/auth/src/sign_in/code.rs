@@ -65,7 +65,7 @@ pub(super) async fn post(
         return enter(&auth, &pending, &headers, &fields).await;
     }
     let asked = Asked { email: &fields.email, purpose: CodePurpose::SignIn, password: None };
-    match mail::send(&auth, &pending, asked).await {
+    match mail::send(&auth, &pending, &headers, asked).await {
         Ok(response) | Err(Unsent::Page(response)) => response,
         Err(Unsent::Problem(error)) => begin_again(&auth, &pending, &fields.email, &error).await,
     }
@@ -75,7 +75,7 @@ pub(super) async fn post(
 pub(super) async fn enter(auth: &Auth, pending: &Pending, headers: &HeaderMap, fields: &Fields) -> Response {
     let code = fields.code.as_deref().unwrap_or_default();
     let entered = Entered { id: &fields.sent, code, new_password: None };
-    let error = match auth.accounts().enter_code(&pending.cx, &pending.request, entered).await {
+    let error = match auth.accounts().enter_code(&pending.cx, &pending.request, entered, pending.site.client).await {
         Ok(session) => return super::signed_in(auth, pending, headers, &session).await,
         Err(error) => error,
     };

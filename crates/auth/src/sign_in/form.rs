@@ -66,15 +66,25 @@ impl FromRequest<Auth> for Fields {
 }
 
 impl Fields {
-    /// Sees that the form came from a page of this request in this browser, and not too often.
+    /// Checks that the form came from a page of this request in this browser, and not too often. A code is checked in any case:
+    /// it has attempts of its own. So is a form of a browser in which the end user has signed in before.
     ///
     /// # Errors
     /// The page to show instead.
     pub(super) fn check(&self, auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<(), Response> {
-        if let Err(wait) = auth.limits.check(Kind::Form, pending.site.client) {
+        if !self.is_unlimited(auth, pending, headers)
+            && let Err(wait) = auth.limits.check(Kind::Form, pending.site.client)
+        {
             return Err(page::too_many(&pending.site, wait));
         }
         pending.check_form(auth, headers, &self.csrf)
+    }
+
+    /// Whether no limit by client address alone applies to this form.
+    pub(super) fn is_unlimited(&self, auth: &Auth, pending: &Pending, headers: &HeaderMap) -> bool {
+        let device = super::device(pending, headers);
+        let org = &pending.request.organization_id;
+        self.code.is_some() || auth.accounts().is_known_browser(&pending.cx, org, &self.email, &device)
     }
 }
 

@@ -1,10 +1,11 @@
 //! The mails with codes.
 
 use axum::response::Response;
+use http::HeaderMap;
 use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error};
 use waypost_mail::{Kind as MailKind, Mail, quoted};
-use waypost_ops::accounts::{Asked, Made};
+use waypost_ops::accounts::{Asked, Client, Made};
 
 use crate::Auth;
 use crate::limits::Kind;
@@ -22,12 +23,23 @@ pub(super) enum Unsent {
 }
 
 /// Makes a code and sends it; gives the page to which the browser goes then.
-pub(super) async fn send(auth: &Auth, pending: &Pending, asked: Asked<'_>) -> Result<Response, Unsent> {
+pub(super) async fn send(
+    auth: &Auth,
+    pending: &Pending,
+    headers: &HeaderMap,
+    asked: Asked<'_>,
+) -> Result<Response, Unsent> {
     let Some(outbox) = &auth.mail else { return Err(Unsent::Page(no_mail(pending))) };
-    if let Err(wait) = auth.limits.check(Kind::Mail, pending.site.client) {
+    let device = super::device(pending, headers);
+    let client = Client { address: pending.site.client, device: &device };
+    let org = &pending.request.organization_id;
+    if !auth.accounts().is_known_browser(&pending.cx, org, asked.email, &device)
+        && let Err(wait) = auth.limits.check(Kind::Mail, pending.site.client)
+    {
         return Err(Unsent::Page(page::too_many(&pending.site, wait)));
     }
-    let made = auth.accounts().make_code(&pending.cx, &pending.request, asked).await.map_err(Unsent::Problem)?;
+    let made =
+        auth.accounts().make_code(&pending.cx, &pending.request, asked, client).await.map_err(Unsent::Problem)?;
     let link = format!(
         "{}{}&sent={}&code={}",
         pending.site.address.origin(),

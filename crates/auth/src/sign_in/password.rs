@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
+use waypost_ops::accounts::{Client, PasswordSignIn};
 
 use crate::Auth;
 use crate::page::Frame;
@@ -39,7 +40,10 @@ pub(super) async fn post(
     let view = begin(&pending, &fields.email);
     let Some(password) = &fields.password else { return page(&auth, &pending, view).await };
     let org = &pending.request.organization_id;
-    match auth.accounts().enter_password(&pending.cx, org, &fields.email, password).await {
+    let device = super::device(&pending, &headers);
+    let client = Client { address: pending.site.client, device: &device };
+    let typed = PasswordSignIn { email: &fields.email, password };
+    match auth.accounts().enter_password(&pending.cx, org, typed, client).await {
         Ok(session) => super::signed_in(&auth, &pending, &headers, &session).await,
         Err(error) => match view.with(&error) {
             Ok(view) => page(&auth, &pending, view).await,

@@ -53,7 +53,7 @@ pub(super) async fn send(
         return page;
     }
     let asked = Asked { email: &fields.email, purpose: CodePurpose::Reset, password: None };
-    match mail::send(&auth, &pending, asked).await {
+    match mail::send(&auth, &pending, &headers, asked).await {
         Ok(response) | Err(Unsent::Page(response)) => response,
         Err(Unsent::Problem(error)) => forgotten_again(&auth, &pending, &fields.email, &error).await,
     }
@@ -79,7 +79,7 @@ pub(super) async fn post(
     }
     let code = fields.code.as_deref().unwrap_or_default();
     let entered = Entered { id: &fields.sent, code, new_password: Some(&fields.new_password) };
-    let error = match auth.accounts().enter_code(&pending.cx, &pending.request, entered).await {
+    let error = match auth.accounts().enter_code(&pending.cx, &pending.request, entered, pending.site.client).await {
         Ok(session) => return super::signed_in(&auth, &pending, &headers, &session).await,
         Err(error) => error,
     };

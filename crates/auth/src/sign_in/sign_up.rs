@@ -44,7 +44,7 @@ pub(super) async fn post(
     }
     let password = Some(fields.password.as_deref().unwrap_or_default());
     let asked = Asked { email: &fields.email, purpose: CodePurpose::SignUp, password };
-    let error = match mail::send(&auth, &pending, asked).await {
+    let error = match mail::send(&auth, &pending, &headers, asked).await {
         Ok(response) | Err(Unsent::Page(response)) => return response,
         Err(Unsent::Problem(error)) => error,
     };

@@ -13,10 +13,12 @@ use waypost_store::email_code::{Open, Proof, Tried};
 use waypost_store::user_code::{self, Key, NewCode};
 use waypost_store::{Tx, system};
 
+use super::limits::check_account;
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts, set_password, sign_in, sign_ins};
+use super::{Session, UserAccounts, set_password, sign_ins};
 use crate::accounts::CODE_LIFETIME_MS;
 use crate::codes;
+use crate::sign_in_limits::{Attempt, Kind};
 use crate::user_sessions::Browser;
 
 pub(super) const CLOSED: &str = "No new accounts are made here.";
@@ -73,19 +75,28 @@ pub struct Entered<'a> {
 }
 
 impl UserAccounts {
-    /// Makes a code for an address, whether somebody has it or not.
+    /// Makes a code for an address, whether somebody has it or not: both cost the same.
     ///
     /// # Errors
     /// `forbidden` for sign-up when nobody may make an account for themselves; `invalid_arguments` naming `email` or
-    /// `password`; `rate_limited` when the address had its codes for this hour; `unavailable` when the database is away,
-    /// or too many passwords are being hashed.
-    pub async fn make_code(&self, cx: &Ctx, asked: Asked<'_>) -> Result<Made> {
+    /// `password`; `rate_limited` when the client address or the account had too many, or too many passwords are being hashed;
+    /// `unavailable` when the database is away.
+    pub async fn make_code(&self, cx: &Ctx, asked: Asked<'_>, browser: Browser<'_>) -> Result<Made> {
         if asked.purpose == CodePurpose::SignUp {
             self.check_open()?;
         }
         let email = email::parse(asked.email)?;
+        let admitted = self.admit(cx, &email.key, (Kind::Code, browser)).await?;
+        check_account(&admitted, Kind::Code)?;
         let password_hash = match asked.password {
-            Some(password) => Some(self.hash(cx, "password", password, &email.address).await?),
+            Some(password) => match self.hash(cx, browser.address, ("password", password), &email.address).await {
+                Ok(hash) => Some(hash),
+                Err(error) => {
+                    // No code is made.
+                    admitted.counted.give_back();
+                    return Err(error);
+                }
+            },
             None => None,
         };
         let now = cx.now();
@@ -103,12 +114,11 @@ impl UserAccounts {
             expires_at: now.plus(CODE_LIFETIME_MS),
         };
         let mut tx = self.ops.db.begin().await?;
-        if !user_code::insert(&mut tx, &row).await? {
-            return Err(codes::too_many());
-        }
-        let has_user = !system::find_accounts(&mut tx, &email.key).await?.is_empty();
+        self.count(cx, &mut tx, (Kind::Code, &email.key)).await?;
+        user_code::insert(&mut tx, &row).await?;
         let organization_id = system::find_organization_of_address(&mut tx, &email.key).await?;
         tx.commit().await?;
+        let has_user = !admitted.accounts.is_empty();
         Ok(Made { id, code, email: email.address, purpose: asked.purpose, has_user, organization_id })
     }
 
@@ -136,38 +146,54 @@ impl UserAccounts {
     }
 
     /// Signs in with a code: it proves the address. Whoever signs up becomes a user; a new password ends all sessions
-    /// before.
+    /// before. No limit by client address or account rejects a right code; a wrong one counts as a failed sign-in.
     ///
     /// # Errors
     /// `invalid_arguments` naming `code` when it is wrong, used up, expired, or was sent for another browser; and naming
     /// `name` or `new_password` when these cannot be taken: then the code can still be entered.
     pub async fn enter_code(&self, cx: &Ctx, entered: Entered<'_>, browser: Browser<'_>) -> Result<Session> {
-        let open = self.find_code(cx, entered.id, entered.cookie).await?;
         let code = codes::read(entered.code)?;
+        let open = match self.find_code(cx, entered.id, entered.cookie).await {
+            Ok(open) => open,
+            Err(error) if error.code == Code::InvalidArguments => {
+                self.unknown_code(cx, entered.id, browser).await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
         let id = entered.id.parse().map_err(|_| codes::gone())?;
+        let key = Key { id: &id, browser_hash: &hash(entered.cookie) };
+        let code_hash = codes::hash(&self.secret, &id, &code);
+        // Only for a right code is a password hashed.
+        let is_right = user_code::is_right(&mut self.ops.db.read().await?, key, &code_hash, cx.now()).await?;
         let (mut called, mut new_hash) = (None, None);
         match open.purpose {
             CodePurpose::SignIn => {}
             CodePurpose::SignUp => called = Some(name::check("name", entered.name)?),
-            CodePurpose::Reset => {
-                new_hash = Some(self.hash(cx, "new_password", entered.new_password, &open.email).await?);
+            CodePurpose::Reset if is_right => {
+                let password = ("new_password", entered.new_password);
+                new_hash = Some(self.hash(cx, browser.address, password, &open.email).await?);
             }
+            CodePurpose::Reset => {}
         }
-        let key = Key { id: &id, browser_hash: &hash(entered.cookie) };
         let mut tx = self.ops.db.begin().await?;
-        let tried = user_code::enter(&mut tx, key, &codes::hash(&self.secret, &id, &code), cx.now()).await?;
+        let tried = user_code::enter(&mut tx, key, &code_hash, cx.now()).await?;
         let mut proof = match tried {
             Tried::Right(proof) => proof,
             Tried::Wrong { left } => {
                 // The try counts.
-                for account in system::find_accounts(&mut tx, &email::key(&open.email)).await? {
-                    sign_ins::failed(cx, &mut tx, &account.user, (browser, "code")).await?;
-                }
+                let email_key = email::key(&open.email);
+                sign_ins::failed(cx, &mut tx, &email_key, (browser, "code")).await?;
                 tx.commit().await?;
+                self.is_counted(cx, &email_key, browser);
                 return Err(codes::wrong(left));
             }
             Tried::Gone => return Err(codes::gone()),
         };
+        if open.purpose == CodePurpose::Reset && new_hash.is_none() {
+            // Nothing is committed: the code can still be entered.
+            return Err(codes::gone());
+        }
         let password_hash = new_hash.or_else(|| proof.password_hash.take());
         let Some(Verified { user, revoked }) = self.verify_proof(cx, &mut tx, &proof, called).await? else {
             // The code is consumed; it was sent to nobody.
@@ -177,9 +203,34 @@ impl UserAccounts {
         if let Some(hash) = password_hash {
             set_password(cx, &mut tx, &user, (&hash, None)).await?;
         }
-        let session = sign_in(cx, &mut tx, &user, (browser, "code")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, (browser, "code")).await?;
         tx.commit().await?;
         Ok(Session { revoked, ..session })
+    }
+
+    /// Records that a code was entered that cannot be used: it is used up, expired, replaced, of another browser, or unknown. It
+    /// belongs to the accounts of the address that it was sent to; one that was never made belongs to nobody. Beyond the limit of
+    /// the client address, nothing is recorded.
+    async fn unknown_code(&self, cx: &Ctx, id: &str, browser: Browser<'_>) -> Result<()> {
+        if !self.is_counted(cx, "", browser) {
+            return Ok(());
+        }
+        let mut tx = self.ops.db.begin().await?;
+        let address = match id.parse() {
+            Ok(id) => user_code::address_of(&mut tx, &id).await?,
+            Err(_) => None,
+        };
+        if let Some(email_key) = address {
+            sign_ins::failed(cx, &mut tx, &email_key, (browser, "code")).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Counts a wrong code as a failed sign-in of the client address; false if that had too many already.
+    fn is_counted(&self, cx: &Ctx, account: &str, browser: Browser<'_>) -> bool {
+        let attempt = Attempt { kind: Kind::Password, address: browser.address, account };
+        self.ops.sign_in_limits.begin(attempt, None, cx.now()).is_ok()
     }
 
     /// The account of the address that was proved; `None` if it has none, and this may not create one.

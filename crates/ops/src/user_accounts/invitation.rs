@@ -13,7 +13,7 @@ use waypost_store::{Conn, Tx, invitation_accept, system, user as store};
 
 use super::code::CLOSED;
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts, new_user, set_password, sign_in};
+use super::{Session, UserAccounts, new_user, set_password};
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
 
@@ -36,8 +36,6 @@ pub struct Invited {
     pub invitation: OpenInvitation,
     /// Who invited them, for people; none when they have gone, or it was a script.
     pub invited_by: Option<String>,
-    /// Whether the invited person has a verified account, which they sign in with to accept.
-    pub has_account: bool,
 }
 
 impl UserAccounts {
@@ -52,8 +50,7 @@ impl UserAccounts {
             Ok(id) => store::get(&mut conn, &id).await?.map(|user| user.display_name().to_owned()),
             Err(_) => None,
         };
-        let has_account = system::find_verified_user(&mut conn, &invitation.email_key).await?.is_some();
-        Ok(Invited { invitation, invited_by, has_account })
+        Ok(Invited { invitation, invited_by })
     }
 
     /// Accepts an invitation as the user who asks; gives the organisation.
@@ -81,12 +78,14 @@ impl UserAccounts {
         Ok(invitation.organization)
     }
 
-    /// Accepts an invitation as somebody who has no verified account yet. A link that was only sent by email verifies the
-    /// address. Any other link creates an account that is valid for the inviting organisation only.
+    /// Accepts an invitation as somebody who is not signed in. A link that was only sent by email verifies the address. Any
+    /// other link creates an account that is valid for the inviting organisation only, also if the address has a verified
+    /// account: whoever has such a link must not learn of it.
     ///
     /// # Errors
-    /// As [`Self::find_invitation`]; `forbidden` when no new accounts are made here; `conflict` when there is an account
-    /// with this address: it has to sign in; `invalid_arguments` naming `name` or `password`.
+    /// As [`Self::find_invitation`]; `forbidden` when no new accounts are made here; `conflict` when the organisation has a
+    /// member with this address, or the link was sent by email, so its reader owns the address, and that has a verified
+    /// account, which has to sign in; `invalid_arguments` naming `name` or `password`.
     pub async fn accept_as_newcomer(
         &self,
         cx: &Ctx,
@@ -94,19 +93,16 @@ impl UserAccounts {
         newcomer: Newcomer<'_>,
         browser: Browser<'_>,
     ) -> Result<(Session, Organization)> {
-        let Invited { invitation, has_account, .. } = self.find_invitation(cx, token).await?;
-        if has_account {
-            return Err(has_one());
-        }
+        let Invited { invitation, .. } = self.find_invitation(cx, token).await?;
         let name = name::check("name", newcomer.name)?;
-        let password_hash = self.hash(cx, "password", newcomer.password, &invitation.email).await?;
+        let password_hash = self.hash(cx, browser.address, ("password", newcomer.password), &invitation.email).await?;
         let mut tx = self.ops.db.begin().await?;
         // Whoever comes first holds the invitation until the end of the transaction.
         accept(cx, &mut tx, &invitation).await?;
         let Verified { user, revoked } = self.account_of(cx, &mut tx, &invitation, &name).await?;
         become_member(cx, &mut tx, &invitation, &user).await?;
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
-        let session = sign_in(cx, &mut tx, &user, (browser, "invitation")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, (browser, "invitation")).await?;
         tx.commit().await?;
         Ok((Session { revoked, ..session }, invitation.organization))
     }
@@ -116,15 +112,18 @@ impl UserAccounts {
     async fn account_of(&self, cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, name: &str) -> Result<Verified> {
         let email = Email { address: invitation.email.clone(), key: invitation.email_key.clone() };
         let accounts = system::lock_accounts(tx, &email.key).await?;
-        if accounts.iter().any(|account| account.user.verified_at.is_some()) {
-            return Err(has_one());
-        }
         let is_closed = self.sign_up == SignUp::Closed;
         if invitation.emailed {
+            if accounts.iter().any(|account| account.user.verified_at.is_some()) {
+                return Err(has_one());
+            }
             let verified = verify_address(cx, tx, &email, (Some(name.to_owned()), !is_closed)).await?;
             return verified.ok_or_else(|| Error::new(Code::Forbidden, CLOSED));
         }
         let organization = &invitation.organization.id;
+        if store::find_member(tx, organization, &email.key).await?.is_some_and(|member| member.is_verified) {
+            return Err(has_one());
+        }
         // The operator may have made an account for the organisation that nobody has used yet.
         if let Some(own) = accounts.iter().find(|account| account.user.organization_id.as_ref() == Some(organization)) {
             if own.password_hash.is_some() {

@@ -14,7 +14,7 @@ use waypost_core::{Code, Error, Result, Timestamp, email, name};
 use waypost_store::user as store;
 use waypost_store::user_code::{self, NewLink};
 
-use super::{Newcomer, Session, UserAccounts, record_of_user, set_password, sign_in};
+use super::{Newcomer, Session, UserAccounts, record_of_user, set_password};
 use crate::Ops;
 use crate::user_sessions::Browser;
 
@@ -111,13 +111,13 @@ impl UserAccounts {
     ) -> Result<Session> {
         let user = self.find_link(cx, token).await?;
         let name = name::check("name", newcomer.name)?;
-        let password_hash = self.hash(cx, "password", newcomer.password, &user.email).await?;
+        let password_hash = self.hash(cx, browser.address, ("password", newcomer.password), &user.email).await?;
         let mut tx = self.ops.db.begin().await?;
         let id = user_code::consume_link(&mut tx, &hash(token), cx.now()).await?.ok_or_else(gone)?;
         store::set_name(&mut tx, &id, &name).await?;
         let user = store::get(&mut tx, &id).await?.ok_or_else(gone)?;
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
-        let session = sign_in(cx, &mut tx, &user, (browser, "link")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, (browser, "link")).await?;
         tx.commit().await?;
         Ok(session)
     }

@@ -4,12 +4,31 @@ use serde_json::json;
 use waypost_core::access::authorize_user;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, UserSessionId};
-use waypost_core::{Code, Error, Result, name};
+use waypost_core::{Code, Error, Result, email, name};
 use waypost_store::user as store;
 
+use super::limits::check_account;
+use super::password::wrong;
 use super::{UserAccounts, set_password};
 use crate::audit::{Entry, record};
-use crate::{Ops, invitations, tries};
+use crate::sign_in_limits::Kind;
+use crate::user_sessions::Browser;
+use crate::{Ops, invitations};
+
+/// A password was changed.
+pub struct Changed {
+    /// How many other sessions ended.
+    pub ended: u64,
+    /// The new value of the cookie of this browser ([`crate::devices`]): the former one is void.
+    pub device: String,
+}
+
+/// Never shows the cookie.
+impl std::fmt::Debug for Changed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Changed").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
 
 /// Changes what the user who asks is called.
 ///
@@ -59,8 +78,8 @@ impl UserAccounts {
         Ok(found.is_some_and(|found| found.password_hash.is_some()))
     }
 
-    /// Sets a new password of the user who asks, and ends all their sessions but `keep`; says how many. Who has a
-    /// password has to know it: an open session alone is not enough.
+    /// Sets a new password of the user who asks, and ends all their sessions but `keep`. Who has a password has to know it: an
+    /// open session alone is not enough.
     ///
     /// # Errors
     /// `forbidden` for everybody but a user who acts for themselves; `invalid_arguments` naming `password` when that is
@@ -70,25 +89,32 @@ impl UserAccounts {
         cx: &Ctx,
         (password, new_password): (&str, &str),
         keep: &UserSessionId,
-    ) -> Result<u64> {
+        browser: Browser<'_>,
+    ) -> Result<Changed> {
         let user = authorize_user(&cx.caller)?;
         let found = store::credentials(&mut self.ops.db.read().await?, user).await?;
         let found = found.ok_or_else(|| Error::not_found("user"))?;
         if found.password_hash.is_some() {
-            self.begin_own_try(cx, &found).await?;
-            if !self.passwords.verify(password, found.password_hash.as_deref()).await? {
+            let email_key = email::key(&found.user.email);
+            let admitted = self.admit(cx, &email_key, (Kind::Password, browser)).await?;
+            check_account(&admitted, Kind::Password)?;
+            if !self.ops.passwords.verify(browser.address, password, found.password_hash.as_deref()).await? {
+                let mut tx = self.ops.db.begin().await?;
+                self.count(cx, &mut tx, (Kind::Password, &email_key)).await?;
+                tx.commit().await?;
                 return Err(Error::invalid("password", "This is not your present password."));
             }
+            admitted.counted.give_back();
         }
-        let hash = self.hash(cx, "new_password", new_password, &found.user.email).await?;
+        let hash = self.hash(cx, browser.address, ("new_password", new_password), &found.user.email).await?;
         let mut tx = self.ops.db.begin().await?;
         let now = store::credentials(&mut tx, user).await?;
         if now.is_none_or(|now| now.password_hash != found.password_hash) {
-            return Err(tries::wrong());
+            return Err(wrong());
         }
-        store::unlock(&mut tx, user).await?;
         let ended = set_password(cx, &mut tx, &found.user, (&hash, Some(keep))).await?;
+        let device = self.new_device(cx, &mut tx, &found.user).await?;
         tx.commit().await?;
-        Ok(ended)
+        Ok(Changed { ended, device })
     }
 }

@@ -12,7 +12,7 @@ use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts, record_of_user, sign_in};
+use super::{Session, UserAccounts, record_of_user, sign_ins};
 use crate::upstream::Upstream;
 use crate::user_sessions::Browser;
 
@@ -116,6 +116,30 @@ impl UserAccounts {
     /// # Errors
     /// `forbidden` when the provider does not vouch for an address, or nobody has it and no account may be made.
     pub async fn enter_vouched(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<Session> {
+        let error = match self.try_vouched(cx, vouched, browser).await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        if matches!(error.code, Code::Forbidden | Code::Conflict) {
+            self.provider_failed(cx, vouched, browser).await?;
+        }
+        Err(error)
+    }
+
+    /// Records a failed sign-in for the accounts that it was meant for, as far as the provider vouches for it: the account that
+    /// is linked to this person there, or those of the address. Nobody else knows whom it was for.
+    async fn provider_failed(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<()> {
+        let mut tx = self.ops.db.begin().await?;
+        let linked = match user_identity::find(&mut tx, &vouched.issuer, &vouched.subject).await? {
+            Some(id) => store::get(&mut tx, &id).await?.map(|user| user.email),
+            None => None,
+        };
+        let address = linked.or_else(|| vouched.email.clone()).unwrap_or_default();
+        sign_ins::failed(cx, &mut tx, &email::key(&address), (browser, "provider")).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn try_vouched(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<Session> {
         let mut tx = self.ops.db.begin().await?;
         let key = (vouched.issuer.as_str(), vouched.subject.as_str());
         let known = match user_identity::find(&mut tx, key.0, key.1).await? {
@@ -132,7 +156,7 @@ impl UserAccounts {
                 verified
             }
         };
-        let session = sign_in(cx, &mut tx, &user, (browser, "provider")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, (browser, "provider")).await?;
         tx.commit().await?;
         Ok(Session { revoked, ..session })
     }

@@ -9,7 +9,7 @@ use waypost_core::{Code, Error, Result, email, name};
 use waypost_store::{Tx, system, user as store};
 
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts, sign_in};
+use super::{Session, UserAccounts};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
@@ -66,7 +66,7 @@ impl UserAccounts {
         self.check_set_up(token).await?;
         let email = email::parse(owner.email)?;
         let name = name::check("name", owner.name)?;
-        let hash = self.hash(cx, "password", owner.password, &email.address).await?;
+        let hash = self.hash(cx, browser.address, ("password", owner.password), &email.address).await?;
         let mut tx = self.ops.db.begin().await?;
         system::lock_set_up(&mut tx).await?;
         if system::has_account(&mut tx).await? {
@@ -77,7 +77,7 @@ impl UserAccounts {
         let Verified { user, .. } = verified.ok_or_else(|| Error::internal("the first owner was not created"))?;
         store::set_password(&mut tx, &user.id, &hash).await?;
         own_the_ownerless(cx, &mut tx, &user).await?;
-        let session = sign_in(cx, &mut tx, &user, (browser, "set_up")).await?;
+        let session = self.sign_in(cx, &mut tx, &user, (browser, "set_up")).await?;
         tx.commit().await?;
         Ok(session)
     }

@@ -1,12 +1,15 @@
 //! Sign-ins in the audit log: each success, and a bounded number of failures.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::organization::User;
-use waypost_store::{Tx, user as store};
+use waypost_store::{Tx, audit, system};
 
 use super::record_of_user;
+use crate::audit::{Entry, event};
 use crate::user_sessions::Browser;
 
 /// Failed sign-ins to an account within an hour that have an entry each. Of those after them, the 100th, 1,000th and so on
@@ -28,15 +31,19 @@ pub(super) async fn succeeded(cx: &Ctx, tx: &mut Tx, user: &User, how: (Browser<
     record_of_user(cx, tx, user, ("user.sign_in", detail(cx, how))).await
 }
 
-/// Counts that somebody failed to sign in to an account, and records it unless there were many within the hour.
-pub(super) async fn failed(cx: &Ctx, tx: &mut Tx, user: &User, how: (Browser<'_>, &'static str)) -> Result<()> {
-    let Some(count) = store::count_failed_sign_in(tx, &user.id, cx.now()).await? else { return Ok(()) };
-    if !is_recorded(count) {
-        return Ok(());
+/// Counts that somebody failed to sign in to the accounts of an address, and records it unless there were many within the
+/// hour. Costs three statements whatever accounts there are.
+pub(super) async fn failed(cx: &Ctx, tx: &mut Tx, email_key: &str, how: (Browser<'_>, &'static str)) -> Result<()> {
+    let counts: BTreeMap<_, _> = system::count_failed_sign_ins(tx, email_key, cx.now()).await?.into_iter().collect();
+    let mut events = Vec::new();
+    for (user, organization) in system::organizations_of_address(tx, email_key).await? {
+        let Some(count) = counts.get(&user).copied().filter(|count| is_recorded(*count)) else { continue };
+        let mut detail = detail(cx, how);
+        detail["failures_within_an_hour"] = count.into();
+        let entry = Entry { act: "user.sign_in_failed", target: user.as_str(), detail };
+        events.push(event(cx, &organization, entry));
     }
-    let mut detail = detail(cx, how);
-    detail["failures_within_an_hour"] = count.into();
-    record_of_user(cx, tx, user, ("user.sign_in_failed", detail)).await
+    Ok(audit::insert_all(tx, &events).await?)
 }
 
 fn is_recorded(count: i64) -> bool {

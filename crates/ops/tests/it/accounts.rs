@@ -1,11 +1,12 @@
 //! Signing in with Waypost's own accounts.
 
 use waypost_core::account::CodePurpose;
-use waypost_core::{Code, Result};
-use waypost_ops::accounts::{Asked, Entered, Open, Session};
+use waypost_core::{Code, Error, Result};
+use waypost_ops::accounts::{Asked, Client, Entered, Open, PasswordSignIn, Session};
 use waypost_ops::browser_sessions;
+use waypost_store::db::count_statements;
 
-use crate::people::{MINUTE, People, people};
+use crate::people::{CLIENT, MINUTE, People, at, people};
 
 const FINE: &str = "quartz-banjo-umbrella-42";
 const OTHER: &str = "walnut.tractor.opera.19";
@@ -41,7 +42,11 @@ async fn a_code_works_once_in_its_own_request(people: People) {
     let id = made.id.as_str();
     refused(people.enter(&other, id, &made.code).await, "code", "cannot be used any more");
     let entered = Entered { id, code: &made.code, new_password: None };
-    refused(people.accounts.enter_code(&people.cx(&people.two), &foreign, entered).await, "code", "any more");
+    refused(
+        people.accounts.enter_code(&people.cx(&people.two), &foreign, entered, CLIENT.address).await,
+        "code",
+        "any more",
+    );
     refused(people.enter(&request, "ecd_000000000000000000000000", &made.code).await, "code", "any more");
     refused(people.enter(&request, id, "1234567").await, "code", "8 digits");
     let spaced = format!(" {} {} ", &made.code[..4], &made.code[4..]);
@@ -74,25 +79,6 @@ async fn a_code_has_five_tries_and_ten_minutes(people: People) {
     assert_eq!(people.told("account.create").await, 0);
 }
 
-async fn an_address_gets_five_codes_an_hour(people: People) {
-    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::SignIn, password: None };
-    for _ in 0..5 {
-        people.clock.advance(MINUTE);
-        let request = people.request(&people.one).await;
-        people.ask(&request, Asked { email: "ANNA@example.com", ..asked }).await.unwrap();
-    }
-    let request = people.request(&people.one).await;
-    let error = people.ask(&request, asked).await.unwrap_err();
-    assert_eq!((error.code, &error.details["field"]), (Code::RateLimited, &"email".into()));
-    people.ask(&request, Asked { email: "berta@example.com", ..asked }).await.unwrap();
-    let elsewhere = people.request(&people.two).await;
-    people.ask(&elsewhere, asked).await.unwrap();
-    people.clock.advance(56 * MINUTE);
-    people.ask(&request, asked).await.unwrap();
-    let error = people.ask(&request, Asked { email: "anna", ..asked }).await.unwrap_err();
-    assert_eq!(error.details["field"], "email");
-}
-
 async fn a_password_is_set_when_the_code_proves_the_address(people: People) {
     let request = people.request(&people.one).await;
     let asked = Asked { email: "anna@example.com", purpose: CodePurpose::SignUp, password: Some(FINE) };
@@ -109,7 +95,8 @@ async fn a_password_is_set_when_the_code_proves_the_address(people: People) {
     refused(people.by_password("anna@example.com", OTHER).await, "password", "or the password is wrong");
     refused(people.by_password("anna", FINE).await, "email", "address");
     let cx = people.cx(&people.two);
-    let elsewhere = people.accounts.enter_password(&cx, &people.two.organization.id, "anna@example.com", FINE).await;
+    let typed = PasswordSignIn { email: "anna@example.com", password: FINE };
+    let elsewhere = people.accounts.enter_password(&cx, &people.two.organization.id, typed, CLIENT).await;
     refused(elsewhere, "password", "or the password is wrong");
     assert_eq!(people.told("account.password").await, 1);
 }
@@ -129,11 +116,15 @@ async fn a_new_password_ends_what_the_old_one_began(people: People) {
     let made = people.ask(&request, asked).await.unwrap();
     assert!(made.has_account);
     let entered = Entered { id: made.id.as_str(), code: &made.code, new_password: None };
-    refused(people.accounts.enter_code(&cx, &request, entered).await, "new_password", "Type a new password");
+    refused(
+        people.accounts.enter_code(&cx, &request, entered, CLIENT.address).await,
+        "new_password",
+        "Type a new password",
+    );
     let weak = Entered { new_password: Some("password1234"), ..entered };
-    refused(people.accounts.enter_code(&cx, &request, weak).await, "new_password", "easy to guess");
+    refused(people.accounts.enter_code(&cx, &request, weak, CLIENT.address).await, "new_password", "easy to guess");
     let fine = Entered { new_password: Some(OTHER), ..entered };
-    let new = people.accounts.enter_code(&cx, &request, fine).await.unwrap();
+    let new = people.accounts.enter_code(&cx, &request, fine, CLIENT.address).await.unwrap();
     assert_eq!(new.signed_in, old.signed_in);
     assert_eq!(browser_sessions::find(&cx, ops, org, &old.token).await.unwrap(), None);
     assert!(browser_sessions::find(&cx, ops, org, &new.token).await.unwrap().is_some());
@@ -150,51 +141,107 @@ async fn a_new_password_ends_what_the_old_one_began(people: People) {
     people.by_password("anna@example.com", FINE).await.unwrap();
 }
 
-/// What five wrong passwords and one more are answered.
-async fn knock(people: &People, email: &str) -> Vec<String> {
+const WRONG: &str = "wrong password 123";
+
+fn seconds(error: &Error) -> i64 {
+    assert_eq!(error.code, Code::RateLimited, "{error}");
+    error.details["retry_after_seconds"].as_i64().unwrap()
+}
+
+/// What wrong passwords are answered until the client address has used up its failures, and what comes then.
+async fn knock(people: &People, client: Client<'_>, email: &str) -> Vec<String> {
     let mut told = Vec::new();
-    for _ in 0..6 {
-        let error = people.by_password(email, "wrong password 123").await.unwrap_err();
+    for _ in 0..5 {
+        let error = people.by_password_from(client, email, WRONG).await.unwrap_err();
         told.push(format!("{} {} {:?}", error.code, error.message, error.details));
     }
     told
 }
 
-async fn wrong_passwords_lock_known_and_unknown_addresses_alike(people: People) {
-    people.sign_up("anna@example.com", FINE).await;
-    people.by_code("coded@example.com").await;
-    let known = knock(&people, "anna@example.com").await;
-    assert_eq!(known, knock(&people, "nobody@example.com").await);
-    assert_eq!(known, knock(&people, "coded@example.com").await, "an account without a password");
-    assert!(known[4].contains("or the password is wrong") && known[5].contains("Wait a minute"), "{known:#?}");
-    let error = people.by_password("anna@example.com", FINE).await.unwrap_err();
-    assert_eq!((error.code, &error.details["retry_after_seconds"]), (Code::RateLimited, &60.into()));
-    assert_eq!(people.told("account.lock").await, 2);
-    people.clock.advance(MINUTE - 1);
-    assert_eq!(people.by_password("anna@example.com", FINE).await.unwrap_err().code, Code::RateLimited);
-    people.clock.advance(1);
-    for email in ["anna@example.com", "nobody@example.com"] {
-        let wrong = people.by_password(email, "wrong password 123").await;
-        refused(wrong, "password", "or the password is wrong");
-        let error = people.by_password(email, "wrong password 123").await.unwrap_err();
-        assert!(error.message.contains("Wait 2 minutes"), "{error}");
-    }
-    // The owner gets in by a code at any time, and is no longer locked out then.
-    people.by_code("anna@example.com").await;
-    people.by_password("anna@example.com", FINE).await.unwrap();
-    for _ in 0..4 {
-        refused(people.by_password("anna@example.com", OTHER).await, "password", "or the password is wrong");
-    }
-    people.by_password("anna@example.com", FINE).await.unwrap();
-    refused(people.by_password("anna@example.com", OTHER).await, "password", "or the password is wrong");
+/// As 300 attempts at each account that was tried would.
+async fn use_up_accounts(people: &People) {
+    let mut tx = people.stage.ops.db().begin().await.unwrap();
+    let sql = "UPDATE sign_in_attempts SET attempts = 300";
+    waypost_store::on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
 }
 
-async fn tries_at_the_same_moment_count_too(people: People) {
+async fn a_client_address_has_three_failures_and_then_three_per_minute(people: People) {
     people.sign_up("anna@example.com", FINE).await;
-    let tries = (0..12).map(|_| people.by_password("anna@example.com", "wrong password 123"));
+    people.by_code("coded@example.com").await;
+    let told = knock(&people, at(1), "anna@example.com").await;
+    assert!(told[2].contains("or the password is wrong") && told[3].contains("Too many failed sign-ins"), "{told:#?}");
+    assert_eq!(told, knock(&people, at(2), "nobody@example.com").await);
+    assert_eq!(told, knock(&people, at(3), "coded@example.com").await, "an account without a password");
+    assert_eq!(seconds(&people.by_password_from(at(1), "anna@example.com", FINE).await.unwrap_err()), 20);
+    people.by_password_from(at(4), "anna@example.com", FINE).await.expect("nobody is locked out");
+    people.clock.advance(20_000);
+    people.by_password_from(at(1), "anna@example.com", FINE).await.unwrap();
+    assert_eq!(people.told("account.lock").await, 0);
+    let tries = (0..12).map(|_| people.by_password("anna@example.com", WRONG));
     let answers = futures::future::join_all(tries).await;
-    let looked_at = answers.iter().filter(|it| it.as_ref().unwrap_err().code == Code::InvalidArguments).count();
-    assert_eq!(looked_at, 5, "the rest was locked out");
+    let checked = answers.iter().filter(|it| it.as_ref().unwrap_err().code == Code::InvalidArguments).count();
+    assert_eq!(checked, 3, "those at the same moment count too");
+}
+
+async fn nobody_is_rejected_for_what_others_do(people: People) {
+    let anna = people.sign_up("anna@example.com", FINE).await;
+    let berta = people.sign_up("berta@example.com", FINE).await;
+    let request = people.request(&people.one).await;
+    let made = people.code(&request, "anna@example.com").await;
+    knock(&people, CLIENT, "anna@example.com").await;
+    people.ask_from(at(1), "anna@example.com").await.unwrap();
+    use_up_accounts(&people).await;
+    for stranger in [CLIENT, at(5_000), Client { device: &berta.device, ..CLIENT }] {
+        seconds(&people.by_password_from(stranger, "anna@example.com", FINE).await.unwrap_err());
+        seconds(&people.ask_from(stranger, "anna@example.com").await.unwrap_err());
+    }
+    let known = Client { device: &anna.device, ..CLIENT };
+    refused(people.by_password_from(known, "anna@example.com", WRONG).await, "password", "is wrong");
+    people.by_password_from(known, "anna@example.com", FINE).await.unwrap();
+    people.ask_from(known, "anna@example.com").await.unwrap();
+    people.enter(&request, made.id.as_str(), &made.code).await.expect("a right code is never rejected");
+    // A new password makes the cookie void.
+    let request = people.request(&people.one).await;
+    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
+    let made = people.accounts.make_code(&people.cx(&people.one), &request, asked, known).await.unwrap();
+    let entered = Entered { id: made.id.as_str(), code: &made.code, new_password: Some(OTHER) };
+    let new = people.accounts.enter_code(&people.cx(&people.one), &request, entered, CLIENT.address).await.unwrap();
+    seconds(&people.by_password_from(known, "anna@example.com", OTHER).await.unwrap_err());
+    let known = Client { device: &new.device, ..CLIENT };
+    people.by_password_from(known, "anna@example.com", OTHER).await.unwrap();
+}
+
+async fn known_and_unknown_addresses_cost_the_same(people: People) {
+    people.sign_up("anna@example.com", FINE).await;
+    people.by_code("coded@example.com").await;
+    let mut costs = Vec::new();
+    for (n, email) in [(1_000, "anna@example.com"), (2_000, "coded@example.com"), (3_000, "nobody@example.com")] {
+        people.clock.advance(MINUTE);
+        let hashed = people.stage.ops.hashed_passwords();
+        let mut cost = vec![count_statements(people.by_password_from(at(n), email, WRONG)).await.1];
+        let request = people.request(&people.one).await;
+        for purpose in [CodePurpose::SignIn, CodePurpose::Reset, CodePurpose::SignUp] {
+            let password = (purpose == CodePurpose::SignUp).then_some(FINE);
+            let (made, statements) = count_statements(people.ask(&request, Asked { email, purpose, password })).await;
+            let made = made.unwrap();
+            let wrong = if made.code == "00000000" { "00000001" } else { "00000000" };
+            let entered = Entered { id: made.id.as_str(), code: wrong, new_password: Some(OTHER) };
+            let cx = people.cx(&people.one);
+            let enter = people.accounts.enter_code(&cx, &request, entered, CLIENT.address);
+            cost.extend([statements, count_statements(enter).await.1]);
+        }
+        use_up_accounts(&people).await;
+        let (limited, statements) = count_statements(people.by_password_from(at(n + 500), email, WRONG)).await;
+        seconds(&limited.unwrap_err());
+        cost.push(statements);
+        costs.push((cost, people.stage.ops.hashed_passwords() - hashed));
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!(costs[0], costs[2]);
+    knock(&people, CLIENT, "anna@example.com").await;
+    let rejected = count_statements(people.by_password("anna@example.com", WRONG)).await;
+    assert_eq!((seconds(&rejected.0.unwrap_err()), rejected.1), (20, 0));
 }
 
 async fn first_codes_at_the_same_moment_make_one_account(people: People) {
@@ -217,8 +264,9 @@ async fn codes_are_kept_as_keyed_hashes(people: People) {
 
 waypost_testkit::both!(
     people => a_code_makes_the_account_and_signs_in_again, a_code_works_once_in_its_own_request,
-    a_code_has_five_tries_and_ten_minutes, an_address_gets_five_codes_an_hour,
+    a_code_has_five_tries_and_ten_minutes,
     a_password_is_set_when_the_code_proves_the_address, a_new_password_ends_what_the_old_one_began,
-    wrong_passwords_lock_known_and_unknown_addresses_alike, tries_at_the_same_moment_count_too,
+    a_client_address_has_three_failures_and_then_three_per_minute, nobody_is_rejected_for_what_others_do,
+    known_and_unknown_addresses_cost_the_same,
     first_codes_at_the_same_moment_make_one_account, codes_are_kept_as_keyed_hashes
 );

@@ -1,5 +1,6 @@
 //! Tenants with a browser that is about to sign in, and a clock that can be moved.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use waypost_core::account::CodePurpose;
@@ -10,13 +11,19 @@ use waypost_core::clock::ManualClock;
 use waypost_core::id::{AuthorizationRequestId, OrganizationId};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Result, Timestamp};
-use waypost_ops::accounts::{Accounts, Asked, Entered, Made, Session};
+use waypost_ops::accounts::{Accounts, Asked, Client, Entered, Made, PasswordSignIn, Session};
 use waypost_ops::authorizations;
 use waypost_store::audit;
 
 use crate::stage::{self, Stage, Tenant};
 
 pub const MINUTE: i64 = 60_000;
+pub const CLIENT: Client<'_> = Client { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
+
+/// Client address number `n`.
+pub fn at(n: u32) -> Client<'static> {
+    Client { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..CLIENT }
+}
 
 pub struct People {
     pub stage: Stage,
@@ -68,7 +75,14 @@ impl People {
 
     pub async fn ask(&self, request: &AuthorizationRequest, asked: Asked<'_>) -> Result<Made> {
         let tenant = if request.organization_id == self.one.organization.id { &self.one } else { &self.two };
-        self.accounts.make_code(&self.cx(tenant), request, asked).await
+        self.accounts.make_code(&self.cx(tenant), request, asked, CLIENT).await
+    }
+
+    /// Requests a code to sign in with from another client address.
+    pub async fn ask_from(&self, client: Client<'_>, email: &str) -> Result<Made> {
+        let request = self.request(&self.one).await;
+        let asked = Asked { email, purpose: CodePurpose::SignIn, password: None };
+        self.accounts.make_code(&self.cx(&self.one), &request, asked, client).await
     }
 
     /// A code to sign in with.
@@ -78,7 +92,7 @@ impl People {
 
     pub async fn enter(&self, request: &AuthorizationRequest, id: &str, code: &str) -> Result<Session> {
         let entered = Entered { id, code, new_password: None };
-        self.accounts.enter_code(&self.cx(&self.one), request, entered).await
+        self.accounts.enter_code(&self.cx(&self.one), request, entered, CLIENT.address).await
     }
 
     /// Signs in by a code, in the first tenant.
@@ -97,8 +111,14 @@ impl People {
     }
 
     pub async fn by_password(&self, email: &str, password: &str) -> Result<Session> {
+        self.by_password_from(CLIENT, email, password).await
+    }
+
+    /// Signs in from another client address.
+    pub async fn by_password_from(&self, client: Client<'_>, email: &str, password: &str) -> Result<Session> {
         let cx = self.cx(&self.one);
-        self.accounts.enter_password(&cx, &self.one.organization.id, email, password).await
+        let typed = PasswordSignIn { email, password };
+        self.accounts.enter_password(&cx, &self.one.organization.id, typed, client).await
     }
 
     /// What the log of an organisation tells of, oldest first.

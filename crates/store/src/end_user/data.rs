@@ -23,7 +23,7 @@ const PARTS: &[(&str, &str, &[&str])] = &[
         "accounts",
         "accounts WHERE organization_id = $2 AND id IN (SELECT subject FROM identities
             WHERE end_user_id = $1 AND issuer = 'waypost') ORDER BY id",
-        &["id", "email", "failures", "locked_until", "created_at", "updated_at"],
+        &["id", "email", "created_at", "updated_at"],
     ),
     (
         "sessions",

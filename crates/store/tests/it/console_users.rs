@@ -6,7 +6,7 @@ use waypost_core::organization::{Role, User};
 use waypost_store::email_code::{Open, Tried};
 use waypost_store::user_code::{self, Key, NewCode, NewLink};
 use waypost_store::user_session::{self, UserSession};
-use waypost_store::{Db, Tx, invitation_accept, on, system, user};
+use waypost_store::{Db, Tx, expired, invitation_accept, on, sign_in_attempt, system, user};
 
 use crate::open;
 use crate::world::{NOW, World};
@@ -38,20 +38,27 @@ async fn credentials(Two { mut tx, one, two }: Two) {
     user::set_password(tx, &one.user, "argon").await.unwrap();
     let anna = User { name: Some("Anna".into()), verified_at: Some(NOW), ..one.someone() };
     let found = user::credentials(tx, &one.user).await.unwrap().unwrap();
-    assert_eq!((&found.user, found.password_hash.as_deref(), found.locked_until), (&anna, Some("argon"), None));
+    assert_eq!((&found.user, found.password_hash.as_deref()), (&anna, Some("argon")));
     assert!(!format!("{found:?}").contains("argon"));
     assert_eq!(system::find_accounts(tx, "a1@x.de").await.unwrap(), [found]);
     assert_eq!(user::get(tx, &one.user).await.unwrap(), Some(anna));
     assert_eq!(user::get(tx, &two.user).await.unwrap(), Some(two.someone()));
-    for failures in 1..4 {
-        assert_eq!(user::begin_try(tx, &one.user, NOW).await.unwrap(), Some(failures));
+}
+
+async fn attempts_are_counted_within_a_day(Two { mut tx, .. }: Two) {
+    let tx = &mut tx;
+    const DAY: i64 = 24 * 60 * MINUTE;
+    assert_eq!(sign_in_attempt::count(tx, "p1", NOW).await.unwrap(), 0);
+    for attempts in 1..4 {
+        assert_eq!(sign_in_attempt::add(tx, "p1", NOW.plus(attempts)).await.unwrap(), attempts);
     }
-    user::lock(tx, &one.user, NOW.plus(MINUTE)).await.unwrap();
-    assert_eq!(user::begin_try(tx, &one.user, NOW.plus(MINUTE - 1)).await.unwrap(), None);
-    assert_eq!(user::begin_try(tx, &one.user, NOW.plus(MINUTE)).await.unwrap(), Some(4));
-    user::unlock(tx, &one.user).await.unwrap();
-    assert_eq!(user::begin_try(tx, &one.user, NOW).await.unwrap(), Some(1));
-    assert_eq!(user::begin_try(tx, &two.user, NOW).await.unwrap(), Some(1), "each for themselves");
+    assert_eq!(sign_in_attempt::add(tx, "p2", NOW).await.unwrap(), 1, "each slot by itself");
+    assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY)).await.unwrap(), 3);
+    assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 0);
+    assert_eq!(sign_in_attempt::add(tx, "p1", NOW.plus(DAY + 1)).await.unwrap(), 1);
+    expired::delete(tx, NOW.plus(DAY + 1), 10).await.unwrap();
+    assert_eq!(sign_in_attempt::count(tx, "p1", NOW.plus(DAY + 2)).await.unwrap(), 1);
+    assert_eq!(sign_in_attempt::count(tx, "p2", NOW).await.unwrap(), 0, "it is deleted");
 }
 
 async fn organizations_without_owner(Two { mut tx, one, two }: Two) {
@@ -79,24 +86,25 @@ fn code<'a>(id: &'a UserCodeId, browser_hash: &'a str) -> NewCode<'a> {
 async fn codes(Two { mut tx, .. }: Two) {
     let tx = &mut tx;
     let id = UserCodeId::from_store("uco_new".into());
-    assert!(user_code::insert(tx, &code(&id, "mine")).await.unwrap());
+    user_code::insert(tx, &code(&id, "mine")).await.unwrap();
     let key = Key { id: &id, browser_hash: "mine" };
     let opened = Open { email: "B@x.de".into(), purpose: CodePurpose::SignUp };
     assert_eq!(user_code::find_open(tx, key, NOW).await.unwrap(), Some(opened));
     let elsewhere = Key { browser_hash: "other", ..key };
     assert_eq!(user_code::find_open(tx, elsewhere, NOW).await.unwrap(), None);
+    assert!(user_code::is_right(tx, key, "right", NOW).await.unwrap());
+    assert!(!user_code::is_right(tx, key, "wrong", NOW).await.unwrap());
+    assert!(!user_code::is_right(tx, elsewhere, "right", NOW).await.unwrap());
+    assert!(!user_code::is_right(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap());
     assert!(user_code::enter(tx, elsewhere, "right", NOW).await.unwrap() == Tried::Gone);
     assert!(user_code::enter(tx, key, "wrong", NOW).await.unwrap() == Tried::Wrong { left: 4 });
     assert!(user_code::enter(tx, key, "right", NOW.plus(10 * MINUTE)).await.unwrap() == Tried::Gone);
     let Tried::Right(proof) = user_code::enter(tx, key, "right", NOW).await.unwrap() else { panic!("it is right") };
     assert_eq!((proof.email_key.as_str(), proof.password_hash.as_deref()), ("b@x.de", Some("argon")));
     assert!(user_code::enter(tx, key, "right", NOW).await.unwrap() == Tried::Gone, "once");
-    let mut inserted = Vec::new();
-    for n in 0..6 {
-        let id = UserCodeId::from_store(format!("uco_more{n}"));
-        inserted.push(user_code::insert(tx, &code(&id, "mine")).await.unwrap());
-    }
-    assert_eq!(inserted, [true, true, true, true, false, false], "five within an hour");
+    assert!(!user_code::is_right(tx, key, "right", NOW).await.unwrap());
+    assert_eq!(user_code::address_of(tx, &id).await.unwrap().as_deref(), Some("b@x.de"), "also of a used one");
+    assert_eq!(user_code::address_of(tx, &UserCodeId::from_store("uco_none".into())).await.unwrap(), None);
 }
 
 async fn links(Two { mut tx, one, two }: Two) {
@@ -161,6 +169,6 @@ async fn invitations_are_accepted_once(Two { mut tx, one, two }: Two) {
 }
 
 waypost_testkit::both!(
-    two => credentials, organizations_without_owner, codes, links, sessions_end_by_their_token,
+    two => credentials, attempts_are_counted_within_a_day, organizations_without_owner, codes, links, sessions_end_by_their_token,
     invitations_are_accepted_once
 );

@@ -1,5 +1,5 @@
 INSERT INTO organizations VALUES ('org_1', 'acme', 'Äcme "quoted" \ back', 1, 2), ('org_2', 'other', E_OTHER, 1, 2);
-INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3, 'Anna', '$argon2id$', 4, 1, NULL, 'a@b.example', NULL, 2, 3);
+INSERT INTO users VALUES ('usr_1', 'A@b.example', 'a@b.example', 3, 'Anna', '$argon2id$', 4, 'a@b.example', NULL, 2, 3);
 INSERT INTO memberships VALUES ('org_1', 'usr_1', 'owner', 4), ('org_2', 'usr_1', 'member', 5);
 INSERT INTO api_keys VALUES ('key_1', 'org_1', 'ci', 'admin', 'abc', 6, 7, NULL, 'usr_1');
 INSERT INTO servers VALUES
@@ -36,3 +36,4 @@ INSERT INTO refused_calls VALUES ('srv_1', 22, 'rate', 'org_1', 23);
 INSERT INTO audit_events
     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1203)
     SELECT 'aud_' || i, 'org_gone', 'operator', 'x', 'y', '{}', i FROM n;
+INSERT INTO sign_in_attempts VALUES ('p00001', 3, 40);

@@ -4,7 +4,7 @@ INSERT INTO oauth_configs VALUES
      'https://id.example/k', 'waypost', 'sealed', 'client_secret_basic', 'openid email', 'sub', TRUE, 2, 3);
 UPDATE servers SET oauth_config_id = 'oac_N' WHERE id = 'srv_N';
 INSERT INTO identities VALUES ('idn_N', 'org_N', 'eu_N', 'waypost', 'acc_N', 'Z@b.example', 'z@b.example', TRUE, 4, 5);
-INSERT INTO accounts VALUES ('acc_N', 'org_N', 'Z@b.example', 'z@b.example', 'argon', 0, NULL, 6, 7);
+INSERT INTO accounts VALUES ('acc_N', 'org_N', 'Z@b.example', 'z@b.example', 'argon', 6, 7);
 INSERT INTO authorization_requests VALUES
     ('arq_N', 'org_N', 'srv_N', 'browser', 'https://docs.example', 'client', 'Client', 'http://127.0.0.1/cb', 'state',
      'walk', 'https://docs.example/mcp', NULL, 'challenge', NULL, NULL, 8, 9, NULL, NULL);

@@ -144,11 +144,13 @@ async fn failed_sign_ins_are_counted_by_the_hour((mut tx, one, _): (Tx, World, W
     const HOUR: i64 = 60 * 60 * 1_000;
     let mut counts = Vec::new();
     for at in [0, 1, HOUR - 1, HOUR, HOUR + 1, 3 * HOUR] {
-        counts.push(user::count_failed_sign_in(&mut tx, &one.user, NOW.plus(at)).await.unwrap());
+        counts.extend(system::count_failed_sign_ins(&mut tx, "a1@x.de", NOW.plus(at)).await.unwrap());
     }
-    assert_eq!(counts, [1, 2, 3, 1, 2, 1].map(Some));
-    let nobody = UserId::from_store("usr_nobody".to_owned());
-    assert_eq!(user::count_failed_sign_in(&mut tx, &nobody, NOW).await.unwrap(), None);
+    assert_eq!(counts, [1, 2, 3, 1, 2, 1].map(|count| (one.user.clone(), count)));
+    assert_eq!(system::count_failed_sign_ins(&mut tx, "nobody@x.de", NOW).await.unwrap(), []);
+    let found = system::organizations_of_address(&mut tx, "a1@x.de").await.unwrap();
+    assert_eq!(found, [(one.user.clone(), one.organization.clone())]);
+    assert_eq!(system::organizations_of_address(&mut tx, "nobody@x.de").await.unwrap(), []);
 }
 
 async fn only_the_newest_link_is_marked_as_emailed((mut tx, one, two): (Tx, World, World)) {

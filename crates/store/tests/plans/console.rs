@@ -2,7 +2,7 @@
 
 use waypost_core::id::UserId;
 use waypost_core::organization::User;
-use waypost_store::user_account;
+use waypost_store::{sign_in_attempt, user_account};
 
 use super::*;
 
@@ -100,7 +100,11 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     system::organizations_without_owner(tx).await.unwrap();
     system::lock_accounts(tx, "a1@x.de").await.unwrap();
     system::find_verified_user(tx, "a1@x.de").await.unwrap();
-    user::count_failed_sign_in(tx, id, NOW).await.unwrap();
+    system::count_failed_sign_ins(tx, "a1@x.de", NOW).await.unwrap();
+    system::organizations_of_address(tx, "a1@x.de").await.unwrap();
+    sign_in_attempt::count(tx, "p00000", NOW).await.unwrap();
+    sign_in_attempt::add(tx, "p00000", NOW).await.unwrap();
+    audit::insert_all(tx, &[]).await.unwrap();
     system::find_invitation(tx, "token-1", NOW).await.unwrap();
     invitation_accept::accept(tx, org, &InvitationId::from_store("inv_1".to_owned()), NOW).await.unwrap();
     user::get(tx, id).await.unwrap();
@@ -108,9 +112,6 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
     user::verify(tx, id, NOW).await.unwrap();
     user::set_name(tx, id, "Anna").await.unwrap();
     user::set_password(tx, id, "argon").await.unwrap();
-    user::begin_try(tx, id, NOW).await.unwrap();
-    user::lock(tx, id, NOW).await.unwrap();
-    user::unlock(tx, id).await.unwrap();
     let code_id = UserCodeId::from_store("uco_x".to_owned());
     let code = user_code::NewCode {
         id: &code_id,
@@ -124,6 +125,7 @@ pub(super) async fn console_sign_in(tx: &mut Tx, one: &World) {
         expires_at: NOW,
     };
     user_code::insert(tx, &code).await.unwrap();
+    user_code::address_of(tx, &code_id).await.unwrap();
     let key = user_code::Key { id: &code_id, browser_hash: "browser" };
     user_code::find_open(tx, key, NOW).await.unwrap();
     user_code::enter(tx, key, "hash", NOW).await.unwrap();

@@ -372,9 +372,6 @@ async fn sign_in(tx: &mut Tx, one: &World) {
     end_user::update_profile(tx, org, user, &end_user::Profile::default()).await.unwrap();
     let account = account::find_by_email(tx, org, "z@b.example").await.unwrap().unwrap();
     account::insert(tx, &account, "z@b.example").await.unwrap();
-    account::begin_try(tx, org, &account.id, NOW).await.unwrap();
-    account::lock(tx, org, &account.id, NOW).await.unwrap();
-    account::unlock(tx, org, &account.id, NOW).await.unwrap();
     account::set_password(tx, org, &account.id, "argon", NOW).await.unwrap();
     let (request, id) =
         (AuthorizationRequestId::from_store("arq_1".to_owned()), EmailCodeId::from_store("ecd_x".into()));

@@ -2,19 +2,21 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
+use http::HeaderMap;
 use serde::Deserialize;
 use waypost_core::{Error, Result};
+use waypost_ops::user_accounts::Changed;
 use waypost_ops::{user_accounts, user_sessions};
 
-use super::entry;
+use super::entry::{self, Device};
 use super::form::Form;
 use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::session::SignedIn;
 use super::view::{self, PageError, PageResult, Wrong};
-use crate::Web;
 use crate::limits::Kind;
 use crate::visit::Visit;
+use crate::{Web, cookies};
 
 /// The pages.
 pub(super) fn routes() -> Routes {
@@ -104,7 +106,8 @@ async fn show(State(web): State<Web>, signed_in: SignedIn) -> PageResult {
 async fn again(web: &Web, signed_in: SignedIn, form: &'static str, error: Error) -> PageResult {
     let frame = signed_in.frame.clone();
     let (status, wrong) = Wrong::of(error).map_err(|error| PageError::from(error).within(frame))?;
-    Ok(view::html(status, &AccountPage { form, wrong, ..page(web, signed_in).await? }))
+    let retry_after = wrong.retry_after;
+    Ok(view::refused(status, retry_after, &AccountPage { form, wrong, ..page(web, signed_in).await? }))
 }
 
 #[derive(Default, Deserialize)]
@@ -131,20 +134,26 @@ struct Passwords {
 async fn change_password(
     State(web): State<Web>,
     visit: Visit,
+    headers: HeaderMap,
     signed_in: SignedIn,
     Form(fields): Form<Passwords>,
 ) -> PageResult {
     let changed = async {
         entry::check_limit(&web, Kind::SignIn, &visit)?;
         let passwords = (fields.password.as_str(), fields.new_password.as_str());
-        web.accounts().change_password(&signed_in.cx, passwords, &signed_in.session.id).await
+        let device = Device::of(&headers, &visit);
+        web.accounts().change_password(&signed_in.cx, passwords, &signed_in.session.id, device.browser()).await
     };
     match changed.await {
-        Ok(0) => Ok(view::redirect_saying("/account", "Your password is changed.")),
-        Ok(1) => Ok(view::redirect_saying("/account", "Your password is changed, and one other browser signed out.")),
-        Ok(ended) => {
-            let message = format!("Your password is changed, and {ended} other browsers signed out.");
-            Ok(view::redirect_saying("/account", &message))
+        Ok(Changed { ended, device }) => {
+            let message = match ended {
+                0 => "Your password is changed.".to_owned(),
+                1 => "Your password is changed, and one other browser signed out.".to_owned(),
+                ended => format!("Your password is changed, and {ended} other browsers signed out."),
+            };
+            let mut response = view::redirect_saying("/account", &message);
+            cookies::set_device(response.headers_mut(), &device);
+            Ok(response)
         }
         Err(error) => again(&web, signed_in, "password", error).await,
     }

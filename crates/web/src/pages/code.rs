@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use url::form_urlencoded;
 use waypost_core::account::CodePurpose;
@@ -16,7 +16,6 @@ use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::sign_in_mail;
 use super::view::{self, PageResult, Wrong};
-use crate::limits::Kind;
 use crate::visit::Visit;
 use crate::{Web, cookies};
 
@@ -37,7 +36,7 @@ pub(super) async fn send(
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
     let asked = Asked { email, purpose, password, cookie: &cookie };
-    let id = sign_in_mail::send_code(web, visit, asked).await?;
+    let id = sign_in_mail::send_code(web, visit, asked, &Device::of(headers, visit)).await?;
     let next = view::own_path(next);
     let query =
         form_urlencoded::Serializer::new(String::new()).append_pair("sent", &id).append_pair("next", next).finish();
@@ -89,7 +88,7 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
 }
 
 async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
-    entry::check_limit(web, Kind::SignIn, visit)?;
+    // No limit comes before the code: a right one is never rejected, and a wrong one is counted.
     let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let Fields { sent, code, name, new_password, .. } = fields;
@@ -109,9 +108,10 @@ async fn page(
     let found = web.accounts().find_code(&entry::visitor(web, visit), &fields.sent, &cookie).await;
     let open = match found {
         Ok(open) => open,
-        Err(error) if error.code == Code::InvalidArguments => return Ok(gone(wrong, error)),
+        Err(error) if error.code == Code::InvalidArguments => return Ok(gone(status, wrong, error)),
         Err(error) => return Err(error.into()),
     };
+    let retry_after = wrong.retry_after;
     // A code that was not wrong stays in its field.
     let typed = if wrong.field == "code" { "" } else { &fields.code };
     let again = match open.purpose {
@@ -131,11 +131,16 @@ async fn page(
         is_reset: open.purpose == CodePurpose::Reset,
         again,
     };
-    Ok(view::html(status, &page))
+    Ok(view::refused(status, retry_after, &page))
 }
 
-fn gone(wrong: Wrong, error: Error) -> Response {
+fn gone(status: StatusCode, wrong: Wrong, error: Error) -> Response {
     // "Wrong, and it was the last try" says more than "cannot be used any more".
     let message = if wrong.message.is_empty() { error.message } else { wrong.message };
-    entry::notice(StatusCode::UNPROCESSABLE_ENTITY, ("This code does not work", message), ("/login", "Back to sign in"))
+    let status = if status == StatusCode::OK { StatusCode::UNPROCESSABLE_ENTITY } else { status };
+    let mut response = entry::notice(status, ("This code does not work", message), ("/login", "Back to sign in"));
+    if let Some(seconds) = wrong.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }

@@ -1,5 +1,7 @@
 //! What the pages on the way in share: limits, the browser that signs in, the session that begins, and notices.
 
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
@@ -23,6 +25,18 @@ pub(super) fn visitor(web: &Web, visit: &Visit) -> Ctx {
     web.context(Caller::Visitor, visit)
 }
 
+/// Counts a request of this kind, unless it comes from a browser that has signed in to an account of the address `email`
+/// before: nobody else's requests reject that one.
+///
+/// # Errors
+/// As [`check_limit`].
+pub(super) fn check_limit_of(web: &Web, (kind, visit): (Kind, &Visit), email: &str, device: &Device) -> Result<()> {
+    if web.accounts().is_known_browser(&visitor(web, visit), email, &device.cookie) {
+        return Ok(());
+    }
+    check_limit(web, kind, visit)
+}
+
 /// Counts a request of this kind.
 ///
 /// # Errors
@@ -37,19 +51,21 @@ pub(super) fn check_limit(web: &Web, kind: Kind, visit: &Visit) -> Result<()> {
 /// The browser that signs in.
 pub(super) struct Device {
     user_agent: String,
-    address: String,
+    address: IpAddr,
+    cookie: String,
 }
 
 impl Device {
     /// As its request says.
     pub(super) fn of(headers: &HeaderMap, visit: &Visit) -> Self {
         let user_agent = headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
-        Self { user_agent: user_agent.to_owned(), address: visit.client.to_string() }
+        let cookie = cookies::read(headers, cookies::DEVICE).unwrap_or_default();
+        Self { user_agent: user_agent.to_owned(), address: visit.client, cookie }
     }
 
     /// For the acts.
     pub(super) fn browser(&self) -> Browser<'_> {
-        Browser { user_agent: &self.user_agent, address: &self.address }
+        Browser { user_agent: &self.user_agent, address: self.address, device: &self.cookie }
     }
 }
 
@@ -62,6 +78,7 @@ pub(super) async fn signed_in(web: &Web, headers: &HeaderMap, session: &Session,
     }
     let mut response = view::redirect(view::own_path(next));
     cookies::set_session(response.headers_mut(), &session.token);
+    cookies::set_device(response.headers_mut(), &session.device);
     if session.revoked {
         cookies::set_flash(response.headers_mut(), REVOKED);
     }

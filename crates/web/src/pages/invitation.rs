@@ -32,12 +32,10 @@ enum Way {
     Accept,
     /// Sign out: they are signed in with another address.
     SignOut,
-    /// Sign in.
-    SignIn,
-    /// Make an account.
+    /// Sign in, or make an account: the page does not reveal whether there is one.
     Create,
-    /// Nothing: no new accounts are made here.
-    None,
+    /// Sign in: no new accounts are made here.
+    SignIn,
 }
 
 #[derive(Template)]
@@ -101,11 +99,11 @@ async fn post(
         Err(error) => return refused(error),
     };
     let (status, wrong) = match error.code {
-        Code::Forbidden => (StatusCode::FORBIDDEN, Wrong { field: String::new(), message: error.message }),
+        Code::Forbidden => (StatusCode::FORBIDDEN, Wrong { message: error.message, ..Wrong::default() }),
         _ => Wrong::of(error)?,
     };
     let page = page(&web, &invited, user.as_ref(), &fields);
-    Ok(view::html(status, &InvitationPage { wrong, ..page }))
+    Ok(view::refused(status, wrong.retry_after, &InvitationPage { wrong, ..page }))
 }
 
 async fn enter(
@@ -136,8 +134,7 @@ fn page<'a>(web: &Web, invited: &'a Invited, user: Option<&'a SignedIn>, fields:
     let way = match user.filter(|user| !starts_anew(user, invited)) {
         Some(_) if email::key(own_address) == invitation.email_key => Way::Accept,
         Some(_) => Way::SignOut,
-        None if invited.has_account => Way::SignIn,
-        None if web.accounts().sign_up() == SignUp::Closed => Way::None,
+        None if web.accounts().sign_up() == SignUp::Closed => Way::SignIn,
         None => Way::Create,
     };
     let query =
@@ -163,7 +160,7 @@ fn page<'a>(web: &Web, invited: &'a Invited, user: Option<&'a SignedIn>, fields:
 /// Whether somebody signed in gets another account by this invitation: their own account is for the invited address, but not
 /// verified, so it is valid for other organisations only.
 fn starts_anew(user: &SignedIn, invited: &Invited) -> bool {
-    !user.is_verified && !invited.has_account && user.email_key() == invited.invitation.email_key
+    !user.is_verified && user.email_key() == invited.invitation.email_key
 }
 
 fn refused(error: Error) -> PageResult {

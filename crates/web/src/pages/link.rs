@@ -77,7 +77,11 @@ async fn page(
     };
     let full_name = typed.or(user.name.as_deref()).unwrap_or_default();
     let (address, is_new) = (user.email.as_str(), user.name.is_none());
-    Ok(view::html(status, &LinkPage { frame: Frame::empty(), wrong, token, address, full_name, is_new }))
+    Ok(view::refused(
+        status,
+        wrong.retry_after,
+        &LinkPage { frame: Frame::empty(), wrong, token, address, full_name, is_new },
+    ))
 }
 
 fn refused(error: Error) -> PageResult {

@@ -95,7 +95,8 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
-            Ok(view::html(status, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
+            let retry_after = wrong.retry_after;
+            Ok(view::refused(status, retry_after, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
         }
     }
 }
@@ -110,14 +111,15 @@ async fn by_code(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
-            Ok(view::html(status, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
+            let retry_after = wrong.retry_after;
+            Ok(view::refused(status, retry_after, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
         }
     }
 }
 
 async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
-    entry::check_limit(web, Kind::SignIn, visit)?;
     let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+    entry::check_limit_of(web, (Kind::SignIn, visit), &fields.email, &device)?;
     let organization = organization_of(view::own_path(&fields.next));
     let typed = PasswordSignIn { email: &fields.email, password: &fields.password, organization };
     let session = web.accounts().enter_password(&cx, typed, device.browser()).await?;

@@ -50,7 +50,11 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
-            Ok(view::html(status, &ForgotPage { frame: Frame::empty(), wrong, email: &fields.email }))
+            Ok(view::refused(
+                status,
+                wrong.retry_after,
+                &ForgotPage { frame: Frame::empty(), wrong, email: &fields.email },
+            ))
         }
     }
 }

@@ -63,7 +63,11 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
             let Fields { token, name: full_name, email, .. } = &fields;
-            Ok(view::html(status, &SetUpPage { frame: Frame::empty(), wrong, token, full_name, email }))
+            Ok(view::refused(
+                status,
+                wrong.retry_after,
+                &SetUpPage { frame: Frame::empty(), wrong, token, full_name, email },
+            ))
         }
     }
 }

@@ -7,7 +7,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_mail::{Kind as MailKind, Mail};
 use waypost_ops::user_accounts::{Asked, Made};
 
-use super::entry;
+use super::entry::{self, Device};
 use crate::Web;
 use crate::limits::Kind;
 use crate::visit::Visit;
@@ -17,12 +17,12 @@ use crate::visit::Visit;
 /// # Errors
 /// `unavailable` when this installation cannot send mails, or not at the moment; else those of
 /// [`waypost_ops::user_accounts::UserAccounts::make_code`].
-pub(super) async fn send_code(web: &Web, visit: &Visit, asked: Asked<'_>) -> Result<String> {
+pub(super) async fn send_code(web: &Web, visit: &Visit, asked: Asked<'_>, device: &Device) -> Result<String> {
     let Some(outbox) = &web.mail else {
         return Err(Error::new(Code::Unavailable, "This installation cannot send mails, so there are no codes."));
     };
-    entry::check_limit(web, Kind::Mail, visit)?;
-    let made = web.accounts().make_code(&entry::visitor(web, visit), asked).await?;
+    entry::check_limit_of(web, (Kind::Mail, visit), asked.email, device)?;
+    let made = web.accounts().make_code(&entry::visitor(web, visit), asked, device.browser()).await?;
     let mail = mail(&made, web.public_url.host(), &web.public_url.origin(), web.accounts().sign_up());
     // A sign-up belongs to no organisation, whoever has the address.
     let organization = made.organization_id.as_ref().filter(|_| made.purpose != CodePurpose::SignUp);

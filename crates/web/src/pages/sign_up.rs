@@ -55,7 +55,11 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
-            Ok(view::html(status, &SignUpPage { frame: Frame::empty(), wrong, email: &fields.email }))
+            Ok(view::refused(
+                status,
+                wrong.retry_after,
+                &SignUpPage { frame: Frame::empty(), wrong, email: &fields.email },
+            ))
         }
     }
 }

@@ -28,6 +28,16 @@ pub fn html(status: StatusCode, template: &impl Template) -> Response {
     }
 }
 
+/// Renders a page with a form that was refused, with `Retry-After` (RFC 9110, section 10.2.3) if it may be sent again after
+/// some seconds.
+pub fn refused(status: StatusCode, retry_after: Option<u64>, template: &impl Template) -> Response {
+    let mut response = html(status, template);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
 /// Renders a page that shows all is well.
 pub fn page(template: &impl Template) -> Response {
     html(StatusCode::OK, template)
@@ -125,7 +135,8 @@ impl IntoResponse for PageError {
             _ => ("This did not work", "Go back, change it, and try once more."),
         };
         let frame = frame.map_or_else(Frame::empty, |frame| *frame);
-        html(problem::status(error.code), &ErrorTemplate { frame, title, message: error.message, advice })
+        let (status, retry_after) = (problem::status(error.code), problem::retry_after(&error));
+        refused(status, retry_after, &ErrorTemplate { frame, title, message: error.message, advice })
     }
 }
 
@@ -142,6 +153,8 @@ pub struct Wrong {
     pub field: String,
     /// What is wrong, and what would be right.
     pub message: String,
+    /// Seconds until it is worth trying again, for the header `Retry-After`.
+    pub retry_after: Option<u64>,
 }
 
 impl Wrong {
@@ -158,7 +171,8 @@ impl Wrong {
             | Code::WalkthroughEmpty
             | Code::ConfirmationRequired => {
                 let field = error.details.get("field").and_then(|field| field.as_str()).unwrap_or_default().to_owned();
-                Ok((problem::status(error.code), Self { field, message: error.message }))
+                let retry_after = problem::retry_after(&error);
+                Ok((problem::status(error.code), Self { field, message: error.message, retry_after }))
             }
             _ => Err(error),
         }

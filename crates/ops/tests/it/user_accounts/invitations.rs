@@ -1,10 +1,11 @@
 //! Accepting invitations.
 
 use waypost_core::Code;
+use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Role, SignUp};
-use waypost_ops::invitations;
 use waypost_ops::user_accounts::Newcomer;
-use waypost_ops::users;
+use waypost_ops::{invitations, organizations, users};
+use waypost_store::db::count_statements;
 
 use super::{DEVICE, FINE, MINUTE, OTHER, Users, open, refused};
 
@@ -34,7 +35,7 @@ async fn a_newcomer_accepts_once(users: Users) {
     let made = invitations::create(&cx, &users.stage.ops, &users.org, "Berta@example.com", Role::Admin).await.unwrap();
     let token = made.secret.as_str();
     let invited = users.accounts.find_invitation(&users.cx(), token).await.unwrap();
-    assert_eq!((invited.invited_by.as_deref(), invited.has_account), (Some("Anna"), false));
+    assert_eq!(invited.invited_by.as_deref(), Some("Anna"));
     assert_eq!((invited.invitation.email.as_str(), invited.invitation.role), ("Berta@example.com", Role::Admin));
     gone(&users, "").await;
     let weak = Newcomer { password: "short", ..BERTA };
@@ -62,9 +63,6 @@ async fn who_has_an_account_signs_in_and_accepts(users: Users) {
     let made =
         invitations::create(&users.operator(), &users.stage.ops, &elsewhere.id, "ANNA@example.com", Role::Owner).await;
     let token = made.unwrap().secret;
-    assert!(users.accounts.find_invitation(&users.cx(), &token).await.unwrap().has_account);
-    let error = users.accounts.accept_as_newcomer(&users.cx(), &token, BERTA, DEVICE).await.unwrap_err();
-    assert_eq!(error.code, Code::Conflict, "nobody sets another password by an invitation");
     users.by_password("anna@example.com", FINE).await.unwrap();
     let berta = users.member("berta@example.com", Role::Member, FINE).await;
     let error = users.accounts.accept_invitation(&users.as_user(&berta.user.id), &token).await.unwrap_err();
@@ -76,6 +74,42 @@ async fn who_has_an_account_signs_in_and_accepts(users: Users) {
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
     let member = users::find(&users.operator(), &users.stage.ops, &elsewhere.id, "anna@example.com").await.unwrap();
     assert_eq!(member.role, Role::Owner);
+}
+
+/// Whoever has a link that was shown can create an account for the organisation that showed it, whether the address has a
+/// verified account or not; the link does not tell. What comes of it ends when the owner of the address signs in.
+async fn a_shown_link_does_not_tell_whether_there_is_an_account(users: Users) {
+    let anna = users.member("anna@example.com", Role::Member, FINE).await;
+    let other = organizations::create(&users.operator(), &users.stage.ops, "other", None).await.unwrap().id;
+    let mut sessions = Vec::new();
+    for email in ["anna@example.com", "nobody@example.com"] {
+        let made = invitations::create(&users.operator(), &users.stage.ops, &other, email, Role::Owner).await.unwrap();
+        let (accepted, statements) = count_statements(async {
+            users.accounts.accept_as_newcomer(&users.cx(), &made.secret, BERTA, DEVICE).await.unwrap().0
+        })
+        .await;
+        assert_eq!((&accepted.user.verified_at, accepted.revoked), (&None, false));
+        assert_eq!(users.reach(&accepted.token).await.unwrap(), ["other"]);
+        sessions.push((accepted, statements));
+    }
+    assert_eq!(sessions[0].1, sessions[1].1, "both cost the same");
+    assert_ne!(sessions[0].0.user.id, anna.user.id);
+    assert!(users.is_open(&anna).await);
+    users.by_password("anna@example.com", FINE).await.unwrap();
+    let again = users.by_code("anna@example.com").await;
+    assert_eq!(again.user.id, anna.user.id);
+    assert!(!users.is_open(&sessions[0].0).await, "the owner of the address has come");
+    refused(users.by_password("anna@example.com", OTHER).await, "password", "is wrong");
+    // Who reads the mail at the address is told to sign in: nobody else can have the link.
+    let (operator, third) = (users.operator(), third(&users).await);
+    let made = invitations::create(&operator, &users.stage.ops, &third, "anna@example.com", Role::Owner).await.unwrap();
+    invitations::mark_emailed(&users.operator(), &users.stage.ops, &made).await.unwrap();
+    let error = users.accounts.accept_as_newcomer(&users.cx(), &made.secret, BERTA, DEVICE).await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict, "nobody sets another password by an invitation");
+}
+
+async fn third(users: &Users) -> OrganizationId {
+    organizations::create(&users.operator(), &users.stage.ops, "third", None).await.unwrap().id
 }
 
 async fn an_invitation_ends(users: Users) {
@@ -113,6 +147,6 @@ async fn closed_means_no_new_accounts(users: Users) {
 }
 
 waypost_testkit::both!(
-    open => a_newcomer_accepts_once, who_has_an_account_signs_in_and_accepts, an_invitation_ends,
+    open => a_newcomer_accepts_once, a_shown_link_does_not_tell_whether_there_is_an_account, who_has_an_account_signs_in_and_accepts, an_invitation_ends,
     who_became_a_member_meanwhile_keeps_their_role, closed_means_no_new_accounts
 );

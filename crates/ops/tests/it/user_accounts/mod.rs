@@ -2,12 +2,14 @@
 
 mod codes;
 mod invitations;
+mod limits;
 mod own;
 mod passwords;
 mod random;
 mod separation;
 mod sign_ins;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use waypost_core::account::CodePurpose;
@@ -27,7 +29,13 @@ use crate::stage::{self, Stage};
 pub const FINE: &str = "quartz-banjo-umbrella-42";
 pub const OTHER: &str = "walnut.tractor.opera.19";
 pub const MINUTE: i64 = 60_000;
-pub const DEVICE: Browser<'_> = Browser { user_agent: "Test\r\nSet-Cookie: x", address: "192.0.2.7" };
+pub const DEVICE: Browser<'_> =
+    Browser { user_agent: "Test\r\nSet-Cookie: x", address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
+
+/// A browser at the client address number `n`.
+pub fn at(n: u32) -> Browser<'static> {
+    Browser { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..DEVICE }
+}
 
 pub struct Users {
     pub stage: Stage,
@@ -95,6 +103,12 @@ impl Users {
         self.by_password_to(email, password, "").await
     }
 
+    /// Signs in from another browser.
+    pub async fn by_password_from(&self, browser: Browser<'_>, email: &str, password: &str) -> Result<Session> {
+        let typed = PasswordSignIn { email, password, organization: "" };
+        self.accounts.enter_password(&self.cx(), typed, browser).await
+    }
+
     /// Signs in on the way to an organisation.
     pub async fn by_password_to(&self, email: &str, password: &str, organization: &str) -> Result<Session> {
         self.accounts.enter_password(&self.cx(), PasswordSignIn { email, password, organization }, DEVICE).await
@@ -116,7 +130,14 @@ impl Users {
     }
 
     pub async fn ask(&self, email: &str, purpose: CodePurpose, password: Option<&str>) -> Result<Made> {
-        self.accounts.make_code(&self.cx(), Asked { email, purpose, password, cookie: "browser" }).await
+        let asked = Asked { email, purpose, password, cookie: "browser" };
+        self.accounts.make_code(&self.cx(), asked, DEVICE).await
+    }
+
+    /// Requests a code to sign in with from another browser.
+    pub async fn ask_from(&self, browser: Browser<'_>, email: &str) -> Result<Made> {
+        let asked = Asked { email, purpose: CodePurpose::SignIn, password: None, cookie: "browser" };
+        self.accounts.make_code(&self.cx(), asked, browser).await
     }
 
     pub async fn enter(&self, id: &str, code: &str) -> Result<Session> {

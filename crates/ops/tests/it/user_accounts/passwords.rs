@@ -1,4 +1,4 @@
-//! Passwords, lock-out, the set-up of an installation, and links.
+//! Passwords, the set-up of an installation, and links.
 
 use waypost_core::organization::Role;
 use waypost_core::secret::SecretKey;
@@ -100,40 +100,6 @@ async fn a_link_sets_name_and_password_once(users: Users) {
     assert_eq!(make_link(&operator, ops, &other.id, &id).await.unwrap_err().code, Code::NotFound);
 }
 
-/// What five wrong passwords and one more are answered.
-async fn knock(users: &Users, email: &str) -> Vec<String> {
-    let mut told = Vec::new();
-    for _ in 0..6 {
-        let error = users.by_password(email, "wrong password 123").await.unwrap_err();
-        told.push(format!("{} {} {:?}", error.code, error.message, error.details));
-    }
-    told
-}
-
-async fn wrong_passwords_lock_known_and_unknown_addresses_alike(users: Users) {
-    users.member("anna@example.com", Role::Owner, FINE).await;
-    users.invited_by_hand("new@example.com", Role::Member).await;
-    let known = knock(&users, "anna@example.com").await;
-    assert_eq!(known, knock(&users, "nobody@example.com").await);
-    assert_eq!(known, knock(&users, "new@example.com").await, "a user who has never signed in");
-    assert!(known[4].contains("or the password is wrong") && known[5].contains("Wait a minute"), "{known:#?}");
-    let error = users.by_password("anna@example.com", FINE).await.unwrap_err();
-    assert_eq!((error.code, &error.details["retry_after_seconds"]), (Code::RateLimited, &60.into()));
-    assert_eq!(users.told("user.lock").await, 2);
-    users.clock.advance(MINUTE);
-    let session = users.by_password(" ANNA@Example.com", FINE).await.unwrap();
-    assert!(users.is_open(&session).await);
-    refused(users.by_password("anna", FINE).await, "email", "address");
-}
-
-async fn tries_at_the_same_moment_count_too(users: Users) {
-    users.member("anna@example.com", Role::Owner, FINE).await;
-    let tries = (0..12).map(|_| users.by_password("anna@example.com", "wrong password 123"));
-    let answers = futures::future::join_all(tries).await;
-    let looked_at = answers.iter().filter(|it| it.as_ref().unwrap_err().code == Code::InvalidArguments).count();
-    assert_eq!(looked_at, 5, "the rest was locked out");
-}
-
 async fn every_sign_in_is_a_session_of_its_own(users: Users) {
     let first = users.member("anna@example.com", Role::Owner, FINE).await;
     let second = users.by_password("anna@example.com", FINE).await.unwrap();
@@ -152,6 +118,5 @@ async fn every_sign_in_is_a_session_of_its_own(users: Users) {
 
 waypost_testkit::both!(
     open => whoever_sets_up_owns_what_has_no_owner, one_of_two_sets_up, a_link_sets_name_and_password_once,
-    wrong_passwords_lock_known_and_unknown_addresses_alike, tries_at_the_same_moment_count_too,
     every_sign_in_is_a_session_of_its_own
 );

@@ -34,6 +34,8 @@ struct Held {
     token: String,
     /// Whether a code, an emailed link or a provider led to the session.
     proven: bool,
+    /// How often the owner had proved the address before.
+    proofs: usize,
 }
 
 struct World<'a> {
@@ -42,11 +44,15 @@ struct World<'a> {
     organizations: Vec<OrganizationId>,
     links: Vec<(usize, Invited, bool)>,
     sessions: Vec<Held>,
-    keys: Vec<(Person, usize, String)>,
+    keys: Vec<(Person, usize, String, usize)>,
     /// Which organisations' own links each has used.
     accepted: BTreeSet<(Person, usize)>,
     /// Whether the owner has ever proved the address.
     verified: bool,
+    /// How often the owner has proved the address in a way that ends what others prepared: not with a provider that is linked
+    /// already.
+    proofs: usize,
+    linked: bool,
     steps: Vec<String>,
 }
 
@@ -70,7 +76,7 @@ impl World<'_> {
 
     fn note(&mut self, person: Person, session: Session, proven: bool) {
         self.verified |= proven;
-        self.sessions.push(Held { person, token: session.token, proven });
+        self.sessions.push(Held { person, token: session.token, proven, proofs: self.proofs });
     }
 
     /// Whether the owner of the address has not come yet, so that the attacker has time to prepare.
@@ -129,7 +135,7 @@ impl World<'_> {
                 if let Ok(member) = users::find(&users.operator(), ops, org, VICTIM).await {
                     users::delete(&users.operator(), ops, org, &member.user_id).await.ok();
                     // The keys of a removed member stay, and are the organisation's own.
-                    self.keys.retain(|(_, of, _)| *of != at);
+                    self.keys.retain(|(_, of, _, _)| *of != at);
                 }
             }
         }
@@ -160,14 +166,24 @@ impl World<'_> {
         }
         let newcomer = Self::newcomer(person);
         if let Ok((session, _)) = accounts.accept_as_newcomer(&self.users.cx(), &secret, newcomer, DEVICE).await {
+            if emailed {
+                self.prove_again();
+            }
             self.accepted.insert((person, at));
             self.note(person, session, emailed);
         }
     }
 
+    /// From now on, whatever the attacker prepared has ended.
+    fn prove_again(&mut self) {
+        self.proofs += 1;
+        self.accepted.retain(|(person, _)| *person == Person::Owner);
+    }
+
     /// The owner proves the address, by a code or by a provider.
     async fn prove(&mut self) {
-        let session = if self.pick(2) == 0 {
+        let by_code = self.pick(2) == 0;
+        let session = if by_code {
             let Ok(made) = self.users.ask(VICTIM, CodePurpose::SignIn, None).await else { return };
             self.users.enter(made.id.as_str(), &made.code).await
         } else {
@@ -180,6 +196,10 @@ impl World<'_> {
             self.users.accounts.enter_vouched(&self.users.cx(), &vouched, DEVICE).await
         };
         if let Ok(session) = session {
+            if by_code || !self.linked {
+                self.prove_again();
+            }
+            self.linked |= !by_code;
             self.note(Person::Owner, session, true);
         }
     }
@@ -199,19 +219,20 @@ impl World<'_> {
             let name = format!("key {}", self.steps.len());
             let new = NewKey { name: &name, scope: Role::Owner, expires_at: None };
             let made = api_keys::create(&cx, ops, &self.organizations[at], new).await.unwrap();
-            self.keys.push((held.person, at, made.1));
+            self.keys.push((held.person, at, made.1, self.proofs));
             return;
         }
     }
 
     /// No session reaches an organisation unless the address was verified by email or a provider for it, or the same person
-    /// has accepted an invitation of that very organisation; and once the address is verified, nothing of anybody else works.
+    /// has accepted an invitation of that very organisation. Whenever the owner proves the address, everything ends that anybody
+    /// else had; after that, others can only get what an organisation shows them itself: a new account for that organisation.
     async fn check(&self) {
         for held in &self.sessions {
             let Some(reach) = self.users.reach(&held.token).await else { continue };
             assert!(
-                !(self.verified && held.person == Person::Attacker),
-                "a session of the attacker outlived the verification: {:#?}",
+                held.person == Person::Owner || held.proofs == self.proofs,
+                "a session of the attacker outlived a proof of the address: {:#?}",
                 self.steps
             );
             for slug in reach {
@@ -222,10 +243,14 @@ impl World<'_> {
                 assert!(is_fine, "{:?} reaches {slug}: {:#?}", held.person, self.steps);
             }
         }
-        for (person, at, key) in &self.keys {
+        for (person, at, key, proofs) in &self.keys {
             let caller = api_keys::authenticate(&self.users.cx(), &self.users.stage.ops, key).await.unwrap();
             let attackers = *person == Person::Attacker;
-            assert!(!(attackers && self.verified && caller.is_some()), "a key of the attacker: {:#?}", self.steps);
+            assert!(
+                caller.is_none() || !attackers || *proofs == self.proofs,
+                "a key of the attacker: {:#?}",
+                self.steps
+            );
             assert!(caller.is_none() || !attackers || self.accepted.contains(&(*person, *at)), "{:#?}", self.steps);
         }
     }
@@ -247,6 +272,8 @@ async fn no_session_reaches_more_than_it_should(users: Users) {
             keys: Vec::new(),
             accepted: BTreeSet::new(),
             verified: false,
+            proofs: 0,
+            linked: false,
             steps: vec![format!("seed {seed}")],
         };
         for _ in 0..STEPS {

@@ -5,10 +5,11 @@ use waypost_core::account::CodePurpose;
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Role;
+use waypost_ops::user_accounts::Vouched;
 use waypost_ops::{organizations, users};
 use waypost_store::audit::{self, Filter};
 
-use super::{FINE, MINUTE, Users, open};
+use super::{DEVICE, FINE, MINUTE, Users, at, open};
 
 async fn entries(users: &Users, organization: &OrganizationId) -> Vec<AuditEvent> {
     let filter = Filter { act: "user.sign_in".to_owned(), ..Filter::default() };
@@ -59,8 +60,8 @@ async fn every_sign_in_is_in_the_log_of_each_organisation(users: Users) {
 /// Nobody may delete from the audit log, so nobody may fill it without having signed in.
 async fn failed_sign_ins_do_not_flood_the_log(users: Users) {
     users.member("anna@example.com", Role::Owner, FINE).await;
-    for _ in 0..130 {
-        users.by_password("anna@example.com", "wrong password 123").await.unwrap_err();
+    for n in 0..130 {
+        users.by_password_from(at(n), "anna@example.com", "wrong password 123").await.unwrap_err();
     }
     let counts = async || {
         let failed = entries(&users, &users.org).await.into_iter().filter(|it| it.act == "user.sign_in_failed");
@@ -74,6 +75,67 @@ async fn failed_sign_ins_do_not_flood_the_log(users: Users) {
     assert_eq!(counts().await.len(), 12);
 }
 
+/// A code that cannot be used belongs to the account that it was sent to, and one that was never made to nobody.
+async fn codes_that_cannot_be_used_are_in_the_log(users: Users) {
+    users.member("anna@example.com", Role::Owner, FINE).await;
+    let made = users.ask("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
+    users.enter("uco_000000000000000000000000", &made.code).await.unwrap_err();
+    users.enter("nonsense", &made.code).await.unwrap_err();
+    let failed = async || {
+        let entries = entries(&users, &users.org).await;
+        entries
+            .iter()
+            .filter(|it| it.act == "user.sign_in_failed")
+            .map(|it| it.detail["by"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert!(failed().await.is_empty());
+    users.clock.advance(10 * MINUTE);
+    users.enter(made.id.as_str(), &made.code).await.unwrap_err();
+    assert_eq!(failed().await, ["code"], "expired");
+    let made = users.ask("nobody@example.com", CodePurpose::SignIn, None).await.unwrap();
+    users.clock.advance(10 * MINUTE);
+    users.enter(made.id.as_str(), &made.code).await.unwrap_err();
+    assert_eq!(failed().await, ["code"]);
+    // One client address cannot fill the log with them.
+    let made = users.ask("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
+    users.clock.advance(10 * MINUTE);
+    for _ in 0..10 {
+        users.enter(made.id.as_str(), &made.code).await.unwrap_err();
+    }
+    assert_eq!(failed().await.len(), 4, "three at once");
+}
+
+/// A sign-in with a provider that fails belongs to the account that is linked to the person there, or to the address that the
+/// provider vouches for.
+async fn failed_sign_ins_with_a_provider_are_in_the_log(users: Users) {
+    let anna = users.member("anna@example.com", Role::Owner, FINE).await.user.id;
+    let vouched = |subject: &str, email: Option<&str>| Vouched {
+        issuer: "https://id.example".to_owned(),
+        subject: subject.to_owned(),
+        email: email.map(str::to_owned),
+        name: None,
+    };
+    let enter = async |vouched: Vouched| users.accounts.enter_vouched(&users.cx(), &vouched, DEVICE).await;
+    let known = vouched("1", Some("anna@example.com"));
+    enter(known.clone()).await.unwrap();
+    enter(vouched("2", None)).await.unwrap_err();
+    enter(vouched("2", Some("nobody@example.com"))).await.unwrap_err();
+    let failed = async || {
+        let entries = entries(&users, &users.org).await;
+        let failed = entries.into_iter().filter(|it| it.act == "user.sign_in_failed");
+        failed.map(|it| (it.target, it.detail["by"].clone())).collect::<Vec<_>>()
+    };
+    assert!(failed().await.is_empty(), "they belong to nobody");
+    let mut tx = users.stage.ops.db().begin().await.unwrap();
+    let unverify = "UPDATE users SET verified_at = NULL WHERE id = $1";
+    waypost_store::on!(&mut tx, c => sqlx::query(unverify).bind(anna.as_str()).execute(c).await.unwrap().rows_affected());
+    tx.commit().await.unwrap();
+    enter(Vouched { email: None, ..known }).await.unwrap_err();
+    assert_eq!(failed().await, [(anna.to_string(), json!("provider"))]);
+}
+
 waypost_testkit::both!(
-    open => every_sign_in_is_in_the_log_of_each_organisation, failed_sign_ins_do_not_flood_the_log
+    open => codes_that_cannot_be_used_are_in_the_log, failed_sign_ins_with_a_provider_are_in_the_log,
+    every_sign_in_is_in_the_log_of_each_organisation, failed_sign_ins_do_not_flood_the_log
 );

@@ -292,7 +292,7 @@ pub(super) async fn delete(State(web): State<Web>, hosted: Hosted, Form(typed): 
     let Hosted { cx, organization_id, server, place, .. } = &hosted;
     if typed.confirm.trim() != server.slug {
         let message = format!("Type {} exactly as it stands here.", server.slug);
-        let wrong = Wrong { field: "confirm".to_owned(), message };
+        let wrong = Wrong { field: "confirm".to_owned(), message, ..Wrong::default() };
         return Ok(confirmation(&web, &hosted, (StatusCode::UNPROCESSABLE_ENTITY, wrong)).await?);
     }
     let deleted = servers::delete(cx, web.ops(), organization_id, &server.id).await;

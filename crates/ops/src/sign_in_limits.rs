@@ -1,0 +1,306 @@
+//! Limits of sign-in attempts: tight for each client address, loose for each account.
+//!
+//! 1. A client address (IPv6: its /64) has 3 failed sign-ins, then 3 per minute. A failure is counted before the password is
+//!    checked, so that attempts at the same moment count too, and is given back if the password is right. The same holds for
+//!    codes that are requested, for each client address and email address.
+//! 2. An account has [`ACCOUNT_LIMIT`] failures and as many code requests per day, whether it exists or not. One client
+//!    address has [`SHARE`] of them, so that it cannot use up the limit of an account alone.
+//! 3. A browser that has signed in before (`crate::devices`) has a limit of its own, [`DEVICE_LIMIT`] per day, and none of the
+//!    others. Beyond it, it is treated like any other browser.
+//! 4. A code that is entered is checked before any limit is looked at: it has five attempts of its own.
+//!
+//! Limits by client address and device are kept in memory, per process: with N replicas, a client has N times as many
+//! attempts. The limits by account are kept in the database (`waypost_store::sign_in_attempt`) and hold across replicas.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+use waypost_core::secret::SecretKey;
+use waypost_core::{Code, Error, Timestamp};
+
+use crate::devices::Device;
+use crate::limits::network;
+
+/// Failed sign-ins, and code requests, of one account within a day.
+pub(crate) const ACCOUNT_LIMIT: i64 = 300;
+/// Those of them that may come from one client address.
+pub(crate) const SHARE: i64 = 30;
+/// Failed sign-ins, and code requests, of one browser that has signed in before, within a day.
+pub(crate) const DEVICE_LIMIT: i64 = 30;
+/// Attempts of one client address at once, and per minute.
+const TIGHT: i64 = 3;
+const MINUTE_MS: i64 = 60 * 1_000;
+const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
+/// Keys that each limit in memory keeps at most.
+const KEYS: u64 = 100_000;
+/// Bits of a slot: accounts are counted in 2^18 slots for each kind, so the table has a bounded size whatever addresses
+/// anybody types. Which addresses share a slot depends on the secret key.
+const SLOT_BITS: u32 = 18;
+
+/// What is attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// Signing in with a password.
+    Password,
+    /// Requesting a code by email.
+    Code,
+}
+
+/// Who attempts what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    /// What.
+    pub(crate) kind: Kind,
+    /// The client's address.
+    pub(crate) address: IpAddr,
+    /// The account, by the key of its address and what else it belongs to.
+    pub(crate) account: &'a str,
+}
+
+/// The row in which the attempts of an account are counted.
+pub(crate) fn slot(secret: &SecretKey, kind: Kind, account: &str) -> String {
+    let prefix = match kind {
+        Kind::Password => "p",
+        Kind::Code => "c",
+    };
+    let signature = secret.sign("slot of sign-in attempts", format!("{prefix} {account}").as_bytes());
+    let number = signature.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    format!("{prefix}{:05x}", number >> (32 - SLOT_BITS))
+}
+
+/// The limits of this process.
+#[derive(Clone)]
+pub(crate) struct SignInLimits(Arc<Inner>);
+
+struct Inner {
+    hasher: RandomState,
+    tight: Buckets,
+    share: Buckets,
+    devices: Buckets,
+}
+
+impl std::fmt::Debug for SignInLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SignInLimits")
+    }
+}
+
+impl Default for SignInLimits {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            hasher: RandomState::new(),
+            tight: Buckets::new(TIGHT, MINUTE_MS),
+            share: Buckets::new(SHARE, DAY_MS),
+            devices: Buckets::new(DEVICE_LIMIT, DAY_MS),
+        }))
+    }
+}
+
+/// An attempt that was counted.
+#[must_use]
+pub(crate) struct Counted {
+    limits: SignInLimits,
+    device: Option<u64>,
+    client: Option<(u64, u64)>,
+}
+
+impl Counted {
+    /// Whether it comes from a browser that has signed in before.
+    pub(crate) fn is_from_device(&self) -> bool {
+        self.device.is_some()
+    }
+
+    /// Takes the attempt back: the sign-in succeeded.
+    pub(crate) fn give_back(self) {
+        let Inner { tight, share, devices, .. } = &*self.limits.0;
+        if let Some(device) = self.device {
+            devices.give_back(device);
+        }
+        if let Some((client, pair)) = self.client {
+            tight.give_back(client);
+            share.give_back(pair);
+        }
+    }
+}
+
+impl SignInLimits {
+    /// Counts an attempt, from `device` if the browser has signed in before.
+    ///
+    /// # Errors
+    /// `rate_limited`, with `retry_after_seconds`, if the client address had too many.
+    pub(crate) fn begin(
+        &self,
+        attempt: Attempt<'_>,
+        device: Option<&Device>,
+        now: Timestamp,
+    ) -> Result<Counted, Error> {
+        let Inner { hasher, tight, share, devices } = &*self.0;
+        let Attempt { kind, address, account } = attempt;
+        if let Some(device) = device {
+            let key = hasher.hash_one((kind, device.nonce()));
+            if devices.take(key, now).is_ok() {
+                return Ok(Counted { limits: self.clone(), device: Some(key), client: None });
+            }
+        }
+        let network = network(address);
+        let pair = hasher.hash_one((kind, network, account));
+        let client = match kind {
+            Kind::Password => hasher.hash_one((kind, network)),
+            Kind::Code => pair,
+        };
+        let refused = |wait| too_many(kind, "client", wait);
+        share.take(pair, now).map_err(refused)?;
+        if let Err(wait) = tight.take(client, now) {
+            share.give_back(pair);
+            return Err(refused(wait));
+        }
+        Ok(Counted { limits: self.clone(), device: None, client: Some((client, pair)) })
+    }
+}
+
+/// Tells that too many attempts were made; `limit` is the reason in the metric, `wait` in milliseconds.
+fn too_many(kind: Kind, limit: &'static str, wait: i64) -> Error {
+    metrics::counter!("waypost_sign_in_rejected_total", "limit" => limit).increment(1);
+    let seconds = (wait.max(0) + 999) / 1_000;
+    let when = match seconds {
+        0..=90 => format!("{seconds} seconds"),
+        91..=5_400 => format!("{} minutes", (seconds + 59) / 60),
+        _ => format!("{} hours", (seconds + 3_599) / 3_600),
+    };
+    let (message, field) = match kind {
+        Kind::Password => {
+            (format!("Too many failed sign-ins. Try again in {when}, or sign in with a code."), "password")
+        }
+        Kind::Code => (format!("Too many codes were requested. Use the newest one, or try again in {when}."), "email"),
+    };
+    Error::new(Code::RateLimited, message).with("field", field).with("retry_after_seconds", seconds)
+}
+
+/// The error for an account whose attempts of this day are used up.
+pub(crate) fn account_is_limited(kind: Kind) -> Error {
+    too_many(kind, "account", 60 * MINUTE_MS)
+}
+
+/// A limit for each of many keys: `burst` at once, which fill up again evenly within `period_ms` (the generic cell rate
+/// algorithm). A key's value is the time at which its bucket is full again, in milliseconds.
+struct Buckets {
+    keys: Cache<u64, i64>,
+    interval_ms: i64,
+    period_ms: i64,
+}
+
+impl Buckets {
+    fn new(burst: i64, period_ms: i64) -> Self {
+        let idle = Duration::from_millis(period_ms.unsigned_abs());
+        let keys = Cache::builder().max_capacity(KEYS).time_to_idle(idle).build();
+        Self { keys, interval_ms: period_ms / burst, period_ms }
+    }
+
+    /// Takes one; otherwise returns how many milliseconds it takes until there is one again.
+    fn take(&self, key: u64, now: Timestamp) -> Result<(), i64> {
+        let mut wait = None;
+        self.keys.entry(key).and_compute_with(|entry| {
+            let full_at = entry.map_or(now.0, |entry| entry.into_value().max(now.0)) + self.interval_ms;
+            let over = full_at - now.0 - self.period_ms;
+            if over > 0 {
+                wait = Some(over);
+                return Op::Nop;
+            }
+            Op::Put(full_at)
+        });
+        wait.map_or(Ok(()), Err)
+    }
+
+    fn give_back(&self, key: u64) {
+        self.keys.entry(key).and_compute_with(|entry| match entry {
+            Some(entry) => Op::Put(entry.into_value() - self.interval_ms),
+            None => Op::Nop,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000);
+
+    fn attempt(kind: Kind, address: &str, account: &'static str) -> Attempt<'static> {
+        Attempt { kind, address: address.parse().unwrap(), account }
+    }
+
+    fn seconds(result: Result<Counted, Error>) -> Option<i64> {
+        result.err().map(|error| error.details["retry_after_seconds"].as_i64().unwrap())
+    }
+
+    #[test]
+    fn a_client_address_has_three_and_then_three_per_minute() {
+        let limits = SignInLimits::default();
+        let from = |address: &str, account: &'static str, now| {
+            seconds(limits.begin(attempt(Kind::Password, address, account), None, now))
+        };
+        for account in ["a", "b", "c"] {
+            assert_eq!(from("192.0.2.1", account, NOW), None);
+        }
+        assert_eq!(from("192.0.2.1", "d", NOW), Some(20));
+        assert_eq!(from("::ffff:192.0.2.1", "d", NOW), Some(20), "the same address");
+        assert_eq!(from("192.0.2.2", "a", NOW), None, "another one");
+        assert_eq!(from("192.0.2.1", "d", NOW.plus(20_000)), None);
+        assert_eq!(from("192.0.2.1", "d", NOW.plus(20_000)), Some(20));
+        let later = NOW.plus(20_000 + MINUTE_MS);
+        let passed = (0..10).filter(|_| from("192.0.2.1", "d", later).is_none()).count();
+        assert_eq!(passed, 3);
+        for n in 0..3 {
+            assert_eq!(from(&format!("2001:db8::{n}"), "a", NOW), None);
+        }
+        assert_eq!(from("2001:db8::ffff", "a", NOW), Some(20), "the same /64");
+        assert_eq!(from("2001:db8:0:1::1", "a", NOW), None);
+    }
+
+    #[test]
+    fn what_succeeds_is_not_counted() {
+        let limits = SignInLimits::default();
+        for _ in 0..100 {
+            limits.begin(attempt(Kind::Password, "192.0.2.1", "a"), None, NOW).unwrap().give_back();
+        }
+    }
+
+    #[test]
+    fn one_client_address_cannot_use_up_an_account() {
+        let limits = SignInLimits::default();
+        for kind in [Kind::Password, Kind::Code] {
+            let mut passed = 0;
+            for minute in 0..24 * 60 {
+                let now = NOW.plus(minute * MINUTE_MS);
+                passed += (0..5).filter(|_| limits.begin(attempt(kind, "192.0.2.1", "a"), None, now).is_ok()).count();
+            }
+            // What fills up again within the day is added to what was there.
+            assert!((30..=60).contains(&passed) && passed < usize::try_from(ACCOUNT_LIMIT).unwrap() / 5, "{passed}");
+        }
+    }
+
+    #[test]
+    fn codes_are_limited_for_each_email_address() {
+        let limits = SignInLimits::default();
+        let from = |account| seconds(limits.begin(attempt(Kind::Code, "192.0.2.1", account), None, NOW));
+        assert_eq!([from("a"), from("a"), from("a")], [None; 3]);
+        assert_eq!((from("a"), from("b")), (Some(20), None), "a class behind one address gets its codes");
+    }
+
+    #[test]
+    fn slots_are_few_and_depend_on_the_key() {
+        let (one, two) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
+        let slots = |secret: &SecretKey| -> Vec<_> {
+            (0..1_000).map(|n| slot(secret, Kind::Password, &format!("{n}@x.de"))).collect()
+        };
+        let distinct: std::collections::BTreeSet<_> = slots(&one).into_iter().collect();
+        assert!(distinct.len() > 950, "{}", distinct.len());
+        assert!(distinct.iter().all(|slot| slot.len() == 6 && *slot.as_str() < *"p40000"), "{distinct:?}");
+        assert_ne!(slots(&one), slots(&two));
+        assert_ne!(slot(&one, Kind::Password, "a"), slot(&one, Kind::Code, "a"));
+    }
+}

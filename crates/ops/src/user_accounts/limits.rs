@@ -1,0 +1,84 @@
+//! How attempts of the console's users are limited, and which browsers have signed in before.
+
+use waypost_core::caller::Ctx;
+use waypost_core::email;
+use waypost_core::organization::User;
+use waypost_core::{Error, Result};
+use waypost_store::user::Credentials;
+use waypost_store::{Tx, sign_in_attempt, system, user as store};
+
+use super::UserAccounts;
+use crate::devices::{self, Device};
+use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, Counted, Kind, account_is_limited, slot};
+use crate::user_sessions::Browser;
+
+/// An attempt that was counted, with the accounts of its address.
+pub(super) struct Admitted {
+    /// The accounts.
+    pub(super) accounts: Vec<Credentials>,
+    /// What was counted.
+    pub(super) counted: Counted,
+    /// Whether the account has used up its attempts of this day.
+    pub(super) is_limited: bool,
+}
+
+impl UserAccounts {
+    /// Whether a browser has signed in to an account of this address before, as far as its cookie says: a password may have
+    /// been changed since. Costs no request to the database.
+    #[must_use]
+    pub fn is_known_browser(&self, cx: &Ctx, address: &str, device: &str) -> bool {
+        self.claimed(cx, &email::key(address), device).is_some()
+    }
+
+    fn claimed(&self, cx: &Ctx, email_key: &str, device: &str) -> Option<Device> {
+        devices::read(&self.secret, email_key, device, cx.now())
+    }
+
+    /// Counts an attempt before anything is checked, and finds the accounts of the address.
+    ///
+    /// # Errors
+    /// `rate_limited` if the client address had too many attempts: then nothing was asked of the database.
+    pub(super) async fn admit(
+        &self,
+        cx: &Ctx,
+        email_key: &str,
+        (kind, browser): (Kind, Browser<'_>),
+    ) -> Result<Admitted> {
+        let attempt = Attempt { kind, address: browser.address, account: email_key };
+        let begin = |device: Option<&Device>| self.ops.sign_in_limits.begin(attempt, device, cx.now());
+        let claimed = self.claimed(cx, email_key, browser.device);
+        let early = if claimed.is_none() { Some(begin(None)?) } else { None };
+        let mut conn = self.ops.db.read().await?;
+        let accounts = system::find_accounts(&mut conn, email_key).await?;
+        let attempts = sign_in_attempt::count(&mut conn, &slot(&self.secret, kind, email_key), cx.now()).await?;
+        drop(conn);
+        let is_current = |device: &Device| {
+            accounts.iter().any(|account| device.is_current(&self.secret, account.password_hash.as_deref()))
+        };
+        let counted = match early {
+            Some(counted) => counted,
+            None => begin(claimed.filter(is_current).as_ref())?,
+        };
+        let is_limited = attempts >= ACCOUNT_LIMIT && !counted.is_from_device();
+        Ok(Admitted { accounts, counted, is_limited })
+    }
+
+    /// Counts an attempt at the account of an address for this day, whether there is one or not.
+    pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, (kind, email_key): (Kind, &str)) -> Result<()> {
+        sign_in_attempt::add(tx, &slot(&self.secret, kind, email_key), cx.now()).await?;
+        Ok(())
+    }
+
+    /// The cookie of a browser that has just signed in.
+    pub(super) async fn new_device(&self, cx: &Ctx, tx: &mut Tx, user: &User) -> Result<String> {
+        let found = store::credentials(tx, &user.id).await?;
+        let password_hash = found.and_then(|found| found.password_hash);
+        let account = (&*email::key(&user.email), password_hash.as_deref());
+        Ok(devices::issue(&self.secret, &*cx.random, account, cx.now()))
+    }
+}
+
+/// Refuses an attempt at an account that has used up those of this day.
+pub(super) fn check_account(admitted: &Admitted, kind: Kind) -> Result<(), Error> {
+    if admitted.is_limited { Err(account_is_limited(kind)) } else { Ok(()) }
+}
