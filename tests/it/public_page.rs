@@ -472,6 +472,23 @@ async fn a_former_slug_shows_the_present_url() {
     server.set(Settings { slug: Some("rockets".to_owned()), ..Settings::default() }).await;
     let page = browse(&app, "way.example", "/s/acme").header("cookie", &cookie(&before)).send().await;
     assert_eq!(url(&page), format!("https://way.example/s/rockets/t/{}/mcp", id(&before)));
+    // The browser has no cookie for the present path but the one that the former address hands over.
+    let given: Vec<_> = page.headers.get_all("set-cookie").iter().map(|it| it.to_str().unwrap()).collect();
+    assert!(given[0].contains("; Path=/s/acme;"), "{given:?}");
+    assert!(
+        given[1].starts_with("__Secure-wp_personal_former=") && given[1].contains("; Path=/s/rockets;"),
+        "{given:?}"
+    );
+    assert_eq!(given.len(), 2);
+    let handed_over = given[1].split(';').next().unwrap();
+    let present = browse(&app, "way.example", "/s/rockets").header("cookie", handed_over).send().await;
+    assert_eq!(url(&present), url(&page));
+    assert_eq!(present.headers.get_all("set-cookie").iter().count(), 1, "it is kept at the present path from now on");
+    // Who has a URL of the present address already keeps that one.
+    let own = browse(&app, "way.example", "/s/rockets").send().await;
+    assert_ne!(id(&own), id(&before));
+    let both = format!("{}; {handed_over}", cookie(&own));
+    assert_eq!(id(&browse(&app, "way.example", "/s/rockets").header("cookie", &both).send().await), id(&own));
     let page = browse(&app, "acme.way.example", "/").send().await;
     assert!(url(&page).starts_with("https://rockets.way.example/t/pu_"));
     servers::release_slug(app.cx(), &app.ops(), &server.org.id, &server.id, "acme").await.unwrap();

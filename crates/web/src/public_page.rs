@@ -72,11 +72,16 @@ pub async fn show(web: &Web, page: &PageRequest, headers: &HeaderMap) -> Respons
     }
     let keys = web.hosting.keys();
     let cookie = cookie::Slot::of(&page.address);
-    let known = cookie.read(headers).and_then(|value| PersonalId::from_cookie(&value, keys, &server.id));
-    let id = known.unwrap_or_else(|| PersonalId::new(&*web.random));
+    let known = |slot: &cookie::Slot| PersonalId::from_cookie(&slot.read(headers)?, keys, &server.id);
+    let handover = cookie::Slot::handover(&page.current);
+    let handed_over = || known(handover.as_ref()?);
+    let id = known(&cookie).or_else(handed_over).unwrap_or_else(|| PersonalId::new(&*web.random));
     let mut response = view::page(web, page, &branding, Some(&id));
     // Set each time: the browser keeps it for a year after the last visit.
     cookie.set(response.headers_mut(), id.to_cookie(keys, &server.id));
+    if let Some(handover) = handover.filter(|_| page.address.prefix() != page.current.prefix()) {
+        handover.set(response.headers_mut(), id.to_cookie(keys, &server.id));
+    }
     response
 }
 

@@ -4,6 +4,9 @@
 //! or by its host, and its value is signed for that server: a value that was made for another server, or made up, counts as
 //! none. Under https the name has a prefix that browsers enforce (RFC 6265bis, section 4.1.3): no page without TLS, and with
 //! `__Host-` no sibling host, can set it.
+//!
+//! When a server gets another slug, the browser has the cookie for the former path only. The page at the former address
+//! therefore hands the ID over, in a second cookie for the present path, which counts where the first one does not exist.
 
 use cookie::{Cookie, SameSite};
 use http::{HeaderMap, HeaderValue, header};
@@ -34,6 +37,17 @@ impl Slot {
             (false, false) => ("wp_personal", prefix),
         };
         Self { name, path, secure }
+    }
+
+    /// The place where a page at a former address hands the ID over to the page at `current`. Returns `None` on a host of the
+    /// server's own: a host cannot set cookies for another one.
+    pub fn handover(current: &Address) -> Option<Self> {
+        let Self { name, path, secure } = Self::of(current);
+        let name = match name {
+            "__Secure-wp_personal" => "__Secure-wp_personal_former",
+            _ => "wp_personal_former",
+        };
+        (path != "/").then_some(Self { name, path, secure })
     }
 
     /// The value. Returns `None` if there is none, or more than one: one of them is not from this page then.
