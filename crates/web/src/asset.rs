@@ -4,17 +4,19 @@
 //! A script imports another one as `./name.js`. What is served names its full address there: a module that has two
 //! addresses is two modules, each with listeners of its own.
 
-use std::borrow::Cow;
+use std::io::Write;
 use std::sync::LazyLock;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Path, RawQuery};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use data_encoding::HEXLOWER;
-use http::{HeaderValue, StatusCode, header};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
-use tower_http::compression::CompressionLayer;
 
 use crate::Web;
 
@@ -67,14 +69,31 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 static PATHS: LazyLock<Vec<(&str, String)>> =
     LazyLock::new(|| FILES.iter().map(|(name, ..)| (*name, format!("/assets/{name}?v={}", *VERSION))).collect());
 
+/// A file as it is served.
+struct Served {
+    plain: Bytes,
+    /// Compressed once: anyone can ask for it any number of times.
+    gzip: Bytes,
+}
+
 /// What is served of each file, in their order.
-static CONTENTS: LazyLock<Vec<Cow<'static, [u8]>>> = LazyLock::new(|| {
-    let served = |(_, kind, content): &(&str, &str, &'static [u8])| match std::str::from_utf8(content) {
-        Ok(text) if *kind == SCRIPT && text.contains(" from \"./") => Cow::Owned(linked(text).into_bytes()),
-        _ => Cow::Borrowed(*content),
+static CONTENTS: LazyLock<Vec<Served>> = LazyLock::new(|| {
+    let served = |(_, kind, content): &(&str, &str, &'static [u8])| {
+        let plain = match std::str::from_utf8(content) {
+            Ok(text) if *kind == SCRIPT && text.contains(" from \"./") => linked(text).into_bytes().into(),
+            _ => Bytes::from_static(content),
+        };
+        Served { gzip: gzip(&plain), plain }
     };
     FILES.iter().map(served).collect()
 });
+
+fn gzip(plain: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    // Writing into memory does not fail; an empty result is never served.
+    let done = encoder.write_all(plain).and_then(|()| encoder.finish());
+    done.unwrap_or_default().into()
+}
 
 /// `script` with the addresses of the scripts that it imports.
 fn linked(script: &str) -> String {
@@ -92,20 +111,37 @@ pub fn path(name: &str) -> &'static str {
 /// `/assets/…`, compressed if the browser accepts it. Only these files are compressed: they are the same for everyone, so their
 /// length reveals nothing (pages hold secrets next to text that others choose, which compression can leak: BREACH).
 pub fn router() -> Router<Web> {
-    Router::new().route("/assets/{name}", get(file)).layer(CompressionLayer::new())
+    Router::new().route("/assets/{name}", get(file))
 }
 
-async fn file(Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
+/// Whether a request accepts gzip (RFC 9110, section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight.trim().strip_prefix("q=").map_or(1.0, |weight| weight.parse::<f32>().unwrap_or(0.0));
+        name.trim().eq_ignore_ascii_case("gzip") && weight > 0.0
+    })
+}
+
+async fn file(Path(name): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let mut files = FILES.iter().zip(CONTENTS.iter());
     let Some(((name, kind, _), content)) = files.find(|((own, ..), _)| *own == name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let current = query.is_some_and(|query| path(name).ends_with(&format!("?{query}")));
     let keep = if current { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let mut response = content.clone().into_response();
-    for (name, value) in
-        [(header::CONTENT_TYPE, *kind), (header::CACHE_CONTROL, keep), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")]
-    {
+    let compressed = accepts_gzip(&headers) && (1..content.plain.len()).contains(&content.gzip.len());
+    let body = if compressed { &content.gzip } else { &content.plain };
+    let mut response = body.clone().into_response();
+    let own = [
+        (header::CONTENT_TYPE, *kind),
+        (header::CACHE_CONTROL, keep),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::VARY, "accept-encoding"),
+    ];
+    let encoding = compressed.then_some((header::CONTENT_ENCODING, "gzip"));
+    for (name, value) in own.into_iter().chain(encoding) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
@@ -113,7 +149,34 @@ async fn file(Path(name): Path<String>, RawQuery(query): RawQuery) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
     use super::*;
+
+    #[test]
+    fn compressed_files_are_the_same() {
+        for ((name, ..), content) in FILES.iter().zip(CONTENTS.iter()) {
+            let mut text = Vec::new();
+            GzDecoder::new(&content.gzip[..]).read_to_end(&mut text).unwrap();
+            assert!(text == content.plain, "{name}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_sent_only_if_it_is_accepted() {
+        let accepts = |value: &'static str| {
+            accepts_gzip(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
+        };
+        for value in ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate;q=1.0, gzip ; q=1"] {
+            assert!(accepts(value), "{value}");
+        }
+        for value in ["", "br", "gzip;q=0", "gzip;q=0.000", "gzip;q=x", "identity", "xgzip"] {
+            assert!(!accepts(value), "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
 
     #[test]
     fn every_file_has_an_address_that_names_its_content() {
@@ -130,7 +193,7 @@ mod tests {
             format!("import {{ api }} from \"{}\";", path("console.js"))
         );
         for ((name, ..), content) in FILES.iter().zip(CONTENTS.iter()) {
-            let text = String::from_utf8_lossy(content);
+            let text = String::from_utf8_lossy(&content.plain);
             assert!(!text.contains("from \"./"), "{name} imports what is not there");
         }
     }

@@ -6,6 +6,7 @@
 mod access;
 mod analytics;
 mod api_keys;
+mod assets;
 mod audit;
 mod editor;
 mod members;
@@ -243,5 +244,5 @@ pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
 async fn read(response: http::Response<Body>) -> Answer {
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, 4 * 1024 * 1024).await.unwrap();
-    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
 }
