@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
@@ -29,6 +29,7 @@ use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
 use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
+use waypost_ops::limits::MAX_BODY;
 use waypost_ops::record::{Rejection, record_rejection};
 use waypost_ops::try_it;
 use waypost_web::Web;
@@ -108,6 +109,7 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
                 .layer(middleware::from_fn_with_state(Arc::clone(&routes), visit::<R>)),
         )
         .fallback(nowhere)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), limit::<R>));
     others
         .merge(mcp)
@@ -262,9 +264,26 @@ fn no_client() -> Response {
 async fn limit<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request, next: Next) -> Response {
     let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
     match check_rate(&routes, client) {
+        // The API asks for a key first, and refuses a large body itself.
+        Ok(()) if request.body().size_hint().lower() > MAX_BODY as u64 && !is_api(&request) => too_large(&request),
         Ok(()) => next.run(request).await,
         Err(error) => too_many(&error),
     }
+}
+
+fn is_api(request: &Request) -> bool {
+    let host = request.extensions().get::<Asked>().map(|asked| &asked.host);
+    host == Some(&Host::Main) && request.uri().path().starts_with("/api/v1/")
+}
+
+fn too_large(request: &Request) -> Response {
+    metrics::counter!("waypost_rejected_requests_total", "reason" => "too_large").increment(1);
+    let message = "A request has at most 1 MiB. Choose a smaller file.";
+    if page::accepts_html(request.headers()) {
+        let page = waypost_web::pages::view::PageError::from(Error::invalid("body", message)).into_response();
+        return (StatusCode::PAYLOAD_TOO_LARGE, page).into_response();
+    }
+    plain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
 fn check_rate<R: Responder>(routes: &Routes<R>, client: IpAddr) -> waypost_core::Result<()> {

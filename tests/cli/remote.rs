@@ -42,7 +42,10 @@ impl Served {
         let key = key["key"].as_str().unwrap().to_owned();
         let serve = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
         let mut command = place.command(&serve);
-        command.env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in").envs(settings.iter().copied()).stdout(Stdio::piped());
+        command
+            .env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in")
+            .envs(settings.iter().copied())
+            .stdout(Stdio::piped());
         let log = std::fs::File::create(place.path("serve.log")).unwrap();
         let mut child = command.stderr(log).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();

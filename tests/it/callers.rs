@@ -3,12 +3,15 @@
 use axum::body::Body;
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::json;
+use waypost_core::organization::Role;
 use waypost_core::personal::PersonalId;
 use waypost_core::random::SeededRandom;
 use waypost_mcp::limits::LimitOptions;
 
 use crate::app::{App, Server, Setup};
 use crate::client::{Answer, Called, Client, Raw};
+use crate::console::key;
+use crate::sign_in::platform;
 
 waypost_testkit::both!(open => progress_makes_an_identity, new_users_have_a_limit);
 
@@ -209,7 +212,7 @@ async fn other_requests_have_a_limit() {
     let server = ready(&app).await;
     assert_eq!(list(&server.modern()).send().await.status, 200, "the server is in memory from now on");
     let paths =
-        ["/s/unknown/mcp", "/s/acme/sse", "/login", "/.well-known/oauth-protected-resource/s/acme/mcp", "/nowhere"];
+        ["/s/unknown/mcp", "/s/acme/sse", "/login", "/.well-known/oauth-authorization-server/s/acme", "/nowhere"];
     for path in paths {
         let mut count = 0;
         let limited = loop {
@@ -272,6 +275,47 @@ async fn a_forged_entry_is_no_client_address() {
         assert_eq!(passed(&answers), 5, "{entry}: the entry of the proxy counts");
         assert_eq!(list(&server.modern()).send().await.status, 200, "{entry}: and not the peer");
         app.later(60_000).await;
+    }
+    app.finish().await;
+}
+
+/// Also in pieces, without a length that is known beforehand.
+#[tokio::test]
+async fn a_body_has_a_mebibyte_at_most_everywhere() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    server.org.server("open").await;
+    let key = key(&app, &server.org.id, Role::Owner).await;
+    let logo = format!("/api/v1/organizations/{}/logo", server.org.id);
+    for (method, path) in [
+        (Method::POST, "/s/open/mcp"),
+        (Method::POST, "/s/acme/oauth/token"),
+        (Method::POST, "/s/acme/oauth/register"),
+        (Method::POST, "/login"),
+        (Method::POST, "/o/acme/settings/logo"),
+        (Method::POST, "/api/v1/servers"),
+        (Method::POST, "/api/v1/walkthroughs/import?filename=a.md"),
+        (Method::PUT, &logo),
+        (Method::POST, "/nowhere"),
+    ] {
+        let status = async |body: Body| {
+            let form = path == "/login" || path.ends_with("/token");
+            let kind = if form { "application/x-www-form-urlencoded" } else { "application/json" };
+            let request = Request::builder()
+                .method(&method)
+                .uri(path)
+                .header("host", "localhost:8080")
+                .header("sec-fetch-site", "same-origin")
+                .header("authorization", format!("Bearer {key}"))
+                .header("content-type", if path.contains("import") { "application/octet-stream" } else { kind });
+            app.send(request.body(body).unwrap()).await.status().as_u16()
+        };
+        assert_ne!(status(Body::from(vec![b'a'; 1_048_576])).await, 413, "{path}");
+        assert_eq!(status(Body::from(vec![b'a'; 1_048_577])).await, 413, "{path}");
+        if path != "/nowhere" && !path.starts_with("/o/") {
+            let pieces = (0..17).map(|_| Ok::<_, std::io::Error>(vec![b'a'; 65_536]));
+            assert_eq!(status(Body::from_stream(futures::stream::iter(pieces))).await, 413, "{path}, in pieces");
+        }
     }
     app.finish().await;
 }

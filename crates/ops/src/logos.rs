@@ -17,7 +17,7 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 
 /// Bytes of a file at most.
-pub const MAX_BYTES: usize = 2 * 1024 * 1024;
+pub const MAX_BYTES: usize = 1_000_000;
 /// Pixels of a side at most.
 const MAX_SIDE: u32 = 4_096;
 /// Pixels at most: a file of 130 kB can hold a picture that takes 150 MB when decoded.
@@ -174,7 +174,7 @@ fn check_dimensions(file: &[u8]) -> Result<()> {
 
 fn reader(file: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>> {
     if file.len() > MAX_BYTES {
-        return Err(refused("the file is larger than 2 MiB."));
+        return Err(refused("the file is larger than 1 MB."));
     }
     let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(Error::internal)?;
     match reader.format() {
@@ -304,7 +304,7 @@ mod tests {
             (header(2_000, 2_001), "4 megapixels"),
             (header(4_096, 4_096), "4 megapixels"),
             (header(2_000, 2_000), "damaged"),
-            (vec![0; MAX_BYTES + 1], "2 MiB"),
+            (vec![0; MAX_BYTES + 1], "1 MB"),
             (svg, "SVG"),
             (b"hello".to_vec(), "none of PNG"),
             (Vec::new(), "none of PNG"),

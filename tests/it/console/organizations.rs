@@ -123,8 +123,8 @@ async fn logos(app: App) {
     member.send(form(PIXEL)).await.is(403);
     owner.send(form(b"<svg><script/></svg>")).await.is(422).says("SVG").says("id=\"e-logo\"");
     owner.send(form(b"")).await.is(422).says("Choose a file");
-    owner.send(form(&vec![0; 2 * 1024 * 1024 + 1])).await.is(422).says("2 MiB");
-    owner.send(form(&vec![0; 4 * 1024 * 1024])).await.is(422).says("2 MiB");
+    owner.send(form(&vec![0; 1_000_001])).await.is(422).says("1 MB");
+    owner.send(form(&vec![0; 4 * 1024 * 1024])).await.is(413).says("1 MiB");
     owner.send(form(PIXEL)).await.leads_to("/o/acme/settings");
     owner.page("/o/acme/settings").await.says("/o/acme/logo?v=").says("Replace logo");
     let put =
@@ -132,7 +132,8 @@ async fn logos(app: App) {
     member.send(put(PIXEL.to_vec())).await.is(403);
     owner.send(put(PIXEL.to_vec())).await.is(204);
     owner.send(put(b"hello".to_vec())).await.is(422);
-    owner.send(put(vec![0; 2 * 1024 * 1024 + 1])).await.is(413);
+    owner.send(put(vec![0; 1_000_001])).await.is(422).says("1 MB");
+    owner.send(put(vec![0; 1_048_577])).await.is(413);
     assert!(!app.lines("SELECT png FROM organization_logos").await.is_empty());
     let other = Browser::owner(&app.org("other").await).await;
     other.send(Request::get(&path).body(Body::empty()).unwrap()).await.is(404);

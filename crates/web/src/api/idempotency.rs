@@ -1,5 +1,6 @@
 //! `Idempotency-Key` on requests that make something (as in the IETF's draft `idempotency-key-header`).
 
+use axum::body::HttpBody as _;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -11,6 +12,7 @@ use sha2::{Digest, Sha256};
 use waypost_core::caller::Ctx;
 use waypost_core::{Code, Error};
 use waypost_ops::idempotency::{self, Begun};
+use waypost_ops::limits::MAX_BODY;
 
 use super::authenticate::Authenticated;
 use crate::Web;
@@ -20,8 +22,8 @@ use crate::visit::Visit;
 const KEY: &str = "idempotency-key";
 /// Says that an answer is one that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// Bytes of a request or an answer that are read at most: an import's.
-const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Bytes of an answer that is kept, at most.
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// The headers of an answer that are kept with it.
 const KEPT: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
 
@@ -32,8 +34,11 @@ struct Answer {
     body: String,
 }
 
-/// Carries out a POST with a key once.
+/// Carries out a POST with a key once. Refuses a body that says to be too large, also if nobody would read it.
 pub async fn once(State(web): State<Web>, visit: Visit, request: Request, next: Next) -> Response {
+    if request.body().size_hint().lower() > MAX_BODY as u64 {
+        return too_large().into_response();
+    }
     let key = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned();
     let caller = request.extensions().get::<Authenticated>().map(|it| it.caller.clone());
     let (Some(key), Some(caller)) = (key, caller) else { return next.run(request).await };
@@ -47,10 +52,7 @@ pub async fn once(State(web): State<Web>, visit: Visit, request: Request, next: 
 
 async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        let error = Error::new(Code::InvalidArguments, "The body is too large, or broke off.");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, error)
-    })?;
+    let body = to_bytes(body, MAX_BODY).await.map_err(|_| too_large())?;
     let mut hash = Sha256::new();
     hash.update(parts.uri.to_string().as_bytes());
     hash.update([0]);
@@ -72,6 +74,11 @@ async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) 
     }
 }
 
+fn too_large() -> ApiError {
+    let error = Error::new(Code::InvalidArguments, "The body is too large, or broke off: 1 MiB at most.");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, error)
+}
+
 /// Keeps the answer; one that is our fault, or that asks to come back later, is not.
 async fn keep(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Response, ApiError> {
     let status = response.status();
@@ -80,7 +87,7 @@ async fn keep(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Resp
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    let body = to_bytes(body, MAX_BODY).await.map_err(Error::internal)?;
+    let body = to_bytes(body, MAX_ANSWER).await.map_err(Error::internal)?;
     let header = |name: &HeaderName| {
         let value = parts.headers.get(name)?.to_str().ok()?;
         Some((name.to_string(), value.to_owned()))

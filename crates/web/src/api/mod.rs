@@ -22,7 +22,6 @@ pub(crate) mod walkthroughs;
 mod webhooks;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -34,9 +33,6 @@ use waypost_core::Error;
 
 use crate::Web;
 use crate::problem::ApiError;
-
-/// Bytes of a body at most (docs/mcp.md has the same limit for calls).
-const MAX_BODY: usize = 1024 * 1024;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -105,7 +101,6 @@ pub fn router(web: &Web) -> Router<Web> {
             let message = "This address does not take this method.";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(web.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(web.clone(), authenticate::authenticate))
         .route(

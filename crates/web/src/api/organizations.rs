@@ -24,11 +24,11 @@ use crate::visit::Visit;
 
 /// The operations on organisations.
 pub(super) fn routes() -> OpenApiRouter<Web> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).merge(
-        OpenApiRouter::new()
-            .routes(routes!(logo, set_logo, delete_logo))
-            .layer(axum::extract::DefaultBodyLimit::max(logos::MAX_BYTES)),
-    )
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, update, delete)).routes(routes!(
+        logo,
+        set_logo,
+        delete_logo
+    ))
 }
 
 /// An organisation by the id in the path: any that the signed-in user is a member of, or the key's own.
@@ -165,7 +165,7 @@ async fn logo(State(web): State<Web>, At { cx, organization_id }: At) -> ApiResu
     Ok((headers, logo).into_response())
 }
 
-/// Sets the logo from a file: PNG, JPEG, GIF or WebP, at most 2 MiB, 4 megapixels and 4096 pixels on a side. Needs the role `admin`.
+/// Sets the logo from a file: PNG, JPEG, GIF or WebP, at most 1 MB, 4 megapixels and 4096 pixels on a side. Needs the role `admin`.
 #[utoipa::path(put, path = "/organizations/{id}/logo", tag = "organizations", operation_id = "set_organization_logo",
     params(("id" = String, Path, description = "`org_…`")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -192,7 +192,7 @@ impl axum::extract::FromRequest<Web> for LogoFile {
 
     async fn from_request(request: axum::extract::Request, web: &Web) -> Result<Self, ApiError> {
         Bytes::from_request(request, web).await.map(Self).map_err(|rejection| {
-            let message = "The file is larger than 2 MiB, or broke off.";
+            let message = "The file is larger than 1 MB, or broke off.";
             ApiError::new(rejection.status(), Error::invalid("logo", message))
         })
     }

@@ -1,8 +1,7 @@
 //! Organisations: making one, and its settings.
 
 use askama::Template;
-use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Query, Request, State};
-use axum::handler::Handler;
+use axum::extract::{FromRequest, Multipart, Query, Request, State};
 use axum::response::IntoResponse;
 use http::{StatusCode, header};
 use serde::Deserialize;
@@ -19,9 +18,6 @@ use super::session::{Member, SignedIn};
 use super::view::{self, PageError, PageResult, Wrong, counted};
 use crate::Web;
 
-/// Bytes around the file in a form with a logo.
-const FORM_ROOM: usize = 16 * 1024;
-
 /// The pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Act::OrganizationRead);
@@ -34,7 +30,7 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/logo", READ, logo)
         .get("/o/{org}/settings", UPDATE, settings)
         .post("/o/{org}/settings", UPDATE, update)
-        .post("/o/{org}/settings/logo", UPDATE, set_logo.layer(DefaultBodyLimit::max(logos::MAX_BYTES + FORM_ROOM)))
+        .post("/o/{org}/settings/logo", UPDATE, set_logo)
         .post("/o/{org}/settings/logo/remove", UPDATE, remove_logo)
         .post("/o/{org}/settings/delete", Access::Member(Act::OrganizationDelete), delete)
 }
@@ -233,7 +229,7 @@ async fn set_logo(State(web): State<Web>, member: Member, request: Request) -> P
 
 /// The file in the form. Its name does not matter, and is not kept.
 async fn file(request: Request, web: &Web) -> Result<Vec<u8>, Error> {
-    let refused = || Error::invalid("logo", "Choose a file: PNG, JPEG, GIF or WebP, at most 2 MiB.");
+    let refused = || Error::invalid("logo", "Choose a file: PNG, JPEG, GIF or WebP, at most 1 MB.");
     let mut form = Multipart::from_request(request, web).await.map_err(|_| refused())?;
     while let Some(field) = form.next_field().await.map_err(|_| refused())? {
         if field.name() == Some("logo") {

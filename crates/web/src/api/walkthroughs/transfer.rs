@@ -1,6 +1,6 @@
 //! `/walkthroughs/import` and `/walkthroughs/{id}/export`.
 
-use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State};
+use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -22,8 +22,6 @@ use crate::Web;
 use crate::api::extract::{Json, Path, Query, Scope};
 use crate::problem::{ApiError, ApiResult, Problems};
 
-/// Bytes of an import at most.
-const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Files of a folder at most.
 const MAX_FILES: usize = 500;
 /// Bytes of a file's path at most.
@@ -33,8 +31,7 @@ const MAX_DEPTH: usize = 8;
 
 /// The operations on files.
 pub(super) fn routes() -> OpenApiRouter<Web> {
-    let import = OpenApiRouter::new().routes(routes!(import_files)).layer(DefaultBodyLimit::max(MAX_BODY));
-    OpenApiRouter::new().routes(routes!(export_file)).merge(import)
+    OpenApiRouter::new().routes(routes!(export_file)).routes(routes!(import_files))
 }
 
 /// How to import.
@@ -219,7 +216,7 @@ async fn form(web: &Web, request: Request) -> Result<Vec<Sent>, ApiError> {
 
 fn broken(status: StatusCode) -> ApiError {
     let message = if status == StatusCode::PAYLOAD_TOO_LARGE {
-        "The files are too large: 8 MiB together at most."
+        "The files are too large: 1 MiB together at most."
     } else {
         "The body broke off, or is not the form that its header says."
     };
