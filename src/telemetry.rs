@@ -151,6 +151,10 @@ fn describe() {
     describe_gauge!("waypost_job_age_seconds", Unit::Seconds, "Time since the last success, by job");
     describe_gauge!("waypost_job_late", "1 if the job is late, by job");
     describe_gauge!("waypost_job_active", "1 if this process runs the job, 0 if another one holds its lease");
+    describe_counter!(
+        "waypost_open_rows_replaced_total",
+        "Unused registrations and open authorization requests that newer ones replaced, by table"
+    );
     describe_gauge!("waypost_build_info", "1, with the version as a label");
     metrics::gauge!("waypost_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

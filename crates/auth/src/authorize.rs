@@ -1,8 +1,10 @@
 //! `GET /oauth/authorize`: checks what the client asks for, and leads its user through sign-in and consent (RFC 6749,
 //! section 4.1.1).
 //!
-//! Until client and redirect URI are known to belong together, errors are a page; after that they go to the client.
+//! Until client and redirect URI are known to belong together, errors are a page; after that they go to the client, by a
+//! link on a page if the client is new.
 
+use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, Uri};
@@ -16,13 +18,14 @@ use waypost_core::server::AuthType;
 use waypost_core::slug::is_tracking_id;
 use waypost_core::{Code, Result};
 use waypost_ops::browser_sessions::{self, BrowserSession};
-use waypost_ops::{authorizations, grants, identities, joins};
+use waypost_ops::{authorizations, grants, identities, joins, redirect_uri};
 
 use crate::Auth;
 use crate::browser;
 use crate::client::{self, Client, Unknown};
+use crate::consent::destination;
 use crate::limits::Kind;
-use crate::page::{self, ErrorPage};
+use crate::page::{self, ErrorPage, Frame};
 use crate::params::Params;
 use crate::pending::{self, Pending};
 use crate::site::Site;
@@ -31,6 +34,8 @@ use crate::site::Site;
 const MAX_STATE: usize = 2_048;
 /// Characters of `login_hint` that are looked at.
 const MAX_HINT: usize = 254;
+/// A client that registered less than this ago gets no redirect before the user has seen a page.
+const NEW_CLIENT_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Takes a request, and sends the browser on its way.
 pub async fn authorize(State(auth): State<Auth>, site: Site, headers: HeaderMap, uri: Uri) -> Response {
@@ -47,28 +52,31 @@ pub async fn authorize(State(auth): State<Auth>, site: Site, headers: HeaderMap,
     let client = match client::find(&auth, &site, id).await {
         Ok(client) => client,
         Err(Unknown::Failed(error)) => return pending::failed(&site, &error),
+        Err(Unknown::TooMany(wait)) => return page::too_many(&site, wait),
         Err(unknown) => return refused(&site, &unknown.to_string()),
     };
     let Some(redirect_uri) = client.redirect_uri(params.get("redirect_uri")) else {
         return refused(&site, "The application wants the answer sent to an address that it did not register.");
     };
     let back = Back { redirect_uri: &redirect_uri, state: params.get("state"), issuer: &site.address.issuer() };
+    let unseen = Unseen { auth: &auth, site: &site, headers: &headers, client: &client, back };
     let request = match read(&auth, &site, &params, (&client, &redirect_uri)).await {
         Ok(request) => request,
-        Err(error) => return back.error(&site, &error),
+        Err(error) => return unseen.error(&error).await,
     };
     let prompt_none = params.get("prompt").is_some_and(|prompt| prompt.split(' ').any(|word| word == "none"));
     let browser = browser::read(&headers, browser::FLOW);
     let is_new = browser.is_none();
     let browser = browser.unwrap_or_else(|| browser::new_value(&*auth.random));
-    if let Err(error) = authorizations::create(auth.hosting.ops(), &request, &browser).await {
-        return back.error(&site, &error.into());
+    let created = authorizations::create(auth.hosting.ops(), &request, &browser, &auth.network(&site)).await;
+    if let Err(error) = created {
+        return unseen.error(&error.into()).await;
     }
     let pending = Pending::new(&auth, site.clone(), request, browser.clone());
     let mut response = match next(&auth, &pending, &headers).await {
-        Ok(Next::SignIn) if prompt_none => back.error(&site, &ask_nothing(OauthCode::LoginRequired)),
+        Ok(Next::SignIn) if prompt_none => unseen.error(&ask_nothing(OauthCode::LoginRequired)).await,
         Ok(Next::Provider | Next::Consent) if prompt_none => {
-            back.error(&site, &ask_nothing(OauthCode::ConsentRequired))
+            unseen.error(&ask_nothing(OauthCode::ConsentRequired)).await
         }
         Ok(next) => go(&auth, &pending, next).await,
         Err(error) => pending::failed(&site, &error),
@@ -130,7 +138,8 @@ async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Nex
         return Ok(Next::Complete(session));
     }
     let claims = tracking_note(auth, pending).await?.is_some();
-    if claims || prompts(request, "consent") {
+    // On the user's device any program can pretend to be a client that they allowed before (RFC 8252, section 8.6).
+    if claims || prompts(request, "consent") || redirect_uri::is_on_device(&request.redirect_uri) {
         return Ok(Next::Consent);
     }
     let asked = Scopes::parse(&request.scope).unwrap_or_default();
@@ -211,11 +220,78 @@ impl<'a> Back<'a> {
         page::redirect(&self.url(parameters))
     }
 
+    /// The redirect URI with an error (RFC 6749, section 4.1.2.1).
+    fn error_url(&self, error: &OauthError) -> String {
+        self.url(&[("error", error.code.as_str()), ("error_description", &error.description)])
+    }
+
     fn error(&self, site: &Site, error: &OauthError) -> Response {
+        self.log(site, error);
+        page::redirect(&self.error_url(error))
+    }
+
+    fn log(&self, site: &Site, error: &OauthError) {
         if let Some(cause) = &error.cause {
             tracing::error!(request_id = site.request_id, %cause, "an authorization request failed");
         }
-        self.to(&[("error", error.code.as_str()), ("error_description", &error.description)])
+    }
+}
+
+/// A request whose user has not seen a page of this server yet.
+struct Unseen<'a> {
+    auth: &'a Auth,
+    site: &'a Site,
+    headers: &'a HeaderMap,
+    client: &'a Client,
+    back: Back<'a>,
+}
+
+#[derive(Template)]
+#[template(path = "back.html")]
+struct BackPage<'a> {
+    frame: Frame,
+    client_name: &'a str,
+    message: &'a str,
+    destination: String,
+    back: String,
+}
+
+impl Unseen<'_> {
+    /// Sends the browser to the client with an error, or shows the error with a link to the client. Anybody can register a
+    /// client and send links to this server; only a page keeps them from using it as an open redirector (RFC 9700,
+    /// section 4.11.2).
+    async fn error(&self, error: &OauthError) -> Response {
+        match self.may_redirect().await {
+            Ok(true) => self.back.error(self.site, error),
+            Ok(false) => {
+                self.back.log(self.site, error);
+                let page = BackPage {
+                    frame: Frame::plain(self.site),
+                    client_name: &self.client.name,
+                    message: &error.description,
+                    destination: destination(self.back.redirect_uri),
+                    back: self.back.error_url(error),
+                };
+                page::html(StatusCode::BAD_REQUEST, &page, None)
+            }
+            Err(cause) => pending::failed(self.site, &cause),
+        }
+    }
+
+    /// Whether the browser may be sent to the client at once: the client registered more than a day ago, and so was used, or
+    /// the person who is signed in allowed it before. Nobody knows the age of a client with a metadata document.
+    async fn may_redirect(&self) -> Result<bool> {
+        let (cx, ops, server) = (self.auth.context(self.site), self.auth.hosting.ops(), self.site.server());
+        if self.client.registered_at.is_some_and(|at| cx.now().since(at) >= NEW_CLIENT_MS) {
+            return Ok(true);
+        }
+        let organization = &server.organization_id;
+        let Some(cookie) = browser::read(self.headers, &browser::session_cookie(organization)) else {
+            return Ok(false);
+        };
+        let Some(session) = browser_sessions::find(&cx, ops, organization, &cookie).await? else { return Ok(false) };
+        let client = (organization, &server.id, self.client.id.as_str());
+        Ok(grants::consented_to(ops, client, self.back.redirect_uri, &session.end_user_id).await?.is_some())
     }
 }
 

@@ -2,16 +2,19 @@
 
 pub mod document;
 
+use std::time::Duration;
+
 use url::Url;
-use waypost_core::Error;
 use waypost_core::oauth_client::AuthMethod;
 use waypost_core::secret::hash;
+use waypost_core::{Error, Timestamp};
 use waypost_ops::upstream::route_of;
 use waypost_ops::{oauth_clients, redirect_uri};
 use waypost_outbound::Purpose;
 
 use crate::Auth;
 use crate::client::document::{DocumentError, is_document_url};
+use crate::limits::Kind;
 use crate::site::Site;
 
 /// A client, as far as requests need it.
@@ -25,6 +28,8 @@ pub struct Client {
     pub host: Option<String>,
     /// Where its codes may be sent.
     pub redirect_uris: Vec<String>,
+    /// When it registered; `None` if it has a document.
+    pub registered_at: Option<Timestamp>,
     /// How it proves who it is.
     pub auth_method: AuthMethod,
     /// SHA-256 of its secret, hexadecimal.
@@ -38,8 +43,11 @@ pub enum Unknown {
     #[error("This application is not registered here, or its registration has ended.")]
     Unregistered,
     /// Its document cannot be used.
-    #[error(transparent)]
+    #[error("{}", .0.message())]
     Document(#[from] DocumentError),
+    /// The network of the request has had too many documents fetched; how long to wait.
+    #[error("Too many documents were fetched.")]
+    TooMany(Duration),
     /// The database is away.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -59,6 +67,7 @@ pub async fn find_known(auth: &Auth, site: &Site, id: &str) -> Result<Client, Un
         name: id.to_owned(),
         host: None,
         redirect_uris: Vec::new(),
+        registered_at: None,
         auth_method: AuthMethod::None,
         secret_hash: None,
     })
@@ -72,23 +81,31 @@ pub async fn find(auth: &Auth, site: &Site, id: &str) -> Result<Client, Unknown>
     if is_document_url(id) {
         let (ops, organization) = (auth.hosting.ops(), &site.server().organization_id);
         let route = route_of(auth.documents.outbound(), ops, Purpose::ClientDocuments, organization).await?;
-        let document = auth.documents.get(&route, id).await?;
+        if !auth.documents.is_cached(&route, id) {
+            auth.limits.check(Kind::Document, site.client).map_err(Unknown::TooMany)?;
+        }
+        let document = auth.documents.get(&route, id).await.inspect_err(|error| {
+            let request_id = &site.request_id;
+            tracing::info!(request_id, client_id = id, %error, "a client metadata document cannot be used");
+        })?;
         return Ok(Client {
             id: document.client_id.clone(),
             name: document.client_name.clone(),
             host: Url::parse(id).ok().and_then(|url| url.host_str().map(str::to_owned)),
             redirect_uris: document.redirect_uris.clone(),
+            registered_at: None,
             auth_method: AuthMethod::None,
             secret_hash: None,
         });
     }
-    let found = oauth_clients::find(auth.hosting.ops(), site.server(), id).await?;
+    let found = oauth_clients::find(&auth.context(site), auth.hosting.ops(), site.server(), id).await?;
     found.map_or(Err(Unknown::Unregistered), |client| {
         Ok(Client {
             id: client.client_id,
             name: client.name,
             host: None,
             redirect_uris: client.redirect_uris,
+            registered_at: Some(client.created_at),
             auth_method: client.auth_method,
             secret_hash: client.secret_hash,
         })

@@ -71,7 +71,7 @@ pub async fn show(State(auth): State<Auth>, pending: Pending, headers: HeaderMap
         client_name: &request.client_name,
         client_host: document.and_then(|url| url.host_str().map(str::to_owned)),
         redirect_to: destination(&request.redirect_uri),
-        loopback_only: is_local(&request.redirect_uri),
+        loopback_only: redirect_uri::is_on_device(&request.redirect_uri),
         scopes: Scopes::parse(&request.scope).unwrap_or_default().iter().map(meaning).collect(),
         signed_in_as: session.as_ref().map(shown),
         provider: session.is_none(),
@@ -93,7 +93,7 @@ fn meaning(scope: Scope) -> &'static str {
 }
 
 /// A redirect URI as people read it: the host, or the scheme of an application of their own.
-fn destination(redirect_uri: &str) -> String {
+pub(crate) fn destination(redirect_uri: &str) -> String {
     let Ok(url) = Url::parse(redirect_uri) else { return redirect_uri.to_owned() };
     match url.scheme() {
         "http" | "https" => {
@@ -102,11 +102,6 @@ fn destination(redirect_uri: &str) -> String {
         }
         scheme => format!("{scheme}: (an application on this computer)"),
     }
-}
-
-/// Whether the code stays on the user's machine, where any program may pretend to be the application.
-fn is_local(redirect_uri: &str) -> bool {
-    Url::parse(redirect_uri).is_ok_and(|url| url.scheme() != "https" || redirect_uri::is_loopback(&url))
 }
 
 /// What the form sends.
@@ -130,19 +125,23 @@ pub async fn decide(
         return page;
     }
     let ops = auth.hosting.ops();
+    let session = match authorize::session(&auth, &pending, &headers).await {
+        Ok(session) => session,
+        Err(error) => return pending::failed(&pending.site, &error),
+    };
     if decision.decision != "allow" {
-        return match grants::refuse(&pending.cx, ops, &pending.request, &pending.browser).await {
+        let end_user = session.as_ref().map(|session| &session.end_user_id);
+        return match grants::refuse(&pending.cx, ops, &pending.request, &pending.browser, end_user).await {
             Ok(()) => authorize::denied(&pending),
             Err(error) => failed(&pending, &error),
         };
     }
-    match authorize::session(&auth, &pending, &headers).await {
-        Ok(Some(session)) => authorize::complete(&auth, &pending, &session).await,
-        Ok(None) => match authorizations::consent(&pending.cx, ops, &pending.request, &pending.browser).await {
+    match session {
+        Some(session) => authorize::complete(&auth, &pending, &session).await,
+        None => match authorizations::consent(&pending.cx, ops, &pending.request, &pending.browser).await {
             Ok(()) => page::redirect(&pending.path("authorize/continue")),
             Err(error) => failed(&pending, &error),
         },
-        Err(error) => pending::failed(&pending.site, &error),
     }
 }
 
@@ -156,12 +155,12 @@ mod tests {
 
     #[test]
     fn says_where_the_browser_goes() {
-        for (uri, expected, local) in [
-            ("https://app.example/cb", "app.example", false),
-            ("http://127.0.0.1:3999/cb", "127.0.0.1:3999", true),
-            ("cursor://anysphere/cb", "cursor: (an application on this computer)", true),
+        for (uri, expected) in [
+            ("https://app.example/cb", "app.example"),
+            ("http://127.0.0.1:3999/cb", "127.0.0.1:3999"),
+            ("cursor://anysphere.cursor-mcp/oauth/callback", "cursor: (an application on this computer)"),
         ] {
-            assert_eq!((destination(uri).as_str(), is_local(uri)), (expected, local));
+            assert_eq!(destination(uri), expected);
         }
     }
 }

@@ -72,6 +72,13 @@ impl Auth {
         &self.accounts
     }
 
+    /// The network that a request came from, as it is stored: a keyed hash, because addresses are personal data.
+    pub(crate) fn network(&self, site: &Site) -> String {
+        let network = waypost_ops::limits::network(site.client).to_string();
+        let signature = self.hosting.secret().sign("network of a client", network.as_bytes());
+        data_encoding::BASE64URL_NOPAD.encode(signature.get(..16).unwrap_or_default())
+    }
+
     /// A context for what the browser or the client at `site` asks for.
     #[must_use]
     pub fn context(&self, site: &Site) -> Ctx {

@@ -12,6 +12,8 @@ use waypost_ops::limits::{Limiter, Rate, network};
 pub enum Kind {
     /// A request at the authorization endpoint, which keeps a row for half an hour.
     Authorize,
+    /// The fetch of a client's metadata document, from an address that anybody can choose.
+    Document,
     /// A request at the token or revocation endpoint.
     Token,
     /// A registration, which keeps a row for a day.
@@ -23,13 +25,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The requests per minute; as many may come at once. A class of a hundred behind one address begins in the same
-    /// minute; who guesses is stopped by the limits of each account and each code. There is no kind without a limit.
+    /// The requests per minute; as many may come at once, of registrations more. A class of 300 behind one address begins in the
+    /// same minute; who guesses is stopped by the limits of each account and each code. There is no kind without a limit.
     fn rate(self) -> Rate {
         match self {
             Self::Authorize => Rate::per_minute("oauth_authorize", 600),
+            Self::Document => Rate::per_minute("oauth_document", 60),
             Self::Token => Rate::per_minute("oauth_token", 1_200),
-            Self::Register => Rate::per_minute("oauth_register", 300),
+            Self::Register => Rate::per_minute("oauth_register", 20).with_burst(300),
             Self::Form => Rate::per_minute("oauth_form", 600),
             Self::Mail => Rate::per_minute("oauth_mail", 100),
         }
@@ -74,9 +77,20 @@ mod tests {
         }
         assert!(limits.check(Kind::Mail, one).is_err());
         assert_eq!(limits.check(Kind::Mail, other), Ok(()));
-        for kind in [Kind::Authorize, Kind::Token, Kind::Register, Kind::Form] {
+        for kind in [Kind::Authorize, Kind::Document, Kind::Token, Kind::Register, Kind::Form] {
             let passed = (0..20_000).take_while(|_| limits.check(kind, one).is_ok()).count();
-            assert!((100..=1_200).contains(&passed), "{kind:?}: {passed}");
+            assert!((60..=1_200).contains(&passed), "{kind:?}: {passed}");
         }
+    }
+
+    /// A class registers at once; after that one address registers 1,200 times an hour.
+    #[test]
+    fn a_class_behind_one_address_registers() {
+        let clock = Arc::new(ManualClock::new(Timestamp(0)));
+        let (limits, address) = (Limits::new(clock.clone()), "192.0.2.1".parse().unwrap());
+        let passed = || (0..1_000).take_while(|_| limits.check(Kind::Register, address).is_ok()).count();
+        assert_eq!(passed(), 300);
+        clock.advance(60_000);
+        assert_eq!(passed(), 20);
     }
 }

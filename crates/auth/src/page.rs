@@ -5,9 +5,8 @@ use std::time::Duration;
 use askama::Template;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use url::Url;
 
-use waypost_ops::logos;
+use waypost_ops::{logos, redirect_uri};
 
 use crate::Auth;
 use crate::asset;
@@ -119,7 +118,7 @@ pub fn redirect(location: &str) -> Response {
 
 /// No script, nothing from elsewhere, in nobody's frame, in nobody's cache.
 fn protect(response: &mut Response, target: Option<&str>) {
-    let target = target.and_then(source).map(|source| format!(" {source}")).unwrap_or_default();
+    let target = target.and_then(redirect_uri::policy_source).map(|source| format!(" {source}")).unwrap_or_default();
     let policy = format!(
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'{target}; frame-ancestors 'none'; \
          base-uri 'none'"
@@ -137,27 +136,5 @@ fn protect(response: &mut Response, target: Option<&str>) {
         (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
-    }
-}
-
-/// A redirect URI as a source of the policy: its origin, or the scheme of a native application.
-fn source(redirect_uri: &str) -> Option<String> {
-    let url = Url::parse(redirect_uri).ok()?;
-    match url.scheme() {
-        "http" | "https" => Some(url.origin().ascii_serialization()),
-        scheme => Some(format!("{scheme}:")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forms_may_lead_back_to_the_client_and_nowhere_else() {
-        assert_eq!(source("http://127.0.0.1:3999/callback?a=b; x").as_deref(), Some("http://127.0.0.1:3999"));
-        assert_eq!(source("https://app.example/cb").as_deref(), Some("https://app.example"));
-        assert_eq!(source("cursor://anysphere.cursor-mcp/oauth").as_deref(), Some("cursor:"));
-        assert_eq!(source("nonsense"), None);
     }
 }

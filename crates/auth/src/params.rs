@@ -6,6 +6,8 @@ use url::form_urlencoded;
 
 /// Bytes of a parameter at most.
 const MAX_VALUE: usize = 4_096;
+/// Parameters at most: the standards define about 20.
+const MAX_PARAMETERS: usize = 64;
 
 /// The parameters of a query or a form.
 #[derive(Default)]
@@ -14,6 +16,7 @@ pub struct Params {
     resources: Vec<String>,
     repeated: Option<String>,
     oversized: bool,
+    too_many: bool,
 }
 
 impl Params {
@@ -22,7 +25,11 @@ impl Params {
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
         let mut params = Self::default();
-        for (name, value) in form_urlencoded::parse(text) {
+        for (count, (name, value)) in form_urlencoded::parse(text).enumerate() {
+            if count == MAX_PARAMETERS {
+                params.too_many = true;
+                break;
+            }
             if value.len() > MAX_VALUE {
                 params.oversized = true;
             } else if value.is_empty() {
@@ -50,6 +57,9 @@ impl Params {
     /// Why the parameters as a whole cannot be used.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
+        if self.too_many {
+            return Some(format!("There are more than {MAX_PARAMETERS} parameters."));
+        }
         if self.oversized {
             return Some(format!("A parameter is longer than {MAX_VALUE} bytes."));
         }
@@ -70,6 +80,9 @@ mod tests {
         assert_eq!(params.resources(), ["x", "y"]);
         assert_eq!(params.fault(), None);
         assert!(Params::parse(b"a=1&a=1").fault().unwrap().contains(" a "));
+        assert_eq!(Params::parse("resource=x&".repeat(MAX_PARAMETERS).as_bytes()).fault(), None);
+        let many = Params::parse("resource=x&".repeat(100_000).as_bytes());
+        assert!(many.fault().is_some() && many.resources().len() == MAX_PARAMETERS);
         assert!(Params::parse(format!("a={}", "x".repeat(MAX_VALUE + 1)).as_bytes()).fault().is_some());
     }
 }

@@ -123,6 +123,7 @@ pub fn failed(site: &Site, error: &Error) -> Response {
     tracing::error!(request_id = site.request_id, code = error.code.as_str(), cause, "a page failed");
     let (status, title) = match error.code {
         Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Not available at the moment"),
+        Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong"),
     };
     page::error(site, status, ErrorPage { title, message: &error.message, advice: "Try again in a moment." })

@@ -1,5 +1,5 @@
-//! `POST /oauth/register`: dynamic client registration (RFC 7591). Open to everybody, so it is limited per address, and
-//! clients that nobody uses expire.
+//! `POST /oauth/register`: dynamic client registration (RFC 7591). Open to everybody, so it is limited per address and per
+//! server, and clients that nobody uses expire after a day.
 
 use axum::Json;
 use axum::extract::State;
@@ -40,7 +40,8 @@ pub async fn register(State(auth): State<Auth>, site: Site, body: Bytes) -> Resp
     match metadata(&body) {
         Ok(registration) => {
             let cx = auth.context(&site);
-            match oauth_clients::register(&cx, auth.hosting.ops(), site.server(), &registration).await {
+            let network = auth.network(&site);
+            match oauth_clients::register(&cx, auth.hosting.ops(), site.server(), &network, &registration).await {
                 Ok((client, secret)) => registered(&client, secret.as_deref()),
                 Err(error) => answer::error(&site, &error),
             }

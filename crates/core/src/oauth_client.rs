@@ -49,4 +49,6 @@ pub struct OauthClient {
     pub created_at: Timestamp,
     /// When it last got a grant or a token; the time of registration until then.
     pub last_used_at: Timestamp,
+    /// When it got its first authorization; `None` until then.
+    pub used_at: Option<Timestamp>,
 }

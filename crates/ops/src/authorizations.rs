@@ -9,20 +9,27 @@ use waypost_core::secret::hash;
 use waypost_core::server::Server;
 use waypost_core::{Error, Result};
 use waypost_store::authorization_request::{self as store, Key};
+use waypost_store::open_rows::{self, Bounds, Table};
 use waypost_store::{expired, oauth_client};
 
 use crate::Ops;
+use crate::oauth_clients::UNUSED_LIFETIME_MS;
 
 /// A user has this long to sign in and consent.
 pub const LIFETIME_MS: i64 = 30 * 60 * 1_000;
 
-/// Keeps a request of the browser with the cookie `browser`.
+/// Requests that are kept of those that are neither completed nor waiting for a code that was sent.
+pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_server: 10_000, share: 100 };
+
+/// Keeps a request of the browser with the cookie `browser`, which came from `network`. If there are as many as [`BOUNDS`]
+/// allows, it replaces an older one.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
-pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str) -> Result<()> {
+/// `unavailable` if the database is away.
+pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
-    store::insert(&mut tx, request, &hash(browser)).await?;
+    open_rows::make_room(&mut tx, Table::AuthorizationRequests, (&request.server_id, network), BOUNDS).await?;
+    store::insert(&mut tx, request, &hash(browser), network).await?;
     Ok(tx.commit().await?)
 }
 
@@ -59,25 +66,33 @@ pub(crate) fn not_found() -> Error {
     Error::not_found("sign-in under way in this browser")
 }
 
-/// What has expired is deleted this long afterwards.
+/// Expired rows are deleted this long after they expired.
 const KEPT_MS: i64 = 60 * 60 * 1_000;
-/// A client that registered and never came back is deleted after this long.
-const UNUSED_CLIENT_MS: i64 = 24 * 60 * 60 * 1_000;
-/// A client that came no more is deleted after this long: its last grant has ended by then.
+/// A client is deleted this long after its last use: its last grant has ended by then.
 const IDLE_CLIENT_MS: i64 = 180 * 24 * 60 * 60 * 1_000;
+/// Rows of a table that are deleted in one transaction.
+const AT_ONCE: u32 = 500;
 
-/// Deletes what has expired of requests, codes, tokens, sessions and clients, some at a time: a call takes the writer
-/// for a moment only. Says how many rows that were.
+/// Deletes all requests, codes, tokens, sessions and clients that had expired when the call began, however many: rows can be
+/// created faster than a fixed number of them is deleted. Each transaction deletes a few, so that others get to write in
+/// between. Returns how many rows were deleted.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database is away.
 pub async fn delete_expired(db: &waypost_store::Db, clock: &dyn waypost_core::Clock) -> Result<u64> {
-    const AT_ONCE: i64 = 500;
     let now = clock.now();
-    let mut tx = db.begin().await?;
-    let rows = expired::delete(&mut tx, now.plus(-KEPT_MS), AT_ONCE).await?;
-    let (unused, idle) = (now.plus(-UNUSED_CLIENT_MS), now.plus(-IDLE_CLIENT_MS));
-    let clients = oauth_client::delete_unused(&mut tx, unused, idle, AT_ONCE).await?;
-    tx.commit().await?;
-    Ok(rows + clients)
+    // A client can be used until the end of a request that it made on its last day.
+    let unused = now.plus(-UNUSED_LIFETIME_MS - LIFETIME_MS);
+    let mut deleted = 0;
+    loop {
+        let mut tx = db.begin().await?;
+        let rows = expired::delete(&mut tx, now.plus(-KEPT_MS), AT_ONCE).await?;
+        let unused = oauth_client::delete_unused(&mut tx, unused, AT_ONCE).await?;
+        let idle = oauth_client::delete_idle(&mut tx, now.plus(-IDLE_CLIENT_MS), AT_ONCE).await?;
+        tx.commit().await?;
+        deleted += rows.rows + unused + idle;
+        if !rows.has_more && unused.max(idle) < u64::from(AT_ONCE) {
+            return Ok(deleted);
+        }
+    }
 }

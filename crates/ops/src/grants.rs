@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 use waypost_core::access::{Act, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
-use waypost_core::id::{EndUserId, OauthGrantId, ServerId, base32};
+use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, base32};
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::oauth_grant::{ACCESS_LIFETIME_MS, CODE_LIFETIME_MS, GRANT_LIFETIME_MS, OauthGrant};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
-use waypost_core::{Error, Result, Timestamp};
+use waypost_core::{Code as ErrorCode, Error, Result, Timestamp};
 use waypost_store::oauth_grant::{self as store, Access, Code, Consumed, Pair, Rotated};
 use waypost_store::{Tx, authorization_request, oauth_client, oauth_consent};
 
@@ -27,6 +27,15 @@ use crate::redirect_uri;
 
 /// How long a positive look-up may be used again.
 const TRUST: Duration = Duration::from_secs(1);
+/// Grants of one end user at one server. The next one replaces the oldest; if that is less than an hour old, it is rejected.
+const MAX_GRANTS: u32 = 200;
+const HOUR_MS: i64 = 60 * 60 * 1_000;
+/// Generations of refresh tokens that are known as used; older ones are unknown.
+const MAX_GENERATIONS: i64 = 1_000;
+/// Access tokens of a grant that stay when it is pruned.
+const MAX_ACCESS_TOKENS: u32 = 100;
+/// A grant is pruned once in so many generations.
+const PRUNE_EVERY: i64 = 100;
 /// Longer texts are no tokens of ours.
 const MAX_TOKEN: usize = 128;
 
@@ -88,8 +97,23 @@ fn invalid_grant(description: &str) -> OauthError {
 /// # Errors
 /// `unavailable` when the database is away.
 pub async fn consented(ops: &Ops, request: &AuthorizationRequest, end_user: &EndUserId) -> Result<Option<Scopes>> {
-    let redirect = redirect_uri::remembered(&request.redirect_uri);
-    let found = oauth_consent::find(&mut ops.db.read().await?, consent_key(request, end_user, &redirect)).await?;
+    let presenter = (&request.organization_id, &request.server_id, request.client_id.as_str());
+    consented_to(ops, presenter, &request.redirect_uri, end_user).await
+}
+
+/// The scopes that the user allowed the client (organisation, server, client ID) before, for a redirect URI.
+///
+/// # Errors
+/// `unavailable` if the database is away.
+pub async fn consented_to(
+    ops: &Ops,
+    (organization, server, client_id): (&OrganizationId, &ServerId, &str),
+    redirect_uri: &str,
+    end_user: &EndUserId,
+) -> Result<Option<Scopes>> {
+    let redirect = redirect_uri::remembered(redirect_uri);
+    let key = oauth_consent::Key { organization, server, end_user, client_id, redirect: &redirect };
+    let found = oauth_consent::find(&mut ops.db.read().await?, key).await?;
     Ok(found.and_then(|scope| Scopes::parse(&scope).ok()))
 }
 
@@ -110,7 +134,8 @@ fn consent_key<'a>(
 /// Completes a request: writes the user's consent and a grant, and gives out its code. A request is completed once.
 ///
 /// # Errors
-/// `not_found` when the request is not open any more; `unavailable` when the database is away.
+/// `not_found` when the request is not open any more; `rate_limited` if the user has too many grants that are younger than an hour;
+/// `unavailable` when the database is away.
 pub async fn issue_code(
     cx: &Ctx,
     ops: &Ops,
@@ -125,6 +150,7 @@ pub async fn issue_code(
     if !authorization_request::complete(&mut tx, key_of(request, &browser_hash), now).await? {
         return Err(not_found());
     }
+    make_room(&mut tx, request, end_user, now).await?;
     let redirect = redirect_uri::remembered(&request.redirect_uri);
     let key = consent_key(request, end_user, &redirect);
     let asked = Scopes::parse(&request.scope).unwrap_or_default();
@@ -156,8 +182,8 @@ pub async fn issue_code(
     let detail = json!({
         "end_user_id": end_user.as_str(),
         "client_id": grant.client_id,
-        "client_name": grant.client_name,
-        "redirect_uri": request.redirect_uri,
+        "client_name_length": grant.client_name.chars().count(),
+        "redirect_uri_length": request.redirect_uri.len(),
         "scope": grant.scope,
     });
     record(cx, &mut tx, &grant.organization_id, Entry { act: "grant.create", target: grant.id.as_str(), detail })
@@ -166,20 +192,41 @@ pub async fn issue_code(
     Ok(code)
 }
 
-/// Closes a request without a grant: the user said no.
+/// Deletes the oldest grants of an end user at a server if there is no room for another one.
+async fn make_room(tx: &mut Tx, request: &AuthorizationRequest, end_user: &EndUserId, now: Timestamp) -> Result<()> {
+    let server = (&request.organization_id, &request.server_id);
+    let Some(at) = store::nth_newest(tx, server, end_user, MAX_GRANTS).await? else { return Ok(()) };
+    if now.since(at) < HOUR_MS {
+        let message = "You have connected very many times within an hour. Wait an hour, then connect again.";
+        return Err(Error::new(ErrorCode::RateLimited, message).with("retry_after_seconds", HOUR_MS / 1_000));
+    }
+    store::delete_until(tx, server, end_user, at).await?;
+    Ok(())
+}
+
+/// Closes a request without a grant: the user said no. It is recorded if the end user is known: who has not signed in writes
+/// nothing into the audit log.
 ///
 /// # Errors
-/// As [`issue_code`].
-pub async fn refuse(cx: &Ctx, ops: &Ops, request: &AuthorizationRequest, browser: &str) -> Result<()> {
+/// `not_found` if the request is not open any more; `unavailable` if the database is away.
+pub async fn refuse(
+    cx: &Ctx,
+    ops: &Ops,
+    request: &AuthorizationRequest,
+    browser: &str,
+    end_user: Option<&EndUserId>,
+) -> Result<()> {
     authorize(&cx.caller, Act::EndUserSignIn, &request.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let browser_hash = hash(browser);
     if !authorization_request::complete(&mut tx, key_of(request, &browser_hash), cx.now()).await? {
         return Err(not_found());
     }
-    let detail = json!({ "client_id": request.client_id, "client_name": request.client_name });
-    let entry = Entry { act: "grant.refuse", target: request.id.as_str(), detail };
-    record(cx, &mut tx, &request.organization_id, entry).await?;
+    if let Some(end_user) = end_user {
+        let detail = json!({ "client_id": request.client_id, "end_user_id": end_user.as_str() });
+        let entry = Entry { act: "grant.refuse", target: request.id.as_str(), detail };
+        record(cx, &mut tx, &request.organization_id, entry).await?;
+    }
     Ok(tx.commit().await?)
 }
 
@@ -281,6 +328,10 @@ pub async fn refresh(
                 return Err(OauthError::new(OauthCode::InvalidScope, "The scope is more than was granted."));
             }
             oauth_client::used(&mut tx, &server.id, presenter.client_id, now).await.map_err(Error::from)?;
+            if generation % PRUNE_EVERY == 0 {
+                let first = generation - MAX_GENERATIONS;
+                store::prune(&mut tx, &grant.id, first, MAX_ACCESS_TOKENS).await.map_err(Error::from)?;
+            }
             Ok(give(cx, &mut tx, &grant.id, (generation, scopes)).await?)
         }
         Rotated::Reused(grant) => {

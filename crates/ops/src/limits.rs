@@ -45,6 +45,12 @@ impl Rate {
         Self { name, quota: Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)) }
     }
 
+    /// The same rate with `burst` requests at once. 0 counts as 1.
+    #[must_use]
+    pub fn with_burst(self, burst: u32) -> Self {
+        Self { quota: self.quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN)), ..self }
+    }
+
     /// `count` requests per hour, which may come at once. Returns `None`, no limit, if `count` is 0.
     #[must_use]
     pub fn per_hour(name: &'static str, count: u32) -> Option<Self> {

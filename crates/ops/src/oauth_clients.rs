@@ -9,7 +9,8 @@ use waypost_core::oauth_client::{ApplicationType, AuthMethod, OauthClient};
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
-use waypost_store::oauth_client as store;
+use waypost_store::open_rows::{self, Bounds, Table};
+use waypost_store::{Tx, oauth_client as store};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -17,8 +18,17 @@ use crate::redirect_uri;
 
 /// Redirect URIs of a client at most.
 const MAX_REDIRECT_URIS: usize = 20;
+/// Bytes of all redirect URIs of a client at most.
+const MAX_REDIRECT_BYTES: usize = 4_096;
 /// Characters of a client's name at most.
 const MAX_NAME: usize = 200;
+/// A registration that was not used expires after this long.
+pub const UNUSED_LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Registrations that are kept while they are not used. A class of 300 people behind one address has room for three each.
+pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_server: 5_000, share: 100 };
+/// Registrations of a server within an hour that have an entry in the audit log, which nobody may delete.
+const RECORDED: u32 = 10;
+const HOUR_MS: i64 = 60 * 60 * 1_000;
 
 /// What a client says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,7 +47,8 @@ pub struct Registration {
     pub response_types: Option<Vec<String>>,
 }
 
-/// Registers a client; gives it a secret unless it is a public one.
+/// Registers a client from `network`; gives it a secret unless it is a public one. If there are as many unused registrations as
+/// [`BOUNDS`] allows, it replaces an older one.
 ///
 /// # Errors
 /// `invalid_redirect_uri`, `invalid_client_metadata` (RFC 7591, section 3.2.2); `temporarily_unavailable`.
@@ -45,6 +56,7 @@ pub async fn register(
     cx: &Ctx,
     ops: &Ops,
     server: &Server,
+    network: &str,
     registration: &Registration,
 ) -> Result<(OauthClient, Option<String>), OauthError> {
     authorize(&cx.caller, Act::EndUserSignIn, &server.organization_id)?;
@@ -69,22 +81,42 @@ pub async fn register(
         secret_hash: secret.as_deref().map(hash),
         created_at: now,
         last_used_at: now,
+        used_at: None,
     };
     let mut tx = ops.db.begin().await.map_err(waypost_core::Error::from)?;
-    store::insert(&mut tx, &client).await.map_err(waypost_core::Error::from)?;
-    let detail = json!({ "name": client.name, "redirect_uris": client.redirect_uris });
-    record(cx, &mut tx, &server.organization_id, Entry { act: "client.register", target: &client.client_id, detail })
-        .await?;
+    let key = (&server.id, network);
+    open_rows::make_room(&mut tx, Table::OauthClients, key, BOUNDS).await.map_err(waypost_core::Error::from)?;
+    store::insert(&mut tx, &client, network).await.map_err(waypost_core::Error::from)?;
+    record_registration(cx, &mut tx, &client).await?;
     tx.commit().await.map_err(waypost_core::Error::from)?;
     Ok((client, secret))
 }
 
-/// The registered client `client_id` of a server; none when there is none.
+/// Records a registration, with IDs and lengths only: whoever registers has not signed in, and nobody may delete from the audit
+/// log. For the same reason only the first [`RECORDED`] of an hour have an entry; using a client is always recorded
+/// (`grant.create`).
+async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> waypost_core::Result<()> {
+    let before = store::nth_newest_unused(tx, &client.server_id, RECORDED + 1).await?;
+    if before.is_some_and(|at| cx.now().since(at) < HOUR_MS) {
+        return Ok(());
+    }
+    let detail = json!({
+        "server_id": client.server_id.as_str(),
+        "name_length": client.name.chars().count(),
+        "redirect_uri_lengths": client.redirect_uris.iter().map(String::len).collect::<Vec<_>>(),
+    });
+    let entry = Entry { act: "client.register", target: &client.client_id, detail };
+    record(cx, tx, &client.organization_id, entry).await
+}
+
+/// The registered client `client_id` of a server; `None` if there is none, or it was not used within a day.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
-pub async fn find(ops: &Ops, server: &Server, client_id: &str) -> waypost_core::Result<Option<OauthClient>> {
-    Ok(store::find(&mut ops.db.read().await?, &server.organization_id, &server.id, client_id).await?)
+/// `unavailable` if the database is away.
+pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, client_id: &str) -> waypost_core::Result<Option<OauthClient>> {
+    let unused_before = cx.now().plus(1 - UNUSED_LIFETIME_MS);
+    let mut conn = ops.db.read().await?;
+    Ok(store::find(&mut conn, &server.organization_id, &server.id, client_id, unused_before).await?)
 }
 
 fn check(registration: &Registration) -> Result<(ApplicationType, AuthMethod), OauthError> {
@@ -92,6 +124,10 @@ fn check(registration: &Registration) -> Result<(ApplicationType, AuthMethod), O
     let refused = |code, description: String| Err(OauthError::new(code, description));
     if uris.is_empty() || uris.len() > MAX_REDIRECT_URIS {
         let why = format!("redirect_uris has {} entries, it needs 1 to {MAX_REDIRECT_URIS}", uris.len());
+        return refused(OauthCode::InvalidRedirectUri, why);
+    }
+    if uris.iter().map(String::len).sum::<usize>() > MAX_REDIRECT_BYTES {
+        let why = format!("redirect_uris has more than {MAX_REDIRECT_BYTES} bytes");
         return refused(OauthCode::InvalidRedirectUri, why);
     }
     for uri in uris {

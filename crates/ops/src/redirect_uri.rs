@@ -9,22 +9,13 @@ use url::{Host, Url};
 
 /// Bytes in a redirect URI at most.
 const MAX_LENGTH: usize = 2_048;
-/// Schemes that a browser runs or shows by itself: code must never be sent there.
-const FORBIDDEN: &[&str] = &[
-    "about",
-    "blob",
-    "chrome",
-    "data",
-    "file",
-    "filesystem",
-    "ftp",
-    "javascript",
-    "mailto",
-    "tel",
-    "vbscript",
-    "view-source",
-    "ws",
-    "wss",
+/// Redirect URIs of widely used clients whose scheme has no dot. RFC 8252, section 7.1, forbids such schemes, because anybody
+/// can choose the same one; these are accepted as a whole and not by their scheme (docs/sign-in.md).
+const KNOWN: &[&str] = &["cursor://anysphere.cursor-mcp/oauth/callback", "warp://mcp/oauth2callback"];
+/// Beginnings of redirect URIs that end with a name for the server: of Cline, in Visual Studio Code.
+const KNOWN_PREFIXES: &[&str] = &[
+    "vscode://saoudrizwan.claude-dev/mcp-auth/callback/",
+    "vscode-insiders://saoudrizwan.claude-dev/mcp-auth/callback/",
 ];
 
 /// Why a text is no redirect URI, for the developer of the client.
@@ -47,14 +38,64 @@ pub fn check(uri: &str) -> Result<(), String> {
         return Err("a redirect URI has no user name".to_owned());
     }
     match url.scheme() {
+        "https" | "http" if !is_plain_host(&url) => {
+            Err("the host of a redirect URI has only letters, digits, dots, hyphens and underscores".to_owned())
+        }
         "https" => Ok(()),
         "http" if is_loopback(&url) => Ok(()),
         "http" => {
             Err("a redirect URI is https, unless it leads to this machine (127.0.0.1, [::1], localhost)".to_owned())
         }
-        scheme if FORBIDDEN.contains(&scheme) => Err(format!("the scheme {scheme} is not for redirect URIs")),
-        _ => Ok(()),
+        scheme if is_reverse_domain(scheme) || is_known(uri) => Ok(()),
+        _ => Err("the scheme of a redirect URI is https, http for this machine, or contains a dot, such as \
+                  com.example.app (RFC 8252, section 7.1)"
+            .to_owned()),
     }
+}
+
+/// Whether a scheme has the form of a domain name in reverse order (RFC 8252, section 7.1): labels with dots between them.
+fn is_reverse_domain(scheme: &str) -> bool {
+    scheme.contains('.') && scheme.split('.').all(|label| !label.is_empty())
+}
+
+/// Whether a URI with a scheme without a dot is that of a widely used client.
+fn is_known(uri: &str) -> bool {
+    let is_name = |rest: &str| {
+        (1..=128).contains(&rest.len())
+            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    KNOWN.contains(&uri) || KNOWN_PREFIXES.iter().any(|prefix| uri.strip_prefix(prefix).is_some_and(is_name))
+}
+
+/// Whether the host is an IP address or consists of the characters of host names. The URL standard allows others, such as `;`,
+/// `,`, `'` and `*`, which mean something else in a Content-Security-Policy.
+fn is_plain_host(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(domain)) => {
+            !domain.is_empty() && domain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+        Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
+        None => false,
+    }
+}
+
+/// The source of a Content-Security-Policy for a redirect URI: its origin, or the scheme of an application. `None` if
+/// [`check`] rejects the URI. A source contains only letters, digits and `+-._:/[]`, so it cannot add anything to a policy.
+#[must_use]
+pub fn policy_source(uri: &str) -> Option<String> {
+    check(uri).ok()?;
+    let url = Url::parse(uri).ok()?;
+    match url.scheme() {
+        "http" | "https" => Some(url.origin().ascii_serialization()),
+        scheme => Some(format!("{scheme}:")),
+    }
+}
+
+/// Whether codes that are sent to the URI stay on the user's device, where any program can pretend to be the client
+/// (RFC 8252, section 8.6): loopback addresses and schemes of applications.
+#[must_use]
+pub fn is_on_device(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|url| url.scheme() != "https" || is_loopback(&url))
 }
 
 /// Whether the URI leads to the machine on which the browser runs.
@@ -106,17 +147,23 @@ fn loopback_without_port(uri: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn what_may_be_registered() {
         for uri in [
             "https://app.example/callback?tenant=a",
+            "https://my_app.example/cb",
             "http://127.0.0.1:3999/callback",
             "http://localhost/cb",
             "http://[::1]:1/cb",
-            "cursor://anysphere.cursor-mcp/oauth/callback",
             "com.example.app:/oauth",
+            "com.example.app://host;a/oauth",
+            "cursor://anysphere.cursor-mcp/oauth/callback",
+            "warp://mcp/oauth2callback",
+            "vscode://saoudrizwan.claude-dev/mcp-auth/callback/0a_b-C",
         ] {
             assert_eq!(check(uri), Ok(()), "{uri}");
         }
@@ -134,6 +181,25 @@ mod tests {
             "data:text/html,x",
             "file:///etc/passwd",
             "https://äpp.example/",
+            // RFC 8252, section 7.1: the scheme has a dot.
+            "myapp://callback",
+            "myapp:/cb",
+            "com.:/cb",
+            "intent://scan/#Intent;scheme=zxing;end",
+            // Known clients by their whole URI.
+            "cursor://evil.example/oauth/callback",
+            "cursor://anysphere.cursor-mcp/oauth/callback/",
+            "cursor://anysphere.cursor-mcp/oauth/callback?x",
+            "vscode://evil.extension/mcp-auth/callback/a",
+            "vscode://saoudrizwan.claude-dev/mcp-auth/callback/",
+            "vscode://saoudrizwan.claude-dev/mcp-auth/callback/a/b",
+            "vscode://saoudrizwan.claude-dev/mcp-auth/callback/a?b",
+            // Characters that mean something in a Content-Security-Policy.
+            "https://app.example;sandbox/cb",
+            "https://app.example,x/cb",
+            "https://*/cb",
+            "https://*.example/cb",
+            "https://'none'/cb",
         ] {
             assert!(check(uri).is_err(), "{uri}");
         }
@@ -156,12 +222,46 @@ mod tests {
             ("http://localhost:1/cb", "http://localhost:2/cb", true),
             ("http://localhost:1/cb", "http://localhost:2/cb/../x", false),
             ("http://localhost/cb", "https://localhost/cb", false),
-            ("cursor://x/cb", "cursor://x/cb", true),
-            ("cursor://x/cb", "cursor://x:2/cb", false),
+            ("com.example.app://x/cb", "com.example.app://x/cb", true),
+            ("com.example.app://x/cb", "com.example.app://x:2/cb", false),
+            // Registered before such schemes were rejected.
+            ("myapp://x/cb", "myapp://x/cb", false),
         ] {
             assert_eq!(matches(registered, requested), expected, "{registered} {requested}");
         }
         assert_eq!(remembered("http://127.0.0.1:5000/cb"), remembered("http://127.0.0.1:6000/cb"));
         assert_eq!(remembered("https://a.example/cb"), "https://a.example/cb");
+    }
+
+    proptest! {
+        /// No part of a redirect URI enters a policy unencoded.
+        #[test]
+        fn a_source_adds_nothing_to_a_policy(
+            uri in "(https://|http://localhost|http://\\[::1\\]|[a-z]{1,3}\\.[a-z+.;-]{1,4}:|)[ -~]{0,24}",
+        ) {
+            if let Some(source) = policy_source(&uri) {
+                prop_assert!(check(&uri).is_ok());
+                let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:/[]".contains(c);
+                prop_assert!(source.chars().all(plain), "{} in {}", source, uri);
+            } else {
+                prop_assert!(check(&uri).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn codes_on_the_device_are_told_from_those_on_the_web() {
+        for (uri, expected) in [
+            ("https://app.example/cb", false),
+            ("https://localhost/cb", true),
+            ("http://127.0.0.1:3999/cb", true),
+            ("com.example.app:/cb", true),
+        ] {
+            assert_eq!(is_on_device(uri), expected, "{uri}");
+        }
+        assert_eq!(policy_source("http://127.0.0.1:3999/cb?a=b;x").as_deref(), Some("http://127.0.0.1:3999"));
+        assert_eq!(policy_source("https://app.example/cb").as_deref(), Some("https://app.example"));
+        assert_eq!(policy_source("com.example.app:/cb").as_deref(), Some("com.example.app:"));
+        assert_eq!(policy_source("nonsense"), None);
     }
 }

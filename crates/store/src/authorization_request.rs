@@ -66,21 +66,23 @@ pub struct Key<'a> {
     pub browser_hash: &'a str,
 }
 
-/// Inserts a request of the browser with `browser_hash`.
+/// Inserts a request of the browser with `browser_hash` that came from `network`.
+/// [`open_rows::make_room`](crate::open_rows::make_room) limits how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_hash: &str) -> Result<()> {
+pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_hash: &str, network: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer,
             client_id, client_name, redirect_uri, state, scope, resource, tracking_id, code_challenge, prompt,
-            login_hint, created_at, expires_at, consented_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
+            login_hint, created_at, expires_at, consented_at, network)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
     on!(conn, c => sqlx::query(SQL)
         .bind(request.id.as_str()).bind(request.organization_id.as_str()).bind(request.server_id.as_str())
         .bind(browser_hash).bind(&request.issuer).bind(&request.client_id).bind(&request.client_name)
         .bind(&request.redirect_uri).bind(&request.state).bind(&request.scope).bind(&request.resource)
         .bind(&request.tracking_id).bind(&request.code_challenge).bind(&request.prompt).bind(&request.login_hint)
         .bind(request.created_at.0).bind(request.expires_at.0).bind(request.consented_at.map(|at| at.0))
+        .bind(network)
         .execute(c).await?.rows_affected());
     Ok(())
 }
@@ -118,10 +120,21 @@ pub async fn consent(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<bo
 /// # Errors
 /// When the database fails.
 pub async fn complete(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<bool> {
-    const SQL: &str = "UPDATE authorization_requests SET completed_at = $5
+    const SQL: &str = "UPDATE authorization_requests SET completed_at = $5, network = NULL
         WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
             AND completed_at IS NULL AND expires_at > $5";
     Ok(change(conn, SQL, key, now).await? > 0)
+}
+
+/// Exempts a request from being replaced by newer ones, because a code was sent for it: its row also keeps the count of codes
+/// of the address.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn keep(conn: &mut Conn, id: &AuthorizationRequestId) -> Result<()> {
+    const SQL: &str = "UPDATE authorization_requests SET network = NULL WHERE id = $1";
+    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).execute(c).await?.rows_affected());
+    Ok(())
 }
 
 async fn change(conn: &mut Conn, sql: &'static str, key: Key<'_>, now: Timestamp) -> Result<u64> {

@@ -4,6 +4,7 @@ use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
 use waypost_core::id::{AuthorizationRequestId, EmailCodeId, OrganizationId};
 
+use crate::authorization_request;
 use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
@@ -95,7 +96,7 @@ pub async fn insert(conn: &mut Conn, code: &NewCode<'_>) -> Result<()> {
         .bind(code.id.as_str()).bind(code.organization.as_str()).bind(code.request.as_str()).bind(code.email)
         .bind(code.email_key).bind(code.purpose.as_str()).bind(code.code_hash).bind(code.password_hash)
         .bind(code.created_at.0).bind(code.expires_at.0).execute(c).await?.rows_affected());
-    Ok(())
+    authorization_request::keep(conn, code.request).await
 }
 
 /// A code that can still be entered; none when it is used up, expired or consumed.

@@ -24,19 +24,31 @@ const TABLES: &[(&str, &str)] = &[
     ("sign_in_attempts", "slot"),
 ];
 
-/// Deletes at most `limit` rows of each table that expired before `before`; says how many.
+/// What was deleted in one go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Rows, without those that went with them.
+    pub rows: u64,
+    /// Whether there may be more to delete.
+    pub has_more: bool,
+}
+
+/// Deletes at most `limit` rows of each table that expired before `before`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete(conn: &mut Conn, before: Timestamp, limit: i64) -> Result<u64> {
-    let mut deleted = 0;
+pub async fn delete(conn: &mut Conn, before: Timestamp, limit: u32) -> Result<Deleted> {
+    let mut deleted = Deleted::default();
     for (table, key) in TABLES {
         let sql = format!(
             "DELETE FROM {table} WHERE ({key}) IN
                 (SELECT {key} FROM {table} WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)"
         );
         let sql = sqlx::AssertSqlSafe(sql);
-        deleted += on!(conn, c => sqlx::query(sql).bind(before.0).bind(limit).execute(c).await?.rows_affected());
+        let rows = on!(conn, c => sqlx::query(sql)
+            .bind(before.0).bind(i64::from(limit)).execute(c).await?.rows_affected());
+        deleted.rows += rows;
+        deleted.has_more |= rows >= u64::from(limit);
     }
     Ok(deleted)
 }

@@ -34,6 +34,7 @@ pub mod oauth_config;
 pub mod oauth_consent;
 pub mod oauth_grant;
 pub mod offer;
+pub mod open_rows;
 pub mod organization;
 pub mod overview;
 pub mod progress;

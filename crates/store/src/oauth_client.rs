@@ -20,6 +20,7 @@ struct Row {
     secret_hash: Option<String>,
     created_at: i64,
     last_used_at: i64,
+    used_at: Option<i64>,
 }
 
 impl TryFrom<Row> for OauthClient {
@@ -37,29 +38,30 @@ impl TryFrom<Row> for OauthClient {
             secret_hash: row.secret_hash,
             created_at: Timestamp(row.created_at),
             last_used_at: Timestamp(row.last_used_at),
+            used_at: row.used_at.map(Timestamp),
             client_id: row.client_id,
         })
     }
 }
 
-/// Inserts a client.
+/// Inserts a client that registered from `network`. [`open_rows::make_room`](crate::open_rows::make_room) limits how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(conn: &mut Conn, client: &OauthClient) -> Result<()> {
+pub async fn insert(conn: &mut Conn, client: &OauthClient, network: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO oauth_clients (server_id, client_id, organization_id, name, redirect_uris,
-            application_type, auth_method, secret_hash, created_at, last_used_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+            application_type, auth_method, secret_hash, created_at, last_used_at, used_at, network)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     let redirect_uris = serde_json::Value::from(client.redirect_uris.clone()).to_string();
     on!(conn, c => sqlx::query(SQL)
         .bind(client.server_id.as_str()).bind(&client.client_id).bind(client.organization_id.as_str())
         .bind(&client.name).bind(redirect_uris).bind(client.application_type.as_str())
         .bind(client.auth_method.as_str()).bind(&client.secret_hash).bind(client.created_at.0)
-        .bind(client.last_used_at.0).execute(c).await?.rows_affected());
+        .bind(client.last_used_at.0).bind(client.used_at.map(|at| at.0)).bind(network).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// The client `client_id` of a server.
+/// The client `client_id` of a server; `None` if it was never used and registered before `unused_before`.
 ///
 /// # Errors
 /// When the database fails, or the row cannot be read.
@@ -68,43 +70,60 @@ pub async fn find(
     organization: &OrganizationId,
     server: &ServerId,
     client_id: &str,
+    unused_before: Timestamp,
 ) -> Result<Option<OauthClient>> {
     const SQL: &str =
         "SELECT server_id, client_id, organization_id, name, redirect_uris, application_type, auth_method,
-            secret_hash, created_at, last_used_at
-        FROM oauth_clients WHERE server_id = $1 AND client_id = $2 AND organization_id = $3";
+            secret_hash, created_at, last_used_at, used_at
+        FROM oauth_clients WHERE server_id = $1 AND client_id = $2 AND organization_id = $3
+            AND (used_at IS NOT NULL OR created_at >= $4)";
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(server.as_str()).bind(client_id).bind(organization.as_str()).fetch_optional(c).await?);
+        .bind(server.as_str()).bind(client_id).bind(organization.as_str()).bind(unused_before.0)
+        .fetch_optional(c).await?);
     row.map(OauthClient::try_from).transpose()
 }
 
-/// Notes that a client was used; nothing happens to one that is not there.
+/// When the `n`th newest client of a server that was never used registered; `None` if there are fewer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn nth_newest_unused(conn: &mut Conn, server: &ServerId, n: u32) -> Result<Option<Timestamp>> {
+    const SQL: &str = "SELECT created_at FROM oauth_clients WHERE server_id = $1 AND used_at IS NULL
+        ORDER BY created_at DESC LIMIT 1 OFFSET $2";
+    let at: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(server.as_str()).bind(i64::from(n) - 1).fetch_optional(c).await?);
+    Ok(at.map(Timestamp))
+}
+
+/// Notes that a client was used: its registration no longer expires after a day. Does nothing for an unknown client.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn used(conn: &mut Conn, server: &ServerId, client_id: &str, at: Timestamp) -> Result<()> {
-    const SQL: &str =
-        "UPDATE oauth_clients SET last_used_at = $3 WHERE server_id = $1 AND client_id = $2 AND last_used_at < $3";
+    const SQL: &str = "UPDATE oauth_clients SET last_used_at = $3, used_at = COALESCE(used_at, $3), network = ''
+        WHERE server_id = $1 AND client_id = $2 AND (last_used_at < $3 OR used_at IS NULL)";
     on!(conn, c => sqlx::query(SQL)
         .bind(server.as_str()).bind(client_id).bind(at.0).execute(c).await?.rows_affected());
     Ok(())
 }
 
-/// Deletes clients that nobody needs: those that never got a grant and are older than `unused_before`, and those with a
-/// last use before `idle_before`, which is the earlier time; at most `limit` of them. Says how many.
+/// Deletes at most `limit` clients that were never used and registered before `before`. Returns how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete_unused(
-    conn: &mut Conn,
-    unused_before: Timestamp,
-    idle_before: Timestamp,
-    limit: i64,
-) -> Result<u64> {
+pub async fn delete_unused(conn: &mut Conn, before: Timestamp, limit: u32) -> Result<u64> {
     const SQL: &str = "DELETE FROM oauth_clients WHERE (server_id, client_id) IN (
             SELECT server_id, client_id FROM oauth_clients
-            WHERE last_used_at < $1 AND (last_used_at < $2 OR last_used_at = created_at)
-            ORDER BY last_used_at LIMIT $3)";
-    Ok(on!(conn, c => sqlx::query(SQL)
-        .bind(unused_before.0).bind(idle_before.0).bind(limit).execute(c).await?.rows_affected()))
+            WHERE used_at IS NULL AND created_at < $1 ORDER BY created_at LIMIT $2)";
+    Ok(on!(conn, c => sqlx::query(SQL).bind(before.0).bind(i64::from(limit)).execute(c).await?.rows_affected()))
+}
+
+/// Deletes at most `limit` clients whose last use was before `before`. Returns how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_idle(conn: &mut Conn, before: Timestamp, limit: u32) -> Result<u64> {
+    const SQL: &str = "DELETE FROM oauth_clients WHERE (server_id, client_id) IN (
+            SELECT server_id, client_id FROM oauth_clients WHERE last_used_at < $1 ORDER BY last_used_at LIMIT $2)";
+    Ok(on!(conn, c => sqlx::query(SQL).bind(before.0).bind(i64::from(limit)).execute(c).await?.rows_affected()))
 }

@@ -83,6 +83,42 @@ pub async fn insert(conn: &mut Conn, grant: &OauthGrant, code: &Code) -> Result<
     Ok(())
 }
 
+/// When the `n`th newest grant of an end user at a server was created; `None` if there are fewer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn nth_newest(
+    conn: &mut Conn,
+    (organization, server): (&OrganizationId, &ServerId),
+    end_user: &EndUserId,
+    n: u32,
+) -> Result<Option<Timestamp>> {
+    const SQL: &str = "SELECT created_at FROM oauth_grants
+        WHERE end_user_id = $1 AND server_id = $2 AND organization_id = $3 ORDER BY created_at DESC LIMIT 1 OFFSET $4";
+    let at: Option<i64> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(i64::from(n) - 1)
+        .fetch_optional(c).await?);
+    Ok(at.map(Timestamp))
+}
+
+/// Deletes the grants of an end user at a server that were created until `until`, with everything that came of them. Returns how
+/// many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_until(
+    conn: &mut Conn,
+    (organization, server): (&OrganizationId, &ServerId),
+    end_user: &EndUserId,
+    until: Timestamp,
+) -> Result<u64> {
+    const SQL: &str = "DELETE FROM oauth_grants
+        WHERE end_user_id = $1 AND server_id = $2 AND organization_id = $3 AND created_at <= $4";
+    Ok(on!(conn, c => sqlx::query(SQL)
+        .bind(end_user.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(until.0)
+        .execute(c).await?.rows_affected()))
+}
+
 /// What became of a code that was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consumed {
@@ -256,6 +292,22 @@ pub async fn insert_pair(conn: &mut Conn, grant: &OauthGrantId, pair: &Pair, now
         .bind(&pair.refresh_hash).bind(grant.as_str()).bind(pair.generation).bind(now.0)
         .execute(c).await?.rows_affected());
     Ok(())
+}
+
+/// Deletes the refresh tokens of a grant before generation `first`, and its access tokens but the `access_tokens` newest.
+/// Returns how many were deleted.
+///
+/// # Errors
+/// When the database fails.
+pub async fn prune(conn: &mut Conn, grant: &OauthGrantId, first: i64, access_tokens: u32) -> Result<u64> {
+    const REFRESH: &str = "DELETE FROM refresh_tokens WHERE grant_id = $1 AND generation < $2";
+    const ACCESS: &str = "DELETE FROM access_tokens WHERE grant_id = $1 AND created_at <=
+        (SELECT created_at FROM access_tokens WHERE grant_id = $1 ORDER BY created_at DESC LIMIT 1 OFFSET $2)";
+    let refresh =
+        on!(conn, c => sqlx::query(REFRESH).bind(grant.as_str()).bind(first).execute(c).await?.rows_affected());
+    let access = on!(conn, c => sqlx::query(ACCESS)
+        .bind(grant.as_str()).bind(i64::from(access_tokens)).execute(c).await?.rows_affected());
+    Ok(refresh + access)
 }
 
 /// What became of a refresh token that was presented.

@@ -279,6 +279,12 @@ impl Visit {
         self.get(&format!("/s/acme-docs/oauth/{name}?request={request}")).await.is(200)
     }
 
+    /// Allows the client on the consent page that follows.
+    async fn allow(&mut self, on: Answer) -> Answer {
+        let consent = self.follow(on).await.is(200);
+        self.fill(&consent, "consent", &[("decision", "allow")]).await
+    }
+
     /// The code with which the browser is sent back.
     fn code(&mut self, back: &Answer) -> String {
         assert!(back.location.starts_with(CALLBACK), "{}: {} {}", back.status, back.location, back.body);
@@ -305,8 +311,7 @@ impl Visit {
         let (code, wrong) = self.one_time_code(program).await;
         let page = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &wrong)]).await.is(422);
         let on = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &code)]).await.is(303);
-        let consent = self.follow(on).await.is(200);
-        let back = self.fill(&consent, "consent", &[("decision", "allow")]).await;
+        let back = self.allow(on).await;
         let code = self.code(&back);
         let bad = format!("wpc_{}", code.chars().skip(4).map(|c| if c == 'a' { 'b' } else { 'a' }).collect::<String>());
         self.keep("wrong code", &bad);
@@ -320,7 +325,7 @@ impl Visit {
         let wrong = [("email", EMAIL), ("password", WRONG_PASSWORD)];
         let page = self.fill(&page, "sign-in/password", &wrong).await.is(422);
         let on = self.fill(&page, "sign-in/password", &[("email", EMAIL), ("password", PASSWORD)]).await.is(303);
-        let back = self.follow(on).await;
+        let back = self.allow(on).await;
         let code = self.code(&back);
         let answer = self.exchange(client, &code).await;
         self.tokens(answer)
@@ -335,7 +340,7 @@ impl Visit {
         let (code, _) = self.one_time_code(program).await;
         let page = self.get(&format!("{link}&code={code}")).await.is(200);
         let on = self.fill(&page, "sign-in/link", &[("email", EMAIL), ("code", &code)]).await.is(303);
-        let back = self.follow(on).await;
+        let back = self.allow(on).await;
         let code = self.code(&back);
         let answer = self.exchange(client, &code).await;
         let tokens = self.tokens(answer);
@@ -351,7 +356,7 @@ impl Visit {
         let new_password = ("new_password", NEW_PASSWORD);
         let page = self.fill(&page, "sign-in/reset", &[("code", &wrong), new_password]).await.is(422);
         let on = self.fill(&page, "sign-in/reset", &[("code", &code), new_password]).await.is(303);
-        let back = self.follow(on).await;
+        let back = self.allow(on).await;
         self.code(&back);
     }
 

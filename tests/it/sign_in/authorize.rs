@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 
-use super::{Browser, CALLBACK, OauthClient, platform};
-use crate::app::{App, open};
+use super::{Browser, CALLBACK, OauthClient, WEB_CALLBACK, platform};
+use crate::app::{App, DAY, open};
 
 waypost_testkit::both!(open => a_request_leads_through_sign_in_to_the_code);
 
@@ -19,8 +19,15 @@ async fn a_request_leads_through_sign_in_to_the_code(app: App) {
     let code = client.code(&browser, &[]).await;
     assert!(code.starts_with("wpc_"));
     // AS-5: state and issuer come with the code, each once.
+    // RFC 8252, section 8.6: any program on the device can pretend to be the client, so the user is asked again.
     let answer = browser.open(&client.authorize(&[])).await;
-    assert!(answer.location().starts_with(&format!("{CALLBACK}?")), "a known client is done");
+    assert_eq!(answer.status, StatusCode::OK, "the user is asked again");
+    let none = browser.get(&client.authorize(&[("prompt", "none")])).await;
+    assert_eq!(none.parameter("error").as_deref(), Some("consent_required"));
+    let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
+    client.code(&browser, &[]).await;
+    let answer = browser.open(&client.authorize(&[])).await;
+    assert!(answer.location().starts_with(&format!("{WEB_CALLBACK}?")), "a known client on the web is done");
     assert_eq!(answer.parameter("state").as_deref(), Some("a b&c"));
     assert_eq!(answer.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"));
     app.finish().await;
@@ -62,6 +69,24 @@ async fn strangers_get_a_page_and_no_redirect() {
     app.finish().await;
 }
 
+/// The errors of requests whose client and redirect URI are known, for a user who is signed in.
+const ERRORS: &[(&[(&str, &str)], &str)] = &[
+    (&[("response_type", "token")], "unsupported_response_type"),
+    (&[("response_type", "")], "invalid_request"),
+    (&[("response_mode", "fragment")], "invalid_request"),
+    (&[("code_challenge", "")], "invalid_request"),
+    (&[("code_challenge", "short")], "invalid_request"),
+    (&[("code_challenge_method", "plain")], "invalid_request"),
+    (&[("code_challenge_method", "")], "invalid_request"),
+    (&[("scope", "walk admin")], "invalid_scope"),
+    (&[("resource", "https://elsewhere.example/mcp")], "invalid_target"),
+    (&[("resource", "http://localhost:8080/s/other/mcp")], "invalid_target"),
+    (&[("resource", "http://localhost:8080/mcp")], "invalid_target"),
+    (&[("request", "eyJ")], "request_not_supported"),
+    (&[("request_uri", "https://app.example/r")], "request_uri_not_supported"),
+    (&[("prompt", "none")], "consent_required"),
+];
+
 #[tokio::test]
 async fn every_other_error_goes_to_the_client() {
     let app = App::new().await;
@@ -69,25 +94,12 @@ async fn every_other_error_goes_to_the_client() {
     platform(&app, "other").await;
     let client = OauthClient::register(&server).await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
-    for (changes, error) in [
-        (&[("response_type", "token")][..], "unsupported_response_type"),
-        (&[("response_type", "")], "invalid_request"),
-        (&[("response_mode", "fragment")], "invalid_request"),
-        (&[("code_challenge", "")], "invalid_request"),
-        (&[("code_challenge", "short")], "invalid_request"),
-        (&[("code_challenge_method", "plain")], "invalid_request"),
-        (&[("code_challenge_method", "")], "invalid_request"),
-        (&[("scope", "walk admin")], "invalid_scope"),
-        (&[("resource", "https://elsewhere.example/mcp")], "invalid_target"),
-        (&[("resource", "http://localhost:8080/s/other/mcp")], "invalid_target"),
-        (&[("resource", "http://localhost:8080/mcp")], "invalid_target"),
-        (&[("request", "eyJ")], "request_not_supported"),
-        (&[("request_uri", "https://app.example/r")], "request_uri_not_supported"),
-        (&[("prompt", "none")], "consent_required"),
-    ] {
+    client.code(&browser, &[]).await;
+    app.later(DAY).await;
+    for (changes, error) in ERRORS {
         let answer = browser.get(&client.authorize(changes)).await;
         assert!(answer.location().starts_with(&format!("{CALLBACK}?")), "{}", answer.location());
-        assert_eq!(answer.parameter("error").as_deref(), Some(error), "{changes:?}");
+        assert_eq!(answer.parameter("error").as_deref(), Some(*error), "{changes:?}");
         assert_eq!(answer.parameter("state").as_deref(), Some("a b&c"));
         assert_eq!(answer.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"), "AS-5");
         assert_eq!(answer.parameter("code"), None);
@@ -96,6 +108,63 @@ async fn every_other_error_goes_to_the_client() {
     assert_eq!(stranger.parameter("error").as_deref(), Some("login_required"));
     let answer = browser.get(&client.authorize(&[("state", ""), ("scope", "x")])).await;
     assert_eq!(answer.parameter("state"), None, "none was sent");
+    app.finish().await;
+}
+
+/// RFC 9700, section 4.11.2: anybody can register a client, and would have a redirect from a trusted host to any address.
+#[tokio::test]
+async fn a_new_client_gets_no_redirect_before_the_user_has_seen_a_page() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    platform(&app, "other").await;
+    let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let stranger = Browser::new(&app);
+    let none = [("prompt", "none")];
+    for (browser, changes, error) in ERRORS
+        .iter()
+        .map(|(changes, error)| (&browser, *changes, *error))
+        .chain(ERRORS[..13].iter().map(|(changes, error)| (&stranger, *changes, *error)))
+        .chain([(&stranger, &none[..], "login_required")])
+    {
+        let page = browser.get(&client.authorize(changes)).await;
+        assert_eq!((page.status, page.header("location")), (StatusCode::BAD_REQUEST, ""), "{changes:?}");
+        assert!(page.body.contains("Test client") && page.body.contains("app.example"), "{}", page.body);
+        let link = format!("href=\"{WEB_CALLBACK}?error={error}&");
+        assert!(page.body.contains(&link) && page.body.contains("state=a+b%26c"), "{link}: {}", page.body);
+        assert!(!page.body.contains("http-equiv"), "nothing goes on by itself");
+    }
+    // The person who allowed the client has seen the page; others have not.
+    client.code(&browser, &[]).await;
+    let answer = browser.get(&client.authorize(&[("scope", "x")])).await;
+    assert_eq!(answer.parameter("error").as_deref(), Some("invalid_scope"));
+    let (other, _) = Browser::signed_in(&server, "bea").await;
+    for browser in [&other, &stranger] {
+        assert_eq!(browser.get(&client.authorize(&[("scope", "x")])).await.status, StatusCode::BAD_REQUEST);
+    }
+    app.later(DAY - 1).await;
+    assert_eq!(stranger.get(&client.authorize(&[("scope", "x")])).await.status, StatusCode::BAD_REQUEST);
+    app.later(1).await;
+    let answer = stranger.get(&client.authorize(&[("scope", "x")])).await;
+    assert_eq!(answer.parameter("error").as_deref(), Some("invalid_scope"), "it is not new any more");
+    app.finish().await;
+}
+
+/// Each makes a request to an address that anybody can choose.
+#[tokio::test]
+async fn documents_are_fetched_a_limited_number_of_times() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let browser = Browser::new(&app);
+    let mut statuses = Vec::new();
+    while statuses.len() < 200 && statuses.last() != Some(&StatusCode::TOO_MANY_REQUESTS) {
+        let id = format!("https://10.0.0.1/{}", statuses.len());
+        statuses.push(browser.get(&client.authorize(&[("client_id", id.as_str())])).await.status);
+    }
+    assert!(statuses.len() > 60 && statuses.len() < 200, "{}", statuses.len());
+    assert_eq!(statuses[59], StatusCode::BAD_REQUEST);
+    browser.get(&client.authorize(&[])).await.location();
     app.finish().await;
 }
 
@@ -125,7 +194,7 @@ async fn resources_may_be_written_in_several_ways() {
 async fn prompts_are_heard() {
     let app = App::new().await;
     let server = platform(&app, "acme").await;
-    let client = OauthClient::register(&server).await;
+    let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
     client.code(&browser, &[("unknown", "x"), ("ui_locales", "de")]).await;
     let answer = browser.open(&client.authorize(&[("prompt", "none")])).await;

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use super::{Browser, CALLBACK, OauthClient, Tokens, action_of, platform};
+use super::{Browser, OauthClient, Tokens, WEB_CALLBACK, action_of, platform};
 use crate::app::{App, DAY, open};
 
 waypost_testkit::both!(open =>
@@ -98,10 +98,13 @@ async fn sessions_of_one_organisation_are_nothing_to_another() {
     let answer = browser.get(&client.authorize(&[])).await;
     assert!(answer.location().starts_with("/s/other/oauth/sign-in"), "{}", answer.location());
     // A browser stays signed in for 30 days.
-    let client = OauthClient::register(&acme).await;
     app.later(29 * DAY).await;
+    let client = OauthClient::register(&acme).await;
     assert_eq!(browser.open(&client.authorize(&[])).await.status, StatusCode::OK);
-    app.later(DAY).await;
+    app.later(DAY - 1).await;
+    assert_eq!(browser.open(&client.authorize(&[])).await.status, StatusCode::OK);
+    app.later(1).await;
+    let client = OauthClient::register(&acme).await;
     assert!(browser.get(&client.authorize(&[])).await.location().starts_with("/s/acme/oauth/sign-in"));
     app.finish().await;
 }
@@ -111,7 +114,7 @@ async fn sessions_of_one_organisation_are_nothing_to_another() {
 async fn more_scopes_are_asked_for_and_nothing_is_lost() {
     let app = App::new().await;
     let server = platform(&app, "acme").await;
-    let client = OauthClient::register(&server).await;
+    let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
     let answer = client.exchange(&client.code(&browser, &[("scope", "walk:read")]).await).await;
     assert_eq!(answer.json()["scope"], "walk:read");
@@ -131,7 +134,7 @@ async fn more_scopes_are_asked_for_and_nothing_is_lost() {
     // The first grant lives on, and less than what was allowed is not asked for again.
     Tokens::of(&client.refresh(&reading.refresh).await);
     let answer = browser.open(&client.authorize(&[("scope", "walk:read")])).await;
-    assert!(answer.location().starts_with(CALLBACK));
+    assert!(answer.location().starts_with(WEB_CALLBACK));
     app.finish().await;
 }
 
@@ -144,7 +147,7 @@ async fn a_personal_url_is_claimed_by_who_signs_in_first(app: App) {
     before.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     before.call("next_walkthrough_step", json!({})).await.ok();
     super::sign_in_needed(&server).await;
-    let client = OauthClient::register(&server).await;
+    let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
     let resource = [("resource", "http://localhost:8080/s/acme/t/ann/mcp")];
     let position = async |tokens: &Tokens| {
         let answer = super::select(&server, Some(&tokens.access)).await.json();
@@ -161,7 +164,7 @@ async fn a_personal_url_is_claimed_by_who_signs_in_first(app: App) {
     let (second, _) = Browser::signed_in(&server, "bea").await;
     client.code(&second, &[]).await;
     let answer = second.open(&client.authorize(&resource)).await;
-    assert!(answer.location().starts_with(CALLBACK), "there is nothing to tell");
+    assert!(answer.location().starts_with(WEB_CALLBACK), "there is nothing to tell");
     let tokens = Tokens::of(&client.exchange(&answer.parameter("code").unwrap()).await);
     assert_eq!(position(&tokens).await, 1);
     app.finish().await;

@@ -3,6 +3,7 @@
 
 mod authorize;
 mod consent;
+mod floods;
 mod metadata;
 mod register;
 mod resource;
@@ -27,6 +28,8 @@ use crate::app::{App, Server};
 
 /// Where the client listens.
 pub const CALLBACK: &str = "http://127.0.0.1:3999/callback";
+/// Where a client on the web has its users sent.
+pub const WEB_CALLBACK: &str = "https://app.example/callback";
 /// The client's PKCE verifier.
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
@@ -205,19 +208,25 @@ pub fn encode(form: &[(&str, &str)]) -> String {
 pub struct OauthClient {
     pub server: Server,
     pub id: String,
+    pub callback: &'static str,
 }
 
 impl OauthClient {
-    /// Registers a public client.
+    /// Registers a public client on the user's device.
     pub async fn register(server: &Server) -> Self {
+        Self::register_at(server, CALLBACK).await
+    }
+
+    /// Registers a public client with one redirect URI.
+    pub async fn register_at(server: &Server, callback: &'static str) -> Self {
         let metadata = json!({
             "client_name": "Test client",
-            "redirect_uris": [CALLBACK],
+            "redirect_uris": [callback],
             "token_endpoint_auth_method": "none",
         });
         let answer = post_json(&server.app, &path(server, "register"), &metadata).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
-        Self { server: server.clone(), id: answer.json()["client_id"].as_str().unwrap().to_owned() }
+        Self { server: server.clone(), id: answer.json()["client_id"].as_str().unwrap().to_owned(), callback }
     }
 
     /// The path of an authorization request, with `changes`: an empty value leaves the parameter out.
@@ -227,7 +236,7 @@ impl OauthClient {
         let mut parameters = BTreeMap::from([
             ("response_type", "code"),
             ("client_id", &self.id),
-            ("redirect_uri", CALLBACK),
+            ("redirect_uri", self.callback),
             ("state", "a b&c"),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
@@ -246,7 +255,7 @@ impl OauthClient {
             let action = action_of(&answer);
             answer = browser.post(&action, &[("csrf", &answer.field("csrf")), ("decision", "allow")]).await;
         }
-        assert!(answer.location().starts_with(CALLBACK), "{}", answer.location());
+        assert!(answer.location().starts_with(self.callback), "{}", answer.location());
         answer.parameter("code").unwrap_or_else(|| panic!("no code: {}", answer.location()))
     }
 
@@ -257,7 +266,7 @@ impl OauthClient {
     }
 
     pub async fn exchange(&self, code: &str) -> Answer {
-        let (grant, redirect) = (("grant_type", "authorization_code"), ("redirect_uri", CALLBACK));
+        let (grant, redirect) = (("grant_type", "authorization_code"), ("redirect_uri", self.callback));
         self.token(&[grant, redirect, ("code", code), ("code_verifier", VERIFIER)]).await
     }
 

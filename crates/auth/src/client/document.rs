@@ -37,41 +37,63 @@ pub struct ClientDocument {
     pub application_type: Option<String>,
 }
 
-/// Why a client id metadata document cannot be used, as sentences for the page that the user sees.
+/// Why a client id metadata document cannot be used, for the log. Users see [`DocumentError::message`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DocumentError {
-    /// The client's id is no URL of a document.
+    /// The client's id is not the URL of a document.
     #[error("The client's id is not a usable address of a metadata document: {why}.")]
     Url {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// This server takes no documents.
+    /// This server accepts no documents.
     #[error(
         "This server does not accept client metadata documents. The application has to register here instead; start the sign-in again."
     )]
     Off,
-    /// There is no answer.
-    #[error("The client's metadata document cannot be fetched. {0} Start the sign-in again in a minute.")]
+    /// There is no response.
+    #[error("{0}")]
     Fetch(Arc<waypost_outbound::Error>),
-    /// The answer is no success. Redirects are none either: the id is where the document is (section 4).
-    #[error("The client's metadata document cannot be fetched: its server answered with status {0}, not 200.")]
+    /// Too many documents are being fetched.
+    #[error("too many documents are being fetched")]
+    Busy,
+    /// The response is not successful. Redirects are not followed: the id is where the document is (section 4).
+    #[error("the response has the status {0}, not 200")]
     Status(u16),
-    /// The answer is something else than JSON.
-    #[error("The client's metadata document is not served as JSON.")]
+    /// The content type is not JSON.
+    #[error("the content type is not JSON")]
     ContentType,
+    /// The body is not a JSON object.
+    #[error("the body is not a JSON object")]
+    Json,
     /// The document is about another client.
-    #[error(
-        "The client's metadata document is about another client: its `client_id` is not the address of the document."
-    )]
+    #[error("`client_id` is not the address of the document")]
     WrongId,
-    /// The document says something that it must not, or lacks something.
+    /// The document of this client has a member that must not be there, or lacks one.
     #[error("The client's metadata document cannot be used: {why}")]
     Invalid {
         /// What is wrong, as a sentence.
         why: String,
     },
+}
+
+impl DocumentError {
+    /// The message for the page that the user sees.
+    ///
+    /// Anybody can name any address, so until something there has named itself as this client's document, every failure has
+    /// the same message: it does not reveal whether a host has an address, where that is, and what answers there.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Url { .. } | Self::Off | Self::Invalid { .. } => self.to_string(),
+            Self::Fetch(_) | Self::Busy | Self::Status(_) | Self::ContentType | Self::Json | Self::WrongId => {
+                "No metadata document of this client could be read at the address that the client gave. Start the \
+                 sign-in again in a minute."
+                    .to_owned()
+            }
+        }
+    }
 }
 
 /// Whether `client_id` is the URL of a metadata document, and not an id that was given out at registration.
@@ -115,13 +137,12 @@ impl ClientDocument {
     /// Reads the document that was found at `client_id`. Members that are not known are passed over.
     ///
     /// # Errors
-    /// [`DocumentError::WrongId`] and [`DocumentError::Invalid`].
+    /// [`DocumentError::Json`], [`DocumentError::WrongId`] and [`DocumentError::Invalid`].
     pub fn parse(client_id: &str, bytes: &[u8]) -> Result<Self, DocumentError> {
-        let mut members: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|_| invalid("It is not a JSON object."))?;
+        let mut members: Map<String, Value> = serde_json::from_slice(bytes).map_err(|_| DocumentError::Json)?;
         // RFC 7591, section 2: a member without a value is one that is not there.
         members.retain(|_, value| !value.is_null());
-        if text(&members, "client_id")? != Some(client_id) {
+        if members.get("client_id").and_then(Value::as_str) != Some(client_id) {
             return Err(DocumentError::WrongId);
         }
         check_authentication(&members)?;

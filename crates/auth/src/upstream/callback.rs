@@ -14,6 +14,7 @@ use super::failure::{Failure, shown};
 use crate::Auth;
 use crate::authorize::Back;
 use crate::browser;
+use crate::limits::Kind;
 use crate::page::{self, Frame};
 use crate::pending::{failed, gone};
 use crate::site::Site;
@@ -40,6 +41,10 @@ struct FailedPage<'a> {
 }
 
 pub(super) async fn callback(State(auth): State<Auth>, site: Site, headers: HeaderMap, uri: Uri) -> Response {
+    // Looking for the state is a transaction that writes.
+    if let Err(wait) = auth.limits.check(Kind::Authorize, site.client) {
+        return page::too_many(&site, wait);
+    }
     let cx = auth.context(&site);
     let browser = browser::read(&headers, browser::FLOW);
     let (Some(answer), Some(browser)) = (answer(&uri), browser) else { return gone(&site) };
@@ -86,7 +91,8 @@ async fn signed_in(cx: &Ctx, auth: &Auth, returned: &Returned, answer: &Answer) 
 /// The user said no at the provider: that is their answer to the client.
 async fn refused(cx: &Ctx, auth: &Auth, site: &Site, (returned, browser): (&Returned, &str)) -> Response {
     let request = &returned.request;
-    match grants::refuse(cx, auth.hosting.ops(), request, browser).await {
+    // Nobody has signed in.
+    match grants::refuse(cx, auth.hosting.ops(), request, browser, None).await {
         Ok(()) => page::redirect(&Back::of(request).url(&[("error", ACCESS_DENIED)])),
         Err(error) if error.code == Code::NotFound => gone(site),
         Err(error) => failed(site, &error),

@@ -188,7 +188,7 @@ impl Browser<'_> {
             consented_at: None,
         };
         let flow = &self.cookies["__Host-wp_flow"];
-        authorizations::create(&self.pages.ops, &request, flow).await.unwrap();
+        authorizations::create(&self.pages.ops, &request, flow, "network").await.unwrap();
         self.request = request.id;
         self.csrf.clear();
     }

@@ -158,7 +158,7 @@ impl Stage {
             expires_at: now.plus(authorizations::LIFETIME_MS),
             consented_at: consented.then_some(now),
         };
-        authorizations::create(&self.ops, &request, BROWSER).await.unwrap();
+        authorizations::create(&self.ops, &request, BROWSER, "network").await.unwrap();
         request
     }
 

@@ -69,7 +69,7 @@ impl People {
             expires_at: now.plus(24 * 60 * MINUTE),
             consented_at: None,
         };
-        authorizations::create(&self.stage.ops, &request, "browser").await.unwrap();
+        authorizations::create(&self.stage.ops, &request, "browser", "network").await.unwrap();
         request
     }
 

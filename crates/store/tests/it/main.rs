@@ -8,6 +8,7 @@ mod deletion;
 mod job_leases;
 mod migrate;
 mod nouns;
+mod open_rows;
 mod parity;
 mod people;
 mod recorder;

@@ -45,6 +45,7 @@ use waypost_store::browser_session::NewBrowserSession;
 use waypost_store::editing_session::EditingSession;
 use waypost_store::email_code::NewCode;
 use waypost_store::idempotency::Claim;
+use waypost_store::open_rows::{Bounds, Table};
 use waypost_store::progress::ProgressKey;
 use waypost_store::step_revision::{NewRevision, Scope};
 use waypost_store::walkthrough_list::{After, Search};
@@ -52,9 +53,9 @@ use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{
     Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
     editing_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, job_lease,
-    join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, organization, overview, progress, server,
-    session, standing, step, step_revision, system, ticket, ticket_comment, tool_call, trash, user, user_code,
-    user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
+    join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, open_rows, organization, overview,
+    progress, server, session, standing, step, step_revision, system, ticket, ticket_comment, tool_call, trash, user,
+    user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
 use crate::console::{console_sign_in, delivery, help, invite, look_back, send, users};
@@ -415,11 +416,18 @@ async fn authorize(tx: &mut Tx, one: &World) {
     let key = authorization_request::Key { organization: org, server, id: &id, browser_hash: "browser" };
     let request = authorization_request::find(tx, key, Timestamp(8)).await.unwrap().unwrap();
     let other = AuthorizationRequest { id: AuthorizationRequestId::from_store("arq_other".to_owned()), ..request };
-    authorization_request::insert(tx, &other, "browser").await.unwrap();
+    authorization_request::insert(tx, &other, "browser", "network").await.unwrap();
+    let bounds = Bounds { per_network: 0, per_server: 0, share: 0 };
+    let all = Bounds { share: 100, ..bounds };
+    for table in [Table::OauthClients, Table::AuthorizationRequests] {
+        open_rows::make_room(tx, table, (server, "other"), bounds).await.unwrap();
+        open_rows::make_room(tx, table, (server, "other"), all).await.unwrap();
+    }
     authorization_request::consent(tx, key, NOW).await.unwrap();
     authorization_request::complete(tx, key, NOW).await.unwrap();
-    let client = oauth_client::find(tx, org, server, "client").await.unwrap().unwrap();
-    oauth_client::insert(tx, &OauthClient { client_id: "other".to_owned(), ..client }).await.unwrap();
+    let client = oauth_client::find(tx, org, server, "client", NOW).await.unwrap().unwrap();
+    oauth_client::insert(tx, &OauthClient { client_id: "other".to_owned(), ..client }, "network").await.unwrap();
+    oauth_client::nth_newest_unused(tx, server, 10).await.unwrap();
     oauth_client::used(tx, server, "client", NOW).await.unwrap();
     let consent =
         oauth_consent::Key { organization: org, server, end_user: user, client_id: "client", redirect: "https://x" };
@@ -445,6 +453,7 @@ async fn authorize(tx: &mut Tx, one: &World) {
     };
     oauth_grant::insert_pair(tx, &grant.id, &pair, NOW).await.unwrap();
     oauth_grant::rotate(tx, (org, server), "client", "refresh", (Timestamp(1), NOW)).await.unwrap();
+    oauth_grant::prune(tx, &grant.id, 0, 10).await.unwrap();
     oauth_grant::find_access(tx, org, server, "access", NOW).await.unwrap();
     oauth_grant::find_by_token(tx, (org, server), "client", "access").await.unwrap();
     oauth_grant::revoke_access(tx, "access", NOW).await.unwrap();
@@ -453,8 +462,11 @@ async fn authorize(tx: &mut Tx, one: &World) {
     oauth_grant::revoke_of_server(tx, org, server, "test", NOW).await.unwrap();
     let provider = OauthConfigId::from_store("oac_1".to_owned());
     oauth_grant::revoke_of_provider(tx, org, &provider, "test", NOW).await.unwrap();
+    oauth_grant::nth_newest(tx, (org, server), user, 2).await.unwrap();
+    oauth_grant::delete_until(tx, (org, server), user, Timestamp(1)).await.unwrap();
     expired::delete(tx, NOW, 10).await.unwrap();
-    oauth_client::delete_unused(tx, NOW, NOW, 10).await.unwrap();
+    oauth_client::delete_unused(tx, NOW, 10).await.unwrap();
+    oauth_client::delete_idle(tx, NOW, 10).await.unwrap();
 }
 
 /// What is noted of a user, a join, and its undoing.

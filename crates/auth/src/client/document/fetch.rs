@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use moka::sync::Cache;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use url::Url;
 use waypost_core::{Clock, Timestamp};
 use waypost_outbound::{Answer, Error, Limits, Outbound, Route, Scope};
@@ -16,6 +16,8 @@ use super::{ClientDocument, DocumentError, check_url};
 
 /// What fetching a document may cost: 5 KiB (section 6.6 of the draft) and 5 seconds. Redirects are not followed.
 const LIMITS: Limits = Limits { max_bytes: 5 * 1024, timeout: Duration::from_secs(5), redirects: 0 };
+/// Documents that are fetched at the same time at most: each can be made to take as long as [`LIMITS`] allow.
+const AT_ONCE: usize = 64;
 /// Documents that are kept at most.
 const KEPT: u64 = 1_000;
 /// How long a document is kept that says nothing about it.
@@ -32,6 +34,7 @@ pub struct Documents {
     outbound: Outbound,
     clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
+    pub(super) permits: Arc<Semaphore>,
     availability: Availability,
     slots: Cache<(Scope, String), Arc<OnceCell<Fetched>>>,
 }
@@ -47,7 +50,8 @@ impl Documents {
     #[must_use]
     pub fn new(outbound: Outbound, clock: Arc<dyn Clock>) -> Self {
         let availability = Availability::new(Mode::On, false, Arc::new(Unchecked), clock.clone());
-        Self { outbound, clock, limits: LIMITS, availability, slots: Cache::new(KEPT) }
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        Self { outbound, clock, limits: LIMITS, permits, availability, slots: Cache::new(KEPT) }
     }
 
     /// The same, advertised as `availability` says.
@@ -86,7 +90,20 @@ impl Documents {
         slot.get_or_init(|| self.fetch(route, url, &target)).await.result.clone()
     }
 
+    /// Whether [`Documents::get`] needs no new request to the address of the document.
+    #[must_use]
+    pub fn is_cached(&self, route: &Route, url: &str) -> bool {
+        let now = self.clock.now();
+        let is_fresh = |fetched: &Fetched| fetched.fresh_until.is_some_and(|until| until > now);
+        let slot = self.slots.get(&(route.scope(), url.to_owned()));
+        slot.is_some_and(|slot| slot.get().is_none_or(is_fresh))
+    }
+
     async fn fetch(&self, route: &Route, client_id: &str, url: &Url) -> Fetched {
+        let Ok(_permit) = self.permits.try_acquire() else {
+            count("busy");
+            return Fetched { result: Err(DocumentError::Busy), fresh_until: None };
+        };
         let answer = match route.get(url, self.limits).await {
             Ok(answer) => answer,
             Err(error) => {

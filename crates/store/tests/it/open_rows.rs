@@ -1,0 +1,162 @@
+//! Rows that anybody can create: bounded however many are created, and nobody locks out others.
+
+use std::collections::BTreeMap;
+
+use waypost_core::oauth_client::{ApplicationType, AuthMethod, OauthClient};
+use waypost_core::random::SeededRandom;
+use waypost_core::{Random, Timestamp};
+use waypost_store::open_rows::{Bounds, Table, make_room};
+use waypost_store::{Conn, Db, authorization_request, oauth_client, on};
+
+use crate::open;
+use crate::world::{NOW, World, execute};
+
+const BOUNDS: Bounds = Bounds { per_network: 5, per_server: 11, share: 3 };
+const NETWORKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+async fn world(url: &str) -> (Db, World) {
+    let (db, world) = (open(url).await, World::new(1));
+    world.seed_played(&db).await;
+    (db, world)
+}
+
+/// Rows that count, by network; the world's own do not count.
+async fn rows(conn: &mut Conn, table: Table) -> BTreeMap<String, i64> {
+    let sql = match table {
+        Table::OauthClients => {
+            "SELECT network, count(*) FROM oauth_clients WHERE used_at IS NULL AND server_id = 'srv_1' GROUP BY network"
+        }
+        Table::AuthorizationRequests => {
+            "SELECT network, count(*) FROM authorization_requests WHERE network IS NOT NULL GROUP BY network"
+        }
+    };
+    let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(sql).fetch_all(c).await.unwrap());
+    rows.into_iter().collect()
+}
+
+async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str)) {
+    let mut tx = db.begin().await.unwrap();
+    make_room(&mut tx, table, (&world.server, network), BOUNDS).await.unwrap();
+    match table {
+        Table::OauthClients => {
+            let client = OauthClient {
+                server_id: world.server.clone(),
+                client_id: format!("new-{n}"),
+                organization_id: world.organization.clone(),
+                name: "Client".to_owned(),
+                redirect_uris: Vec::new(),
+                application_type: ApplicationType::Native,
+                auth_method: AuthMethod::None,
+                secret_hash: None,
+                created_at: NOW.plus(n),
+                last_used_at: NOW.plus(n),
+                used_at: None,
+            };
+            oauth_client::insert(&mut tx, &client, network).await.unwrap();
+        }
+        Table::AuthorizationRequests => {
+            let sql = format!(
+                "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer, client_id,
+                    client_name, redirect_uri, scope, resource, code_challenge, created_at, expires_at, network)
+                 VALUES ('new-{n}', 'org_1', 'srv_1', 'b', 'i', 'c', 'n', 'r', 'walk', 'r', 'c', {n}, {n}, '{network}')"
+            );
+            execute(&mut tx, sql).await;
+        }
+    }
+    tx.commit().await.unwrap();
+}
+
+/// Whatever networks create, in whatever order: the bounds hold, the new row is there, a network that has its share replaces
+/// only its own rows, and what does not count stays.
+async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
+    let (db, world) = world(&url).await;
+    let random = SeededRandom::new(7);
+    for table in [Table::OauthClients, Table::AuthorizationRequests] {
+        for n in 0..150_i64 {
+            let mut byte = [0_u8; 1];
+            random.fill(&mut byte);
+            // In the first part two networks create nearly all rows.
+            let among = if n < 60 && byte[0] < 240 { 2 } else { NETWORKS.len() };
+            let network = NETWORKS[usize::from(byte[0]) % among];
+            let before = rows(&mut db.read().await.unwrap(), table).await;
+            insert(&db, &world, table, (n, network)).await;
+            let after = rows(&mut db.read().await.unwrap(), table).await;
+            let own = |rows: &BTreeMap<String, i64>| rows.get(network).copied().unwrap_or(0);
+            assert!(after.values().all(|count| *count <= BOUNDS.per_network), "{n}: {after:?}");
+            assert!(after.values().sum::<i64>() <= BOUNDS.per_server, "{n}: {after:?}");
+            assert!(own(&after) > 0, "{n}: {after:?}");
+            if own(&before) >= BOUNDS.share {
+                let others = |mut rows: BTreeMap<String, i64>| {
+                    rows.remove(network);
+                    rows
+                };
+                assert_eq!(others(before), others(after), "{n}: {network} replaced rows of others");
+            }
+        }
+    }
+    let mut conn = db.read().await.unwrap();
+    let kept: i64 = on!(&mut conn, c => sqlx::query_scalar("SELECT count(*) FROM oauth_clients WHERE client_id = 'client'")
+        .fetch_one(c).await.unwrap());
+    assert_eq!(kept, 1, "a client that was used");
+}
+
+/// Also when many arrive at the same moment.
+async fn bounds_hold_for_rows_at_the_same_moment(url: String) {
+    let (db, world) = world(&url).await;
+    let inserts = (0..40).map(|n| insert(&db, &world, Table::OauthClients, (n, NETWORKS[n as usize % 4])));
+    futures::future::join_all(inserts).await;
+    let after = rows(&mut db.read().await.unwrap(), Table::OauthClients).await;
+    assert_eq!(after.values().sum::<i64>(), BOUNDS.per_server, "{after:?}");
+}
+
+/// A request for which a code was sent is not replaced, and neither is one that was completed: the codes of an address are counted
+/// by rows that go with it.
+async fn requests_with_a_code_are_kept(url: String) {
+    let (db, world) = world(&url).await;
+    let table = Table::AuthorizationRequests;
+    for n in 0..3 {
+        insert(&db, &world, table, (n, "a")).await;
+    }
+    let mut tx = db.begin().await.unwrap();
+    let id = waypost_core::id::AuthorizationRequestId::from_store("new-0".to_owned());
+    let code = waypost_store::email_code::NewCode {
+        id: &waypost_core::id::EmailCodeId::from_store("ecd_new".to_owned()),
+        organization: &world.organization,
+        request: &id,
+        email: "new@b.example",
+        email_key: "new@b.example",
+        purpose: waypost_core::account::CodePurpose::SignIn,
+        code_hash: "hash",
+        password_hash: None,
+        created_at: NOW,
+        expires_at: NOW,
+    };
+    assert!(waypost_store::email_code::insert(&mut tx, &code).await.unwrap());
+    let id = waypost_core::id::AuthorizationRequestId::from_store("new-1".to_owned());
+    let key = authorization_request::Key {
+        organization: &world.organization,
+        server: &world.server,
+        id: &id,
+        browser_hash: "b",
+    };
+    assert!(authorization_request::complete(&mut tx, key, Timestamp(0)).await.unwrap());
+    tx.commit().await.unwrap();
+    for n in 3..30 {
+        insert(&db, &world, table, (n, "a")).await;
+    }
+    let mut conn = db.read().await.unwrap();
+    const KEPT: &str = "SELECT id FROM authorization_requests WHERE id LIKE 'new-%' AND network IS NULL ORDER BY id";
+    let kept: Vec<String> = on!(&mut conn, c => sqlx::query_scalar(KEPT).fetch_all(c).await.unwrap());
+    assert_eq!(kept, ["new-0", "new-1"]);
+    assert_eq!(rows(&mut conn, table).await["a"], BOUNDS.per_network);
+}
+
+waypost_testkit::both!(url_of =>
+    bounds_hold_and_flooding_replaces_its_own,
+    bounds_hold_for_rows_at_the_same_moment,
+    requests_with_a_code_are_kept,
+);
+
+async fn url_of(url: &str) -> String {
+    url.to_owned()
+}

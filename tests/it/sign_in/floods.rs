@@ -1,0 +1,204 @@
+//! What anybody can create without having signed in stays bounded, and goes again (docs/security.md).
+
+use serde_json::json;
+use waypost_ops::authorizations;
+
+use super::{Browser, CALLBACK, OauthClient, Tokens, WEB_CALLBACK, action_of, path, platform, post_json};
+use crate::app::{App, DAY, open};
+
+waypost_testkit::both!(open =>
+    registrations_leave_no_text_in_the_audit_log,
+    a_registration_that_nobody_used_expires,
+    a_registration_that_was_used_stays,
+    however_many_have_expired_all_are_deleted,
+    who_has_not_signed_in_writes_nothing_into_the_audit_log,
+    grants_of_a_user_are_limited,
+    tokens_of_a_grant_are_limited,
+);
+
+async fn registrations_leave_no_text_in_the_audit_log(app: App) {
+    let server = platform(&app, "acme").await;
+    let long = format!("https://app.example/{}", "a".repeat(2_000));
+    let metadata = json!({ "client_name": "Attacker".repeat(100), "redirect_uris": [long, CALLBACK] });
+    assert_eq!(post_json(&app, &path(&server, "register"), &metadata).await.status, 201);
+    let entry = app.lines("SELECT detail FROM audit_events WHERE act = 'client.register'").await;
+    assert!(!entry.contains("Attacker") && !entry.contains("aaa") && !entry.contains("127.0.0.1"), "{entry}");
+    assert!(entry.contains("\"name_length\":200") && entry.contains("[2020,30]"), "{entry}");
+    // 40 KB of addresses are refused.
+    let many = json!({ "redirect_uris": vec![long; 20] });
+    assert_eq!(post_json(&app, &path(&server, "register"), &many).await.error().1, "invalid_redirect_uri");
+    for _ in 0..30 {
+        OauthClient::register(&server).await;
+    }
+    let entries = "SELECT count(*) FROM audit_events WHERE act = 'client.register'";
+    assert_eq!(app.count(entries).await, 10, "some of an hour");
+    app.later(60 * 60 * 1_000).await;
+    OauthClient::register(&server).await;
+    assert_eq!(app.count(entries).await, 11);
+    assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE length(detail) > 300").await, 0);
+    app.finish().await;
+}
+
+async fn a_registration_that_nobody_used_expires(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    app.later(DAY - 1).await;
+    // Whoever began in time may finish.
+    let page = browser.open(&client.authorize(&[])).await;
+    let late = OauthClient::register(&server).await;
+    app.later(1).await;
+    let gone = browser.get(&client.authorize(&[])).await;
+    assert!(gone.status == 400 && gone.body.contains("registration has ended"), "{}", gone.body);
+    assert_eq!(client.exchange("code").await.error(), (401, "invalid_client".to_owned()));
+    authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
+    let form = [("csrf", page.field("csrf")), ("decision", "allow".to_owned())];
+    let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let code = browser.post(&action_of(&page), &form).await.parameter("code").unwrap();
+    assert_eq!(client.exchange(&code).await.status, 200);
+    app.later(DAY + 30 * 60 * 1_000).await;
+    authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
+    assert_eq!(app.count("SELECT count(*) FROM oauth_clients").await, 1, "{} is deleted", late.id);
+    app.finish().await;
+}
+
+async fn a_registration_that_was_used_stays(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    // In the same millisecond.
+    client.code(&browser, &[]).await;
+    app.later(29 * DAY).await;
+    authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
+    client.code(&browser, &[]).await;
+    app.finish().await;
+}
+
+/// One call deletes more than two addresses can create in the time between two calls.
+async fn however_many_have_expired_all_are_deleted(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let browser = Browser::new(&app);
+    browser.get(&client.authorize(&[])).await.location();
+    app.execute(
+        "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer, client_id, client_name,
+            redirect_uri, scope, resource, code_challenge, created_at, expires_at)
+        SELECT 'arq_' || n, organization_id, server_id, browser_hash, issuer, client_id, client_name, redirect_uri, scope,
+            resource, code_challenge, created_at, expires_at
+        FROM authorization_requests, (WITH RECURSIVE numbers (n) AS
+            (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2600) SELECT n FROM numbers) AS many",
+    )
+    .await;
+    app.execute(
+        "INSERT INTO email_codes (id, organization_id, request_id, email, email_key, purpose, code_hash, attempts,
+            created_at, expires_at)
+        SELECT id, organization_id, id, 'a@b.example', 'a@b.example', 'sign_in', 'hash', 0, created_at, expires_at
+        FROM authorization_requests",
+    )
+    .await;
+    app.execute(
+        "INSERT INTO user_codes (id, email, email_key, purpose, browser_hash, code_hash, attempts, created_at, expires_at)
+        SELECT id, 'a@b.example', 'a@b.example', 'sign_in', 'browser', 'hash', 0, created_at, expires_at
+        FROM authorization_requests",
+    )
+    .await;
+    app.execute(
+        "INSERT INTO user_sign_ins (state_hash, browser_hash, provider, nonce, code_verifier, next, created_at, expires_at)
+        SELECT id, 'browser', 'google', 'nonce', 'verifier', '/', created_at, expires_at FROM authorization_requests",
+    )
+    .await;
+    app.execute(
+        "INSERT INTO oauth_clients (server_id, client_id, organization_id, name, redirect_uris, application_type,
+            auth_method, created_at, last_used_at)
+        SELECT server_id, id, organization_id, 'name', '[]', 'native', 'none', created_at, created_at
+        FROM authorization_requests",
+    )
+    .await;
+    app.later(2 * DAY).await;
+    let deleted = authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
+    assert!(deleted > 4 * 2_600, "{deleted}");
+    for count in [
+        "SELECT count(*) FROM authorization_requests",
+        "SELECT count(*) FROM email_codes",
+        "SELECT count(*) FROM user_codes",
+        "SELECT count(*) FROM user_sign_ins",
+        "SELECT count(*) FROM oauth_clients",
+    ] {
+        assert_eq!(app.count(count).await, 0, "{count}");
+    }
+    app.finish().await;
+}
+
+/// Every page of a request has the token of its forms, also for visitors who have not signed in.
+async fn who_has_not_signed_in_writes_nothing_into_the_audit_log(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let before = app.count("SELECT count(*) FROM audit_events").await;
+    let visitor = Browser::new(&app);
+    let page = visitor.open(&client.authorize(&[])).await;
+    let consent = action_of(&page).replace(page_name(&action_of(&page)), "consent");
+    let answer = visitor.post(&consent, &[("csrf", &page.field("csrf")), ("decision", "deny")]).await;
+    assert_eq!(answer.parameter("error").as_deref(), Some("access_denied"));
+    assert_eq!(app.count("SELECT count(*) FROM audit_events").await, before);
+    app.finish().await;
+}
+
+async fn grants_of_a_user_are_limited(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    client.code(&browser, &[]).await;
+    app.execute(
+        "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope, resource,
+            generation, created_at, expires_at)
+        SELECT 'ogr_' || n, organization_id, server_id, end_user_id, client_id, client_name, scope, resource, generation,
+            created_at + n, expires_at
+        FROM oauth_grants, (WITH RECURSIVE numbers (n) AS
+            (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 199) SELECT n FROM numbers) AS many",
+    )
+    .await;
+    let answer = browser.get(&client.authorize(&[])).await;
+    assert!(answer.status == 429 && answer.body.contains("Wait an hour"), "{}", answer.body);
+    let (other, _) = Browser::signed_in(&server, "bea").await;
+    client.code(&other, &[]).await;
+    let entries = app.count("SELECT count(*) FROM audit_events WHERE act = 'grant.create'").await;
+    assert_eq!(entries, 2, "one of each: the rejected one has no entry");
+    app.later(60 * 60 * 1_000).await;
+    client.code(&browser, &[]).await;
+    assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 201, "200 of the one, 1 of the other");
+    assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE id = 'ogr_1'").await, 1, "the oldest went");
+    app.finish().await;
+}
+
+async fn tokens_of_a_grant_are_limited(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let tokens = client.tokens(&browser).await;
+    // As if it had been rotated 1,298 times.
+    app.execute("UPDATE refresh_tokens SET generation = 1299").await;
+    app.execute("UPDATE oauth_grants SET generation = 1299").await;
+    for sql in [
+        "INSERT INTO refresh_tokens (token_hash, grant_id, generation, created_at)
+        SELECT 'old_' || n, grant_id, n, created_at FROM refresh_tokens, (WITH RECURSIVE numbers (n) AS
+            (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1298) SELECT n FROM numbers) AS many",
+        "INSERT INTO access_tokens (token_hash, grant_id, scope, created_at, expires_at)
+        SELECT 'old_' || n, grant_id, scope, created_at - n, expires_at
+        FROM access_tokens, (WITH RECURSIVE numbers (n) AS
+            (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1298) SELECT n FROM numbers) AS many",
+    ] {
+        app.execute(sql).await;
+    }
+    let tokens = Tokens::of(&client.refresh(&tokens.refresh).await);
+    assert_eq!(app.count("SELECT min(generation) FROM refresh_tokens").await, 300);
+    assert_eq!(app.count("SELECT count(*) FROM refresh_tokens").await, 1_001);
+    assert_eq!(app.count("SELECT count(*) FROM access_tokens").await, 101);
+    assert_eq!(super::select(&server, Some(&tokens.access)).await.status, 200);
+    Tokens::of(&client.refresh(&tokens.refresh).await);
+    app.finish().await;
+}
+
+/// What stands between `oauth/` and the query.
+fn page_name(path: &str) -> &str {
+    path.split_once("/oauth/").unwrap().1.split('?').next().unwrap()
+}
