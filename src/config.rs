@@ -173,6 +173,10 @@ pub struct Settings {
     pub new_users_per_address: u32,
     /// Calls per second of one server; 0 is no limit.
     pub rate_limit_per_server: u32,
+    /// Tickets per hour from one client address.
+    pub ticket_limit_per_address: u32,
+    /// Tickets per hour on one server.
+    pub ticket_limit_per_server: u32,
     /// Streams of `subscriptions/listen` in this process; 0 for no limit.
     pub listen_limit: u32,
     /// Streams to one hosted server; 0 for no limit.
@@ -239,6 +243,8 @@ impl Default for Settings {
             rate_limit_callers_per_address: 5,
             rate_limit_per_server: 1_000,
             new_users_per_address: waypost_ops::limits::NEW_USERS_PER_ADDRESS,
+            ticket_limit_per_address: 30,
+            ticket_limit_per_server: 100,
             listen_limit: 2_000,
             listen_limit_per_server: 1_000,
             listen_limit_per_address: 100,

@@ -16,6 +16,7 @@ use waypost_ops::{Ops, analytics, authorizations, identity};
 use waypost_store::Db;
 
 use crate::deliveries::{Deliveries, Queue};
+use crate::notices::NoticeSender;
 use crate::telemetry::Metrics;
 
 /// How often memory that nobody needs is given back.
@@ -26,6 +27,8 @@ const SELDOM: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 /// A job of every few seconds is late after this long.
 const LATE: Duration = Duration::from_secs(60);
+/// The job of emails is late after this long: its ten rounds, each with the timeouts of a mail server.
+const SLOW: Duration = Duration::from_secs(15 * 60);
 
 /// What the jobs work on.
 #[derive(Clone)]
@@ -67,6 +70,15 @@ pub fn start(jobs: &Jobs, parts: Parts) {
             upstream::refresh_due(&Ctx::operator(), &Ops::new(db), &upstream).await?;
             Ok(())
         }
+    });
+}
+
+/// Starts the sending of emails about tickets, in every process: each digest and each email is claimed by one. A mail server
+/// that times out makes a run slow, which is no reason to take a process out of service.
+pub fn start_emails(jobs: &Jobs, sender: NoticeSender) {
+    jobs.start(Job { late_after: SLOW, ..Job::new("emails", LOOK) }, move || {
+        let sender = sender.clone();
+        async move { Ok(sender.look().await?) }
     });
 }
 

@@ -1,107 +1,195 @@
-//! What people are told of by mail: tickets, to the team and to who opened them. The acts say what; the words are here.
+//! Emails about tickets, to teams and to the users who opened them: the words, and the sending.
 
+use waypost_core::caller::Ctx;
 use waypost_core::markdown::clean_line;
 use waypost_core::ticket::Ticket;
-use waypost_mail::{Kind, Mail, Outbox};
+use waypost_mail::{Mail, Outbox, quoted};
+use waypost_ops::Ops;
 use waypost_ops::address::PublicUrl;
-use waypost_ops::notices::{Notice, NoticeKind, Post};
+use waypost_ops::notices::{self, Attempt, Notice, NoticeKind, Outcome, Post, Words};
+use waypost_store::email_queue::QueuedEmail;
 
-/// Characters of what others wrote that a subject holds at most.
-const SUBJECT: usize = 120;
+/// Characters of a title in a subject or a list at most.
+const MAX_TITLE: usize = 120;
+/// Characters of a problem, and of its context, in an email at most. Anybody can open a ticket: the page shows the rest.
+const MAX_TEXT: usize = 2_000;
+/// Rounds of emails that are sent before the job reports that it is alive.
+const ROUNDS: usize = 10;
 
-/// Tells people by mail.
+/// The [`Post`] that sends by email.
 pub struct MailPost {
     mail: Outbox,
     public_url: PublicUrl,
 }
 
 impl MailPost {
-    /// Through `mail`, with links to this installation.
+    /// Sends with `mail`; links lead to this installation.
     #[must_use]
     pub fn new(mail: Outbox, public_url: PublicUrl) -> Self {
         Self { mail, public_url }
     }
 
-    fn ticket_url(&self, notice: &Notice) -> String {
-        format!("{}/o/{}/tickets/{}", self.public_url.origin(), notice.organization.slug, notice.ticket.id)
+    fn tickets_url(&self, notice: &Notice) -> String {
+        format!("{}/o/{}/tickets", self.public_url.origin(), notice.organization.slug)
     }
 
-    fn words(&self, notice: &Notice) -> (String, String) {
+    fn ticket_url(&self, notice: &Notice, ticket: &Ticket) -> String {
+        format!("{}/{}", self.tickets_url(notice), ticket.id)
+    }
+
+    /// The text of a digest with several tickets, newest first.
+    fn list(&self, notice: &Notice, (others, count): (&[Ticket], usize)) -> String {
+        let product = quoted(&notice.product);
+        let mut text = format!("{count} new support tickets for {product}.\n");
+        for ticket in std::iter::once(&notice.ticket).chain(others) {
+            let (number, title) = (ticket.number, short(&ticket.title));
+            text.push_str(&format!("\n#{number} {title}\n{}\n", self.ticket_url(notice, ticket)));
+        }
+        let more = count.saturating_sub(1 + others.len());
+        if more > 0 {
+            text.push_str(&format!("\nAnd {more} more:\n"));
+        } else {
+            text.push_str("\nAll tickets:\n");
+        }
+        text.push_str(&format!("{}\n", self.tickets_url(notice)));
+        text
+    }
+}
+
+impl Post for MailPost {
+    fn words(&self, notice: &Notice) -> Words {
         let Notice { ticket, product, organization, .. } = notice;
         let title = short(&ticket.title);
         let subject = |what: &str| format!("[#{}] {what}: {title}", ticket.number);
-        let (product, organization) = (short(product), short(&organization.name));
-        match &notice.kind {
-            NoticeKind::Opened => (
-                subject("New ticket"),
-                format!(
-                    "Somebody asks for help with {product}.\n\n{}\nWork on it: {}\n",
-                    story(ticket),
-                    self.ticket_url(notice)
-                ),
-            ),
-            NoticeKind::Assigned => (
-                subject("Yours"),
-                format!(
-                    "This ticket of {product} is yours now.\n\n{}\nWork on it: {}\n",
-                    story(ticket),
-                    self.ticket_url(notice)
-                ),
-            ),
-            NoticeKind::Answered { body } => (
+        let (product, organization) = (quoted(product), quoted(&organization.name));
+        let link = self.ticket_url(notice, ticket);
+        let (subject, text) = match &notice.kind {
+            NoticeKind::Opened { others, count: count @ 2.. } => {
+                (format!("{count} new tickets for {product}"), self.list(notice, (others, *count)))
+            }
+            NoticeKind::Opened { .. } => {
+                let story = story(ticket);
+                (
+                    subject("New ticket"),
+                    format!("New support ticket for {product}.\n\n{story}\nOpen the ticket: {link}\n"),
+                )
+            }
+            NoticeKind::Assigned => {
+                let story = story(ticket);
+                (
+                    subject("Yours"),
+                    format!("You were assigned this ticket for {product}.\n\n{story}\nOpen the ticket: {link}\n"),
+                )
+            }
+            NoticeKind::Answered { body, .. } => (
                 subject("Answer"),
                 format!("{body}\n\n-- \nThe team of {organization} answers your question about {product}.\n"),
             ),
             NoticeKind::Resolved => (
                 subject("Resolved"),
                 format!(
-                    "Your question about {product} is resolved, as far as the team of {organization} can tell:\n\n    {title}\n\n\
-                     When it is not, ask your assistant to open another support ticket.\n"
+                    "The team of {organization} has resolved your question about {product}:\n\n    {title}\n\n\
+                     If you still need help, ask your assistant to open another support ticket.\n"
                 ),
             ),
-        }
+        };
+        Words { subject, text }
+    }
+
+    fn deliver<'a>(&'a self, email: &'a QueuedEmail) -> Attempt<'a> {
+        Box::pin(async move {
+            let QueuedEmail { recipient, subject, body, .. } = email;
+            let mail = Mail { to: recipient.clone(), subject: subject.clone(), text: body.clone() };
+            match self.mail.deliver(&mail).await {
+                Ok(()) => {
+                    count("sent");
+                    Outcome::Sent
+                }
+                Err(error) if error.is_final() => {
+                    tracing::error!(%error, kind = "ticket", "failed to send an email");
+                    Outcome::Failed
+                }
+                Err(error) => {
+                    tracing::warn!(%error, kind = "ticket", "failed to send an email, will retry");
+                    Outcome::Retry
+                }
+            }
+        })
+    }
+
+    fn give_up(&self) {
+        count("failed");
     }
 }
 
-impl Post for MailPost {
-    fn post(&self, notice: &Notice) -> bool {
-        let (subject, text) = self.words(notice);
-        let mut all = true;
-        for to in &notice.to {
-            let mail = Mail { to: to.clone(), subject: subject.clone(), text: text.clone() };
-            if let Err(error) = self.mail.enqueue(Kind::Ticket, notice.organization.id.as_str(), mail) {
-                tracing::warn!(%error, "a mail about a ticket could not be queued");
-                all = false;
+fn count(outcome: &'static str) {
+    metrics::counter!("waypost_emails_total", "kind" => "ticket", "outcome" => outcome).increment(1);
+}
+
+/// Sends emails about tickets as they become due. Several processes share the work.
+#[derive(Clone)]
+pub struct NoticeSender {
+    /// The operator's context.
+    pub cx: Ctx,
+    /// What acts are done on, with its [`Post`].
+    pub ops: Ops,
+}
+
+impl NoticeSender {
+    /// Sends what is due, some rounds of it. What a run that is cut off has not sent is sent by another process, after its lease.
+    ///
+    /// # Errors
+    /// As [`notices::send_due`].
+    pub async fn look(&self) -> waypost_core::Result<()> {
+        for _ in 0..ROUNDS {
+            if self.run_once().await? == 0 {
+                break;
             }
         }
-        all
+        Ok(())
+    }
+
+    /// Makes the digests that are due now, and some of the attempts. Returns the number of attempts.
+    ///
+    /// # Errors
+    /// As [`notices::send_due`].
+    pub async fn run_once(&self) -> waypost_core::Result<usize> {
+        notices::send_due(&self.cx, &self.ops).await
     }
 }
 
-/// A line for a subject: nothing that could begin another header, and not too long.
+/// A line for a subject or a list: without line breaks and invisible characters, and not too long.
 fn short(text: &str) -> String {
-    let line = clean_line(text);
-    match line.char_indices().nth(SUBJECT) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+    cut(&clean_line(text), MAX_TITLE)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
+}
+
+/// What a user wrote, in the marks of a quotation: no line of it reads as one of this installation.
+fn quotation(text: &str) -> String {
+    cut(text, MAX_TEXT).lines().map(|line| format!("> {line}\n")).collect()
 }
 
 fn story(ticket: &Ticket) -> String {
-    let mut story = format!("{}\n\n{}\n", ticket.title, ticket.problem);
+    let mut story = format!("{}>\n{}", quotation(&ticket.title), quotation(&ticket.problem));
     if let Some(context) = &ticket.context {
-        story.push_str(&format!("\n{context}\n"));
+        story.push_str(&format!(">\n{}", quotation(context)));
     }
     if let Some(place) = &ticket.place {
-        story.push_str(&format!("\nWalkthrough: {} (version {})", place.title, place.version));
+        story.push_str(&format!("\nWalkthrough: {} (version {})", short(&place.title), place.version));
         if let Some(step) = &place.step {
-            story.push_str(&format!(", at step {}: {}", step.position, step.title));
+            story.push_str(&format!(", at step {}: {}", step.position, short(&step.title)));
         }
         story.push('\n');
     }
     match &ticket.email {
         Some(email) => story.push_str(&format!("\nAnswer to: {email}\n")),
-        None => story.push_str("\nNo e-mail address is known yet.\n"),
+        None => story.push_str("\nNo email address is known yet.\n"),
     }
     story
 }

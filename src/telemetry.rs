@@ -130,6 +130,7 @@ fn describe() {
     describe_counter!("waypost_http_requests_total", "HTTP requests, by status");
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "How long HTTP requests took");
     describe_counter!("waypost_records_lost_total", "Records of calls that could not be written");
+    describe_counter!("waypost_tickets_rejected_total", "Support tickets beyond a limit, by reason");
     describe_counter!("waypost_emails_total", "Emails, by kind and outcome (sent, failed, rejected, dropped)");
     describe_gauge!("waypost_connections", "Open connections, by port");
     describe_counter!(

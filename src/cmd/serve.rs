@@ -15,12 +15,14 @@ use waypost_auth::client::document::Documents;
 use waypost_auth::client::document::availability::{Availability, Hosts};
 use waypost_auth::upstream::Providers;
 use waypost_auth::{Auth, State};
+use waypost_core::caller::Ctx;
 use waypost_core::secret::Keys;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::set_up_token;
 use waypost_outbound::{Outbound, Purpose};
@@ -30,7 +32,7 @@ use waypost_web::Web;
 use super::App;
 use crate::config::Settings;
 use crate::connections::{ConnectionLimits, Connections, Stop, descriptors};
-use crate::notices::MailPost;
+use crate::notices::{MailPost, NoticeSender};
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
 use crate::{demo, jobs, mail, open, outbound, providers};
@@ -107,6 +109,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url.clone()))),
         None => hosting,
     };
+    let hosting = hosting.with_ticket_limits(TicketLimits {
+        per_address: settings.ticket_limit_per_address,
+        per_server: settings.ticket_limit_per_server,
+    });
     // `stop`: take no new requests. `end`: give up those that are still open, and streams.
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let options = LimitOptions {
@@ -145,6 +151,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let parts = jobs::Parts { metrics: metrics.clone(), upstream, db: db.clone() };
     let jobs = hosting.jobs().clone();
     jobs::start(&jobs, parts);
+    jobs::start_emails(&jobs, NoticeSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
     let phases = Stop { gently: stop.clone(), now: CancellationToken::new() };
     let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
     let watch = diagnostics.map(|listener| {

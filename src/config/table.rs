@@ -232,6 +232,20 @@ pub static SETTINGS: &[Setting] = &[
         set: |settings, text| value::number(text).map(|number| settings.rate_limit_per_server = number),
     },
     Setting {
+        name: "ticket_limit_per_address",
+        flag: None,
+        default: "`30`",
+        help: "Support tickets per hour from one client address (from one /64 network of IPv6), on all servers together; users whom a token identifies do not count. `0` for no limit.",
+        set: |settings, text| value::number(text).map(|number| settings.ticket_limit_per_address = number),
+    },
+    Setting {
+        name: "ticket_limit_per_server",
+        flag: None,
+        default: "`100`",
+        help: "Support tickets per hour on one hosted server; `0` for no limit.",
+        set: |settings, text| value::number(text).map(|number| settings.ticket_limit_per_server = number),
+    },
+    Setting {
         name: "listen_limit",
         flag: None,
         default: "`2000`",

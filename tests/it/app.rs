@@ -11,7 +11,7 @@ use http::{Request, Response};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use waypost::notices::MailPost;
+use waypost::notices::{MailPost, NoticeSender};
 use waypost::router::{self, Routes};
 use waypost_auth::client::document::Documents;
 use waypost_auth::client::document::availability::{Availability, Hosts, Mode};
@@ -33,6 +33,7 @@ use waypost_ops::address::PublicUrl;
 use waypost_ops::assignments::{self, Placement};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
 use waypost_ops::servers::{self, Settings};
+use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::upstream::Upstream;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::walkthroughs::{self, HeadChange, Target, publish, trash};
@@ -73,6 +74,7 @@ pub struct Setup {
     pub allow: Vec<waypost_outbound::Allowance>,
     /// Where the random numbers begin: two processes on one database need different ones.
     pub seed: u64,
+    pub ticket_limits: TicketLimits,
 }
 
 impl Default for Setup {
@@ -91,6 +93,7 @@ impl Default for Setup {
             client_documents: Mode::On,
             allow: Vec::new(),
             seed: 1,
+            ticket_limits: TicketLimits::default(),
         }
     }
 }
@@ -168,6 +171,7 @@ impl App {
             Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url))),
             None => hosting,
         };
+        let hosting = hosting.with_ticket_limits(setup.ticket_limits);
         let endpoint = Endpoint::new(
             Product,
             hosting.clone(),
@@ -273,6 +277,19 @@ impl App {
     pub async fn refresh(&self) {
         let hosting = self.0.running.lock().unwrap().as_ref().unwrap().hosting.clone();
         hosting.catalog().poll().await.unwrap();
+    }
+
+    /// Sends the emails about tickets that are due, as every process does within a second. Returns the number of attempts.
+    pub async fn send_emails(&self) -> usize {
+        let ops = self.0.running.lock().unwrap().as_ref().unwrap().hosting.ops().clone();
+        let sender = NoticeSender { cx: self.0.cx.clone(), ops };
+        let mut attempts = 0;
+        loop {
+            match sender.run_once().await.unwrap() {
+                0 => return attempts,
+                count => attempts += count,
+            }
+        }
     }
 
     /// Replaces ids by numbered names, the same name for the same id.

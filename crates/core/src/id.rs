@@ -170,6 +170,8 @@ id!(/// A support ticket.
     TicketId, "tkt_", ordered);
 id!(/// A comment on a ticket.
     TicketCommentId, "tkc_", ordered);
+id!(/// An email that waits to be sent.
+    EmailId, "eml_", ordered);
 id!(/// A receiver of outgoing webhooks.
     WebhookId, "whk_", random);
 id!(/// A message to such a receiver.

@@ -23,18 +23,15 @@ pub enum Kind {
     SignIn,
     /// Invitations.
     Invitation,
-    /// What people are told about support tickets.
-    Ticket,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::SignIn, Self::Invitation, Self::Ticket];
+    const ALL: [Self; 2] = [Self::SignIn, Self::Invitation];
 
     fn name(self) -> &'static str {
         match self {
             Self::SignIn => "sign_in",
             Self::Invitation => "invitation",
-            Self::Ticket => "ticket",
         }
     }
 
@@ -44,7 +41,6 @@ impl Kind {
             Self::SignIn => Bounds { per_share: 100, total: 2_000, at_once: 2 },
             // As many as an organisation may have open.
             Self::Invitation => Bounds { per_share: 200, total: 2_000, at_once: 1 },
-            Self::Ticket => Bounds { per_share: 100, total: 1_000, at_once: 1 },
         }
     }
 
@@ -52,7 +48,7 @@ impl Kind {
     fn workers(self) -> usize {
         match self {
             Self::SignIn => 4,
-            Self::Invitation | Self::Ticket => 2,
+            Self::Invitation => 2,
         }
     }
 }

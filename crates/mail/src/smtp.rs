@@ -14,7 +14,7 @@ use crate::{Error, Mail, Mailer, Sender, Sending};
 
 /// A server that takes longer than this for one answer is not waited for.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Connections at once: one for each worker of the queues.
+/// Connections at once: one for each worker of the queues, and two for emails about tickets.
 const CONNECTIONS: u32 = 8;
 
 /// A mail server.

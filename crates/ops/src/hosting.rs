@@ -26,6 +26,7 @@ use crate::notices::Post;
 use crate::offers::Catalog;
 use crate::search::StepTitles;
 use crate::sessions::RecentSessions;
+use crate::tickets::limits::TicketLimits;
 
 /// How long a client's call may take: clients give up soon after, and one that still waits would hold up others.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -56,6 +57,7 @@ pub struct Hosting {
     pub(crate) keys: Keys,
     pub(crate) clock: Arc<dyn Clock>,
     jobs: Jobs,
+    pub(crate) ticket_limits: TicketLimits,
 }
 
 /// The tasks behind a [`Hosting`], to be waited for at shutdown.
@@ -104,6 +106,7 @@ impl Hosting {
             keys: options.keys,
             clock: options.clock,
             jobs: jobs.clone(),
+            ticket_limits: TicketLimits::default(),
         };
         (hosting, Tasks { writers, recorder: recording, jobs })
     }
@@ -118,6 +121,12 @@ impl Hosting {
     #[must_use]
     pub fn with_new_users_per_address(self, count: u32) -> Self {
         Self { new_users: self.new_users.with_count(count), ..self }
+    }
+
+    /// The same, with these limits of tickets.
+    #[must_use]
+    pub fn with_ticket_limits(self, ticket_limits: TicketLimits) -> Self {
+        Self { ticket_limits, ..self }
     }
 
     /// The installation's secret key, for what is made from now on.

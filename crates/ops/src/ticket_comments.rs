@@ -75,8 +75,10 @@ pub async fn add(
         return Err(Error::new(Code::Conflict, message));
     }
     let now = cx.now();
-    let to = about.ticket.email.clone().filter(|_| !new.internal && ops.way.is_open());
-    let mut comment = TicketComment {
+    let to = about.ticket.email.clone().filter(|_| !new.internal);
+    // If too many emails wait, the page says that this answer was not sent.
+    let to = if to.is_some() && ops.way.has_room(&mut tx, organization).await? { to } else { None };
+    let comment = TicketComment {
         id: TicketCommentId::new(now, &*cx.random),
         organization_id: organization.clone(),
         ticket_id: id.clone(),
@@ -91,27 +93,18 @@ pub async fn add(
     let detail = json!({ "comment_id": comment.id, "internal": comment.internal, "mailed": to.is_some() });
     record(cx, &mut tx, organization, Entry { act: "ticket.comment", target: id.as_str(), detail }).await?;
     news::commented(cx, &mut tx, &about, &comment).await?;
-    let notice = match (to, organization::get(&mut tx, organization).await?) {
-        (Some(address), Some(whose)) => Some(Notice {
-            kind: NoticeKind::Answered { body: comment.body.clone() },
+    if let (Some(address), Some(whose)) = (to, organization::get(&mut tx, organization).await?) {
+        let notice = Notice {
+            kind: NoticeKind::Answered { comment_id: comment.id.clone(), body: comment.body.clone() },
             to: vec![address],
             product: about.server.clone().unwrap_or_else(|| whose.name.clone()),
             organization: whose,
             ticket: about.ticket.clone(),
-        }),
-        _ => None,
-    };
+        };
+        ops.way.enqueue(cx, &mut tx, &notice).await?;
+    }
     let named = store::get(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
     tx.commit().await?;
-    if let Some(notice) = notice
-        && !ops.way.post(&notice)
-    {
-        // Too many mails wait: the page says that this one did not go out.
-        comment.mailed_to = None;
-        let mut tx = ops.db.begin().await?;
-        store::update(&mut tx, &comment).await?;
-        tx.commit().await?;
-    }
     Ok(WithEdits { named: Named { comment, author: named.author }, edits: Vec::new() })
 }
 

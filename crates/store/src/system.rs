@@ -7,7 +7,7 @@ use waypost_core::id::{OrganizationId, ServerId, UserId};
 use waypost_core::organization::{ApiKey, Organization, User};
 use waypost_core::server::Server;
 
-use crate::db::{Conn, Dialect};
+use crate::db::{Conn, Dialect, Tx};
 use crate::error::Result;
 use crate::invitation_accept::{self, OpenInvitation};
 use crate::on;
@@ -161,6 +161,29 @@ pub async fn find_organization_of_address(conn: &mut Conn, email_key: &str) -> R
         ORDER BY users.verified_at IS NULL, memberships.created_at, memberships.organization_id LIMIT 1";
     let id: Option<String> = on!(conn, c => sqlx::query_scalar(SQL).bind(email_key).fetch_optional(c).await?);
     Ok(id.map(OrganizationId::from_store))
+}
+
+/// Returns the number of tickets that were opened from a network since a time, in every organisation. In a transaction, others
+/// that count for the same network wait until it ends.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_tickets_of_client(tx: &mut Tx, client: &str, since: Timestamp) -> Result<i64> {
+    // A transaction that writes to SQLite is alone anyway.
+    if tx.dialect() == Dialect::Postgres {
+        const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 8316740952))";
+        on!(tx, c => sqlx::query(LOCK).bind(client).execute(c).await?.rows_affected());
+    }
+    peek_tickets_of_client(tx, client, since).await
+}
+
+/// As [`count_tickets_of_client`], without waiting for anybody.
+///
+/// # Errors
+/// When the database fails.
+pub async fn peek_tickets_of_client(conn: &mut Conn, client: &str, since: Timestamp) -> Result<i64> {
+    const SQL: &str = "SELECT count(*) FROM tickets WHERE client = $1 AND created_at > $2";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(client).bind(since.0).fetch_one(c).await?))
 }
 
 /// As [`find_accounts`], locked until the end of the transaction: nobody else verifies the address meanwhile.

@@ -204,6 +204,17 @@ pub async fn insert(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
     Ok(())
 }
 
+/// Notes the network that a ticket was opened from, as a keyed hash.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_client(conn: &mut Conn, organization: &OrganizationId, id: &TicketId, client: &str) -> Result<()> {
+    const SQL: &str = "UPDATE tickets SET client = $3 WHERE id = $1 AND organization_id = $2";
+    on!(conn, c => sqlx::query(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(client).execute(c).await?.rows_affected());
+    Ok(())
+}
+
 /// Writes what can change of a ticket: address, status, priority, assignee, revision and times. The caller has read it
 /// with [`get_for_update`] in the same transaction.
 ///
@@ -368,6 +379,40 @@ pub async fn list_without_email(
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(sql)
         .bind(organization.as_str()).bind(id).bind(since.0).fetch_all(c).await?);
     all(rows)
+}
+
+/// Whether a ticket on a server waits for an address that was opened with this title and problem since a time.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_repeated(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    (title, problem): (&str, &str),
+    since: Timestamp,
+) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM tickets WHERE server_id = $1 AND created_at >= $2 AND organization_id = $3
+        AND status = 'needs_email' AND title = $4 AND problem = $5 LIMIT 1";
+    let found: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(server.as_str()).bind(since.0).bind(organization.as_str()).bind(title).bind(problem)
+        .fetch_optional(c).await?);
+    Ok(found.is_some())
+}
+
+/// Returns the number of tickets that were opened on a server since a time, whoever opened them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_of_server(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    since: Timestamp,
+) -> Result<i64> {
+    const SQL: &str = "SELECT count(*) FROM tickets WHERE server_id = $1 AND created_at > $2 AND organization_id = $3";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(server.as_str()).bind(since.0).bind(organization.as_str()).fetch_one(c).await?))
 }
 
 /// How many tickets were opened since a time.

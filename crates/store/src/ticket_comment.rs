@@ -8,6 +8,16 @@ use crate::db::Conn;
 use crate::error::Result;
 use crate::on;
 
+/// Notes that an answer was not sent after all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn set_unsent(conn: &mut Conn, organization: &OrganizationId, id: &TicketCommentId) -> Result<()> {
+    const SQL: &str = "UPDATE ticket_comments SET mailed_to = NULL WHERE id = $1 AND organization_id = $2";
+    on!(conn, c => sqlx::query(SQL).bind(id.as_str()).bind(organization.as_str()).execute(c).await?.rows_affected());
+    Ok(())
+}
+
 /// A comment with the name of who wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {

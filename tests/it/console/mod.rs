@@ -15,6 +15,7 @@ mod providers;
 mod servers;
 mod sign_in;
 mod takeover;
+mod ticket_flood;
 mod tickets;
 mod try_it;
 mod walkthroughs;

@@ -1,5 +1,6 @@
 //! Support tickets as the team works on them; [`open`](mod@open) is what end users do.
 
+pub mod limits;
 pub(crate) mod news;
 pub mod open;
 
@@ -185,11 +186,10 @@ pub async fn update(
     record(cx, &mut tx, organization, entry).await?;
     let named = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     news::updated(cx, &mut tx, &named).await?;
-    let notices = notices(cx, &mut tx, &before, &named).await?;
-    tx.commit().await?;
-    for notice in notices {
-        ops.way.post(&notice);
+    for notice in notices(cx, &mut tx, &before, &named).await? {
+        ops.way.enqueue(cx, &mut tx, &notice).await?;
     }
+    tx.commit().await?;
     Ok(named)
 }
 

@@ -2,27 +2,24 @@
 
 use waypost_core::access::{Act, authorize};
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::id::{EndUserId, OrganizationId, TicketId};
+use waypost_core::id::{EndUserId, TicketId};
 use waypost_core::markdown::{clean_line, clean_plain};
-use waypost_core::organization::Role;
 use waypost_core::progress::{Attempt, AttemptState};
 use waypost_core::server::{Server, Support};
-use waypost_core::ticket::{
-    MAX_PER_DAY, MAX_TEXT, MAX_TITLE, MAX_UNKNOWN_PER_DAY, Priority, Ticket, TicketPlace, TicketStatus, TicketStep,
-};
+use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, Priority, Ticket, TicketPlace, TicketStatus, TicketStep};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::ticket::{self as store, Named, Opener};
-use waypost_store::{Conn, Tx, end_user, organization, progress, user};
+use waypost_store::{Conn, Tx, end_user, progress, ticket_digest};
 
+use super::limits::{self, Counted};
 use super::{go_on, news, opened_entry};
 use crate::audit::record;
 use crate::hosting::Hosting;
 use crate::identity::{self, Presented};
-use crate::notices::{Notice, NoticeKind};
+use crate::notices::DIGEST_EVERY_MS;
 use crate::progress::{Play, enter};
 use crate::record::CallOutcome;
 
-const DAY_MS: i64 = 24 * 3_600_000;
 /// For so long a call without anybody known that repeats another one is taken for the same.
 const REPEAT_MS: i64 = 3_600_000;
 
@@ -42,7 +39,7 @@ pub struct NewTicket {
 ///
 /// # Errors
 /// `walkthrough_not_found` on a server without support; `invalid_arguments`, `sign_in_required`, `handle_unknown`;
-/// `rate_limited` when somebody opened 20 tickets within a day; `unavailable`.
+/// `rate_limited` when the user, the client address or the server had its tickets; `unavailable`.
 pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) -> Result<Ticket> {
     let server = &play.offers.server;
     authorize(&cx.caller, Act::TicketOpen, &server.organization_id)?;
@@ -58,6 +55,10 @@ pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) 
         let message = "This is a test from the console: no ticket was opened. Tickets are opened for end users only.";
         return Err(Error::new(Code::Forbidden, message));
     }
+    let is_proven = matches!(play.presented, Presented::Subject(..));
+    let client = (!is_proven).then(|| limits::client(hosting.secret(), play.arrival.address));
+    let counted = Counted { server, client: client.as_deref(), limits: hosting.ticket_limits, now: cx.now() };
+    check_early(hosting, &counted, &new).await?;
     enter(cx, hosting, play).await?;
     let mut identity = identity::resolve(cx, hosting, server, &play.presented).await?;
     let place = match &identity.end_user_id {
@@ -70,22 +71,35 @@ pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) 
         (known, _) => known,
     };
     let address = address(&mut tx, play, end_user.as_ref()).await?;
-    let (ticket, notice) = match repeated(cx, &mut tx, server, (end_user.as_ref(), &address), &new).await? {
-        Some(ticket) => (ticket, None),
+    let ticket = match repeated(cx, &mut tx, server, (end_user.as_ref(), &address), &new).await? {
+        Some(ticket) => ticket,
         None => {
             let asked = Asked { new, end_user: end_user.clone(), place, address };
-            let named = insert(cx, &mut tx, server, asked).await?;
-            let notice = to_team(&mut tx, &named).await?;
-            (named.ticket, notice)
+            let named = insert(cx, &mut tx, &counted, asked).await?;
+            if hosting.ops.way.is_open() {
+                let new = (&server.id, &named.ticket.id);
+                ticket_digest::add(&mut tx, &server.organization_id, new, (cx.now(), DIGEST_EVERY_MS)).await?;
+            }
+            named.ticket
         }
     };
     tx.commit().await?;
-    if let Some(notice) = notice {
-        hosting.ops.way.post(&notice);
-    }
     identity.end_user_id = end_user;
     play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     Ok(ticket)
+}
+
+/// Refuses a ticket beyond the limits before anything is written or locked. A call that repeats another one goes on: it may open
+/// no ticket.
+async fn check_early(hosting: &Hosting, counted: &Counted<'_>, new: &NewTicket) -> Result<()> {
+    let mut conn = hosting.read().await?;
+    let Err(refused) = counted.peek(&mut conn).await else { return Ok(()) };
+    let (server, since) = (counted.server, Timestamp(0));
+    let texts = (new.title.as_str(), new.problem.as_str());
+    if store::is_repeated(&mut conn, &server.organization_id, &server.id, texts, since).await? {
+        return Ok(());
+    }
+    Err(refused)
 }
 
 struct Asked {
@@ -202,18 +216,12 @@ async fn repeated(
     Ok(same)
 }
 
-async fn insert(cx: &Ctx, tx: &mut Tx, server: &Server, asked: Asked) -> Result<Named> {
-    let (organization, now) = (&server.organization_id, cx.now());
+async fn insert(cx: &Ctx, tx: &mut Tx, counted: &Counted<'_>, asked: Asked) -> Result<Named> {
+    let (server, now) = (counted.server, cx.now());
+    let organization = &server.organization_id;
     // First: the counter is locked from here on, so that nobody slips past the limit.
     let number = store::next_number(tx, organization).await?;
-    let (opener, most) = match &asked.end_user {
-        Some(id) => (Opener::EndUser(id), MAX_PER_DAY),
-        None => (Opener::Unknown(&server.id), MAX_UNKNOWN_PER_DAY),
-    };
-    if store::count_since(tx, organization, opener, now.plus(-DAY_MS)).await? >= most {
-        let message = "Too many support tickets within a day. The team has the ones before; try again tomorrow.";
-        return Err(Error::new(Code::RateLimited, message));
-    }
+    counted.check(tx, asked.end_user.as_ref()).await?;
     let status = if asked.address.is_some() { TicketStatus::Pending } else { TicketStatus::NeedsEmail };
     let (email, email_verified) = asked.address.map_or((None, false), |(address, verified)| (Some(address), verified));
     let ticket = Ticket {
@@ -237,20 +245,12 @@ async fn insert(cx: &Ctx, tx: &mut Tx, server: &Server, asked: Asked) -> Result<
         resolved_at: None,
     };
     store::insert(tx, &ticket).await?;
+    if let Some(client) = counted.client {
+        store::set_client(tx, organization, &ticket.id, client).await?;
+    }
     record(cx, tx, organization, opened_entry(&ticket)).await?;
     let server = Some(server.name.clone());
     let named = Named { ticket, server, end_user: None, assignee: None, is_walkthrough_deleted: false };
     news::opened(cx, tx, &named).await?;
     Ok(named)
-}
-
-/// Tells the admins and owners.
-async fn to_team(tx: &mut Tx, named: &Named) -> Result<Option<Notice>> {
-    let id: &OrganizationId = &named.ticket.organization_id;
-    let Some(organization) = organization::get(tx, id).await? else { return Ok(None) };
-    let members = user::list_members(tx, id).await?;
-    let to: Vec<String> =
-        members.into_iter().filter(|member| member.role.covers(Role::Admin)).map(|member| member.email).collect();
-    let product = named.server.clone().unwrap_or_else(|| organization.name.clone());
-    Ok(Some(Notice { kind: NoticeKind::Opened, to, organization, product, ticket: named.ticket.clone() }))
 }

@@ -5,6 +5,7 @@ mod backup;
 mod console;
 mod console_users;
 mod deletion;
+mod emails;
 mod job_leases;
 mod migrate;
 mod nouns;

@@ -45,7 +45,7 @@ pub fn signed_in(n: u32) -> String {
     let number = n.to_string();
     let marks = [
         "org_N", "oac_N", "srv_N", "idn_N", "eu_N", "acc_N", "arq_N", "ecd_N", "ogr_N", "joi_N", "usr_N", "uss_N",
-        "uco_N", "state_N", "inv_N", "seg_N", "wt_N", "tkt_N", "tkc_N", "whk_N", "whd_N", "-N'",
+        "uco_N", "state_N", "inv_N", "seg_N", "wt_N", "tkt_N", "tkc_N", "eml_N", "whk_N", "whd_N", "-N'",
     ];
     marks
         .iter()

@@ -1,8 +1,9 @@
 //! What the console asks of the store.
 
-use waypost_core::id::UserId;
+use waypost_core::id::{EmailId, UserId};
 use waypost_core::organization::User;
-use waypost_store::{sign_in_attempt, user_account};
+use waypost_store::email_queue::{self, NewEmail};
+use waypost_store::{sign_in_attempt, ticket_digest, user_account};
 
 use super::*;
 
@@ -194,7 +195,40 @@ pub(super) async fn help(tx: &mut Tx, one: &World) {
     ticket_comment::update(tx, &comment).await.unwrap();
     let again = TicketComment { id: TicketCommentId::from_store("tkc_again".to_owned()), ..comment };
     ticket_comment::insert(tx, &again).await.unwrap();
+    ticket_comment::set_unsent(tx, org, &again.id).await.unwrap();
     ticket_comment::delete(tx, org, &again.id).await.unwrap();
+    tell(tx, one).await;
+}
+
+/// The limits of tickets, digests, and emails.
+async fn tell(tx: &mut Tx, one: &World) {
+    let (org, server, id) = (&one.organization, &one.server, TicketId::from_store("tkt_other".to_owned()));
+    ticket::set_client(tx, org, &id, "network").await.unwrap();
+    ticket::is_repeated(tx, org, server, ("T", "P"), NOW).await.unwrap();
+    ticket::count_of_server(tx, org, server, NOW).await.unwrap();
+    system::count_tickets_of_client(tx, "network", NOW).await.unwrap();
+    ticket_digest::add(tx, org, (server, &id), (NOW, 60)).await.unwrap();
+    ticket_digest::is_due(tx, NOW).await.unwrap();
+    let due = ticket_digest::claim(tx, NOW).await.unwrap().unwrap();
+    ticket_digest::postpone(tx, &due, NOW).await.unwrap();
+    ticket_digest::take(tx, &due).await.unwrap();
+    let email = NewEmail {
+        id: &EmailId::from_store("eml_other".to_owned()),
+        organization_id: org,
+        ticket_id: Some(&id),
+        comment_id: None,
+        recipient: "a@b.de",
+        subject: "S",
+        body: "B",
+        created_at: NOW,
+    };
+    email_queue::insert(tx, &email).await.unwrap();
+    email_queue::count(tx, org).await.unwrap();
+    email_queue::is_due(tx, NOW).await.unwrap();
+    for email in email_queue::claim(tx, NOW, NOW.plus(60), 9).await.unwrap() {
+        email_queue::postpone(tx, &email, NOW).await.unwrap();
+        email_queue::delete(tx, &email).await.unwrap();
+    }
 }
 
 /// A message to the receiver of a world.

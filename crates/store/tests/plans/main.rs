@@ -82,7 +82,7 @@ const WHOLE: &[&str] = &[
      COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)",
 ];
 /// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
-const NO_TABLES: &[&str] = &["json_each", "batch", "source", "ranked", "CONSTANT", "(subquery"];
+const NO_TABLES: &[&str] = &["json_each", "batch", "source", "ranked", "CONSTANT", "(subquery", "turns"];
 
 fn heard() -> &'static Mutex<BTreeSet<String>> {
     static HEARD: OnceLock<Mutex<BTreeSet<String>>> = OnceLock::new();

@@ -1,0 +1,164 @@
+//! Digests of new tickets, and emails that wait to be sent.
+
+use waypost_core::Timestamp;
+use waypost_core::id::{EmailId, OrganizationId, TicketCommentId, TicketId};
+use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
+use waypost_store::ticket_digest::{self, DueDigest};
+use waypost_store::{Db, end_user, on, system, ticket, ticket_comment};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+async fn worlds(url: &str) -> (Db, World, World) {
+    let db = open(url).await;
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed_played(&db).await;
+    two.seed_played(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    for sql in ["DELETE FROM emails", "DELETE FROM ticket_notices", "DELETE FROM ticket_digests"] {
+        on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
+    }
+    tx.commit().await.unwrap();
+    (db, one, two)
+}
+
+fn first(world: &World) -> TicketId {
+    TicketId::from_store(world.organization.as_str().replace("org_", "tkt_"))
+}
+
+async fn new_ticket(db: &Db, world: &World, id: &str) -> TicketId {
+    let mut tx = db.begin().await.unwrap();
+    let org = &world.organization;
+    let named = ticket::get(&mut tx, org, &first(world)).await.unwrap().unwrap();
+    let number = ticket::next_number(&mut tx, org).await.unwrap();
+    let id = TicketId::from_store(id.to_owned());
+    let new = waypost_core::ticket::Ticket { id: id.clone(), number, created_at: NOW, ..named.ticket };
+    ticket::insert(&mut tx, &new).await.unwrap();
+    ticket::set_client(&mut tx, org, &id, "network").await.unwrap();
+    ticket_digest::add(&mut tx, org, (&world.server, &id), (NOW, 60)).await.unwrap();
+    tx.commit().await.unwrap();
+    id
+}
+
+/// Takes a digest with its tickets, as a process does.
+async fn digest(db: &Db, now: Timestamp) -> Option<(DueDigest, Vec<TicketId>)> {
+    let mut tx = db.begin().await.unwrap();
+    let due = ticket_digest::claim(&mut tx, now).await.unwrap()?;
+    let tickets = ticket_digest::take(&mut tx, &due).await.unwrap();
+    tx.commit().await.unwrap();
+    Some((due, tickets))
+}
+
+async fn a_digest_is_made_once_and_then_not_for_a_while((db, one, two): (Db, World, World)) {
+    let is_due = async |at| ticket_digest::is_due(&mut db.read().await.unwrap(), at).await.unwrap();
+    assert!(!is_due(NOW).await);
+    let ids = [new_ticket(&db, &one, "tkt_a").await, new_ticket(&db, &one, "tkt_b").await];
+    let other = new_ticket(&db, &two, "tkt_c").await;
+    assert!(is_due(NOW).await && !is_due(NOW.plus(-1)).await, "the first is due at once");
+    // Several at once, as several processes would.
+    let (a, b, c) = tokio::join!(digest(&db, NOW), digest(&db, NOW), digest(&db, NOW));
+    let mut made: Vec<_> = [a, b, c].into_iter().flatten().map(|(due, tickets)| (due.server_id, tickets)).collect();
+    // One that met a locked row may have passed over it.
+    made.extend(digest(&db, NOW).await.map(|(due, tickets)| (due.server_id, tickets)));
+    made.sort();
+    assert_eq!(made, [(one.server.clone(), ids.to_vec()), (two.server.clone(), vec![other])], "each once");
+    assert_eq!(digest(&db, NOW.plus(1_000)).await, None, "nothing new");
+    let next = new_ticket(&db, &one, "tkt_d").await;
+    assert!(!is_due(NOW.plus(59)).await && is_due(NOW.plus(60)).await, "after the pause");
+    // One that is put off keeps its tickets.
+    let mut tx = db.begin().await.unwrap();
+    let due = ticket_digest::claim(&mut tx, NOW.plus(60)).await.unwrap().unwrap();
+    ticket_digest::postpone(&mut tx, &due, NOW.plus(90)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(digest(&db, NOW.plus(89)).await, None);
+    assert_eq!(digest(&db, NOW.plus(90)).await.unwrap().1, [next]);
+}
+
+async fn tickets_are_counted((db, one, two): (Db, World, World)) {
+    new_ticket(&db, &one, "tkt_a").await;
+    new_ticket(&db, &two, "tkt_b").await;
+    let mut tx = db.begin().await.unwrap();
+    let (org, before) = (&one.organization, NOW.plus(-1));
+    assert_eq!(system::count_tickets_of_client(&mut tx, "network", before).await.unwrap(), 2, "everywhere");
+    assert_eq!(system::count_tickets_of_client(&mut tx, "network", NOW).await.unwrap(), 0);
+    assert_eq!(system::count_tickets_of_client(&mut tx, "other", before).await.unwrap(), 0);
+    assert_eq!(ticket::count_of_server(&mut tx, org, &one.server, before).await.unwrap(), 1);
+    assert_eq!(ticket::count_of_server(&mut tx, org, &two.server, before).await.unwrap(), 0);
+    let texts = ("It breaks", "When I click");
+    let is_repeated = ticket::is_repeated(&mut tx, org, &one.server, texts, NOW).await.unwrap();
+    assert!(is_repeated && !ticket::is_repeated(&mut tx, org, &one.server, ("It breaks", ""), NOW).await.unwrap());
+    assert!(!ticket::is_repeated(&mut tx, org, &one.server, texts, NOW.plus(1)).await.unwrap());
+}
+
+async fn enqueue(db: &Db, world: &World, id: &str, comment_id: Option<&TicketCommentId>) {
+    let email = NewEmail {
+        id: &EmailId::from_store(id.to_owned()),
+        organization_id: &world.organization,
+        ticket_id: Some(&first(world)),
+        comment_id,
+        recipient: "a@b.de",
+        subject: "Hi",
+        body: "There",
+        created_at: NOW,
+    };
+    let mut tx = db.begin().await.unwrap();
+    email_queue::insert(&mut tx, &email).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn claim(db: &Db, now: Timestamp, limit: i64) -> Vec<QueuedEmail> {
+    let mut tx = db.begin().await.unwrap();
+    let taken = email_queue::claim(&mut tx, now, now.plus(60), limit).await.unwrap();
+    tx.commit().await.unwrap();
+    taken
+}
+
+fn ids(mut emails: Vec<QueuedEmail>) -> Vec<String> {
+    emails.sort_by(|a, b| a.id.cmp(&b.id));
+    emails.into_iter().map(|email| email.id.to_string()).collect()
+}
+
+async fn organisations_take_turns((db, one, two): (Db, World, World)) {
+    for n in 0..5 {
+        enqueue(&db, &one, &format!("eml_a{n}"), None).await;
+    }
+    enqueue(&db, &two, "eml_b0", None).await;
+    let mut conn = db.read().await.unwrap();
+    let count = async |conn: &mut _, org: &OrganizationId| email_queue::count(conn, org).await.unwrap();
+    assert_eq!((count(&mut conn, &one.organization).await, count(&mut conn, &two.organization).await), (5, 1));
+    assert!(email_queue::is_due(&mut conn, NOW).await.unwrap());
+    assert!(!email_queue::is_due(&mut conn, NOW.plus(-1)).await.unwrap());
+    drop(conn);
+    assert_eq!(ids(claim(&db, NOW, 2).await), ["eml_a0", "eml_b0"]);
+    assert_eq!(ids(claim(&db, NOW, 2).await), ["eml_a1", "eml_a2"]);
+    let (a, b) = tokio::join!(claim(&db, NOW, 9), claim(&db, NOW, 9));
+    assert_eq!(ids(a.into_iter().chain(b).collect()), ["eml_a3", "eml_a4"], "each once");
+    assert_eq!(claim(&db, NOW.plus(59), 9).await, []);
+    assert_eq!(claim(&db, NOW.plus(60), 9).await.len(), 6, "leases end");
+}
+
+async fn the_newest_attempt_counts((db, one, _): (Db, World, World)) {
+    let comment = TicketCommentId::from_store("tkc_1".to_owned());
+    enqueue(&db, &one, "eml_a", Some(&comment)).await;
+    enqueue(&db, &one, "eml_b", None).await;
+    let late = claim(&db, NOW, 1).await.remove(0);
+    assert_eq!((late.attempts, &late.comment_id, late.subject.as_str()), (1, &Some(comment.clone()), "Hi"));
+    let again = claim(&db, NOW.plus(60), 9).await.into_iter().find(|email| email.id == late.id).unwrap();
+    let mut tx = db.begin().await.unwrap();
+    assert!(!email_queue::delete(&mut tx, &late).await.unwrap());
+    assert!(!email_queue::postpone(&mut tx, &late, NOW).await.unwrap());
+    assert!(email_queue::postpone(&mut tx, &again, NOW.plus(70)).await.unwrap());
+    assert!(email_queue::is_due(&mut tx, NOW.plus(70)).await.unwrap());
+    assert!(email_queue::delete(&mut tx, &again).await.unwrap());
+    ticket_comment::set_unsent(&mut tx, &one.organization, &comment).await.unwrap();
+    let named = ticket_comment::get(&mut tx, &one.organization, &first(&one), &comment).await.unwrap().unwrap();
+    assert_eq!(named.comment.mailed_to, None);
+    // An email about a person goes with them.
+    assert!(end_user::delete(&mut tx, &one.organization, &one.end_user).await.unwrap());
+    assert_eq!(email_queue::count(&mut tx, &one.organization).await.unwrap(), 0);
+}
+
+waypost_testkit::both!(
+    worlds => a_digest_is_made_once_and_then_not_for_a_while, tickets_are_counted, organisations_take_turns,
+    the_newest_attempt_counts
+);
