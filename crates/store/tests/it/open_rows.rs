@@ -131,7 +131,7 @@ async fn requests_with_a_code_are_kept(url: String) {
         created_at: NOW,
         expires_at: NOW,
     };
-    assert!(waypost_store::email_code::insert(&mut tx, &code).await.unwrap());
+    waypost_store::email_code::insert(&mut tx, &code).await.unwrap();
     let id = waypost_core::id::AuthorizationRequestId::from_store("new-1".to_owned());
     let key = authorization_request::Key {
         organization: &world.organization,
