@@ -19,6 +19,8 @@ waypost_testkit::both!(open => progress_makes_an_identity, new_users_have_a_limi
 const FIVE: LimitOptions = LimitOptions { per_caller: 5, burst: 5, per_address: 4, per_server: 0 };
 /// Calls at once.
 const MANY: usize = 300;
+/// Sends a request and returns the answer.
+type Sending<'a> = Box<dyn Fn() -> Raw + 'a>;
 
 async fn open(url: &str) -> App {
     App::at_with(url, setup(FIVE)).await
@@ -186,7 +188,7 @@ async fn requests_that_are_no_calls_count() {
     let batch = json!([{ "jsonrpc": "2.0", "id": 1, "method": "ping" }]).to_string();
     let modern = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
     let response = json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string();
-    let kinds: [(&str, u16, Box<dyn Fn() -> Raw>); 8] = [
+    let kinds: [(&str, u16, Sending<'_>); 8] = [
         ("GET", 405, Box::new(|| app.request(Method::GET, &path))),
         ("DELETE", 405, Box::new(|| app.request(Method::DELETE, &path))),
         ("no JSON", 400, Box::new(|| app.post(&path, "{"))),
