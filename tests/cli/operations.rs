@@ -11,9 +11,9 @@ use crate::Place;
 #[test]
 fn migrate_says_what_it_did() {
     let place = Place::new();
-    insta::assert_snapshot!(place.fails(1, &["org", "list", "--no-migrate"]), @"error: the database has schema version 0, this program needs 20: run `waypost migrate`");
-    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database was brought from schema 0 to 20.");
-    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database is up to date (schema 20).");
+    insta::assert_snapshot!(place.fails(1, &["org", "list", "--no-migrate"]), @"error: the database has schema version 0, this program needs 26: run `waypost migrate`");
+    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database was brought from schema 0 to 26.");
+    insta::assert_snapshot!(place.fine(&["migrate"]), @"The database is up to date (schema 26).");
     insta::assert_snapshot!(place.fine(&["org", "list", "--no-migrate"]), @"Nothing there yet.");
 }
 
@@ -56,7 +56,7 @@ async fn a_newer_database_is_left_alone() {
     let place = Place::new();
     place.fine(&["migrate"]);
     migrate_too_far(&place).await;
-    insta::assert_snapshot!(place.fails(1, &["org", "list"]), @"error: the database has schema version 999, this program knows versions up to 20: use a newer waypost");
+    insta::assert_snapshot!(place.fails(1, &["org", "list"]), @"error: the database has schema version 999, this program knows versions up to 26: use a newer waypost");
 }
 
 #[tokio::test]
