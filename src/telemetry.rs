@@ -108,7 +108,6 @@ fn describe() {
     describe_counter!("waypost_writer_groups_split_total", "Groups that failed and were run again call by call");
     describe_counter!("waypost_writer_calls_total", "Calls on progress that the writer committed");
     describe_counter!("waypost_writer_statements_total", "SQL statements of the writer, BEGIN and COMMIT included");
-    describe_counter!("waypost_records_lost_total", "Calls whose records could not be written");
     describe_gauge!("waypost_writer_queue_depth", "Calls that wait for the writer");
     describe_histogram!("waypost_writer_group_size", "Calls in a group");
     describe_counter!("waypost_tool_calls_total", "MCP tool calls, by tool and outcome");
