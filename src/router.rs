@@ -21,8 +21,8 @@ use tracing::Instrument;
 use waypost_auth::Auth;
 use waypost_auth::bearer::Found;
 use waypost_auth::site::{Site, has_oauth};
+use waypost_core::claim_link::{self, is_personal_segment};
 use waypost_core::id::base32;
-use waypost_core::slug::is_tracking_id;
 use waypost_core::{Code, Error, Random, personal};
 use waypost_jobs::{Impact, Status};
 use waypost_mcp::bearer::{Bearer, Challenge};
@@ -404,7 +404,7 @@ async fn find_server<R: Responder>(
         return page::of(&routes, param(&params, "slug"), request).await;
     }
     let tracking_id = param(&params, "tracking_id");
-    if tracking_id.as_deref().is_some_and(|id| !is_tracking_id(id)) {
+    if tracking_id.as_deref().is_some_and(|id| !is_personal_segment(id)) {
         let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
         return refuse_limited(&routes, &request, Error::new(Code::NotFound, message));
     }
@@ -434,7 +434,8 @@ async fn find_server<R: Responder>(
     }
     // Whom the ID identifies, beside the ID itself, which belongs to the address.
     let (keys, now) = (routes.hosting.keys(), routes.hosting.clock().now());
-    let user = tracking_id.clone().map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
+    let user = tracking_id.as_deref().map(claim_link::tracking_id);
+    let user = user.map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
     let user = match user {
         Ok(user) => user,
         Err(error) => return refuse_limited(&routes, &request, error),

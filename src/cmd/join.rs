@@ -2,13 +2,22 @@
 
 use serde_json::{Value, json};
 use waypost_core::Error;
+use waypost_core::SystemRandom;
 use waypost_core::id::JoinId;
 use waypost_core::join::Join;
-use waypost_ops::joins;
+use waypost_ops::{claim_links, joins, servers};
 
-use super::output;
 use super::session::{Session, named};
 use super::user::Org;
+use super::{App, output};
+use crate::open;
+
+/// The members of a join that are shown.
+pub(super) const MEMBERS: &[&str] =
+    &["id", "server_id", "kind", "from_end_user_id", "to_end_user_id", "created_at", "undone_at"];
+/// The columns of the list.
+pub(super) const COLUMNS: [&str; 6] = ["id", "kind", "from_end_user_id", "to_end_user_id", "created_at", "undone_at"];
+const HOUR_MS: i64 = 3_600_000;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -22,6 +31,19 @@ pub enum Command {
     Show {
         /// Id.
         join: String,
+        #[command(flatten)]
+        org: Org,
+    },
+    /// Creates a link with which one user who signs in claims the progress recorded under a label.
+    Link {
+        /// The label: a tracking ID of the organisation.
+        label: String,
+        /// Slug or id of the server.
+        #[arg(long)]
+        server: String,
+        /// How long the link is valid.
+        #[arg(long, value_name = "HOURS", default_value_t = 168, value_parser = clap::value_parser!(u32).range(1..=720))]
+        expires_in_hours: u32,
         #[command(flatten)]
         org: Org,
     },
@@ -41,29 +63,48 @@ pub enum Command {
 ///
 /// # Errors
 /// When the act is refused.
-pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
+pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Result<()> {
     let Session { cx, ops, json, .. } = session;
-    let (Command::List { org } | Command::Show { org, .. } | Command::Undo { org, .. }) = &command;
+    let (Command::List { org } | Command::Show { org, .. } | Command::Link { org, .. } | Command::Undo { org, .. }) =
+        &command;
     let organization = session.organization(org.org.as_deref()).await?.id;
     let unknown = |error, text: &str| named(error, "join", text, "join");
     let parse = |text: &str| text.parse::<JoinId>().map_err(|_| unknown(Error::not_found("join"), text));
     match command {
         Command::List { .. } => {
             let items = joins::list(cx, ops, &organization).await?.iter().map(shape).collect();
-            let columns = ["id", "kind", "from_end_user_id", "to_end_user_id", "created_at", "undone_at"];
-            output::list(*json, &columns, items)
+            output::list(*json, &COLUMNS, items)
         }
         Command::Show { join, .. } => {
             let found = joins::show(cx, ops, &organization, &parse(&join)?).await;
             output::object(*json, &shape(&found.map_err(|error| unknown(error, &join))?))
         }
+        Command::Link { label, server, expires_in_hours, .. } => {
+            let unknown = |error| named(error, "server", &server, "server");
+            let found = servers::find(cx, ops, &server).await.map_err(unknown)?;
+            let keys = open::keys(&app.settings, &SystemRandom)?;
+            let claim = (label.as_str(), i64::from(expires_in_hours) * HOUR_MS);
+            let made = claim_links::create(cx, (ops, &keys.current), &organization, &found.id, claim).await;
+            let (found, link) = made.map_err(unknown)?;
+            let address = session.public_url.path_address("", &found.slug);
+            let url = address.resource(Some(&link.segment()));
+            output::object(*json, &json!({ "url": url, "expires_at": link.expires_at.rfc3339() }))
+        }
         Command::Undo { join, yes, .. } => {
             let id = parse(&join)?;
             joins::show(cx, ops, &organization, &id).await.map_err(|error| unknown(error, &join))?;
-            output::confirm(yes, &format!("Undo the join {id}? The signed-in user loses what it brought."))?;
+            confirm_undo(yes, id.as_str())?;
             output::object(*json, &shape(&joins::undo(cx, ops, &organization, &id).await?))
         }
     }
+}
+
+/// Asks before a join is undone.
+///
+/// # Errors
+/// When the answer is no.
+pub(super) fn confirm_undo(yes: bool, id: &str) -> anyhow::Result<()> {
+    output::confirm(yes, &format!("Undo the join {id}? The signed-in user loses what it brought."))
 }
 
 fn shape(join: &Join) -> Value {

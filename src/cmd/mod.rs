@@ -208,7 +208,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secret(command) => return secret::run(&app, command).await,
         Command::Key(command) => Session::run(&app, async |session| key::run(session, command).await).await?,
         Command::Audit(command) => Session::run(&app, async |session| audit::run(session, command).await).await?,
-        Command::Join(command) => Session::run(&app, async |session| join::run(session, command).await).await?,
+        Command::Join(command) => Session::run(&app, async |session| join::run(&app, session, command).await).await?,
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;
         }

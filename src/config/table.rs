@@ -426,7 +426,7 @@ Two more variables say where commands work; what is served does not depend on th
 | `WAYPOST_API_KEY` | `--api-key` | The API key for it. The environment is better than the flag, which every user of the machine can see; `--api-key -` reads the key from standard input. |
 
 `--database` and `--data-dir` come before `WAYPOST_URL`, and contradict `--url`. Commands that work on the database itself
-(`migrate`, `doctor`, `backup`, `restore`, `secret`, `join`) refuse both, unless a database is named.
+(`migrate`, `doctor`, `backup`, `restore`, `secret`) refuse both, unless a database is named.
 
 ## The environment
 

@@ -128,8 +128,13 @@ async fn joins_are_listed_and_undone() {
     let id = join["id"].as_str().unwrap();
     assert_eq!(&place.json(&["join", "show", id]), join);
     insta::assert_snapshot!(place.fails(2, &["join", "undo", id]), @"error: Undo the join joi_000000000001? The signed-in user loses what it brought. Say --yes to do it; there is no terminal to ask on.");
-    assert!(place.json(&["join", "undo", id, "--yes"])["undone_at"].is_string());
-    insta::assert_snapshot!(place.fails(1, &["join", "undo", id, "--yes"]), @"error: This join was undone before.");
+    let undone = place.json(&["join", "undo", id, "--yes"]);
+    assert!(undone["undone_at"].is_string());
+    assert_eq!(place.json(&["join", "undo", id, "--yes"]), undone, "undoing again changes nothing");
+    let link = place.json(&["join", "link", "ann", "--server", "acme-docs", "--expires-in-hours", "2"]);
+    let url = link["url"].as_str().unwrap();
+    assert!(url.starts_with("http://localhost:8080/s/acme-docs/t/claim~ann~") && url.ends_with("/mcp"), "{url}");
+    insta::assert_snapshot!(place.fails(1, &["join", "link", "ann", "--server", "gone"]), @"error: there is no server `gone`: `waypost server list` shows them");
     insta::assert_snapshot!(place.fails(1, &["join", "show", "gone"]), @"error: there is no join `gone`: `waypost join list` shows them");
 }
 

@@ -239,6 +239,18 @@ fn servers() {
 }
 
 #[test]
+fn claims() {
+    let served = Served::new();
+    served.json(&["server", "create", "acme-docs"]);
+    served.same(&["join", "list"]);
+    let link = served.json(&["join", "link", "ann", "--server", "acme-docs"]);
+    assert!(link["url"].as_str().unwrap().contains("/s/acme-docs/t/claim~ann~"), "{link}");
+    served.same(&["join", "link", "a b", "--server", "acme-docs"]);
+    served.same(&["join", "show", "joi_0123456789abcdef01234567"]);
+    served.same(&["join", "undo", "joi_0123456789abcdef01234567", "--yes"]);
+}
+
+#[test]
 fn identity_providers() {
     let served = Served::new();
     let issuer = providers::provider();

@@ -10,12 +10,12 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode, Uri};
 use url::Url;
 use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::claim_link::ClaimLink;
 use waypost_core::id::AuthorizationRequestId;
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::personal;
 use waypost_core::scope::Scopes;
 use waypost_core::server::AuthType;
-use waypost_core::slug::is_tracking_id;
 use waypost_core::{Code, Result};
 use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::{authorizations, grants, identities, joins, redirect_uri};
@@ -148,10 +148,11 @@ async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Nex
     Ok(if known { Next::Complete(session) } else { Next::Consent })
 }
 
-/// The tracking id that this sign-in would claim, if nobody did.
+/// The tracking id that this sign-in would claim. `None` if the request does not prove it, nobody has it, or it is claimed.
 pub(crate) async fn tracking_note(auth: &Auth, pending: &Pending) -> Result<Option<String>> {
     let Some(tracking_id) = &pending.request.tracking_id else { return Ok(None) };
-    let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.site.server(), tracking_id).await?;
+    let claim = (tracking_id.as_str(), pending.request.created_at);
+    let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.site.server(), claim).await?;
     Ok(claimable.then(|| tracking_id.clone()))
 }
 
@@ -174,7 +175,8 @@ pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSe
     };
     if let Some(tracking_id) = &request.tracking_id {
         // The user has read it on the page, and it is done once; without it they are signed in all the same.
-        let claimed = joins::claim_tracking(cx, &auth.hosting, site.server(), &session.end_user_id, tracking_id).await;
+        let claim = (tracking_id.as_str(), request.created_at);
+        let claimed = joins::claim_tracking(cx, &auth.hosting, site.server(), &session.end_user_id, claim).await;
         if let Err(error) = claimed {
             tracing::error!(request_id = site.request_id, %error, "progress of a personal URL could not be joined");
         }
@@ -344,6 +346,13 @@ async fn read(
     let resource = params.resources().first().cloned().unwrap_or_else(|| site.address.resource(None));
     let named = auth.public_url.resource(&resource).and_then(|resource| resource.tracking_id);
     let cx = auth.context(site);
+    let tracking_id = match &named {
+        Some(segment) => joins::prove(&cx, &auth.hosting, site.server(), segment).await?,
+        None => None,
+    };
+    // A signature is not kept.
+    let link = named.as_deref().and_then(|segment| Some((segment, ClaimLink::parse(segment)?)));
+    let resource = link.map_or_else(|| resource.clone(), |(segment, link)| resource.replace(segment, &link.label));
     let now = cx.now();
     Ok(AuthorizationRequest {
         id: AuthorizationRequestId::new(now, &*cx.random),
@@ -356,7 +365,7 @@ async fn read(
         state: state.map(str::to_owned),
         scope: scopes.to_string(),
         resource: personal::masked(&resource),
-        tracking_id: named.filter(|id| is_tracking_id(id)).map(|id| personal::stored(&id).into_owned()),
+        tracking_id,
         code_challenge,
         prompt: params.get("prompt").map(|prompt| prompt.chars().take(64).collect()),
         login_hint: params.get("login_hint").map(|hint| hint.chars().take(MAX_HINT).collect()),

@@ -55,7 +55,7 @@ pub struct Personal {
 
 /// `/.well-known/oauth-protected-resource…` (RFC 9728, section 3). `resource` is the very URL that the client uses.
 pub async fn protected_resource(State(_): State<Auth>, site: Site, Path(personal): Path<Personal>) -> Response {
-    if personal.tracking_id.as_deref().is_some_and(|id| !waypost_core::slug::is_tracking_id(id)) {
+    if personal.tracking_id.as_deref().is_some_and(|id| !waypost_core::claim_link::is_personal_segment(id)) {
         return StatusCode::NOT_FOUND.into_response();
     }
     let document = json!({

@@ -59,6 +59,8 @@ names! {
         JoinRead = "join.read",
         /// Take such a join back.
         JoinUndo = "join.undo",
+        /// Sign links with which end users claim progress recorded under a label.
+        ClaimLinkCreate = "claim_link.create",
         /// See support tickets.
         TicketRead = "ticket.read",
         /// Work on support tickets.
@@ -96,6 +98,7 @@ impl Act {
             | Self::EndUserDelete
             | Self::JoinRead
             | Self::JoinUndo
+            | Self::ClaimLinkCreate
             | Self::WalkthroughPurge
             | Self::WebhookRead
             | Self::WebhookWrite => Some(Role::Admin),

@@ -26,7 +26,9 @@ pub struct AuthorizationRequest {
     pub scope: String,
     /// The resource that the token shall be for (RFC 8707), an address of the server. Personal IDs in it are masked.
     pub resource: String,
-    /// The tracking ID if the resource is a personal URL, in its stored form ([`crate::personal::stored`]).
+    /// The tracking ID, in its stored form ([`crate::personal::stored`]), whose progress this request may claim: the resource
+    /// is a personal URL with a generated ID, or a claim link that was valid when the request was made. `None` for a label
+    /// without a valid signature.
     pub tracking_id: Option<String>,
     /// The PKCE challenge, S256 (RFC 7636, section 4.3).
     pub code_challenge: String,

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod authorization;
 pub mod caller;
 pub mod chain;
+pub mod claim_link;
 pub mod clock;
 pub mod compare;
 pub mod email;

@@ -46,6 +46,8 @@ names! {
         WalkthroughCompleted = "walkthrough.completed",
         /// A walkthrough was published.
         WalkthroughPublished = "walkthrough.published",
+        /// A signed-in end user claimed progress recorded under a tracking ID.
+        ProgressClaimed = "progress.claimed",
         /// Somebody tried the receiver out; every receiver is told.
         Test = "webhook.test",
     }
@@ -53,12 +55,13 @@ names! {
 
 impl WebhookEvent {
     /// What a receiver can ask for.
-    pub const CHOICES: [Self; 5] = [
+    pub const CHOICES: [Self; 6] = [
         Self::TicketCreated,
         Self::TicketUpdated,
         Self::TicketCommented,
         Self::WalkthroughCompleted,
         Self::WalkthroughPublished,
+        Self::ProgressClaimed,
     ];
 }
 

@@ -1,7 +1,7 @@
 //! Joins: what somebody did before they had signed in becomes theirs, and can be given back.
 //!
 //! An anonymous user is shown by the signed-in user's own client (a handle or a session beside the token), or claimed by
-//! who consents on a personal URL. Each is joined once per server; a join that an admin took back is not made again for
+//! who consents on a personal URL with a generated ID or a claim link. Each is joined once per server; a join that an admin took back is not made again for
 //! the same two users, because their client goes on to show the same session.
 
 use std::time::Duration;
@@ -10,13 +10,17 @@ use moka::sync::Cache;
 use serde_json::json;
 use waypost_core::access::{Act, authorize, authorize_play};
 use waypost_core::caller::Ctx;
+use waypost_core::claim_link::ClaimLink;
 use waypost_core::id::{EndUserId, EventId, JoinId, OauthGrantId, OrganizationId, VersionId, WalkthroughId};
 use waypost_core::join::{Join, JoinKind, Undo};
+use waypost_core::personal::{self, PersonalId};
 use waypost_core::progress::join::{self as rules, Pinned, Taken};
 use waypost_core::scope::Scope;
 use waypost_core::server::Server;
 use waypost_core::version::Version;
+use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result, Timestamp};
+pub use waypost_store::join::Listed;
 use waypost_store::progress::ProgressKey;
 use waypost_store::{Conn, Tx, end_user, join as store, session, version};
 
@@ -25,6 +29,7 @@ use crate::audit::{Entry, record};
 use crate::hosting::Hosting;
 use crate::identity::{self, Presented, Subject};
 use crate::try_it;
+use crate::webhooks::{self, News};
 
 /// How often a join is tried when others change the same progress at the same moment.
 const TRIES: u32 = 8;
@@ -91,7 +96,7 @@ pub async fn join(
     let joined = match found {
         Some(session) => {
             let (from, to) = (session.end_user_id, subject.end_user_id.clone());
-            Joining { cx, hosting, server, from, to, kind }.until_done().await?
+            Joining { cx, hosting, server, from, to, kind, claim: None }.until_done().await?
         }
         None => None,
     };
@@ -100,8 +105,34 @@ pub async fn join(
     Ok(joined)
 }
 
-/// Gives `end_user` the progress on `server` of the user whom the organisation calls `tracking_id`. The first claim counts
-/// for the whole organisation: none when somebody else has made it, or when there is nothing to claim.
+/// Returns the tracking ID, in its stored form, that `segment` of a personal URL of `server` entitles its holder to claim:
+/// that of a personal ID, which is a secret, or the label of a valid claim link. Returns `None` for everything else: labels
+/// can be guessed, and no answer reveals whether anybody has one.
+///
+/// # Errors
+/// `not_found` on another server than the caller's; `unavailable` when the database is away.
+pub async fn prove(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) -> Result<Option<String>> {
+    authorize_play(&cx.caller, &server.organization_id, &server.id)?;
+    let organization = &server.organization_id;
+    if PersonalId::parse(segment).is_some() {
+        return Ok(Some(personal::stored(segment).into_owned()));
+    }
+    let Some(link) = ClaimLink::parse(segment) else { return Ok(None) };
+    if try_it::is_test(&link.label) || !link.is_valid(&hosting.keys, (organization, &server.id), cx.now()) {
+        return Ok(None);
+    }
+    let mut conn = hosting.read().await?;
+    let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, &link.label).await? else {
+        return Ok(Some(link.label));
+    };
+    // Links that were signed before a claim was undone have been in the wrong hands.
+    let is_spent = store::is_spent(&mut conn, organization, &server.id, (&from, link.issued_at)).await?;
+    Ok((!is_spent).then_some(link.label))
+}
+
+/// Gives `end_user` the progress on `server` of the user with `tracking_id`, as [`prove`] returned it at `proven_at`. The
+/// first claim counts for the whole organisation: returns `None` if another user has made it, if it was undone since
+/// `proven_at`, or if there is nothing to claim.
 ///
 /// # Errors
 /// `sign_in_required` when the end user was deleted; `unavailable`.
@@ -110,7 +141,7 @@ pub async fn claim_tracking(
     hosting: &Hosting,
     server: &Server,
     end_user: &EndUserId,
-    tracking_id: &str,
+    (tracking_id, proven_at): (&str, Timestamp),
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if try_it::is_test(tracking_id) {
@@ -121,14 +152,20 @@ pub async fn claim_tracking(
     let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
     drop(conn);
     let Some(from) = found else { return Ok(None) };
-    Joining { cx, hosting, server, from, to: end_user.clone(), kind: JoinKind::Tracking }.until_done().await
+    let claim = Some(Claim { tracking_id: tracking_id.to_owned(), proven_at });
+    Joining { cx, hosting, server, from, to: end_user.clone(), kind: JoinKind::Tracking, claim }.until_done().await
 }
 
-/// Whether somebody who signs in at the personal URL of `tracking_id` would get the progress that was made there.
+/// Whether a user who signs in gets the progress of `tracking_id`, as [`prove`] returned it at `proven_at`.
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, tracking_id: &str) -> Result<bool> {
+pub async fn is_claimable(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    (tracking_id, proven_at): (&str, Timestamp),
+) -> Result<bool> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if try_it::is_test(tracking_id) {
         return Ok(false);
@@ -138,7 +175,23 @@ pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, tracking
     let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, tracking_id).await? else {
         return Ok(false);
     };
+    if !is_secret(tracking_id) && store::is_spent(&mut conn, organization, &server.id, (&from, proven_at)).await? {
+        return Ok(false);
+    }
     Ok(store::claimed_by(&mut conn, organization, &from).await?.is_none())
+}
+
+/// Whether a tracking ID in its stored form is that of a personal ID, which only its holder knows.
+fn is_secret(tracking_id: &str) -> bool {
+    tracking_id.starts_with(personal::STORED_PREFIX)
+}
+
+/// By what a tracking ID is claimed.
+struct Claim {
+    /// In its stored form.
+    tracking_id: String,
+    /// When it was proven that the user may claim it.
+    proven_at: Timestamp,
 }
 
 /// One join that is being made.
@@ -149,6 +202,8 @@ struct Joining<'a> {
     from: EndUserId,
     to: EndUserId,
     kind: JoinKind,
+    /// `None` for handles and sessions.
+    claim: Option<Claim>,
 }
 
 impl Joining<'_> {
@@ -202,14 +257,35 @@ impl Joining<'_> {
         session::set_joined(&mut tx, organization, (&server.id, from), Some(now)).await?;
         let entry = Entry { act: "join.create", target: join.id.as_str(), detail: described(&join, &undo) };
         record(cx, &mut tx, organization, entry).await?;
+        self.report(&mut tx, &join).await?;
         tx.commit().await?;
         Ok(Some(join.id))
+    }
+
+    /// Tells receivers of webhooks of a claim, in its transaction.
+    async fn report(&self, tx: &mut Tx, join: &Join) -> Result<()> {
+        let Some(claim) = &self.claim else { return Ok(()) };
+        let text = format!("A signed-in user claimed the progress of a tracking ID on {}.", self.server.name);
+        let data = json!({
+            "join_id": join.id,
+            "server": { "id": self.server.id, "slug": self.server.slug, "name": self.server.name },
+            "from_end_user": { "id": join.from_end_user_id, "tracking_id": claim.tracking_id },
+            "to_end_user": { "id": join.to_end_user_id },
+            "created_at": join.created_at.rfc3339(),
+        });
+        let (event, end_user_id) = (WebhookEvent::ProgressClaimed, Some(&join.to_end_user_id));
+        webhooks::tell(self.cx, tx, &join.organization_id, &News { event, end_user_id, text: &text, data }).await
     }
 
     /// Whether the anonymous user can still be joined to this user.
     async fn is_free(&self, tx: &mut Tx) -> Result<bool> {
         let organization = &self.server.organization_id;
-        if store::is_settled(tx, organization, &self.server.id, (&self.from, &self.to)).await? {
+        let is_taken = match self.claim.as_ref().filter(|claim| !is_secret(&claim.tracking_id)) {
+            // A link that the organisation signed after it undid a claim counts, for the same two users as well.
+            Some(claim) => store::is_spent(tx, organization, &self.server.id, (&self.from, claim.proven_at)).await?,
+            None => store::is_settled(tx, organization, &self.server.id, (&self.from, &self.to)).await?,
+        };
+        if is_taken {
             return Ok(false);
         }
         // A tracking id that somebody has claimed on another server is theirs on this one, too.
@@ -269,6 +345,20 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
+/// At most `limit` joins of an organisation that are older than `before`, with their users, newest first.
+///
+/// # Errors
+/// As [`list`].
+pub async fn list_page(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    (before, limit): (Option<&JoinId>, u32),
+) -> Result<Vec<Listed>> {
+    authorize(&cx.caller, Act::JoinRead, organization)?;
+    Ok(store::list_page(&mut ops.db.read().await?, organization, before, i64::from(limit)).await?)
+}
+
 /// One join.
 ///
 /// # Errors
@@ -279,16 +369,16 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinI
 }
 
 /// Takes a join back: the user loses what only the anonymous user had brought, whose progress and handles open again.
-/// What the user did stays.
+/// What the user did stays. Changes nothing if the join was undone before, and returns it as it is.
 ///
 /// # Errors
-/// `not_found` when there is no such join; `forbidden` for members below admin; `conflict` when it was undone before.
+/// `not_found` when there is no such join; `forbidden` for members below admin.
 pub async fn undo(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     authorize(&cx.caller, Act::JoinUndo, organization)?;
     for _ in 1..TRIES {
         match undo_once(cx, ops, organization, id).await {
-            // Two transactions stood in each other's way; a join that was undone before is looked at once more.
-            Err(error) if error.code == Code::Conflict && std::error::Error::source(&error).is_some() => {}
+            // Two transactions stood in each other's way.
+            Err(error) if error.code == Code::Conflict => {}
             done => return done,
         }
     }
@@ -301,7 +391,8 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
     let mut join = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::lock_users(&mut tx, organization, (&join.from_end_user_id, &join.to_end_user_id)).await?;
     let Some(undo) = store::set_undone(&mut tx, organization, id, now).await? else {
-        return Err(Error::new(Code::Conflict, "This join was undone before."));
+        // Read again: it may have been undone since it was read above.
+        return store::get(&mut tx, organization, id).await?.ok_or_else(not_found);
     };
     for (walkthrough, taken) in &undo.walkthroughs {
         let key = ProgressKey {

@@ -15,6 +15,7 @@ pub mod audit_events;
 pub mod authorizations;
 pub mod browser_sessions;
 mod checks;
+pub mod claim_links;
 mod codes;
 pub mod devices;
 pub mod end_users;

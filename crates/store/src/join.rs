@@ -71,6 +71,65 @@ pub async fn list(conn: &mut Conn, organization: &OrganizationId) -> Result<Vec<
     rows.into_iter().map(Join::try_from).collect()
 }
 
+/// A join, with the two end users as people know them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The join.
+    pub join: Join,
+    /// The tracking ID of the anonymous user, in its stored form; `None` if a handle or a session was joined.
+    pub tracking_id: Option<String>,
+    /// The name of the signed-in user, as a provider says.
+    pub name: Option<String>,
+    /// The verified email address of the signed-in user.
+    pub email: Option<String>,
+}
+
+#[derive(sqlx::FromRow)]
+struct ListedRow {
+    #[sqlx(flatten)]
+    join: Row,
+    tracking_id: Option<String>,
+    name: Option<String>,
+    email: Option<String>,
+}
+
+/// Returns at most `limit` joins of an organisation that are older than `before`, newest first, undone ones included.
+///
+/// # Errors
+/// When the database fails, or a row cannot be read.
+pub async fn list_page(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    before: Option<&JoinId>,
+    limit: i64,
+) -> Result<Vec<Listed>> {
+    macro_rules! select {
+        ($rest:literal) => {
+            concat!(
+                "SELECT joins.id, joins.organization_id, joins.server_id, joins.from_end_user_id, joins.to_end_user_id,
+                    joins.kind, joins.created_at, joins.undone_at,
+                    (SELECT tracking_id FROM end_users WHERE end_users.id = joins.from_end_user_id) AS tracking_id,
+                    (SELECT name FROM end_users WHERE end_users.id = joins.to_end_user_id) AS name,
+                    (SELECT email FROM end_users WHERE end_users.id = joins.to_end_user_id) AS email
+                FROM joins WHERE joins.organization_id = $1",
+                $rest
+            )
+        };
+    }
+    const NEWEST: &str = select!(" ORDER BY joins.id DESC LIMIT $2");
+    const OLDER: &str = select!(" AND joins.id < $3 ORDER BY joins.id DESC LIMIT $2");
+    let rows: Vec<ListedRow> = match before {
+        None => on!(conn, c => sqlx::query_as(NEWEST).bind(organization.as_str()).bind(limit).fetch_all(c).await?),
+        Some(before) => on!(conn, c => sqlx::query_as(OLDER)
+            .bind(organization.as_str()).bind(limit).bind(before.as_str()).fetch_all(c).await?),
+    };
+    let listed = |row: ListedRow| {
+        let ListedRow { join, tracking_id, name, email } = row;
+        Ok(Listed { join: join.try_into()?, tracking_id, name, email })
+    };
+    rows.into_iter().map(listed).collect()
+}
+
 /// A join.
 ///
 /// # Errors
@@ -115,6 +174,25 @@ pub async fn is_settled(
         AND organization_id = $3 AND (undone_at IS NULL OR to_end_user_id = $4)";
     let count: i64 = on!(conn, c => sqlx::query_scalar(SQL)
         .bind(from.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(to.as_str())
+        .fetch_one(c).await?);
+    Ok(count > 0)
+}
+
+/// Whether a claim link that was proven at `proven_at` can no longer claim the progress of `from` on `server`: it is joined
+/// there, or an admin has undone a claim of it, on whichever server, at that moment or later.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_spent(
+    conn: &mut Conn,
+    organization: &OrganizationId,
+    server: &ServerId,
+    (from, proven_at): (&EndUserId, Timestamp),
+) -> Result<bool> {
+    const SQL: &str = "SELECT count(*) FROM joins WHERE from_end_user_id = $1 AND organization_id = $3
+        AND ((server_id = $2 AND undone_at IS NULL) OR undone_at >= $4)";
+    let count: i64 = on!(conn, c => sqlx::query_scalar(SQL)
+        .bind(from.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(proven_at.0)
         .fetch_one(c).await?);
     Ok(count > 0)
 }

@@ -44,11 +44,11 @@ fn reach(command: &Command) -> Reach {
         | Command::Server(_)
         | Command::OauthConfig(_)
         | Command::Key(_)
+        | Command::Join(_)
         | Command::Assignment(_) => Reach::Data,
         Command::Serve(_) => Reach::Nothing("serve"),
         Command::Walk(_) => Reach::Nothing("walk"),
         Command::Audit(_) => Reach::Machine("audit"),
-        Command::Join(_) => Reach::Machine("join"),
         Command::Migrate => Reach::Machine("migrate"),
         Command::Doctor => Reach::Machine("doctor"),
         Command::Secret(_) => Reach::Machine("secret"),

@@ -5,6 +5,7 @@ mod address;
 mod assignment;
 mod client;
 mod fault;
+mod join;
 mod key;
 mod oauth_config;
 mod org;
@@ -42,6 +43,7 @@ pub async fn run(app: &App, address: Address, command: Command) -> anyhow::Resul
         Command::User(command) => user::run(&remote, command).await?,
         Command::Server(command) => server::run(&remote, command).await?,
         Command::Key(command) => key::run(&remote, command).await?,
+        Command::Join(command) => join::run(&remote, command).await?,
         Command::Assignment(command) => assignment::run(&remote, command).await?,
         Command::Walkthrough(command) => walkthrough::run(&remote, command).await?,
         Command::OauthConfig(command) => return oauth_config::run(&remote, command).await,

@@ -123,7 +123,6 @@ fn wrong_usage() {
         &["backup", "x"],
         &["restore", "x"],
         &["secret", "rotate"],
-        &["join", "list"],
         &["serve"],
         &["walk", "http://127.0.0.1:1/s/x/mcp"],
         &["walkthrough", "lint", "x.md"],

@@ -134,6 +134,11 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
         call(app, Some(owner), "GET", &format!("/api/v1{path}"), None).await.json()["items"][0]["id"].clone()
     };
     keep("end-users", &list("/end-users").await);
+    const JOIN: &str = "INSERT INTO joins (id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, undo,
+            created_at) SELECT 'joi_0123456789abcdef01234567', organization_id, (SELECT id FROM servers), id, id, 'tracking',
+            '{}', 1 FROM end_users LIMIT 1";
+    app.execute(JOIN).await;
+    keep("joins", &list("/joins").await);
     let deliveries = format!("/webhooks/{}/deliveries", receiver["id"].as_str().unwrap());
     keep("webhook-deliveries", &list(&deliveries).await);
     ids

@@ -9,6 +9,7 @@ mod api_keys;
 mod assets;
 mod audit;
 mod editor;
+mod joins;
 mod members;
 mod organizations;
 mod providers;

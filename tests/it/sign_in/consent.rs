@@ -2,14 +2,21 @@
 
 use http::StatusCode;
 use serde_json::json;
+use waypost_core::claim_link::ClaimLink;
+use waypost_core::personal::PersonalId;
+use waypost_core::random::SeededRandom;
+use waypost_core::secret::SecretKey;
+use waypost_ops::claim_links;
 
 use super::{Browser, OauthClient, Tokens, WEB_CALLBACK, action_of, platform};
-use crate::app::{App, DAY, open};
+use crate::app::{App, DAY, Server, open};
 
 waypost_testkit::both!(open =>
     a_request_is_completed_once,
     who_refuses_gives_nothing,
-    a_personal_url_is_claimed_by_who_signs_in_first,
+    a_label_is_claimed_with_a_signed_link_only,
+    a_claim_link_without_sign_in_is_its_label,
+    a_generated_personal_url_is_claimed_by_its_holder,
 );
 
 async fn a_request_is_completed_once(app: App) {
@@ -138,9 +145,9 @@ async fn more_scopes_are_asked_for_and_nothing_is_lost() {
     app.finish().await;
 }
 
-/// What was done under a tracking id becomes that of the first who signs in, after the page has said so; who comes later
-/// starts afresh.
-async fn a_personal_url_is_claimed_by_who_signs_in_first(app: App) {
+/// The attack: labels are guessed after the server has moved to sign-in. Nothing is gained, and the answers do not reveal which
+/// labels are in use. With the organisation's link the progress is claimed, once, after the page has said so.
+async fn a_label_is_claimed_with_a_signed_link_only(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let before = server.personal("ann");
@@ -148,24 +155,85 @@ async fn a_personal_url_is_claimed_by_who_signs_in_first(app: App) {
     before.call("next_walkthrough_step", json!({})).await.ok();
     super::sign_in_needed(&server).await;
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
-    let resource = [("resource", "http://localhost:8080/s/acme/t/ann/mcp")];
     let position = async |tokens: &Tokens| {
         let answer = super::select(&server, Some(&tokens.access)).await.json();
         answer["result"]["structuredContent"]["step"]["position"].clone()
     };
+    let (attacker, _) = Browser::signed_in(&server, "mallory").await;
+    client.code(&attacker, &[]).await;
+    let key = SecretKey::new([0; 32]);
+    let now = app.cx().now();
+    let forged = ClaimLink::sign(&key, (&server.org.id, &server.id), "ann", (now, DAY)).segment();
+    for guess in ["ann", "nobody", &forged, &format!("claim~ann~1~9999999999999~{}", "A".repeat(43))] {
+        let resource = format!("http://localhost:8080/s/acme/t/{guess}/mcp");
+        let answer = attacker.open(&client.authorize(&[("resource", &resource)])).await;
+        assert!(answer.location().starts_with(WEB_CALLBACK), "{guess}: the same answer for all: {}", answer.body);
+        let tokens = Tokens::of(&client.exchange(&answer.parameter("code").unwrap()).await);
+        assert_eq!(position(&tokens).await, 1, "{guess}");
+    }
+    assert_eq!(app.count("SELECT count(*) FROM joins").await, 0);
+    assert_eq!(app.count("SELECT count(*) FROM authorization_requests WHERE tracking_id IS NOT NULL").await, 0);
+
     let (first, _) = Browser::signed_in(&server, "anna").await;
-    // A client that she knows already: she is asked all the same, because there is something to tell.
     client.code(&first, &[]).await;
+    let link = claim_link(&server, "ann").await;
+    // The metadata that a client reads at the link names the link, and a call without a token leads there.
+    let path = link.strip_prefix("http://localhost:8080").unwrap();
+    let metadata = first.get(&format!("/.well-known/oauth-protected-resource{path}")).await.json();
+    assert_eq!(metadata["resource"], link);
+    let resource = [("resource", link.as_str())];
+    // A client that she knows already: she is asked all the same, because there is something to tell.
     let page = first.open(&client.authorize(&resource)).await;
     assert!(page.status == StatusCode::OK && page.body.contains("ann"), "{}", page.body);
     let tokens = Tokens::of(&client.exchange(&client.code(&first, &resource).await).await);
     assert_eq!(position(&tokens).await, 2);
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.create'").await, 1);
-    let (second, _) = Browser::signed_in(&server, "bea").await;
-    client.code(&second, &[]).await;
-    let answer = second.open(&client.authorize(&resource)).await;
+    assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE resource LIKE '%claim%'").await, 0, "not kept");
+    // Claimed, it answers as if nobody had the label.
+    let answer = attacker.open(&client.authorize(&resource)).await;
     assert!(answer.location().starts_with(WEB_CALLBACK), "there is nothing to tell");
     let tokens = Tokens::of(&client.exchange(&answer.parameter("code").unwrap()).await);
     assert_eq!(position(&tokens).await, 1);
+    app.finish().await;
+}
+
+/// A claim link of the organisation: the URL.
+async fn claim_link(server: &Server, label: &str) -> String {
+    let (cx, ops) = (server.app.cx(), server.app.ops());
+    let claim = (label, 3_600_000);
+    let key = SecretKey::new([7; 32]);
+    let (_, link) = claim_links::create(cx, (&ops, &key), &server.org.id, &server.id, claim).await.unwrap();
+    format!("http://localhost:8080/s/{}/t/{}/mcp", server.slug, link.segment())
+}
+
+/// Before and after the move to sign-in a link identifies nobody else than its label does, and no test of the console.
+async fn a_claim_link_without_sign_in_is_its_label(app: App) {
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let link = claim_link(&server, "ann").await;
+    let segment = link.split('/').nth(6).unwrap().to_owned();
+    server.personal(&segment).call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    server.personal("ann").call("next_walkthrough_step", json!({})).await.ok();
+    assert_eq!(app.lines("SELECT tracking_id FROM end_users").await.trim(), "ann");
+    let forged = segment.replacen("~ann~", "~test~usr_1~", 1);
+    let path = format!("/s/acme/t/{forged}/mcp");
+    let answer = super::post_json(&app, &path, &json!({})).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.body);
+    app.finish().await;
+}
+
+/// An ID that the public page generated is a secret: its holder needs no link.
+async fn a_generated_personal_url_is_claimed_by_its_holder(app: App) {
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
+    let id = PersonalId::new(&SeededRandom::new(5));
+    let before = server.personal(id.expose());
+    before.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
+    super::sign_in_needed(&server).await;
+    let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let resource = format!("http://localhost:8080/s/acme/t/{}/mcp", id.expose());
+    client.code(&browser, &[("resource", &resource)]).await;
+    assert_eq!(app.count("SELECT count(*) FROM joins WHERE kind = 'tracking'").await, 1);
     app.finish().await;
 }

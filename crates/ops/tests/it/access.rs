@@ -4,6 +4,7 @@ use waypost_core::analytics::Range;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::AuditEventId;
 use waypost_core::organization::Role;
+use waypost_core::secret::SecretKey;
 use waypost_core::{Result, Timestamp};
 use waypost_ops::analytics::{Ask, Parts};
 use waypost_ops::assignments::Placement;
@@ -11,8 +12,8 @@ use waypost_ops::audit_events::{self, Filter};
 use waypost_ops::end_users::{Kinds, Search};
 use waypost_ops::servers::Settings;
 use waypost_ops::{
-    Ops, activity, analytics, api_keys, assignments, end_users, invitations, joins, logos, organizations, overview,
-    servers, try_it, users,
+    Ops, activity, analytics, api_keys, assignments, claim_links, end_users, invitations, joins, logos, organizations,
+    overview, servers, try_it, users,
 };
 use waypost_store::audit;
 
@@ -29,6 +30,7 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
     );
     let later = Placement { display_order: Some(9), enabled: Some(false) };
     let slug = &t.server.slug;
+    let key = SecretKey::new([1; 32]);
     let range = Range { from: Timestamp(0), to: Timestamp(1) };
     let log = activity::Filter {
         server_id: None,
@@ -78,8 +80,10 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "overview::show": overview::show(cx, ops, org);
         "overview::contents": overview::contents(cx, ops, org);
         "joins::list": joins::list(cx, ops, org);
+        "joins::list_page": joins::list_page(cx, ops, org, (None, 1));
         "joins::show": joins::show(cx, ops, org, &t.join);
         "joins::undo": joins::undo(cx, ops, org, &t.join);
+        "claim_links::create": claim_links::create(cx, (ops, &key), org, server, ("ann", 1));
         "assignments::add": assignments::add(cx, ops, org, place, later);
         "assignments::list": assignments::list(cx, ops, org, server);
         "assignments::remove": assignments::remove(cx, ops, org, server, &t.walkthrough);
@@ -142,8 +146,10 @@ logos::show               operator owner admin member
 overview::show            operator owner admin member
 overview::contents        operator owner
 joins::list               operator owner admin
+joins::list_page          operator owner admin
 joins::show               operator owner admin
 joins::undo               operator owner admin
+claim_links::create       operator owner admin
 assignments::add          operator owner admin member
 assignments::list         operator owner admin member
 assignments::remove       operator owner admin member

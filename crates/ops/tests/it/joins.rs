@@ -1,13 +1,15 @@
 //! What somebody did before they had signed in becomes theirs, once, and can be given back.
 
+use waypost_core::claim_link::ClaimLink;
 use waypost_core::id::EndUserId;
+use waypost_core::personal::PersonalId;
 use waypost_core::progress::{Attempt, Status};
 use waypost_core::random::SeededRandom;
 use waypost_core::scope::{Scope, Scopes};
 use waypost_core::server::AuthType;
 use waypost_core::{Code, Random};
 use waypost_ops::identity::{Presented, Subject};
-use waypost_ops::{end_users, joins};
+use waypost_ops::{claim_links, end_users, joins};
 use waypost_store::progress::{self as store, ProgressKey};
 
 use crate::hosted::{Hosted, STEPS, beside, hosted, token};
@@ -199,8 +201,12 @@ async fn undone_both_are_as_before(h: Hosted) {
     assert!(undone.undone_at.is_some());
     assert_eq!((h.history(&anna.end_user_id).await, h.history(&from).await), before);
     assert_eq!(h.audited("join.undo").await, 1);
-    let again = joins::undo(&h.cx, &h.ops, &h.org, &join.id).await.unwrap_err();
-    assert_eq!(again.code, Code::Conflict);
+    h.clock.advance(1_000);
+    let (one, two) =
+        tokio::join!(joins::undo(&h.cx, &h.ops, &h.org, &join.id), joins::undo(&h.cx, &h.ops, &h.org, &join.id));
+    assert_eq!((&one.unwrap(), &two.unwrap()), (&undone, &undone), "undoing again changes nothing");
+    assert_eq!((h.history(&anna.end_user_id).await, h.history(&from).await), before);
+    assert_eq!(h.audited("join.undo").await, 1);
     // Anna's client goes on to show the handle; somebody else may be the one whose it is.
     let later = Subject { grant_id: waypost_core::id::OauthGrantId::from_store("ogr_later".into()), ..anna };
     assert_eq!(h.completed(&beside(&later, &handle)).await, 1);
@@ -252,7 +258,8 @@ async fn who_is_deleted_takes_along_whom_they_were_before(h: Hosted) {
     let anna = h.user("anna").await;
     h.select(&beside(&anna, &handle)).await.unwrap();
     let server = h.offers().await.server.clone();
-    joins::claim_tracking(&h.cx, &h.hosting, &server, &anna.end_user_id, "customer-7").await.unwrap().unwrap();
+    let claim = ("customer-7", h.cx.now());
+    joins::claim_tracking(&h.cx, &h.hosting, &server, &anna.end_user_id, claim).await.unwrap().unwrap();
     end_users::delete(&h.cx, &h.ops, &h.org, &anna.end_user_id).await.unwrap();
     let left = h.texts("SELECT coalesce(tracking_id, '-') FROM end_users".into()).await;
     assert_eq!(left, ["customer-7"], "the organisation's own name stays the organisation's");
@@ -295,11 +302,11 @@ async fn a_tracking_id_is_claimed_once(h: Hosted) {
     let server = h.offers().await.server.clone();
     let claim = |user: &Subject, id: &'static str| {
         let (h, server, user) = (&h, &server, user.end_user_id.clone());
-        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, id).await.unwrap() }
+        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, (id, h.cx.now())).await.unwrap() }
     };
     let claimable = |id: &'static str| {
         let (h, server) = (&h, &server);
-        async move { joins::is_claimable(&h.cx, &h.hosting, server, id).await.unwrap() }
+        async move { joins::is_claimable(&h.cx, &h.hosting, server, (id, h.cx.now())).await.unwrap() }
     };
     assert!(claimable("customer-7").await && !claimable("nobody").await);
     assert_eq!(claim(&anna, "nobody").await, None);
@@ -311,10 +318,104 @@ async fn a_tracking_id_is_claimed_once(h: Hosted) {
     assert_eq!(claim(&winner, "customer-7").await, None, "once per server");
 }
 
+/// An admin's link for a label on the server of the stage: its segment.
+async fn link(h: &Hosted, label: &str) -> String {
+    let key = h.hosting.secret();
+    let claim = (label, 60_000);
+    claim_links::create(&h.cx, (&h.ops, key), &h.org, &h.server, claim).await.unwrap().1.segment()
+}
+
+async fn a_label_is_claimed_only_by_a_link_that_the_organisation_signed(h: Hosted) {
+    let tracked = Presented::Tracking("customer-7".into());
+    h.select(&tracked).await.unwrap();
+    h.recognise(AuthType::PlatformOauth).await;
+    let server = h.offers().await.server.clone();
+    let prove = |segment: String| {
+        let (h, server) = (&h, &server);
+        async move { joins::prove(&h.cx, &h.hosting, server, &segment).await.unwrap() }
+    };
+    let signed = link(&h, "customer-7").await;
+    assert_eq!(prove(signed.clone()).await.as_deref(), Some("customer-7"));
+    assert_eq!(prove(link(&h, "nobody").await).await.as_deref(), Some("nobody"), "and there is nothing to claim");
+    let personal = PersonalId::new(&SeededRandom::new(3));
+    let stored = waypost_core::personal::stored(personal.expose()).into_owned();
+    assert_eq!(prove(personal.expose().to_owned()).await, Some(stored), "whoever has a generated ID may claim it");
+    let forged = signed.replace("customer-7", "customer-8");
+    for guess in ["customer-7", "customer-8", "nobody", "claim~customer-7", &forged, &signed[..signed.len() - 1]] {
+        assert_eq!(prove(guess.to_owned()).await, None, "{guess}");
+    }
+    // A key signs for one server of one organisation only.
+    let (org, id) = (&h.org, waypost_core::id::ServerId::from_store("srv_other".to_owned()));
+    let elsewhere = ClaimLink::sign(h.hosting.secret(), (org, &id), "customer-7", (h.cx.now(), 60_000));
+    assert_eq!(prove(elsewhere.segment()).await, None);
+    let test = ClaimLink::sign(h.hosting.secret(), (org, &h.server), "test~usr_1", (h.cx.now(), 60_000));
+    assert_eq!(prove(test.segment()).await, None, "tests of the console are nobody's");
+    h.clock.advance(60_000);
+    assert_eq!(prove(signed).await, None, "expired");
+    let noted = h.texts("SELECT detail FROM audit_events WHERE act = 'claim_link.create'".into()).await;
+    assert_eq!(noted.len(), 2);
+    assert!(noted.iter().all(|it| !it.contains("customer-7") && it.contains("tracking_id_length")), "{noted:?}");
+}
+
+async fn links_are_for_labels_and_for_a_limited_time(h: Hosted) {
+    h.recognise(AuthType::PlatformOauth).await;
+    let personal = PersonalId::new(&SeededRandom::new(3));
+    for (label, lifetime, field) in [
+        ("", 1, "tracking_id"),
+        ("a b", 1, "tracking_id"),
+        ("test~usr_1", 1, "tracking_id"),
+        ("claim~ann", 1, "tracking_id"),
+        (personal.expose(), 1, "tracking_id"),
+        ("ann", 0, "expires_in_hours"),
+        ("ann", 720 * 3_600_000 + 1, "expires_in_hours"),
+    ] {
+        let made = claim_links::create(&h.cx, (&h.ops, h.hosting.secret()), &h.org, &h.server, (label, lifetime)).await;
+        assert_eq!(made.unwrap_err().details["field"], field, "{label} {lifetime}");
+    }
+    assert_eq!(h.audited("claim_link.create").await, 0);
+}
+
+/// A link in the wrong hands: once the claim is undone, no link from before works, and a new one does.
+async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
+    let tracked = Presented::Tracking("customer-7".into());
+    h.select(&tracked).await.unwrap();
+    h.advance(&tracked).await.unwrap();
+    h.recognise(AuthType::PlatformOauth).await;
+    let (anna, bert) = (h.user("anna").await, h.user("bert").await);
+    let server = h.offers().await.server.clone();
+    let claim = |user: &Subject, proven_at| {
+        let (h, server, user) = (&h, &server, user.end_user_id.clone());
+        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, ("customer-7", proven_at)).await.unwrap() }
+    };
+    let leaked = link(&h, "customer-7").await;
+    // Bert has shown the link, and has not consented yet.
+    let open_request = h.cx.now();
+    let join = claim(&bert, open_request).await.unwrap();
+    h.clock.advance(1_000);
+    joins::undo(&h.cx, &h.ops, &h.org, &join).await.unwrap();
+    h.clock.advance(1_000);
+    assert_eq!(joins::prove(&h.cx, &h.hosting, &server, &leaked).await.unwrap(), None);
+    for user in [&anna, &bert] {
+        assert_eq!(claim(user, open_request).await, None, "a request from before");
+        assert!(!joins::is_claimable(&h.cx, &h.hosting, &server, ("customer-7", open_request)).await.unwrap());
+    }
+    let fresh = link(&h, "customer-7").await;
+    assert_eq!(joins::prove(&h.cx, &h.hosting, &server, &fresh).await.unwrap().as_deref(), Some("customer-7"));
+    assert!(claim(&anna, h.cx.now()).await.is_some());
+    assert_eq!((h.completed(&token(&anna)).await, h.completed(&token(&bert)).await), (1, 0));
+    let listed = joins::list_page(&h.cx, &h.ops, &h.org, (None, 1)).await.unwrap();
+    assert_eq!((listed.len(), listed[0].tracking_id.as_deref()), (1, Some("customer-7")));
+    assert_eq!(listed[0].join.to_end_user_id, anna.end_user_id);
+    let older = joins::list_page(&h.cx, &h.ops, &h.org, (Some(&listed[0].join.id), 5)).await.unwrap();
+    assert_eq!(older.iter().map(|it| &it.join.id).collect::<Vec<_>>(), [&join]);
+}
+
 waypost_testkit::both!(
     hosted => a_handle_beside_a_token_is_joined_once, both_did_something, what_does_no_harm_is_no_error,
     only_a_token_names_anybody_where_users_sign_in, a_user_who_was_deleted_has_to_sign_in,
     of_two_users_at_once_one_gets_it, nothing_is_lost_beside_the_writer, undone_both_are_as_before,
     undone_both_are_as_before_in_any_case, who_is_deleted_takes_along_whom_they_were_before,
-    undone_later_what_was_done_since_stays, a_joined_session_begins_anew, a_tracking_id_is_claimed_once
+    undone_later_what_was_done_since_stays, a_joined_session_begins_anew, a_tracking_id_is_claimed_once,
+    a_label_is_claimed_only_by_a_link_that_the_organisation_signed, links_are_for_labels_and_for_a_limited_time,
+    undoing_a_claim_ends_the_links_from_before
 );

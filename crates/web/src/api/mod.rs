@@ -10,6 +10,7 @@ pub(crate) mod end_users;
 pub mod extract;
 mod idempotency;
 mod invitations;
+pub(crate) mod joins;
 mod members;
 mod oauth_configs;
 mod organizations;
@@ -62,6 +63,7 @@ fn operations() -> OpenApiRouter<Web> {
         audit_events::routes,
         end_users::routes,
         invitations::routes,
+        joins::routes,
         members::routes,
         oauth_configs::routes,
         organizations::routes,

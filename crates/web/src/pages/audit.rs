@@ -28,6 +28,7 @@ const ACTS: &[&str] = &[
     "account.",
     "assignment.",
     "audit.",
+    "claim_link.",
     "client.",
     "end_user.",
     "grant.",

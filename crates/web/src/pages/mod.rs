@@ -13,6 +13,7 @@ mod form;
 pub mod frame;
 mod home;
 mod invitation;
+mod joins;
 mod link;
 mod login;
 mod members;
@@ -50,6 +51,7 @@ pub fn routes() -> Routes {
         end_users::routes,
         home::routes,
         invitation::routes,
+        joins::routes,
         link::routes,
         login::routes,
         members::routes,

@@ -51,6 +51,7 @@ fn label(event: WebhookEvent) -> &'static str {
         WebhookEvent::TicketCommented => "The team writes on a ticket",
         WebhookEvent::WalkthroughCompleted => "A user completes a walkthrough",
         WebhookEvent::WalkthroughPublished => "A walkthrough is published",
+        WebhookEvent::ProgressClaimed => "A signed-in user claims earlier progress",
         WebhookEvent::Test => "A test",
     }
 }

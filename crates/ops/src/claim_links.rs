@@ -1,0 +1,48 @@
+//! Claim links: an organisation lets one end user claim the progress recorded under a label ([`crate::joins`]).
+
+use serde_json::json;
+use waypost_core::access::{Act, authorize};
+use waypost_core::caller::Ctx;
+use waypost_core::claim_link::{self, ClaimLink, MAX_LIFETIME_MS};
+use waypost_core::id::{OrganizationId, ServerId};
+use waypost_core::secret::SecretKey;
+use waypost_core::server::Server;
+use waypost_core::{Error, Result};
+use waypost_store::server;
+
+use crate::Ops;
+use crate::audit::{Entry, record};
+use crate::try_it;
+
+/// Signs a link for `label` that is valid for `lifetime_ms` milliseconds on `server`. Nothing is looked up by the label: a
+/// link for a label that nobody has is possible and claims nothing. On a server without sign-in the link identifies the same user
+/// as the label, so that links can be handed out before the server moves to sign-in.
+///
+/// # Errors
+/// `not_found` when the organisation has no such server; `forbidden` for members below admin;
+/// `invalid_arguments` with `field` when the label or the lifetime is not possible.
+pub async fn create(
+    cx: &Ctx,
+    (ops, key): (&Ops, &SecretKey),
+    organization: &OrganizationId,
+    server: &ServerId,
+    (label, lifetime_ms): (&str, i64),
+) -> Result<(Server, ClaimLink)> {
+    authorize(&cx.caller, Act::ClaimLinkCreate, organization)?;
+    let mut tx = ops.db.begin().await?;
+    let server = server::get(&mut tx, organization, server).await?.ok_or_else(|| Error::not_found("server"))?;
+    if !claim_link::is_label(label) || try_it::is_test(label) {
+        let message = "A tracking ID of yours has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ - and does not begin with \
+                       `claim~` or `test~`. IDs that the public page generated need no link.";
+        return Err(Error::invalid("tracking_id", message));
+    }
+    if !(1..=MAX_LIFETIME_MS).contains(&lifetime_ms) {
+        return Err(Error::invalid("expires_in_hours", "A claim link is valid for 1 to 720 hours."));
+    }
+    let link = ClaimLink::sign(key, (organization, &server.id), label, (cx.now(), lifetime_ms));
+    let detail = json!({ "tracking_id_length": label.len(), "expires_at": link.expires_at.rfc3339() });
+    let entry = Entry { act: "claim_link.create", target: server.id.as_str(), detail };
+    record(cx, &mut tx, organization, entry).await?;
+    tx.commit().await?;
+    Ok((server, link))
+}

@@ -1,0 +1,166 @@
+//! Earlier progress that signed-in end users claimed: who, what and when; the links to claim with, and undoing.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use serde::Deserialize;
+use waypost_core::access::Act;
+use waypost_core::claim_link::DEFAULT_LIFETIME_MS;
+use waypost_core::id::{JoinId, ServerId};
+use waypost_core::join::JoinKind;
+use waypost_core::{Error, Result, Timestamp};
+use waypost_ops::joins::{self, Listed};
+use waypost_ops::{claim_links, servers};
+
+use super::form::Form;
+use super::frame::{Frame, Place};
+use super::routes::{Access, Routes};
+use super::session::Member;
+use super::view::{self, PageError, PageResult, Wrong};
+use crate::Web;
+use crate::api::joins::HOUR_MS;
+use crate::visit::Visit;
+
+/// Rows on a page.
+const ROWS: u32 = 50;
+
+/// The pages.
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/o/{org}/joins", Access::Member(Act::JoinRead), list)
+        .post("/o/{org}/joins", Access::Member(Act::ClaimLinkCreate), create)
+        .post("/o/{org}/joins/{id}/undo", Access::Member(Act::JoinUndo), undo)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Paging {
+    before: String,
+}
+
+/// The form for a new link.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields {
+    server: String,
+    tracking_id: String,
+    expires_in_hours: String,
+}
+
+struct Row {
+    id: JoinId,
+    from: String,
+    from_href: String,
+    to: String,
+    to_href: String,
+    server: String,
+    at: String,
+    undone_at: Option<String>,
+}
+
+impl Row {
+    fn new(it: Listed, place: &Place, servers: &[(String, String)]) -> Self {
+        let Listed { join, tracking_id, name, email } = it;
+        let href = |id: &str| place.path(&format!("end-users/{id}"));
+        let from = match (join.kind, tracking_id) {
+            (JoinKind::Tracking, Some(tracking_id)) => tracking_id,
+            (JoinKind::Session, _) => "Session of the same client".to_owned(),
+            _ => "Handle from the same client".to_owned(),
+        };
+        let server = servers.iter().find(|(id, _)| id == join.server_id.as_str());
+        Self {
+            from,
+            from_href: href(join.from_end_user_id.as_str()),
+            to: name.or(email).unwrap_or_else(|| join.to_end_user_id.to_string()),
+            to_href: href(join.to_end_user_id.as_str()),
+            server: server.map_or_else(|| join.server_id.to_string(), |(_, name)| name.clone()),
+            at: join.created_at.rfc3339(),
+            undone_at: join.undone_at.map(Timestamp::rfc3339),
+            id: join.id,
+        }
+    }
+}
+
+/// A link that was just signed.
+struct Made {
+    url: String,
+    tracking_id: String,
+    expires_at: String,
+}
+
+#[derive(Template)]
+#[template(path = "joins/list.html")]
+struct JoinsPage {
+    frame: Frame,
+    place: Place,
+    wrong: Wrong,
+    rows: Vec<Row>,
+    next: Option<String>,
+    servers: Vec<(String, String)>,
+    fields: Fields,
+    made: Option<Made>,
+}
+
+impl JoinsPage {
+    async fn read(web: &Web, member: &Member, before: Option<&JoinId>) -> Result<Self, PageError> {
+        let Member { cx, organization_id, place, frame } = member;
+        let frame = frame.clone().at("end-users");
+        let within = |error| PageError::from(error).within(frame.clone());
+        let mut found = joins::list_page(cx, web.ops(), organization_id, (before, ROWS + 1)).await.map_err(within)?;
+        let more = found.len() > ROWS as usize;
+        found.truncate(ROWS as usize);
+        let next = found.last().filter(|_| more).map(|it| format!("{}?before={}", place.path("joins"), it.join.id));
+        let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
+        let servers: Vec<_> = servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect();
+        let rows = found.into_iter().map(|it| Row::new(it, place, &servers)).collect();
+        let fields = Fields { expires_in_hours: (DEFAULT_LIFETIME_MS / HOUR_MS).to_string(), ..Fields::default() };
+        let (place, wrong) = (place.clone(), Wrong::default());
+        Ok(Self { frame, place, wrong, rows, next, servers, fields, made: None })
+    }
+}
+
+async fn list(State(web): State<Web>, member: Member, Query(paging): Query<Paging>) -> PageResult {
+    let before = (!paging.before.is_empty()).then(|| paging.before.parse::<JoinId>()).transpose();
+    let before = before.map_err(|_| PageError::from(Error::not_found("page")).within(member.frame.clone()))?;
+    Ok(view::page(&JoinsPage::read(&web, &member, before.as_ref()).await?))
+}
+
+async fn create(State(web): State<Web>, member: Member, visit: Visit, Form(fields): Form<Fields>) -> PageResult {
+    let page = JoinsPage::read(&web, &member, None).await?;
+    match sign(&web, &member, &visit, &fields).await {
+        // Not by a redirect: the link is in this answer and nowhere else.
+        Ok(made) => Ok(view::html(StatusCode::OK, &JoinsPage { made: Some(made), ..page })),
+        Err(error) => {
+            let (status, wrong) =
+                Wrong::of(error).map_err(|error| PageError::from(error).within(page.frame.clone()))?;
+            Ok(view::html(status, &JoinsPage { wrong, fields, ..page }))
+        }
+    }
+}
+
+async fn sign(web: &Web, member: &Member, visit: &Visit, fields: &Fields) -> Result<Made> {
+    let unknown = |_| Error::invalid("server", "Choose one of your servers.");
+    let server: ServerId = fields.server.parse().map_err(unknown)?;
+    // What is no number is no possible lifetime either.
+    let hours: u32 = fields.expires_in_hours.trim().parse().unwrap_or_default();
+    let claim = (fields.tracking_id.trim(), i64::from(hours) * HOUR_MS);
+    let (ops, organization) = ((web.ops(), web.hosting.secret()), &member.organization_id);
+    let (server, link) = claim_links::create(&member.cx, ops, organization, &server, claim).await?;
+    let address = web.public_url.path_address(&visit.authority, &server.slug);
+    Ok(Made {
+        url: address.resource(Some(&link.segment())),
+        expires_at: link.expires_at.rfc3339(),
+        tracking_id: link.label,
+    })
+}
+
+async fn undo(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let Member { cx, organization_id, place, frame } = &member;
+    let undone = match id.parse::<JoinId>() {
+        Ok(id) => joins::undo(cx, web.ops(), organization_id, &id).await,
+        Err(_) => Err(Error::not_found("join")),
+    };
+    undone.map_err(|error| PageError::from(error).within(frame.clone().at("end-users")))?;
+    let message = "The claim is undone. Claim links for this label that were created before no longer work.";
+    Ok(view::redirect_saying(&place.path("joins"), message))
+}
