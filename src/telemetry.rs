@@ -126,6 +126,10 @@ fn describe() {
         "waypost_sign_in_rejected_total",
         "Attempts to sign in that were rejected before they were checked, by limit: client, account or queue"
     );
+    describe_counter!(
+        "waypost_claims_rejected_total",
+        "Personal URLs that did not entitle to a claim at sign-in, by reason: unsigned, invalid or spent"
+    );
     describe_counter!("waypost_http_requests_total", "HTTP requests, by status");
     describe_histogram!("waypost_http_request_seconds", Unit::Seconds, "How long HTTP requests took");
     describe_counter!("waypost_records_lost_total", "Records of calls that could not be written");

@@ -86,7 +86,9 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
             let claim = (label.as_str(), i64::from(expires_in_hours) * HOUR_MS);
             let made = claim_links::create(cx, (ops, &keys.current), &organization, &found.id, claim).await;
             let (found, link) = made.map_err(unknown)?;
-            let address = session.public_url.path_address("", &found.slug);
+            let origin = session.public_url.origin();
+            let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
+            let address = session.public_url.path_address(authority, &found.slug);
             let url = address.resource(Some(&link.segment()));
             output::object(*json, &json!({ "url": url, "expires_at": link.expires_at.rfc3339() }))
         }

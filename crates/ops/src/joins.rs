@@ -33,6 +33,8 @@ use crate::webhooks::{self, News};
 
 /// How often a join is tried when others change the same progress at the same moment.
 const TRIES: u32 = 8;
+/// How long a claim counts as recent: seven days, in milliseconds.
+const RECENT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// How long it is remembered that there was nothing to join.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -117,9 +119,9 @@ pub async fn prove(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) 
     if PersonalId::parse(segment).is_some() {
         return Ok(Some(personal::stored(segment).into_owned()));
     }
-    let Some(link) = ClaimLink::parse(segment) else { return Ok(None) };
+    let Some(link) = ClaimLink::parse(segment) else { return Ok(rejected("unsigned")) };
     if try_it::is_test(&link.label) || !link.is_valid(&hosting.keys, (organization, &server.id), cx.now()) {
-        return Ok(None);
+        return Ok(rejected("invalid"));
     }
     let mut conn = hosting.read().await?;
     let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, &link.label).await? else {
@@ -127,7 +129,13 @@ pub async fn prove(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) 
     };
     // Links that were signed before a claim was undone have been in the wrong hands.
     let is_spent = store::is_spent(&mut conn, organization, &server.id, (&from, link.issued_at)).await?;
-    Ok((!is_spent).then_some(link.label))
+    Ok(if is_spent { rejected("spent") } else { Some(link.label) })
+}
+
+/// Counts a tracking ID that proves nothing.
+fn rejected(reason: &'static str) -> Option<String> {
+    metrics::counter!("waypost_claims_rejected_total", "reason" => reason).increment(1);
+    None
 }
 
 /// Gives `end_user` the progress on `server` of the user with `tracking_id`, as [`prove`] returned it at `proven_at`. The
@@ -357,6 +365,16 @@ pub async fn list_page(
 ) -> Result<Vec<Listed>> {
     authorize(&cx.caller, Act::JoinRead, organization)?;
     Ok(store::list_page(&mut ops.db.read().await?, organization, before, i64::from(limit)).await?)
+}
+
+/// How many claims of tracking IDs were made within the last seven days and not undone.
+///
+/// # Errors
+/// As [`list`].
+pub async fn count_recent(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<i64> {
+    authorize(&cx.caller, Act::JoinRead, organization)?;
+    let since = cx.now().plus(-RECENT_MS);
+    Ok(store::count_claims(&mut ops.db.read().await?, organization, since).await?)
 }
 
 /// One join.

@@ -130,6 +130,16 @@ pub async fn list_page(
     rows.into_iter().map(listed).collect()
 }
 
+/// How many claims of tracking IDs in an organisation were made at `since` or later and not undone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_claims(conn: &mut Conn, organization: &OrganizationId, since: Timestamp) -> Result<i64> {
+    const SQL: &str = "SELECT count(*) FROM joins WHERE organization_id = $1 AND created_at >= $2
+        AND kind = 'tracking' AND undone_at IS NULL";
+    Ok(on!(conn, c => sqlx::query_scalar(SQL).bind(organization.as_str()).bind(since.0).fetch_one(c).await?))
+}
+
 /// A join.
 ///
 /// # Errors

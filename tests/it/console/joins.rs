@@ -56,6 +56,8 @@ async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
     assert_eq!(position(&server, "anna", &link).await, 2);
     let page = admin.page("/o/acme/joins").await;
     page.says("ann").says("anna@example.com").does_not_say("claim~");
+    admin.page("/o/acme").await.says("claims of tracking IDs in the last 7 days");
+    member.page("/o/acme").await.does_not_say("claims of tracking IDs");
     admin.page("/o/acme/audit?act=join.").await.says("join.create");
     let action = page.body.split("action=\"").find(|it| it.contains("/undo\"")).unwrap().split('"').next().unwrap();
     member.post(action, &[]).await.is(403);
@@ -63,6 +65,7 @@ async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
     admin.post(action, &[]).await.leads_to("/o/acme/joins");
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.undo'").await, 1, "once");
     admin.page("/o/acme/joins").await.says("Undone").does_not_say("/undo\"");
+    admin.page("/o/acme").await.does_not_say("claims of tracking IDs");
     // The link that was used is worth nothing after that, to anybody.
     for subject in ["anna", "bea"] {
         app.later(1).await;

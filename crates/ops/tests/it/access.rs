@@ -81,6 +81,7 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "overview::contents": overview::contents(cx, ops, org);
         "joins::list": joins::list(cx, ops, org);
         "joins::list_page": joins::list_page(cx, ops, org, (None, 1));
+        "joins::count_recent": joins::count_recent(cx, ops, org);
         "joins::show": joins::show(cx, ops, org, &t.join);
         "joins::undo": joins::undo(cx, ops, org, &t.join);
         "claim_links::create": claim_links::create(cx, (ops, &key), org, server, ("ann", 1));
@@ -147,6 +148,7 @@ overview::show            operator owner admin member
 overview::contents        operator owner
 joins::list               operator owner admin
 joins::list_page          operator owner admin
+joins::count_recent       operator owner admin
 joins::show               operator owner admin
 joins::undo               operator owner admin
 claim_links::create       operator owner admin
@@ -231,6 +233,7 @@ async fn foreign_ids_are_not_found(stage: Stage) {
         "api_keys::list",
         "servers::create",
         "joins::list",
+        "joins::count_recent",
         "invitations::create",
         "invitations::list",
         "audit_events",

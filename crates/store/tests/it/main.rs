@@ -2,6 +2,7 @@
 
 mod analytics;
 mod backup;
+mod claims;
 mod console;
 mod console_users;
 mod deletion;

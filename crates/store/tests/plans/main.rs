@@ -477,6 +477,7 @@ async fn take_over(tx: &mut Tx, one: &World) {
     end_user::set_claimed_email(tx, org, user, "a@x.de").await.unwrap();
     end_user::claimed_email(tx, org, user).await.unwrap();
     join::list(tx, org).await.unwrap();
+    join::count_claims(tx, org, NOW).await.unwrap();
     join::list_page(tx, org, None, 2).await.unwrap();
     join::list_page(tx, org, Some(&id), 2).await.unwrap();
     join::is_spent(tx, org, &one.server, (user, NOW)).await.unwrap();

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use waypost_core::access::Act;
 use waypost_ops::overview::{self, Overview};
-use waypost_ops::{audit_events, tickets};
+use waypost_ops::{audit_events, joins, tickets};
 
 use super::audit::Entry;
 use super::frame::{Frame, Place};
@@ -67,6 +67,15 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
     }
     let mut entries = Vec::new();
     if place.is_admin() {
+        let claims = joins::count_recent(cx, web.ops(), organization_id).await.map_err(within)?;
+        if claims > 0 {
+            tiles.push(Tile {
+                label: "Claimed progress",
+                count: claims,
+                hint: "claims of tracking IDs in the last 7 days: check who made them",
+                href: place.path("joins"),
+            });
+        }
         let filter = audit_events::Filter::default();
         let found = audit_events::list(cx, web.ops(), organization_id, &filter, (None, ENTRIES)).await;
         entries = found.map_err(within)?.into_iter().map(Entry::from).collect();
