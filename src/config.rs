@@ -18,10 +18,14 @@ use waypost_auth::client::document::availability::Mode as ClientDocuments;
 use waypost_core::organization::SignUp;
 use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};
+use waypost_ops::retention::Periods;
 use waypost_outbound::Allowance;
 
 use table::{SETTINGS, Setting};
 pub use value::{DatabaseUrl, LogFormat, LogLevel, SecretKey, origin};
+
+/// Milliseconds of a day.
+const DAY_MS: i64 = 24 * 3_600_000;
 
 /// Where a value was set. Ordered by weight: a later one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,6 +211,8 @@ pub struct Settings {
     pub http2_stream_limit: u32,
     /// Requests that a connection of HTTP/2 may cancel within a minute; 0 for no limit.
     pub http2_reset_limit: u32,
+    /// How long logs are kept.
+    pub retention: Periods,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -260,6 +266,12 @@ impl Default for Settings {
             response_timeout_seconds: 60,
             http2_stream_limit: 100,
             http2_reset_limit: 100,
+            retention: Periods {
+                tool_calls: Some(90 * DAY_MS),
+                events: Some(400 * DAY_MS),
+                audit: Some(730 * DAY_MS),
+                deliveries: Some(30 * DAY_MS),
+            },
             log_format: LogFormat::Auto,
             log_level: LogLevel::default(),
             version_cache_bytes: 64 * 1024 * 1024,

@@ -2,7 +2,6 @@
 //! processes share the work: a message that one of them has taken belongs to it for a minute.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -12,8 +11,6 @@ use waypost_ops::{Ops, webhook_deliveries};
 
 /// Attempts at the same time: a receiver that takes its time holds nobody else up.
 const AT_ONCE: usize = 32;
-/// How often old messages are deleted: every so many looks.
-const SELDOM: u32 = 60;
 
 /// The sender of messages.
 #[derive(Clone)]
@@ -30,14 +27,13 @@ pub struct Deliveries {
 pub struct Queue {
     deliveries: Arc<Deliveries>,
     under_way: Mutex<JoinSet<()>>,
-    looks: AtomicU32,
 }
 
 impl Queue {
     /// Nothing is under way yet.
     #[must_use]
     pub fn new(deliveries: Deliveries) -> Self {
-        Self { deliveries: Arc::new(deliveries), under_way: Mutex::default(), looks: AtomicU32::new(0) }
+        Self { deliveries: Arc::new(deliveries), under_way: Mutex::default() }
     }
 
     /// Takes the messages that are due, and begins an attempt for each. An attempt that is cut off because the queue is
@@ -52,9 +48,6 @@ impl Queue {
             panicked = panicked.or(ended.err());
         }
         self.deliveries.take(&mut under_way).await?;
-        if self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(SELDOM) {
-            webhook_deliveries::delete_old(&self.deliveries.cx, &self.deliveries.ops).await?;
-        }
         panicked.map_or(Ok(()), |error| Err(error.into()))
     }
 }

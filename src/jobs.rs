@@ -10,6 +10,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_jobs::{Job, Jobs, Leases, Result};
 use waypost_ops::job_leases::JobLeases;
+use waypost_ops::retention::{self, Periods};
 use waypost_ops::upstream::{self, Upstream};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{Ops, analytics, authorizations, identity};
@@ -37,6 +38,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The ways to organisations' identity providers.
     pub upstream: Upstream,
+    /// How long logs are kept.
+    pub retention: Periods,
     /// The database.
     pub db: Db,
 }
@@ -63,6 +66,11 @@ pub fn start(jobs: &Jobs, parts: Parts) {
         Ok(())
     });
     shared.start("analytics", |db| async move { Ok(analytics::roll(&db, &SystemClock).await?) });
+    let periods = parts.retention;
+    shared.start("retention", move |db| async move {
+        retention::delete_old(&db, &SystemClock, &periods).await?;
+        Ok(())
+    });
     let upstream = parts.upstream;
     shared.start("provider-tokens", move |db| {
         let upstream = upstream.clone();

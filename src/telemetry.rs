@@ -152,6 +152,7 @@ fn describe() {
     describe_counter!("waypost_job_runs_total", "Runs of background jobs, and items of workers, by job");
     describe_counter!("waypost_job_failures_total", "Runs of background jobs that failed, panics included, by job");
     describe_counter!("waypost_job_panics_total", "Panics of background jobs, by job");
+    describe_counter!("waypost_retention_deleted_total", "Rows deleted because of their retention period, by log");
     describe_gauge!("waypost_job_age_seconds", Unit::Seconds, "Time since the last success, by job");
     describe_gauge!("waypost_job_late", "1 if the job is late, by job");
     describe_gauge!("waypost_job_active", "1 if this process runs the job, 0 if another one holds its lease");

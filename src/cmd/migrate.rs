@@ -1,15 +1,34 @@
 //! `waypost migrate`: brings the database up to date.
 
+use anyhow::Context;
 use serde_json::json;
+use waypost_store::space;
 
 use super::{App, output};
+use crate::open;
+
+/// Flags of `migrate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Also rewrites a SQLite file without its free space; needed once for a file that an older Waypost made.
+    #[arg(long)]
+    compact: bool,
+}
 
 /// Migrates, and says from which version to which.
 ///
 /// # Errors
 /// When the database cannot be reached or brought up to date.
-pub async fn run(app: &App) -> anyhow::Result<()> {
+pub async fn run(app: &App, args: Args) -> anyhow::Result<()> {
+    // Of SQLite: nobody else may use the file while it is rewritten.
+    let _lock = if args.compact { open::serve_lock(&app.settings)? } else { None };
     let opened = app.open().await?;
+    if args.compact {
+        space::compact(&opened.db).await.context(
+            "the database could not be compacted, and is as it was: check that the disk has room for a second copy, and \
+             that no other command uses it",
+        )?;
+    }
     opened.db.close().await;
     let (before, now) = (opened.before, opened.now);
     if app.json {

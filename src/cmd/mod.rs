@@ -113,7 +113,7 @@ enum Command {
     #[command(subcommand)]
     Assignment(assignment::Command),
     /// Brings the database up to date.
-    Migrate,
+    Migrate(migrate::Args),
     /// Looks at everything that an installation needs, and says what to do.
     Doctor,
     /// The secret key of this installation.
@@ -212,7 +212,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Assignment(command) => {
             Session::run(&app, async |session| assignment::run(session, command).await).await?;
         }
-        Command::Migrate => migrate::run(&app).await?,
+        Command::Migrate(args) => migrate::run(&app, args).await?,
         Command::Doctor => return doctor::run(&app).await,
         Command::Backup(args) => backup::backup(&app, args).await?,
         Command::Restore(args) => backup::restore(&app, args).await?,

@@ -17,6 +17,21 @@ fn refused(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &st
 }
 
 #[test]
+fn retention_periods_are_days_hours_or_off() {
+    let day = 86_400_000;
+    let periods = load("", &[], &[]).unwrap().retention;
+    assert_eq!((periods.tool_calls, periods.events), (Some(90 * day), Some(400 * day)));
+    assert_eq!((periods.audit, periods.deliveries), (Some(730 * day), Some(30 * day)));
+    for (text, period) in [("1d", Some(day)), ("36h", Some(day * 3 / 2)), ("off", None), ("0", None), ("0d", None)] {
+        let settings = load("", &[("WAYPOST_RETENTION_AUDIT", text)], &[]).unwrap();
+        assert_eq!(settings.retention.audit, period, "{text}");
+    }
+    for text in ["", "90", "-1d", "1.5d", "d", "99999999999d"] {
+        assert!(refused("", &[("WAYPOST_RETENTION_AUDIT", text)], &[]).contains("retention_audit"), "{text}");
+    }
+}
+
+#[test]
 fn flags_beat_environment_beats_file_beats_default() {
     let settings = load("listen = '127.0.0.1:1'\nrate_limit_burst = 7", &[], &[]).unwrap();
     assert_eq!((settings.listen.port(), settings.rate_limit_burst, settings.rate_limit_per_caller), (1, 7, 100));

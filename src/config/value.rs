@@ -250,6 +250,21 @@ pub(super) fn at_least_one(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A period in milliseconds, in days (`90d`) or hours (`36h`); `None` for `off` and `0`.
+pub(super) fn period(text: &str) -> Result<Option<i64>, String> {
+    const HOUR_MS: i64 = 3_600_000;
+    if matches!(text, "off" | "0") {
+        return Ok(None);
+    }
+    let units = [("d", 24 * HOUR_MS), ("h", HOUR_MS)];
+    let found = units.iter().find_map(|(unit, ms)| Some((text.strip_suffix(unit)?.parse::<u32>().ok()?, *ms)));
+    match found {
+        Some((0, _)) => Ok(None),
+        Some((count, ms)) => Ok(Some(i64::from(count) * ms)),
+        None => Err(format!("expected a period such as 90d or 36h, or off, not `{text}`")),
+    }
+}
+
 /// A size in bytes, with `KiB`, `MiB` or `GiB` when it is not plain.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];

@@ -23,8 +23,6 @@ pub const MAX_URL: usize = 2_000;
 pub const ROTATION_MS: i64 = 24 * HOUR;
 /// A receiver that has failed for so long is switched off.
 pub const PATIENCE_MS: i64 = 5 * 24 * HOUR;
-/// How long messages are kept once they are through with.
-pub const KEPT_MS: i64 = 30 * 24 * HOUR;
 /// How long one attempt belongs to whoever makes it: longer than it may take.
 pub const LEASE_MS: i64 = MINUTE;
 

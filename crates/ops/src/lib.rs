@@ -39,6 +39,7 @@ mod passwords;
 pub mod progress;
 pub mod record;
 pub mod redirect_uri;
+pub mod retention;
 pub mod search;
 pub mod secrets;
 pub mod servers;

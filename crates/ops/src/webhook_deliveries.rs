@@ -4,7 +4,7 @@ use serde_json::json;
 use waypost_core::access::{Act, authorize, authorize_operator};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WebhookDeliveryId, WebhookId};
-use waypost_core::webhook::{Delivery, DeliveryStatus, KEPT_MS, LEASE_MS, PATIENCE_MS, Webhook, next_attempt, sign};
+use waypost_core::webhook::{Delivery, DeliveryStatus, LEASE_MS, PATIENCE_MS, Webhook, next_attempt, sign};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_outbound::{Error as OutboundError, Failure, Limits, Purpose};
 use waypost_store::{Tx, webhook, webhook_delivery as store};
@@ -30,7 +30,7 @@ pub struct DeliveryPage {
     pub next_cursor: Option<String>,
 }
 
-/// What was sent to a receiver within the last 30 days, newest first.
+/// What was sent to a receiver and not deleted yet by retention, newest first.
 ///
 /// # Errors
 /// `not_found` when there is no such receiver that the caller may know of; `forbidden` for members below admin;
@@ -165,19 +165,6 @@ async fn judge(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Res
     let detail = json!({ "failing_since": since.rfc3339(), "error": why });
     let entry = Entry { act: "webhook.disable", target: receiver.id.as_str(), detail };
     record(cx, tx, organization, entry).await
-}
-
-/// Deletes messages that are older than 30 days and through with, some at a time.
-///
-/// # Errors
-/// As [`claim`].
-pub async fn delete_old(cx: &Ctx, ops: &Ops) -> Result<u64> {
-    const AT_ONCE: i64 = 500;
-    authorize_operator(&cx.caller)?;
-    let mut tx = ops.db.begin().await?;
-    let deleted = store::delete_old(&mut tx, cx.now().plus(-KEPT_MS), AT_ONCE).await?;
-    tx.commit().await?;
-    Ok(deleted)
 }
 
 /// What came of an attempt.

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
 
 use crate::error::{Error, Result};
@@ -22,6 +24,8 @@ const SQLITE_READERS: u32 = 4;
 /// several times over; beyond them is the operating system's cache.
 const WRITER_CACHE: &str = "-4096";
 const READER_CACHE: &str = "-1024";
+/// Bytes that the write-ahead log of SQLite keeps after it was folded back into the file: it grows while a backup reads.
+const LOG_BYTES: &str = "16777216";
 /// Connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a call waits for a connection or for another process's write before it is told `unavailable`.
@@ -131,12 +135,15 @@ impl Db {
     async fn open_sqlite(url: &str) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
+            // Of a new file: free pages can be given back (crate::space).
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             // An acknowledged step survives a power cut: the log is synced before the commit returns.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
             .pragma("temp_store", "memory")
+            .pragma("journal_size_limit", LOG_BYTES)
             .pragma("cache_size", WRITER_CACHE)
             .statement_cache_capacity(200);
         let write = SqlitePoolOptions::new()

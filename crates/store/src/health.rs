@@ -4,7 +4,7 @@ use waypost_core::Timestamp;
 
 use crate::db::{Db, Dialect};
 use crate::error::Result;
-use crate::on;
+use crate::{on, space};
 
 /// Which of the database's own settings stand how. What the dialect does not have is absent.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Health {
     pub now: Timestamp,
     /// SQLite: how a transaction is made; `wal` is right.
     pub journal_mode: Option<String>,
+    /// SQLite: whether the space of deleted rows can be given back.
+    pub can_release: Option<bool>,
     /// SQLite: what is wrong with the file; empty when nothing is.
     pub damage: Vec<String>,
     /// PostgreSQL: whether writes are forced to disk at all.
@@ -39,6 +41,7 @@ pub async fn examine(db: &Db) -> Result<Health> {
         let (version, now): (String, i64) = on!(&mut conn, c => sqlx::query_as(sql).fetch_one(c).await?);
         let sql = "PRAGMA journal_mode";
         let journal_mode: String = on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await?);
+        let pages = space::pages(db).await?;
         let sql = "PRAGMA integrity_check(10)";
         let damage: Vec<String> = on!(&mut conn, c => sqlx::query_scalar(sql).fetch_all(c).await?);
         let sql = "SELECT count(*) FROM pragma_foreign_key_check";
@@ -48,6 +51,7 @@ pub async fn examine(db: &Db) -> Result<Health> {
             postgres_version: None,
             now: Timestamp(now),
             journal_mode: Some(journal_mode),
+            can_release: pages.map(|pages| pages.is_incremental),
             damage: damage.into_iter().filter(|line| line != "ok").collect(),
             fsync: None,
             synchronous_commit: None,
@@ -64,6 +68,7 @@ pub async fn examine(db: &Db) -> Result<Health> {
         postgres_version: Some(number),
         now: Timestamp(now),
         journal_mode: None,
+        can_release: None,
         damage: Vec::new(),
         fsync: Some(fsync),
         synchronous_commit: Some(synchronous_commit),

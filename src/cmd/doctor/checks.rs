@@ -275,6 +275,13 @@ fn settings_of_database(health: &Health) -> Vec<Check> {
                 "keep the database on a local disk: the write-ahead log needs one",
             ),
         });
+        if health.can_release == Some(false) {
+            checks.push(Check::warn(
+                "space",
+                "the file was made by an older Waypost and does not become shorter when rows are deleted",
+                "stop `waypost serve` and run `waypost migrate --compact` once",
+            ));
+        }
         checks.push(match (health.damage.first(), health.orphans) {
             (Some(damage), _) => Check::fail("integrity", damage.clone(), "restore a backup into a new database"),
             (None, Some(orphans)) if orphans > 0 => Check::fail(

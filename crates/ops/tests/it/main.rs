@@ -12,6 +12,7 @@ mod joins;
 mod lists;
 mod logos;
 mod people;
+mod retention;
 mod stage;
 mod support;
 mod user_accounts;

@@ -1,6 +1,6 @@
 //! Making segments, and taking people out of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use waypost_core::Timestamp;
 use waypost_core::analytics::{Log, segment};
@@ -18,6 +18,8 @@ const BATCH: i64 = 4_000;
 const ENOUGH: i64 = 2_000;
 /// After so long any number of rows is packed.
 const OLD_MS: i64 = 3_600_000;
+/// A day.
+const DAY_MS: i64 = 24 * 3_600_000;
 /// Younger rows are left alone: a call that arrived earlier may still be written.
 const SETTLED_MS: i64 = 120_000;
 
@@ -179,13 +181,30 @@ pub(crate) async fn forget(conn: &mut Conn, organization: &OrganizationId, end_u
             AND analytics_segments.from_at <= tool_calls.created_at
             AND analytics_segments.to_at >= tool_calls.created_at
         WHERE tool_calls.end_user_id = $1 AND tool_calls.organization_id = $2";
+    // Of rows that retention has deleted, nothing tells any more whose they were: the segments are searched. An end user is
+    // in none that ended before they came; the day is for clocks that differ.
+    const OLD_EVENTS: &str = "SELECT analytics_segments.first_id FROM end_users
+        JOIN analytics_rollups ON analytics_rollups.organization_id = end_users.organization_id
+        JOIN analytics_segments ON analytics_segments.server_id = analytics_rollups.server_id
+            AND analytics_segments.kind = 'events' AND analytics_segments.from_at < analytics_rollups.events_from
+        WHERE end_users.id = $1 AND end_users.organization_id = $2
+            AND analytics_segments.to_at >= end_users.created_at - $3";
+    const OLD_CALLS: &str = "SELECT analytics_segments.first_id FROM end_users
+        JOIN analytics_rollups ON analytics_rollups.organization_id = end_users.organization_id
+        JOIN analytics_segments ON analytics_segments.server_id = analytics_rollups.server_id
+            AND analytics_segments.kind = 'calls' AND analytics_segments.from_at < analytics_rollups.calls_from
+        WHERE end_users.id = $1 AND end_users.organization_id = $2
+            AND analytics_segments.to_at >= end_users.created_at - $3";
     if conn.dialect() == Dialect::Postgres {
-        // Nobody packs rows of theirs meanwhile. SQLite has one writer.
+        // Nobody packs or deletes rows of theirs meanwhile. SQLite has one writer.
         let _: Vec<String> = on!(conn, c => sqlx::query_scalar(LOCK).bind(organization.as_str()).fetch_all(c).await?);
     }
-    for (sql, is_events) in [(EVENTS, true), (CALLS, false)] {
+    for (sql, old, is_events) in [(EVENTS, OLD_EVENTS, true), (CALLS, OLD_CALLS, false)] {
         let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(sql)
             .bind(end_user.as_str()).bind(organization.as_str()).fetch_all(c).await?);
+        let old: Vec<String> = on!(conn, c => sqlx::query_scalar(old)
+            .bind(end_user.as_str()).bind(organization.as_str()).bind(DAY_MS).fetch_all(c).await?);
+        let ids: BTreeSet<String> = ids.into_iter().chain(old).collect();
         for id in ids {
             take_out(conn, &id, end_user, is_events).await?;
         }
@@ -199,17 +218,22 @@ async fn take_out(conn: &mut Conn, id: &str, end_user: &EndUserId, is_events: bo
     const DELETE: &str = "DELETE FROM analytics_segments WHERE first_id = $1";
     let data: String = on!(conn, c => sqlx::query_scalar(READ).bind(id).fetch_one(c).await?);
     let mut log = Log::default();
-    let (data, count) = if is_events {
+    let (data, before, count) = if is_events {
         segment::unpack_events(&data, &mut log, |_| true).map_err(damaged)?;
+        let before = log.events.len();
         let user = log.names.find(end_user.as_str());
         log.events.retain(|event| event.user != user);
-        (segment::pack_events(&log.names, &log.events), log.events.len())
+        (segment::pack_events(&log.names, &log.events), before, log.events.len())
     } else {
         segment::unpack_calls(&data, &mut log, |_| true).map_err(damaged)?;
+        let before = log.calls.len();
         let user = log.names.find(end_user.as_str());
         log.calls.retain(|call| call.user != user);
-        (segment::pack_calls(&log.names, &log.calls), log.calls.len())
+        (segment::pack_calls(&log.names, &log.calls), before, log.calls.len())
     };
+    if count == before {
+        return Ok(());
+    }
     if count == 0 {
         on!(conn, c => sqlx::query(DELETE).bind(id).execute(c).await?.rows_affected());
     } else {

@@ -1,6 +1,6 @@
-//! Whatever is packed and whoever is erased: what analytics reads is what stands in the log.
+//! Whatever is packed, deleted by retention and erased: what analytics reads is what stood in the log.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -13,6 +13,7 @@ use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::activity::{self, Query};
 use waypost_store::analytics::{self, Packed, Wanted};
 use waypost_store::progress::NewEndUser;
+use waypost_store::retention::{self, ServerLog};
 use waypost_store::tool_call::ToolCall;
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{Db, end_user};
@@ -35,6 +36,8 @@ enum Act {
     Roll { later: i64 },
     /// A user is erased.
     Erase { user: u8 },
+    /// Retention deletes packed rows of a log that are older than this, some at a time.
+    Retain { log: ServerLog, age: i64 },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -44,13 +47,20 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..5_u8).prop_map(|user| Act::Restart { user }),
         3 => (0..8_000_000_i64).prop_map(|later| Act::Roll { later }),
         1 => (0..5_u8).prop_map(|user| Act::Erase { user }),
+        2 => (prop_oneof![Just(ServerLog::Calls), Just(ServerLog::Events)], 0..40_000_000_i64)
+            .prop_map(|(log, age)| Act::Retain { log, age }),
     ]
 }
+
+/// A row of the log: when, whose, and as a text.
+type Row = (Timestamp, String, String);
 
 struct Stage {
     db: Db,
     world: World,
     writer: Writer,
+    /// Events and calls that retention has deleted from the log.
+    deleted: Mutex<[Vec<Row>; 2]>,
 }
 
 async fn stage(url: &str) -> Stage {
@@ -59,7 +69,7 @@ async fn stage(url: &str) -> Stage {
     world.seed(&db).await;
     World::new(2).seed_played(&db).await;
     let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
-    Stage { db, world, writer }
+    Stage { db, world, writer, deleted: Mutex::default() }
 }
 
 impl Stage {
@@ -130,68 +140,96 @@ impl Stage {
         packed.unpack(range).unwrap()
     }
 
-    /// What analytics reads is what stands in the log, in the whole and in a range.
+    /// The events and the calls that stand in the log.
+    async fn stored(&self) -> [Vec<Row>; 2] {
+        let query = Query {
+            organization: &self.world.organization,
+            server: None,
+            end_user: None,
+            walkthrough: Some(&self.world.walkthrough),
+            range: ALL,
+            after: None,
+            oldest_first: true,
+            limit: 1_000_000,
+        };
+        let mut conn = self.db.read().await.unwrap();
+        let events = activity::events(&mut conn, &query).await.unwrap().into_iter().map(|it| {
+            let step = it.step_id.as_ref().map_or("-", |step| step.as_str());
+            let names = [it.progress_id.as_str(), it.end_user_id.as_str(), it.walkthrough_id.as_str()].join(" ");
+            let (version, client) = (it.version_id.as_str(), it.client_name.as_deref().unwrap_or("-"));
+            let text = format!("{} {names} {version} {step} {client} {:?}", it.kind, it.elapsed_ms);
+            (it.created_at, it.end_user_id.to_string(), text)
+        });
+        let events = events.collect();
+        let calls = activity::calls(&mut conn, &Query { walkthrough: None, ..query }).await.unwrap();
+        let calls = calls.into_iter().map(|it| {
+            let user = it.end_user_id.map_or_else(|| "-".to_owned(), |user| user.to_string());
+            (it.created_at, user, format!("{:?} {}", it.client_name, it.duration_us))
+        });
+        [events, calls.collect()]
+    }
+
+    /// Deletes packed rows of a log that are older than `before`, three at a time.
+    async fn retain(&self, log: ServerLog, before: Timestamp) {
+        let old = self.stored().await;
+        loop {
+            let mut tx = self.db.begin().await.unwrap();
+            let rows = retention::delete_log(&mut tx, log, &self.world.server, (before, 3)).await.unwrap();
+            tx.commit().await.unwrap();
+            if rows < 3 {
+                break;
+            }
+        }
+        let left = self.stored().await;
+        let mut deleted = self.deleted.lock().unwrap();
+        for ((deleted, old), left) in deleted.iter_mut().zip(old).zip(left) {
+            let mut left = left.into_iter().peekable();
+            // The lists are in one order, and what is left is a part of what was there.
+            for row in old {
+                if left.next_if_eq(&row).is_none() {
+                    assert!(row.0 < before, "not older than {before}: {row:?}");
+                    deleted.push(row);
+                }
+            }
+            assert_eq!(left.next(), None);
+        }
+    }
+
+    async fn erase(&self, user: &str) {
+        let id = EndUserId::from_store(user.to_owned());
+        let mut tx = self.db.begin().await.unwrap();
+        end_user::delete(&mut tx, &self.world.organization, &id).await.unwrap();
+        tx.commit().await.unwrap();
+        for deleted in self.deleted.lock().unwrap().iter_mut() {
+            deleted.retain(|(_, whose, _)| whose != user);
+        }
+    }
+
+    /// What analytics reads is what stands in the log or was deleted from it by retention, in the whole and in a range.
     async fn check(&self, range: Range) {
         for range in [ALL, range] {
             let log = self.read(range).await;
             let text = |number| log.names.text(number).unwrap_or("-").to_owned();
             let users = log.events.iter().map(|it| it.user).chain(log.calls.iter().map(|it| it.user));
             assert!(users.into_iter().all(|user| text(user) != TESTER), "a test is not counted");
-            let mut read: Vec<String> = log
-                .events
-                .iter()
-                .map(|it| {
-                    let names = [it.attempt, it.user, it.walkthrough, it.version, it.step, it.client].map(text);
-                    format!(
-                        "{} {} {} {:?}",
-                        it.at.0,
-                        it.kind,
-                        names.join(" "),
-                        (it.elapsed_ms >= 0).then_some(it.elapsed_ms)
-                    )
-                })
-                .collect();
-            let query = Query {
-                organization: &self.world.organization,
-                server: None,
-                end_user: None,
-                walkthrough: Some(&self.world.walkthrough),
-                range,
-                after: None,
-                oldest_first: true,
-                limit: 1_000_000,
-            };
-            let mut conn = self.db.read().await.unwrap();
-            let events = activity::events(&mut conn, &query).await.unwrap();
-            let mut stored: Vec<String> = events
-                .iter()
-                .map(|it| {
-                    let step = it.step_id.as_ref().map_or("-", |step| step.as_str());
-                    let names = [it.progress_id.as_str(), it.end_user_id.as_str(), it.walkthrough_id.as_str()];
-                    let (version, client) = (it.version_id.as_str(), it.client_name.as_deref().unwrap_or("-"));
-                    format!(
-                        "{} {} {} {version} {step} {client} {:?}",
-                        it.created_at.0,
-                        it.kind,
-                        names.join(" "),
-                        it.elapsed_ms
-                    )
-                })
-                .collect();
-            read.sort();
-            stored.sort();
-            assert_eq!(read, stored);
-            let calls = activity::calls(&mut conn, &Query { walkthrough: None, ..query }).await.unwrap();
-            let mut stored: Vec<_> =
-                calls.iter().map(|it| (it.created_at, it.client_name.clone(), it.duration_us)).collect();
-            let mut read: Vec<_> = log
+            let events = log.events.iter().map(|it| {
+                let names = [it.attempt, it.user, it.walkthrough, it.version, it.step, it.client].map(text).join(" ");
+                let elapsed = (it.elapsed_ms >= 0).then_some(it.elapsed_ms);
+                (it.at, text(it.user), format!("{} {names} {elapsed:?}", it.kind))
+            });
+            let calls = log
                 .calls
                 .iter()
-                .map(|it| (it.at, log.names.text(it.client).map(str::to_owned), it.duration_us))
-                .collect();
-            stored.sort();
-            read.sort();
-            assert_eq!(read, stored);
+                .map(|it| (it.at, text(it.user), format!("{:?} {}", log.names.text(it.client), it.duration_us)));
+            let read: [Vec<Row>; 2] = [events.collect(), calls.collect()];
+            let (stored, deleted) = (self.stored().await, self.deleted.lock().unwrap().clone());
+            for ((mut read, stored), deleted) in read.into_iter().zip(stored).zip(deleted) {
+                let mut known: Vec<Row> = stored.into_iter().chain(deleted).collect();
+                known.retain(|(at, ..)| range.contains(*at));
+                known.sort();
+                read.sort();
+                assert_eq!(read, known);
+            }
         }
     }
 }
@@ -212,12 +250,8 @@ async fn segments_and_log_agree(stage: Stage) {
                 }
                 Act::Restart { user } => stage.play(&format!("eu_p{user}"), now, None, true).await,
                 Act::Roll { later } => stage.roll(now.plus(*later)).await,
-                Act::Erase { user } => {
-                    let user = EndUserId::from_store(format!("eu_p{user}"));
-                    let mut tx = stage.db.begin().await.unwrap();
-                    end_user::delete(&mut tx, &stage.world.organization, &user).await.unwrap();
-                    tx.commit().await.unwrap();
-                }
+                Act::Erase { user } => stage.erase(&format!("eu_p{user}")).await,
+                Act::Retain { log, age } => stage.retain(*log, now.plus(-age)).await,
             }
             // Time goes on after a roll: nobody writes into the settled past.
             if let Act::Roll { later } = act {
@@ -232,6 +266,17 @@ async fn segments_and_log_agree(stage: Stage) {
         segments = segments.max(count.unwrap().parse::<u32>().unwrap());
     }
     assert!(segments > 10, "something was packed: {segments}");
+    for log in [ServerLog::Calls, ServerLog::Events] {
+        stage.retain(log, now).await;
+    }
+    stage.check(Range { from: NOW, to: now }).await;
+    let deleted = stage.deleted.lock().unwrap().each_ref().map(Vec::len);
+    assert!(deleted.iter().all(|rows| *rows > 20), "something was deleted: {deleted:?}");
+    for user in 0..5 {
+        stage.erase(&format!("eu_p{user}")).await;
+    }
+    stage.check(ALL).await;
+    assert_eq!(stage.read(ALL).await.events.len(), 0, "erased from the segments whose rows are gone");
     stage.play(TESTER, now, None, false).await;
     let mut conn = stage.db.read().await.unwrap();
     let tester = EndUserId::from_store(TESTER.to_owned());

@@ -14,6 +14,7 @@ mod open_rows;
 mod parity;
 mod people;
 mod recorder;
+mod retention;
 mod schema;
 mod support;
 mod tenants;

@@ -30,7 +30,7 @@ INSERT INTO user_sign_ins VALUES ('state_N', 'browser', 'google', 'nonce', 'veri
 INSERT INTO invitations VALUES
     ('inv_N', 'org_N', 'C@b.example', 'c@b.example', 'member', 'token-N', 'usr_N', 5, 6, NULL, 7, NULL);
 INSERT INTO idempotency_keys VALUES ('usr_N', 'once', 'org_N', 'request', NULL, 5, 6);
-INSERT INTO analytics_rollups VALUES ('srv_N', 'org_N', 0, 0);
+INSERT INTO analytics_rollups VALUES ('srv_N', 'org_N', 0, 0, 0, 0);
 INSERT INTO analytics_segments VALUES ('seg_N', 'org_N', 'srv_N', 'wt_N', 'events', 0, 0, 0, '');
 INSERT INTO ticket_numbers VALUES ('org_N', 1);
 INSERT INTO tickets VALUES

@@ -54,7 +54,7 @@ use waypost_store::{
     Db, Dialect, Tx, account, activity, analytics, api_key, assignment, audit, authorization_request, browser_session,
     editing_session, email_code, end_user, expired, idempotency, identity, invitation, invitation_accept, job_lease,
     join, logo, migrate, oauth_client, oauth_consent, oauth_grant, offer, on, open_rows, organization, overview,
-    progress, server, session, standing, step, step_revision, system, ticket, ticket_comment, tool_call, trash, user,
+    progress, retention, server, session, standing, step, step_revision, system, ticket, ticket_comment, tool_call, trash, user,
     user_code, user_session, version, walkthrough, walkthrough_list, webhook, webhook_delivery,
 };
 
@@ -66,6 +66,8 @@ const WHOLE: &[&str] = &[
     "UPDATE config_version SET version = version + 1 WHERE id = 1",
     "SELECT version FROM config_version WHERE id = 1",
     "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
+    // One row per server.
+    "SELECT server_id FROM analytics_rollups ORDER BY server_id",
     // Once in the life of an installation: when it is set up.
     "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
      WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
@@ -213,6 +215,12 @@ async fn everything(db: &Db, one: &World) {
     };
     session::put_used(&mut tx, &[used]).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
+    retention::servers(&mut tx).await.unwrap();
+    for log in [retention::ServerLog::Calls, retention::ServerLog::Events] {
+        retention::delete_log(&mut tx, log, &one.server, (Timestamp(1), 10)).await.unwrap();
+    }
+    retention::delete_rejections(&mut tx, &one.server, Timestamp(1), 10).await.unwrap();
+    retention::delete_audit(&mut tx, Timestamp(1), 10).await.unwrap();
     job_lease::acquire(&mut tx, ("packing", "a"), NOW, NOW).await.unwrap();
     job_lease::release(&mut tx, "packing", "a").await.unwrap();
     write(&mut tx, one).await;

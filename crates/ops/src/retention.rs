@@ -1,0 +1,161 @@
+//! Retention: logs are deleted when they are older than the operator wants to keep them.
+//!
+//! Rows are deleted in small transactions with pauses between them, so that calls get most of the writer's time also while
+//! years of a log are deleted. A run is bounded in time; the next one goes on where it ended.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use waypost_core::id::ServerId;
+use waypost_core::{Clock, Result, Timestamp};
+use waypost_store::retention::{self as store, ServerLog};
+use waypost_store::{Db, Tx, space, webhook_delivery};
+
+/// Rows that are deleted in a transaction.
+const BATCH: i64 = 500;
+/// Pages of SQLite that are given back in a transaction: 1 MiB.
+const PAGES: u32 = 256;
+/// Free pages that SQLite keeps for what comes next: 4 MiB, or a twentieth of the file if that is more.
+const SPARE_PAGES: i64 = 1_024;
+/// The pause after a transaction, in its own durations: deleting takes at most a quarter of the writer's time.
+const SHARE: u32 = 3;
+/// The shortest and the longest pause.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How long a run may take.
+const RUN: Duration = Duration::from_secs(120);
+
+/// How long each log is kept, in milliseconds; `None` for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Periods {
+    /// Tool calls.
+    pub tool_calls: Option<i64>,
+    /// Events of walkthroughs, and the counts of rejected calls.
+    pub events: Option<i64>,
+    /// The audit log.
+    pub audit: Option<i64>,
+    /// Webhook deliveries that are not pending.
+    pub deliveries: Option<i64>,
+}
+
+/// What a run deleted, in rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Deleted {
+    /// Tool calls.
+    pub tool_calls: u64,
+    /// Events of walkthroughs.
+    pub events: u64,
+    /// Counts of rejected calls.
+    pub rejections: u64,
+    /// Entries of the audit log.
+    pub audit: u64,
+    /// Webhook deliveries.
+    pub deliveries: u64,
+}
+
+/// Deletes what is older than `periods`, and gives free space back.
+///
+/// # Errors
+/// `unavailable` when the database is away. What was deleted until then stays deleted.
+pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &Periods) -> Result<Deleted> {
+    let run = Run { db, until: Instant::now() + RUN };
+    let now = clock.now();
+    let before = |period: Option<i64>| period.map(|period| now.plus(-period));
+    let mut deleted = Deleted::default();
+    let servers = db.in_time(async { store::servers(&mut db.read().await?).await }).await?;
+    for server in &servers {
+        deleted.tool_calls += run.repeat(Portion::Log(ServerLog::Calls, server), before(periods.tool_calls)).await?;
+        deleted.events += run.repeat(Portion::Log(ServerLog::Events, server), before(periods.events)).await?;
+        deleted.rejections += run.repeat(Portion::Rejections(server), before(periods.events)).await?;
+    }
+    deleted.audit = run.repeat(Portion::Audit, before(periods.audit)).await?;
+    deleted.deliveries = run.repeat(Portion::Deliveries, before(periods.deliveries)).await?;
+    run.release().await?;
+    tell(&deleted);
+    Ok(deleted)
+}
+
+fn tell(deleted: &Deleted) {
+    let Deleted { tool_calls, events, rejections, audit, deliveries } = *deleted;
+    let counts = [
+        ("tool_calls", tool_calls),
+        ("events", events),
+        ("rejections", rejections),
+        ("audit", audit),
+        ("deliveries", deliveries),
+    ];
+    for (log, rows) in counts {
+        metrics::counter!("waypost_retention_deleted_total", "log" => log).increment(rows);
+    }
+    if *deleted != Deleted::default() {
+        tracing::info!(tool_calls, events, rejections, audit, deliveries, "deleted old rows");
+    }
+}
+
+/// Rows that are deleted together.
+#[derive(Clone, Copy)]
+enum Portion<'a> {
+    Log(ServerLog, &'a ServerId),
+    Rejections(&'a ServerId),
+    Audit,
+    Deliveries,
+}
+
+impl Portion<'_> {
+    async fn delete(self, tx: &mut Tx, before: Timestamp) -> waypost_store::Result<u64> {
+        match self {
+            Self::Log(log, server) => store::delete_log(tx, log, server, (before, BATCH)).await,
+            Self::Rejections(server) => store::delete_rejections(tx, server, before, BATCH).await,
+            Self::Audit => store::delete_audit(tx, before, BATCH).await,
+            Self::Deliveries => webhook_delivery::delete_old(tx, before, BATCH).await,
+        }
+    }
+}
+
+struct Run<'a> {
+    db: &'a Db,
+    until: Instant,
+}
+
+impl Run<'_> {
+    /// Deletes in transactions of at most [`BATCH`] rows until nothing is left or the time is up. Returns how many rows;
+    /// 0 without a `before`.
+    async fn repeat(&self, portion: Portion<'_>, before: Option<Timestamp>) -> waypost_store::Result<u64> {
+        let Some(before) = before else { return Ok(0) };
+        let mut deleted = 0;
+        while Instant::now() < self.until {
+            let begun = Instant::now();
+            let once = async {
+                let mut tx = self.db.begin().await?;
+                let rows = portion.delete(&mut tx, before).await?;
+                tx.commit().await?;
+                Ok(rows)
+            };
+            let rows = self.db.in_time(once).await?;
+            deleted += rows;
+            if rows < BATCH.unsigned_abs() {
+                break;
+            }
+            pause(begun.elapsed()).await;
+        }
+        Ok(deleted)
+    }
+
+    /// Gives pages back that are free and not spare.
+    async fn release(&self) -> waypost_store::Result<()> {
+        while Instant::now() < self.until {
+            let Some(pages) = space::pages(self.db).await? else { return Ok(()) };
+            let excess = pages.free - SPARE_PAGES.max(pages.all / 20);
+            if !pages.is_incremental || excess <= 0 {
+                return Ok(());
+            }
+            let begun = Instant::now();
+            space::release(self.db, u32::try_from(excess).unwrap_or(PAGES).min(PAGES)).await?;
+            pause(begun.elapsed()).await;
+        }
+        Ok(())
+    }
+}
+
+async fn pause(elapsed: Duration) {
+    tokio::time::sleep((SHARE * elapsed).clamp(PAUSE.0, PAUSE.1)).await;
+}

@@ -1,0 +1,91 @@
+//! Retention deletes what is old, and only that, while calls go on.
+
+use waypost_core::audit::AuditEvent;
+use waypost_core::id::{AuditEventId, ToolCallId};
+use waypost_core::{Clock, SystemRandom};
+use waypost_ops::analytics;
+use waypost_ops::identity::Presented;
+use waypost_ops::retention::{Deleted, Periods, delete_old};
+use waypost_store::tool_call::{self, ToolCall};
+use waypost_store::{audit, on};
+
+use crate::hosted::{Hosted, hosted};
+
+const DAY: i64 = 86_400_000;
+const CALLS: i64 = 1_234;
+
+async fn count(world: &Hosted, sql: &'static str) -> i64 {
+    let mut conn = world.ops.db().read().await.unwrap();
+    on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
+}
+
+/// Calls and an entry of the audit log from now, packed a day later.
+async fn fill(world: &Hosted) {
+    let (db, now) = (world.ops.db(), world.clock.now());
+    let call = |n: i64| ToolCall {
+        id: ToolCallId::new(now, &SystemRandom),
+        organization_id: world.org.clone(),
+        server_id: world.server.clone(),
+        end_user_id: None,
+        session_id: None,
+        is_test: false,
+        tool: "list_walkthroughs".to_owned(),
+        arguments: "{}".to_owned(),
+        outcome: "ok".to_owned(),
+        duration_us: n,
+        client_name: None,
+        protocol_version: None,
+        request_id: "r".to_owned(),
+        created_at: now,
+    };
+    let calls: Vec<_> = (0..CALLS).map(call).collect();
+    let id = AuditEventId::new(now, &SystemRandom);
+    let mut tx = db.begin().await.unwrap();
+    tool_call::insert(&mut tx, &calls).await.unwrap();
+    let organization_id = world.org.clone();
+    let (actor, target) = ("cli".to_owned(), "x".to_owned());
+    let entry = AuditEvent {
+        id,
+        organization_id,
+        actor,
+        act: "test.old".to_owned(),
+        target,
+        detail: serde_json::Map::new(),
+        created_at: now,
+    };
+    audit::insert(&mut tx, &entry).await.unwrap();
+    tx.commit().await.unwrap();
+    world.clock.advance(DAY);
+    analytics::roll(db, &*world.clock).await.unwrap();
+}
+
+/// Nothing is deleted before its time, nothing at all without periods, and users get on meanwhile.
+async fn what_is_old_is_deleted_while_users_play(world: Hosted) {
+    fill(&world).await;
+    let db = world.ops.db().clone();
+    let year = Periods {
+        tool_calls: Some(365 * DAY),
+        events: Some(365 * DAY),
+        audit: Some(365 * DAY),
+        deliveries: Some(365 * DAY),
+    };
+    world.clock.advance(364 * DAY - 1);
+    assert_eq!(delete_old(&db, &*world.clock, &year).await.unwrap(), Deleted::default());
+    world.clock.advance(10 * 365 * DAY);
+    assert_eq!(delete_old(&db, &*world.clock, &Periods::default()).await.unwrap(), Deleted::default());
+    let deletion = tokio::spawn({
+        let (db, clock) = (db.clone(), world.clock.clone());
+        async move { delete_old(&db, &*clock, &year).await.unwrap() }
+    });
+    for n in 0..20 {
+        let answer = world.select(&Presented::Nothing).await;
+        assert!(answer.is_ok(), "{n}");
+    }
+    let deleted = deletion.await.unwrap();
+    assert!(deleted.tool_calls >= CALLS.unsigned_abs(), "{deleted:?}");
+    assert_eq!(count(&world, "SELECT count(*) FROM tool_calls WHERE tool = 'list_walkthroughs'").await, 0);
+    assert_eq!(count(&world, "SELECT count(*) FROM audit_events WHERE act = 'test.old'").await, 0);
+    assert_eq!(count(&world, "SELECT count(*) FROM progress").await, 20, "progress stays");
+}
+
+waypost_testkit::both!(hosted => what_is_old_is_deleted_while_users_play);

@@ -1,0 +1,3 @@
+-- Rows of the log of a server before these times may have been deleted by retention: analytics has them in segments.
+ALTER TABLE analytics_rollups ADD COLUMN events_from INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE analytics_rollups ADD COLUMN calls_from INTEGER NOT NULL DEFAULT 0;

@@ -1,0 +1,182 @@
+//! Retention: what is deleted, in which portions, and the space that it leaves.
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use waypost_core::audit::AuditEvent;
+use waypost_core::id::{AuditEventId, ToolCallId};
+use waypost_core::{SystemRandom, Timestamp};
+use waypost_store::retention::{self, ServerLog};
+use waypost_store::tool_call::{self, Refusals, ToolCall};
+use waypost_store::{Db, analytics, audit, migrate, space};
+
+use crate::open;
+use crate::world::{NOW, World};
+
+const DAY: i64 = 86_400_000;
+/// Bytes of a call with 200 bytes of arguments, in the log and packed: docs/operations.md.
+const DOCUMENTED: (i64, i64) = (1_000, 60);
+
+/// `count` calls of a server, a second after each other from `from` on.
+async fn add_calls(db: &Db, world: &World, from: Timestamp, count: i64) {
+    let call = |n: i64| {
+        let at = from.plus(n * 1_000);
+        let arguments = "x".repeat(200);
+        let id = ToolCallId::new(at, &SystemRandom);
+        ToolCall { id, created_at: at, arguments, end_user_id: None, ..world.tool_call("") }
+    };
+    let calls: Vec<_> = (0..count).map(call).collect();
+    for calls in calls.chunks(500) {
+        let mut tx = db.begin().await.unwrap();
+        tool_call::insert(&mut tx, calls).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
+async fn pack(db: &Db, now: Timestamp) {
+    for due in analytics::due(&mut db.read().await.unwrap(), now).await.unwrap() {
+        let mut tx = db.begin().await.unwrap();
+        while analytics::roll(&mut tx, &due, now).await.unwrap() {}
+        tx.commit().await.unwrap();
+    }
+}
+
+async fn delete_calls(db: &Db, world: &World, before: Timestamp, limit: i64) -> u64 {
+    let mut tx = db.begin().await.unwrap();
+    let rows = retention::delete_log(&mut tx, ServerLog::Calls, &world.server, (before, limit)).await.unwrap();
+    tx.commit().await.unwrap();
+    rows
+}
+
+async fn calls(db: &Db, world: &World) -> Vec<Timestamp> {
+    let mut conn = db.read().await.unwrap();
+    let calls = tool_call::list(&mut conn, &world.organization, &world.server, 1_000_000).await.unwrap();
+    calls.into_iter().map(|call| call.created_at).collect()
+}
+
+/// Rows are deleted oldest first, no more than the limit, none that is not packed, and none of another server.
+async fn a_portion_of_packed_rows_is_deleted(db: Db) {
+    let (one, two) = (World::new(1), World::new(2));
+    one.seed(&db).await;
+    two.seed(&db).await;
+    add_calls(&db, &one, NOW, 20).await;
+    add_calls(&db, &two, NOW, 20).await;
+    let after = NOW.plus(DAY);
+    assert_eq!(delete_calls(&db, &one, after, 100).await, 0, "nothing is packed yet");
+    pack(&db, after).await;
+    add_calls(&db, &one, after, 5).await;
+    assert_eq!(delete_calls(&db, &one, NOW.plus(10_000), 4).await, 4);
+    assert_eq!(calls(&db, &one).await.last(), Some(&NOW.plus(4_000)), "the oldest ones");
+    assert_eq!(delete_calls(&db, &one, NOW.plus(10_000), 100).await, 6);
+    assert_eq!(delete_calls(&db, &one, NOW.plus(2 * DAY), 100).await, 10);
+    assert_eq!(calls(&db, &one).await.len(), 5, "those that are not packed");
+    assert_eq!(calls(&db, &two).await.len(), 20);
+    assert_eq!(retention::servers(&mut db.read().await.unwrap()).await.unwrap(), [one.server, two.server]);
+}
+
+/// Entries of the audit log and counts of rejected calls are deleted by their time.
+async fn audit_and_rejections_are_deleted_by_time(db: Db) {
+    let one = World::new(1);
+    one.seed(&db).await;
+    let mut tx = db.begin().await.unwrap();
+    let minute = NOW.0 / 60_000;
+    for n in 0..5 {
+        let created_at = NOW.plus((n - 4) * DAY);
+        let id = AuditEventId::new(created_at, &SystemRandom);
+        audit::insert(&mut tx, &AuditEvent { id, created_at, ..one.audit_event(0) }).await.unwrap();
+        let refusals = Refusals {
+            server_id: one.server.clone(),
+            minute: minute - n,
+            reason: "unauthorized".to_owned(),
+            organization_id: one.organization.clone(),
+            count: 1,
+        };
+        tool_call::add_refusals(&mut tx, &[refusals]).await.unwrap();
+    }
+    let before = NOW.plus(-2 * DAY);
+    assert_eq!(retention::delete_audit(&mut tx, before, 1).await.unwrap(), 1);
+    assert_eq!(retention::delete_audit(&mut tx, before, 9).await.unwrap(), 1);
+    let left = audit::list(&mut tx, &one.organization, None, 100).await.unwrap();
+    assert!(left.iter().filter(|entry| entry.created_at <= NOW).all(|entry| entry.created_at >= before), "{left:?}");
+    let before = Timestamp((minute - 1) * 60_000);
+    assert_eq!(retention::delete_rejections(&mut tx, &one.server, before, 2).await.unwrap(), 2);
+    assert_eq!(retention::delete_rejections(&mut tx, &one.server, before, 9).await.unwrap(), 1);
+    tx.commit().await.unwrap();
+}
+
+/// How much a call takes, before and after it was packed and deleted. Prints what docs/operations.md says.
+#[tokio::test]
+async fn a_call_takes_the_space_that_is_documented() {
+    const CALLS: i64 = 20_000;
+    let folder = waypost_testkit::folder();
+    let db = open(&waypost_testkit::sqlite_url(&folder)).await;
+    let world = World::new(1);
+    world.seed(&db).await;
+    let bytes = async || {
+        let pages = space::pages(&db).await.unwrap().unwrap();
+        (pages.all - pages.free) * 4_096 / CALLS
+    };
+    let empty = bytes().await;
+    add_calls(&db, &world, NOW, CALLS).await;
+    let logged = bytes().await - empty;
+    pack(&db, NOW.plus(DAY)).await;
+    while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
+    let packed = bytes().await - empty;
+    println!("a call takes {logged} bytes in the log and {packed} bytes packed");
+    assert!(logged < DOCUMENTED.0 && packed < DOCUMENTED.1, "{logged} {packed}");
+}
+
+/// A SQLite file becomes shorter when rows are deleted and free pages given back.
+#[tokio::test]
+async fn the_file_becomes_shorter() {
+    let folder = waypost_testkit::folder();
+    let url = waypost_testkit::sqlite_url(&folder);
+    let db = open(&url).await;
+    let world = World::new(1);
+    world.seed(&db).await;
+    add_calls(&db, &world, NOW, 20_000).await;
+    let before = space::pages(&db).await.unwrap().unwrap();
+    assert!(before.is_incremental, "a new file is made for it");
+    pack(&db, NOW.plus(DAY)).await;
+    while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
+    let full = space::pages(&db).await.unwrap().unwrap();
+    assert!(full.free > before.all / 2, "{full:?}");
+    space::release(&db, 10).await.unwrap();
+    let step = space::pages(&db).await.unwrap().unwrap();
+    assert_eq!(full.free - step.free, 10, "no more than it was told to");
+    space::release(&db, u32::MAX >> 1).await.unwrap();
+    let after = space::pages(&db).await.unwrap().unwrap();
+    assert!(after.free == 0 && after.all < before.all / 2, "{before:?} {after:?}");
+    db.close().await;
+    let bytes = std::fs::metadata(folder.path().join("waypost.db")).unwrap().len();
+    assert!(bytes < u64::try_from(before.all).unwrap() * 4_096 / 2, "{bytes}");
+}
+
+/// A file from before gives no pages back until it was compacted, which changes nothing else.
+#[tokio::test]
+async fn an_old_file_is_compacted_once() {
+    let folder = waypost_testkit::folder();
+    let url = waypost_testkit::sqlite_url(&folder);
+    let old = url.parse::<SqliteConnectOptions>().unwrap().create_if_missing(true);
+    let mut old = old.pragma("journal_mode", "wal").connect().await.unwrap();
+    sqlx::query("CREATE TABLE before (id TEXT)").execute(&mut old).await.unwrap();
+    drop(old);
+    let db = Db::open(&url).await.unwrap();
+    migrate::migrate(&db).await.unwrap();
+    let world = World::new(1);
+    world.seed(&db).await;
+    add_calls(&db, &world, NOW, 2_000).await;
+    pack(&db, NOW.plus(DAY)).await;
+    while delete_calls(&db, &world, NOW.plus(DAY), 500).await > 0 {}
+    add_calls(&db, &world, NOW.plus(DAY), 3).await;
+    space::release(&db, 1_000).await.unwrap();
+    let pages = space::pages(&db).await.unwrap().unwrap();
+    assert!(!pages.is_incremental && pages.free > 10, "{pages:?}");
+    space::compact(&db).await.unwrap();
+    db.close().await;
+    let db = open(&url).await;
+    let after = space::pages(&db).await.unwrap().unwrap();
+    assert!(after.is_incremental && after.free == 0 && after.all < pages.all, "{after:?}");
+    assert_eq!(calls(&db, &world).await.len(), 3);
+}
+
+waypost_testkit::both!(open => a_portion_of_packed_rows_is_deleted, audit_and_rejections_are_deleted_by_time);
