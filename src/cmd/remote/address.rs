@@ -49,7 +49,7 @@ fn reach(command: &Command) -> Reach {
         Command::Serve(_) => Reach::Nothing("serve"),
         Command::Walk(_) => Reach::Nothing("walk"),
         Command::Audit(_) => Reach::Machine("audit"),
-        Command::Migrate => Reach::Machine("migrate"),
+        Command::Migrate(_) => Reach::Machine("migrate"),
         Command::Doctor => Reach::Machine("doctor"),
         Command::Secret(_) => Reach::Machine("secret"),
         Command::Backup(_) => Reach::Machine("backup"),
