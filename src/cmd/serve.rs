@@ -148,8 +148,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         providers: Providers::new(upstream.clone()),
     });
-    let parts =
-        jobs::Parts { metrics: metrics.clone(), upstream, retention: settings.retention, db: db.clone() };
+    let parts = jobs::Parts { metrics: metrics.clone(), upstream, retention: settings.retention, db: db.clone() };
     let jobs = hosting.jobs().clone();
     jobs::start(&jobs, parts);
     jobs::start_emails(&jobs, NoticeSender { cx: Ctx::operator(), ops: hosting.ops().clone() });

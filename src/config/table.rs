@@ -354,7 +354,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "retention_tool_calls",
         flag: None,
         default: "`90d`",
-        help: "Tool calls are deleted when they are older than this and packed for analytics, whose numbers stay as they are: days (`90d`) or hours (`36h`); `off` or `0` keeps them for ever. See [operations.md](operations.md#retention).",
+        help: "Age at which tool calls are deleted, in days (`90d`) or hours (`36h`, at least `1h`); `off` or `0` keeps them forever. Analytics does not change. Use the same value on all replicas. See [operations.md](operations.md#retention).",
         set: |settings, text| value::period(text).map(|period| settings.retention.tool_calls = period),
     },
     Setting {

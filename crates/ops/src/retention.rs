@@ -1,7 +1,8 @@
 //! Retention: logs are deleted when they are older than the operator wants to keep them.
 //!
-//! Rows are deleted in small transactions with pauses between them, so that calls get most of the writer's time also while
-//! years of a log are deleted. A run is bounded in time; the next one goes on where it ended.
+//! Rows are deleted in small transactions with a pause after each, so that calls get most of the writer's time even while
+//! years of a log are deleted. Each log has its own time limit in a run, so that no log keeps the others from being deleted;
+//! the next run continues.
 
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ const SPARE_PAGES: i64 = 1_024;
 const SHARE: u32 = 3;
 /// The shortest and the longest pause.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How long a run may take.
-const RUN: Duration = Duration::from_secs(120);
+/// How long each log, and the release of free pages, may take in a run.
+const PART: Duration = Duration::from_secs(20);
 
 /// How long each log is kept, in milliseconds; `None` for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,21 +58,43 @@ pub struct Deleted {
 /// # Errors
 /// `unavailable` when the database is away. What was deleted until then stays deleted.
 pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &Periods) -> Result<Deleted> {
-    let run = Run { db, until: Instant::now() + RUN };
     let now = clock.now();
     let before = |period: Option<i64>| period.map(|period| now.plus(-period));
     let mut deleted = Deleted::default();
-    let servers = db.in_time(async { store::servers(&mut db.read().await?).await }).await?;
-    for server in &servers {
-        deleted.tool_calls += run.repeat(Portion::Log(ServerLog::Calls, server), before(periods.tool_calls)).await?;
-        deleted.events += run.repeat(Portion::Log(ServerLog::Events, server), before(periods.events)).await?;
-        deleted.rejections += run.repeat(Portion::Rejections(server), before(periods.events)).await?;
+    for (log, period, count) in [
+        (ServerLog::Calls, periods.tool_calls, &mut deleted.tool_calls),
+        (ServerLog::Events, periods.events, &mut deleted.events),
+    ] {
+        let Some(before) = before(period) else { continue };
+        let servers =
+            db.in_time(async { store::servers_with_old_rows(&mut db.read().await?, log, before).await }).await?;
+        let run = Run::new(db);
+        for server in &rotated(servers, now) {
+            *count += run.repeat(Portion::Log(log, server), Some(before)).await?;
+        }
     }
-    deleted.audit = run.repeat(Portion::Audit, before(periods.audit)).await?;
-    deleted.deliveries = run.repeat(Portion::Deliveries, before(periods.deliveries)).await?;
-    run.release().await?;
+    if let Some(before) = before(periods.events) {
+        let servers =
+            db.in_time(async { store::servers_with_old_rejections(&mut db.read().await?, before).await }).await?;
+        let run = Run::new(db);
+        for server in &rotated(servers, now) {
+            deleted.rejections += run.repeat(Portion::Rejections(server), Some(before)).await?;
+        }
+    }
+    deleted.audit = Run::new(db).repeat(Portion::Audit, before(periods.audit)).await?;
+    deleted.deliveries = Run::new(db).repeat(Portion::Deliveries, before(periods.deliveries)).await?;
+    Run::new(db).release().await?;
     tell(&deleted);
     Ok(deleted)
+}
+
+/// Begins with another server in each run: if the time is not enough for all, no server is always among the last.
+fn rotated(mut servers: Vec<ServerId>, now: Timestamp) -> Vec<ServerId> {
+    if !servers.is_empty() {
+        let first = usize::try_from(now.0).unwrap_or(0) % servers.len();
+        servers.rotate_left(first);
+    }
+    servers
 }
 
 fn tell(deleted: &Deleted) {
@@ -116,7 +139,11 @@ struct Run<'a> {
     until: Instant,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(db: &'a Db) -> Self {
+        Self { db, until: Instant::now() + PART }
+    }
+
     /// Deletes in transactions of at most [`BATCH`] rows until nothing is left or the time is up. Returns how many rows;
     /// 0 without a `before`.
     async fn repeat(&self, portion: Portion<'_>, before: Option<Timestamp>) -> waypost_store::Result<u64> {
@@ -132,10 +159,11 @@ impl Run<'_> {
             };
             let rows = self.db.in_time(once).await?;
             deleted += rows;
+            // Also after the last batch: another server may be next.
+            pause(begun.elapsed()).await;
             if rows < BATCH.unsigned_abs() {
                 break;
             }
-            pause(begun.elapsed()).await;
         }
         Ok(deleted)
     }

@@ -32,13 +32,33 @@ impl ServerLog {
     }
 }
 
-/// The servers of all organisations that have packed rows, and so may have rows to delete.
+/// Returns the servers, of all organisations, for which [`delete_log`] would delete something.
+///
+/// Reads one row of `analytics_rollups` per server and looks the server up in the log by index. With `OFFSET`, PostgreSQL does
+/// not turn the condition into a join that reads the whole log.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn servers(conn: &mut Conn) -> Result<Vec<ServerId>> {
-    const SQL: &str = "SELECT server_id FROM analytics_rollups ORDER BY server_id";
-    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL).fetch_all(c).await?);
+pub async fn servers_with_old_rows(conn: &mut Conn, log: ServerLog, before: Timestamp) -> Result<Vec<ServerId>> {
+    let (table, _, until) = log.names();
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT server_id FROM analytics_rollups WHERE EXISTS (SELECT 1 FROM {table}
+            WHERE {table}.server_id = analytics_rollups.server_id AND {table}.created_at < $1
+                AND {table}.created_at < analytics_rollups.{until} LIMIT 1 OFFSET 0) ORDER BY server_id"
+    ));
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(sql).bind(before.0).fetch_all(c).await?);
+    Ok(ids.into_iter().map(ServerId::from_store).collect())
+}
+
+/// Returns the servers, of all organisations, for which [`delete_rejections`] would delete something. A server can have
+/// rejected calls without any call in the log.
+///
+/// # Errors
+/// When the database fails.
+pub async fn servers_with_old_rejections(conn: &mut Conn, before: Timestamp) -> Result<Vec<ServerId>> {
+    const SQL: &str = "SELECT id FROM servers WHERE EXISTS (SELECT 1 FROM refused_calls
+        WHERE refused_calls.server_id = servers.id AND refused_calls.minute < $1 LIMIT 1 OFFSET 0) ORDER BY id";
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL).bind(minute(before)).fetch_all(c).await?);
     Ok(ids.into_iter().map(ServerId::from_store).collect())
 }
 
@@ -73,6 +93,11 @@ pub async fn delete_log(
     Ok(deleted)
 }
 
+/// The minute in which `at` falls, as in `refused_calls`.
+fn minute(at: Timestamp) -> i64 {
+    at.0.div_euclid(crate::tool_call::MINUTE_MS)
+}
+
 /// Deletes at most `limit` counts of rejected calls of a server that are older than `before`. Returns how many.
 ///
 /// # Errors
@@ -80,9 +105,8 @@ pub async fn delete_log(
 pub async fn delete_rejections(conn: &mut Conn, server: &ServerId, before: Timestamp, limit: i64) -> Result<u64> {
     const SQL: &str = "DELETE FROM refused_calls WHERE server_id = $1 AND (minute, reason) IN
         (SELECT minute, reason FROM refused_calls WHERE server_id = $1 AND minute < $2 ORDER BY minute LIMIT $3)";
-    let minute = before.0.div_euclid(crate::tool_call::MINUTE_MS);
     Ok(on!(conn, c => sqlx::query(SQL)
-        .bind(server.as_str()).bind(minute).bind(limit).execute(c).await?.rows_affected()))
+        .bind(server.as_str()).bind(minute(before)).bind(limit).execute(c).await?.rows_affected()))
 }
 
 /// Deletes at most `limit` entries of the audit logs of all organisations that are older than `before`, oldest first.

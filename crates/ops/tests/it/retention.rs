@@ -7,7 +7,7 @@ use waypost_ops::analytics;
 use waypost_ops::identity::Presented;
 use waypost_ops::retention::{Deleted, Periods, delete_old};
 use waypost_store::tool_call::{self, ToolCall};
-use waypost_store::{audit, on};
+use waypost_store::{audit, on, space};
 
 use crate::hosted::{Hosted, hosted};
 
@@ -88,4 +88,23 @@ async fn what_is_old_is_deleted_while_users_play(world: Hosted) {
     assert_eq!(count(&world, "SELECT count(*) FROM progress").await, 20, "progress stays");
 }
 
-waypost_testkit::both!(hosted => what_is_old_is_deleted_while_users_play);
+/// A run returns free pages of a SQLite file, except those that stay for new rows. It does so without any period.
+async fn free_space_is_released(world: Hosted) {
+    let db = world.ops.db().clone();
+    if space::pages(&db).await.unwrap().is_none() {
+        return;
+    }
+    let mut tx = db.begin().await.unwrap();
+    for sql in ["CREATE TABLE big (data BLOB)", "INSERT INTO big VALUES (zeroblob(12000000))", "DROP TABLE big"] {
+        on!(&mut tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
+    }
+    tx.commit().await.unwrap();
+    let before = space::pages(&db).await.unwrap().unwrap();
+    assert!(before.is_incremental && before.free > 2_900, "{before:?}");
+    delete_old(&db, &*world.clock, &Periods::default()).await.unwrap();
+    let after = space::pages(&db).await.unwrap().unwrap();
+    assert_eq!(after.free, 1_024, "4 MiB stay: {after:?}");
+    assert_eq!(before.all - after.all, before.free - after.free, "the rest is not in the file: {before:?} {after:?}");
+}
+
+waypost_testkit::both!(hosted => what_is_old_is_deleted_while_users_play, free_space_is_released);

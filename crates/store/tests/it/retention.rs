@@ -70,7 +70,15 @@ async fn a_portion_of_packed_rows_is_deleted(db: Db) {
     assert_eq!(delete_calls(&db, &one, NOW.plus(2 * DAY), 100).await, 10);
     assert_eq!(calls(&db, &one).await.len(), 5, "those that are not packed");
     assert_eq!(calls(&db, &two).await.len(), 20);
-    assert_eq!(retention::servers(&mut db.read().await.unwrap()).await.unwrap(), [one.server, two.server]);
+    let old = |before| {
+        let db = db.clone();
+        async move {
+            let mut conn = db.read().await.unwrap();
+            retention::servers_with_old_rows(&mut conn, ServerLog::Calls, before).await.unwrap()
+        }
+    };
+    assert_eq!(old(NOW).await, [], "nothing is older than the oldest row");
+    assert_eq!(old(NOW.plus(1)).await, [two.server], "no server whose only rows are not packed");
 }
 
 /// Entries of the audit log and counts of rejected calls are deleted by their time.
@@ -98,6 +106,10 @@ async fn audit_and_rejections_are_deleted_by_time(db: Db) {
     let left = audit::list(&mut tx, &one.organization, None, 100).await.unwrap();
     assert!(left.iter().filter(|entry| entry.created_at <= NOW).all(|entry| entry.created_at >= before), "{left:?}");
     let before = Timestamp((minute - 1) * 60_000);
+    let first = Timestamp((minute - 4) * 60_000);
+    assert_eq!(retention::servers_with_old_rejections(&mut tx, first).await.unwrap(), []);
+    let servers = retention::servers_with_old_rejections(&mut tx, first.plus(60_000)).await.unwrap();
+    assert_eq!(servers, std::slice::from_ref(&one.server), "a server without packed calls");
     assert_eq!(retention::delete_rejections(&mut tx, &one.server, before, 2).await.unwrap(), 2);
     assert_eq!(retention::delete_rejections(&mut tx, &one.server, before, 9).await.unwrap(), 1);
     tx.commit().await.unwrap();

@@ -5,7 +5,22 @@ use waypost_core::organization::User;
 use waypost_store::email_queue::{self, NewEmail};
 use waypost_store::{sign_in_attempt, ticket_digest, user_account};
 
-use super::*;
+use waypost_core::Timestamp;
+use waypost_core::account::CodePurpose;
+use waypost_core::analytics::Range;
+use waypost_core::id::{InvitationId, TicketCommentId, TicketId, UserCodeId, WebhookDeliveryId, WebhookId};
+use waypost_core::invitation::Invitation;
+use waypost_core::organization::Role;
+use waypost_core::ticket::{Ticket, TicketComment, TicketCommentEdit, TicketStatus};
+use waypost_core::webhook::{NewDelivery, Webhook, WebhookEvent};
+use waypost_store::analytics::{Due, Packed, Wanted};
+use waypost_store::idempotency::Claim;
+use waypost_store::{
+    Tx, activity, analytics, api_key, audit, end_user, idempotency, invitation, invitation_accept, system, ticket,
+    ticket_comment, user, user_code, user_session, version, webhook, webhook_delivery,
+};
+
+use crate::world::{NOW, World};
 
 pub(super) async fn users(tx: &mut Tx, one: &World) {
     user::get(tx, &one.user).await.unwrap();

@@ -1,0 +1,125 @@
+//! Asks the database how it would run a statement.
+
+use serde_json::Value;
+use waypost_store::{Db, Dialect, on};
+
+use crate::world::{NOW, World, execute};
+
+/// What may be read as a whole: one row, or all rows by the query's nature.
+const WHOLE: &[&str] = &[
+    "UPDATE config_version SET version = version + 1 WHERE id = 1",
+    "SELECT version FROM config_version WHERE id = 1",
+    "SELECT id, slug, name, created_at FROM organizations ORDER BY slug",
+    // Once in the life of an installation: when it is set up.
+    "SELECT id FROM organizations WHERE NOT EXISTS (SELECT 1 FROM memberships \
+     WHERE memberships.organization_id = organizations.id AND memberships.role = 'owner') ORDER BY id",
+    // Looks each server up in the log, by index.
+    "SELECT servers.organization_id, servers.id FROM servers LEFT JOIN analytics_rollups ON \
+     analytics_rollups.server_id = servers.id WHERE EXISTS (SELECT 1 FROM walkthrough_events WHERE \
+     walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $1) OR EXISTS (SELECT 1 \
+     FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $1) OR EXISTS (SELECT 1 FROM \
+     walkthrough_events WHERE walkthrough_events.server_id = servers.id AND walkthrough_events.created_at >= \
+     COALESCE(analytics_rollups.events_until, 0) AND walkthrough_events.created_at < $2 LIMIT 1 OFFSET $3) OR \
+     EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.server_id = servers.id AND tool_calls.created_at >= \
+     COALESCE(analytics_rollups.calls_until, 0) AND tool_calls.created_at < $2 LIMIT 1 OFFSET $3)",
+];
+/// Names in SQLite's plans that are no tables: rows of a JSON document, and what was read before.
+const NO_TABLES: &[&str] = &["json_each", "batch", "source", "ranked", "CONSTANT", "(subquery", "turns"];
+
+/// Statements that read all rows of one table by their nature, and look up every other table by index.
+const WHOLE_TABLE: &[(&str, &str)] = &[
+    ("SELECT server_id FROM analytics_rollups WHERE EXISTS", "analytics_rollups"),
+    ("SELECT id FROM servers WHERE EXISTS", "servers"),
+];
+
+/// Enough rows that a plan for many is the right one, and the statistics that say so. SQLite goes without: nobody
+/// makes them there, and it expects many rows by itself.
+pub(crate) async fn crowd(db: &Db, one: &World) {
+    const MANY: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)";
+    let World { organization, server, walkthrough, version, .. } = one;
+    let now = NOW.0;
+    let mut tx = db.begin().await.unwrap();
+    let sql = format!(
+        "{MANY} INSERT INTO end_users (id, organization_id, created_at)
+         SELECT 'eu_c' || i, '{organization}', {now} FROM n;
+         {MANY} INSERT INTO progress (id, organization_id, end_user_id, server_id, walkthrough_id, version_id, status,
+             completed_steps, started_at, last_activity_at, metadata)
+         SELECT 'wp_c' || i, '{organization}', 'eu_c' || i, '{server}', '{walkthrough}', '{version}', 'in_progress', '',
+             {now}, {now}, '{{}}' FROM n;"
+    );
+    execute(&mut tx, sql).await;
+    if db.dialect() == Dialect::Postgres {
+        execute(&mut tx, "ANALYZE".to_owned()).await;
+    }
+    tx.commit().await.unwrap();
+}
+
+/// The tables that the database would read as a whole and may not.
+pub(crate) async fn scans(db: &Db, sql: &str) -> Vec<String> {
+    if WHOLE.contains(&sql) {
+        return Vec::new();
+    }
+    let mut scans = match db.dialect() {
+        Dialect::Sqlite => sqlite_scans(db, sql).await,
+        Dialect::Postgres => postgres_scans(db, sql).await,
+    };
+    let allowed = WHOLE_TABLE.iter().find(|(start, _)| sql.starts_with(start)).map(|(_, table)| *table);
+    // A plan names the table, or an index, whose name begins with that of the table.
+    scans.retain(|scan| !allowed.is_some_and(|table| scan.split(' ').any(|word| word.starts_with(table))));
+    scans
+}
+
+/// The tables that SQLite would read as a whole.
+async fn sqlite_scans(db: &Db, sql: &str) -> Vec<String> {
+    let sql = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+    let mut conn = db.read().await.unwrap();
+    let rows: Vec<(i64, i64, i64, String)> = on!(&mut conn, c => sqlx::query_as(sql).fetch_all(c).await.unwrap());
+    let scans = rows.into_iter().map(|(.., detail)| detail).filter(|detail| {
+        detail.strip_prefix("SCAN ").is_some_and(|rest| !NO_TABLES.iter().any(|name| rest.starts_with(name)))
+    });
+    scans.collect()
+}
+
+/// The tables that PostgreSQL would read as a whole, or by an index but without a condition on it.
+async fn postgres_scans(db: &Db, sql: &str) -> Vec<String> {
+    let mut tx = db.begin().await.unwrap();
+    let prepare = format!(
+        "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; PREPARE asked AS {sql}"
+    );
+    execute(&mut tx, prepare).await;
+    let count = "SELECT CAST(cardinality(parameter_types) AS BIGINT) FROM pg_prepared_statements WHERE name = 'asked'";
+    let count: i64 = on!(&mut tx, c => sqlx::query_scalar(count).fetch_one(c).await.unwrap());
+    let values = vec!["NULL"; usize::try_from(count).unwrap()].join(", ");
+    let values = if values.is_empty() { values } else { format!("({values})") };
+    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN (FORMAT JSON) EXECUTE asked{values}"));
+    let plan: String = match waypost_store::Conn::raw(&mut tx) {
+        waypost_store::db::Raw::Postgres(c) => {
+            use sqlx::{Executor, Row};
+            let row = c.fetch_one(sqlx::raw_sql(explain)).await.unwrap();
+            row.try_get_unchecked(0).unwrap()
+        }
+        waypost_store::db::Raw::Sqlite(_) => unreachable!("asked for PostgreSQL"),
+    };
+    execute(&mut tx, "DEALLOCATE asked".to_owned()).await;
+    let mut found = Vec::new();
+    walk(&serde_json::from_str(&plan).unwrap(), &mut found);
+    found
+}
+
+fn walk(node: &Value, found: &mut Vec<String>) {
+    match node {
+        Value::Array(nodes) => nodes.iter().for_each(|node| walk(node, found)),
+        Value::Object(members) => {
+            let kind = members.get("Node Type").and_then(Value::as_str).unwrap_or_default();
+            let by_index = matches!(kind, "Index Scan" | "Index Only Scan" | "Bitmap Index Scan");
+            if kind == "Seq Scan" || (by_index && !members.contains_key("Index Cond")) {
+                let of = members.get("Relation Name").or_else(|| members.get("Index Name"));
+                found.push(format!("{kind} of {}", of.and_then(Value::as_str).unwrap_or_default()));
+            }
+            members.values().for_each(|member| walk(member, found));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,45 @@
+//! The statements that the driver runs, taken from its log.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::{Mutex, OnceLock};
+
+use tracing_subscriber::layer::{Context, Layer};
+
+pub(crate) fn heard() -> &'static Mutex<BTreeSet<String>> {
+    static HEARD: OnceLock<Mutex<BTreeSet<String>>> = OnceLock::new();
+    HEARD.get_or_init(Mutex::default)
+}
+
+/// Writes down every statement of which the driver tells.
+pub(crate) struct Listener;
+
+#[derive(Default)]
+struct Fields {
+    summary: String,
+    statement: String,
+}
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn Debug) {}
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        match field.name() {
+            "summary" => value.clone_into(&mut self.summary),
+            "db.statement" => value.clone_into(&mut self.statement),
+            _ => {}
+        }
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Listener {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "sqlx::query" {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            let text = if fields.statement.is_empty() { fields.summary } else { fields.statement };
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            heard().lock().unwrap().insert(text);
+        }
+    }
+}

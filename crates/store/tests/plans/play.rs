@@ -1,0 +1,39 @@
+//! The statements of the writer.
+
+use std::sync::Arc;
+
+use waypost_core::SystemRandom;
+use waypost_core::progress::act::{Select, View};
+use waypost_store::Db;
+use waypost_store::writer::{Call, Decided, Writer};
+
+use crate::console::delivery;
+use crate::world::{NOW, World};
+
+/// A step, and a new attempt: what the writer says to the database.
+pub(crate) async fn play(db: &Db, one: &World) {
+    let (writer, _tasks) = Writer::start(db.clone(), Arc::new(SystemRandom));
+    for select in [false, true] {
+        let (offered, record) = (one.offered(), one.tool_call(if select { "tc_a" } else { "tc_b" }));
+        let call = Call {
+            key: one.progress_key(&one.end_user),
+            new_end_user: None,
+            new_session: None,
+            client_name: None,
+            tool_call: Some(Box::new(move |_| record.clone())),
+            announce: Some(Box::new(move |_| vec![delivery(if select { "whd_a" } else { "whd_b" })])),
+            decide: Box::new(move |attempt| {
+                let attempt = attempt.map(|it| (it, &offered.latest));
+                let view = View { attempt, offered: &offered, now: NOW, random: &SystemRandom };
+                let restart = Select { resume: false, confirmed: true, ..Select::default() };
+                Decided::Done(Box::new(if select {
+                    view.select(restart).unwrap()
+                } else {
+                    view.advance(None).unwrap()
+                }))
+            }),
+            now: NOW,
+        };
+        assert!(matches!(writer.call(call).await, Ok(Decided::Done(_))));
+    }
+}
