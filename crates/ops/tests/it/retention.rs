@@ -104,7 +104,8 @@ async fn free_space_is_released(world: Hosted) {
     delete_old(&db, &*world.clock, &Periods::default()).await.unwrap();
     let after = space::pages(&db).await.unwrap().unwrap();
     assert_eq!(after.free, 1_024, "4 MiB stay: {after:?}");
-    assert_eq!(before.all - after.all, before.free - after.free, "the rest is not in the file: {before:?} {after:?}");
+    // Pages of SQLite's pointer map go with them.
+    assert!(before.all - after.all >= before.free - after.free, "{before:?} {after:?}");
 }
 
 waypost_testkit::both!(hosted => what_is_old_is_deleted_while_users_play, free_space_is_released);
