@@ -6,9 +6,12 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use waypost_core::caller::Ctx;
+use waypost_jobs::catch;
 use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, webhook_deliveries};
 
+/// The name of the job that calls [`Queue::look`].
+pub const JOB: &str = "webhooks";
 /// Attempts at the same time: a receiver that takes its time holds nobody else up.
 const AT_ONCE: usize = 32;
 
@@ -26,7 +29,7 @@ pub struct Deliveries {
 /// The queue of messages with the attempts that are under way in this process.
 pub struct Queue {
     deliveries: Arc<Deliveries>,
-    under_way: Mutex<JoinSet<()>>,
+    under_way: Mutex<JoinSet<Option<()>>>,
 }
 
 impl Queue {
@@ -40,24 +43,21 @@ impl Queue {
     /// dropped is made again by another process.
     ///
     /// # Errors
-    /// `unavailable` when the database is away; the first panic of an attempt since the last look.
-    pub async fn look(&self) -> Result<(), waypost_jobs::Error> {
+    /// `unavailable` when the database is away.
+    pub async fn look(&self) -> waypost_core::Result<()> {
         let mut under_way = self.under_way.lock().await;
-        let mut panicked = None;
-        while let Some(ended) = under_way.try_join_next() {
-            panicked = panicked.or(ended.err());
-        }
-        self.deliveries.take(&mut under_way).await?;
-        panicked.map_or(Ok(()), |error| Err(error.into()))
+        while under_way.try_join_next().is_some() {}
+        self.deliveries.take(&mut under_way).await
     }
 }
 
 impl Deliveries {
-    async fn take(self: &Arc<Self>, under_way: &mut JoinSet<()>) -> waypost_core::Result<()> {
+    async fn take(self: &Arc<Self>, under_way: &mut JoinSet<Option<()>>) -> waypost_core::Result<()> {
         let room = AT_ONCE.saturating_sub(under_way.len());
         for delivery in webhook_deliveries::claim(&self.cx, &self.ops, room).await? {
             let sender = Arc::clone(self);
-            under_way.spawn(async move {
+            // After a panic the message is due again when its claim ends.
+            under_way.spawn(catch(JOB, async move {
                 let id = delivery.id.clone();
                 let attempted = webhook_deliveries::attempt(&sender.cx, &sender.ops, &sender.upstream, delivery).await;
                 match attempted {
@@ -67,7 +67,7 @@ impl Deliveries {
                     }
                     Err(error) => tracing::warn!(%error, %id, "an attempt to send a webhook could not be written down"),
                 }
-            });
+            }));
         }
         Ok(())
     }

@@ -13,10 +13,10 @@ use waypost_ops::job_leases::JobLeases;
 use waypost_ops::retention::{self, Periods};
 use waypost_ops::upstream::{self, Upstream};
 use waypost_ops::walkthroughs::{revisions, trash};
-use waypost_ops::{Ops, analytics, authorizations, identity};
+use waypost_ops::{Ops, analytics, authorizations, identity, notices};
 use waypost_store::Db;
 
-use crate::deliveries::{Deliveries, Queue};
+use crate::deliveries::{self, Deliveries, Queue};
 use crate::notices::NoticeSender;
 use crate::telemetry::Metrics;
 
@@ -72,7 +72,7 @@ pub fn start(jobs: &Jobs, parts: Parts) {
         Ok(())
     });
     let upstream = parts.upstream;
-    shared.start("provider-tokens", move |db| {
+    shared.start(upstream::JOB, move |db| {
         let upstream = upstream.clone();
         async move {
             upstream::refresh_due(&Ctx::operator(), &Ops::new(db), &upstream).await?;
@@ -84,7 +84,7 @@ pub fn start(jobs: &Jobs, parts: Parts) {
 /// Starts the sending of emails about tickets, in every process: each digest and each email is claimed by one. A mail server
 /// that times out makes a run slow, which is no reason to take a process out of service.
 pub fn start_emails(jobs: &Jobs, sender: NoticeSender) {
-    jobs.start(Job { late_after: SLOW, ..Job::new("emails", LOOK) }, move || {
+    jobs.start(Job { late_after: SLOW, ..Job::new(notices::JOB, LOOK) }, move || {
         let sender = sender.clone();
         async move { Ok(sender.look().await?) }
     });
@@ -96,9 +96,9 @@ fn start_local(jobs: &Jobs, parts: &Parts) {
     let deliveries =
         Deliveries { cx: Ctx::operator(), ops: Ops::new(parts.db.clone()), upstream: parts.upstream.clone() };
     let queue = Arc::new(Queue::new(deliveries));
-    jobs.start(Job { late_after: LATE, ..Job::new("webhooks", LOOK) }, move || {
+    jobs.start(Job { late_after: LATE, ..Job::new(deliveries::JOB, LOOK) }, move || {
         let queue = Arc::clone(&queue);
-        async move { queue.look().await }
+        async move { Ok(queue.look().await?) }
     });
     jobs.start(Job { late_after: LATE, ..Job::new("memory", OFTEN) }, move || {
         let (parts, registry) = (parts.clone(), registry.clone());

@@ -103,7 +103,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let public_url = PublicUrl::new(settings.public_url(address.port()));
     let metrics = telemetry::start_metrics()?;
     let (hosting, tasks) = start(settings, db.clone(), keys);
-    let mail = mail::start(settings, &public_url, args.demo)?;
+    let mail = mail::start(settings, &public_url, args.demo, hosting.jobs())?;
     let outbox = mail.clone();
     let hosting = match &mail {
         Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url.clone()))),
@@ -158,6 +158,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         let router = diagnostics_router(metrics, hosting.clone());
         let limits = ConnectionLimits::diagnostics(settings);
         let connections = Connections::with_reserve(limits, phases.clone(), RESERVE, &connections);
+        // Not supervised: it accepts connections until the end. Should it panic, probes of `/readyz` fail.
         tokio::spawn(async move { connections.serve(listener, router).await })
     });
     let router = router::build(Routes {

@@ -165,7 +165,7 @@ impl App {
         let (hosting, tasks) = Hosting::start(db.clone(), options);
         let hosting = hosting.with_new_users_per_address(setup.new_users);
         let mails = Memory::default();
-        let mail = setup.can_mail.then(|| Outbox::start(Arc::new(mails.clone())));
+        let mail = setup.can_mail.then(|| Outbox::start_in(hosting.jobs(), Arc::new(mails.clone())));
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
         let hosting = match &mail {
             Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url))),

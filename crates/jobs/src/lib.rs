@@ -128,11 +128,14 @@ impl Drop for Inner {
     }
 }
 
+/// Runs a part of a job's work that is a task of its own. Returns `None` if it panics, which is logged and counted under `name`.
+pub async fn catch<T>(name: &'static str, work: impl Future<Output = T>) -> Option<T> {
+    job::catch(work).await.inspect_err(|message| state::count_panic(name, message)).ok()
+}
+
 /// Runs `work` once in the background, outside of any request. A panic is logged and counted under `name`.
 pub fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
-        if let Err(message) = job::catch(work).await {
-            state::count_panic(name, &message);
-        }
+        catch(name, work).await;
     })
 }

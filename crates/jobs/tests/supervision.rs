@@ -193,4 +193,6 @@ async fn a_worker_goes_on_after_a_panic_and_is_late_only_at_work() {
 #[tokio::test]
 async fn work_in_the_background_may_panic() {
     waypost_jobs::spawn("probe", async { panic!("no answer") }).await.unwrap();
+    assert_eq!(waypost_jobs::catch("probe", async { panic!("no answer") }).await, None::<()>);
+    assert_eq!(waypost_jobs::catch("probe", async { 1 }).await, Some(1));
 }

@@ -2,6 +2,11 @@
 //!
 //! Each kind of email has a queue and workers of its own, so that nothing else can fill or slow down the queue of sign-in
 //! emails. Each queue is shared fairly between organisations ([`crate::fair`]).
+//!
+//! Invariants:
+//! - An email that was accepted is sent, or given up after its last attempt, or counted by [`Outbox::finish`]. A panic is an
+//!   attempt that failed; it affects no other email.
+//! - The workers are supervised ([`waypost_jobs`]): one that panics is started again, and one that hangs is late.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,12 +14,17 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use waypost_jobs::{Beat, Job, Jobs};
 
 use crate::fair::{Bounds, FairQueue, QueueFull};
 use crate::{Error, Mail, Mailer};
 
 /// How long to wait before each further attempt.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
+/// A worker that has been sending one email for so long is stuck: SMTP gives up after half of it.
+const LATE: Duration = Duration::from_secs(120);
+/// The pause of a worker after a panic. It is short because other emails are waiting.
+const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 
 /// The kind of an email, which decides its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +54,12 @@ impl Kind {
         }
     }
 
-    /// Emails that are sent at the same time. More than `at_once`: one organisation cannot occupy every worker.
-    fn workers(self) -> usize {
+    /// The names of the workers, each of which sends one email at a time. There are more than `at_once`, so that one
+    /// organisation cannot occupy every worker.
+    fn workers(self) -> &'static [&'static str] {
         match self {
-            Self::SignIn => 4,
-            Self::Invitation => 2,
+            Self::SignIn => &["sign-in-emails", "sign-in-emails-2", "sign-in-emails-3", "sign-in-emails-4"],
+            Self::Invitation => &["invitation-emails", "invitation-emails-2"],
         }
     }
 }
@@ -72,10 +83,20 @@ struct Queue {
     pauses: [Duration; 2],
 }
 
+#[derive(Clone)]
 struct Attempt {
     mail: Arc<Mail>,
     /// Attempts that failed.
     failed: usize,
+}
+
+/// An email that a worker has taken. When this is dropped, the email leaves the queue or goes back into it.
+struct Taken<'a> {
+    queue: &'a Queue,
+    share: String,
+    attempt: Attempt,
+    /// `None` until the attempt has ended.
+    result: Option<Result<(), Error>>,
 }
 
 impl std::fmt::Debug for Outbox {
@@ -85,20 +106,29 @@ impl std::fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    /// Starts the tasks that send with `mailer`. They end with [`Outbox::finish`], or when every [`Outbox`] is dropped.
+    /// Starts the workers that send with `mailer`. They end with [`Outbox::finish`], or when every [`Outbox`] is dropped.
     #[must_use]
     pub fn start(mailer: Arc<dyn Mailer>) -> Self {
-        Self::start_with(mailer, PAUSES)
+        Self::start_in(&Jobs::default(), mailer)
     }
 
-    fn start_with(mailer: Arc<dyn Mailer>, pauses: [Duration; 2]) -> Self {
+    /// Starts the workers among `jobs`. They end as those of [`Outbox::start`].
+    #[must_use]
+    pub fn start_in(jobs: &Jobs, mailer: Arc<dyn Mailer>) -> Self {
+        Self::start_with(jobs, mailer, PAUSES)
+    }
+
+    fn start_with(jobs: &Jobs, mailer: Arc<dyn Mailer>, pauses: [Duration; 2]) -> Self {
         let closed = watch::Sender::new(false);
         let mut workers = Vec::new();
         let queues = Kind::ALL.map(|kind| {
             let fair = Mutex::new(FairQueue::new(kind.bounds()));
             let queue = Arc::new(Queue { kind, fair, added: Notify::new(), since: Instant::now(), pauses });
-            for _ in 0..kind.workers() {
-                workers.push(tokio::spawn(work(Arc::clone(&mailer), Arc::clone(&queue), closed.subscribe())));
+            for name in kind.workers() {
+                let job = Job { late_after: LATE, max_pause: PAUSE_AFTER_PANIC, ..Job::new(name, Duration::ZERO) };
+                let (mailer, queue, closed) = (Arc::clone(&mailer), Arc::clone(&queue), closed.subscribe());
+                let run = move |beat| work(Arc::clone(&mailer), Arc::clone(&queue), closed.clone(), beat);
+                workers.push(jobs.work(job, run));
             }
             queue
         });
@@ -151,9 +181,8 @@ impl Outbox {
         let aborts: Vec<_> = workers.iter().map(JoinHandle::abort_handle).collect();
         let all = async {
             for worker in workers {
-                if let Err(error) = worker.await {
-                    tracing::error!(%error, "a task that sends emails failed");
-                }
+                // Panics of a worker do not end its task.
+                let _ = worker.await;
             }
         };
         if tokio::time::timeout(patience, all).await.is_err() {
@@ -178,23 +207,16 @@ impl Queue {
         metrics::counter!("waypost_emails_total", "kind" => self.kind.name(), "outcome" => outcome).increment(1);
     }
 
-    /// Makes one attempt. An email that has attempts left goes back into the queue, so that no worker waits for it.
-    async fn send(&self, mailer: &Arc<dyn Mailer>, share: &str, attempt: Attempt) {
-        let (own, mail) = (Arc::clone(mailer), Arc::clone(&attempt.mail));
-        // A panic ends this attempt, not the worker.
-        let sent = tokio::spawn(async move { own.send(&mail).await }).await;
-        let error = match sent {
-            Ok(Ok(())) => {
-                self.fair().done(share);
-                return self.count("sent");
-            }
-            Ok(Err(error)) => error,
-            Err(_) => Error::Panicked,
+    /// Ends an attempt. An email that has attempts left goes back into the queue, so that no worker waits for it.
+    fn end(&self, share: &str, attempt: &Attempt, result: Result<(), Error>) {
+        let Err(error) = result else {
+            self.fair().done(share);
+            return self.count("sent");
         };
         match self.pauses.get(attempt.failed) {
             Some(pause) if !error.is_final() => {
                 tracing::warn!(%error, kind = self.kind.name(), "failed to send an email, will retry");
-                let again = Attempt { failed: attempt.failed + 1, ..attempt };
+                let again = Attempt { failed: attempt.failed + 1, ..attempt.clone() };
                 self.fair().put_back(share, again, self.since.elapsed() + *pause);
             }
             _ => {
@@ -206,7 +228,19 @@ impl Queue {
     }
 }
 
-async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Receiver<bool>) {
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let result = match self.result.take() {
+            Some(result) => result,
+            None if std::thread::panicking() => Err(Error::Panicked),
+            // Aborted by `Outbox::finish`, which counts the email as lost.
+            None => return,
+        };
+        self.queue.end(&self.share, &self.attempt, result);
+    }
+}
+
+async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Receiver<bool>, beat: Beat) {
     loop {
         let closing = *closed.borrow();
         let now = queue.since.elapsed();
@@ -217,7 +251,9 @@ async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Rec
             (fair.pop(until), fair.next_at(now))
         };
         if let Some((share, attempt)) = next {
-            queue.send(&mailer, &share, attempt).await;
+            let _busy = beat.busy();
+            let mut taken = Taken { queue: &queue, share, attempt, result: None };
+            taken.result = Some(mailer.send(&taken.attempt.mail).await);
             continue;
         }
         if closing {
@@ -242,6 +278,8 @@ async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Rec
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
     use crate::{Memory, Sending};
@@ -279,7 +317,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn three_tries_and_no_more() {
         for (error, failures, tries, taken) in [
             (Error::Unreachable, 0, 1, 1),
@@ -289,7 +327,7 @@ mod tests {
             (Error::Refused("550".into()), 1, 1, 0),
         ] {
             let failing = Failing::new(error, failures);
-            let outbox = Outbox::start_with(failing.clone(), AT_ONCE);
+            let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), AT_ONCE);
             outbox.enqueue(Kind::SignIn, "org_1", mail(1)).unwrap();
             assert_eq!(outbox.finish(LONG).await, 0);
             assert_eq!((failing.tried.load(Ordering::SeqCst), failing.taken.sent().len()), (tries, taken));
@@ -315,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_does_not_wait_for_a_pause() {
         let failing = Failing::new(Error::Unreachable, 1);
-        let outbox = Outbox::start_with(failing.clone(), [LONG; 2]);
+        let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), [LONG; 2]);
         outbox.enqueue(Kind::SignIn, "org_1", mail(1)).unwrap();
         assert_eq!((outbox.finish(LONG).await, failing.taken.sent().len()), (0, 1));
     }
@@ -349,5 +387,63 @@ mod tests {
         }
         outbox.enqueue(Kind::SignIn, "org_other", mail(1)).unwrap();
         assert_eq!(memory.at_least(1).await.len(), 1);
+    }
+
+    /// Panics with the subject `panic`, and keeps all other emails.
+    struct Panicking(Memory);
+
+    impl Mailer for Panicking {
+        fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+            Box::pin(async move {
+                // As in the middle of a conversation with a mail server.
+                tokio::task::yield_now().await;
+                assert_ne!(mail.subject, "panic", "a bug in a mailer");
+                self.0.send(mail).await
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_counted_and_loses_no_other_email() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = recorder.handle();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let (jobs, memory) = (Jobs::default(), Memory::default());
+        let outbox = Outbox::start_in(&jobs, Arc::new(Panicking(memory.clone())));
+        for n in 0..20 {
+            let subject = if n % 2 == 0 { "panic" } else { "Code" };
+            outbox.enqueue(Kind::Invitation, "org_1", Mail { subject: subject.into(), ..mail(n) }).unwrap();
+        }
+        assert_eq!(memory.at_least(10).await.len(), 10, "the workers are started again");
+        outbox.enqueue(Kind::Invitation, "org_1", mail(20)).unwrap();
+        memory.at_least(11).await;
+        while outbox.waiting() > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let panics: u64 = jobs.statuses().iter().map(|status| status.panics).sum();
+        assert_eq!(panics, 30, "three attempts for each of ten emails");
+        let text = metrics.render();
+        let counted =
+            text.lines().filter_map(|line| line.strip_prefix("waypost_job_panics_total{job=\"invitation-emails"));
+        let counted: u64 = counted.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+        assert_eq!(counted, 30, "{text}");
+        assert!(text.contains(r#"waypost_emails_total{kind="invitation",outcome="failed"} 10"#), "{text}");
+        assert_eq!(outbox.finish(LONG).await, 0);
+        assert!(jobs.statuses().is_empty(), "workers end with their queue");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_hangs_on_an_email_is_late() {
+        let (jobs, memory) = (Jobs::default(), Memory::default());
+        let outbox = Outbox::start_in(&jobs, Arc::new(Stuck(memory.clone())));
+        let late = || jobs.late().iter().map(|status| status.name).collect::<Vec<_>>();
+        tokio::time::sleep(LONG).await;
+        assert_eq!(late(), Vec::<&str>::new(), "a worker that waits for emails is not late");
+        outbox.enqueue(Kind::SignIn, "org_1", Mail { subject: "slow".into(), ..mail(1) }).unwrap();
+        outbox.enqueue(Kind::SignIn, "org_1", mail(2)).unwrap();
+        tokio::time::sleep(LATE - Duration::from_secs(1)).await;
+        assert_eq!((late(), memory.sent().len()), (vec![], 1));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(matches!(late()[..], [name] if Kind::SignIn.workers().contains(&name)), "{:?}", late());
     }
 }

@@ -1,10 +1,12 @@
 //! Sending by a mail server (RFC 5321, RFC 6409).
+//!
+//! Each email has a connection of its own, which is closed if the email is given up. A connection that is given up in the middle
+//! of an email must not be used for another one: the next email would take the answers to this one for its own.
 
 use std::time::Duration;
 
 use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
-use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
@@ -12,10 +14,10 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use crate::url::{Security, SmtpUrl};
 use crate::{Error, Mail, Mailer, Sender, Sending};
 
-/// A server that takes longer than this for one answer is not waited for.
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// Connections at once: one for each worker of the queues, and two for emails about tickets.
-const CONNECTIONS: u32 = 8;
+/// How long connecting may take, for each address of the server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an email may take, from connecting to the end of the connection. `lettre` itself waits for answers without end.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A mail server.
 pub struct Smtp {
@@ -39,8 +41,7 @@ impl Smtp {
         let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(url.host())
             .port(url.port())
             .tls(tls)
-            .timeout(Some(TIMEOUT))
-            .pool_config(PoolConfig::new().max_size(CONNECTIONS));
+            .timeout(Some(CONNECT_TIMEOUT));
         if let Some((user, password)) = url.credentials() {
             builder = builder.credentials(Credentials::new(user, password));
         }
@@ -52,9 +53,10 @@ impl Mailer for Smtp {
     fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
         Box::pin(async move {
             let message = message(mail, &self.from)?;
-            match self.transport.send(message).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(told(&error)),
+            match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(told(&error)),
+                Err(_) => Err(Error::TimedOut),
             }
         })
     }
@@ -203,5 +205,24 @@ mod tests {
         assert!(!send(&url).await.unwrap_err().is_final());
         let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         assert_eq!(send(&format!("smtp://{unused}?tls=off")).await, Err(Error::Unreachable));
+    }
+
+    /// The server accepts the connection, and says nothing after `EHLO`.
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("smtp://{}?tls=off", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (reader, mut writer) = stream.into_split();
+            let mut lines = BufReader::new(reader).lines();
+            writer.write_all(b"220 hello\r\n").await.unwrap();
+            assert!(lines.next_line().await.unwrap().unwrap().starts_with("EHLO"));
+            // From here on only the timeout can happen.
+            tokio::time::pause();
+            lines.next_line().await.unwrap()
+        });
+        assert_eq!(send(&url).await, Err(Error::TimedOut));
+        assert_eq!(server.await.unwrap(), None, "the connection is closed");
     }
 }

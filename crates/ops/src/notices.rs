@@ -13,13 +13,15 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{EmailId, OrganizationId, TicketCommentId, TicketId};
 use waypost_core::organization::{Organization, Role};
 use waypost_core::ticket::Ticket;
-use waypost_core::{Result, Timestamp};
+use waypost_core::{Error, Result, Timestamp};
 use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
 use waypost_store::ticket_digest::{self, DueDigest};
 use waypost_store::{Tx, organization, server, ticket, ticket_comment, user};
 
 use crate::Ops;
 
+/// The name of the job that calls [`send_due`].
+pub const JOB: &str = "emails";
 /// A team is told about new tickets of a server at most every so many milliseconds.
 pub const DIGEST_EVERY_MS: i64 = 5 * 60_000;
 /// Tickets that a digest names; the rest are counted.
@@ -194,16 +196,13 @@ pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
     for email in claimed {
         let post = Arc::clone(post);
         attempts.spawn(async move {
-            let outcome = post.deliver(&email).await;
+            let outcome = waypost_jobs::catch(JOB, post.deliver(&email)).await.unwrap_or(Outcome::Retry);
             (email, outcome)
         });
     }
     while let Some(ended) = attempts.join_next().await {
-        match ended {
-            Ok((email, outcome)) => finish(cx, ops, &**post, (&email, outcome)).await?,
-            // Its lease ends, and another attempt is made.
-            Err(error) => tracing::error!(%error, "an attempt to send an email panicked"),
-        }
+        let (email, outcome) = ended.map_err(Error::internal)?;
+        finish(cx, ops, &**post, (&email, outcome)).await?;
     }
     Ok(count)
 }

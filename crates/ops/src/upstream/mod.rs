@@ -23,7 +23,7 @@ use crate::identities::{Claims, SignedIn};
 use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
 
 pub use client::{Client, client, send};
-pub use refresh::{Refreshed, refresh_due};
+pub use refresh::{JOB, Refreshed, refresh_due};
 
 /// A user has this long to sign in at the provider.
 pub const LIFETIME_MS: i64 = 15 * 60 * 1_000;

@@ -13,6 +13,8 @@ use waypost_store::upstream_token::{self as store, UpstreamToken};
 use super::{REFRESH, Tokens, Upstream, client, sealed, send, token_place};
 use crate::{Ops, oauth_configs};
 
+/// The name of the job that calls [`refresh_due`].
+pub const JOB: &str = "provider-tokens";
 /// Tokens that end within this time are refreshed.
 const AHEAD_MS: i64 = 5 * 60 * 1_000;
 /// Nobody else tries for so long: longer than a provider may take to answer, and the pause before the next try when it
@@ -53,13 +55,13 @@ pub async fn refresh_due(cx: &Ctx, ops: &Ops, upstream: &Upstream) -> Result<Ref
     let mut work = JoinSet::new();
     for token in due {
         let (cx, ops, upstream) = (cx.clone(), ops.clone(), upstream.clone());
-        work.spawn(async move { one(&cx, &ops, &upstream, &token).await });
+        work.spawn(waypost_jobs::catch(JOB, async move { one(&cx, &ops, &upstream, &token).await }));
     }
     let mut outcome = Refreshed::default();
     while let Some(done) = work.join_next().await {
         match done {
-            Ok(true) => outcome.refreshed += 1,
-            Ok(false) | Err(_) => outcome.failed += 1,
+            Ok(Some(true)) => outcome.refreshed += 1,
+            Ok(_) | Err(_) => outcome.failed += 1,
         }
     }
     Ok(outcome)

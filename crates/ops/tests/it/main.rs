@@ -11,6 +11,7 @@ mod job_leases;
 mod joins;
 mod lists;
 mod logos;
+mod notices;
 mod people;
 mod retention;
 mod stage;

@@ -197,7 +197,9 @@ impl Availability {
             return;
         }
         let availability = self.clone();
-        tokio::spawn(async move { availability.look().await });
+        waypost_jobs::spawn("client-documents", async move {
+            availability.look().await;
+        });
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

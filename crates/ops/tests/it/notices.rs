@@ -1,0 +1,75 @@
+//! Emails about tickets are sent whatever one of them does to the sender.
+
+use std::sync::{Arc, Mutex};
+
+use waypost_core::caller::Ctx;
+use waypost_core::clock::ManualClock;
+use waypost_core::id::EmailId;
+use waypost_ops::notices::{self, Attempt, Notice, Outcome, Post, Words};
+use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
+
+use crate::stage::{Stage, stage};
+
+waypost_testkit::both!(stage => a_panic_is_an_attempt_that_failed);
+
+/// Sends everything except `panic@acme.de`.
+#[derive(Default)]
+struct Panicking {
+    sent: Mutex<Vec<String>>,
+    given_up: Mutex<u32>,
+}
+
+impl Post for Panicking {
+    fn words(&self, _: &Notice) -> Words {
+        unreachable!("nothing new is enqueued")
+    }
+
+    fn deliver<'a>(&'a self, email: &'a QueuedEmail) -> Attempt<'a> {
+        Box::pin(async move {
+            assert_ne!(email.recipient, "panic@acme.de", "a bug in the sender");
+            self.sent.lock().unwrap().push(email.recipient.clone());
+            Outcome::Sent
+        })
+    }
+
+    fn give_up(&self) {
+        *self.given_up.lock().unwrap() += 1;
+    }
+}
+
+/// The others of the round are sent, and the email is given up after its last attempt, as any other.
+async fn a_panic_is_an_attempt_that_failed(stage: Stage) {
+    let acme = stage.tenant("acme").await.organization.id;
+    let mut tx = stage.ops.db().begin().await.unwrap();
+    for recipient in ["anna@acme.de", "panic@acme.de", "bert@acme.de"] {
+        let created_at = stage.cx.now();
+        let id = EmailId::new(created_at, &*stage.cx.random);
+        let (organization_id, subject, body) = (&acme, "Subject", "Text");
+        let email = NewEmail {
+            id: &id,
+            organization_id,
+            ticket_id: None,
+            comment_id: None,
+            recipient,
+            subject,
+            body,
+            created_at,
+        };
+        email_queue::insert(&mut tx, &email).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let post = Arc::new(Panicking::default());
+    let ops = stage.ops.clone().with_post(post.clone());
+    let clock = Arc::new(ManualClock::new(stage.cx.now()));
+    let cx = Ctx { clock: clock.clone(), ..stage.cx.clone() };
+    assert_eq!(notices::send_due(&cx, &ops).await.unwrap(), 3);
+    let mut sent = post.sent.lock().unwrap().clone();
+    sent.sort();
+    assert_eq!(sent, ["anna@acme.de", "bert@acme.de"]);
+    let mut attempts = 1;
+    while email_queue::count(&mut ops.db().read().await.unwrap(), &acme).await.unwrap() > 0 {
+        clock.advance(24 * 3_600_000);
+        attempts += notices::send_due(&cx, &ops).await.unwrap();
+    }
+    assert_eq!((attempts, *post.given_up.lock().unwrap()), (8, 1));
+}
