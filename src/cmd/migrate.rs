@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use serde_json::json;
-use waypost_store::space;
+use waypost_store::{Dialect, space};
 
 use super::{App, output};
 use crate::open;
@@ -23,7 +23,8 @@ pub async fn run(app: &App, args: Args) -> anyhow::Result<()> {
     // Of SQLite: nobody else may use the file while it is rewritten.
     let _lock = if args.compact { open::serve_lock(&app.settings)? } else { None };
     let opened = app.open().await?;
-    if args.compact {
+    let is_compacted = args.compact && opened.db.dialect() == Dialect::Sqlite;
+    if is_compacted {
         space::compact(&opened.db).await.context(
             "the database could not be compacted, and is as it was: check that the disk has room for a second copy, and \
              that no other command uses it",
@@ -35,8 +36,9 @@ pub async fn run(app: &App, args: Args) -> anyhow::Result<()> {
         return output::json(&json!({"schema_version": now, "before": before}));
     }
     if before == now {
-        output::text(&format!("The database is up to date (schema {now}).\n"))
+        output::text(&format!("The database is up to date (schema {now}).\n"))?;
     } else {
-        output::text(&format!("The database was brought from schema {before} to {now}.\n"))
+        output::text(&format!("The database was brought from schema {before} to {now}.\n"))?;
     }
+    if is_compacted { output::text("The file was rewritten without free space.\n") } else { Ok(()) }
 }

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use waypost_store::{Db, on};
 
 use crate::Place;
@@ -253,4 +255,50 @@ fn postgresql_does_all_of_it() {
     let answer = place.run(&["doctor", "--json", "--database", &url]);
     assert_eq!(answer.code, 1, "a secret key is required");
     assert!(answer.out.contains("WAYPOST_SECRET_KEY") && answer.out.contains("PostgreSQL 1"), "{}", answer.out);
+}
+
+/// Makes the file of the database one as older versions made it: free pages stay in it.
+async fn make_old(place: &Place) {
+    let url = format!("sqlite://{}", place.path("waypost-data/waypost.db").display());
+    let mut file = url.parse::<SqliteConnectOptions>().unwrap().connect().await.unwrap();
+    for sql in [
+        "PRAGMA auto_vacuum = NONE",
+        "VACUUM",
+        "CREATE TABLE big (data BLOB)",
+        "INSERT INTO big VALUES (zeroblob(4000000))",
+        "DROP TABLE big",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+    ] {
+        sqlx::query(sql).execute(&mut file).await.unwrap();
+    }
+    file.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_from_an_older_version_is_compacted_once() {
+    let place = Place::new();
+    let file = place.file("waypost.toml", "listen = '127.0.0.1:0'\ndiagnostics_listen = 'off'\n");
+    place.fine(&["org", "create", "acme"]);
+    make_old(&place).await;
+    let space = || {
+        let found = place.json(&["doctor", "--config", &file]);
+        found["items"].as_array().unwrap().iter().find(|item| item["check"] == "space").cloned()
+    };
+    let bytes = || std::fs::metadata(place.path("waypost-data/waypost.db")).unwrap().len();
+    let (found, before) = (space().unwrap(), bytes());
+    assert_eq!(found["status"], "warn", "{found:#}");
+    assert!(found["advice"].as_str().unwrap().contains("waypost migrate --compact"), "{found:#}");
+    place.fine(&["migrate"]);
+    assert!(space().is_some(), "only if it is asked for");
+    let args = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
+    let mut serve = Serve(place.command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    BufReader::new(serve.0.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let refused = place.fails(1, &["migrate", "--compact"]);
+    assert!(refused.contains("waypost.db.serve.lock"), "{refused}");
+    drop(serve);
+    let said = place.fine(&["migrate", "--compact"]);
+    assert!(said.ends_with("The file was rewritten without free space.\n"), "{said}");
+    assert_eq!(space(), None);
+    assert!(before - bytes() > 3_000_000, "{before} {}", bytes());
+    assert_eq!(place.json(&["org", "show", "acme"])["slug"], "acme");
 }
