@@ -1,6 +1,7 @@
 //! Consent: AS-7 and AS-11, and what binds a request to its browser.
 
 use http::StatusCode;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::json;
 use waypost_core::claim_link::ClaimLink;
 use waypost_core::personal::PersonalId;
@@ -148,6 +149,9 @@ async fn more_scopes_are_asked_for_and_nothing_is_lost() {
 /// The attack: labels are guessed after the server has moved to sign-in. Nothing is gained, and the answers do not reveal which
 /// labels are in use. With the organisation's link the progress is claimed, once, after the page has said so.
 async fn a_label_is_claimed_with_a_signed_link_only(app: App) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _recording = metrics::set_default_local_recorder(&recorder);
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let before = server.personal("ann");
@@ -194,6 +198,11 @@ async fn a_label_is_claimed_with_a_signed_link_only(app: App) {
     assert!(answer.location().starts_with(WEB_CALLBACK), "there is nothing to tell");
     let tokens = Tokens::of(&client.exchange(&answer.parameter("code").unwrap()).await);
     assert_eq!(position(&tokens).await, 1);
+    let text = metrics.render();
+    for (reason, count) in [("unsigned", 2), ("invalid", 2), ("spent", 1)] {
+        let line = format!("waypost_claims_rejected_total{{reason=\"{reason}\"}} {count}");
+        assert!(text.lines().any(|it| it == line), "{line}: {text}");
+    }
     app.finish().await;
 }
 

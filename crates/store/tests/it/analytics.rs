@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use waypost_core::analytics::{Log, Range};
+use waypost_core::analytics::{DAY_MS, Filter, Log, Range, timeline};
 use waypost_core::event::EventKind;
 use waypost_core::id::EndUserId;
 use waypost_core::progress::act::{Select, View};
@@ -294,6 +294,48 @@ async fn segments_and_log_agree(stage: Stage) {
     assert!(activity::calls(&mut conn, &query).await.unwrap()[0].is_test);
 }
 
+/// The days of analytics are the same when the log was packed and deleted, wherever days begin. Things happen at both sides of each
+/// midnight, and deletion ends there. The days are those around 25 October 2026, which has 25 hours in Berlin.
+async fn days_stay_when_their_rows_are_deleted(stage: Stage) {
+    const SUNDAY: Timestamp = Timestamp(1_792_886_400_000);
+    const HOUR: i64 = 3_600_000;
+    // The Line Islands, Nepal, Berlin in summer and in winter, UTC, and Baker Island.
+    let offsets = [14 * HOUR, 5 * HOUR + 45 * 60_000, 2 * HOUR, HOUR, 0, -12 * HOUR];
+    let mut midnights: Vec<_> =
+        (0..3).flat_map(|day| offsets.map(|offset| SUNDAY.plus(day * DAY_MS - offset))).collect();
+    midnights.sort();
+    let (first, last) = (midnights[0], midnights[midnights.len() - 1]);
+    for (n, at) in midnights.iter().flat_map(|at| [at.plus(-1), *at, at.plus(1)]).enumerate() {
+        stage.play(&format!("eu_p{}", n % 4), at, None, n % 5 == 0).await;
+    }
+    let days = async || {
+        let sunday_in_berlin = Range { from: SUNDAY.plus(-2 * HOUR), to: SUNDAY.plus(23 * HOUR) };
+        let mut days = Vec::new();
+        for range in
+            [sunday_in_berlin, Range { from: first, to: last }, Range { from: first.plus(-1), to: last.plus(2) }]
+        {
+            let log = stage.read(range).await;
+            days.extend(offsets.map(|offset| timeline(&log, range, Filter::default(), offset)));
+        }
+        days
+    };
+    let before = days().await;
+    let whole: Vec<_> = before.iter().rev().take(offsets.len()).collect();
+    let counts = whole.iter().map(|days| days.iter().map(|day| (day.started, day.active)).collect::<Vec<_>>());
+    assert!(counts.flatten().filter(|(started, active)| *started > 0 && *active > 0).count() > 2 * offsets.len());
+    stage.roll(last.plus(DAY_MS)).await;
+    assert_eq!(days().await, before, "packed");
+    for midnight in midnights {
+        for log in [ServerLog::Calls, ServerLog::Events] {
+            stage.retain(log, midnight).await;
+        }
+        for rows in stage.stored().await {
+            assert_eq!(rows.iter().map(|(at, ..)| *at).min(), Some(midnight), "what is exactly so old stays");
+        }
+        assert_eq!(days().await, before, "deleted up to {midnight}");
+    }
+}
+
 /// An event knows its client and how long ago the attempt was worked on before; a completion how long it took.
 async fn events_know_their_pause(stage: Stage) {
     for (at, client) in [(0, "a"), (5_000, "b"), (5_000, "b"), (65_000, "b")] {
@@ -371,4 +413,4 @@ async fn lists_come_in_pages(stage: Stage) {
     assert_eq!(activity::sessions(&mut conn, &theirs).await.unwrap().len(), 1);
 }
 
-waypost_testkit::both!(stage => segments_and_log_agree, events_know_their_pause, lists_come_in_pages);
+waypost_testkit::both!(stage => segments_and_log_agree, days_stay_when_their_rows_are_deleted, events_know_their_pause, lists_come_in_pages);
