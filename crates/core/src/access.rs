@@ -256,6 +256,7 @@ end_user.export        operator owner admin
 end_user.delete        operator owner admin
 join.read              operator owner admin
 join.undo              operator owner admin
+claim_link.create      operator owner admin
 ticket.read            operator owner admin member
 ticket.write           operator owner admin member
 webhook.read           operator owner admin
