@@ -59,7 +59,7 @@ pub enum Command {
     Publish {
         #[command(flatten)]
         one: One,
-        /// Publishes in spite of characters in code that turn the direction of text around.
+        /// Publishes although code has characters that change the direction of text; it is served without them.
         #[arg(long)]
         confirm_bidi: bool,
     },

@@ -16,6 +16,7 @@ mod contents;
 mod decisions;
 mod failures;
 mod guidance;
+mod hidden_text;
 mod identity;
 mod jobs;
 mod listen;

@@ -20,6 +20,7 @@ pub mod event;
 pub mod guidance;
 pub mod id;
 pub mod impact;
+pub mod invisible;
 pub mod invitation;
 pub mod join;
 pub mod markdown;

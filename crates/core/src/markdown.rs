@@ -1,28 +1,31 @@
 //! Cleaning of what authors write, before it is served: only the offending spans change, and cleaning what is clean
 //! changes nothing. What authors write is stored as they typed it, but for [`line_endings`].
 //!
-//! - [`clean_markdown`] for a step's content: no HTML, no dangerous links, no invisible characters.
+//! - [`clean_markdown`] for a step's content: no HTML, no dangerous links, nothing that is not shown.
 //! - [`clean_plain`] for agent fields and descriptions, [`clean_line`] for titles: no invisible characters. These
 //!   fields are plain text, so a `<port>` in them stays as it is.
-//! - [`bidi_in_code`] for lint and publish: code is stored byte for byte, and may therefore hide such characters.
+//! - [`bidi_in_code`] for lint and publish: such characters make code look other than it is.
 //!
 //! Two things change everywhere, in code as well: a line ends in one line feed (`\r\n` and a lone `\r` are line
-//! endings in Markdown, and the text must be the same whichever system it was written on), and U+0000 is removed,
-//! since PostgreSQL cannot store it in text.
+//! endings in Markdown, and the text must be the same whichever system it was written on), and invisible characters are
+//! removed ([`crate::invisible`]).
 
 mod block;
 mod gap;
-mod hidden;
 mod html;
 mod link;
 mod mend;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod unseen;
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use survey::Survey;
+
+use crate::invisible;
 
 /// Rounds in which code is watched over: an edit that would turn text into code, or code into text, is done in
 /// another way. Text that nobody wrote to deceive needs two or three.
@@ -38,9 +41,11 @@ const ROUNDS: usize = 12;
 /// - Unknown tags, placeholders such as `<port>`, processing instructions and the like are escaped: `\<port>` is shown
 ///   as `<port>` by every renderer, and reads well where nothing is rendered.
 /// - A link, image, reference or autolink to a `javascript:`, `vbscript:`, `data:` or `file:` address becomes its text.
-/// - Invisible characters are removed as in [`clean_plain`].
+/// - Text that no renderer shows is removed: titles of links, what follows the language of a fenced block, cells beyond the
+///   last column of a table, footnotes and definitions that nothing refers to. `[//]: # (…)` is such a definition.
+/// - Invisible characters are removed as in [`clean_plain`], also those that are written as entities.
 ///
-/// Code spans and code blocks stay byte for byte. A removal can bring a new tag or link about (`<scr<b>ipt>`); so the
+/// But for invisible characters, code spans and code blocks stay byte for byte. A removal can bring a new tag or link about (`<scr<b>ipt>`); so the
 /// text is read again until there is nothing left to change. Takes about linear time.
 #[must_use]
 pub fn clean_markdown(text: &str) -> Cow<'_, str> {
@@ -57,23 +62,13 @@ pub fn clean_markdown(text: &str) -> Cow<'_, str> {
     if survey.offends() { Cow::Owned(flatten(&text)) } else { text }
 }
 
-/// Cleans plain text: removes bidirectional controls, zero-width characters, tag characters that are no flag, and
-/// control characters but tab and line feed. A joiner stays inside a word or an emoji.
+/// Cleans plain text: removes invisible characters, see [`crate::invisible`].
 #[must_use]
 pub fn clean_plain(text: &str) -> Cow<'_, str> {
-    let text = line_feeds(text);
-    let hidden = hidden::ranges(&text, &[]);
-    if hidden.is_empty() {
-        return text;
+    match line_feeds(text) {
+        Cow::Borrowed(text) => invisible::remove(text),
+        Cow::Owned(text) => Cow::Owned(invisible::remove(&text).into_owned()),
     }
-    let mut clean = String::with_capacity(text.len());
-    let mut from = 0;
-    for range in hidden {
-        clean.push_str(&text[from..range.start]);
-        from = range.end;
-    }
-    clean.push_str(&text[from..]);
-    Cow::Owned(clean)
 }
 
 /// Cleans a title: as [`clean_plain`], with every run of white space folded to one space and none at the ends.
@@ -93,7 +88,7 @@ pub fn clean_line(text: &str) -> String {
 /// read differently from what a machine runs.
 #[must_use]
 pub fn bidi_in_code(text: &str) -> Option<char> {
-    Survey::of(text).code.iter().flat_map(|range| text[range.clone()].chars()).find(|&c| hidden::is_bidi(c))
+    Survey::of(text).code.iter().flat_map(|range| text[range.clone()].chars()).find(|&c| invisible::is_bidi(c))
 }
 
 /// Returns `text` as it is stored: every line ends in a line feed (`\r\n` and a lone `\r` are line endings in Markdown, and
@@ -112,8 +107,17 @@ fn line_feeds(text: &str) -> Cow<'_, str> {
     line_endings(text.trim_start_matches('\u{FEFF}'))
 }
 
-/// The last resort for text that is written to defeat the cleaner: without `<` and `[` there is no tag, autolink, link,
-/// image or definition, whatever else it says. Code is not spared.
+/// The last resort for text that is written to defeat the cleaner: without these characters there is no tag, entity, link,
+/// definition, fence or table, whatever else it says. Code is not spared.
 fn flatten(text: &str) -> String {
-    clean_plain(&text.replace('<', "&lt;").replace('[', "&#91;")).into_owned()
+    let mut flat = String::with_capacity(text.len());
+    for c in clean_plain(text).chars() {
+        match c {
+            '&' | '<' | '[' | '`' | '~' | '|' => {
+                let _ = write!(flat, "&#{};", u32::from(c));
+            }
+            _ => flat.push(c),
+        }
+    }
+    flat
 }

@@ -1,17 +1,17 @@
 //! Names that people give: what is kept of what they typed.
 
 use crate::error::{Error, Result};
+use crate::invisible;
 
 /// Characters in a name at most.
 pub const MAX_NAME_CHARS: usize = 200;
 
-/// What is kept of a name: control characters become spaces, marks that turn the direction of writing go (they could
-/// make a name look like another one), spaces at the ends go.
+/// What is kept of a name: control characters become spaces, other invisible characters go (they could carry a message to
+/// an agent, or make a name look like another one; see [`crate::invisible`]), spaces at the ends go.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let kept = text.chars().filter(|c| !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'));
-    let spaced: String = kept.map(|c| if c.is_control() { ' ' } else { c }).collect();
-    spaced.trim().to_owned()
+    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    invisible::remove(spaced.trim()).trim().to_owned()
 }
 
 /// The name in `field` as it is kept, 1 to 200 characters.
@@ -40,5 +40,7 @@ mod tests {
         assert_eq!(check("name", &"ü".repeat(200)).unwrap().chars().count(), 200);
         assert_eq!(check("name", &"ü".repeat(201)).unwrap_err().details["field"], "name");
         assert!(check("name", " \u{0}\n").is_err());
+        assert_eq!(check("name", "Ac\u{AD}me\u{E0061}\u{E0101} \u{3164}").unwrap(), "Acme");
+        assert!(check("name", "\u{3164} \u{200B}").is_err());
     }
 }

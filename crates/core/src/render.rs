@@ -9,12 +9,20 @@ use crate::guidance::{Guide, line};
 use crate::progress::{Notice, Standing, Status};
 use crate::step::StepContent;
 
-/// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it.
+/// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it. What reads like the
+/// end of a section counts as one: in any case, with blanks, with the wide forms of `<` and `/`.
 fn section_name(name: &str, text: &str) -> String {
-    let lower = text.to_ascii_lowercase();
+    let mut ends: Vec<String> = Vec::new();
+    for (at, open) in text.match_indices(['<', '＜', '﹤']) {
+        let rest = text[at + open.len()..].trim_start();
+        if let Some(end) = rest.strip_prefix(['/', '／', '∕', '⁄']) {
+            let word = end.trim_start().split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).next();
+            ends.push(word.unwrap_or_default().to_ascii_lowercase());
+        }
+    }
     let mut unique = name.to_owned();
     let mut number = 1;
-    while lower.contains(&format!("</{unique}")) {
+    while ends.iter().any(|end| end.starts_with(&unique)) {
         number += 1;
         unique = format!("{name}-{number}");
     }
@@ -280,7 +288,10 @@ Show <content> and stop. Only when the user says it is done, call next_walkthrou
         /// Whatever an author writes, the section ends where it was ended.
         #[test]
         fn no_text_ends_its_section(parts in prop::collection::vec(
-            prop_oneof![Just("</content>"), Just("</content-2>"), Just("</CONTENT-3"), Just("\n"), Just("x")], 0..12)) {
+            prop_oneof![
+                Just("</content>"), Just("</content-2>"), Just("</CONTENT-3"), Just("< / content>"), Just("＜／content-2 "),
+                Just("\n"), Just("x"), Just("</"), Just("<"), Just("content"),
+            ], 0..12)) {
             let text = parts.concat();
             let rendered = section("content", &text);
             if text.is_empty() {
@@ -288,7 +299,8 @@ Show <content> and stop. Only when the user says it is done, call next_walkthrou
             } else {
                 let name = rendered[1..].split('>').next().unwrap();
                 let end = format!("</{name}>");
-                prop_assert_eq!(rendered.to_ascii_lowercase().matches(&end).count(), 1);
+                let plain = rendered.to_ascii_lowercase().replace('＜', "<").replace('／', "/");
+                prop_assert_eq!(plain.split_whitespace().collect::<String>().matches(&end).count(), 1, "{}", rendered);
                 prop_assert!(rendered.trim_end().ends_with(&end));
                 prop_assert_eq!(&rendered[name.len() + 3..rendered.len() - end.len() - 2], text);
             }

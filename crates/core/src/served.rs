@@ -4,6 +4,7 @@
 //! So an author never loses a character, and stricter rules of cleaning hold for what is already published. Cleaning
 //! twice is cleaning once.
 
+use crate::invisible::is_invisible;
 use crate::markdown::{clean_line, clean_markdown, clean_plain};
 use crate::step::StepContent;
 
@@ -183,6 +184,7 @@ fn visible(text: &[char]) -> String {
         match c {
             '\n' => shown.push('⏎'),
             ' '..='~' => shown.push(c),
+            _ if is_invisible(c) && !c.is_control() => shown.extend(c.escape_unicode()),
             _ => shown.extend(c.escape_debug()),
         }
     }

@@ -1,6 +1,6 @@
 //! Names in addresses: of walkthroughs, servers and organisations.
 
-use crate::{Error, Result};
+use crate::{Error, Result, invisible};
 
 /// Characters in the slug of a walkthrough at most.
 pub const MAX_WALKTHROUGH_SLUG: usize = 60;
@@ -121,7 +121,7 @@ pub const RESERVED: &[&str] = &[
 #[must_use]
 pub fn from_title(title: &str) -> String {
     // A title has 200 characters; one character can become several letters, and there is no use in more than this.
-    let beginning: String = title.chars().take(crate::step::MAX_TITLE_CHARS).collect();
+    let beginning: String = invisible::remove(title).chars().take(crate::step::MAX_TITLE_CHARS).collect();
     let slug = cut(&slug::slugify(beginning), MAX_WALKTHROUGH_SLUG);
     if slug.is_empty() { FALLBACK.to_owned() } else { slug }
 }

@@ -269,7 +269,7 @@ const QUICKSTART: &[Text] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::markdown::{bidi_in_code, clean_line, clean_markdown, clean_plain};
+    use crate::markdown::{clean_line, clean_markdown, clean_plain};
     use crate::transfer::lint::{Severity, lint};
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         for kind in WalkthroughType::ALL {
             let steps = steps(*kind);
             assert!((3..=6).contains(&steps.len()), "{kind}");
-            let findings = lint(*kind, &steps, bidi_in_code);
+            let findings = lint(*kind, &steps);
             let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
             let mut count = 0;
             for error in errors {
@@ -316,7 +316,7 @@ mod tests {
                 ..step
             });
             let filled: Vec<_> = filled.collect();
-            let findings = lint(*kind, &filled, bidi_in_code);
+            let findings = lint(*kind, &filled);
             assert!(findings.iter().all(|finding| finding.severity != Severity::Error), "{kind}: {findings:?}");
             assert!(!format!("{filled:?}").contains(['‹', '›']), "{kind}");
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use tokio::sync::{Semaphore, watch};
 use waypost_core::id::{WalkthroughId, WebhookId};
+use waypost_core::name;
 use waypost_core::server::Server;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Clock, Code, Error, Result};
@@ -48,7 +49,10 @@ pub struct Offers {
 }
 
 impl Offers {
-    fn new(server: Server, list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
+    fn new(mut server: Server, list: Vec<Offer>, completion_receivers: Vec<WebhookId>) -> Self {
+        // Agents read these names, and they may have been stored under a laxer rule.
+        server.name = name::clean(&server.name);
+        server.product_name = name::clean(&server.product_name);
         let by_id = list.iter().enumerate().map(|(at, offer)| (offer.walkthrough_id.clone(), at)).collect();
         Self { server, completion_receivers, list, by_id, digests: OnceLock::new() }
     }

@@ -37,7 +37,7 @@ pub struct Args {
     /// Lets a file through that matches under half of the existing steps.
     #[arg(long)]
     pub(crate) replace: bool,
-    /// Publishes in spite of characters in code that turn the direction of text around.
+    /// Publishes although code has characters that change the direction of text; it is served without them.
     #[arg(long)]
     pub(crate) confirm_bidi: bool,
     /// Says what would happen, and changes nothing.

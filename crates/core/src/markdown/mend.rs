@@ -8,6 +8,7 @@ use super::block;
 use super::gap;
 use super::html;
 use super::survey::{Offence, Survey};
+use super::unseen::Unseen;
 
 /// How thoroughly offences are dealt with. Where the nicer manner would turn text into code, or code into text, the
 /// next one is tried.
@@ -77,15 +78,26 @@ pub(super) fn mend(text: &str, survey: &Survey, careful: bool) -> (String, Surve
     (patched.text, after)
 }
 
-/// The edits for all offences. Invisible characters go first and alone: tags may come to light.
+/// The edits for all offences. Invisible characters go first and alone: tags may come to light. What is not shown goes last:
+/// references may come to light.
 fn edits(text: &str, survey: &Survey, manner: Manner) -> Vec<Edit> {
     let mut edits = Vec::new();
     if !manner.removes() {
         edits.extend(survey.joints.iter().copied().map(Edit::escape));
     }
     if !survey.hidden.is_empty() {
-        let with = if manner.removes() { "" } else { CODED_SPACE };
-        edits.extend(survey.hidden.iter().cloned().map(|range| Edit { range, with: with.into() }));
+        edits.extend(survey.hidden.iter().cloned().map(|range| {
+            // In code a coded space is read as it is written. It is only needed where a line, and maybe a block, would begin.
+            let line = text[..range.start].rsplit('\n').next().unwrap_or_default();
+            let is_inside = survey.is_code(range.start) && !line.trim_matches([' ', '\t', '>']).is_empty();
+            let may_go = manner.removes() || is_inside;
+            Edit { range, with: if may_go { "" } else { CODED_SPACE }.into() }
+        }));
+    } else if survey.offences.is_empty() {
+        edits.extend(survey.unseen.iter().map(|(Unseen { range, is_block }, with)| {
+            let with = if *is_block && !manner.removes() { CODED_SPACE } else { *with };
+            Edit { range: range.clone(), with: with.into() }
+        }));
     } else {
         for offence in &survey.offences {
             edits_for(text, offence, manner, &mut edits);

@@ -1,12 +1,15 @@
 //! What a Markdown parser sees in a text: its code, and what may not stay.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
 
 use super::gap::Inline;
 use super::html::{self, Verdict};
-use super::{hidden, link};
+use super::link;
+use super::unseen::{self, Footnotes, Lines, Unseen};
+use crate::invisible;
 
 /// Something that may not stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +37,8 @@ pub(super) enum Offence {
 pub(super) struct Survey {
     /// Code spans and code blocks, in order.
     pub code: Vec<Range<usize>>,
-    /// The lines in them that are not blank, in order. Not by spans and blocks: a comment between two indented blocks
-    /// is all that keeps them apart.
+    /// What is seen of the lines in them that are not blank, in order. Not by spans and blocks: a comment between two indented
+    /// blocks is all that keeps them apart. Without those of footnotes that are not shown.
     pub code_lines: Vec<String>,
     /// Blocks of HTML, in order.
     pub html: Vec<Range<usize>>,
@@ -46,28 +49,54 @@ pub(super) struct Survey {
     pub joints: Vec<usize>,
     /// What else may not stay, in no certain order.
     pub offences: Vec<Offence>,
+    /// What is not shown, each with what to write in its place, in no certain order. Only looked for in a text that does not
+    /// offend otherwise: HTML can have references in it.
+    pub unseen: Vec<(Unseen, &'static str)>,
 }
 
 impl Survey {
     pub(super) fn of(text: &str) -> Self {
-        let parser = Parser::new_ext(text, options());
+        let mut events = Parser::new_ext(text, options()).into_offset_iter();
         let mut reader = Reader::new(text);
-        for (_, definition) in parser.reference_definitions().iter() {
+        for (_, definition) in events.reference_definitions().iter() {
             if link::is_dangerous(&definition.dest) {
                 reader.survey.offences.push(Offence::Definition(definition.span.clone()));
             }
         }
-        for (event, range) in parser.into_offset_iter() {
+        let mut used = HashSet::new();
+        while let Some((event, range)) = events.next() {
+            if let Event::Start(Tag::Link { link_type, id, .. } | Tag::Image { link_type, id, .. }) = &event
+                && matches!(link_type, LinkType::Reference | LinkType::Collapsed | LinkType::Shortcut)
+            {
+                used.extend(events.reference_definitions().get(id).map(|definition| definition.span.start));
+            }
             reader.read(event, range);
         }
-        let mut survey = reader.survey;
-        survey.hidden = hidden::ranges(text, &survey.code);
-        survey
+        let definitions = events.reference_definitions().iter().map(|(_, definition)| definition);
+        let definitions = definitions.map(|definition| Definition {
+            is_used: used.contains(&definition.span.start),
+            has_title: definition.title.as_deref().is_some_and(|title| !title.is_empty()),
+            span: definition.span.clone(),
+        });
+        reader.finish(definitions.collect())
+    }
+
+    /// Whether there is code at this byte.
+    pub(super) fn is_code(&self, at: usize) -> bool {
+        let next = self.code.partition_point(|range| range.start <= at);
+        self.code[..next].last().is_some_and(|range| range.contains(&at))
     }
 
     pub(super) fn offends(&self) -> bool {
-        !self.hidden.is_empty() || !self.offences.is_empty()
+        !self.hidden.is_empty() || !self.offences.is_empty() || !self.unseen.is_empty()
     }
+}
+
+/// The definition of a reference.
+struct Definition {
+    span: Range<usize>,
+    is_used: bool,
+    has_title: bool,
 }
 
 /// GitHub's dialect, which is what authors write: in a table or footnote other things are code than elsewhere.
@@ -105,9 +134,17 @@ struct Reader<'a> {
     /// The line break and the tags after it, while there is nothing else.
     tags: Option<Range<usize>>,
     in_code: bool,
-    /// The block of code so far.
-    code: String,
+    /// The block of code so far, and where it begins.
+    code: (usize, String),
+    /// [`Survey::code_lines`], each with where its code begins.
+    code_lines: Vec<(usize, String)>,
     block: Vec<Range<usize>>,
+    lines: Lines<'a>,
+    footnotes: Footnotes,
+    /// Where the last cell of the row ends.
+    last_cell: usize,
+    /// Invisible characters that are written as entities.
+    entities: Vec<Range<usize>>,
 }
 
 impl<'a> Reader<'a> {
@@ -122,12 +159,18 @@ impl<'a> Reader<'a> {
             one_line: 0,
             tags: None,
             in_code: false,
-            code: String::new(),
+            code: (0, String::new()),
+            code_lines: Vec::new(),
             block: Vec::new(),
+            lines: Lines::new(text),
+            footnotes: Footnotes::default(),
+            last_cell: 0,
+            entities: Vec::new(),
         }
     }
 
     fn read(&mut self, event: Event<'_>, range: Range<usize>) {
+        self.lines.read(&event, &range, !self.links.is_empty());
         if let Some(open) = self.links.last_mut().filter(|open| open.range != range) {
             open.end = open.end.max(Some(range.end));
         }
@@ -135,12 +178,17 @@ impl<'a> Reader<'a> {
             Event::Start(tag) => self.start(tag, range),
             Event::End(tag) => self.end(tag, range),
             Event::Code(code) => {
+                self.code_lines(range.start, &code);
                 self.survey.code.push(range);
-                self.survey.code_lines.push(code.into_string());
                 self.element = None;
                 self.something();
             }
-            Event::Text(code) if self.in_code => self.code.push_str(&code),
+            Event::Text(code) if self.in_code => self.code.1.push_str(&code),
+            Event::Text(entity)
+                if self.text[range.clone()].starts_with('&') && entity.chars().all(invisible::is_invisible) =>
+            {
+                self.entities.push(range);
+            }
             Event::Text(_) => {
                 let joints = self.text[range.clone()].match_indices([':', '(']).map(|(offset, _)| range.start + offset);
                 self.survey.joints.extend(joints.filter(|&at| self.text[..at].ends_with(']')));
@@ -148,6 +196,10 @@ impl<'a> Reader<'a> {
                     self.something();
                 }
                 self.placeholders(range);
+            }
+            Event::FootnoteReference(label) => {
+                self.footnotes.reference(&label);
+                self.something();
             }
             Event::Html(_) => self.block.push(range),
             Event::InlineHtml(html) => self.inline_html(&html, range),
@@ -163,17 +215,26 @@ impl<'a> Reader<'a> {
     fn start(&mut self, tag: Tag<'_>, range: Range<usize>) {
         self.depth += 1;
         match tag {
-            Tag::CodeBlock(_) => {
+            Tag::CodeBlock(kind) => {
                 self.in_code = true;
+                self.code.0 = range.start;
+                let is_fenced = matches!(kind, CodeBlockKind::Fenced(_));
+                self.unseen(is_fenced.then(|| unseen::info(self.text, &range)).flatten());
                 self.survey.code.push(range);
             }
             Tag::HtmlBlock => {}
-            Tag::Link { link_type, dest_url, .. } | Tag::Image { link_type, dest_url, .. } => {
+            Tag::Link { link_type, dest_url, title, .. } | Tag::Image { link_type, dest_url, title, .. } => {
                 self.something();
+                if link_type == LinkType::Inline && !title.is_empty() {
+                    self.unseen(unseen::link_title(self.text, &range));
+                }
                 self.start_link(link_type, &dest_url, range);
             }
             Tag::Emphasis | Tag::Strong | Tag::Strikethrough => self.something(),
             other => {
+                if let Tag::FootnoteDefinition(label) = &other {
+                    self.footnotes.start(label, range);
+                }
                 self.one_line += usize::from(matches!(other, Tag::Heading { .. } | Tag::Table(_)));
                 self.first = true;
                 self.tags = None;
@@ -200,8 +261,8 @@ impl<'a> Reader<'a> {
         match tag {
             TagEnd::CodeBlock => {
                 self.in_code = false;
-                let code = std::mem::take(&mut self.code);
-                self.survey.code_lines.extend(code.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+                let (start, code) = std::mem::take(&mut self.code);
+                self.code_lines(start, &code);
             }
             TagEnd::HtmlBlock => {
                 self.survey.html.push(range);
@@ -210,11 +271,62 @@ impl<'a> Reader<'a> {
             TagEnd::Link | TagEnd::Image => self.end_link(),
             TagEnd::Emphasis | TagEnd::Strong | TagEnd::Strikethrough => {}
             other => {
+                match other {
+                    TagEnd::FootnoteDefinition => self.footnotes.end(),
+                    TagEnd::TableCell => self.last_cell = range.end,
+                    TagEnd::TableHead | TagEnd::TableRow => {
+                        self.unseen(unseen::cells(self.text, &range, self.last_cell))
+                    }
+                    _ => {}
+                }
                 self.one_line -= usize::from(matches!(other, TagEnd::Heading(_) | TagEnd::Table));
                 self.line_ends();
                 self.first = true;
             }
         }
+    }
+
+    fn unseen(&mut self, found: Option<Unseen>) {
+        self.survey.unseen.extend(found.map(|found| (found, "")));
+    }
+
+    fn code_lines(&mut self, start: usize, code: &str) {
+        for line in code.lines() {
+            let seen: String = line.chars().filter(|&c| !invisible::is_invisible(c)).collect();
+            if !seen.trim().is_empty() {
+                self.code_lines.push((start, seen));
+            }
+        }
+    }
+
+    /// Adds what can only be told once the whole text was read.
+    fn finish(mut self, definitions: Vec<Definition>) -> Survey {
+        let footnotes = self.footnotes.unused();
+        let (mut before, mut unused_until) = (footnotes.iter().peekable(), 0);
+        self.code_lines.retain(|(at, _)| {
+            while let Some(footnote) = before.next_if(|footnote| footnote.start <= *at) {
+                unused_until = unused_until.max(footnote.end);
+            }
+            *at >= unused_until
+        });
+        let mut survey = self.survey;
+        survey.code_lines = self.code_lines.into_iter().map(|(_, line)| line).collect();
+        survey.hidden = invisible::ranges(self.text);
+        survey.hidden.append(&mut self.entities);
+        survey.hidden.sort_by_key(|range| range.start);
+        let content_end = |range: &Range<usize>| range.start + self.text[range.clone()].trim_end().len();
+        let blocks = footnotes.iter().map(|range| Unseen { range: range.start..content_end(range), is_block: true });
+        survey.unseen.extend(blocks.map(|block| (block, "")));
+        for Definition { span, is_used, has_title } in definitions {
+            self.lines.show(&span);
+            if !is_used {
+                survey.unseen.push((Unseen { range: span, is_block: true }, ""));
+            } else if has_title {
+                survey.unseen.extend(unseen::definition_title(self.text, &span));
+            }
+        }
+        survey.unseen.extend(self.lines.unseen().into_iter().map(|line| (line, "")));
+        survey
     }
 
     fn end_link(&mut self) {

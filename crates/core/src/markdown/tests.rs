@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use pulldown_cmark::{Event, Parser, Tag};
+use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag};
 
 use super::survey::{Survey, options};
 use super::*;
@@ -131,7 +131,7 @@ fn ordinary_text_stays() {
         "Map<String, Value> and 1<2>1",
         "\\<port> and \\\\\\<port> and &lt;port&gt; and \\<api_key>",
         "<https://example.com/a?b=c> and <mailto:a@example.com> and <me@example.com>",
-        "[a](https://example.com \"t\") ![i](img.png) [r][1]\n\n[1]: /x 'y'\n",
+        "[a](https://example.com \"\") ![i](img.png) [r][1]\n\n[1]: /x\n",
         "`<b>` ``<port> ` `` `javascript:x`",
         "```html\n<script>x</script>\n---\n[a](javascript:x)\n```\n",
         "~~~\n<div>\n\n<port>\n~~~\n",
@@ -213,27 +213,65 @@ fn a_removal_brings_nothing_about() {
 #[test]
 fn invisible_characters_go() {
     check(&[
-        ("a\u{202A}\u{202B}\u{202C}\u{202D}\u{202E}\u{2066}\u{2067}\u{2068}\u{2069}b", "ab"),
-        ("a\u{200B}\u{2060}\u{2061}\u{2062}\u{2063}\u{2064}\u{FEFF}b", "ab"),
-        ("a\u{1}\u{7}\u{8}\u{B}\u{C}\u{1B}\u{7F}\u{80}\u{85}\u{9F}b\tc\nd", "ab\tc\nd"),
         ("\u{FEFF}# Title", "# Title"),
-        ("x\u{E0041}\u{E0042}\u{E007F}y\u{E0001}", "xy"),
-        ("\u{1F3F4}\u{E0069}\u{E0067}\u{E006E}\u{E006F}\u{E0072}\u{E0065}\u{E0020}\u{E0061}\u{E007F}", "\u{1F3F4}"),
         ("a\r\nb\rc\0d", "a\nb\ncd"),
         ("```\r\na\0\r\n```", "```\na\n```"),
-        ("a\u{200D} b \u{200C}c \u{200D} x\u{200D}", "a b c  x"),
-        ("a\u{200C}\u{200D}b", "a\u{200C}b"),
         ("**\u{200D}a**", "**a**"),
         ("[a](https://example.com/\u{200B}x)", "[a](https://example.com/x)"),
+        // In code as well.
+        ("`a\u{202E}\u{200B}\u{1}b` c", "`ab` c"),
+        ("```sh\ncurl\u{E0061}\u{E0062} x\u{FE01}\u{E0101}\u{AD}\u{3164}\n```", "```sh\ncurl x\n```"),
+        ("x\n\n    a\u{2066}b\n", "x\n\n    ab\n"),
+        ("```\na\n\u{200B}```\nb\n```", "```\na\n&#32;```\nb\n```"),
+        // As entities.
+        ("a&#x200B;&shy;b&ZeroWidthSpace; &zwj;&#917569; &nbsp; &amp;", "ab  &nbsp; &amp;"),
+        ("`&shy;` and <scr&shy;ipt>x", "`&shy;` and x"),
+    ]);
+    stays(&["می\u{200C}خواهم 👩\u{200D}💻 `❤\u{FE0F}`"]);
+}
+
+#[test]
+fn what_is_not_shown_goes() {
+    check(&[
+        // Definitions that nothing refers to, which serve as comments.
+        ("a\n\n[//]: # (hidden)\n\nb", "a\n\n\n\nb"),
+        ("[//]: # \"hidden\"\n[comment]: <> (hidden)\n[x]: y\n'hidden'\ntext", "\n\n\ntext"),
+        ("> - [x]: hidden\n>   text\n", "> - \n>   text\n"),
+        ("[a]\n\n[a]: /x\n[a]: /hidden\n[A]: /hidden\n'over two lines'\n\ntext", "[a]\n\n[a]: /x\n\n\n\n\ntext"),
+        ("> [a]\n>\n> [a]: /x\n> [a]: /hidden 'h'", "> [a]\n>\n> [a]: /x\n> "),
+        ("- [a]\n- [a]: /x\n  [a]: /hidden\n", "- [a]\n- [a]: /x\n  \n"),
+        ("<div>\n[t][a]\n</div>\n\n[a]: /x\n", "\n[t][a]\n\n\n[a]: /x\n"),
+        // Titles.
+        ("[a](/x \"hidden\") ![b](<y z>   'hid\\'den' ) [c](z (hid\"den))", "[a](/x) ![b](<y z> ) [c](z)"),
+        ("[a](/x\n\"hidden\nhidden\") b", "[a](/x\n) b"),
+        ("[a](\"x\") [b](/x\"y\")", "[a](\"x\") [b](/x\"y\")"),
+        ("[a]\n\n[a]: /x 'hidden'\n", "[a]\n\n[a]: /x \n"),
+        ("[a]\n\n> [a]: /x\n> 'hidden'\n> text", "[a]\n\n> [a]: /x\n> \n> text"),
+        ("[a]\n\n[a]: /x 'hidden'\n\"shown\"\n", "[a]\n\n[a]: /x \"\"\n\"shown\"\n"),
+        // Beside the language of a fence.
+        ("```sh hidden text\ncode\n```", "```sh\ncode\n```"),
+        ("~~~ ignore.all,rules\ncode\n~~~", "~~~\ncode\n~~~"),
+        ("- ```js {1} title=\"hidden\"\n  code\n  ```", "- ```js\n  code\n  ```"),
+        ("```hidden&#32;text\ncode\n```", "```\ncode\n```"),
+        ("> ``` aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n> code", "> ```\n> code"),
+        // Footnotes that nothing refers to.
+        ("a[^1]\n\n[^1]: shown\n\n[^2]: hidden\n\n    `hidden`\n\nb", "a[^1]\n\n[^1]: shown\n\n\n\nb"),
+        (
+            "a[^1]\n\n[^1]: shown [^2]\n\n[^2]: shown\n\n[^3]: [^4]\n\n[^4]: [^3]",
+            "a[^1]\n\n[^1]: shown [^2]\n\n[^2]: shown\n\n\n\n",
+        ),
+        ("a[^1]\n\n[^1]: shown\n[^1]: hidden", "a[^1]\n\n[^1]: shown\n"),
+        ("[^1]: hidden [x]\n\n[x]: /hidden\n", "\n\n\n"),
+        // Cells beyond the columns of a table.
+        ("| a | b |\n|---|---|\n| 1 | 2 | hidden | x |\n| 3 |\n", "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 |\n"),
+        ("> a | b\n> --|--\n> 1 | 2 | hidden\n", "> a | b\n> --|--\n> 1 | 2 |\n"),
     ]);
     stays(&[
-        "می\u{200C}خواهم क्\u{200D}ष ന\u{D4D}\u{200D} x",
-        "👩\u{200D}💻 ❤\u{FE0F}\u{200D}🔥 🧑🏽\u{200D}🤝\u{200D}🧑🏻 🏳\u{FE0F}\u{200D}🌈 🏴\u{200D}☠\u{FE0F} 1\u{FE0F}\u{20E3}",
-        "\u{1F3F4}\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074}\u{E007F} flag",
-        "`a\u{202E}\u{200B}\u{1}b` c",
-        "```\na\u{2066}\u{200D}\u{E0041}\n```",
-        "x\n\n    a\u{202E}b\n",
-        "\u{200E}\u{200F}\u{61C}",
+        "[x][A] [a] ![b][] [B c]\n\n[a]: /x\n[b]: <y>\n[b  C]: z\n",
+        "a[^1] b[^Note]\n\n[^note]: one\n\n[^1]:\n    two\n\n    ```\n    code\n    ```\n",
+        "```c++\n```\n\n~~~ .env\n~~~\n\n``` C#\n```\n",
+        "| a | b |\n|---|---|\n| 1 |\n| `2` | 3 | |\n",
+        "- \n- a\n-\n1.\n2. > \n\nTitle\n===\n\n- [a](\n  /x)\n- [ ] \n",
     ]);
 }
 
@@ -411,6 +449,15 @@ const FRAGMENTS: &[&str] = &[
     "javascript:",
     "data:",
     "%6a",
+    " 't'",
+    "](x 't')",
+    "[r]: x\n",
+    "[r]: x \"t\"\n",
+    "[^f]: y\n",
+    "```a b\n",
+    "| a | b | c |\n",
+    "&shy;",
+    "\u{E0101}",
     "\u{200B}",
     "\u{200C}",
     "\u{200D}",
@@ -478,7 +525,7 @@ fn harmless() -> impl Strategy<Value = String> {
         "c > d ",
         "x && y ",
         "`<b>` ",
-        "\n\n```html\n<b>\u{202E}\n```\n\n",
+        "\n\n```html\n<b>\n```\n\n",
         "\n",
         "\n\n",
         "- ",
@@ -505,33 +552,37 @@ fn harmless() -> impl Strategy<Value = String> {
 /// What of a text no reader may meet, as a parser sees it; written apart from the cleaning itself.
 fn offences(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let mut plain = text.to_owned().into_bytes();
-    for (event, range) in Parser::new_ext(text, options()).into_offset_iter() {
+    for event in Parser::new_ext(text, options()) {
         match event {
             Event::Html(html) | Event::InlineHtml(html) => found.push(format!("HTML {html:?}")),
-            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) if info.contains(' ') => {
+                found.push(format!("info {info:?}"));
+            }
+            Event::Start(Tag::Link { dest_url, title, .. } | Tag::Image { dest_url, title, .. }) => {
+                if !title.is_empty() {
+                    found.push(format!("title {title:?}"));
+                }
                 let address: String = dest_url.chars().filter(char::is_ascii_graphic).collect();
                 let address = address.to_ascii_lowercase();
                 if ["javascript:", "vbscript:", "data:", "file:"].iter().any(|scheme| address.starts_with(scheme)) {
                     found.push(format!("link {dest_url:?}"));
                 }
             }
-            Event::Start(Tag::CodeBlock(_)) | Event::Code(_) => plain[range].fill(b'x'),
             _ => {}
         }
     }
-    let plain = String::from_utf8(plain).expect("code is whole characters");
     let forbidden = |c: char| {
-        matches!(c as u32, 0x202A..=0x202E | 0x2066..=0x2069 | 0x200B | 0x2060..=0x2064 | 0xFEFF)
+        matches!(c as u32, 0x202A..=0x202E | 0x2066..=0x2069 | 0x200B | 0x2060..=0x2064 | 0xFEFF | 0xAD | 0xE0100..=0xE01EF)
             || (c.is_control() && !matches!(c, '\t' | '\n'))
     };
-    found.extend(plain.chars().filter(|&c| forbidden(c)).map(|c| format!("{c:?}")));
+    found.extend(text.chars().filter(|&c| forbidden(c)).map(|c| format!("{c:?}")));
     found
 }
 
-/// What stands in the code of a text.
+/// What is seen in the code of a text, without the spaces that take the place of what was removed.
 fn code(text: &str) -> Vec<String> {
-    Survey::of(text).code_lines
+    let lines = Survey::of(text).code_lines;
+    lines.iter().map(|line| line.replace("&#32;", "").replace("` `", "``").trim().to_owned()).collect()
 }
 
 fn is_subsequence(few: &[String], many: &[String]) -> bool {

@@ -9,6 +9,8 @@ use super::file::{FIELDS, length_problems};
 use super::identity::fold;
 use super::outline::dialect;
 use super::place::label;
+use crate::invisible;
+use crate::markdown::line_endings;
 use crate::served;
 use crate::step::{MAX_STEPS, StepContent};
 use crate::template::find_placeholder;
@@ -16,6 +18,9 @@ use crate::walkthrough::WalkthroughType;
 
 /// Bytes of a content from which on an agent is likely to lose the thread.
 pub const LONG_CONTENT_BYTES: usize = 12 * 1024;
+
+/// Characters that a finding names at most.
+const MAX_CHARACTERS: usize = 5;
 
 /// How grave a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -69,13 +74,19 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at steps in their order. `bidi_in_code` finds a character that turns the direction of text around in code, which
-/// can make code look like other code.
-pub fn lint<'a>(
-    kind: WalkthroughType,
-    steps: impl IntoIterator<Item = &'a StepContent>,
-    bidi_in_code: impl Fn(&str) -> Option<char>,
-) -> Vec<Finding> {
+/// Looks at the fields of the walkthrough that are served and are no steps.
+#[must_use]
+pub fn lint_head(title: &str, description: &str, tags: &[String]) -> Vec<Finding> {
+    let fields = [("title", title), ("description", description), ("tags", &tags.join(" "))];
+    let found = fields.into_iter().filter_map(|(field, text)| {
+        let message = invisible_characters(text)?;
+        Some(Finding { field: Some(field), ..of_all(Severity::Warning, message) })
+    });
+    found.collect()
+}
+
+/// Looks at steps in their order.
+pub fn lint<'a>(kind: WalkthroughType, steps: impl IntoIterator<Item = &'a StepContent>) -> Vec<Finding> {
     let steps: Vec<_> = steps.into_iter().collect();
     let mut findings = Vec::new();
     if steps.is_empty() {
@@ -93,7 +104,8 @@ pub fn lint<'a>(
         step_findings.requirements(kind, &served);
         step_findings.lengths(step, &served);
         step_findings.placeholders(step);
-        step_findings.content(&served, &bidi_in_code);
+        step_findings.content(&served);
+        step_findings.invisible(step);
         step_findings.section(step, &mut sections);
         step_findings.changes(step, &served);
         if let Some(earlier) = titles.insert(fold(&served.title), number) {
@@ -156,18 +168,18 @@ impl Found<'_> {
     }
 
     fn placeholders(&mut self, step: &StepContent) {
-        let fields = [
-            ("title", Some(step.title.as_str())),
-            ("section_title", step.section_title.as_deref()),
-            ("content", Some(step.content.as_str())),
-            ("introduction_for_agent", step.introduction_for_agent.as_deref()),
-            ("context_for_agent", step.context_for_agent.as_deref()),
-            ("operations_for_agent", step.operations_for_agent.as_deref()),
-        ];
-        for (field, text) in fields {
+        for (field, text) in texts(step) {
             if let Some(placeholder) = text.and_then(find_placeholder) {
                 let message = format!("still has the template's placeholder {placeholder}. Write your own text there.");
                 self.push(Severity::Error, field, message);
+            }
+        }
+    }
+
+    fn invisible(&mut self, step: &StepContent) {
+        for (field, text) in texts(step) {
+            if let Some(message) = text.and_then(invisible_characters) {
+                self.warn(field, message);
             }
         }
     }
@@ -178,7 +190,7 @@ impl Found<'_> {
         }
     }
 
-    fn content(&mut self, step: &StepContent, bidi_in_code: &impl Fn(&str) -> Option<char>) {
+    fn content(&mut self, step: &StepContent) {
         if step.content.len() > LONG_CONTENT_BYTES {
             let message = format!(
                 "has {} bytes; agents follow steps under {LONG_CONTENT_BYTES} better. Consider splitting the step.",
@@ -188,13 +200,6 @@ impl Found<'_> {
         }
         if !step.content.trim().is_empty() && only_headings(&step.content) {
             self.warn("content", "has headings and no text. Write what to do.");
-        }
-        if let Some(character) = bidi_in_code(&step.content) {
-            let message = format!(
-                "has U+{:04X} in code: it turns the direction of text around, so that code looks other than it is. Remove it.",
-                u32::from(character)
-            );
-            self.warn("content", message);
         }
     }
 
@@ -212,6 +217,40 @@ impl Found<'_> {
         }
         sections.current = section;
     }
+}
+
+/// The fields of a step that are served.
+fn texts(step: &StepContent) -> [(&'static str, Option<&str>); 6] {
+    [
+        ("title", Some(&step.title)),
+        ("section_title", step.section_title.as_deref()),
+        ("content", Some(&step.content)),
+        ("introduction_for_agent", step.introduction_for_agent.as_deref()),
+        ("context_for_agent", step.context_for_agent.as_deref()),
+        ("operations_for_agent", step.operations_for_agent.as_deref()),
+    ]
+}
+
+/// Says how many invisible characters a text has, and which.
+fn invisible_characters(text: &str) -> Option<String> {
+    let text = line_endings(text);
+    let mut kinds: Vec<char> = Vec::new();
+    let mut count = 0;
+    for c in invisible::ranges(&text).into_iter().flat_map(|range| text[range].chars()) {
+        count += 1;
+        if !kinds.contains(&c) && kinds.len() <= MAX_CHARACTERS {
+            kinds.push(c);
+        }
+    }
+    let named = kinds.iter().take(MAX_CHARACTERS).map(|&c| format!("U+{:04X}", u32::from(c)));
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = if kinds.len() > MAX_CHARACTERS { " …" } else { "" };
+    let characters = if count == 1 { "1 invisible character" } else { &format!("{count} invisible characters") };
+    (count > 0).then(|| {
+        format!(
+            "has {characters} ({named}{more}): an agent would read what nobody sees. Left out when served; remove them."
+        )
+    })
 }
 
 /// Whether Markdown has headings and nothing else to read.
@@ -243,7 +282,7 @@ mod tests {
     }
 
     fn fields(kind: WalkthroughType, steps: &[StepContent]) -> Vec<(Severity, &'static str)> {
-        let findings = lint(kind, steps, |_| None);
+        let findings = lint(kind, steps);
         findings.into_iter().map(|finding| (finding.severity, finding.field.unwrap_or_default())).collect()
     }
 
@@ -270,7 +309,7 @@ mod tests {
         let agent =
             StepContent { context_for_agent: Some("Say ‹fill in: what›.".to_owned()), ..step("A", "{{exec}}") };
         assert_eq!(fields(kind, std::slice::from_ref(&agent)), [(Severity::Error, "context_for_agent")]);
-        let told = lint(kind, &[agent], |_| None)[0].to_string();
+        let told = lint(kind, &[agent])[0].to_string();
         assert!(
             told.contains("step 1 \"A\": `context_for_agent`: still has the template's placeholder ‹fill in: what›"),
             "{told}"
@@ -292,7 +331,7 @@ mod tests {
     fn tells_what_is_served_otherwise() {
         use Severity::{Error, Notice};
         let kind = WalkthroughType::Course;
-        let findings = lint(kind, &[step("A", "fast<br>slow"), step("B", "`<br>`")], |_| None);
+        let findings = lint(kind, &[step("A", "fast<br>slow"), step("B", "`<br>`")]);
         let told: Vec<_> = findings.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
@@ -318,7 +357,31 @@ mod tests {
         assert_eq!(fields(kind, &[in_section(" ", "A")]), [(Warning, "section_title")]);
         let split = [in_section("S", "A"), step("B", "x"), in_section("s", "C"), in_section("S", "D")];
         assert_eq!(fields(kind, &split), [(Warning, "section_title")]);
-        let findings = lint(kind, &[step("A", "x")], |_| Some('\u{202e}'));
-        assert!(findings[0].to_string().starts_with("warning: step 1 \"A\": `content`: has U+202E"), "{}", findings[0]);
+    }
+
+    #[test]
+    fn warns_of_what_nobody_sees() {
+        let hidden = StepContent {
+            context_for_agent: Some("\u{E0061}\u{E0062}\u{E0063}\u{E0064}\u{E0065}\u{E0066}".to_owned()),
+            ..step("A", "`a\u{202e}`\r\n\n[x]: # (hidden)")
+        };
+        let told: Vec<_> = lint(WalkthroughType::Course, &[hidden]).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "warning: step 1 \"A\": `content`: has 1 invisible character (U+202E): an agent would read what nobody sees. \
+                 Left out when served; remove them.",
+                "warning: step 1 \"A\": `context_for_agent`: has 6 invisible characters (U+E0061, U+E0062, U+E0063, U+E0064, \
+                 U+E0065 …): an agent would read what nobody sees. Left out when served; remove them.",
+                "notice: step 1 \"A\": `content`: changes when it is served: \"`a\\u{202e}`\\r\" → \"`a`\"; \
+                 \"[x]: # (hidden)\" → \"\".",
+                "notice: step 1 \"A\": `context_for_agent`: changes when it is served: \
+                 \"\\u{e0061}\\u{e0062}\\u{e0063}\\u{e0064}\\u{e0065}\\u{e0066}\" → \"\".",
+            ]
+        );
+        let head = lint_head("A\u{200b}", "fine", &["b\u{3164}".to_owned()]);
+        let told: Vec<_> = head.iter().map(|finding| finding.field.unwrap_or_default()).collect();
+        assert_eq!(told, ["title", "tags"]);
+        assert!(head[0].to_string().starts_with("warning: `title`: has 1 invisible character (U+200B)"), "{}", head[0]);
     }
 }

@@ -342,7 +342,7 @@ proptest! {
     fn markdown_settles(blocks in prop::collection::vec(markdown_block(), 0..12)) {
         let text = format!("---\nx: 1\n---\n# T\n{}", blocks.concat());
         if let Ok(file) = markdown::parse("a.md", &text) {
-            let _ = lint::lint(WalkthroughType::Course, file.steps.iter().map(|step| &step.content), |_| None);
+            let _ = lint::lint(WalkthroughType::Course, file.steps.iter().map(|step| &step.content));
             settles(&file)?;
         }
         if let Ok(file) = folder::parse("a", [("1-s/2-a.md", text.as_str()), ("b.md", "x")]) {

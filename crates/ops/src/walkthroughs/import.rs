@@ -8,7 +8,6 @@ use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::chain::Link;
 use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
-use waypost_core::markdown::bidi_in_code;
 use waypost_core::revision::RevisionAct;
 use waypost_core::served;
 use waypost_core::step::Step;
@@ -38,7 +37,7 @@ pub struct ImportOptions {
     pub server: Option<String>,
     /// Publishes the draft afterwards.
     pub publish: bool,
-    /// Publishes in spite of bidirectional controls in code.
+    /// Publishes although code has bidirectional controls; it is served without them.
     pub confirm_bidi: bool,
     /// Lets a file through that matches under half of the existing steps.
     pub replace: bool,
@@ -149,7 +148,11 @@ pub async fn import(
 pub fn lint_file(file: &WalkthroughFile) -> Result<Vec<Finding>> {
     let (steps, _) = accept_steps(file)?;
     let kind = file.kind.unwrap_or(file.default_kind);
-    Ok(lint::lint(kind, steps.iter().map(|step| &step.content), bidi_in_code))
+    let (title, description) = (file.title.as_deref(), file.description.as_deref());
+    let tags = file.tags.as_deref().unwrap_or_default();
+    let mut findings = lint::lint_head(title.unwrap_or_default(), description.unwrap_or_default(), tags);
+    findings.extend(lint::lint(kind, steps.iter().map(|step| &step.content)));
+    Ok(findings)
 }
 
 /// The file's name in front of a refusal that does not name it yet.

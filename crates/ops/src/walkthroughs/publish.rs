@@ -5,7 +5,7 @@ use serde_json::json;
 use waypost_core::access::{Act, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, VersionId, WalkthroughId};
-use waypost_core::markdown::{bidi_in_code, clean_markdown, clean_plain};
+use waypost_core::markdown::{bidi_in_code, clean_plain};
 use waypost_core::served;
 use waypost_core::step::Step;
 use waypost_core::transfer::lint::{self, Finding, Severity};
@@ -36,7 +36,8 @@ pub struct Published {
 /// Freezes the draft as a new version, which is served where the walkthrough is assigned. A draft that is the same as the
 /// newest version makes no new one.
 ///
-/// `confirm_bidi` lets bidirectional controls in code pass: they make code look other than it is.
+/// `confirm_bidi` publishes although code has bidirectional controls, which make it look other than it is. They are removed
+/// when it is served, so the author may see other code than the users do.
 ///
 /// # Errors
 /// `walkthrough_empty` without steps; `invalid_arguments` naming step and field when a step lacks what its type asks for,
@@ -129,15 +130,13 @@ fn is_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Res
         let error = Error::invalid(first.field.unwrap_or("steps"), format!("It cannot be published: {text}{more}"));
         return Err(error.with("step", first.step.clone()).with("findings", json!(errors)));
     }
-    let hidden = steps.iter().zip(1..).find_map(|(step, number)| {
-        // Where HTML is taken out, what was in it can be code.
-        Some((step, number, bidi_in_code(&clean_markdown(&step.content.content))?))
-    });
+    let hidden =
+        steps.iter().zip(1..).find_map(|(step, number)| Some((step, number, bidi_in_code(&step.content.content)?)));
     match hidden {
         Some((step, number, character)) if !confirm_bidi => {
             let message = format!(
                 "It cannot be published: step {number} {:?}, `content`: the code holds U+{:04X}, which makes it look other \
-                 than it is. Remove it, or confirm that it is meant.",
+                 than it is. Remove it, or confirm to publish: the code is served without it.",
                 step.content.title,
                 u32::from(character)
             );
@@ -149,7 +148,9 @@ fn is_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Res
 }
 
 pub(super) fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
-    lint::lint(head.kind, steps.iter().map(|step| &step.content), bidi_in_code)
+    let mut findings = lint::lint_head(&head.title, &head.description, &head.tags);
+    findings.extend(lint::lint(head.kind, steps.iter().map(|step| &step.content)));
+    findings
 }
 
 /// What stands in the way of publishing the draft, and what its author probably did not mean.

@@ -45,7 +45,7 @@ struct How {
     /// Publishes the draft afterwards.
     #[serde(default)]
     publish: bool,
-    /// Publishes in spite of characters in code that turn the direction of text around.
+    /// Publishes although code has characters that change the direction of text; it is served without them.
     #[serde(default)]
     confirm_bidi: bool,
     /// Lets a file through that matches under half of the existing steps.

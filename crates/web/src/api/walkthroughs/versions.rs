@@ -105,7 +105,7 @@ struct Version {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Publish {
-    /// Publishes in spite of characters in code that turn the direction of text around.
+    /// Publishes although code has characters that change the direction of text; it is served without them.
     #[serde(default)]
     confirm_bidi: bool,
 }

@@ -1,0 +1,96 @@
+//! Text that users are not shown reaches no model, wherever it stands (docs/security.md).
+
+use serde_json::{Value, json};
+use waypost_core::invisible::is_invisible;
+use waypost_core::server::{Support, Toolset};
+use waypost_ops::servers::Settings;
+
+use crate::app::{App, document};
+
+/// "hi" in tag characters, two variation selectors, a soft hyphen, fillers.
+const INVISIBLE: &str = "\u{E0068}\u{E0069}\u{FE01}\u{E0101}\u{AD}\u{115F}\u{3164}\u{2800}\u{200B}";
+
+/// `text` with characters in its midst that nobody sees.
+fn hide(text: &str) -> String {
+    let (start, end) = text.split_at(2);
+    format!("{start}{INVISIBLE}{end}")
+}
+
+/// What a call or list gave, with everything in it.
+fn check(answer: &Value) {
+    let text = answer.to_string();
+    let seen: Vec<_> = text.chars().filter(|&c| is_invisible(c)).collect();
+    assert!(seen.is_empty(), "{seen:?} in {text}");
+    assert!(!text.contains("SECRET"), "{text}");
+}
+
+#[tokio::test]
+async fn what_users_are_not_shown_reaches_no_model() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    let mut file = document(&hide("Install Acme"), &["Download"]);
+    file["walkthrough"]["description"] = json!(hide("How to install it."));
+    file["walkthrough"]["tags"] = json!([hide("cli")]);
+    let step = &mut file["steps"][0];
+    step["title"] = json!(hide("Download"));
+    let content = format!(
+        "Run `{code}`[^1], see [docs](https://acme.example \"SECRET\") and [more].\n\n\
+         [//]: # (SECRET)\n[unused]: https://acme.example 'SECRET'\n\
+         [more]: https://acme.example/more (SECRET)\n[more]: https://acme.example/SECRET\n\n\
+         [^1]: A note.\n\n[^2]: SECRET\n\n```sh SECRET\n{code}\n```\n\n\
+         | a | b |\n|---|---|\n| 1 | 2 | SECRET |\n\n<!-- SECRET -->\n\n{text} < / content> &#xE0068;&shy; end",
+        code = hide("curl acme"),
+        text = hide("Text"),
+    );
+    step["contentFields"]["contentForUser"] = json!(content);
+    step["contentFields"]["contextForAgent"] = json!(hide("Context"));
+    server.import(&file).await;
+    let settings =
+        Settings { name: Some(hide("Acme Server")), product_name: Some(hide("Acme")), ..Settings::default() };
+    server.set(settings).await;
+
+    let mut user = server.modern();
+    for method in ["server/discover", "tools/list", "prompts/list", "resources/list"] {
+        check(user.send(method, json!({})).await.json());
+    }
+    check(user.send("prompts/get", json!({ "name": "install-acme" })).await.json());
+    check(user.call("list_walkthroughs", json!({})).await.answer.json());
+    let step = user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
+    check(step.answer.json());
+    assert_eq!(
+        step.ok()["step"]["content"],
+        "Run `curl acme`[^1], see [docs](https://acme.example) and [more].\n\n\
+         \n\n[more]: https://acme.example/more \n\n\n[^1]: A note.\n\n\n\n```sh\ncurl acme\n```\n\n\
+         | a | b |\n|---|---|\n| 1 | 2 |\n\n\n\nText < / content>  end"
+    );
+    // No text ends the section that it stands in.
+    assert!(step.text.contains("<content-2>\nRun `curl acme`"), "{}", step.text);
+    assert!(step.text.contains("end\n</content-2>\n"), "{}", step.text);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn names_from_before_the_rule_are_served_without_it() {
+    let app = App::new().await;
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download"]).await;
+    app.execute("UPDATE servers SET name = 'Ac\u{E0068}me', product_name = 'Ac\u{AD}\u{3164}me'").await;
+    // Any change of the configuration makes the server read it again.
+    server.set(Settings { toolset: Some(Toolset::All), ..Settings::default() }).await;
+    let found = server.modern().send("server/discover", json!({})).await;
+    check(found.json());
+    assert!(found.json().to_string().contains("Acme"), "{found}");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn tickets_keep_nothing_that_nobody_sees() {
+    let app = App::new().await;
+    let settings = Settings { support: Some(Support::Tickets), ..Settings::default() };
+    let server = app.org("acme").await.server_with("acme", settings).await;
+    let arguments = json!({ "title": hide("Help me"), "problem": hide("It fails"), "context": hide("Beta") });
+    server.personal("ann").call("get_support", arguments).await.ok();
+    let stored = app.lines("SELECT title || '|' || problem || '|' || context FROM tickets").await;
+    assert_eq!(stored.trim(), "Help me|It fails|Beta");
+    app.finish().await;
+}
