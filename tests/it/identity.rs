@@ -273,8 +273,8 @@ async fn what_a_client_calls_itself_is_kept_clean_and_short(app: App) {
     assert!(post.send().await.result()["structuredContent"]["step"].is_object());
     app.count_call();
     app.stop().await;
-    let clean = "SELECT count(*) FROM client_sessions WHERE client_name LIKE 'abé%' AND length(client_name) <= 64";
+    let clean = "SELECT count(*) FROM client_sessions WHERE client_name LIKE 'a b é%' AND length(client_name) <= 64";
     assert_eq!(app.count(clean).await, 2);
-    assert_eq!(app.count("SELECT count(*) FROM tool_calls WHERE client_name LIKE 'abé%'").await, 3);
+    assert_eq!(app.count("SELECT count(*) FROM tool_calls WHERE client_name LIKE 'a b é%'").await, 3);
     app.finish().await;
 }

@@ -24,7 +24,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::{Code, Error, Random, invisible};
+use waypost_core::{Code, Error, Random, name};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::identity::Client;
 use waypost_ops::limits::MAX_BODY;
@@ -394,7 +394,7 @@ fn is_modern_header(headers: &HeaderMap) -> bool {
 
 fn client_of(headers: &HeaderMap, message: &Message, session: Option<&Session>) -> Client {
     let named = message.client.clone().or_else(|| session.and_then(|session| session.client.clone()));
-    let short = |text: String| invisible::remove(&text.chars().take(64).collect::<String>()).into_owned();
+    let short = |text: String| name::clean(&text.chars().take(64).collect::<String>());
     let version = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok()).map(str::to_owned);
     let (name, client_version) = named.unzip();
     Client { name: name.map(short), version: client_version.map(short), protocol_version: version.map(short) }

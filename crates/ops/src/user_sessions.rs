@@ -8,7 +8,7 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{OrganizationId, UserId, UserSessionId};
 use waypost_core::organization::{Membership, User};
 use waypost_core::secret::hash;
-use waypost_core::{Error, Result, invisible};
+use waypost_core::{Error, Result, name};
 use waypost_store::Tx;
 pub use waypost_store::user_session::UserSession;
 use waypost_store::{user, user_session as store};
@@ -38,7 +38,7 @@ pub struct Browser<'a> {
 impl Browser<'_> {
     /// What the browser calls itself, without invisible characters and of limited length.
     pub(crate) fn clean_user_agent(&self) -> String {
-        invisible::remove(&self.user_agent.chars().take(MAX_USER_AGENT).collect::<String>()).into_owned()
+        name::clean(&self.user_agent.chars().take(MAX_USER_AGENT).collect::<String>())
     }
 }
 
