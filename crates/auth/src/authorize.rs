@@ -150,10 +150,9 @@ async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Nex
 
 /// The tracking id that this sign-in would claim. `None` if the request does not prove it, nobody has it, or it is claimed.
 pub(crate) async fn tracking_note(auth: &Auth, pending: &Pending) -> Result<Option<String>> {
-    let Some(tracking_id) = &pending.request.tracking_id else { return Ok(None) };
-    let claim = (tracking_id.as_str(), pending.request.created_at);
+    let Some(claim) = &pending.request.claim else { return Ok(None) };
     let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.site.server(), claim).await?;
-    Ok(claimable.then(|| tracking_id.clone()))
+    Ok(claimable.then(|| claim.tracking_id.clone()))
 }
 
 async fn go(auth: &Auth, pending: &Pending, next: Next) -> Response {
@@ -173,9 +172,8 @@ pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSe
         Err(error) if error.code == Code::NotFound => return pending::gone(site),
         Err(error) => return pending::failed(site, &error),
     };
-    if let Some(tracking_id) = &request.tracking_id {
+    if let Some(claim) = &request.claim {
         // The user has read it on the page, and it is done once; without it they are signed in all the same.
-        let claim = (tracking_id.as_str(), request.created_at);
         let claimed = joins::claim_tracking(cx, &auth.hosting, site.server(), &session.end_user_id, claim).await;
         if let Err(error) = claimed {
             tracing::error!(request_id = site.request_id, %error, "progress of a personal URL could not be joined");
@@ -346,7 +344,7 @@ async fn read(
     let resource = params.resources().first().cloned().unwrap_or_else(|| site.address.resource(None));
     let named = auth.public_url.resource(&resource).and_then(|resource| resource.tracking_id);
     let cx = auth.context(site);
-    let tracking_id = match &named {
+    let claim = match &named {
         Some(segment) => joins::prove(&cx, &auth.hosting, site.server(), segment).await?,
         None => None,
     };
@@ -365,7 +363,7 @@ async fn read(
         state: state.map(str::to_owned),
         scope: scopes.to_string(),
         resource: personal::masked(&resource),
-        tracking_id,
+        claim,
         code_challenge,
         prompt: params.get("prompt").map(|prompt| prompt.chars().take(64).collect()),
         login_hint: params.get("login_hint").map(|hint| hint.chars().take(MAX_HINT).collect()),

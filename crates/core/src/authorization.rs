@@ -3,6 +3,15 @@
 use crate::clock::Timestamp;
 use crate::id::{AuthorizationRequestId, OrganizationId, ServerId};
 
+/// Progress that a request for sign-in may claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The tracking ID of the progress, in its stored form ([`crate::personal::stored`]).
+    pub tracking_id: String,
+    /// When the claim link was signed. `None` for a generated ID, which needs none.
+    pub issued_at: Option<Timestamp>,
+}
+
 /// Everything that is needed to go on once the user has signed in: all of it was checked when the request came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorizationRequest {
@@ -26,10 +35,9 @@ pub struct AuthorizationRequest {
     pub scope: String,
     /// The resource that the token shall be for (RFC 8707), an address of the server. Personal IDs in it are masked.
     pub resource: String,
-    /// The tracking ID, in its stored form ([`crate::personal::stored`]), whose progress this request may claim: the resource
-    /// is a personal URL with a generated ID, or a claim link that was valid when the request was made. `None` for a label
-    /// without a valid signature.
-    pub tracking_id: Option<String>,
+    /// The progress that this request may claim: its resource is a personal URL with a generated ID, or a claim link that was
+    /// valid when the request was made. `None` for a label without a valid signature.
+    pub claim: Option<Claim>,
     /// The PKCE challenge, S256 (RFC 7636, section 4.3).
     pub code_challenge: String,
     /// `login` or `consent`: what must be asked again (OpenID Connect Core, section 3.1.2.1).

@@ -9,6 +9,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use serde_json::json;
 use waypost_core::access::{Act, authorize, authorize_play};
+use waypost_core::authorization::Claim;
 use waypost_core::caller::Ctx;
 use waypost_core::claim_link::ClaimLink;
 use waypost_core::id::{EndUserId, EventId, JoinId, OauthGrantId, OrganizationId, VersionId, WalkthroughId};
@@ -107,40 +108,39 @@ pub async fn join(
     Ok(joined)
 }
 
-/// Returns the tracking ID, in its stored form, that `segment` of a personal URL of `server` entitles its holder to claim:
-/// that of a personal ID, which is a secret, or the label of a valid claim link. Returns `None` for everything else: labels
-/// can be guessed, and no answer reveals whether anybody has one.
+/// Returns what `segment` of a personal URL of `server` entitles its holder to claim: the progress of a personal ID, which is a
+/// secret, or of the label of a valid claim link. Returns `None` for everything else: labels can be guessed, and no answer
+/// reveals whether anybody has one.
 ///
 /// # Errors
 /// `not_found` on another server than the caller's; `unavailable` when the database is away.
-pub async fn prove(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) -> Result<Option<String>> {
+pub async fn prove(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) -> Result<Option<Claim>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let organization = &server.organization_id;
     if PersonalId::parse(segment).is_some() {
-        return Ok(Some(personal::stored(segment).into_owned()));
+        return Ok(Some(Claim { tracking_id: personal::stored(segment).into_owned(), issued_at: None }));
     }
     let Some(link) = ClaimLink::parse(segment) else { return Ok(rejected("unsigned")) };
     if try_it::is_test(&link.label) || !link.is_valid(&hosting.keys, (organization, &server.id), cx.now()) {
         return Ok(rejected("invalid"));
     }
     let mut conn = hosting.read().await?;
-    let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, &link.label).await? else {
-        return Ok(Some(link.label));
+    let claim = Claim { tracking_id: link.label, issued_at: Some(link.issued_at) };
+    let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, &claim.tracking_id).await? else {
+        return Ok(Some(claim));
     };
-    // Links that were signed before a claim was undone have been in the wrong hands.
-    let is_spent = store::is_spent(&mut conn, organization, &server.id, (&from, link.issued_at)).await?;
-    Ok(if is_spent { rejected("spent") } else { Some(link.label) })
+    Ok(if is_spent(&mut conn, server, &from, &claim).await? { rejected("spent") } else { Some(claim) })
 }
 
 /// Counts a tracking ID that proves nothing.
-fn rejected(reason: &'static str) -> Option<String> {
+fn rejected(reason: &'static str) -> Option<Claim> {
     metrics::counter!("waypost_claims_rejected_total", "reason" => reason).increment(1);
     None
 }
 
-/// Gives `end_user` the progress on `server` of the user with `tracking_id`, as [`prove`] returned it at `proven_at`. The
-/// first claim counts for the whole organisation: returns `None` if another user has made it, if it was undone since
-/// `proven_at`, or if there is nothing to claim.
+/// Gives `end_user` the progress on `server` that [`prove`] returned. The first claim counts for the whole organisation:
+/// returns `None` if another user has made it, if a claim was undone after the link was signed, or if there is nothing to
+/// claim.
 ///
 /// # Errors
 /// `sign_in_required` when the end user was deleted; `unavailable`.
@@ -149,41 +149,36 @@ pub async fn claim_tracking(
     hosting: &Hosting,
     server: &Server,
     end_user: &EndUserId,
-    (tracking_id, proven_at): (&str, Timestamp),
+    claim: &Claim,
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    if try_it::is_test(tracking_id) {
+    if try_it::is_test(&claim.tracking_id) {
         // The progress of a console user's test is nobody's.
         return Ok(None);
     }
     let mut conn = hosting.read().await?;
-    let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
+    let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, &claim.tracking_id).await?;
     drop(conn);
     let Some(from) = found else { return Ok(None) };
-    let claim = Some(Claim { tracking_id: tracking_id.to_owned(), proven_at });
+    let claim = Some(claim);
     Joining { cx, hosting, server, from, to: end_user.clone(), kind: JoinKind::Tracking, claim }.until_done().await
 }
 
-/// Whether a user who signs in gets the progress of `tracking_id`, as [`prove`] returned it at `proven_at`.
+/// Whether a user who signs in gets the progress that [`prove`] returned.
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn is_claimable(
-    cx: &Ctx,
-    hosting: &Hosting,
-    server: &Server,
-    (tracking_id, proven_at): (&str, Timestamp),
-) -> Result<bool> {
+pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, claim: &Claim) -> Result<bool> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    if try_it::is_test(tracking_id) {
+    if try_it::is_test(&claim.tracking_id) {
         return Ok(false);
     }
     let organization = &server.organization_id;
     let mut conn = hosting.read().await?;
-    let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, tracking_id).await? else {
+    let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, &claim.tracking_id).await? else {
         return Ok(false);
     };
-    if !is_secret(tracking_id) && store::is_spent(&mut conn, organization, &server.id, (&from, proven_at)).await? {
+    if !is_secret(&claim.tracking_id) && is_spent(&mut conn, server, &from, claim).await? {
         return Ok(false);
     }
     Ok(store::claimed_by(&mut conn, organization, &from).await?.is_none())
@@ -194,12 +189,11 @@ fn is_secret(tracking_id: &str) -> bool {
     tracking_id.starts_with(personal::STORED_PREFIX)
 }
 
-/// By what a tracking ID is claimed.
-struct Claim {
-    /// In its stored form.
-    tracking_id: String,
-    /// When it was proven that the user may claim it.
-    proven_at: Timestamp,
+/// Whether a claim of a label can no longer be made. Links that were signed before a claim was undone have been in the wrong
+/// hands. The time at which a link was shown would not do: an undo may be committing at that moment.
+async fn is_spent(conn: &mut Conn, server: &Server, from: &EndUserId, claim: &Claim) -> Result<bool> {
+    let Some(issued_at) = claim.issued_at else { return Ok(true) };
+    Ok(store::is_spent(conn, &server.organization_id, &server.id, (from, issued_at)).await?)
 }
 
 /// One join that is being made.
@@ -211,7 +205,7 @@ struct Joining<'a> {
     to: EndUserId,
     kind: JoinKind,
     /// `None` for handles and sessions.
-    claim: Option<Claim>,
+    claim: Option<&'a Claim>,
 }
 
 impl Joining<'_> {
@@ -288,9 +282,9 @@ impl Joining<'_> {
     /// Whether the anonymous user can still be joined to this user.
     async fn is_free(&self, tx: &mut Tx) -> Result<bool> {
         let organization = &self.server.organization_id;
-        let is_taken = match self.claim.as_ref().filter(|claim| !is_secret(&claim.tracking_id)) {
+        let is_taken = match self.claim.filter(|claim| !is_secret(&claim.tracking_id)) {
             // A link that the organisation signed after it undid a claim counts, for the same two users as well.
-            Some(claim) => store::is_spent(tx, organization, &self.server.id, (&self.from, claim.proven_at)).await?,
+            Some(claim) => is_spent(tx, self.server, &self.from, claim).await?,
             None => store::is_settled(tx, organization, &self.server.id, (&self.from, &self.to)).await?,
         };
         if is_taken {

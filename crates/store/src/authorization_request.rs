@@ -1,7 +1,7 @@
 //! Authorization requests: found only with the browser that made them, completed once.
 
 use waypost_core::Timestamp;
-use waypost_core::authorization::AuthorizationRequest;
+use waypost_core::authorization::{AuthorizationRequest, Claim};
 use waypost_core::id::{AuthorizationRequestId, OrganizationId, ServerId};
 
 use crate::db::Conn;
@@ -27,10 +27,12 @@ struct Row {
     created_at: i64,
     expires_at: i64,
     consented_at: Option<i64>,
+    claim_issued_at: Option<i64>,
 }
 
 impl From<Row> for AuthorizationRequest {
     fn from(row: Row) -> Self {
+        let issued_at = row.claim_issued_at.map(Timestamp);
         Self {
             id: AuthorizationRequestId::from_store(row.id),
             organization_id: OrganizationId::from_store(row.organization_id),
@@ -42,7 +44,7 @@ impl From<Row> for AuthorizationRequest {
             state: row.state,
             scope: row.scope,
             resource: row.resource,
-            tracking_id: row.tracking_id,
+            claim: row.tracking_id.map(|tracking_id| Claim { tracking_id, issued_at }),
             code_challenge: row.code_challenge,
             prompt: row.prompt,
             login_hint: row.login_hint,
@@ -74,15 +76,16 @@ pub struct Key<'a> {
 pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_hash: &str, network: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer,
             client_id, client_name, redirect_uri, state, scope, resource, tracking_id, code_challenge, prompt,
-            login_hint, created_at, expires_at, consented_at, network)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+            login_hint, created_at, expires_at, consented_at, network, claim_issued_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
+    let claim = request.claim.as_ref();
     on!(conn, c => sqlx::query(SQL)
         .bind(request.id.as_str()).bind(request.organization_id.as_str()).bind(request.server_id.as_str())
         .bind(browser_hash).bind(&request.issuer).bind(&request.client_id).bind(&request.client_name)
         .bind(&request.redirect_uri).bind(&request.state).bind(&request.scope).bind(&request.resource)
-        .bind(&request.tracking_id).bind(&request.code_challenge).bind(&request.prompt).bind(&request.login_hint)
+        .bind(claim.map(|claim| &claim.tracking_id)).bind(&request.code_challenge).bind(&request.prompt).bind(&request.login_hint)
         .bind(request.created_at.0).bind(request.expires_at.0).bind(request.consented_at.map(|at| at.0))
-        .bind(network)
+        .bind(network).bind(claim.and_then(|claim| claim.issued_at).map(|at| at.0))
         .execute(c).await?.rows_affected());
     Ok(())
 }
@@ -94,7 +97,8 @@ pub async fn insert(conn: &mut Conn, request: &AuthorizationRequest, browser_has
 pub async fn find(conn: &mut Conn, key: Key<'_>, now: Timestamp) -> Result<Option<AuthorizationRequest>> {
     const SQL: &str =
         "SELECT id, organization_id, server_id, issuer, client_id, client_name, redirect_uri, state, scope,
-            resource, tracking_id, code_challenge, prompt, login_hint, created_at, expires_at, consented_at
+            resource, tracking_id, code_challenge, prompt, login_hint, created_at, expires_at, consented_at,
+            claim_issued_at
         FROM authorization_requests
         WHERE id = $1 AND organization_id = $2 AND server_id = $3 AND browser_hash = $4
             AND completed_at IS NULL AND expires_at > $5";

@@ -188,7 +188,7 @@ pub async fn is_settled(
     Ok(count > 0)
 }
 
-/// Whether a claim link that was proven at `proven_at` can no longer claim the progress of `from` on `server`: it is joined
+/// Whether a claim link that was signed at `issued_at` can no longer claim the progress of `from` on `server`: it is joined
 /// there, or an admin has undone a claim of it, on whichever server, at that moment or later.
 ///
 /// # Errors
@@ -197,12 +197,12 @@ pub async fn is_spent(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: &ServerId,
-    (from, proven_at): (&EndUserId, Timestamp),
+    (from, issued_at): (&EndUserId, Timestamp),
 ) -> Result<bool> {
     const SQL: &str = "SELECT count(*) FROM joins WHERE from_end_user_id = $1 AND organization_id = $3
         AND ((server_id = $2 AND undone_at IS NULL) OR undone_at >= $4)";
     let count: i64 = on!(conn, c => sqlx::query_scalar(SQL)
-        .bind(from.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(proven_at.0)
+        .bind(from.as_str()).bind(server.as_str()).bind(organization.as_str()).bind(issued_at.0)
         .fetch_one(c).await?);
     Ok(count > 0)
 }

@@ -179,7 +179,7 @@ impl Browser<'_> {
             state: None,
             scope: "walk".into(),
             resource: format!("http://{HOST}/s/{}/mcp", self.server.slug),
-            tracking_id: None,
+            claim: None,
             code_challenge: "challenge".into(),
             prompt: None,
             login_hint: Some("hint@example.com".into()),

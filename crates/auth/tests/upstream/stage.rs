@@ -150,7 +150,7 @@ impl Stage {
             state: Some("of the client".into()),
             scope: "walk".into(),
             resource: format!("http://{AUTHORITY}/s/{}/mcp", server.slug),
-            tracking_id: None,
+            claim: None,
             code_challenge: "challenge".into(),
             prompt: Some("login".into()),
             login_hint: Some("anna@acme.example".into()),

@@ -1,5 +1,6 @@
 //! What somebody did before they had signed in becomes theirs, once, and can be given back.
 
+use waypost_core::authorization::Claim;
 use waypost_core::claim_link::ClaimLink;
 use waypost_core::id::EndUserId;
 use waypost_core::personal::PersonalId;
@@ -7,7 +8,7 @@ use waypost_core::progress::{Attempt, Status};
 use waypost_core::random::SeededRandom;
 use waypost_core::scope::{Scope, Scopes};
 use waypost_core::server::AuthType;
-use waypost_core::{Code, Random};
+use waypost_core::{Code, Random, Timestamp};
 use waypost_ops::identity::{Presented, Subject};
 use waypost_ops::{claim_links, end_users, joins};
 use waypost_store::progress::{self as store, ProgressKey};
@@ -258,8 +259,8 @@ async fn who_is_deleted_takes_along_whom_they_were_before(h: Hosted) {
     let anna = h.user("anna").await;
     h.select(&beside(&anna, &handle)).await.unwrap();
     let server = h.offers().await.server.clone();
-    let claim = ("customer-7", h.cx.now());
-    joins::claim_tracking(&h.cx, &h.hosting, &server, &anna.end_user_id, claim).await.unwrap().unwrap();
+    let claim = signed("customer-7", h.cx.now());
+    joins::claim_tracking(&h.cx, &h.hosting, &server, &anna.end_user_id, &claim).await.unwrap().unwrap();
     end_users::delete(&h.cx, &h.ops, &h.org, &anna.end_user_id).await.unwrap();
     let left = h.texts("SELECT coalesce(tracking_id, '-') FROM end_users".into()).await;
     assert_eq!(left, ["customer-7"], "the organisation's own name stays the organisation's");
@@ -302,11 +303,11 @@ async fn a_tracking_id_is_claimed_once(h: Hosted) {
     let server = h.offers().await.server.clone();
     let claim = |user: &Subject, id: &'static str| {
         let (h, server, user) = (&h, &server, user.end_user_id.clone());
-        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, (id, h.cx.now())).await.unwrap() }
+        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, &signed(id, h.cx.now())).await.unwrap() }
     };
     let claimable = |id: &'static str| {
         let (h, server) = (&h, &server);
-        async move { joins::is_claimable(&h.cx, &h.hosting, server, (id, h.cx.now())).await.unwrap() }
+        async move { joins::is_claimable(&h.cx, &h.hosting, server, &signed(id, h.cx.now())).await.unwrap() }
     };
     assert!(claimable("customer-7").await && !claimable("nobody").await);
     assert_eq!(claim(&anna, "nobody").await, None);
@@ -316,6 +317,11 @@ async fn a_tracking_id_is_claimed_once(h: Hosted) {
     assert!(!claimable("customer-7").await);
     assert_eq!((h.completed(&token(&winner)).await, h.completed(&token(&loser)).await), (1, 0));
     assert_eq!(claim(&winner, "customer-7").await, None, "once per server");
+}
+
+/// The claim of a link that was signed at a moment.
+fn signed(label: &str, issued_at: Timestamp) -> Claim {
+    Claim { tracking_id: label.to_owned(), issued_at: Some(issued_at) }
 }
 
 /// An admin's link for a label on the server of the stage: its segment.
@@ -332,7 +338,10 @@ async fn a_label_is_claimed_only_by_a_link_that_the_organisation_signed(h: Hoste
     let server = h.offers().await.server.clone();
     let prove = |segment: String| {
         let (h, server) = (&h, &server);
-        async move { joins::prove(&h.cx, &h.hosting, server, &segment).await.unwrap() }
+        async move {
+            let claim = joins::prove(&h.cx, &h.hosting, server, &segment).await.unwrap();
+            claim.map(|claim| claim.tracking_id)
+        }
     };
     let signed = link(&h, "customer-7").await;
     assert_eq!(prove(signed.clone()).await.as_deref(), Some("customer-7"));
@@ -383,25 +392,26 @@ async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
     h.recognise(AuthType::PlatformOauth).await;
     let (anna, bert) = (h.user("anna").await, h.user("bert").await);
     let server = h.offers().await.server.clone();
-    let claim = |user: &Subject, proven_at| {
+    let claim = |user: &Subject, claim: Claim| {
         let (h, server, user) = (&h, &server, user.end_user_id.clone());
-        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, ("customer-7", proven_at)).await.unwrap() }
+        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, &claim).await.unwrap() }
     };
+    let prove = async |segment: &str| joins::prove(&h.cx, &h.hosting, &server, segment).await.unwrap();
     let leaked = link(&h, "customer-7").await;
     // Bert has shown the link, and has not consented yet.
-    let open_request = h.cx.now();
-    let join = claim(&bert, open_request).await.unwrap();
+    let open_request = prove(&leaked).await.unwrap();
+    let join = claim(&bert, open_request.clone()).await.unwrap();
     h.clock.advance(1_000);
     joins::undo(&h.cx, &h.ops, &h.org, &join).await.unwrap();
     h.clock.advance(1_000);
-    assert_eq!(joins::prove(&h.cx, &h.hosting, &server, &leaked).await.unwrap(), None);
+    assert_eq!(prove(&leaked).await, None);
     for user in [&anna, &bert] {
-        assert_eq!(claim(user, open_request).await, None, "a request from before");
-        assert!(!joins::is_claimable(&h.cx, &h.hosting, &server, ("customer-7", open_request)).await.unwrap());
+        assert_eq!(claim(user, open_request.clone()).await, None, "a request from before");
+        assert!(!joins::is_claimable(&h.cx, &h.hosting, &server, &open_request).await.unwrap());
     }
     let fresh = link(&h, "customer-7").await;
-    assert_eq!(joins::prove(&h.cx, &h.hosting, &server, &fresh).await.unwrap().as_deref(), Some("customer-7"));
-    assert!(claim(&anna, h.cx.now()).await.is_some());
+    let fresh = prove(&fresh).await.unwrap();
+    assert!(claim(&anna, fresh).await.is_some());
     assert_eq!((h.completed(&token(&anna)).await, h.completed(&token(&bert)).await), (1, 0));
     let listed = joins::list_page(&h.cx, &h.ops, &h.org, (None, 1)).await.unwrap();
     assert_eq!((listed.len(), listed[0].tracking_id.as_deref()), (1, Some("customer-7")));

@@ -61,7 +61,7 @@ impl People {
             state: None,
             scope: "walk".into(),
             resource: "https://way.example/s/one/mcp".into(),
-            tracking_id: None,
+            claim: None,
             code_challenge: "challenge".into(),
             prompt: None,
             login_hint: None,

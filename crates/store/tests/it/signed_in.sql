@@ -7,7 +7,7 @@ INSERT INTO identities VALUES ('idn_N', 'org_N', 'eu_N', 'waypost', 'acc_N', 'Z@
 INSERT INTO accounts VALUES ('acc_N', 'org_N', 'Z@b.example', 'z@b.example', 'argon', 6, 7);
 INSERT INTO authorization_requests VALUES
     ('arq_N', 'org_N', 'srv_N', 'browser', 'https://docs.example', 'client', 'Client', 'http://127.0.0.1/cb', 'state',
-     'walk', 'https://docs.example/mcp', NULL, 'challenge', NULL, NULL, 8, 9, NULL, NULL, NULL);
+     'walk', 'https://docs.example/mcp', NULL, 'challenge', NULL, NULL, 8, 9, NULL, NULL, NULL, NULL);
 INSERT INTO email_codes VALUES
     ('ecd_N', 'org_N', 'arq_N', 'Z@b.example', 'z@b.example', 'sign_in', 'hash', NULL, 0, 10, 11, NULL);
 INSERT INTO browser_sessions VALUES ('browser-N', 'org_N', 'eu_N', 'idn_N', 12, 13);
