@@ -10,6 +10,7 @@ mod console;
 mod transcript;
 
 mod addresses;
+mod bodies;
 mod callers;
 mod collect_email;
 mod contents;

@@ -126,6 +126,11 @@ impl Turn {
     /// Checks the size of the picture in `file`, then waits for its turn and decodes it, as [`recode`] says.
     async fn recode(&self, file: Vec<u8>) -> Result<Vec<u8>> {
         check_dimensions(&file).inspect_err(|_| count("not_accepted"))?;
+        self.wait(move || recode(&file).inspect_err(|_| count("not_accepted"))).await
+    }
+
+    /// Waits for a turn, then does `work`, which takes memory, on a thread of its own.
+    async fn wait<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let Ok(_place) = self.waiting.try_acquire() else {
             count("queue_full");
             return Err(Error::new(
@@ -135,13 +140,12 @@ impl Turn {
             .with("retry_after_seconds", 5));
         };
         let turn = Arc::clone(&self.decoding).acquire_owned().await.map_err(Error::internal)?;
-        let decode = move || {
+        let work = move || {
             // Decoding goes on if the client disconnects, so the turn ends with it and not with this future.
             let _turn = turn;
-            recode(&file)
+            work()
         };
-        let decoded = tokio::task::spawn_blocking(decode).await.map_err(Error::internal)?;
-        decoded.inspect_err(|_| count("not_accepted"))
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
     }
 }
 
@@ -291,6 +295,29 @@ mod tests {
             busy.await.unwrap().unwrap();
             drop(turn.decoding.acquire().await.unwrap());
         });
+    }
+
+    /// The turn ends with the work, also if nobody waits for it any more.
+    #[tokio::test]
+    async fn a_turn_lasts_until_the_work_is_done() {
+        for is_given_up in [false, true] {
+            let turn = Turn::new();
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let mut upload = Box::pin(turn.wait(move || {
+                begin.send(()).unwrap();
+                released.recv().map_err(Error::internal)
+            }));
+            assert!(futures::poll!(&mut upload).is_pending());
+            begun.await.unwrap();
+            let upload = (!is_given_up).then_some(upload);
+            assert!(turn.decoding.try_acquire().is_err(), "while it is being decoded");
+            release.send(()).unwrap();
+            if let Some(upload) = upload {
+                upload.await.unwrap();
+            }
+            drop(turn.decoding.acquire().await.unwrap());
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod floods;
 mod metadata;
 mod register;
 mod resource;
+mod rows;
 mod token;
 
 use std::collections::BTreeMap;
