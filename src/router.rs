@@ -1,15 +1,17 @@
 //! From a request to what answers it: host and path → server → endpoint.
 
 mod client;
+mod health;
 mod page;
+mod server;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _};
-use axum::extract::{DefaultBodyLimit, MatchedPath, RawPathParams, Request, State};
+use axum::body::HttpBody as _;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
@@ -19,27 +21,20 @@ use serde_json::json;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::Instrument;
 use waypost_auth::Auth;
-use waypost_auth::bearer::Found;
-use waypost_auth::site::{Site, has_oauth};
-use waypost_core::claim_link::{self, is_personal_segment};
 use waypost_core::id::base32;
-use waypost_core::{Code, Error, Random, personal};
-use waypost_jobs::{Impact, Status};
-use waypost_mcp::bearer::{Bearer, Challenge};
-use waypost_mcp::endpoint::{Arrived, Endpoint, Responder, refuse_error};
+use waypost_core::{Code, Error, Random};
+use waypost_mcp::endpoint::{Endpoint, Responder};
 use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::limits::MAX_BODY;
-use waypost_ops::record::{Rejection, record_rejection};
-use waypost_ops::try_it;
 use waypost_web::Web;
 use waypost_web::limits::Kind;
 use waypost_web::visit::Visit;
 
 use self::client::Sender;
 
-/// How long the database may take to answer before `/readyz` says no: probes give up soon.
-const READY: Duration = Duration::from_secs(1);
+pub use self::health::health;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the router routes with.
@@ -62,10 +57,6 @@ pub struct Routes<R> {
 #[derive(Debug, Clone)]
 struct RequestId(String);
 
-/// The MCP address of the server that a request is for.
-#[derive(Debug, Clone)]
-struct McpAddress(String);
-
 /// The host that a request asks for.
 #[derive(Debug, Clone)]
 struct Asked {
@@ -78,7 +69,7 @@ struct Asked {
 /// The router of the main address.
 pub fn build<R: Responder>(routes: Routes<R>) -> Router {
     let routes = Arc::new(routes);
-    // Which origins may call is decided in `find_server`; whatever comes through is echoed. A preflight is answered
+    // Which origins may call is decided in `server::find_server`; whatever comes through is echoed. A preflight is answered
     // before anybody asks for a token.
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())
@@ -87,19 +78,19 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
         .expose_headers([header::WWW_AUTHENTICATE, HeaderName::from_static("mcp-session-id")])
         .max_age(Duration::from_secs(3_600));
     let mut mcp = Router::new();
-    for server in ["", "/t/{tracking_id}", "/s/{slug}", "/s/{slug}/t/{tracking_id}"] {
+    for place in ["", "/t/{tracking_id}", "/s/{slug}", "/s/{slug}/t/{tracking_id}"] {
         for path in ["/mcp", "/mcp/"] {
-            mcp = mcp.route(&format!("{server}{path}"), any(endpoint::<R>));
+            mcp = mcp.route(&format!("{place}{path}"), any(server::endpoint::<R>));
         }
         // The addresses of the HTTP+SSE transport, as the SDKs that had it name them.
         for path in ["/sse", "/sse/", "/message", "/messages", "/messages/", "/mcp/sse"] {
-            mcp = mcp.route(&format!("{server}{path}"), any(removed_transport::<R>));
+            mcp = mcp.route(&format!("{place}{path}"), any(server::removed_transport::<R>));
         }
     }
     let mcp = mcp
-        .layer(middleware::from_fn_with_state(Arc::clone(&routes), arrive::<R>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&routes), server::arrive::<R>))
         .layer(cors)
-        .layer(middleware::from_fn_with_state(Arc::clone(&routes), find_server::<R>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&routes), server::find_server::<R>))
         .with_state(Arc::clone(&routes));
     let others = Router::new()
         .merge(oauth(&routes))
@@ -136,7 +127,7 @@ fn oauth<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
         .nest("/oauth", waypost_auth::pages())
         .nest("/s/{slug}/oauth", waypost_auth::pages())
         .merge(endpoints)
-        .layer(middleware::from_fn_with_state(Arc::clone(routes), find_site::<R>))
+        .layer(middleware::from_fn_with_state(Arc::clone(routes), server::find_site::<R>))
         .with_state(routes.auth.clone())
 }
 
@@ -178,39 +169,6 @@ async fn nowhere(request: Request) -> Response {
 
 fn nothing() -> Response {
     plain(StatusCode::NOT_FOUND, "not_found", "There is nothing at this address.")
-}
-
-/// `/healthz` says that the process runs, `/readyz` that it can serve: both on any host.
-pub fn health(hosting: Hosting) -> Router {
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route(
-        "/readyz",
-        get(move || {
-            let hosting = hosting.clone();
-            async move {
-                match tokio::time::timeout(READY, hosting.catalog().poll()).await {
-                    Ok(Ok(())) => readiness(&hosting.jobs().late()),
-                    failed => {
-                        let error = failed.err().map_or_else(|| "unavailable".to_owned(), |late| late.to_string());
-                        tracing::warn!(%error, "not ready");
-                        (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n".to_owned())
-                    }
-                }
-            }
-        }),
-    )
-}
-
-/// The answer of `/readyz` while the database answers: 503 if a job is late without which this process cannot serve. A late
-/// job of housekeeping is named, but takes no process out of service: it would take out all of them.
-fn readiness(late: &[Status]) -> (StatusCode, String) {
-    let is_down = late.iter().any(|job| job.impact == Impact::Serving);
-    let (status, text) =
-        if is_down { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } else { (StatusCode::OK, "ready\n") };
-    let mut text = text.to_owned();
-    for job in late {
-        text.push_str(&format!("late: {} (no success for {} s)\n", job.name, job.age.as_secs()));
-    }
-    (status, text)
 }
 
 fn plain(status: StatusCode, code: &str, message: &str) -> Response {
@@ -316,193 +274,6 @@ async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut requ
             next.run(request).await
         }
         None => plain(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This host is not served here."),
-    }
-}
-
-/// Where a request goes, as far as it says so itself.
-struct Located {
-    asked: Asked,
-    slug: String,
-    client: IpAddr,
-    request_id: String,
-}
-
-fn locate(slug: Option<String>, request: &Request) -> waypost_core::Result<Located> {
-    let asked = request.extensions().get::<Asked>().cloned();
-    let (asked, slug) = match (asked, slug) {
-        (Some(asked @ Asked { host: Host::Main, .. }), Some(slug)) => (asked, slug),
-        (Some(Asked { host: Host::Server(slug), authority }), None) => {
-            (Asked { host: Host::Server(slug.clone()), authority }, slug)
-        }
-        // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
-        _ => return Err(Error::not_found("server")),
-    };
-    let sender = request.extensions().get::<Sender>();
-    Ok(Located {
-        asked,
-        slug,
-        client: sender.ok_or_else(|| Error::internal("a request without a client address"))?.client,
-        request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
-    })
-}
-
-/// The server that a request is for.
-async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<Site> {
-    let Located { asked, slug, client, request_id } = located;
-    let (catalog, slug) = (routes.hosting.catalog(), slug.to_ascii_lowercase());
-    if !catalog.has_loaded(&slug) {
-        // A slug that is made up asks the database each time.
-        check_rate(routes, client)?;
-    }
-    let offers = catalog.find(&slug).await.inspect_err(|error| {
-        if error.code != Code::NotFound {
-            tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
-        }
-    })?;
-    Ok(Site {
-        address: routes.auth.public_url.address(&asked.authority, &asked.host, &slug),
-        offers,
-        client,
-        request_id,
-    })
-}
-
-fn param(params: &RawPathParams, name: &str) -> Option<String> {
-    params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
-}
-
-/// Finds the server whose authorization server is asked.
-async fn find_site<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
-    params: RawPathParams,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let found = match locate(param(&params, "slug"), &request) {
-        Ok(located) => find(&routes, located).await,
-        Err(error) => Err(error),
-    };
-    match found {
-        Ok(site) => {
-            request.extensions_mut().insert(site);
-            next.run(request).await
-        }
-        Err(error) if error.code == Code::NotFound => plain(StatusCode::NOT_FOUND, "not_found", &error.message),
-        Err(error) if error.code == Code::RateLimited => too_many(&error),
-        Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, error.code.as_str(), &error.message),
-    }
-}
-
-/// Finds the server whose MCP address is asked, and refuses origins that may not call it.
-async fn find_server<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
-    params: RawPathParams,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    if page::is_wanted(&request) {
-        return page::of(&routes, param(&params, "slug"), request).await;
-    }
-    let tracking_id = param(&params, "tracking_id");
-    if tracking_id.as_deref().is_some_and(|id| !is_personal_segment(id)) {
-        let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
-        return refuse_limited(&routes, &request, Error::new(Code::NotFound, message));
-    }
-    let located = match locate(param(&params, "slug"), &request) {
-        Ok(located) => located,
-        Err(error) => return refuse_limited(&routes, &request, error),
-    };
-    let site = match find(&routes, located).await {
-        Ok(site) => site,
-        Err(error) => return refuse_error(&error),
-    };
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        let server = site.server();
-        let public_url = &routes.auth.public_url;
-        let allowed =
-            origin.to_str().is_ok_and(|origin| public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
-        if !allowed {
-            record_rejection(&routes.hosting, server, Rejection::OriginNotAllowed);
-            let error = Error::new(Code::Forbidden, "This origin may not call this server.");
-            return refuse_limited(&routes, &request, error);
-        }
-    }
-    if *request.method() == Method::OPTIONS
-        && let Err(error) = check_rate(&routes, site.client)
-    {
-        return refuse_error(&error);
-    }
-    // Whom the ID identifies, beside the ID itself, which belongs to the address.
-    let (keys, now) = (routes.hosting.keys(), routes.hosting.clock().now());
-    let user = tracking_id.as_deref().map(claim_link::tracking_id);
-    let user = user.map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
-    let user = match user {
-        Ok(user) => user,
-        Err(error) => return refuse_limited(&routes, &request, error),
-    };
-    request.extensions_mut().insert((site, tracking_id, user));
-    next.run(request).await
-}
-
-/// Refuses a request at an MCP address that does not reach the endpoint, which has limits of its own.
-fn refuse_limited<R: Responder>(routes: &Routes<R>, request: &Request, error: Error) -> Response {
-    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
-    refuse_error(&check_rate(routes, client).err().unwrap_or(error))
-}
-
-/// Finds out whom the request's token names.
-async fn arrive<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
-    type Found = (Site, Option<String>, Option<String>);
-    let Some((site, tracking_id, user)) = request.extensions_mut().remove::<Found>() else {
-        return refuse_error(&Error::internal("a request came to an MCP address without a server"));
-    };
-    let headers = request.headers().clone();
-    let bearer = match bearer(&routes.auth, &site, (tracking_id.as_deref(), &headers)).await {
-        Ok(bearer) => bearer,
-        Err(error) => return refuse_error(&error),
-    };
-    let Site { offers, address: mcp_address, client: address, request_id, .. } = site;
-    if !request.uri().path().trim_end_matches('/').ends_with("/mcp") {
-        request.extensions_mut().insert(McpAddress(mcp_address.resource(tracking_id.as_deref())));
-    }
-    // From here on nothing sees a personal ID, only its hash.
-    let tracking_id = user.map(|id| personal::stored(&id).into_owned());
-    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
-    next.run(request).await
-}
-
-async fn bearer(
-    auth: &Auth,
-    site: &Site,
-    (tracking_id, headers): (Option<&str>, &HeaderMap),
-) -> waypost_core::Result<Bearer> {
-    if !has_oauth(site.server()) {
-        return Ok(Bearer::NotAsked);
-    }
-    let challenge = Challenge { resource_metadata: site.address.resource_metadata(tracking_id) };
-    Ok(match waypost_auth::bearer::find(auth, site.server(), headers).await? {
-        Found::Missing => Bearer::Missing(challenge),
-        Found::Invalid => Bearer::Invalid(challenge),
-        Found::Valid(subject) => Bearer::Valid { subject, challenge },
-    })
-}
-
-async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request<Body>) -> Response {
-    match request.extensions().get::<Arc<Arrived>>().cloned() {
-        Some(arrived) => routes.endpoint.handle(request, &arrived).await,
-        None => refuse_error(&Error::internal("a request came to the endpoint without a server")),
-    }
-}
-
-/// The addresses of the HTTP+SSE transport.
-async fn removed_transport<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request<Body>) -> Response {
-    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
-    if let Err(error) = check_rate(&routes, client) {
-        return refuse_error(&error);
-    }
-    match request.extensions().get::<McpAddress>() {
-        Some(address) => waypost_mcp::transport::removed(&address.0),
-        None => refuse_error(&Error::internal("a request came to an address of the former transport without a server")),
     }
 }
 

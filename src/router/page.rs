@@ -10,7 +10,8 @@ use waypost_mcp::endpoint::Responder;
 use waypost_ops::address::Site as Host;
 use waypost_web::public_page::{self, PageRequest};
 
-use super::{Located, Routes, find, locate, param};
+use super::Routes;
+use super::server::{Located, find, locate, param};
 
 /// Whether a browser asks for a page at an MCP address. MCP clients accept JSON and event streams, never HTML by name.
 pub(super) fn is_wanted(request: &Request) -> bool {

@@ -1,0 +1,221 @@
+//! The server that a request is for, and its MCP address.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderMap, Method, StatusCode, header};
+use waypost_auth::Auth;
+use waypost_auth::bearer::Found;
+use waypost_auth::site::{Site, has_oauth};
+use waypost_core::claim_link::{self, is_personal_segment};
+use waypost_core::{Code, Error, personal};
+use waypost_mcp::bearer::{Bearer, Challenge};
+use waypost_mcp::endpoint::{Arrived, Responder, refuse_error};
+use waypost_ops::address::Site as Host;
+use waypost_ops::record::{Rejection, record_rejection};
+use waypost_ops::try_it;
+
+use super::client::Sender;
+use super::{Asked, RequestId, Routes, check_rate, no_client, page, plain, too_many};
+
+/// The MCP address of the server that a request is for.
+#[derive(Debug, Clone)]
+struct McpAddress(String);
+
+/// Where a request goes, as far as it says so itself.
+pub(super) struct Located {
+    pub(super) asked: Asked,
+    slug: String,
+    pub(super) client: IpAddr,
+    request_id: String,
+}
+
+pub(super) fn locate(slug: Option<String>, request: &Request) -> waypost_core::Result<Located> {
+    let asked = request.extensions().get::<Asked>().cloned();
+    let (asked, slug) = match (asked, slug) {
+        (Some(asked @ Asked { host: Host::Main, .. }), Some(slug)) => (asked, slug),
+        (Some(Asked { host: Host::Server(slug), authority }), None) => {
+            (Asked { host: Host::Server(slug.clone()), authority }, slug)
+        }
+        // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
+        _ => return Err(Error::not_found("server")),
+    };
+    let sender = request.extensions().get::<Sender>();
+    Ok(Located {
+        asked,
+        slug,
+        client: sender.ok_or_else(|| Error::internal("a request without a client address"))?.client,
+        request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+    })
+}
+
+/// The server that a request is for.
+pub(super) async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<Site> {
+    let Located { asked, slug, client, request_id } = located;
+    let (catalog, slug) = (routes.hosting.catalog(), slug.to_ascii_lowercase());
+    if !catalog.has_loaded(&slug) {
+        // A slug that is made up asks the database each time.
+        check_rate(routes, client)?;
+    }
+    let offers = catalog.find(&slug).await.inspect_err(|error| {
+        if error.code != Code::NotFound {
+            tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
+        }
+    })?;
+    Ok(Site {
+        address: routes.auth.public_url.address(&asked.authority, &asked.host, &slug),
+        offers,
+        client,
+        request_id,
+    })
+}
+
+pub(super) fn param(params: &RawPathParams, name: &str) -> Option<String> {
+    params.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+}
+
+/// Finds the server whose authorization server is asked.
+pub(super) async fn find_site<R: Responder>(
+    State(routes): State<Arc<Routes<R>>>,
+    params: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let found = match locate(param(&params, "slug"), &request) {
+        Ok(located) => find(&routes, located).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(site) => {
+            request.extensions_mut().insert(site);
+            next.run(request).await
+        }
+        Err(error) if error.code == Code::NotFound => plain(StatusCode::NOT_FOUND, "not_found", &error.message),
+        Err(error) if error.code == Code::RateLimited => too_many(&error),
+        Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, error.code.as_str(), &error.message),
+    }
+}
+
+/// Finds the server whose MCP address is asked, and refuses origins that may not call it.
+pub(super) async fn find_server<R: Responder>(
+    State(routes): State<Arc<Routes<R>>>,
+    params: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if page::is_wanted(&request) {
+        return page::of(&routes, param(&params, "slug"), request).await;
+    }
+    let tracking_id = param(&params, "tracking_id");
+    if tracking_id.as_deref().is_some_and(|id| !is_personal_segment(id)) {
+        let message = "A tracking id is 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -";
+        return refuse_limited(&routes, &request, Error::new(Code::NotFound, message));
+    }
+    let located = match locate(param(&params, "slug"), &request) {
+        Ok(located) => located,
+        Err(error) => return refuse_limited(&routes, &request, error),
+    };
+    let site = match find(&routes, located).await {
+        Ok(site) => site,
+        Err(error) => return refuse_error(&error),
+    };
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        let server = site.server();
+        let public_url = &routes.auth.public_url;
+        let allowed =
+            origin.to_str().is_ok_and(|origin| public_url.allows_origin(origin, &server.slug, &server.allowed_origins));
+        if !allowed {
+            record_rejection(&routes.hosting, server, Rejection::OriginNotAllowed);
+            let error = Error::new(Code::Forbidden, "This origin may not call this server.");
+            return refuse_limited(&routes, &request, error);
+        }
+    }
+    if *request.method() == Method::OPTIONS
+        && let Err(error) = check_rate(&routes, site.client)
+    {
+        return refuse_error(&error);
+    }
+    // Whom the ID identifies, beside the ID itself, which belongs to the address.
+    let (keys, now) = (routes.hosting.keys(), routes.hosting.clock().now());
+    let user = tracking_id.as_deref().map(claim_link::tracking_id);
+    let user = user.map(|id| try_it::resolve(keys, &site.server().id, id, now)).transpose();
+    let user = match user {
+        Ok(user) => user,
+        Err(error) => return refuse_limited(&routes, &request, error),
+    };
+    request.extensions_mut().insert((site, tracking_id, user));
+    next.run(request).await
+}
+
+/// Refuses a request at an MCP address that does not reach the endpoint, which has limits of its own.
+fn refuse_limited<R: Responder>(routes: &Routes<R>, request: &Request, error: Error) -> Response {
+    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+    refuse_error(&check_rate(routes, client).err().unwrap_or(error))
+}
+
+/// Finds out whom the request's token names.
+pub(super) async fn arrive<R: Responder>(
+    State(routes): State<Arc<Routes<R>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    type Found = (Site, Option<String>, Option<String>);
+    let Some((site, tracking_id, user)) = request.extensions_mut().remove::<Found>() else {
+        return refuse_error(&Error::internal("a request came to an MCP address without a server"));
+    };
+    let headers = request.headers().clone();
+    let bearer = match bearer(&routes.auth, &site, (tracking_id.as_deref(), &headers)).await {
+        Ok(bearer) => bearer,
+        Err(error) => return refuse_error(&error),
+    };
+    let Site { offers, address: mcp_address, client: address, request_id, .. } = site;
+    if !request.uri().path().trim_end_matches('/').ends_with("/mcp") {
+        request.extensions_mut().insert(McpAddress(mcp_address.resource(tracking_id.as_deref())));
+    }
+    // From here on nothing sees a personal ID, only its hash.
+    let tracking_id = user.map(|id| personal::stored(&id).into_owned());
+    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
+    next.run(request).await
+}
+
+async fn bearer(
+    auth: &Auth,
+    site: &Site,
+    (tracking_id, headers): (Option<&str>, &HeaderMap),
+) -> waypost_core::Result<Bearer> {
+    if !has_oauth(site.server()) {
+        return Ok(Bearer::NotAsked);
+    }
+    let challenge = Challenge { resource_metadata: site.address.resource_metadata(tracking_id) };
+    Ok(match waypost_auth::bearer::find(auth, site.server(), headers).await? {
+        Found::Missing => Bearer::Missing(challenge),
+        Found::Invalid => Bearer::Invalid(challenge),
+        Found::Valid(subject) => Bearer::Valid { subject, challenge },
+    })
+}
+
+pub(super) async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request<Body>) -> Response {
+    match request.extensions().get::<Arc<Arrived>>().cloned() {
+        Some(arrived) => routes.endpoint.handle(request, &arrived).await,
+        None => refuse_error(&Error::internal("a request came to the endpoint without a server")),
+    }
+}
+
+/// The addresses of the HTTP+SSE transport.
+pub(super) async fn removed_transport<R: Responder>(
+    State(routes): State<Arc<Routes<R>>>,
+    request: Request<Body>,
+) -> Response {
+    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+    if let Err(error) = check_rate(&routes, client) {
+        return refuse_error(&error);
+    }
+    match request.extensions().get::<McpAddress>() {
+        Some(address) => waypost_mcp::transport::removed(&address.0),
+        None => refuse_error(&Error::internal("a request came to an address of the former transport without a server")),
+    }
+}

@@ -1,0 +1,201 @@
+//! What tests put into the product: organisations, servers, walkthroughs.
+
+use serde_json::json;
+use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
+use waypost_core::transfer;
+use waypost_ops::assignments::{self, Placement};
+use waypost_ops::servers::{self, Settings};
+use waypost_ops::walkthroughs::import::{self, ImportOptions};
+use waypost_ops::walkthroughs::{self, HeadChange, Target, publish, trash};
+
+use super::App;
+use crate::client::Client;
+
+/// An organisation.
+#[derive(Clone)]
+pub struct Org {
+    pub app: App,
+    pub id: OrganizationId,
+}
+
+impl Org {
+    pub async fn server(&self, slug: &str) -> Server {
+        self.server_with(slug, Settings::default()).await
+    }
+
+    pub async fn server_with(&self, slug: &str, settings: Settings) -> Server {
+        let app = &self.app;
+        let server = servers::create(app.cx(), &app.ops(), &self.id, slug, &settings).await.unwrap();
+        app.refresh().await;
+        Server { app: app.clone(), org: self.clone(), id: server.id, slug: slug.to_owned() }
+    }
+
+    /// A published walkthrough that is nowhere assigned.
+    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Guide {
+        self.import(&document(title, steps), ImportOptions { publish: true, ..ImportOptions::default() }).await
+    }
+
+    pub async fn import(&self, document: &serde_json::Value, options: ImportOptions) -> Guide {
+        let app = &self.app;
+        let file = transfer::parse("test.json", &document.to_string()).unwrap();
+        let report = import::import(app.cx(), &app.ops(), &self.id, file, options).await.unwrap();
+        app.refresh().await;
+        let title = document["walkthrough"]["title"].as_str().unwrap().to_owned();
+        Guide { org: self.clone(), id: report.id.unwrap(), slug: report.slug, title }
+    }
+}
+
+/// A hosted server.
+#[derive(Clone)]
+pub struct Server {
+    pub app: App,
+    pub org: Org,
+    pub id: ServerId,
+    pub slug: String,
+}
+
+impl Server {
+    /// A walkthrough that is published and assigned here. A step's key is its title.
+    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Guide {
+        self.import(&document(title, steps)).await
+    }
+
+    /// The same from a whole document.
+    pub async fn import(&self, document: &serde_json::Value) -> Guide {
+        let server = Some(self.slug.clone());
+        self.org.import(document, ImportOptions { publish: true, server, ..ImportOptions::default() }).await
+    }
+
+    pub async fn set(&self, settings: Settings) {
+        let app = &self.app;
+        servers::update(app.cx(), &app.ops(), &self.org.id, &self.id, &settings).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub fn path(&self) -> String {
+        format!("/s/{}/mcp", self.slug)
+    }
+
+    /// A client of 2026-07-28.
+    pub fn modern(&self) -> Client {
+        Client::modern(&self.app, self.path())
+    }
+
+    /// A client of 2026-07-28 with a personal URL.
+    pub fn personal(&self, tracking_id: &str) -> Client {
+        Client::modern(&self.app, format!("/s/{}/t/{tracking_id}/mcp", self.slug))
+    }
+
+    /// A client of a revision with a handshake, which keeps no session.
+    pub fn legacy(&self, revision: &'static str) -> Client {
+        Client::legacy(&self.app, self.path(), revision)
+    }
+
+    pub async fn assign(&self, guide: &Guide, placement: Placement) {
+        let app = &self.app;
+        assignments::add(app.cx(), &app.ops(), &self.org.id, (&self.id, &guide.id), placement).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn unassign(&self, guide: &Guide) {
+        let app = &self.app;
+        assignments::remove(app.cx(), &app.ops(), &self.org.id, &self.id, &guide.id).await.unwrap();
+        app.refresh().await;
+    }
+}
+
+/// A walkthrough.
+#[derive(Clone)]
+pub struct Guide {
+    org: Org,
+    pub id: WalkthroughId,
+    pub slug: String,
+    title: String,
+}
+
+impl Guide {
+    fn target(&self) -> Target<'_> {
+        Target { organization_id: &self.org.id, walkthrough_id: &self.id, revision: None }
+    }
+
+    /// The id of the step with this title in the draft.
+    pub async fn step(&self, title: &str) -> String {
+        let app = &self.org.app;
+        let draft = walkthroughs::show(app.cx(), &app.ops(), &self.org.id, &self.id).await.unwrap();
+        draft.steps.iter().find(|step| step.content.title == title).unwrap().id.to_string()
+    }
+
+    /// Publishes a new version with these steps.
+    pub async fn publish(&self, steps: &[&str]) {
+        let options =
+            ImportOptions { id: Some(self.id.clone()), publish: true, replace: true, ..ImportOptions::default() };
+        self.org.import(&document(&self.title, steps), options).await;
+    }
+
+    pub async fn update(&self, change: HeadChange) {
+        let app = &self.org.app;
+        walkthroughs::update(app.cx(), &app.ops(), self.target(), change).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn republish(&self) {
+        let app = &self.org.app;
+        publish::publish(app.cx(), &app.ops(), self.target(), false).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn withdraw(&self, number: u32, reason: &str) {
+        let app = &self.org.app;
+        publish::withdraw(app.cx(), &app.ops(), self.target(), number, reason).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn unpublish(&self) {
+        let app = &self.org.app;
+        publish::unpublish(app.cx(), &app.ops(), self.target()).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn archive(&self) {
+        let app = &self.org.app;
+        publish::archive(app.cx(), &app.ops(), self.target()).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn unarchive(&self) {
+        let app = &self.org.app;
+        publish::unarchive(app.cx(), &app.ops(), self.target()).await.unwrap();
+        app.refresh().await;
+    }
+
+    pub async fn delete(&self) {
+        self.delete_unnoticed().await;
+        self.org.app.refresh().await;
+    }
+
+    /// Takes it out of the trash.
+    pub async fn restore(&self) {
+        let app = &self.org.app;
+        let target = self.target();
+        trash::restore(app.cx(), &app.ops(), target.organization_id, target.walkthrough_id).await.unwrap();
+        app.refresh().await;
+    }
+
+    /// Deletes it in another process, as it were: this one has not noticed yet.
+    pub async fn delete_unnoticed(&self) {
+        let app = &self.org.app;
+        walkthroughs::delete(app.cx(), &app.ops(), self.target()).await.unwrap();
+    }
+}
+
+/// A walkthrough as a file. Each step is its title.
+pub fn document(title: &str, steps: &[&str]) -> serde_json::Value {
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|title| {
+            let fields = json!({ "version": "v1", "contentForUser": format!("{title} it.") });
+            json!({ "key": title, "title": title, "contentFields": fields })
+        })
+        .collect();
+    json!({ "version": "1.1", "walkthrough": { "title": title, "type": "course" }, "steps": steps })
+}

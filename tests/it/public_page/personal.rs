@@ -1,0 +1,193 @@
+//! The personal URLs that the page generates: a visitor keeps theirs, it is nobody else's, and it is stored nowhere.
+
+use http::Method;
+use insta::assert_snapshot;
+use serde_json::json;
+use waypost_core::personal;
+use waypost_core::server::Toolset;
+use waypost_ops::end_users::{self, Search};
+use waypost_ops::servers::Settings;
+
+use super::{WALKTHROUGH, browse, cookie, https, id, stage};
+use crate::app::{App, Setup, open};
+
+waypost_testkit::both!(open => a_page_view_stores_nothing_and_progress_creates_the_user);
+
+#[tokio::test]
+async fn a_visitor_gets_the_same_personal_url_again_and_nobody_else_does() {
+    let (app, _server) = stage(https()).await;
+    app.org("other").await.server("other").await;
+    for (host, path) in [("way.example", "/s/acme"), ("acme.way.example", "/")] {
+        let first = browse(&app, host, path).send().await;
+        let (id, cookie) = (id(&first), cookie(&first));
+        assert!(id.starts_with("pu_") && id.len() == 29, "26 characters for 128 bits: {id}");
+        for again in [path.to_owned(), format!("{}/mcp", path.trim_end_matches('/'))] {
+            let again = browse(&app, host, &again).header("cookie", &cookie).send().await;
+            assert_eq!(self::id(&again), id, "the cookie's");
+        }
+        let stranger = browse(&app, host, path).send().await;
+        assert_ne!(self::id(&stranger), id, "another visitor");
+        let adopted = format!("{}/t/{id}/mcp", path.trim_end_matches('/'));
+        let adopted = browse(&app, host, &adopted).send().await;
+        assert_ne!(self::id(&adopted), id, "an ID in the URL is not adopted");
+        assert!(!adopted.body.contains(&id));
+        let label = browse(&app, host, &format!("{}/t/customer-7/mcp", path.trim_end_matches('/'))).send().await;
+        assert!(!label.body.contains("customer-7"));
+    }
+    let first = browse(&app, "way.example", "/s/acme").send().await;
+    let elsewhere = browse(&app, "way.example", "/s/other").header("cookie", &cookie(&first)).send().await;
+    assert_ne!(id(&elsewhere), id(&first), "a cookie counts for one server");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_cookie_is_limited_to_the_server() {
+    let mut seen = String::new();
+    for setup in [Setup::default(), https()] {
+        let host = if setup.public_url.starts_with("https") { "way.example" } else { "localhost" };
+        let (app, _server) = stage(setup).await;
+        for (host, path) in
+            [(host.to_owned(), "/s/acme"), (format!("acme.{host}"), "/"), (host.to_owned(), "/s/acme/mcp")]
+        {
+            let page = browse(&app, &host, path).send().await;
+            assert_eq!(page.headers.get_all("set-cookie").iter().count(), 1);
+            let (name, rest) = page.header("set-cookie").unwrap().split_once('=').unwrap();
+            let (_, attributes) = rest.split_once(';').unwrap();
+            seen.push_str(&format!("{host:16} {path:12} {name} {attributes}\n"));
+        }
+        app.finish().await;
+    }
+    assert_snapshot!(seen, @r"
+    localhost        /s/acme      wp_personal  HttpOnly; SameSite=Lax; Path=/s/acme; Max-Age=31536000
+    acme.localhost   /            wp_personal  HttpOnly; SameSite=Lax; Path=/; Max-Age=31536000
+    localhost        /s/acme/mcp  wp_personal  HttpOnly; SameSite=Lax; Path=/s/acme; Max-Age=31536000
+    way.example      /s/acme      __Secure-wp_personal  HttpOnly; SameSite=Lax; Secure; Path=/s/acme; Max-Age=31536000
+    acme.way.example /            __Host-wp_personal  HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=31536000
+    way.example      /s/acme/mcp  __Secure-wp_personal  HttpOnly; SameSite=Lax; Secure; Path=/s/acme; Max-Age=31536000
+    ");
+}
+
+#[tokio::test]
+async fn forged_cookies_count_as_none() {
+    let (app, server) = stage(Setup::default()).await;
+    let page = browse(&app, "localhost", "/s/acme").send().await;
+    let (own, value) = (id(&page), cookie(&page));
+    let (name, value) = value.split_once('=').unwrap();
+    let signature = value.split_once('.').unwrap().1;
+    server.personal("customer-7").call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
+    for forged in [
+        "customer-7".to_owned(),
+        format!("customer-7.{signature}"),
+        own.clone(),
+        format!("{own}."),
+        format!("{own}.{}", "A".repeat(43)),
+        format!("pu_{}.{signature}", "0".repeat(26)),
+        "<script>alert(1)</script>".to_owned(),
+        "x".repeat(5_000),
+        String::new(),
+        // Two of one name: at least one of them was not set by this page.
+        format!("{value}; {name}={value}"),
+    ] {
+        let page = browse(&app, "localhost", "/s/acme").header("cookie", &format!("{name}={forged}")).send().await;
+        let new = id(&page);
+        assert!(new.starts_with("pu_") && new != own && !new.contains(&"0".repeat(26)), "{forged}: {new}");
+        for text in ["customer-7", "alert(1)", "xxxx"] {
+            assert!(!page.body.contains(text), "{forged}");
+        }
+    }
+    app.finish().await;
+}
+
+async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Configure", "Run", "Check"]).await;
+    let page = browse(&app, "localhost", "/s/acme").send().await;
+    browse(&app, "localhost", "/s/acme/mcp").send().await;
+    for table in ["end_users", "client_sessions", "tool_calls", "audit_events"] {
+        let count = match table {
+            "end_users" => app.count("SELECT count(*) FROM end_users").await,
+            "client_sessions" => app.count("SELECT count(*) FROM client_sessions").await,
+            "tool_calls" => app.count("SELECT count(*) FROM tool_calls").await,
+            _ => app.count("SELECT count(*) FROM audit_events WHERE target LIKE 'eu_%'").await,
+        };
+        assert_eq!(count, 0, "{table}");
+    }
+    let id = id(&page);
+    let first = server.personal(&id);
+    first.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
+    for _ in 0..3 {
+        first.call("next_walkthrough_step", json!({})).await.ok();
+    }
+    let second = server.personal(&id).at_host("acme.localhost", &format!("/t/{id}/mcp"));
+    let again = second.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await;
+    assert_eq!(again.at(), "4/4 75 %", "a new client continues at step four");
+    assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
+    // The stored form opens nothing: it is no tracking ID, and as text it is nobody's.
+    let hash = personal::stored(&id).into_owned();
+    let guess = app.post(&format!("/s/acme/t/{hash}/mcp"), "{}").send().await;
+    assert_eq!(guess.status, 404);
+    let bare = server.personal(hash.strip_prefix(personal::STORED_PREFIX).unwrap());
+    let other = bare.call("get_walkthrough_status", json!({ "walkthrough_id": WALKTHROUGH })).await;
+    assert_eq!(other.ok()["progress"]["status"], "not_started");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
+    let folder = waypost_testkit::folder();
+    let app = App::at(&waypost_testkit::sqlite_url(&folder)).await;
+    let org = app.org("acme").await;
+    let server = org.server_with("acme", Settings { toolset: Some(Toolset::All), ..Settings::default() }).await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    let page = browse(&app, "localhost", "/s/acme").send().await;
+    let (id, cookie) = (id(&page), cookie(&page));
+    let hash = personal::stored(&id).into_owned();
+    let owner = crate::console::Browser::owner(&org).await;
+    let receiver = json!({ "url": "https://example.com/hook", "events": ["walkthrough.completed"] });
+    owner.api(Method::POST, "/webhooks", Some(receiver)).await.is(201);
+    app.refresh().await;
+    let user = server.personal(&id);
+    user.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
+    user.call("next_walkthrough_step", json!({})).await.ok();
+    user.call("next_walkthrough_step", json!({})).await.ok();
+    let payload = app.lines("SELECT payload FROM webhook_deliveries").await;
+    assert!(payload.contains(&hash) && !payload.contains(&id), "{payload}");
+    let end_user =
+        owner.api(Method::GET, "/end-users", None).await.json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let mut seen = Vec::new();
+    for path in [
+        "/end-users".to_owned(),
+        format!("/end-users/{end_user}"),
+        format!("/end-users/{end_user}/export"),
+        format!("/end-users/{end_user}/timeline"),
+        "/sessions".to_owned(),
+        "/tool-calls".to_owned(),
+        "/events".to_owned(),
+        "/audit-events".to_owned(),
+        // The user may send the ID to the organisation: it finds them by it.
+        format!("/end-users?q={id}"),
+    ] {
+        let answer = owner.api(Method::GET, &path, None).await;
+        assert!(!answer.body.contains(&id), "{path}: {}", answer.body);
+        seen.push((path, answer.status.as_u16(), answer.body.contains(&hash)));
+    }
+    assert!(seen[0].2 && seen[1].2 && seen[2].2 && seen[8].2, "the hash is shown in its place: {seen:?}");
+    for path in ["/o/acme/end-users".to_owned(), format!("/o/acme/end-users/{end_user}")] {
+        owner.page(&path).await.does_not_say(&id).says("Personal URL ");
+    }
+    let search = Search { text: Some(id.clone()), limit: 10, ..Search::default() };
+    let found = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert!(end_users::find(app.cx(), &app.ops(), &org.id, &id).await.is_ok(), "the command line finds them, too");
+    app.stop().await;
+    app.finish().await;
+    let secrets = [id.trim_start_matches(personal::PREFIX).to_owned(), cookie.split_once('.').unwrap().1.to_owned()];
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        for secret in &secrets {
+            let there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!there, "{secret} is stored in {}", path.display());
+        }
+    }
+}
