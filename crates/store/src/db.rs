@@ -135,8 +135,6 @@ impl Db {
     async fn open_sqlite(url: &str) -> Result<Self> {
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
-            // Of a new file: free pages can be given back (crate::space).
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             // An acknowledged step survives a power cut: the log is synced before the commit returns.
             .synchronous(SqliteSynchronous::Full)
@@ -153,7 +151,9 @@ impl Db {
             .idle_timeout(None)
             .max_lifetime(None)
             .after_release(|conn, _| Box::pin(is_outside_of_transactions(conn)))
-            .connect_with(options.clone())
+            // Of a new file: free pages can be given back (crate::space). Setting it takes the write lock, for which a reader would
+            // have to wait.
+            .connect_with(options.clone().auto_vacuum(SqliteAutoVacuum::Incremental))
             .await?;
         let read = SqlitePoolOptions::new()
             .max_connections(SQLITE_READERS)

@@ -3,6 +3,7 @@
 mod analytics;
 mod backup;
 mod claims;
+mod connections;
 mod console;
 mod console_users;
 mod deletion;
