@@ -201,11 +201,12 @@ async fn observe<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request
 
 /// Notes the client's address, by which requests are limited. A request without one is not let in.
 async fn identify<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
+    let Some(sender) = Sender::of(&routes.trusted_proxies, &request) else { return no_client() };
     if client::has_several_hosts(request.headers()) {
         metrics::counter!("waypost_rejected_requests_total", "reason" => "several_hosts").increment(1);
-        return plain(StatusCode::BAD_REQUEST, "invalid_request", "A request has one Host header.");
+        let refusal = plain(StatusCode::BAD_REQUEST, "invalid_request", "A request has one Host header.");
+        return refuse_counted(&routes, sender.client, refusal);
     }
-    let Some(sender) = Sender::of(&routes.trusted_proxies, &request) else { return no_client() };
     request.extensions_mut().insert(sender);
     next.run(request).await
 }
@@ -252,6 +253,14 @@ fn check_rate<R: Responder>(routes: &Routes<R>, client: IpAddr) -> waypost_core:
     })
 }
 
+/// Refuses a request that came no further, and counts it as well.
+fn refuse_counted<R: Responder>(routes: &Routes<R>, client: IpAddr, refusal: Response) -> Response {
+    match check_rate(routes, client) {
+        Ok(()) => refusal,
+        Err(error) => too_many(&error),
+    }
+}
+
 fn too_many(error: &Error) -> Response {
     let mut response = plain(StatusCode::TOO_MANY_REQUESTS, error.code.as_str(), &error.message);
     let seconds = error.details.get("retry_after_seconds").and_then(serde_json::Value::as_u64).unwrap_or(1);
@@ -261,8 +270,8 @@ fn too_many(error: &Error) -> Response {
 
 /// Refuses a host that is neither HOST nor one label below it (RFC 9110, section 15.5.20).
 async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
-    let is_proxied = request.extensions().get::<Sender>().is_some_and(|sender| sender.is_proxied);
-    let forwarded = forwarded_host(request.headers()).filter(|_| is_proxied);
+    let Some(sender) = request.extensions().get::<Sender>().copied() else { return no_client() };
+    let forwarded = forwarded_host(request.headers()).filter(|_| sender.is_proxied);
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let asked = authority.and_then(|authority| {
@@ -273,7 +282,11 @@ async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut requ
             request.extensions_mut().insert(asked);
             next.run(request).await
         }
-        None => plain(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This host is not served here."),
+        None => {
+            let refusal =
+                plain(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This host is not served here.");
+            refuse_counted(&routes, sender.client, refusal)
+        }
     }
 }
 

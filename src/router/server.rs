@@ -108,7 +108,11 @@ pub(super) async fn find_server<R: Responder>(
     next: Next,
 ) -> Response {
     if page::is_wanted(&request) {
-        return page::of(&routes, param(&params, "slug"), request).await;
+        let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+        return match check_rate(&routes, client) {
+            Ok(()) => page::of(&routes, param(&params, "slug"), request).await,
+            Err(error) => too_many(&error),
+        };
     }
     let tracking_id = param(&params, "tracking_id");
     if tracking_id.as_deref().is_some_and(|id| !is_personal_segment(id)) {

@@ -234,6 +234,52 @@ async fn other_requests_have_a_limit() {
     app.finish().await;
 }
 
+/// Whatever is asked of which host: only calls of MCP and probes do not count.
+#[tokio::test]
+async fn every_other_request_counts() {
+    let app = App::with(setup(FIVE)).await;
+    let server = ready(&app).await;
+    platform(&app, "secure").await;
+    assert_eq!(list(&server.modern()).send().await.status, 200, "the server is in memory from now on");
+    for _ in 0..12_000 {
+        app.request(Method::GET, "/nowhere").send().await;
+    }
+    let browser = "text/html,*/*";
+    let main = "localhost:8080";
+    for (method, host, path) in [
+        (Method::GET, main, "/login"),
+        (Method::GET, main, "/login/with/github"),
+        (Method::GET, main, "/logo.png"),
+        (Method::HEAD, main, "/s/acme"),
+        (Method::GET, main, "/s/ACME"),
+        (Method::GET, main, "/s/acme/logo.png"),
+        (Method::GET, main, "/s/acme/mcp"),
+        (Method::GET, main, "/s/ACME/mcp"),
+        (Method::GET, main, "/mcp"),
+        (Method::GET, "acme.localhost:8080", "/"),
+        (Method::GET, "acme.localhost:8080", "/mcp"),
+        (Method::GET, "acme.localhost:8080", "/login"),
+        (Method::GET, main, "/s/secure/oauth/sign-in"),
+        (Method::GET, main, "/s/secure/oauth/logo.png"),
+        (Method::OPTIONS, main, "/s/secure/oauth/token"),
+        (Method::OPTIONS, main, "/s/acme/mcp"),
+        (Method::DELETE, main, "/.well-known/oauth-authorization-server/s/secure"),
+        (Method::PUT, main, "/api/v1/servers"),
+        (Method::GET, main, "/api/openapi.json"),
+        (Method::GET, "evil.example", "/s/acme"),
+        (Method::POST, "evil.example", "/s/acme/mcp"),
+    ] {
+        let answer = app.request(method.clone(), path).header("host", host).header("accept", browser).send().await;
+        assert_eq!(answer.status, 429, "{method} {host} {path}");
+    }
+    let mut twice = Request::get("/login").header("host", main).body(Body::empty()).unwrap();
+    twice.headers_mut().append("host", HeaderValue::from_static(main));
+    assert_eq!(app.send(twice).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(app.request(Method::GET, "/healthz").send().await.status, 200);
+    assert_eq!(list(&server.modern()).send().await.status, 200);
+    app.finish().await;
+}
+
 #[tokio::test]
 async fn a_request_without_a_client_address_is_rejected() {
     let app = App::with(setup(FIVE)).await;

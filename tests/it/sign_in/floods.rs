@@ -1,7 +1,11 @@
 //! What anybody can create without having signed in stays bounded, and goes again (docs/security.md).
 
+use axum::body::Body;
+use http::Request;
+use insta::assert_snapshot;
 use serde_json::json;
 use waypost_ops::authorizations;
+use waypost_store::db::count_statements;
 
 use super::{Browser, CALLBACK, OauthClient, Tokens, WEB_CALLBACK, action_of, path, platform, post_json};
 use crate::app::{App, DAY, open};
@@ -140,6 +144,56 @@ async fn who_has_not_signed_in_writes_nothing_into_the_audit_log(app: App) {
     let answer = visitor.post(&consent, &[("csrf", &page.field("csrf")), ("decision", "deny")]).await;
     assert_eq!(answer.parameter("error").as_deref(), Some("access_denied"));
     assert_eq!(app.count("SELECT count(*) FROM audit_events").await, before);
+    app.finish().await;
+}
+
+/// Pages and pictures cost a few statements that read: they are shown while another transaction has the only writer.
+#[tokio::test]
+async fn pages_and_pictures_are_read_only() {
+    let app = App::new().await;
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (visitor, _) = Browser::signed_in(&server, "anna").await;
+    let page = visitor.open(&client.authorize(&[])).await;
+    let query = action_of(&page).split_once('?').unwrap().1.to_owned();
+    let (mut paths, console) =
+        (Vec::new(), ["login", "sign-up", "forgot", "code", "link", "invite", "setup", "logo.png"]);
+    for name in ["sign-in", "sign-in/code", "sign-in/link", "sign-in/password", "sign-up", "consent"] {
+        paths.push((name, path(&server, &format!("{name}?{query}"))));
+    }
+    paths.extend(["sign-in.css", "logo.png"].map(|name| (name, path(&server, name))));
+    paths.extend(console.map(|name| (name, format!("/{name}"))));
+    paths.extend([("page", "/s/acme".to_owned()), ("its logo", "/s/acme/logo.png".to_owned())]);
+    let mut seen = String::new();
+    let writer = app.db().begin().await.unwrap();
+    for (name, path) in paths {
+        let cookies = visitor.cookies();
+        let request = Request::get(path).header("host", "localhost:8080").header("cookie", cookies);
+        let request = request.body(Body::empty()).unwrap();
+        let (answer, statements) = count_statements(app.send(request)).await;
+        seen.push_str(&format!("{name}: {} with {statements} statements\n", answer.status().as_u16()));
+    }
+    drop(writer);
+    assert_snapshot!(seen, @r"
+    sign-in: 200 with 3 statements
+    sign-in/code: 422 with 3 statements
+    sign-in/link: 422 with 3 statements
+    sign-in/password: 200 with 3 statements
+    sign-up: 503 with 1 statements
+    consent: 200 with 4 statements
+    sign-in.css: 200 with 0 statements
+    logo.png: 404 with 1 statements
+    login: 200 with 0 statements
+    sign-up: 403 with 0 statements
+    forgot: 503 with 0 statements
+    code: 422 with 0 statements
+    link: 404 with 1 statements
+    invite: 404 with 1 statements
+    setup: 404 with 0 statements
+    logo.png: 404 with 0 statements
+    page: 200 with 2 statements
+    its logo: 404 with 1 statements
+    ");
     app.finish().await;
 }
 

@@ -139,6 +139,12 @@ impl Browser {
         self.cookies.lock().unwrap().get(name).cloned()
     }
 
+    /// All cookies, as they are sent.
+    pub fn cookies(&self) -> String {
+        let cookies = self.cookies.lock().unwrap();
+        cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
     pub fn set_cookie(&self, name: &str, value: &str) {
         self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
     }
@@ -162,11 +168,10 @@ impl Browser {
     }
 
     async fn send(&self, method: Method, path: &str, form: Option<String>) -> Answer {
-        let cookies: Vec<_> =
-            self.cookies.lock().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let cookies = self.cookies();
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080");
         if !cookies.is_empty() {
-            request = request.header(header::COOKIE, cookies.join("; "));
+            request = request.header(header::COOKIE, cookies);
         }
         if form.is_some() {
             request = request
