@@ -142,3 +142,29 @@ async fn a_client_that_breaks_the_protocol_is_closed_and_counted() {
     let text = recorder.handle().render();
     assert!(text.contains(r#"waypost_connections_closed_total{port="main",reason="protocol_error"} 1"#), "{text}");
 }
+
+/// The library refuses a request beyond the announced number by itself. A client that goes on loses its connection.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_ignores_the_number_of_requests_is_closed_and_counted() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let limits = ConnectionLimits { http2_streams: 3, ..limits() };
+    let refused = limits.http2_resets + 1;
+    let mut client = Port::new(limits).open(HERE);
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    client.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    // GET http://a/never (RFC 7541, section 6).
+    let head = [b"\x82\x86\x01\x01a\x04\x06", &b"/never"[..]].concat();
+    for stream in 0..3 + refused {
+        let length = u8::try_from(head.len()).unwrap();
+        let frame = [&[0, 0, length, 1, 0x5][..], &(2 * stream + 1).to_be_bytes(), &head].concat();
+        assert!(client.0.write_all(&frame).await.is_ok(), "{stream}");
+    }
+    let mut answer = Vec::new();
+    client.0.read_to_end(&mut answer).await.unwrap();
+    let reset = [0, 0, 4, 3, 0];
+    let resets = answer.windows(reset.len()).filter(|bytes| *bytes == reset).count();
+    assert_eq!(resets, usize::try_from(refused - 1).unwrap());
+    let text = recorder.handle().render();
+    assert!(text.contains(r#"waypost_connections_closed_total{port="main",reason="protocol_error"} 1"#), "{text}");
+}
