@@ -72,11 +72,9 @@ impl Auth {
         &self.accounts
     }
 
-    /// The network that a request came from, as it is stored: a keyed hash, because addresses are personal data.
+    /// The network that a request came from, as it is stored.
     pub(crate) fn network(&self, site: &Site) -> String {
-        let network = waypost_ops::limits::network(site.client).to_string();
-        let signature = self.hosting.secret().sign("network of a client", network.as_bytes());
-        data_encoding::BASE64URL_NOPAD.encode(signature.get(..16).unwrap_or_default())
+        waypost_ops::limits::stored_network(self.hosting.secret(), site.client)
     }
 
     /// A context for what the browser or the client at `site` asks for.

@@ -19,7 +19,7 @@ use crate::oauth_clients::UNUSED_LIFETIME_MS;
 pub const LIFETIME_MS: i64 = 30 * 60 * 1_000;
 
 /// Requests that are kept of those that are neither completed nor waiting for a code that was sent.
-pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_server: 10_000, share: 100 };
+pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_place: 10_000, share: 100 };
 
 /// Keeps a request of the browser with the cookie `browser`, which came from `network`. If there are as many as [`BOUNDS`]
 /// allows, it replaces an older one.
@@ -28,7 +28,8 @@ pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_server: 10_000, shar
 /// `unavailable` if the database is away.
 pub async fn create(ops: &Ops, request: &AuthorizationRequest, browser: &str, network: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
-    open_rows::make_room(&mut tx, Table::AuthorizationRequests, (&request.server_id, network), BOUNDS).await?;
+    let key = (request.server_id.as_str(), network);
+    open_rows::make_room(&mut tx, Table::AuthorizationRequests, key, BOUNDS).await?;
     store::insert(&mut tx, request, &hash(browser), network).await?;
     Ok(tx.commit().await?)
 }

@@ -345,7 +345,7 @@ pub async fn refresh(
 }
 
 /// Revokes a token (RFC 7009): a refresh token with its whole grant, an access token alone. An unknown one is revoked
-/// already.
+/// already. The audit log has one entry per hour about the access tokens of a grant.
 ///
 /// # Errors
 /// `temporarily_unavailable` when the database is away.
@@ -358,9 +358,15 @@ pub async fn revoke(cx: &Ctx, hosting: &Hosting, presenter: Presenter<'_>, token
         None => return Ok(()),
         Some((grant, true)) => revoke_grant(cx, &mut tx, server, (&grant, "client")).await?,
         Some((grant, false)) => {
-            store::revoke_access(&mut tx, &token_hash, cx.now()).await.map_err(Error::from)?;
-            let entry = Entry { act: "token.revoke", target: grant.as_str(), detail: json!({}) };
-            record(cx, &mut tx, &server.organization_id, entry).await?;
+            let now = cx.now();
+            let was_active = store::revoke_access(&mut tx, &token_hash, now).await.map_err(Error::from)?;
+            // A client can refresh and revoke without end.
+            if was_active
+                && store::note_revocation(&mut tx, &grant, now, now.plus(-HOUR_MS)).await.map_err(Error::from)?
+            {
+                let entry = Entry { act: "token.revoke", target: grant.as_str(), detail: json!({}) };
+                record(cx, &mut tx, &server.organization_id, entry).await?;
+            }
         }
     }
     tx.commit().await.map_err(Error::from)?;

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64URL_NOPAD;
 use governor::clock::Clock as _;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -13,6 +14,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use waypost_core::secret::SecretKey;
 use waypost_core::{Clock, Code, Error, Result};
 
 /// The largest body of a request, in bytes, on every address.
@@ -142,6 +144,14 @@ pub fn network(address: IpAddr) -> IpAddr {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
         address => address,
     }
+}
+
+/// Returns the network of a client as it is stored with rows that anybody can create: a keyed hash, because addresses are
+/// personal data.
+#[must_use]
+pub fn stored_network(secret: &SecretKey, client: IpAddr) -> String {
+    let signature = secret.sign("network of a client", network(client).to_string().as_bytes());
+    BASE64URL_NOPAD.encode(&signature[..16])
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const MAX_NAME: usize = 200;
 /// A registration that was not used expires after this long.
 pub const UNUSED_LIFETIME_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Registrations that are kept while they are not used. A class of 300 people behind one address has room for three each.
-pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_server: 5_000, share: 100 };
+pub const BOUNDS: Bounds = Bounds { per_network: 1_000, per_place: 5_000, share: 100 };
 /// Registrations of a server within an hour that have an entry in the audit log, which nobody may delete.
 const RECORDED: u32 = 10;
 const HOUR_MS: i64 = 60 * 60 * 1_000;
@@ -84,7 +84,7 @@ pub async fn register(
         used_at: None,
     };
     let mut tx = ops.db.begin().await.map_err(waypost_core::Error::from)?;
-    let key = (&server.id, network);
+    let key = (server.id.as_str(), network);
     open_rows::make_room(&mut tx, Table::OauthClients, key, BOUNDS).await.map_err(waypost_core::Error::from)?;
     store::insert(&mut tx, &client, network).await.map_err(waypost_core::Error::from)?;
     record_registration(cx, &mut tx, &client).await?;

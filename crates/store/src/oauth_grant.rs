@@ -426,12 +426,27 @@ pub async fn find_by_token(
     Ok(row.map(|(id, is_refresh)| (OauthGrantId::from_store(id), is_refresh != 0)))
 }
 
-/// Revokes one access token.
+/// Revokes one access token. Returns whether it was active.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn revoke_access(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<()> {
-    const SQL: &str = "UPDATE access_tokens SET revoked_at = $2 WHERE token_hash = $1 AND revoked_at IS NULL";
-    on!(conn, c => sqlx::query(SQL).bind(token_hash).bind(now.0).execute(c).await?.rows_affected());
-    Ok(())
+pub async fn revoke_access(conn: &mut Conn, token_hash: &str, now: Timestamp) -> Result<bool> {
+    const SQL: &str = "UPDATE access_tokens SET revoked_at = $2
+        WHERE token_hash = $1 AND revoked_at IS NULL AND expires_at > $2";
+    let revoked = on!(conn, c => sqlx::query(SQL)
+        .bind(token_hash).bind(now.0).execute(c).await?.rows_affected());
+    Ok(revoked > 0)
+}
+
+/// Notes that an entry about a revoked access token of a grant is recorded, if none was recorded after `since`. Returns whether
+/// that is so.
+///
+/// # Errors
+/// When the database fails.
+pub async fn note_revocation(conn: &mut Conn, grant: &OauthGrantId, now: Timestamp, since: Timestamp) -> Result<bool> {
+    const SQL: &str = "UPDATE oauth_grants SET revocation_recorded_at = $2
+        WHERE id = $1 AND (revocation_recorded_at IS NULL OR revocation_recorded_at <= $3)";
+    let noted = on!(conn, c => sqlx::query(SQL)
+        .bind(grant.as_str()).bind(now.0).bind(since.0).execute(c).await?.rows_affected());
+    Ok(noted > 0)
 }

@@ -27,16 +27,16 @@ pub struct UserSignIn {
     pub expires_at: Timestamp,
 }
 
-/// Inserts a row.
+/// Inserts a row, which came from `network`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert(conn: &mut Conn, row: &UserSignIn) -> Result<()> {
+pub async fn insert(conn: &mut Conn, row: &UserSignIn, network: &str) -> Result<()> {
     const SQL: &str = "INSERT INTO user_sign_ins (state_hash, browser_hash, provider, nonce, code_verifier, next,
-            created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+            created_at, expires_at, network) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     on!(conn, c => sqlx::query(SQL)
         .bind(&row.state_hash).bind(&row.browser_hash).bind(&row.provider).bind(&row.nonce).bind(&row.code_verifier)
-        .bind(&row.next).bind(row.created_at.0).bind(row.expires_at.0).execute(c).await?.rows_affected());
+        .bind(&row.next).bind(row.created_at.0).bind(row.expires_at.0).bind(network).execute(c).await?.rows_affected());
     Ok(())
 }
 

@@ -220,6 +220,26 @@ async fn a_state_is_for_one_browser_and_one_provider_once() {
 }
 
 #[tokio::test]
+async fn who_leaves_in_a_loop_replaces_their_own() {
+    let fake = Fake::start().await;
+    let app = fake.app(SignUp::Open).await;
+    let browser = Browser::new(&app);
+    for n in 0..310 {
+        if n % 100 == 0 {
+            // The limit by the minute is another one.
+            app.later(60_000).await;
+        }
+        Browser::new(&app).get("/login/with/github").await.is(303);
+    }
+    assert_eq!(app.count("SELECT count(*) FROM user_sign_ins").await, 300);
+    assert_eq!(app.count("SELECT count(*) FROM user_sign_ins WHERE length(network) = 22").await, 300, "a keyed hash");
+    let back = fake.agree(&browser, "openid").await;
+    app.later(60_000).await;
+    browser.get(&back).await.leads_to("/account");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_trusted_signs_nobody_in() {
     let fake = Fake::start().await;
     let app = fake.app(SignUp::Open).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use waypost_ops::authorizations;
 use waypost_store::db::count_statements;
 
-use super::{Browser, CALLBACK, OauthClient, Tokens, WEB_CALLBACK, action_of, path, platform, post_json};
+use super::{Browser, CALLBACK, OauthClient, Tokens, WEB_CALLBACK, action_of, path, platform, post_form, post_json};
 use crate::app::{App, DAY, open};
 
 waypost_testkit::both!(open =>
@@ -18,6 +18,7 @@ waypost_testkit::both!(open =>
     who_has_not_signed_in_writes_nothing_into_the_audit_log,
     grants_of_a_user_are_limited,
     tokens_of_a_grant_are_limited,
+    revoking_in_a_loop_leaves_one_entry_an_hour,
 );
 
 async fn registrations_leave_no_text_in_the_audit_log(app: App) {
@@ -249,6 +250,36 @@ async fn tokens_of_a_grant_are_limited(app: App) {
     assert_eq!(app.count("SELECT count(*) FROM access_tokens").await, 101);
     assert_eq!(super::select(&server, Some(&tokens.access)).await.status, 200);
     Tokens::of(&client.refresh(&tokens.refresh).await);
+    app.finish().await;
+}
+
+async fn revoking_in_a_loop_leaves_one_entry_an_hour(app: App) {
+    let server = platform(&app, "acme").await;
+    let client = OauthClient::register(&server).await;
+    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let entries = "SELECT count(*) FROM audit_events WHERE act = 'token.revoke'";
+    let revoke = async |token: &str| {
+        let form = [("token", token), ("client_id", client.id.as_str())];
+        assert_eq!(post_form(&app, &path(&server, "revoke"), &form).await.status, 200);
+        assert_eq!(super::select(&server, Some(token)).await.status, 401);
+    };
+    let mut tokens = client.tokens(&browser).await;
+    for _ in 0..5 {
+        // The same one twice, then one after the other.
+        revoke(&tokens.access).await;
+        revoke(&tokens.access).await;
+        tokens = Tokens::of(&client.refresh(&tokens.refresh).await);
+    }
+    assert_eq!(app.count(entries).await, 1);
+    let other = client.tokens(&browser).await;
+    revoke(&other.access).await;
+    assert_eq!(app.count(entries).await, 2, "another grant has entries of its own");
+    app.later(60 * 60 * 1_000).await;
+    revoke(&tokens.access).await;
+    assert_eq!(app.count(entries).await, 2, "a token that had expired was not revoked");
+    tokens = Tokens::of(&client.refresh(&tokens.refresh).await);
+    revoke(&tokens.access).await;
+    assert_eq!(app.count(entries).await, 3);
     app.finish().await;
 }
 

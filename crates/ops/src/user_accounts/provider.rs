@@ -1,5 +1,7 @@
 //! Signing in with a provider of the installation: GitHub, Google, or any of OpenID Connect.
 
+use std::net::IpAddr;
+
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 use waypost_core::caller::{Caller, Ctx};
@@ -8,16 +10,20 @@ use waypost_core::organization::{SignUp, User};
 use waypost_core::seal::{Place, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
+use waypost_store::open_rows::{self, Bounds, Table};
 use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
 use super::verification::{Verified, verify_address};
 use super::{Session, UserAccounts, record_of_user, sign_ins};
+use crate::limits::stored_network;
 use crate::upstream::Upstream;
 use crate::user_sessions::Browser;
 
 /// A user has this long to sign in at the provider.
 const LIFETIME_MS: i64 = 15 * 60 * 1_000;
+/// Users who are kept while they are away: an office behind one address, and the users of a large installation.
+const BOUNDS: Bounds = Bounds { per_network: 300, per_place: 5_000, share: 100 };
 /// Random bytes in a state, a nonce, a verifier.
 const RANDOM_BYTES: usize = 32;
 
@@ -57,7 +63,8 @@ pub struct Vouched {
 }
 
 impl UserAccounts {
-    /// Notes that the browser of `cookie` leaves for `provider`, and goes on to `next` afterwards.
+    /// Notes that the browser of `cookie`, at the address `client`, leaves for `provider`, and goes on to `next` afterwards. If as
+    /// many have left as [`BOUNDS`] allows, it replaces an older one.
     ///
     /// # Errors
     /// When the store fails.
@@ -66,6 +73,7 @@ impl UserAccounts {
         cx: &Ctx,
         upstream: &Upstream,
         (provider, cookie, next): (&str, &str, &str),
+        client: IpAddr,
     ) -> Result<Leaving> {
         let random = || {
             let mut bytes = [0_u8; RANDOM_BYTES];
@@ -85,7 +93,9 @@ impl UserAccounts {
             expires_at: now.plus(LIFETIME_MS),
         };
         let mut tx = self.ops.db.begin().await?;
-        user_sign_in::insert(&mut tx, &row).await?;
+        let network = stored_network(&self.secret, client);
+        open_rows::make_room(&mut tx, Table::UserSignIns, (provider, &network), BOUNDS).await?;
+        user_sign_in::insert(&mut tx, &row, &network).await?;
         tx.commit().await?;
         Ok(Leaving { state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
     }

@@ -6,12 +6,13 @@ use waypost_core::oauth_client::{ApplicationType, AuthMethod, OauthClient};
 use waypost_core::random::SeededRandom;
 use waypost_core::{Random, Timestamp};
 use waypost_store::open_rows::{Bounds, Table, make_room};
+use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Conn, Db, authorization_request, oauth_client, on};
 
 use crate::open;
 use crate::world::{NOW, World, execute};
 
-const BOUNDS: Bounds = Bounds { per_network: 5, per_server: 11, share: 3 };
+const BOUNDS: Bounds = Bounds { per_network: 5, per_place: 11, share: 3 };
 const NETWORKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn world(url: &str) -> (Db, World) {
@@ -29,6 +30,7 @@ async fn rows(conn: &mut Conn, table: Table) -> BTreeMap<String, i64> {
         Table::AuthorizationRequests => {
             "SELECT network, count(*) FROM authorization_requests WHERE network IS NOT NULL GROUP BY network"
         }
+        Table::UserSignIns => "SELECT network, count(*) FROM user_sign_ins WHERE provider = 'github' GROUP BY network",
     };
     let rows: Vec<(String, i64)> = on!(conn, c => sqlx::query_as(sql).fetch_all(c).await.unwrap());
     rows.into_iter().collect()
@@ -36,7 +38,8 @@ async fn rows(conn: &mut Conn, table: Table) -> BTreeMap<String, i64> {
 
 async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str)) {
     let mut tx = db.begin().await.unwrap();
-    make_room(&mut tx, table, (&world.server, network), BOUNDS).await.unwrap();
+    let place = if table == Table::UserSignIns { "github" } else { world.server.as_str() };
+    make_room(&mut tx, table, (place, network), BOUNDS).await.unwrap();
     match table {
         Table::OauthClients => {
             let client = OauthClient {
@@ -62,6 +65,19 @@ async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str))
             );
             execute(&mut tx, sql).await;
         }
+        Table::UserSignIns => {
+            let row = UserSignIn {
+                state_hash: format!("new-{n}"),
+                browser_hash: "b".to_owned(),
+                provider: "github".to_owned(),
+                nonce: "n".to_owned(),
+                code_verifier: "v".to_owned(),
+                next: "/".to_owned(),
+                created_at: NOW.plus(n),
+                expires_at: NOW.plus(n),
+            };
+            user_sign_in::insert(&mut tx, &row, network).await.unwrap();
+        }
     }
     tx.commit().await.unwrap();
 }
@@ -71,7 +87,7 @@ async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str))
 async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
     let (db, world) = world(&url).await;
     let random = SeededRandom::new(7);
-    for table in [Table::OauthClients, Table::AuthorizationRequests] {
+    for table in [Table::OauthClients, Table::AuthorizationRequests, Table::UserSignIns] {
         for n in 0..150_i64 {
             let mut byte = [0_u8; 1];
             random.fill(&mut byte);
@@ -83,7 +99,7 @@ async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
             let after = rows(&mut db.read().await.unwrap(), table).await;
             let own = |rows: &BTreeMap<String, i64>| rows.get(network).copied().unwrap_or(0);
             assert!(after.values().all(|count| *count <= BOUNDS.per_network), "{n}: {after:?}");
-            assert!(after.values().sum::<i64>() <= BOUNDS.per_server, "{n}: {after:?}");
+            assert!(after.values().sum::<i64>() <= BOUNDS.per_place, "{n}: {after:?}");
             assert!(own(&after) > 0, "{n}: {after:?}");
             if own(&before) >= BOUNDS.share {
                 let others = |mut rows: BTreeMap<String, i64>| {
@@ -98,6 +114,9 @@ async fn bounds_hold_and_flooding_replaces_its_own(url: String) {
     let kept: i64 = on!(&mut conn, c => sqlx::query_scalar("SELECT count(*) FROM oauth_clients WHERE client_id = 'client'")
         .fetch_one(c).await.unwrap());
     assert_eq!(kept, 1, "a client that was used");
+    let others = "SELECT count(*) FROM user_sign_ins WHERE provider <> 'github'";
+    let others: i64 = on!(&mut conn, c => sqlx::query_scalar(others).fetch_one(c).await.unwrap());
+    assert_eq!(others, 1, "who is away at another provider");
 }
 
 /// Also when many arrive at the same moment.
@@ -106,7 +125,7 @@ async fn bounds_hold_for_rows_at_the_same_moment(url: String) {
     let inserts = (0..40).map(|n| insert(&db, &world, Table::OauthClients, (n, NETWORKS[n as usize % 4])));
     futures::future::join_all(inserts).await;
     let after = rows(&mut db.read().await.unwrap(), Table::OauthClients).await;
-    assert_eq!(after.values().sum::<i64>(), BOUNDS.per_server, "{after:?}");
+    assert_eq!(after.values().sum::<i64>(), BOUNDS.per_place, "{after:?}");
 }
 
 /// A request for which a code was sent is not replaced, and neither is one that was completed: the codes of an address are counted

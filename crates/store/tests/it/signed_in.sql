@@ -15,7 +15,7 @@ INSERT INTO oauth_clients VALUES
     ('srv_N', 'client', 'org_N', 'Client', '["http://127.0.0.1/cb"]', 'native', 'none', NULL, 14, 15, 15, '');
 INSERT INTO oauth_consents VALUES ('srv_N', 'eu_N', 'client', 'http://127.0.0.1', 'org_N', 'walk', 16);
 INSERT INTO oauth_grants VALUES
-    ('ogr_N', 'org_N', 'srv_N', 'eu_N', 'client', 'Client', 'walk', 'https://docs.example/mcp', 1, NULL, 17, 18, NULL, NULL);
+    ('ogr_N', 'org_N', 'srv_N', 'eu_N', 'client', 'Client', 'walk', 'https://docs.example/mcp', 1, NULL, 17, 18, NULL, NULL, NULL);
 INSERT INTO authorization_codes VALUES ('code-N', 'ogr_N', 'client', 'http://127.0.0.1/cb', 'challenge', 19, 20, 21);
 INSERT INTO access_tokens VALUES ('access-N', 'ogr_N', 'walk', 22, 23, NULL);
 INSERT INTO refresh_tokens VALUES ('refresh-N', 'ogr_N', 1, 24);
@@ -26,7 +26,7 @@ INSERT INTO user_identities VALUES ('https://accounts.example', 'subject-N', 'us
 INSERT INTO user_sessions VALUES ('uss_N', 'session-N', 'usr_N', 'org_N', 'Mozilla/5.0', '127.0.0.1', 5, 6, 7);
 INSERT INTO user_codes VALUES
     ('uco_N', 'A@b.example', 'a@b.example', 'reset', 'browser', 'code', '$argon2id$', 2, 5, 6, NULL, 'usr_N');
-INSERT INTO user_sign_ins VALUES ('state_N', 'browser', 'google', 'nonce', 'verifier', '/', 5, 6);
+INSERT INTO user_sign_ins VALUES ('state_N', 'browser', 'google', 'nonce', 'verifier', '/', 5, 6, 'network');
 INSERT INTO invitations VALUES
     ('inv_N', 'org_N', 'C@b.example', 'c@b.example', 'member', 'token-N', 'usr_N', 5, 6, NULL, 7, NULL);
 INSERT INTO idempotency_keys VALUES ('usr_N', 'once', 'org_N', 'request', NULL, 5, 6);

@@ -79,11 +79,11 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     let request = authorization_request::find(tx, key, Timestamp(8)).await.unwrap().unwrap();
     let other = AuthorizationRequest { id: AuthorizationRequestId::from_store("arq_other".to_owned()), ..request };
     authorization_request::insert(tx, &other, "browser", "network").await.unwrap();
-    let bounds = Bounds { per_network: 0, per_server: 0, share: 0 };
+    let bounds = Bounds { per_network: 0, per_place: 0, share: 0 };
     let all = Bounds { share: 100, ..bounds };
-    for table in [Table::OauthClients, Table::AuthorizationRequests] {
-        open_rows::make_room(tx, table, (server, "other"), bounds).await.unwrap();
-        open_rows::make_room(tx, table, (server, "other"), all).await.unwrap();
+    for table in [Table::OauthClients, Table::AuthorizationRequests, Table::UserSignIns] {
+        open_rows::make_room(tx, table, (server.as_str(), "other"), bounds).await.unwrap();
+        open_rows::make_room(tx, table, (server.as_str(), "other"), all).await.unwrap();
     }
     authorization_request::consent(tx, key, NOW).await.unwrap();
     authorization_request::complete(tx, key, NOW).await.unwrap();
@@ -119,6 +119,7 @@ pub(crate) async fn authorize(tx: &mut Tx, one: &World) {
     oauth_grant::find_access(tx, org, server, "access", NOW).await.unwrap();
     oauth_grant::find_by_token(tx, (org, server), "client", "access").await.unwrap();
     oauth_grant::revoke_access(tx, "access", NOW).await.unwrap();
+    oauth_grant::note_revocation(tx, &grant.id, NOW, NOW).await.unwrap();
     oauth_grant::revoke(tx, org, &grant.id, "test", NOW).await.unwrap();
     oauth_grant::revoke_of_end_user(tx, org, user, "test", NOW).await.unwrap();
     oauth_grant::revoke_of_server(tx, org, server, "test", NOW).await.unwrap();

@@ -52,7 +52,7 @@ async fn away(web: &Web, visit: &Visit, headers: &HeaderMap, (provider, next): (
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
     let cx = entry::visitor(web, visit);
-    let leaving = web.accounts().leave(&cx, &web.upstream, (provider.key, &cookie, next)).await?;
+    let leaving = web.accounts().leave(&cx, &web.upstream, (provider.key, &cookie, next), visit.client).await?;
     let target = provider.leave_to(&web.upstream, &leaving, &redirect_uri(web, provider)).await?;
     let mut response = view::redirect(&target);
     if known.is_none() {
