@@ -361,7 +361,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "retention_events",
         flag: None,
         default: "`400d`",
-        help: "The same for events of walkthroughs and for the counts of rejected calls. Progress and completions are not deleted.",
+        help: "The same for events of walkthroughs and for the counts of calls. Progress and completions are not deleted.",
         set: |settings, text| value::period(text).map(|period| settings.retention.events = period),
     },
     Setting {

@@ -20,7 +20,8 @@ async fn everything_is_finished_and_recorded(install: Install) {
     let users = (0..32).map(|n| User::new(&install, n)).collect();
     let load = Load::start(users, &client, |failure| assert!(failure.is_gone(), "{failure:?}"));
     // Reads go through another queue, which has to be emptied as well.
-    let readers: Vec<_> = (0..8).map(|n| tokio::spawn(read(client.clone(), format!("reader-{n}")))).collect();
+    let read = |n| tokio::spawn(read(client.clone(), format!("reader-{n}"), install.walkthrough.to_string()));
+    let readers: Vec<_> = (0..8).map(read).collect();
     load.reach(300).await;
     let streams = [client.listen().await, client.listen().await];
     let told = Instant::now();
@@ -47,8 +48,10 @@ async fn everything_is_finished_and_recorded(install: Install) {
     assert!(!log.contains("\"ERROR\"") && !log.contains("\"WARN\""), "{log}");
 }
 
-async fn read(client: Client, user: String) -> Vec<String> {
-    let mut answered = Vec::new();
+async fn read(client: Client, user: String, walkthrough: String) -> Vec<String> {
+    // Each call of a known user has a row.
+    let selected = client.call(&user, "select_walkthrough", json!({ "walkthrough_id": walkthrough })).await.unwrap();
+    let mut answered = vec![selected.request_id];
     loop {
         match client.call(&user, "list_walkthroughs", json!({})).await {
             Ok(answer) => answered.push(answer.request_id),

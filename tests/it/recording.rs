@@ -1,13 +1,20 @@
 //! What is written down of each call (issue 2, item 5).
 
+use http::Method;
 use insta::{allow_duplicates, assert_snapshot};
 use serde_json::json;
+use waypost_core::organization::Role;
 use waypost_core::server::Toolset;
 use waypost_ops::servers::Settings;
 
 use crate::app::{App, open};
+use crate::console::{Browser, with_key};
 
-waypost_testkit::both!(open => each_call_leaves_a_row, an_advance_is_recorded_in_its_own_transaction);
+waypost_testkit::both!(open =>
+    each_call_leaves_a_row,
+    an_advance_is_recorded_in_its_own_transaction,
+    calls_by_nobody_are_counted_after_the_first_ones,
+);
 
 const NAMED: &str = "install-acme";
 
@@ -68,6 +75,36 @@ async fn an_advance_is_recorded_in_its_own_transaction(app: App) {
     }
     assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 2);
     assert_eq!(app.count("SELECT count(*) FROM walkthrough_events").await, 4);
+    app.finish().await;
+}
+
+async fn calls_by_nobody_are_counted_after_the_first_ones(app: App) {
+    const COUNTED: &str = "SELECT CAST(COALESCE(sum(count), 0) AS BIGINT) FROM counted_calls";
+    let server = app.server("acme").await;
+    server.walkthrough("Install Acme", &["Download", "Run"]).await;
+    for n in 0..50 {
+        server.personal(&format!("made-up-{n}")).call("list_walkthroughs", json!({})).await.ok();
+        let unknown = json!({ "progress_handle": format!("wph_{n}") });
+        assert_eq!(server.modern().call("list_walkthroughs", unknown).await.code(), "handle_unknown");
+    }
+    server.modern().play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    while app.count("SELECT count(*) FROM tool_calls").await + app.count(COUNTED).await < 101 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((app.count("SELECT count(*) FROM tool_calls").await, app.count(COUNTED).await), (61, 40));
+    // A range ends before now.
+    app.later(1).await;
+    let get = async |path: &str| with_key(&server.org, Role::Member, Method::GET, path, None).await.json();
+    let tools = get("/analytics/tools").await;
+    let numbers = |n: usize| [&tools["items"][n]["tool"], &tools["items"][n]["calls"], &tools["items"][n]["errors"]];
+    assert_eq!(numbers(0), [&json!("list_walkthroughs"), &json!(100), &json!(50)]);
+    assert_eq!(numbers(1), [&json!("select_walkthrough"), &json!(1), &json!(0)]);
+    let errors = get("/analytics/errors").await;
+    assert_eq!(errors["items"][0]["count"], 50, "{errors}");
+    let listed = get("/tool-calls?limit=100").await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 61);
+    let member = Browser::member(&server.org, "member@x.example", Role::Member).await;
+    member.page("/o/acme/servers").await.says("<dd>101</dd>");
     app.finish().await;
 }
 

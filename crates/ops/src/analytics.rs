@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::Semaphore;
 use waypost_core::access::{Act, authorize};
 use waypost_core::analytics::{
-    self as rules, ClientRow, DAY_MS, Day, ErrorRow, Filter, Funnel, Log, Node, Overview, Range, ToolRow,
+    self as rules, ClientRow, CountedCalls, DAY_MS, Day, ErrorRow, Filter, Funnel, Log, Node, Overview, Range, ToolRow,
 };
 use waypost_core::caller::Ctx;
 use waypost_core::clock::Clock;
@@ -13,7 +13,7 @@ use waypost_core::id::{OrganizationId, ServerId, StepId, VersionId, WalkthroughI
 use waypost_core::{Error, Result, Timestamp};
 use waypost_store::analytics::{self as store, Packed, Wanted};
 pub use waypost_store::tool_call::RejectedCalls;
-use waypost_store::{Conn, Db, server, tool_call, version, walkthrough};
+use waypost_store::{Conn, Db, counted_call, server, tool_call, version, walkthrough};
 
 use crate::Ops;
 
@@ -69,6 +69,7 @@ pub struct Report {
     filter: Filter,
     chosen: Option<u32>,
     versions: Vec<AskedVersion>,
+    counted: Vec<CountedCalls>,
     rejected: Vec<RejectedCalls>,
 }
 
@@ -148,19 +149,19 @@ impl Report {
     /// The clients.
     #[must_use]
     pub fn clients(&self) -> Vec<ClientRow> {
-        rules::clients(&self.log, self.range, self.filter)
+        rules::clients(&self.log, &self.counted, self.range, self.filter)
     }
 
     /// The tools.
     #[must_use]
     pub fn tools(&self) -> Vec<ToolRow> {
-        rules::tools(&self.log, self.range, self.filter)
+        rules::tools(&self.log, &self.counted, self.range, self.filter)
     }
 
     /// The errors.
     #[must_use]
     pub fn errors(&self) -> Vec<ErrorRow> {
-        rules::errors(&self.log, self.range, self.filter)
+        rules::errors(&self.log, &self.counted, self.range, self.filter)
     }
 
     /// Calls that were rejected before they reached a tool, by server and reason; read with [`Parts::calls`]. Only the range
@@ -249,12 +250,13 @@ pub async fn ask<T: Send + 'static>(
     let wanted =
         Wanted { organization, server: ask.server_id.as_ref(), walkthrough: ask.walkthrough_id.as_ref(), range: whole };
     let mut packed = Packed::default();
-    let mut rejected = Vec::new();
+    let (mut counted, mut rejected) = (Vec::new(), Vec::new());
     if parts.events {
         store::events(&mut tx, wanted, &mut packed).await?;
     }
     if parts.calls {
         store::calls(&mut tx, wanted, &mut packed).await?;
+        counted = counted_call::sum(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
         rejected = tool_call::rejected(&mut tx, organization, ask.server_id.as_ref(), ask.range).await?;
     }
     drop(tx);
@@ -266,7 +268,7 @@ pub async fn ask<T: Send + 'static>(
             version: chosen.map(|version| log.names.find(version.id.as_str())),
             client: ask.client.as_deref().map(|client| log.names.find(client)),
         };
-        Ok(answer(&Report { log, range, filter, chosen: ask.version, versions, rejected }))
+        Ok(answer(&Report { log, range, filter, chosen: ask.version, versions, counted, rejected }))
     };
     tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_core::id::ServerId;
 use waypost_core::{Clock, Result, Timestamp};
-use waypost_store::retention::{self as store, ServerLog};
+use waypost_store::retention::{self as store, Counts, ServerLog};
 use waypost_store::{Db, Tx, space, webhook_delivery};
 
 /// Rows that are deleted in a transaction.
@@ -30,7 +30,7 @@ const PART: Duration = Duration::from_secs(20);
 pub struct Periods {
     /// Tool calls.
     pub tool_calls: Option<i64>,
-    /// Events of walkthroughs, and the counts of rejected calls.
+    /// Events of walkthroughs, and the counts of calls.
     pub events: Option<i64>,
     /// The audit log.
     pub audit: Option<i64>,
@@ -47,6 +47,8 @@ pub struct Deleted {
     pub events: u64,
     /// Counts of rejected calls.
     pub rejections: u64,
+    /// Counts of calls by nobody known.
+    pub counted_calls: u64,
     /// Entries of the audit log.
     pub audit: u64,
     /// Webhook deliveries.
@@ -73,12 +75,14 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &Periods) -> Result
             *count += run.repeat(Portion::Log(log, server), Some(before)).await?;
         }
     }
-    if let Some(before) = before(periods.events) {
+    for (counts, count) in [(Counts::Rejected, &mut deleted.rejections), (Counts::Unknown, &mut deleted.counted_calls)]
+    {
+        let Some(before) = before(periods.events) else { continue };
         let servers =
-            db.in_time(async { store::servers_with_old_rejections(&mut db.read().await?, before).await }).await?;
+            db.in_time(async { store::servers_with_old_counts(&mut db.read().await?, counts, before).await }).await?;
         let run = Run::new(db);
         for server in &rotated(servers, now) {
-            deleted.rejections += run.repeat(Portion::Rejections(server), Some(before)).await?;
+            *count += run.repeat(Portion::Counts(counts, server), Some(before)).await?;
         }
     }
     deleted.audit = Run::new(db).repeat(Portion::Audit, before(periods.audit)).await?;
@@ -98,11 +102,12 @@ fn rotated(mut servers: Vec<ServerId>, now: Timestamp) -> Vec<ServerId> {
 }
 
 fn tell(deleted: &Deleted) {
-    let Deleted { tool_calls, events, rejections, audit, deliveries } = *deleted;
+    let Deleted { tool_calls, events, rejections, counted_calls, audit, deliveries } = *deleted;
     let counts = [
         ("tool_calls", tool_calls),
         ("events", events),
         ("rejections", rejections),
+        ("counted_calls", counted_calls),
         ("audit", audit),
         ("deliveries", deliveries),
     ];
@@ -110,7 +115,7 @@ fn tell(deleted: &Deleted) {
         metrics::counter!("waypost_retention_deleted_total", "log" => log).increment(rows);
     }
     if *deleted != Deleted::default() {
-        tracing::info!(tool_calls, events, rejections, audit, deliveries, "deleted old rows");
+        tracing::info!(tool_calls, events, rejections, counted_calls, audit, deliveries, "deleted old rows");
     }
 }
 
@@ -118,7 +123,7 @@ fn tell(deleted: &Deleted) {
 #[derive(Clone, Copy)]
 enum Portion<'a> {
     Log(ServerLog, &'a ServerId),
-    Rejections(&'a ServerId),
+    Counts(Counts, &'a ServerId),
     Audit,
     Deliveries,
 }
@@ -127,7 +132,7 @@ impl Portion<'_> {
     async fn delete(self, tx: &mut Tx, before: Timestamp) -> waypost_store::Result<u64> {
         match self {
             Self::Log(log, server) => store::delete_log(tx, log, server, (before, BATCH)).await,
-            Self::Rejections(server) => store::delete_rejections(tx, server, before, BATCH).await,
+            Self::Counts(counts, server) => store::delete_counts(tx, counts, server, (before, BATCH)).await,
             Self::Audit => store::delete_audit(tx, before, BATCH).await,
             Self::Deliveries => webhook_delivery::delete_old(tx, before, BATCH).await,
         }

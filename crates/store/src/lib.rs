@@ -14,6 +14,7 @@ pub mod authorization_request;
 pub mod backup;
 mod batch;
 pub mod browser_session;
+pub mod counted_call;
 pub mod db;
 pub mod editing_session;
 pub mod email_code;

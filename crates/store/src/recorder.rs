@@ -11,6 +11,7 @@ use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_jobs::{Beat, Job, Jobs};
 
+use crate::counted_call;
 use crate::db::Db;
 use crate::error::Result;
 use crate::session::{self, NewSession};
@@ -226,9 +227,7 @@ async fn write(db: &Db, batch: &Batch) -> Result<()> {
         }
     }
     let mut tx = db.begin().await?;
-    if !calls.is_empty() {
-        tool_call::insert(&mut tx, &calls).await?;
-    }
+    counted_call::record(&mut tx, calls).await?;
     if !batch.refusals.is_empty() {
         tool_call::add_refusals(&mut tx, &batch.refusals).await?;
     }

@@ -50,15 +50,37 @@ pub async fn servers_with_old_rows(conn: &mut Conn, log: ServerLog, before: Time
     Ok(ids.into_iter().map(ServerId::from_store).collect())
 }
 
-/// Returns the servers, of all organisations, for which [`delete_rejections`] would delete something. A server can have
-/// rejected calls without any call in the log.
+/// Calls that are counted by the minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// `refused_calls`.
+    Rejected,
+    /// `counted_calls`.
+    Unknown,
+}
+
+impl Counts {
+    /// The table, and what identifies a row beside the server and the minute.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Rejected => ("refused_calls", "reason"),
+            Self::Unknown => ("counted_calls", "tool, outcome"),
+        }
+    }
+}
+
+/// Returns the servers, of all organisations, for which [`delete_counts`] would delete something. A server can have counts
+/// without any call in the log.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn servers_with_old_rejections(conn: &mut Conn, before: Timestamp) -> Result<Vec<ServerId>> {
-    const SQL: &str = "SELECT id FROM servers WHERE EXISTS (SELECT 1 FROM refused_calls
-        WHERE refused_calls.server_id = servers.id AND refused_calls.minute < $1 LIMIT 1 OFFSET 0) ORDER BY id";
-    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(SQL).bind(minute(before)).fetch_all(c).await?);
+pub async fn servers_with_old_counts(conn: &mut Conn, counts: Counts, before: Timestamp) -> Result<Vec<ServerId>> {
+    let (table, _) = counts.names();
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT id FROM servers WHERE EXISTS (SELECT 1 FROM {table}
+            WHERE {table}.server_id = servers.id AND {table}.minute < $1 LIMIT 1 OFFSET 0) ORDER BY id"
+    ));
+    let ids: Vec<String> = on!(conn, c => sqlx::query_scalar(sql).bind(minute(before)).fetch_all(c).await?);
     Ok(ids.into_iter().map(ServerId::from_store).collect())
 }
 
@@ -93,19 +115,27 @@ pub async fn delete_log(
     Ok(deleted)
 }
 
-/// The minute in which `at` falls, as in `refused_calls`.
+/// The minute in which `at` falls.
 fn minute(at: Timestamp) -> i64 {
     at.0.div_euclid(crate::tool_call::MINUTE_MS)
 }
 
-/// Deletes at most `limit` counts of rejected calls of a server that are older than `before`. Returns how many.
+/// Deletes at most `limit` counts of a server that are older than `before`, oldest first. Returns how many.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete_rejections(conn: &mut Conn, server: &ServerId, before: Timestamp, limit: i64) -> Result<u64> {
-    const SQL: &str = "DELETE FROM refused_calls WHERE server_id = $1 AND (minute, reason) IN
-        (SELECT minute, reason FROM refused_calls WHERE server_id = $1 AND minute < $2 ORDER BY minute LIMIT $3)";
-    Ok(on!(conn, c => sqlx::query(SQL)
+pub async fn delete_counts(
+    conn: &mut Conn,
+    counts: Counts,
+    server: &ServerId,
+    (before, limit): (Timestamp, i64),
+) -> Result<u64> {
+    let (table, key) = counts.names();
+    let sql = sqlx::AssertSqlSafe(format!(
+        "DELETE FROM {table} WHERE server_id = $1 AND (minute, {key}) IN
+            (SELECT minute, {key} FROM {table} WHERE server_id = $1 AND minute < $2 ORDER BY minute LIMIT $3)"
+    ));
+    Ok(on!(conn, c => sqlx::query(sql)
         .bind(server.as_str()).bind(minute(before)).bind(limit).execute(c).await?.rows_affected()))
 }
 

@@ -4,6 +4,7 @@ use waypost_core::Timestamp;
 use waypost_core::id::{OauthConfigId, OrganizationId, ServerId};
 use waypost_core::server::Server;
 
+use crate::counted_call;
 use crate::db::Conn;
 use crate::error::{Error, Result};
 use crate::on;
@@ -165,7 +166,7 @@ pub struct Usage {
     pub walkthroughs: i64,
     /// Tool calls since then, [`MAX_CALLS`] at most: nobody waits for the rest to be counted.
     pub calls: i64,
-    /// The last tool call ever.
+    /// The last tool call in the log. Of the calls that are only counted, each has one with a row in the same minute.
     pub last_call_at: Option<Timestamp>,
 }
 
@@ -182,12 +183,16 @@ pub async fn usage(conn: &mut Conn, organization: &OrganizationId, id: &ServerId
             (SELECT count(*) FROM (SELECT 1 AS one FROM tool_calls
                 WHERE tool_calls.server_id = $1 AND tool_calls.created_at >= $3 AND NOT tool_calls.is_test LIMIT $4)
                 AS source),
+            (SELECT CAST(COALESCE(sum(source.count), 0) AS BIGINT) FROM (SELECT counted_calls.count FROM counted_calls
+                WHERE counted_calls.server_id = $1 AND counted_calls.minute >= $5 LIMIT $4) AS source),
             (SELECT tool_calls.created_at FROM tool_calls WHERE tool_calls.server_id = $1 AND NOT tool_calls.is_test
                 ORDER BY tool_calls.created_at DESC LIMIT 1)
         FROM servers WHERE servers.id = $1 AND servers.organization_id = $2";
-    let row: Option<(i64, i64, Option<i64>)> = on!(conn, c => sqlx::query_as(SQL)
-        .bind(id.as_str()).bind(organization.as_str()).bind(since.0).bind(MAX_CALLS).fetch_optional(c).await?);
-    let (walkthroughs, calls, last) = row.unwrap_or_default();
+    let row: Option<(i64, i64, i64, Option<i64>)> = on!(conn, c => sqlx::query_as(SQL)
+        .bind(id.as_str()).bind(organization.as_str()).bind(since.0).bind(MAX_CALLS)
+        .bind(counted_call::first_minute(since)).fetch_optional(c).await?);
+    let (walkthroughs, rows, counted, last) = row.unwrap_or_default();
+    let calls = rows.saturating_add(counted).min(MAX_CALLS);
     Ok(Usage { walkthroughs, calls, last_call_at: last.map(Timestamp) })
 }
 

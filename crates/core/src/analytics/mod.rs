@@ -17,7 +17,7 @@ pub use flow::{Flow, Node, flows};
 pub use funnel::{Funnel, FunnelStep, funnel};
 pub use log::{Call, Event, Log, NONE, Names};
 pub use overview::{ClientRow, Day, Overview, clients, overview, timeline, versions};
-pub use tools::{ErrorRow, ToolRow, errors, tools};
+pub use tools::{CountedCalls, ErrorRow, ToolRow, errors, tools};
 
 use crate::clock::Timestamp;
 

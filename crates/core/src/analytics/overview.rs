@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{DAY_MS, Event, Filter, Log, NONE, Range, percentile, share};
+use super::{CountedCalls, DAY_MS, Event, Filter, Log, NONE, Range, percentile, share};
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 
@@ -151,9 +151,9 @@ pub struct ClientRow {
     pub calls: u64,
 }
 
-/// The clients of a range, those with the most end users first.
+/// The clients of a range, those with the most end users first. `counted` are calls of the range whose client is not known.
 #[must_use]
-pub fn clients(log: &Log, range: Range, filter: Filter) -> Vec<ClientRow> {
+pub fn clients(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter) -> Vec<ClientRow> {
     let mut rows: HashMap<u32, ClientRow> = HashMap::new();
     let new = |number: u32| ClientRow {
         name: log.names.text(number).map(str::to_owned),
@@ -177,6 +177,10 @@ pub fn clients(log: &Log, range: Range, filter: Filter) -> Vec<ClientRow> {
         if filter.client.is_none_or(|client| client == call.client) {
             rows.entry(call.client).or_insert_with(|| new(call.client)).calls += 1;
         }
+    }
+    let counted: u64 = counted.iter().map(|it| it.count).sum();
+    if counted > 0 && filter.client.is_none() {
+        rows.entry(NONE).or_insert_with(|| new(NONE)).calls += counted;
     }
     active.sort_unstable();
     active.dedup();

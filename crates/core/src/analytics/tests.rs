@@ -246,7 +246,7 @@ proptest! {
             .map(|flow| ((name(&log, flow.from), name(&log, flow.to)), flow.count))
             .collect();
         prop_assert_eq!(ways, naive.flows());
-        for row in clients(&log, range, filter) {
+        for row in clients(&log, &[], range, filter) {
             let own: Vec<_> = naive.counted.iter().copied().filter(|it| it.client == row.name).collect();
             prop_assert_eq!(row.started, own.iter().copied().filter(is_start).count() as u64);
             prop_assert_eq!(row.active, own.iter().map(|it| &it.user).collect::<BTreeSet<_>>().len() as u64);
@@ -338,13 +338,29 @@ fn calls_come_out_again_and_are_counted() {
     segment::unpack_calls(&segment::pack_calls(&log.names, &log.calls), &mut read, |_| true).unwrap();
     assert_eq!(read.calls, log.calls);
     let range = Range { from: Timestamp(1), to: Timestamp(9) };
-    let rows = tools(&read, range, Filter::default());
+    let rows = tools(&read, &[], range, Filter::default());
     let next = ToolRow { tool: "next".into(), calls: 3, errors: 1, median_us: Some(20), p90_us: Some(30) };
     assert_eq!(rows[0], next);
     assert_eq!(rows[1].calls, 1);
     let expected = ErrorRow { code: "step_mismatch".into(), tool: "next".into(), count: 1 };
-    assert_eq!(errors(&read, range, Filter::default()), [expected]);
+    assert_eq!(errors(&read, &[], range, Filter::default()), [expected]);
     let only = Filter { client: Some(read.names.find("c")), version: None };
-    assert_eq!(errors(&read, range, only), []);
-    assert_eq!(clients(&read, range, only)[0].calls, 3);
+    assert_eq!(errors(&read, &[], range, only), []);
+    assert_eq!(clients(&read, &[], range, only)[0].calls, 3);
+
+    // Counted calls are added, without a duration or a client.
+    let counted = [("next", "ok", 5), ("next", "step_mismatch", 7), ("get_support", "rate_limited", 9)]
+        .map(|(tool, outcome, count)| CountedCalls { tool: tool.into(), outcome: outcome.into(), count });
+    let rows = tools(&read, &counted, range, Filter::default());
+    assert_eq!(rows[0], ToolRow { calls: 15, errors: 8, ..next });
+    let support = ToolRow { tool: "get_support".into(), calls: 9, errors: 9, median_us: None, p90_us: None };
+    assert_eq!(rows[1], support);
+    let codes = errors(&read, &counted, range, Filter::default());
+    let codes: Vec<_> = codes.iter().map(|it| (it.code.as_str(), it.tool.as_str(), it.count)).collect();
+    assert_eq!(codes, [("rate_limited", "get_support", 9), ("step_mismatch", "next", 8)]);
+    let calls: Vec<_> = clients(&read, &counted, range, Filter::default()).into_iter().map(|it| it.calls).collect();
+    assert_eq!(calls, [22, 3], "one did not say which client it was");
+    assert_eq!(tools(&read, &counted, range, only), tools(&read, &[], range, only));
+    assert_eq!(errors(&read, &counted, range, only), []);
+    assert_eq!(clients(&read, &counted, range, only), clients(&read, &[], range, only));
 }

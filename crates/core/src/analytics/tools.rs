@@ -30,23 +30,42 @@ pub struct ErrorRow {
     pub count: u64,
 }
 
+/// Calls of a range that are not in the log one by one (docs/analytics.md, "Calls that are only counted").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountedCalls {
+    /// The tool.
+    pub tool: String,
+    /// `ok`, or the code of the error.
+    pub outcome: String,
+    /// How many.
+    pub count: u64,
+}
+
 const OK: &str = "ok";
 
-/// The tools of a range, the most used first. Only the client of `filter` counts: a call is of no version.
+/// The tools of a range, the most used first. Only the client of `filter` counts: a call is of no version. `counted` are calls
+/// of the range without a duration and a client.
 #[must_use]
-pub fn tools(log: &Log, range: Range, filter: Filter) -> Vec<ToolRow> {
+pub fn tools(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter) -> Vec<ToolRow> {
     let ok = log.names.find(OK);
-    let mut rows: HashMap<u32, (u64, Vec<i64>)> = HashMap::new();
+    // Calls, errors, durations.
+    let mut rows: HashMap<&str, (u64, u64, Vec<i64>)> = HashMap::new();
     for call in log.calls.iter().filter(|call| range.contains(call.at)) {
         if filter.client.is_none_or(|client| client == call.client) {
-            let (errors, durations) = rows.entry(call.tool).or_default();
+            let (calls, errors, durations) = rows.entry(log.names.text(call.tool).unwrap_or_default()).or_default();
+            *calls += 1;
             *errors += u64::from(call.outcome != ok);
             durations.push(call.duration_us);
         }
     }
-    let row = |(tool, (errors, mut durations)): (u32, (u64, Vec<i64>))| ToolRow {
-        tool: log.names.text(tool).unwrap_or_default().to_owned(),
-        calls: durations.len() as u64,
+    for it in counted.iter().filter(|_| filter.client.is_none()) {
+        let (calls, errors, _) = rows.entry(&it.tool).or_default();
+        *calls += it.count;
+        *errors += if it.outcome == OK { 0 } else { it.count };
+    }
+    let row = |(tool, (calls, errors, mut durations)): (&str, (u64, u64, Vec<i64>))| ToolRow {
+        tool: tool.to_owned(),
+        calls,
         errors,
         median_us: percentile(&mut durations, 50),
         p90_us: percentile(&mut durations, 90),
@@ -56,18 +75,22 @@ pub fn tools(log: &Log, range: Range, filter: Filter) -> Vec<ToolRow> {
     rows
 }
 
-/// The errors of a range, the most frequent first.
+/// The errors of a range, the most frequent first. `counted` as for [`tools`].
 #[must_use]
-pub fn errors(log: &Log, range: Range, filter: Filter) -> Vec<ErrorRow> {
+pub fn errors(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter) -> Vec<ErrorRow> {
     let ok = log.names.find(OK);
-    let mut rows: HashMap<(u32, u32), u64> = HashMap::new();
+    let text = |number| log.names.text(number).unwrap_or_default();
+    let mut rows: HashMap<(&str, &str), u64> = HashMap::new();
     for call in log.calls.iter().filter(|call| range.contains(call.at) && call.outcome != ok) {
         if filter.client.is_none_or(|client| client == call.client) {
-            *rows.entry((call.outcome, call.tool)).or_default() += 1;
+            *rows.entry((text(call.outcome), text(call.tool))).or_default() += 1;
         }
     }
-    let text = |number| log.names.text(number).unwrap_or_default().to_owned();
-    let row = |((code, tool), count)| ErrorRow { code: text(code), tool: text(tool), count };
+    for it in counted.iter().filter(|it| filter.client.is_none() && it.outcome != OK) {
+        *rows.entry((&it.outcome, &it.tool)).or_default() += it.count;
+    }
+    let row =
+        |((code, tool), count): ((&str, &str), _)| ErrorRow { code: code.to_owned(), tool: tool.to_owned(), count };
     let mut rows: Vec<ErrorRow> = rows.into_iter().map(row).collect();
     rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.code, &a.tool).cmp(&(&b.code, &b.tool))));
     rows

@@ -7,7 +7,7 @@ use waypost_ops::analytics;
 use waypost_ops::identity::Presented;
 use waypost_ops::retention::{Deleted, Periods, delete_old};
 use waypost_store::tool_call::{self, ToolCall};
-use waypost_store::{audit, on, space};
+use waypost_store::{audit, counted_call, on, space};
 
 use crate::hosted::{Hosted, hosted};
 
@@ -19,7 +19,7 @@ async fn count(world: &Hosted, sql: &'static str) -> i64 {
     on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
 }
 
-/// Calls and an entry of the audit log from now, packed a day later.
+/// Calls, a count of calls, and an entry of the audit log from now, packed a day later.
 async fn fill(world: &Hosted) {
     let (db, now) = (world.ops.db(), world.clock.now());
     let call = |n: i64| ToolCall {
@@ -42,6 +42,8 @@ async fn fill(world: &Hosted) {
     let id = AuditEventId::new(now, &SystemRandom);
     let mut tx = db.begin().await.unwrap();
     tool_call::insert(&mut tx, &calls).await.unwrap();
+    // More of the same minute are only counted.
+    counted_call::record(&mut tx, (0..7).map(call).collect()).await.unwrap();
     let organization_id = world.org.clone();
     let (actor, target) = ("cli".to_owned(), "x".to_owned());
     let entry = AuditEvent {
@@ -82,7 +84,8 @@ async fn what_is_old_is_deleted_while_users_play(world: Hosted) {
         assert!(answer.is_ok(), "{n}");
     }
     let deleted = deletion.await.unwrap();
-    assert!(deleted.tool_calls >= CALLS.unsigned_abs(), "{deleted:?}");
+    assert!(deleted.tool_calls >= CALLS.unsigned_abs() && deleted.counted_calls == 1, "{deleted:?}");
+    assert_eq!(count(&world, "SELECT count(*) FROM counted_calls").await, 0);
     assert_eq!(count(&world, "SELECT count(*) FROM tool_calls WHERE tool = 'list_walkthroughs'").await, 0);
     assert_eq!(count(&world, "SELECT count(*) FROM audit_events WHERE act = 'test.old'").await, 0);
     assert_eq!(count(&world, "SELECT count(*) FROM progress").await, 20, "progress stays");

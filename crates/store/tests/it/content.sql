@@ -33,6 +33,7 @@ INSERT INTO tool_calls VALUES
     ('tc_1', 'org_1', 'srv_1', 'eu_1', 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21, 'ses_1', FALSE),
     ('tc_2', 'org_1', 'srv_1', NULL, 'x', '{}', 'ok', 20, NULL, NULL, 'r', 21, NULL, TRUE);
 INSERT INTO refused_calls VALUES ('srv_1', 22, 'rate', 'org_1', 23);
+INSERT INTO counted_calls VALUES ('srv_1', 22, 'x', 'ok', 24);
 INSERT INTO audit_events
     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1203)
     SELECT 'aud_' || i, 'org_gone', 'operator', 'x', 'y', '{}', i FROM n;

@@ -6,6 +6,7 @@ mod claims;
 mod connections;
 mod console;
 mod console_users;
+mod counted_calls;
 mod deletion;
 mod emails;
 mod job_leases;

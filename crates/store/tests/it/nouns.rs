@@ -176,7 +176,7 @@ async fn servers_are_searched_and_counted(Two { db, one, two }: Two) {
         assert_eq!(slugs(Some(text), None, 10).await, found, "{text}");
     }
     let used = server::usage(&mut tx, org, &one.server, Timestamp(0)).await.unwrap();
-    assert_eq!((used.walkthroughs, used.calls), (1, 1));
+    assert_eq!((used.walkthroughs, used.calls), (1, 4), "one with a row, three that are only counted");
     let used = server::usage(&mut tx, org, &one.server, Timestamp(i64::MAX)).await.unwrap();
     assert!(used.calls == 0 && used.last_call_at.is_some(), "{used:?}");
     assert_eq!(server::usage(&mut tx, org, &two.server, Timestamp(0)).await.unwrap(), server::Usage::default());

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, ToolCallId};
 use waypost_core::{SystemRandom, Timestamp};
-use waypost_store::retention::{self, ServerLog};
+use waypost_store::retention::{self, Counts, ServerLog};
 use waypost_store::tool_call::{self, Refusals, ToolCall};
 use waypost_store::{Db, analytics, audit, migrate, space};
 
@@ -107,11 +107,11 @@ async fn audit_and_rejections_are_deleted_by_time(db: Db) {
     assert!(left.iter().filter(|entry| entry.created_at <= NOW).all(|entry| entry.created_at >= before), "{left:?}");
     let before = Timestamp((minute - 1) * 60_000);
     let first = Timestamp((minute - 4) * 60_000);
-    assert_eq!(retention::servers_with_old_rejections(&mut tx, first).await.unwrap(), []);
-    let servers = retention::servers_with_old_rejections(&mut tx, first.plus(60_000)).await.unwrap();
+    assert_eq!(retention::servers_with_old_counts(&mut tx, Counts::Rejected, first).await.unwrap(), []);
+    let servers = retention::servers_with_old_counts(&mut tx, Counts::Rejected, first.plus(60_000)).await.unwrap();
     assert_eq!(servers, std::slice::from_ref(&one.server), "a server without packed calls");
-    assert_eq!(retention::delete_rejections(&mut tx, &one.server, before, 2).await.unwrap(), 2);
-    assert_eq!(retention::delete_rejections(&mut tx, &one.server, before, 9).await.unwrap(), 1);
+    assert_eq!(retention::delete_counts(&mut tx, Counts::Rejected, &one.server, (before, 2)).await.unwrap(), 2);
+    assert_eq!(retention::delete_counts(&mut tx, Counts::Rejected, &one.server, (before, 9)).await.unwrap(), 1);
     tx.commit().await.unwrap();
 }
 

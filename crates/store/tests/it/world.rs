@@ -217,7 +217,7 @@ impl World {
         tx.commit().await.unwrap();
     }
 
-    /// On top of [`World::seed`]: an end user with a session, progress, an event, a call, refusals, a sign-in, and the log.
+    /// On top of [`World::seed`]: an end user with a session, progress, an event, calls, refusals, a sign-in, and the log.
     pub async fn seed_played(&self, db: &Db) {
         self.seed(db).await;
         let mut tx = db.begin().await.unwrap();
@@ -238,7 +238,9 @@ impl World {
              INSERT INTO walkthrough_events (id, organization_id, server_id, walkthrough_id, end_user_id, progress_id,
                  version_id, step_id, kind, created_at)
              VALUES ('ev_{n}', '{organization}', '{server}', '{walkthrough}', '{end_user}', '{progress}', '{version}',
-                 '{step}', 'step_completed', {now});"
+                 '{step}', 'step_completed', {now});
+             INSERT INTO counted_calls (server_id, minute, tool, outcome, count)
+             VALUES ('{server}', 1, 'list_walkthroughs', 'ok', 3);"
         );
         execute(&mut tx, sql).await;
         execute(&mut tx, signed_in(n)).await;

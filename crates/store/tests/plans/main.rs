@@ -30,11 +30,12 @@ use waypost_core::version::{VersionHead, Withdrawal};
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_store::editing_session::EditingSession;
 use waypost_store::step_revision::{NewRevision, Scope};
+use waypost_store::tool_call::ToolCall;
 use waypost_store::walkthrough_list::{After, Search};
 use waypost_store::{
-    Db, Tx, api_key, assignment, audit, editing_session, end_user, job_lease, migrate, offer, organization, overview,
-    progress, retention, server, session, standing, step, step_revision, system, tool_call, trash, user, version,
-    walkthrough, walkthrough_list,
+    Db, Tx, api_key, assignment, audit, counted_call, editing_session, end_user, job_lease, migrate, offer,
+    organization, overview, progress, retention, server, session, standing, step, step_revision, system, tool_call,
+    trash, user, version, walkthrough, walkthrough_list,
 };
 
 use crate::console::{console_sign_in, help, invite, look_back, send, users};
@@ -115,8 +116,11 @@ async fn everything(db: &Db, one: &World) {
     progress::completions(&mut tx, org, &one.progress).await.unwrap();
     progress::history(&mut tx, &one.progress_key(&one.end_user)).await.unwrap();
     tool_call::list(&mut tx, org, &one.server, 10).await.unwrap();
+    let unknown = |n| ToolCall { end_user_id: None, ..one.tool_call(&format!("tc_unknown_{n}")) };
+    counted_call::record(&mut tx, (0..=counted_call::ROWS_PER_MINUTE).map(unknown).collect()).await.unwrap();
     for server in [None, Some(&one.server)] {
         tool_call::rejected(&mut tx, org, server, Range { from: Timestamp(0), to: NOW }).await.unwrap();
+        counted_call::sum(&mut tx, org, server, Range { from: Timestamp(0), to: NOW }).await.unwrap();
     }
     offer::list(&mut tx, org, &one.server).await.unwrap();
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
@@ -135,12 +139,14 @@ async fn everything(db: &Db, one: &World) {
     };
     session::put_used(&mut tx, &[used]).await.unwrap();
     session::delete_expired(&mut tx, NOW, 10).await.unwrap();
-    retention::servers_with_old_rejections(&mut tx, NOW).await.unwrap();
     for log in [retention::ServerLog::Calls, retention::ServerLog::Events] {
         retention::servers_with_old_rows(&mut tx, log, NOW).await.unwrap();
         retention::delete_log(&mut tx, log, &one.server, (Timestamp(1), 10)).await.unwrap();
     }
-    retention::delete_rejections(&mut tx, &one.server, Timestamp(1), 10).await.unwrap();
+    for counts in [retention::Counts::Rejected, retention::Counts::Unknown] {
+        retention::servers_with_old_counts(&mut tx, counts, NOW).await.unwrap();
+        retention::delete_counts(&mut tx, counts, &one.server, (Timestamp(1), 10)).await.unwrap();
+    }
     retention::delete_audit(&mut tx, Timestamp(1), 10).await.unwrap();
     job_lease::acquire(&mut tx, ("packing", "a"), NOW, NOW).await.unwrap();
     job_lease::release(&mut tx, "packing", "a").await.unwrap();

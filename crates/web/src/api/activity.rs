@@ -250,7 +250,8 @@ impl From<activity::ToolCall> for ToolCall {
     }
 }
 
-/// Recorded tool calls, newest first.
+/// Recorded tool calls, newest first. Of calls whose user is not known, only the first 60 of a server and minute are
+/// recorded one by one; analytics counts the others as well.
 #[utoipa::path(get, path = "/tool-calls", tag = "tool-calls", operation_id = "list_tool_calls", params(CallParams),
     responses((status = 200, body = Page<ToolCall>), Problems))]
 async fn tool_calls(

@@ -298,7 +298,7 @@ struct ToolBody {
     calls: u64,
     /// Those of them that failed.
     errors: u64,
-    /// The median duration in microseconds.
+    /// The median duration in microseconds, of the calls that are recorded one by one.
     median_us: Option<i64>,
     /// The 90th percentile of the durations.
     p90_us: Option<i64>,
