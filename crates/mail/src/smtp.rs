@@ -222,7 +222,10 @@ mod tests {
             tokio::time::pause();
             lines.next_line().await.unwrap()
         });
+        let begun = tokio::time::Instant::now();
         assert_eq!(send(&url).await, Err(Error::TimedOut));
+        let elapsed = begun.elapsed();
+        assert!(elapsed < TIMEOUT + Duration::from_secs(5), "{elapsed:?}");
         assert_eq!(server.await.unwrap(), None, "the connection is closed");
     }
 }

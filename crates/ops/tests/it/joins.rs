@@ -411,6 +411,9 @@ async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
     }
     let fresh = link(&h, "customer-7").await;
     let fresh = prove(&fresh).await.unwrap();
+    let unsigned = Claim { issued_at: None, ..fresh.clone() };
+    assert!(!joins::is_claimable(&h.cx, &h.hosting, &server, &unsigned).await.unwrap());
+    assert_eq!(claim(&anna, unsigned).await, None, "a label needs a link");
     assert!(claim(&anna, fresh).await.is_some());
     assert_eq!((h.completed(&token(&anna)).await, h.completed(&token(&bert)).await), (1, 0));
     let listed = joins::list_page(&h.cx, &h.ops, &h.org, (None, 1)).await.unwrap();
