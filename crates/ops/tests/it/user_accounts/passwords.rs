@@ -111,7 +111,7 @@ async fn every_sign_in_is_a_session_of_its_own(users: Users) {
     let agents = "SELECT user_agent FROM user_sessions";
     let agents: Vec<String> =
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(agents).fetch_all(c).await.unwrap());
-    assert!(agents.iter().all(|agent| agent == "TestSet-Cookie: x"), "{agents:?}");
+    assert!(agents.iter().all(|agent| agent == "Test  Set-Cookie: x"), "{agents:?}");
     users.clock.advance(waypost_ops::user_sessions::LIFETIME_MS);
     assert!(!users.is_open(&first).await, "{:?}", Timestamp(0));
 }

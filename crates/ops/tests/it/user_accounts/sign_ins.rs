@@ -48,7 +48,7 @@ async fn every_sign_in_is_in_the_log_of_each_organisation(users: Users) {
     let home = entries(&users, &users.org).await;
     assert_eq!(home.len(), 5, "with the first sign-in, before they were in the other organisation");
     let cx = users.cx();
-    let detail = |by: &str| json!({ "by": by, "address": "192.0.2.7", "user_agent": "TestSet-Cookie: x", "request_id": cx.request_id });
+    let detail = |by: &str| json!({ "by": by, "address": "192.0.2.7", "user_agent": "Test  Set-Cookie: x", "request_id": cx.request_id });
     assert_eq!(json!(home[1].detail), detail("password"));
     let mut failed = detail("password");
     failed["failures_within_an_hour"] = json!(1);
