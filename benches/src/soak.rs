@@ -30,7 +30,7 @@ const ACCOUNT: (&str, &str) = ("owner@example.com", "correct-horse-battery-stapl
 /// How much slower the 99th percentile may become.
 const RATIO: f64 = 10.0;
 /// Resident memory of the server, in MiB.
-const MEMORY_MIB: u64 = 400;
+const MEMORY_MIB: u64 = 448;
 /// What the database may hold besides the legitimate users' calls, in MiB.
 const DATABASE_MIB: u64 = 64;
 /// What each of those may add to it, in bytes.
