@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use waypost_core::seal::SecretText;
-use waypost_web::providers::{Github, Kind, Provider};
+use waypost_web::providers::{Github, Provider, ProviderKind};
 
 use crate::config::{Client, Settings};
 
@@ -20,12 +20,12 @@ pub fn of(settings: &Settings) -> anyhow::Result<Vec<Provider>> {
             providers.push(Provider { key, name: name.to_owned(), kind, client_id, client_secret });
         }
     };
-    add("github", "GitHub", client("github", &settings.github)?, Kind::Github(Github::default()));
-    add("google", "Google", client("google", &settings.google)?, Kind::Openid { issuer: GOOGLE.to_owned() });
+    add("github", "GitHub", client("github", &settings.github)?, ProviderKind::Github(Github::default()));
+    add("google", "Google", client("google", &settings.google)?, ProviderKind::Openid { issuer: GOOGLE.to_owned() });
     match (&settings.openid_issuer, client("openid", &settings.openid)?) {
         (None, None) => {}
         (Some(issuer), Some(client)) => {
-            add("openid", &settings.openid_name, Some(client), Kind::Openid { issuer: issuer.clone() });
+            add("openid", &settings.openid_name, Some(client), ProviderKind::Openid { issuer: issuer.clone() });
         }
         (None, Some(_)) => bail!("the setting `openid_issuer` is needed beside `openid_client_id`"),
         (Some(_), None) => {

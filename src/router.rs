@@ -28,8 +28,8 @@ use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::limits::MAX_BODY;
 use waypost_web::Web;
-use waypost_web::limits::Kind;
-use waypost_web::visit::Visit;
+use waypost_web::limits::LimitKind;
+use waypost_web::request_info::RequestInfo;
 
 use self::client::Sender;
 
@@ -154,7 +154,7 @@ async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: 
     };
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
-    request.extensions_mut().insert(Visit { authority, client, request_id });
+    request.extensions_mut().insert(RequestInfo { authority, client, request_id });
     next.run(request).await
 }
 
@@ -246,7 +246,7 @@ fn too_large(request: &Request) -> Response {
 }
 
 fn check_rate<R: Responder>(routes: &Routes<R>, client: IpAddr) -> waypost_core::Result<()> {
-    routes.web.limits.check(Kind::Request, client).map_err(|wait| {
+    routes.web.limits.check(LimitKind::Request, client).map_err(|wait| {
         let seconds = wait.as_secs().max(1);
         let message = format!("There were too many requests from your network. Try again in {seconds} seconds.");
         Error::new(Code::RateLimited, message).with("retry_after_seconds", seconds)

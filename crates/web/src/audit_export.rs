@@ -10,14 +10,14 @@ use crate::{Web, spreadsheet};
 
 /// What the file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum AuditExportFormat {
     /// A table for spreadsheets.
     Csv,
     /// `{items, next_cursor}`, as the API lists them.
     Json,
 }
 
-impl Format {
+impl AuditExportFormat {
     fn name(self) -> &'static str {
         match self {
             Self::Csv => "csv",
@@ -64,17 +64,19 @@ pub fn shape(listed: &Listed) -> Value {
 ///
 /// # Errors
 /// As [`audit_events::export`] and [`audit_events::Export::next`].
-pub async fn write(
+pub async fn render(
     web: &Web,
     cx: &Ctx,
     organization: &OrganizationId,
     filter: &Filter,
-    format: Format,
+    format: AuditExportFormat,
 ) -> Result<Vec<u8>> {
     let mut export = audit_events::export(cx, web.ops(), organization, filter, format.name()).await?;
     let mut file = match format {
-        Format::Csv => spreadsheet::row(["id", "created_at", "actor", "actor_name", "act", "target", "detail"]),
-        Format::Json => b"{\"items\":[".to_vec(),
+        AuditExportFormat::Csv => {
+            spreadsheet::row(["id", "created_at", "actor", "actor_name", "act", "target", "detail"])
+        }
+        AuditExportFormat::Json => b"{\"items\":[".to_vec(),
     };
     let mut first = true;
     loop {
@@ -84,8 +86,8 @@ pub async fn write(
         }
         for listed in &page {
             match format {
-                Format::Csv => file.extend(cells(listed)),
-                Format::Json => {
+                AuditExportFormat::Csv => file.extend(cells(listed)),
+                AuditExportFormat::Json => {
                     if !first {
                         file.push(b',');
                     }
@@ -95,7 +97,7 @@ pub async fn write(
             first = false;
         }
     }
-    if format == Format::Json {
+    if format == AuditExportFormat::Json {
         file.extend(b"],\"next_cursor\":null}");
     }
     Ok(file)

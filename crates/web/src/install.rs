@@ -58,8 +58,8 @@ pub struct Client {
 
 /// Every known client.
 #[must_use]
-pub fn clients(target: Target<'_>) -> Vec<Client> {
-    let mut all = for_users(target);
+pub fn all_clients(target: Target<'_>) -> Vec<Client> {
+    let mut all = end_user_clients(target);
     // Before the last one, which is "any other client".
     all.insert(all.len() - 1, inspector(target));
     all
@@ -67,7 +67,7 @@ pub fn clients(target: Target<'_>) -> Vec<Client> {
 
 /// The clients that end users work with; the first one is recommended.
 #[must_use]
-pub fn for_users(target: Target<'_>) -> Vec<Client> {
+pub fn end_user_clients(target: Target<'_>) -> Vec<Client> {
     vec![
         claude_code(target),
         claude_desktop(target),

@@ -8,11 +8,11 @@ use waypost_mail::{Kind as MailKind, Mail, quoted};
 use waypost_ops::invitations::{self, Invited, Listed};
 
 use crate::Web;
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 
 /// An invitation that was just made or renewed.
-pub struct Sent {
+pub struct SentInvitation {
     /// The invitation.
     pub listed: Listed,
     /// The link, to hand over; it cannot be shown again. `None` if this installation sends email: the link is sent to the
@@ -28,11 +28,11 @@ pub struct Sent {
 /// As [`invitations::create`]; `rate_limited`.
 pub async fn create(
     web: &Web,
-    (cx, visit): (&Ctx, &Visit),
+    (cx, info): (&Ctx, &RequestInfo),
     organization: &OrganizationId,
     (email, role): (&str, Role),
-) -> Result<Sent> {
-    check_limits(web, visit)?;
+) -> Result<SentInvitation> {
+    check_limits(web, info)?;
     let invited = invitations::create(cx, web.ops(), organization, email, role).await?;
     send(web, cx, invited).await
 }
@@ -43,40 +43,40 @@ pub async fn create(
 /// As [`invitations::resend`]; `rate_limited`.
 pub async fn resend(
     web: &Web,
-    (cx, visit): (&Ctx, &Visit),
+    (cx, info): (&Ctx, &RequestInfo),
     organization: &OrganizationId,
     id: &InvitationId,
-) -> Result<Sent> {
-    check_limits(web, visit)?;
+) -> Result<SentInvitation> {
+    check_limits(web, info)?;
     let invited = invitations::resend(cx, web.ops(), organization, id).await?;
     send(web, cx, invited).await
 }
 
-fn check_limits(web: &Web, visit: &Visit) -> Result<()> {
-    check(web, Kind::Invitation, visit)?;
-    if web.mail.is_some() { check(web, Kind::Mail, visit) } else { Ok(()) }
+fn check_limits(web: &Web, info: &RequestInfo) -> Result<()> {
+    check(web, LimitKind::Invitation, info)?;
+    if web.mail.is_some() { check(web, LimitKind::Mail, info) } else { Ok(()) }
 }
 
-fn check(web: &Web, kind: Kind, visit: &Visit) -> Result<()> {
-    web.limits.check(kind, visit.client).map_err(|wait| {
+fn check(web: &Web, kind: LimitKind, info: &RequestInfo) -> Result<()> {
+    web.limits.check(kind, info.client).map_err(|wait| {
         let seconds = wait.as_secs().max(1);
         let message = format!("Too many invitations from your network. Try again in {seconds} seconds.");
         Error::new(Code::RateLimited, message).with("retry_after_seconds", seconds)
     })
 }
 
-async fn send(web: &Web, cx: &Ctx, invited: Invited) -> Result<Sent> {
+async fn send(web: &Web, cx: &Ctx, invited: Invited) -> Result<SentInvitation> {
     let Invited { invitation, organization, secret } = &invited;
     let listed = invitations::show(cx, web.ops(), &organization.id, &invitation.id).await?;
     let link = format!("{}/invite?token={secret}", web.public_url.origin());
     let Some(outbox) = &web.mail else {
-        return Ok(Sent { listed, link: Some(link), mailed: false });
+        return Ok(SentInvitation { listed, link: Some(link), mailed: false });
     };
     invitations::mark_emailed(cx, web.ops(), &invited).await?;
     // The invitation stands either way. If the email cannot be sent, the inviting person sends it again.
     let sent = outbox.enqueue(MailKind::Invitation, organization.id.as_str(), mail(&listed, &organization.name, &link));
     let mailed = sent.inspect_err(|error| tracing::error!(%error, "failed to send an invitation")).is_ok();
-    Ok(Sent { listed, link: None, mailed })
+    Ok(SentInvitation { listed, link: None, mailed })
 }
 
 fn mail(listed: &Listed, organization: &str, link: &str) -> Mail {

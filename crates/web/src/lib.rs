@@ -18,8 +18,8 @@ pub mod pages;
 pub mod problem;
 pub mod providers;
 pub mod public_page;
+pub mod request_info;
 pub mod spreadsheet;
-pub mod visit;
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use waypost_ops::user_accounts::UserAccounts;
 
 use crate::limits::Limits;
 use crate::providers::Provider;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// What the console and the API work with.
 #[derive(Clone)]
@@ -89,8 +89,8 @@ impl Web {
 
     /// A context for what `caller` asks for.
     #[must_use]
-    pub fn context(&self, caller: Caller, visit: &Visit) -> Ctx {
-        self.hosting.context(caller, Arc::clone(&self.random), visit.request_id.clone())
+    pub fn context(&self, caller: Caller, info: &RequestInfo) -> Ctx {
+        self.hosting.context(caller, Arc::clone(&self.random), info.request_id.clone())
     }
 }
 
@@ -102,7 +102,7 @@ impl std::ops::Deref for Web {
     }
 }
 
-/// Everything on HOST but the hosted servers. Whoever mounts it puts a [`Visit`] into each request's extensions.
+/// Everything on HOST but the hosted servers. Whoever mounts it puts a [`RequestInfo`] into each request's extensions.
 pub fn router(web: Web) -> Router {
     Router::new()
         .merge(pages::routes().into_router())

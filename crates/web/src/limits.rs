@@ -9,7 +9,7 @@ use waypost_ops::limits::{Limiter, Rate, network};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum LimitKind {
     /// A password, a code or a link that somebody enters.
     SignIn,
     /// A sign-up.
@@ -19,7 +19,7 @@ pub enum Kind {
     /// Anything that sends a mail.
     Mail,
     /// A key or a cookie that opens nothing.
-    WrongKey,
+    InvalidCredentials,
     /// A request to the API.
     Api,
     /// A view of a server's public page.
@@ -28,7 +28,7 @@ pub enum Kind {
     Request,
 }
 
-impl Kind {
+impl LimitKind {
     /// The requests per minute; as many may come at once. An office of fifty behind one address notices nothing; who
     /// guesses is stopped by the limits of each account and each code as well. There is no kind without a limit.
     fn rate(self) -> Rate {
@@ -37,7 +37,7 @@ impl Kind {
             Self::SignUp => Rate::per_minute("sign_up", 30),
             Self::Invitation => Rate::per_minute("invitation", 60),
             Self::Mail => Rate::per_minute("mail", 60),
-            Self::WrongKey => Rate::per_minute("wrong_key", 600),
+            Self::InvalidCredentials => Rate::per_minute("wrong_key", 600),
             Self::Api => Rate::per_minute("api", 6_000),
             Self::PublicPage => Rate::per_minute("public_page", 600),
             Self::Request => Rate::per_minute("request", 12_000),
@@ -47,7 +47,7 @@ impl Kind {
 
 /// The limits of this process.
 #[derive(Clone)]
-pub struct Limits(Limiter<(Kind, IpAddr)>);
+pub struct Limits(Limiter<(LimitKind, IpAddr)>);
 
 impl Limits {
     /// Returns limits of which nothing is used.
@@ -60,7 +60,7 @@ impl Limits {
     ///
     /// # Errors
     /// The time to wait if there were too many.
-    pub fn check(&self, kind: Kind, address: IpAddr) -> Result<(), Duration> {
+    pub fn check(&self, kind: LimitKind, address: IpAddr) -> Result<(), Duration> {
         self.0.check((kind, network(address)), kind.rate())
     }
 }
@@ -74,10 +74,10 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_limit_of_its_own() {
-        use Kind::{Api, Invitation, Mail, PublicPage, Request, SignIn, SignUp, WrongKey};
+        use LimitKind::{Api, InvalidCredentials, Invitation, Mail, PublicPage, Request, SignIn, SignUp};
         let limits = Limits::new(Arc::new(ManualClock::new(Timestamp(0))));
         let address = IpAddr::from([192, 0, 2, 7]);
-        for kind in [SignIn, SignUp, Invitation, Mail, WrongKey, Api, PublicPage, Request] {
+        for kind in [SignIn, SignUp, Invitation, Mail, InvalidCredentials, Api, PublicPage, Request] {
             let passed = (0..20_000).take_while(|_| limits.check(kind, address).is_ok()).count();
             assert!((30..=12_000).contains(&passed), "{kind:?}: {passed}");
         }

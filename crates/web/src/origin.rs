@@ -9,16 +9,16 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
 use url::Url;
 
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
-/// Whether a request with these headers comes from a page of `visit`'s host. Who says nothing is no browser of today.
+/// Whether a request with these headers comes from a page of `info`'s host. Who says nothing is no browser of today.
 #[must_use]
-pub fn is_own(headers: &HeaderMap, visit: &Visit) -> bool {
+pub fn is_own(headers: &HeaderMap, info: &RequestInfo) -> bool {
     let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     match (text("sec-fetch-site"), text(header::ORIGIN.as_str())) {
         // `none`: typed by hand, which no form is.
         (Some(site), _) => site == "same-origin",
-        (None, Some(origin)) => is_origin(origin, &visit.authority),
+        (None, Some(origin)) => is_origin(origin, &info.authority),
         (None, None) => false,
     }
 }
@@ -31,9 +31,9 @@ fn is_origin(origin: &str, authority: &str) -> bool {
 }
 
 /// Refuses what would change something and does not come from our own pages.
-pub async fn check(visit: Visit, request: Request, next: Next) -> Response {
+pub async fn check(info: RequestInfo, request: Request, next: Next) -> Response {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if safe || is_own(request.headers(), &visit) {
+    if safe || is_own(request.headers(), &info) {
         return next.run(request).await;
     }
     let message =
@@ -52,7 +52,7 @@ mod tests {
         }
         is_own(
             &map,
-            &Visit {
+            &RequestInfo {
                 authority: "console.example:8443".to_owned(),
                 client: [192, 0, 2, 7].into(),
                 request_id: String::new(),

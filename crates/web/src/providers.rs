@@ -19,7 +19,7 @@ pub struct Provider {
     /// Its name on the button.
     pub name: String,
     /// How it is asked.
-    pub kind: Kind,
+    pub kind: ProviderKind,
     /// Waypost's name there.
     pub client_id: String,
     /// Waypost's secret there.
@@ -28,7 +28,7 @@ pub struct Provider {
 
 /// How a provider is asked.
 #[derive(Debug, Clone)]
-pub enum Kind {
+pub enum ProviderKind {
     /// OpenID Connect, by discovery from this issuer.
     Openid {
         /// The issuer.
@@ -43,10 +43,17 @@ impl Provider {
     ///
     /// # Errors
     /// `unavailable` when the provider does not answer.
-    pub async fn leave_to(&self, upstream: &Upstream, leaving: &Leaving, redirect_uri: &str) -> Result<String> {
+    pub async fn authorization_url(
+        &self,
+        upstream: &Upstream,
+        leaving: &Leaving,
+        redirect_uri: &str,
+    ) -> Result<String> {
         match &self.kind {
-            Kind::Openid { issuer } => openid::leave_to(self, issuer, upstream, (leaving, redirect_uri)).await,
-            Kind::Github(github) => github.leave_to(self, leaving, redirect_uri),
+            ProviderKind::Openid { issuer } => {
+                openid::authorization_url(self, issuer, upstream, (leaving, redirect_uri)).await
+            }
+            ProviderKind::Github(github) => github.authorization_url(self, leaving, redirect_uri),
         }
     }
 
@@ -54,17 +61,17 @@ impl Provider {
     ///
     /// # Errors
     /// `unavailable` when the provider does not answer; `forbidden` when what it says cannot be trusted.
-    pub async fn vouched(
+    pub async fn fetch_identity(
         &self,
         upstream: &Upstream,
         (returned, code): (&Returned, &str),
         (redirect_uri, now): (&str, Timestamp),
     ) -> Result<Vouched> {
         match &self.kind {
-            Kind::Openid { issuer } => {
-                openid::vouched(self, issuer, upstream, (returned, code), (redirect_uri, now)).await
+            ProviderKind::Openid { issuer } => {
+                openid::fetch_identity(self, issuer, upstream, (returned, code), (redirect_uri, now)).await
             }
-            Kind::Github(github) => github.vouched(self, upstream, (returned, code), redirect_uri).await,
+            ProviderKind::Github(github) => github.fetch_identity(self, upstream, (returned, code), redirect_uri).await,
         }
     }
 

@@ -20,7 +20,7 @@ use waypost_ops::logos;
 use waypost_ops::offers::Offers;
 
 use crate::Web;
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::problem;
 
 /// A request for the public page of a server.
@@ -51,7 +51,7 @@ impl PageRequest {
 /// # Errors
 /// The response (429) if there were too many.
 pub fn check_rate(web: &Web, client: IpAddr) -> Result<(), Response> {
-    let Err(wait) = web.limits.check(Kind::PublicPage, client) else { return Ok(()) };
+    let Err(wait) = web.limits.check(LimitKind::PublicPage, client) else { return Ok(()) };
     let seconds = wait.as_secs().max(1);
     let message =
         format!("There were too many requests from your network. Wait {seconds} seconds, then load the page again.");

@@ -19,7 +19,7 @@ use waypost_core::organization::{Role, SignUp};
 use waypost_core::seal::SecretText;
 use waypost_ops::user_accounts::make_link;
 use waypost_ops::users;
-use waypost_web::providers::{Github, Kind, Provider};
+use waypost_web::providers::{Github, Provider, ProviderKind};
 
 use super::{Answer, Browser};
 use crate::app::{App, START, Setup};
@@ -70,8 +70,8 @@ impl Fake {
         };
         let github = Github { site: self.origin.clone(), api: self.origin.clone() };
         vec![
-            provider("github", "GitHub", Kind::Github(github)),
-            provider("openid", "Acme ID", Kind::Openid { issuer: self.origin.clone() }),
+            provider("github", "GitHub", ProviderKind::Github(github)),
+            provider("openid", "Acme ID", ProviderKind::Openid { issuer: self.origin.clone() }),
         ]
     }
 

@@ -15,7 +15,7 @@ use waypost_ops::audit_events::{self, Filter, Listed};
 use super::extract::{Json, Query, Scope};
 use super::page::{Page, Paging};
 use crate::Web;
-use crate::audit_export::{self, Format};
+use crate::audit_export::{self, AuditExportFormat};
 use crate::problem::{ApiResult, Problems};
 
 /// The operations on the audit log.
@@ -116,10 +116,10 @@ async fn list(
             return Err(Error::invalid("format", message).into());
         }
         let format = match format {
-            FileFormat::Csv => Format::Csv,
-            FileFormat::Json => Format::Json,
+            FileFormat::Csv => AuditExportFormat::Csv,
+            FileFormat::Json => AuditExportFormat::Json,
         };
-        return Ok(file(format, audit_export::write(&web, &cx, &organization_id, &filter, format).await?));
+        return Ok(file(format, audit_export::render(&web, &cx, &organization_id, &filter, format).await?));
     }
     let paging = Paging { limit: params.limit, cursor: params.cursor };
     let (limit, before) = (paging.limit()?, paging.after::<AuditEventId>()?);
@@ -129,7 +129,7 @@ async fn list(
     Ok(Json(Page::cut(items, limit, |it| it.id.clone())).into_response())
 }
 
-fn file(format: Format, content: Vec<u8>) -> Response {
+fn file(format: AuditExportFormat, content: Vec<u8>) -> Response {
     let mut response = content.into_response();
     for (name, value) in [
         (header::CONTENT_TYPE, format.media_type()),

@@ -8,9 +8,9 @@ use waypost_core::caller::Caller;
 use waypost_core::{Code, Error, Result};
 use waypost_ops::{api_keys, user_sessions};
 
-use crate::limits::Kind;
+use crate::limits::LimitKind;
 use crate::problem::ApiError;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies, origin};
 
 /// With which of their organisations a signed-in user works: its slug or id.
@@ -26,8 +26,8 @@ pub struct Authenticated {
 }
 
 /// Refuses every request without a valid key or session, whether there is something at its address or not.
-pub async fn authenticate(State(web): State<Web>, visit: Visit, mut request: Request, next: Next) -> Response {
-    match find(&web, &visit, request.method(), request.headers()).await {
+pub async fn authenticate(State(web): State<Web>, info: RequestInfo, mut request: Request, next: Next) -> Response {
+    match find(&web, &info, request.method(), request.headers()).await {
         Ok(authenticated) => {
             request.extensions_mut().insert(authenticated);
             next.run(request).await
@@ -36,21 +36,21 @@ pub async fn authenticate(State(web): State<Web>, visit: Visit, mut request: Req
     }
 }
 
-async fn find(web: &Web, visit: &Visit, method: &Method, headers: &HeaderMap) -> Result<Authenticated> {
-    if let Err(wait) = web.limits.check(Kind::Api, visit.client) {
+async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMap) -> Result<Authenticated> {
+    if let Err(wait) = web.limits.check(LimitKind::Api, info.client) {
         let error = Error::new(Code::RateLimited, "Too many requests from your network.");
         return Err(error.with("retry_after_seconds", wait.as_secs().max(1)));
     }
     let found = match headers.get(header::AUTHORIZATION) {
-        Some(value) => by_key(web, visit, value.to_str().unwrap_or_default()).await?,
-        None => by_session(web, visit, method, headers).await?,
+        Some(value) => by_key(web, info, value.to_str().unwrap_or_default()).await?,
+        None => by_session(web, info, method, headers).await?,
     };
     if let Some(found) = found {
         return Ok(found);
     }
     // Who shows nothing guesses nothing.
     let shown = headers.contains_key(header::AUTHORIZATION) || cookies::read(headers, cookies::SESSION).is_some();
-    let checked = if shown { web.limits.check(Kind::WrongKey, visit.client) } else { Ok(()) };
+    let checked = if shown { web.limits.check(LimitKind::InvalidCredentials, info.client) } else { Ok(()) };
     match checked {
         Err(wait) => Err(Error::new(Code::RateLimited, "Too many requests with keys that are not valid.")
             .with("retry_after_seconds", wait.as_secs().max(1))),
@@ -61,22 +61,27 @@ async fn find(web: &Web, visit: &Visit, method: &Method, headers: &HeaderMap) ->
     }
 }
 
-async fn by_key(web: &Web, visit: &Visit, value: &str) -> Result<Option<Authenticated>> {
+async fn by_key(web: &Web, info: &RequestInfo, value: &str) -> Result<Option<Authenticated>> {
     // RFC 9110, section 11.1: the scheme's case does not matter.
     let Some((scheme, secret)) = value.split_once(' ') else { return Ok(None) };
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);
     }
-    let caller = api_keys::authenticate(&web.context(Caller::Visitor, visit), web.ops(), secret.trim()).await?;
+    let caller = api_keys::authenticate(&web.context(Caller::Visitor, info), web.ops(), secret.trim()).await?;
     Ok(caller.map(|caller| Authenticated { caller, user: None }))
 }
 
-async fn by_session(web: &Web, visit: &Visit, method: &Method, headers: &HeaderMap) -> Result<Option<Authenticated>> {
+async fn by_session(
+    web: &Web,
+    info: &RequestInfo,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Option<Authenticated>> {
     let Some(token) = cookies::read(headers, cookies::SESSION) else { return Ok(None) };
-    let cx = web.context(Caller::Visitor, visit);
+    let cx = web.context(Caller::Visitor, info);
     let Some(session) = user_sessions::find(&cx, web.ops(), &token).await? else { return Ok(None) };
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe && !origin::is_own(headers, visit) {
+    if !safe && !origin::is_own(headers, info) {
         return Err(Error::new(
             Code::Forbidden,
             "A request with the console's session has to come from its own pages.",

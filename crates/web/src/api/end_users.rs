@@ -204,11 +204,11 @@ async fn export(
 ) -> ApiResult<Response> {
     let id = id(&text, "end user")?;
     let whole = end_users::export(&cx, web.ops(), &organization_id, &id).await?;
-    Ok(download(&whole, id.as_str()))
+    Ok(json_download(&whole, id.as_str()))
 }
 
 /// A JSON document as a file of its own.
-pub(crate) fn download(whole: &Value, name: &str) -> Response {
+pub(crate) fn json_download(whole: &Value, name: &str) -> Response {
     let body = serde_json::to_string_pretty(whole).unwrap_or_default();
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     let headers = response.headers_mut();

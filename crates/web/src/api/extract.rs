@@ -17,7 +17,7 @@ use waypost_core::{Code, Error};
 use super::authenticate::Authenticated;
 use crate::Web;
 use crate::problem::ApiError;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The organisation that the caller acts for.
 pub struct Scope {
@@ -31,13 +31,13 @@ impl FromRequestParts<Web> for Scope {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
-        let (authenticated, visit) = arrived(parts)?;
+        let (authenticated, info) = arrived(parts)?;
         let Caller::Member { organization_id, .. } = &authenticated.caller else {
             let message = "You are a member of no organisation yet. Make one first: POST /api/v1/organizations.";
             return Err(Error::new(Code::Conflict, message).into());
         };
         let organization_id = organization_id.clone();
-        Ok(Self { cx: web.context(authenticated.caller, &visit), organization_id })
+        Ok(Self { cx: web.context(authenticated.caller, &info), organization_id })
     }
 }
 
@@ -51,11 +51,11 @@ impl FromRequestParts<Web> for Person {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
-        let (authenticated, visit) = arrived(parts)?;
+        let (authenticated, info) = arrived(parts)?;
         let user = authenticated.user.ok_or_else(|| {
             Error::new(Code::Forbidden, "Only a signed-in user can do this, not an API key: use the console.")
         })?;
-        Ok(Self { cx: web.context(user, &visit) })
+        Ok(Self { cx: web.context(user, &info) })
     }
 }
 
@@ -69,15 +69,15 @@ impl FromRequestParts<Web> for Anybody {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
-        let (authenticated, visit) = arrived(parts)?;
-        Ok(Self { cx: web.context(authenticated.user.unwrap_or(authenticated.caller), &visit) })
+        let (authenticated, info) = arrived(parts)?;
+        Ok(Self { cx: web.context(authenticated.user.unwrap_or(authenticated.caller), &info) })
     }
 }
 
-fn arrived(parts: &Parts) -> Result<(Authenticated, Visit), ApiError> {
+fn arrived(parts: &Parts) -> Result<(Authenticated, RequestInfo), ApiError> {
     let authenticated = parts.extensions.get::<Authenticated>().cloned();
     let authenticated = authenticated.ok_or_else(|| Error::internal("a request came to the API without a caller"))?;
-    Ok((authenticated, Visit::of(parts)?))
+    Ok((authenticated, RequestInfo::of(parts)?))
 }
 
 /// A body in JSON. A member that is not described is refused: what nobody reads was meant otherwise.

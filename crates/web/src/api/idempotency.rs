@@ -17,7 +17,7 @@ use waypost_ops::limits::MAX_BODY;
 use super::authenticate::Authenticated;
 use crate::Web;
 use crate::problem::ApiError;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 const KEY: &str = "idempotency-key";
 /// Says that an answer is one that was given before.
@@ -35,14 +35,14 @@ struct Answer {
 }
 
 /// Carries out a POST with a key once. Refuses a body that says to be too large, also if nobody would read it.
-pub async fn once(State(web): State<Web>, visit: Visit, request: Request, next: Next) -> Response {
+pub async fn once(State(web): State<Web>, info: RequestInfo, request: Request, next: Next) -> Response {
     if request.body().size_hint().lower() > MAX_BODY as u64 {
         return too_large().into_response();
     }
     let key = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned();
     let caller = request.extensions().get::<Authenticated>().map(|it| it.caller.clone());
     let (Some(key), Some(caller)) = (key, caller) else { return next.run(request).await };
-    let cx = web.context(caller, &visit);
+    let cx = web.context(caller, &info);
     let key = key.to_str().unwrap_or_default().to_owned();
     match run(&web, cx, (key, request), next).await {
         Ok(response) => response,

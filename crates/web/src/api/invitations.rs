@@ -16,9 +16,9 @@ use super::extract::{Json, Path, Query, Scope, created, id};
 use super::members::Role;
 use super::page::{Page, Paging};
 use crate::Web;
-use crate::invite::{self, Sent};
+use crate::invite;
 use crate::problem::{ApiResult, Problems};
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The operations on invitations.
 pub(super) fn routes() -> OpenApiRouter<Web> {
@@ -86,7 +86,7 @@ impl Invitation {
 
 /// An invitation that was just sent, or has to be handed over.
 #[derive(Debug, Serialize, ToSchema)]
-struct SentInvitation {
+struct InvitationWithLink {
     #[serde(flatten)]
     invitation: Invitation,
     /// Where the invited person accepts, to hand over; it is shown once. `null` if the installation sends email: the link is
@@ -96,8 +96,8 @@ struct SentInvitation {
     mailed: bool,
 }
 
-impl SentInvitation {
-    fn new(sent: Sent, now: Timestamp) -> Self {
+impl InvitationWithLink {
+    fn new(sent: invite::SentInvitation, now: Timestamp) -> Self {
         Self { invitation: Invitation::new(sent.listed, now), link: sent.link, mailed: sent.mailed }
     }
 }
@@ -131,15 +131,15 @@ async fn list(
 /// is in the response, and accepting it creates an account that is valid for this organisation only. An invitation that is open for
 /// them is replaced. Needs the role `admin`.
 #[utoipa::path(post, path = "/invitations", tag = "invitations", operation_id = "create_invitation",
-    request_body = NewInvitation, responses((status = 201, body = SentInvitation), Problems))]
+    request_body = NewInvitation, responses((status = 201, body = InvitationWithLink), Problems))]
 async fn create(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    visit: Visit,
+    info: RequestInfo,
     Json(new): Json<NewInvitation>,
 ) -> ApiResult<Response> {
-    let sent = invite::create(&web, (&cx, &visit), &organization_id, (&new.email, new.role.into())).await?;
-    let body = SentInvitation::new(sent, cx.now());
+    let sent = invite::create(&web, (&cx, &info), &organization_id, (&new.email, new.role.into())).await?;
+    let body = InvitationWithLink::new(sent, cx.now());
     Ok(secret(created(&format!("invitations/{}", body.invitation.id), &body)))
 }
 
@@ -171,15 +171,15 @@ async fn delete(
 /// sent as by `create_invitation`. Needs the role `admin`.
 #[utoipa::path(post, path = "/invitations/{id}/resend", tag = "invitations", operation_id = "resend_invitation",
     params(("id" = String, Path, description = "`inv_…`")),
-    responses((status = 200, body = SentInvitation), Problems))]
+    responses((status = 200, body = InvitationWithLink), Problems))]
 async fn resend(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    visit: Visit,
+    info: RequestInfo,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let sent = invite::resend(&web, (&cx, &visit), &organization_id, &id(&text, "invitation")?).await?;
-    Ok(secret(Json(SentInvitation::new(sent, cx.now())).into_response()))
+    let sent = invite::resend(&web, (&cx, &info), &organization_id, &id(&text, "invitation")?).await?;
+    Ok(secret(Json(InvitationWithLink::new(sent, cx.now())).into_response()))
 }
 
 /// An answer that holds a secret is kept by nobody on the way.

@@ -19,7 +19,7 @@ use super::page::Page;
 use super::schema;
 use crate::Web;
 use crate::problem::{ApiResult, Problems};
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The operations on identity providers.
 pub(super) fn routes() -> OpenApiRouter<Web> {
@@ -87,7 +87,7 @@ impl From<oauth_configs::Finding> for Finding {
 /// Where an answer is made.
 struct At<'a> {
     web: &'a Web,
-    visit: &'a Visit,
+    info: &'a RequestInfo,
     cx: &'a Ctx,
 }
 
@@ -95,7 +95,7 @@ impl At<'_> {
     async fn body(&self, it: oauth_config::OauthConfig) -> Result<OauthConfig, Error> {
         let servers = oauth_configs::servers(self.cx, self.web.ops(), &it.organization_id, &it.id).await?;
         let redirect_uris =
-            servers.iter().flat_map(|slug| self.web.public_url.redirect_uris(&self.visit.authority, slug)).collect();
+            servers.iter().flat_map(|slug| self.web.public_url.redirect_uris(&self.info.authority, slug)).collect();
         Ok(OauthConfig {
             id: it.id.to_string(),
             name: it.name,
@@ -211,10 +211,10 @@ fn renamed(error: Error) -> Error {
     responses((status = 200, body = Page<OauthConfig>), Problems))]
 async fn list(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
 ) -> ApiResult<Json<Page<OauthConfig>>> {
-    let at = At { web: &web, visit: &visit, cx: &cx };
+    let at = At { web: &web, info: &info, cx: &cx };
     let mut items = Vec::new();
     for config in oauth_configs::list(&cx, web.ops(), &organization_id).await? {
         items.push(at.body(config).await?);
@@ -228,14 +228,14 @@ async fn list(
     responses((status = 201, body = OauthConfig, headers(("Location" = String, description = "Its address"))), Problems))]
 async fn create(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Json(body): Json<OauthConfigChange>,
 ) -> ApiResult<Response> {
     let made = oauth_configs::create(&cx, web.ops(), &web.upstream, &organization_id, &body.into()).await;
     let made = made.map_err(renamed)?;
     let location = format!("/api/v1/oauth-configs/{}", made.0.id);
-    let body = At { web: &web, visit: &visit, cx: &cx }.examined(made).await?;
+    let body = At { web: &web, info: &info, cx: &cx }.examined(made).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
 }
 
@@ -245,12 +245,12 @@ async fn create(
     responses((status = 200, body = OauthConfig), Problems))]
 async fn show(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Path(id): Path<String>,
 ) -> ApiResult<Json<OauthConfig>> {
     let config = found(&cx, &web, &organization_id, &id).await?;
-    Ok(Json(At { web: &web, visit: &visit, cx: &cx }.body(config).await?))
+    Ok(Json(At { web: &web, info: &info, cx: &cx }.body(config).await?))
 }
 
 /// Changes what is named. Whatever the provider has to say in it, it is looked at again before. Another provider means
@@ -260,14 +260,14 @@ async fn show(
     request_body = OauthConfigChange, responses((status = 200, body = OauthConfig), Problems))]
 async fn update(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Path(id): Path<String>,
     Json(change): Json<OauthConfigChange>,
 ) -> ApiResult<Json<OauthConfig>> {
     let old = found(&cx, &web, &organization_id, &id).await?;
     let changed = oauth_configs::update(&cx, web.ops(), &web.upstream, &old, &change.into()).await.map_err(renamed)?;
-    Ok(Json(At { web: &web, visit: &visit, cx: &cx }.examined(changed).await?))
+    Ok(Json(At { web: &web, info: &info, cx: &cx }.examined(changed).await?))
 }
 
 /// Deletes a provider with the tokens that it gave; refused while servers use it. End users and what they did stay.

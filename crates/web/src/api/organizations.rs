@@ -20,7 +20,7 @@ use super::extract::{Anybody, Json, Person, created};
 use super::page::Page;
 use crate::Web;
 use crate::problem::{ApiError, ApiResult, Problems};
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The operations on organisations.
 pub(super) fn routes() -> OpenApiRouter<Web> {
@@ -42,13 +42,13 @@ impl FromRequestParts<Web> for At {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
         let missing = || Error::not_found("organisation");
-        let visit = Visit::of(parts)?;
+        let info = RequestInfo::of(parts)?;
         let authenticated = parts.extensions.get::<Authenticated>().cloned().ok_or_else(missing)?;
         let path = axum::extract::Path::<String>::from_request_parts(parts, web).await;
         let id: OrganizationId = path.ok().and_then(|path| path.0.parse().ok()).ok_or_else(missing)?;
         let caller = match &authenticated.user {
             Some(user) => {
-                let cx = web.context(user.clone(), &visit);
+                let cx = web.context(user.clone(), &info);
                 let mine = user_sessions::memberships(&cx, web.ops()).await?;
                 let membership = mine.iter().find(|it| it.organization.id == id).ok_or_else(missing)?;
                 match user {
@@ -58,7 +58,7 @@ impl FromRequestParts<Web> for At {
             }
             None => authenticated.caller,
         };
-        Ok(Self { cx: web.context(caller, &visit), organization_id: id })
+        Ok(Self { cx: web.context(caller, &info), organization_id: id })
     }
 }
 

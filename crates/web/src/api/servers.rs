@@ -18,7 +18,7 @@ use super::page::{Page, Paging};
 use super::schema;
 use crate::Web;
 use crate::problem::{ApiResult, Problems};
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The operations on servers.
 pub(super) fn routes() -> OpenApiRouter<Web> {
@@ -83,11 +83,11 @@ struct ServerBody {
 }
 
 impl ServerBody {
-    fn new(web: &Web, visit: &Visit, it: server::Server) -> Self {
+    fn new(web: &Web, info: &RequestInfo, it: server::Server) -> Self {
         Self {
-            public_page_url: web.public_url.path_address(&visit.authority, &it.slug).page(),
-            mcp_url: web.public_url.path_address(&visit.authority, &it.slug).resource(None),
-            mcp_host_url: web.public_url.host_address(&visit.authority, &it.slug).map(|address| address.resource(None)),
+            public_page_url: web.public_url.path_address(&info.authority, &it.slug).page(),
+            mcp_url: web.public_url.path_address(&info.authority, &it.slug).resource(None),
+            mcp_host_url: web.public_url.host_address(&info.authority, &it.slug).map(|address| address.resource(None)),
             id: it.id.to_string(),
             slug: it.slug,
             name: it.name,
@@ -290,7 +290,7 @@ fn after(cursor: Option<&str>) -> Result<Option<String>, Error> {
     responses((status = 200, body = Page<ServerBody>), Problems))]
 async fn list(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Query(query): Query<ServerQuery>,
 ) -> ApiResult<Json<Page<ServerBody>>> {
@@ -301,7 +301,7 @@ async fn list(
     let search = Search { text: query.q, after: after(query.cursor.as_deref())?, limit };
     let (found, more) = servers::search(&cx, web.ops(), &organization_id, &search).await?;
     let next_cursor = found.last().filter(|_| more).map(|server| BASE64URL_NOPAD.encode(server.slug.as_bytes()));
-    let items = found.into_iter().map(|server| ServerBody::new(&web, &visit, server)).collect();
+    let items = found.into_iter().map(|server| ServerBody::new(&web, &info, server)).collect();
     Ok(Json(Page { items, next_cursor }))
 }
 
@@ -310,7 +310,7 @@ async fn list(
     responses((status = 201, body = ServerBody, headers(("Location" = String, description = "Its address"))), Problems))]
 async fn create(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Json(body): Json<NewServer>,
 ) -> ApiResult<Response> {
@@ -318,7 +318,7 @@ async fn create(
     let settings = Settings::try_from(ServerChange::from(body))?;
     let server = servers::create(&cx, web.ops(), &organization_id, &slug, &settings).await.map_err(renamed)?;
     let location = format!("/api/v1/servers/{}", server.id);
-    let body = Json(ServerBody::new(&web, &visit, server));
+    let body = Json(ServerBody::new(&web, &info, server));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
 }
 
@@ -334,12 +334,12 @@ fn renamed(error: Error) -> Error {
     responses((status = 200, body = ServerBody), Problems))]
 async fn show(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<ServerBody>> {
     let server = servers::show(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
-    Ok(Json(ServerBody::new(&web, &visit, server)))
+    Ok(Json(ServerBody::new(&web, &info, server)))
 }
 
 /// Changes settings of a server.
@@ -348,7 +348,7 @@ async fn show(
     responses((status = 200, body = ServerBody), Problems))]
 async fn update(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
     Json(change): Json<ServerChange>,
@@ -356,7 +356,7 @@ async fn update(
     let id = id(&server_id)?;
     let settings = Settings::try_from(change)?;
     let server = servers::update(&cx, web.ops(), &organization_id, &id, &settings).await.map_err(renamed)?;
-    Ok(Json(ServerBody::new(&web, &visit, server)))
+    Ok(Json(ServerBody::new(&web, &info, server)))
 }
 
 /// Deletes a server with its assignments and everything that end users did on it. Walkthroughs stay.

@@ -3,7 +3,7 @@ use super::*;
 const URL: &str = "https://way.example/s/acme/mcp";
 
 fn one(id: &str, target: Target<'_>) -> Client {
-    clients(target).into_iter().find(|client| client.id == id).unwrap()
+    all_clients(target).into_iter().find(|client| client.id == id).unwrap()
 }
 
 fn texts(id: &str) -> Vec<String> {
@@ -80,9 +80,9 @@ fn snippets_are_exactly_what_clients_read() {
 fn authors_have_the_inspector_and_end_users_do_not() {
     let target = Target { name: "acme", url: URL };
     let ids = |clients: Vec<Client>| clients.into_iter().map(|client| client.id).collect::<Vec<_>>();
-    let users = ids(for_users(target));
+    let users = ids(end_user_clients(target));
     assert_eq!((users[0], users[users.len() - 1], users.len()), ("claude-code", "json", 13));
-    let mut all = ids(clients(target));
+    let mut all = ids(all_clients(target));
     assert!(all.ends_with(&["inspector", "json"]), "{all:?}");
     all.retain(|id| *id != "inspector");
     assert_eq!(all, users);
@@ -90,7 +90,8 @@ fn authors_have_the_inspector_and_end_users_do_not() {
 
 #[test]
 fn clients_in_a_cloud_need_https_on_the_internet() {
-    let clouds: Vec<_> = clients(Target { name: "a", url: URL }).into_iter().filter(|it| it.needs_internet).collect();
+    let clouds: Vec<_> =
+        all_clients(Target { name: "a", url: URL }).into_iter().filter(|it| it.needs_internet).collect();
     assert_eq!(clouds.iter().map(|it| it.id).collect::<Vec<_>>(), ["claude-desktop", "chatgpt"]);
     assert!(is_reachable_from_internet(URL));
     for url in ["http://way.example/x", "https://localhost/x", "https://a.localhost/x", "https://127.0.0.1/x", "x"] {
@@ -111,7 +112,7 @@ fn links_are_exactly_what_clients_registered() {
                  %2Fs%2Facme%2Fmcp%22%7D";
     let expected = [format!("vscode:mcp/install?{query}"), format!("vscode-insiders:mcp/install?{query}")];
     assert_eq!(links("vs-code"), expected);
-    for client in clients(Target { name: "acme", url: URL }) {
+    for client in all_clients(Target { name: "acme", url: URL }) {
         let schemes = ["cursor://", "vscode:", "vscode-insiders:"];
         assert!(client.links.iter().all(|link| schemes.iter().any(|scheme| link.href.starts_with(scheme))));
     }
@@ -132,7 +133,7 @@ fn hostile_names_stay_names() {
         assert_eq!(unquoted(word), name, "{command}");
         let toml: toml::Table = one("codex", target).snippets[1].text.parse().unwrap();
         assert_eq!(toml["mcp_servers"][name]["url"].as_str(), Some(URL));
-        for client in clients(target) {
+        for client in all_clients(target) {
             for snippet in &client.snippets {
                 if let Ok(Value::Object(file)) = serde_json::from_str::<Value>(&snippet.text) {
                     let servers = file.values().next().unwrap().as_object().unwrap();

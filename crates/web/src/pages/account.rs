@@ -14,8 +14,8 @@ use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::session::SignedIn;
 use super::view::{self, PageError, PageResult, Wrong};
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// The pages.
@@ -133,15 +133,15 @@ struct Passwords {
 
 async fn change_password(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     headers: HeaderMap,
     signed_in: SignedIn,
     Form(fields): Form<Passwords>,
 ) -> PageResult {
     let changed = async {
-        entry::check_limit(&web, Kind::SignIn, &visit)?;
+        entry::check_limit(&web, LimitKind::SignIn, &info)?;
         let passwords = (fields.password.as_str(), fields.new_password.as_str());
-        let device = Device::of(&headers, &visit);
+        let device = Device::of(&headers, &info);
         web.accounts().change_password(&signed_in.cx, passwords, &signed_in.session.id, device.browser()).await
     };
     match changed.await {

@@ -18,7 +18,7 @@ use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::{self, PageError, PageResult, Wrong};
 use crate::Web;
-use crate::audit_export::{self, Format};
+use crate::audit_export::{self, AuditExportFormat};
 
 /// Entries on a page.
 const ENTRIES: u32 = 50;
@@ -190,16 +190,16 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Field
 
 async fn export(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
     let Member { cx, organization_id, frame, .. } = &member;
-    let format = if fields.format == "json" { Format::Json } else { Format::Csv };
+    let format = if fields.format == "json" { AuditExportFormat::Json } else { AuditExportFormat::Csv };
     let file = match fields.filter() {
-        Ok(filter) => audit_export::write(&web, cx, organization_id, &filter, format).await,
+        Ok(filter) => audit_export::render(&web, cx, organization_id, &filter, format).await,
         Err(error) => Err(error),
     };
     let file = file.map_err(|error| PageError::from(error).within(frame.clone().at("audit")))?;
     Ok(download(format, file))
 }
 
-fn download(format: Format, file: Vec<u8>) -> Response {
+fn download(format: AuditExportFormat, file: Vec<u8>) -> Response {
     let mut response = file.into_response();
     for (name, value) in [
         (header::CONTENT_TYPE, format.media_type()),

@@ -16,7 +16,7 @@ use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::sign_in_mail;
 use super::view::{self, PageResult, Wrong};
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// The page.
@@ -29,14 +29,14 @@ pub(super) fn routes() -> Routes {
 /// # Errors
 /// As [`sign_in_mail::send_code`].
 pub(super) async fn send(
-    (web, visit, headers): (&Web, &Visit, &HeaderMap),
+    (web, info, headers): (&Web, &RequestInfo, &HeaderMap),
     (purpose, email, password): (CodePurpose, &str, Option<&str>),
     next: &str,
 ) -> Result<Response> {
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
     let asked = Asked { email, purpose, password, cookie: &cookie };
-    let id = sign_in_mail::send_code(web, visit, asked, &Device::of(headers, visit)).await?;
+    let id = sign_in_mail::send_code(web, info, asked, &Device::of(headers, info)).await?;
     let next = view::own_path(next);
     let query =
         form_urlencoded::Serializer::new(String::new()).append_pair("sent", &id).append_pair("next", next).finish();
@@ -73,23 +73,28 @@ struct Fields {
     new_password: String,
 }
 
-async fn show(State(web): State<Web>, visit: Visit, headers: HeaderMap, Query(fields): Query<Fields>) -> PageResult {
-    page(&web, &visit, &headers, (&fields, Wrong::default(), StatusCode::OK)).await
+async fn show(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Query(fields): Query<Fields>,
+) -> PageResult {
+    page(&web, &info, &headers, (&fields, Wrong::default(), StatusCode::OK)).await
 }
 
-async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match enter(&web, &visit, &headers, &fields).await {
+async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+    match enter(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
-            page(&web, &visit, &headers, (&fields, wrong, status)).await
+            page(&web, &info, &headers, (&fields, wrong, status)).await
         }
     }
 }
 
-async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
+async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
     // No limit comes before the code: a right one is never rejected, and a wrong one is counted.
-    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let Fields { sent, code, name, new_password, .. } = fields;
     let entered = Entered { id: sent, code, cookie: &cookie, name, new_password };
@@ -100,12 +105,12 @@ async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -
 /// The page, while the code can be entered; else a notice.
 async fn page(
     web: &Web,
-    visit: &Visit,
+    info: &RequestInfo,
     headers: &HeaderMap,
     (fields, wrong, status): (&Fields, Wrong, StatusCode),
 ) -> PageResult {
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let found = web.accounts().find_code(&entry::visitor(web, visit), &fields.sent, &cookie).await;
+    let found = web.accounts().find_code(&entry::visitor(web, info), &fields.sent, &cookie).await;
     let open = match found {
         Ok(open) => open,
         Err(error) if error.code == Code::InvalidArguments => return Ok(gone(status, wrong, error)),

@@ -22,7 +22,7 @@ use super::session::Member;
 use super::view::{self, PageError, PageResult, Wrong};
 use crate::Web;
 use crate::api::activity::{behind, cursor};
-use crate::api::end_users::download;
+use crate::api::end_users::json_download;
 
 /// Rows on a page.
 const ROWS: u32 = 50;
@@ -318,7 +318,7 @@ async fn export(State(web): State<Web>, member: Member, Path((_, id)): Path<(Str
     let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
     let id = parse(&id).map_err(within)?;
     let whole = end_users::export(cx, web.ops(), organization_id, &id).await.map_err(within)?;
-    Ok(download(&whole, id.as_str()))
+    Ok(json_download(&whole, id.as_str()))
 }
 
 #[derive(Debug, Default, Deserialize)]

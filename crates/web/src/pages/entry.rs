@@ -12,8 +12,8 @@ use waypost_ops::user_sessions::{self, Browser};
 
 use super::frame::Frame;
 use super::view;
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// What is said to a person who has just verified an address for which there were accounts.
@@ -21,8 +21,8 @@ const REVOKED: &str = "Your e-mail address is verified. Passwords, sessions and 
                        a new password under Your account.";
 
 /// Who signs in: nobody yet.
-pub(super) fn visitor(web: &Web, visit: &Visit) -> Ctx {
-    web.context(Caller::Visitor, visit)
+pub(super) fn visitor(web: &Web, info: &RequestInfo) -> Ctx {
+    web.context(Caller::Visitor, info)
 }
 
 /// Counts a request of this kind, unless it comes from a browser that has signed in to an account of the address `email`
@@ -30,19 +30,24 @@ pub(super) fn visitor(web: &Web, visit: &Visit) -> Ctx {
 ///
 /// # Errors
 /// As [`check_limit`].
-pub(super) fn check_limit_of(web: &Web, (kind, visit): (Kind, &Visit), email: &str, device: &Device) -> Result<()> {
-    if web.accounts().is_known_browser(&visitor(web, visit), email, &device.cookie) {
+pub(super) fn check_limit_of(
+    web: &Web,
+    (kind, info): (LimitKind, &RequestInfo),
+    email: &str,
+    device: &Device,
+) -> Result<()> {
+    if web.accounts().is_known_browser(&visitor(web, info), email, &device.cookie) {
         return Ok(());
     }
-    check_limit(web, kind, visit)
+    check_limit(web, kind, info)
 }
 
 /// Counts a request of this kind.
 ///
 /// # Errors
 /// `rate_limited` when there were too many from the same network.
-pub(super) fn check_limit(web: &Web, kind: Kind, visit: &Visit) -> Result<()> {
-    web.limits.check(kind, visit.client).map_err(|wait| {
+pub(super) fn check_limit(web: &Web, kind: LimitKind, info: &RequestInfo) -> Result<()> {
+    web.limits.check(kind, info.client).map_err(|wait| {
         let message = "Too many tries from your network. Wait a minute, and try again.";
         Error::new(Code::RateLimited, message).with("retry_after_seconds", wait.as_secs().max(1))
     })
@@ -57,10 +62,10 @@ pub(super) struct Device {
 
 impl Device {
     /// As its request says.
-    pub(super) fn of(headers: &HeaderMap, visit: &Visit) -> Self {
+    pub(super) fn of(headers: &HeaderMap, info: &RequestInfo) -> Self {
         let user_agent = headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
         let cookie = cookies::read(headers, cookies::DEVICE).unwrap_or_default();
-        Self { user_agent: user_agent.to_owned(), address: visit.client, cookie }
+        Self { user_agent: user_agent.to_owned(), address: info.client, cookie }
     }
 
     /// For the acts.

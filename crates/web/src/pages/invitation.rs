@@ -16,8 +16,8 @@ use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::session::{Anyone, SignedIn};
 use super::view::{self, PageResult, Wrong};
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// The page.
@@ -69,12 +69,12 @@ struct Fields {
 
 async fn show(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     headers: HeaderMap,
     Anyone(user): Anyone,
     Query(fields): Query<Fields>,
 ) -> PageResult {
-    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &visit), &fields.token).await {
+    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &info), &fields.token).await {
         Ok(invited) => invited,
         Err(error) => return refused(error),
     };
@@ -85,16 +85,16 @@ async fn show(
 
 async fn post(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     headers: HeaderMap,
     Anyone(user): Anyone,
     Form(fields): Form<Fields>,
 ) -> PageResult {
-    let error = match enter(&web, (&visit, &headers), user.as_ref(), &fields).await {
+    let error = match enter(&web, (&info, &headers), user.as_ref(), &fields).await {
         Ok(response) => return Ok(response),
         Err(error) => error,
     };
-    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &visit), &fields.token).await {
+    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &info), &fields.token).await {
         Ok(invited) => invited,
         Err(error) => return refused(error),
     };
@@ -108,18 +108,18 @@ async fn post(
 
 async fn enter(
     web: &Web,
-    (visit, headers): (&Visit, &HeaderMap),
+    (info, headers): (&RequestInfo, &HeaderMap),
     user: Option<&SignedIn>,
     fields: &Fields,
 ) -> Result<Response> {
-    entry::check_limit(web, Kind::SignIn, visit)?;
+    entry::check_limit(web, LimitKind::SignIn, info)?;
     let welcome = |name: &str| format!("Welcome to {name}.");
-    let invited = web.accounts().find_invitation(&entry::visitor(web, visit), &fields.token).await?;
+    let invited = web.accounts().find_invitation(&entry::visitor(web, info), &fields.token).await?;
     if let Some(user) = user.filter(|user| !starts_anew(user, &invited)) {
         let organization = web.accounts().accept_invitation(&user.cx, &fields.token).await?;
         return Ok(view::redirect_saying(&format!("/o/{}", organization.slug), &welcome(&organization.name)));
     }
-    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     let newcomer = Newcomer { name: &fields.name, password: &fields.password };
     let (session, organization) =
         web.accounts().accept_as_newcomer(&cx, &fields.token, newcomer, device.browser()).await?;

@@ -19,7 +19,7 @@ use super::session::Member;
 use super::view::{self, PageError, PageResult, Wrong};
 use crate::Web;
 use crate::api::joins::HOUR_MS;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// Rows on a page.
 const ROWS: u32 = 50;
@@ -125,9 +125,9 @@ async fn list(State(web): State<Web>, member: Member, Query(paging): Query<Pagin
     Ok(view::page(&JoinsPage::read(&web, &member, before.as_ref()).await?))
 }
 
-async fn create(State(web): State<Web>, member: Member, visit: Visit, Form(fields): Form<Fields>) -> PageResult {
+async fn create(State(web): State<Web>, member: Member, info: RequestInfo, Form(fields): Form<Fields>) -> PageResult {
     let page = JoinsPage::read(&web, &member, None).await?;
-    match sign(&web, &member, &visit, &fields).await {
+    match sign(&web, &member, &info, &fields).await {
         // Not by a redirect: the link is in this answer and nowhere else.
         Ok(made) => Ok(view::html(StatusCode::OK, &JoinsPage { made: Some(made), ..page })),
         Err(error) => {
@@ -138,7 +138,7 @@ async fn create(State(web): State<Web>, member: Member, visit: Visit, Form(field
     }
 }
 
-async fn sign(web: &Web, member: &Member, visit: &Visit, fields: &Fields) -> Result<Made> {
+async fn sign(web: &Web, member: &Member, info: &RequestInfo, fields: &Fields) -> Result<Made> {
     let unknown = |_| Error::invalid("server", "Choose one of your servers.");
     let server: ServerId = fields.server.parse().map_err(unknown)?;
     // What is no number is no possible lifetime either.
@@ -146,7 +146,7 @@ async fn sign(web: &Web, member: &Member, visit: &Visit, fields: &Fields) -> Res
     let claim = (fields.tracking_id.trim(), i64::from(hours) * HOUR_MS);
     let (ops, organization) = ((web.ops(), web.hosting.secret()), &member.organization_id);
     let (server, link) = claim_links::create(&member.cx, ops, organization, &server, claim).await?;
-    let address = web.public_url.path_address(&visit.authority, &server.slug);
+    let address = web.public_url.path_address(&info.authority, &server.slug);
     Ok(Made {
         url: address.resource(Some(&link.segment())),
         expires_at: link.expires_at.rfc3339(),

@@ -14,8 +14,8 @@ use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::view::{self, PageResult, Wrong};
 use crate::Web;
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 
 /// The page.
 pub(super) fn routes() -> Routes {
@@ -42,24 +42,24 @@ struct Fields {
     password: String,
 }
 
-async fn show(State(web): State<Web>, visit: Visit, Query(fields): Query<Fields>) -> PageResult {
-    page(&web, &visit, (&fields.token, None), (Wrong::default(), StatusCode::OK)).await
+async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<Fields>) -> PageResult {
+    page(&web, &info, (&fields.token, None), (Wrong::default(), StatusCode::OK)).await
 }
 
-async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match enter(&web, &visit, &headers, &fields).await {
+async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+    match enter(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) if error.code == Code::NotFound => refused(error),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
-            page(&web, &visit, (&fields.token, Some(&fields.name)), (wrong, status)).await
+            page(&web, &info, (&fields.token, Some(&fields.name)), (wrong, status)).await
         }
     }
 }
 
-async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
-    entry::check_limit(web, Kind::SignIn, visit)?;
-    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
+    entry::check_limit(web, LimitKind::SignIn, info)?;
+    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     let newcomer = Newcomer { name: &fields.name, password: &fields.password };
     let session = web.accounts().use_link(&cx, &fields.token, newcomer, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, "/").await)
@@ -67,11 +67,11 @@ async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -
 
 async fn page(
     web: &Web,
-    visit: &Visit,
+    info: &RequestInfo,
     (token, typed): (&str, Option<&str>),
     (wrong, status): (Wrong, StatusCode),
 ) -> PageResult {
-    let user = match web.accounts().find_link(&entry::visitor(web, visit), token).await {
+    let user = match web.accounts().find_link(&entry::visitor(web, info), token).await {
         Ok(user) => user,
         Err(error) => return refused(error),
     };

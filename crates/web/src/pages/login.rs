@@ -19,8 +19,8 @@ use super::reset;
 use super::routes::{Access, Routes};
 use super::session::Anyone;
 use super::view::{self, PageResult, Wrong};
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// The pages.
@@ -90,8 +90,8 @@ struct Fields {
 }
 
 /// Signs in.
-async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match enter(&web, &visit, &headers, &fields).await {
+async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+    match enter(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
@@ -102,12 +102,17 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
 }
 
 /// Sends a code to sign in with.
-async fn by_code(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+async fn by_code(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Form(fields): Form<Fields>,
+) -> PageResult {
     if web.mail.is_none() {
         return Ok(reset::no_mail());
     }
     let asked = (CodePurpose::SignIn, fields.email.as_str(), None);
-    match code::send((&web, &visit, &headers), asked, &fields.next).await {
+    match code::send((&web, &info, &headers), asked, &fields.next).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
@@ -117,9 +122,9 @@ async fn by_code(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(
     }
 }
 
-async fn enter(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
-    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
-    entry::check_limit_of(web, (Kind::SignIn, visit), &fields.email, &device)?;
+async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
+    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
+    entry::check_limit_of(web, (LimitKind::SignIn, info), &fields.email, &device)?;
     let organization = organization_of(view::own_path(&fields.next));
     let typed = PasswordSignIn { email: &fields.email, password: &fields.password, organization };
     let session = web.accounts().enter_password(&cx, typed, device.browser()).await?;

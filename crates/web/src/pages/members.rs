@@ -18,8 +18,8 @@ use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::{self, PageError, PageResult, Wrong};
 use crate::Web;
-use crate::invite::{self, Sent};
-use crate::visit::Visit;
+use crate::invite::{self, SentInvitation};
+use crate::request_info::RequestInfo;
 
 /// Invitations on a page.
 const INVITATIONS: u32 = 50;
@@ -84,7 +84,7 @@ struct MembersPage {
     email: String,
     role: String,
     /// The invitation that was just made.
-    sent: Option<Sent>,
+    sent: Option<SentInvitation>,
     /// Whether this installation can send mails.
     can_mail: bool,
     /// Whether only those who have an account already can accept.
@@ -214,11 +214,11 @@ async fn back(web: &Web, member: &Member, error: Error) -> PageResult {
     Ok(view::html(status, &page))
 }
 
-async fn invite(State(web): State<Web>, visit: Visit, member: Member, Form(fields): Form<Fields>) -> PageResult {
+async fn invite(State(web): State<Web>, info: RequestInfo, member: Member, Form(fields): Form<Fields>) -> PageResult {
     let sent = match fields.role.parse::<Role>() {
         Ok(role) => {
             let whom = (fields.email.as_str(), role);
-            invite::create(&web, (&member.cx, &visit), &member.organization_id, whom).await
+            invite::create(&web, (&member.cx, &info), &member.organization_id, whom).await
         }
         Err(why) => Err(Error::invalid("role", format!("This is no role: {why}."))),
     };
@@ -233,12 +233,12 @@ async fn invite(State(web): State<Web>, visit: Visit, member: Member, Form(field
 
 async fn resend(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     member: Member,
     Path((_, id)): Path<(String, String)>,
 ) -> PageResult {
     let sent = match id.parse::<InvitationId>() {
-        Ok(id) => invite::resend(&web, (&member.cx, &visit), &member.organization_id, &id).await,
+        Ok(id) => invite::resend(&web, (&member.cx, &info), &member.organization_id, &id).await,
         Err(_) => Err(Error::not_found("invitation")),
     };
     match sent {
@@ -248,7 +248,7 @@ async fn resend(
 }
 
 /// The page with the link, this once: it is not in a redirect, where histories and logs would keep it.
-async fn show_link(web: &Web, member: &Member, sent: Sent) -> Result<Response, PageError> {
+async fn show_link(web: &Web, member: &Member, sent: SentInvitation) -> Result<Response, PageError> {
     let page = MembersPage::read(web, member, "").await?;
     Ok(view::page(&MembersPage { sent: Some(sent), ..page }))
 }

@@ -19,7 +19,7 @@ use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::{self, PageError, PageResult, Wrong};
 use crate::Web;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
@@ -173,12 +173,12 @@ struct NewPage {
 
 fn new_page(
     web: &Web,
-    visit: &Visit,
+    info: &RequestInfo,
     member: &Member,
     (status, wrong): (StatusCode, Wrong),
     fields: Fields,
 ) -> Response {
-    let address = web.public_url.path_address(&visit.authority, "SERVER").issuer();
+    let address = web.public_url.path_address(&info.authority, "SERVER").issuer();
     view::html(
         status,
         &NewPage {
@@ -192,11 +192,11 @@ fn new_page(
     )
 }
 
-async fn new(State(web): State<Web>, visit: Visit, member: Member) -> PageResult {
-    Ok(new_page(&web, &visit, &member, (StatusCode::OK, Wrong::default()), Fields::default()))
+async fn new(State(web): State<Web>, info: RequestInfo, member: Member) -> PageResult {
+    Ok(new_page(&web, &info, &member, (StatusCode::OK, Wrong::default()), Fields::default()))
 }
 
-async fn create(State(web): State<Web>, visit: Visit, member: Member, Form(fields): Form<Fields>) -> PageResult {
+async fn create(State(web): State<Web>, info: RequestInfo, member: Member, Form(fields): Form<Fields>) -> PageResult {
     let Member { cx, organization_id, place, frame } = &member;
     let made = match fields.settings(&Fields::default()) {
         Ok(settings) => oauth_configs::create(cx, web.ops(), &web.upstream, organization_id, &settings).await,
@@ -209,7 +209,7 @@ async fn create(State(web): State<Web>, visit: Visit, member: Member, Form(field
         }
         Err(error) => {
             let refused = refused(error).map_err(|error| PageError::from(error).within(frame.clone()))?;
-            Ok(new_page(&web, &visit, &member, refused, fields))
+            Ok(new_page(&web, &info, &member, refused, fields))
         }
     }
 }
@@ -293,12 +293,18 @@ impl Shown {
     }
 }
 
-async fn page(web: &Web, visit: &Visit, member: &Member, config: OauthConfig, shown: Shown) -> Result<Response, Error> {
+async fn page(
+    web: &Web,
+    info: &RequestInfo,
+    member: &Member,
+    config: OauthConfig,
+    shown: Shown,
+) -> Result<Response, Error> {
     let Member { cx, organization_id, place, frame } = member;
     let all = servers::list(cx, web.ops(), organization_id).await?;
     let using: Vec<_> = all.into_iter().filter(|server| server.oauth_config_id.as_ref() == Some(&config.id)).collect();
     let redirect_uris =
-        using.iter().flat_map(|server| web.public_url.redirect_uris(&visit.authority, &server.slug)).collect();
+        using.iter().flat_map(|server| web.public_url.redirect_uris(&info.authority, &server.slug)).collect();
     let servers = using
         .into_iter()
         .map(|it| Server { href: place.path(&format!("servers/{}/settings", it.id)), name: it.name })
@@ -322,14 +328,14 @@ async fn page(web: &Web, visit: &Visit, member: &Member, config: OauthConfig, sh
     ))
 }
 
-async fn show(State(web): State<Web>, visit: Visit, member: Member, Path(at): Path<At>) -> PageResult {
+async fn show(State(web): State<Web>, info: RequestInfo, member: Member, Path(at): Path<At>) -> PageResult {
     let config = found(&web, &member, &at).await?;
-    Ok(page(&web, &visit, &member, config, Shown::plain()).await?)
+    Ok(page(&web, &info, &member, config, Shown::plain()).await?)
 }
 
 async fn save(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     member: Member,
     Path(at): Path<At>,
     Form(fields): Form<Fields>,
@@ -348,19 +354,19 @@ async fn save(
             let refused = refused(error).map_err(|error| PageError::from(error).within(member.frame.clone()))?;
             let (status, wrong) = refused;
             let shown = Shown { status, wrong, fields: Some(fields), findings: None };
-            Ok(page(&web, &visit, &member, old, shown).await?)
+            Ok(page(&web, &info, &member, old, shown).await?)
         }
     }
 }
 
-async fn check(State(web): State<Web>, visit: Visit, member: Member, Path(at): Path<At>) -> PageResult {
+async fn check(State(web): State<Web>, info: RequestInfo, member: Member, Path(at): Path<At>) -> PageResult {
     let config = found(&web, &member, &at).await?;
     let findings = oauth_configs::check(&member.cx, web.ops(), &web.upstream, &config).await?;
     let shown = Shown { findings: Some(findings), ..Shown::plain() };
-    Ok(page(&web, &visit, &member, config, shown).await?)
+    Ok(page(&web, &info, &member, config, shown).await?)
 }
 
-async fn delete(State(web): State<Web>, visit: Visit, member: Member, Path(at): Path<At>) -> PageResult {
+async fn delete(State(web): State<Web>, info: RequestInfo, member: Member, Path(at): Path<At>) -> PageResult {
     let config = found(&web, &member, &at).await?;
     let deleted = oauth_configs::delete(&member.cx, web.ops(), &member.organization_id, &config.id).await;
     match deleted {
@@ -371,7 +377,7 @@ async fn delete(State(web): State<Web>, visit: Visit, member: Member, Path(at): 
         Err(error) => {
             let refused = refused(error).map_err(|error| PageError::from(error).within(member.frame.clone()))?;
             let (status, wrong) = refused;
-            Ok(page(&web, &visit, &member, config, Shown { status, wrong, ..Shown::plain() }).await?)
+            Ok(page(&web, &info, &member, config, Shown { status, wrong, ..Shown::plain() }).await?)
         }
     }
 }

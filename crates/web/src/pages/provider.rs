@@ -10,9 +10,9 @@ use super::entry::{self, Device};
 use super::login::Next;
 use super::routes::{Access, Routes};
 use super::view::{self, PageResult};
-use crate::limits::Kind;
-use crate::providers::{self, Provider};
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::providers::{Provider, ProviderKind};
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// The two addresses.
@@ -35,25 +35,30 @@ fn redirect_uri(web: &Web, provider: &Provider) -> String {
 
 async fn leave(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     headers: HeaderMap,
     Path(key): Path<String>,
     Query(Next { next }): Query<Next>,
 ) -> PageResult {
     let provider = find(&web, &key)?;
-    match away(&web, &visit, &headers, (provider, view::own_path(&next))).await {
+    match away(&web, &info, &headers, (provider, view::own_path(&next))).await {
         Ok(response) => Ok(response),
         Err(error) => failed(error),
     }
 }
 
-async fn away(web: &Web, visit: &Visit, headers: &HeaderMap, (provider, next): (&Provider, &str)) -> Result<Response> {
-    entry::check_limit(web, Kind::SignIn, visit)?;
+async fn away(
+    web: &Web,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+    (provider, next): (&Provider, &str),
+) -> Result<Response> {
+    entry::check_limit(web, LimitKind::SignIn, info)?;
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
-    let cx = entry::visitor(web, visit);
-    let leaving = web.accounts().leave(&cx, &web.upstream, (provider.key, &cookie, next), visit.client).await?;
-    let target = provider.leave_to(&web.upstream, &leaving, &redirect_uri(web, provider)).await?;
+    let cx = entry::visitor(web, info);
+    let leaving = web.accounts().leave(&cx, &web.upstream, (provider.key, &cookie, next), info.client).await?;
+    let target = provider.authorization_url(&web.upstream, &leaving, &redirect_uri(web, provider)).await?;
     let mut response = view::redirect(&target);
     if known.is_none() {
         cookies::set_browser(response.headers_mut(), &cookie);
@@ -73,13 +78,13 @@ struct Answer {
 
 async fn callback(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     headers: HeaderMap,
     Path(key): Path<String>,
     Query(answer): Query<Answer>,
 ) -> PageResult {
     let provider = find(&web, &key)?;
-    match back(&web, &visit, &headers, (provider, &answer)).await {
+    match back(&web, &info, &headers, (provider, &answer)).await {
         Ok(response) => Ok(response),
         Err(error) => failed(error),
     }
@@ -87,16 +92,16 @@ async fn callback(
 
 async fn back(
     web: &Web,
-    visit: &Visit,
+    info: &RequestInfo,
     headers: &HeaderMap,
     (provider, answer): (&Provider, &Answer),
 ) -> Result<Response> {
-    entry::check_limit(web, Kind::SignIn, visit)?;
-    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+    entry::check_limit(web, LimitKind::SignIn, info)?;
+    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let returned = web.accounts().take_back(&cx, &web.upstream, (provider.key, &cookie, &answer.state)).await?;
     // What another provider sends must not be acted on at all (RFC 9207, 2.4).
-    if let (Some(iss), providers::Kind::Openid { issuer }) = (&answer.iss, &provider.kind)
+    if let (Some(iss), ProviderKind::Openid { issuer }) = (&answer.iss, &provider.kind)
         && iss != issuer
     {
         return Err(Error::new(Code::Forbidden, "The answer came from another provider than the one that was asked."));
@@ -106,7 +111,7 @@ async fn back(
         return Err(Error::new(Code::Forbidden, message));
     }
     let asked = (redirect_uri(web, provider), cx.now());
-    let vouched = provider.vouched(&web.upstream, (&returned, &answer.code), (&asked.0, asked.1)).await?;
+    let vouched = provider.fetch_identity(&web.upstream, (&returned, &answer.code), (&asked.0, asked.1)).await?;
     let session = web.accounts().enter_vouched(&cx, &vouched, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, &returned.next).await)
 }

@@ -14,7 +14,7 @@ use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::view::{self, PageResult, Wrong};
 use crate::Web;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The page.
 pub(super) fn routes() -> Routes {
@@ -42,11 +42,11 @@ async fn show(State(web): State<Web>) -> Response {
     view::page(&ForgotPage { frame: Frame::empty(), wrong: Wrong::default(), email: "" })
 }
 
-async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
     if web.mail.is_none() {
         return Ok(no_mail());
     }
-    match code::send((&web, &visit, &headers), (CodePurpose::Reset, &fields.email, None), "/").await {
+    match code::send((&web, &info, &headers), (CodePurpose::Reset, &fields.email, None), "/").await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;

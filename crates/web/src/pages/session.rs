@@ -14,7 +14,7 @@ use waypost_ops::user_sessions::{self, UserSession};
 
 use super::frame::{Frame, Place, Viewer};
 use super::view::{self, PageError};
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// A signed-in user.
@@ -42,8 +42,8 @@ impl FromRequestParts<Web> for SignedIn {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
-        match find(web, &visit, parts).await {
+        let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
+        match find(web, &info, parts).await {
             Ok(Some(signed_in)) => Ok(signed_in),
             Ok(None) => Err(to_login(parts)),
             Err(error) => Err(PageError::from(error).into_response()),
@@ -58,8 +58,8 @@ impl FromRequestParts<Web> for Anyone {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
-        find(web, &visit, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
+        let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
+        find(web, &info, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
     }
 }
 
@@ -71,12 +71,12 @@ struct Found {
     user: User,
 }
 
-async fn look_up(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::Result<Option<Found>> {
+async fn look_up(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_core::Result<Option<Found>> {
     if let Some(found) = parts.extensions.get::<Found>() {
         return Ok(Some(found.clone()));
     }
     let Some(token) = cookies::read(&parts.headers, cookies::SESSION) else { return Ok(None) };
-    let cx = web.context(Caller::Visitor, visit);
+    let cx = web.context(Caller::Visitor, info);
     let Some(session) = user_sessions::find(&cx, web.ops(), &token).await? else { return Ok(None) };
     let cx = cx.with_caller(Caller::User { user_id: session.user_id.clone() });
     let memberships = user_sessions::memberships(&cx, web.ops()).await?;
@@ -86,9 +86,9 @@ async fn look_up(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::R
     Ok(Some(found))
 }
 
-async fn find(web: &Web, visit: &Visit, parts: &mut Parts) -> waypost_core::Result<Option<SignedIn>> {
-    let Some(Found { session, memberships, user }) = look_up(web, visit, parts).await? else { return Ok(None) };
-    let cx = web.context(Caller::User { user_id: session.user_id.clone() }, visit);
+async fn find(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_core::Result<Option<SignedIn>> {
+    let Some(Found { session, memberships, user }) = look_up(web, info, parts).await? else { return Ok(None) };
+    let cx = web.context(Caller::User { user_id: session.user_id.clone() }, info);
     let is_verified = user.verified_at.is_some();
     let frame = Frame {
         viewer: Some(Viewer { name: user.display_name().to_owned(), email: user.email }),
@@ -143,9 +143,9 @@ impl FromRequestParts<Web> for Member {
         let Some(membership) = found else {
             return Err(PageError::from(Error::not_found("organisation")).within(frame).into_response());
         };
-        let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
+        let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
         let organization_id = membership.organization.id.clone();
-        let address = visit.client.to_string();
+        let address = info.client.to_string();
         let touched = user_sessions::touch(&cx, web.ops(), &session, (Some(&organization_id), &address)).await;
         if let Err(error) = touched {
             tracing::warn!(%error, "the last use of a session could not be written");

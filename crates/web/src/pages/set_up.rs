@@ -14,8 +14,8 @@ use super::frame::Frame;
 use super::routes::{Access, Routes};
 use super::view::{self, PageResult, Wrong};
 use crate::Web;
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 
 /// The page.
 pub(super) fn routes() -> Routes {
@@ -42,8 +42,8 @@ struct Fields {
     password: String,
 }
 
-async fn show(State(web): State<Web>, visit: Visit, Query(fields): Query<Fields>) -> PageResult {
-    let checked = match entry::check_limit(&web, Kind::SignIn, &visit) {
+async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<Fields>) -> PageResult {
+    let checked = match entry::check_limit(&web, LimitKind::SignIn, &info) {
         Ok(()) => web.accounts().check_set_up(&fields.token).await,
         Err(error) => Err(error),
     };
@@ -56,8 +56,8 @@ async fn show(State(web): State<Web>, visit: Visit, Query(fields): Query<Fields>
     }
 }
 
-async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match make(&web, &visit, &headers, &fields).await {
+async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+    match make(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) if error.code == Code::NotFound => refused(error),
         Err(error) => {
@@ -72,10 +72,10 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
     }
 }
 
-async fn make(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
-    entry::check_limit(web, Kind::SignIn, visit)?;
+async fn make(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
+    entry::check_limit(web, LimitKind::SignIn, info)?;
     let Fields { token, name, email, password } = fields;
-    let (cx, device) = (entry::visitor(web, visit), Device::of(headers, visit));
+    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     let owner = NewOwner { email, name, password };
     let session = web.accounts().set_up(&cx, token, owner, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, "/").await)

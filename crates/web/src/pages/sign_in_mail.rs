@@ -9,20 +9,20 @@ use waypost_ops::user_accounts::{Asked, Made};
 
 use super::entry::{self, Device};
 use crate::Web;
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 
 /// Makes a code and sends it; gives its id. Whether somebody has the address is told by the mail only.
 ///
 /// # Errors
 /// `unavailable` when this installation cannot send mails, or not at the moment; else those of
 /// [`waypost_ops::user_accounts::UserAccounts::make_code`].
-pub(super) async fn send_code(web: &Web, visit: &Visit, asked: Asked<'_>, device: &Device) -> Result<String> {
+pub(super) async fn send_code(web: &Web, info: &RequestInfo, asked: Asked<'_>, device: &Device) -> Result<String> {
     let Some(outbox) = &web.mail else {
         return Err(Error::new(Code::Unavailable, "This installation cannot send mails, so there are no codes."));
     };
-    entry::check_limit_of(web, (Kind::Mail, visit), asked.email, device)?;
-    let made = web.accounts().make_code(&entry::visitor(web, visit), asked, device.browser()).await?;
+    entry::check_limit_of(web, (LimitKind::Mail, info), asked.email, device)?;
+    let made = web.accounts().make_code(&entry::visitor(web, info), asked, device.browser()).await?;
     let mail = mail(&made, web.public_url.host(), &web.public_url.origin(), web.accounts().sign_up());
     // A sign-up belongs to no organisation, whoever has the address.
     let organization = made.organization_id.as_ref().filter(|_| made.purpose != CodePurpose::SignUp);
@@ -31,10 +31,10 @@ pub(super) async fn send_code(web: &Web, visit: &Visit, asked: Asked<'_>, device
         if made.purpose != CodePurpose::SignUp && organization.is_none() {
             // Addresses without an account share a line. If it is full, the page does not say so: for an address with an
             // account it would not be.
-            tracing::warn!(request_id = visit.request_id, "dropped an email for an address without an account");
+            tracing::warn!(request_id = info.request_id, "dropped an email for an address without an account");
             return Ok(made.id.to_string());
         }
-        tracing::error!(request_id = visit.request_id, %error, "a code could not be sent");
+        tracing::error!(request_id = info.request_id, %error, "a code could not be sent");
         let message = "No mail can be sent at the moment. Try again in a few minutes.";
         return Err(Error::new(Code::Unavailable, message).caused_by(error));
     }

@@ -16,8 +16,8 @@ use super::reset::no_mail;
 use super::routes::{Access, Routes};
 use super::view::{self, PageResult, Wrong};
 use crate::Web;
-use crate::limits::Kind;
-use crate::visit::Visit;
+use crate::limits::LimitKind;
+use crate::request_info::RequestInfo;
 
 /// The page.
 pub(super) fn routes() -> Routes {
@@ -47,11 +47,11 @@ async fn show(State(web): State<Web>) -> Response {
     view::page(&SignUpPage { frame: Frame::empty(), wrong: Wrong::default(), email: "" })
 }
 
-async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
     if let Some(refused) = refused(&web) {
         return Ok(refused);
     }
-    match send(&web, &visit, &headers, &fields).await {
+    match send(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) => {
             let (status, wrong) = Wrong::of(error)?;
@@ -64,10 +64,10 @@ async fn post(State(web): State<Web>, visit: Visit, headers: HeaderMap, Form(fie
     }
 }
 
-async fn send(web: &Web, visit: &Visit, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
-    entry::check_limit(web, Kind::SignUp, visit)?;
+async fn send(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
+    entry::check_limit(web, LimitKind::SignUp, info)?;
     let asked = (CodePurpose::SignUp, fields.email.as_str(), Some(fields.password.as_str()));
-    code::send((web, visit, headers), asked, "/").await
+    code::send((web, info, headers), asked, "/").await
 }
 
 fn refused(web: &Web) -> Option<Response> {

@@ -53,7 +53,12 @@ struct Email {
 }
 
 impl Github {
-    pub(super) fn leave_to(&self, provider: &Provider, leaving: &Leaving, redirect_uri: &str) -> Result<String> {
+    pub(super) fn authorization_url(
+        &self,
+        provider: &Provider,
+        leaving: &Leaving,
+        redirect_uri: &str,
+    ) -> Result<String> {
         let mut url = Url::parse(&format!("{}/login/oauth/authorize", self.site)).map_err(Error::internal)?;
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(leaving.verifier.expose().as_bytes()));
         url.query_pairs_mut()
@@ -66,7 +71,7 @@ impl Github {
         Ok(url.into())
     }
 
-    pub(super) async fn vouched(
+    pub(super) async fn fetch_identity(
         &self,
         provider: &Provider,
         upstream: &Upstream,

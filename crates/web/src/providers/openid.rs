@@ -42,7 +42,7 @@ async fn discover(provider: &Provider, issuer: &str, upstream: &Upstream) -> Res
     })
 }
 
-pub(super) async fn leave_to(
+pub(super) async fn authorization_url(
     provider: &Provider,
     issuer: &str,
     upstream: &Upstream,
@@ -62,7 +62,7 @@ pub(super) async fn leave_to(
     Ok(url.into())
 }
 
-pub(super) async fn vouched(
+pub(super) async fn fetch_identity(
     provider: &Provider,
     issuer: &str,
     upstream: &Upstream,

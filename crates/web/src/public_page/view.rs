@@ -118,7 +118,7 @@ pub(super) fn page(web: &Web, request: &PageRequest, branding: &Branding, id: Op
         personal: id.is_some(),
         loopback: web.public_url.is_loopback().then(|| web.public_url.origin()),
         reachable: install::is_reachable_from_internet(&url),
-        clients: install::for_users(Target { name: &server.slug, url: &url }),
+        clients: install::end_user_clients(Target { name: &server.slug, url: &url }),
         walkthroughs: (!hidden).then(|| offers.iter().take(MAX_LISTED).map(Listed::new).collect()),
         more: offers.len().saturating_sub(MAX_LISTED),
         url,
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_client_can_be_chosen_without_a_script() {
-        for client in install::for_users(Target { name: "a", url: "https://x.example/s/a/mcp" }) {
+        for client in install::end_user_clients(Target { name: "a", url: "https://x.example/s/a/mcp" }) {
             let rule = format!(".connect:has(#{0}:checked) [data-client=\"{0}\"]", client.id);
             assert!(STYLE.contains(&rule), "{rule} is missing in public-page.css");
         }

@@ -179,7 +179,7 @@ pub(crate) async fn file(
             return csv(body);
         }
         let value = serde_json::to_value(body).unwrap_or_default();
-        super::end_users::download(&value, T::NAME)
+        super::end_users::json_download(&value, T::NAME)
     }
     let before = Parts { before: true, ..EVENTS };
     let (parts, answer): (Parts, Write) = match part {

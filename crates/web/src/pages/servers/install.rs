@@ -12,7 +12,7 @@ use super::super::view::{self, PageResult, Wrong};
 use super::{Head, Hosted};
 use crate::Web;
 use crate::install::{self, Client, Target};
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -48,7 +48,7 @@ struct InstallPage {
 
 pub(super) async fn show(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     hosted: Hosted,
     Query(Fields { client, tracking_id }): Query<Fields>,
 ) -> PageResult {
@@ -61,9 +61,9 @@ pub(super) async fn show(
         "A tracking id has 1 to 128 letters from A to Z, digits, and . _ ~ -. The texts below are without one."
             .clone_into(&mut wrong.message);
     }
-    let address = web.public_url.path_address(&visit.authority, &hosted.server.slug);
+    let address = web.public_url.path_address(&info.authority, &hosted.server.slug);
     let url = address.resource(personal.then_some(tracking_id.as_str()));
-    let clients = install::clients(Target { name: &hosted.server.slug, url: &url });
+    let clients = install::all_clients(Target { name: &hosted.server.slug, url: &url });
     let chosen = clients.iter().position(|it| it.id == client).unwrap_or(0);
     let base = hosted.path("install");
     let choice = |(at, it): (usize, &Client)| {

@@ -12,7 +12,7 @@ use super::super::session::Member;
 use super::super::view::{self, PageError, PageResult};
 use super::{auth_words, counted, grouped};
 use crate::Web;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// Servers on a page.
 const LIMIT: u32 = 24;
@@ -57,7 +57,7 @@ impl ListPage {
 
 pub(super) async fn show(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     member: Member,
     Query(fields): Query<Fields>,
 ) -> PageResult {
@@ -76,9 +76,8 @@ pub(super) async fn show(
             .finish();
         format!("{base}?{query}")
     });
-    let page = |server: &Server| {
-        server.public_page.then(|| web.public_url.path_address(&visit.authority, &server.slug).page())
-    };
+    let page =
+        |server: &Server| server.public_page.then(|| web.public_url.path_address(&info.authority, &server.slug).page());
     let rows = found.into_iter().zip(usages).map(|(server, usage)| row(&base, page(&server), server, usage)).collect();
     let later = !fields.after.is_empty();
     Ok(view::page(&ListPage { frame, admin: place.is_admin(), base, q: fields.q, rows, later, next }))

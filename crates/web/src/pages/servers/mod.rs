@@ -24,7 +24,7 @@ use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::PageError;
 use crate::Web;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
@@ -79,8 +79,8 @@ impl FromRequestParts<Web> for Hosted {
         };
         match found {
             Ok(server) => {
-                let visit = Visit::of(parts).map_err(|error| PageError::from(error).into_response())?;
-                let address = web.public_url.path_address(&visit.authority, &server.slug);
+                let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
+                let address = web.public_url.path_address(&info.authority, &server.slug);
                 let page_url = server.public_page.then(|| address.page());
                 Ok(Self { cx, organization_id, place, frame, server, mcp_url: address.resource(None), page_url })
             }

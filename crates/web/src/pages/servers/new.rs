@@ -13,7 +13,7 @@ use super::super::frame::Frame;
 use super::super::session::Member;
 use super::super::view::{self, PageResult, Wrong};
 use crate::Web;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -81,30 +81,36 @@ struct SlugSaid {
     slug: String,
 }
 
-fn address(web: &Web, visit: &Visit) -> String {
-    let whole = web.public_url.path_address(&visit.authority, "SLUG").resource(None);
+fn address(web: &Web, info: &RequestInfo) -> String {
+    let whole = web.public_url.path_address(&info.authority, "SLUG").resource(None);
     whole.replacen("SLUG", "…", 1)
 }
 
-pub(super) async fn show(State(web): State<Web>, visit: Visit, member: Member) -> PageResult {
-    form(&web, &visit, &member, (StatusCode::OK, Wrong::default()), Fields::default())
+pub(super) async fn show(State(web): State<Web>, info: RequestInfo, member: Member) -> PageResult {
+    form(&web, &info, &member, (StatusCode::OK, Wrong::default()), Fields::default())
 }
 
-fn form(web: &Web, visit: &Visit, member: &Member, (status, wrong): (StatusCode, Wrong), fields: Fields) -> PageResult {
+fn form(
+    web: &Web,
+    info: &RequestInfo,
+    member: &Member,
+    (status, wrong): (StatusCode, Wrong),
+    fields: Fields,
+) -> PageResult {
     let base = member.place.path("servers");
     let slug = SlugField {
         wrong: wrong.clone(),
         base: base.clone(),
         value: fields.slug.clone(),
         suggested: String::new(),
-        address: address(web, visit),
+        address: address(web, info),
     };
     Ok(view::html(status, &NewPage { frame: member.frame.clone().at("servers"), wrong, base, fields, slug }))
 }
 
 pub(super) async fn create(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     member: Member,
     Form(fields): Form<Fields>,
 ) -> PageResult {
@@ -122,7 +128,7 @@ pub(super) async fn create(
         }
         Err(error) => {
             let refused = Wrong::of(error)?;
-            form(&web, &visit, &member, refused, fields)
+            form(&web, &info, &member, refused, fields)
         }
     }
 }
@@ -142,7 +148,7 @@ pub(super) struct Typed {
 
 pub(super) async fn slug(
     State(web): State<Web>,
-    visit: Visit,
+    info: RequestInfo,
     member: Member,
     Query(typed): Query<Typed>,
 ) -> PageResult {
@@ -155,7 +161,7 @@ pub(super) async fn slug(
         };
         let value = if untouched { suggested.clone() } else { typed.slug };
         let (wrong, base) = (Wrong::default(), place.path("servers"));
-        return Ok(view::page(&SlugField { wrong, base, value, suggested, address: address(&web, &visit) }));
+        return Ok(view::page(&SlugField { wrong, base, value, suggested, address: address(&web, &info) }));
     }
     let own = match typed.server.as_str() {
         "" => None,

@@ -11,7 +11,7 @@ use super::super::frame::Frame;
 use super::super::view::{self, PageResult};
 use super::{Head, Hosted, auth_words, counted};
 use crate::Web;
-use crate::visit::Visit;
+use crate::request_info::RequestInfo;
 
 #[derive(Template)]
 #[template(path = "servers/overview.html")]
@@ -71,7 +71,7 @@ fn seen(server: &Server, offered: usize, placed: usize) -> Seen {
     Seen { good: true, text: format!("Agents see {tools}, and {offered} to play.{support}"), next: None }
 }
 
-pub(super) async fn show(State(web): State<Web>, visit: Visit, hosted: Hosted) -> PageResult {
+pub(super) async fn show(State(web): State<Web>, info: RequestInfo, hosted: Hosted) -> PageResult {
     let Hosted { cx, organization_id, server, .. } = &hosted;
     let placed = assignments::list(cx, web.ops(), organization_id, &server.id).await.map_err(|it| hosted.failed(it))?;
     let count = placed.len();
@@ -83,7 +83,7 @@ pub(super) async fn show(State(web): State<Web>, visit: Visit, hosted: Hosted) -
         head: hosted.head(""),
         mcp_url: hosted.mcp_url.clone(),
         page_url: hosted.page_url.clone(),
-        host_url: web.public_url.host_address(&visit.authority, &server.slug).map(|address| address.resource(None)),
+        host_url: web.public_url.host_address(&info.authority, &server.slug).map(|address| address.resource(None)),
         state: seen(server, offered.len(), count),
         walkthroughs: format!("{} of {count}", offered.len()),
         offered,

@@ -10,7 +10,7 @@ use crate::problem::ApiError;
 
 /// A request to HOST: it stands in the request's extensions.
 #[derive(Debug, Clone)]
-pub struct Visit {
+pub struct RequestInfo {
     /// The host and port, as the client wrote them.
     pub authority: String,
     /// The client's address.
@@ -19,7 +19,7 @@ pub struct Visit {
     pub request_id: String,
 }
 
-impl Visit {
+impl RequestInfo {
     /// Returns what the root found out.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl Visit {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Visit {
+impl<S: Send + Sync> FromRequestParts<S> for RequestInfo {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
@@ -49,7 +49,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_without_a_client_address_is_rejected() {
-        let router = Router::new().route("/", get(|_: Visit| async { "let in" }));
+        let router = Router::new().route("/", get(|_: RequestInfo| async { "let in" }));
         let answer = router.oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
