@@ -247,7 +247,7 @@ fn one_serve_at_a_time_and_commands_beside_it() {
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
 fn postgresql_does_all_of_it() {
     let place = Place::new();
-    let url = waypost_testkit::postgres_url();
+    let url = waypost_testkit::empty_postgres_url();
     place.fine(&["org", "create", "acme", "--database", &url]);
     place.fine(&["backup", "a.backup", "--database", &url]);
     place.fine(&["restore", "a.backup"]);

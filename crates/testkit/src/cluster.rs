@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::probe;
+use crate::template::{block_on, migrate};
 
 /// Makes a cluster, starts it, says where its socket is, and waits for the end of its standard input: the kernel closes
 /// it when the test process ends, however it ends. Texts sort as people want them, where PostgreSQL can: a query that
@@ -51,16 +52,42 @@ struct Cluster {
     _watchdog: Child,
 }
 
-/// Makes a schema and gives its URL.
-pub(crate) fn fresh_schema() -> String {
-    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+/// The database that [`migrated_database`] copies.
+const TEMPLATE: &str = "waypost_template";
+
+/// Creates an empty database and returns its URL.
+pub(crate) fn empty_database() -> String {
+    create_database("template1")
+}
+
+/// Creates a database with every migration applied and returns its URL.
+pub(crate) fn migrated_database() -> String {
+    static MIGRATED: OnceLock<()> = OnceLock::new();
+    MIGRATED.get_or_init(|| {
+        let cluster = cluster();
+        execute(&cluster.url("postgres"), &format!("CREATE DATABASE {TEMPLATE}"));
+        migrate(&cluster.url(TEMPLATE));
+    });
+    create_database(TEMPLATE)
+}
+
+fn create_database(template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let cluster = CLUSTER.get_or_init(start);
-    let schema = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let host = cluster.socket.replace('/', "%2F");
-    let base = format!("postgres://waypost@{host}/postgres");
-    create_schema(&base, &schema);
-    format!("{base}?options[search_path]={schema}")
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let cluster = cluster();
+    execute(&cluster.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {template}"));
+    cluster.url(&name)
+}
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(start)
+}
+
+impl Cluster {
+    fn url(&self, database: &str) -> String {
+        format!("postgres://waypost@{}/{database}", self.socket.replace('/', "%2F"))
+    }
 }
 
 #[expect(clippy::expect_used, clippy::panic, reason = "a test cannot go on without its database")]
@@ -88,22 +115,13 @@ fn start() -> Cluster {
     Cluster { socket, _watchdog: watchdog }
 }
 
-/// On a thread of its own: the caller may be inside of a runtime, where one must not block on another future.
 #[expect(clippy::expect_used, reason = "a test cannot go on without its database")]
-fn create_schema(url: &str, schema: &str) {
+fn execute(url: &str, sql: &str) {
     use sqlx::Connection;
-    let create = async {
+    block_on(async {
         let mut conn = sqlx::PgConnection::connect(url).await?;
-        let sql = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
-        sqlx::raw_sql(sql).execute(&mut conn).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await?;
         conn.close().await
-    };
-    let made = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(create)
-        });
-        thread.join().expect("the thread does not panic")
-    });
-    made.expect("a schema can be made");
+    })
+    .expect("PostgreSQL executes the statement");
 }

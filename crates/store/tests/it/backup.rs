@@ -38,8 +38,8 @@ async fn read(db: &Db, bytes: &[u8]) -> Result<Summary, Error> {
 async fn another(dialect: Dialect) -> (Db, TempDir) {
     let folder = waypost_testkit::folder();
     let url = match dialect {
-        Dialect::Sqlite => waypost_testkit::sqlite_url(&folder),
-        Dialect::Postgres => waypost_testkit::postgres_url(),
+        Dialect::Sqlite => waypost_testkit::empty_sqlite_url(&folder),
+        Dialect::Postgres => waypost_testkit::empty_postgres_url(),
     };
     (Db::open(&url).await.unwrap(), folder)
 }

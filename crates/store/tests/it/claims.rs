@@ -39,4 +39,4 @@ async fn open_requests_claim_no_label_after_the_migration(url: String) {
     db.close().await;
 }
 
-waypost_testkit::both!(url => open_requests_claim_no_label_after_the_migration);
+waypost_testkit::both!(empty url => open_requests_claim_no_label_after_the_migration);

@@ -49,5 +49,5 @@ async fn a_newer_database_is_refused(db: Db) {
     }
 }
 
-waypost_testkit::both!(url => an_empty_database_is_brought_up_to_date_once, several_processes_can_do_it_at_once);
+waypost_testkit::both!(empty url => an_empty_database_is_brought_up_to_date_once, several_processes_can_do_it_at_once);
 waypost_testkit::both!(open => a_newer_database_is_refused);

@@ -167,7 +167,7 @@ async fn the_file_becomes_shorter() {
 #[tokio::test]
 async fn an_old_file_is_compacted_once() {
     let folder = waypost_testkit::folder();
-    let url = waypost_testkit::sqlite_url(&folder);
+    let url = waypost_testkit::empty_sqlite_url(&folder);
     let old = url.parse::<SqliteConnectOptions>().unwrap().create_if_missing(true);
     let mut old = old.pragma("journal_mode", "wal").connect().await.unwrap();
     sqlx::query("CREATE TABLE before (id TEXT)").execute(&mut old).await.unwrap();

@@ -271,5 +271,5 @@ waypost_testkit::both!(
     the_emails_of_an_address_count_for_its_organisation
 );
 waypost_testkit::both!(
-    url => a_second_account_for_the_same_is_refused, accounts_that_only_accepted_an_invitation_become_unverified
+    empty url => a_second_account_for_the_same_is_refused, accounts_that_only_accepted_an_invitation_become_unverified
 );
