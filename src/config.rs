@@ -18,7 +18,7 @@ use waypost_auth::client::document::availability::Mode as ClientDocuments;
 use waypost_core::organization::SignUp;
 use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};
-use waypost_ops::retention::Periods;
+use waypost_ops::retention::RetentionPeriods;
 use waypost_outbound::Allowance;
 
 use table::{SETTINGS, Setting};
@@ -212,7 +212,7 @@ pub struct Settings {
     /// Requests that a connection of HTTP/2 may cancel within a minute; 0 for no limit.
     pub http2_reset_limit: u32,
     /// How long logs are kept.
-    pub retention: Periods,
+    pub retention: RetentionPeriods,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -266,7 +266,7 @@ impl Default for Settings {
             response_timeout_seconds: 60,
             http2_stream_limit: 100,
             http2_reset_limit: 100,
-            retention: Periods {
+            retention: RetentionPeriods {
                 tool_calls: Some(90 * DAY_MS),
                 events: Some(400 * DAY_MS),
                 audit: Some(730 * DAY_MS),

@@ -7,7 +7,7 @@ use rust_embed::RustEmbed;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::transfer;
-use waypost_ops::address::PublicUrl;
+use waypost_ops::public_url::PublicUrl;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, system};
@@ -41,10 +41,10 @@ pub async fn create(db: &Db) -> anyhow::Result<()> {
 }
 
 async fn fill(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> anyhow::Result<()> {
-    let settings = servers::Settings {
+    let settings = servers::ServerSettings {
         name: Some("Waypost demo".to_owned()),
         product_name: Some("Waypost".to_owned()),
-        ..servers::Settings::default()
+        ..servers::ServerSettings::default()
     };
     servers::create(cx, ops, organization, SLUG, &settings).await?;
     for name in ORDER {

@@ -10,10 +10,10 @@ use waypost_core::caller::Ctx;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_jobs::{Job, Jobs, Leases, Result};
 use waypost_ops::job_leases::JobLeases;
-use waypost_ops::retention::{self, Periods};
+use waypost_ops::retention::{self, RetentionPeriods};
 use waypost_ops::upstream::{self, Upstream};
 use waypost_ops::walkthroughs::{revisions, trash};
-use waypost_ops::{Ops, analytics, authorizations, identity, notices};
+use waypost_ops::{Ops, analytics, authorizations, identity, notifications};
 use waypost_store::Db;
 
 use crate::deliveries::{self, Deliveries, Queue};
@@ -39,7 +39,7 @@ pub struct Parts {
     /// The ways to organisations' identity providers.
     pub upstream: Upstream,
     /// How long logs are kept.
-    pub retention: Periods,
+    pub retention: RetentionPeriods,
     /// The database.
     pub db: Db,
 }
@@ -65,7 +65,7 @@ pub fn start(jobs: &Jobs, parts: Parts) {
         trash::purge_expired(&Ctx::operator(), &Ops::new(db)).await?;
         Ok(())
     });
-    shared.start("analytics", |db| async move { Ok(analytics::roll(&db, &SystemClock).await?) });
+    shared.start("analytics", |db| async move { Ok(analytics::pack_settled(&db, &SystemClock).await?) });
     let periods = parts.retention;
     shared.start("retention", move |db| async move {
         retention::delete_old(&db, &SystemClock, &periods).await?;
@@ -84,7 +84,7 @@ pub fn start(jobs: &Jobs, parts: Parts) {
 /// Starts the sending of emails about tickets, in every process: each digest and each email is claimed by one. A mail server
 /// that times out makes a run slow, which is no reason to take a process out of service.
 pub fn start_emails(jobs: &Jobs, sender: NoticeSender) {
-    jobs.start(Job { late_after: SLOW, ..Job::new(notices::JOB, LOOK) }, move || {
+    jobs.start(Job { late_after: SLOW, ..Job::new(notifications::JOB, LOOK) }, move || {
         let sender = sender.clone();
         async move { Ok(sender.look().await?) }
     });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use waypost_jobs::Jobs;
 use waypost_mail::{MailUrl, Outbox, Sender, mailer};
-use waypost_ops::address::PublicUrl;
+use waypost_ops::public_url::PublicUrl;
 
 use crate::config::Settings;
 

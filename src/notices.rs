@@ -5,8 +5,8 @@ use waypost_core::markdown::clean_line;
 use waypost_core::ticket::Ticket;
 use waypost_mail::{Mail, Outbox, quoted};
 use waypost_ops::Ops;
-use waypost_ops::address::PublicUrl;
-use waypost_ops::notices::{self, Attempt, Notice, NoticeKind, Outcome, Post, Words};
+use waypost_ops::notifications::{self, EmailText, Notification, NotificationKind, Notifier, SendFuture, SendOutcome};
+use waypost_ops::public_url::PublicUrl;
 use waypost_store::email_queue::QueuedEmail;
 
 /// Characters of a title in a subject or a list at most.
@@ -16,7 +16,7 @@ const MAX_TEXT: usize = 2_000;
 /// Rounds of emails that are sent before the job reports that it is alive.
 const ROUNDS: usize = 10;
 
-/// The [`Post`] that sends by email.
+/// The [`Notifier`] that sends by email.
 pub struct MailPost {
     mail: Outbox,
     public_url: PublicUrl,
@@ -29,16 +29,16 @@ impl MailPost {
         Self { mail, public_url }
     }
 
-    fn tickets_url(&self, notice: &Notice) -> String {
+    fn tickets_url(&self, notice: &Notification) -> String {
         format!("{}/o/{}/tickets", self.public_url.origin(), notice.organization.slug)
     }
 
-    fn ticket_url(&self, notice: &Notice, ticket: &Ticket) -> String {
+    fn ticket_url(&self, notice: &Notification, ticket: &Ticket) -> String {
         format!("{}/{}", self.tickets_url(notice), ticket.id)
     }
 
     /// The text of a digest with several tickets, newest first.
-    fn list(&self, notice: &Notice, (others, count): (&[Ticket], usize)) -> String {
+    fn list(&self, notice: &Notification, (others, count): (&[Ticket], usize)) -> String {
         let product = quoted(&notice.product);
         let mut text = format!("{count} new support tickets for {product}.\n");
         for ticket in std::iter::once(&notice.ticket).chain(others) {
@@ -56,36 +56,36 @@ impl MailPost {
     }
 }
 
-impl Post for MailPost {
-    fn words(&self, notice: &Notice) -> Words {
-        let Notice { ticket, product, organization, .. } = notice;
+impl Notifier for MailPost {
+    fn compose(&self, notice: &Notification) -> EmailText {
+        let Notification { ticket, product, organization, .. } = notice;
         let title = short(&ticket.title);
         let subject = |what: &str| format!("[#{}] {what}: {title}", ticket.number);
         let (product, organization) = (quoted(product), quoted(&organization.name));
         let link = self.ticket_url(notice, ticket);
         let (subject, text) = match &notice.kind {
-            NoticeKind::Opened { others, count: count @ 2.. } => {
+            NotificationKind::Opened { others, count: count @ 2.. } => {
                 (format!("{count} new tickets for {product}"), self.list(notice, (others, *count)))
             }
-            NoticeKind::Opened { .. } => {
+            NotificationKind::Opened { .. } => {
                 let story = story(ticket);
                 (
                     subject("New ticket"),
                     format!("New support ticket for {product}.\n\n{story}\nOpen the ticket: {link}\n"),
                 )
             }
-            NoticeKind::Assigned => {
+            NotificationKind::Assigned => {
                 let story = story(ticket);
                 (
                     subject("Yours"),
                     format!("You were assigned this ticket for {product}.\n\n{story}\nOpen the ticket: {link}\n"),
                 )
             }
-            NoticeKind::Answered { body, .. } => (
+            NotificationKind::Answered { body, .. } => (
                 subject("Answer"),
                 format!("{body}\n\n-- \nThe team of {organization} answers your question about {product}.\n"),
             ),
-            NoticeKind::Resolved => (
+            NotificationKind::Resolved => (
                 subject("Resolved"),
                 format!(
                     "The team of {organization} has resolved your question about {product}:\n\n    {title}\n\n\
@@ -93,31 +93,31 @@ impl Post for MailPost {
                 ),
             ),
         };
-        Words { subject, text }
+        EmailText { subject, text }
     }
 
-    fn deliver<'a>(&'a self, email: &'a QueuedEmail) -> Attempt<'a> {
+    fn send<'a>(&'a self, email: &'a QueuedEmail) -> SendFuture<'a> {
         Box::pin(async move {
             let QueuedEmail { recipient, subject, body, .. } = email;
             let mail = Mail { to: recipient.clone(), subject: subject.clone(), text: body.clone() };
             match self.mail.deliver(&mail).await {
                 Ok(()) => {
                     count("sent");
-                    Outcome::Sent
+                    SendOutcome::Sent
                 }
                 Err(error) if error.is_final() => {
                     tracing::error!(%error, kind = "ticket", "failed to send an email");
-                    Outcome::Failed
+                    SendOutcome::Failed
                 }
                 Err(error) => {
                     tracing::warn!(%error, kind = "ticket", "failed to send an email, will retry");
-                    Outcome::Retry
+                    SendOutcome::Retry
                 }
             }
         })
     }
 
-    fn give_up(&self) {
+    fn record_discarded(&self) {
         count("failed");
     }
 }
@@ -131,7 +131,7 @@ fn count(outcome: &'static str) {
 pub struct NoticeSender {
     /// The operator's context.
     pub cx: Ctx,
-    /// What acts are done on, with its [`Post`].
+    /// What acts are done on, with its [`Notifier`].
     pub ops: Ops,
 }
 
@@ -139,7 +139,7 @@ impl NoticeSender {
     /// Sends what is due, some rounds of it. What a run that is cut off has not sent is sent by another process, after its lease.
     ///
     /// # Errors
-    /// As [`notices::send_due`].
+    /// As [`notifications::send_due`].
     pub async fn look(&self) -> waypost_core::Result<()> {
         for _ in 0..ROUNDS {
             if self.run_once().await? == 0 {
@@ -152,9 +152,9 @@ impl NoticeSender {
     /// Makes the digests that are due now, and some of the attempts. Returns the number of attempts.
     ///
     /// # Errors
-    /// As [`notices::send_due`].
+    /// As [`notifications::send_due`].
     pub async fn run_once(&self) -> waypost_core::Result<usize> {
-        notices::send_due(&self.cx, &self.ops).await
+        notifications::send_due(&self.cx, &self.ops).await
     }
 }
 

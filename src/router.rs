@@ -24,9 +24,9 @@ use waypost_auth::Auth;
 use waypost_core::id::base32;
 use waypost_core::{Code, Error, Random};
 use waypost_mcp::endpoint::{Endpoint, Responder};
-use waypost_ops::address::Site as Host;
 use waypost_ops::hosting::Hosting;
 use waypost_ops::limits::MAX_BODY;
+use waypost_ops::public_url::HostKind as Host;
 use waypost_web::Web;
 use waypost_web::limits::LimitKind;
 use waypost_web::request_info::RequestInfo;
@@ -275,7 +275,7 @@ async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut requ
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let asked = authority.and_then(|authority| {
-        Some(Asked { authority: authority.to_owned(), host: routes.auth.public_url.site(authority)? })
+        Some(Asked { authority: authority.to_owned(), host: routes.auth.public_url.classify_host(authority)? })
     });
     match asked {
         Some(asked) => {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use waypost_core::assignment::Assignment;
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 
 use super::session::Session;
 use super::{output, server, walkthrough};
@@ -64,13 +64,13 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Add { walkthrough, order, disabled, enabled, .. } => {
             let head = walkthrough::find_in(session, organization, &walkthrough).await?;
             let enabled = (disabled || enabled).then_some(enabled);
-            let placement = Placement { display_order: order, enabled };
-            let made = assignments::add(cx, ops, organization, (&server.id, &head.id), placement).await?;
+            let placement = AssignmentPatch { display_order: order, enabled };
+            let made = assignments::assign(cx, ops, organization, (&server.id, &head.id), placement).await?;
             output::object(*json, &shape(&made))
         }
         Command::Remove { walkthrough, .. } => {
             let head = walkthrough::find_in(session, organization, &walkthrough).await?;
-            assignments::remove(cx, ops, organization, &server.id, &head.id).await?;
+            assignments::unassign(cx, ops, organization, &server.id, &head.id).await?;
             removed(*json, head.id.as_str(), (&head.title, &server.slug))
         }
         Command::List { walkthrough, .. } => {

@@ -81,14 +81,14 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::Link { label, server, expires_in_hours, .. } => {
             let unknown = |error| named(error, "server", &server, "server");
-            let found = servers::find(cx, ops, &server).await.map_err(unknown)?;
+            let found = servers::resolve(cx, ops, &server).await.map_err(unknown)?;
             let keys = open::keys(&app.settings, &SystemRandom)?;
             let claim = (label.as_str(), i64::from(expires_in_hours) * HOUR_MS);
             let made = claim_links::create(cx, (ops, &keys.current), &organization, &found.id, claim).await;
             let (found, link) = made.map_err(unknown)?;
             let origin = session.public_url.origin();
             let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
-            let address = session.public_url.path_address(authority, &found.slug);
+            let address = session.public_url.path_urls(authority, &found.slug);
             let url = address.resource(Some(&link.segment()));
             output::object(*json, &json!({ "url": url, "expires_at": link.expires_at.rfc3339() }))
         }

@@ -12,8 +12,8 @@ use waypost_core::SystemRandom;
 use waypost_core::id::OrganizationId;
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
-use waypost_ops::address::{PublicUrl, Site};
 use waypost_ops::oauth_configs::{self, Finding, Level, Settings};
+use waypost_ops::public_url::{HostKind, PublicUrl};
 use waypost_ops::upstream::Upstream;
 use waypost_outbound::Outbound;
 
@@ -268,10 +268,10 @@ fn redirect_uris(app: &App, servers: &[String]) -> Vec<String> {
     let public = PublicUrl::new(url);
     let mut uris = Vec::new();
     for slug in servers {
-        let mut issuers = vec![public.address(&authority, &Site::Main, slug).issuer()];
+        let mut issuers = vec![public.server_urls(&authority, &HostKind::Main, slug).issuer()];
         if has_names_below {
-            let site = Site::Server(slug.clone());
-            issuers.push(public.address(&format!("{slug}.{authority}"), &site, slug).issuer());
+            let site = HostKind::Server(slug.clone());
+            issuers.push(public.server_urls(&format!("{slug}.{authority}"), &site, slug).issuer());
         }
         uris.extend(issuers.into_iter().map(|issuer| format!("{issuer}/oauth/callback")));
     }

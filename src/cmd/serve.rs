@@ -36,7 +36,7 @@ use crate::notices::{MailPost, NoticeSender};
 use crate::router::{self, Routes};
 use crate::telemetry::{self, Metrics};
 use crate::{demo, jobs, mail, open, outbound, providers};
-use waypost_ops::address::PublicUrl;
+use waypost_ops::public_url::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
 const GRACE: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let mail = mail::start(settings, &public_url, args.demo, hosting.jobs())?;
     let outbox = mail.clone();
     let hosting = match &mail {
-        Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url.clone()))),
+        Some(mail) => hosting.with_notifier(Arc::new(MailPost::new(mail.clone(), public_url.clone()))),
         None => hosting,
     };
     let hosting = hosting.with_ticket_limits(TicketLimits {

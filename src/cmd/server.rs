@@ -3,7 +3,7 @@
 use clap::ArgAction;
 use serde_json::{Value, json};
 use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::servers::{self, ServerSettings};
 
 use super::output;
 use super::session::{Session, named, one_of};
@@ -100,12 +100,12 @@ pub struct Flags {
 
 impl Flags {
     /// As the acts take them.
-    pub(super) fn settings(self, slug: Option<String>) -> Settings {
+    pub(super) fn settings(self, slug: Option<String>) -> ServerSettings {
         let allowed_origins = self.allowed_origins.map(|mut origins| {
             origins.retain(|origin| origin != "none");
             origins
         });
-        Settings {
+        ServerSettings {
             slug,
             name: self.name,
             product_name: self.product,
@@ -161,13 +161,13 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
 }
 
 pub(super) async fn find(session: &Session, text: &str) -> anyhow::Result<Server> {
-    let found = servers::find(&session.cx, &session.ops, text).await;
+    let found = servers::resolve(&session.cx, &session.ops, text).await;
     found.map_err(|error| named(error, "server", text, "server"))
 }
 
 /// With what only one server at a time is asked for.
 async fn show(session: &Session, server: &Server) -> anyhow::Result<()> {
-    let former = servers::former_slugs(&session.cx, &session.ops, &server.organization_id, &server.id).await?;
+    let former = servers::list_former_slugs(&session.cx, &session.ops, &server.organization_id, &server.id).await?;
     let mut value = shape(server);
     value["former_slugs"] = json!(former);
     output::object(session.json, &value)

@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Organization;
-use waypost_ops::address::PublicUrl;
+use waypost_ops::public_url::PublicUrl;
 use waypost_ops::{Ops, organizations};
 use waypost_store::Db;
 

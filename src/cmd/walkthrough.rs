@@ -12,7 +12,9 @@ use waypost_core::id::{OrganizationId, WalkthroughId};
 use waypost_core::version::VersionHead;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
 use waypost_ops::assignments;
-use waypost_ops::walkthroughs::{self as acts, HeadChange, ListWalkthroughs, Target, export, publish, trash};
+use waypost_ops::walkthroughs::{
+    self as acts, EditTarget, WalkthroughListQuery, WalkthroughPatch, export, publish, trash,
+};
 
 use super::session::{Session, one_of};
 use super::user::Org;
@@ -200,13 +202,13 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Publish { one, confirm_bidi } => {
             let head = find(session, &one).await?;
             let published = publish::publish(cx, ops, target(&head), confirm_bidi).await?;
-            let servers = assignments::list_of_walkthrough(cx, ops, &head.organization_id, &head.id).await?;
+            let servers = assignments::list_for_walkthrough(cx, ops, &head.organization_id, &head.id).await?;
             let published = serde_json::to_value(&published)?;
             print_published(*json, &published, &head.title, servers.is_empty().then_some(head.slug.as_str()))
         }
         Command::Versions(one) => {
             let head = find(session, &one).await?;
-            let versions = publish::versions(cx, ops, &head.organization_id, &head.id).await?;
+            let versions = publish::list_versions(cx, ops, &head.organization_id, &head.id).await?;
             output::list(*json, VERSION_MEMBERS, versions.iter().map(version_shape).collect())
         }
         Command::Withdraw { one, version, reason } => {
@@ -240,15 +242,15 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
 }
 
 /// Whatever revision is there: a command has shown none to its user.
-fn target(head: &Walkthrough) -> Target<'_> {
-    Target { organization_id: &head.organization_id, walkthrough_id: &head.id, revision: None }
+fn target(head: &Walkthrough) -> EditTarget<'_> {
+    EditTarget { organization_id: &head.organization_id, walkthrough_id: &head.id, revision: None }
 }
 
 async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> anyhow::Result<()> {
     let organization = session.organization(org.org.as_deref()).await?.id;
     let (mut items, mut cursor) = (Vec::new(), None);
     loop {
-        let wanted = ListWalkthroughs { state, limit: Some(200), cursor, ..ListWalkthroughs::default() };
+        let wanted = WalkthroughListQuery { state, limit: Some(200), cursor, ..WalkthroughListQuery::default() };
         let page = acts::list(&session.cx, &session.ops, &organization, wanted).await?;
         items.extend(page.items.iter().map(|row| shape(&row.walkthrough)));
         cursor = page.next_cursor;
@@ -333,7 +335,7 @@ pub(super) fn deleted(json: bool, id: &str, title: &str) -> anyhow::Result<()> {
 }
 
 async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
-    let draft = acts::show(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
+    let draft = acts::get_draft(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
     let steps: Vec<_> = (1..)
         .zip(&draft.steps)
         .map(|(position, step): (u32, _)| {
@@ -361,7 +363,7 @@ pub(super) fn print_draft(json: bool, mut value: Value, steps: Vec<Value>) -> an
 
 async fn change(session: &Session, update: Update) -> anyhow::Result<()> {
     let head = find(session, &update.one).await?;
-    let change = HeadChange {
+    let change = WalkthroughPatch {
         title: update.title,
         slug: update.slug,
         description: update.description,
@@ -406,8 +408,8 @@ pub(super) async fn find_in(
 
 async fn look_up(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Option<Walkthrough>> {
     let found = match text.parse::<WalkthroughId>() {
-        Ok(id) => acts::show(&session.cx, &session.ops, organization, &id).await,
-        Err(_) => acts::show_by_slug(&session.cx, &session.ops, organization, text).await,
+        Ok(id) => acts::get_draft(&session.cx, &session.ops, organization, &id).await,
+        Err(_) => acts::get_draft_by_slug(&session.cx, &session.ops, organization, text).await,
     };
     match found {
         Ok(draft) => Ok(Some(draft.walkthrough)),

@@ -18,7 +18,7 @@ pub fn health(hosting: Hosting) -> Router {
         get(move || {
             let hosting = hosting.clone();
             async move {
-                match tokio::time::timeout(READY, hosting.catalog().poll()).await {
+                match tokio::time::timeout(READY, hosting.offer_cache().poll()).await {
                     Ok(Ok(())) => readiness(&hosting.jobs().late()),
                     failed => {
                         let error = failed.err().map_or_else(|| "unavailable".to_owned(), |late| late.to_string());

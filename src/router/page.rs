@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, Method, header};
 use waypost_core::Code;
 use waypost_mcp::endpoint::Responder;
-use waypost_ops::address::Site as Host;
+use waypost_ops::public_url::HostKind as Host;
 use waypost_web::public_page::{self, PageRequest};
 
 use super::Routes;
@@ -98,9 +98,9 @@ async fn lookup<R: Responder>(routes: &Routes<R>, located: Located) -> Result<Pa
     let (public_url, slug) = (&routes.auth.public_url, &site.server().slug);
     // A former slug shows the present addresses: it may be released at any time.
     let current = match asked.host {
-        Host::Main => Some(public_url.path_address(&asked.authority, slug)),
+        Host::Main => Some(public_url.path_urls(&asked.authority, slug)),
         Host::Server(label) if label == *slug => None,
-        Host::Server(_) => public_url.host_address(&asked.authority, slug),
+        Host::Server(_) => public_url.host_urls(&asked.authority, slug),
     };
     Ok(PageRequest {
         current: current.unwrap_or_else(|| site.address.clone()),

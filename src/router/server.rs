@@ -15,8 +15,8 @@ use waypost_core::claim_link::{self, is_personal_segment};
 use waypost_core::{Code, Error, personal};
 use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Arrived, Responder, refuse_error};
-use waypost_ops::address::Site as Host;
-use waypost_ops::record::{Rejection, record_rejection};
+use waypost_ops::call_records::{Rejection, record_rejection};
+use waypost_ops::public_url::HostKind as Host;
 use waypost_ops::try_it;
 
 use super::client::Sender;
@@ -56,18 +56,18 @@ pub(super) fn locate(slug: Option<String>, request: &Request) -> waypost_core::R
 /// The server that a request is for.
 pub(super) async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<Site> {
     let Located { asked, slug, client, request_id } = located;
-    let (catalog, slug) = (routes.hosting.catalog(), slug.to_ascii_lowercase());
-    if !catalog.has_loaded(&slug) {
+    let (offer_cache, slug) = (routes.hosting.offer_cache(), slug.to_ascii_lowercase());
+    if !offer_cache.has_loaded(&slug) {
         // A slug that is made up asks the database each time.
         check_rate(routes, client)?;
     }
-    let offers = catalog.find(&slug).await.inspect_err(|error| {
+    let offers = offer_cache.get(&slug).await.inspect_err(|error| {
         if error.code != Code::NotFound {
             tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
         }
     })?;
     Ok(Site {
-        address: routes.auth.public_url.address(&asked.authority, &asked.host, &slug),
+        address: routes.auth.public_url.server_urls(&asked.authority, &asked.host, &slug),
         offers,
         client,
         request_id,
@@ -192,7 +192,7 @@ async fn bearer(
     (tracking_id, headers): (Option<&str>, &HeaderMap),
 ) -> waypost_core::Result<Bearer> {
     if !has_oauth(site.server()) {
-        return Ok(Bearer::NotAsked);
+        return Ok(Bearer::NotRequired);
     }
     let challenge = Challenge { resource_metadata: site.address.resource_metadata(tracking_id) };
     Ok(match waypost_auth::bearer::find(auth, site.server(), headers).await? {

@@ -18,8 +18,8 @@ use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
-use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::public_url::PublicUrl;
 use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
@@ -48,7 +48,7 @@ pub async fn with_fixtures() -> Server {
     let (folder, db) = store().await;
     let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
     let organization = organizations::create(&cx, &ops, "conformance", None).await.unwrap();
-    servers::create(&cx, &ops, &organization.id, "conformance", &servers::Settings::default()).await.unwrap();
+    servers::create(&cx, &ops, &organization.id, "conformance", &servers::ServerSettings::default()).await.unwrap();
     let sessions = Sessions::InMemory(Arc::new(LocalSessionManager::default()));
     start(folder, db, Fixtures::new(), (sessions, "conformance")).await
 }

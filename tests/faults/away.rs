@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::time::timeout;
 use waypost_core::caller::Ctx;
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_store::Db;
 
 use crate::client::{Client, Failure};
@@ -45,14 +45,14 @@ async fn goes_away(network: Network) {
     refuses_everybody(&client, &install).await;
     let (cx, ops) = (Ctx::operator(), install.ops().await);
     let (organization, server, walkthrough) = (&install.organization, &install.server, &install.walkthrough);
-    assignments::remove(&cx, &ops, organization, server, walkthrough).await.unwrap();
+    assignments::unassign(&cx, &ops, organization, server, walkthrough).await.unwrap();
 
     proxy.set(Network::Up);
     let back = async {
         while client.get("/readyz").await != Some(200) {}
         // It is ready; the first answers are of the present, and not of before.
         assert_eq!(client.tools().await.unwrap(), 0);
-        assignments::add(&cx, &ops, organization, (server, walkthrough), Placement::default()).await.unwrap();
+        assignments::assign(&cx, &ops, organization, (server, walkthrough), AssignmentPatch::default()).await.unwrap();
         while client.tools().await.unwrap() == 0 {}
     };
     timeout(PATIENCE, back).await.expect("it is back without a new start");

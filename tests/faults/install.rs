@@ -48,7 +48,8 @@ impl Install {
         migrate::migrate(&db).await.unwrap();
         let (cx, ops) = (Ctx::operator(), Ops::new(db));
         let organization = organizations::create(&cx, &ops, "demo", None).await.unwrap().id;
-        let server = servers::create(&cx, &ops, &organization, "demo", &servers::Settings::default()).await.unwrap().id;
+        let server =
+            servers::create(&cx, &ops, &organization, "demo", &servers::ServerSettings::default()).await.unwrap().id;
         let options = ImportOptions { server: Some("demo".to_owned()), publish: true, ..ImportOptions::default() };
         let file = transfer::parse("long.json", &walkthrough("Step")).unwrap();
         let report = import::import(&cx, &ops, &organization, file, options).await.unwrap();

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use waypost_core::caller::Ctx;
 use waypost_core::transfer;
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::servers;
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
-use waypost_ops::walkthroughs::{Target, publish};
+use waypost_ops::walkthroughs::{EditTarget, publish};
 
 use crate::client::Client;
 use crate::install::{Install, STEPS, walkthrough};
@@ -44,8 +44,8 @@ async fn changes_are_seen_by_both() {
     let (cx, ops) = (Ctx::operator(), install.ops().await);
     let (organization, server) = (&install.organization, &install.server);
     let id = &install.walkthrough;
-    let target = Target { organization_id: organization, walkthrough_id: id, revision: None };
-    let place = |enabled| Placement { enabled: Some(enabled), ..Placement::default() };
+    let target = EditTarget { organization_id: organization, walkthrough_id: id, revision: None };
+    let place = |enabled| AssignmentPatch { enabled: Some(enabled), ..AssignmentPatch::default() };
 
     // Progress that is begun through one goes on through the other.
     let mut user = User::new(&install, 1);
@@ -54,22 +54,22 @@ async fn changes_are_seen_by_both() {
         user.advance(both[n % 2]).await.unwrap();
     }
     both_see(both, "the start", Some(1)).await;
-    assignments::add(&cx, &ops, organization, (server, id), place(false)).await.unwrap();
+    assignments::assign(&cx, &ops, organization, (server, id), place(false)).await.unwrap();
     both_see(both, "disabled", None).await;
-    assignments::add(&cx, &ops, organization, (server, id), place(true)).await.unwrap();
+    assignments::assign(&cx, &ops, organization, (server, id), place(true)).await.unwrap();
     both_see(both, "enabled", Some(1)).await;
-    assignments::remove(&cx, &ops, organization, server, id).await.unwrap();
+    assignments::unassign(&cx, &ops, organization, server, id).await.unwrap();
     both_see(both, "unassigned", None).await;
-    assignments::add(&cx, &ops, organization, (server, id), place(true)).await.unwrap();
+    assignments::assign(&cx, &ops, organization, (server, id), place(true)).await.unwrap();
     both_see(both, "assigned", Some(1)).await;
     publish::unpublish(&cx, &ops, target).await.unwrap();
     both_see(both, "unpublished", None).await;
     publish::publish(&cx, &ops, target, false).await.unwrap();
     both_see(both, "published", Some(1)).await;
-    let off = servers::Settings { walkthrough_tools_enabled: Some(false), ..servers::Settings::default() };
+    let off = servers::ServerSettings { walkthrough_tools_enabled: Some(false), ..servers::ServerSettings::default() };
     servers::update(&cx, &ops, organization, server, &off).await.unwrap();
     both_see(both, "switched off", None).await;
-    let on = servers::Settings { walkthrough_tools_enabled: Some(true), ..servers::Settings::default() };
+    let on = servers::ServerSettings { walkthrough_tools_enabled: Some(true), ..servers::ServerSettings::default() };
     servers::update(&cx, &ops, organization, server, &on).await.unwrap();
     both_see(both, "switched on", Some(1)).await;
     let file = transfer::parse("long.json", &walkthrough("Renamed step")).unwrap();
@@ -84,7 +84,7 @@ async fn changes_are_seen_by_both() {
         assert_eq!(user.stored(client).await, user.acknowledged);
     }
     // A server that is new is there at once, also where nobody had heard of it.
-    servers::create(&cx, &ops, organization, "brand-new", &servers::Settings::default()).await.unwrap();
+    servers::create(&cx, &ops, organization, "brand-new", &servers::ServerSettings::default()).await.unwrap();
     for client in both {
         assert_eq!(client.get("/s/brand-new/mcp").await, Some(405));
         assert_eq!(client.get("/s/no-such-server/mcp").await, Some(404));

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use serde_json::json;
 use waypost_core::server::{AuthType, SignIn, Toolset};
 use waypost_mcp::limits::LimitOptions;
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::servers::{self, ServerSettings};
 
 use crate::app::{App, Server, Setup};
 use crate::client::Answer;
@@ -141,7 +141,7 @@ async fn an_old_slug_serves_until_it_is_released() {
     let (app, server) = ready().await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
-    server.set(Settings { slug: Some("acme-two".to_owned()), ..Settings::default() }).await;
+    server.set(ServerSettings { slug: Some("acme-two".to_owned()), ..ServerSettings::default() }).await;
     for path in ["/s/acme/mcp", "/s/acme-two/mcp"] {
         assert_eq!(ping(&app, "localhost", path).await.status, 200, "{path}");
     }
@@ -166,7 +166,7 @@ async fn a_new_server_answers_at_once_and_a_deleted_one_is_gone() {
     let app = App::new().await;
     let org = app.org("acme").await;
     assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 404);
-    let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+    let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = servers::create(app.cx(), &app.ops(), &org.id, "acme", &settings).await.unwrap();
     assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 200, "without waiting for the poll");
     servers::delete(app.cx(), &app.ops(), &org.id, &server.id).await.unwrap();
@@ -181,7 +181,7 @@ async fn browsers_may_call_from_some_origins() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
     let server = app.server("acme").await;
     let allowed_origins = Some(vec!["https://docs.acme.example".to_owned()]);
-    server.set(Settings { allowed_origins, ..Settings::default() }).await;
+    server.set(ServerSettings { allowed_origins, ..ServerSettings::default() }).await;
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
     let mut seen = String::new();
     for origin in [
@@ -244,7 +244,7 @@ async fn rs10_the_preflight_needs_no_token() {
                            last-event-id,mcp-param-x";
     let (app, server) = ready().await;
     let (auth_type, sign_in) = (Some(AuthType::PlatformOauth), Some(SignIn::OnConnect));
-    server.set(Settings { auth_type, sign_in, ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type, sign_in, ..ServerSettings::default() }).await;
     for path in [server.path(), "/s/acme/t/ann/mcp".to_owned()] {
         let flight = app
             .request(Method::OPTIONS, &path)

@@ -29,8 +29,8 @@ use waypost_mail::{Memory, Outbox};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
-use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
 use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, organizations};
@@ -165,7 +165,7 @@ impl App {
         let mail = setup.can_mail.then(|| Outbox::start_in(hosting.jobs(), Arc::new(mails.clone())));
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
         let hosting = match &mail {
-            Some(mail) => hosting.with_post(Arc::new(MailPost::new(mail.clone(), public_url))),
+            Some(mail) => hosting.with_notifier(Arc::new(MailPost::new(mail.clone(), public_url))),
             None => hosting,
         };
         let hosting = hosting.with_ticket_limits(setup.ticket_limits);
@@ -212,7 +212,7 @@ impl App {
             web,
             random: Arc::clone(&random),
         };
-        hosting.catalog().poll().await.unwrap();
+        hosting.offer_cache().poll().await.unwrap();
         let cx =
             Ctx { caller: Caller::Operator, clock: clock.clone(), random: Arc::clone(&random), request_id: "t".into() };
         Self(Arc::new(Inner {
@@ -273,7 +273,7 @@ impl App {
     /// What every process does on its own within a second.
     pub async fn refresh(&self) {
         let hosting = self.0.running.lock().unwrap().as_ref().unwrap().hosting.clone();
-        hosting.catalog().poll().await.unwrap();
+        hosting.offer_cache().poll().await.unwrap();
     }
 
     /// Sends the emails about tickets that are due, as every process does within a second. Returns the number of attempts.

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use waypost_core::server::{Support, Toolset};
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::App;
 
@@ -364,8 +364,11 @@ async fn schemas() -> &'static HashMap<String, jsonschema::Validator> {
     SCHEMAS
         .get_or_init(|| async {
             let app = App::new().await;
-            let settings =
-                Settings { toolset: Some(Toolset::All), support: Some(Support::Tickets), ..Settings::default() };
+            let settings = ServerSettings {
+                toolset: Some(Toolset::All),
+                support: Some(Support::Tickets),
+                ..ServerSettings::default()
+            };
             let server = app.org("schemas").await.server_with("schemas", settings).await;
             server.walkthrough("Any", &["Step"]).await;
             let answer = server.modern().send("tools/list", json!({})).await;

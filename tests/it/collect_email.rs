@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 use waypost_core::server::{AuthType, Toolset};
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, open};
 use crate::client::{Answer, Client, MODERN};
@@ -21,7 +21,8 @@ const SETUP: &str = "set-up";
 const CLAIMED: &str = "SELECT coalesce(claimed_email, '-') FROM end_users ORDER BY id";
 
 async fn ready(app: &App, auth_type: AuthType) -> Server {
-    let settings = Settings { auth_type: Some(auth_type), toolset: Some(Toolset::All), ..Settings::default() };
+    let settings =
+        ServerSettings { auth_type: Some(auth_type), toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = app.org("acme").await.server_with("acme", settings).await;
     server.walkthrough("Set up", &["One", "Two", "Three"]).await;
     server
@@ -127,7 +128,7 @@ async fn users_who_were_there_before_are_asked_once(app: App) {
     let server = ready(&app, AuthType::None).await;
     let mut client = server.modern();
     client.play("select_walkthrough", json!({ "walkthrough_id": SETUP })).await.ok();
-    server.set(Settings { auth_type: Some(AuthType::CollectEmail), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
     client.call("next_walkthrough_step", json!({})).await.ok();
     let select = json!({ "walkthrough_id": SETUP });
     assert_eq!(client.call("select_walkthrough", select.clone()).await.code(), "email_required");
@@ -161,7 +162,7 @@ async fn only_tools_that_begin_something_have_the_argument(app: App) {
     };
     let listed = server.modern().send("tools/list", json!({})).await;
     assert_eq!(having(&listed), ["select_walkthrough", "complete_step"]);
-    server.set(Settings { auth_type: Some(AuthType::None), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
     let listed = server.modern().send("tools/list", json!({})).await;
     assert!(having(&listed).is_empty());
     let unknown = json!({ "walkthrough_id": SETUP, "email": "a@x.de" });

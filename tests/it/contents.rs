@@ -3,9 +3,9 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use waypost_core::server::Toolset;
-use waypost_ops::assignments::Placement;
-use waypost_ops::servers::Settings;
-use waypost_ops::walkthroughs::HeadChange;
+use waypost_ops::assignments::AssignmentPatch;
+use waypost_ops::servers::ServerSettings;
+use waypost_ops::walkthroughs::WalkthroughPatch;
 
 use crate::app::{App, Server, document};
 use crate::client::Client;
@@ -26,7 +26,7 @@ async fn each_walkthrough_is_a_prompt() {
     assert_snapshot!(user.send("prompts/list", json!({})).await.result()["prompts"].to_string(), @r#"[{"name":"install-acme","title":"Install Acme","description":"How to install it."}]"#);
     let prompt = user.send("prompts/get", json!({ "name": "install-acme" })).await;
     assert_snapshot!(app.redact(prompt.result()["messages"][0]["content"]["text"].as_str().unwrap()), @r#"Guide me through the walkthrough "Install Acme" (3 steps), one step at a time. Call select_walkthrough(walkthrough_id: "wt:1"), show me the content of the step, and stop. Only when I say that the step is done, call next_walkthrough_step(walkthrough_id, current_step_id). Never call it twice in a row without an answer from the user. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; if your notes have one already, pass it from the first call."#);
-    server.set(Settings { toolset: Some(Toolset::Stepwise), ..Settings::default() }).await;
+    server.set(ServerSettings { toolset: Some(Toolset::Stepwise), ..ServerSettings::default() }).await;
     let prompt = user.send("prompts/get", json!({ "name": "install-acme" })).await;
     let text = prompt.result()["messages"][0]["content"]["text"].as_str().unwrap().to_owned();
     assert!(text.contains("get_current_step") && !text.contains("select_walkthrough"), "{text}");
@@ -135,8 +135,8 @@ async fn everything_is_listed_in_display_order() {
     let second = server.walkthrough("Second", &["A"]).await;
     let user = server.modern();
     for (order, expected) in [(0, ["first", "second"]), (9, ["second", "first"])] {
-        server.assign(&first, Placement { display_order: Some(order), ..Placement::default() }).await;
-        server.assign(&second, Placement { display_order: Some(5), ..Placement::default() }).await;
+        server.assign(&first, AssignmentPatch { display_order: Some(order), ..AssignmentPatch::default() }).await;
+        server.assign(&second, AssignmentPatch { display_order: Some(5), ..AssignmentPatch::default() }).await;
         let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"].clone();
         let prompts = user.send("prompts/list", json!({})).await.result()["prompts"].clone();
         let resources = user.send("resources/list", json!({})).await.result()["resources"].clone();
@@ -154,7 +154,7 @@ async fn a_slug_stays_when_the_title_changes_and_can_be_changed() {
     let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
-    guide.update(HeadChange { title: Some("Set Acme up".to_owned()), ..HeadChange::default() }).await;
+    guide.update(WalkthroughPatch { title: Some("Set Acme up".to_owned()), ..WalkthroughPatch::default() }).await;
     let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0].clone();
     assert_eq!(
         (&listed["title"], &listed["slug"]),
@@ -164,7 +164,7 @@ async fn a_slug_stays_when_the_title_changes_and_can_be_changed() {
     guide.republish().await;
     let listed = user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0].clone();
     assert_eq!((&listed["title"], &listed["slug"]), (&json!("Set Acme up"), &json!("install-acme")));
-    guide.update(HeadChange { slug: Some("set-up".to_owned()), ..HeadChange::default() }).await;
+    guide.update(WalkthroughPatch { slug: Some("set-up".to_owned()), ..WalkthroughPatch::default() }).await;
     let old = user.call("next_walkthrough_step", json!({ "walkthrough_id": "install-acme" })).await;
     assert_eq!(old.code(), "walkthrough_not_found");
     assert_eq!(user.send("prompts/get", json!({ "name": "set-up" })).await.error_code(), 0);

@@ -3,13 +3,13 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use waypost_core::server::Toolset;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server};
 
 async fn ready() -> (App, Server) {
     let app = App::new().await;
-    let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+    let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = app.org("acme").await.server_with("acme", settings).await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     server.walkthrough("Use Acme", &["Open", "Click"]).await;

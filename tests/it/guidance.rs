@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use waypost_core::server::{AuthType, Toolset};
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, document, open};
 use crate::client::{Called, Client};
@@ -11,8 +11,11 @@ use crate::client::{Called, Client};
 waypost_testkit::both!(open => a_step_determines_the_walkthrough, any_word_of_a_query_matches);
 
 async fn ready(app: &App, toolset: Toolset) -> Server {
-    let server =
-        app.org("acme").await.server_with("acme", Settings { toolset: Some(toolset), ..Settings::default() }).await;
+    let server = app
+        .org("acme")
+        .await
+        .server_with("acme", ServerSettings { toolset: Some(toolset), ..ServerSettings::default() })
+        .await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     server
 }
@@ -95,7 +98,7 @@ async fn where_users_sign_in_nothing_is_said_about_handles() {
     let server = ready(&app, Toolset::Guided).await;
     let info = server.modern().send("server/discover", json!({})).await;
     assert!(info.result()["instructions"].as_str().unwrap().contains("Pass progress_handle on EVERY call"));
-    server.set(Settings { auth_type: Some(AuthType::PlatformOauth), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
     let client = server.modern();
     let info = client.send("server/discover", json!({})).await;
     let instructions = info.result()["instructions"].as_str().unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use waypost_core::invisible::is_invisible;
 use waypost_core::server::{Support, Toolset};
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, document};
 
@@ -45,8 +45,11 @@ async fn what_users_are_not_shown_reaches_no_model() {
     step["contentFields"]["contentForUser"] = json!(content);
     step["contentFields"]["contextForAgent"] = json!(hide("Context"));
     server.import(&file).await;
-    let settings =
-        Settings { name: Some(hide("Acme Server")), product_name: Some(hide("Acme")), ..Settings::default() };
+    let settings = ServerSettings {
+        name: Some(hide("Acme Server")),
+        product_name: Some(hide("Acme")),
+        ..ServerSettings::default()
+    };
     server.set(settings).await;
 
     let mut user = server.modern();
@@ -76,7 +79,7 @@ async fn names_from_before_the_rule_are_served_without_it() {
     server.walkthrough("Install Acme", &["Download"]).await;
     app.execute("UPDATE servers SET name = 'Ac\u{E0068}me', product_name = 'Ac\u{AD}\u{3164}me'").await;
     // Any change of the configuration makes the server read it again.
-    server.set(Settings { toolset: Some(Toolset::All), ..Settings::default() }).await;
+    server.set(ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
     let found = server.modern().send("server/discover", json!({})).await;
     check(found.json());
     assert!(found.json().to_string().contains("Acme"), "{found}");
@@ -86,7 +89,7 @@ async fn names_from_before_the_rule_are_served_without_it() {
 #[tokio::test]
 async fn tickets_keep_nothing_that_nobody_sees() {
     let app = App::new().await;
-    let settings = Settings { support: Some(Support::Tickets), ..Settings::default() };
+    let settings = ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() };
     let server = app.org("acme").await.server_with("acme", settings).await;
     let arguments = json!({ "title": hide("Help me"), "problem": hide("It fails"), "context": hide("Beta") });
     server.personal("ann").call("get_support", arguments).await.ok();

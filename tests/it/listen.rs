@@ -11,8 +11,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use waypost_core::server::{AuthType, SignIn, Support};
 use waypost_mcp::listen::ListenOptions;
-use waypost_ops::assignments::Placement;
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::assignments::AssignmentPatch;
+use waypost_ops::servers::{self, ServerSettings};
 
 use crate::app::{App, Server, Setup, open};
 use crate::sign_in::{Browser, OauthClient, path, platform, post_form};
@@ -131,9 +131,9 @@ async fn a_listener_is_told_of_a_first_publish_an_assignment_and_a_new_version(a
     guide.publish(&["One", "Two"]).await;
     assert_eq!(stream.told(2).await, [PROMPTS, RESOURCES], "a new version");
     let second = server.org.walkthrough("Use Acme", &["One"]).await;
-    server.assign(&second, Placement::default()).await;
+    server.assign(&second, AssignmentPatch::default()).await;
     assert_eq!(stream.told(2).await, [PROMPTS, RESOURCES], "an assignment");
-    server.set(Settings { support: Some(Support::Tickets), ..Settings::default() }).await;
+    server.set(ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() }).await;
     assert_eq!(stream.told(1).await, [TOOLS], "a setting that adds a tool");
     for guide in [&guide, &second] {
         server.unassign(guide).await;
@@ -177,10 +177,10 @@ async fn a_stream_ends_when_its_server_is_gone_or_has_other_rules(app: App) {
     let server = app.server("acme").await;
     let (stream, _) = Stream::open(&server, everything(), None).await;
     let auth_type = Some(AuthType::PlatformOauth);
-    server.set(Settings { auth_type, sign_in: Some(SignIn::OnConnect), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type, sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() }).await;
     stream.ends().await;
     assert_eq!(listen(&server, everything(), None).await.status(), StatusCode::UNAUTHORIZED);
-    server.set(Settings { auth_type: Some(AuthType::None), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
     let (stream, _) = Stream::open(&server, everything(), None).await;
     app.forget_calls();
     servers::delete(app.cx(), &app.ops(), &server.org.id, &server.id).await.unwrap();

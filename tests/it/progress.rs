@@ -4,7 +4,7 @@ use insta::{allow_duplicates, assert_snapshot};
 use serde_json::json;
 use waypost_core::server::Toolset;
 use waypost_ops::end_users;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, open};
 
@@ -25,7 +25,7 @@ waypost_testkit::both!(open =>
 const NAMED: &str = "install-acme";
 
 async fn ready(app: &App) -> Server {
-    let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+    let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     app.org("acme").await.server_with("acme", settings).await
 }
 
@@ -219,7 +219,7 @@ async fn a_deleted_user_is_unknown(app: App) {
     app.forget_calls();
     let id = user_id(&app, "SELECT id FROM end_users WHERE tracking_id IS NULL").await;
     for id in [id, "ann".to_owned()] {
-        let id = end_users::find(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+        let id = end_users::resolve(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
         end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
     }
     let next = user.call("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await;
@@ -263,7 +263,7 @@ async fn a_deleted_user_with_a_session_begins_again(app: App) {
     session.call("next_walkthrough_step", json!({})).await.ok();
     app.forget_calls();
     let id = user_id(&app, "SELECT id FROM end_users").await;
-    let id = end_users::find(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
+    let id = end_users::resolve(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
     end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
     let again = session.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
     assert_eq!(again.at(), "1/3 0 %");

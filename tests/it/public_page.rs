@@ -6,7 +6,7 @@ use http::Method;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use waypost_core::server::{AuthType, SignIn};
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::servers::{self, ServerSettings};
 
 use crate::app::{App, Server, Setup};
 use crate::client::{Answer, Raw};
@@ -125,10 +125,10 @@ async fn programs_still_get_405_at_mcp_addresses() {
 async fn shows_the_server_its_walkthroughs_and_every_client() {
     let app = App::with(https()).await;
     let org = app.org("acme").await;
-    let settings = Settings {
+    let settings = ServerSettings {
         name: Some("Acme guide".to_owned()),
         product_name: Some("Acme Rockets".to_owned()),
-        ..Settings::default()
+        ..ServerSettings::default()
     };
     let server = org.server_with("guide", settings).await;
     server.walkthrough("Install Acme", &["Download"]).await;
@@ -180,7 +180,7 @@ async fn shows_the_server_its_walkthroughs_and_every_client() {
     assert!(page.body.matches(&url).count() > 10, "each client has the personal URL");
     assert!(!page.body.contains("https://way.example/s/guide/mcp"), "and none the plain one");
     assert!(!page.body.contains("works only on this machine") && !page.body.contains("connects from the cloud"));
-    server.set(Settings { walkthrough_tools_enabled: Some(false), ..Settings::default() }).await;
+    server.set(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
     let page = browse(&app, "guide.way.example", "/").send().await;
     assert!(page.body.contains("There are no walkthroughs yet") && !page.body.contains("Install Acme"));
     assert!(self::url(&page).starts_with("https://guide.way.example/t/pu_"));
@@ -191,7 +191,7 @@ async fn shows_the_server_its_walkthroughs_and_every_client() {
 async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
     let (app, server) = stage(https()).await;
     let before = browse(&app, "way.example", "/s/acme").send().await;
-    server.set(Settings { auth_type: Some(AuthType::PlatformOauth), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
     for (host, path, plain) in [
         ("way.example", "/s/acme", "https://way.example/s/acme/mcp"),
         ("way.example", "/s/acme/t/ann/mcp", "https://way.example/s/acme/mcp"),
@@ -203,11 +203,11 @@ async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
         assert!(page.body.contains("Install Acme") && page.body.contains("4 steps"), "{}", page.body);
         assert!(!page.body.contains("/t/"), "{}", page.body);
     }
-    server.set(Settings { sign_in: Some(SignIn::OnConnect), ..Settings::default() }).await;
+    server.set(ServerSettings { sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() }).await;
     let page = browse(&app, "way.example", "/s/acme").send().await;
     assert!(!page.body.contains("Install Acme") && page.body.contains("after you have signed in"), "{}", page.body);
     // Without OAuth, `on_connect` means nothing.
-    server.set(Settings { auth_type: Some(AuthType::CollectEmail), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
     let page = browse(&app, "way.example", "/s/acme").send().await;
     assert!(page.body.contains("Install Acme") && url(&page).contains("/t/pu_"));
     app.finish().await;
@@ -217,7 +217,7 @@ async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
 async fn a_page_that_is_off_is_as_one_that_does_not_exist() {
     let (app, server) = stage(https()).await;
     let before = browse(&app, "way.example", "/s/acme").send().await;
-    server.set(Settings { public_page: Some(false), ..Settings::default() }).await;
+    server.set(ServerSettings { public_page: Some(false), ..ServerSettings::default() }).await;
     let look = |answer: &Answer| {
         let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| *name != "x-request-id").collect();
         headers.sort_by_key(|(name, _)| name.as_str());
@@ -266,7 +266,7 @@ async fn every_response_keeps_the_url_private() {
         assert_eq!(mcp.header("access-control-allow-origin"), None, "the MCP address has CORS, its page has not");
         assert_eq!(mcp.header("cache-control"), Some("no-store"));
     }
-    server.set(Settings { public_page_indexed: Some(true), ..Settings::default() }).await;
+    server.set(ServerSettings { public_page_indexed: Some(true), ..ServerSettings::default() }).await;
     let page = browse(&app, "way.example", "/s/acme").send().await;
     assert_eq!(page.header("x-robots-tag"), Some("noarchive"), "an archive would share one visitor's URL");
     assert!(!page.body.contains("noindex") && page.body.contains("data-nosnippet"), "{}", page.body);
@@ -288,7 +288,7 @@ async fn warns_if_only_this_machine_reaches_it() {
 async fn a_former_slug_shows_the_present_url() {
     let (app, server) = stage(https()).await;
     let before = browse(&app, "way.example", "/s/acme").send().await;
-    server.set(Settings { slug: Some("rockets".to_owned()), ..Settings::default() }).await;
+    server.set(ServerSettings { slug: Some("rockets".to_owned()), ..ServerSettings::default() }).await;
     let page = browse(&app, "way.example", "/s/acme").header("cookie", &cookie(&before)).send().await;
     assert_eq!(url(&page), format!("https://way.example/s/rockets/t/{}/mcp", id(&before)));
     // The browser has no cookie for the present path but the one that the former address hands over.

@@ -5,7 +5,7 @@ use insta::{allow_duplicates, assert_snapshot};
 use serde_json::json;
 use waypost_core::organization::Role;
 use waypost_core::server::Toolset;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, open};
 use crate::console::{Browser, with_key};
@@ -19,7 +19,7 @@ waypost_testkit::both!(open =>
 const NAMED: &str = "install-acme";
 
 async fn each_call_leaves_a_row(app: App) {
-    let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+    let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = app.org("acme").await.server_with("acme", settings).await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     let mut user = server.modern();

@@ -2,14 +2,14 @@
 
 use serde_json::json;
 use waypost_core::server::Toolset;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, open};
 
 waypost_testkit::both!(open => nothing_of_one_organisation_is_reached_through_the_other);
 
 async fn ready(app: &App, slug: &str) -> (Server, String, String) {
-    let settings = Settings { toolset: Some(Toolset::All), ..Settings::default() };
+    let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = app.org(slug).await.server_with(slug, settings).await;
     let guide = server.walkthrough("Install Acme", &["Download", "Run"]).await;
     (server, guide.id.to_string(), guide.step("Download").await)

@@ -3,15 +3,15 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 use waypost_core::server::{AuthType, Support, Toolset};
-use waypost_ops::assignments::Placement;
-use waypost_ops::servers::Settings;
+use waypost_ops::assignments::AssignmentPatch;
+use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, document, open};
 
 waypost_testkit::both!(open => what_is_not_offered_is_not_listed_and_comes_back_with_its_progress);
 
 async fn with_toolset(app: &App, toolset: Toolset) -> Server {
-    let settings = Settings { toolset: Some(toolset), ..Settings::default() };
+    let settings = ServerSettings { toolset: Some(toolset), ..ServerSettings::default() };
     let server = app.org(toolset.as_str()).await.server_with(toolset.as_str(), settings).await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     server
@@ -118,7 +118,7 @@ async fn the_guided_list_has_8_kilobytes_at_most() {
     let app = App::new().await;
     let server = with_toolset(&app, Toolset::Guided).await;
     for auth_type in [AuthType::None, AuthType::CollectEmail] {
-        server.set(Settings { auth_type: Some(auth_type), ..Settings::default() }).await;
+        server.set(ServerSettings { auth_type: Some(auth_type), ..ServerSettings::default() }).await;
         for client in [server.modern(), server.legacy("2025-11-25"), server.personal("ann")] {
             let bytes = client.send("tools/list", json!({})).await.body.len();
             assert!(bytes <= 8 * 1024, "{auth_type}: {bytes} bytes");
@@ -200,15 +200,15 @@ async fn tools_are_listed_while_something_is_offered() {
     let none: Vec<String> = Vec::new();
     assert_eq!(server.modern().tools().await, none, "nothing is assigned");
     let empty = org.import(&document("Empty", &[]), Default::default()).await;
-    server.assign(&empty, Placement::default()).await;
+    server.assign(&empty, AssignmentPatch::default()).await;
     assert_eq!(server.modern().tools().await, none, "a draft without steps");
     let guide = org.walkthrough("Install Acme", &["Download", "Run"]).await;
     assert_eq!(server.modern().tools().await, none, "published and not assigned");
-    server.assign(&guide, Placement { enabled: Some(false), ..Placement::default() }).await;
+    server.assign(&guide, AssignmentPatch { enabled: Some(false), ..AssignmentPatch::default() }).await;
     assert_eq!(server.modern().tools().await, none, "assigned and not enabled");
-    server.assign(&guide, Placement { enabled: Some(true), ..Placement::default() }).await;
+    server.assign(&guide, AssignmentPatch { enabled: Some(true), ..AssignmentPatch::default() }).await;
     assert_eq!(server.modern().tools().await.len(), 5);
-    for disabled in [Settings { walkthrough_tools_enabled: Some(false), ..Settings::default() }] {
+    for disabled in [ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }] {
         server.set(disabled).await;
         assert_eq!(server.modern().tools().await, none, "switched off");
         let prompts = server.modern().send("prompts/list", json!({})).await;
@@ -216,12 +216,12 @@ async fn tools_are_listed_while_something_is_offered() {
         let resources = server.modern().send("resources/list", json!({})).await;
         assert_eq!(resources.result()["resources"], json!([]), "and the resources");
     }
-    server.set(Settings { walkthrough_tools_enabled: Some(true), ..Settings::default() }).await;
+    server.set(ServerSettings { walkthrough_tools_enabled: Some(true), ..ServerSettings::default() }).await;
     assert_eq!(server.modern().tools().await.len(), 5);
-    let settings = Settings { support: Some(Support::Tickets), ..Settings::default() };
+    let settings = ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() };
     server.set(settings).await;
     assert_eq!(server.modern().tools().await.len(), 6, "and support");
-    server.set(Settings { walkthrough_tools_enabled: Some(false), ..Settings::default() }).await;
+    server.set(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
     assert_eq!(server.modern().tools().await, ["get_support"], "also without walkthroughs");
     app.finish().await;
 }
@@ -234,8 +234,8 @@ async fn what_is_not_offered_is_not_listed_and_comes_back_with_its_progress(app:
     user.play("select_walkthrough", named.clone()).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
     for way in ["unassigned", "disabled", "unpublished", "archived", "withdrawn", "switched off"] {
-        let enabled = |enabled| Placement { enabled: Some(enabled), ..Placement::default() };
-        let switched = |on| Settings { walkthrough_tools_enabled: Some(on), ..Settings::default() };
+        let enabled = |enabled| AssignmentPatch { enabled: Some(enabled), ..AssignmentPatch::default() };
+        let switched = |on| ServerSettings { walkthrough_tools_enabled: Some(on), ..ServerSettings::default() };
         match way {
             "unassigned" => server.unassign(&guide).await,
             "disabled" => server.assign(&guide, enabled(false)).await,
@@ -256,7 +256,7 @@ async fn what_is_not_offered_is_not_listed_and_comes_back_with_its_progress(app:
         let confirmed = json!({ "walkthrough_id": guide.slug, "confirm": true });
         assert_eq!(user.call("reset_walkthrough_progress", confirmed).await.code(), "walkthrough_not_found", "{way}");
         match way {
-            "unassigned" => server.assign(&guide, Placement::default()).await,
+            "unassigned" => server.assign(&guide, AssignmentPatch::default()).await,
             "disabled" => server.assign(&guide, enabled(true)).await,
             "unpublished" => guide.republish().await,
             "archived" => {

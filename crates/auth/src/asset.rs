@@ -8,8 +8,8 @@ use data_encoding::HEXLOWER;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use waypost_core::Timestamp;
-use waypost_ops::address::Address;
 use waypost_ops::logos;
+use waypost_ops::public_url::ServerUrls;
 
 use crate::Auth;
 use crate::pending;
@@ -22,13 +22,13 @@ static HASH: LazyLock<String> = LazyLock::new(|| HEXLOWER.encode(&Sha256::digest
 
 /// The address of the style sheet: another one as soon as its content is another one.
 #[must_use]
-pub fn style_path(address: &Address) -> String {
+pub fn style_path(address: &ServerUrls) -> String {
     format!("{}?v={}", address.path("sign-in.css"), *HASH)
 }
 
 /// The address of the logo that was set at `at`.
 #[must_use]
-pub fn logo_path(address: &Address, at: Timestamp) -> String {
+pub fn logo_path(address: &ServerUrls, at: Timestamp) -> String {
     format!("{}?v={}", address.path("logo.png"), at.0)
 }
 

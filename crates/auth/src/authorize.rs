@@ -342,7 +342,7 @@ async fn read(
     }
     // A missing resource means the server: clients of 2025-03-26 do not know the parameter.
     let resource = params.resources().first().cloned().unwrap_or_else(|| site.address.resource(None));
-    let named = auth.public_url.resource(&resource).and_then(|resource| resource.tracking_id);
+    let named = auth.public_url.parse_resource(&resource).and_then(|resource| resource.tracking_id);
     let cx = auth.context(site);
     let claim = match &named {
         Some(segment) => joins::prove(&cx, &auth.hosting, site.server(), segment).await?,
@@ -391,8 +391,8 @@ fn challenge(params: &Params) -> Result<String, OauthError> {
 /// Whether every resource indicator is an address of the server that is asked: its slug, or one that it had before.
 pub(crate) async fn names_server(auth: &Auth, site: &Site, resources: &[String]) -> Result<bool> {
     for resource in resources {
-        let Some(named) = auth.public_url.resource(resource) else { return Ok(false) };
-        match auth.hosting.catalog().find(&named.slug.to_ascii_lowercase()).await {
+        let Some(named) = auth.public_url.parse_resource(resource) else { return Ok(false) };
+        match auth.hosting.offer_cache().get(&named.slug.to_ascii_lowercase()).await {
             Ok(offers) if offers.server.id == site.server().id => {}
             Ok(_) => return Ok(false),
             Err(error) if error.code == Code::NotFound => return Ok(false),

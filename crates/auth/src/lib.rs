@@ -27,8 +27,8 @@ use waypost_core::Random;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_mail::Outbox;
 use waypost_ops::accounts::Accounts;
-use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::Hosting;
+use waypost_ops::public_url::PublicUrl;
 
 use crate::client::document::Documents;
 use crate::limits::Limits;

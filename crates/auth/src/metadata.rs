@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use waypost_core::oauth_client::AuthMethod;
 use waypost_core::scope::{Scope, Scopes};
-use waypost_ops::address::Address;
+use waypost_ops::public_url::ServerUrls;
 
 use crate::Auth;
 use crate::site::Site;
@@ -23,7 +23,7 @@ pub async fn authorization_server(State(auth): State<Auth>, site: Site) -> Respo
     ([(header::CACHE_CONTROL, CACHE)], Json(document(&site.address, documents))).into_response()
 }
 
-fn document(address: &Address, documents: bool) -> Value {
+fn document(address: &ServerUrls, documents: bool) -> Value {
     let endpoint = |name: &str| format!("{}/oauth/{name}", address.issuer());
     let auth_methods: Vec<_> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
     json!({

@@ -8,14 +8,14 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 use waypost_core::server::{AuthType, Server};
-use waypost_ops::address::Address;
 use waypost_ops::offers::Offers;
+use waypost_ops::public_url::ServerUrls;
 
 /// What the router found out about a request: it stands in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// The address of the server, as it was asked.
-    pub address: Address,
+    pub address: ServerUrls,
     /// The server and what it offers.
     pub offers: Arc<Offers>,
     /// The client's address.

@@ -19,7 +19,7 @@ const FORBIDDEN: i64 = -31_403;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bearer {
     /// The server asks nobody to sign in; what the request carries is ignored.
-    NotAsked,
+    NotRequired,
     /// No token was sent; how to ask for one.
     Missing(Challenge),
     /// A token was sent and is not valid: the answer is 401, whatever the request asks for.
@@ -70,7 +70,7 @@ impl Bearer {
         messages: impl Iterator<Item = &'m Message>,
     ) -> Result<(), Denial<'_>> {
         let challenge = match self {
-            Self::NotAsked => return Ok(()),
+            Self::NotRequired => return Ok(()),
             Self::Missing(challenge) | Self::Invalid(challenge) | Self::Valid { challenge, .. } => challenge,
         };
         let denied = |status, error, message| Err(Denial { status, error, message, challenge });

@@ -25,11 +25,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::{Code, Error, Random, name};
+use waypost_ops::call_records::Rejection;
 use waypost_ops::hosting::Hosting;
-use waypost_ops::identity::Client;
+use waypost_ops::identity::ClientInfo;
 use waypost_ops::limits::MAX_BODY;
 use waypost_ops::offers::Offers;
-use waypost_ops::record::Rejection;
 
 use crate::bearer::Bearer;
 use crate::limits::Limits;
@@ -137,11 +137,11 @@ impl<R: Responder> Endpoint<R> {
     }
 
     /// Answers a request.
-    pub async fn handle(&self, request: Request<Body>, arrived: &Arrived) -> Response {
+    pub async fn handle(&self, request: Request<Body>, mcp_request: &Arrived) -> Response {
         let since = Instant::now();
         let (mut parts, body) = request.into_parts();
         if parts.method != Method::POST && matches!(self.sessions, Sessions::Signed) {
-            let counted = self.admit(&parts, None, arrived).and_then(|()| self.limit_sender(None, arrived));
+            let counted = self.admit(&parts, None, mcp_request).and_then(|()| self.limit_sender(None, mcp_request));
             if let Err(response) = counted {
                 return response;
             }
@@ -152,39 +152,39 @@ impl<R: Responder> Endpoint<R> {
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
-                let counted = self.admit(&parts, None, arrived).and_then(|()| self.limit_sender(None, arrived));
+                let counted = self.admit(&parts, None, mcp_request).and_then(|()| self.limit_sender(None, mcp_request));
                 if let Err(response) = counted {
                     return response;
                 }
                 let refused = refuse_body(&*error);
                 if refused.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    self.record_rejection(Rejection::TooLarge, arrived);
+                    self.record_rejection(Rejection::TooLarge, mcp_request);
                 }
                 return refused;
             }
         };
         if parts.method != Method::POST {
-            if let Err(response) = self.limit_sender(None, arrived) {
+            if let Err(response) = self.limit_sender(None, mcp_request) {
                 return response;
             }
-            let target = self.target(arrived, since, (false, None), Client::default());
+            let target = self.target(mcp_request, since, (false, None), ClientInfo::default());
             return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
         let peeked = message::peek(&bytes);
-        if let Err(response) = self.admit(&parts, peeked.as_ref().ok(), arrived) {
+        if let Err(response) = self.admit(&parts, peeked.as_ref().ok(), mcp_request) {
             return response;
         }
         let peeked = match peeked {
             Ok(peeked) => peeked,
-            Err(refusal) => return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, arrived),
+            Err(refusal) => return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, mcp_request),
         };
         normalize_accept(&mut parts.headers);
         match peeked {
             Peeked::Single(message) => {
                 let request = Request::from_parts(parts, bytes);
-                self.answer(request, &message, arrived, since).await
+                self.answer(request, &message, mcp_request, since).await
             }
-            Peeked::Batch(batch) => self.answer_batch(&parts, batch, arrived, since).await,
+            Peeked::Batch(batch) => self.answer_batch(&parts, batch, mcp_request, since).await,
         }
     }
 
@@ -192,26 +192,26 @@ impl<R: Responder> Endpoint<R> {
         &self,
         mut request: Request<Bytes>,
         message: &Message,
-        arrived: &Arrived,
+        mcp_request: &Arrived,
         since: Instant,
     ) -> Response {
         if let Err(refusal) = check_era(request.headers(), message) {
             let status = if refusal.code == METHOD_NOT_FOUND { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
-            return self.refuse_counted(status, &refusal, arrived);
+            return self.refuse_counted(status, &refusal, mcp_request);
         }
         let initialize = message.method.as_deref() == Some("initialize");
         let mut session = None;
         if !message.modern && !initialize && matches!(self.sessions, Sessions::Signed) {
-            session = match self.open_session(request.headers_mut(), arrived) {
+            session = match self.open_session(request.headers_mut(), mcp_request) {
                 Ok(session) => session,
                 Err(refusal) => {
                     let refusal = Refusal { id: message.id.clone(), ..refusal };
-                    return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, arrived);
+                    return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, mcp_request);
                 }
             };
         }
-        let key = self.caller_key(message, session.as_ref(), arrived);
-        if let Err(response) = self.limit(&key, message.id.as_ref(), arrived) {
+        let key = self.caller_key(message, session.as_ref(), mcp_request);
+        if let Err(response) = self.limit(&key, message.id.as_ref(), mcp_request) {
             return response;
         }
         let can_respond = !message.modern && matches!(self.sessions, Sessions::Signed);
@@ -221,19 +221,19 @@ impl<R: Responder> Endpoint<R> {
         }
         let client = client_of(request.headers(), message, session.as_ref());
         let mut target =
-            self.target(arrived, since, (message.modern, session.and_then(|session| session.handle)), client);
+            self.target(mcp_request, since, (message.modern, session.and_then(|session| session.handle)), client);
         if message.modern && message.method.as_deref() == Some(listen::METHOD) {
-            let listener = match self.listener(request.headers(), message.id.as_ref(), arrived) {
+            let listener = match self.listener(request.headers(), message.id.as_ref(), mcp_request) {
                 Ok(listener) => listener,
                 Err(response) => return response,
             };
-            target.offers = Arc::new(arrived.offers.without_list());
+            target.offers = Arc::new(mcp_request.offers.without_list());
             target.listener = Some(listener);
         }
         let response = shape(self.serve(target, request).await, message.id.as_ref()).await;
         let response = transport::name_method(response, message).await;
         if initialize && response.status() == StatusCode::OK && matches!(self.sessions, Sessions::Signed) {
-            return self.with_session(response, message, arrived).await;
+            return self.with_session(response, message, mcp_request).await;
         }
         response
     }
@@ -243,21 +243,21 @@ impl<R: Responder> Endpoint<R> {
         &self,
         parts: &http::request::Parts,
         batch: Vec<(Message, String)>,
-        arrived: &Arrived,
+        mcp_request: &Arrived,
         since: Instant,
     ) -> Response {
         let mut headers = parts.headers.clone();
         if matches!(self.sessions, Sessions::Signed)
-            && let Err(refusal) = self.open_session(&mut headers, arrived)
+            && let Err(refusal) = self.open_session(&mut headers, mcp_request)
         {
-            return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, arrived);
+            return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, mcp_request);
         }
         let revision = headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
         if revision.is_some_and(|revision| revision != BATCH_REVISION)
             || batch.iter().any(|(message, _)| message.modern)
         {
             let refusal = Refusal::new(INVALID_REQUEST, "Invalid Request: this revision has no batches.", None);
-            return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, arrived);
+            return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, mcp_request);
         }
         let mut answers: Vec<Value> = Vec::new();
         for (message, text) in batch {
@@ -266,7 +266,7 @@ impl<R: Responder> Endpoint<R> {
             *request.uri_mut() = parts.uri.clone();
             request.headers_mut().clone_from(&parts.headers);
             request.headers_mut().remove(header::CONTENT_LENGTH);
-            let response = self.answer(request, &message, arrived, since).await;
+            let response = self.answer(request, &message, mcp_request, since).await;
             if response.status() == StatusCode::TOO_MANY_REQUESTS && answers.is_empty() {
                 return response;
             }
@@ -300,25 +300,25 @@ impl<R: Responder> Endpoint<R> {
 
     fn target(
         &self,
-        arrived: &Arrived,
+        mcp_request: &Arrived,
         since: Instant,
         (modern, session): (bool, Option<String>),
-        client: Client,
+        client: ClientInfo,
     ) -> Target {
-        let server = &arrived.offers.server;
+        let server = &mcp_request.offers.server;
         let caller = Caller::Client { organization_id: server.organization_id.clone(), server_id: server.id.clone() };
-        let cx: Ctx = self.hosting.context(caller, Arc::clone(&self.random), arrived.request_id.clone());
+        let cx: Ctx = self.hosting.context(caller, Arc::clone(&self.random), mcp_request.request_id.clone());
         let at = cx.now();
         Target {
             cx,
             hosting: self.hosting.clone(),
-            offers: Arc::clone(&arrived.offers),
+            offers: Arc::clone(&mcp_request.offers),
             modern,
-            tracking_id: arrived.tracking_id.clone(),
-            subject: arrived.bearer.subject().cloned(),
+            tracking_id: mcp_request.tracking_id.clone(),
+            subject: mcp_request.bearer.subject().cloned(),
             session,
             client,
-            address: arrived.address,
+            address: mcp_request.address,
             listener: None,
             since,
             at,
@@ -326,14 +326,14 @@ impl<R: Responder> Endpoint<R> {
     }
 
     /// Reads the session header, where there is one, and lends the negotiated revision to a request without its own.
-    fn open_session(&self, headers: &mut HeaderMap, arrived: &Arrived) -> Result<Option<Session>, Refusal> {
+    fn open_session(&self, headers: &mut HeaderMap, mcp_request: &Arrived) -> Result<Option<Session>, Refusal> {
         let Some(id) = headers.get(SESSION_HEADER) else { return Ok(None) };
         let now = self.hosting.clock().now();
         let session = id
             .to_str()
             .ok()
-            .and_then(|id| Session::open(id, self.hosting.keys(), &arrived.offers.server.id, now))
-            .filter(|session| arrived.bearer.subject().is_none_or(|subject| session.admits(&subject.end_user_id)))
+            .and_then(|id| Session::open(id, self.hosting.keys(), &mcp_request.offers.server.id, now))
+            .filter(|session| mcp_request.bearer.subject().is_none_or(|subject| session.admits(&subject.end_user_id)))
             .ok_or_else(|| Refusal::new(INVALID_REQUEST, "Session not found. Send initialize again.", None))?;
         if !headers.contains_key(VERSION_HEADER)
             && let Ok(version) = HeaderValue::from_str(&session.protocol_version)
@@ -344,28 +344,28 @@ impl<R: Responder> Endpoint<R> {
     }
 
     /// Adds a session to an answer to `initialize`, unless it is an error.
-    async fn with_session(&self, response: Response, message: &Message, arrived: &Arrived) -> Response {
+    async fn with_session(&self, response: Response, message: &Message, mcp_request: &Arrived) -> Response {
         let (mut parts, body) = response.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let succeeded = serde_json::from_slice::<Value>(&body).is_ok_and(|answer| answer.get("result").is_some());
         if succeeded {
-            self.mint_session(&mut parts.headers, message, arrived);
+            self.mint_session(&mut parts.headers, message, mcp_request);
         }
         Response::from_parts(parts, Body::from(body))
     }
 
-    fn mint_session(&self, headers: &mut HeaderMap, message: &Message, arrived: &Arrived) {
+    fn mint_session(&self, headers: &mut HeaderMap, message: &Message, mcp_request: &Arrived) {
         let requested = message.requested_version.as_deref().unwrap_or_default();
         // Lifecycle: the requested revision if it is served, else the newest with a handshake.
         let negotiated = LEGACY.iter().copied().find(|known| *known == requested).unwrap_or("2025-11-25");
         let session = Session::new(
-            arrived.offers.server.id.clone(),
+            mcp_request.offers.server.id.clone(),
             self.hosting.clock().now(),
             &*self.random,
             negotiated.to_owned(),
             message.client.as_ref(),
         );
-        let session = session.bound_to(arrived.bearer.subject().map(|subject| &subject.end_user_id));
+        let session = session.bound_to(mcp_request.bearer.subject().map(|subject| &subject.end_user_id));
         if let Ok(id) = HeaderValue::from_str(&session.seal(self.hosting.secret())) {
             headers.insert(SESSION_HEADER, id);
         }
@@ -392,12 +392,12 @@ fn is_modern_header(headers: &HeaderMap) -> bool {
     headers.get(VERSION_HEADER).is_some_and(|version| version.to_str().is_ok_and(|version| !LEGACY.contains(&version)))
 }
 
-fn client_of(headers: &HeaderMap, message: &Message, session: Option<&Session>) -> Client {
+fn client_of(headers: &HeaderMap, message: &Message, session: Option<&Session>) -> ClientInfo {
     let named = message.client.clone().or_else(|| session.and_then(|session| session.client.clone()));
     let short = |text: String| name::clean(&text.chars().take(64).collect::<String>());
     let version = headers.get(VERSION_HEADER).and_then(|version| version.to_str().ok()).map(str::to_owned);
     let (name, client_version) = named.unzip();
-    Client { name: name.map(short), version: client_version.map(short), protocol_version: version.map(short) }
+    ClientInfo { name: name.map(short), version: client_version.map(short), protocol_version: version.map(short) }
 }
 
 /// Clients that accept anything, or say nothing, get JSON; rmcp wants to hear of both types.

@@ -14,7 +14,7 @@ use serde_json::json;
 use waypost_core::guidance::{FIELDS, Flow, PASS_HANDLE};
 use waypost_core::server::Support;
 use waypost_core::{Code, Error};
-use waypost_ops::hosting::in_time;
+use waypost_ops::hosting::with_timeout;
 
 use crate::target::Target;
 use crate::{methods, prompts, resources, tools};
@@ -240,7 +240,7 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let read = in_time(resources::read(&self.target, &request.uri)).await;
+        let read = with_timeout(resources::read(&self.target, &request.uri)).await;
         let Some(read) = read.map_err(|error| protocol_error(&self.target, &error))? else {
             // SEP-2164: rmcp makes -32602 of this for the stateless era.
             return Err(ErrorData::resource_not_found("Resource not found", Some(json!({ "uri": request.uri }))));

@@ -1,6 +1,6 @@
 //! `subscriptions/listen` (2026-07-28, "Subscriptions"): streams that tell clients when a list has changed.
 //!
-//! A stream waits on the process's change signal ([`Catalog::changes`](waypost_ops::offers::Catalog::changes)) and
+//! A stream waits on the process's change signal ([`Catalog::changes`](waypost_ops::offers::OfferCache::changes)) and
 //! compares digests of what the server lists, so listeners cost no query of their own: the snapshot of a server is
 //! loaded once after a change, and its digests are computed once. The handler of a stream keeps digests, not the
 //! snapshot that it began with.
@@ -178,9 +178,9 @@ impl Listener {
     /// Serves the stream until the client leaves, the program stops, or the client has to ask again: the server is
     /// gone, its rules have changed, or the token is not valid any more.
     pub(crate) async fn run(&self, target: &Target, context: &SubscriptionContext) {
-        let catalog = target.hosting.catalog();
+        let offer_cache = target.hosting.offer_cache();
         // Before the first look: a change between the look and the signal must not be lost.
-        let mut changes = catalog.changes();
+        let mut changes = offer_cache.changes();
         let Some(first) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let mut stream = Stream { target, listener: self, context, seen: Seen::of(target, &first, context.accepted()) };
         drop(first);
@@ -296,7 +296,7 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// Looks at the server and sends what has changed.
     async fn look(&mut self) -> Look {
-        let offers = match self.target.hosting.catalog().refresh(&self.target.offers.server.slug).await {
+        let offers = match self.target.hosting.offer_cache().refresh(&self.target.offers.server.slug).await {
             Ok(offers) => offers,
             Err(error) if error.code == Code::NotFound => return Look::Ended,
             Err(_) => return Look::Failed,

@@ -5,7 +5,7 @@ use waypost_core::id::StepId;
 use waypost_core::progress::Standing;
 use waypost_core::{Code, Result, render};
 use waypost_ops::offers::Offers;
-use waypost_ops::progress::{self, Play};
+use waypost_ops::progress::{self, PlayRequest};
 
 use crate::target::Target;
 
@@ -78,7 +78,8 @@ pub(crate) async fn read(target: &Target, uri: &str) -> Result<Option<Read>> {
     }
     match step {
         None => {
-            let (offer, version) = progress::latest(&target.cx, &target.hosting, &target.offers, walkthrough).await?;
+            let (offer, version) =
+                progress::get_latest_version(&target.cx, &target.hosting, &target.offers, walkthrough).await?;
             let standing = Standing { attempt: None, latest_number: version.number, version };
             let mut text = format!("# {}\n\n", offer.title);
             if !offer.description.is_empty() {
@@ -92,9 +93,9 @@ pub(crate) async fn read(target: &Target, uri: &str) -> Result<Option<Read>> {
 }
 
 async fn read_step(target: &Target, uri: &str, walkthrough: &str, step: &StepId) -> Result<Option<Read>> {
-    let arrival = target.arrival("resources/read", "{}".to_owned());
-    let play = Play { offers: &target.offers, presented: target.presented(None)?, email: None, arrival: &arrival };
-    let answer = match progress::status(&target.cx, &target.hosting, &play, walkthrough).await {
+    let call = target.call("resources/read", "{}".to_owned());
+    let play = PlayRequest { offers: &target.offers, credentials: target.credentials(None)?, email: None, call: &call };
+    let answer = match progress::get_status(&target.cx, &target.hosting, &play, walkthrough).await {
         Ok(answer) => answer,
         Err(error) if error.code == Code::Unavailable => return Err(error),
         Err(_) => return Ok(None),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use waypost_core::id::{EndUserId, ServerId};
 use waypost_core::secret::{Keys, SecretKey, hash};
 use waypost_core::{Random, Timestamp};
-use waypost_ops::identity::handle_of_session;
+use waypost_ops::identity::session_handle;
 
 /// A session is valid for 30 days.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
@@ -98,7 +98,7 @@ impl Session {
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
         let key = keys.that_signed(PURPOSE, &payload, &signature)?;
         let session: Self = serde_json::from_slice(&payload).ok()?;
-        let handle = Some(handle_of_session(key, session.random.as_bytes()));
+        let handle = Some(session_handle(key, session.random.as_bytes()));
         // A minute of grace for replicas whose clocks differ.
         let age = now.since(session.issued_at);
         (session.server_id == *server_id && (-60_000..LIFETIME_MS).contains(&age)).then_some(Self { handle, ..session })
@@ -125,7 +125,7 @@ mod tests {
         let id = session.seal(&secret);
         assert!(id.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "visible ASCII");
         let keys = Keys::from(secret.clone());
-        let handle = Some(handle_of_session(&secret, session.random.as_bytes()));
+        let handle = Some(session_handle(&secret, session.random.as_bytes()));
         let session = Session { handle, ..session };
         assert_eq!(Session::open(&id, &keys, &server, start), Some(session.clone()));
         let rotated = Keys { current: SecretKey::new([8; 32]), previous: Some(secret.clone()) };

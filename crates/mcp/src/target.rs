@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use waypost_core::caller::Ctx;
 use waypost_core::{Code, Error, Result, Timestamp};
+use waypost_ops::call_records::{CallContext, CallOutcome};
 use waypost_ops::hosting::Hosting;
-use waypost_ops::identity::{self, Client, Presented, Subject};
+use waypost_ops::identity::{self, ClientInfo, Credentials, Subject};
 use waypost_ops::offers::Offers;
-use waypost_ops::record::{Arrival, CallOutcome};
 use waypost_ops::try_it;
 
 use crate::listen::Listener;
@@ -35,7 +35,7 @@ pub struct Target {
     /// The handle that a valid session stands for.
     pub session: Option<String>,
     /// What the client says of itself.
-    pub client: Client,
+    pub client: ClientInfo,
     /// The client's address.
     pub address: IpAddr,
     /// The stream that the request opens: only for `subscriptions/listen`.
@@ -51,33 +51,33 @@ impl Target {
     ///
     /// # Errors
     /// `invalid_arguments` when the handle is longer than any handle.
-    pub(crate) fn presented(&self, handle: Option<&str>) -> Result<Presented> {
+    pub(crate) fn credentials(&self, handle: Option<&str>) -> Result<Credentials> {
         if self.offers.server.auth_type.signs_in() {
             return Ok(self.signed_in(handle));
         }
         if let Some(tracking_id) = &self.tracking_id {
-            return Ok(Presented::Tracking(tracking_id.clone()));
+            return Ok(Credentials::Tracking(tracking_id.clone()));
         }
         match (handle, &self.session) {
             (Some(handle), _) if handle.len() > MAX_NAME => {
                 Err(Error::invalid("progress_handle", "`progress_handle` is not a handle of this server."))
             }
-            (Some(handle), _) => Ok(Presented::Handle(handle.to_owned())),
-            (None, Some(session)) => Ok(Presented::Session(session.clone())),
-            (None, None) => Ok(Presented::Nothing),
+            (Some(handle), _) => Ok(Credentials::Handle(handle.to_owned())),
+            (None, Some(session)) => Ok(Credentials::Session(session.clone())),
+            (None, None) => Ok(Credentials::Nothing),
         }
     }
 
     /// The subject of the token and what is shown beside it: of a client that began before its user signed in. What
     /// is no handle of anybody does no harm there.
-    fn signed_in(&self, handle: Option<&str>) -> Presented {
-        let Some(subject) = self.subject.clone() else { return Presented::Nothing };
+    fn signed_in(&self, handle: Option<&str>) -> Credentials {
+        let Some(subject) = self.subject.clone() else { return Credentials::Nothing };
         let beside = match (handle, &self.session) {
-            (Some(handle), _) if handle.len() <= MAX_NAME => Presented::Handle(handle.to_owned()),
-            (_, Some(session)) => Presented::Session(session.clone()),
-            _ => Presented::Nothing,
+            (Some(handle), _) if handle.len() <= MAX_NAME => Credentials::Handle(handle.to_owned()),
+            (_, Some(session)) => Credentials::Session(session.clone()),
+            _ => Credentials::Nothing,
         };
-        Presented::Subject(subject, Box::new(beside))
+        Credentials::Subject(subject, Box::new(beside))
     }
 
     /// Whether a handle, or a session that stands for one, identifies the user: without sign-in and personal URL.
@@ -85,26 +85,26 @@ impl Target {
         !self.offers.server.auth_type.signs_in() && self.tracking_id.is_none()
     }
 
-    pub(crate) fn arrival(&self, tool: &str, arguments: String) -> Arrival {
-        Arrival {
+    pub(crate) fn call(&self, tool: &str, arguments: String) -> CallContext {
+        CallContext {
             tool: tool.to_owned(),
             arguments,
             since: self.since,
             at: self.at,
             client: self.client.clone(),
             protocol_session: self.session.clone(),
-            is_test: self.tracking_id.as_deref().is_some_and(try_it::is_test),
+            is_test: self.tracking_id.as_deref().is_some_and(try_it::is_test_id),
             address: self.address,
         }
     }
 
     /// Records a failed call with its user, if `handle` or what else the request shows identifies one; logs the cause if
     /// the server is at fault.
-    pub(crate) async fn record_failure(&self, arrival: &Arrival, error: &Error, handle: Option<&str>) {
+    pub(crate) async fn record_failure(&self, call: &CallContext, error: &Error, handle: Option<&str>) {
         if let Some(cause) = std::error::Error::source(error) {
             tracing::error!(
                 request_id = self.cx.request_id,
-                tool = arrival.tool,
+                tool = call.tool,
                 code = error.code.as_str(),
                 cause = cause.to_string(),
                 "a tool call failed"
@@ -115,11 +115,11 @@ impl Target {
             // A database that is away is not asked.
             None
         } else {
-            let by_handle = if handle.is_some() { self.presented(handle).ok() } else { None };
-            let candidates = [by_handle, self.presented(None).ok()].into_iter().flatten();
-            identity::identify_failed(&self.cx, &self.hosting, server, candidates).await
+            let by_handle = if handle.is_some() { self.credentials(handle).ok() } else { None };
+            let candidates = [by_handle, self.credentials(None).ok()].into_iter().flatten();
+            identity::identify_failed_call(&self.cx, &self.hosting, server, candidates).await
         };
         let outcome = CallOutcome::Failed(error);
-        arrival.record(&self.cx, &self.hosting, server, (identity.as_ref(), outcome)).await;
+        call.record(&self.cx, &self.hosting, server, (identity.as_ref(), outcome)).await;
     }
 }

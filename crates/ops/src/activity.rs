@@ -13,7 +13,7 @@ use crate::Ops;
 
 /// Which rows, and which page of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
+pub struct ActivityFilter {
     /// On this server only.
     pub server_id: Option<ServerId>,
     /// Of this end user only.
@@ -30,7 +30,7 @@ pub struct Filter {
     pub limit: u32,
 }
 
-impl Filter {
+impl ActivityFilter {
     fn query<'a>(&'a self, organization: &'a OrganizationId) -> Query<'a> {
         Query {
             organization,
@@ -49,7 +49,12 @@ impl Filter {
 ///
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of.
-pub async fn events(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: &Filter) -> Result<Vec<Event>> {
+pub async fn list_events(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    filter: &ActivityFilter,
+) -> Result<Vec<Event>> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     Ok(store::events(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
@@ -57,8 +62,13 @@ pub async fn events(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: 
 /// A page of tool calls.
 ///
 /// # Errors
-/// As [`events`].
-pub async fn calls(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: &Filter) -> Result<Vec<ToolCall>> {
+/// As [`list_events`].
+pub async fn list_calls(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    filter: &ActivityFilter,
+) -> Result<Vec<ToolCall>> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     Ok(store::calls(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
@@ -66,8 +76,13 @@ pub async fn calls(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: &
 /// A page of sessions, by when they began.
 ///
 /// # Errors
-/// As [`events`].
-pub async fn sessions(cx: &Ctx, ops: &Ops, organization: &OrganizationId, filter: &Filter) -> Result<Vec<SessionRow>> {
+/// As [`list_events`].
+pub async fn list_sessions(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    filter: &ActivityFilter,
+) -> Result<Vec<SessionRow>> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     Ok(store::sessions(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }

@@ -26,7 +26,7 @@ static AT_WORK: Semaphore = Semaphore::const_new(2);
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
+pub struct AnalyticsQuery {
     /// When.
     pub range: Range,
     /// On this server only.
@@ -41,7 +41,7 @@ pub struct Ask {
 
 /// What an answer needs of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
+pub struct ReportParts {
     /// Events.
     pub events: bool,
     /// Calls.
@@ -52,7 +52,7 @@ pub struct Parts {
 
 /// A version of the walkthrough that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AskedVersion {
+pub struct VersionSteps {
     /// The version.
     pub id: VersionId,
     /// Its number.
@@ -68,14 +68,14 @@ pub struct Report {
     range: Range,
     filter: Filter,
     chosen: Option<u32>,
-    versions: Vec<AskedVersion>,
+    versions: Vec<VersionSteps>,
     counted: Vec<CountedCalls>,
     rejected: Vec<RejectedCalls>,
 }
 
 /// One step of a funnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage {
+pub struct FunnelStage {
     /// The step.
     pub step_id: StepId,
     /// Its title in this version.
@@ -94,12 +94,12 @@ pub struct VersionFunnel {
     /// Those of them that were completed before the end of the range.
     pub completed: u64,
     /// Its steps in order.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<FunnelStage>,
 }
 
 /// A place in a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum FlowNode {
     /// Before the first step.
     Start,
     /// A step, with its title.
@@ -112,11 +112,11 @@ pub enum Place {
 
 /// How many went from one place to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
+pub struct FlowEdge {
     /// From here.
-    pub from: Place,
+    pub from: FlowNode,
     /// To here.
-    pub to: Place,
+    pub to: FlowNode,
     /// So many attempts.
     pub count: u64,
 }
@@ -134,7 +134,7 @@ impl Report {
         rules::overview(&self.log, self.range, self.filter)
     }
 
-    /// The numbers of the range before, for which [`Parts::before`] has to be asked.
+    /// The numbers of the range before, for which [`ReportParts::before`] has to be asked.
     #[must_use]
     pub fn before(&self) -> Overview {
         rules::overview(&self.log, self.range.before(), self.filter)
@@ -164,7 +164,7 @@ impl Report {
         rules::errors(&self.log, &self.counted, self.range, self.filter)
     }
 
-    /// Calls that were rejected before they reached a tool, by server and reason; read with [`Parts::calls`]. Only the range
+    /// Calls that were rejected before they reached a tool, by server and reason; read with [`ReportParts::calls`]. Only the range
     /// and the server narrow them.
     #[must_use]
     pub fn rejected(&self) -> &[RejectedCalls] {
@@ -173,21 +173,21 @@ impl Report {
 
     /// The versions of the walkthrough that is asked for, newest first.
     #[must_use]
-    pub fn versions(&self) -> &[AskedVersion] {
+    pub fn versions(&self) -> &[VersionSteps] {
         &self.versions
     }
 
     /// The version that is asked for, or else the newest at which attempts began in the range, or else the newest.
-    fn version(&self) -> Option<&AskedVersion> {
+    fn version(&self) -> Option<&VersionSteps> {
         if self.chosen.is_some() {
             return self.versions.iter().find(|version| Some(version.number) == self.chosen);
         }
         let begun = rules::versions(&self.log, self.range, self.filter.client);
-        let has_data = |version: &&AskedVersion| begun.contains_key(&self.log.names.find(version.id.as_str()));
+        let has_data = |version: &&VersionSteps| begun.contains_key(&self.log.names.find(version.id.as_str()));
         self.versions.iter().find(has_data).or(self.versions.first())
     }
 
-    fn at(&self, version: &AskedVersion) -> Filter {
+    fn at(&self, version: &VersionSteps) -> Filter {
         Filter { version: Some(self.log.names.find(version.id.as_str())), ..self.filter }
     }
 
@@ -197,7 +197,7 @@ impl Report {
         let version = self.version()?;
         let steps: Vec<u32> = version.steps.iter().map(|(id, _)| self.log.names.find(id.as_str())).collect();
         let Funnel { started, completed, steps } = rules::funnel(&self.log, self.range, self.at(version), &steps);
-        let stage = |((step_id, title), counts): (&(StepId, String), _)| Stage {
+        let stage = |((step_id, title), counts): (&(StepId, String), _)| FunnelStage {
             step_id: step_id.clone(),
             title: title.clone(),
             counts,
@@ -208,23 +208,26 @@ impl Report {
 
     /// Where the attempts of the funnel go.
     #[must_use]
-    pub fn flows(&self) -> Vec<Way> {
+    pub fn flows(&self) -> Vec<FlowEdge> {
         let Some(version) = self.version() else { return Vec::new() };
         let older = self.versions.iter().flat_map(|version| &version.steps);
         let titles: HashMap<&str, &str> =
             older.rev().chain(&version.steps).map(|(id, title)| (id.as_str(), title.as_str())).collect();
         let place = |node| match node {
-            Node::Start => Place::Start,
-            Node::End => Place::End,
-            Node::Left => Place::Left,
+            Node::Start => FlowNode::Start,
+            Node::End => FlowNode::End,
+            Node::Left => FlowNode::Left,
             Node::Step(number) => {
                 let id = self.log.names.text(number).unwrap_or_default();
                 let title = titles.get(id).copied().unwrap_or(id);
-                Place::Step(StepId::from_store(id.to_owned()), title.to_owned())
+                FlowNode::Step(StepId::from_store(id.to_owned()), title.to_owned())
             }
         };
         let flows = rules::flows(&self.log, self.range, self.at(version));
-        flows.into_iter().map(|flow| Way { from: place(flow.from), to: place(flow.to), count: flow.count }).collect()
+        flows
+            .into_iter()
+            .map(|flow| FlowEdge { from: place(flow.from), to: place(flow.to), count: flow.count })
+            .collect()
     }
 }
 
@@ -233,11 +236,11 @@ impl Report {
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of, and for a server, walkthrough or version that is not
 /// there; `invalid_arguments` for a range that is none or longer than ten years, and for a version without a walkthrough.
-pub async fn ask<T: Send + 'static>(
+pub async fn run<T: Send + 'static>(
     cx: &Ctx,
     ops: &Ops,
-    (organization, ask): (&OrganizationId, &Ask),
-    parts: Parts,
+    (organization, ask): (&OrganizationId, &AnalyticsQuery),
+    parts: ReportParts,
     answer: impl FnOnce(&Report) -> T + Send + 'static,
 ) -> Result<T> {
     authorize(&cx.caller, Act::AnalyticsRead, organization)?;
@@ -273,7 +276,7 @@ pub async fn ask<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 
-fn check(ask: &Ask) -> Result<()> {
+fn check(ask: &AnalyticsQuery) -> Result<()> {
     let Range { from, to } = ask.range;
     if from >= to {
         return Err(Error::invalid("from", "The range ends before it begins: `from` has to be before `to`."));
@@ -289,7 +292,7 @@ fn check(ask: &Ask) -> Result<()> {
 }
 
 /// The versions of the walkthrough that is asked for. What is named is there, or it is an error.
-async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &Ask) -> Result<Vec<AskedVersion>> {
+async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &AnalyticsQuery) -> Result<Vec<VersionSteps>> {
     if let Some(id) = &ask.server_id
         && server::get(conn, organization, id).await?.is_none()
     {
@@ -304,9 +307,9 @@ async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &Ask) -> 
     for (version, step, title) in version::titles(conn, organization, walkthrough_id).await? {
         steps.entry(version).or_default().push((step, title));
     }
-    let versions: Vec<AskedVersion> = heads
+    let versions: Vec<VersionSteps> = heads
         .into_iter()
-        .map(|head| AskedVersion {
+        .map(|head| VersionSteps {
             number: head.number,
             steps: steps.remove(&head.id).unwrap_or_default(),
             id: head.id,
@@ -322,7 +325,7 @@ async fn versions(conn: &mut Conn, organization: &OrganizationId, ask: &Ask) -> 
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn roll(db: &Db, clock: &dyn Clock) -> Result<()> {
+pub async fn pack_settled(db: &Db, clock: &dyn Clock) -> Result<()> {
     let now = clock.now();
     let due = db.in_time(async { store::due(&mut db.read().await?, now).await }).await?;
     for due in due {

@@ -12,7 +12,7 @@ use waypost_store::{Tx, api_key as store, organization, system, user_account};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::taken;
+use crate::checks::conflict_if_taken;
 use crate::invitations;
 
 /// What every secret begins with, so that scanners for leaked secrets can know it.
@@ -297,5 +297,7 @@ fn not_found() -> Error {
 }
 
 fn name_taken(error: waypost_store::Error, name: &str) -> Error {
-    taken(error, || format!("An API key named `{name}` exists. Choose another name, or delete that key first."))
+    conflict_if_taken(error, || {
+        format!("An API key named `{name}` exists. Choose another name, or delete that key first.")
+    })
 }

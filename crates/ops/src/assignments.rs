@@ -12,11 +12,11 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 
 /// The largest place.
-pub const MAX_ORDER: i64 = 1_000_000_000;
+pub const MAX_DISPLAY_ORDER: i64 = 1_000_000_000;
 
 /// Where to place a walkthrough; what is absent stays, or is the default for one that is new there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Placement {
+pub struct AssignmentPatch {
     /// Smaller numbers stand first; by default after the last.
     pub display_order: Option<i64>,
     /// Whether it is offered; by default it is.
@@ -27,30 +27,30 @@ pub struct Placement {
 ///
 /// # Errors
 /// `not_found` when one of the two is not there, or the caller may not know of it.
-pub async fn add(
+pub async fn assign(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
-    placement: Placement,
+    placement: AssignmentPatch,
 ) -> Result<Assignment> {
     authorize(&cx.caller, Act::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
-    let (assignment, changed) = put(cx, &mut tx, organization, (server_id, walkthrough_id), placement).await?;
+    let (assignment, changed) = upsert(cx, &mut tx, organization, (server_id, walkthrough_id), placement).await?;
     if changed {
         tx.commit().await?;
     }
     Ok(assignment)
 }
 
-/// [`add`] within a transaction, for acts that do more; they have asked whether the caller may. Says whether anything
+/// [`assign`] within a transaction, for acts that do more; they have asked whether the caller may. Says whether anything
 /// changed.
-pub(crate) async fn put(
+pub(crate) async fn upsert(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
     (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
-    placement: Placement,
+    placement: AssignmentPatch,
 ) -> Result<(Assignment, bool)> {
     check_order(placement)?;
     // First of all: this locks the one row, so that changes of assignments come one after the other, and two who add at
@@ -100,10 +100,10 @@ fn described(assignment: &Assignment) -> Value {
     })
 }
 
-fn check_order(placement: Placement) -> Result<()> {
+fn check_order(placement: AssignmentPatch) -> Result<()> {
     match placement.display_order {
-        Some(order) if !(-MAX_ORDER..=MAX_ORDER).contains(&order) => {
-            let message = format!("`display_order` is a number from -{MAX_ORDER} to {MAX_ORDER}.");
+        Some(order) if !(-MAX_DISPLAY_ORDER..=MAX_DISPLAY_ORDER).contains(&order) => {
+            let message = format!("`display_order` is a number from -{MAX_DISPLAY_ORDER} to {MAX_DISPLAY_ORDER}.");
             Err(Error::invalid("display_order", message))
         }
         _ => Ok(()),
@@ -114,7 +114,7 @@ fn check_order(placement: Placement) -> Result<()> {
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<ListedAssignment> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<ListedAssignment> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
@@ -123,13 +123,13 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Assig
 /// stays theirs.
 ///
 /// # Errors
-/// As [`show`]; `invalid_arguments` for a place out of range.
+/// As [`get`]; `invalid_arguments` for a place out of range.
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     id: &AssignmentId,
-    placement: Placement,
+    placement: AssignmentPatch,
 ) -> Result<ListedAssignment> {
     authorize(&cx.caller, Act::AssignmentWrite, organization)?;
     check_order(placement)?;
@@ -202,20 +202,20 @@ pub async fn reorder(
     Ok(sorted)
 }
 
-/// [`remove`] by the assignment's own id.
+/// [`unassign`] by the assignment's own id.
 ///
 /// # Errors
-/// As [`show`].
+/// As [`get`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
     authorize(&cx.caller, Act::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let found = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
-    take_off(cx, &mut tx, &found.assignment).await?;
+    delete_row(cx, &mut tx, &found.assignment).await?;
     tx.commit().await?;
     Ok(())
 }
 
-async fn take_off(cx: &Ctx, tx: &mut Tx, assignment: &Assignment) -> Result<()> {
+async fn delete_row(cx: &Ctx, tx: &mut Tx, assignment: &Assignment) -> Result<()> {
     let organization = &assignment.organization_id;
     store::delete(tx, organization, &assignment.id).await?;
     let detail = json!({
@@ -241,11 +241,11 @@ async fn insert(tx: &mut Tx, assignment: &Assignment) -> Result<()> {
     })
 }
 
-/// Takes a walkthrough from a server. Progress that users made there stays, and is there again after [`add`].
+/// Takes a walkthrough from a server. Progress that users made there stays, and is there again after [`assign`].
 ///
 /// # Errors
 /// `not_found` when it is not placed there, or the caller may not know of it.
-pub async fn remove(
+pub async fn unassign(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -256,7 +256,7 @@ pub async fn remove(
     let mut tx = ops.db.begin().await?;
     let found = store::find(&mut tx, organization, server, walkthrough).await?;
     let assignment = found.ok_or_else(not_found)?;
-    take_off(cx, &mut tx, &assignment).await?;
+    delete_row(cx, &mut tx, &assignment).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -283,7 +283,7 @@ pub async fn list(
 ///
 /// # Errors
 /// `not_found` when the walkthrough is not there, or the caller may not know of it.
-pub async fn list_of_walkthrough(
+pub async fn list_for_walkthrough(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -301,7 +301,7 @@ pub async fn list_of_walkthrough(
 ///
 /// # Errors
 /// As [`list`].
-pub async fn candidates(
+pub async fn list_candidates(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,

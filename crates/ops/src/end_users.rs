@@ -39,7 +39,7 @@ const TIMES: &[&str] = &[
 
 /// Which end users are looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Search {
+pub struct EndUserSearch {
     /// A part of the name, of an address or of the tracking id, or the id.
     pub text: Option<String>,
     /// With an attempt on this server.
@@ -61,7 +61,7 @@ pub struct Search {
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a search that is too long or
 /// holds a NUL.
-pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &Search) -> Result<Vec<EndUser>> {
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &EndUserSearch) -> Result<Vec<EndUser>> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     // A user who asks for help may have sent their personal ID: it is known by its hash only.
     let text = search.text.as_deref().map(|text| personal::stored(text.trim())).filter(|text| !text.is_empty());
@@ -85,7 +85,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &S
 ///
 /// # Errors
 /// `not_found` when there is none, or in an organisation that the caller may not know of.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<EndUser> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<EndUser> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
@@ -93,8 +93,13 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUs
 /// The attempts of an end user, those that changed last first.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn standings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Vec<Standing>> {
+/// As [`get`].
+pub async fn list_progress(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &EndUserId,
+) -> Result<Vec<Standing>> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     Ok(store::standings(&mut ops.db.read().await?, organization, id).await?)
 }
@@ -102,15 +107,15 @@ pub async fn standings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &
 /// How much an erasure would destroy.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn extent(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Extent> {
+/// As [`get`].
+pub async fn get_extent(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Extent> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     Ok(store::extent(&mut ops.db.read().await?, organization, id).await?)
 }
 
 /// Something on an end user's time line.
 #[derive(Debug, Clone)]
-pub enum Moment {
+pub enum TimelineEntry {
     /// A client came.
     Session(SessionRow),
     /// Something happened to an attempt.
@@ -121,7 +126,7 @@ pub enum Moment {
     Ticket(Box<Ticket>),
 }
 
-impl Moment {
+impl TimelineEntry {
     /// When.
     #[must_use]
     pub fn at(&self) -> Timestamp {
@@ -147,7 +152,7 @@ impl Moment {
 
 /// What stands on a time line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kinds {
+pub struct TimelineKinds {
     /// Sessions.
     pub sessions: bool,
     /// Events.
@@ -161,14 +166,14 @@ pub struct Kinds {
 /// What an end user did, newest first, at most `limit` of what was before `before`.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn time_line(
+/// As [`get`].
+pub async fn get_timeline(
     cx: &Ctx,
     ops: &Ops,
     (organization, id): (&OrganizationId, &EndUserId),
-    kinds: Kinds,
+    kinds: TimelineKinds,
     (before, limit): (Option<(Timestamp, String)>, u32),
-) -> Result<Vec<Moment>> {
+) -> Result<Vec<TimelineEntry>> {
     authorize(&cx.caller, Act::EndUserRead, organization)?;
     let mut conn = ops.db.read().await?;
     if !store::exists(&mut conn, organization, id).await? {
@@ -176,9 +181,10 @@ pub async fn time_line(
     }
     let mut moments = Vec::new();
     if kinds.tickets {
-        let tickets = tickets::list_of_end_user(cx, ops, organization, id).await?.into_iter();
-        let is_older = |it: &Moment| before.as_ref().is_none_or(|(at, id)| (it.at(), it.id()) < (*at, id.as_str()));
-        moments.extend(tickets.map(|named| Moment::Ticket(Box::new(named.ticket))).filter(is_older));
+        let tickets = tickets::list_for_end_user(cx, ops, organization, id).await?.into_iter();
+        let is_older =
+            |it: &TimelineEntry| before.as_ref().is_none_or(|(at, id)| (it.at(), it.id()) < (*at, id.as_str()));
+        moments.extend(tickets.map(|named| TimelineEntry::Ticket(Box::new(named.ticket))).filter(is_older));
     }
     let query = Query {
         organization,
@@ -191,13 +197,13 @@ pub async fn time_line(
         limit: i64::from(limit),
     };
     if kinds.sessions {
-        moments.extend(activity::sessions(&mut conn, &query).await?.into_iter().map(Moment::Session));
+        moments.extend(activity::sessions(&mut conn, &query).await?.into_iter().map(TimelineEntry::Session));
     }
     if kinds.events {
-        moments.extend(activity::events(&mut conn, &query).await?.into_iter().map(Moment::Event));
+        moments.extend(activity::events(&mut conn, &query).await?.into_iter().map(TimelineEntry::Event));
     }
     if kinds.calls {
-        moments.extend(activity::calls(&mut conn, &query).await?.into_iter().map(Moment::Call));
+        moments.extend(activity::calls(&mut conn, &query).await?.into_iter().map(TimelineEntry::Call));
     }
     moments.sort_by(|a, b| (b.at(), b.id()).cmp(&(a.at(), a.id())));
     moments.truncate(limit as usize);
@@ -209,7 +215,7 @@ pub async fn time_line(
 /// # Errors
 /// `not_found` when there is none, or in an organisation that the caller may not know of; `forbidden` for members
 /// below admin.
-pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<EndUserId> {
+pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<EndUserId> {
     authorize(&cx.caller, Act::EndUserDelete, organization)?;
     let mut conn = ops.db.read().await?;
     if let Ok(id) = text.parse::<EndUserId>()
@@ -263,7 +269,7 @@ fn readable(row: &str) -> Value {
 /// account, grants, and their share in the numbers of analytics. Of them, the log keeps the id and nothing else.
 ///
 /// # Errors
-/// As [`find`]; `conflict` when others were writing the same at this moment.
+/// As [`resolve`]; `conflict` when others were writing the same at this moment.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
     authorize(&cx.caller, Act::EndUserDelete, organization)?;
     let mut tx = ops.db.begin().await?;
@@ -284,7 +290,12 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
 ///
 /// # Errors
 /// As [`delete`]; `confirmation_required` when something else was typed.
-pub async fn erase(cx: &Ctx, ops: &Ops, (organization, id): (&OrganizationId, &EndUserId), typed: &str) -> Result<()> {
+pub async fn delete_confirmed(
+    cx: &Ctx,
+    ops: &Ops,
+    (organization, id): (&OrganizationId, &EndUserId),
+    typed: &str,
+) -> Result<()> {
     authorize(&cx.caller, Act::EndUserDelete, organization)?;
     if typed.trim() != id.as_str() {
         let message = "Nothing was erased: type the id of the end user to confirm.";

@@ -21,9 +21,9 @@ use crate::Ops;
 use crate::grants::Tokens;
 use crate::identity::Identities;
 use crate::joins::Strangers;
-use crate::limits::NewUsers;
-use crate::notices::Post;
-use crate::offers::Catalog;
+use crate::limits::NewUserLimit;
+use crate::notifications::Notifier;
+use crate::offers::OfferCache;
 use crate::search::StepTitles;
 use crate::sessions::RecentSessions;
 use crate::tickets::limits::TicketLimits;
@@ -35,7 +35,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// `unavailable` when the time is up: whether something was changed is not known then.
-pub async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn with_timeout<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let late = || Error::new(Code::Unavailable, UNAVAILABLE).caused_by(waypost_store::Error::Slow);
     tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(late()))
 }
@@ -48,12 +48,12 @@ pub struct Hosting {
     pub(crate) recorder: Recorder,
     pub(crate) versions: Cache<VersionId, Arc<Version>>,
     pub(crate) step_titles: StepTitles,
-    pub(crate) catalog: Catalog,
+    pub(crate) offer_cache: OfferCache,
     pub(crate) identities: Identities,
     pub(crate) recent_sessions: RecentSessions,
     pub(crate) tokens: Tokens,
     pub(crate) strangers: Strangers,
-    pub(crate) new_users: NewUsers,
+    pub(crate) new_users: NewUserLimit,
     pub(crate) keys: Keys,
     pub(crate) clock: Arc<dyn Clock>,
     jobs: Jobs,
@@ -86,7 +86,7 @@ impl Hosting {
         let jobs = Jobs::default();
         let (writer, writers) = Writer::start_in(&jobs, db.clone(), options.random);
         let (recorder, recording) = Recorder::start_in(&jobs, db.clone());
-        let catalog = Catalog::start(db.clone(), Arc::clone(&options.clock), &jobs);
+        let offer_cache = OfferCache::start(db.clone(), Arc::clone(&options.clock), &jobs);
         let versions = Cache::builder()
             .max_capacity(options.version_cache_bytes)
             .weigher(|_, version: &Arc<Version>| u32::try_from(version.weight()).unwrap_or(u32::MAX))
@@ -97,12 +97,12 @@ impl Hosting {
             recorder,
             versions,
             step_titles: StepTitles::default(),
-            catalog,
+            offer_cache,
             identities: Identities::default(),
             recent_sessions: RecentSessions::default(),
             tokens: Tokens::default(),
             strangers: Strangers::default(),
-            new_users: NewUsers::new(Arc::clone(&options.clock)),
+            new_users: NewUserLimit::new(Arc::clone(&options.clock)),
             keys: options.keys,
             clock: options.clock,
             jobs: jobs.clone(),
@@ -113,8 +113,8 @@ impl Hosting {
 
     /// The same, with a way to tell people what happened.
     #[must_use]
-    pub fn with_post(self, post: Arc<dyn Post>) -> Self {
-        Self { ops: self.ops.with_post(post), ..self }
+    pub fn with_notifier(self, notifier: Arc<dyn Notifier>) -> Self {
+        Self { ops: self.ops.with_notifier(notifier), ..self }
     }
 
     /// The same, with this many new anonymous users per client address and hour; 0 is no limit.
@@ -161,8 +161,8 @@ impl Hosting {
 
     /// What every server offers.
     #[must_use]
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
+    pub fn offer_cache(&self) -> &OfferCache {
+        &self.offer_cache
     }
 
     /// The supervised jobs of this process.

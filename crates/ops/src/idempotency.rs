@@ -17,7 +17,7 @@ pub const MAX_KEY: usize = 255;
 
 /// What to do with a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Begun {
+pub enum BeginOutcome {
     /// Carry it out, then [`complete`] or [`release`].
     New,
     /// Repeat this answer.
@@ -32,7 +32,7 @@ fn place(actor: &str) -> Place<'_> {
 ///
 /// # Errors
 /// `invalid_arguments` when the key is none, or stood for another request; `conflict` while its request is at work.
-pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): (&str, &str)) -> Result<Begun> {
+pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): (&str, &str)) -> Result<BeginOutcome> {
     if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = format!("`Idempotency-Key` has 1 to {MAX_KEY} visible characters of ASCII.");
         return Err(Error::invalid("Idempotency-Key", message));
@@ -53,7 +53,7 @@ pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): 
     let mut tx = ops.db.begin().await?;
     if store::claim(&mut tx, &claim).await? {
         tx.commit().await?;
-        return Ok(Begun::New);
+        return Ok(BeginOutcome::New);
     }
     let known = store::find(&mut tx, &claim.actor, key).await?;
     let at_work = || {
@@ -68,7 +68,7 @@ pub async fn begin(cx: &Ctx, ops: &Ops, keyring: &Keyring, (key, request_hash): 
     let sealed = known.response.ok_or_else(at_work)?;
     // Sealed with a key that is gone: nobody can repeat it.
     let response = keyring.open(&place(&claim.actor), &sealed).map_err(|error| at_work().caused_by(error))?;
-    Ok(Begun::Known(response))
+    Ok(BeginOutcome::Known(response))
 }
 
 /// Keeps the answer of a key's request.

@@ -109,7 +109,7 @@ pub async fn sign_in(
     let profile = profile(claims, email.as_ref());
     end_user::update_profile(tx, organization, &identity.end_user_id, &profile).await?;
     if let Some(address) = &profile.email {
-        tickets::address_known(cx, tx, organization, &identity.end_user_id, (address, true)).await?;
+        tickets::add_email_to_open_tickets(cx, tx, organization, &identity.end_user_id, (address, true)).await?;
     }
     let detail = json!({ "identity": identity.id.as_str(), "issuer": identity.issuer });
     let entry = Entry { act: "end_user.sign_in", target: identity.end_user_id.as_str(), detail };

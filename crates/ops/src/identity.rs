@@ -38,14 +38,14 @@ const REMEMBERED: u64 = 100_000;
 
 /// What a request shows of who makes it, in the order in which it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presented {
+pub enum Credentials {
     /// A valid token of this server, and what is shown beside it.
-    Subject(Subject, Box<Presented>),
+    Subject(Subject, Box<Credentials>),
     /// The tracking id of the personal URL.
     Tracking(String),
     /// A handle in the arguments.
     Handle(String),
-    /// The handle that a valid session stands for: [`handle_of_session`].
+    /// The handle that a valid session stands for: [`session_handle`].
     Session(String),
     /// Nothing.
     Nothing,
@@ -64,7 +64,7 @@ pub struct Subject {
 
 /// What a client says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Client {
+pub struct ClientInfo {
     /// Its name.
     pub name: Option<String>,
     /// Its version.
@@ -100,20 +100,20 @@ pub enum AnonymousKey {
 
 impl AnonymousKey {
     /// Returns the key of what a request presents; `None` for a token and for nothing.
-    fn of(server: &Server, presented: &Presented) -> Option<Self> {
-        match presented {
-            Presented::Tracking(id) => Some(Self::Tracking(server.organization_id.clone(), id.clone())),
-            Presented::Handle(handle) | Presented::Session(handle) => {
+    fn of(server: &Server, credentials: &Credentials) -> Option<Self> {
+        match credentials {
+            Credentials::Tracking(id) => Some(Self::Tracking(server.organization_id.clone(), id.clone())),
+            Credentials::Handle(handle) | Credentials::Session(handle) => {
                 Some(Self::Handle(server.id.clone(), hash(handle)))
             }
-            Presented::Nothing | Presented::Subject(..) => None,
+            Credentials::Nothing | Credentials::Subject(..) => None,
         }
     }
 }
 
 /// An end user who was found, with the session of their handle.
 #[derive(Debug, Clone)]
-struct Known {
+struct KnownUser {
     end_user_id: EndUserId,
     session_id: Option<SessionId>,
     last_used_at: Timestamp,
@@ -123,7 +123,7 @@ struct Known {
 #[derive(Debug, Clone)]
 pub(crate) struct Identities {
     /// Look-ups that were positive within the last second.
-    fresh: Cache<AnonymousKey, Known>,
+    fresh: Cache<AnonymousKey, KnownUser>,
     /// Keys that were found within the last hour, for rate limits only: a deleted user may be among them.
     stored: Cache<AnonymousKey, ()>,
 }
@@ -138,7 +138,7 @@ impl Default for Identities {
 }
 
 impl Identities {
-    fn insert(&self, key: AnonymousKey, known: Known) {
+    fn insert(&self, key: AnonymousKey, known: KnownUser) {
         self.stored.insert(key.clone(), ());
         self.fresh.insert(key, known);
     }
@@ -147,19 +147,19 @@ impl Identities {
 /// Returns what a rate limit counts for a request that presents `presented`, and whether this process knows that it has
 /// stored progress; `None` if nothing anonymous is presented. Asks no database, because it decides whether one is asked.
 #[must_use]
-pub fn anonymous_key(hosting: &Hosting, server: &Server, presented: &Presented) -> Option<(AnonymousKey, bool)> {
-    let key = AnonymousKey::of(server, presented)?;
+pub fn anonymous_key(hosting: &Hosting, server: &Server, credentials: &Credentials) -> Option<(AnonymousKey, bool)> {
+    let key = AnonymousKey::of(server, credentials)?;
     // A test ID is signed.
-    let is_test = matches!(presented, Presented::Tracking(id) if try_it::is_test(id));
+    let is_test = matches!(credentials, Credentials::Tracking(id) if try_it::is_test_id(id));
     let is_known = is_test || hosting.identities.stored.get(&key).is_some();
     Some((key, is_known))
 }
 
 /// Remembers that the new user of a call has stored progress.
-pub(crate) fn remember_new(hosting: &Hosting, server: &Server, presented: &Presented, identity: &Identity) {
+pub(crate) fn remember_new(hosting: &Hosting, server: &Server, credentials: &Credentials, identity: &Identity) {
     let key = match &identity.handle {
         Some(handle) => Some(AnonymousKey::Handle(server.id.clone(), hash(handle))),
-        None => AnonymousKey::of(server, presented),
+        None => AnonymousKey::of(server, credentials),
     };
     if let Some(key) = key {
         hosting.identities.stored.insert(key, ());
@@ -167,21 +167,21 @@ pub(crate) fn remember_new(hosting: &Hosting, server: &Server, presented: &Prese
 }
 
 /// A handle made of `bytes`.
-fn handle_of(bytes: &[u8]) -> String {
+fn format_handle(bytes: &[u8]) -> String {
     format!("{HANDLE_PREFIX}{}", base32(bytes))
 }
 
 /// The handle that the session with these random bytes stands for, when `secret` signed it.
 #[must_use]
-pub fn handle_of_session(secret: &SecretKey, session: &[u8]) -> String {
-    handle_of(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
+pub fn session_handle(secret: &SecretKey, session: &[u8]) -> String {
+    format_handle(&secret.sign("handle of a session", session)[..HANDLE_BYTES])
 }
 
 /// The hash of the handle that is presented, by itself or by a session; none when there is no handle.
-pub(crate) fn handle_hash(presented: &Presented) -> Option<String> {
-    match presented {
-        Presented::Handle(handle) | Presented::Session(handle) => Some(hash(handle)),
-        Presented::Subject(..) | Presented::Tracking(_) | Presented::Nothing => None,
+pub(crate) fn handle_hash(credentials: &Credentials) -> Option<String> {
+    match credentials {
+        Credentials::Handle(handle) | Credentials::Session(handle) => Some(hash(handle)),
+        Credentials::Subject(..) | Credentials::Tracking(_) | Credentials::Nothing => None,
     }
 }
 
@@ -221,7 +221,7 @@ pub(crate) async fn claim_email(
         Some(email) if known.as_ref() != Some(&email.address) => {
             let mut tx = hosting.ops.db.begin().await?;
             end_user::set_claimed_email(&mut tx, organization, id, &email.address).await?;
-            tickets::address_known(cx, &mut tx, organization, id, (&email.address, false)).await?;
+            tickets::add_email_to_open_tickets(cx, &mut tx, organization, id, (&email.address, false)).await?;
             Ok(tx.commit().await?)
         }
         _ => Ok(()),
@@ -233,8 +233,8 @@ pub(crate) async fn claim_email(
 ///
 /// # Errors
 /// `sign_in_required` when they are not; `unavailable` when the database is away.
-pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, presented: &Presented) -> Result<()> {
-    let Presented::Subject(subject, _) = presented else { return Ok(()) };
+pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, credentials: &Credentials) -> Result<()> {
+    let Credentials::Subject(subject, _) = credentials else { return Ok(()) };
     let mut conn = hosting.read().await?;
     if end_user::exists(&mut conn, &server.organization_id, &subject.end_user_id).await? {
         Ok(())
@@ -248,23 +248,28 @@ pub(crate) async fn check_subject(hosting: &Hosting, server: &Server, presented:
 /// # Errors
 /// `handle_unknown` when a handle is presented that this server does not know, or no longer; `unavailable` when the
 /// database is away.
-pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presented: &Presented) -> Result<Identity> {
+pub(crate) async fn resolve(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    credentials: &Credentials,
+) -> Result<Identity> {
     let known = |end_user_id| Identity { end_user_id, ..Identity::default() };
-    let handle = match presented {
-        Presented::Subject(subject, _) => return Ok(known(Some(subject.end_user_id.clone()))),
+    let handle = match credentials {
+        Credentials::Subject(subject, _) => return Ok(known(Some(subject.end_user_id.clone()))),
         _ if server.auth_type.signs_in() => return Ok(known(None)),
-        Presented::Nothing => None,
-        Presented::Tracking(tracking_id) => {
+        Credentials::Nothing => None,
+        Credentials::Tracking(tracking_id) => {
             let end_user_id = find_tracked(hosting, server, tracking_id).await?;
             return Ok(known(end_user_id));
         }
-        Presented::Handle(handle) | Presented::Session(handle) => Some(handle.clone()),
+        Credentials::Handle(handle) | Credentials::Session(handle) => Some(handle.clone()),
     };
     let (end_user_id, session_id) = match &handle {
         Some(handle) => find_by_handle(cx, hosting, server, handle).await?.unzip(),
         None => (None, None),
     };
-    if end_user_id.is_none() && matches!(presented, Presented::Handle(_)) {
+    if end_user_id.is_none() && matches!(credentials, Credentials::Handle(_)) {
         let start = match server.toolset.into() {
             Flow::Guided => "select_walkthrough",
             Flow::Stepwise => "complete_step",
@@ -280,8 +285,8 @@ pub(crate) async fn resolve(cx: &Ctx, hosting: &Hosting, server: &Server, presen
 
 /// Returns how the user was identified, for what a result says about the handle. `identity` is that of `presented`.
 #[must_use]
-pub(crate) fn user_of(server: &Server, presented: &Presented, identity: &Identity) -> User {
-    let by_handle = !server.auth_type.signs_in() && !matches!(presented, Presented::Tracking(_));
+pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity: &Identity) -> User {
+    let by_handle = !server.auth_type.signs_in() && !matches!(credentials, Credentials::Tracking(_));
     match (&identity.end_user_id, &identity.handle) {
         _ if !by_handle => User::Known,
         (Some(_), Some(handle)) => User::Handle(handle.clone()),
@@ -297,17 +302,17 @@ pub(crate) async fn resolve_or_prepare(
     cx: &Ctx,
     hosting: &Hosting,
     server: &Server,
-    presented: &Presented,
-    client: &Client,
+    credentials: &Credentials,
+    client: &ClientInfo,
 ) -> Result<Identity> {
-    let mut identity = resolve(cx, hosting, server, presented).await?;
+    let mut identity = resolve(cx, hosting, server, credentials).await?;
     if identity.end_user_id.is_some() {
         return Ok(identity);
     }
     if server.auth_type.signs_in() {
         return Err(sign_in_required());
     }
-    if let (Presented::Session(_), Some(handle)) = (presented, &identity.handle)
+    if let (Credentials::Session(_), Some(handle)) = (credentials, &identity.handle)
         && session::is_joined(&mut hosting.read().await?, &server.organization_id, &hash(handle)).await?
     {
         // The user of this session has signed in since, and it opens nothing: what begins now gets a handle of its own.
@@ -315,17 +320,17 @@ pub(crate) async fn resolve_or_prepare(
     }
     let now = cx.now();
     let id = EndUserId::new(now, &*cx.random);
-    let tracking_id = match presented {
-        Presented::Tracking(tracking_id) => Some(tracking_id.clone()),
+    let tracking_id = match credentials {
+        Credentials::Tracking(tracking_id) => Some(tracking_id.clone()),
         _ => None,
     };
     if tracking_id.is_none() {
         let handle = identity.handle.take().unwrap_or_else(|| {
             let mut bytes = [0_u8; HANDLE_BYTES];
             cx.random.fill(&mut bytes);
-            handle_of(&bytes)
+            format_handle(&bytes)
         });
-        let session_id = sessions::of_handle(&server.id, &handle);
+        let session_id = sessions::id_for_handle(&server.id, &handle);
         identity.session_id = Some(session_id.clone());
         identity.new_session = Some(NewSession {
             id: session_id,
@@ -341,7 +346,7 @@ pub(crate) async fn resolve_or_prepare(
         });
         identity.handle = Some(handle);
     }
-    let is_test = tracking_id.as_deref().is_some_and(try_it::is_test);
+    let is_test = tracking_id.as_deref().is_some_and(try_it::is_test_id);
     identity.new_end_user = Some(NewEndUser {
         is_test,
         id: id.clone(),
@@ -355,8 +360,8 @@ pub(crate) async fn resolve_or_prepare(
 }
 
 /// Forgets what was looked up: the next call asks the database.
-pub(crate) fn forget(hosting: &Hosting, server: &Server, presented: &Presented) {
-    if let Some(key) = AnonymousKey::of(server, presented) {
+pub(crate) fn forget(hosting: &Hosting, server: &Server, credentials: &Credentials) {
+    if let Some(key) = AnonymousKey::of(server, credentials) {
         hosting.identities.fresh.invalidate(&key);
     }
 }
@@ -369,7 +374,7 @@ async fn find_tracked(hosting: &Hosting, server: &Server, tracking_id: &str) -> 
     let mut conn = hosting.read().await?;
     let found = end_user::find_by_tracking_id(&mut conn, &server.organization_id, tracking_id).await?;
     if let Some(end_user_id) = &found {
-        let known = Known { end_user_id: end_user_id.clone(), session_id: None, last_used_at: hosting.clock.now() };
+        let known = KnownUser { end_user_id: end_user_id.clone(), session_id: None, last_used_at: hosting.clock.now() };
         hosting.identities.insert(key, known);
     }
     Ok(found)
@@ -391,7 +396,7 @@ async fn find_by_handle(
             let mut conn = hosting.read().await?;
             session::find(&mut conn, &server.organization_id, &server.id, &handle_hash, now).await?.map(|session| {
                 let session::Session { id, end_user_id, last_used_at } = session;
-                Known { end_user_id, session_id: Some(id), last_used_at }
+                KnownUser { end_user_id, session_id: Some(id), last_used_at }
             })
         }
     };
@@ -406,14 +411,14 @@ async fn find_by_handle(
 
 /// Returns the end user of a call that failed, for its record: whom the handle, session, tracking ID or token identifies
 /// if they exist. Creates nobody and never fails.
-pub async fn identify_failed(
+pub async fn identify_failed_call(
     cx: &Ctx,
     hosting: &Hosting,
     server: &Server,
-    candidates: impl IntoIterator<Item = Presented>,
+    candidates: impl IntoIterator<Item = Credentials>,
 ) -> Option<Identity> {
-    for presented in candidates {
-        match resolve(cx, hosting, server, &presented).await {
+    for credentials in candidates {
+        match resolve(cx, hosting, server, &credentials).await {
             Ok(identity) if identity.end_user_id.is_some() => return Some(identity),
             // A database that is away is not waited for again.
             Err(error) if error.code == Code::Unavailable => return None,

@@ -28,9 +28,9 @@ use waypost_store::{Conn, Tx, end_user, join as store, session, version};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::hosting::Hosting;
-use crate::identity::{self, Presented, Subject};
+use crate::identity::{self, Credentials, Subject};
 use crate::try_it;
-use crate::webhooks::{self, News};
+use crate::webhooks::{self, Event};
 
 /// How often a join is tried when others change the same progress at the same moment.
 const TRIES: u32 = 8;
@@ -62,7 +62,7 @@ pub(crate) async fn arrive(
     hosting: &Hosting,
     server: &Server,
     subject: &Subject,
-    beside: &Presented,
+    beside: &Credentials,
 ) -> Result<()> {
     if let Some(id) = join(cx, hosting, server, subject, beside).await? {
         tracing::info!(request_id = cx.request_id, join = id.as_str(), "anonymous progress was joined");
@@ -80,7 +80,7 @@ pub async fn join(
     hosting: &Hosting,
     server: &Server,
     subject: &Subject,
-    anonymous: &Presented,
+    anonymous: &Credentials,
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let Some(handle_hash) = identity::handle_hash(anonymous) else { return Ok(None) };
@@ -92,7 +92,7 @@ pub async fn join(
     if hosting.strangers.0.contains_key(&key) {
         return Ok(None);
     }
-    let kind = if matches!(anonymous, Presented::Session(_)) { JoinKind::Session } else { JoinKind::Handle };
+    let kind = if matches!(anonymous, Credentials::Session(_)) { JoinKind::Session } else { JoinKind::Handle };
     let mut conn = hosting.read().await?;
     let found = session::find(&mut conn, &server.organization_id, &server.id, &key.1, cx.now()).await?;
     drop(conn);
@@ -121,7 +121,7 @@ pub async fn prove(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) 
         return Ok(Some(Claim { tracking_id: personal::stored(segment).into_owned(), issued_at: None }));
     }
     let Some(link) = ClaimLink::parse(segment) else { return Ok(rejected("unsigned")) };
-    if try_it::is_test(&link.label) || !link.is_valid(&hosting.keys, (organization, &server.id), cx.now()) {
+    if try_it::is_test_id(&link.label) || !link.is_valid(&hosting.keys, (organization, &server.id), cx.now()) {
         return Ok(rejected("invalid"));
     }
     let mut conn = hosting.read().await?;
@@ -152,7 +152,7 @@ pub async fn claim_tracking(
     claim: &Claim,
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    if try_it::is_test(&claim.tracking_id) {
+    if try_it::is_test_id(&claim.tracking_id) {
         // The progress of a console user's test is nobody's.
         return Ok(None);
     }
@@ -170,7 +170,7 @@ pub async fn claim_tracking(
 /// `unavailable` when the database is away.
 pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, claim: &Claim) -> Result<bool> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    if try_it::is_test(&claim.tracking_id) {
+    if try_it::is_test_id(&claim.tracking_id) {
         return Ok(false);
     }
     let organization = &server.organization_id;
@@ -276,7 +276,7 @@ impl Joining<'_> {
             "created_at": join.created_at.rfc3339(),
         });
         let (event, end_user_id) = (WebhookEvent::ProgressClaimed, Some(&join.to_end_user_id));
-        webhooks::tell(self.cx, tx, &join.organization_id, &News { event, end_user_id, text: &text, data }).await
+        webhooks::enqueue(self.cx, tx, &join.organization_id, &Event { event, end_user_id, text: &text, data }).await
     }
 
     /// Whether the anonymous user can still be joined to this user.

@@ -6,7 +6,6 @@
 
 pub mod accounts;
 pub mod activity;
-pub mod address;
 pub mod analytics;
 pub mod api_keys;
 pub mod assignments;
@@ -14,11 +13,13 @@ mod audit;
 pub mod audit_events;
 pub mod authorizations;
 pub mod browser_sessions;
+pub mod call_records;
 mod checks;
 pub mod claim_links;
 mod codes;
 pub mod devices;
 pub mod end_users;
+mod fair_queue;
 pub mod grants;
 pub mod hosting;
 pub mod idempotency;
@@ -29,7 +30,7 @@ pub mod job_leases;
 pub mod joins;
 pub mod limits;
 pub mod logos;
-pub mod notices;
+pub mod notifications;
 pub mod oauth_clients;
 pub mod oauth_configs;
 pub mod offers;
@@ -37,7 +38,7 @@ pub mod organizations;
 pub mod overview;
 mod passwords;
 pub mod progress;
-pub mod record;
+pub mod public_url;
 pub mod redirect_uri;
 pub mod retention;
 pub mod search;
@@ -48,7 +49,6 @@ mod sign_in_limits;
 pub mod ticket_comments;
 pub mod tickets;
 pub mod try_it;
-mod turns;
 pub mod upstream;
 pub mod user_accounts;
 pub mod user_sessions;
@@ -65,7 +65,7 @@ use waypost_store::Db;
 #[derive(Debug, Clone)]
 pub struct Ops {
     pub(crate) db: Db,
-    pub(crate) way: notices::Way,
+    pub(crate) notifications: notifications::Notifications,
     /// One for the whole process, as are the limits: clones share them.
     pub(crate) passwords: passwords::Passwords,
     pub(crate) sign_in_limits: sign_in_limits::SignInLimits,
@@ -77,7 +77,7 @@ impl Ops {
     pub fn new(db: Db) -> Self {
         Self {
             db,
-            way: notices::Way::default(),
+            notifications: notifications::Notifications::default(),
             passwords: passwords::Passwords::default(),
             sign_in_limits: sign_in_limits::SignInLimits::default(),
         }
@@ -85,8 +85,8 @@ impl Ops {
 
     /// The same, with a way to tell people what happened.
     #[must_use]
-    pub fn with_post(self, post: Arc<dyn notices::Post>) -> Self {
-        Self { way: notices::Way::new(post), ..self }
+    pub fn with_notifier(self, notifier: Arc<dyn notifications::Notifier>) -> Self {
+        Self { notifications: notifications::Notifications::new(notifier), ..self }
     }
 
     /// How many passwords this process has hashed.

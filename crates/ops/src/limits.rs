@@ -108,12 +108,12 @@ pub const NEW_USERS_PER_ADDRESS: u32 = 300;
 
 /// The limit of new anonymous users per client address.
 #[derive(Clone)]
-pub(crate) struct NewUsers {
+pub(crate) struct NewUserLimit {
     limiter: Limiter<IpAddr>,
     rate: Option<Rate>,
 }
 
-impl NewUsers {
+impl NewUserLimit {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { limiter: Limiter::new(clock), rate: None }.with_count(NEW_USERS_PER_ADDRESS)
     }

@@ -78,7 +78,7 @@ impl Offers {
     ///
     /// # Errors
     /// `walkthrough_not_found` when it is not offered here, for whatever reason.
-    pub fn find(&self, id_or_slug: &str) -> Result<&Offer> {
+    pub fn get(&self, id_or_slug: &str) -> Result<&Offer> {
         let by_id = WalkthroughId::from_store(id_or_slug.to_owned());
         let found = match self.by_id.get(&by_id) {
             Some(&at) => self.list().get(at),
@@ -105,14 +105,14 @@ struct Shared {
 
 /// What every server offers.
 #[derive(Clone)]
-pub struct Catalog(Arc<Shared>);
+pub struct OfferCache(Arc<Shared>);
 
-impl Catalog {
+impl OfferCache {
     /// Starts polling, as one of `jobs`.
     #[must_use]
     pub fn start(db: Db, clock: Arc<dyn Clock>, jobs: &Jobs) -> Self {
         let cache = Cache::builder().max_capacity(SERVERS).time_to_idle(Duration::from_secs(600)).build();
-        let catalog = Self(Arc::new(Shared {
+        let offer_cache = Self(Arc::new(Shared {
             db,
             clock,
             version: AtomicI64::new(0),
@@ -121,13 +121,13 @@ impl Catalog {
             refreshes: Semaphore::new(REFRESHES),
             cache,
         }));
-        let poller = catalog.clone();
+        let poller = offer_cache.clone();
         let job = Job { limit: POLL_LIMIT, max_pause: POLL_PAUSE, late_after: POLL_LATE, ..Job::new("offers", POLL) };
         jobs.start(job.serving(), move || {
             let poller = poller.clone();
             async move { Ok(poller.poll().await?) }
         });
-        catalog
+        offer_cache
     }
 
     /// Reads the number once.
@@ -154,26 +154,26 @@ impl Catalog {
         self.0.changes.subscribe()
     }
 
-    /// Whether [`Self::find`] probably needs no query for `slug`.
+    /// Whether [`Self::get`] probably needs no query for `slug`.
     #[must_use]
     pub fn has_loaded(&self, slug: &str) -> bool {
         self.0.cache.contains_key(&(slug.to_owned(), self.0.version.load(Ordering::Acquire)))
     }
 
-    /// Same as [`Self::find`], for work that can wait: only a few of these read the database at once.
+    /// Same as [`Self::get`], for work that can wait: only a few of these read the database at once.
     ///
     /// # Errors
-    /// As [`Self::find`].
+    /// As [`Self::get`].
     pub async fn refresh(&self, slug: &str) -> Result<Arc<Offers>> {
         let _permit = self.0.refreshes.acquire().await;
-        self.find(slug).await
+        self.get(slug).await
     }
 
     /// The server that answers to `slug`, with what it offers. A slug that is not in memory is always looked up.
     ///
     /// # Errors
     /// `not_found` when no server answers to `slug`; `unavailable` when the database is away.
-    pub async fn find(&self, slug: &str) -> Result<Arc<Offers>> {
+    pub async fn get(&self, slug: &str) -> Result<Arc<Offers>> {
         let age = self.0.clock.now().0.saturating_sub(self.0.polled_at.load(Ordering::Acquire));
         if age > TRUST_MS {
             return self.load(slug).await;

@@ -10,7 +10,7 @@ use waypost_store::{organization as store, system, user, user_session};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::taken;
+use crate::checks::conflict_if_taken;
 use crate::user_accounts::verification::is_verified;
 
 /// What can be changed of an organisation; what is absent stays.
@@ -197,7 +197,7 @@ fn not_found() -> Error {
 }
 
 fn slug_taken(error: waypost_store::Error, slug: &str) -> Error {
-    taken(error, || taken_message(slug))
+    conflict_if_taken(error, || taken_message(slug))
 }
 
 fn taken_message(slug: &str) -> String {

@@ -10,11 +10,11 @@ pub use waypost_store::overview::Contents;
 use crate::Ops;
 
 /// Who did something within this time is at it.
-pub const PRESENT_MS: i64 = 15 * 60 * 1_000;
+pub const ACTIVE_MS: i64 = 15 * 60 * 1_000;
 
 /// How far an organisation is, and what goes on there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overview {
+pub struct OrganizationOverview {
     /// Its hosted servers.
     pub servers: i64,
     /// The server to go on with: one that offers something, else the one that was made first.
@@ -29,11 +29,11 @@ pub struct Overview {
     pub offered: i64,
     /// Whether a client has ever called a tool.
     pub called: bool,
-    /// People who did something in a walkthrough within [`PRESENT_MS`].
+    /// People who did something in a walkthrough within [`ACTIVE_MS`].
     pub active: i64,
 }
 
-impl Overview {
+impl OrganizationOverview {
     /// Whether the first run is over: something is offered, and a client has come.
     #[must_use]
     pub fn is_set_up(&self) -> bool {
@@ -45,12 +45,12 @@ impl Overview {
 ///
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Overview> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationOverview> {
     authorize(&cx.caller, Act::OrganizationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let state = store::state(&mut conn, organization).await?;
-    let active = store::active(&mut conn, organization, cx.now().plus(-PRESENT_MS)).await?;
-    Ok(Overview {
+    let active = store::active(&mut conn, organization, cx.now().plus(-ACTIVE_MS)).await?;
+    Ok(OrganizationOverview {
         servers: state.servers,
         server: state.offering_server.or(state.first_server).map(ServerId::from_store),
         walkthroughs: state.walkthroughs,
@@ -65,8 +65,8 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// What goes with the organisation when it is deleted.
 ///
 /// # Errors
-/// As [`show`]; `forbidden` for members below owner.
-pub async fn contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Contents> {
+/// As [`get`]; `forbidden` for members below owner.
+pub async fn get_contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Contents> {
     authorize(&cx.caller, Act::OrganizationDelete, organization)?;
     Ok(store::contents(&mut ops.db.read().await?, organization).await?)
 }

@@ -1,5 +1,5 @@
 //! Passwords: which ones are taken, and their hashes. Hashing is made to cost memory and time, so it waits for its turn
-//! ([`crate::turns`]), off the threads that answer requests.
+//! ([`crate::fair_queue`]), off the threads that answer requests.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,8 +12,8 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use waypost_core::{Error, Random, Result};
 use zxcvbn::Score;
 
+use crate::fair_queue::FairQueue;
 use crate::limits::network;
-use crate::turns::Turns;
 
 /// Characters at least.
 pub(crate) const MIN_CHARS: usize = 12;
@@ -30,7 +30,7 @@ const NOBODY: &str =
 /// Hashes passwords, a few at a time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Passwords {
-    turns: Turns,
+    turns: FairQueue,
     hashed: Arc<AtomicU64>,
 }
 

@@ -20,32 +20,32 @@ use waypost_store::offer::Offer;
 use waypost_store::progress::{self, OpenAttempt, ProgressKey};
 use waypost_store::writer::{Announce, Call, Decided};
 
+use crate::call_records::{CallContext, CallOutcome};
 use crate::hosting::Hosting;
-use crate::identity::{self, Identity, Presented};
+use crate::identity::{self, Credentials, Identity};
 use crate::joins;
 use crate::offers::Offers;
-use crate::record::{Arrival, CallOutcome};
 use crate::sessions;
-use crate::webhooks::{News, messages};
+use crate::webhooks::{Event, deliveries};
 
 /// How often a call is tried when its user is made, changed or deleted by another one at the same moment.
-const TRIES: u32 = 8;
+const MAX_ATTEMPTS: u32 = 8;
 
 /// A call of an end user.
-pub struct Play<'a> {
+pub struct PlayRequest<'a> {
     /// The server and what it offers.
     pub offers: &'a Arc<Offers>,
     /// What the request shows of who makes it.
-    pub presented: Presented,
+    pub credentials: Credentials,
     /// The address that the user claims to have, when they were asked for it.
     pub email: Option<Email>,
     /// For the record of the call.
-    pub arrival: &'a Arrival,
+    pub call: &'a CallContext,
 }
 
 /// What a call on a step answers.
 #[derive(Debug)]
-pub struct StepAnswer {
+pub struct StepResult {
     /// The walkthrough.
     pub offer: Offer,
     /// Where the user stands.
@@ -60,16 +60,16 @@ pub struct StepAnswer {
 
 /// The result of [`list`].
 #[derive(Debug)]
-pub struct ListAnswer<'a> {
+pub struct ListResult<'a> {
     /// What the server offers, in display order.
-    pub rows: Vec<Listed<'a>>,
+    pub rows: Vec<OfferProgress<'a>>,
     /// How the user was identified.
     pub user: User,
 }
 
 /// A walkthrough in a list, with the user's progress in it.
 #[derive(Debug)]
-pub struct Listed<'a> {
+pub struct OfferProgress<'a> {
     /// The walkthrough.
     pub offer: &'a Offer,
     /// The user's status.
@@ -86,12 +86,12 @@ pub struct Listed<'a> {
 pub async fn select(
     cx: &Ctx,
     hosting: &Hosting,
-    play: &Play<'_>,
+    play: &PlayRequest<'_>,
     walkthrough: &str,
     how: Select,
-) -> Result<StepAnswer> {
-    let offer = offered(cx, hosting, play, walkthrough).await?;
-    Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| view.select(how)).await
+) -> Result<StepResult> {
+    let offer = get_offer(cx, hosting, play, walkthrough).await?;
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Yes, move |view| view.select(how)).await
 }
 
 /// Completes the current step and goes on to the next.
@@ -102,15 +102,17 @@ pub async fn select(
 pub async fn advance(
     cx: &Ctx,
     hosting: &Hosting,
-    play: &Play<'_>,
+    play: &PlayRequest<'_>,
     walkthrough: Option<&str>,
     current_step_id: Option<StepId>,
-) -> Result<StepAnswer> {
+) -> Result<StepResult> {
     let offer = match walkthrough {
-        Some(walkthrough) => offered(cx, hosting, play, walkthrough).await?,
-        None => implied(cx, hosting, play, current_step_id.as_ref()).await?,
+        Some(walkthrough) => get_offer(cx, hosting, play, walkthrough).await?,
+        None => infer_offer(cx, hosting, play, current_step_id.as_ref()).await?,
     };
-    Scene { cx, hosting, play, offer }.write(Create::No, move |view| view.advance(current_step_id.as_ref())).await
+    ProgressWrite { cx, hosting, play, offer }
+        .write(UnknownUser::No, move |view| view.advance(current_step_id.as_ref()))
+        .await
 }
 
 /// Completes any step, and begins the walkthrough if need be.
@@ -120,48 +122,53 @@ pub async fn advance(
 pub async fn complete_step(
     cx: &Ctx,
     hosting: &Hosting,
-    play: &Play<'_>,
+    play: &PlayRequest<'_>,
     walkthrough: &str,
     step_id: StepId,
-) -> Result<StepAnswer> {
-    let offer = offered(cx, hosting, play, walkthrough).await?;
-    Scene { cx, hosting, play, offer }.write(Create::Yes, move |view| view.complete(&step_id)).await
+) -> Result<StepResult> {
+    let offer = get_offer(cx, hosting, play, walkthrough).await?;
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Yes, move |view| view.complete(&step_id)).await
 }
 
 /// Ends the present attempt; its history stays.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `no_progress`, `handle_unknown`, `unavailable`.
-pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
-    let offer = offered(cx, hosting, play, walkthrough).await?;
-    Scene { cx, hosting, play, offer }.write(Create::No, |view| view.reset()).await
+pub async fn reset(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, walkthrough: &str) -> Result<StepResult> {
+    let offer = get_offer(cx, hosting, play, walkthrough).await?;
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::No, |view| view.reset()).await
 }
 
 /// Moves the user's attempt to the newest version; every step that still exists stays completed.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `no_active_walkthrough`, `handle_unknown`, `sign_in_required`, `unavailable`.
-pub async fn move_to_latest(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
-    let offer = offered(cx, hosting, play, walkthrough).await?;
-    Scene { cx, hosting, play, offer }.write(Create::No, |view| view.move_to_latest()).await
+pub async fn move_to_latest(
+    cx: &Ctx,
+    hosting: &Hosting,
+    play: &PlayRequest<'_>,
+    walkthrough: &str,
+) -> Result<StepResult> {
+    let offer = get_offer(cx, hosting, play, walkthrough).await?;
+    ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::No, |view| view.move_to_latest()).await
 }
 
 /// Where the user stands in a walkthrough; changes nothing and makes nobody.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `handle_unknown`, `sign_in_required`, `unavailable`.
-pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &str) -> Result<StepAnswer> {
-    let offer = offered(cx, hosting, play, walkthrough).await?;
+pub async fn get_status(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, walkthrough: &str) -> Result<StepResult> {
+    let offer = get_offer(cx, hosting, play, walkthrough).await?;
     let server = &play.offers.server;
-    let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    let identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
     let open = match &identity.end_user_id {
         Some(end_user_id) => progress::get_open(&mut hosting.read().await?, &key(server, offer, end_user_id)).await?,
         None => None,
     };
-    let (standing, notices) = stand(cx, hosting, (server, offer), open.as_ref()).await?;
-    play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
-    let user = identity::user_of(server, &play.presented, &identity);
-    Ok(StepAnswer { offer: offer.clone(), standing, completed_step_id: None, notices, user })
+    let (standing, notices) = view_progress(cx, hosting, (server, offer), open.as_ref()).await?;
+    play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
+    let user = identity::describe_user(server, &play.credentials, &identity);
+    Ok(StepResult { offer: offer.clone(), standing, completed_step_id: None, notices, user })
 }
 
 /// Lists what the server offers with the user's status in each; changes nothing and creates nobody. Reads no step: the
@@ -170,13 +177,13 @@ pub async fn status(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, walkthrough: &
 ///
 /// # Errors
 /// `handle_unknown`, `unavailable`.
-pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<ListAnswer<'a>> {
+pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>) -> Result<ListResult<'a>> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    if matches!(play.presented, Presented::Subject(..)) {
-        enter(cx, hosting, play).await?;
+    if matches!(play.credentials, Credentials::Subject(..)) {
+        ensure_signed_in(cx, hosting, play).await?;
     }
-    let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    let identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
     let open = open_attempts(hosting, play, &identity).await?;
     let offers = play.offers.list().iter();
     let rows = offers
@@ -189,26 +196,31 @@ pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>) -> Result<Li
                     open.summary.standing(is_moved.then_some(&offer.step_set))
                 }
             };
-            Listed { offer, status, percent }
+            OfferProgress { offer, status, percent }
         })
         .collect();
-    play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
-    Ok(ListAnswer { rows, user: identity::user_of(server, &play.presented, &identity) })
+    play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
+    Ok(ListResult { rows, user: identity::describe_user(server, &play.credentials, &identity) })
 }
 
 /// The newest version of a walkthrough that is offered, with its steps.
 ///
 /// # Errors
 /// `walkthrough_not_found`, `unavailable`.
-pub async fn latest(cx: &Ctx, hosting: &Hosting, offers: &Offers, walkthrough: &str) -> Result<(Offer, Arc<Version>)> {
+pub async fn get_latest_version(
+    cx: &Ctx,
+    hosting: &Hosting,
+    offers: &Offers,
+    walkthrough: &str,
+) -> Result<(Offer, Arc<Version>)> {
     let server = &offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    let offer = offers.find(walkthrough)?;
+    let offer = offers.get(walkthrough)?;
     Ok((offer.clone(), hosting.version(&server.organization_id, &offer.version_id).await?))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Create {
+enum UnknownUser {
     /// A user who is not there yet is made.
     Yes,
     /// A user who is not there yet has no progress.
@@ -216,18 +228,18 @@ enum Create {
 }
 
 /// The walkthrough, when it is offered here to whoever calls.
-async fn offered<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>, walkthrough: &str) -> Result<&'a Offer> {
+async fn get_offer<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>, walkthrough: &str) -> Result<&'a Offer> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    let offer = play.offers.find(walkthrough)?;
-    enter(cx, hosting, play).await?;
+    let offer = play.offers.get(walkthrough)?;
+    ensure_signed_in(cx, hosting, play).await?;
     Ok(offer)
 }
 
 /// Where users sign in, nobody else has progress; and what they did before they had signed in becomes theirs now.
-pub(crate) async fn enter(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Result<()> {
-    match &play.presented {
-        Presented::Subject(subject, beside) => joins::arrive(cx, hosting, &play.offers.server, subject, beside).await,
+pub(crate) async fn ensure_signed_in(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>) -> Result<()> {
+    match &play.credentials {
+        Credentials::Subject(subject, beside) => joins::arrive(cx, hosting, &play.offers.server, subject, beside).await,
         _ if play.offers.server.auth_type.signs_in() => Err(identity::sign_in_required()),
         _ => Ok(()),
     }
@@ -235,11 +247,16 @@ pub(crate) async fn enter(cx: &Ctx, hosting: &Hosting, play: &Play<'_>) -> Resul
 
 /// The walkthrough that is meant if none is named: the one whose pinned version has the step, else the only one in
 /// progress. Reads no content.
-async fn implied<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>, step: Option<&StepId>) -> Result<&'a Offer> {
+async fn infer_offer<'a>(
+    cx: &Ctx,
+    hosting: &Hosting,
+    play: &PlayRequest<'a>,
+    step: Option<&StepId>,
+) -> Result<&'a Offer> {
     let server = &play.offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
-    enter(cx, hosting, play).await?;
-    let identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    ensure_signed_in(cx, hosting, play).await?;
+    let identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
     let open = open_attempts(hosting, play, &identity).await?;
     if let (Some(step), Some(end_user_id), true) = (step, &identity.end_user_id, open.len() > 1) {
         let ids = (&server.organization_id, end_user_id, &server.id);
@@ -253,7 +270,7 @@ async fn implied<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>, step: Option<
     let active: Vec<&Offer> = play.offers.list().iter().filter(in_progress).collect();
     match active.as_slice() {
         [offer] => Ok(offer),
-        [] if identity::user_of(server, &play.presented, &identity) == User::Unknown => {
+        [] if identity::describe_user(server, &play.credentials, &identity) == User::Unknown => {
             Err(Error::new(Code::NoActiveWalkthrough, guidance::unknown_user(Flow::Guided)))
         }
         [] => Err(Error::new(
@@ -274,7 +291,7 @@ async fn implied<'a>(cx: &Ctx, hosting: &Hosting, play: &Play<'a>, step: Option<
 /// Returns the user's open attempts, without content.
 async fn open_attempts(
     hosting: &Hosting,
-    play: &Play<'_>,
+    play: &PlayRequest<'_>,
     identity: &Identity,
 ) -> Result<HashMap<WalkthroughId, OpenAttempt>> {
     let Some(end_user_id) = &identity.end_user_id else { return Ok(HashMap::new()) };
@@ -293,7 +310,7 @@ fn key(server: &Server, offer: &Offer, end_user_id: &EndUserId) -> ProgressKey {
 }
 
 /// Where a user with this attempt stands.
-async fn stand(
+async fn view_progress(
     cx: &Ctx,
     hosting: &Hosting,
     (server, offer): (&Server, &Offer),
@@ -312,44 +329,44 @@ async fn stand(
 }
 
 /// A call on one walkthrough that is offered.
-struct Scene<'a> {
+struct ProgressWrite<'a> {
     cx: &'a Ctx,
     hosting: &'a Hosting,
-    play: &'a Play<'a>,
+    play: &'a PlayRequest<'a>,
     offer: &'a Offer,
 }
 
-impl Scene<'_> {
+impl ProgressWrite<'_> {
     /// Sends a call through the writer until it is decided.
     async fn write(
         &self,
-        create: Create,
+        create: UnknownUser,
         act: impl Fn(&View<'_>) -> Result<Outcome> + Clone + Send + Sync + 'static,
-    ) -> Result<StepAnswer> {
+    ) -> Result<StepResult> {
         let Self { cx, hosting, play, offer } = *self;
         let server = &play.offers.server;
         let latest = hosting.version(&server.organization_id, &offer.version_id).await?;
-        let mut is_counted = play.arrival.is_test;
-        for _ in 0..TRIES {
+        let mut is_counted = play.call.is_test;
+        for _ in 0..MAX_ATTEMPTS {
             let identity = match create {
-                Create::Yes => {
-                    let (presented, client) = (&play.presented, &play.arrival.client);
-                    let mut identity = identity::resolve_or_prepare(cx, hosting, server, presented, client).await?;
+                UnknownUser::Yes => {
+                    let (credentials, client) = (&play.credentials, &play.call.client);
+                    let mut identity = identity::resolve_or_prepare(cx, hosting, server, credentials, client).await?;
                     identity::claim_email(cx, hosting, server, &mut identity, play.email.as_ref()).await?;
                     identity
                 }
-                Create::No => identity::resolve(cx, hosting, server, &play.presented).await?,
+                UnknownUser::No => identity::resolve(cx, hosting, server, &play.credentials).await?,
             };
             let Some(end_user_id) = identity.end_user_id.clone() else {
                 // A user who does not exist has no progress: the act decides what that means.
                 let offered = Offered { latest: Arc::clone(&latest), withdrawal: None };
                 let view = View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random };
-                let user = identity::user_of(server, &play.presented, &identity);
-                let outcome = act(&view).map_err(|error| explain(error, server, &user))?;
+                let user = identity::describe_user(server, &play.credentials, &identity);
+                let outcome = act(&view).map_err(|error| explain_unknown_user(error, server, &user))?;
                 return Ok(answer(offer, outcome, user));
             };
             if identity.new_end_user.is_some() && !is_counted {
-                hosting.new_users.check(play.arrival.address)?;
+                hosting.new_users.check(play.call.address)?;
                 is_counted = true;
             }
             match hosting.writer.call(self.call(&latest, &identity, &end_user_id, act.clone())).await {
@@ -357,18 +374,18 @@ impl Scene<'_> {
                     let changed = !outcome.change.is_empty();
                     if changed {
                         if identity.new_end_user.is_some() {
-                            identity::remember_new(hosting, server, &play.presented, &identity);
+                            identity::remember_new(hosting, server, &play.credentials, &identity);
                         }
-                        let owner = sessions::owner(server, play.arrival, Some(&identity));
-                        sessions::record_use(cx, hosting, server, (play.arrival, &owner)).await;
+                        let owner = sessions::call_owner(server, play.call, Some(&identity));
+                        sessions::record_use(cx, hosting, server, (play.call, &owner)).await;
                     } else {
                         // A user who was to be created was not.
                         let known = Some(&identity).filter(|_| identity.new_end_user.is_none());
-                        play.arrival.record(cx, hosting, server, (known, CallOutcome::Read)).await;
+                        play.call.record(cx, hosting, server, (known, CallOutcome::Read)).await;
                     }
                     let user = match identity.new_end_user.is_some() && !changed {
                         true => User::Unknown,
-                        false => identity::user_of(server, &play.presented, &identity),
+                        false => identity::describe_user(server, &play.credentials, &identity),
                     };
                     return Ok(answer(offer, *outcome, user));
                 }
@@ -378,8 +395,8 @@ impl Scene<'_> {
                 }
                 // Another call made the same user first, or the user was deleted: look again.
                 Err(error) if error.is_unique_violation() || error.is_foreign_key_violation() => {
-                    identity::check_subject(hosting, server, &play.presented).await?;
-                    identity::forget(hosting, server, &play.presented);
+                    identity::check_subject(hosting, server, &play.credentials).await?;
+                    identity::forget(hosting, server, &play.credentials);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -418,14 +435,14 @@ impl Scene<'_> {
                 Err(error) => Decided::Refused(error),
             }
         };
-        let (arrival, cx, offers) = (self.play.arrival.clone(), self.cx.clone(), Arc::clone(self.play.offers));
-        let owner = sessions::owner(server, &arrival, Some(identity));
+        let (call, cx, offers) = (self.play.call.clone(), self.cx.clone(), Arc::clone(self.play.offers));
+        let owner = sessions::call_owner(server, &call, Some(identity));
         Call {
             key,
             new_end_user: identity.new_end_user.clone(),
             new_session: identity.new_session.clone(),
-            client_name: self.play.arrival.client.name.clone(),
-            tool_call: Some(Box::new(move |_| arrival.row(&cx, &offers.server, &owner, "ok"))),
+            client_name: self.play.call.client.name.clone(),
+            tool_call: Some(Box::new(move |_| call.row(&cx, &offers.server, &owner, "ok"))),
             announce: self.announce(end_user_id),
             decide: Box::new(decide),
             now,
@@ -435,11 +452,11 @@ impl Scene<'_> {
     /// Tells receivers of webhooks when the walkthrough is completed; `None` if there is no receiver, or for a test.
     fn announce(&self, end_user_id: &EndUserId) -> Option<Announce> {
         let offers = Arc::clone(self.play.offers);
-        if offers.completion_receivers.is_empty() || self.play.arrival.is_test {
+        if offers.completion_receivers.is_empty() || self.play.call.is_test {
             return None;
         }
-        let tracking_id = match &self.play.presented {
-            Presented::Tracking(tracking_id) => Some(tracking_id.clone()),
+        let tracking_id = match &self.play.credentials {
+            Credentials::Tracking(tracking_id) => Some(tracking_id.clone()),
             _ => None,
         };
         let (cx, offer, end_user_id) = (self.cx.clone(), self.offer.clone(), end_user_id.clone());
@@ -460,14 +477,14 @@ impl Scene<'_> {
                 "completed_at": cx.now().rfc3339(),
             });
             let event = WebhookEvent::WalkthroughCompleted;
-            let news = News { event, end_user_id: Some(&end_user_id), text: &text, data };
-            messages(&cx, &server.organization_id, &offers.completion_receivers, &news)
+            let news = Event { event, end_user_id: Some(&end_user_id), text: &text, data };
+            deliveries(&cx, &server.organization_id, &offers.completion_receivers, &news)
         }))
     }
 }
 
 /// Says that the user is unknown instead of that they have no progress.
-fn explain(error: Error, server: &Server, user: &User) -> Error {
+fn explain_unknown_user(error: Error, server: &Server, user: &User) -> Error {
     match (user, error.code) {
         (User::Unknown, code @ (Code::NoActiveWalkthrough | Code::NoProgress)) => {
             Error::new(code, guidance::unknown_user(server.toolset.into()))
@@ -476,8 +493,8 @@ fn explain(error: Error, server: &Server, user: &User) -> Error {
     }
 }
 
-fn answer(offer: &Offer, outcome: Outcome, user: User) -> StepAnswer {
-    StepAnswer {
+fn answer(offer: &Offer, outcome: Outcome, user: User) -> StepResult {
+    StepResult {
         offer: offer.clone(),
         standing: outcome.standing,
         completed_step_id: outcome.completed_step_id,

@@ -27,7 +27,7 @@ const PART: Duration = Duration::from_secs(20);
 
 /// How long each log is kept, in milliseconds; `None` for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Periods {
+pub struct RetentionPeriods {
     /// Tool calls.
     pub tool_calls: Option<i64>,
     /// Events of walkthroughs, and the counts of calls.
@@ -40,7 +40,7 @@ pub struct Periods {
 
 /// What a run deleted, in rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Deleted {
+pub struct DeletedRows {
     /// Tool calls.
     pub tool_calls: u64,
     /// Events of walkthroughs.
@@ -59,10 +59,10 @@ pub struct Deleted {
 ///
 /// # Errors
 /// `unavailable` when the database is away. What was deleted until then stays deleted.
-pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &Periods) -> Result<Deleted> {
+pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &RetentionPeriods) -> Result<DeletedRows> {
     let now = clock.now();
     let before = |period: Option<i64>| period.map(|period| now.plus(-period));
-    let mut deleted = Deleted::default();
+    let mut deleted = DeletedRows::default();
     for (log, period, count) in [
         (ServerLog::Calls, periods.tool_calls, &mut deleted.tool_calls),
         (ServerLog::Events, periods.events, &mut deleted.events),
@@ -88,7 +88,7 @@ pub async fn delete_old(db: &Db, clock: &dyn Clock, periods: &Periods) -> Result
     deleted.audit = Run::new(db).repeat(Portion::Audit, before(periods.audit)).await?;
     deleted.deliveries = Run::new(db).repeat(Portion::Deliveries, before(periods.deliveries)).await?;
     Run::new(db).release().await?;
-    tell(&deleted);
+    report(&deleted);
     Ok(deleted)
 }
 
@@ -101,8 +101,8 @@ fn rotated(mut servers: Vec<ServerId>, now: Timestamp) -> Vec<ServerId> {
     servers
 }
 
-fn tell(deleted: &Deleted) {
-    let Deleted { tool_calls, events, rejections, counted_calls, audit, deliveries } = *deleted;
+fn report(deleted: &DeletedRows) {
+    let DeletedRows { tool_calls, events, rejections, counted_calls, audit, deliveries } = *deleted;
     let counts = [
         ("tool_calls", tool_calls),
         ("events", events),
@@ -114,7 +114,7 @@ fn tell(deleted: &Deleted) {
     for (log, rows) in counts {
         metrics::counter!("waypost_retention_deleted_total", "log" => log).increment(rows);
     }
-    if *deleted != Deleted::default() {
+    if *deleted != DeletedRows::default() {
         tracing::info!(tool_calls, events, rejections, counted_calls, audit, deliveries, "deleted old rows");
     }
 }

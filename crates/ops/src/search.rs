@@ -32,7 +32,7 @@ impl Default for StepTitles {
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn search(cx: &Ctx, hosting: &Hosting, offers: &Offers, query: &str) -> Result<Option<Vec<usize>>> {
+pub async fn rank_offers(cx: &Ctx, hosting: &Hosting, offers: &Offers, query: &str) -> Result<Option<Vec<usize>>> {
     let server = &offers.server;
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let Some(query) = Query::parse(query) else { return Ok(None) };

@@ -14,7 +14,7 @@ use waypost_store::{Tx, oauth_config, oauth_grant, organization, server as store
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::{hidden, taken};
+use crate::checks::{conflict_if_taken, hide_organization};
 use crate::oauth_configs;
 
 /// The kinds of support that this release has.
@@ -28,7 +28,7 @@ const MAX_ORIGINS: usize = 50;
 
 /// What can be set on a server; what is absent stays, or is the default for a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct ServerSettings {
     /// Its host name label.
     pub slug: Option<String>,
     /// Name for people; the slug by default.
@@ -66,7 +66,7 @@ pub async fn create(
     ops: &Ops,
     organization: &OrganizationId,
     slug: &str,
-    settings: &Settings,
+    settings: &ServerSettings,
 ) -> Result<Server> {
     authorize(&cx.caller, Act::ServerWrite, organization)?;
     slug::check_server_slug(slug)?;
@@ -90,7 +90,7 @@ pub async fn create(
         created_at: now,
         updated_at: now,
     };
-    let mut server = changed(&plain, &Settings { slug: None, ..settings.clone() })?;
+    let mut server = changed(&plain, &ServerSettings { slug: None, ..settings.clone() })?;
     let mut tx = ops.db.begin().await?;
     if organization::get(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
@@ -114,7 +114,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 
 /// Which servers to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Search {
+pub struct ServerSearch {
     /// A part of the name, the product's name or the slug.
     pub text: Option<String>,
     /// Those after this slug.
@@ -131,7 +131,7 @@ pub async fn search(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    search: &Search,
+    search: &ServerSearch,
 ) -> Result<(Vec<Server>, bool)> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
     let (text, after) = (search.text.as_deref().map(name::clean), search.after.as_deref().map(name::clean));
@@ -147,7 +147,12 @@ pub async fn search(
 ///
 /// # Errors
 /// As [`list`].
-pub async fn usage(cx: &Ctx, ops: &Ops, organization: &OrganizationId, servers: &[&ServerId]) -> Result<Vec<Usage>> {
+pub async fn list_usage(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    servers: &[&ServerId],
+) -> Result<Vec<Usage>> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
     let since = Timestamp(cx.now().0 - WEEK);
     let mut conn = ops.db.read().await?;
@@ -161,17 +166,17 @@ pub async fn usage(cx: &Ctx, ops: &Ops, organization: &OrganizationId, servers: 
 /// What hangs on a server: what goes with [`delete`], and who has to sign in again when its sign-in changes.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Holdings> {
-    show(cx, ops, organization, id).await?;
+/// As [`get`].
+pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Holdings> {
+    get(cx, ops, organization, id).await?;
     Ok(store::holdings(&mut ops.db.read().await?, organization, id, cx.now()).await?)
 }
 
 /// How many end users are signed in on a server, and would have to sign in again after a change of its sign-in.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
+/// As [`get`].
+pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
     Ok(store::signed_in(&mut ops.db.read().await?, organization, id, cx.now()).await?)
 }
@@ -184,7 +189,7 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, na
     let base = slug::server_from_name(name);
     for n in 1..=MAX_SUGGESTIONS {
         let slug = if n == 1 { base.clone() } else { format!("{base}-{n}") };
-        if check_slug(cx, ops, organization, &slug, None).await?.is_none() {
+        if find_slug_problem(cx, ops, organization, &slug, None).await?.is_none() {
             return Ok(slug);
         }
     }
@@ -195,7 +200,7 @@ pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, na
 ///
 /// # Errors
 /// As [`create`], but for what is wrong with the slug.
-pub async fn check_slug(
+pub async fn find_slug_problem(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -216,14 +221,14 @@ pub async fn check_slug(
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
-pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
+pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<ServerId>() {
         Ok(id) => system::get_server(&mut conn, &id).await?,
         Err(_) => system::find_server(&mut conn, text).await?.map(|(server, _)| server),
     };
     let server = found.ok_or_else(not_found)?;
-    hidden(authorize(&cx.caller, Act::ServerRead, &server.organization_id), "server")?;
+    hide_organization(authorize(&cx.caller, Act::ServerRead, &server.organization_id), "server")?;
     Ok(server)
 }
 
@@ -231,7 +236,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Server> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Server> {
     authorize(&cx.caller, Act::ServerRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
@@ -245,7 +250,7 @@ pub async fn update(
     ops: &Ops,
     organization: &OrganizationId,
     id: &ServerId,
-    settings: &Settings,
+    settings: &ServerSettings,
 ) -> Result<Server> {
     authorize(&cx.caller, Act::ServerWrite, organization)?;
     let mut tx = ops.db.begin().await?;
@@ -270,9 +275,14 @@ pub async fn update(
 /// The slugs that a server had before and still answers to.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn former_slugs(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Vec<String>> {
-    show(cx, ops, organization, id).await?;
+/// As [`get`].
+pub async fn list_former_slugs(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &ServerId,
+) -> Result<Vec<String>> {
+    get(cx, ops, organization, id).await?;
     Ok(store::aliases(&mut ops.db.read().await?, organization, id).await?)
 }
 
@@ -311,7 +321,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ser
 }
 
 /// `server` with `settings`, all of them checked.
-fn changed(server: &Server, settings: &Settings) -> Result<Server> {
+fn changed(server: &Server, settings: &ServerSettings) -> Result<Server> {
     let mut new = server.clone();
     if let Some(slug) = settings.slug.as_ref().filter(|slug| **slug != server.slug) {
         slug::check_server_slug(slug)?;
@@ -343,7 +353,7 @@ fn changed(server: &Server, settings: &Settings) -> Result<Server> {
 }
 
 /// Sets the provider that is named; with `custom_oauth` there has to be one.
-async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &Settings) -> Result<()> {
+async fn choose_provider(tx: &mut Tx, server: &mut Server, settings: &ServerSettings) -> Result<()> {
     let organization = &server.organization_id;
     match settings.oauth_config.as_deref() {
         None => {}
@@ -437,7 +447,7 @@ fn not_found() -> Error {
 }
 
 fn slug_taken(error: waypost_store::Error, slug: &str) -> Error {
-    let error = taken(error, || slug_taken_message(slug));
+    let error = conflict_if_taken(error, || slug_taken_message(slug));
     if error.code == Code::Conflict { error.with("field", "slug") } else { error }
 }
 

@@ -21,9 +21,9 @@ use waypost_core::server::Server;
 use waypost_store::recorder::Record;
 use waypost_store::session::NewSession;
 
+use crate::call_records::CallContext;
 use crate::hosting::Hosting;
 use crate::identity::{Identity, USED_EVERY_MS};
-use crate::record::Arrival;
 
 /// Hexadecimal digits of a derived ID: 96 bits.
 const DIGITS: usize = 24;
@@ -58,26 +58,26 @@ fn derive(parts: &[&str]) -> SessionId {
 }
 
 /// Returns the session that a handle identifies on a server.
-pub(crate) fn of_handle(server: &ServerId, handle: &str) -> SessionId {
+pub(crate) fn id_for_handle(server: &ServerId, handle: &str) -> SessionId {
     derive(&["handle", server.as_str(), handle])
 }
 
 /// Returns to whom a call belongs. `identity` is `None` if nobody is known.
-pub(crate) fn owner(server: &Server, arrival: &Arrival, identity: Option<&Identity>) -> CallOwner {
+pub(crate) fn call_owner(server: &Server, call: &CallContext, identity: Option<&Identity>) -> CallOwner {
     let end_user_id = identity.and_then(|identity| identity.end_user_id.clone());
     let of_row = identity.and_then(|identity| identity.session_id.clone());
     let has_handle = of_row.is_some();
     let server = &server.id;
-    let derived = || match (&end_user_id, &arrival.protocol_session) {
+    let derived = || match (&end_user_id, &call.protocol_session) {
         (Some(end_user), Some(handle)) => {
             Some(derive(&["protocol session", server.as_str(), end_user.as_str(), handle]))
         }
         (Some(end_user), None) => {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
-            let (name, version) = (text(&arrival.client.name), text(&arrival.client.version));
+            let (name, version) = (text(&call.client.name), text(&call.client.version));
             Some(derive(&["client", server.as_str(), end_user.as_str(), &name, &version]))
         }
-        (None, Some(handle)) => Some(of_handle(server, handle)),
+        (None, Some(handle)) => Some(id_for_handle(server, handle)),
         (None, None) => None,
     };
     let session_id = of_row.or_else(derived);
@@ -86,7 +86,12 @@ pub(crate) fn owner(server: &Server, arrival: &Arrival, identity: Option<&Identi
 
 /// Records that a session without a handle was used, unless that was recorded within the last minute. Must be called after
 /// the end user was written: the recorder skips sessions of users who do not exist.
-pub(crate) async fn record_use(cx: &Ctx, hosting: &Hosting, server: &Server, (arrival, owner): (&Arrival, &CallOwner)) {
+pub(crate) async fn record_use(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    (call, owner): (&CallContext, &CallOwner),
+) {
     let (Some(end_user_id), Some(id), false) = (&owner.end_user_id, &owner.session_id, owner.has_handle) else {
         return;
     };
@@ -96,7 +101,7 @@ pub(crate) async fn record_use(cx: &Ctx, hosting: &Hosting, server: &Server, (ar
         return;
     }
     recent.insert(id.clone(), now);
-    let client = &arrival.client;
+    let client = &call.client;
     let session = NewSession {
         id: id.clone(),
         organization_id: server.organization_id.clone(),
@@ -106,7 +111,7 @@ pub(crate) async fn record_use(cx: &Ctx, hosting: &Hosting, server: &Server, (ar
         client_name: client.name.clone(),
         client_version: client.version.clone(),
         protocol_version: client.protocol_version.clone(),
-        created_at: arrival.at,
+        created_at: call.at,
         last_used_at: now,
     };
     hosting.recorder.record(Record::Session(Box::new(session))).await;

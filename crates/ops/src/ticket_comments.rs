@@ -14,8 +14,8 @@ use waypost_store::{Tx, organization, ticket};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::notices::{Notice, NoticeKind};
-use crate::tickets::news;
+use crate::notifications::{Notification, NotificationKind};
+use crate::tickets::events;
 
 /// What to write on a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct NewComment {
 
 /// A comment with what stood there before, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WithEdits {
+pub struct CommentWithEdits {
     /// The comment.
     pub named: Named,
     /// Former texts.
@@ -40,7 +40,7 @@ pub struct WithEdits {
 ///
 /// # Errors
 /// `not_found` when there is no such ticket that the caller may know of.
-pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Vec<WithEdits>> {
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Vec<CommentWithEdits>> {
     authorize(&cx.caller, Act::TicketRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     ticket::get(&mut tx, organization, id).await?.ok_or_else(|| Error::not_found("ticket"))?;
@@ -49,7 +49,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticke
     let with_edits = |named: Named| {
         let (own, others) = edits.drain(..).partition(|edit| edit.comment_id == named.comment.id);
         edits = others;
-        WithEdits { named, edits: own }
+        CommentWithEdits { named, edits: own }
     };
     Ok(all.into_iter().map(with_edits).collect())
 }
@@ -58,13 +58,13 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticke
 ///
 /// # Errors
 /// `not_found`; `invalid_arguments` naming `body`; `conflict` when the ticket has 500 comments.
-pub async fn add(
+pub async fn create(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     id: &TicketId,
     new: &NewComment,
-) -> Result<WithEdits> {
+) -> Result<CommentWithEdits> {
     authorize(&cx.caller, Act::TicketWrite, organization)?;
     let body = cleaned(&new.body)?;
     let mut tx = ops.db.begin().await?;
@@ -77,7 +77,7 @@ pub async fn add(
     let now = cx.now();
     let to = about.ticket.email.clone().filter(|_| !new.internal);
     // If too many emails wait, the page says that this answer was not sent.
-    let to = if to.is_some() && ops.way.has_room(&mut tx, organization).await? { to } else { None };
+    let to = if to.is_some() && ops.notifications.has_room(&mut tx, organization).await? { to } else { None };
     let comment = TicketComment {
         id: TicketCommentId::new(now, &*cx.random),
         organization_id: organization.clone(),
@@ -92,33 +92,33 @@ pub async fn add(
     store::insert(&mut tx, &comment).await?;
     let detail = json!({ "comment_id": comment.id, "internal": comment.internal, "mailed": to.is_some() });
     record(cx, &mut tx, organization, Entry { act: "ticket.comment", target: id.as_str(), detail }).await?;
-    news::commented(cx, &mut tx, &about, &comment).await?;
+    events::commented(cx, &mut tx, &about, &comment).await?;
     if let (Some(address), Some(whose)) = (to, organization::get(&mut tx, organization).await?) {
-        let notice = Notice {
-            kind: NoticeKind::Answered { comment_id: comment.id.clone(), body: comment.body.clone() },
+        let notice = Notification {
+            kind: NotificationKind::Answered { comment_id: comment.id.clone(), body: comment.body.clone() },
             to: vec![address],
             product: about.server.clone().unwrap_or_else(|| whose.name.clone()),
             organization: whose,
             ticket: about.ticket.clone(),
         };
-        ops.way.enqueue(cx, &mut tx, &notice).await?;
+        ops.notifications.enqueue(cx, &mut tx, &notice).await?;
     }
     let named = store::get(&mut tx, organization, id, &comment.id).await?.ok_or_else(missing)?;
     tx.commit().await?;
-    Ok(WithEdits { named: Named { comment, author: named.author }, edits: Vec::new() })
+    Ok(CommentWithEdits { named: Named { comment, author: named.author }, edits: Vec::new() })
 }
 
 /// Changes the text of a comment; what stood there before is kept. It is not mailed again.
 ///
 /// # Errors
-/// As [`add`]; `forbidden` when it is somebody else's and the caller is no admin.
-pub async fn edit(
+/// As [`create`]; `forbidden` when it is somebody else's and the caller is no admin.
+pub async fn update(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     (ticket, id): (&TicketId, &TicketCommentId),
     body: &str,
-) -> Result<WithEdits> {
+) -> Result<CommentWithEdits> {
     authorize(&cx.caller, Act::TicketWrite, organization)?;
     let body = cleaned(body)?;
     let mut tx = ops.db.begin().await?;
@@ -137,13 +137,13 @@ pub async fn edit(
     let mut edits = store::edits(&mut tx, organization, ticket).await?;
     edits.retain(|edit| edit.comment_id == *id);
     tx.commit().await?;
-    Ok(WithEdits { named, edits })
+    Ok(CommentWithEdits { named, edits })
 }
 
 /// Deletes a comment with what stood there before.
 ///
 /// # Errors
-/// As [`edit`].
+/// As [`update`].
 pub async fn delete(
     cx: &Ctx,
     ops: &Ops,
@@ -162,7 +162,7 @@ pub async fn delete(
 
 /// Whether the caller may change what `author` wrote.
 #[must_use]
-pub fn may_change(caller: &Caller, author: &str) -> bool {
+pub fn can_edit(caller: &Caller, author: &str) -> bool {
     match caller {
         Caller::Operator => true,
         Caller::Member { role, actor, .. } => actor == author || role.covers(Role::Admin),
@@ -179,7 +179,7 @@ async fn own(
     // The ticket's lock: edits of one comment happen one after the other.
     ticket::get_for_update(tx, organization, ticket).await?.ok_or_else(|| Error::not_found("ticket"))?;
     let named = store::get(tx, organization, ticket, id).await?.ok_or_else(missing)?;
-    if may_change(&cx.caller, &named.comment.author) {
+    if can_edit(&cx.caller, &named.comment.author) {
         Ok(named)
     } else {
         Err(Error::new(Code::Forbidden, "Only its author and admins can change a comment."))

@@ -26,7 +26,7 @@ const PURPOSE: &str = "try it";
 
 /// Whether a tracking ID is that of a test user.
 #[must_use]
-pub fn is_test(tracking_id: &str) -> bool {
+pub fn is_test_id(tracking_id: &str) -> bool {
     tracking_id.starts_with(PREFIX)
 }
 

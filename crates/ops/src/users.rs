@@ -10,7 +10,7 @@ use waypost_store::{Conn, organization, system, user as store};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::taken;
+use crate::checks::conflict_if_taken;
 use crate::invitations;
 
 /// Makes the user with this address a member. If the address is not verified, a new account is created that is valid for
@@ -43,11 +43,13 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
                 organization_id: Some(organization.clone()),
                 created_at: now,
             };
-            store::insert(&mut tx, &user, &email.key).await.map_err(|error| taken(error, message))?;
+            store::insert(&mut tx, &user, &email.key).await.map_err(|error| conflict_if_taken(error, message))?;
             user
         }
     };
-    store::add_member(&mut tx, organization, &user.id, role, now).await.map_err(|error| taken(error, message))?;
+    store::add_member(&mut tx, organization, &user.id, role, now)
+        .await
+        .map_err(|error| conflict_if_taken(error, message))?;
     let detail = json!({ "email": user.email, "role": role.as_str() });
     record(cx, &mut tx, organization, Entry { act: "member.create", target: user.id.as_str(), detail }).await?;
     tx.commit().await?;

@@ -12,7 +12,7 @@ use waypost_store::{Tx, webhook, webhook_delivery as store};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::upstream::Upstream;
-use crate::webhooks::{SWITCHED_OFF, place, previous_place};
+use crate::webhooks::{DISABLED, previous_secret_place, secret_place};
 
 /// Messages on a page at most.
 const MAX_PAGE: u32 = 200;
@@ -62,7 +62,7 @@ pub async fn list(
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of; `forbidden` for members below admin.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
     authorize(&cx.caller, Act::WebhookRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
@@ -116,7 +116,8 @@ pub async fn attempt(cx: &Ctx, ops: &Ops, upstream: &Upstream, delivery: Deliver
     authorize_operator(&cx.caller)?;
     let found = webhook::get(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
     let receiver = found.ok_or_else(missing)?;
-    let answer = if receiver.enabled { send((cx, ops, upstream), &receiver, &delivery).await } else { Answer::off() };
+    let answer =
+        if receiver.enabled { send((cx, ops, upstream), &receiver, &delivery).await } else { AttemptResult::off() };
     let mut delivery = delivery;
     let now = cx.now();
     delivery.duration_ms = Some(now.since(delivery.last_attempt_at.unwrap_or(now)));
@@ -134,7 +135,7 @@ pub async fn attempt(cx: &Ctx, ops: &Ops, upstream: &Upstream, delivery: Deliver
     delivery.error = answer.error;
     let mut tx = ops.db.begin().await?;
     if store::finish(&mut tx, &delivery).await? && receiver.enabled {
-        judge(cx, &mut tx, &delivery, answer.is_final).await?;
+        update_webhook_health(cx, &mut tx, &delivery, answer.is_final).await?;
     }
     tx.commit().await?;
     Ok(delivery)
@@ -142,7 +143,7 @@ pub async fn attempt(cx: &Ctx, ops: &Ops, upstream: &Upstream, delivery: Deliver
 
 /// Notes how the receiver of `delivery` does, and switches it off when it has failed for five days, or said that it is
 /// gone for good.
-async fn judge(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Result<()> {
+async fn update_webhook_health(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Result<()> {
     let (organization, now) = (&delivery.organization_id, cx.now());
     let Some(mut receiver) = webhook::get(tx, organization, &delivery.webhook_id).await? else { return Ok(()) };
     let Some(why) = &delivery.error else {
@@ -161,7 +162,7 @@ async fn judge(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Res
     (receiver.enabled, receiver.failing_since, receiver.disabled_at) = (false, Some(since), Some(now));
     receiver.updated_at = now;
     webhook::update(tx, &receiver).await?;
-    store::give_up(tx, organization, &receiver.id, SWITCHED_OFF).await?;
+    store::give_up(tx, organization, &receiver.id, DISABLED).await?;
     let detail = json!({ "failing_since": since.rfc3339(), "error": why });
     let entry = Entry { act: "webhook.disable", target: receiver.id.as_str(), detail };
     record(cx, tx, organization, entry).await
@@ -169,16 +170,16 @@ async fn judge(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_gone: bool) -> Res
 
 /// What came of an attempt.
 #[derive(Debug, Default)]
-struct Answer {
+struct AttemptResult {
     status: Option<u32>,
     body: Option<String>,
     error: Option<String>,
     is_final: bool,
 }
 
-impl Answer {
+impl AttemptResult {
     fn off() -> Self {
-        Self { error: Some(SWITCHED_OFF.to_owned()), is_final: true, ..Self::default() }
+        Self { error: Some(DISABLED.to_owned()), is_final: true, ..Self::default() }
     }
 
     fn failed(error: impl ToString) -> Self {
@@ -186,10 +187,10 @@ impl Answer {
     }
 }
 
-async fn send((cx, ops, upstream): (&Ctx, &Ops, &Upstream), receiver: &Webhook, delivery: &Delivery) -> Answer {
+async fn send((cx, ops, upstream): (&Ctx, &Ops, &Upstream), receiver: &Webhook, delivery: &Delivery) -> AttemptResult {
     let now = cx.now();
     let Some(signatures) = signatures(upstream, receiver, delivery, now) else {
-        return Answer::failed("Its secret cannot be opened with this installation's key. Give it a new one.");
+        return AttemptResult::failed("Its secret cannot be opened with this installation's key. Give it a new one.");
     };
     let request = http::Request::post(&receiver.url)
         .header(http::header::CONTENT_TYPE, "application/json")
@@ -199,14 +200,14 @@ async fn send((cx, ops, upstream): (&Ctx, &Ops, &Upstream), receiver: &Webhook, 
         .body(delivery.payload.clone().into_bytes());
     let request = match request {
         Ok(request) => request,
-        Err(error) => return Answer::failed(error),
+        Err(error) => return AttemptResult::failed(error),
     };
     let route = match upstream.route(ops, Purpose::Webhooks, &receiver.organization_id).await {
         Ok(route) => route,
-        Err(error) => return Answer::failed(error.message),
+        Err(error) => return AttemptResult::failed(error.message),
     };
     match route.send(request, LIMITS).await {
-        Err(error) => Answer::failed(told(error)),
+        Err(error) => AttemptResult::failed(describe_error(error)),
         Ok(response) => {
             let status = response.status();
             let body = excerpt(response.body());
@@ -218,7 +219,7 @@ async fn send((cx, ops, upstream): (&Ctx, &Ops, &Upstream), receiver: &Webhook, 
                 }
                 status => Some(format!("The receiver answered with status {}.", status.as_u16())),
             };
-            Answer {
+            AttemptResult {
                 status: Some(u32::from(status.as_u16())),
                 body: Some(body),
                 error,
@@ -238,7 +239,7 @@ fn excerpt(body: &[u8]) -> String {
 
 /// The reason for a failed attempt. A name that resolves to an internal address reads like one that does not resolve:
 /// the organisation must not learn which internal names exist.
-fn told(error: OutboundError) -> String {
+fn describe_error(error: OutboundError) -> String {
     match error {
         OutboundError::Refused { host } | OutboundError::Unreachable { host, failure: Failure::Name } => {
             format!("`{host}` has no address on the public internet, so no connection is made to it.")
@@ -253,11 +254,11 @@ fn signatures(upstream: &Upstream, receiver: &Webhook, delivery: &Delivery, now:
         let secret = upstream.keyring.open_text(&place, sealed).ok()?;
         sign(&secret, delivery.id.as_str(), now.0.div_euclid(1_000), delivery.payload.as_bytes())
     };
-    let mut all = vec![sign(place(&receiver.id), &receiver.secret)?];
+    let mut all = vec![sign(secret_place(&receiver.id), &receiver.secret)?];
     if let (Some(sealed), Some(until)) = (&receiver.previous_secret, receiver.previous_until)
         && now < until
     {
-        all.extend(sign(previous_place(&receiver.id), sealed));
+        all.extend(sign(previous_secret_place(&receiver.id), sealed));
     }
     Some(all.join(" "))
 }

@@ -31,7 +31,7 @@ pub struct NewWebhook {
 
 /// What to change of a receiver; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct WebhookPatch {
     /// Where it is.
     pub url: Option<String>,
     /// What it is for.
@@ -43,7 +43,7 @@ pub struct Change {
 }
 
 /// Something to tell receivers of.
-pub(crate) struct News<'a> {
+pub(crate) struct Event<'a> {
     /// What happened.
     pub event: WebhookEvent,
     /// Of whom it tells.
@@ -55,12 +55,12 @@ pub(crate) struct News<'a> {
 }
 
 /// Where a receiver's secret is kept.
-pub(crate) fn place(id: &WebhookId) -> Place<'_> {
+pub(crate) fn secret_place(id: &WebhookId) -> Place<'_> {
     Place { table: "webhooks", column: "secret", row: id.as_str() }
 }
 
 /// Where the one before it is kept.
-pub(crate) fn previous_place(id: &WebhookId) -> Place<'_> {
+pub(crate) fn previous_secret_place(id: &WebhookId) -> Place<'_> {
     Place { table: "webhooks", column: "previous_secret", row: id.as_str() }
 }
 
@@ -68,22 +68,22 @@ pub(crate) fn previous_place(id: &WebhookId) -> Place<'_> {
 ///
 /// # Errors
 /// When the store fails.
-pub(crate) async fn tell(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, news: &News<'_>) -> Result<()> {
+pub(crate) async fn enqueue(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, news: &Event<'_>) -> Result<()> {
     let receivers = store::receivers(tx, organization, news.event).await?;
     if receivers.is_empty() {
         return Ok(());
     }
-    let messages = messages(cx, organization, &receivers, news);
+    let messages = deliveries(cx, organization, &receivers, news);
     webhook_delivery::insert(tx, &messages).await?;
     Ok(())
 }
 
 /// The messages that tell `receivers` of something.
-pub(crate) fn messages(
+pub(crate) fn deliveries(
     cx: &Ctx,
     organization: &OrganizationId,
     receivers: &[WebhookId],
-    news: &News<'_>,
+    news: &Event<'_>,
 ) -> Vec<NewDelivery> {
     let now = cx.now();
     let body = payload(news.event, now, news.text, &news.data);
@@ -119,7 +119,7 @@ pub async fn create(
         organization_id: organization.clone(),
         url: checked_url(&route, &new.url)?,
         description: checked_description(&new.description)?,
-        secret: upstream.keyring.seal(&place(&id), secret.expose().as_bytes(), &*cx.random),
+        secret: upstream.keyring.seal(&secret_place(&id), secret.expose().as_bytes(), &*cx.random),
         previous_secret: None,
         previous_until: None,
         events: checked_events(&new.events)?,
@@ -157,7 +157,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 ///
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Webhook> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Webhook> {
     authorize(&cx.caller, Act::WebhookRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
@@ -172,7 +172,7 @@ pub async fn update(
     ops: &Ops,
     upstream: &Upstream,
     (organization, id): (&OrganizationId, &WebhookId),
-    change: &Change,
+    change: &WebhookPatch,
 ) -> Result<Webhook> {
     authorize(&cx.caller, Act::WebhookWrite, organization)?;
     let route = upstream.route(ops, Purpose::Webhooks, organization).await?;
@@ -191,7 +191,7 @@ pub async fn update(
     if let Some(enabled) = change.enabled.filter(|enabled| *enabled != before.enabled) {
         (webhook.enabled, webhook.failing_since, webhook.disabled_at) = (enabled, None, None);
         if !enabled {
-            webhook_delivery::give_up(&mut tx, organization, id, SWITCHED_OFF).await?;
+            webhook_delivery::give_up(&mut tx, organization, id, DISABLED).await?;
         }
     }
     if webhook == before {
@@ -205,7 +205,7 @@ pub async fn update(
 }
 
 /// Why a message to a receiver that is switched off was given up.
-pub(crate) const SWITCHED_OFF: &str = "The webhook is switched off.";
+pub(crate) const DISABLED: &str = "The webhook is switched off.";
 
 /// Deletes a receiver with all messages to it.
 ///
@@ -238,10 +238,11 @@ pub async fn rotate_secret(
     let mut webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let secret = new_secret(&*cx.random);
     // A secret that no key opens any more signs nothing; a new one is then all the more needed.
-    let before = upstream.keyring.open(&place(id), &webhook.secret).ok();
+    let before = upstream.keyring.open(&secret_place(id), &webhook.secret).ok();
     webhook.previous_until = before.as_ref().map(|_| cx.now().plus(ROTATION_MS));
-    webhook.previous_secret = before.map(|before| upstream.keyring.seal(&previous_place(id), &before, &*cx.random));
-    webhook.secret = upstream.keyring.seal(&place(id), secret.expose().as_bytes(), &*cx.random);
+    webhook.previous_secret =
+        before.map(|before| upstream.keyring.seal(&previous_secret_place(id), &before, &*cx.random));
+    webhook.secret = upstream.keyring.seal(&secret_place(id), secret.expose().as_bytes(), &*cx.random);
     webhook.updated_at = cx.now();
     store::update(&mut tx, &webhook).await?;
     note(cx, &mut tx, &webhook, "webhook.rotate_secret").await?;
@@ -253,7 +254,7 @@ pub async fn rotate_secret(
 ///
 /// # Errors
 /// `not_found`, `forbidden`; `conflict` when it is switched off.
-pub async fn test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Delivery> {
+pub async fn send_test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Delivery> {
     authorize(&cx.caller, Act::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
@@ -263,8 +264,8 @@ pub async fn test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webho
     let whose = organization::get(&mut tx, organization).await?.ok_or_else(|| Error::not_found("organisation"))?;
     let text = format!("This is a test of the webhooks of {}.", whose.name);
     let data = json!({ "webhook_id": id, "organization": { "id": whose.id, "slug": whose.slug, "name": whose.name } });
-    let news = News { event: WebhookEvent::Test, end_user_id: None, text: &text, data };
-    let new = messages(cx, organization, std::slice::from_ref(id), &news);
+    let news = Event { event: WebhookEvent::Test, end_user_id: None, text: &text, data };
+    let new = deliveries(cx, organization, std::slice::from_ref(id), &news);
     webhook_delivery::insert(&mut tx, &new).await?;
     note(cx, &mut tx, &webhook, "webhook.test").await?;
     let sent = match new.first() {

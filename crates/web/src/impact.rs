@@ -1,7 +1,7 @@
 //! What publishing changes and whom it affects, in sentences.
 
 use waypost_core::impact::{Consequence, Consequences};
-use waypost_ops::walkthroughs::history::Impact;
+use waypost_ops::walkthroughs::versions::PublishImpact;
 
 /// `1 step`, `2 steps`.
 fn steps(count: u32) -> String {
@@ -15,7 +15,7 @@ fn people(count: u64, one: &str, many: &str) -> String {
 
 /// Sentences for the author: who stays where, and what moving would mean.
 #[must_use]
-pub fn sentences(impact: &Impact) -> Vec<String> {
+pub fn sentences(impact: &PublishImpact) -> Vec<String> {
     let it = &impact.consequences;
     if it.people == 0 {
         return vec!["Nobody is in the midst of this walkthrough.".to_owned()];
@@ -60,7 +60,7 @@ fn group(it: Consequence, count: u64) -> String {
 
 /// What would change, in one sentence.
 #[must_use]
-pub fn summary(impact: &Impact) -> String {
+pub fn summary(impact: &PublishImpact) -> String {
     let [added, removed, changed, moved] = impact.comparison.counts();
     let Some(from) = impact.from_version else {
         return format!("This is the first version, with {}.", steps(u32::try_from(added).unwrap_or(u32::MAX)));
@@ -93,7 +93,7 @@ mod tests {
         let mut consequences = Consequences::default();
         consequences.add(Consequence::default(), 380);
         consequences.add(Consequence { again: 1, ..Consequence::default() }, 32);
-        let mut impact = Impact {
+        let mut impact = PublishImpact {
             revision: 1,
             from_version: Some(1),
             to_version: 2,

@@ -30,8 +30,8 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::organization::SignUp;
 use waypost_mail::Outbox;
 use waypost_ops::Ops;
-use waypost_ops::address::PublicUrl;
 use waypost_ops::hosting::Hosting;
+use waypost_ops::public_url::PublicUrl;
 use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::UserAccounts;
 

@@ -15,9 +15,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use waypost_core::Error;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::personal::PersonalId;
-use waypost_ops::address::Address;
 use waypost_ops::logos;
 use waypost_ops::offers::Offers;
+use waypost_ops::public_url::ServerUrls;
 
 use crate::Web;
 use crate::limits::LimitKind;
@@ -27,9 +27,9 @@ use crate::problem;
 #[derive(Debug, Clone)]
 pub struct PageRequest {
     /// The address as it was asked, possibly with a former slug.
-    pub address: Address,
+    pub address: ServerUrls,
     /// The present address in the same form.
-    pub current: Address,
+    pub current: ServerUrls,
     /// The server and what it offers.
     pub offers: Arc<Offers>,
     /// The client's address.

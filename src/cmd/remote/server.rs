@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use waypost_core::id::ServerId;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use super::{Remote, given, oauth_config, text, unknown};
 use crate::cmd::output;
@@ -48,7 +48,7 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
 }
 
 /// The settings as the API takes them.
-async fn body(remote: &Remote, settings: Settings) -> anyhow::Result<Value> {
+async fn body(remote: &Remote, settings: ServerSettings) -> anyhow::Result<Value> {
     let mut body = given(json!({
         "slug": settings.slug,
         "name": settings.name,

@@ -3,10 +3,10 @@
 use serde_json::json;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_core::transfer;
-use waypost_ops::assignments::{self, Placement};
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::assignments::{self, AssignmentPatch};
+use waypost_ops::servers::{self, ServerSettings};
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
-use waypost_ops::walkthroughs::{self, HeadChange, Target, publish, trash};
+use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughPatch, publish, trash};
 
 use super::App;
 use crate::client::Client;
@@ -20,10 +20,10 @@ pub struct Org {
 
 impl Org {
     pub async fn server(&self, slug: &str) -> Server {
-        self.server_with(slug, Settings::default()).await
+        self.server_with(slug, ServerSettings::default()).await
     }
 
-    pub async fn server_with(&self, slug: &str, settings: Settings) -> Server {
+    pub async fn server_with(&self, slug: &str, settings: ServerSettings) -> Server {
         let app = &self.app;
         let server = servers::create(app.cx(), &app.ops(), &self.id, slug, &settings).await.unwrap();
         app.refresh().await;
@@ -66,7 +66,7 @@ impl Server {
         self.org.import(document, ImportOptions { publish: true, server, ..ImportOptions::default() }).await
     }
 
-    pub async fn set(&self, settings: Settings) {
+    pub async fn set(&self, settings: ServerSettings) {
         let app = &self.app;
         servers::update(app.cx(), &app.ops(), &self.org.id, &self.id, &settings).await.unwrap();
         app.refresh().await;
@@ -91,15 +91,15 @@ impl Server {
         Client::legacy(&self.app, self.path(), revision)
     }
 
-    pub async fn assign(&self, guide: &Guide, placement: Placement) {
+    pub async fn assign(&self, guide: &Guide, placement: AssignmentPatch) {
         let app = &self.app;
-        assignments::add(app.cx(), &app.ops(), &self.org.id, (&self.id, &guide.id), placement).await.unwrap();
+        assignments::assign(app.cx(), &app.ops(), &self.org.id, (&self.id, &guide.id), placement).await.unwrap();
         app.refresh().await;
     }
 
     pub async fn unassign(&self, guide: &Guide) {
         let app = &self.app;
-        assignments::remove(app.cx(), &app.ops(), &self.org.id, &self.id, &guide.id).await.unwrap();
+        assignments::unassign(app.cx(), &app.ops(), &self.org.id, &self.id, &guide.id).await.unwrap();
         app.refresh().await;
     }
 }
@@ -114,14 +114,14 @@ pub struct Guide {
 }
 
 impl Guide {
-    fn target(&self) -> Target<'_> {
-        Target { organization_id: &self.org.id, walkthrough_id: &self.id, revision: None }
+    fn target(&self) -> EditTarget<'_> {
+        EditTarget { organization_id: &self.org.id, walkthrough_id: &self.id, revision: None }
     }
 
     /// The id of the step with this title in the draft.
     pub async fn step(&self, title: &str) -> String {
         let app = &self.org.app;
-        let draft = walkthroughs::show(app.cx(), &app.ops(), &self.org.id, &self.id).await.unwrap();
+        let draft = walkthroughs::get_draft(app.cx(), &app.ops(), &self.org.id, &self.id).await.unwrap();
         draft.steps.iter().find(|step| step.content.title == title).unwrap().id.to_string()
     }
 
@@ -132,7 +132,7 @@ impl Guide {
         self.org.import(&document(&self.title, steps), options).await;
     }
 
-    pub async fn update(&self, change: HeadChange) {
+    pub async fn update(&self, change: WalkthroughPatch) {
         let app = &self.org.app;
         walkthroughs::update(app.cx(), &app.ops(), self.target(), change).await.unwrap();
         app.refresh().await;

@@ -60,7 +60,7 @@ async fn numbers_are_those_of_what_was_played(app: App) {
         if packed {
             // The same from segments as from the log.
             let later = ManualClock::new(played.app.cx().now().plus(7_200_000));
-            waypost_ops::analytics::roll(played.app.db(), &later).await.unwrap();
+            waypost_ops::analytics::pack_settled(played.app.db(), &later).await.unwrap();
             assert!(played.app.count("SELECT count(*) FROM analytics_segments").await >= 2);
         }
         let now = played.get("/analytics/overview").await["current"].clone();
@@ -200,7 +200,7 @@ async fn the_impact_of_publishing_adds_up(app: App) {
 async fn people_are_exported_and_erased_whole(app: App) {
     let played = played(app).await;
     let later = ManualClock::new(Timestamp(played.app.cx().now().0 + 7_200_000));
-    analytics::roll(played.app.db(), &later).await.unwrap();
+    analytics::pack_settled(played.app.db(), &later).await.unwrap();
     let admin = Browser::member(&played.org, "admin@x.example", Role::Admin).await;
     let member = Browser::member(&played.org, "member@x.example", Role::Member).await;
     let ann = played.get("/end-users?q=ann").await["items"][0]["id"].as_str().unwrap().to_owned();

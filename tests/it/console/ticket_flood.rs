@@ -4,7 +4,7 @@ use serde_json::json;
 use waypost_core::organization::Role;
 use waypost_core::server::Support;
 use waypost_core::ticket::TicketStatus;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 use waypost_ops::tickets::limits::TicketLimits;
 
 use super::Browser;
@@ -24,7 +24,7 @@ async fn with_mail(url: &str, seed: u64) -> App {
 }
 
 async fn support(org: &Org, slug: &str) -> Server {
-    org.server_with(slug, Settings { support: Some(Support::Tickets), ..Settings::default() }).await
+    org.server_with(slug, ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() }).await
 }
 
 /// A ticket as long as it may be.

@@ -4,15 +4,15 @@ use http::Method;
 use serde_json::{Value, json};
 use waypost_core::organization::Role;
 use waypost_core::server::{AuthType, Support, Toolset};
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use super::{Browser, with_key};
 use crate::app::{App, DAY, Server, Setup, open};
 
 waypost_testkit::both!(open => a_ticket_waits_for_an_address, twenty_a_day, a_person_goes_with_their_tickets, a_deleted_walkthrough_has_no_link);
 
-fn with_support() -> Settings {
-    Settings { support: Some(Support::Tickets), toolset: Some(Toolset::All), ..Settings::default() }
+fn with_support() -> ServerSettings {
+    ServerSettings { support: Some(Support::Tickets), toolset: Some(Toolset::All), ..ServerSettings::default() }
 }
 
 async fn ready(app: &App) -> Server {
@@ -82,7 +82,7 @@ async fn a_ticket_waits_for_an_address(app: App) {
             "{wrong}"
         );
     }
-    server.set(Settings { support: Some(Support::Off), ..Settings::default() }).await;
+    server.set(ServerSettings { support: Some(Support::Off), ..ServerSettings::default() }).await;
     assert_eq!(user.call("get_support", stuck("Off")).await.code(), "walkthrough_not_found");
     app.finish().await;
 }
@@ -107,8 +107,8 @@ async fn a_person_goes_with_their_tickets(app: App) {
     let user = server.personal("ann");
     user.call("get_support", json!({ "title": "T", "problem": "P" })).await.ok();
     let org = &server.org.id;
-    let id = waypost_ops::end_users::find(app.cx(), &app.ops(), org, "ann").await.unwrap();
-    let mine = waypost_ops::tickets::list_of_end_user(app.cx(), &app.ops(), org, &id).await.unwrap();
+    let id = waypost_ops::end_users::resolve(app.cx(), &app.ops(), org, "ann").await.unwrap();
+    let mine = waypost_ops::tickets::list_for_end_user(app.cx(), &app.ops(), org, &id).await.unwrap();
     assert_eq!(mine.len(), 1);
     waypost_ops::end_users::delete(app.cx(), &app.ops(), org, &id).await.unwrap();
     assert_eq!(app.count("SELECT count(*) FROM tickets").await, 0);
@@ -150,7 +150,7 @@ async fn a_deleted_walkthrough_has_no_link(app: App) {
 #[tokio::test]
 async fn where_users_sign_in_a_token_is_needed() {
     let app = App::new().await;
-    let settings = Settings { auth_type: Some(AuthType::PlatformOauth), ..with_support() };
+    let settings = ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..with_support() };
     let server = app.org("acme").await.server_with("acme", settings).await;
     let call = json!({ "name": "get_support", "arguments": stuck("T") });
     let answer = server.modern().request("tools/call", call).send().await;

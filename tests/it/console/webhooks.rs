@@ -12,7 +12,7 @@ use waypost_core::organization::Role;
 use waypost_core::seal::SecretText;
 use waypost_core::server::Support;
 use waypost_core::webhook::sign;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use super::Browser;
 use crate::app::{App, DAY, Setup};
@@ -75,7 +75,7 @@ async fn a_message_is_signed_and_logged() {
     let server = app
         .org("acme")
         .await
-        .server_with("acme", Settings { support: Some(Support::Tickets), ..Settings::default() })
+        .server_with("acme", ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() })
         .await;
     let owner = Browser::owner(&server.org).await;
     let receiver = Receiver::new().await;

@@ -5,8 +5,8 @@ use insta::assert_snapshot;
 use serde_json::json;
 use waypost_core::personal;
 use waypost_core::server::Toolset;
-use waypost_ops::end_users::{self, Search};
-use waypost_ops::servers::Settings;
+use waypost_ops::end_users::{self, EndUserSearch};
+use waypost_ops::servers::ServerSettings;
 
 use super::{WALKTHROUGH, browse, cookie, https, id, stage};
 use crate::app::{App, Setup, open};
@@ -137,7 +137,8 @@ async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
     let folder = waypost_testkit::folder();
     let app = App::at(&waypost_testkit::sqlite_url(&folder)).await;
     let org = app.org("acme").await;
-    let server = org.server_with("acme", Settings { toolset: Some(Toolset::All), ..Settings::default() }).await;
+    let server =
+        org.server_with("acme", ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     let page = browse(&app, "localhost", "/s/acme").send().await;
     let (id, cookie) = (id(&page), cookie(&page));
@@ -175,10 +176,10 @@ async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
     for path in ["/o/acme/end-users".to_owned(), format!("/o/acme/end-users/{end_user}")] {
         owner.page(&path).await.does_not_say(&id).says("Personal URL ");
     }
-    let search = Search { text: Some(id.clone()), limit: 10, ..Search::default() };
+    let search = EndUserSearch { text: Some(id.clone()), limit: 10, ..EndUserSearch::default() };
     let found = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();
     assert_eq!(found.len(), 1);
-    assert!(end_users::find(app.cx(), &app.ops(), &org.id, &id).await.is_ok(), "the command line finds them, too");
+    assert!(end_users::resolve(app.cx(), &app.ops(), &org.id, &id).await.is_ok(), "the command line finds them, too");
     app.stop().await;
     app.finish().await;
     let secrets = [id.trim_start_matches(personal::PREFIX).to_owned(), cookie.split_once('.').unwrap().1.to_owned()];

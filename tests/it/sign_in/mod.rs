@@ -44,7 +44,8 @@ pub async fn platform(app: &App, slug: &str) -> Server {
 
 /// From now on the server asks its users to sign in.
 pub async fn sign_in_needed(server: &Server) {
-    let settings = servers::Settings { auth_type: Some(AuthType::PlatformOauth), ..servers::Settings::default() };
+    let settings =
+        servers::ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..servers::ServerSettings::default() };
     server.set(settings).await;
 }
 

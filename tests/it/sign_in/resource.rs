@@ -3,7 +3,7 @@
 use http::{Request, header};
 use serde_json::json;
 use waypost_core::server::{AuthType, SignIn};
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use super::{Browser, OauthClient, Tokens, call, platform, select, send};
 use crate::app::{App, open};
@@ -78,7 +78,7 @@ async fn who_was_let_in_by_others_has_to_come_in_again(app: App) {
     let client = OauthClient::register(&server).await;
     let (browser, _) = Browser::signed_in(&server, "anna").await;
     let tokens = client.tokens(&browser).await;
-    server.set(Settings { auth_type: Some(AuthType::None), ..Settings::default() }).await;
+    server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
     super::sign_in_needed(&server).await;
     assert_eq!(select(&server, Some(&tokens.access)).await.status, 401);
     assert_eq!(client.refresh(&tokens.refresh).await.error().1, "invalid_grant");
@@ -107,7 +107,7 @@ async fn a_token_is_asked_for_where_it_is_needed() {
         let answer = call(&server, Some(token), "list_walkthroughs", json!({})).await;
         assert_eq!((answer.status.as_u16(), answer.header(header::WWW_AUTHENTICATE)), (401, &*invalid), "{token}");
     }
-    let settings = Settings { sign_in: Some(SignIn::OnConnect), ..Settings::default() };
+    let settings = ServerSettings { sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() };
     server.set(settings).await;
     let answer = call(&server, None, "list_walkthroughs", json!({})).await;
     assert_eq!((answer.status.as_u16(), answer.header(header::WWW_AUTHENTICATE)), (401, CHALLENGE));

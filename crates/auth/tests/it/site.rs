@@ -25,8 +25,8 @@ use waypost_core::secret::SecretKey;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Random, Timestamp};
 use waypost_mail::{Mail, Memory, Outbox};
-use waypost_ops::address::{PublicUrl, Site as Host};
 use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::public_url::{HostKind as Host, PublicUrl};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, authorizations, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
@@ -126,7 +126,7 @@ impl Pages {
     /// An organisation with a server of the same slug.
     pub async fn server(&self, slug: &str, auth_type: AuthType) -> Server {
         let organization = organizations::create(&self.cx, &self.ops, slug, Some("Acme & Söhne")).await.unwrap();
-        let settings = servers::Settings { product_name: Some("Acme Cloud".into()), ..Default::default() };
+        let settings = servers::ServerSettings { product_name: Some("Acme Cloud".into()), ..Default::default() };
         let made = servers::create(&self.cx, &self.ops, &organization.id, slug, &settings).await.unwrap();
         self.set_auth_type(made, auth_type).await
     }
@@ -137,7 +137,7 @@ impl Pages {
         let mut tx = self.ops.db().begin().await.unwrap();
         server::update(&mut tx, &server).await.unwrap();
         tx.commit().await.unwrap();
-        self.hosting.catalog().poll().await.unwrap();
+        self.hosting.offer_cache().poll().await.unwrap();
         server
     }
 
@@ -232,8 +232,8 @@ impl Browser<'_> {
     async fn ask(&mut self, mut request: Request) -> Answer {
         let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         request.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
-        let offers = self.pages.hosting.catalog().find(&self.server.slug).await.unwrap();
-        let address = self.pages.public_url.address(HOST, &Host::Main, &self.server.slug);
+        let offers = self.pages.hosting.offer_cache().get(&self.server.slug).await.unwrap();
+        let address = self.pages.public_url.server_urls(HOST, &Host::Main, &self.server.slug);
         request.extensions_mut().insert(Site { address, offers, client: self.address, request_id: "r".into() });
         let response = self.pages.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

@@ -198,8 +198,8 @@ async fn a_check_tells_what_has_changed(stage: Stage) {
 }
 
 async fn what_servers_use_stays(stage: Stage) {
-    let custom = || servers::Settings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
-    let make = async |slug: &str, settings: servers::Settings| {
+    let custom = || servers::ServerSettings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
+    let make = async |slug: &str, settings: servers::ServerSettings| {
         servers::create(&stage.cx, &stage.ops, &stage.organization, slug, &settings).await
     };
     refused(make("acme-docs", custom()).await, Code::InvalidArguments, "waypost oauth-config create");
@@ -209,13 +209,13 @@ async fn what_servers_use_stays(stage: Stage) {
     let settings = Settings { name: Some("Two".into()), ..stage.settings() };
     let (two, _) = create(&stage, &settings).await.unwrap();
     refused(make("acme-more", custom()).await, Code::InvalidArguments, "choose one of `Acme ID`, `Two`");
-    let named = |name: &str| servers::Settings { oauth_config: Some(name.into()), ..custom() };
+    let named = |name: &str| servers::ServerSettings { oauth_config: Some(name.into()), ..custom() };
     refused(make("acme-more", named("Three")).await, Code::InvalidArguments, "no identity provider `Three`");
     refused(make("acme-more", named("none")).await, Code::InvalidArguments, "choose one of");
     make("acme-more", named("Two")).await.unwrap();
     let delete = async |id| oauth_configs::delete(&stage.cx, &stage.ops, &stage.organization, id).await;
     refused(delete(&one.id).await, Code::Conflict, "`acme-docs`. Change them first");
-    let change = servers::Settings { oauth_config: Some(two.id.to_string()), ..Default::default() };
+    let change = servers::ServerSettings { oauth_config: Some(two.id.to_string()), ..Default::default() };
     let docs = servers::update(&stage.cx, &stage.ops, &stage.organization, &docs.id, &change).await.unwrap();
     assert_eq!(docs.oauth_config_id, Some(two.id.clone()));
     delete(&one.id).await.unwrap();
@@ -245,7 +245,7 @@ async fn they_belong_to_their_organisation(stage: Stage) {
     refused(oauth_configs::delete(&member, ops, organization, &config.id).await, Code::Forbidden, "`admin`");
     refused(oauth_configs::check(&member, ops, upstream, &config).await, Code::Forbidden, "`admin`");
     // A server of another organisation cannot use it, whoever asks.
-    let settings = servers::Settings { oauth_config: Some(config.id.to_string()), ..Default::default() };
+    let settings = servers::ServerSettings { oauth_config: Some(config.id.to_string()), ..Default::default() };
     refused(servers::create(&stage.cx, ops, &other, "other", &settings).await, Code::InvalidArguments, "no identity");
 }
 

@@ -183,7 +183,7 @@ async fn another_provider_meanwhile(stage: Stage) {
     let code = stage.provider.approve(&target);
     let other = waypost_ops::oauth_configs::Settings { name: Some("Other".into()), ..stage.settings() };
     stage.configure(&other).await;
-    let settings = waypost_ops::servers::Settings { oauth_config: Some("Other".into()), ..Default::default() };
+    let settings = waypost_ops::servers::ServerSettings { oauth_config: Some("Other".into()), ..Default::default() };
     let changed = waypost_ops::servers::update(&stage.cx, &stage.ops, &stage.organization, &server.id, &settings);
     changed.await.unwrap();
     stage.poll().await;

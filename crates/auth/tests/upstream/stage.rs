@@ -22,10 +22,10 @@ use waypost_core::seal::SecretText;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Random, Timestamp};
-use waypost_ops::address::{PublicUrl, Site as Host};
 use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::oauth_configs::{self, Settings};
+use waypost_ops::public_url::{HostKind as Host, PublicUrl};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, authorizations, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
@@ -122,7 +122,7 @@ impl Stage {
 
     /// A server whose users the provider signs in.
     pub async fn server(&self, slug: &str) -> Server {
-        let settings = servers::Settings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
+        let settings = servers::ServerSettings { auth_type: Some(AuthType::CustomOauth), ..Default::default() };
         servers::create(&self.cx, &self.ops, &self.organization, slug, &settings).await.unwrap()
     }
 
@@ -133,7 +133,7 @@ impl Stage {
 
     /// Makes the change of a setting known.
     pub async fn poll(&self) {
-        self.hosting.catalog().poll().await.unwrap();
+        self.hosting.offer_cache().poll().await.unwrap();
     }
 
     /// A client's request at `server`, in the browser.
@@ -163,10 +163,10 @@ impl Stage {
     }
 
     pub async fn get(&self, server: &Server, path_and_query: &str, browser: &str) -> Page {
-        let offers = self.hosting.catalog().find(&server.slug).await.unwrap();
+        let offers = self.hosting.offer_cache().get(&server.slug).await.unwrap();
         let address = PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap());
         let site = Site {
-            address: address.address(AUTHORITY, &Host::Main, &server.slug),
+            address: address.server_urls(AUTHORITY, &Host::Main, &server.slug),
             offers,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             request_id: "test".into(),

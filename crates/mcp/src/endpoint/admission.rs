@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use waypost_core::secret::hash;
 use waypost_core::server::SignIn;
-use waypost_ops::identity::{self, Presented};
-use waypost_ops::record::{Rejection, record_rejection};
+use waypost_ops::call_records::{Rejection, record_rejection};
+use waypost_ops::identity::{self, Credentials};
 use waypost_ops::try_it;
 
 use super::{Arrived, Endpoint, Responder, SESSION_HEADER, refuse};
@@ -28,16 +28,16 @@ const RETRY_STREAM_S: u64 = 60;
 
 impl<R: Responder> Endpoint<R> {
     /// Turns a request away that needs a token and has none that will do.
-    pub(super) fn admit(&self, parts: &Parts, body: Option<&Body>, arrived: &Arrived) -> Result<(), Response> {
+    pub(super) fn admit(&self, parts: &Parts, body: Option<&Body>, mcp_request: &Arrived) -> Result<(), Response> {
         let messages = || body.into_iter().flat_map(Body::messages);
-        let on_connect = self.asks_on_connect(&parts.headers, messages(), arrived);
-        let Err(denial) = arrived.bearer.admit(on_connect, &parts.uri, messages()) else { return Ok(()) };
+        let on_connect = self.asks_on_connect(&parts.headers, messages(), mcp_request);
+        let Err(denial) = mcp_request.bearer.admit(on_connect, &parts.uri, messages()) else { return Ok(()) };
         let id = body.and_then(Body::id).cloned();
         // Whoever guesses tokens is slowed down like any other caller.
-        self.limit(&CallerKey::Address(arrived.address), id.as_ref(), arrived)?;
+        self.limit(&CallerKey::Address(mcp_request.address), id.as_ref(), mcp_request)?;
         let is_forbidden = denial.status() == StatusCode::FORBIDDEN;
         let rejection = if is_forbidden { Rejection::InsufficientScope } else { Rejection::Unauthorized };
-        self.record_rejection(rejection, arrived);
+        self.record_rejection(rejection, mcp_request);
         Err(denial.into_response(id))
     }
 
@@ -47,10 +47,10 @@ impl<R: Responder> Endpoint<R> {
         &self,
         headers: &HeaderMap,
         mut messages: impl Iterator<Item = &'m Message>,
-        arrived: &Arrived,
+        mcp_request: &Arrived,
     ) -> bool {
-        let sign_in = arrived.offers.server.sign_in;
-        if !matches!(arrived.bearer, Bearer::Missing(_)) || sign_in != SignIn::Auto {
+        let sign_in = mcp_request.offers.server.sign_in;
+        if !matches!(mcp_request.bearer, Bearer::Missing(_)) || sign_in != SignIn::Auto {
             return known_clients::asks_on_connect(sign_in, None);
         }
         if let Some((name, version)) = messages.find_map(|message| message.client.as_ref()) {
@@ -59,7 +59,7 @@ impl<R: Responder> Endpoint<R> {
         }
         let now = self.hosting.clock().now();
         let id = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok());
-        let session = id.and_then(|id| Session::open(id, self.hosting.keys(), &arrived.offers.server.id, now));
+        let session = id.and_then(|id| Session::open(id, self.hosting.keys(), &mcp_request.offers.server.id, now));
         let Some((name, version)) = session.and_then(|session| session.client) else { return false };
         // The session does not say whether its first request had the header. A probe without it was asked then.
         let sender = Sender { name: &name, version: &version, method_header: true };
@@ -67,9 +67,9 @@ impl<R: Responder> Endpoint<R> {
     }
 
     /// Rejects a request beyond the rate limit of its caller or its server.
-    pub(super) fn limit(&self, key: &CallerKey, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
-        let Err(wait) = self.limits.check(key, &arrived.offers.server.id) else { return Ok(()) };
-        self.record_rejection(Rejection::RateLimited, arrived);
+    pub(super) fn limit(&self, key: &CallerKey, id: Option<&Value>, mcp_request: &Arrived) -> Result<(), Response> {
+        let Err(wait) = self.limits.check(key, &mcp_request.offers.server.id) else { return Ok(()) };
+        self.record_rejection(Rejection::RateLimited, mcp_request);
         let refusal =
             Refusal::new(LIMIT_REACHED, "Too many calls. Try again after the time in Retry-After.", id.cloned());
         let mut response = refuse(StatusCode::TOO_MANY_REQUESTS, &refusal);
@@ -78,41 +78,41 @@ impl<R: Responder> Endpoint<R> {
     }
 
     /// Counts a request that says nothing about its user beside a token.
-    pub(super) fn limit_sender(&self, id: Option<&Value>, arrived: &Arrived) -> Result<(), Response> {
-        self.limit(&sender(arrived), id, arrived)
+    pub(super) fn limit_sender(&self, id: Option<&Value>, mcp_request: &Arrived) -> Result<(), Response> {
+        self.limit(&sender(mcp_request), id, mcp_request)
     }
 
     /// Refuses a request of which no call can be made. It counts as one all the same.
-    pub(super) fn refuse_counted(&self, status: StatusCode, refusal: &Refusal, arrived: &Arrived) -> Response {
-        let counted = self.limit_sender(refusal.id.as_ref(), arrived);
+    pub(super) fn refuse_counted(&self, status: StatusCode, refusal: &Refusal, mcp_request: &Arrived) -> Response {
+        let counted = self.limit_sender(refusal.id.as_ref(), mcp_request);
         counted.err().unwrap_or_else(|| refuse(status, refusal))
     }
 
     /// Returns whom a call is counted for. Where users sign in, nothing but a token says who somebody is; elsewhere a
     /// session says so once it has stored progress.
-    pub(super) fn caller_key(&self, message: &Message, session: Option<&Session>, arrived: &Arrived) -> CallerKey {
-        let server = &arrived.offers.server;
-        if arrived.bearer.subject().is_some() || server.auth_type.signs_in() {
-            return sender(arrived);
+    pub(super) fn caller_key(&self, message: &Message, session: Option<&Session>, mcp_request: &Arrived) -> CallerKey {
+        let server = &mcp_request.offers.server;
+        if mcp_request.bearer.subject().is_some() || server.auth_type.signs_in() {
+            return sender(mcp_request);
         }
         let handle = session.and_then(|session| session.handle.clone());
-        let (presented, is_session) = match (&arrived.tracking_id, &message.handle, handle) {
-            (Some(tracking_id), _, _) => (Presented::Tracking(tracking_id.clone()), false),
-            (None, Some(handle), _) => (Presented::Handle(handle.clone()), false),
-            (None, None, Some(handle)) => (Presented::Session(handle), true),
-            (None, None, None) => return sender(arrived),
+        let (credentials, is_session) = match (&mcp_request.tracking_id, &message.handle, handle) {
+            (Some(tracking_id), _, _) => (Credentials::Tracking(tracking_id.clone()), false),
+            (None, Some(handle), _) => (Credentials::Handle(handle.clone()), false),
+            (None, None, Some(handle)) => (Credentials::Session(handle), true),
+            (None, None, None) => return sender(mcp_request),
         };
-        match identity::anonymous_key(&self.hosting, server, &presented) {
-            Some((key, true)) => CallerKey::Known(key, arrived.address),
-            Some((key, false)) if !is_session => CallerKey::Claimed(key, arrived.address),
-            _ => sender(arrived),
+        match identity::anonymous_key(&self.hosting, server, &credentials) {
+            Some((key, true)) => CallerKey::Known(key, mcp_request.address),
+            Some((key, false)) if !is_session => CallerKey::Claimed(key, mcp_request.address),
+            _ => sender(mcp_request),
         }
     }
 
     /// Counts a call that was rejected before it reached a tool, unless it is a test.
-    pub(super) fn record_rejection(&self, rejection: Rejection, arrived: &Arrived) {
-        if !arrived.tracking_id.as_deref().is_some_and(try_it::is_test) {
-            record_rejection(&self.hosting, &arrived.offers.server, rejection);
+    pub(super) fn record_rejection(&self, rejection: Rejection, mcp_request: &Arrived) {
+        if !mcp_request.tracking_id.as_deref().is_some_and(try_it::is_test_id) {
+            record_rejection(&self.hosting, &mcp_request.offers.server, rejection);
         }
     }
 
@@ -121,27 +121,27 @@ impl<R: Responder> Endpoint<R> {
         &self,
         headers: &HeaderMap,
         id: Option<&Value>,
-        arrived: &Arrived,
+        mcp_request: &Arrived,
     ) -> Result<Arc<Listener>, Response> {
-        let slot = match self.listeners.open(&arrived.offers.server.id, arrived.address) {
+        let slot = match self.listeners.open(&mcp_request.offers.server.id, mcp_request.address) {
             Ok(slot) => slot,
             Err(full) => {
-                self.record_rejection(Rejection::RateLimited, arrived);
+                self.record_rejection(Rejection::RateLimited, mcp_request);
                 return Err(refuse_stream(full, id));
             }
         };
         // It was read and found valid before; what is kept is its hash.
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
-        let token_hash = token.filter(|_| arrived.bearer.subject().is_some()).map(|(_, token)| hash(token.trim()));
-        Ok(Arc::new(Listener::new(slot, Arc::clone(&arrived.offers), token_hash)))
+        let token_hash = token.filter(|_| mcp_request.bearer.subject().is_some()).map(|(_, token)| hash(token.trim()));
+        Ok(Arc::new(Listener::new(slot, Arc::clone(&mcp_request.offers), token_hash)))
     }
 }
 
 /// Returns whom a request is counted for of which only token and address are known.
-fn sender(arrived: &Arrived) -> CallerKey {
-    match arrived.bearer.subject() {
+fn sender(mcp_request: &Arrived) -> CallerKey {
+    match mcp_request.bearer.subject() {
         Some(subject) => CallerKey::EndUser(subject.end_user_id.clone()),
-        None => CallerKey::Address(arrived.address),
+        None => CallerKey::Address(mcp_request.address),
     }
 }
 

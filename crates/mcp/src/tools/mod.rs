@@ -16,7 +16,7 @@ use waypost_core::guidance::PASS_HANDLE;
 use waypost_core::scope::Scope;
 use waypost_core::server::{AuthType, Server, Support, Toolset};
 use waypost_core::{Code, Error, Result};
-use waypost_ops::hosting::in_time;
+use waypost_ops::hosting::with_timeout;
 
 pub use self::walkthrough::Answer;
 use crate::target::Target;
@@ -202,10 +202,10 @@ pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallTo
     let Form { tool, validator } = entry.form(target);
     let mut arguments = asked.arguments.unwrap_or_default();
     arguments::drop_absent(&mut arguments, &tool.input_schema);
-    let arrival = target.arrival(&tool.name, arguments::for_record(&arguments, &tool.input_schema));
+    let call = target.call(&tool.name, arguments::for_record(&arguments, &tool.input_schema));
     let answered = match check((target, entry, validator), &arguments, asked.answers.as_ref()) {
-        Ok(email) if entry.name == Name::Support => in_time(support::call(target, &arguments, email, &arrival)).await,
-        Ok(email) => in_time(walkthrough::call(target, entry.name, &arguments, email, &arrival)).await,
+        Ok(email) if entry.name == Name::Support => with_timeout(support::call(target, &arguments, email, &call)).await,
+        Ok(email) => with_timeout(walkthrough::call(target, entry.name, &arguments, email, &call)).await,
         Err(error) => Err(error),
     };
     let outcome = match &answered {
@@ -223,7 +223,7 @@ pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallTo
             result.into()
         }
         Err(error) => {
-            target.record_failure(&arrival, &error, text(&arguments, "progress_handle")).await;
+            target.record_failure(&call, &error, text(&arguments, "progress_handle")).await;
             if asked.shows_forms
                 && email::is_unasked(&error, asked.answers.as_ref())
                 && let Ok(question) = email::question(&target.offers.server)

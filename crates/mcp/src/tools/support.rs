@@ -5,9 +5,9 @@ use serde_json::json;
 use waypost_core::Result;
 use waypost_core::email::Email;
 use waypost_core::ticket::{Ticket, TicketStatus};
-use waypost_ops::progress::Play;
-use waypost_ops::record::Arrival;
-use waypost_ops::tickets::open::{NewTicket, open};
+use waypost_ops::call_records::CallContext;
+use waypost_ops::progress::PlayRequest;
+use waypost_ops::tickets::creation::{NewTicket, create};
 
 use super::walkthrough::Answer;
 use super::{required, text};
@@ -21,16 +21,16 @@ pub(super) async fn call(
     target: &Target,
     arguments: &JsonObject,
     email: Option<Email>,
-    arrival: &Arrival,
+    call: &CallContext,
 ) -> Result<Answer> {
     let new = NewTicket {
         title: required(arguments, "title")?.to_owned(),
         problem: required(arguments, "problem")?.to_owned(),
         context: text(arguments, "context").map(str::to_owned),
     };
-    let presented = target.presented(text(arguments, "progress_handle"))?;
-    let play = Play { offers: &target.offers, presented, email, arrival };
-    let ticket = open(&target.cx, &target.hosting, &play, new).await?;
+    let credentials = target.credentials(text(arguments, "progress_handle"))?;
+    let play = PlayRequest { offers: &target.offers, credentials, email, call };
+    let ticket = create(&target.cx, &target.hosting, &play, new).await?;
     let text = message(&ticket);
     let structured = json!({ "ticket_id": ticket.id, "status": ticket.status.as_str(), "message": text });
     Ok(Answer { structured, text })

@@ -11,9 +11,9 @@ use waypost_core::progress::act::Select;
 use waypost_core::progress::{Standing, Status};
 use waypost_core::render::{self, DetailsView, ListRow};
 use waypost_core::{Code, Error, Result};
+use waypost_ops::call_records::CallContext;
 use waypost_ops::offers::Offer;
-use waypost_ops::progress::{self, ListAnswer, Listed, Play, StepAnswer};
-use waypost_ops::record::Arrival;
+use waypost_ops::progress::{self, ListResult, OfferProgress, PlayRequest, StepResult};
 use waypost_ops::search;
 
 use super::{Name, required, text};
@@ -33,11 +33,11 @@ pub(super) async fn call(
     name: Name,
     arguments: &JsonObject,
     email: Option<Email>,
-    arrival: &Arrival,
+    call: &CallContext,
 ) -> Result<Answer> {
     let (cx, hosting) = (&target.cx, &target.hosting);
-    let presented = target.presented(text(arguments, "progress_handle"))?;
-    let play = Play { offers: &target.offers, presented, email, arrival };
+    let credentials = target.credentials(text(arguments, "progress_handle"))?;
+    let play = PlayRequest { offers: &target.offers, credentials, email, call };
     let walkthrough = || required(arguments, "walkthrough_id");
     let flow = match name {
         Name::List | Name::Reset | Name::Support => target.offers.server.toolset.into(),
@@ -62,25 +62,25 @@ pub(super) async fn call(
             let current = text(arguments, "current_step_id").map(step_id);
             Ok(step(&progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, flow))
         }
-        Name::Status => Ok(status(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        Name::Status => Ok(status(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
         Name::Reset => {
             let id = walkthrough()?;
             if !is_confirmed(arguments) {
                 // An unknown walkthrough is reported first: nobody should confirm what cannot be done.
-                target.offers.find(id)?;
+                target.offers.get(id)?;
                 let message = "Resetting ends the user's attempt. Ask the user, then call again with confirm true.";
                 return Err(Error::new(Code::ConfirmationRequired, message));
             }
             Ok(reset(&progress::reset(cx, hosting, &play, id).await?, flow))
         }
-        Name::Details => Ok(details(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
-        Name::Current => Ok(step(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        Name::Details => Ok(details(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        Name::Current => Ok(step(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
         Name::Complete => {
             let step_id = step_id(required(arguments, "step_id")?);
             Ok(step(&progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, flow))
         }
         Name::Move => Ok(step(&progress::move_to_latest(cx, hosting, &play, walkthrough()?).await?, flow)),
-        Name::Steps => Ok(steps(&progress::status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        Name::Steps => Ok(steps(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
         Name::Support => Err(Error::internal("support is none of the walkthrough tools")),
     }
 }
@@ -95,7 +95,7 @@ fn step_id(text: &str) -> StepId {
     StepId::from_store(text.chars().take(MAX_STEP_ID).collect())
 }
 
-fn played(answer: &StepAnswer, flow: Flow) -> Played<'_> {
+fn played(answer: &StepResult, flow: Flow) -> Played<'_> {
     Played {
         walkthrough_id: &answer.offer.walkthrough_id,
         slug: &answer.offer.slug,
@@ -108,7 +108,7 @@ fn played(answer: &StepAnswer, flow: Flow) -> Played<'_> {
 }
 
 /// The step result of contract, section 4.
-fn step(answer: &StepAnswer, flow: Flow) -> Answer {
+fn step(answer: &StepResult, flow: Flow) -> Answer {
     answer::step(&played(answer, flow))
 }
 
@@ -140,7 +140,7 @@ fn steps_json(standing: &Standing) -> Vec<Value> {
         .collect()
 }
 
-fn status(answer: &StepAnswer, flow: Flow) -> Answer {
+fn status(answer: &StepResult, flow: Flow) -> Answer {
     let played = played(answer, flow);
     let message = played.guide().status_message(&answer.standing, &answer.notices);
     let text = render::outline(&answer.standing, &message);
@@ -152,7 +152,7 @@ fn status(answer: &StepAnswer, flow: Flow) -> Answer {
     Answer { structured: with_message(structured, &answer.user, message), text }
 }
 
-fn steps(answer: &StepAnswer, flow: Flow) -> Answer {
+fn steps(answer: &StepResult, flow: Flow) -> Answer {
     let played = played(answer, flow);
     let message = played.guide().status_message(&answer.standing, &answer.notices);
     let text = render::outline(&answer.standing, &message);
@@ -160,7 +160,7 @@ fn steps(answer: &StepAnswer, flow: Flow) -> Answer {
     Answer { structured: with_message(structured, &answer.user, message), text }
 }
 
-fn reset(answer: &StepAnswer, flow: Flow) -> Answer {
+fn reset(answer: &StepResult, flow: Flow) -> Answer {
     let message = played(answer, flow).guide().reset_message();
     let structured = json!({ "walkthrough_id": answer.offer.walkthrough_id, "reset": true });
     Answer { structured: with_message(structured, &answer.user, message.clone()), text: message }
@@ -168,7 +168,7 @@ fn reset(answer: &StepAnswer, flow: Flow) -> Answer {
 
 /// What there is to know about a walkthrough. The steps are those of the user's version; what describes the walkthrough is
 /// as published last.
-fn details(answer: &StepAnswer, flow: Flow) -> Answer {
+fn details(answer: &StepResult, flow: Flow) -> Answer {
     let (offer, standing, played) = (&answer.offer, &answer.standing, played(answer, flow));
     let message = played.guide().status_message(standing, &answer.notices);
     let mut row = row(offer, standing.status(), standing.percent());
@@ -220,7 +220,7 @@ impl<'a> Page<'a> {
     async fn read(target: &Target, arguments: &'a JsonObject) -> Result<Self> {
         let (offers, query) = (&target.offers, text(arguments, "query"));
         let ranked = match query {
-            Some(query) => search::search(&target.cx, &target.hosting, offers, query).await?,
+            Some(query) => search::rank_offers(&target.cx, &target.hosting, offers, query).await?,
             None => None,
         };
         let query = query.filter(|_| ranked.is_some());
@@ -234,14 +234,14 @@ impl<'a> Page<'a> {
     }
 }
 
-fn list(listed: &ListAnswer<'_>, flow: Flow, asked: &Page<'_>) -> Answer {
-    let rest: Vec<&Listed<'_>> =
+fn list(listed: &ListResult<'_>, flow: Flow, asked: &Page<'_>) -> Answer {
+    let rest: Vec<&OfferProgress<'_>> =
         asked.found.iter().skip(asked.after).filter_map(|position| listed.rows.get(*position)).collect();
     let page = &rest[..rest.len().min(PAGE)];
     let next_cursor = (rest.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
     let walkthroughs: Vec<Value> = page
         .iter()
-        .map(|Listed { offer, status, percent }| {
+        .map(|OfferProgress { offer, status, percent }| {
             json!({
                 "id": offer.walkthrough_id,
                 "slug": offer.slug,
@@ -260,7 +260,7 @@ fn list(listed: &ListAnswer<'_>, flow: Flow, asked: &Page<'_>) -> Answer {
     let rows: Vec<ListRow<'_>> = page.iter().map(|listed| row(listed.offer, listed.status, listed.percent)).collect();
     let choices: Vec<Choice<'_>> = page
         .iter()
-        .map(|Listed { offer, status, .. }| Choice {
+        .map(|OfferProgress { offer, status, .. }| Choice {
             walkthrough_id: &offer.walkthrough_id,
             title: &offer.title,
             status: *status,

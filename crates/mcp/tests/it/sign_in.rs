@@ -6,7 +6,7 @@ use waypost_core::scope::{Scope, Scopes};
 use waypost_core::server::{AuthType, SignIn};
 use waypost_mcp::bearer::Bearer;
 use waypost_mcp::limits::LimitOptions;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 
 use crate::stage::{Asked, CHALLENGE, Stage, WALKTHROUGH, challenge, limited, stage};
 
@@ -306,14 +306,14 @@ async fn rs8_only_the_token_names_the_user(stage: Stage) {
 }
 
 async fn what_was_done_before_signing_in_is_joined(stage: Stage) {
-    stage.set(Settings { auth_type: Some(AuthType::None), ..Settings::default() }).await;
-    let session = session_of(&stage, &Bearer::NotAsked).await;
+    stage.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
+    let session = session_of(&stage, &Bearer::NotRequired).await;
     let with_session = |name: &str, arguments: Value| {
         Asked::legacy("tools/call", json!({ "name": name, "arguments": arguments })).header("mcp-session-id", &session)
     };
-    stage.send(&Bearer::NotAsked, with_session("select_walkthrough", tour())).await;
-    stage.send(&Bearer::NotAsked, with_session("next_walkthrough_step", json!({}))).await;
-    stage.set(Settings { auth_type: Some(AuthType::PlatformOauth), ..Settings::default() }).await;
+    stage.send(&Bearer::NotRequired, with_session("select_walkthrough", tour())).await;
+    stage.send(&Bearer::NotRequired, with_session("next_walkthrough_step", json!({}))).await;
+    stage.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
     let refused = stage.send(&missing(), with_session("next_walkthrough_step", json!({}))).await;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "a session identifies nobody any more");
     let (anna, bert) = (stage.token("anna", Scopes::default()).await, stage.token("bert", Scopes::default()).await);

@@ -21,7 +21,7 @@ use waypost_mcp::endpoint::{Arrived, Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::identity::Subject;
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::servers::{self, ServerSettings};
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations};
 use waypost_store::{Db, migrate, on};
@@ -71,8 +71,11 @@ pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
     );
     let ops = Ops::new(db);
     let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
-    let settings =
-        Settings { auth_type: Some(AuthType::PlatformOauth), toolset: Some(Toolset::All), ..Settings::default() };
+    let settings = ServerSettings {
+        auth_type: Some(AuthType::PlatformOauth),
+        toolset: Some(Toolset::All),
+        ..ServerSettings::default()
+    };
     let server = servers::create(&cx, &ops, &org, "guide", &settings).await.unwrap().id;
     let step = |title: &str| json!({ "key": title, "title": title, "contentFields": { "version": "v1", "contentForUser": "Do it." } });
     let document = json!({ "version": "1.1", "walkthrough": { "title": "Tour", "type": "course" },
@@ -153,12 +156,12 @@ pub fn challenge() -> Challenge {
 }
 
 impl Stage {
-    pub async fn set(&self, settings: Settings) {
+    pub async fn set(&self, settings: ServerSettings) {
         servers::update(&self.cx, &self.ops, &self.org, &self.server, &settings).await.unwrap();
     }
 
     pub async fn sign_in(&self, sign_in: SignIn) {
-        self.set(Settings { sign_in: Some(sign_in), ..Settings::default() }).await;
+        self.set(ServerSettings { sign_in: Some(sign_in), ..ServerSettings::default() }).await;
     }
 
     /// A token of a new user.
@@ -176,9 +179,9 @@ impl Stage {
     }
 
     pub async fn send(&self, bearer: &Bearer, asked: Asked) -> Answer {
-        self.hosting.catalog().poll().await.unwrap();
-        let arrived = Arrived {
-            offers: self.hosting.catalog().find("guide").await.unwrap(),
+        self.hosting.offer_cache().poll().await.unwrap();
+        let mcp_request = Arrived {
+            offers: self.hosting.offer_cache().get("guide").await.unwrap(),
             tracking_id: asked.tracking_id.map(str::to_owned),
             bearer: bearer.clone(),
             address: IpAddr::from([192, 0, 2, 7]),
@@ -188,7 +191,7 @@ impl Stage {
         for (name, value) in asked.headers {
             request = request.header(name, value);
         }
-        let response = self.endpoint.handle(request.body(Body::from(asked.body)).unwrap(), &arrived).await;
+        let response = self.endpoint.handle(request.body(Body::from(asked.body)).unwrap(), &mcp_request).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);

@@ -16,7 +16,7 @@ use waypost_store::{Conn, oauth_config as store, oauth_grant, organization};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::checks::taken;
+use crate::checks::conflict_if_taken;
 use crate::identities::issuer_of;
 use crate::upstream::Upstream;
 pub use discovery::{Finding, Level};
@@ -371,7 +371,9 @@ fn not_found() -> Error {
 }
 
 fn name_taken(error: waypost_store::Error, name: &str) -> Error {
-    taken(error, || format!("An identity provider named `{name}` exists. Choose another name, or change that one."))
+    conflict_if_taken(error, || {
+        format!("An identity provider named `{name}` exists. Choose another name, or change that one.")
+    })
 }
 
 /// The secret of a saved provider, for its token endpoint.

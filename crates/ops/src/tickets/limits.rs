@@ -31,7 +31,7 @@ impl Default for TicketLimits {
 }
 
 /// What a new ticket is counted for.
-pub(super) struct Counted<'a> {
+pub(super) struct LimitCheck<'a> {
     pub server: &'a Server,
     /// The network that it comes from, as [`client`] hashes it; `None` if a token identifies the user.
     pub client: Option<&'a str>,
@@ -49,7 +49,7 @@ pub(super) fn client(secret: &SecretKey, address: IpAddr) -> String {
     base32(&secret.sign("client network of a ticket", network.to_string().as_bytes())[..16])
 }
 
-impl Counted<'_> {
+impl LimitCheck<'_> {
     /// Checks the limits without a transaction, so that a flood of tickets does not occupy the writer.
     pub(super) async fn peek(&self, conn: &mut Conn) -> Result<()> {
         if let Some(client) = self.client {

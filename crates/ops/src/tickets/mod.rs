@@ -1,8 +1,8 @@
-//! Support tickets as the team works on them; [`open`](mod@open) is what end users do.
+//! Support tickets as the team works on them; [`creation`](mod@open) is what end users do.
 
+pub mod creation;
+pub(crate) mod events;
 pub mod limits;
-pub(crate) mod news;
-pub mod open;
 
 use serde_json::json;
 use waypost_core::access::{Act, authorize};
@@ -19,7 +19,7 @@ use waypost_store::{Tx, organization, user};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::notices::{Notice, NoticeKind};
+use crate::notifications::{Notification, NotificationKind};
 
 /// Tickets on a page at most.
 const MAX_PAGE: u32 = 200;
@@ -28,7 +28,7 @@ const OF_END_USER: i64 = 100;
 
 /// Which tickets to list.
 #[derive(Debug, Clone, Default)]
-pub struct ListTickets {
+pub struct TicketListQuery {
     /// Which ones.
     pub filter: Filter,
     /// So many at most, 1 to 200; 50 when absent.
@@ -48,7 +48,7 @@ pub struct TicketPage {
 
 /// What to change of a ticket; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct TicketPatch {
     /// How far the team is.
     pub status: Option<TicketStatus>,
     /// How much it matters.
@@ -80,7 +80,7 @@ pub fn search_text(text: &str) -> Option<String> {
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a limit out of range or a
 /// cursor that no list gave.
-pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: ListTickets) -> Result<TicketPage> {
+pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: TicketListQuery) -> Result<TicketPage> {
     authorize(&cx.caller, Act::TicketRead, organization)?;
     let limit = list.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
@@ -102,7 +102,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: List
 ///
 /// # Errors
 /// As [`list`].
-pub async fn counts(
+pub async fn count_by_status(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -118,7 +118,7 @@ pub async fn counts(
 ///
 /// # Errors
 /// As [`list`].
-pub async fn list_of_end_user(
+pub async fn list_for_end_user(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -132,7 +132,7 @@ pub async fn list_of_end_user(
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Named> {
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Named> {
     authorize(&cx.caller, Act::TicketRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
@@ -141,15 +141,15 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticke
 ///
 /// # Errors
 /// As [`list`].
-pub async fn assignees(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
+pub async fn list_assignees(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
     authorize(&cx.caller, Act::TicketRead, organization)?;
     Ok(user::list_members(&mut ops.db.read().await?, organization).await?)
 }
 
 /// Whether mails go out from here at all.
 #[must_use]
-pub fn can_mail(ops: &Ops) -> bool {
-    ops.way.is_open()
+pub fn can_send_email(ops: &Ops) -> bool {
+    ops.notifications.is_enabled()
 }
 
 /// Changes a ticket. Who opened it is told by mail when it is resolved, and who gets it when that is somebody else.
@@ -162,7 +162,7 @@ pub async fn update(
     ops: &Ops,
     organization: &OrganizationId,
     (id, revision): (&TicketId, Option<u32>),
-    change: &Change,
+    change: &TicketPatch,
 ) -> Result<Named> {
     authorize(&cx.caller, Act::TicketWrite, organization)?;
     let mut tx = ops.db.begin().await?;
@@ -182,18 +182,18 @@ pub async fn update(
     ticket.revision += 1;
     ticket.updated_at = cx.now();
     store::update(&mut tx, &ticket).await?;
-    let entry = Entry { act: "ticket.update", target: id.as_str(), detail: news::changes(&before.ticket, &ticket) };
+    let entry = Entry { act: "ticket.update", target: id.as_str(), detail: events::changes(&before.ticket, &ticket) };
     record(cx, &mut tx, organization, entry).await?;
     let named = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
-    news::updated(cx, &mut tx, &named).await?;
+    events::updated(cx, &mut tx, &named).await?;
     for notice in notices(cx, &mut tx, &before, &named).await? {
-        ops.way.enqueue(cx, &mut tx, &notice).await?;
+        ops.notifications.enqueue(cx, &mut tx, &notice).await?;
     }
     tx.commit().await?;
     Ok(named)
 }
 
-async fn apply(cx: &Ctx, tx: &mut Tx, ticket: &mut Ticket, change: &Change) -> Result<()> {
+async fn apply(cx: &Ctx, tx: &mut Tx, ticket: &mut Ticket, change: &TicketPatch) -> Result<()> {
     if let Some(address) = &change.email {
         ticket.set_email(email::parse(address)?.address, false);
     }
@@ -221,10 +221,10 @@ async fn member(tx: &mut Tx, organization: &OrganizationId, text: &str) -> Resul
     Ok(found.ok_or_else(refused)?.user_id)
 }
 
-async fn notices(cx: &Ctx, tx: &mut Tx, before: &Named, now: &Named) -> Result<Vec<Notice>> {
+async fn notices(cx: &Ctx, tx: &mut Tx, before: &Named, now: &Named) -> Result<Vec<Notification>> {
     let mut all = Vec::new();
     let Some(whose) = organization::get(tx, &now.ticket.organization_id).await? else { return Ok(all) };
-    let notice = |kind, to: Vec<String>| Notice {
+    let notice = |kind, to: Vec<String>| Notification {
         kind,
         to,
         organization: whose.clone(),
@@ -233,11 +233,11 @@ async fn notices(cx: &Ctx, tx: &mut Tx, before: &Named, now: &Named) -> Result<V
     };
     let resolved = TicketStatus::Resolved;
     if before.ticket.status != resolved && now.ticket.status == resolved {
-        all.extend(now.ticket.email.clone().map(|address| notice(NoticeKind::Resolved, vec![address])));
+        all.extend(now.ticket.email.clone().map(|address| notice(NotificationKind::Resolved, vec![address])));
     }
     let given = now.ticket.assignee_id.as_ref().filter(|id| before.ticket.assignee_id.as_ref() != Some(id));
     if given.is_some_and(|id| id.as_str() != cx.caller.actor()) {
-        all.extend(now.assignee.clone().map(|address| notice(NoticeKind::Assigned, vec![address])));
+        all.extend(now.assignee.clone().map(|address| notice(NotificationKind::Assigned, vec![address])));
     }
     Ok(all)
 }
@@ -247,12 +247,12 @@ async fn notices(cx: &Ctx, tx: &mut Tx, before: &Named, now: &Named) -> Result<V
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `invalid_arguments` without tickets or with more than
 /// 100. What is wrong with one ticket stands in its result.
-pub async fn update_all(
+pub async fn update_many(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     ids: &[String],
-    change: &Change,
+    change: &TicketPatch,
 ) -> Result<Vec<BulkResult>> {
     authorize(&cx.caller, Act::TicketWrite, organization)?;
     if !(1..=MAX_BULK).contains(&ids.len()) {
@@ -270,7 +270,7 @@ pub async fn update_all(
 }
 
 /// An address of the end user has become known: their tickets that waited for one go on.
-pub(crate) async fn address_known(
+pub(crate) async fn add_email_to_open_tickets(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
@@ -279,23 +279,23 @@ pub(crate) async fn address_known(
 ) -> Result<()> {
     let opener = store::Opener::EndUser(end_user);
     for named in store::list_without_email(tx, organization, opener, waypost_core::Timestamp(0)).await? {
-        go_on(cx, tx, named, (address, verified)).await?;
+        add_email(cx, tx, named, (address, verified)).await?;
     }
     Ok(())
 }
 
 /// Gives a ticket that waits for an address one.
-async fn go_on(cx: &Ctx, tx: &mut Tx, named: Named, (address, verified): (&str, bool)) -> Result<Named> {
+async fn add_email(cx: &Ctx, tx: &mut Tx, named: Named, (address, verified): (&str, bool)) -> Result<Named> {
     let mut ticket = named.ticket.clone();
     ticket.set_email(address.to_owned(), verified);
     ticket.revision += 1;
     ticket.updated_at = cx.now();
     store::update(tx, &ticket).await?;
-    let (id, detail) = (ticket.id.clone(), news::changes(&named.ticket, &ticket));
+    let (id, detail) = (ticket.id.clone(), events::changes(&named.ticket, &ticket));
     let entry = Entry { act: "ticket.update", target: id.as_str(), detail };
     record(cx, tx, &ticket.organization_id, entry).await?;
     let named = Named { ticket, ..named };
-    news::updated(cx, tx, &named).await?;
+    events::updated(cx, tx, &named).await?;
     Ok(named)
 }
 

@@ -11,7 +11,7 @@ use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, step, walkthrough};
 
-use super::{Target, accept, missing, note, note_edit, open, revisions, save_edit};
+use super::{EditTarget, lock_head, missing, record_edit_session, record_operation, revisions, save_edit, validate};
 use crate::Ops;
 
 /// A step to add.
@@ -27,7 +27,7 @@ pub struct NewStep {
 
 /// What to change of a step; what is absent stays.
 #[derive(Debug, Clone, Default)]
-pub struct StepChange {
+pub struct StepUpdate {
     /// The author's own name of it; `Some(None)` clears it.
     pub key: Option<Option<String>>,
     /// The author's part, as a whole.
@@ -90,7 +90,7 @@ impl From<RevisionAct> for Origin {
 
 /// A step that was deleted, with what it takes to bring it back.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Removed {
+pub struct StepDeletion {
     /// The revision of the walkthrough, for the next edit.
     pub revision: u32,
     /// The step as it was.
@@ -101,7 +101,7 @@ pub struct Removed {
 
 /// A step after an edit.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Edited {
+pub struct StepEdit {
     /// The revision of the walkthrough, for the next edit.
     pub revision: u32,
     /// The step.
@@ -113,50 +113,50 @@ pub struct Edited {
 /// # Errors
 /// `invalid_arguments` naming the field; `step_not_found` when the place names none; `conflict` when the key is taken or
 /// there are 500 steps; `precondition_failed` when the draft has changed meanwhile.
-pub async fn add_step(cx: &Ctx, ops: &Ops, target: Target<'_>, new: NewStep) -> Result<Edited> {
+pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let (head, chain) = open_chain(&mut tx, target).await?;
+    let (head, chain) = lock_chain(&mut tx, target).await?;
     let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    put(cx, tx, (head, chain), (id, ordinal), (new, "step.add", RevisionAct::Add.into())).await
+    insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", RevisionAct::Add.into())).await
 }
 
 /// Brings a step back that was deleted from this draft: under its id, so that who completed it has completed it.
 ///
 /// # Errors
 /// As [`add_step`]; `step_not_found` when no such step was deleted from this walkthrough.
-pub async fn restore_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, new: NewStep) -> Result<Edited> {
+pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, new: NewStep) -> Result<StepEdit> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let (head, chain) = open_chain(&mut tx, target).await?;
+    let (head, chain) = lock_chain(&mut tx, target).await?;
     let ordinal = step::take_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let ordinal = ordinal.ok_or_else(|| {
         let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
         Error::new(Code::StepNotFound, message).with("step_id", id.as_str())
     })?;
-    put(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore", RevisionAct::Restore.into())).await
+    insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore", RevisionAct::Restore.into())).await
 }
 
 /// Puts another step with the same content behind a step. It has no key: keys are unique.
 ///
 /// # Errors
 /// As [`add_step`].
-pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId) -> Result<Edited> {
+pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepEdit> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let (head, chain) = open_chain(&mut tx, target).await?;
+    let (head, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let content = found.ok_or_else(|| no_step(id))?.content;
-    let title = copy_of(&content.title, &chain);
+    let content = found.ok_or_else(|| step_not_found(id))?.content;
+    let title = title_of_copy(&content.title, &chain);
     let new = NewStep { key: None, content: StepContent { title, ..content }, place: Place::After(id.clone()) };
     let (own, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    put(cx, tx, (head, chain), (own, ordinal), (new, "step.duplicate", RevisionAct::Add.into())).await
+    insert_step(cx, tx, (head, chain), (own, ordinal), (new, "step.duplicate", RevisionAct::Add.into())).await
 }
 
 /// `title`, numbered so that no step of the chain has it: an import tells steps without keys apart by their titles.
-fn copy_of(title: &str, chain: &[Step]) -> String {
+fn title_of_copy(title: &str, chain: &[Step]) -> String {
     let short: String = title.chars().take(MAX_TITLE_CHARS - 12).collect();
     let numbers = 1..=MAX_STEPS + 1;
     let names = numbers.map(|n| if n == 1 { format!("{short} (copy)") } else { format!("{short} (copy {n})") });
@@ -165,20 +165,20 @@ fn copy_of(title: &str, chain: &[Step]) -> String {
 }
 
 /// Puts a step with this id and ordinal into the chain.
-pub(super) async fn put(
+pub(super) async fn insert_step(
     cx: &Ctx,
     mut tx: Tx,
     (mut head, chain): (Walkthrough, Vec<Step>),
     (id, ordinal): (StepId, u32),
     (new, act, origin): (NewStep, &'static str, Origin),
-) -> Result<Edited> {
-    let content = accept::step(new.content, &accept::argument)?;
-    let key = accept::key(new.key, &accept::argument)?;
+) -> Result<StepEdit> {
+    let content = validate::step(new.content, &validate::argument_error)?;
+    let key = validate::key(new.key, &validate::argument_error)?;
     if chain.len() >= MAX_STEPS {
         let message = format!("A walkthrough has {MAX_STEPS} steps at most. Delete one, or split the walkthrough.");
         return Err(Error::new(Code::Conflict, message));
     }
-    key_is_free(&chain, key.as_deref(), None)?;
+    check_key_is_free(&chain, key.as_deref(), None)?;
     let links = chain::insert(&chain, &id, &new.place)?;
     let mut steps = [Step { id, ordinal, key, next_step_id: None, content }];
     chain::apply(&mut steps, &links);
@@ -194,26 +194,32 @@ pub(super) async fn put(
 ///
 /// # Errors
 /// `not_found`; `step_not_found`.
-pub async fn show_step(
+pub async fn get_step(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
     id: &StepId,
-) -> Result<Edited> {
+) -> Result<StepEdit> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
-    let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| no_step(id))?;
-    Ok(Edited { revision: head.revision, step })
+    let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| step_not_found(id))?;
+    Ok(StepEdit { revision: head.revision, step })
 }
 
 /// Changes what a step holds.
 ///
 /// # Errors
 /// As [`add_step`].
-pub async fn update_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, change: StepChange) -> Result<Edited> {
-    let StepChange { key, content } = change;
+pub async fn update_step(
+    cx: &Ctx,
+    ops: &Ops,
+    target: EditTarget<'_>,
+    id: &StepId,
+    change: StepUpdate,
+) -> Result<StepEdit> {
+    let StepUpdate { key, content } = change;
     edit_step(cx, ops, target, id, key, |before| content.unwrap_or_else(|| before.clone())).await
 }
 
@@ -221,7 +227,13 @@ pub async fn update_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, c
 ///
 /// # Errors
 /// As [`add_step`].
-pub async fn patch_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, patch: StepPatch) -> Result<Edited> {
+pub async fn patch_step(
+    cx: &Ctx,
+    ops: &Ops,
+    target: EditTarget<'_>,
+    id: &StepId,
+    patch: StepPatch,
+) -> Result<StepEdit> {
     let key = patch.key.clone();
     edit_step(cx, ops, target, id, key, |before| patch.apply(before)).await
 }
@@ -229,25 +241,25 @@ pub async fn patch_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, pa
 async fn edit_step(
     cx: &Ctx,
     ops: &Ops,
-    target: Target<'_>,
+    target: EditTarget<'_>,
     id: &StepId,
     key: Option<Option<String>>,
     edit: impl FnOnce(&StepContent) -> StepContent,
-) -> Result<Edited> {
+) -> Result<StepEdit> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
-    let key = key.map(|key| accept::key(key, &accept::argument)).transpose()?;
+    let key = key.map(|key| validate::key(key, &validate::argument_error)).transpose()?;
     let mut tx = ops.db.begin().await?;
-    let head = open(&mut tx, target).await?;
+    let head = lock_head(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let before = found.ok_or_else(|| no_step(id))?;
-    let content = accept::step(edit(&before.content), &accept::argument)?;
+    let before = found.ok_or_else(|| step_not_found(id))?;
+    let content = validate::step(edit(&before.content), &validate::argument_error)?;
     let after = Step { key: key.unwrap_or_else(|| before.key.clone()), content, ..before.clone() };
     if after == before {
-        return Ok(Edited { revision: head.revision, step: after });
+        return Ok(StepEdit { revision: head.revision, step: after });
     }
     if after.key != before.key {
         let others = step::outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
-        key_is_free(&others, after.key.as_deref(), Some(id))?;
+        check_key_is_free(&others, after.key.as_deref(), Some(id))?;
     }
     revisions::update(cx, &mut tx, &head, RevisionAct::Edit, &[&after]).await?;
     finish_edit(cx, tx, head, after).await
@@ -257,10 +269,10 @@ async fn edit_step(
 ///
 /// # Errors
 /// As [`add_step`]; `conflict` when the step is to follow itself.
-pub async fn move_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, place: &Place) -> Result<Edited> {
+pub async fn move_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, place: &Place) -> Result<StepEdit> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let (mut head, chain) = open_chain(&mut tx, target).await?;
+    let (mut head, chain) = lock_chain(&mut tx, target).await?;
     let links = chain::relocate(&chain, id, place)?;
     let mut after = chain.clone();
     let first = chain::apply(&mut after, &links).unwrap_or_else(|| head.first_step_id.clone());
@@ -269,36 +281,36 @@ pub async fn move_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, pla
         relink(&mut tx, &mut head, &links).await?;
     }
     let step = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let step = step.ok_or_else(|| no_step(id))?;
-    if moved { finish(cx, tx, head, "step.move", step).await } else { Ok(Edited { revision: head.revision, step }) }
+    let step = step.ok_or_else(|| step_not_found(id))?;
+    if moved { finish(cx, tx, head, "step.move", step).await } else { Ok(StepEdit { revision: head.revision, step }) }
 }
 
 /// Deletes a step from the draft. Versions that have it keep it, and so does who completed it.
 ///
 /// # Errors
 /// As [`add_step`].
-pub async fn delete_step(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId) -> Result<Removed> {
+pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let (mut head, chain) = open_chain(&mut tx, target).await?;
+    let (mut head, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let step = found.ok_or_else(|| no_step(id))?;
+    let step = found.ok_or_else(|| step_not_found(id))?;
     let links = chain::remove(&chain, id)?;
     relink(&mut tx, &mut head, &links).await?;
     revisions::delete(cx, &mut tx, &head, &chain, &[&step]).await?;
     let before = chain.iter().find(|other| other.next_step_id.as_ref() == Some(id));
     let after = before.map(|other| other.id.clone());
-    let Edited { revision, step } = finish(cx, tx, head, "step.delete", step).await?;
-    Ok(Removed { revision, step, after })
+    let StepEdit { revision, step } = finish(cx, tx, head, "step.delete", step).await?;
+    Ok(StepDeletion { revision, step, after })
 }
 
-pub(super) fn no_step(id: &StepId) -> Error {
+pub(super) fn step_not_found(id: &StepId) -> Error {
     Error::new(Code::StepNotFound, format!("The walkthrough has no step {id}.")).with("step_id", id.as_str())
 }
 
 /// Locks the head and reads the chain without contents.
-pub(super) async fn open_chain(tx: &mut Tx, target: Target<'_>) -> Result<(Walkthrough, Vec<Step>)> {
-    let head = open(tx, target).await?;
+pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<(Walkthrough, Vec<Step>)> {
+    let head = lock_head(tx, target).await?;
     let steps = step::outline(tx, target.organization_id, target.walkthrough_id).await?;
     let steps = chain::order(head.first_step_id.as_ref(), steps)?;
     Ok((head, steps))
@@ -313,7 +325,7 @@ async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[Link]) -> Result<(
     Ok(())
 }
 
-fn key_is_free(steps: &[Step], key: Option<&str>, own: Option<&StepId>) -> Result<()> {
+fn check_key_is_free(steps: &[Step], key: Option<&str>, own: Option<&StepId>) -> Result<()> {
     let Some(key) = key else { return Ok(()) };
     match steps.iter().find(|step| step.key.as_deref() == Some(key) && Some(&step.id) != own) {
         Some(other) => {
@@ -324,7 +336,7 @@ fn key_is_free(steps: &[Step], key: Option<&str>, own: Option<&StepId>) -> Resul
     }
 }
 
-async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, act: &'static str, step: Step) -> Result<Edited> {
+async fn finish(cx: &Ctx, tx: Tx, head: Walkthrough, act: &'static str, step: Step) -> Result<StepEdit> {
     finish_with(cx, tx, head, (act, json!({})), step).await
 }
 
@@ -335,21 +347,21 @@ pub(super) async fn finish_with(
     mut head: Walkthrough,
     (act, mut detail): (&'static str, Value),
     step: Step,
-) -> Result<Edited> {
+) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut head).await?;
     detail["revision"] = json!(head.revision);
     detail["step_id"] = json!(step.id);
     detail["title"] = json!(step.content.title);
-    note(cx, &mut tx, &head, act, detail).await?;
+    record_operation(cx, &mut tx, &head, act, detail).await?;
     tx.commit().await?;
-    Ok(Edited { revision: head.revision, step })
+    Ok(StepEdit { revision: head.revision, step })
 }
 
 /// As [`finish`], for edits that an editor makes while somebody types: those of a session share an entry of the audit log.
-async fn finish_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, step: Step) -> Result<Edited> {
+async fn finish_edit(cx: &Ctx, mut tx: Tx, mut head: Walkthrough, step: Step) -> Result<StepEdit> {
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "revision": head.revision, "step_id": step.id, "title": step.content.title });
-    note_edit(cx, &mut tx, &head, ("step.update", step.id.as_str()), detail).await?;
+    record_edit_session(cx, &mut tx, &head, ("step.update", step.id.as_str()), detail).await?;
     tx.commit().await?;
-    Ok(Edited { revision: head.revision, step })
+    Ok(StepEdit { revision: head.revision, step })
 }

@@ -14,7 +14,7 @@ use crate::Ops;
 /// # Errors
 /// `not_found`.
 pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Value> {
-    let draft = super::show(cx, ops, organization, id).await?;
+    let draft = super::get_draft(cx, ops, organization, id).await?;
     Ok(export_json(&draft.walkthrough.fields(), &draft.steps, draft.walkthrough.state, cx.now()))
 }
 
@@ -28,6 +28,6 @@ pub async fn export_as_markdown(
     organization: &OrganizationId,
     id: &WalkthroughId,
 ) -> Result<String> {
-    let draft = super::show(cx, ops, organization, id).await?;
+    let draft = super::get_draft(cx, ops, organization, id).await?;
     export_markdown(&draft.walkthrough.fields(), &draft.steps)
 }

@@ -19,9 +19,11 @@ use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, assignment, step, system, trash, walkthrough};
 
 use super::publish::publish_in;
-use super::{Draft, accept, load_draft, lock_names, missing, note, revisions, save_edit, title_is_free};
+use super::{
+    Draft, check_title_is_free, load_draft, lock_names, missing, record_operation, revisions, save_edit, validate,
+};
 use crate::Ops;
-use crate::assignments::{self, Placement};
+use crate::assignments::{self, AssignmentPatch};
 
 /// Fields that are served otherwise, of which an import tells, at most.
 const MAX_CHANGES: usize = 20;
@@ -171,7 +173,7 @@ fn accept_steps(file: &WalkthroughFile) -> Result<(Vec<StepFile>, Vec<String>)> 
     let mut steps = Vec::with_capacity(file.steps.len());
     let mut more = 0;
     for (number, step) in (1..).zip(&file.steps) {
-        let content = accept::step(step.content.clone(), &|field, problem| step.place.refuse(field, problem))?;
+        let content = validate::step(step.content.clone(), &|field, problem| step.place.refuse(field, problem))?;
         for change in served::changes(&content, &served::step(&content)) {
             if warnings.len() - file.warnings.len() >= MAX_CHANGES {
                 more += 1;
@@ -200,7 +202,7 @@ async fn run(
     let existing = find(tx, organization, &file, options).await?;
     let before = existing.as_ref().map(|draft| draft.walkthrough.fields());
     let refuse = |field: &str, problem: &str| file.place().refuse(field, problem);
-    let fields = accept::head(file.fields(options.title.as_deref(), before.as_ref())?, &refuse)?;
+    let fields = validate::head(file.fields(options.title.as_deref(), before.as_ref())?, &refuse)?;
     let plan = plan::plan(before.as_ref().zip(existing.as_ref().map(|draft| &draft.steps[..])), &fields, steps);
     if plan.needs_replace() && !options.replace {
         return Err(needs_replace(&plan));
@@ -216,7 +218,7 @@ async fn run(
     let changed = created || !plan.is_unchanged();
     if changed {
         draft.walkthrough.set_fields(fields);
-        title_is_free(tx, &draft.walkthrough).await?;
+        check_title_is_free(tx, &draft.walkthrough).await?;
         draft = apply(cx, tx, draft, &plan).await?;
         // A walkthrough is made at revision 1 with all its steps.
         if created {
@@ -224,7 +226,7 @@ async fn run(
         }
         save_edit(cx, tx, &mut draft.walkthrough).await?;
         let detail = json!({ "file": file.name, "created": created, "summary": plan.summary() });
-        note(cx, tx, &draft.walkthrough, "walkthrough.import", detail).await?;
+        record_operation(cx, tx, &draft.walkthrough, "walkthrough.import", detail).await?;
     }
     let head = draft.walkthrough.clone();
     let published = if options.publish { Some(publish_in(cx, tx, draft, options.confirm_bidi).await?) } else { None };
@@ -357,6 +359,6 @@ async fn assign(
     if assignment::find(tx, organization, server, walkthrough).await?.is_some() {
         return Ok(false);
     }
-    assignments::put(cx, tx, organization, (server, walkthrough), Placement::default()).await?;
+    assignments::upsert(cx, tx, organization, (server, walkthrough), AssignmentPatch::default()).await?;
     Ok(true)
 }

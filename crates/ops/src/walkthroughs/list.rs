@@ -19,7 +19,7 @@ const MAX_QUERY: usize = 200;
 
 /// Which heads to list.
 #[derive(Debug, Clone, Default)]
-pub struct ListWalkthroughs {
+pub struct WalkthroughListQuery {
     /// Only those whose title, slug, description or tags hold this.
     pub query: Option<String>,
     /// Only those in this state.
@@ -72,7 +72,7 @@ pub async fn list(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
-    list: ListWalkthroughs,
+    list: WalkthroughListQuery,
 ) -> Result<WalkthroughPage> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let limit = list.limit.unwrap_or(50);

@@ -4,16 +4,16 @@
 //! Every edit runs in one transaction that locks the head first, so that edits of one walkthrough happen one after the
 //! other, and counts `revision` up when it changes something. An edit that changes nothing writes nothing.
 
-mod accept;
 pub mod draft;
 pub mod export;
-pub mod history;
 pub mod import;
 mod list;
 pub mod preview;
 pub mod publish;
 pub mod revisions;
 pub mod trash;
+mod validate;
+pub mod versions;
 
 use serde_json::{Map, Value, json};
 use waypost_core::access::{Act, authorize};
@@ -30,12 +30,12 @@ use waypost_store::{Conn, Tx, step, walkthrough};
 use crate::Ops;
 use crate::audit::{Entry, record, record_edit};
 
-pub use self::list::{ListWalkthroughs, ListedWalkthrough, WalkthroughPage, describe, list};
+pub use self::list::{ListedWalkthrough, WalkthroughListQuery, WalkthroughPage, describe, list};
 pub use self::trash::delete;
 
 /// The walkthrough that an act changes.
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub struct EditTarget<'a> {
     /// Whose it is.
     pub organization_id: &'a OrganizationId,
     /// Which one.
@@ -64,7 +64,7 @@ pub struct NewWalkthrough {
 
 /// What to change of a head; what is absent stays.
 #[derive(Debug, Clone, Default)]
-pub struct HeadChange {
+pub struct WalkthroughPatch {
     /// Title. The slug stays when it changes.
     pub title: Option<String>,
     /// Slug.
@@ -87,11 +87,11 @@ pub struct HeadChange {
 /// `invalid_arguments` naming the field; `conflict` when title or slug is taken, or there are 20,000 walkthroughs.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewWalkthrough) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
-    let fields = accept::head(new.fields, &accept::argument)?;
+    let fields = validate::head(new.fields, &validate::argument_error)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let head = insert(cx, &mut tx, organization, fields, new.slug).await?;
-    note(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
+    record_operation(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
     tx.commit().await?;
     Ok(head)
 }
@@ -108,13 +108,14 @@ pub async fn create_with_steps(
     steps: Vec<StepContent>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
-    let fields = accept::head(new.fields, &accept::argument)?;
-    let steps = steps.into_iter().map(|step| accept::step(step, &accept::argument)).collect::<Result<Vec<_>>>()?;
+    let fields = validate::head(new.fields, &validate::argument_error)?;
+    let steps =
+        steps.into_iter().map(|step| validate::step(step, &validate::argument_error)).collect::<Result<Vec<_>>>()?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let mut head = insert(cx, &mut tx, organization, fields, new.slug).await?;
     insert_steps(cx, &mut tx, &mut head, steps.into_iter().map(|content| (None, content))).await?;
-    note(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
+    record_operation(cx, &mut tx, &head, "walkthrough.create", json!({ "title": head.title })).await?;
     tx.commit().await?;
     Ok(head)
 }
@@ -139,11 +140,11 @@ pub async fn duplicate(
         Some(title) => title,
         None => free_title(&mut tx, organization, &draft.walkthrough.title, "copy").await?,
     };
-    let fields = accept::head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &accept::argument)?;
+    let fields = validate::head(WalkthroughFields { title, ..draft.walkthrough.fields() }, &validate::argument_error)?;
     let mut copy = insert(cx, &mut tx, organization, fields, None).await?;
     insert_steps(cx, &mut tx, &mut copy, draft.steps.into_iter().map(|step| (step.key, step.content))).await?;
     let detail = json!({ "title": copy.title, "from": id });
-    note(cx, &mut tx, &copy, "walkthrough.duplicate", detail).await?;
+    record_operation(cx, &mut tx, &copy, "walkthrough.duplicate", detail).await?;
     tx.commit().await?;
     Ok(copy)
 }
@@ -192,7 +193,7 @@ async fn insert_steps(
 ///
 /// # Errors
 /// `not_found`; `conflict` when the chain of steps is broken, naming the step.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Draft> {
+pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Draft> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
@@ -202,8 +203,8 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walkt
 /// The draft of the walkthrough with this slug.
 ///
 /// # Errors
-/// As [`show`].
-pub async fn show_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
+/// As [`get_draft`].
+pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(missing)?;
@@ -214,16 +215,16 @@ pub async fn show_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, sl
 ///
 /// # Errors
 /// As [`create`], and `precondition_failed` when the draft has changed meanwhile.
-pub async fn update(cx: &Ctx, ops: &Ops, target: Target<'_>, change: HeadChange) -> Result<Walkthrough> {
+pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: WalkthroughPatch) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     if change.title.is_some() || change.slug.is_some() {
         lock_names(&mut tx, target.organization_id).await?;
     }
-    let before = open(&mut tx, target).await?;
+    let before = lock_head(&mut tx, target).await?;
     let mut head = before.clone();
     let fields = before.fields();
-    head.set_fields(accept::head(
+    head.set_fields(validate::head(
         WalkthroughFields {
             title: change.title.unwrap_or(fields.title),
             description: change.description.unwrap_or(fields.description),
@@ -232,17 +233,17 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: Target<'_>, change: HeadChange)
             tags: change.tags.unwrap_or(fields.tags),
             metadata: change.metadata.unwrap_or(fields.metadata),
         },
-        &accept::argument,
+        &validate::argument_error,
     )?);
     if let Some(slug) = change.slug.filter(|slug| *slug != before.slug) {
         check_slug(&slug)?;
-        slug_is_free(&mut tx, target.organization_id, &slug).await?;
+        check_slug_is_free(&mut tx, target.organization_id, &slug).await?;
         head.slug = slug;
     }
     if head == before {
         return Ok(before);
     }
-    title_is_free(&mut tx, &head).await?;
+    check_title_is_free(&mut tx, &head).await?;
     // The slug is served at once; the rest of a draft is not.
     if head.slug != before.slug {
         tx.touch_config().await?;
@@ -250,9 +251,9 @@ pub async fn update(cx: &Ctx, ops: &Ops, target: Target<'_>, change: HeadChange)
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "revision": head.revision, "title": head.title, "slug": head.slug });
     if head.slug == before.slug {
-        note_edit(cx, &mut tx, &head, ("walkthrough.update", head.id.as_str()), detail).await?;
+        record_edit_session(cx, &mut tx, &head, ("walkthrough.update", head.id.as_str()), detail).await?;
     } else {
-        note(cx, &mut tx, &head, "walkthrough.update", detail).await?;
+        record_operation(cx, &mut tx, &head, "walkthrough.update", detail).await?;
     }
     tx.commit().await?;
     Ok(head)
@@ -270,7 +271,7 @@ async fn load_draft(conn: &mut Conn, head: Walkthrough) -> Result<Draft> {
 }
 
 /// Locks the head of `target` for an edit and checks the revision that the author saw.
-async fn open(tx: &mut Tx, target: Target<'_>) -> Result<Walkthrough> {
+async fn lock_head(tx: &mut Tx, target: EditTarget<'_>) -> Result<Walkthrough> {
     let head = walkthrough::find_for_update(tx, target.organization_id, target.walkthrough_id).await?;
     let head = head.ok_or_else(missing)?;
     match target.revision {
@@ -299,12 +300,12 @@ async fn save(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
 }
 
 /// Writes an act on the walkthrough down in the audit log.
-async fn note(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, act: &'static str, detail: Value) -> Result<()> {
+async fn record_operation(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, act: &'static str, detail: Value) -> Result<()> {
     record(cx, tx, &head.organization_id, Entry { act, target: head.id.as_str(), detail }).await
 }
 
 /// Writes the audit entry of an edit: one for all edits of a session of the same person and `edited`.
-async fn note_edit(
+async fn record_edit_session(
     cx: &Ctx,
     tx: &mut Tx,
     head: &Walkthrough,
@@ -338,7 +339,7 @@ async fn insert(
     let slug = match slug {
         Some(slug) => {
             check_slug(&slug)?;
-            slug_is_free(tx, organization, &slug).await?;
+            check_slug_is_free(tx, organization, &slug).await?;
             slug
         }
         None => free_slug(tx, organization, &fields.title).await?,
@@ -363,13 +364,13 @@ async fn insert(
         created_at: now,
         updated_at: now,
     };
-    title_is_free(tx, &head).await?;
+    check_title_is_free(tx, &head).await?;
     walkthrough::insert(tx, &head, &title_key(&head.title)).await?;
     Ok(head)
 }
 
 /// Refuses the title of `head` when another walkthrough has it.
-async fn title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
+async fn check_title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
     match walkthrough::find_by_title(tx, &head.organization_id, &title_key(&head.title)).await? {
         Some(other) if other.id != head.id => {
             let message = format!("The walkthrough {} has the title \"{}\" already.", other.id, other.title);
@@ -379,7 +380,7 @@ async fn title_is_free(tx: &mut Tx, head: &Walkthrough) -> Result<()> {
     }
 }
 
-async fn slug_is_free(tx: &mut Tx, organization: &OrganizationId, slug: &str) -> Result<()> {
+async fn check_slug_is_free(tx: &mut Tx, organization: &OrganizationId, slug: &str) -> Result<()> {
     match walkthrough::find_by_slug(tx, organization, slug).await? {
         Some(other) => {
             let message = format!("The walkthrough {} (\"{}\") has the slug `{slug}` already.", other.id, other.title);

@@ -17,12 +17,12 @@ use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{version, walkthrough};
 
-use super::{accept, load_draft, missing};
+use super::{load_draft, missing, validate};
 use crate::Ops;
 
 /// Which moment to show.
 #[derive(Debug, Clone)]
-pub enum Moment {
+pub enum PreviewPoint {
     /// When the user comes to this step, in order. With a content, the step is as if that were saved.
     Step(StepId, Option<Box<StepContent>>),
     /// When so many steps are completed, in order; all of them when there are fewer.
@@ -53,12 +53,12 @@ pub struct Preview {
 /// # Errors
 /// `not_found`; `step_not_found`; `walkthrough_empty` without steps; `invalid_arguments` naming the field of a content that
 /// could not be saved.
-pub async fn play(
+pub async fn render(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     id: &WalkthroughId,
-    moment: Moment,
+    moment: PreviewPoint,
 ) -> Result<Preview> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
@@ -71,15 +71,15 @@ pub async fn play(
         return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps yet. Add one."));
     }
     let completed = match moment {
-        Moment::After(completed) => completed.min(steps.len()),
-        Moment::Step(step_id, content) => {
+        PreviewPoint::After(completed) => completed.min(steps.len()),
+        PreviewPoint::Step(step_id, content) => {
             let at = steps.iter().position(|step| step.id == step_id);
             let at = at.ok_or_else(|| {
                 Error::new(Code::StepNotFound, format!("The walkthrough has no step {step_id}."))
                     .with("step_id", step_id.as_str())
             })?;
             if let Some(content) = content {
-                steps[at].content = accept::step(*content, &accept::argument)?;
+                steps[at].content = validate::step(*content, &validate::argument_error)?;
             }
             at
         }
@@ -93,7 +93,12 @@ pub async fn play(
 ///
 /// # Errors
 /// `not_found`.
-pub async fn play_all(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Vec<Preview>> {
+pub async fn render_all(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<Vec<Preview>> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;

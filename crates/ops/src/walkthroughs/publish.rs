@@ -15,16 +15,16 @@ use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, version, walkthrough};
 
-use super::{Draft, Target, load_draft, missing, note, open, save};
+use super::{Draft, EditTarget, load_draft, lock_head, missing, record_operation, save};
 use crate::Ops;
-use crate::webhooks::{News, tell};
+use crate::webhooks::{Event, enqueue};
 
 /// Characters in the reason of a withdrawal at most: it is shown to the users who were on the version.
 const MAX_REASON_CHARS: usize = 500;
 
 /// What publishing gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Published {
+pub struct PublishResult {
     /// The version that is served from now on.
     pub version_id: VersionId,
     /// Its number.
@@ -43,10 +43,10 @@ pub struct Published {
 /// `walkthrough_empty` without steps; `invalid_arguments` naming step and field when a step lacks what its type asks for,
 /// with all such findings in `details.findings`; `confirmation_required` for bidirectional controls in code; `conflict`
 /// when it is archived; `precondition_failed` when the draft has changed meanwhile.
-pub async fn publish(cx: &Ctx, ops: &Ops, target: Target<'_>, confirm_bidi: bool) -> Result<Published> {
+pub async fn publish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, confirm_bidi: bool) -> Result<PublishResult> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let head = open(&mut tx, target).await?;
+    let head = lock_head(&mut tx, target).await?;
     let draft = load_draft(&mut tx, head).await?;
     let published = publish_in(cx, &mut tx, draft, confirm_bidi).await?;
     tx.commit().await?;
@@ -54,12 +54,12 @@ pub async fn publish(cx: &Ctx, ops: &Ops, target: Target<'_>, confirm_bidi: bool
 }
 
 /// As [`publish`], in a transaction that holds the lock of the head.
-pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi: bool) -> Result<Published> {
+pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi: bool) -> Result<PublishResult> {
     let Draft { walkthrough: mut head, steps } = draft;
     if head.state == WalkthroughState::Archived {
         return Err(Error::new(Code::Conflict, "The walkthrough is archived. Take it out of the archive first."));
     }
-    is_publishable(&head, &steps, confirm_bidi)?;
+    check_publishable(&head, &steps, confirm_bidi)?;
     let newest = version::newest(tx, &head.organization_id, &head.id).await?;
     let (version, created) = match newest {
         Some(newest) if is_same(tx, &newest, &head, &steps).await? => (newest, false),
@@ -78,17 +78,17 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     }
     if served {
         let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
-        note(cx, tx, &head, "walkthrough.publish", detail).await?;
+        record_operation(cx, tx, &head, "walkthrough.publish", detail).await?;
         let title = served::title(&head.title);
         let text = format!("Version {} of \"{title}\" is published.", version.number);
         let data = json!({ "walkthrough": {
             "id": head.id, "slug": head.slug, "title": title, "type": head.kind.as_str(),
             "version": version.number, "step_count": version.step_count,
         } });
-        let news = News { event: WebhookEvent::WalkthroughPublished, end_user_id: None, text: &text, data };
-        tell(cx, tx, &head.organization_id, &news).await?;
+        let news = Event { event: WebhookEvent::WalkthroughPublished, end_user_id: None, text: &text, data };
+        enqueue(cx, tx, &head.organization_id, &news).await?;
     }
-    Ok(Published { version_id: version.id, number: version.number, created })
+    Ok(PublishResult { version_id: version.id, number: version.number, created })
 }
 
 /// Whether the newest version is what the draft is, as typed. A step's key is not compared: nobody is served it.
@@ -115,7 +115,7 @@ async fn freeze(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Re
     Ok(version)
 }
 
-fn is_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Result<()> {
+fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> Result<()> {
     if steps.is_empty() {
         return Err(Error::new(Code::WalkthroughEmpty, "The walkthrough has no steps. Add one before publishing it."));
     }
@@ -158,7 +158,7 @@ pub(super) fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
 /// # Errors
 /// `not_found`.
 pub async fn lint(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Vec<Finding>> {
-    let draft = super::show(cx, ops, organization, id).await?;
+    let draft = super::get_draft(cx, ops, organization, id).await?;
     Ok(findings(&draft.walkthrough, &draft.steps))
 }
 
@@ -166,7 +166,7 @@ pub async fn lint(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walkt
 ///
 /// # Errors
 /// `not_found`.
-pub async fn versions(
+pub async fn list_versions(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -184,7 +184,7 @@ pub async fn versions(
 /// # Errors
 /// `not_found` when there is no such version; `conflict` when it was withdrawn before; `invalid_arguments` without a
 /// reason.
-pub async fn withdraw(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32, reason: &str) -> Result<Walkthrough> {
+pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, reason: &str) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let reason = clean_plain(reason).trim().to_owned();
     if !(1..=MAX_REASON_CHARS).contains(&reason.chars().count()) {
@@ -192,7 +192,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32, reas
         return Err(Error::invalid("reason", message));
     }
     let mut tx = ops.db.begin().await?;
-    let mut head = open(&mut tx, target).await?;
+    let mut head = lock_head(&mut tx, target).await?;
     let found = version::find_by_number(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
     let version = found.ok_or_else(|| Error::not_found("version"))?;
     let withdrawal = Withdrawal { at: cx.now(), reason };
@@ -212,7 +212,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32, reas
     tx.touch_config().await?;
     save(cx, &mut tx, &mut head).await?;
     let detail = json!({ "version": number, "version_id": version.id, "reason": withdrawal.reason });
-    note(cx, &mut tx, &head, "walkthrough.withdraw", detail).await?;
+    record_operation(cx, &mut tx, &head, "walkthrough.withdraw", detail).await?;
     tx.commit().await?;
     Ok(head)
 }
@@ -221,7 +221,7 @@ pub async fn withdraw(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32, reas
 ///
 /// # Errors
 /// `not_found`; `precondition_failed` when the draft has changed meanwhile.
-pub async fn archive(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkthrough> {
+pub async fn archive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     set_state(cx, ops, target, "walkthrough.archive", |_| Ok(WalkthroughState::Archived)).await
 }
 
@@ -229,7 +229,7 @@ pub async fn archive(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkthro
 ///
 /// # Errors
 /// As [`archive`].
-pub async fn unarchive(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkthrough> {
+pub async fn unarchive(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     let next = |state| match state {
         WalkthroughState::Archived => Ok(WalkthroughState::Draft),
         other => Ok(other),
@@ -241,7 +241,7 @@ pub async fn unarchive(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkth
 ///
 /// # Errors
 /// As [`archive`]; `conflict` when it is archived.
-pub async fn unpublish(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkthrough> {
+pub async fn unpublish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<Walkthrough> {
     let next = |state| match state {
         WalkthroughState::Archived => Err(Error::new(Code::Conflict, "The walkthrough is archived, not published.")),
         _ => Ok(WalkthroughState::Draft),
@@ -252,13 +252,13 @@ pub async fn unpublish(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<Walkth
 async fn set_state(
     cx: &Ctx,
     ops: &Ops,
-    target: Target<'_>,
+    target: EditTarget<'_>,
     act: &'static str,
     next: fn(WalkthroughState) -> Result<WalkthroughState>,
 ) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let mut head = open(&mut tx, target).await?;
+    let mut head = lock_head(&mut tx, target).await?;
     let before = head.state;
     head.state = next(before)?;
     if head.state == before {
@@ -266,7 +266,7 @@ async fn set_state(
     }
     tx.touch_config().await?;
     save(cx, &mut tx, &mut head).await?;
-    note(cx, &mut tx, &head, act, json!({ "from": before, "to": head.state })).await?;
+    record_operation(cx, &mut tx, &head, act, json!({ "from": before, "to": head.state })).await?;
     tx.commit().await?;
     Ok(head)
 }

@@ -15,8 +15,8 @@ use waypost_core::{Clock, Code, Error, Result};
 use waypost_store::step_revision::{self, NewRevision, Scope};
 use waypost_store::{Conn, Db, Tx, audit, step, walkthrough};
 
-use super::draft::{Edited, NewStep, Origin, finish_with, no_step, open_chain, put};
-use super::{Target, missing, open};
+use super::draft::{NewStep, Origin, StepEdit, finish_with, insert_step, lock_chain, step_not_found};
+use super::{EditTarget, lock_head, missing};
 use crate::Ops;
 
 /// Revisions on a page at most.
@@ -141,7 +141,7 @@ pub async fn list(
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
     let mut heads = step_revision::list(&mut tx, scope(&head), id, (before, i64::from(limit) + 1)).await?;
     if heads.is_empty() && before.is_none() && step::find(&mut tx, organization, walkthrough, id).await?.is_none() {
-        return Err(no_step(id));
+        return Err(step_not_found(id));
     }
     let more = heads.len() > limit as usize;
     heads.truncate(limit as usize);
@@ -166,7 +166,7 @@ async fn named(
 ///
 /// # Errors
 /// `not_found` if the walkthrough or the revision does not exist.
-pub async fn show(
+pub async fn get(
     cx: &Ctx,
     ops: &Ops,
     (organization, walkthrough): (&OrganizationId, &WalkthroughId),
@@ -208,10 +208,10 @@ pub async fn list_deleted(
 /// # Errors
 /// `not_found` if there is no such revision; `conflict` if the draft has 500 steps; `precondition_failed` if the draft has
 /// changed since `target.revision`.
-pub async fn restore(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, number: u32) -> Result<Edited> {
+pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, number: u32) -> Result<StepEdit> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let head = open(&mut tx, target).await?;
+    let head = lock_head(&mut tx, target).await?;
     let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
     let revision = revision.ok_or_else(|| no_revision(number))?;
     let origin = Origin { act: RevisionAct::Restore, restored_from: Some(number) };
@@ -220,7 +220,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, numbe
     };
     let after = Step { content: revision.content, ..before.clone() };
     if after == before {
-        return Ok(Edited { revision: head.revision, step: after });
+        return Ok(StepEdit { revision: head.revision, step: after });
     }
     update(cx, &mut tx, &head, origin, &[&after]).await?;
     finish_with(cx, tx, head, ("step.restore_revision", json!({ "number": number })), after).await
@@ -229,13 +229,13 @@ pub async fn restore(cx: &Ctx, ops: &Ops, target: Target<'_>, id: &StepId, numbe
 async fn restore_deleted(
     cx: &Ctx,
     mut tx: Tx,
-    target: Target<'_>,
+    target: EditTarget<'_>,
     (id, origin): (&StepId, Origin),
     revision: StepRevision,
-) -> Result<Edited> {
-    let (head, chain) = open_chain(&mut tx, target).await?;
+) -> Result<StepEdit> {
+    let (head, chain) = lock_chain(&mut tx, target).await?;
     let ordinal = step::take_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
-    let ordinal = ordinal.ok_or_else(|| no_step(id))?;
+    let ordinal = ordinal.ok_or_else(|| step_not_found(id))?;
     // Its deletion says where it stood, whichever revision is restored.
     let last = step_revision::list(&mut tx, scope(&head), id, (None, 1)).await?;
     let last = last.first().map_or(revision.head.number, |last| last.number);
@@ -247,7 +247,7 @@ async fn restore_deleted(
     };
     let key = revision.key.filter(|key| chain.iter().all(|step| step.key.as_ref() != Some(key)));
     let new = NewStep { key, content: revision.content, place };
-    put(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore_revision", origin)).await
+    insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore_revision", origin)).await
 }
 
 fn no_revision(number: u32) -> Error {

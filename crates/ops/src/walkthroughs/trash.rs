@@ -10,7 +10,7 @@ use waypost_core::walkthrough::{MAX_WALKTHROUGHS, Walkthrough};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::{audit, trash, walkthrough};
 
-use super::{Target, free_slug, free_title, lock_names, missing, note, open};
+use super::{EditTarget, free_slug, free_title, lock_head, lock_names, missing, record_operation};
 use crate::Ops;
 
 /// A deleted walkthrough is kept this long.
@@ -35,13 +35,13 @@ pub struct TrashedWalkthrough {
 ///
 /// # Errors
 /// `not_found`; `precondition_failed` if the draft has changed since `target.revision`.
-pub async fn delete(cx: &Ctx, ops: &Ops, target: Target<'_>) -> Result<()> {
+pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
-    let head = open(&mut tx, target).await?;
+    let head = lock_head(&mut tx, target).await?;
     tx.touch_config().await?;
     trash::put(&mut tx, target.organization_id, target.walkthrough_id, (cx.now(), cx.caller.actor())).await?;
-    note(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
+    record_operation(cx, &mut tx, &head, "walkthrough.delete", json!({ "title": head.title })).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -92,7 +92,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
     tx.touch_config().await?;
     trash::take(&mut tx, &head, &title_key(&head.title)).await?;
     let detail = json!({ "title": head.title, "slug": head.slug, "state": head.state });
-    note(cx, &mut tx, &head, "walkthrough.restore", detail).await?;
+    record_operation(cx, &mut tx, &head, "walkthrough.restore", detail).await?;
     tx.commit().await?;
     Ok(head)
 }
@@ -108,7 +108,8 @@ pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Walk
     // Before the row is locked for good: an assignment holds this one and waits for the row.
     tx.touch_config().await?;
     walkthrough::delete(&mut tx, organization, id).await?;
-    note(cx, &mut tx, &found.walkthrough, "walkthrough.purge", json!({ "title": found.walkthrough.title })).await?;
+    record_operation(cx, &mut tx, &found.walkthrough, "walkthrough.purge", json!({ "title": found.walkthrough.title }))
+        .await?;
     tx.commit().await?;
     Ok(())
 }

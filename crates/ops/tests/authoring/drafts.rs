@@ -10,7 +10,7 @@ use waypost_core::chain::Place;
 use waypost_core::id::StepId;
 use waypost_core::step::StepContent;
 use waypost_core::transfer::markdown;
-use waypost_ops::walkthroughs::draft::{NewStep, StepChange, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 
 use crate::{World, content, open};
@@ -18,7 +18,7 @@ use crate::{World, content, open};
 async fn steps_are_added_changed_moved_and_deleted(world: World) {
     let (id, steps) = world.with_steps("T", &["A", "B", "C"]).await;
     assert_eq!(world.titles(&id).await, ["A", "B", "C"]);
-    assert_eq!(world.show(&id).await.walkthrough.revision, 4);
+    assert_eq!(world.get_draft(&id).await.walkthrough.revision, 4);
 
     let place = Place::After(steps[0].clone());
     let new = NewStep { key: Some("x".to_owned()), content: content("X"), place };
@@ -35,7 +35,7 @@ async fn steps_are_added_changed_moved_and_deleted(world: World) {
     assert_eq!(stays.revision, 6, "a step that stays where it is changes nothing");
 
     let dirty = StepContent { content: "Hi <script>x</script>there\r\n".to_owned(), ..content(" Y\u{202e} ") };
-    let change = StepChange { key: Some(None), content: Some(dirty) };
+    let change = StepUpdate { key: Some(None), content: Some(dirty) };
     let changed = update_step(&world.cx, &world.ops, world.at(&id, 6), &added.step.id, change.clone()).await.unwrap();
     assert_eq!((changed.revision, changed.step.key.as_ref()), (7, None));
     let kept = (changed.step.content.title.as_str(), changed.step.content.content.as_str());
@@ -55,7 +55,7 @@ async fn old_revisions_are_refused(world: World) {
     let (id, steps) = world.with_steps("T", &["A"]).await;
     let (cx, ops, old) = (&world.cx, &world.ops, world.at(&id, 1));
     let new = NewStep { key: None, content: content("B"), place: Place::Last };
-    let change = StepChange { content: Some(content("C")), key: None };
+    let change = StepUpdate { content: Some(content("C")), key: None };
     let errors = [
         add_step(cx, ops, old, new).await.unwrap_err(),
         update_step(cx, ops, old, &steps[0], change).await.unwrap_err(),
@@ -75,8 +75,8 @@ async fn one_of_many_edits_of_a_revision_wins(world: World) {
             (world.cx.clone(), world.ops.clone(), world.org.clone(), id.clone(), steps[0].clone());
         tasks.push(tokio::spawn(async move {
             let target =
-                waypost_ops::walkthroughs::Target { organization_id: &org, walkthrough_id: &id, revision: Some(2) };
-            let change = StepChange { content: Some(content(&format!("by {n}"))), key: None };
+                waypost_ops::walkthroughs::EditTarget { organization_id: &org, walkthrough_id: &id, revision: Some(2) };
+            let change = StepUpdate { content: Some(content(&format!("by {n}"))), key: None };
             update_step(&cx, &ops, target, &step, change).await
         }));
     }
@@ -89,7 +89,7 @@ async fn one_of_many_edits_of_a_revision_wins(world: World) {
     }
     assert_eq!(won.len(), 1);
     assert_eq!(world.titles(&id).await, won);
-    assert_eq!(world.show(&id).await.walkthrough.revision, 3);
+    assert_eq!(world.get_draft(&id).await.walkthrough.revision, 3);
 }
 
 async fn limits_are_named(world: World) {
@@ -120,7 +120,7 @@ async fn limits_are_named(world: World) {
     let error = add_step(&world.cx, &world.ops, world.target(&full), new).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains("500"), "{}", error.message);
-    assert_eq!(world.show(&full).await.steps.len(), 500);
+    assert_eq!(world.get_draft(&full).await.steps.len(), 500);
 }
 
 #[derive(Debug, Clone)]
@@ -187,7 +187,7 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
             }
             Edit::Change(step) => {
                 let (step, title) = (step % list.len(), format!("Changed {n}"));
-                let change = StepChange { content: Some(content(&title)), key: None };
+                let change = StepUpdate { content: Some(content(&title)), key: None };
                 let changed = update_step(&world.cx, &world.ops, target, &list[step].0, change).await.unwrap();
                 list[step].1 = title;
                 revision = changed.revision;
@@ -197,7 +197,7 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
                 revision = delete_step(&world.cx, &world.ops, target, &step.0).await.unwrap().revision;
             }
         }
-        let draft = world.show(&id).await;
+        let draft = world.get_draft(&id).await;
         let stored: Vec<_> = draft.steps.into_iter().map(|step| (step.id, step.content.title)).collect();
         assert_eq!(stored, list);
         assert_eq!(draft.walkthrough.revision, revision);

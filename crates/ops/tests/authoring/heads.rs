@@ -7,11 +7,11 @@ use waypost_core::chain::Place;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
 use waypost_core::transfer::markdown;
 use waypost_core::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
-use waypost_ops::walkthroughs::draft::{NewStep, StepChange, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 use waypost_ops::walkthroughs::{
-    HeadChange, ListWalkthroughs, NewWalkthrough, Target, create, delete, export, list, publish, show, show_by_slug,
-    update,
+    EditTarget, NewWalkthrough, WalkthroughListQuery, WalkthroughPatch, create, delete, export, get_draft,
+    get_draft_by_slug, list, publish, update,
 };
 use waypost_store::on;
 
@@ -21,9 +21,9 @@ async fn a_head_is_made_shown_changed_and_deleted(world: World) {
     let made = world.create("  Install\u{200b} the   CLI ").await;
     assert_eq!((made.title.as_str(), made.slug.as_str()), ("Install\u{200b} the   CLI", "install-the-cli"));
     assert_eq!((made.state, made.revision, made.next_ordinal), (WalkthroughState::Draft, 1, 0));
-    assert_eq!(world.show(&made.id).await.walkthrough, made);
+    assert_eq!(world.get_draft(&made.id).await.walkthrough, made);
 
-    let change = HeadChange {
+    let change = WalkthroughPatch {
         title: Some("Set up the CLI".to_owned()),
         description: Some("How to.\u{202e}".to_owned()),
         kind: Some(WalkthroughType::Installer),
@@ -37,18 +37,19 @@ async fn a_head_is_made_shown_changed_and_deleted(world: World) {
     assert_eq!((changed.title.as_str(), changed.slug.as_str()), ("Set up the CLI", "install-the-cli"));
     assert_eq!((changed.description.as_str(), &changed.tags[..]), ("How to.\u{202e}", &["cli".to_owned()][..]));
     assert_eq!((changed.revision, changed.updated_at.since(made.updated_at)), (2, 1_000));
-    assert_eq!(world.show(&made.id).await.walkthrough, changed);
+    assert_eq!(world.get_draft(&made.id).await.walkthrough, changed);
 
     // The same again changes nothing, not even the revision.
     let again = update(&world.cx, &world.ops, world.at(&made.id, 2), change).await.unwrap();
     assert_eq!(again, changed);
-    let seen_before = update(&world.cx, &world.ops, world.at(&made.id, 1), HeadChange::default()).await.unwrap_err();
+    let seen_before =
+        update(&world.cx, &world.ops, world.at(&made.id, 1), WalkthroughPatch::default()).await.unwrap_err();
     assert_eq!((seen_before.code, &seen_before.details["revision"]), (Code::PreconditionFailed, &json!(2)));
 
     let before = world.config_version().await;
     delete(&world.cx, &world.ops, world.target(&made.id)).await.unwrap();
     assert!(world.config_version().await > before);
-    assert_eq!(show(&world.cx, &world.ops, &world.org, &made.id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(get_draft(&world.cx, &world.ops, &world.org, &made.id).await.unwrap_err().code, Code::NotFound);
     assert_eq!(delete(&world.cx, &world.ops, world.target(&made.id)).await.unwrap_err().code, Code::NotFound);
     let audited = world.audited().await;
     assert_eq!(
@@ -72,7 +73,7 @@ async fn titles_and_slugs_are_told_apart(world: World) {
     let slugs = [world.create(&long).await.slug, world.create(&format!("{long}!")).await.slug];
     assert!(slugs[0] != slugs[1] && slugs.iter().all(|slug| slug.len() <= 60), "{slugs:?}");
 
-    let slug = |slug: &str| HeadChange { slug: Some(slug.to_owned()), ..HeadChange::default() };
+    let slug = |slug: &str| WalkthroughPatch { slug: Some(slug.to_owned()), ..WalkthroughPatch::default() };
     let taken = update(&world.cx, &world.ops, world.target(&second.id), slug("strasse")).await.unwrap_err();
     assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("slug")));
     for wrong in ["", "-a", "a-", "A", "a b", "ä", &"x".repeat(61)] {
@@ -83,10 +84,10 @@ async fn titles_and_slugs_are_told_apart(world: World) {
     let changed = update(&world.cx, &world.ops, world.target(&second.id), slug("road")).await.unwrap();
     assert_eq!((changed.slug.as_str(), changed.revision), ("road", 2));
     assert!(world.config_version().await > before, "a slug is served at once");
-    let found = show_by_slug(&world.cx, &world.ops, &world.org, "road").await.unwrap();
+    let found = get_draft_by_slug(&world.cx, &world.ops, &world.org, "road").await.unwrap();
     assert_eq!(found.walkthrough.id, second.id);
 
-    let title = HeadChange { title: Some("straSSe".to_owned()), ..HeadChange::default() };
+    let title = WalkthroughPatch { title: Some("straSSe".to_owned()), ..WalkthroughPatch::default() };
     let renamed = update(&world.cx, &world.ops, world.target(&first.id), title.clone()).await.unwrap();
     assert_eq!(renamed.title, "straSSe", "its own title in another spelling is free");
     let taken = update(&world.cx, &world.ops, world.target(&second.id), title).await.unwrap_err();
@@ -130,7 +131,7 @@ async fn lists_go_page_by_page(world: World) {
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {
-        let wanted = ListWalkthroughs { limit: Some(2), cursor, ..ListWalkthroughs::default() };
+        let wanted = WalkthroughListQuery { limit: Some(2), cursor, ..WalkthroughListQuery::default() };
         let page = list(&world.cx, &world.ops, &world.org, wanted).await.unwrap();
         assert!(page.items.len() <= 2);
         seen.extend(page.items.into_iter().map(|row| row.walkthrough.title));
@@ -140,12 +141,12 @@ async fn lists_go_page_by_page(world: World) {
         }
     }
     assert_eq!(seen, ["a", "b", "c", "Z", "Ä"]);
-    let wanted = ListWalkthroughs { state: Some(WalkthroughState::Published), ..ListWalkthroughs::default() };
+    let wanted = WalkthroughListQuery { state: Some(WalkthroughState::Published), ..WalkthroughListQuery::default() };
     assert!(list(&world.cx, &world.ops, &world.org, wanted).await.unwrap().items.is_empty());
     for (field, wrong) in [
-        ("limit", ListWalkthroughs { limit: Some(0), ..ListWalkthroughs::default() }),
-        ("limit", ListWalkthroughs { limit: Some(201), ..ListWalkthroughs::default() }),
-        ("cursor", ListWalkthroughs { cursor: Some("?".to_owned()), ..ListWalkthroughs::default() }),
+        ("limit", WalkthroughListQuery { limit: Some(0), ..WalkthroughListQuery::default() }),
+        ("limit", WalkthroughListQuery { limit: Some(201), ..WalkthroughListQuery::default() }),
+        ("cursor", WalkthroughListQuery { cursor: Some("?".to_owned()), ..WalkthroughListQuery::default() }),
     ] {
         let error = list(&world.cx, &world.ops, &world.org, wrong).await.unwrap_err();
         assert_eq!(error.details["field"], json!(field));
@@ -166,8 +167,8 @@ async fn nobody_else_may(world: World) {
     }
     // An organisation that names another one's walkthrough does not find it.
     let cx = world.member(&world.other);
-    let foreign = Target { organization_id: &world.other, walkthrough_id: &id, revision: None };
-    assert_eq!(show(&cx, &world.ops, &world.other, &id).await.unwrap_err().code, Code::NotFound);
+    let foreign = EditTarget { organization_id: &world.other, walkthrough_id: &id, revision: None };
+    assert_eq!(get_draft(&cx, &world.ops, &world.other, &id).await.unwrap_err().code, Code::NotFound);
     assert_eq!(delete(&cx, &world.ops, foreign).await.unwrap_err().code, Code::NotFound);
     assert_eq!(delete_step(&cx, &world.ops, foreign, &steps[0]).await.unwrap_err().code, Code::NotFound);
     assert_eq!(publish::publish(&cx, &world.ops, foreign, false).await.unwrap_err().code, Code::NotFound);
@@ -183,21 +184,21 @@ async fn every_act(cx: &Ctx, world: &World, id: &WalkthroughId, step: &StepId) -
     let file = markdown::parse("f.md", "# F\n\n## A\n\nx\n").unwrap();
     let options = ImportOptions { title: Some("F".to_owned()), ..ImportOptions::default() };
     let new = NewStep { key: None, content: content("N"), place: Place::First };
-    let change = StepChange { content: Some(content("C")), key: None };
-    let head = HeadChange { description: Some("d".to_owned()), ..HeadChange::default() };
+    let change = StepUpdate { content: Some(content("C")), key: None };
+    let head = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
     let made = NewWalkthrough { fields: fields("Made"), slug: None };
     vec![
         ("create", create(cx, ops, org, made).await.err().map(code)),
-        ("show", show(cx, ops, org, id).await.err().map(code)),
-        ("show_by_slug", show_by_slug(cx, ops, org, "t").await.err().map(code)),
-        ("list", list(cx, ops, org, ListWalkthroughs::default()).await.err().map(code)),
+        ("show", get_draft(cx, ops, org, id).await.err().map(code)),
+        ("show_by_slug", get_draft_by_slug(cx, ops, org, "t").await.err().map(code)),
+        ("list", list(cx, ops, org, WalkthroughListQuery::default()).await.err().map(code)),
         ("update", update(cx, ops, at, head).await.err().map(code)),
         ("add_step", add_step(cx, ops, at, new).await.err().map(code)),
         ("update_step", update_step(cx, ops, at, step, change).await.err().map(code)),
         ("move_step", move_step(cx, ops, at, step, &Place::Last).await.err().map(code)),
         ("delete_step", delete_step(cx, ops, at, step).await.err().map(code)),
         ("lint", publish::lint(cx, ops, org, id).await.err().map(code)),
-        ("versions", publish::versions(cx, ops, org, id).await.err().map(code)),
+        ("versions", publish::list_versions(cx, ops, org, id).await.err().map(code)),
         ("publish", publish::publish(cx, ops, at, false).await.err().map(code)),
         ("withdraw", publish::withdraw(cx, ops, at, 1, "Wrong").await.err().map(code)),
         ("archive", publish::archive(cx, ops, at).await.err().map(code)),

@@ -13,11 +13,11 @@ use waypost_core::progress::{AttemptState, Offered, Outcome, Status};
 use waypost_core::version::Version;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Error, Random};
-use waypost_ops::assignments::{self, Placement};
-use waypost_ops::walkthroughs::draft::{StepChange, delete_step, move_step, update_step};
+use waypost_ops::assignments::{self, AssignmentPatch};
+use waypost_ops::walkthroughs::draft::{StepUpdate, delete_step, move_step, update_step};
 use waypost_ops::walkthroughs::publish::{publish, withdraw};
 use waypost_ops::walkthroughs::trash::purge;
-use waypost_ops::walkthroughs::{HeadChange, delete, update};
+use waypost_ops::walkthroughs::{WalkthroughPatch, delete, update};
 use waypost_store::progress::{NewEndUser, ProgressKey, completions, history};
 use waypost_store::writer::{Call, Decided, Writer};
 use waypost_store::{on, version};
@@ -94,7 +94,7 @@ impl<'a> Life<'a> {
         let title = format!("Life {}", StepId::new(&*world.cx.random));
         let (id, _) = world.with_steps(&title, &["A", "B", "C"]).await;
         let on = (server, &id);
-        assignments::add(&world.cx, &world.ops, &world.org, on, Placement::default()).await.unwrap();
+        assignments::assign(&world.cx, &world.ops, &world.org, on, AssignmentPatch::default()).await.unwrap();
         let user = || User {
             key: ProgressKey {
                 organization_id: world.org.clone(),
@@ -114,7 +114,7 @@ impl<'a> Life<'a> {
     async fn happen(&mut self, event: &Event) {
         let world = self.world;
         let (cx, ops, at) = (&world.cx, &world.ops, world.target(&self.id));
-        let steps = world.show(&self.id).await.steps;
+        let steps = world.get_draft(&self.id).await.steps;
         let step = |n: usize| steps.get(n % steps.len().max(1)).map(|step| step.id.clone());
         world.clock.advance(1_000);
         match *event {
@@ -131,12 +131,12 @@ impl<'a> Life<'a> {
             }
             Event::Rename(n) => {
                 let Some(id) = step(n) else { return };
-                let change = StepChange { content: Some(content(&format!("Renamed at {}", cx.now()))), key: None };
+                let change = StepUpdate { content: Some(content(&format!("Renamed at {}", cx.now()))), key: None };
                 update_step(cx, ops, at, &id, change).await.unwrap();
             }
             Event::RenameAll => {
                 let title = Some(format!("Renamed {} at {}", self.id, cx.now()));
-                update(cx, ops, at, HeadChange { title, ..HeadChange::default() }).await.unwrap();
+                update(cx, ops, at, WalkthroughPatch { title, ..WalkthroughPatch::default() }).await.unwrap();
             }
             Event::Delete(n) => {
                 let Some(id) = step(n) else { return };
@@ -265,7 +265,7 @@ impl<'a> Life<'a> {
     /// Whoever goes on with what is offered at the end, comes to an end.
     async fn nobody_is_stranded(&mut self) {
         if self.offered().await.is_none() {
-            if self.world.show(&self.id).await.steps.is_empty() {
+            if self.world.get_draft(&self.id).await.steps.is_empty() {
                 self.world.add(&self.id, "Last").await;
             }
             self.happen(&Event::Publish).await;

@@ -19,9 +19,9 @@ use waypost_core::organization::Role;
 use waypost_core::random::SystemRandom;
 use waypost_core::step::StepContent;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughFields, WalkthroughType};
-use waypost_ops::walkthroughs::draft::{Edited, NewStep, add_step};
+use waypost_ops::walkthroughs::draft::{NewStep, StepEdit, add_step};
 use waypost_ops::walkthroughs::publish::publish;
-use waypost_ops::walkthroughs::{Draft, NewWalkthrough, Target, create, show};
+use waypost_ops::walkthroughs::{Draft, EditTarget, NewWalkthrough, create, get_draft};
 use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, migrate};
 
@@ -47,12 +47,12 @@ pub(crate) async fn open(url: &str) -> World {
 }
 
 impl World {
-    pub(crate) fn target<'a>(&'a self, id: &'a WalkthroughId) -> Target<'a> {
-        Target { organization_id: &self.org, walkthrough_id: id, revision: None }
+    pub(crate) fn target<'a>(&'a self, id: &'a WalkthroughId) -> EditTarget<'a> {
+        EditTarget { organization_id: &self.org, walkthrough_id: id, revision: None }
     }
 
-    pub(crate) fn at<'a>(&'a self, id: &'a WalkthroughId, revision: u32) -> Target<'a> {
-        Target { revision: Some(revision), ..self.target(id) }
+    pub(crate) fn at<'a>(&'a self, id: &'a WalkthroughId, revision: u32) -> EditTarget<'a> {
+        EditTarget { revision: Some(revision), ..self.target(id) }
     }
 
     pub(crate) async fn create(&self, title: &str) -> Walkthrough {
@@ -60,7 +60,7 @@ impl World {
         create(&self.cx, &self.ops, &self.org, new).await.unwrap()
     }
 
-    pub(crate) async fn add(&self, id: &WalkthroughId, title: &str) -> Edited {
+    pub(crate) async fn add(&self, id: &WalkthroughId, title: &str) -> StepEdit {
         let new = NewStep { key: None, content: content(title), place: Place::Last };
         add_step(&self.cx, &self.ops, self.target(id), new).await.unwrap()
     }
@@ -75,12 +75,12 @@ impl World {
         (id, ids)
     }
 
-    pub(crate) async fn show(&self, id: &WalkthroughId) -> Draft {
-        show(&self.cx, &self.ops, &self.org, id).await.unwrap()
+    pub(crate) async fn get_draft(&self, id: &WalkthroughId) -> Draft {
+        get_draft(&self.cx, &self.ops, &self.org, id).await.unwrap()
     }
 
     pub(crate) async fn titles(&self, id: &WalkthroughId) -> Vec<String> {
-        self.show(id).await.steps.into_iter().map(|step| step.content.title).collect()
+        self.get_draft(id).await.steps.into_iter().map(|step| step.content.title).collect()
     }
 
     pub(crate) async fn publish(&self, id: &WalkthroughId) -> u32 {
@@ -88,7 +88,7 @@ impl World {
     }
 
     pub(crate) async fn server(&self, slug: &str) -> ServerId {
-        let settings = servers::Settings::default();
+        let settings = servers::ServerSettings::default();
         servers::create(&self.cx, &self.ops, &self.org, slug, &settings).await.unwrap().id
     }
 

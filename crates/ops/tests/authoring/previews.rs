@@ -6,14 +6,14 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{StepId, UserId, WalkthroughId};
 use waypost_core::organization::Role;
 use waypost_core::step::StepContent;
-use waypost_ops::walkthroughs::preview::{Moment, play};
+use waypost_ops::walkthroughs::preview::{PreviewPoint, render};
 
 use crate::{World, content, open};
 
 async fn a_draft_is_played_from_start_to_end(world: World) {
     let (id, steps) = world.with_steps("T", &["A", "B", "C"]).await;
-    let revision = world.show(&id).await.walkthrough.revision;
-    let at = async |n| play(&world.cx, &world.ops, &world.org, &id, Moment::After(n)).await.unwrap();
+    let revision = world.get_draft(&id).await.walkthrough.revision;
+    let at = async |n| render(&world.cx, &world.ops, &world.org, &id, PreviewPoint::After(n)).await.unwrap();
 
     let first = at(0).await;
     assert_eq!((first.tool, &first.arguments), ("select_walkthrough", &json!({ "walkthrough_id": id })));
@@ -33,13 +33,13 @@ async fn a_draft_is_played_from_start_to_end(world: World) {
     assert_eq!(end.answer.structured["progress"]["status"], "completed");
     assert!(end.answer.text.contains("All 3 steps are done (100 %)"));
     assert_eq!(at(99).await, end, "there is nothing behind the end");
-    assert_eq!(world.show(&id).await.walkthrough.revision, revision, "nothing was written");
+    assert_eq!(world.get_draft(&id).await.walkthrough.revision, revision, "nothing was written");
 }
 
 async fn a_step_is_shown_as_it_would_be_saved(world: World) {
     let (id, steps) = world.with_steps("T", &["A", "B"]).await;
     let show = async |step: &StepId, content: Option<StepContent>| {
-        play(&world.cx, &world.ops, &world.org, &id, Moment::Step(step.clone(), content.map(Box::new))).await
+        render(&world.cx, &world.ops, &world.org, &id, PreviewPoint::Step(step.clone(), content.map(Box::new))).await
     };
     let saved = show(&steps[1], None).await.unwrap();
     assert_eq!(saved.step.map(|step| step.id).as_ref(), Some(&steps[1]));
@@ -63,14 +63,14 @@ async fn who_may_not_read_is_shown_nothing(world: World) {
     let theirs = as_caller(member(world.other.clone()));
     let visitor = as_caller(Caller::Visitor);
     let user = as_caller(Caller::User { user_id: UserId::from_store("usr_1".into()) });
-    let play = async |cx: &Ctx, organization, id: &WalkthroughId| {
-        play(cx, &world.ops, organization, id, Moment::After(0)).await.map_err(|error| error.code)
+    let try_render = async |cx: &Ctx, organization, id: &WalkthroughId| {
+        render(cx, &world.ops, organization, id, PreviewPoint::After(0)).await.map_err(|error| error.code)
     };
-    assert!(play(&ours, &world.org, &id).await.is_ok());
-    assert_eq!(play(&ours, &world.org, &empty).await, Err(Code::WalkthroughEmpty));
-    assert_eq!(play(&theirs, &world.other, &id).await, Err(Code::NotFound), "another organisation's id");
+    assert!(try_render(&ours, &world.org, &id).await.is_ok());
+    assert_eq!(try_render(&ours, &world.org, &empty).await, Err(Code::WalkthroughEmpty));
+    assert_eq!(try_render(&theirs, &world.other, &id).await, Err(Code::NotFound), "another organisation's id");
     for cx in [&theirs, &visitor, &user] {
-        assert_eq!(play(cx, &world.org, &id).await, Err(Code::NotFound));
+        assert_eq!(try_render(cx, &world.org, &id).await, Err(Code::NotFound));
     }
 }
 

@@ -7,15 +7,15 @@ use waypost_core::id::WalkthroughId;
 use waypost_core::step::StepContent;
 use waypost_core::version::Version;
 use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
-use waypost_ops::walkthroughs::draft::{NewStep, StepChange, add_step, delete_step, move_step, update_step};
-use waypost_ops::walkthroughs::publish::{archive, lint, publish, unarchive, unpublish, versions, withdraw};
-use waypost_ops::walkthroughs::{HeadChange, update};
+use waypost_ops::walkthroughs::draft::{NewStep, StepUpdate, add_step, delete_step, move_step, update_step};
+use waypost_ops::walkthroughs::publish::{archive, lint, list_versions, publish, unarchive, unpublish, withdraw};
+use waypost_ops::walkthroughs::{WalkthroughPatch, update};
 use waypost_store::version;
 
 use crate::{World, content, open};
 
 async fn current(world: &World, id: &WalkthroughId) -> Option<Version> {
-    let current = world.show(id).await.walkthrough.current_version_id?;
+    let current = world.get_draft(id).await.walkthrough.current_version_id?;
     let mut conn = world.ops.db().read().await.unwrap();
     version::load(&mut conn, &world.org, &current).await.unwrap()
 }
@@ -31,7 +31,7 @@ async fn a_version_never_changes(world: World) {
     let first = publish(&world.cx, &world.ops, world.at(&id, 4), false).await.unwrap();
     assert_eq!((first.number, first.created), (1, true));
     assert!(world.config_version().await > before);
-    let head = world.show(&id).await.walkthrough;
+    let head = world.get_draft(&id).await.walkthrough;
     assert_eq!((head.state, head.revision), (WalkthroughState::Published, 4), "publishing is no edit");
     let frozen = text(&current(&world, &id).await.unwrap());
     assert!(frozen.starts_with("1 T ") && frozen.contains("Do A."), "{frozen}");
@@ -43,10 +43,10 @@ async fn a_version_never_changes(world: World) {
     assert_eq!((world.config_version().await, world.audited().await.len()), (before, audited));
 
     move_step(&world.cx, &world.ops, world.target(&id), &steps[2], &Place::First).await.unwrap();
-    let change = StepChange { content: Some(content("Changed")), key: None };
+    let change = StepUpdate { content: Some(content("Changed")), key: None };
     update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
     delete_step(&world.cx, &world.ops, world.target(&id), &steps[1]).await.unwrap();
-    let title = HeadChange { title: Some("New title".to_owned()), ..HeadChange::default() };
+    let title = WalkthroughPatch { title: Some("New title".to_owned()), ..WalkthroughPatch::default() };
     update(&world.cx, &world.ops, world.target(&id), title).await.unwrap();
     assert_eq!(text(&current(&world, &id).await.unwrap()), frozen, "edits do not reach a version");
 
@@ -64,14 +64,14 @@ async fn every_part_of_a_draft_makes_a_new_version(world: World) {
     let (id, steps) = world.with_steps("T", &["A"]).await;
     assert_eq!(world.publish(&id).await, 1);
     let mut expected = 1;
-    let head = HeadChange::default;
+    let head = WalkthroughPatch::default;
     for change in [
-        HeadChange { title: Some("U".to_owned()), ..head() },
-        HeadChange { description: Some("d".to_owned()), ..head() },
-        HeadChange { kind: Some(WalkthroughType::Quickstart), ..head() },
-        HeadChange { estimated_duration_minutes: Some(Some(1)), ..head() },
-        HeadChange { tags: Some(vec!["t".to_owned()]), ..head() },
-        HeadChange { metadata: Some(json!({ "m": 1 }).as_object().unwrap().clone()), ..head() },
+        WalkthroughPatch { title: Some("U".to_owned()), ..head() },
+        WalkthroughPatch { description: Some("d".to_owned()), ..head() },
+        WalkthroughPatch { kind: Some(WalkthroughType::Quickstart), ..head() },
+        WalkthroughPatch { estimated_duration_minutes: Some(Some(1)), ..head() },
+        WalkthroughPatch { tags: Some(vec!["t".to_owned()]), ..head() },
+        WalkthroughPatch { metadata: Some(json!({ "m": 1 }).as_object().unwrap().clone()), ..head() },
     ] {
         update(&world.cx, &world.ops, world.target(&id), change).await.unwrap();
         expected += 1;
@@ -88,18 +88,18 @@ async fn every_part_of_a_draft_makes_a_new_version(world: World) {
             4 => now.context_for_agent = text,
             _ => now.operations_for_agent = text,
         }
-        let change = StepChange { content: Some(now.clone()), key: None };
+        let change = StepUpdate { content: Some(now.clone()), key: None };
         update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
         expected += 1;
         assert_eq!(world.publish(&id).await, expected, "{n}");
     }
     // A key and a slug are not part of a version.
-    let change = StepChange { content: None, key: Some(Some("k".to_owned())) };
+    let change = StepUpdate { content: None, key: Some(Some("k".to_owned())) };
     update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
-    let slug = HeadChange { slug: Some("other".to_owned()), ..HeadChange::default() };
+    let slug = WalkthroughPatch { slug: Some("other".to_owned()), ..WalkthroughPatch::default() };
     update(&world.cx, &world.ops, world.target(&id), slug).await.unwrap();
     assert_eq!(world.publish(&id).await, expected);
-    let numbers: Vec<_> = versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    let numbers: Vec<_> = list_versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
     assert_eq!(
         numbers.iter().map(|version| version.number).collect::<Vec<_>>(),
         (1..=expected).rev().collect::<Vec<_>>()
@@ -124,9 +124,9 @@ async fn publishing_asks_for_what_the_type_needs(world: World) {
         (WalkthroughType::Integration, Some("context_for_agent")),
         (WalkthroughType::Course, None),
     ] {
-        let change = StepChange { content: Some(now.clone()), key: None };
+        let change = StepUpdate { content: Some(now.clone()), key: None };
         update_step(&world.cx, &world.ops, world.target(&id), &step, change).await.unwrap();
-        let change = HeadChange { kind: Some(kind), ..HeadChange::default() };
+        let change = WalkthroughPatch { kind: Some(kind), ..WalkthroughPatch::default() };
         update(&world.cx, &world.ops, world.target(&id), change).await.unwrap();
         match missing {
             Some(field) => assert_eq!(refused().await.details["field"], json!(field), "{kind}"),
@@ -134,7 +134,7 @@ async fn publishing_asks_for_what_the_type_needs(world: World) {
         }
     }
     now.content = "Run `rm \u{202e}x`".to_owned();
-    let change = StepChange { content: Some(now), key: None };
+    let change = StepUpdate { content: Some(now), key: None };
     update_step(&world.cx, &world.ops, world.target(&id), &step, change).await.unwrap();
     let error = refused().await;
     assert_eq!((error.code, &error.details["step_id"]), (Code::ConfirmationRequired, &json!(step)));
@@ -167,14 +167,14 @@ async fn withdrawing_goes_back_to_the_newest_that_is_left(world: World) {
     assert_eq!(back(2).await.unwrap_err().code, Code::Conflict);
     let head = back(3).await.unwrap();
     assert_eq!((current(&world, &id).await.unwrap().number, head.state), (1, WalkthroughState::Published));
-    let listed = versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
+    let listed = list_versions(&world.cx, &world.ops, &world.org, &id).await.unwrap();
     let reasons: Vec<_> = listed.iter().map(|v| v.withdrawal.as_ref().map(|w| w.reason.as_str())).collect();
     assert_eq!(reasons, [Some("It was wrong."), Some("It was wrong."), None]);
     let head = back(1).await.unwrap();
     assert_eq!((head.state, head.current_version_id), (WalkthroughState::Draft, None));
     // A withdrawn version is never served again, nor its number given again.
     assert_eq!(world.publish(&id).await, 4);
-    assert_eq!(world.show(&id).await.walkthrough.state, WalkthroughState::Published);
+    assert_eq!(world.get_draft(&id).await.walkthrough.state, WalkthroughState::Published);
 }
 
 async fn states_follow_one_another(world: World) {

@@ -15,11 +15,11 @@ use waypost_core::step::StepContent;
 use waypost_core::transfer::markdown;
 use waypost_core::{Clock, Code, Timestamp};
 use waypost_ops::walkthroughs::draft::{
-    NewStep, StepChange, add_step, delete_step, move_step, restore_step, update_step,
+    NewStep, StepUpdate, add_step, delete_step, move_step, restore_step, update_step,
 };
-use waypost_ops::walkthroughs::history::restore_version;
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 use waypost_ops::walkthroughs::revisions::{self, delete_expired};
+use waypost_ops::walkthroughs::versions::restore;
 use waypost_store::on;
 
 use crate::{World, content, open};
@@ -113,7 +113,7 @@ async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act
     let (ops, target) = (&world.ops, world.target(id));
     match *act {
         Act::Edit(step, n) if model.steps[step].1 => {
-            let change = StepChange { key: None, content: Some(text(step, n)) };
+            let change = StepUpdate { key: None, content: Some(text(step, n)) };
             update_step(&cx, ops, target, &model.steps[step].0, change).await.unwrap();
             model.edit(step, &actor, &text(step, n).content, now);
         }
@@ -147,7 +147,7 @@ async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act
             move_step(&cx, ops, target, &model.steps[step].0, &Place::First).await.unwrap();
         }
         Act::Import(n) if model.steps[0].1 => {
-            let title = world.show(id).await.walkthrough.title;
+            let title = world.get_draft(id).await.walkthrough.title;
             let file = markdown::parse("f.md", &format!("# {title}\n\n## S0\n\nText {n}\n")).unwrap();
             let options = ImportOptions { id: Some(id.clone()), replace: true, ..ImportOptions::default() };
             import(&cx, ops, &world.org, file, options).await.unwrap();
@@ -186,7 +186,7 @@ async fn follow(world: &World, acts: &[(usize, i64, Act)]) {
         let mut found = Vec::new();
         for listed in page.items.iter().rev() {
             let number = listed.head.number;
-            let (_, revision) = revisions::show(&world.cx, &world.ops, scope, step, number).await.unwrap();
+            let (_, revision) = revisions::get(&world.cx, &world.ops, scope, step, number).await.unwrap();
             assert_eq!(revision.head, listed.head);
             assert_eq!(number as usize, found.len() + 1, "numbered without gaps");
             found.push(Expected {
@@ -199,7 +199,7 @@ async fn follow(world: &World, acts: &[(usize, i64, Act)]) {
             });
         }
         assert_eq!(&found, expected);
-        let draft = world.show(&id).await;
+        let draft = world.get_draft(&id).await;
         let own = draft.steps.iter().find(|own| own.id == *step);
         assert_eq!(own.map(|own| own.content.content.clone()), there.then(|| found.last().unwrap().text.clone()));
         assert_eq!(page.items.iter().filter(|listed| listed.head.is_current).count(), usize::from(*there));
@@ -218,7 +218,7 @@ async fn history_is_the_collapsed_sequence_of_edits(world: World) {
 }
 
 async fn edit(world: &World, id: &WalkthroughId, step: &StepId, text: &str) {
-    let change = StepChange { key: None, content: Some(StepContent { content: text.to_owned(), ..content("A") }) };
+    let change = StepUpdate { key: None, content: Some(StepContent { content: text.to_owned(), ..content("A") }) };
     update_step(&world.cx, &world.ops, world.target(id), step, change).await.unwrap();
 }
 
@@ -305,7 +305,7 @@ async fn deleted_steps_come_back_where_they_stood(world: World) {
         revisions::restore(&world.cx, &world.ops, target, &step.id, step.revision.head.number).await.unwrap();
     }
     assert_eq!(world.titles(&id).await, ["A", "B", "C", "D"]);
-    assert_eq!(world.show(&id).await.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert_eq!(world.get_draft(&id).await.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap(), []);
     // The step before it is gone: it goes to the end.
     delete_step(&world.cx, &world.ops, target, &steps[1]).await.unwrap();
@@ -317,7 +317,8 @@ async fn deleted_steps_come_back_where_they_stood(world: World) {
 async fn restoring_is_refused_like_any_edit(world: World) {
     let (id, steps) = world.with_steps("T", &["A"]).await;
     let refused = |cx: Ctx, revision, number| {
-        let (ops, target) = (world.ops.clone(), waypost_ops::walkthroughs::Target { revision, ..world.target(&id) });
+        let (ops, target) =
+            (world.ops.clone(), waypost_ops::walkthroughs::EditTarget { revision, ..world.target(&id) });
         let step = steps[0].clone();
         async move { revisions::restore(&cx, &ops, target, &step, number).await.unwrap_err() }
     };
@@ -332,7 +333,7 @@ async fn restoring_is_refused_like_any_edit(world: World) {
         Code::NotFound
     );
     let foreign = (&world.other, &id);
-    let error = revisions::show(&world.cx, &world.ops, foreign, &steps[0], 1).await.unwrap_err();
+    let error = revisions::get(&world.cx, &world.ops, foreign, &steps[0], 1).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
     let nowhere = StepId::new(&*world.cx.random);
     let error = revisions::list(&world.cx, &world.ops, scope, &nowhere, (None, None)).await.unwrap_err();
@@ -343,8 +344,8 @@ async fn restoring_a_version_loses_no_edit(world: World) {
     let (id, steps) = world.with_steps("T", &["A"]).await;
     world.publish(&id).await;
     edit(&world, &id, &steps[0], "Unpublished").await;
-    restore_version(&world.cx, &world.ops, world.target(&id), 1).await.unwrap();
-    assert_eq!(world.show(&id).await.steps[0].content, content("A"));
+    restore(&world.cx, &world.ops, world.target(&id), 1).await.unwrap();
+    assert_eq!(world.get_draft(&id).await.steps[0].content, content("A"));
     let back = revisions::restore(&world.cx, &world.ops, world.target(&id), &steps[0], 2).await.unwrap();
     assert_eq!(back.step.content.content, "Unpublished");
 }

@@ -8,10 +8,10 @@ use waypost_core::transfer::{json as json_file, markdown};
 use waypost_core::walkthrough::{WalkthroughState, WalkthroughType};
 use waypost_ops::assignments;
 use waypost_ops::walkthroughs::export::{export, export_as_markdown};
-use waypost_ops::walkthroughs::history::show_version;
+use waypost_ops::walkthroughs::get_draft;
 use waypost_ops::walkthroughs::import::{ImportOptions, ImportReport, import, lint_file};
 use waypost_ops::walkthroughs::publish::archive;
-use waypost_ops::walkthroughs::show;
+use waypost_ops::walkthroughs::versions::get;
 use waypost_store::version;
 
 use crate::{World, open};
@@ -31,7 +31,7 @@ async fn refused(world: &World, text: &str, options: ImportOptions) -> waypost_c
 }
 
 async fn ids(world: &World, id: &WalkthroughId) -> Vec<StepId> {
-    world.show(id).await.steps.into_iter().map(|step| step.id).collect()
+    world.get_draft(id).await.steps.into_iter().map(|step| step.id).collect()
 }
 
 async fn the_same_file_again_changes_nothing(world: World) {
@@ -40,7 +40,7 @@ async fn the_same_file_again_changes_nothing(world: World) {
     assert!(first.created && first.changed && first.published_new, "{first:?}");
     assert_eq!((first.title.as_str(), first.revision, first.published_version), ("Guide", 1, Some(1)));
     let id = first.id.clone().unwrap();
-    let (draft, audited, config) = (world.show(&id).await, world.audited().await, world.config_version().await);
+    let (draft, audited, config) = (world.get_draft(&id).await, world.audited().await, world.config_version().await);
     assert_eq!(draft.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(draft.walkthrough.description, "What it is.");
     assert_eq!(audited[audited.len() - 2..], ["walkthrough.import", "walkthrough.publish"]);
@@ -49,7 +49,7 @@ async fn the_same_file_again_changes_nothing(world: World) {
     let again = bring(&world, THREE, options).await;
     assert!(!again.created && !again.changed && !again.published_new, "{again:?}");
     assert_eq!((again.id.as_ref(), again.revision, again.published_version), (Some(&id), 1, Some(1)));
-    assert_eq!((world.show(&id).await, world.audited().await), (draft, audited));
+    assert_eq!((world.get_draft(&id).await, world.audited().await), (draft, audited));
     assert_eq!(world.config_version().await, config);
 }
 
@@ -60,14 +60,14 @@ async fn an_edited_file_keeps_the_ids_of_steps(world: World) {
     let report = bring(&world, edited, ImportOptions::default()).await;
     assert!(report.changed && !report.created && report.revision == 2, "{report:?}");
     assert_eq!(world.titles(&id).await, ["Zero", "Three", "One"]);
-    let after = world.show(&id).await;
+    let after = world.get_draft(&id).await;
     assert_eq!((&after.steps[1].id, &after.steps[2].id), (&before[2], &before[0]));
     assert_eq!((after.steps[0].ordinal, after.walkthrough.next_ordinal), (3, 4), "an ordinal is given once");
     assert_eq!(after.steps[2].content.content.trim(), "Do one better.");
 
     // Two comes back as a new step: the draft has forgotten it.
     bring(&world, THREE, ImportOptions::default()).await;
-    let back = world.show(&id).await;
+    let back = world.get_draft(&id).await;
     assert_eq!(back.steps.iter().map(|step| step.ordinal).collect::<Vec<_>>(), [0, 4, 2]);
 }
 
@@ -90,10 +90,10 @@ async fn a_dry_run_writes_nothing(world: World) {
     assert!(report.created && report.dry_run && report.id.is_none() && report.plan.contains("+ step 1"), "{report:?}");
     assert_eq!((report.published_version, world.audited().await), (Some(1), audited));
     let id = bring(&world, THREE, ImportOptions::default()).await.id.unwrap();
-    let before = world.show(&id).await;
+    let before = world.get_draft(&id).await;
     let report = bring(&world, &THREE.replace("Do two.", "Do it."), options.clone()).await;
     assert!(report.changed && report.plan.contains("~ step 2") && report.id.as_ref() == Some(&id), "{report:?}");
-    assert_eq!(world.show(&id).await, before);
+    assert_eq!(world.get_draft(&id).await, before);
     // It refuses what the import would refuse.
     let empty = "# Guide\n\n## One\n\n## Two\n\nDo two.\n";
     let error = refused(&world, empty, options).await;
@@ -139,7 +139,7 @@ async fn it_is_placed_on_a_server_once(world: World) {
     assert_eq!((error.code, &error.details["field"]), (Code::NotFound, &json!("server")));
     let foreign = import(&world.cx, &world.ops, &world.other, file(THREE), options).await.unwrap_err();
     assert_eq!(foreign.code, Code::NotFound);
-    let third = waypost_ops::walkthroughs::show_by_slug(&world.cx, &world.ops, &world.org, "third").await;
+    let third = waypost_ops::walkthroughs::get_draft_by_slug(&world.cx, &world.ops, &world.org, "third").await;
     assert_eq!(third.unwrap_err().code, Code::NotFound);
 }
 
@@ -150,7 +150,7 @@ async fn texts_are_kept_and_served_clean(world: World) {
     let told = "guide.md: step 1 \"O\\u{200b}ne\", `content`: changes when it is served: ";
     assert!(report.warnings.iter().any(|warning| warning.starts_with(told)), "{:?}", report.warnings);
     let id = report.id.unwrap();
-    let draft = world.show(&id).await;
+    let draft = world.get_draft(&id).await;
     let typed = "<b>Do</b> fast<br>slow <script>x()</script>with `<b>`.";
     assert_eq!(
         (draft.steps[0].content.title.as_str(), draft.steps[0].content.content.as_str()),
@@ -163,7 +163,7 @@ async fn texts_are_kept_and_served_clean(world: World) {
     assert_eq!((served.title.as_str(), served.steps()[0].content.title.as_str()), ("Guide", "One"));
     assert_eq!(served.steps()[0].content.content, "Do fast  \nslow with `<b>`.");
     // The original comes back: from the version, and in every export.
-    let (_, steps) = show_version(&world.cx, &world.ops, &world.org, &id, 1).await.unwrap();
+    let (_, steps) = get(&world.cx, &world.ops, &world.org, &id, 1).await.unwrap();
     assert_eq!(steps[0].content.content, typed);
     let json = export(&world.cx, &world.ops, &world.org, &id).await.unwrap();
     assert_eq!(json["steps"][0]["contentFields"]["contentForUser"], typed);
@@ -222,7 +222,7 @@ async fn an_export_makes_the_same_elsewhere(world: World) {
     assert_eq!((there.created, there.published_version), (true, Some(1)));
     let there = there.id.unwrap();
     assert_eq!(exported(&world, &world.other, &there).await, first);
-    let (a, b) = (world.show(&here).await, show(&world.cx, &world.ops, &world.other, &there).await.unwrap());
+    let (a, b) = (world.get_draft(&here).await, get_draft(&world.cx, &world.ops, &world.other, &there).await.unwrap());
     assert_eq!(a.walkthrough.fields(), b.walkthrough.fields());
     assert_eq!((b.walkthrough.kind, b.walkthrough.state), (WalkthroughType::Installer, WalkthroughState::Published));
     assert!(a.steps.iter().zip(&b.steps).all(|(a, b)| a.content == b.content && a.id != b.id));
@@ -230,7 +230,7 @@ async fn an_export_makes_the_same_elsewhere(world: World) {
     // Back where it came from, it changes nothing.
     let back = import(&world.cx, &world.ops, &world.org, parse(&first), options()).await.unwrap();
     assert!(!back.changed && !back.published_new, "{back:?}");
-    assert_eq!(world.show(&here).await, a);
+    assert_eq!(world.get_draft(&here).await, a);
     // And the file that it first came from does not either.
     let again = import(&world.cx, &world.ops, &world.org, parse(&envelope()), options()).await.unwrap();
     assert!(!again.changed, "{again:?}");

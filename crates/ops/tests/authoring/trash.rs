@@ -5,10 +5,10 @@ use waypost_core::caller::Caller;
 use waypost_core::organization::Role;
 use waypost_core::transfer::markdown;
 use waypost_core::walkthrough::WalkthroughState;
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::walkthroughs::import::{ImportOptions, import};
 use waypost_ops::walkthroughs::trash::{KEPT_MS, list_deleted, purge, purge_expired, restore};
-use waypost_ops::walkthroughs::{ListWalkthroughs, delete, list, show, show_by_slug};
+use waypost_ops::walkthroughs::{WalkthroughListQuery, delete, get_draft, get_draft_by_slug, list};
 
 use crate::{World, open};
 
@@ -17,18 +17,18 @@ async fn what_is_deleted_is_hidden_and_comes_back(world: World) {
     let server = world.server("acme-docs").await;
     let (id, _) = world.with_steps("Straße", &["A", "B"]).await;
     world.publish(&id).await;
-    assignments::add(cx, ops, org, (&server, &id), Placement::default()).await.unwrap();
-    let before = world.show(&id).await;
+    assignments::assign(cx, ops, org, (&server, &id), AssignmentPatch::default()).await.unwrap();
+    let before = world.get_draft(&id).await;
     let placed = assignments::list(cx, ops, org, &server).await.unwrap();
 
     let version = world.config_version().await;
     delete(cx, ops, world.target(&id)).await.unwrap();
     assert!(world.config_version().await > version, "servers are told");
-    assert_eq!(show(cx, ops, org, &id).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(show_by_slug(cx, ops, org, "strasse").await.unwrap_err().code, Code::NotFound);
-    assert_eq!(list(cx, ops, org, ListWalkthroughs::default()).await.unwrap().items, []);
+    assert_eq!(get_draft(cx, ops, org, &id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(get_draft_by_slug(cx, ops, org, "strasse").await.unwrap_err().code, Code::NotFound);
+    assert_eq!(list(cx, ops, org, WalkthroughListQuery::default()).await.unwrap().items, []);
     assert_eq!(assignments::list(cx, ops, org, &server).await.unwrap(), []);
-    let again = assignments::add(cx, ops, org, (&server, &id), Placement::default()).await;
+    let again = assignments::assign(cx, ops, org, (&server, &id), AssignmentPatch::default()).await;
     assert_eq!(again.unwrap_err().code, Code::WalkthroughNotFound);
     let trash = list_deleted(cx, ops, org).await.unwrap();
     assert_eq!((trash.len(), &trash[0].walkthrough), (1, &before.walkthrough));
@@ -36,7 +36,7 @@ async fn what_is_deleted_is_hidden_and_comes_back(world: World) {
     assert_eq!(list_deleted(cx, ops, &world.other).await.unwrap(), []);
 
     restore(cx, ops, org, &id).await.unwrap();
-    assert_eq!(world.show(&id).await, before, "the same ID, state, slug, title and steps");
+    assert_eq!(world.get_draft(&id).await, before, "the same ID, state, slug, title and steps");
     assert_eq!(assignments::list(cx, ops, org, &server).await.unwrap(), placed);
     assert_eq!(restore(cx, ops, org, &id).await.unwrap_err().code, Code::Conflict, "it is not in the trash");
     assert_eq!(list_deleted(cx, ops, org).await.unwrap(), []);
@@ -61,7 +61,7 @@ async fn title_and_slug_are_free_meanwhile(world: World) {
     assert_eq!((restored.title.as_str(), restored.slug.as_str()), ("Straße (restored)", "strasse-restored"));
     let restored = restore(cx, ops, org, imported.id.as_ref().unwrap()).await.unwrap();
     assert_eq!(restored.title, "STRASSE (restored 2)");
-    assert_eq!(world.show(&restored.id).await.walkthrough, restored);
+    assert_eq!(world.get_draft(&restored.id).await.walkthrough, restored);
 }
 
 async fn only_admins_delete_permanently(world: World) {
@@ -105,8 +105,8 @@ async fn the_trash_is_emptied_after_30_days(world: World) {
     assert_eq!(purge_expired(cx, ops).await.unwrap(), 0);
     let left = list_deleted(cx, ops, org).await.unwrap();
     assert_eq!(left.iter().map(|it| &it.walkthrough.id).collect::<Vec<_>>(), [&later]);
-    assert_eq!(world.show(&stays).await.walkthrough.state, WalkthroughState::Draft);
-    assert_eq!(world.show(&deleted[0]).await.walkthrough.title, "T 0");
+    assert_eq!(world.get_draft(&stays).await.walkthrough.state, WalkthroughState::Draft);
+    assert_eq!(world.get_draft(&deleted[0]).await.walkthrough.title, "T 0");
     assert_eq!(world.audited().await.iter().filter(|act| *act == "walkthrough.purge").count(), 6);
 }
 

@@ -6,11 +6,11 @@ use waypost_core::id::AuditEventId;
 use waypost_core::organization::Role;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Result, Timestamp};
-use waypost_ops::analytics::{Ask, Parts};
-use waypost_ops::assignments::Placement;
+use waypost_ops::analytics::{AnalyticsQuery, ReportParts};
+use waypost_ops::assignments::AssignmentPatch;
 use waypost_ops::audit_events::{self, Filter};
-use waypost_ops::end_users::{Kinds, Search};
-use waypost_ops::servers::Settings;
+use waypost_ops::end_users::{EndUserSearch, TimelineKinds};
+use waypost_ops::servers::ServerSettings;
 use waypost_ops::{
     Ops, activity, analytics, api_keys, assignments, claim_links, end_users, invitations, joins, logos, organizations,
     overview, servers, try_it, users,
@@ -23,16 +23,16 @@ use crate::stage::{Stage, Tenant, plain_key, stage};
 async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static str, String)> {
     let (org, server, place) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
     let named = Some(format!("{new}-renamed"));
-    let renamed = Settings { slug: Some(format!("{new}-moved")), ..Settings::default() };
+    let renamed = ServerSettings { slug: Some(format!("{new}-moved")), ..ServerSettings::default() };
     let (rename_org, rename_key) = (
         organizations::Changes { name: named.clone(), slug: None },
         api_keys::Changes { name: named, ..Default::default() },
     );
-    let later = Placement { display_order: Some(9), enabled: Some(false) };
+    let later = AssignmentPatch { display_order: Some(9), enabled: Some(false) };
     let slug = &t.server.slug;
     let key = SecretKey::new([1; 32]);
     let range = Range { from: Timestamp(0), to: Timestamp(1) };
-    let log = activity::Filter {
+    let log = activity::ActivityFilter {
         server_id: None,
         end_user_id: None,
         walkthrough_id: None,
@@ -42,9 +42,9 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         limit: 1,
     };
     let server_id = Some(server.clone());
-    let asked = Ask { range, server_id, walkthrough_id: None, version: None, client: None };
-    let parts = Parts { events: true, calls: true, before: true };
-    let everything = Kinds { sessions: true, events: true, calls: true, tickets: true };
+    let asked = AnalyticsQuery { range, server_id, walkthrough_id: None, version: None, client: None };
+    let parts = ReportParts { events: true, calls: true, before: true };
+    let everything = TimelineKinds { sessions: true, events: true, calls: true, tickets: true };
     let mut told = Vec::new();
     macro_rules! tell {
         ($($act:literal: $call:expr;)+) => {$( told.push(($act, outcome($call.await))); )+};
@@ -77,35 +77,35 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "audit_events::list": audit_events::list(cx, ops, org, &Filter::default(), (None, 10));
         "audit_events::export": audit_events::export(cx, ops, org, &Filter::default(), "csv");
         "logos::show": logos::show(cx, ops, org);
-        "overview::show": overview::show(cx, ops, org);
-        "overview::contents": overview::contents(cx, ops, org);
+        "overview::show": overview::get(cx, ops, org);
+        "overview::contents": overview::get_contents(cx, ops, org);
         "joins::list": joins::list(cx, ops, org);
         "joins::list_page": joins::list_page(cx, ops, org, (None, 1));
         "joins::count_recent": joins::count_recent(cx, ops, org);
         "joins::show": joins::show(cx, ops, org, &t.join);
         "joins::undo": joins::undo(cx, ops, org, &t.join);
         "claim_links::create": claim_links::create(cx, (ops, &key), org, server, ("ann", 1));
-        "assignments::add": assignments::add(cx, ops, org, place, later);
+        "assignments::add": assignments::assign(cx, ops, org, place, later);
         "assignments::list": assignments::list(cx, ops, org, server);
-        "assignments::remove": assignments::remove(cx, ops, org, server, &t.walkthrough);
-        "servers::create": servers::create(cx, ops, org, &format!("{new}-server"), &Settings::default());
+        "assignments::remove": assignments::unassign(cx, ops, org, server, &t.walkthrough);
+        "servers::create": servers::create(cx, ops, org, &format!("{new}-server"), &ServerSettings::default());
         "servers::list": servers::list(cx, ops, org);
-        "servers::find": servers::find(cx, ops, slug);
-        "servers::show": servers::show(cx, ops, org, server);
+        "servers::find": servers::resolve(cx, ops, slug);
+        "servers::show": servers::get(cx, ops, org, server);
         "servers::update": servers::update(cx, ops, org, server, &renamed);
-        "servers::former_slugs": servers::former_slugs(cx, ops, org, server);
+        "servers::former_slugs": servers::list_former_slugs(cx, ops, org, server);
         "servers::release_slug": servers::release_slug(cx, ops, org, server, slug);
-        "end_users::list": end_users::list(cx, ops, org, &Search { limit: 1, ..Search::default() });
-        "end_users::show": end_users::show(cx, ops, org, &t.end_user);
-        "end_users::time_line": end_users::time_line(cx, ops, (org, &t.end_user), everything, (None, 1));
+        "end_users::list": end_users::list(cx, ops, org, &EndUserSearch { limit: 1, ..EndUserSearch::default() });
+        "end_users::show": end_users::get(cx, ops, org, &t.end_user);
+        "end_users::time_line": end_users::get_timeline(cx, ops, (org, &t.end_user), everything, (None, 1));
         "end_users::export": end_users::export(cx, ops, org, &t.end_user);
-        "activity::events": activity::events(cx, ops, org, &log);
-        "activity::calls": activity::calls(cx, ops, org, &log);
-        "activity::sessions": activity::sessions(cx, ops, org, &log);
-        "analytics::ask": analytics::ask(cx, ops, (org, &asked), parts, |report| report.overview());
+        "activity::events": activity::list_events(cx, ops, org, &log);
+        "activity::calls": activity::list_calls(cx, ops, org, &log);
+        "activity::sessions": activity::list_sessions(cx, ops, org, &log);
+        "analytics::ask": analytics::run(cx, ops, (org, &asked), parts, |report| report.overview());
         "try_it::reset": try_it::reset(cx, ops, org);
         "servers::delete": servers::delete(cx, ops, org, server);
-        "end_users::find": end_users::find(cx, ops, org, "tracked");
+        "end_users::find": end_users::resolve(cx, ops, org, "tracked");
         "end_users::delete": end_users::delete(cx, ops, org, &t.end_user);
         "organizations::delete": organizations::delete(cx, ops, org);
     }

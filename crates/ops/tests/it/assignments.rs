@@ -3,7 +3,7 @@
 use waypost_core::Code;
 use waypost_core::id::{AssignmentId, WalkthroughId};
 use waypost_core::organization::Role;
-use waypost_ops::assignments::{self, MAX_ORDER, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch, MAX_DISPLAY_ORDER};
 use waypost_store::on;
 
 use crate::stage::{Stage, Tenant, stage};
@@ -29,7 +29,9 @@ async fn placed(stage: &Stage, tenant: &Tenant, walkthroughs: &[WalkthroughId]) 
     let mut ids = Vec::new();
     for id in walkthroughs {
         let place = (&tenant.server.id, id);
-        let made = assignments::add(&stage.cx, &stage.ops, &tenant.organization.id, place, Placement::default()).await;
+        let made =
+            assignments::assign(&stage.cx, &stage.ops, &tenant.organization.id, place, AssignmentPatch::default())
+                .await;
         ids.push(made.unwrap().id);
     }
     ids
@@ -41,7 +43,7 @@ async fn a_list_is_put_in_order(stage: Stage) {
     let (org, server) = (&home.organization.id, &home.server.id);
     let mut ids = vec![assignments::list(cx, ops, org, server).await.unwrap().remove(0).assignment.id];
     ids.extend(placed(&stage, &home, &walkthroughs(&stage, &home, 3).await).await);
-    let off = Placement { enabled: Some(false), display_order: None };
+    let off = AssignmentPatch { enabled: Some(false), display_order: None };
     assignments::update(cx, ops, org, &ids[2], off).await.unwrap();
     // Two are named: they come first, the others behind in the order that they had.
     let sorted = assignments::reorder(cx, ops, org, server, &[ids[3].clone(), ids[1].clone()]).await.unwrap();
@@ -70,29 +72,29 @@ async fn single_assignments_stay_within_the_organisation(stage: Stage) {
     let own = assignments::list(cx, ops, org, &home.server.id).await.unwrap().remove(0);
     let id = own.assignment.id.clone();
     let member = stage.member(org, Role::Member);
-    assert_eq!(assignments::show(&member, ops, org, &id).await.unwrap(), own);
-    let found = assignments::list_of_walkthrough(&member, ops, org, &home.walkthrough).await.unwrap();
+    assert_eq!(assignments::get(&member, ops, org, &id).await.unwrap(), own);
+    let found = assignments::list_for_walkthrough(&member, ops, org, &home.walkthrough).await.unwrap();
     assert_eq!(found, std::slice::from_ref(&own));
     let stranger = stage.member(theirs, Role::Owner);
-    let later = Placement { display_order: Some(9), enabled: Some(false) };
+    let later = AssignmentPatch { display_order: Some(9), enabled: Some(false) };
     for org in [org, theirs] {
         let told = [
-            assignments::show(&stranger, ops, org, &id).await.unwrap_err(),
+            assignments::get(&stranger, ops, org, &id).await.unwrap_err(),
             assignments::update(&stranger, ops, org, &id, later).await.unwrap_err(),
             assignments::delete(&stranger, ops, org, &id).await.unwrap_err(),
-            assignments::list_of_walkthrough(&stranger, ops, org, &home.walkthrough).await.unwrap_err(),
+            assignments::list_for_walkthrough(&stranger, ops, org, &home.walkthrough).await.unwrap_err(),
             assignments::reorder(&stranger, ops, org, &home.server.id, &[]).await.unwrap_err(),
-            assignments::candidates(&stranger, ops, org, &home.server.id, ("", 9)).await.unwrap_err(),
+            assignments::list_candidates(&stranger, ops, org, &home.server.id, ("", 9)).await.unwrap_err(),
         ];
         assert!(told.iter().all(|error| error.code == Code::NotFound), "{told:?}");
     }
-    assert_eq!(assignments::show(cx, ops, org, &id).await.unwrap(), own);
-    let far = Placement { display_order: Some(MAX_ORDER + 1), enabled: None };
+    assert_eq!(assignments::get(cx, ops, org, &id).await.unwrap(), own);
+    let far = AssignmentPatch { display_order: Some(MAX_DISPLAY_ORDER + 1), enabled: None };
     let error = assignments::update(cx, ops, org, &id, far).await.unwrap_err();
     assert_eq!(error.details["field"], "display_order");
     assignments::delete(&member, ops, org, &id).await.unwrap();
     assert_eq!(assignments::delete(&member, ops, org, &id).await.unwrap_err().code, Code::NotFound);
-    let candidates = assignments::candidates(&member, ops, org, &home.server.id, ("W", 9)).await.unwrap();
+    let candidates = assignments::list_candidates(&member, ops, org, &home.server.id, ("W", 9)).await.unwrap();
     assert_eq!(candidates[0].id, home.walkthrough);
 }
 
@@ -110,11 +112,11 @@ async fn changes_at_the_same_time_keep_each_other(stage: Stage) {
         let (mut order, one, added) = (ids.clone(), ids[n].clone(), new[n].clone());
         order.rotate_left(n);
         tasks.push(tokio::spawn(async move {
-            let off = Placement { enabled: Some(false), display_order: None };
+            let off = AssignmentPatch { enabled: Some(false), display_order: None };
             let (ordered, switched, placed) = tokio::join!(
                 assignments::reorder(&cx, &ops, &org, &server, &order),
                 assignments::update(&cx, &ops, &org, &one, off),
-                assignments::add(&cx, &ops, &org, (&server, &added), Placement::default()),
+                assignments::assign(&cx, &ops, &org, (&server, &added), AssignmentPatch::default()),
             );
             (ordered.unwrap(), switched.unwrap(), placed.unwrap())
         }));

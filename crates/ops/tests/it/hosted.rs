@@ -14,12 +14,12 @@ use waypost_core::scope::Scopes;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::AuthType;
 use waypost_core::{Result, Timestamp, transfer};
+use waypost_ops::call_records::CallContext;
 use waypost_ops::hosting::{Hosting, HostingOptions};
-use waypost_ops::identity::{Client, Presented, Subject};
+use waypost_ops::identity::{ClientInfo, Credentials, Subject};
 use waypost_ops::offers::Offers;
-use waypost_ops::progress::{self, Play, StepAnswer};
-use waypost_ops::record::Arrival;
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::progress::{self, PlayRequest, StepResult};
+use waypost_ops::servers::{self, ServerSettings};
 use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::{Ops, organizations};
 use waypost_store::{Db, migrate, on};
@@ -49,7 +49,7 @@ pub async fn hosted(url: &str) -> Hosted {
     let hosting = start(db.clone(), clock.clone());
     let ops = Ops::new(db);
     let org = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
-    let server = servers::create(&cx, &ops, &org, "guide", &Settings::default()).await.unwrap().id;
+    let server = servers::create(&cx, &ops, &org, "guide", &ServerSettings::default()).await.unwrap().id;
     let titles: Vec<_> = (0..STEPS).map(|at| format!("Step {at}")).collect();
     let walkthrough = publish(&cx, &ops, &org, &titles).await;
     Hosted { ops, cx, clock, hosting, org, server, walkthrough }
@@ -94,13 +94,13 @@ impl Hosted {
     }
 
     pub async fn recognise(&self, auth_type: AuthType) {
-        let settings = Settings { auth_type: Some(auth_type), ..Settings::default() };
+        let settings = ServerSettings { auth_type: Some(auth_type), ..ServerSettings::default() };
         servers::update(&self.cx, &self.ops, &self.org, &self.server, &settings).await.unwrap();
     }
 
     pub async fn offers(&self) -> Arc<Offers> {
-        self.hosting.catalog().poll().await.unwrap();
-        self.hosting.catalog().find("guide").await.unwrap()
+        self.hosting.offer_cache().poll().await.unwrap();
+        self.hosting.offer_cache().get("guide").await.unwrap()
     }
 
     /// A signed-in user.
@@ -127,39 +127,39 @@ impl Hosted {
         on!(&mut conn, c => sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(c).await.unwrap())
     }
 
-    pub async fn select(&self, presented: &Presented) -> Result<StepAnswer> {
-        let (arrival, how) = (arrival(), Select::default());
+    pub async fn select(&self, credentials: &Credentials) -> Result<StepResult> {
+        let (call, how) = (call(), Select::default());
         let offers = self.offers().await;
-        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
+        let play = PlayRequest { offers: &offers, credentials: credentials.clone(), email: None, call: &call };
         progress::select(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), how).await
     }
 
-    pub async fn advance(&self, presented: &Presented) -> Result<StepAnswer> {
-        self.advance_with(&self.offers().await, presented).await
+    pub async fn advance(&self, credentials: &Credentials) -> Result<StepResult> {
+        self.advance_with(&self.offers().await, credentials).await
     }
 
-    pub async fn advance_with(&self, offers: &Arc<Offers>, presented: &Presented) -> Result<StepAnswer> {
-        let arrival = arrival();
-        let play = Play { offers, presented: presented.clone(), email: None, arrival: &arrival };
+    pub async fn advance_with(&self, offers: &Arc<Offers>, credentials: &Credentials) -> Result<StepResult> {
+        let call = call();
+        let play = PlayRequest { offers, credentials: credentials.clone(), email: None, call: &call };
         progress::advance(&self.cx, &self.hosting, &play, Some(self.walkthrough.as_str()), None).await
     }
 
-    pub async fn complete(&self, presented: &Presented, step: &StepId) -> Result<StepAnswer> {
-        let (arrival, offers) = (arrival(), self.offers().await);
-        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
+    pub async fn complete(&self, credentials: &Credentials, step: &StepId) -> Result<StepResult> {
+        let (call, offers) = (call(), self.offers().await);
+        let play = PlayRequest { offers: &offers, credentials: credentials.clone(), email: None, call: &call };
         progress::complete_step(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), step.clone()).await
     }
 
-    pub async fn status(&self, presented: &Presented) -> Result<StepAnswer> {
-        let (arrival, offers) = (arrival(), self.offers().await);
-        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
-        progress::status(&self.cx, &self.hosting, &play, self.walkthrough.as_str()).await
+    pub async fn status(&self, credentials: &Credentials) -> Result<StepResult> {
+        let (call, offers) = (call(), self.offers().await);
+        let play = PlayRequest { offers: &offers, credentials: credentials.clone(), email: None, call: &call };
+        progress::get_status(&self.cx, &self.hosting, &play, self.walkthrough.as_str()).await
     }
 
     /// The status and percentage of each listed walkthrough.
-    pub async fn list(&self, presented: &Presented) -> Result<Vec<(Status, u8)>> {
-        let (arrival, offers) = (arrival(), self.offers().await);
-        let play = Play { offers: &offers, presented: presented.clone(), email: None, arrival: &arrival };
+    pub async fn list(&self, credentials: &Credentials) -> Result<Vec<(Status, u8)>> {
+        let (call, offers) = (call(), self.offers().await);
+        let play = PlayRequest { offers: &offers, credentials: credentials.clone(), email: None, call: &call };
         let listed = progress::list(&self.cx, &self.hosting, &play).await?;
         Ok(listed.rows.iter().map(|listed| (listed.status, listed.percent)).collect())
     }
@@ -167,18 +167,19 @@ impl Hosted {
     /// The steps of the newest version.
     pub async fn steps(&self) -> Vec<StepId> {
         let offers = self.offers().await;
-        let (_, version) = progress::latest(&self.cx, &self.hosting, &offers, self.walkthrough.as_str()).await.unwrap();
+        let (_, version) =
+            progress::get_latest_version(&self.cx, &self.hosting, &offers, self.walkthrough.as_str()).await.unwrap();
         version.steps().iter().map(|step| step.id.clone()).collect()
     }
 }
 
-pub fn arrival() -> Arrival {
-    Arrival {
+pub fn call() -> CallContext {
+    CallContext {
         tool: "test".to_owned(),
         arguments: "{}".to_owned(),
         since: Instant::now(),
         at: START,
-        client: Client::default(),
+        client: ClientInfo::default(),
         protocol_session: None,
         is_test: false,
         address: ADDRESS,
@@ -186,11 +187,11 @@ pub fn arrival() -> Arrival {
 }
 
 /// A token alone.
-pub fn token(subject: &Subject) -> Presented {
-    Presented::Subject(subject.clone(), Box::new(Presented::Nothing))
+pub fn token(subject: &Subject) -> Credentials {
+    Credentials::Subject(subject.clone(), Box::new(Credentials::Nothing))
 }
 
 /// A token with a handle beside it.
-pub fn beside(subject: &Subject, handle: &str) -> Presented {
-    Presented::Subject(subject.clone(), Box::new(Presented::Handle(handle.to_owned())))
+pub fn beside(subject: &Subject, handle: &str) -> Credentials {
+    Credentials::Subject(subject.clone(), Box::new(Credentials::Handle(handle.to_owned())))
 }

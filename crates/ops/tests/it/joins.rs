@@ -9,7 +9,7 @@ use waypost_core::random::SeededRandom;
 use waypost_core::scope::{Scope, Scopes};
 use waypost_core::server::AuthType;
 use waypost_core::{Code, Random, Timestamp};
-use waypost_ops::identity::{Presented, Subject};
+use waypost_ops::identity::{Credentials, Subject};
 use waypost_ops::{claim_links, end_users, joins};
 use waypost_store::progress::{self as store, ProgressKey};
 
@@ -18,15 +18,15 @@ use crate::hosted::{Hosted, STEPS, beside, hosted, token};
 impl Hosted {
     /// An anonymous user who has completed this many steps: their handle.
     async fn anonymous(&self, steps: u32) -> String {
-        let handle = self.select(&Presented::Nothing).await.unwrap().user.handle().unwrap().to_owned();
+        let handle = self.select(&Credentials::Nothing).await.unwrap().user.handle().unwrap().to_owned();
         for _ in 0..steps {
-            self.advance(&Presented::Handle(handle.clone())).await.unwrap();
+            self.advance(&Credentials::Handle(handle.clone())).await.unwrap();
         }
         handle
     }
 
-    async fn completed(&self, presented: &Presented) -> usize {
-        self.status(presented).await.unwrap().standing.completed()
+    async fn completed(&self, credentials: &Credentials) -> usize {
+        self.status(credentials).await.unwrap().standing.completed()
     }
 
     /// The attempts of a user with their completions, oldest first.
@@ -76,14 +76,14 @@ async fn a_handle_beside_a_token_is_joined_once(h: Hosted) {
     assert_eq!(h.completed(&beside(&anna, &handle)).await, 4);
     assert_eq!((h.audited("join.create").await, h.only_join().await.to_end_user_id), (1, anna.end_user_id.clone()));
     h.recognise(AuthType::None).await;
-    let error = h.select(&Presented::Handle(handle)).await.unwrap_err();
+    let error = h.select(&Credentials::Handle(handle)).await.unwrap_err();
     assert_eq!(error.code, Code::HandleUnknown, "afterwards it opens nothing");
 }
 
 async fn both_did_something(h: Hosted) {
     let steps = h.steps().await;
     let handle = h.anonymous(0).await;
-    let anonymous = Presented::Handle(handle.clone());
+    let anonymous = Credentials::Handle(handle.clone());
     h.complete(&anonymous, &steps[0]).await.unwrap();
     h.complete(&anonymous, &steps[5]).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
@@ -109,20 +109,20 @@ async fn what_does_no_harm_is_no_error(h: Hosted) {
     let reader = Subject { scopes: Scopes::from(Scope::WalkRead), ..anna.clone() };
     assert_eq!(h.completed(&beside(&reader, &handle)).await, 0, "who may only read changes nothing");
     assert_eq!(h.audited("join.create").await, 0);
-    let session = Presented::Session("wph_of_no_session".into());
-    h.select(&Presented::Subject(anna.clone(), Box::new(session))).await.unwrap();
+    let session = Credentials::Session("wph_of_no_session".into());
+    h.select(&Credentials::Subject(anna.clone(), Box::new(session))).await.unwrap();
     assert_eq!(h.completed(&beside(&anna, &handle)).await, 2);
 }
 
 async fn only_a_token_names_anybody_where_users_sign_in(h: Hosted) {
     let handle = h.anonymous(2).await;
     h.recognise(AuthType::PlatformOauth).await;
-    let shown = [Presented::Nothing, Presented::Handle(handle), Presented::Tracking("anna".into())];
-    for presented in shown {
-        let listed = h.list(&presented).await.unwrap();
-        assert_eq!(listed, [(Status::NotStarted, 0)], "{presented:?}");
-        for error in [h.select(&presented).await, h.advance(&presented).await, h.status(&presented).await] {
-            assert_eq!(error.unwrap_err().code, Code::SignInRequired, "{presented:?}");
+    let shown = [Credentials::Nothing, Credentials::Handle(handle), Credentials::Tracking("anna".into())];
+    for credentials in shown {
+        let listed = h.list(&credentials).await.unwrap();
+        assert_eq!(listed, [(Status::NotStarted, 0)], "{credentials:?}");
+        for error in [h.select(&credentials).await, h.advance(&credentials).await, h.status(&credentials).await] {
+            assert_eq!(error.unwrap_err().code, Code::SignInRequired, "{credentials:?}");
         }
     }
     assert_eq!(h.texts("SELECT id FROM end_users".into()).await.len(), 1, "nobody was made");
@@ -162,7 +162,7 @@ async fn nothing_is_lost_beside_the_writer(h: Hosted) {
         let before = h.offers().await;
         h.recognise(AuthType::PlatformOauth).await;
         let anna = h.user(&format!("anna{round}")).await;
-        let anonymous = Presented::Handle(handle.clone());
+        let anonymous = Credentials::Handle(handle.clone());
         let advancing = async {
             let mut acknowledged = 0;
             while acknowledged < 4 && h.advance_with(&before, &anonymous).await.is_ok() {
@@ -228,7 +228,7 @@ async fn undone_both_are_as_before_in_any_case(h: Hosted) {
         h.recognise(AuthType::None).await;
         let handle = h.anonymous(0).await;
         for step in some(masks[0]) {
-            h.complete(&Presented::Handle(handle.clone()), step).await.unwrap();
+            h.complete(&Credentials::Handle(handle.clone()), step).await.unwrap();
         }
         h.recognise(AuthType::PlatformOauth).await;
         let (anna, from) = (h.user(&format!("anna{case}")).await, h.end_user_of(&handle).await);
@@ -253,7 +253,7 @@ async fn undone_both_are_as_before_in_any_case(h: Hosted) {
 
 async fn who_is_deleted_takes_along_whom_they_were_before(h: Hosted) {
     let handle = h.anonymous(1).await;
-    let tracked = Presented::Tracking("customer-7".into());
+    let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
     let anna = h.user("anna").await;
@@ -277,25 +277,25 @@ async fn undone_later_what_was_done_since_stays(h: Hosted) {
     let (attempt, rows) = h.history(&anna.end_user_id).await.remove(0);
     assert_eq!((attempt.completed, attempt.closed_at, rows.len()), ([7].into_iter().collect(), None, 1));
     h.recognise(AuthType::None).await;
-    assert_eq!(h.completed(&Presented::Handle(handle)).await, 3, "and the handle opens again");
+    assert_eq!(h.completed(&Credentials::Handle(handle)).await, 3, "and the handle opens again");
 }
 
 async fn a_joined_session_begins_anew(h: Hosted) {
-    let session = Presented::Session("wph_of_a_session".into());
+    let session = Credentials::Session("wph_of_a_session".into());
     let handle = h.select(&session).await.unwrap().user.handle().unwrap().to_owned();
     h.advance(&session).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
     let anna = h.user("anna").await;
-    assert_eq!(h.completed(&Presented::Subject(anna, Box::new(session.clone()))).await, 1);
+    assert_eq!(h.completed(&Credentials::Subject(anna, Box::new(session.clone()))).await, 1);
     h.recognise(AuthType::None).await;
     let fresh = h.select(&session).await.unwrap();
     assert_eq!(fresh.standing.completed(), 0);
     assert_ne!(fresh.user.handle(), Some(handle.as_str()));
-    assert_eq!(h.completed(&Presented::Handle(fresh.user.handle().unwrap().to_owned())).await, 0);
+    assert_eq!(h.completed(&Credentials::Handle(fresh.user.handle().unwrap().to_owned())).await, 0);
 }
 
 async fn a_tracking_id_is_claimed_once(h: Hosted) {
-    let tracked = Presented::Tracking("customer-7".into());
+    let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.advance(&tracked).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
@@ -332,7 +332,7 @@ async fn link(h: &Hosted, label: &str) -> String {
 }
 
 async fn a_label_is_claimed_only_by_a_link_that_the_organisation_signed(h: Hosted) {
-    let tracked = Presented::Tracking("customer-7".into());
+    let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;
     let server = h.offers().await.server.clone();
@@ -386,7 +386,7 @@ async fn links_are_for_labels_and_for_a_limited_time(h: Hosted) {
 
 /// A link in the wrong hands: once the claim is undone, no link from before works, and a new one does.
 async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
-    let tracked = Presented::Tracking("customer-7".into());
+    let tracked = Credentials::Tracking("customer-7".into());
     h.select(&tracked).await.unwrap();
     h.advance(&tracked).await.unwrap();
     h.recognise(AuthType::PlatformOauth).await;

@@ -5,11 +5,11 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use waypost_core::progress::Status;
 use waypost_core::progress::act::Select;
-use waypost_ops::identity::Presented;
-use waypost_ops::progress::{self, Play};
-use waypost_ops::walkthroughs::{Target, publish};
+use waypost_ops::identity::Credentials;
+use waypost_ops::progress::{self, PlayRequest};
+use waypost_ops::walkthroughs::{EditTarget, publish};
 
-use crate::hosted::{Hosted, arrival, hosted};
+use crate::hosted::{Hosted, call, hosted};
 
 waypost_testkit::both!(hosted =>
     a_list_agrees_with_the_status_after_any_history,
@@ -46,16 +46,16 @@ fn history() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 30)
 }
 
-fn user(number: usize) -> Presented {
-    Presented::Tracking(format!("user-{number}"))
+fn user(number: usize) -> Credentials {
+    Credentials::Tracking(format!("user-{number}"))
 }
 
 impl Hosted {
     /// Runs one act. What it refuses, such as a withdrawal of the only version, is part of the history.
     async fn run(&self, act: &Act) {
         let offers = self.offers().await;
-        let (arrival, walkthrough) = (arrival(), self.walkthrough.as_str());
-        let play = |number: usize| Play { offers: &offers, presented: user(number), email: None, arrival: &arrival };
+        let (call, walkthrough) = (call(), self.walkthrough.as_str());
+        let play = |number: usize| PlayRequest { offers: &offers, credentials: user(number), email: None, call: &call };
         match act {
             Act::Publish(ordinals) => {
                 let titles: Vec<_> = ordinals.iter().map(|ordinal| format!("Step {ordinal}")).collect();
@@ -65,7 +65,8 @@ impl Hosted {
                 let numbers = "SELECT CAST(number AS TEXT) FROM versions ORDER BY number".to_owned();
                 let numbers = self.texts(numbers).await;
                 let number = numbers[raw % numbers.len()].parse().unwrap();
-                let target = Target { organization_id: &self.org, walkthrough_id: &self.walkthrough, revision: None };
+                let target =
+                    EditTarget { organization_id: &self.org, walkthrough_id: &self.walkthrough, revision: None };
                 let _ = publish::withdraw(&self.cx, &self.ops, target, number, "It was wrong.").await;
             }
             Act::Select { user, resume, to_latest } => {
@@ -121,8 +122,8 @@ async fn a_list_reads_no_step(h: Hosted) {
     h.execute("ALTER TABLE version_steps RENAME TO hidden".to_owned()).await;
     let fresh = h.restart();
     let offers = h.offers().await;
-    let arrival = arrival();
-    let play = Play { offers: &offers, presented: user(0), email: None, arrival: &arrival };
+    let call = call();
+    let play = PlayRequest { offers: &offers, credentials: user(0), email: None, call: &call };
     let listed = progress::list(&h.cx, &fresh, &play).await.unwrap();
     assert_eq!(listed.rows.iter().map(|row| (row.status, row.percent)).collect::<Vec<_>>(), [(Status::InProgress, 12)]);
     assert_eq!(h.list(&user(1)).await.unwrap(), [(Status::NotStarted, 0)]);

@@ -2,7 +2,6 @@
 
 mod access;
 mod accounts;
-mod acts;
 mod assignments;
 mod hosted;
 mod identities;
@@ -11,7 +10,8 @@ mod job_leases;
 mod joins;
 mod lists;
 mod logos;
-mod notices;
+mod notifications;
+mod operations;
 mod people;
 mod retention;
 mod stage;

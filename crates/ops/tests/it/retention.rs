@@ -4,8 +4,8 @@ use waypost_core::audit::AuditEvent;
 use waypost_core::id::{AuditEventId, ToolCallId};
 use waypost_core::{Clock, SystemRandom};
 use waypost_ops::analytics;
-use waypost_ops::identity::Presented;
-use waypost_ops::retention::{Deleted, Periods, delete_old};
+use waypost_ops::identity::Credentials;
+use waypost_ops::retention::{DeletedRows, RetentionPeriods, delete_old};
 use waypost_store::tool_call::{self, ToolCall};
 use waypost_store::{audit, counted_call, on, space};
 
@@ -58,29 +58,29 @@ async fn fill(world: &Hosted) {
     audit::insert(&mut tx, &entry).await.unwrap();
     tx.commit().await.unwrap();
     world.clock.advance(DAY);
-    analytics::roll(db, &*world.clock).await.unwrap();
+    analytics::pack_settled(db, &*world.clock).await.unwrap();
 }
 
 /// Nothing is deleted before its time, nothing at all without periods, and users get on meanwhile.
 async fn what_is_old_is_deleted_while_users_play(world: Hosted) {
     fill(&world).await;
     let db = world.ops.db().clone();
-    let year = Periods {
+    let year = RetentionPeriods {
         tool_calls: Some(365 * DAY),
         events: Some(365 * DAY),
         audit: Some(365 * DAY),
         deliveries: Some(365 * DAY),
     };
     world.clock.advance(364 * DAY - 1);
-    assert_eq!(delete_old(&db, &*world.clock, &year).await.unwrap(), Deleted::default());
+    assert_eq!(delete_old(&db, &*world.clock, &year).await.unwrap(), DeletedRows::default());
     world.clock.advance(10 * 365 * DAY);
-    assert_eq!(delete_old(&db, &*world.clock, &Periods::default()).await.unwrap(), Deleted::default());
+    assert_eq!(delete_old(&db, &*world.clock, &RetentionPeriods::default()).await.unwrap(), DeletedRows::default());
     let deletion = tokio::spawn({
         let (db, clock) = (db.clone(), world.clock.clone());
         async move { delete_old(&db, &*clock, &year).await.unwrap() }
     });
     for n in 0..20 {
-        let answer = world.select(&Presented::Nothing).await;
+        let answer = world.select(&Credentials::Nothing).await;
         assert!(answer.is_ok(), "{n}");
     }
     let deleted = deletion.await.unwrap();
@@ -104,7 +104,7 @@ async fn free_space_is_released(world: Hosted) {
     tx.commit().await.unwrap();
     let before = space::pages(&db).await.unwrap().unwrap();
     assert!(before.is_incremental && before.free > 2_900, "{before:?}");
-    delete_old(&db, &*world.clock, &Periods::default()).await.unwrap();
+    delete_old(&db, &*world.clock, &RetentionPeriods::default()).await.unwrap();
     let after = space::pages(&db).await.unwrap().unwrap();
     assert_eq!(after.free, 1_024, "4 MiB stay: {after:?}");
     // Pages of SQLite's pointer map go with them.

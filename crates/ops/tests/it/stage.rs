@@ -10,7 +10,7 @@ use waypost_core::organization::{ApiKey, Member, Organization, Role};
 use waypost_core::random::SeededRandom;
 use waypost_core::server::Server;
 use waypost_ops::api_keys::NewKey;
-use waypost_ops::servers::Settings;
+use waypost_ops::servers::ServerSettings;
 use waypost_ops::{Ops, api_keys, assignments, invitations, organizations, servers, users};
 use waypost_store::{Db, migrate, on};
 
@@ -68,7 +68,7 @@ impl Stage {
         let owner = users::create(cx, ops, id, &format!("owner@{name}.de"), Role::Owner).await.unwrap();
         let member = users::create(cx, ops, id, &format!("member@{name}.de"), Role::Member).await.unwrap();
         let (key, _) = api_keys::create(cx, ops, id, plain_key("first", Role::Member)).await.unwrap();
-        let server = servers::create(cx, ops, id, name, &Settings::default()).await.unwrap();
+        let server = servers::create(cx, ops, id, name, &ServerSettings::default()).await.unwrap();
         let walkthrough = WalkthroughId::from_store(format!("wt_{name}"));
         let join = JoinId::from_store(format!("joi_{name:0>12}").replace('-', "0"));
         let end_user = EndUserId::from_store(format!("eu_{name:0>12}").replace('-', "0"));
@@ -86,7 +86,7 @@ impl Stage {
         on!(&mut tx, c => sqlx::raw_sql(sql).execute(c).await.unwrap().rows_affected());
         tx.commit().await.unwrap();
         let place = (&server.id, &walkthrough);
-        assignments::add(cx, ops, id, place, assignments::Placement::default()).await.unwrap();
+        assignments::assign(cx, ops, id, place, assignments::AssignmentPatch::default()).await.unwrap();
         let invited = invitations::create(cx, ops, id, &format!("invited@{name}.de"), Role::Member).await.unwrap();
         let invitation = invited.invitation.id;
         Tenant { invitation, organization, owner, member, key, server, walkthrough, end_user, join }

@@ -8,7 +8,7 @@ use waypost_core::ticket::TicketStatus;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Result};
 use waypost_ops::ticket_comments::{self, NewComment};
-use waypost_ops::tickets::{self, Change, Filter, ListTickets};
+use waypost_ops::tickets::{self, Filter, TicketListQuery, TicketPatch};
 use waypost_ops::upstream::Upstream;
 use waypost_ops::webhooks::{self, NewWebhook};
 use waypost_ops::{secrets, webhook_deliveries};
@@ -45,30 +45,30 @@ async fn members_work_on_tickets_of_their_own(stage: Stage) {
     let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
     let (id, ops, org) = (ticket(&stage, &acme).await, &stage.ops, &acme.organization.id);
     let (cx, stranger) = (stage.member(org, Role::Member), stage.member(&other.organization.id, Role::Owner));
-    let close = Change { status: Some(TicketStatus::Closed), ..Change::default() };
+    let close = TicketPatch { status: Some(TicketStatus::Closed), ..TicketPatch::default() };
     let note = NewComment { body: "<b>Hi</b>".to_owned(), internal: true };
     // Under the name of their own organisation, and under that of the other one.
     for org in [org, &other.organization.id] {
-        assert_eq!(code(tickets::show(&stranger, ops, org, &id).await), Code::NotFound);
+        assert_eq!(code(tickets::get(&stranger, ops, org, &id).await), Code::NotFound);
         assert_eq!(code(tickets::update(&stranger, ops, org, (&id, None), &close).await), Code::NotFound);
-        assert_eq!(code(ticket_comments::add(&stranger, ops, org, &id, &note).await), Code::NotFound);
+        assert_eq!(code(ticket_comments::create(&stranger, ops, org, &id, &note).await), Code::NotFound);
         assert_eq!(code(ticket_comments::list(&stranger, ops, org, &id).await), Code::NotFound);
     }
-    let mine = tickets::list(&stranger, ops, &other.organization.id, ListTickets::default()).await.unwrap();
+    let mine = tickets::list(&stranger, ops, &other.organization.id, TicketListQuery::default()).await.unwrap();
     assert!(mine.items.is_empty());
-    let added = ticket_comments::add(&cx, ops, org, &id, &note).await.unwrap();
+    let added = ticket_comments::create(&cx, ops, org, &id, &note).await.unwrap();
     assert_eq!((added.named.comment.body.as_str(), &added.named.comment.mailed_to), ("Hi", &None));
-    let foreign = Change { assignee: Some(Some(other.owner.user_id.to_string())), ..Change::default() };
+    let foreign = TicketPatch { assignee: Some(Some(other.owner.user_id.to_string())), ..TicketPatch::default() };
     assert_eq!(code(tickets::update(&cx, ops, org, (&id, None), &foreign).await), Code::InvalidArguments);
-    let take = Change { assignee: Some(Some("MEMBER@acme.de".to_owned())), ..Change::default() };
+    let take = TicketPatch { assignee: Some(Some("MEMBER@acme.de".to_owned())), ..TicketPatch::default() };
     let taken = tickets::update(&cx, ops, org, (&id, Some(1)), &take).await.unwrap();
     assert_eq!((taken.assignee.as_deref(), taken.ticket.revision), (Some("member@acme.de"), 2));
     assert_eq!(code(tickets::update(&cx, ops, org, (&id, Some(1)), &close).await), Code::PreconditionFailed);
-    let known = Change { email: Some("a@b.de".to_owned()), ..Change::default() };
+    let known = TicketPatch { email: Some("a@b.de".to_owned()), ..TicketPatch::default() };
     assert_eq!(tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap().ticket.status, TicketStatus::Pending);
     let same = tickets::update(&cx, ops, org, (&id, None), &known).await.unwrap();
     assert_eq!(same.ticket.revision, 3, "nothing asked, nothing changed");
-    let counts = tickets::counts(&cx, ops, org, &Filter::default()).await.unwrap();
+    let counts = tickets::count_by_status(&cx, ops, org, &Filter::default()).await.unwrap();
     assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
 }
 
@@ -92,12 +92,12 @@ async fn admins_have_webhooks_of_their_own(stage: Stage) {
     let (webhook, _) = webhooks::create(&admin, ops, &upstream, org, &new).await.unwrap();
     let stranger = stage.member(&other.organization.id, Role::Owner);
     for org in [org, &other.organization.id] {
-        assert_eq!(code(webhooks::show(&stranger, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(code(webhooks::get(&stranger, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(code(webhooks::delete(&stranger, ops, org, &webhook.id).await), Code::NotFound);
-        assert_eq!(code(webhooks::test(&stranger, ops, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(code(webhooks::send_test(&stranger, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(code(webhooks::rotate_secret(&stranger, ops, &upstream, org, &webhook.id).await), Code::NotFound);
     }
-    let sent = webhooks::test(&admin, ops, org, &webhook.id).await.unwrap();
+    let sent = webhooks::send_test(&admin, ops, org, &webhook.id).await.unwrap();
     let unknown = WebhookDeliveryId::from_store("whd_unknown".to_owned());
     assert_eq!(code(webhook_deliveries::replay(&admin, ops, org, &unknown).await), Code::NotFound);
     assert_eq!(code(webhook_deliveries::replay(&admin, ops, org, &sent.id).await), Code::Conflict, "on its way");
@@ -117,5 +117,5 @@ async fn secrets_are_sealed_again_with_a_new_key(stage: Stage) {
     webhooks::rotate_secret(cx, ops, &before, org, &webhook.id).await.unwrap();
     let ring = Keyring::new(&new, Some(&old));
     assert_eq!(secrets::reseal(cx, ops, &ring).await.unwrap().resealed, 2, "the secret and the one before it");
-    assert!(ring.is_current(&webhooks::show(cx, ops, org, &webhook.id).await.unwrap().secret));
+    assert!(ring.is_current(&webhooks::get(cx, ops, org, &webhook.id).await.unwrap().secret));
 }

@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use waypost_core::analytics::Range;
 use waypost_core::event::EventKind;
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::activity::{self, Filter};
+use waypost_ops::activity::{self, ActivityFilter};
 
 use super::analytics::time;
 use super::extract::{Json, Query, Scope, id};
@@ -59,9 +59,9 @@ impl Listing {
     }
 
     /// What to look for: one row more than the page has.
-    pub(super) fn filter(&self, oldest_first: bool) -> Result<Filter> {
+    pub(super) fn filter(&self, oldest_first: bool) -> Result<ActivityFilter> {
         let edge = |field, text: &Option<String>, open| text.as_deref().map_or(Ok(open), |text| time(field, text));
-        Ok(Filter {
+        Ok(ActivityFilter {
             server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
             end_user_id: self.end_user_id.as_deref().map(|text| id(text, "end user")).transpose()?,
             walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
@@ -198,7 +198,7 @@ async fn events(
     Query(params): Query<EventParams>,
 ) -> ApiResult<Json<Page<Event>>> {
     let listing = Listing::from(params);
-    let found = activity::events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let found = activity::list_events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
     let behind = |it: &activity::Event| cursor(it.created_at, it.id.as_str());
     Ok(Json(cut(found, listing.limit()?, behind)))
 }
@@ -260,7 +260,7 @@ async fn tool_calls(
     Query(params): Query<CallParams>,
 ) -> ApiResult<Json<Page<ToolCall>>> {
     let listing = Listing::from(params);
-    let found = activity::calls(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let found = activity::list_calls(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
     let behind = |it: &activity::ToolCall| cursor(it.created_at, it.id.as_str());
     Ok(Json(cut(found, listing.limit()?, behind)))
 }
@@ -310,7 +310,7 @@ async fn sessions(
     Query(params): Query<CallParams>,
 ) -> ApiResult<Json<Page<Session>>> {
     let listing = Listing::from(params);
-    let found = activity::sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
+    let found = activity::list_sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
     let behind = |it: &activity::SessionRow| cursor(it.created_at, it.id.as_str());
     Ok(Json(cut(found, listing.limit()?, behind)))
 }

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use waypost_core::assignment::ListedAssignment;
 use waypost_core::id::{AssignmentId, WalkthroughId};
 use waypost_core::{Code, Error};
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 
 use super::extract::{Json, Path, Query, Scope};
 use super::page::Page;
@@ -104,7 +104,7 @@ async fn list(
     let found = match (&server_id, &walkthrough_id) {
         (Some(server_id), _) => assignments::list(&cx, web.ops(), &organization_id, server_id).await?,
         (None, Some(walkthrough_id)) => {
-            assignments::list_of_walkthrough(&cx, web.ops(), &organization_id, walkthrough_id).await?
+            assignments::list_for_walkthrough(&cx, web.ops(), &organization_id, walkthrough_id).await?
         }
         (None, None) => {
             let message = "Name a server (`server_id`) or a walkthrough (`walkthrough_id`).";
@@ -141,10 +141,10 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(body): Json<NewAssignment>,
 ) -> ApiResult<Response> {
-    let placement = Placement { display_order: body.display_order, enabled: body.enabled };
+    let placement = AssignmentPatch { display_order: body.display_order, enabled: body.enabled };
     let (server_id, walkthrough_id) = (servers::id(&body.server_id)?, walkthrough(&body.walkthrough_id)?);
-    let made = assignments::add(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), placement).await?;
-    let listed = assignments::show(&cx, web.ops(), &organization_id, &made.id).await?;
+    let made = assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), placement).await?;
+    let listed = assignments::get(&cx, web.ops(), &organization_id, &made.id).await?;
     let location = format!("/api/v1/assignments/{}", made.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(Assignment::from(listed))).into_response())
 }
@@ -158,7 +158,7 @@ async fn show(
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,
 ) -> ApiResult<Json<Assignment>> {
-    let listed = assignments::show(&cx, web.ops(), &organization_id, &id(&assignment_id)?).await?;
+    let listed = assignments::get(&cx, web.ops(), &organization_id, &id(&assignment_id)?).await?;
     Ok(Json(listed.into()))
 }
 
@@ -184,7 +184,7 @@ async fn update(
     Path(assignment_id): Path<String>,
     Json(change): Json<AssignmentChange>,
 ) -> ApiResult<Json<Assignment>> {
-    let placement = Placement { display_order: change.display_order, enabled: change.enabled };
+    let placement = AssignmentPatch { display_order: change.display_order, enabled: change.enabled };
     let listed = assignments::update(&cx, web.ops(), &organization_id, &id(&assignment_id)?, placement).await?;
     Ok(Json(listed.into()))
 }

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::progress::Status;
-use waypost_ops::end_users::{self, Search};
+use waypost_ops::end_users::{self, EndUserSearch};
 
 use super::extract::{Json, Path, Query, Scope, id};
 use super::page::{Page, Paging};
@@ -136,7 +136,7 @@ async fn list(
 ) -> ApiResult<Json<Page<EndUser>>> {
     let paging = Paging { limit: params.limit, cursor: params.cursor };
     let limit = paging.limit()?;
-    let search = Search {
+    let search = EndUserSearch {
         text: params.q,
         server_id: params.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
         walkthrough_id: params.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
@@ -161,8 +161,8 @@ async fn get(
     Path(text): Path<String>,
 ) -> ApiResult<Json<WithAttempts>> {
     let id = id(&text, "end user")?;
-    let end_user = end_users::show(&cx, web.ops(), &organization_id, &id).await?.into();
-    let attempts = end_users::standings(&cx, web.ops(), &organization_id, &id).await?;
+    let end_user = end_users::get(&cx, web.ops(), &organization_id, &id).await?.into();
+    let attempts = end_users::list_progress(&cx, web.ops(), &organization_id, &id).await?;
     let attempt = |it: end_users::Standing| Attempt {
         server_id: it.server_id.to_string(),
         walkthrough_id: it.walkthrough_id.to_string(),

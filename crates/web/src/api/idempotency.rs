@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use waypost_core::caller::Ctx;
 use waypost_core::{Code, Error};
-use waypost_ops::idempotency::{self, Begun};
+use waypost_ops::idempotency::{self, BeginOutcome};
 use waypost_ops::limits::MAX_BODY;
 
 use super::authenticate::Authenticated;
@@ -63,8 +63,8 @@ async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) 
     let hash = HEXLOWER.encode(&hash.finalize());
     let keyring = web.upstream.keyring.clone();
     match idempotency::begin(&cx, web.ops(), &keyring, (&key, &hash)).await? {
-        Begun::Known(answer) => replay(&answer),
-        Begun::New => {
+        BeginOutcome::Known(answer) => replay(&answer),
+        BeginOutcome::New => {
             let web = web.clone();
             let request = Request::from_parts(parts, Body::from(body));
             // To the end, also when the client goes away: nobody could tell else what became of it.

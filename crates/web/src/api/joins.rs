@@ -173,7 +173,7 @@ async fn create_link(
     let (ops, server) = ((web.ops(), web.hosting.secret()), id(&text, "server")?);
     let claim = (new.tracking_id.as_str(), lifetime);
     let (server, link) = claim_links::create(&cx, ops, &organization_id, &server, claim).await?;
-    let address = web.public_url.path_address(&info.authority, &server.slug);
+    let address = web.public_url.path_urls(&info.authority, &server.slug);
     let body = ClaimLink { url: address.resource(Some(&link.segment())), expires_at: link.expires_at.rfc3339() };
     let mut response = (StatusCode::CREATED, Json(body)).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 use waypost_core::id::{OauthConfigId, ServerId};
 use waypost_core::server::{self, AuthType, SignIn, Support, Toolset};
 use waypost_core::{Error, slug};
-use waypost_ops::servers::{self, Search, Settings};
+use waypost_ops::servers::{self, ServerSearch, ServerSettings};
 
 use super::extract::{Json, Path, Query, Scope};
 use super::page::{Page, Paging};
@@ -85,9 +85,9 @@ struct ServerBody {
 impl ServerBody {
     fn new(web: &Web, info: &RequestInfo, it: server::Server) -> Self {
         Self {
-            public_page_url: web.public_url.path_address(&info.authority, &it.slug).page(),
-            mcp_url: web.public_url.path_address(&info.authority, &it.slug).resource(None),
-            mcp_host_url: web.public_url.host_address(&info.authority, &it.slug).map(|address| address.resource(None)),
+            public_page_url: web.public_url.path_urls(&info.authority, &it.slug).page(),
+            mcp_url: web.public_url.path_urls(&info.authority, &it.slug).resource(None),
+            mcp_host_url: web.public_url.host_urls(&info.authority, &it.slug).map(|address| address.resource(None)),
             id: it.id.to_string(),
             slug: it.slug,
             name: it.name,
@@ -216,7 +216,7 @@ fn provider(id: Option<Option<String>>) -> Result<Option<String>, Error> {
     }
 }
 
-impl TryFrom<ServerChange> for Settings {
+impl TryFrom<ServerChange> for ServerSettings {
     type Error = Error;
 
     fn try_from(it: ServerChange) -> Result<Self, Error> {
@@ -298,7 +298,7 @@ async fn list(
     if query.q.as_ref().is_some_and(|q| q.chars().count() > 200) {
         return Err(Error::invalid("q", "`q` has 200 characters at most.").into());
     }
-    let search = Search { text: query.q, after: after(query.cursor.as_deref())?, limit };
+    let search = ServerSearch { text: query.q, after: after(query.cursor.as_deref())?, limit };
     let (found, more) = servers::search(&cx, web.ops(), &organization_id, &search).await?;
     let next_cursor = found.last().filter(|_| more).map(|server| BASE64URL_NOPAD.encode(server.slug.as_bytes()));
     let items = found.into_iter().map(|server| ServerBody::new(&web, &info, server)).collect();
@@ -315,7 +315,7 @@ async fn create(
     Json(body): Json<NewServer>,
 ) -> ApiResult<Response> {
     let slug = body.slug.clone();
-    let settings = Settings::try_from(ServerChange::from(body))?;
+    let settings = ServerSettings::try_from(ServerChange::from(body))?;
     let server = servers::create(&cx, web.ops(), &organization_id, &slug, &settings).await.map_err(renamed)?;
     let location = format!("/api/v1/servers/{}", server.id);
     let body = Json(ServerBody::new(&web, &info, server));
@@ -338,7 +338,7 @@ async fn show(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<ServerBody>> {
-    let server = servers::show(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
+    let server = servers::get(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
     Ok(Json(ServerBody::new(&web, &info, server)))
 }
 
@@ -354,7 +354,7 @@ async fn update(
     Json(change): Json<ServerChange>,
 ) -> ApiResult<Json<ServerBody>> {
     let id = id(&server_id)?;
-    let settings = Settings::try_from(change)?;
+    let settings = ServerSettings::try_from(change)?;
     let server = servers::update(&cx, web.ops(), &organization_id, &id, &settings).await.map_err(renamed)?;
     Ok(Json(ServerBody::new(&web, &info, server)))
 }
@@ -400,7 +400,7 @@ async fn check_slug(
     Query(query): Query<SlugQuery>,
 ) -> ApiResult<Json<SlugCheck>> {
     let own = query.server_id.as_deref().map(id).transpose()?;
-    let reason = servers::check_slug(&cx, web.ops(), &organization_id, &query.slug, own.as_ref()).await?;
+    let reason = servers::find_slug_problem(&cx, web.ops(), &organization_id, &query.slug, own.as_ref()).await?;
     Ok(Json(SlugCheck { slug: query.slug, available: reason.is_none(), reason }))
 }
 
@@ -419,7 +419,7 @@ async fn list_slugs(
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<Page<FormerSlug>>> {
-    let slugs = servers::former_slugs(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
+    let slugs = servers::list_former_slugs(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
     Ok(Json(Page::whole(slugs.into_iter().map(|slug| FormerSlug { slug }).collect())))
 }
 

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::{TicketCommentId, TicketId};
-use waypost_ops::ticket_comments::{self, NewComment, WithEdits};
+use waypost_ops::ticket_comments::{self, CommentWithEdits, NewComment};
 
 use super::extract::{Json, Path, Scope, created, id};
 use super::page::Page;
@@ -56,8 +56,8 @@ struct TicketCommentEdit {
     edited_at: String,
 }
 
-impl From<WithEdits> for TicketComment {
-    fn from(it: WithEdits) -> Self {
+impl From<CommentWithEdits> for TicketComment {
+    fn from(it: CommentWithEdits) -> Self {
         let edit = |edit: waypost_core::ticket::TicketCommentEdit| TicketCommentEdit {
             body: edit.body,
             edited_by: edit.edited_by,
@@ -125,7 +125,7 @@ async fn create(
 ) -> ApiResult<Response> {
     let ticket: TicketId = id(&text, "ticket")?;
     let new = NewComment { body: new.body, internal: new.internal };
-    let comment = TicketComment::from(ticket_comments::add(&cx, web.ops(), &organization_id, &ticket, &new).await?);
+    let comment = TicketComment::from(ticket_comments::create(&cx, web.ops(), &organization_id, &ticket, &new).await?);
     Ok(created(&format!("tickets/{ticket}/comments/{}", comment.id), &comment))
 }
 
@@ -142,7 +142,7 @@ async fn update(
 ) -> ApiResult<Json<TicketComment>> {
     let (ticket, comment): (TicketId, TicketCommentId) = (id(&ticket, "ticket")?, id(&comment, "comment")?);
     let place = (&ticket, &comment);
-    let changed = ticket_comments::edit(&cx, web.ops(), &organization_id, place, &change.body).await?;
+    let changed = ticket_comments::update(&cx, web.ops(), &organization_id, place, &change.body).await?;
     Ok(Json(changed.into()))
 }
 

@@ -10,7 +10,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{ServerId, TicketId, UserId, WalkthroughId};
 use waypost_core::ticket::{Priority, TicketStatus};
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::tickets::{self, Change, Filter, ListTickets, Named, search_text};
+use waypost_ops::tickets::{self, Filter, Named, TicketListQuery, TicketPatch, search_text};
 
 use super::extract::{IfMatch, Json, Path, Query, Scope, id, nullable, tagged};
 use super::page::Page;
@@ -144,7 +144,7 @@ struct TicketQuery {
 }
 
 impl TicketQuery {
-    fn read(self, cx: &Ctx) -> Result<ListTickets> {
+    fn read(self, cx: &Ctx) -> Result<TicketListQuery> {
         let filter = Filter {
             status: self.status,
             priority: self.priority,
@@ -157,7 +157,7 @@ impl TicketQuery {
                 .transpose()?,
             text: self.q.as_deref().and_then(search_text),
         };
-        Ok(ListTickets { filter, limit: self.limit, cursor: self.cursor })
+        Ok(TicketListQuery { filter, limit: self.limit, cursor: self.cursor })
     }
 }
 
@@ -195,7 +195,7 @@ struct TicketChange {
     email: Option<String>,
 }
 
-impl From<TicketChange> for Change {
+impl From<TicketChange> for TicketPatch {
     fn from(change: TicketChange) -> Self {
         let TicketChange { status, priority, assignee_id, email } = change;
         Self { status, priority, assignee: assignee_id, email }
@@ -266,7 +266,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let found = tickets::show(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
+    let found = tickets::get(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
     Ok(tagged(found.ticket.revision, Json(Ticket::from(found))))
 }
 
@@ -297,8 +297,8 @@ async fn bulk(
     Json(bulk): Json<BulkTickets>,
 ) -> ApiResult<Json<BulkTicketResults>> {
     let BulkTickets { ids, status, priority, assignee_id } = bulk;
-    let change = Change { status, priority, assignee: assignee_id, email: None };
-    let results = tickets::update_all(&cx, web.ops(), &organization_id, &ids, &change).await?;
+    let change = TicketPatch { status, priority, assignee: assignee_id, email: None };
+    let results = tickets::update_many(&cx, web.ops(), &organization_id, &ids, &change).await?;
     let result = |it: tickets::BulkResult| match it.result {
         Ok(named) => BulkTicketResult { id: it.id, ticket: Some(named.into()), error: None },
         Err(error) => {

@@ -11,7 +11,7 @@ use waypost_core::Timestamp;
 use waypost_core::id::{WebhookDeliveryId, WebhookId};
 use waypost_core::seal::SecretText;
 use waypost_core::webhook::{self, DeliveryStatus, WebhookEvent};
-use waypost_ops::webhooks::{self, Change};
+use waypost_ops::webhooks::{self, WebhookPatch};
 use waypost_ops::{webhook_deliveries as deliveries, webhooks as ops};
 
 use super::extract::{Json, Path, Query, Scope, created, id};
@@ -214,7 +214,7 @@ async fn get(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<Webhook>> {
-    Ok(Json(ops::show(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?.into()))
+    Ok(Json(ops::get(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?.into()))
 }
 
 /// Changes a receiver. Needs the role `admin`.
@@ -229,7 +229,7 @@ async fn update(
 ) -> ApiResult<Json<Webhook>> {
     let webhook: WebhookId = id(&text, "webhook")?;
     let WebhookChange { url, description, events, enabled } = change;
-    let change = Change { url, description, events, enabled };
+    let change = WebhookPatch { url, description, events, enabled };
     let changed = ops::update(&cx, web.ops(), &web.upstream, (&organization_id, &webhook), &change).await?;
     Ok(Json(changed.into()))
 }
@@ -256,7 +256,7 @@ async fn test(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
-    let sent = ops::test(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?;
+    let sent = ops::send_test(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?;
     let body = WebhookDelivery::from(sent);
     Ok(created(&format!("webhook-deliveries/{}", body.id), &body))
 }
@@ -302,7 +302,7 @@ async fn get_delivery(
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
 ) -> ApiResult<Json<WebhookDelivery>> {
-    let found = deliveries::show(&cx, web.ops(), &organization_id, &id(&text, "message")?).await?;
+    let found = deliveries::get(&cx, web.ops(), &organization_id, &id(&text, "message")?).await?;
     Ok(Json(found.into()))
 }
 

@@ -13,7 +13,7 @@ use waypost_core::served::Change;
 use waypost_core::step::{Step, StepContent};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Error, Result};
-use waypost_ops::walkthroughs::preview::{self, Moment, Preview};
+use waypost_ops::walkthroughs::preview::{self, Preview, PreviewPoint};
 use waypost_ops::walkthroughs::{self};
 
 use super::form::Form;
@@ -61,7 +61,7 @@ async fn show(
     Path((_, id)): Path<(String, String)>,
 ) -> PageResult {
     let frame = frame.at("walkthroughs");
-    let found = async { walkthroughs::show(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
+    let found = async { walkthroughs::get_draft(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
     let draft = found.map_err(|error| PageError::from(error).within(frame.clone()))?;
     let viewer = frame.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
     let at = place.path(&format!("walkthroughs/{}", draft.walkthrough.id));
@@ -130,8 +130,8 @@ async fn preview_step(
 ) -> PageResult {
     let found = async {
         let step_id: StepId = typed.step_id.parse().map_err(|_| Error::not_found("step"))?;
-        let moment = Moment::Step(step_id, Some(Box::new(typed.into_content())));
-        preview::play(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, moment).await
+        let moment = PreviewPoint::Step(step_id, Some(Box::new(typed.into_content())));
+        preview::render(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, moment).await
     };
     match found.await {
         Ok(preview) => {
@@ -177,8 +177,9 @@ async fn play(
     Path((_, id)): Path<(String, String)>,
     Query(At { at }): Query<At>,
 ) -> PageResult {
-    let found =
-        async { preview::play(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, Moment::After(at)).await };
+    let found = async {
+        preview::render(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, PreviewPoint::After(at)).await
+    };
     match found.await {
         Ok(Preview { tool, arguments, answer, step, completed, total, .. }) => Ok(view::page(&PlayPart {
             completed,

@@ -10,9 +10,9 @@ use waypost_core::organization::Role;
 use waypost_core::personal;
 use waypost_core::progress::Status;
 use waypost_core::{Error, Result};
-use waypost_ops::end_users::{self, EndUser, Extent, Kinds, Moment, Search, Standing};
+use waypost_ops::end_users::{self, EndUser, EndUserSearch, Extent, Standing, TimelineEntry, TimelineKinds};
 use waypost_ops::servers;
-use waypost_ops::walkthroughs::{self, ListWalkthroughs};
+use waypost_ops::walkthroughs::{self, WalkthroughListQuery};
 
 use super::analytics::duration;
 use super::form::Form;
@@ -51,9 +51,9 @@ struct Fields {
 }
 
 impl Fields {
-    fn search(&self) -> Result<Search> {
+    fn search(&self) -> Result<EndUserSearch> {
         let id = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Ok(Search {
+        Ok(EndUserSearch {
             text: id(&self.q),
             server_id: id(&self.server).map(|id| id.parse().map_err(|_| Error::not_found("server"))).transpose()?,
             walkthrough_id: id(&self.walkthrough)
@@ -162,7 +162,7 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Field
     found.truncate(ROWS as usize);
     let next = found.last().filter(|_| more).map(|last| fields.query(last.id.as_str()));
     let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
-    let listed = ListWalkthroughs { limit: Some(200), ..ListWalkthroughs::default() };
+    let listed = WalkthroughListQuery { limit: Some(200), ..WalkthroughListQuery::default() };
     let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(within)?.items;
     let titles = walkthroughs.into_iter().map(|it| (it.walkthrough.id.to_string(), it.walkthrough.title));
     let statuses = [("in_progress", "In progress"), ("completed", "Completed")];
@@ -189,9 +189,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn kinds(&self) -> Kinds {
+    fn kinds(&self) -> TimelineKinds {
         let all = !matches!(self.show.as_str(), "sessions" | "events" | "calls" | "tickets");
-        Kinds {
+        TimelineKinds {
             sessions: all || self.show == "sessions",
             events: all || self.show == "events",
             calls: all || self.show == "calls",
@@ -215,17 +215,17 @@ struct Item {
     detail: String,
 }
 
-impl From<Moment> for Item {
-    fn from(moment: Moment) -> Self {
+impl From<TimelineEntry> for Item {
+    fn from(moment: TimelineEntry) -> Self {
         let at = moment.at().rfc3339();
         match moment {
-            Moment::Session(it) => {
+            TimelineEntry::Session(it) => {
                 let client = it.client_name.unwrap_or_else(|| "a client that did not say its name".to_owned());
                 let version = it.client_version.map(|version| format!(" {version}")).unwrap_or_default();
                 let text = format!("Came with {client}{version}");
                 Self { at, class: "session", badge: "Session", text, detail: it.server_id.to_string() }
             }
-            Moment::Event(it) => {
+            TimelineEntry::Event(it) => {
                 // Titles are those of the version in which it happened: they stay when the step is renamed or deleted.
                 let step = it.step_title.or(it.step_id.map(|step| step.to_string()));
                 let step = step.map(|step| format!(": {step}")).unwrap_or_default();
@@ -234,14 +234,14 @@ impl From<Moment> for Item {
                 let pause = it.elapsed_ms.map(|ms| format!(", after {}", duration(Some(ms)))).unwrap_or_default();
                 Self { at, class: "event", badge: "Event", text, detail: format!("{walkthrough}{pause}") }
             }
-            Moment::Call(it) => {
+            TimelineEntry::Call(it) => {
                 let ok = it.outcome == "ok";
                 let class = if ok { "call" } else { "failed" };
                 let text = if ok { it.tool } else { format!("{} failed: {}", it.tool, it.outcome) };
                 let detail = it.client_name.unwrap_or_default();
                 Self { at, class, badge: "Call", text, detail }
             }
-            Moment::Ticket(it) => {
+            TimelineEntry::Ticket(it) => {
                 let text = format!("Asked for help: #{} {}", it.number, it.title);
                 Self { at, class: "ticket-opened", badge: "Ticket", text, detail: it.status.label().to_owned() }
             }
@@ -288,19 +288,19 @@ async fn show(
     let Member { cx, organization_id, place, frame } = member;
     let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
     let id = parse(id).map_err(within)?;
-    let end_user = end_users::show(cx, web.ops(), organization_id, &id).await.map_err(within)?;
+    let end_user = end_users::get(cx, web.ops(), organization_id, &id).await.map_err(within)?;
     let before = if shown.before.is_empty() { Ok(None) } else { behind(&shown.before).map(Some) };
     let page = (before.map_err(within)?, ROWS + 1);
     let of = (organization_id, &id);
-    let mut moments = end_users::time_line(cx, web.ops(), of, shown.kinds(), page).await.map_err(within)?;
+    let mut moments = end_users::get_timeline(cx, web.ops(), of, shown.kinds(), page).await.map_err(within)?;
     let more = moments.len() > ROWS as usize;
     moments.truncate(ROWS as usize);
     let older = moments.last().filter(|_| more).map(|last| shown.query(&shown.show, &cursor(last.at(), last.id())));
     let page = PersonPage {
         frame: frame.clone().at("end-users"),
         name: called(&end_user),
-        extent: end_users::extent(cx, web.ops(), organization_id, &id).await.map_err(within)?,
-        standings: end_users::standings(cx, web.ops(), organization_id, &id).await.map_err(within)?,
+        extent: end_users::get_extent(cx, web.ops(), organization_id, &id).await.map_err(within)?,
+        standings: end_users::list_progress(cx, web.ops(), organization_id, &id).await.map_err(within)?,
         items: moments.into_iter().map(Item::from).collect(),
         older,
         erase_path: place.path(&format!("end-users/{id}/erase")),
@@ -336,7 +336,7 @@ async fn erase(
     let Member { cx, organization_id, place, frame } = &member;
     let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
     let id = parse(&text).map_err(within)?;
-    match end_users::erase(cx, web.ops(), (organization_id, &id), &confirm).await {
+    match end_users::delete_confirmed(cx, web.ops(), (organization_id, &id), &confirm).await {
         Ok(()) => Ok(view::redirect_saying(
             &place.path("end-users"),
             "The end user and all that was known of them is erased.",

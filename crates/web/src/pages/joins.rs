@@ -146,7 +146,7 @@ async fn sign(web: &Web, member: &Member, info: &RequestInfo, fields: &Fields) -
     let claim = (fields.tracking_id.trim(), i64::from(hours) * HOUR_MS);
     let (ops, organization) = ((web.ops(), web.hosting.secret()), &member.organization_id);
     let (server, link) = claim_links::create(&member.cx, ops, organization, &server, claim).await?;
-    let address = web.public_url.path_address(&info.authority, &server.slug);
+    let address = web.public_url.path_urls(&info.authority, &server.slug);
     Ok(Made {
         url: address.resource(Some(&link.segment())),
         expires_at: link.expires_at.rfc3339(),

@@ -178,7 +178,7 @@ fn new_page(
     (status, wrong): (StatusCode, Wrong),
     fields: Fields,
 ) -> Response {
-    let address = web.public_url.path_address(&info.authority, "SERVER").issuer();
+    let address = web.public_url.path_urls(&info.authority, "SERVER").issuer();
     view::html(
         status,
         &NewPage {

@@ -160,7 +160,7 @@ impl SettingsPage {
         let Member { cx, organization_id, place, frame } = member;
         let within = |error| PageError::from(error).within(frame.clone());
         let destroyed = if place.is_owner() {
-            Some(destroyed(&overview::contents(cx, web.ops(), organization_id).await.map_err(within)?))
+            Some(destroyed(&overview::get_contents(cx, web.ops(), organization_id).await.map_err(within)?))
         } else {
             None
         };

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::extract::State;
 use waypost_core::access::Act;
-use waypost_ops::overview::{self, Overview};
+use waypost_ops::overview::{self, OrganizationOverview};
 use waypost_ops::{audit_events, joins, tickets};
 
 use super::audit::Entry;
@@ -56,11 +56,11 @@ struct OverviewPage {
 async fn show(State(web): State<Web>, member: Member) -> PageResult {
     let Member { cx, organization_id, place, frame } = &member;
     let within = |error| PageError::from(error).within(frame.clone());
-    let overview = overview::show(cx, web.ops(), organization_id).await.map_err(within)?;
+    let overview = overview::get(cx, web.ops(), organization_id).await.map_err(within)?;
     let steps = if overview.is_set_up() { Vec::new() } else { steps(place, &overview) };
     let mut tiles = Vec::new();
     if overview.servers > 0 || overview.walkthroughs > 0 {
-        let counts = tickets::counts(cx, web.ops(), organization_id, &tickets::Filter::default()).await;
+        let counts = tickets::count_by_status(cx, web.ops(), organization_id, &tickets::Filter::default()).await;
         let counts = counts.map_err(within)?.into_iter();
         let open = counts.filter(|(status, _)| !status.is_done());
         tiles = self::tiles(place, &overview, open.map(|(_, count)| count).sum());
@@ -85,7 +85,7 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
 }
 
 /// The first run, in order, from what is really there.
-fn steps(place: &Place, overview: &Overview) -> Vec<Step> {
+fn steps(place: &Place, overview: &OrganizationOverview) -> Vec<Step> {
     let server = overview.server.as_ref().map(|id| place.path(&format!("servers/{id}")));
     let walkthrough = overview.walkthrough.as_ref().map(|id| place.path(&format!("walkthroughs/{id}")));
     let publish = match &walkthrough {
@@ -144,7 +144,7 @@ fn steps(place: &Place, overview: &Overview) -> Vec<Step> {
     steps
 }
 
-fn tiles(place: &Place, overview: &Overview, open_tickets: u64) -> Vec<Tile> {
+fn tiles(place: &Place, overview: &OrganizationOverview, open_tickets: u64) -> Vec<Tile> {
     vec![
         Tile { label: "Servers", count: overview.servers, hint: "", href: place.path("servers") },
         Tile {

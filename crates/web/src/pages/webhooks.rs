@@ -8,7 +8,7 @@ use waypost_core::access::Act;
 use waypost_core::id::{WebhookDeliveryId, WebhookId};
 use waypost_core::seal::SecretText;
 use waypost_core::webhook::{Delivery, DeliveryStatus, Webhook, WebhookEvent};
-use waypost_ops::webhooks::{self, Change, NewWebhook};
+use waypost_ops::webhooks::{self, NewWebhook, WebhookPatch};
 use waypost_ops::{webhook_deliveries as deliveries, webhooks as ops};
 
 use super::form::Form;
@@ -231,7 +231,7 @@ async fn shown_once(web: &Web, member: &Member, webhook: Webhook, secret: &Secre
 async fn read(web: &Web, member: &Member, id: &str, before: &str) -> Result<WebhookPage, Error> {
     let Member { cx, organization_id, place, frame } = member;
     let id: WebhookId = id.parse().map_err(|_| Error::not_found("webhook"))?;
-    let webhook = ops::show(cx, web.ops(), organization_id, &id).await?;
+    let webhook = ops::get(cx, web.ops(), organization_id, &id).await?;
     let cursor = Some(before).filter(|text| text.parse::<WebhookDeliveryId>().is_ok());
     let found = deliveries::list(cx, web.ops(), (organization_id, &id), (Some(MESSAGES), cursor)).await?;
     let fields = Fields::from(&webhook);
@@ -269,7 +269,7 @@ async fn update(
     let fields = Fields::from(pairs);
     let updated = match fields.events() {
         Ok(events) => {
-            let change = Change {
+            let change = WebhookPatch {
                 url: Some(fields.url.clone()),
                 description: Some(fields.description.clone()),
                 events: Some(events),
@@ -291,7 +291,7 @@ async fn update(
 
 async fn test(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let page = read(&web, &member, &id, "").await.map_err(within(&member))?;
-    match ops::test(&member.cx, web.ops(), &member.organization_id, &page.webhook.id).await {
+    match ops::send_test(&member.cx, web.ops(), &member.organization_id, &page.webhook.id).await {
         Ok(_) => {
             let message = "A test is on its way. Load this page again in a moment to see what came of it.";
             Ok(view::redirect_saying(&page.path(), message))

@@ -10,7 +10,7 @@
 
 use cookie::{Cookie, SameSite};
 use http::{HeaderMap, HeaderValue, header};
-use waypost_ops::address::Address;
+use waypost_ops::public_url::ServerUrls;
 
 use crate::cookies;
 
@@ -27,7 +27,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// The place of the cookie for pages at `address`.
-    pub fn of(address: &Address) -> Self {
+    pub fn of(address: &ServerUrls) -> Self {
         let secure = address.origin().starts_with("https://");
         let prefix = address.prefix();
         let (name, path) = match (secure, prefix.is_empty()) {
@@ -41,7 +41,7 @@ impl Slot {
 
     /// The place where a page at a former address hands the ID over to the page at `current`. Returns `None` on a host of the
     /// server's own: a host cannot set cookies for another one.
-    pub fn handover(current: &Address) -> Option<Self> {
+    pub fn handover(current: &ServerUrls) -> Option<Self> {
         let Self { name, path, secure } = Self::of(current);
         let name = match name {
             "__Secure-wp_personal" => "__Secure-wp_personal_former",

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 use waypost_core::analytics::{Overview, Range};
-use waypost_ops::analytics::{Place, Report};
+use waypost_ops::analytics::{FlowNode, Report};
 
 use super::Table;
 
@@ -193,7 +193,7 @@ impl FunnelBody {
         let Some(funnel) = report.funnel() else {
             return Self { version: None, started: 0, completed: 0, steps: Vec::new() };
         };
-        let row = |(at, stage): (usize, waypost_ops::analytics::Stage)| FunnelRow {
+        let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| FunnelRow {
             step_id: stage.step_id.to_string(),
             position: at + 1,
             title: stage.title,
@@ -257,7 +257,7 @@ pub(super) struct StepList {
 impl StepList {
     pub(super) fn of(report: &Report) -> Self {
         let Some(funnel) = report.funnel() else { return Self { version: None, items: Vec::new() } };
-        let row = |(at, stage): (usize, waypost_ops::analytics::Stage)| StepRow {
+        let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| StepRow {
             step_id: stage.step_id.to_string(),
             position: at + 1,
             title: stage.title,
@@ -382,14 +382,14 @@ struct Node {
     title: Option<String>,
 }
 
-impl From<Place> for Node {
-    fn from(place: Place) -> Self {
+impl From<FlowNode> for Node {
+    fn from(place: FlowNode) -> Self {
         let plain = |kind| Self { kind, step_id: None, title: None };
         match place {
-            Place::Start => plain("start"),
-            Place::End => plain("end"),
-            Place::Left => plain("left"),
-            Place::Step(id, title) => Self { kind: "step", step_id: Some(id.to_string()), title: Some(title) },
+            FlowNode::Start => plain("start"),
+            FlowNode::End => plain("end"),
+            FlowNode::Left => plain("left"),
+            FlowNode::Step(id, title) => Self { kind: "step", step_id: Some(id.to_string()), title: Some(title) },
         }
     }
 }
@@ -417,7 +417,7 @@ pub(super) struct FlowList {
 impl FlowList {
     pub(super) fn of(report: &Report) -> Self {
         let row =
-            |it: waypost_ops::analytics::Way| FlowBody { from: it.from.into(), to: it.to.into(), count: it.count };
+            |it: waypost_ops::analytics::FlowEdge| FlowBody { from: it.from.into(), to: it.to.into(), count: it.count };
         Self { items: report.flows().into_iter().map(row).collect() }
     }
 }

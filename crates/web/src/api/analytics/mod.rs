@@ -16,7 +16,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::Ops;
-use waypost_ops::analytics::{self, Ask, MAX_OFFSET_MS, Parts, Report};
+use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, ReportParts};
 
 use self::body::{ClientList, ErrorList, FlowList, FunnelBody, OverviewBody, StepList, Timeline, ToolList};
 use self::rejected::RejectedCallList;
@@ -86,14 +86,14 @@ pub(super) fn time(field: &str, text: &str) -> Result<Timestamp> {
 }
 
 impl Params {
-    fn ask(&self, now: Timestamp) -> Result<Ask> {
+    fn ask(&self, now: Timestamp) -> Result<AnalyticsQuery> {
         let to = self.to.as_deref().map_or(Ok(now), |text| time("to", text))?;
         let from =
             self.from.as_deref().map_or_else(|| Ok(analytics::last_days(to, 30).from), |text| time("from", text))?;
         if self.version == Some(0) {
             return Err(Error::invalid("version", "Versions are numbered from 1."));
         }
-        Ok(Ask {
+        Ok(AnalyticsQuery {
             range: Range { from, to },
             server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
             walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
@@ -134,12 +134,12 @@ struct Asked {
 impl Asked {
     async fn answer<T: Table + Serialize + Send + 'static>(
         self,
-        parts: Parts,
+        parts: ReportParts,
         answer: impl FnOnce(&Report) -> T + Send + 'static,
     ) -> ApiResult<Response> {
         let Scope { cx, organization_id } = &self.scope;
         let ask = self.params.ask(cx.now())?;
-        let body = analytics::ask(cx, self.web.ops(), (organization_id, &ask), parts, answer).await?;
+        let body = analytics::run(cx, self.web.ops(), (organization_id, &ask), parts, answer).await?;
         Ok(match self.params.format.unwrap_or_default() {
             Format::Json => axum::Json(body).into_response(),
             Format::Csv => csv(&body),
@@ -166,11 +166,11 @@ fn csv<T: Table>(body: &T) -> Response {
 /// A part of analytics as a file.
 ///
 /// # Errors
-/// `not_found` for a part that there is not, and as [`analytics::ask`].
+/// `not_found` for a part that there is not, and as [`analytics::run`].
 pub(crate) async fn file(
     cx: &Ctx,
     ops: &Ops,
-    asked: (&OrganizationId, &Ask),
+    asked: (&OrganizationId, &AnalyticsQuery),
     (part, json): (&str, bool),
 ) -> Result<Response> {
     type Write = fn(&Report, bool) -> Response;
@@ -181,8 +181,8 @@ pub(crate) async fn file(
         let value = serde_json::to_value(body).unwrap_or_default();
         super::end_users::json_download(&value, T::NAME)
     }
-    let before = Parts { before: true, ..EVENTS };
-    let (parts, answer): (Parts, Write) = match part {
+    let before = ReportParts { before: true, ..EVENTS };
+    let (parts, answer): (ReportParts, Write) = match part {
         "overview" => (before, |report, json| write(&OverviewBody::of(report), json)),
         "timeline" => (EVENTS, |report, json| write(&Timeline::of(report, 0), json)),
         "funnel" => (EVENTS, |report, json| write(&FunnelBody::of(report), json)),
@@ -191,21 +191,21 @@ pub(crate) async fn file(
         "tools" => (CALLS, |report, json| write(&ToolList::of(report), json)),
         "errors" => (CALLS, |report, json| write(&ErrorList::of(report), json)),
         "rejected-calls" => (CALLS, |report, json| write(&RejectedCallList::of(report), json)),
-        "clients" => (Parts { calls: true, ..EVENTS }, |report, json| write(&ClientList::of(report), json)),
+        "clients" => (ReportParts { calls: true, ..EVENTS }, |report, json| write(&ClientList::of(report), json)),
         _ => return Err(Error::not_found("export")),
     };
-    analytics::ask(cx, ops, asked, parts, move |report| answer(report, json)).await
+    analytics::run(cx, ops, asked, parts, move |report| answer(report, json)).await
 }
 
-const EVENTS: Parts = Parts { events: true, calls: false, before: false };
-const CALLS: Parts = Parts { events: false, calls: true, before: false };
+const EVENTS: ReportParts = ReportParts { events: true, calls: false, before: false };
+const CALLS: ReportParts = ReportParts { events: false, calls: true, before: false };
 
 /// How many began, were active and completed, how many of those who began completed and resumed, and how long it took: in
 /// the range, and in the one of the same length before.
 #[utoipa::path(get, path = "/analytics/overview", tag = "analytics", operation_id = "get_analytics_overview", params(Params),
     responses((status = 200, content((OverviewBody = "application/json"), (String = "text/csv"))), Problems))]
 async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    let parts = Parts { before: true, ..EVENTS };
+    let parts = ReportParts { before: true, ..EVENTS };
     Asked { web, scope, params }.answer(parts, OverviewBody::of).await
 }
 
@@ -269,7 +269,7 @@ async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<Params
 #[utoipa::path(get, path = "/analytics/clients", tag = "analytics", operation_id = "get_analytics_clients", params(Params),
     responses((status = 200, content((ClientList = "application/json"), (String = "text/csv"))), Problems))]
 async fn clients(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    let parts = Parts { calls: true, ..EVENTS };
+    let parts = ReportParts { calls: true, ..EVENTS };
     Asked { web, scope, params }.answer(parts, ClientList::of).await
 }
 

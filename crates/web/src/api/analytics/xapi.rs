@@ -84,7 +84,7 @@ async fn xapi(
     };
     let limit = listing.limit()?;
     let filter = listing.filter(true)?;
-    let mut events = activity::events(&cx, web.ops(), &organization_id, &filter).await?;
+    let mut events = activity::list_events(&cx, web.ops(), &organization_id, &filter).await?;
     let more = events.len() > limit as usize;
     events.truncate(limit as usize);
     let next = events.last().filter(|_| more).map(|last| cursor(last.created_at, last.id.as_str()));

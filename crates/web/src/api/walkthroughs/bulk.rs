@@ -11,10 +11,10 @@ use utoipa_axum::routes;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
 use waypost_core::served::Change;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::walkthroughs::draft::{self, StepPatch};
-use waypost_ops::walkthroughs::preview::{self, Moment};
-use waypost_ops::walkthroughs::{self, Target, publish};
+use waypost_ops::walkthroughs::preview::{self, PreviewPoint};
+use waypost_ops::walkthroughs::{self, EditTarget, publish};
 
 use super::dto::StepChange;
 use super::publish_impact::PublishImpact;
@@ -156,14 +156,14 @@ async fn one(
     (id, revision): (&WalkthroughId, Option<u32>),
 ) -> Result<()> {
     let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
-    let target = Target { organization_id: org, walkthrough_id: id, revision };
+    let target = EditTarget { organization_id: org, walkthrough_id: id, revision };
     match action {
         Action::Publish => publish::publish(cx, ops, target, false).await.map(drop),
         Action::Archive => publish::archive(cx, ops, target).await.map(drop),
         Action::Unarchive => publish::unarchive(cx, ops, target).await.map(drop),
         Action::Delete => walkthroughs::delete(cx, ops, target).await,
         Action::Assign => match server {
-            Some(server) => assignments::add(cx, ops, org, (server, id), Placement::default()).await.map(drop),
+            Some(server) => assignments::assign(cx, ops, org, (server, id), AssignmentPatch::default()).await.map(drop),
             None => Err(Error::not_found("server")),
         },
     }
@@ -250,12 +250,12 @@ async fn show_preview(
     }
     let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
     let found = match wanted.step_id {
-        None => preview::play_all(cx, ops, org, &walkthrough).await?,
+        None => preview::render_all(cx, ops, org, &walkthrough).await?,
         Some(text) => {
             let step_id: StepId = id(&text, "step")?;
-            let saved = draft::show_step(cx, ops, org, &walkthrough, &step_id).await?.step.content;
+            let saved = draft::get_step(cx, ops, org, &walkthrough, &step_id).await?.step.content;
             let unsaved = wanted.step.map(|step| Box::new(StepPatch::from(step).apply(&saved)));
-            vec![preview::play(cx, ops, org, &walkthrough, Moment::Step(step_id, unsaved)).await?]
+            vec![preview::render(cx, ops, org, &walkthrough, PreviewPoint::Step(step_id, unsaved)).await?]
         }
     };
     let shown = found.into_iter().filter_map(|it| {

@@ -238,7 +238,7 @@ pub(super) struct RemovedStep {
 }
 
 impl RemovedStep {
-    pub(super) fn new(kind: WalkthroughType, position: usize, removed: &draft::Removed) -> Self {
+    pub(super) fn new(kind: WalkthroughType, position: usize, removed: &draft::StepDeletion) -> Self {
         Self {
             revision: removed.revision,
             step: Step::new(kind, position, &removed.step),
@@ -314,7 +314,7 @@ pub(super) struct WalkthroughChange {
     pub metadata: Option<Map<String, Value>>,
 }
 
-impl From<WalkthroughChange> for waypost_ops::walkthroughs::HeadChange {
+impl From<WalkthroughChange> for waypost_ops::walkthroughs::WalkthroughPatch {
     fn from(it: WalkthroughChange) -> Self {
         Self {
             title: it.title,

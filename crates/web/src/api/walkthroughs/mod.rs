@@ -24,7 +24,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_core::walkthrough::WalkthroughSort;
 use waypost_core::{Code, Error, Result, template, walkthrough};
-use waypost_ops::walkthroughs::{self, ListWalkthroughs, Target, publish};
+use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughListQuery, publish};
 
 use self::dto::{NewWalkthrough, Type, Walkthrough, WalkthroughChange, WalkthroughHead, WalkthroughSummary};
 use super::extract::{IfMatch, Json, Path, Query, Scope, tagged};
@@ -59,8 +59,8 @@ fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
 }
 
 /// What a request changes, and the revision that it was made from.
-fn target<'a>(scope: &'a Scope, walkthrough_id: &'a WalkthroughId, seen: IfMatch) -> Target<'a> {
-    Target { organization_id: &scope.organization_id, walkthrough_id, revision: seen.0 }
+fn target<'a>(scope: &'a Scope, walkthrough_id: &'a WalkthroughId, seen: IfMatch) -> EditTarget<'a> {
+    EditTarget { organization_id: &scope.organization_id, walkthrough_id, revision: seen.0 }
 }
 
 /// An answer to a creation: 201, where it is, and its revision.
@@ -77,7 +77,7 @@ async fn head(cx: &Ctx, web: &Web, org: &OrganizationId, head: walkthrough::Walk
 }
 
 async fn full(cx: &Ctx, web: &Web, org: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
-    let draft = walkthroughs::show(cx, web.ops(), org, id).await?;
+    let draft = walkthroughs::get_draft(cx, web.ops(), org, id).await?;
     let listed = walkthroughs::describe(cx, web.ops(), org, draft.walkthrough.clone()).await?;
     Ok(Walkthrough::new(&listed, &draft))
 }
@@ -144,9 +144,9 @@ enum Order {
 }
 
 impl Filter {
-    fn into_list(self) -> Result<ListWalkthroughs> {
+    fn into_list(self) -> Result<WalkthroughListQuery> {
         let server_id = self.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
-        Ok(ListWalkthroughs {
+        Ok(WalkthroughListQuery {
             query: self.q,
             state: self.state.map(Into::into),
             kind: self.kind.map(Into::into),

@@ -7,7 +7,7 @@ use waypost_core::id::OrganizationId;
 use waypost_core::transfer::lint::Severity;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Code, Result};
-use waypost_ops::walkthroughs::{self, history};
+use waypost_ops::walkthroughs::{self, versions};
 
 use super::walkthrough_id;
 use crate::{Web, impact};
@@ -47,8 +47,8 @@ impl PublishImpact {
 
     async fn find_existing(web: &Web, (cx, organization): (&Ctx, &OrganizationId), text: &str) -> Result<Self> {
         let id = walkthrough_id(text)?;
-        let head = walkthroughs::show(cx, web.ops(), organization, &id).await?.walkthrough;
-        let found = history::impact(cx, web.ops(), organization, &id).await?;
+        let head = walkthroughs::get_draft(cx, web.ops(), organization, &id).await?.walkthrough;
+        let found = versions::get_impact(cx, web.ops(), organization, &id).await?;
         let error = found.findings.iter().find(|finding| finding.severity == Severity::Error);
         let problem = match error {
             _ if head.state == WalkthroughState::Archived => {

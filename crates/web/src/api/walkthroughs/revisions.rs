@@ -178,7 +178,7 @@ async fn show(
     Path((id, step, revision)): Path<(String, String, String)>,
 ) -> ApiResult<Json<StepRevision>> {
     let (id, step, number) = (walkthrough_id(&id)?, step_id(&step)?, number(&revision)?);
-    let (listed, revision) = revisions::show(&cx, web.ops(), (&organization_id, &id), &step, number).await?;
+    let (listed, revision) = revisions::get(&cx, web.ops(), (&organization_id, &id), &step, number).await?;
     Ok(Json(StepRevision::new(listed, revision)))
 }
 

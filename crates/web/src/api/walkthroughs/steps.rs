@@ -91,8 +91,8 @@ impl NewStep {
 }
 
 /// A step with its place, which only the chain as a whole tells.
-async fn placed(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::Edited) -> Result<EditedStep> {
-    let draft = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, id).await?;
+async fn placed(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::StepEdit) -> Result<EditedStep> {
+    let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, id).await?;
     let at = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
     let step = Step::new(draft.walkthrough.kind, at + 1, &edited.step);
     Ok(EditedStep { revision: edited.revision, step })
@@ -109,7 +109,7 @@ async fn conflict(
     if error.code != Code::PreconditionFailed {
         return error.into();
     }
-    let Ok(draft) = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, walkthrough).await else {
+    let Ok(draft) = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, walkthrough).await else {
         return error.into();
     };
     let found = step.and_then(|id| draft.steps.iter().position(|step| step.id == *id));
@@ -123,7 +123,7 @@ async fn conflict(
     params(("id" = String, Path)), responses((status = 200, body = Page<Step>), Problems))]
 async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    let draft = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let steps = dto::steps(&draft.walkthrough, &draft.steps);
     Ok(tagged(draft.walkthrough.revision, Json(Page::whole(steps))))
 }
@@ -146,7 +146,7 @@ async fn add(
     }
 }
 
-async fn answer_created(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::Edited) -> ApiResult<Response> {
+async fn answer_created(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::StepEdit) -> ApiResult<Response> {
     let location = format!("/api/v1/walkthroughs/{id}/steps/{}", edited.step.id);
     let body = placed(scope, web, id, edited).await?;
     Ok(created(&location, body.revision, Json(body)))
@@ -156,7 +156,7 @@ pub(super) async fn answer(
     scope: &Scope,
     web: &Web,
     (id, step): (&WalkthroughId, &StepId),
-    edited: Result<draft::Edited>,
+    edited: Result<draft::StepEdit>,
 ) -> ApiResult<Response> {
     match edited {
         Ok(edited) => {
@@ -172,7 +172,7 @@ pub(super) async fn answer(
     params(("id" = String, Path), ("step_id" = String, Path)), responses((status = 200, body = Step), Problems))]
 async fn show(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(String, String)>) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let found = draft::show_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
+    let found = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
     let body = placed(&scope, &web, &id, found).await?;
     Ok(tagged(body.revision, Json(body.step)))
 }
@@ -204,7 +204,7 @@ async fn remove(
     seen: IfMatch,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let before = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let before = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
         Ok(removed) => {
             let at = before.steps.iter().position(|other| other.id == step).unwrap_or(0);

@@ -152,7 +152,7 @@ async fn import_files(
         None => None,
         Some(text) => {
             let id: ServerId = id(text, "server")?;
-            Some(servers::show(&cx, web.ops(), &organization_id, &id).await?.slug)
+            Some(servers::get(&cx, web.ops(), &organization_id, &id).await?.slug)
         }
     };
     let options = ImportOptions {
@@ -305,7 +305,7 @@ async fn export_file(
     Query(As { format }): Query<As>,
 ) -> ApiResult<Response> {
     let (cx, org, id) = (&scope.cx, &scope.organization_id, walkthrough_id(&id)?);
-    let slug = walkthroughs::show(cx, web.ops(), org, &id).await?.walkthrough.slug;
+    let slug = walkthroughs::get_draft(cx, web.ops(), org, &id).await?.walkthrough.slug;
     let (kind, extension, body) = match format {
         Format::Json => {
             let envelope = export::export(cx, web.ops(), org, &id).await?;

@@ -15,7 +15,7 @@ use waypost_core::impact::Consequence;
 use waypost_core::transfer::lint;
 use waypost_core::version::VersionHead;
 use waypost_core::{Error, Result};
-use waypost_ops::walkthroughs::{self, history, publish};
+use waypost_ops::walkthroughs::{self, publish, versions};
 
 use super::dto::{Step, Type, Walkthrough};
 use super::{conflict, full, target, walkthrough_id};
@@ -137,7 +137,7 @@ async fn publish_draft(
     let id = walkthrough_id(&id)?;
     match publish::publish(&scope.cx, web.ops(), target(&scope, &id, seen), how.confirm_bidi).await {
         Ok(published) => {
-            let draft = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+            let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
             let revision = draft.walkthrough.revision;
             let body = Published {
                 version_id: published.version_id.to_string(),
@@ -184,7 +184,7 @@ impl Finding {
     params(("id" = String, Path)), responses((status = 200, body = Page<Finding>), Problems))]
 async fn lint_draft(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Json<Page<Finding>>> {
     let id = walkthrough_id(&id)?;
-    let draft = walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let findings = publish::lint(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     Ok(Json(Page::whole(findings.iter().map(|finding| Finding::new(finding, &draft.steps)).collect())))
 }
@@ -345,7 +345,7 @@ struct Impact {
     params(("id" = String, Path)), responses((status = 200, body = Impact), Problems))]
 async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    let found = history::impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let found = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let mut sentences = vec![impact::summary(&found)];
     sentences.extend(impact::sentences(&found));
     let means = &found.consequences;
@@ -377,7 +377,7 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
     params(("id" = String, Path)), responses((status = 200, body = Page<ListedVersion>), Problems))]
 async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Json<Page<ListedVersion>>> {
     let id = walkthrough_id(&id)?;
-    let found = history::history(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
+    let found = versions::list(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let listed = found.iter().map(|it| ListedVersion {
         version: (&it.head).into(),
         in_progress: it.in_progress,
@@ -401,7 +401,7 @@ async fn show(
     Path((id, version)): Path<(String, String)>,
 ) -> ApiResult<Json<Version>> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
-    let (head, steps) = history::show_version(&scope.cx, web.ops(), &scope.organization_id, &id, version).await?;
+    let (head, steps) = versions::get(&scope.cx, web.ops(), &scope.organization_id, &id, version).await?;
     let kind = head.fields.kind;
     Ok(Json(Version {
         version: (&head).into(),
@@ -437,7 +437,7 @@ async fn compare(
         "draft" => None,
         text => Some(text.parse().map_err(|_| Error::invalid("to", "`to` is the number of a version, or `draft`."))?),
     };
-    let found = history::compare(&scope.cx, web.ops(), &scope.organization_id, &id, (from, to)).await?;
+    let found = versions::compare(&scope.cx, web.ops(), &scope.organization_id, &id, (from, to)).await?;
     Ok(Json(found.into()))
 }
 
@@ -453,7 +453,7 @@ async fn restore(
     seen: IfMatch,
 ) -> ApiResult<Response> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
-    match history::restore_version(&scope.cx, web.ops(), target(&scope, &id, seen), version).await {
+    match versions::restore(&scope.cx, web.ops(), target(&scope, &id, seen), version).await {
         Ok(_) => answer(&scope, &web, &id).await,
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use waypost_core::analytics::Day;
-use waypost_ops::analytics::{Place, Way};
+use waypost_ops::analytics::{FlowEdge, FlowNode};
 
 /// The line chart is so wide and high inside; the page stretches it.
 pub(super) const WIDTH: f64 = 1_000.0;
@@ -132,25 +132,25 @@ const TALL: f64 = 180.0;
 const SINK: f64 = 268.0;
 
 /// The name of a place, in full.
-pub(super) fn name(place: &Place) -> &str {
+pub(super) fn name(place: &FlowNode) -> &str {
     match place {
-        Place::Start => "Start",
-        Place::Step(_, title) => title,
-        Place::End => "Completed",
-        Place::Left => "Left or still there",
+        FlowNode::Start => "Start",
+        FlowNode::Step(_, title) => title,
+        FlowNode::End => "Completed",
+        FlowNode::Left => "Left or still there",
     }
 }
 
 /// Lays out where people go. `order` are the steps of the version, by id; steps of other versions come behind them.
-pub(super) fn sankey(ways: &[Way], order: &[String]) -> Option<Sankey> {
-    let started: u64 = ways.iter().filter(|way| way.from == Place::Start).map(|way| way.count).sum();
+pub(super) fn sankey(ways: &[FlowEdge], order: &[String]) -> Option<Sankey> {
+    let started: u64 = ways.iter().filter(|way| way.from == FlowNode::Start).map(|way| way.count).sum();
     if started == 0 {
         return None;
     }
     let mut columns: Vec<String> = order.to_vec();
     for way in ways {
         for place in [&way.from, &way.to] {
-            if let Place::Step(id, _) = place
+            if let FlowNode::Step(id, _) = place
                 && !columns.iter().any(|known| known == id.as_str())
             {
                 columns.push(id.to_string());
@@ -162,9 +162,9 @@ pub(super) fn sankey(ways: &[Way], order: &[String]) -> Option<Sankey> {
     let mut layout =
         Layout { columns: &columns, scale: TALL / started as f64, out: HashMap::new(), into: HashMap::new() };
     let mut bands = Vec::new();
-    let mut ways: Vec<&Way> = ways.iter().collect();
+    let mut ways: Vec<&FlowEdge> = ways.iter().collect();
     // Those who go on stand above those who leave, the near ones above the far ones.
-    ways.sort_by_key(|way| (way.to == Place::Left, layout.column(&way.to), layout.column(&way.from)));
+    ways.sort_by_key(|way| (way.to == FlowNode::Left, layout.column(&way.to), layout.column(&way.from)));
     for way in &ways {
         bands.extend(layout.band(way));
     }
@@ -183,16 +183,16 @@ struct Layout<'a> {
 
 impl Layout<'_> {
     /// None for a step that is cut, and for those who left.
-    fn column(&self, place: &Place) -> Option<usize> {
+    fn column(&self, place: &FlowNode) -> Option<usize> {
         match place {
-            Place::Start => Some(0),
-            Place::Step(id, _) => Some(1 + self.columns.iter().position(|known| known == id.as_str())?),
-            Place::End => Some(self.columns.len() + 1),
-            Place::Left => None,
+            FlowNode::Start => Some(0),
+            FlowNode::Step(id, _) => Some(1 + self.columns.iter().position(|known| known == id.as_str())?),
+            FlowNode::End => Some(self.columns.len() + 1),
+            FlowNode::Left => None,
         }
     }
 
-    fn band(&mut self, way: &Way) -> Option<Band> {
+    fn band(&mut self, way: &FlowEdge) -> Option<Band> {
         let from = self.column(&way.from)?;
         let width = way.count as f64 * self.scale;
         let title = format!("{} → {}: {}", name(&way.from), name(&way.to), way.count);
@@ -200,7 +200,7 @@ impl Layout<'_> {
         let used = self.out.entry(from).or_default();
         let y1 = TOP + *used + width / 2.0;
         *used += width;
-        if way.to == Place::Left {
+        if way.to == FlowNode::Left {
             let x2 = x1 + COLUMN / 2.0;
             let path = format!("M{x1:.1} {y1:.1}C{x2:.1} {y1:.1} {x2:.1} {y1:.1} {x2:.1} {SINK:.1}");
             return Some(Band { path, width: width.clamp(1.0, COLUMN / 2.5), title, class: "band-left" });
@@ -225,8 +225,8 @@ impl Layout<'_> {
         Some(Band { path, width: width.max(1.0), title, class: "band" })
     }
 
-    fn nodes(&self, ways: &[&Way]) -> Vec<NodeBox> {
-        let mut places: Vec<(usize, &Place)> = Vec::new();
+    fn nodes(&self, ways: &[&FlowEdge]) -> Vec<NodeBox> {
+        let mut places: Vec<(usize, &FlowNode)> = Vec::new();
         for way in ways {
             for place in [&way.from, &way.to] {
                 if let Some(column) = self.column(place)
@@ -237,13 +237,13 @@ impl Layout<'_> {
             }
         }
         places.sort_by_key(|(column, _)| *column);
-        let node = |(column, place): (usize, &Place)| {
+        let node = |(column, place): (usize, &FlowNode)| {
             let through = |side: &HashMap<usize, f64>| side.get(&column).copied().unwrap_or(0.0);
             let height = through(&self.out).max(through(&self.into)).max(2.0);
             let (class, label) = match place {
-                Place::Start => ("node-start", "Start".to_owned()),
-                Place::End => ("node-end", "Completed".to_owned()),
-                Place::Step(..) | Place::Left => ("node-step", format!("Step {column}")),
+                FlowNode::Start => ("node-start", "Start".to_owned()),
+                FlowNode::End => ("node-end", "Completed".to_owned()),
+                FlowNode::Step(..) | FlowNode::Left => ("node-step", format!("Step {column}")),
             };
             let count = (height / self.scale).round();
             let title = format!("{}: {count}", name(place));
@@ -277,13 +277,13 @@ mod tests {
 
     #[test]
     fn every_way_becomes_a_band() {
-        let step = |n: u8| Place::Step(StepId::from_store(format!("ws_{n}")), format!("Step <{n}>"));
-        let way = |from: Place, to: Place, count| Way { from, to, count };
+        let step = |n: u8| FlowNode::Step(StepId::from_store(format!("ws_{n}")), format!("Step <{n}>"));
+        let way = |from: FlowNode, to: FlowNode, count| FlowEdge { from, to, count };
         let ways = [
-            way(Place::Start, step(1), 3),
+            way(FlowNode::Start, step(1), 3),
             way(step(1), step(2), 2),
-            way(step(1), Place::Left, 1),
-            way(step(2), Place::End, 2),
+            way(step(1), FlowNode::Left, 1),
+            way(step(2), FlowNode::End, 2),
         ];
         let chart = sankey(&ways, &["ws_1".to_owned(), "ws_2".to_owned()]).unwrap();
         assert_eq!((chart.bands.len(), chart.nodes.len(), chart.is_cut), (4, 4, false));

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 use waypost_core::analytics::{DAY_MS, Range};
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::analytics::{self, Ask};
+use waypost_ops::analytics::{self, AnalyticsQuery};
 
 /// Value and text of each range.
 pub(super) const RANGES: [(&str, &str); 6] = [
@@ -40,7 +40,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn ask(&self, now: Timestamp) -> Result<Ask> {
+    pub(super) fn ask(&self, now: Timestamp) -> Result<AnalyticsQuery> {
         let range = match self.range() {
             "custom" => {
                 // The last day counts as a whole.
@@ -59,7 +59,7 @@ impl Fields {
             (text, false) => Some(text.parse().map_err(|_| Error::not_found("version"))?),
         };
         let id = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Ok(Ask {
+        Ok(AnalyticsQuery {
             range,
             server_id: id(&self.server).map(|text| text.parse().map_err(|_| Error::not_found("server"))).transpose()?,
             walkthrough_id: id(&self.walkthrough)

@@ -7,9 +7,9 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use waypost_core::access::Act;
 use waypost_core::analytics::{ClientRow, ErrorRow, Overview, ToolRow};
-use waypost_ops::analytics::{self, Parts, Place as Spot, RejectedCalls, Report, VersionFunnel, Way};
+use waypost_ops::analytics::{self, FlowEdge, FlowNode as Spot, RejectedCalls, Report, ReportParts, VersionFunnel};
 use waypost_ops::servers;
-use waypost_ops::walkthroughs::{self, ListWalkthroughs};
+use waypost_ops::walkthroughs::{self, WalkthroughListQuery};
 
 use self::chart::{HEIGHT, Lines, Sankey, WIDTH};
 use self::fields::Fields;
@@ -20,7 +20,7 @@ use super::view::{self, PageError, PageResult, Wrong};
 use crate::Web;
 use crate::api::analytics::file;
 
-const PARTS: Parts = Parts { events: true, calls: true, before: true };
+const PARTS: ReportParts = ReportParts { events: true, calls: true, before: true };
 
 /// The pages.
 pub(super) fn routes() -> Routes {
@@ -64,7 +64,7 @@ struct Counted {
     days: Vec<(String, u64, u64, u64)>,
     funnel: Option<VersionFunnel>,
     sankey: Option<Sankey>,
-    ways: Vec<Way>,
+    ways: Vec<FlowEdge>,
     tools: Vec<ToolRow>,
     errors: Vec<ErrorRow>,
     rejected: Vec<RejectedCalls>,
@@ -200,7 +200,7 @@ fn shown(counted: Counted) -> Shown {
     let Counted { now, lines, days, funnel, sankey, ways, tools, errors, rejected, clients, .. } = counted;
     let is_empty = now == Overview::default() && tools.is_empty() && rejected.is_empty();
     let started = funnel.as_ref().map_or(0, |funnel| funnel.started);
-    let row = |(at, stage): (usize, waypost_ops::analytics::Stage)| Row {
+    let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| Row {
         position: at + 1,
         title: stage.title,
         reached: stage.counts.reached,
@@ -209,12 +209,12 @@ fn shown(counted: Counted) -> Shown {
         median: duration(stage.counts.median_ms),
         width: if started > 0 { stage.counts.completed as f64 / started as f64 * 100.0 } else { 0.0 },
     };
-    let way = |way: &Way| WayRow {
+    let way = |way: &FlowEdge| WayRow {
         from: chart::name(&way.from).to_owned(),
         to: chart::name(&way.to).to_owned(),
         count: way.count,
     };
-    let mut sorted: Vec<&Way> = ways.iter().filter(|way| way.from != Spot::Left).collect();
+    let mut sorted: Vec<&FlowEdge> = ways.iter().filter(|way| way.from != Spot::Left).collect();
     sorted.sort_by_key(|way| std::cmp::Reverse(way.count));
     Shown {
         lines,
@@ -237,7 +237,7 @@ async fn page(State(web): State<Web>, member: Member, Query(fields): Query<Field
     let Member { cx, organization_id, place, frame } = &member;
     let within = |error| PageError::from(error).within(frame.clone().at("analytics"));
     let asked = match fields.ask(cx.now()) {
-        Ok(ask) => analytics::ask(cx, web.ops(), (organization_id, &ask), PARTS, count).await,
+        Ok(ask) => analytics::run(cx, web.ops(), (organization_id, &ask), PARTS, count).await,
         Err(error) => Err(error),
     };
     let (status, wrong, counted) = match asked {
@@ -248,7 +248,7 @@ async fn page(State(web): State<Web>, member: Member, Query(fields): Query<Field
         }
     };
     let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
-    let listed = ListWalkthroughs { limit: Some(200), ..ListWalkthroughs::default() };
+    let listed = WalkthroughListQuery { limit: Some(200), ..WalkthroughListQuery::default() };
     let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(within)?.items;
     let choice = |text: &str, rest: Vec<(String, String)>| {
         std::iter::once((String::new(), text.to_owned())).chain(rest).collect::<Vec<_>>()

@@ -10,7 +10,7 @@ use waypost_core::Error;
 use waypost_core::assignment::{Candidate, ListedAssignment};
 use waypost_core::id::{AssignmentId, WalkthroughId};
 use waypost_core::walkthrough::WalkthroughState;
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 
 use super::super::form::Form;
 use super::super::frame::Frame;
@@ -110,7 +110,8 @@ fn list(hosted: &Hosted, listed: Vec<ListedAssignment>, said: &str, fragment: bo
 
 async fn found(web: &Web, hosted: &Hosted, q: &str) -> Result<Candidates, Error> {
     let Hosted { cx, organization_id, server, .. } = hosted;
-    let mut found = assignments::candidates(cx, web.ops(), organization_id, &server.id, (q, CANDIDATES + 1)).await?;
+    let mut found =
+        assignments::list_candidates(cx, web.ops(), organization_id, &server.id, (q, CANDIDATES + 1)).await?;
     let more = found.len() > CANDIDATES as usize;
     found.truncate(CANDIDATES as usize);
     Ok(Candidates {
@@ -157,7 +158,7 @@ pub(super) async fn add(State(web): State<Web>, hosted: Hosted, Form(chosen): Fo
     let result = match chosen.walkthrough.parse::<WalkthroughId>() {
         Ok(id) => {
             let place = (&server.id, &id);
-            assignments::add(cx, web.ops(), organization_id, place, Placement::default()).await
+            assignments::assign(cx, web.ops(), organization_id, place, AssignmentPatch::default()).await
         }
         Err(_) => Err(Error::not_found("walkthrough")),
     };
@@ -200,7 +201,7 @@ pub(super) async fn switch(
     headers: HeaderMap,
     Form(Switch { enabled }): Form<Switch>,
 ) -> PageResult {
-    let (id, placement) = (at.id(&hosted)?, Placement { enabled: Some(enabled), display_order: None });
+    let (id, placement) = (at.id(&hosted)?, AssignmentPatch { enabled: Some(enabled), display_order: None });
     let changed = assignments::update(&hosted.cx, web.ops(), &hosted.organization_id, &id, placement).await;
     let changed = changed.map_err(|error| hosted.failed(error))?;
     let said = format!("“{}” is switched {}.", changed.title, if enabled { "on" } else { "off" });

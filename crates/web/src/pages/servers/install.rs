@@ -61,7 +61,7 @@ pub(super) async fn show(
         "A tracking id has 1 to 128 letters from A to Z, digits, and . _ ~ -. The texts below are without one."
             .clone_into(&mut wrong.message);
     }
-    let address = web.public_url.path_address(&info.authority, &hosted.server.slug);
+    let address = web.public_url.path_urls(&info.authority, &hosted.server.slug);
     let url = address.resource(personal.then_some(tracking_id.as_str()));
     let clients = install::all_clients(Target { name: &hosted.server.slug, url: &url });
     let chosen = clients.iter().position(|it| it.id == client).unwrap_or(0);

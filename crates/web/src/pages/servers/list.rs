@@ -5,7 +5,7 @@ use axum::extract::{Query, State};
 use serde::Deserialize;
 use url::form_urlencoded;
 use waypost_core::server::Server;
-use waypost_ops::servers::{self, MAX_CALLS, Search, Usage};
+use waypost_ops::servers::{self, MAX_CALLS, ServerSearch, Usage};
 
 use super::super::frame::Frame;
 use super::super::session::Member;
@@ -64,11 +64,11 @@ pub(super) async fn show(
     let Member { cx, organization_id, place, frame } = member;
     let frame = frame.at("servers");
     let base = place.path("servers");
-    let search = Search { text: Some(fields.q.clone()), after: Some(fields.after.clone()), limit: LIMIT };
+    let search = ServerSearch { text: Some(fields.q.clone()), after: Some(fields.after.clone()), limit: LIMIT };
     let found = servers::search(&cx, web.ops(), &organization_id, &search).await;
     let (found, more) = found.map_err(|error| PageError::from(error).within(frame.clone()))?;
     let ids: Vec<_> = found.iter().map(|server| &server.id).collect();
-    let usages = servers::usage(&cx, web.ops(), &organization_id, &ids).await?;
+    let usages = servers::list_usage(&cx, web.ops(), &organization_id, &ids).await?;
     let next = found.last().filter(|_| more).map(|last| {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("q", &fields.q)
@@ -77,7 +77,7 @@ pub(super) async fn show(
         format!("{base}?{query}")
     });
     let page =
-        |server: &Server| server.public_page.then(|| web.public_url.path_address(&info.authority, &server.slug).page());
+        |server: &Server| server.public_page.then(|| web.public_url.path_urls(&info.authority, &server.slug).page());
     let rows = found.into_iter().zip(usages).map(|(server, usage)| row(&base, page(&server), server, usage)).collect();
     let later = !fields.after.is_empty();
     Ok(view::page(&ListPage { frame, admin: place.is_admin(), base, q: fields.q, rows, later, next }))

@@ -74,13 +74,13 @@ impl FromRequestParts<Web> for Hosted {
         let params = RawPathParams::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
         let id = params.iter().find(|(name, _)| *name == "server").and_then(|(_, text)| text.parse::<ServerId>().ok());
         let found = match id {
-            Some(id) => servers::show(&cx, web.ops(), &organization_id, &id).await,
+            Some(id) => servers::get(&cx, web.ops(), &organization_id, &id).await,
             None => Err(Error::not_found("server")),
         };
         match found {
             Ok(server) => {
                 let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
-                let address = web.public_url.path_address(&info.authority, &server.slug);
+                let address = web.public_url.path_urls(&info.authority, &server.slug);
                 let page_url = server.public_page.then(|| address.page());
                 Ok(Self { cx, organization_id, place, frame, server, mcp_url: address.resource(None), page_url })
             }

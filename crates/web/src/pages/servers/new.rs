@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use waypost_core::Error;
 use waypost_core::id::ServerId;
-use waypost_ops::servers::{self, Settings};
+use waypost_ops::servers::{self, ServerSettings};
 
 use super::super::form::Form;
 use super::super::frame::Frame;
@@ -82,7 +82,7 @@ struct SlugSaid {
 }
 
 fn address(web: &Web, info: &RequestInfo) -> String {
-    let whole = web.public_url.path_address(&info.authority, "SLUG").resource(None);
+    let whole = web.public_url.path_urls(&info.authority, "SLUG").resource(None);
     whole.replacen("SLUG", "…", 1)
 }
 
@@ -115,10 +115,10 @@ pub(super) async fn create(
     Form(fields): Form<Fields>,
 ) -> PageResult {
     let optional = |text: &str| Some(text.to_owned()).filter(|text| !text.trim().is_empty());
-    let settings = Settings {
+    let settings = ServerSettings {
         name: Some(fields.name.clone()),
         product_name: optional(&fields.product_name),
-        ..Settings::default()
+        ..ServerSettings::default()
     };
     let slug = fields.slug.trim();
     match servers::create(&member.cx, web.ops(), &member.organization_id, slug, &settings).await {
@@ -169,11 +169,11 @@ pub(super) async fn slug(
     };
     let slug = typed.slug.trim().to_owned();
     if let Some(id) = &own
-        && servers::show(cx, web.ops(), organization_id, id).await?.slug == slug
+        && servers::get(cx, web.ops(), organization_id, id).await?.slug == slug
     {
         // It has this one: there is nothing to say.
         return Ok(view::page(&SlugSaid { reason: None, slug: String::new() }));
     }
-    let reason = servers::check_slug(cx, web.ops(), organization_id, &slug, own.as_ref()).await?;
+    let reason = servers::find_slug_problem(cx, web.ops(), organization_id, &slug, own.as_ref()).await?;
     Ok(view::page(&SlugSaid { reason, slug }))
 }

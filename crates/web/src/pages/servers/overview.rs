@@ -77,13 +77,13 @@ pub(super) async fn show(State(web): State<Web>, info: RequestInfo, hosted: Host
     let count = placed.len();
     let offered: Vec<_> =
         placed.into_iter().filter(|it| it.assignment.enabled && it.state == WalkthroughState::Published).collect();
-    let usage = servers::usage(cx, web.ops(), organization_id, &[&server.id]).await?.pop().unwrap_or_default();
+    let usage = servers::list_usage(cx, web.ops(), organization_id, &[&server.id]).await?.pop().unwrap_or_default();
     Ok(view::page(&OverviewPage {
         frame: hosted.frame.clone(),
         head: hosted.head(""),
         mcp_url: hosted.mcp_url.clone(),
         page_url: hosted.page_url.clone(),
-        host_url: web.public_url.host_address(&info.authority, &server.slug).map(|address| address.resource(None)),
+        host_url: web.public_url.host_urls(&info.authority, &server.slug).map(|address| address.resource(None)),
         state: seen(server, offered.len(), count),
         walkthroughs: format!("{} of {count}", offered.len()),
         offered,

@@ -9,7 +9,7 @@ use waypost_core::Error;
 use waypost_core::access::{Act, authorize};
 use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
 use waypost_ops::oauth_configs;
-use waypost_ops::servers::{self, AVAILABLE_SUPPORT, Holdings, Settings};
+use waypost_ops::servers::{self, AVAILABLE_SUPPORT, Holdings, ServerSettings};
 
 use super::super::form::Form;
 use super::super::frame::Frame;
@@ -57,7 +57,7 @@ impl From<&Server> for Fields {
 }
 
 impl Fields {
-    fn settings(&self) -> Result<Settings, Error> {
+    fn settings(&self) -> Result<ServerSettings, Error> {
         fn chosen<T: std::str::FromStr<Err = String>>(field: &str, text: &str) -> Result<Option<T>, Error> {
             if text.is_empty() {
                 return Ok(None);
@@ -73,7 +73,7 @@ impl Fields {
             (true, _) => Some("none".to_owned()),
             (false, _) => Some(self.oauth_config.clone()),
         };
-        Ok(Settings {
+        Ok(ServerSettings {
             slug: Some(self.slug.trim().to_owned()),
             name: Some(self.name.clone()),
             product_name: Some(self.product_name.clone()),
@@ -154,7 +154,7 @@ async fn page(
     let configs = oauth_configs::list(cx, web.ops(), organization_id).await?;
     let mut providers = vec![("none".to_owned(), "None".to_owned())];
     providers.extend(configs.into_iter().map(|config| (config.id.to_string(), config.name)));
-    let signed_in = servers::signed_in(cx, web.ops(), organization_id, &server.id).await?;
+    let signed_in = servers::count_signed_in(cx, web.ops(), organization_id, &server.id).await?;
     let sign_in_warning = if signed_in > 0 {
         let people = counted(signed_in, "person is", "people are");
         format!("{people} signed in: a change signs them out, and they have to sign in again.")
@@ -173,7 +173,7 @@ async fn page(
         providers_path: place.path("oauth-configs"),
         toolsets: options(Toolset::ALL, toolset_words),
         supports: options(AVAILABLE_SUPPORT, support_words),
-        former: servers::former_slugs(cx, web.ops(), organization_id, &server.id).await?,
+        former: servers::list_former_slugs(cx, web.ops(), organization_id, &server.id).await?,
         sign_in_warning,
         server_id: server.id.to_string(),
     };
@@ -244,7 +244,7 @@ impl DeletePage {
 
 async fn confirmation(web: &Web, hosted: &Hosted, (status, wrong): (StatusCode, Wrong)) -> Result<Response, Error> {
     let Hosted { cx, organization_id, server, .. } = hosted;
-    let held = servers::holdings(cx, web.ops(), organization_id, &server.id).await?;
+    let held = servers::get_holdings(cx, web.ops(), organization_id, &server.id).await?;
     Ok(view::html(
         status,
         &DeletePage {

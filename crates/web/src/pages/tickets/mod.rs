@@ -12,7 +12,7 @@ use waypost_core::organization::Member as Colleague;
 use waypost_core::server::{Server, Support};
 use waypost_core::ticket::{Priority, TicketStatus};
 use waypost_core::{Error, Result};
-use waypost_ops::tickets::{self, Change, Filter, ListTickets, Named, search_text};
+use waypost_ops::tickets::{self, Filter, Named, TicketListQuery, TicketPatch, search_text};
 use waypost_ops::{servers, walkthroughs};
 
 use super::form::Form;
@@ -197,17 +197,19 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Field
 async fn read(web: &Web, member: &Member, fields: Fields, filter: Filter) -> Result<TicketsPage> {
     let Member { cx, organization_id, place, frame } = member;
     let ops = web.ops();
-    let counts = tickets::counts(cx, ops, organization_id, &filter).await?;
+    let counts = tickets::count_by_status(cx, ops, organization_id, &filter).await?;
     let total = counts.iter().map(|(_, count)| count).sum();
     // A mark that is none begins at the newest.
     let cursor = Some(fields.before.clone()).filter(|text| text.parse::<waypost_core::id::TicketId>().is_ok());
-    let wanted = ListTickets { filter: filter.clone(), limit: Some(TICKETS), cursor };
+    let wanted = TicketListQuery { filter: filter.clone(), limit: Some(TICKETS), cursor };
     let found = tickets::list(cx, ops, organization_id, wanted).await?;
-    let colleagues = people(&tickets::assignees(cx, ops, organization_id).await?);
+    let colleagues = people(&tickets::list_assignees(cx, ops, organization_id).await?);
     let all = servers::list(cx, ops, organization_id).await?;
     let has_support = all.iter().any(|server| server.support == Support::Tickets);
     let walkthrough = match &filter.walkthrough {
-        Some(id) => walkthroughs::show(cx, ops, organization_id, id).await.ok().map(|draft| draft.walkthrough.title),
+        Some(id) => {
+            walkthroughs::get_draft(cx, ops, organization_id, id).await.ok().map(|draft| draft.walkthrough.title)
+        }
         None => None,
     };
     let here = place.path("tickets");
@@ -238,7 +240,7 @@ async fn read(web: &Web, member: &Member, fields: Fields, filter: Filter) -> Res
         bulk_assignees: with_first("", "Keep", with_first("none", "Nobody", colleagues)),
         without_support: all.into_iter().filter(|it| it.support != Support::Tickets).take(5).collect(),
         has_support,
-        can_mail: tickets::can_mail(ops),
+        can_mail: tickets::can_send_email(ops),
         fields,
     })
 }
@@ -255,7 +257,7 @@ async fn bulk(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(Str
     let wrong = |field| Error::invalid(field, "There is no such choice. Load the page again.");
     let status = Some(value("status")).filter(|it| !it.is_empty()).map(str::parse).transpose();
     let priority = Some(value("priority")).filter(|it| !it.is_empty()).map(str::parse).transpose();
-    let change = Change {
+    let change = TicketPatch {
         status: status.map_err(|_| within(wrong("status")))?,
         priority: priority.map_err(|_| within(wrong("priority")))?,
         assignee: match value("assignee") {
@@ -265,11 +267,11 @@ async fn bulk(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(Str
         },
         email: None,
     };
-    if ids.is_empty() || change == Change::default() {
+    if ids.is_empty() || change == TicketPatch::default() {
         let message = "Nothing changed: tick tickets, and choose what to change of them.";
         return Ok(view::redirect_saying(&back, message));
     }
-    let results = tickets::update_all(&member.cx, web.ops(), &member.organization_id, &ids, &change).await;
+    let results = tickets::update_many(&member.cx, web.ops(), &member.organization_id, &ids, &change).await;
     let results = results.map_err(within)?;
     let failed: Vec<_> = results.iter().filter_map(|it| it.result.as_ref().err()).collect();
     let done = results.len() - failed.len();

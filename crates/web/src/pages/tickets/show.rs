@@ -6,8 +6,8 @@ use serde::Deserialize;
 use waypost_core::Error;
 use waypost_core::id::{TicketCommentId, TicketId};
 use waypost_core::ticket::{Ticket, TicketStatus};
-use waypost_ops::ticket_comments::{self, NewComment, WithEdits, may_change};
-use waypost_ops::tickets::{self, Change, Named};
+use waypost_ops::ticket_comments::{self, CommentWithEdits, NewComment, can_edit};
+use waypost_ops::tickets::{self, Named, TicketPatch};
 
 use super::{Options, people, priorities, priority_badge, status_badge, statuses, with_first};
 use crate::Web;
@@ -85,9 +85,9 @@ async fn find(web: &Web, member: &Member, id: &str) -> Result<TicketPage, PageEr
 async fn read(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error> {
     let Member { cx, organization_id, place, frame } = member;
     let (id, ops): (TicketId, _) = (parsed(id, "ticket")?, web.ops());
-    let named = tickets::show(cx, ops, organization_id, &id).await?;
+    let named = tickets::get(cx, ops, organization_id, &id).await?;
     let comments = ticket_comments::list(cx, ops, organization_id, &id).await?;
-    let mut colleagues = people(&tickets::assignees(cx, ops, organization_id).await?);
+    let mut colleagues = people(&tickets::list_assignees(cx, ops, organization_id).await?);
     if let (Some(id), Some(email)) = (&named.ticket.assignee_id, &named.assignee)
         && !colleagues.iter().any(|(own, _)| own == id.as_str())
     {
@@ -105,7 +105,7 @@ async fn read(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error>
         assignees: with_first("none", "Nobody", colleagues),
         draft: String::new(),
         draft_internal: false,
-        can_mail: tickets::can_mail(ops),
+        can_mail: tickets::can_send_email(ops),
         named,
     })
 }
@@ -115,12 +115,12 @@ fn offered(ticket: &Ticket, status: &str) -> bool {
     status.parse::<TicketStatus>().is_ok_and(|next| ticket.status.go(next, ticket.email.is_some()).is_ok())
 }
 
-fn shown(member: &Member, it: WithEdits) -> Comment {
-    let WithEdits { named, edits } = it;
+fn shown(member: &Member, it: CommentWithEdits) -> Comment {
+    let CommentWithEdits { named, edits } = it;
     let own = named.comment;
     Comment {
         id: own.id.to_string(),
-        changeable: may_change(&member.cx.caller, &own.author),
+        changeable: can_edit(&member.cx.caller, &own.author),
         author: named.author.unwrap_or(own.author),
         at: own.created_at.rfc3339(),
         edited_at: (own.updated_at != own.created_at).then(|| own.updated_at.rfc3339()),
@@ -148,9 +148,9 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    fn change(&self) -> Result<Change, Error> {
+    fn change(&self) -> Result<TicketPatch, Error> {
         let wrong = |field| Error::invalid(field, "There is no such choice. Load the page again.");
-        Ok(Change {
+        Ok(TicketPatch {
             status: Some(self.status.parse().map_err(|_| wrong("status"))?),
             priority: Some(self.priority.parse().map_err(|_| wrong("priority"))?),
             assignee: Some(Some(self.assignee.clone()).filter(|text| text != "none" && !text.is_empty())),
@@ -210,12 +210,12 @@ pub(super) async fn comment(
     let (cx, ops, ticket) = (&member.cx, web.ops(), page.ticket().id.clone());
     let internal = fields.kind == "note";
     let new = NewComment { body: fields.body.clone(), internal };
-    let added = ticket_comments::add(cx, ops, &member.organization_id, &ticket, &new).await;
+    let added = ticket_comments::create(cx, ops, &member.organization_id, &ticket, &new).await;
     let within = |error| PageError::from(error).within(page.frame.clone());
     match added {
         Ok(added) => {
             if fields.then == "resolved" && page.ticket().status != TicketStatus::Resolved {
-                let change = Change { status: Some(TicketStatus::Resolved), ..Change::default() };
+                let change = TicketPatch { status: Some(TicketStatus::Resolved), ..TicketPatch::default() };
                 tickets::update(cx, ops, &member.organization_id, (&ticket, None), &change).await.map_err(within)?;
             }
             let message = match (internal, added.named.comment.mailed_to.is_some()) {
@@ -246,7 +246,7 @@ pub(super) async fn edit(
     let field = format!("body-{comment}");
     let body = pairs.into_iter().find(|(name, _)| *name == field).map(|(_, body)| body).unwrap_or_default();
     let place = (&page.ticket().id, &comment);
-    let edited = ticket_comments::edit(&member.cx, web.ops(), &member.organization_id, place, &body).await;
+    let edited = ticket_comments::update(&member.cx, web.ops(), &member.organization_id, place, &body).await;
     match edited {
         Ok(_) => Ok(view::redirect_saying(&page.path(), "Saved. What stood there before is kept.")),
         Err(error) => {

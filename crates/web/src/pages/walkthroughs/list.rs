@@ -11,8 +11,8 @@ use waypost_core::server::Server;
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::{Error, Result};
 use waypost_ops::servers;
-use waypost_ops::walkthroughs::history::ListedVersion;
-use waypost_ops::walkthroughs::{self, ListWalkthroughs, ListedWalkthrough, history, publish};
+use waypost_ops::walkthroughs::versions::ListedVersion;
+use waypost_ops::walkthroughs::{self, ListedWalkthrough, WalkthroughListQuery, publish, versions};
 
 use super::{Opened, badge, bulk_publish, kind_name, walkthrough_id};
 use crate::Web;
@@ -50,9 +50,9 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn into_list(self) -> ListWalkthroughs {
+    fn into_list(self) -> WalkthroughListQuery {
         let text = |text: String| Some(text).filter(|text| !text.is_empty());
-        ListWalkthroughs {
+        WalkthroughListQuery {
             query: text(self.q),
             // A link with a value that is none shows everything.
             state: self.state.parse().ok(),
@@ -287,7 +287,7 @@ async fn several(State(web): State<Web>, member: Member, Form(fields): Form<Vec<
     let mut refused = Vec::new();
     for outcome in outcomes.into_iter().filter(|outcome| !outcome.ok) {
         let title = match walkthrough_id(&outcome.id) {
-            Ok(id) => walkthroughs::show(&scope.cx, web.ops(), &scope.organization_id, &id).await.ok(),
+            Ok(id) => walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await.ok(),
             Err(_) => None,
         };
         let title = title.map_or(outcome.id, |draft| draft.walkthrough.title);
@@ -302,8 +302,8 @@ async fn confirm(web: &Web, member: &Member, ids: &[String], action: String) -> 
     let mut doomed = Vec::with_capacity(ids.len());
     for text in ids.iter().take(100) {
         let id = walkthrough_id(text)?;
-        let draft = walkthroughs::show(cx, ops, org, &id).await?;
-        let versions: Vec<ListedVersion> = history::history(cx, ops, org, &id).await?;
+        let draft = walkthroughs::get_draft(cx, ops, org, &id).await?;
+        let versions: Vec<ListedVersion> = versions::list(cx, ops, org, &id).await?;
         let listed = walkthroughs::describe(cx, ops, org, draft.walkthrough).await?;
         doomed.push(Doomed {
             id: id.to_string(),

@@ -12,7 +12,7 @@ mod versions;
 use waypost_core::id::WalkthroughId;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
 use waypost_core::{Error, Result};
-use waypost_ops::walkthroughs::{self, Draft, Target};
+use waypost_ops::walkthroughs::{self, Draft, EditTarget};
 
 use super::frame::Frame;
 use super::routes::Routes;
@@ -50,7 +50,7 @@ impl Opened {
     async fn new(web: &Web, member: Member, id: &str) -> Result<Self, PageError> {
         let found = async {
             let id = walkthrough_id(id)?;
-            walkthroughs::show(&member.cx, web.ops(), &member.organization_id, &id).await
+            walkthroughs::get_draft(&member.cx, web.ops(), &member.organization_id, &id).await
         };
         match found.await {
             Ok(draft) => {
@@ -75,8 +75,8 @@ impl Opened {
     }
 
     /// What a form changes, and the revision that its page showed.
-    fn target(&self, revision: Option<u32>) -> Target<'_> {
-        Target { organization_id: &self.member.organization_id, walkthrough_id: &self.id, revision }
+    fn target(&self, revision: Option<u32>) -> EditTarget<'_> {
+        EditTarget { organization_id: &self.member.organization_id, walkthrough_id: &self.id, revision }
     }
 
     /// What stands around each of the pages.

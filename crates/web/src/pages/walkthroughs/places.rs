@@ -10,7 +10,7 @@ use waypost_core::access::Act;
 use waypost_core::assignment::ListedAssignment;
 use waypost_core::server::Server;
 use waypost_core::walkthrough::WalkthroughState;
-use waypost_ops::assignments::{self, Placement};
+use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::servers;
 use waypost_ops::walkthroughs::export;
 
@@ -52,7 +52,7 @@ async fn show(State(web): State<Web>, member: Member, Path((_, id)): Path<(Strin
     let Member { cx, organization_id, place, .. } = &opened.member;
     let found = async {
         let servers = servers::list(cx, web.ops(), organization_id).await?;
-        let placed = assignments::list_of_walkthrough(cx, web.ops(), organization_id, &opened.id).await?;
+        let placed = assignments::list_for_walkthrough(cx, web.ops(), organization_id, &opened.id).await?;
         Ok::<_, Error>((servers, placed))
     };
     let (servers, placed) = found.await.map_err(|error| opened.within(error))?;
@@ -84,17 +84,17 @@ async fn change(
     let Member { cx, organization_id, .. } = &opened.member;
     let done = async {
         let server = fields.server_id.parse().map_err(|_| Error::not_found("server"))?;
-        let name = servers::show(cx, web.ops(), organization_id, &server).await?.name;
+        let name = servers::get(cx, web.ops(), organization_id, &server).await?.name;
         let put = |enabled| {
-            let placement = Placement { enabled, ..Placement::default() };
-            assignments::add(cx, web.ops(), organization_id, (&server, &opened.id), placement)
+            let placement = AssignmentPatch { enabled, ..AssignmentPatch::default() };
+            assignments::assign(cx, web.ops(), organization_id, (&server, &opened.id), placement)
         };
         match fields.act.as_str() {
             "add" => put(None).await.map(|_| format!("Placed on {name}.")),
             "on" => put(Some(true)).await.map(|_| format!("Switched on for {name}.")),
             "off" => put(Some(false)).await.map(|_| format!("Switched off for {name}. Progress is kept.")),
             "remove" => {
-                let removed = assignments::remove(cx, web.ops(), organization_id, &server, &opened.id).await;
+                let removed = assignments::unassign(cx, web.ops(), organization_id, &server, &opened.id).await;
                 removed.map(|()| format!("Removed from {name}. Progress is kept."))
             }
             _ => Err(Error::invalid("act", "Choose what to do on the server.")),

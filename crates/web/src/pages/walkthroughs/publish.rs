@@ -9,7 +9,7 @@ use waypost_core::transfer::lint::Severity;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Code, Error};
 use waypost_ops::assignments;
-use waypost_ops::walkthroughs::{history, publish};
+use waypost_ops::walkthroughs::{publish, versions};
 
 use super::{Around, Changes, Opened, field_name};
 use crate::pages::form::Form;
@@ -62,7 +62,7 @@ struct PublishPage {
 impl PublishPage {
     async fn new(web: &Web, opened: &Opened) -> Result<Self, PageError> {
         let Member { cx, organization_id, .. } = &opened.member;
-        let found = history::impact(cx, web.ops(), organization_id, &opened.id).await;
+        let found = versions::get_impact(cx, web.ops(), organization_id, &opened.id).await;
         let found = found.map_err(|error| opened.within(error))?;
         let (summary, sentences) = (impact::summary(&found), impact::sentences(&found));
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
@@ -129,7 +129,7 @@ async fn publish_draft(
                 false => format!("Version {} is published; nothing had changed since.", published.number),
             };
             let Member { cx, organization_id, .. } = &opened.member;
-            let placed = assignments::list_of_walkthrough(cx, web.ops(), organization_id, &opened.id).await;
+            let placed = assignments::list_for_walkthrough(cx, web.ops(), organization_id, &opened.id).await;
             if placed.map_err(|error| opened.within(error))?.is_empty() {
                 let said = format!(
                     "Version {} is published, but the walkthrough is not on any server, so nobody can start it. \

@@ -6,8 +6,8 @@ use http::StatusCode;
 use serde::Deserialize;
 use waypost_core::Error;
 use waypost_core::access::Act;
-use waypost_ops::walkthroughs::history::{self, ListedVersion};
 use waypost_ops::walkthroughs::publish;
+use waypost_ops::walkthroughs::versions::{self, ListedVersion};
 
 use super::{Around, Changes, Opened};
 use crate::Web;
@@ -51,7 +51,7 @@ struct VersionsPage {
 impl VersionsPage {
     async fn new(web: &Web, opened: &Opened, between: Between) -> Result<Self, PageError> {
         let Member { cx, organization_id, .. } = &opened.member;
-        let versions = history::history(cx, web.ops(), organization_id, &opened.id).await;
+        let versions = versions::list(cx, web.ops(), organization_id, &opened.id).await;
         let versions = versions.map_err(|error| opened.within(error))?;
         let name = |it: &ListedVersion| (it.head.number.to_string(), format!("Version {}", it.head.number));
         let mut sides: Vec<_> = versions.iter().map(name).collect();
@@ -61,7 +61,7 @@ impl VersionsPage {
             Err(_) => None,
             Ok(from) => {
                 let to = between.to.parse().ok();
-                let found = history::compare(cx, web.ops(), organization_id, &opened.id, (from, to)).await;
+                let found = versions::compare(cx, web.ops(), organization_id, &opened.id, (from, to)).await;
                 Some(Changes::new(found.map_err(|error| opened.within(error))?))
             }
         };
@@ -117,7 +117,7 @@ async fn restore(
     let opened = Opened::new(&web, member, &id).await?;
     let version = number(&version).map_err(|error| opened.within(error))?;
     let target = opened.target(fields.revision);
-    match history::restore_version(&opened.member.cx, web.ops(), target, version).await {
+    match versions::restore(&opened.member.cx, web.ops(), target, version).await {
         Ok(_) => {
             let said = format!("The draft is version {version} again. Nothing is published yet.");
             Ok(view::redirect_saying(&opened.at, &said))

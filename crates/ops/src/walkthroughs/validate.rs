@@ -18,15 +18,15 @@ use waypost_core::{Error, Result};
 const MAX_TAGS: usize = 100;
 
 /// Makes the refusal of a field (first) for a problem (second): a file names more places than a form.
-pub(super) type Refuse<'a> = &'a dyn Fn(&str, &str) -> Error;
+pub(super) type FieldError<'a> = &'a dyn Fn(&str, &str) -> Error;
 
 /// The refusal of an argument.
-pub(super) fn argument(field: &str, problem: &str) -> Error {
+pub(super) fn argument_error(field: &str, problem: &str) -> Error {
     Error::invalid(field, format!("`{field}` {problem}"))
 }
 
 /// Returns the author's part of a head as it is stored.
-pub(super) fn head(fields: WalkthroughFields, refuse: Refuse<'_>) -> Result<WalkthroughFields> {
+pub(super) fn head(fields: WalkthroughFields, refuse: FieldError<'_>) -> Result<WalkthroughFields> {
     let metadata = fields.metadata;
     metadata_fits(&metadata, refuse)?;
     let mut tags: Vec<String> = Vec::with_capacity(fields.tags.len());
@@ -50,7 +50,7 @@ pub(super) fn head(fields: WalkthroughFields, refuse: Refuse<'_>) -> Result<Walk
 }
 
 /// Returns the author's part of a step as it is stored. The content may be empty in a draft; publishing asks for it.
-pub(super) fn step(content: StepContent, refuse: Refuse<'_>) -> Result<StepContent> {
+pub(super) fn step(content: StepContent, refuse: FieldError<'_>) -> Result<StepContent> {
     metadata_fits(&content.metadata, refuse)?;
     let section = line("section_title", content.section_title.as_deref().unwrap_or_default(), refuse)?;
     Ok(StepContent {
@@ -65,7 +65,7 @@ pub(super) fn step(content: StepContent, refuse: Refuse<'_>) -> Result<StepConte
 }
 
 /// The author's own name of a step.
-pub(super) fn key(key: Option<String>, refuse: Refuse<'_>) -> Result<Option<String>> {
+pub(super) fn key(key: Option<String>, refuse: FieldError<'_>) -> Result<Option<String>> {
     match key.as_deref().and_then(key_problem) {
         Some(problem) => Err(refuse("key", &problem)),
         None => Ok(key),
@@ -73,20 +73,20 @@ pub(super) fn key(key: Option<String>, refuse: Refuse<'_>) -> Result<Option<Stri
 }
 
 /// Text for the agent: absent rather than blank.
-fn agent(field: &str, typed: Option<String>, refuse: Refuse<'_>) -> Result<Option<String>> {
+fn agent(field: &str, typed: Option<String>, refuse: FieldError<'_>) -> Result<Option<String>> {
     let Some(typed) = typed else { return Ok(None) };
     let typed = text(field, &typed, |text| clean_plain(text).len(), refuse)?;
     Ok(Some(typed).filter(|text| !text.trim().is_empty()))
 }
 
 /// A title, 1 to 200 characters. One of which nothing is served could not be told from another such one.
-fn title(text: &str, refuse: Refuse<'_>) -> Result<String> {
+fn title(text: &str, refuse: FieldError<'_>) -> Result<String> {
     let title = line("title", text, refuse)?;
     if title_key(&title).is_empty() { Err(refuse("title", "is empty. Write a title.")) } else { Ok(title) }
 }
 
 /// A single line, 200 characters at most.
-fn line(field: &str, text: &str, refuse: Refuse<'_>) -> Result<String> {
+fn line(field: &str, text: &str, refuse: FieldError<'_>) -> Result<String> {
     let line = line_endings(text).trim().replace('\n', " ");
     let count = line.chars().count();
     if count > MAX_TITLE_CHARS {
@@ -96,7 +96,7 @@ fn line(field: &str, text: &str, refuse: Refuse<'_>) -> Result<String> {
 }
 
 /// A text; `served` gives the bytes of what is served of it.
-fn text(field: &str, typed: &str, served: impl Fn(&str) -> usize, refuse: Refuse<'_>) -> Result<String> {
+fn text(field: &str, typed: &str, served: impl Fn(&str) -> usize, refuse: FieldError<'_>) -> Result<String> {
     let typed = line_endings(typed);
     if typed.len() > MAX_FIELD_BYTES {
         return Err(refuse(field, &format!("has {} bytes, {MAX_FIELD_BYTES} at most. Shorten it.", typed.len())));
@@ -109,7 +109,7 @@ fn text(field: &str, typed: &str, served: impl Fn(&str) -> usize, refuse: Refuse
     Ok(typed.into_owned())
 }
 
-fn metadata_fits(metadata: &serde_json::Map<String, serde_json::Value>, refuse: Refuse<'_>) -> Result<()> {
+fn metadata_fits(metadata: &serde_json::Map<String, serde_json::Value>, refuse: FieldError<'_>) -> Result<()> {
     if metadata.is_empty() {
         return Ok(());
     }

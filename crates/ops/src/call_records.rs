@@ -11,12 +11,12 @@ use waypost_store::recorder::Record;
 use waypost_store::tool_call::ToolCall;
 
 use crate::hosting::Hosting;
-use crate::identity::{Client, Identity};
+use crate::identity::{ClientInfo, Identity};
 use crate::sessions::{self, CallOwner};
 
 /// A call that is being answered.
 #[derive(Debug, Clone)]
-pub struct Arrival {
+pub struct CallContext {
     /// The tool's name.
     pub tool: String,
     /// The schema's own arguments as a JSON object, handles and addresses masked.
@@ -26,7 +26,7 @@ pub struct Arrival {
     /// When the request arrived.
     pub at: Timestamp,
     /// What the client says of itself.
-    pub client: Client,
+    pub client: ClientInfo,
     /// The handle that the client's protocol session (`Mcp-Session-Id`) stands for; `None` if it has no such session.
     pub protocol_session: Option<String>,
     /// Whether the console's "Try it" makes the call.
@@ -35,7 +35,7 @@ pub struct Arrival {
     pub address: IpAddr,
 }
 
-impl Arrival {
+impl CallContext {
     /// Returns the row of this call.
     #[must_use]
     pub fn row(&self, cx: &Ctx, server: &Server, owner: &CallOwner, outcome: &str) -> ToolCall {
@@ -66,7 +66,7 @@ impl Arrival {
         server: &Server,
         (identity, outcome): (Option<&Identity>, CallOutcome<'_>),
     ) {
-        let owner = sessions::owner(server, self, identity);
+        let owner = sessions::call_owner(server, self, identity);
         let outcome = match outcome {
             CallOutcome::Read => "ok",
             CallOutcome::Failed(error) => error.code.as_str(),

@@ -11,14 +11,14 @@ use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::ticket::{self as store, Named, Opener};
 use waypost_store::{Conn, Tx, end_user, progress, ticket_digest};
 
-use super::limits::{self, Counted};
-use super::{go_on, news, opened_entry};
+use super::limits::{self, LimitCheck};
+use super::{add_email, events, opened_entry};
 use crate::audit::record;
+use crate::call_records::CallOutcome;
 use crate::hosting::Hosting;
-use crate::identity::{self, Presented};
-use crate::notices::DIGEST_EVERY_MS;
-use crate::progress::{Play, enter};
-use crate::record::CallOutcome;
+use crate::identity::{self, Credentials};
+use crate::notifications::DIGEST_EVERY_MS;
+use crate::progress::{PlayRequest, ensure_signed_in};
 
 /// For so long a call without anybody known that repeats another one is taken for the same.
 const REPEAT_MS: i64 = 3_600_000;
@@ -40,7 +40,7 @@ pub struct NewTicket {
 /// # Errors
 /// `walkthrough_not_found` on a server without support; `invalid_arguments`, `sign_in_required`, `handle_unknown`;
 /// `rate_limited` when the user, the client address or the server had its tickets; `unavailable`.
-pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) -> Result<Ticket> {
+pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: NewTicket) -> Result<Ticket> {
     let server = &play.offers.server;
     authorize(&cx.caller, Act::TicketOpen, &server.organization_id)?;
     if matches!(&cx.caller, Caller::Client { server_id, .. } if *server_id != server.id) {
@@ -51,32 +51,32 @@ pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) 
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
     let new = cleaned(new)?;
-    if play.arrival.is_test {
+    if play.call.is_test {
         let message = "This is a test from the console: no ticket was opened. Tickets are opened for end users only.";
         return Err(Error::new(Code::Forbidden, message));
     }
-    let is_proven = matches!(play.presented, Presented::Subject(..));
-    let client = (!is_proven).then(|| limits::client(hosting.secret(), play.arrival.address));
-    let counted = Counted { server, client: client.as_deref(), limits: hosting.ticket_limits, now: cx.now() };
+    let is_proven = matches!(play.credentials, Credentials::Subject(..));
+    let client = (!is_proven).then(|| limits::client(hosting.secret(), play.call.address));
+    let counted = LimitCheck { server, client: client.as_deref(), limits: hosting.ticket_limits, now: cx.now() };
     check_early(hosting, &counted, &new).await?;
-    enter(cx, hosting, play).await?;
-    let mut identity = identity::resolve(cx, hosting, server, &play.presented).await?;
+    ensure_signed_in(cx, hosting, play).await?;
+    let mut identity = identity::resolve(cx, hosting, server, &play.credentials).await?;
     let place = match &identity.end_user_id {
         Some(end_user) => whereabouts(hosting, server, end_user).await?,
         None => None,
     };
     let mut tx = hosting.ops.db.begin().await?;
-    let end_user = match (identity.end_user_id, &play.presented) {
-        (None, Presented::Tracking(tracking_id)) => Some(tracked(cx, &mut tx, server, tracking_id).await?),
+    let end_user = match (identity.end_user_id, &play.credentials) {
+        (None, Credentials::Tracking(tracking_id)) => Some(tracked(cx, &mut tx, server, tracking_id).await?),
         (known, _) => known,
     };
     let address = address(&mut tx, play, end_user.as_ref()).await?;
     let ticket = match repeated(cx, &mut tx, server, (end_user.as_ref(), &address), &new).await? {
         Some(ticket) => ticket,
         None => {
-            let asked = Asked { new, end_user: end_user.clone(), place, address };
+            let asked = TicketInput { new, end_user: end_user.clone(), place, address };
             let named = insert(cx, &mut tx, &counted, asked).await?;
-            if hosting.ops.way.is_open() {
+            if hosting.ops.notifications.is_enabled() {
                 let new = (&server.id, &named.ticket.id);
                 ticket_digest::add(&mut tx, &server.organization_id, new, (cx.now(), DIGEST_EVERY_MS)).await?;
             }
@@ -85,13 +85,13 @@ pub async fn open(cx: &Ctx, hosting: &Hosting, play: &Play<'_>, new: NewTicket) 
     };
     tx.commit().await?;
     identity.end_user_id = end_user;
-    play.arrival.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
+    play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     Ok(ticket)
 }
 
 /// Refuses a ticket beyond the limits before anything is written or locked. A call that repeats another one goes on: it may open
 /// no ticket.
-async fn check_early(hosting: &Hosting, counted: &Counted<'_>, new: &NewTicket) -> Result<()> {
+async fn check_early(hosting: &Hosting, counted: &LimitCheck<'_>, new: &NewTicket) -> Result<()> {
     let mut conn = hosting.read().await?;
     let Err(refused) = counted.peek(&mut conn).await else { return Ok(()) };
     let (server, since) = (counted.server, Timestamp(0));
@@ -102,7 +102,7 @@ async fn check_early(hosting: &Hosting, counted: &Counted<'_>, new: &NewTicket) 
     Err(refused)
 }
 
-struct Asked {
+struct TicketInput {
     new: NewTicket,
     end_user: Option<EndUserId>,
     place: Option<TicketPlace>,
@@ -169,7 +169,11 @@ async fn tracked(cx: &Ctx, tx: &mut Tx, server: &Server, tracking_id: &str) -> R
 }
 
 /// Where to answer to, and whether that was proved: what came with the call, else what is known.
-async fn address(conn: &mut Conn, play: &Play<'_>, end_user: Option<&EndUserId>) -> Result<Option<(String, bool)>> {
+async fn address(
+    conn: &mut Conn,
+    play: &PlayRequest<'_>,
+    end_user: Option<&EndUserId>,
+) -> Result<Option<(String, bool)>> {
     let organization = &play.offers.server.organization_id;
     let Some(end_user) = end_user else {
         return Ok(play.email.as_ref().map(|email| (email.address.clone(), false)));
@@ -205,7 +209,7 @@ async fn repeated(
             && (&ticket.title, &ticket.problem, &ticket.context) == (&new.title, &new.problem, &new.context);
         let named = match address {
             Some((address, verified)) if is_same || end_user.is_some() => {
-                go_on(cx, tx, named, (address, *verified)).await?
+                add_email(cx, tx, named, (address, *verified)).await?
             }
             _ => named,
         };
@@ -216,7 +220,7 @@ async fn repeated(
     Ok(same)
 }
 
-async fn insert(cx: &Ctx, tx: &mut Tx, counted: &Counted<'_>, asked: Asked) -> Result<Named> {
+async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, asked: TicketInput) -> Result<Named> {
     let (server, now) = (counted.server, cx.now());
     let organization = &server.organization_id;
     // First: the counter is locked from here on, so that nobody slips past the limit.
@@ -251,6 +255,6 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &Counted<'_>, asked: Asked) -> R
     record(cx, tx, organization, opened_entry(&ticket)).await?;
     let server = Some(server.name.clone());
     let named = Named { ticket, server, end_user: None, assignee: None, is_walkthrough_deleted: false };
-    news::opened(cx, tx, &named).await?;
+    events::created(cx, tx, &named).await?;
     Ok(named)
 }

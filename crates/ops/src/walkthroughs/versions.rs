@@ -18,7 +18,9 @@ use waypost_core::{Error, Result};
 use waypost_store::{Conn, Tx, standing, step, version, walkthrough};
 
 use super::publish::findings;
-use super::{Draft, Target, load_draft, missing, note, open, revisions, save_edit, title_is_free};
+use super::{
+    Draft, EditTarget, check_title_is_free, load_draft, lock_head, missing, record_operation, revisions, save_edit,
+};
 use crate::Ops;
 
 /// A version in the history.
@@ -34,7 +36,7 @@ pub struct ListedVersion {
 
 /// What publishing the draft would change, and whom it would affect.
 #[derive(Debug, Clone)]
-pub struct Impact {
+pub struct PublishImpact {
     /// The revision of the draft that this is said of.
     pub revision: u32,
     /// The newest version that is not withdrawn; none before the first.
@@ -55,7 +57,7 @@ pub struct Impact {
 ///
 /// # Errors
 /// `not_found`.
-pub async fn history(
+pub async fn list(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -78,7 +80,7 @@ pub async fn history(
 ///
 /// # Errors
 /// `not_found`.
-pub async fn show_version(
+pub async fn get(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
@@ -135,7 +137,12 @@ async fn load_version(
 ///
 /// # Errors
 /// `not_found`; `conflict` when the chain of steps is broken.
-pub async fn impact(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Impact> {
+pub async fn get_impact(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &WalkthroughId,
+) -> Result<PublishImpact> {
     authorize(&cx.caller, Act::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
@@ -150,7 +157,7 @@ pub async fn impact(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wal
     };
     let to: Vec<u32> = steps.iter().map(|step| step.ordinal).collect();
     let (by_version, consequences) = affected(&mut tx, organization, id, &to).await?;
-    Ok(Impact {
+    Ok(PublishImpact {
         revision: head.revision,
         from_version: newest.map(|newest| newest.number),
         to_version: version::last_number(&mut tx, organization, id).await? + 1,
@@ -193,23 +200,23 @@ async fn affected(
 /// # Errors
 /// `not_found` when there is no such version; `conflict` when another walkthrough has its title by now;
 /// `precondition_failed` when the draft has changed meanwhile.
-pub async fn restore_version(cx: &Ctx, ops: &Ops, target: Target<'_>, number: u32) -> Result<Walkthrough> {
+pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32) -> Result<Walkthrough> {
     authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     super::lock_names(&mut tx, target.organization_id).await?;
-    let head = open(&mut tx, target).await?;
+    let head = lock_head(&mut tx, target).await?;
     let Draft { walkthrough: mut head, steps: before } = load_draft(&mut tx, head).await?;
     let (version, after) = load_version(&mut tx, target.organization_id, target.walkthrough_id, number).await?;
     if same(&head.fields(), &before, &version.fields, &after) {
         return Ok(head);
     }
     head.set_fields(version.fields);
-    title_is_free(&mut tx, &head).await?;
+    check_title_is_free(&mut tx, &head).await?;
     replace_steps(cx, &mut tx, &head, &before, &after).await?;
     head.first_step_id = after.first().map(|step| step.id.clone());
     save_edit(cx, &mut tx, &mut head).await?;
     let detail = json!({ "version": number, "revision": head.revision });
-    note(cx, &mut tx, &head, "walkthrough.restore_version", detail).await?;
+    record_operation(cx, &mut tx, &head, "walkthrough.restore_version", detail).await?;
     tx.commit().await?;
     Ok(head)
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use waypost_core::caller::Ctx;
 use waypost_core::clock::ManualClock;
 use waypost_core::id::EmailId;
-use waypost_ops::notices::{self, Attempt, Notice, Outcome, Post, Words};
+use waypost_ops::notifications::{self, EmailText, Notification, Notifier, SendFuture, SendOutcome};
 use waypost_store::email_queue::{self, NewEmail, QueuedEmail};
 
 use crate::stage::{Stage, stage};
@@ -19,20 +19,20 @@ struct Panicking {
     given_up: Mutex<u32>,
 }
 
-impl Post for Panicking {
-    fn words(&self, _: &Notice) -> Words {
+impl Notifier for Panicking {
+    fn compose(&self, _: &Notification) -> EmailText {
         unreachable!("nothing new is enqueued")
     }
 
-    fn deliver<'a>(&'a self, email: &'a QueuedEmail) -> Attempt<'a> {
+    fn send<'a>(&'a self, email: &'a QueuedEmail) -> SendFuture<'a> {
         Box::pin(async move {
             assert_ne!(email.recipient, "panic@acme.de", "a bug in the sender");
             self.sent.lock().unwrap().push(email.recipient.clone());
-            Outcome::Sent
+            SendOutcome::Sent
         })
     }
 
-    fn give_up(&self) {
+    fn record_discarded(&self) {
         *self.given_up.lock().unwrap() += 1;
     }
 }
@@ -59,17 +59,17 @@ async fn a_panic_is_an_attempt_that_failed(stage: Stage) {
     }
     tx.commit().await.unwrap();
     let post = Arc::new(Panicking::default());
-    let ops = stage.ops.clone().with_post(post.clone());
+    let ops = stage.ops.clone().with_notifier(post.clone());
     let clock = Arc::new(ManualClock::new(stage.cx.now()));
     let cx = Ctx { clock: clock.clone(), ..stage.cx.clone() };
-    assert_eq!(notices::send_due(&cx, &ops).await.unwrap(), 3);
+    assert_eq!(notifications::send_due(&cx, &ops).await.unwrap(), 3);
     let mut sent = post.sent.lock().unwrap().clone();
     sent.sort();
     assert_eq!(sent, ["anna@acme.de", "bert@acme.de"]);
     let mut attempts = 1;
     while email_queue::count(&mut ops.db().read().await.unwrap(), &acme).await.unwrap() > 0 {
         clock.advance(24 * 3_600_000);
-        attempts += notices::send_due(&cx, &ops).await.unwrap();
+        attempts += notifications::send_due(&cx, &ops).await.unwrap();
     }
     assert_eq!((attempts, *post.given_up.lock().unwrap()), (8, 1));
 }

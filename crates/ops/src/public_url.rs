@@ -22,7 +22,7 @@ pub struct PublicUrl {
 
 /// What a host means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Site {
+pub enum HostKind {
     /// HOST itself.
     Main,
     /// `SLUG.HOST`.
@@ -31,7 +31,7 @@ pub enum Site {
 
 /// Which of its two forms an address has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum UrlForm {
     /// `SLUG.HOST`.
     Host,
     /// `HOST/s/SLUG`.
@@ -40,22 +40,22 @@ pub enum Form {
 
 /// An address of a hosted server, as it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct ServerUrls {
     origin: String,
     slug: String,
-    form: Form,
+    form: UrlForm,
 }
 
 /// What a resource indicator names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
+pub struct ServerResource {
     /// The server's slug, as it was written.
     pub slug: String,
     /// The tracking id of a personal URL.
     pub tracking_id: Option<String>,
 }
 
-impl Address {
+impl ServerUrls {
     /// The origin, such as `https://waypost.example`.
     #[must_use]
     pub fn origin(&self) -> &str {
@@ -66,8 +66,8 @@ impl Address {
     #[must_use]
     pub fn prefix(&self) -> String {
         match self.form {
-            Form::Host => String::new(),
-            Form::Path => format!("/s/{}", self.slug),
+            UrlForm::Host => String::new(),
+            UrlForm::Path => format!("/s/{}", self.slug),
         }
     }
 
@@ -81,8 +81,8 @@ impl Address {
     #[must_use]
     pub fn page(&self) -> String {
         match self.form {
-            Form::Host => format!("{}/", self.origin),
-            Form::Path => self.issuer(),
+            UrlForm::Host => format!("{}/", self.origin),
+            UrlForm::Path => self.issuer(),
         }
     }
 
@@ -150,11 +150,11 @@ impl PublicUrl {
 
     /// What the host of a request means; none for a host that is not served here (421).
     #[must_use]
-    pub fn site(&self, authority: &str) -> Option<Site> {
+    pub fn classify_host(&self, authority: &str) -> Option<HostKind> {
         let authority: http::uri::Authority = authority.parse().ok()?;
         let host = bare(authority.host());
         if host == self.host || self.loopback && LOOPBACK.contains(&host.as_str()) {
-            return Some(Site::Main);
+            return Some(HostKind::Main);
         }
         let bases = [self.host.as_str(), if self.loopback { "localhost" } else { "" }];
         let slug = bases
@@ -162,78 +162,78 @@ impl PublicUrl {
             // An address has no names below it.
             .filter(|base| !base.is_empty() && base.parse::<IpAddr>().is_err())
             .find_map(|base| host.strip_suffix(base)?.strip_suffix('.'))?;
-        (!slug.is_empty() && !slug.contains('.')).then(|| Site::Server(slug.to_owned()))
+        (!slug.is_empty() && !slug.contains('.')).then(|| HostKind::Server(slug.to_owned()))
     }
 
     /// The address of the server `slug` on the host that was asked.
     #[must_use]
-    pub fn address(&self, authority: &str, site: &Site, slug: &str) -> Address {
+    pub fn server_urls(&self, authority: &str, site: &HostKind, slug: &str) -> ServerUrls {
         let (origin, form) = match site {
             // Loopback has several names and ports: metadata is built from the one that was asked.
-            Site::Main if self.loopback => (format!("{}://{authority}", self.url.scheme()), Form::Path),
-            Site::Main => (self.origin(), Form::Path),
-            Site::Server(_) if self.loopback => (format!("{}://{authority}", self.url.scheme()), Form::Host),
-            Site::Server(label) => {
+            HostKind::Main if self.loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Path),
+            HostKind::Main => (self.origin(), UrlForm::Path),
+            HostKind::Server(_) if self.loopback => (format!("{}://{authority}", self.url.scheme()), UrlForm::Host),
+            HostKind::Server(label) => {
                 let port = self.url.port().map(|port| format!(":{port}")).unwrap_or_default();
-                (format!("{}://{label}.{}{port}", self.url.scheme(), self.host), Form::Host)
+                (format!("{}://{label}.{}{port}", self.url.scheme(), self.host), UrlForm::Host)
             }
         };
-        Address { origin: origin.to_ascii_lowercase(), slug: slug.to_owned(), form }
+        ServerUrls { origin: origin.to_ascii_lowercase(), slug: slug.to_owned(), form }
     }
 
     /// The address `HOST/s/SLUG` of a server, for who asked `authority`.
     #[must_use]
-    pub fn path_address(&self, authority: &str, slug: &str) -> Address {
-        self.address(authority, &Site::Main, slug)
+    pub fn path_urls(&self, authority: &str, slug: &str) -> ServerUrls {
+        self.server_urls(authority, &HostKind::Main, slug)
     }
 
     /// The address `SLUG.HOST` of a server, for who asked `authority`; none where HOST is an address (RFC 3986, section
     /// 3.2.2), which has no names below it.
     #[must_use]
-    pub fn host_address(&self, authority: &str, slug: &str) -> Option<Address> {
+    pub fn host_urls(&self, authority: &str, slug: &str) -> Option<ServerUrls> {
         if !self.loopback {
             let named = self.host.parse::<IpAddr>().is_err();
-            return named.then(|| self.address("", &Site::Server(slug.to_owned()), slug));
+            return named.then(|| self.server_urls("", &HostKind::Server(slug.to_owned()), slug));
         }
         let port = authority.parse::<http::uri::Authority>().ok().and_then(|it| it.port_u16());
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        Some(self.address(&format!("{slug}.localhost{port}"), &Site::Server(slug.to_owned()), slug))
+        Some(self.server_urls(&format!("{slug}.localhost{port}"), &HostKind::Server(slug.to_owned()), slug))
     }
 
     /// What has to be registered at an identity provider, so that it sends the users of a server back: one address for
     /// each form of the server's.
     #[must_use]
     pub fn redirect_uris(&self, authority: &str, slug: &str) -> Vec<String> {
-        let forms = [Some(self.path_address(authority, slug)), self.host_address(authority, slug)];
+        let forms = [Some(self.path_urls(authority, slug)), self.host_urls(authority, slug)];
         forms.into_iter().flatten().map(|address| format!("{}/oauth/callback", address.issuer())).collect()
     }
 
     /// Which server a resource indicator (RFC 8707) names; none when it is no address of a server here. Scheme and host
     /// may be in any case, and a slash at the end does no harm.
     #[must_use]
-    pub fn resource(&self, resource: &str) -> Option<Resource> {
+    pub fn parse_resource(&self, resource: &str) -> Option<ServerResource> {
         let url = Url::parse(resource).ok()?;
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
         if !plain || url.fragment().is_some() || url.scheme() != self.url.scheme() {
             return None;
         }
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let site = self.site(&format!("{}{port}", url.host_str()?))?;
+        let site = self.classify_host(&format!("{}{port}", url.host_str()?))?;
         if !self.loopback && url.port_or_known_default() != self.url.port_or_known_default() {
             return None;
         }
         let segments: Vec<&str> = url.path().trim_matches('/').split('/').collect();
         let (slug, rest) = match (&site, segments.as_slice()) {
-            (Site::Server(slug), rest) => (slug.as_str(), rest),
-            (Site::Main, ["s", slug, rest @ ..]) => (*slug, rest),
-            (Site::Main, _) => return None,
+            (HostKind::Server(slug), rest) => (slug.as_str(), rest),
+            (HostKind::Main, ["s", slug, rest @ ..]) => (*slug, rest),
+            (HostKind::Main, _) => return None,
         };
         let tracking_id = match rest {
             [] | [""] | ["mcp"] => None,
             ["t", tracking_id, "mcp"] => Some((*tracking_id).to_owned()),
             _ => return None,
         };
-        Some(Resource { slug: slug.to_owned(), tracking_id })
+        Some(ServerResource { slug: slug.to_owned(), tracking_id })
     }
 
     /// Whether a browser's `origin` may call the server called `slug` that allows `extra` origins besides its own.
@@ -269,16 +269,16 @@ mod tests {
         PublicUrl::new(url.parse().unwrap())
     }
 
-    fn server(slug: &str) -> Option<Site> {
-        Some(Site::Server(slug.to_owned()))
+    fn server(slug: &str) -> Option<HostKind> {
+        Some(HostKind::Server(slug.to_owned()))
     }
 
     #[test]
     fn tells_hosts_apart() {
         let url = public("https://way.example");
         for (host, site) in [
-            ("way.example", Some(Site::Main)),
-            ("WAY.example.:443", Some(Site::Main)),
+            ("way.example", Some(HostKind::Main)),
+            ("WAY.example.:443", Some(HostKind::Main)),
             ("acme.way.example", server("acme")),
             ("Acme.way.example:8443", server("acme")),
             ("a.b.way.example", None),
@@ -290,21 +290,21 @@ mod tests {
             ("", None),
             ("not a host", None),
         ] {
-            assert_eq!(url.site(host), site, "{host}");
+            assert_eq!(url.classify_host(host), site, "{host}");
         }
         let local = public("http://localhost:8080");
         for (host, site) in [
-            ("localhost:8080", Some(Site::Main)),
-            ("127.0.0.1:9999", Some(Site::Main)),
-            ("[::1]:8080", Some(Site::Main)),
+            ("localhost:8080", Some(HostKind::Main)),
+            ("127.0.0.1:9999", Some(HostKind::Main)),
+            ("[::1]:8080", Some(HostKind::Main)),
             ("demo.localhost:8080", server("demo")),
             ("demo.127.0.0.1", None),
             ("evil.example", None),
         ] {
-            assert_eq!(local.site(host), site, "{host}");
+            assert_eq!(local.classify_host(host), site, "{host}");
         }
-        assert_eq!(public("http://127.0.0.1:8080").site("demo.localhost"), server("demo"));
-        assert_eq!(public("http://10.0.0.5").site("demo.10.0.0.5"), None);
+        assert_eq!(public("http://127.0.0.1:8080").classify_host("demo.localhost"), server("demo"));
+        assert_eq!(public("http://10.0.0.5").classify_host("demo.10.0.0.5"), None);
     }
 
     #[test]
@@ -343,16 +343,16 @@ mod tests {
     #[test]
     fn builds_addresses_from_what_was_asked() {
         let url = public("https://way.example:8443");
-        let host = url.address("ACME.way.example", &Site::Server("acme".into()), "acme");
+        let host = url.server_urls("ACME.way.example", &HostKind::Server("acme".into()), "acme");
         assert_eq!(host.issuer(), "https://acme.way.example:8443");
         assert_eq!(host.path("token"), "/oauth/token");
         assert_eq!(host.resource(None), "https://acme.way.example:8443/mcp");
-        let path = url.address("evil.example", &Site::Main, "acme");
+        let path = url.server_urls("evil.example", &HostKind::Main, "acme");
         assert_eq!(path.issuer(), "https://way.example:8443/s/acme");
         assert_eq!(path.resource(Some("a~b")), "https://way.example:8443/s/acme/t/a~b/mcp");
         let metadata = "https://way.example:8443/.well-known/oauth-protected-resource/s/acme/mcp";
         assert_eq!(path.resource_metadata(None), metadata);
-        let local = public("http://localhost:8080").address("127.0.0.1:9999", &Site::Main, "acme");
+        let local = public("http://localhost:8080").server_urls("127.0.0.1:9999", &HostKind::Main, "acme");
         assert_eq!(local.issuer(), "http://127.0.0.1:9999/s/acme");
     }
 
@@ -360,8 +360,8 @@ mod tests {
     fn has_two_forms() {
         let forms = |public_url: &str, authority: &str| {
             let url = public(public_url);
-            let host = url.host_address(authority, "acme").map(|address| address.resource(None));
-            (url.path_address(authority, "acme").resource(None), host.unwrap_or_default())
+            let host = url.host_urls(authority, "acme").map(|address| address.resource(None));
+            (url.path_urls(authority, "acme").resource(None), host.unwrap_or_default())
         };
         let expected = ("https://way.example:8443/s/acme/mcp", "https://acme.way.example:8443/mcp");
         let (path, host) = forms("https://way.example:8443", "evil.example");
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn knows_its_resources() {
         let named = |slug: &str, tracking_id: Option<&str>| {
-            Some(Resource { slug: slug.into(), tracking_id: tracking_id.map(str::to_owned) })
+            Some(ServerResource { slug: slug.into(), tracking_id: tracking_id.map(str::to_owned) })
         };
         let url = public("https://way.example");
         for (resource, expected) in [
@@ -400,10 +400,10 @@ mod tests {
             ("https://evil.example/s/acme/mcp", None),
             ("nonsense", None),
         ] {
-            assert_eq!(url.resource(resource), expected, "{resource}");
+            assert_eq!(url.parse_resource(resource), expected, "{resource}");
         }
         let local = public("http://localhost:8080");
-        assert_eq!(local.resource("http://127.0.0.1:1/s/demo/mcp"), named("demo", None));
-        assert_eq!(local.resource("http://[::1]:1/s/demo/mcp"), named("demo", None));
+        assert_eq!(local.parse_resource("http://127.0.0.1:1/s/demo/mcp"), named("demo", None));
+        assert_eq!(local.parse_resource("http://[::1]:1/s/demo/mcp"), named("demo", None));
     }
 }

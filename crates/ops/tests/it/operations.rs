@@ -3,8 +3,8 @@
 use waypost_core::organization::{Member, Role};
 use waypost_core::server::{AuthType, SignIn, Support, Toolset};
 use waypost_core::{Code, Error};
-use waypost_ops::assignments::Placement;
-use waypost_ops::servers::Settings;
+use waypost_ops::assignments::AssignmentPatch;
+use waypost_ops::servers::ServerSettings;
 use waypost_ops::{api_keys, assignments, organizations, servers, users};
 use waypost_store::audit;
 
@@ -90,15 +90,15 @@ async fn servers_are_checked(stage: Stage) {
     let Stage { ops, cx } = &stage;
     let t = stage.tenant("acme").await;
     let (org, id) = (&t.organization.id, &t.server.id);
-    let set = |settings: Settings| async move { servers::update(cx, ops, org, id, &settings).await };
-    let custom = Settings { auth_type: Some(AuthType::CustomOauth), ..Settings::default() };
+    let set = |settings: ServerSettings| async move { servers::update(cx, ops, org, id, &settings).await };
+    let custom = ServerSettings { auth_type: Some(AuthType::CustomOauth), ..ServerSettings::default() };
     let error = set(custom.clone()).await.unwrap_err();
     assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &"oauth_config".into()));
     assert!(error.message.contains("needs an identity provider"), "{error}");
     refused(servers::create(cx, ops, org, "new", &custom).await, Code::InvalidArguments, "identity provider");
-    let origins = Settings { allowed_origins: Some(vec!["https://a.de/x".into()]), ..Settings::default() };
+    let origins = ServerSettings { allowed_origins: Some(vec!["https://a.de/x".into()]), ..ServerSettings::default() };
     refused(set(origins).await, Code::InvalidArguments, "https://a.de/x");
-    let fine = Settings {
+    let fine = ServerSettings {
         slug: Some("moved".into()),
         name: Some("Name".into()),
         product_name: Some("Product".into()),
@@ -119,26 +119,26 @@ async fn servers_are_checked(stage: Stage) {
         (server.name.as_str(), server.toolset, server.walkthrough_tools_enabled),
         ("Name", Toolset::Stepwise, false)
     );
-    assert_eq!(servers::show(cx, ops, org, id).await.unwrap(), server);
-    assert_eq!(set(Settings::default()).await.unwrap(), server, "nothing asked, nothing changed");
+    assert_eq!(servers::get(cx, ops, org, id).await.unwrap(), server);
+    assert_eq!(set(ServerSettings::default()).await.unwrap(), server, "nothing asked, nothing changed");
 }
 
 async fn former_slugs_serve_until_they_are_released(stage: Stage) {
     let Stage { ops, cx } = &stage;
     let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
     let (org, id) = (&one.organization.id, &one.server.id);
-    let to = |slug: &str| Settings { slug: Some(slug.to_owned()), ..Settings::default() };
+    let to = |slug: &str| ServerSettings { slug: Some(slug.to_owned()), ..ServerSettings::default() };
     let moved = servers::update(cx, ops, org, id, &to("uno")).await.unwrap();
     for text in ["one", "uno", id.as_str()] {
-        assert_eq!(servers::find(cx, ops, text).await.unwrap(), moved);
+        assert_eq!(servers::resolve(cx, ops, text).await.unwrap(), moved);
     }
-    assert_eq!(servers::former_slugs(cx, ops, org, id).await.unwrap(), ["one"]);
+    assert_eq!(servers::list_former_slugs(cx, ops, org, id).await.unwrap(), ["one"]);
     let (other, other_id) = (&two.organization.id, &two.server.id);
     refused(servers::update(cx, ops, other, other_id, &to("one")).await, Code::Conflict, "`one` is taken");
-    refused(servers::create(cx, ops, other, "uno", &Settings::default()).await, Code::Conflict, "`uno` is taken");
+    refused(servers::create(cx, ops, other, "uno", &ServerSettings::default()).await, Code::Conflict, "`uno` is taken");
     refused(servers::release_slug(cx, ops, org, id, "uno").await, Code::NotFound, "former slug");
     servers::release_slug(cx, ops, org, id, "one").await.unwrap();
-    refused(servers::find(cx, ops, "one").await, Code::NotFound, "server");
+    refused(servers::resolve(cx, ops, "one").await, Code::NotFound, "server");
     assert_eq!(servers::update(cx, ops, other, other_id, &to("one")).await.unwrap().slug, "one");
 }
 
@@ -169,19 +169,19 @@ async fn placing_twice_changes_what_is_asked(stage: Stage) {
     let (org, server, place) = (&t.organization.id, &t.server.id, (&t.server.id, &t.walkthrough));
     let version = || async { ops.db().read().await.unwrap().config_version().await.unwrap() };
     let before = version().await;
-    let same = assignments::add(cx, ops, org, place, Placement::default()).await.unwrap();
+    let same = assignments::assign(cx, ops, org, place, AssignmentPatch::default()).await.unwrap();
     assert_eq!((same.display_order, same.enabled), (1, true));
     assert_eq!(version().await, before, "nothing changed, nobody is told");
-    let off = Placement { display_order: Some(7), enabled: Some(false) };
-    let off = assignments::add(cx, ops, org, place, off).await.unwrap();
+    let off = AssignmentPatch { display_order: Some(7), enabled: Some(false) };
+    let off = assignments::assign(cx, ops, org, place, off).await.unwrap();
     assert_eq!((off.display_order, off.enabled, &off.id), (7, false, &same.id));
     assert!(version().await > before);
     let listed = assignments::list(cx, ops, org, server).await.unwrap();
     assert_eq!(listed[0].assignment, off);
-    assignments::remove(cx, ops, org, server, &t.walkthrough).await.unwrap();
-    refused(assignments::remove(cx, ops, org, server, &t.walkthrough).await, Code::NotFound, "assignment");
+    assignments::unassign(cx, ops, org, server, &t.walkthrough).await.unwrap();
+    refused(assignments::unassign(cx, ops, org, server, &t.walkthrough).await, Code::NotFound, "assignment");
     let gone = waypost_core::id::WalkthroughId::from_store("wt_gone".into());
-    let placed = assignments::add(cx, ops, org, (server, &gone), Placement::default()).await;
+    let placed = assignments::assign(cx, ops, org, (server, &gone), AssignmentPatch::default()).await;
     refused(placed, Code::WalkthroughNotFound, "walkthrough");
 }
 

@@ -8,14 +8,14 @@ use waypost_core::webhook::WebhookEvent;
 use waypost_store::Tx;
 use waypost_store::ticket::Named;
 
-use crate::webhooks::{News, tell};
+use crate::webhooks::{self, Event};
 
 /// A ticket was opened.
-pub(super) async fn opened(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> {
+pub(super) async fn created(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> {
     let ticket = &named.ticket;
     let of = named.server.as_deref().map(|name| format!(" of {name}")).unwrap_or_default();
     let text = format!("New ticket #{}{of}: {}", ticket.number, ticket.title);
-    send(cx, tx, (WebhookEvent::TicketCreated, ticket), &text, json!({ "ticket": data(named) })).await
+    enqueue_event(cx, tx, (WebhookEvent::TicketCreated, ticket), &text, json!({ "ticket": data(named) })).await
 }
 
 /// A ticket changed.
@@ -23,7 +23,7 @@ pub(super) async fn updated(cx: &Ctx, tx: &mut Tx, named: &Named) -> Result<()> 
     let ticket = &named.ticket;
     let (status, priority) = (ticket.status.label().to_lowercase(), ticket.priority.label().to_lowercase());
     let text = format!("Ticket #{} is {status}, priority {priority}: {}", ticket.number, ticket.title);
-    send(cx, tx, (WebhookEvent::TicketUpdated, ticket), &text, json!({ "ticket": data(named) })).await
+    enqueue_event(cx, tx, (WebhookEvent::TicketUpdated, ticket), &text, json!({ "ticket": data(named) })).await
 }
 
 /// Somebody of the team wrote on a ticket.
@@ -39,12 +39,18 @@ pub(crate) async fn commented(cx: &Ctx, tx: &mut Tx, named: &Named, comment: &Ti
         "created_at": comment.created_at.rfc3339(),
     });
     let data = json!({ "ticket": data(named), "comment": comment });
-    send(cx, tx, (WebhookEvent::TicketCommented, ticket), &text, data).await
+    enqueue_event(cx, tx, (WebhookEvent::TicketCommented, ticket), &text, data).await
 }
 
-async fn send(cx: &Ctx, tx: &mut Tx, (event, ticket): (WebhookEvent, &Ticket), text: &str, data: Value) -> Result<()> {
-    let news = News { event, end_user_id: ticket.end_user_id.as_ref(), text, data };
-    tell(cx, tx, &ticket.organization_id, &news).await
+async fn enqueue_event(
+    cx: &Ctx,
+    tx: &mut Tx,
+    (event, ticket): (WebhookEvent, &Ticket),
+    text: &str,
+    data: Value,
+) -> Result<()> {
+    let news = Event { event, end_user_id: ticket.end_user_id.as_ref(), text, data };
+    webhooks::enqueue(cx, tx, &ticket.organization_id, &news).await
 }
 
 fn data(named: &Named) -> Value {

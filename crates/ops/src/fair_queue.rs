@@ -1,9 +1,9 @@
 //! Turns at work that costs much: a bounded queue with fairness between client addresses.
 //!
-//! 1. At most [`AT_ONCE`] are at work. A turn ends when it is dropped, also if nobody waits for the result any more.
+//! 1. At most [`MAX_ACTIVE`] are at work. A turn ends when it is dropped, also if nobody waits for the result any more.
 //! 2. Client addresses take turns: whoever has many waiting waits for themselves. A newcomer waits for one turn of each
 //!    other client address at most.
-//! 3. At most [`PER_CLIENT`] of one client address wait, and [`WAITING`] in total. If the queue is full, the newest one of
+//! 3. At most [`MAX_WAITING_PER_CLIENT`] of one client address wait, and [`MAX_WAITING`] in total. If the queue is full, the newest one of
 //!    the client address with the most waiting is rejected, so a few client addresses cannot keep the others out.
 
 use std::collections::VecDeque;
@@ -14,30 +14,30 @@ use tokio::sync::oneshot;
 use waypost_core::{Code, Error, Result};
 
 /// Hashes at once: each takes 19 MiB.
-pub(crate) const AT_ONCE: usize = 2;
+pub(crate) const MAX_ACTIVE: usize = 2;
 /// Waiting from one client address.
-pub(crate) const PER_CLIENT: usize = 8;
+pub(crate) const MAX_WAITING_PER_CLIENT: usize = 8;
 /// Waiting in total.
-pub(crate) const WAITING: usize = 64;
+pub(crate) const MAX_WAITING: usize = 64;
 /// When it is worth trying again.
 const RETRY_SECONDS: u64 = 2;
 
 /// The queue.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<Queue>>);
+pub(crate) struct FairQueue(Arc<Mutex<Queue>>);
 
 #[derive(Debug, Default)]
 struct Queue {
     working: usize,
     /// Those who wait, by client address; the first address has the next turn. No address is without one who waits.
-    waiting: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Turn>>)>,
+    waiting: VecDeque<(IpAddr, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
 /// A turn. Dropping it lets the next one work.
 #[derive(Debug)]
-pub(crate) struct Turn(Option<Turns>);
+pub(crate) struct Permit(Option<FairQueue>);
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(turns) = self.0.take() {
             turns.end();
@@ -45,17 +45,17 @@ impl Drop for Turn {
     }
 }
 
-impl Turns {
+impl FairQueue {
     /// Waits for a turn of `client`, a network of [`crate::limits::network`].
     ///
     /// # Errors
     /// `rate_limited`, with `retry_after_seconds`, if too many wait.
-    pub(crate) async fn take(&self, client: IpAddr) -> Result<Turn> {
+    pub(crate) async fn take(&self, client: IpAddr) -> Result<Permit> {
         let waiter = {
             let mut queue = self.lock();
-            if queue.working < AT_ONCE {
+            if queue.working < MAX_ACTIVE {
                 queue.working += 1;
-                return Ok(Turn(Some(self.clone())));
+                return Ok(Permit(Some(self.clone())));
             }
             queue.join(client)?
         };
@@ -79,7 +79,7 @@ impl Turns {
             };
             let Some(next) = next else { return };
             // One who has gone gives the turn back.
-            match next.send(Turn(Some(self.clone()))) {
+            match next.send(Permit(Some(self.clone()))) {
                 Ok(()) => return,
                 Err(mut turn) => turn.0 = None,
             }
@@ -93,14 +93,14 @@ impl Turns {
 }
 
 impl Queue {
-    fn join(&mut self, client: IpAddr) -> Result<oneshot::Receiver<Turn>> {
+    fn join(&mut self, client: IpAddr) -> Result<oneshot::Receiver<Permit>> {
         self.forget_gone();
         let own = self.waiting.iter().position(|(address, _)| *address == client);
         let count = own.map_or(0, |own| self.waiting[own].1.len());
-        if count >= PER_CLIENT {
+        if count >= MAX_WAITING_PER_CLIENT {
             return Err(busy());
         }
-        if self.waiting.iter().map(|(_, waiting)| waiting.len()).sum::<usize>() >= WAITING {
+        if self.waiting.iter().map(|(_, waiting)| waiting.len()).sum::<usize>() >= MAX_WAITING {
             let most = self.waiting.iter_mut().max_by_key(|(_, waiting)| waiting.len());
             let Some((_, most)) = most.filter(|(_, waiting)| waiting.len() > count + 1) else { return Err(busy()) };
             most.pop_back();
@@ -114,7 +114,7 @@ impl Queue {
     }
 
     /// The next one to work: the oldest of the first client address, which goes to the end.
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
         let (client, mut waiting) = self.waiting.pop_front()?;
         let next = waiting.pop_front();
         if !waiting.is_empty() {
@@ -146,28 +146,28 @@ mod tests {
 
     use super::*;
 
-    type Waiting = Pin<Box<dyn Future<Output = Result<Turn>>>>;
+    type Waiting = Pin<Box<dyn Future<Output = Result<Permit>>>>;
 
     fn client(n: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, n])
     }
 
     /// Begins to wait.
-    fn begin(turns: &Turns, n: u8) -> Waiting {
+    fn begin(turns: &FairQueue, n: u8) -> Waiting {
         let turns = turns.clone();
         let mut waiting: Waiting = Box::pin(async move { turns.take(client(n)).await });
         assert!(poll(&mut waiting).is_none());
         waiting
     }
 
-    fn poll(waiting: &mut Waiting) -> Option<Result<Turn>> {
+    fn poll(waiting: &mut Waiting) -> Option<Result<Permit>> {
         match waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => Some(result),
             Poll::Pending => None,
         }
     }
 
-    fn refused(turns: &Turns, n: u8) -> bool {
+    fn refused(turns: &FairQueue, n: u8) -> bool {
         let turns = turns.clone();
         let mut waiting: Waiting = Box::pin(async move { turns.take(client(n)).await });
         match poll(&mut waiting) {
@@ -181,10 +181,10 @@ mod tests {
 
     #[tokio::test]
     async fn clients_take_turns() {
-        let turns = Turns::default();
+        let turns = FairQueue::default();
         let first = turns.take(client(1)).await.unwrap();
         let _second = turns.take(client(1)).await.unwrap();
-        let mut greedy: Vec<_> = (0..PER_CLIENT).map(|_| begin(&turns, 1)).collect();
+        let mut greedy: Vec<_> = (0..MAX_WAITING_PER_CLIENT).map(|_| begin(&turns, 1)).collect();
         assert!(refused(&turns, 1), "one client has its share of the queue");
         let mut other = begin(&turns, 2);
         drop(first);
@@ -199,13 +199,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_rejects_who_has_the_most() {
-        let turns = Turns::default();
+        let turns = FairQueue::default();
         let _at_work = (turns.take(client(0)).await.unwrap(), turns.take(client(0)).await.unwrap());
-        let clients = u8::try_from(WAITING / PER_CLIENT).unwrap();
-        let mut waiting: Vec<_> = (0..WAITING).map(|n| begin(&turns, 1 + u8::try_from(n).unwrap() % clients)).collect();
-        assert_eq!(turns.waiting(), WAITING);
+        let clients = u8::try_from(MAX_WAITING / MAX_WAITING_PER_CLIENT).unwrap();
+        let mut waiting: Vec<_> =
+            (0..MAX_WAITING).map(|n| begin(&turns, 1 + u8::try_from(n).unwrap() % clients)).collect();
+        assert_eq!(turns.waiting(), MAX_WAITING);
         let mut newcomer = begin(&turns, 200);
-        assert_eq!(turns.waiting(), WAITING);
+        assert_eq!(turns.waiting(), MAX_WAITING);
         let rejected = waiting.iter_mut().filter_map(poll).filter(Result::is_err).count();
         assert_eq!(rejected, 1);
         assert!(poll(&mut newcomer).is_none(), "it waits");
@@ -213,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_takes_a_turn_along() {
-        let turns = Turns::default();
+        let turns = FairQueue::default();
         let at_work = (turns.take(client(1)).await.unwrap(), turns.take(client(1)).await.unwrap());
         let gone = begin(&turns, 1);
         let unread = begin(&turns, 2);

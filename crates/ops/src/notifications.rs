@@ -41,9 +41,9 @@ const PAUSES_MS: [i64; 7] = [10_000, 60_000, 300_000, 900_000, 3_600_000, 3 * 3_
 
 /// Something to tell people about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct Notification {
     /// What happened.
-    pub kind: NoticeKind,
+    pub kind: NotificationKind,
     /// The addresses, each of which gets its own email.
     pub to: Vec<String>,
     /// The organisation of the ticket.
@@ -56,7 +56,7 @@ pub struct Notice {
 
 /// What happened to a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoticeKind {
+pub enum NotificationKind {
     /// To the team: new tickets.
     Opened {
         /// The newest of the others, 19 at most.
@@ -79,7 +79,7 @@ pub enum NoticeKind {
 
 /// The words of an email.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
+pub struct EmailText {
     /// The subject, in one line.
     pub subject: String,
     /// The text.
@@ -88,7 +88,7 @@ pub struct Words {
 
 /// What became of an attempt to send an email.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SendOutcome {
     /// The mail server accepted it.
     Sent,
     /// It failed; another attempt may succeed.
@@ -98,52 +98,52 @@ pub enum Outcome {
 }
 
 /// An attempt that is being made.
-pub type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+pub type SendFuture<'a> = Pin<Box<dyn Future<Output = SendOutcome> + Send + 'a>>;
 
 /// The words and the sending of emails.
-pub trait Post: Send + Sync + 'static {
+pub trait Notifier: Send + Sync + 'static {
     /// Returns the words of a notice.
-    fn words(&self, notice: &Notice) -> Words;
+    fn compose(&self, notice: &Notification) -> EmailText;
 
     /// Makes one attempt to send an email.
-    fn deliver<'a>(&'a self, email: &'a QueuedEmail) -> Attempt<'a>;
+    fn send<'a>(&'a self, email: &'a QueuedEmail) -> SendFuture<'a>;
 
     /// Called for an email that is given up, after its last attempt.
-    fn give_up(&self);
+    fn record_discarded(&self);
 }
 
-/// The [`Post`] of an installation; without one, no emails are sent.
+/// The [`Notifier`] of an installation; without one, no emails are sent.
 #[derive(Clone, Default)]
-pub(crate) struct Way(Option<Arc<dyn Post>>);
+pub(crate) struct Notifications(Option<Arc<dyn Notifier>>);
 
-impl Way {
-    pub(crate) fn new(post: Arc<dyn Post>) -> Self {
-        Self(Some(post))
+impl Notifications {
+    pub(crate) fn new(notifier: Arc<dyn Notifier>) -> Self {
+        Self(Some(notifier))
     }
 
     /// Whether emails can be sent.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
     /// Whether an email of an organisation can be enqueued.
     pub(crate) async fn has_room(&self, tx: &mut Tx, organization: &OrganizationId) -> Result<bool> {
-        Ok(self.is_open() && email_queue::count(tx, organization).await? < MAX_WAITING)
+        Ok(self.is_enabled() && email_queue::count(tx, organization).await? < MAX_WAITING)
     }
 
     /// Enqueues the emails of a notice, as far as there is room. Returns their number.
-    pub(crate) async fn enqueue(&self, cx: &Ctx, tx: &mut Tx, notice: &Notice) -> Result<usize> {
-        let Some(post) = &self.0 else { return Ok(0) };
+    pub(crate) async fn enqueue(&self, cx: &Ctx, tx: &mut Tx, notice: &Notification) -> Result<usize> {
+        let Some(notifier) = &self.0 else { return Ok(0) };
         let organization = &notice.organization.id;
         let waiting = email_queue::count(tx, organization).await?;
         let room = usize::try_from(MAX_WAITING - waiting).unwrap_or(0);
         if room < notice.to.len() {
             tracing::warn!(%organization, "too many emails of an organisation are waiting, dropped some");
         }
-        let words = post.words(notice);
+        let email_text = notifier.compose(notice);
         let (ticket_id, comment_id): (Option<&TicketId>, _) = match &notice.kind {
-            NoticeKind::Opened { count: 2.., .. } => (None, None),
-            NoticeKind::Answered { comment_id, .. } => (Some(&notice.ticket.id), Some(comment_id)),
+            NotificationKind::Opened { count: 2.., .. } => (None, None),
+            NotificationKind::Answered { comment_id, .. } => (Some(&notice.ticket.id), Some(comment_id)),
             _ => (Some(&notice.ticket.id), None),
         };
         for recipient in notice.to.iter().take(room) {
@@ -154,8 +154,8 @@ impl Way {
                 ticket_id,
                 comment_id,
                 recipient,
-                subject: &words.subject,
-                body: &words.text,
+                subject: &email_text.subject,
+                body: &email_text.text,
                 created_at,
             };
             email_queue::insert(tx, &email).await?;
@@ -164,9 +164,9 @@ impl Way {
     }
 }
 
-impl fmt::Debug for Way {
+impl fmt::Debug for Notifications {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_open() { "Way(open)" } else { "Way(closed)" })
+        f.write_str(if self.is_enabled() { "Notifications(enabled)" } else { "Notifications(disabled)" })
     }
 }
 
@@ -177,7 +177,7 @@ impl fmt::Debug for Way {
 /// `forbidden` for everybody but the operator; `unavailable` when the database is away.
 pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
     authorize_operator(&cx.caller)?;
-    let Some(post) = &ops.way.0 else { return Ok(0) };
+    let Some(notifier) = &ops.notifications.0 else { return Ok(0) };
     let now = cx.now();
     for _ in 0..DIGESTS_AT_ONCE {
         // Looking costs nobody the place of the one writer.
@@ -194,25 +194,30 @@ pub async fn send_due(cx: &Ctx, ops: &Ops) -> Result<usize> {
     let count = claimed.len();
     let mut attempts = tokio::task::JoinSet::new();
     for email in claimed {
-        let post = Arc::clone(post);
+        let notifier = Arc::clone(notifier);
         attempts.spawn(async move {
-            let outcome = waypost_jobs::catch(JOB, post.deliver(&email)).await.unwrap_or(Outcome::Retry);
+            let outcome = waypost_jobs::catch(JOB, notifier.send(&email)).await.unwrap_or(SendOutcome::Retry);
             (email, outcome)
         });
     }
     while let Some(ended) = attempts.join_next().await {
         let (email, outcome) = ended.map_err(Error::internal)?;
-        finish(cx, ops, &**post, (&email, outcome)).await?;
+        finish(cx, ops, &**notifier, (&email, outcome)).await?;
     }
     Ok(count)
 }
 
-async fn finish(cx: &Ctx, ops: &Ops, post: &dyn Post, (email, outcome): (&QueuedEmail, Outcome)) -> Result<()> {
+async fn finish(
+    cx: &Ctx,
+    ops: &Ops,
+    notifier: &dyn Notifier,
+    (email, outcome): (&QueuedEmail, SendOutcome),
+) -> Result<()> {
     let failed = usize::try_from(email.attempts).unwrap_or(usize::MAX).saturating_sub(1);
-    let pause = PAUSES_MS.get(failed).filter(|_| outcome == Outcome::Retry);
+    let pause = PAUSES_MS.get(failed).filter(|_| outcome == SendOutcome::Retry);
     let mut tx = ops.db.begin().await?;
     match (outcome, pause) {
-        (Outcome::Sent, _) => {
+        (SendOutcome::Sent, _) => {
             email_queue::delete(&mut tx, email).await?;
         }
         (_, Some(pause)) => {
@@ -224,7 +229,7 @@ async fn finish(cx: &Ctx, ops: &Ops, post: &dyn Post, (email, outcome): (&Queued
                 if let Some(comment) = &email.comment_id {
                     ticket_comment::set_unsent(&mut tx, &email.organization_id, comment).await?;
                 }
-                post.give_up();
+                notifier.record_discarded();
             }
         }
     }
@@ -236,9 +241,9 @@ async fn finish(cx: &Ctx, ops: &Ops, post: &dyn Post, (email, outcome): (&Queued
 async fn digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
     let mut tx = ops.db.begin().await?;
     let Some(due) = ticket_digest::claim(&mut tx, now).await? else { return Ok(false) };
-    if ops.way.has_room(&mut tx, &due.organization_id).await? {
+    if ops.notifications.has_room(&mut tx, &due.organization_id).await? {
         if let Some(notice) = opened(&mut tx, &due).await? {
-            ops.way.enqueue(cx, &mut tx, &notice).await?;
+            ops.notifications.enqueue(cx, &mut tx, &notice).await?;
         }
     } else {
         ticket_digest::postpone(&mut tx, &due, now.plus(DIGEST_EVERY_MS)).await?;
@@ -248,7 +253,7 @@ async fn digest(cx: &Ctx, ops: &Ops, now: Timestamp) -> Result<bool> {
 }
 
 /// What to tell the owners and admins about the new tickets of a server.
-async fn opened(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notice>> {
+async fn opened(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notification>> {
     let id = &due.organization_id;
     let new = ticket_digest::take(tx, due).await?;
     let mut tickets = Vec::new();
@@ -262,9 +267,9 @@ async fn opened(tx: &mut Tx, due: &DueDigest) -> Result<Option<Notice>> {
     let members = user::list_members(tx, id).await?;
     let team = members.into_iter().filter(|member| member.role.covers(Role::Admin)).map(|member| member.email);
     let product = server::get(tx, id, &due.server_id).await?.map(|server| server.name);
-    Ok(Some(Notice {
+    Ok(Some(Notification {
         ticket: tickets.remove(0),
-        kind: NoticeKind::Opened { others: tickets, count: new.len() },
+        kind: NotificationKind::Opened { others: tickets, count: new.len() },
         to: team.take(MAX_TEAM).collect(),
         product: product.unwrap_or_else(|| organization.name.clone()),
         organization,
