@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use waypost_core::caller::Ctx;
 use waypost_jobs::catch;
-use waypost_ops::upstream::Upstream;
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::{Ops, webhook_deliveries};
 
 /// The name of the job that calls [`Queue::look`].
@@ -23,7 +23,7 @@ pub struct Deliveries {
     /// What acts are done on.
     pub ops: Ops,
     /// The way out, and the keys.
-    pub upstream: Upstream,
+    pub provider_context: IdentityProviderContext,
 }
 
 /// The queue of messages with the attempts that are under way in this process.
@@ -59,7 +59,8 @@ impl Deliveries {
             // After a panic the message is due again when its claim ends.
             under_way.spawn(catch(JOB, async move {
                 let id = delivery.id.clone();
-                let attempted = webhook_deliveries::attempt(&sender.cx, &sender.ops, &sender.upstream, delivery).await;
+                let attempted =
+                    webhook_deliveries::attempt(&sender.cx, &sender.ops, &sender.provider_context, delivery).await;
                 match attempted {
                     Ok(delivery) => {
                         metrics::counter!("waypost_webhook_attempts_total", "status" => delivery.status.as_str())

@@ -9,9 +9,9 @@ use std::time::Duration;
 use waypost_core::caller::Ctx;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_jobs::{Job, Jobs, Leases, Result};
+use waypost_ops::identity_provider::{self, IdentityProviderContext};
 use waypost_ops::job_leases::JobLeases;
 use waypost_ops::retention::{self, RetentionPeriods};
-use waypost_ops::upstream::{self, Upstream};
 use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{Ops, analytics, authorizations, identity, notifications};
 use waypost_store::Db;
@@ -37,7 +37,7 @@ pub struct Parts {
     /// The metrics of this process.
     pub metrics: Metrics,
     /// The ways to organisations' identity providers.
-    pub upstream: Upstream,
+    pub provider_context: IdentityProviderContext,
     /// How long logs are kept.
     pub retention: RetentionPeriods,
     /// The database.
@@ -71,11 +71,11 @@ pub fn start(jobs: &Jobs, parts: Parts) {
         retention::delete_old(&db, &SystemClock, &periods).await?;
         Ok(())
     });
-    let upstream = parts.upstream;
-    shared.start(upstream::JOB, move |db| {
-        let upstream = upstream.clone();
+    let provider_context = parts.provider_context;
+    shared.start(identity_provider::JOB, move |db| {
+        let provider_context = provider_context.clone();
         async move {
-            upstream::refresh_due(&Ctx::operator(), &Ops::new(db), &upstream).await?;
+            identity_provider::refresh_due_tokens(&Ctx::operator(), &Ops::new(db), &provider_context).await?;
             Ok(())
         }
     });
@@ -93,8 +93,11 @@ pub fn start_emails(jobs: &Jobs, sender: NoticeSender) {
 /// Jobs that every process has for itself.
 fn start_local(jobs: &Jobs, parts: &Parts) {
     let (parts, registry) = (parts.clone(), jobs.clone());
-    let deliveries =
-        Deliveries { cx: Ctx::operator(), ops: Ops::new(parts.db.clone()), upstream: parts.upstream.clone() };
+    let deliveries = Deliveries {
+        cx: Ctx::operator(),
+        ops: Ops::new(parts.db.clone()),
+        provider_context: parts.provider_context.clone(),
+    };
     let queue = Arc::new(Queue::new(deliveries));
     jobs.start(Job { late_after: LATE, ..Job::new(deliveries::JOB, LOOK) }, move || {
         let queue = Arc::clone(&queue);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use waypost_jobs::Jobs;
-use waypost_mail::{MailUrl, Outbox, Sender, mailer};
+use waypost_mail::{MailUrl, Outbox, Sender, create_mailer};
 use waypost_ops::public_url::PublicUrl;
 
 use crate::config::Settings;
@@ -17,10 +17,10 @@ use crate::config::Settings;
 pub fn start(settings: &Settings, public_url: &PublicUrl, demo: bool, jobs: &Jobs) -> anyhow::Result<Option<Outbox>> {
     let url = settings.smtp_url.clone().or_else(|| demo.then_some(MailUrl::Console));
     let Some(url) = url else { return Ok(None) };
-    let from = settings.mail_from.clone().or_else(|| Sender::of_host(public_url.host()));
+    let from = settings.mail_from.clone().or_else(|| Sender::for_host(public_url.host()));
     let from =
         from.ok_or_else(|| anyhow!("the setting `mail_from` is needed: no mail can come from the public URL"))?;
-    let mailer = mailer(&url, &from).context("the setting `smtp_url` cannot be used")?;
+    let mailer = create_mailer(&url, &from).context("the setting `smtp_url` cannot be used")?;
     Ok(Some(Outbox::start_in(jobs, mailer)))
 }
 

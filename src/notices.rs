@@ -3,7 +3,7 @@
 use waypost_core::caller::Ctx;
 use waypost_core::markdown::clean_line;
 use waypost_core::ticket::Ticket;
-use waypost_mail::{Mail, Outbox, quoted};
+use waypost_mail::{EmailMessage, Outbox, quote_name};
 use waypost_ops::Ops;
 use waypost_ops::notifications::{self, EmailText, Notification, NotificationKind, Notifier, SendFuture, SendOutcome};
 use waypost_ops::public_url::PublicUrl;
@@ -39,7 +39,7 @@ impl MailPost {
 
     /// The text of a digest with several tickets, newest first.
     fn list(&self, notice: &Notification, (others, count): (&[Ticket], usize)) -> String {
-        let product = quoted(&notice.product);
+        let product = quote_name(&notice.product);
         let mut text = format!("{count} new support tickets for {product}.\n");
         for ticket in std::iter::once(&notice.ticket).chain(others) {
             let (number, title) = (ticket.number, short(&ticket.title));
@@ -61,7 +61,7 @@ impl Notifier for MailPost {
         let Notification { ticket, product, organization, .. } = notice;
         let title = short(&ticket.title);
         let subject = |what: &str| format!("[#{}] {what}: {title}", ticket.number);
-        let (product, organization) = (quoted(product), quoted(&organization.name));
+        let (product, organization) = (quote_name(product), quote_name(&organization.name));
         let link = self.ticket_url(notice, ticket);
         let (subject, text) = match &notice.kind {
             NotificationKind::Opened { others, count: count @ 2.. } => {
@@ -99,7 +99,7 @@ impl Notifier for MailPost {
     fn send<'a>(&'a self, email: &'a QueuedEmail) -> SendFuture<'a> {
         Box::pin(async move {
             let QueuedEmail { recipient, subject, body, .. } = email;
-            let mail = Mail { to: recipient.clone(), subject: subject.clone(), text: body.clone() };
+            let mail = EmailMessage { to: recipient.clone(), subject: subject.clone(), text: body.clone() };
             match self.mail.deliver(&mail).await {
                 Ok(()) => {
                     count("sent");

@@ -1,4 +1,4 @@
-//! Says whether this machine has what some of the tests need.
+//! Detects whether this machine provides what some of the tests need.
 
 #[path = "../testkit/probe.rs"]
 mod probe;

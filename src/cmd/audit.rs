@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use waypost_core::Timestamp;
-use waypost_ops::audit_events::{self, Filter, Listed};
+use waypost_ops::audit_events::{self, AuditEventView, Filter};
 
 use super::output;
 use super::session::Session;
@@ -49,7 +49,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     output::list(*json, &["created_at", "who", "act", "target", "detail"], found.iter().map(shape).collect())
 }
 
-fn shape(listed: &Listed) -> Value {
+fn shape(listed: &AuditEventView) -> Value {
     let event = &listed.event;
     json!({
         "id": event.id,

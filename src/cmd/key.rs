@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use waypost_core::Timestamp;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{ApiKey, Role};
-use waypost_ops::api_keys::{self, Changes, NewKey};
+use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
 
 use super::output;
 use super::session::{Session, named, one_of};
@@ -81,7 +81,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { name, scope, expires_in_days, .. } => {
             let expires_at = expires_in_days.map(|days| end(cx.now(), days));
-            let new = NewKey { name: &name, scope, expires_at };
+            let new = CreateApiKey { name: &name, scope, expires_at };
             let (made, secret) = api_keys::create(cx, ops, &organization, new).await?;
             let mut shown = json!({"id": made.id, "name": made.name, "key": secret});
             if let Some(at) = made.expires_at {
@@ -95,7 +95,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Show { key, .. } => output::object(*json, &shape(&find(session, &organization, &key).await?)),
         Command::Update { key, name, scope, .. } => {
             let found = find(session, &organization, &key).await?;
-            let changes = Changes { name, scope, expires_at: None };
+            let changes = ApiKeyPatch { name, scope, expires_at: None };
             let changed = api_keys::update(cx, ops, &organization, &found.id, &changes).await?;
             output::object(*json, &shape(&changed))
         }

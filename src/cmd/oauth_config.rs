@@ -12,9 +12,9 @@ use waypost_core::SystemRandom;
 use waypost_core::id::OrganizationId;
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::oauth_configs::{self, Finding, Level, Settings};
 use waypost_ops::public_url::{HostKind, PublicUrl};
-use waypost_ops::upstream::Upstream;
 use waypost_outbound::Outbound;
 
 use super::session::{Session, named, one_of};
@@ -163,7 +163,8 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         Command::Create { name, org, flags } => {
             let organization = session.organization(org.org.as_deref()).await?.id;
             let settings = flags.settings(Some(name))?;
-            let (made, findings) = oauth_configs::create(cx, ops, &upstream(app)?, &organization, &settings).await?;
+            let (made, findings) =
+                oauth_configs::create(cx, ops, &provider_context(app)?, &organization, &settings).await?;
             show(app, session, &made, &findings).await?;
         }
         Command::List { org } => {
@@ -177,7 +178,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         Command::Update { provider, org, name, flags } => {
             let old = find(session, &org, &provider).await?;
             let settings = flags.settings(name)?;
-            let (changed, findings) = oauth_configs::update(cx, ops, &upstream(app)?, &old, &settings).await?;
+            let (changed, findings) = oauth_configs::update(cx, ops, &provider_context(app)?, &old, &settings).await?;
             show(app, session, &changed, &findings).await?;
         }
         Command::Delete { provider, org, yes } => {
@@ -188,16 +189,16 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         }
         Command::Check { provider, org } => {
             let config = find(session, &org, &provider).await?;
-            let findings = oauth_configs::check(cx, ops, &upstream(app)?, &config).await?;
+            let findings = oauth_configs::check(cx, ops, &provider_context(app)?, &config).await?;
             return print_check(*json, findings.iter().map(finding).collect());
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn upstream(app: &App) -> anyhow::Result<Upstream> {
+fn provider_context(app: &App) -> anyhow::Result<IdentityProviderContext> {
     let outbound = Outbound::new(outbound::policy(&app.settings, false)?)?;
-    Ok(Upstream { outbound, keyring: open::keys(&app.settings, &SystemRandom)?.keyring() })
+    Ok(IdentityProviderContext { outbound, keyring: open::keys(&app.settings, &SystemRandom)?.keyring() })
 }
 
 async fn find(session: &Session, org: &Org, text: &str) -> anyhow::Result<OauthConfig> {

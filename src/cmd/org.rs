@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use waypost_core::organization::Organization;
 use waypost_ops::logos;
-use waypost_ops::organizations::{self, Changes};
+use waypost_ops::organizations::{self, OrganizationPatch};
 
 use super::output;
 use super::session::{Session, named};
@@ -76,7 +76,7 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
                     Some(bytes) => logos::set(cx, ops, &organization.id, bytes).await?,
                 }
             }
-            let changes = Changes { slug, name };
+            let changes = OrganizationPatch { slug, name };
             let changed = organizations::update(cx, ops, &organization.id, &changes).await?;
             output::object(*json, &shape(&changed))
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 use waypost_core::SystemRandom;
 use waypost_core::caller::Ctx;
 use waypost_ops::Ops;
-use waypost_ops::secrets::{self, Resealed};
+use waypost_ops::secrets::{self, ResealSummary};
 
 use super::{App, Usage, output};
 use crate::config::Settings;
@@ -27,7 +27,7 @@ pub enum Command {
 struct Done {
     /// Whether a new key was made.
     new_key: bool,
-    resealed: Resealed,
+    resealed: ResealSummary,
 }
 
 /// Does it.
@@ -71,7 +71,7 @@ fn replace(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn tell(app: &App, done: &Done) -> anyhow::Result<ExitCode> {
-    let Resealed { resealed, unreadable } = done.resealed;
+    let ResealSummary { resealed, unreadable } = done.resealed;
     if app.json {
         output::json(&json!({"new_key": done.new_key, "resealed": resealed, "unreadable": unreadable}))?;
     } else {

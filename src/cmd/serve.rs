@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use waypost_auth::client::document::Documents;
 use waypost_auth::client::document::availability::{Availability, Hosts};
-use waypost_auth::upstream::Providers;
+use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::Keys;
@@ -22,8 +22,8 @@ use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::tickets::limits::TicketLimits;
-use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::set_up_token;
 use waypost_outbound::{Outbound, Purpose};
 use waypost_store::Db;
@@ -127,14 +127,14 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
             .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
-    let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let web = Web::new(waypost_web::State {
         hosting: hosting.clone(),
         public_url: public_url.clone(),
         limits: waypost_web::limits::Limits::new(Arc::new(SystemClock)),
         mail: mail.clone(),
         random: Arc::new(SystemRandom),
-        upstream: upstream.clone(),
+        provider_context: provider_context.clone(),
         sign_up: settings.sign_up,
         providers: providers::of(settings)?,
     });
@@ -146,9 +146,10 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         limits: waypost_auth::limits::Limits::new(Arc::new(SystemClock)),
         mail,
         random: Arc::new(SystemRandom),
-        providers: Providers::new(upstream.clone()),
+        providers: IdentityProviders::new(provider_context.clone()),
     });
-    let parts = jobs::Parts { metrics: metrics.clone(), upstream, retention: settings.retention, db: db.clone() };
+    let parts =
+        jobs::Parts { metrics: metrics.clone(), provider_context, retention: settings.retention, db: db.clone() };
     let jobs = hosting.jobs().clone();
     jobs::start(&jobs, parts);
     jobs::start_emails(&jobs, NoticeSender { cx: Ctx::operator(), ops: hosting.ops().clone() });

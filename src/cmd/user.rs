@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Member, Role};
-use waypost_ops::user_accounts::{self, Link};
+use waypost_ops::user_accounts::{self, AccountLink};
 use waypost_ops::users;
 
 use super::output;
@@ -88,12 +88,12 @@ pub async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { email, role, .. } => {
             let made = users::create(cx, ops, id, &email, role).await?;
-            let link = user_accounts::make_first_link(cx, ops, id, &made.user_id).await?;
+            let link = user_accounts::create_first_account_link(cx, ops, id, &made.user_id).await?;
             output::object(*json, &with_link(session, &made, link.as_ref()))
         }
         Command::Link { user, .. } => {
             let member = find(session, id, &user).await?;
-            let link = user_accounts::make_link(cx, ops, id, &member.user_id).await?;
+            let link = user_accounts::create_account_link(cx, ops, id, &member.user_id).await?;
             output::object(*json, &with_link(session, &member, Some(&link)))
         }
         Command::List { .. } => print_list(*json, users::list(cx, ops, id).await?.iter().map(shape).collect()),
@@ -118,7 +118,7 @@ async fn find(session: &Session, organization: &OrganizationId, text: &str) -> a
 }
 
 /// The member with their link, when there is one.
-fn with_link(session: &Session, member: &Member, link: Option<&Link>) -> Value {
+fn with_link(session: &Session, member: &Member, link: Option<&AccountLink>) -> Value {
     let mut value = shape(member);
     if let Some(link) = link {
         value["link"] = format!("{}/link?token={}", session.public_url.origin(), link.token).into();

@@ -10,7 +10,7 @@ use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
 use waypost_auth::Auth;
 use waypost_auth::bearer::Found;
-use waypost_auth::site::{Site, has_oauth};
+use waypost_auth::server_request::{ServerRequest, has_oauth};
 use waypost_core::claim_link::{self, is_personal_segment};
 use waypost_core::{Code, Error, personal};
 use waypost_mcp::bearer::{Bearer, Challenge};
@@ -54,7 +54,7 @@ pub(super) fn locate(slug: Option<String>, request: &Request) -> waypost_core::R
 }
 
 /// The server that a request is for.
-pub(super) async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<Site> {
+pub(super) async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<ServerRequest> {
     let Located { asked, slug, client, request_id } = located;
     let (offer_cache, slug) = (routes.hosting.offer_cache(), slug.to_ascii_lowercase());
     if !offer_cache.has_loaded(&slug) {
@@ -66,7 +66,7 @@ pub(super) async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> 
             tracing::error!(cause = ?std::error::Error::source(error).map(ToString::to_string), %error, "no server");
         }
     })?;
-    Ok(Site {
+    Ok(ServerRequest {
         address: routes.auth.public_url.server_urls(&asked.authority, &asked.host, &slug),
         offers,
         client,
@@ -167,7 +167,7 @@ pub(super) async fn arrive<R: Responder>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    type Found = (Site, Option<String>, Option<String>);
+    type Found = (ServerRequest, Option<String>, Option<String>);
     let Some((site, tracking_id, user)) = request.extensions_mut().remove::<Found>() else {
         return refuse_error(&Error::internal("a request came to an MCP address without a server"));
     };
@@ -176,7 +176,7 @@ pub(super) async fn arrive<R: Responder>(
         Ok(bearer) => bearer,
         Err(error) => return refuse_error(&error),
     };
-    let Site { offers, address: mcp_address, client: address, request_id, .. } = site;
+    let ServerRequest { offers, address: mcp_address, client: address, request_id, .. } = site;
     if !request.uri().path().trim_end_matches('/').ends_with("/mcp") {
         request.extensions_mut().insert(McpAddress(mcp_address.resource(tracking_id.as_deref())));
     }
@@ -188,7 +188,7 @@ pub(super) async fn arrive<R: Responder>(
 
 async fn bearer(
     auth: &Auth,
-    site: &Site,
+    site: &ServerRequest,
     (tracking_id, headers): (Option<&str>, &HeaderMap),
 ) -> waypost_core::Result<Bearer> {
     if !has_oauth(site.server()) {

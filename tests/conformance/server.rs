@@ -11,7 +11,7 @@ use waypost::config::Settings;
 use waypost::demo;
 use waypost::router::{self, Routes};
 use waypost_auth::client::document::Documents;
-use waypost_auth::upstream::Providers;
+use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
@@ -19,8 +19,8 @@ use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::PublicUrl;
-use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
@@ -82,7 +82,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
-    let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(origin.parse().unwrap()),
@@ -90,7 +90,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
         limits: waypost_auth::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
-        providers: Providers::new(upstream.clone()),
+        providers: IdentityProviders::new(provider_context.clone()),
     });
     let web = Web::new(waypost_web::State {
         hosting: hosting.clone(),
@@ -98,7 +98,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
         limits: waypost_web::limits::Limits::new(Arc::new(SystemClock)),
         mail: None,
         random: Arc::new(SystemRandom),
-        upstream,
+        provider_context,
         sign_up: settings.sign_up,
         providers: Vec::new(),
     });

@@ -16,7 +16,7 @@ use waypost::notices::{MailPost, NoticeSender};
 use waypost::router::{self, Routes};
 use waypost_auth::client::document::Documents;
 use waypost_auth::client::document::availability::{Availability, Hosts, Mode};
-use waypost_auth::upstream::Providers;
+use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
 use waypost_core::Random;
 use waypost_core::caller::{Caller, Ctx};
@@ -25,14 +25,14 @@ use waypost_core::organization::SignUp;
 use waypost_core::random::SeededRandom;
 use waypost_core::secret::SecretKey;
 use waypost_jobs::Jobs;
-use waypost_mail::{Memory, Outbox};
+use waypost_mail::{MemoryMailer, Outbox};
 use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::PublicUrl;
 use waypost_ops::tickets::limits::TicketLimits;
-use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, organizations};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate};
@@ -103,8 +103,8 @@ struct Running {
 
 struct Inner {
     db: Db,
-    mails: Memory,
-    upstream: Upstream,
+    mails: MemoryMailer,
+    provider_context: IdentityProviderContext,
     clock: Arc<ManualClock>,
     cx: Ctx,
     running: Mutex<Option<Running>>,
@@ -161,7 +161,7 @@ impl App {
         };
         let (hosting, tasks) = Hosting::start(db.clone(), options);
         let hosting = hosting.with_new_users_per_address(setup.new_users);
-        let mails = Memory::default();
+        let mails = MemoryMailer::default();
         let mail = setup.can_mail.then(|| Outbox::start_in(hosting.jobs(), Arc::new(mails.clone())));
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
         let hosting = match &mail {
@@ -184,7 +184,8 @@ impl App {
         let outbound = Outbound::new(Policy { allow, extra_roots_pem: None }).unwrap();
         let hosts = Arc::new(Hosts::new(outbound.route(waypost_outbound::Purpose::ClientDocuments, &[]).unwrap()));
         let availability = Availability::new(setup.client_documents, false, hosts, clock.clone());
-        let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+        let provider_context =
+            IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
         let auth = Auth::new(State {
             hosting: hosting.clone(),
             public_url: PublicUrl::new(setup.public_url.parse().unwrap()),
@@ -192,7 +193,7 @@ impl App {
             limits: waypost_auth::limits::Limits::new(clock.clone()),
             mail: None,
             random: Arc::clone(&random),
-            providers: Providers::new(upstream.clone()),
+            providers: IdentityProviders::new(provider_context.clone()),
         });
         let web = Web::new(waypost_web::State {
             hosting: hosting.clone(),
@@ -200,7 +201,7 @@ impl App {
             limits: waypost_web::limits::Limits::new(clock.clone()),
             mail,
             random: Arc::clone(&random),
-            upstream: upstream.clone(),
+            provider_context: provider_context.clone(),
             sign_up: setup.sign_up,
             providers: setup.providers,
         });
@@ -218,7 +219,7 @@ impl App {
         Self(Arc::new(Inner {
             db,
             mails,
-            upstream,
+            provider_context,
             clock,
             cx,
             running: Mutex::new(Some(Running { router: router::build(routes), hosting, tasks })),
@@ -238,12 +239,12 @@ impl App {
     }
 
     /// The way out to others.
-    pub fn upstream(&self) -> &Upstream {
-        &self.0.upstream
+    pub fn provider_context(&self) -> &IdentityProviderContext {
+        &self.0.provider_context
     }
 
     /// The mails of the console.
-    pub fn mails(&self) -> &Memory {
+    pub fn mails(&self) -> &MemoryMailer {
         &self.0.mails
     }
 

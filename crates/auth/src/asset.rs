@@ -1,4 +1,4 @@
-//! What pages need beside themselves: the style sheet, and the organisation's logo.
+//! Assets of the pages: the style sheet and the organisation's logo.
 
 use std::sync::LazyLock;
 
@@ -13,48 +13,50 @@ use waypost_ops::public_url::ServerUrls;
 
 use crate::Auth;
 use crate::pending;
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
 const STYLE: &str = include_str!("../assets/sign-in.css");
 
-/// What tells this style sheet from those of other releases.
+/// The hash of the style sheet, which tells releases apart.
 static HASH: LazyLock<String> = LazyLock::new(|| HEXLOWER.encode(&Sha256::digest(STYLE.as_bytes())[..8]));
 
-/// The address of the style sheet: another one as soon as its content is another one.
+/// Returns the URL path of the style sheet, which changes with its content.
 #[must_use]
 pub fn style_path(address: &ServerUrls) -> String {
     format!("{}?v={}", address.path("sign-in.css"), *HASH)
 }
 
-/// The address of the logo that was set at `at`.
+/// Returns the URL path of the logo that was set at `at`.
 #[must_use]
 pub fn logo_path(address: &ServerUrls, at: Timestamp) -> String {
     format!("{}?v={}", address.path("logo.png"), at.0)
 }
 
 /// `GET /oauth/sign-in.css`.
-pub async fn style(_: Site, RawQuery(query): RawQuery) -> Response {
+pub async fn style(_: ServerRequest, RawQuery(query): RawQuery) -> Response {
     let current = query.is_some_and(|query| query == format!("v={}", *HASH));
     file("text/css; charset=utf-8", STYLE.as_bytes().to_vec(), current)
 }
 
 /// `GET /oauth/logo.png`.
-pub async fn logo(State(auth): State<Auth>, site: Site, RawQuery(query): RawQuery) -> Response {
-    let cx = auth.context(&site);
-    match logos::get(&cx, auth.hosting.ops(), &site.server().organization_id).await {
+pub async fn logo(State(auth): State<Auth>, incoming: ServerRequest, RawQuery(query): RawQuery) -> Response {
+    let cx = auth.context(&incoming);
+    match logos::get(&cx, auth.hosting.ops(), &incoming.server().organization_id).await {
         Ok(Some(png)) => file("image/png", png, query.is_some()),
         Ok(None) => StatusCode::NOT_FOUND.into_response(),
-        Err(error) => pending::failed(&site, &error),
+        Err(error) => pending::failed(&incoming, &error),
     }
 }
 
-/// A file that browsers may keep for a year, when its address names its content.
-fn file(kind: &'static str, content: Vec<u8>, named: bool) -> Response {
-    let keep = if named { "public, max-age=31536000, immutable" } else { "no-cache" };
+/// Returns a file that browsers may cache for a year if `is_versioned`: its URL then identifies its content.
+fn file(kind: &'static str, content: Vec<u8>, is_versioned: bool) -> Response {
+    let cache_control = if is_versioned { "public, max-age=31536000, immutable" } else { "no-cache" };
     let mut response = content.into_response();
-    for (name, value) in
-        [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, keep), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")]
-    {
+    for (name, value) in [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, cache_control),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response

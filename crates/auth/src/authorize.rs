@@ -18,17 +18,17 @@ use waypost_core::scope::Scopes;
 use waypost_core::server::AuthType;
 use waypost_core::{Code, Result};
 use waypost_ops::browser_sessions::{self, BrowserSession};
-use waypost_ops::{authorizations, grants, identities, joins, redirect_uri};
+use waypost_ops::{authorizations, identities, joins, oauth_grants, redirect_uri};
 
 use crate::Auth;
 use crate::browser;
 use crate::client::{self, Client, Unknown};
 use crate::consent::destination;
 use crate::limits::Kind;
-use crate::page::{self, ErrorPage, Frame};
+use crate::page::{self, ErrorPage, Layout};
 use crate::params::Params;
 use crate::pending::{self, Pending};
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
 /// Characters of `state` at most; every client's is far shorter.
 const MAX_STATE: usize = 2_048;
@@ -38,29 +38,29 @@ const MAX_HINT: usize = 254;
 const NEW_CLIENT_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Takes a request, and sends the browser on its way.
-pub async fn authorize(State(auth): State<Auth>, site: Site, headers: HeaderMap, uri: Uri) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Authorize, site.client) {
-        return page::too_many(&site, wait);
+pub async fn authorize(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, uri: Uri) -> Response {
+    if let Err(wait) = auth.limits.check(Kind::Authorize, incoming.client) {
+        return page::too_many(&incoming, wait);
     }
     let params = Params::parse(uri.query().unwrap_or_default().as_bytes());
     if let Some(fault) = params.fault() {
-        return refused(&site, &fault);
+        return refused(&incoming, &fault);
     }
     let Some(id) = params.get("client_id") else {
-        return refused(&site, "The application did not say who it is (client_id is missing).");
+        return refused(&incoming, "The application did not say who it is (client_id is missing).");
     };
-    let client = match client::find(&auth, &site, id).await {
+    let client = match client::find(&auth, &incoming, id).await {
         Ok(client) => client,
-        Err(Unknown::Failed(error)) => return pending::failed(&site, &error),
-        Err(Unknown::TooMany(wait)) => return page::too_many(&site, wait),
-        Err(unknown) => return refused(&site, &unknown.to_string()),
+        Err(Unknown::Failed(error)) => return pending::failed(&incoming, &error),
+        Err(Unknown::TooMany(wait)) => return page::too_many(&incoming, wait),
+        Err(unknown) => return refused(&incoming, &unknown.to_string()),
     };
     let Some(redirect_uri) = client.redirect_uri(params.get("redirect_uri")) else {
-        return refused(&site, "The application wants the answer sent to an address that it did not register.");
+        return refused(&incoming, "The application wants the answer sent to an address that it did not register.");
     };
-    let back = Back { redirect_uri: &redirect_uri, state: params.get("state"), issuer: &site.address.issuer() };
-    let unseen = Unseen { auth: &auth, site: &site, headers: &headers, client: &client, back };
-    let request = match read(&auth, &site, &params, (&client, &redirect_uri)).await {
+    let back = Back { redirect_uri: &redirect_uri, state: params.get("state"), issuer: &incoming.address.issuer() };
+    let unseen = Unseen { auth: &auth, incoming: &incoming, headers: &headers, client: &client, back };
+    let request = match read(&auth, &incoming, &params, (&client, &redirect_uri)).await {
         Ok(request) => request,
         Err(error) => return unseen.error(&error).await,
     };
@@ -68,18 +68,18 @@ pub async fn authorize(State(auth): State<Auth>, site: Site, headers: HeaderMap,
     let browser = browser::read(&headers, browser::FLOW);
     let is_new = browser.is_none();
     let browser = browser.unwrap_or_else(|| browser::new_value(&*auth.random));
-    let created = authorizations::create(auth.hosting.ops(), &request, &browser, &auth.network(&site)).await;
+    let created = authorizations::create(auth.hosting.ops(), &request, &browser, &auth.network(&incoming)).await;
     if let Err(error) = created {
         return unseen.error(&error.into()).await;
     }
-    let pending = Pending::new(&auth, site.clone(), request, browser.clone());
+    let pending = Pending::new(&auth, incoming.clone(), request, browser.clone());
     let mut response = match next(&auth, &pending, &headers).await {
         Ok(Next::SignIn) if prompt_none => unseen.error(&ask_nothing(OauthCode::LoginRequired)).await,
         Ok(Next::Provider | Next::Consent) if prompt_none => {
             unseen.error(&ask_nothing(OauthCode::ConsentRequired)).await
         }
         Ok(next) => go(&auth, &pending, next).await,
-        Err(error) => pending::failed(&site, &error),
+        Err(error) => pending::failed(&incoming, &error),
     };
     if is_new {
         browser::set_flow(response.headers_mut(), &browser);
@@ -91,7 +91,7 @@ pub async fn authorize(State(auth): State<Auth>, site: Site, headers: HeaderMap,
 pub async fn resume(State(auth): State<Auth>, pending: Pending, headers: HeaderMap) -> Response {
     match next(&auth, &pending, &headers).await {
         Ok(next) => go(&auth, &pending, next).await,
-        Err(error) => pending::failed(&pending.site, &error),
+        Err(error) => pending::failed(&pending.incoming, &error),
     }
 }
 
@@ -114,7 +114,8 @@ pub(crate) async fn session(auth: &Auth, pending: &Pending, headers: &HeaderMap)
     let Some(cookie) = browser::read(headers, &browser::session_cookie(organization)) else { return Ok(None) };
     let found = browser_sessions::find(&pending.cx, auth.hosting.ops(), organization, &cookie).await?;
     let Some(session) = found else { return Ok(None) };
-    let known = identities::issuer(auth.hosting.ops(), pending.site.server()).await? == Some(session.issuer.clone());
+    let known =
+        identities::find_issuer(auth.hosting.ops(), pending.incoming.server()).await? == Some(session.issuer.clone());
     let fresh = !prompts(&pending.request, "login") || session.created_at >= pending.request.created_at;
     Ok(Some(session).filter(|_| known && fresh))
 }
@@ -125,7 +126,7 @@ fn prompts(request: &AuthorizationRequest, word: &str) -> bool {
 
 async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Next> {
     let request = &pending.request;
-    let custom = pending.site.server().auth_type == AuthType::CustomOauth;
+    let custom = pending.incoming.server().auth_type == AuthType::CustomOauth;
     let Some(session) = session(auth, pending, headers).await? else {
         // With a provider the user is asked first: otherwise any client could have them sent through it unasked.
         return Ok(match (custom, request.consented_at) {
@@ -143,7 +144,7 @@ async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Nex
         return Ok(Next::Consent);
     }
     let asked = Scopes::parse(&request.scope).unwrap_or_default();
-    let allowed = grants::consented(auth.hosting.ops(), request, &session.end_user_id).await?;
+    let allowed = oauth_grants::find_consent(auth.hosting.ops(), request, &session.end_user_id).await?;
     let known = allowed.is_some_and(|allowed| allowed.covers(&asked));
     Ok(if known { Next::Complete(session) } else { Next::Consent })
 }
@@ -151,7 +152,7 @@ async fn next(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<Nex
 /// The tracking id that this sign-in would claim. `None` if the request does not prove it, nobody has it, or it is claimed.
 pub(crate) async fn tracking_note(auth: &Auth, pending: &Pending) -> Result<Option<String>> {
     let Some(claim) = &pending.request.claim else { return Ok(None) };
-    let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.site.server(), claim).await?;
+    let claimable = joins::is_claimable(&pending.cx, &auth.hosting, pending.incoming.server(), claim).await?;
     Ok(claimable.then(|| claim.tracking_id.clone()))
 }
 
@@ -166,17 +167,17 @@ async fn go(auth: &Auth, pending: &Pending, next: Next) -> Response {
 
 /// Gives the client its code.
 pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSession) -> Response {
-    let Pending { cx, site, request, browser, .. } = pending;
-    let code = match grants::issue_code(cx, auth.hosting.ops(), request, browser, &session.end_user_id).await {
+    let Pending { cx, incoming, request, browser, .. } = pending;
+    let code = match oauth_grants::issue_code(cx, auth.hosting.ops(), request, browser, &session.end_user_id).await {
         Ok(code) => code,
-        Err(error) if error.code == Code::NotFound => return pending::gone(site),
-        Err(error) => return pending::failed(site, &error),
+        Err(error) if error.code == Code::NotFound => return pending::gone(incoming),
+        Err(error) => return pending::failed(incoming, &error),
     };
     if let Some(claim) = &request.claim {
         // The user has read it on the page, and it is done once; without it they are signed in all the same.
-        let claimed = joins::claim_tracking(cx, &auth.hosting, site.server(), &session.end_user_id, claim).await;
+        let claimed = joins::claim_progress(cx, &auth.hosting, incoming.server(), &session.end_user_id, claim).await;
         if let Err(error) = claimed {
-            tracing::error!(request_id = site.request_id, %error, "progress of a personal URL could not be joined");
+            tracing::error!(request_id = incoming.request_id, %error, "progress of a personal URL could not be joined");
         }
     }
     Back::of(request).to(&[("code", &code)])
@@ -185,7 +186,7 @@ pub(crate) async fn complete(auth: &Auth, pending: &Pending, session: &BrowserSe
 /// Tells the client that its user said no.
 pub(crate) fn denied(pending: &Pending) -> Response {
     let back = Back::of(&pending.request);
-    back.error(&pending.site, &OauthError::new(OauthCode::AccessDenied, "The user refused."))
+    back.error(&pending.incoming, &OauthError::new(OauthCode::AccessDenied, "The user refused."))
 }
 
 fn ask_nothing(code: OauthCode) -> OauthError {
@@ -225,14 +226,14 @@ impl<'a> Back<'a> {
         self.url(&[("error", error.code.as_str()), ("error_description", &error.description)])
     }
 
-    fn error(&self, site: &Site, error: &OauthError) -> Response {
-        self.log(site, error);
+    fn error(&self, incoming: &ServerRequest, error: &OauthError) -> Response {
+        self.log(incoming, error);
         page::redirect(&self.error_url(error))
     }
 
-    fn log(&self, site: &Site, error: &OauthError) {
+    fn log(&self, incoming: &ServerRequest, error: &OauthError) {
         if let Some(cause) = &error.cause {
-            tracing::error!(request_id = site.request_id, %cause, "an authorization request failed");
+            tracing::error!(request_id = incoming.request_id, %cause, "an authorization request failed");
         }
     }
 }
@@ -240,16 +241,16 @@ impl<'a> Back<'a> {
 /// A request whose user has not seen a page of this server yet.
 struct Unseen<'a> {
     auth: &'a Auth,
-    site: &'a Site,
+    incoming: &'a ServerRequest,
     headers: &'a HeaderMap,
     client: &'a Client,
     back: Back<'a>,
 }
 
 #[derive(Template)]
-#[template(path = "back.html")]
-struct BackPage<'a> {
-    frame: Frame,
+#[template(path = "client_error.html")]
+struct ClientErrorPage<'a> {
+    layout: Layout,
     client_name: &'a str,
     message: &'a str,
     destination: String,
@@ -262,11 +263,11 @@ impl Unseen<'_> {
     /// section 4.11.2).
     async fn error(&self, error: &OauthError) -> Response {
         match self.may_redirect().await {
-            Ok(true) => self.back.error(self.site, error),
+            Ok(true) => self.back.error(self.incoming, error),
             Ok(false) => {
-                self.back.log(self.site, error);
-                let page = BackPage {
-                    frame: Frame::plain(self.site),
+                self.back.log(self.incoming, error);
+                let page = ClientErrorPage {
+                    layout: Layout::plain(self.incoming),
                     client_name: &self.client.name,
                     message: &error.description,
                     destination: destination(self.back.redirect_uri),
@@ -274,14 +275,14 @@ impl Unseen<'_> {
                 };
                 page::html(StatusCode::BAD_REQUEST, &page, None)
             }
-            Err(cause) => pending::failed(self.site, &cause),
+            Err(cause) => pending::failed(self.incoming, &cause),
         }
     }
 
     /// Whether the browser may be sent to the client at once: the client registered more than a day ago, and so was used, or
     /// the person who is signed in allowed it before. Nobody knows the age of a client with a metadata document.
     async fn may_redirect(&self) -> Result<bool> {
-        let (cx, ops, server) = (self.auth.context(self.site), self.auth.hosting.ops(), self.site.server());
+        let (cx, ops, server) = (self.auth.context(self.incoming), self.auth.hosting.ops(), self.incoming.server());
         if self.client.registered_at.is_some_and(|at| cx.now().since(at) >= NEW_CLIENT_MS) {
             return Ok(true);
         }
@@ -291,13 +292,13 @@ impl Unseen<'_> {
         };
         let Some(session) = browser_sessions::find(&cx, ops, organization, &cookie).await? else { return Ok(false) };
         let client = (organization, &server.id, self.client.id.as_str());
-        Ok(grants::consented_to(ops, client, self.back.redirect_uri, &session.end_user_id).await?.is_some())
+        Ok(oauth_grants::find_consent_for(ops, client, self.back.redirect_uri, &session.end_user_id).await?.is_some())
     }
 }
 
-fn refused(site: &Site, message: &str) -> Response {
+fn refused(incoming: &ServerRequest, message: &str) -> Response {
     page::error(
-        site,
+        incoming,
         StatusCode::BAD_REQUEST,
         ErrorPage {
             title: "This application cannot be connected",
@@ -310,7 +311,7 @@ fn refused(site: &Site, message: &str) -> Response {
 /// Reads everything behind client and redirect URI.
 async fn read(
     auth: &Auth,
-    site: &Site,
+    incoming: &ServerRequest,
     params: &Params,
     (client, redirect_uri): (&Client, &str),
 ) -> Result<AuthorizationRequest, OauthError> {
@@ -337,15 +338,15 @@ async fn read(
     let code_challenge = challenge(params)?;
     let scopes = Scopes::parse(params.get("scope").unwrap_or_default());
     let scopes = scopes.map_err(|error| OauthError::new(OauthCode::InvalidScope, error.to_string()))?;
-    if !names_server(auth, site, params.resources()).await? {
+    if !names_server(auth, incoming, params.resources()).await? {
         return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is no address of this server."));
     }
     // A missing resource means the server: clients of 2025-03-26 do not know the parameter.
-    let resource = params.resources().first().cloned().unwrap_or_else(|| site.address.resource(None));
+    let resource = params.resources().first().cloned().unwrap_or_else(|| incoming.address.resource(None));
     let named = auth.public_url.parse_resource(&resource).and_then(|resource| resource.tracking_id);
-    let cx = auth.context(site);
+    let cx = auth.context(incoming);
     let claim = match &named {
-        Some(segment) => joins::prove(&cx, &auth.hosting, site.server(), segment).await?,
+        Some(segment) => joins::verify_claim(&cx, &auth.hosting, incoming.server(), segment).await?,
         None => None,
     };
     // A signature is not kept.
@@ -354,9 +355,9 @@ async fn read(
     let now = cx.now();
     Ok(AuthorizationRequest {
         id: AuthorizationRequestId::new(now, &*cx.random),
-        organization_id: site.server().organization_id.clone(),
-        server_id: site.server().id.clone(),
-        issuer: site.address.issuer(),
+        organization_id: incoming.server().organization_id.clone(),
+        server_id: incoming.server().id.clone(),
+        issuer: incoming.address.issuer(),
         client_id: client.id.clone(),
         client_name: client.name.clone(),
         redirect_uri: redirect_uri.to_owned(),
@@ -389,11 +390,11 @@ fn challenge(params: &Params) -> Result<String, OauthError> {
 }
 
 /// Whether every resource indicator is an address of the server that is asked: its slug, or one that it had before.
-pub(crate) async fn names_server(auth: &Auth, site: &Site, resources: &[String]) -> Result<bool> {
+pub(crate) async fn names_server(auth: &Auth, incoming: &ServerRequest, resources: &[String]) -> Result<bool> {
     for resource in resources {
         let Some(named) = auth.public_url.parse_resource(resource) else { return Ok(false) };
         match auth.hosting.offer_cache().get(&named.slug.to_ascii_lowercase()).await {
-            Ok(offers) if offers.server.id == site.server().id => {}
+            Ok(offers) if offers.server.id == incoming.server().id => {}
             Ok(_) => return Ok(false),
             Err(error) if error.code == Code::NotFound => return Ok(false),
             Err(error) => return Err(error),

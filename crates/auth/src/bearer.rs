@@ -1,28 +1,28 @@
-//! The bearer token of a request to an MCP address (RFC 6750, section 2.1).
+//! The bearer token of a request to an MCP URL (RFC 6750, section 2.1).
 
 use http::{HeaderMap, header};
 use waypost_core::server::Server;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::grants;
 use waypost_ops::identity::Subject;
+use waypost_ops::oauth_grants;
 
 use crate::Auth;
 
-/// What came of looking for a token.
+/// The bearer token of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// There is none.
+    /// The request has no token.
     Missing,
-    /// There is one, and it is not good on this server.
+    /// The token is malformed, unknown, expired, revoked, or not valid on this server.
     Invalid,
-    /// Whom it names.
+    /// The token is valid for this subject.
     Valid(Subject),
 }
 
-/// Reads the `Authorization` header of a request to `server`; nothing else of the request is looked at.
+/// Authenticates the `Authorization` header of a request to `server`. Ignores the rest of the request.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
+/// `unavailable` if the database cannot be reached.
 pub async fn find(auth: &Auth, server: &Server, headers: &HeaderMap) -> Result<Found> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(Found::Missing) };
@@ -33,7 +33,7 @@ pub async fn find(auth: &Auth, server: &Server, headers: &HeaderMap) -> Result<F
     let Some(token) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
         return Ok(Found::Invalid);
     };
-    match grants::authenticate(&auth.hosting, server, token.1.trim()).await {
+    match oauth_grants::authenticate(&auth.hosting, server, token.1.trim()).await {
         Ok(Some(subject)) => Ok(Found::Valid(subject)),
         Ok(None) => Ok(Found::Invalid),
         Err(error) if error.code == Code::Unavailable => Err(error),

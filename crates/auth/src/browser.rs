@@ -1,9 +1,9 @@
 //! The cookies of end users' browsers.
 //!
-//! `__Host-wp_flow` names the browser while it signs in: requests and forms are bound to it. `__Host-wp_eu_<org>` is the
-//! session of a signed-in end user, for one organisation. `__Host-wp_eu_device_<org>` shows that one has signed in with this
-//! browser before. All are `__Host-` cookies (RFC 6265bis, section 4.1.3.2): no
-//! other host, and no page without TLS but on loopback, can set or read them.
+//! `__Host-wp_flow` identifies the browser during a sign-in: requests and forms are bound to it. `__Host-wp_eu_<org>`
+//! is the session of a signed-in end user in one organisation. `__Host-wp_eu_device_<org>` shows that an end user has
+//! signed in with this browser before. All are `__Host-` cookies (RFC 6265bis, section 4.1.3.2): no other host, and no
+//! page without TLS except on loopback, can set or read them.
 
 use cookie::{Cookie, SameSite};
 use data_encoding::BASE64URL_NOPAD;
@@ -11,20 +11,21 @@ use http::{HeaderMap, HeaderValue, header};
 use waypost_core::Random;
 use waypost_core::id::OrganizationId;
 
-/// Names the browser while it signs in.
+/// Identifies the browser during a sign-in.
 pub const FLOW: &str = "__Host-wp_flow";
-/// Signed-in browsers stay so for 30 days.
+/// The lifetime of a session: 30 days.
 const SESSION_SECONDS: i64 = 30 * 24 * 60 * 60;
-/// Longer values are none of ours.
+/// The maximum length of a value. Longer values were not set by this server.
 const MAX_VALUE: usize = 128;
 
-/// The name of the session cookie of an organisation's end users.
+/// Returns the name of the session cookie of an organisation's end users.
 #[must_use]
 pub fn session_cookie(organization: &OrganizationId) -> String {
     format!("__Host-wp_eu_{organization}")
 }
 
-/// The value of the cookie `name`; none when it is missing, or comes twice: somebody plays tricks then.
+/// Returns the value of the cookie `name`. Returns `None` if it is missing or occurs twice, which may be an attempt at
+/// cookie injection.
 #[must_use]
 pub fn read(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
@@ -38,7 +39,7 @@ pub fn read(headers: &HeaderMap, name: &str) -> Option<String> {
     }
 }
 
-/// 256 random bits as a cookie's value.
+/// Returns 256 random bits as a cookie value.
 #[must_use]
 pub fn new_value(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 32];
@@ -46,7 +47,7 @@ pub fn new_value(random: &dyn Random) -> String {
     BASE64URL_NOPAD.encode(&bytes)
 }
 
-/// The name of the cookie of a browser in which an end user of the organisation has signed in before
+/// Returns the name of the cookie of a browser in which an end user of the organisation has signed in before
 /// ([`waypost_ops::devices`]).
 #[must_use]
 pub fn device_cookie(organization: &OrganizationId) -> String {
@@ -72,7 +73,7 @@ pub fn set_session(headers: &mut HeaderMap, organization: &OrganizationId, value
     append(headers, cookie);
 }
 
-/// Takes the session cookie away.
+/// Deletes the session cookie.
 pub fn clear_session(headers: &mut HeaderMap, organization: &OrganizationId) {
     let mut cookie = Cookie::new(session_cookie(organization), "");
     cookie.set_max_age(cookie::time::Duration::ZERO);
@@ -83,7 +84,7 @@ fn append(headers: &mut HeaderMap, mut cookie: Cookie<'static>) {
     cookie.set_path("/");
     cookie.set_secure(true);
     cookie.set_http_only(true);
-    // Lax: the provider sends the browser back here from its own site.
+    // Lax: the identity provider sends the browser back here from its own site.
     cookie.set_same_site(SameSite::Lax);
     if let Ok(value) = HeaderValue::from_str(&cookie.to_string()) {
         headers.append(header::SET_COOKIE, value);
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_set() {
+    fn a_cookie_that_was_set_is_read_and_a_duplicate_is_ignored() {
         let organization = OrganizationId::from_store("org_1".into());
         let mut headers = HeaderMap::new();
         set_session(&mut headers, &organization, "value");
@@ -107,6 +108,6 @@ mod tests {
         assert_eq!(read(&request, FLOW).as_deref(), Some("x"));
         assert_eq!(read(&request, "b"), None);
         request.append(header::COOKIE, HeaderValue::from_static("__Host-wp_flow=y"));
-        assert_eq!(read(&request, FLOW), None, "two of them");
+        assert_eq!(read(&request, FLOW), None, "the cookie occurs twice");
     }
 }

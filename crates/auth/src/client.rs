@@ -1,4 +1,4 @@
-//! The client of a request: registered at this server (RFC 7591), or known by its metadata document.
+//! The client of a request: registered at this server (RFC 7591) or identified by its metadata document.
 
 pub mod document;
 
@@ -8,59 +8,59 @@ use url::Url;
 use waypost_core::oauth_client::AuthMethod;
 use waypost_core::secret::hash;
 use waypost_core::{Error, Timestamp};
-use waypost_ops::upstream::route_of;
+use waypost_ops::identity_provider::outbound_route;
 use waypost_ops::{oauth_clients, redirect_uri};
 use waypost_outbound::Purpose;
 
 use crate::Auth;
 use crate::client::document::{DocumentError, is_document_url};
 use crate::limits::Kind;
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
-/// A client, as far as requests need it.
+/// An OAuth client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Its id: what it got at registration, or the URL of its document.
+    /// Its ID: assigned at registration, or the URL of its metadata document.
     pub id: String,
-    /// What it calls itself: a claim.
+    /// Its self-reported name, which is not verified.
     pub name: String,
-    /// The host that vouches for it, when it has a document.
+    /// The host of its metadata document, if it has one.
     pub host: Option<String>,
-    /// Where its codes may be sent.
+    /// Its allowed redirect URIs.
     pub redirect_uris: Vec<String>,
-    /// When it registered; `None` if it has a document.
+    /// The time of its registration. `None` if it has a metadata document.
     pub registered_at: Option<Timestamp>,
-    /// How it proves who it is.
+    /// Its client authentication method.
     pub auth_method: AuthMethod,
-    /// SHA-256 of its secret, hexadecimal.
+    /// The SHA-256 hash of its secret, in hexadecimal.
     secret_hash: Option<String>,
 }
 
-/// Why there is no client.
+/// The reason why a client cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unknown {
-    /// No client registered with this id, or no longer.
-    #[error("This application is not registered here, or its registration has ended.")]
+    /// The ID is unknown, or its registration has expired.
+    #[error("This application is not registered with this server, or its registration has expired.")]
     Unregistered,
-    /// Its document cannot be used.
+    /// Its metadata document cannot be used.
     #[error("{}", .0.message())]
     Document(#[from] DocumentError),
-    /// The network of the request has had too many documents fetched; how long to wait.
-    #[error("Too many documents were fetched.")]
+    /// The network of the request has caused too many fetches of documents. Contains the time to wait.
+    #[error("Too many metadata documents were requested.")]
     TooMany(Duration),
-    /// The database is away.
+    /// The operation failed.
     #[error(transparent)]
     Failed(#[from] Error),
 }
 
-/// The client called `id` at a server, for the token endpoint: codes and tokens are bound to the id, so the document of
-/// a client that has one is not needed again, and may be away.
+/// Returns the client `id` of a server for the token endpoint. Does not fetch the metadata document of a client that
+/// has one: codes and tokens are bound to the ID, so the document may be unavailable.
 ///
 /// # Errors
-/// Why there is none.
-pub async fn find_known(auth: &Auth, site: &Site, id: &str) -> Result<Client, Unknown> {
+/// The reason why the client cannot be used.
+pub async fn find_known(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, Unknown> {
     if !is_document_url(id) {
-        return find(auth, site, id).await;
+        return find(auth, incoming, id).await;
     }
     Ok(Client {
         id: id.to_owned(),
@@ -73,20 +73,20 @@ pub async fn find_known(auth: &Auth, site: &Site, id: &str) -> Result<Client, Un
     })
 }
 
-/// The client called `id` at a server.
+/// Returns the client `id` of a server.
 ///
 /// # Errors
-/// Why there is none.
-pub async fn find(auth: &Auth, site: &Site, id: &str) -> Result<Client, Unknown> {
+/// The reason why the client cannot be used.
+pub async fn find(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Client, Unknown> {
     if is_document_url(id) {
-        let (ops, organization) = (auth.hosting.ops(), &site.server().organization_id);
-        let route = route_of(auth.documents.outbound(), ops, Purpose::ClientDocuments, organization).await?;
+        let (ops, organization) = (auth.hosting.ops(), &incoming.server().organization_id);
+        let route = outbound_route(auth.documents.outbound(), ops, Purpose::ClientDocuments, organization).await?;
         if !auth.documents.is_cached(&route, id) {
-            auth.limits.check(Kind::Document, site.client).map_err(Unknown::TooMany)?;
+            auth.limits.check(Kind::Document, incoming.client).map_err(Unknown::TooMany)?;
         }
         let document = auth.documents.get(&route, id).await.inspect_err(|error| {
-            let request_id = &site.request_id;
-            tracing::info!(request_id, client_id = id, %error, "a client metadata document cannot be used");
+            let request_id = &incoming.request_id;
+            tracing::info!(request_id, client_id = id, %error, "failed to use client metadata document");
         })?;
         return Ok(Client {
             id: document.client_id.clone(),
@@ -98,7 +98,7 @@ pub async fn find(auth: &Auth, site: &Site, id: &str) -> Result<Client, Unknown>
             secret_hash: None,
         });
     }
-    let found = oauth_clients::find(&auth.context(site), auth.hosting.ops(), site.server(), id).await?;
+    let found = oauth_clients::find(&auth.context(incoming), auth.hosting.ops(), incoming.server(), id).await?;
     found.map_or(Err(Unknown::Unregistered), |client| {
         Ok(Client {
             id: client.client_id,
@@ -113,7 +113,8 @@ pub async fn find(auth: &Auth, site: &Site, id: &str) -> Result<Client, Unknown>
 }
 
 impl Client {
-    /// The redirect URI of a request: the one it names if it is registered; when it names none, the only one.
+    /// Returns the redirect URI of a request: the requested one if it is registered, or the only registered one if none
+    /// is requested.
     #[must_use]
     pub fn redirect_uri(&self, requested: Option<&str>) -> Option<String> {
         match (requested, self.redirect_uris.as_slice()) {
@@ -125,12 +126,12 @@ impl Client {
         }
     }
 
-    /// Whether it proved who it is: a public client proves nothing and shows no secret.
+    /// Whether the client authenticates successfully. A public client has no secret and must not send one.
     #[must_use]
     pub fn accepts(&self, method: AuthMethod, secret: Option<&str>) -> bool {
         match (&self.secret_hash, secret) {
             (None, secret) => secret.is_none_or(str::is_empty),
-            // Hashes are compared: how long it takes tells nothing of the secret.
+            // Only hashes are compared, so the timing reveals nothing about the secret.
             (Some(own), Some(secret)) => self.auth_method == method && *own == hash(secret),
             (Some(_), None) => false,
         }

@@ -1,4 +1,4 @@
-//! `GET` and `POST /oauth/consent`: the user sees which application wants what, and allows or refuses it.
+//! `GET` and `POST /oauth/consent`: the user sees which application requests which access, and allows or denies it.
 
 use askama::Template;
 use axum::Form;
@@ -11,35 +11,35 @@ use waypost_core::Code;
 use waypost_core::scope::{Scope, Scopes};
 use waypost_core::server::AuthType;
 use waypost_ops::browser_sessions::BrowserSession;
-use waypost_ops::{authorizations, grants, redirect_uri};
+use waypost_ops::{authorizations, oauth_grants, redirect_uri};
 
 use crate::Auth;
 use crate::authorize::{self, tracking_note};
 use crate::limits::Kind;
-use crate::page::{self, Frame};
+use crate::page::{self, Layout};
 use crate::pending::{self, Pending};
 
 #[derive(Template)]
 #[template(path = "consent.html")]
 struct ConsentPage<'a> {
-    frame: Frame,
+    layout: Layout,
     action: String,
     sign_out: String,
     csrf: &'a str,
-    /// What the application calls itself.
+    /// The self-reported name of the application.
     client_name: &'a str,
-    /// The host that vouches for it: where its metadata document is.
+    /// The host of its metadata document, if it has one.
     client_host: Option<String>,
-    /// Where the browser goes afterwards, for people.
+    /// The redirect target, in readable form.
     redirect_to: String,
-    /// The application runs on the user's own machine; nobody else vouches for it.
+    /// Whether the application runs on the user's own device and its identity cannot be verified.
     loopback_only: bool,
-    /// What it wants.
+    /// The descriptions of the requested scopes.
     scopes: Vec<&'static str>,
     signed_in_as: Option<String>,
-    /// The organisation's provider, to which the browser goes next.
+    /// Whether the user signs in with the organisation's identity provider next.
     provider: bool,
-    /// The tracking id whose progress becomes the user's.
+    /// The tracking ID whose progress the user claims.
     tracking_id: Option<String>,
 }
 
@@ -51,20 +51,20 @@ pub async fn show(State(auth): State<Auth>, pending: Pending, headers: HeaderMap
     };
     let (session, tracking_id) = match found.await {
         Ok(found) => found,
-        Err(error) => return pending::failed(&pending.site, &error),
+        Err(error) => return pending::failed(&pending.incoming, &error),
     };
-    let custom = pending.site.server().auth_type == AuthType::CustomOauth;
+    let custom = pending.incoming.server().auth_type == AuthType::CustomOauth;
     if session.is_none() && !custom {
         return page::redirect(&pending.path("sign-in"));
     }
-    let frame = match Frame::new(&auth, &pending.site).await {
-        Ok(frame) => frame,
-        Err(error) => return pending::failed(&pending.site, &error),
+    let layout = match Layout::new(&auth, &pending.incoming).await {
+        Ok(layout) => layout,
+        Err(error) => return pending::failed(&pending.incoming, &error),
     };
     let request = &pending.request;
     let document = Url::parse(&request.client_id).ok();
     let template = ConsentPage {
-        frame,
+        layout,
         action: pending.path("consent"),
         sign_out: pending.path("sign-out"),
         csrf: &pending.csrf,
@@ -72,27 +72,27 @@ pub async fn show(State(auth): State<Auth>, pending: Pending, headers: HeaderMap
         client_host: document.and_then(|url| url.host_str().map(str::to_owned)),
         redirect_to: destination(&request.redirect_uri),
         loopback_only: redirect_uri::is_on_device(&request.redirect_uri),
-        scopes: Scopes::parse(&request.scope).unwrap_or_default().iter().map(meaning).collect(),
-        signed_in_as: session.as_ref().map(shown),
+        scopes: Scopes::parse(&request.scope).unwrap_or_default().iter().map(describe).collect(),
+        signed_in_as: session.as_ref().map(display_name),
         provider: session.is_none(),
         tracking_id,
     };
     page::html(StatusCode::OK, &template, Some(&request.redirect_uri))
 }
 
-/// The user, as they know themselves.
-fn shown(session: &BrowserSession) -> String {
+/// Returns the email or the name of the user.
+fn display_name(session: &BrowserSession) -> String {
     session.email.clone().or_else(|| session.name.clone()).unwrap_or_else(|| "your account".to_owned())
 }
 
-fn meaning(scope: Scope) -> &'static str {
+fn describe(scope: Scope) -> &'static str {
     match scope {
-        Scope::Walk => "See your walkthroughs and keep your progress",
-        Scope::WalkRead => "See your walkthroughs and your progress",
+        Scope::Walk => "View your walkthroughs and save your progress",
+        Scope::WalkRead => "View your walkthroughs and your progress",
     }
 }
 
-/// A redirect URI as people read it: the host, or the scheme of an application of their own.
+/// Returns a redirect URI in readable form: the host, or the scheme of an application on the device.
 pub(crate) fn destination(redirect_uri: &str) -> String {
     let Ok(url) = Url::parse(redirect_uri) else { return redirect_uri.to_owned() };
     match url.scheme() {
@@ -100,26 +100,26 @@ pub(crate) fn destination(redirect_uri: &str) -> String {
             let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
             format!("{}{port}", url.host_str().unwrap_or_default())
         }
-        scheme => format!("{scheme}: (an application on this computer)"),
+        scheme => format!("{scheme}: (an application on this device)"),
     }
 }
 
-/// What the form sends.
+/// The fields of the form.
 #[derive(Deserialize)]
 pub struct Decision {
     csrf: String,
     decision: String,
 }
 
-/// Does what the user decided.
+/// Carries out the user's decision.
 pub async fn decide(
     State(auth): State<Auth>,
     pending: Pending,
     headers: HeaderMap,
     Form(decision): Form<Decision>,
 ) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Form, pending.site.client) {
-        return page::too_many(&pending.site, wait);
+    if let Err(wait) = auth.limits.check(Kind::Form, pending.incoming.client) {
+        return page::too_many(&pending.incoming, wait);
     }
     if let Err(page) = pending.check_form(&auth, &headers, &decision.csrf) {
         return page;
@@ -127,11 +127,11 @@ pub async fn decide(
     let ops = auth.hosting.ops();
     let session = match authorize::session(&auth, &pending, &headers).await {
         Ok(session) => session,
-        Err(error) => return pending::failed(&pending.site, &error),
+        Err(error) => return pending::failed(&pending.incoming, &error),
     };
     if decision.decision != "allow" {
         let end_user = session.as_ref().map(|session| &session.end_user_id);
-        return match grants::refuse(&pending.cx, ops, &pending.request, &pending.browser, end_user).await {
+        return match oauth_grants::deny(&pending.cx, ops, &pending.request, &pending.browser, end_user).await {
             Ok(()) => authorize::denied(&pending),
             Err(error) => failed(&pending, &error),
         };
@@ -146,7 +146,11 @@ pub async fn decide(
 }
 
 fn failed(pending: &Pending, error: &waypost_core::Error) -> Response {
-    if error.code == Code::NotFound { pending::gone(&pending.site) } else { pending::failed(&pending.site, error) }
+    if error.code == Code::NotFound {
+        pending::gone(&pending.incoming)
+    } else {
+        pending::failed(&pending.incoming, error)
+    }
 }
 
 #[cfg(test)]
@@ -154,11 +158,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_where_the_browser_goes() {
+    fn a_redirect_uri_is_shown_in_readable_form() {
         for (uri, expected) in [
             ("https://app.example/cb", "app.example"),
             ("http://127.0.0.1:3999/cb", "127.0.0.1:3999"),
-            ("cursor://anysphere.cursor-mcp/oauth/callback", "cursor: (an application on this computer)"),
+            ("cursor://anysphere.cursor-mcp/oauth/callback", "cursor: (an application on this device)"),
         ] {
             assert_eq!(destination(uri), expected);
         }

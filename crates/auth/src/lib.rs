@@ -1,23 +1,24 @@
-//! Waypost as OAuth authorization server (docs/sign-in.md): metadata, clients, authorization, tokens, and the pages on
-//! which end users sign in. One file per endpoint; everything that lasts is done by the acts of `waypost_ops`.
+//! Waypost as an OAuth authorization server (docs/sign-in.md): metadata, clients, authorization, tokens, and the pages
+//! on which end users sign in. One file per endpoint; the operations of `waypost_ops` read and write everything that is
+//! stored.
 
-mod answer;
 mod asset;
 mod authorize;
 pub mod bearer;
 pub mod browser;
 pub mod client;
 mod consent;
+pub mod identity_provider;
 pub mod limits;
 mod metadata;
 pub mod page;
 mod params;
 pub mod pending;
 mod register;
+mod response;
+pub mod server_request;
 mod sign_in;
-pub mod site;
 mod token;
-pub mod upstream;
 
 use std::sync::Arc;
 
@@ -32,9 +33,9 @@ use waypost_ops::public_url::PublicUrl;
 
 use crate::client::document::Documents;
 use crate::limits::Limits;
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
-/// What the authorization server works with.
+/// The authorization server. Cheap to clone.
 #[derive(Clone)]
 pub struct Auth {
     state: Arc<State>,
@@ -43,46 +44,46 @@ pub struct Auth {
 
 /// The parts of an [`Auth`].
 pub struct State {
-    /// Hosted servers at work in this process.
+    /// The hosted servers of this process.
     pub hosting: Hosting,
-    /// The origin under which others reach this installation.
+    /// The public origin of this installation.
     pub public_url: PublicUrl,
-    /// Metadata documents of clients.
+    /// The metadata documents of clients.
     pub documents: Documents,
-    /// How often one address may ask.
+    /// The rate limits per client address.
     pub limits: Limits,
-    /// Where mails go; none when this installation cannot send any.
+    /// The queue of outgoing email. `None` if this installation cannot send email.
     pub mail: Option<Outbox>,
-    /// Where random bytes come from.
+    /// The source of random bytes.
     pub random: Arc<dyn Random>,
-    /// What it takes to ask organisations' identity providers.
-    pub providers: upstream::Providers,
+    /// The client of organisations' identity providers.
+    pub providers: identity_provider::IdentityProviders,
 }
 
 impl Auth {
-    /// An authorization server for every hosted server.
+    /// Creates the authorization server for every hosted server.
     #[must_use]
     pub fn new(state: State) -> Self {
         let accounts = Accounts::new(state.hosting.ops().clone(), state.hosting.secret().clone());
         Self { state: Arc::new(state), accounts }
     }
 
-    /// The accounts of end users.
+    /// Returns the accounts of end users.
     pub(crate) fn accounts(&self) -> &Accounts {
         &self.accounts
     }
 
-    /// The network that a request came from, as it is stored.
-    pub(crate) fn network(&self, site: &Site) -> String {
-        waypost_ops::limits::stored_network(self.hosting.secret(), site.client)
+    /// Returns the network of the client, in the form in which it is stored.
+    pub(crate) fn network(&self, incoming: &ServerRequest) -> String {
+        waypost_ops::limits::stored_network(self.hosting.secret(), incoming.client)
     }
 
-    /// A context for what the browser or the client at `site` asks for.
+    /// Returns a context for operations on behalf of the browser or client that sent `incoming`.
     #[must_use]
-    pub fn context(&self, site: &Site) -> Ctx {
-        let server = &site.offers.server;
+    pub fn context(&self, incoming: &ServerRequest) -> Ctx {
+        let server = &incoming.offers.server;
         let caller = Caller::Client { organization_id: server.organization_id.clone(), server_id: server.id.clone() };
-        self.hosting.context(caller, Arc::clone(&self.random), site.request_id.clone())
+        self.hosting.context(caller, Arc::clone(&self.random), incoming.request_id.clone())
     }
 }
 
@@ -94,20 +95,20 @@ impl std::ops::Deref for Auth {
     }
 }
 
-/// The pages below `/oauth` of a server, for browsers. Whoever mounts any of these routers puts a [`Site`] into each
-/// request's extensions.
+/// Returns the routes of the pages below `/oauth` of a server, for browsers. The caller must insert a [`ServerRequest`]
+/// into the extensions of each request that reaches one of these routers.
 pub fn pages() -> Router<Auth> {
     Router::new()
         .route("/authorize", get(authorize::authorize))
         .route("/authorize/continue", get(authorize::resume))
         .route("/consent", get(consent::show).post(consent::decide))
-        .merge(upstream::routes())
+        .merge(identity_provider::routes())
         .merge(sign_in::routes())
         .route("/sign-in.css", get(asset::style))
         .route("/logo.png", get(asset::logo))
 }
 
-/// The endpoints below `/oauth` of a server, for clients of any origin.
+/// Returns the routes of the endpoints below `/oauth` of a server, for clients of any origin.
 pub fn endpoints() -> Router<Auth> {
     Router::new()
         .route("/register", post(register::register))
@@ -115,12 +116,13 @@ pub fn endpoints() -> Router<Auth> {
         .route("/revoke", post(token::revoke))
 }
 
-/// The metadata of every server, in both forms of its address, for clients of any origin.
+/// Returns the routes of the metadata of every server, in both forms of its URL, for clients of any origin.
 pub fn well_known() -> Router<Auth> {
     let (server, resource) = (get(metadata::authorization_server), get(metadata::protected_resource));
     let mut router = Router::new();
     for name in ["oauth-authorization-server", "openid-configuration"] {
-        // RFC 8414, section 3.1, puts the issuer's path behind the well-known one, OpenID Connect Discovery before it.
+        // RFC 8414, section 3.1, inserts the well-known path before the issuer's path; OpenID Connect Discovery appends
+        // it.
         router = router
             .route(&format!("/.well-known/{name}"), server.clone())
             .route(&format!("/.well-known/{name}/s/{{slug}}"), server.clone())

@@ -1,4 +1,5 @@
-//! How often one address may ask, per kind of request: guessing and flooding become slow, people notice nothing.
+//! Rate limits per client address and kind of request. They slow down guessing and flooding; normal use stays below
+//! them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,26 +8,27 @@ use std::time::Duration;
 use waypost_core::Clock;
 use waypost_ops::limits::{Limiter, Rate, network};
 
-/// What is asked.
+/// The kind of a request, each with its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A request at the authorization endpoint, which keeps a row for half an hour.
+    /// A request to the authorization endpoint. Stores a row for half an hour.
     Authorize,
-    /// The fetch of a client's metadata document, from an address that anybody can choose.
+    /// The fetch of a client's metadata document from a URL that anyone can choose.
     Document,
-    /// A request at the token or revocation endpoint.
+    /// A request to the token or revocation endpoint.
     Token,
-    /// A registration, which keeps a row for a day.
+    /// A client registration. Stores a row for a day.
     Register,
-    /// A form of a page: a password or a code may be in it.
+    /// A form of a page, which may contain a password or a code.
     Form,
-    /// A form that sends a mail.
+    /// A form that sends an email.
     Mail,
 }
 
 impl Kind {
-    /// The requests per minute; as many may come at once, of registrations more. A class of 300 behind one address begins in the
-    /// same minute; who guesses is stopped by the limits of each account and each code. There is no kind without a limit.
+    /// Returns the requests allowed per minute. The burst is the same, except for registrations, where it is larger: a
+    /// class of 300 behind one address starts within the same minute. Guessing is stopped by the limits of each account
+    /// and each code. Every kind has a limit.
     fn rate(self) -> Rate {
         match self {
             Self::Authorize => Rate::per_minute("oauth_authorize", 600),
@@ -39,12 +41,12 @@ impl Kind {
     }
 }
 
-/// The limits of this process.
+/// The rate limits of this process.
 #[derive(Clone)]
 pub struct Limits(Limiter<(Kind, IpAddr)>);
 
 impl Limits {
-    /// Returns limits of which nothing is used.
+    /// Creates unused limits.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self(Limiter::new(clock))
@@ -53,7 +55,7 @@ impl Limits {
     /// Counts a request from `address`, or from its network if it is an IPv6 address.
     ///
     /// # Errors
-    /// The time to wait if there were too many.
+    /// The time to wait if the limit is exceeded.
     pub fn check(&self, kind: Kind, address: IpAddr) -> Result<(), Duration> {
         self.0.check((kind, network(address)), kind.rate())
     }
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_each_kind_and_network_by_itself() {
+    fn each_kind_and_network_is_counted_separately() {
         let limits = Limits::new(Arc::new(ManualClock::new(Timestamp(0))));
         let (one, neighbour, other): (IpAddr, IpAddr, IpAddr) =
             ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), "2001:db8:0:1::1".parse().unwrap());
@@ -83,9 +85,9 @@ mod tests {
         }
     }
 
-    /// A class registers at once; after that one address registers 1,200 times an hour.
+    /// A class registers at the same time; after that, one address can register 1,200 clients per hour.
     #[test]
-    fn a_class_behind_one_address_registers() {
+    fn a_class_behind_one_address_can_register() {
         let clock = Arc::new(ManualClock::new(Timestamp(0)));
         let (limits, address) = (Limits::new(clock.clone()), "192.0.2.1".parse().unwrap());
         let passed = || (0..1_000).take_while(|_| limits.check(Kind::Register, address).is_ok()).count();

@@ -1,4 +1,4 @@
-//! Metadata of the authorization server and of the protected resources, both open to everybody.
+//! Public metadata of the authorization server and of the protected resources.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -11,16 +11,16 @@ use waypost_core::scope::{Scope, Scopes};
 use waypost_ops::public_url::ServerUrls;
 
 use crate::Auth;
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
-/// How long clients may keep metadata.
+/// How long clients may cache metadata.
 const CACHE: &str = "public, max-age=300";
 
-/// `/.well-known/oauth-authorization-server…` (RFC 8414, section 3), and the same at the address of OpenID Connect
-/// Discovery, where some clients look.
-pub async fn authorization_server(State(auth): State<Auth>, site: Site) -> Response {
+/// `/.well-known/oauth-authorization-server…` (RFC 8414, section 3), and the same document at the path of OpenID
+/// Connect Discovery, where some clients look for it.
+pub async fn authorization_server(State(auth): State<Auth>, incoming: ServerRequest) -> Response {
     let documents = auth.documents.is_advertised().await;
-    ([(header::CACHE_CONTROL, CACHE)], Json(document(&site.address, documents))).into_response()
+    ([(header::CACHE_CONTROL, CACHE)], Json(document(&incoming.address, documents))).into_response()
 }
 
 fn document(address: &ServerUrls, documents: bool) -> Value {
@@ -47,21 +47,25 @@ fn document(address: &ServerUrls, documents: bool) -> Value {
     })
 }
 
-/// The tracking id in the path of a personal URL.
+/// The path parameters of a personal URL.
 #[derive(Debug, Deserialize)]
 pub struct Personal {
     tracking_id: Option<String>,
 }
 
-/// `/.well-known/oauth-protected-resource…` (RFC 9728, section 3). `resource` is the very URL that the client uses.
-pub async fn protected_resource(State(_): State<Auth>, site: Site, Path(personal): Path<Personal>) -> Response {
+/// `/.well-known/oauth-protected-resource…` (RFC 9728, section 3). `resource` is exactly the URL that the client uses.
+pub async fn protected_resource(
+    State(_): State<Auth>,
+    incoming: ServerRequest,
+    Path(personal): Path<Personal>,
+) -> Response {
     if personal.tracking_id.as_deref().is_some_and(|id| !waypost_core::claim_link::is_personal_segment(id)) {
         return StatusCode::NOT_FOUND.into_response();
     }
     let document = json!({
-        "resource": site.address.resource(personal.tracking_id.as_deref()),
-        "resource_name": site.server().name,
-        "authorization_servers": [site.address.issuer()],
+        "resource": incoming.address.resource(personal.tracking_id.as_deref()),
+        "resource_name": incoming.server().name,
+        "authorization_servers": [incoming.address.issuer()],
         "scopes_supported": [Scopes::default().to_string()],
         "bearer_methods_supported": ["header"],
     });

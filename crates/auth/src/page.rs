@@ -1,4 +1,4 @@
-//! Pages, with the headers that every page has.
+//! HTML pages and the headers that every page has.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use waypost_ops::{logos, redirect_uri};
 
 use crate::Auth;
 use crate::asset;
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
 /// Renders a page.
 ///
-/// `target` is where its forms may lead in the end, beside this host: browsers check the redirects after a form against
-/// `form-action` as well (CSP Level 3, section 6.4.2), so the client's redirect URI has to be among its sources.
+/// `target` is the URL to which its forms may finally redirect, other than this host. Browsers check the redirects
+/// after a form submission against `form-action` as well (CSP Level 3, section 6.4.2), so the client's redirect URI
+/// must be among its sources.
 pub fn html(status: StatusCode, template: &impl Template, target: Option<&str>) -> Response {
     match template.render() {
         Ok(body) => {
@@ -24,63 +25,68 @@ pub fn html(status: StatusCode, template: &impl Template, target: Option<&str>) 
             response
         }
         Err(error) => {
-            tracing::error!(%error, "a page could not be rendered");
+            tracing::error!(%error, "failed to render page");
             (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong on our side. Try again.").into_response()
         }
     }
 }
 
-/// What stands around the content of a page: whose it is, and its style.
+/// The common parts of every page: branding and style.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// The address of the style sheet.
+pub struct Layout {
+    /// The URL of the style sheet.
     pub style: String,
-    /// The address of the organisation's logo.
+    /// The URL of the organisation's logo.
     pub logo: Option<String>,
-    /// The organisation's name, or the server's while that is not known.
+    /// The organisation's name, or the server's name on error pages.
     pub organization: String,
-    /// The product that the server guides through.
+    /// The product that the server is about.
     pub product: String,
 }
 
-impl Frame {
-    /// The frame of the pages of a server.
+impl Layout {
+    /// Returns the layout of the pages of a server.
     ///
     /// # Errors
-    /// `unavailable` when the database is away.
-    pub async fn new(auth: &Auth, site: &Site) -> waypost_core::Result<Self> {
-        let server = site.server();
-        let branding = logos::branding(&auth.context(site), auth.hosting.ops(), &server.organization_id).await?;
+    /// `unavailable` if the database cannot be reached.
+    pub async fn new(auth: &Auth, incoming: &ServerRequest) -> waypost_core::Result<Self> {
+        let server = incoming.server();
+        let branding = logos::branding(&auth.context(incoming), auth.hosting.ops(), &server.organization_id).await?;
         let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
         Ok(Self {
-            style: asset::style_path(&site.address),
-            logo: branding.logo.map(|at| asset::logo_path(&site.address, at)),
+            style: asset::style_path(&incoming.address),
+            logo: branding.logo.map(|at| asset::logo_path(&incoming.address, at)),
             organization: branding.name,
             product: product.clone(),
         })
     }
 
-    /// A frame that needs nothing of the database: for pages that tell of an error.
-    pub(crate) fn plain(site: &Site) -> Self {
-        let name = &site.server().name;
-        Self { style: asset::style_path(&site.address), logo: None, organization: name.clone(), product: name.clone() }
+    /// Returns a layout for error pages, without querying the database.
+    pub(crate) fn plain(incoming: &ServerRequest) -> Self {
+        let name = &incoming.server().name;
+        Self {
+            style: asset::style_path(&incoming.address),
+            logo: None,
+            organization: name.clone(),
+            product: name.clone(),
+        }
     }
 }
 
-/// A page for an address that asks too often.
+/// Returns the page for a client that exceeds a rate limit.
 #[must_use]
-pub fn too_many(site: &Site, wait: Duration) -> Response {
-    let message = format!("There were too many requests from your network. Wait {} seconds.", wait.as_secs().max(1));
-    let page = ErrorPage { title: "Too many requests", message: &message, advice: "Then load this page again." };
-    let mut response = error(site, StatusCode::TOO_MANY_REQUESTS, page);
+pub fn too_many(incoming: &ServerRequest, wait: Duration) -> Response {
+    let message = format!("Too many requests came from your network. Wait {} seconds.", wait.as_secs().max(1));
+    let page = ErrorPage { title: "Too many requests", message: &message, advice: "Then reload this page." };
+    let mut response = error(incoming, StatusCode::TOO_MANY_REQUESTS, page);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     response
 }
 
-/// A page that says what went wrong and what to do.
+/// The texts of an error page.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorPage<'a> {
-    /// In a few words.
+    /// A short title.
     pub title: &'a str,
     /// What happened.
     pub message: &'a str,
@@ -91,16 +97,16 @@ pub struct ErrorPage<'a> {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct ErrorTemplate<'a> {
-    frame: Frame,
+    layout: Layout,
     page: ErrorPage<'a>,
 }
 
-/// Shows an error of a server. The browser is sent nowhere.
-pub fn error(site: &Site, status: StatusCode, page: ErrorPage<'_>) -> Response {
-    html(status, &ErrorTemplate { frame: Frame::plain(site), page }, None)
+/// Returns an error page of a server, without a redirect.
+pub fn error(incoming: &ServerRequest, status: StatusCode, page: ErrorPage<'_>) -> Response {
+    html(status, &ErrorTemplate { layout: Layout::plain(incoming), page }, None)
 }
 
-/// Sends the browser to `location` with GET (RFC 9700, section 4.12: never 307, which would repeat a form there).
+/// Redirects the browser to `location` with GET (RFC 9700, section 4.12: never 307, which would resubmit a form there).
 #[must_use]
 pub fn redirect(location: &str) -> Response {
     match HeaderValue::from_str(location) {
@@ -110,15 +116,15 @@ pub fn redirect(location: &str) -> Response {
             response
         }
         Err(error) => {
-            tracing::error!(%error, "a redirect could not be written");
+            tracing::error!(%error, "failed to write redirect");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// No script, nothing from elsewhere, in nobody's frame, in nobody's cache.
+/// Adds the security headers: no scripts, no third-party content, no framing, no caching.
 fn protect(response: &mut Response, target: Option<&str>) {
-    let target = target.and_then(redirect_uri::policy_source).map(|source| format!(" {source}")).unwrap_or_default();
+    let target = target.and_then(redirect_uri::csp_source).map(|source| format!(" {source}")).unwrap_or_default();
     let policy = format!(
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'{target}; frame-ancestors 'none'; \
          base-uri 'none'"
@@ -131,7 +137,7 @@ fn protect(response: &mut Response, target: Option<&str>) {
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        // The addresses of these pages are nobody else's business; forms still say where they come from.
+        // Other sites must not see the URLs of these pages; form submissions still include the origin.
         (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
     ] {

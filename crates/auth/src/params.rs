@@ -1,15 +1,15 @@
-//! Parameters of requests: each at most once (RFC 6749, sections 3.1 and 3.2).
+//! Request parameters, each of which may occur only once (RFC 6749, sections 3.1 and 3.2).
 
 use std::collections::HashMap;
 
 use url::form_urlencoded;
 
-/// Bytes of a parameter at most.
+/// The maximum length of a parameter, in bytes.
 const MAX_VALUE: usize = 4_096;
-/// Parameters at most: the standards define about 20.
+/// The maximum number of parameters. The standards define about 20.
 const MAX_PARAMETERS: usize = 64;
 
-/// The parameters of a query or a form.
+/// The parameters of a query string or a form.
 #[derive(Default)]
 pub struct Params {
     values: HashMap<String, String>,
@@ -20,8 +20,8 @@ pub struct Params {
 }
 
 impl Params {
-    /// Reads `application/x-www-form-urlencoded`. A parameter without a value counts as absent (RFC 6749, section 3.1);
-    /// only `resource` may come several times (RFC 8707, section 2).
+    /// Parses `application/x-www-form-urlencoded`. A parameter without a value is treated as absent (RFC 6749, section
+    /// 3.1); only `resource` may occur several times (RFC 8707, section 2).
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
         let mut params = Self::default();
@@ -42,30 +42,30 @@ impl Params {
         params
     }
 
-    /// A parameter.
+    /// Returns the value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
 
-    /// The resource indicators.
+    /// Returns the resource indicators.
     #[must_use]
     pub fn resources(&self) -> &[String] {
         &self.resources
     }
 
-    /// Why the parameters as a whole cannot be used.
+    /// Returns the reason why the parameters as a whole are invalid, if any.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         if self.too_many {
-            return Some(format!("There are more than {MAX_PARAMETERS} parameters."));
+            return Some(format!("The request has more than {MAX_PARAMETERS} parameters."));
         }
         if self.oversized {
             return Some(format!("A parameter is longer than {MAX_VALUE} bytes."));
         }
         let name = self.repeated.as_ref()?;
         let shown: String = name.chars().take(40).collect();
-        Some(format!("The parameter {shown} comes more than once."))
+        Some(format!("The parameter {shown} occurs more than once."))
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_comes_once_but_resources() {
+    fn each_parameter_except_resource_occurs_once() {
         let params = Params::parse(b"a=1&b=%C3%A4&empty=&resource=x&resource=y");
         assert_eq!((params.get("a"), params.get("b"), params.get("empty")), (Some("1"), Some("ä"), None));
         assert_eq!(params.resources(), ["x", "y"]);

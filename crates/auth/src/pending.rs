@@ -1,4 +1,4 @@
-//! A request of a page: the authorization request that it belongs to, in the browser that made it.
+//! The pending authorization request that a page belongs to, in the browser that made it.
 
 use axum::extract::{FromRequestParts, Query};
 use axum::response::Response;
@@ -14,26 +14,26 @@ use waypost_ops::authorizations;
 use crate::Auth;
 use crate::browser;
 use crate::page::{self, ErrorPage};
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
-/// An open authorization request in the browser that made it. Pages take it as their extractor: without the browser's
-/// cookie there is no page.
+/// A pending authorization request in the browser that made it. Pages use it as an extractor: without the browser's
+/// cookie, it responds with an error page.
 #[derive(Debug, Clone)]
 pub struct Pending {
-    /// With what acts are done.
+    /// The context of operations.
     pub cx: Ctx,
-    /// The server, as it was asked.
-    pub site: Site,
-    /// What the client asked for.
+    /// The HTTP request and its server.
+    pub incoming: ServerRequest,
+    /// The client's authorization request.
     pub request: AuthorizationRequest,
-    /// The browser's cookie.
+    /// The value of the browser's cookie.
     pub browser: String,
-    /// What forms of this request in this browser carry.
+    /// The CSRF token of forms of this request in this browser.
     pub csrf: String,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct RequestQuery {
     request: String,
 }
 
@@ -41,50 +41,50 @@ impl FromRequestParts<Auth> for Pending {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
-        let site = Site::from_request_parts(parts, auth).await?;
-        let cx = auth.context(&site);
-        let named = Query::<Named>::try_from_uri(&parts.uri).ok().map(|Query(named)| named.request);
+        let incoming = ServerRequest::from_request_parts(parts, auth).await?;
+        let cx = auth.context(&incoming);
+        let id = Query::<RequestQuery>::try_from_uri(&parts.uri).ok().map(|Query(query)| query.request);
         let browser = browser::read(&parts.headers, browser::FLOW);
-        let (Some(id), Some(browser)) = (named, browser) else { return Err(gone(&site)) };
-        match authorizations::find(&cx, auth.hosting.ops(), site.server(), &id, &browser).await {
-            Ok(request) => Ok(Self::new(auth, site, request, browser)),
-            Err(error) if error.code == Code::NotFound => Err(gone(&site)),
-            Err(error) => Err(failed(&site, &error)),
+        let (Some(id), Some(browser)) = (id, browser) else { return Err(gone(&incoming)) };
+        match authorizations::find(&cx, auth.hosting.ops(), incoming.server(), &id, &browser).await {
+            Ok(request) => Ok(Self::new(auth, incoming, request, browser)),
+            Err(error) if error.code == Code::NotFound => Err(gone(&incoming)),
+            Err(error) => Err(failed(&incoming, &error)),
         }
     }
 }
 
 impl Pending {
-    /// A request that was just made in this browser.
+    /// Creates the state of a request that was just made in this browser.
     #[must_use]
-    pub fn new(auth: &Auth, site: Site, request: AuthorizationRequest, browser: String) -> Self {
-        let (cx, csrf) = (auth.context(&site), csrf_of(auth, &request, &browser));
-        Self { cx, site, request, browser, csrf }
+    pub fn new(auth: &Auth, incoming: ServerRequest, request: AuthorizationRequest, browser: String) -> Self {
+        let (cx, csrf) = (auth.context(&incoming), csrf_of(auth, &request, &browser));
+        Self { cx, incoming, request, browser, csrf }
     }
 
-    /// The path of a page of this request, such as `/s/SLUG/oauth/sign-in?request=arq_…`.
+    /// Returns the path of a page of this request, such as `/s/SLUG/oauth/sign-in?request=arq_…`.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
-        format!("{}?request={}", self.site.address.path(name), self.request.id)
+        format!("{}?request={}", self.incoming.address.path(name), self.request.id)
     }
 
-    /// Sees that a form was sent from a page of this request in this browser.
+    /// Checks that a form was sent from a page of this request in this browser.
     ///
     /// # Errors
-    /// The page to show instead.
+    /// The error page.
     pub fn check_form(&self, auth: &Auth, headers: &HeaderMap, csrf: &str) -> Result<(), Response> {
-        let from = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-        let elsewhere = from.is_some_and(|from| !from.eq_ignore_ascii_case(self.site.address.origin()));
+        let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+        let is_cross_origin = origin.is_some_and(|origin| !origin.eq_ignore_ascii_case(self.incoming.address.origin()));
         let signature = BASE64URL_NOPAD.decode(csrf.as_bytes()).unwrap_or_default();
         let message = message_of(&self.request, &self.browser);
-        if elsewhere || auth.hosting.keys().that_signed(CSRF, message.as_bytes(), &signature).is_none() {
+        if is_cross_origin || auth.hosting.keys().that_signed(CSRF, message.as_bytes(), &signature).is_none() {
             return Err(page::error(
-                &self.site,
+                &self.incoming,
                 StatusCode::FORBIDDEN,
                 ErrorPage {
-                    title: "This form cannot be used",
+                    title: "This form is not valid",
                     message: "It was not sent from a page of this sign-in.",
-                    advice: "Go back, load the page again, and send the form once more.",
+                    advice: "Go back, reload the page, and submit the form again.",
                 },
             ));
         }
@@ -102,29 +102,29 @@ fn csrf_of(auth: &Auth, request: &AuthorizationRequest, browser: &str) -> String
     BASE64URL_NOPAD.encode(&auth.hosting.secret().sign(CSRF, message_of(request, browser).as_bytes()))
 }
 
-/// The page for a request that is not open in this browser.
+/// Returns the page for a request that is not pending in this browser.
 #[must_use]
-pub fn gone(site: &Site) -> Response {
+pub fn gone(incoming: &ServerRequest) -> Response {
     page::error(
-        site,
+        incoming,
         StatusCode::BAD_REQUEST,
         ErrorPage {
-            title: "This sign-in is over",
-            message: "It was finished, has expired, or was begun in another browser.",
+            title: "This sign-in is no longer active",
+            message: "It was completed, has expired, or was started in another browser.",
             advice: "Go back to your application and connect again.",
         },
     )
 }
 
-/// The page for a fault.
+/// Returns the page for an internal error, and logs the error.
 #[must_use]
-pub fn failed(site: &Site, error: &Error) -> Response {
+pub fn failed(incoming: &ServerRequest, error: &Error) -> Response {
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::error!(request_id = site.request_id, code = error.code.as_str(), cause, "a page failed");
+    tracing::error!(request_id = incoming.request_id, code = error.code.as_str(), cause, "failed to serve page");
     let (status, title) = match error.code {
-        Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Not available at the moment"),
+        Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable"),
         Code::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong"),
     };
-    page::error(site, status, ErrorPage { title, message: &error.message, advice: "Try again in a moment." })
+    page::error(incoming, status, ErrorPage { title, message: &error.message, advice: "Try again in a moment." })
 }

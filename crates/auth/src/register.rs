@@ -1,5 +1,5 @@
-//! `POST /oauth/register`: dynamic client registration (RFC 7591). Open to everybody, so it is limited per address and per
-//! server, and clients that nobody uses expire after a day.
+//! `POST /oauth/register`: dynamic client registration (RFC 7591). Open to anyone, so it is limited per client address
+//! and per server, and unused clients expire after a day.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,17 +10,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use waypost_core::oauth_client::OauthClient;
 use waypost_core::oauth_error::{OauthCode, OauthError};
-use waypost_ops::oauth_clients::{self, Registration};
+use waypost_ops::oauth_clients::{self, ClientRegistration};
 
 use crate::Auth;
-use crate::answer;
 use crate::limits::Kind;
-use crate::site::Site;
+use crate::response;
+use crate::server_request::ServerRequest;
 
-/// Bytes of a registration at most.
+/// The maximum size of a registration, in bytes.
 const MAX_BODY: usize = 64 * 1_024;
 
-/// Client metadata (RFC 7591, section 2), as far as it means anything here; further members are passed over.
+/// The client metadata (RFC 7591, section 2) that this server uses. Other members are ignored.
 #[derive(Debug, Deserialize)]
 struct Metadata {
     client_name: Option<String>,
@@ -32,32 +32,32 @@ struct Metadata {
     response_types: Option<Vec<String>>,
 }
 
-/// Registers a client and says what was registered.
-pub async fn register(State(auth): State<Auth>, site: Site, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Register, site.client) {
-        return answer::too_many(wait);
+/// Registers a client and returns its registration.
+pub async fn register(State(auth): State<Auth>, incoming: ServerRequest, body: Bytes) -> Response {
+    if let Err(wait) = auth.limits.check(Kind::Register, incoming.client) {
+        return response::too_many(wait);
     }
     match metadata(&body) {
         Ok(registration) => {
-            let cx = auth.context(&site);
-            let network = auth.network(&site);
-            match oauth_clients::register(&cx, auth.hosting.ops(), site.server(), &network, &registration).await {
-                Ok((client, secret)) => registered(&client, secret.as_deref()),
-                Err(error) => answer::error(&site, &error),
+            let cx = auth.context(&incoming);
+            let network = auth.network(&incoming);
+            match oauth_clients::register(&cx, auth.hosting.ops(), incoming.server(), &network, &registration).await {
+                Ok((client, secret)) => registration_response(&client, secret.as_deref()),
+                Err(error) => response::error(&incoming, &error),
             }
         }
-        Err(error) => answer::error(&site, &error),
+        Err(error) => response::error(&incoming, &error),
     }
 }
 
-fn metadata(body: &[u8]) -> Result<Registration, OauthError> {
-    let refused = |why: String| OauthError::new(OauthCode::InvalidClientMetadata, why);
+fn metadata(body: &[u8]) -> Result<ClientRegistration, OauthError> {
+    let invalid = |why: String| OauthError::new(OauthCode::InvalidClientMetadata, why);
     if body.len() > MAX_BODY {
-        return Err(refused(format!("The metadata is longer than {MAX_BODY} bytes.")));
+        return Err(invalid(format!("The metadata is longer than {MAX_BODY} bytes.")));
     }
-    let metadata: Metadata =
-        serde_json::from_slice(body).map_err(|error| refused(format!("The body is no client metadata: {error}.")))?;
-    Ok(Registration {
+    let metadata: Metadata = serde_json::from_slice(body)
+        .map_err(|error| invalid(format!("The body is not valid client metadata: {error}.")))?;
+    Ok(ClientRegistration {
         client_name: metadata.client_name,
         redirect_uris: metadata.redirect_uris.unwrap_or_default(),
         application_type: metadata.application_type,
@@ -67,8 +67,8 @@ fn metadata(body: &[u8]) -> Result<Registration, OauthError> {
     })
 }
 
-/// RFC 7591, section 3.2.1.
-fn registered(client: &OauthClient, secret: Option<&str>) -> Response {
+/// Returns the response to a registration (RFC 7591, section 3.2.1).
+fn registration_response(client: &OauthClient, secret: Option<&str>) -> Response {
     let mut document = json!({
         "client_id": client.client_id,
         "client_id_issued_at": client.created_at.0.div_euclid(1_000),
@@ -81,7 +81,7 @@ fn registered(client: &OauthClient, secret: Option<&str>) -> Response {
     });
     if let Some(secret) = secret {
         document["client_secret"] = Value::from(secret);
-        // It does not expire by itself.
+        // 0: the secret does not expire.
         document["client_secret_expires_at"] = Value::from(0);
     }
     (StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(document)).into_response()

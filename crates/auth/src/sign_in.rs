@@ -19,12 +19,12 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
-use waypost_ops::accounts::Session;
+use waypost_ops::accounts::NewSession;
 use waypost_ops::browser_sessions;
 
 use crate::Auth;
 use crate::browser;
-use crate::page::{self, ErrorPage, Frame};
+use crate::page::{self, ErrorPage, Layout};
 use crate::pending::{self, Pending};
 
 use self::form::{Fields, Platform};
@@ -46,7 +46,7 @@ pub fn routes() -> Router<Auth> {
 #[derive(Template)]
 #[template(path = "sign_in.html")]
 struct ChoosePage<'a> {
-    frame: Frame,
+    layout: Layout,
     view: View<'a>,
 }
 
@@ -61,13 +61,13 @@ async fn choose(State(auth): State<Auth>, Platform(pending): Platform) -> Respon
 
 /// The page on which a sign-in begins, with what went wrong.
 async fn page_to_choose(auth: &Auth, pending: &Pending, view: View<'_>) -> Response {
-    view::answer(auth, pending, view, |frame, view| ChoosePage { frame, view }).await
+    view::answer(auth, pending, view, |layout, view| ChoosePage { layout, view }).await
 }
 
 /// Sends the browser on, signed in. A session that it had before ends.
-async fn signed_in(auth: &Auth, pending: &Pending, headers: &HeaderMap, session: &Session) -> Response {
+async fn signed_in(auth: &Auth, pending: &Pending, headers: &HeaderMap, session: &NewSession) -> Response {
     if let Err(error) = end(auth, pending, headers).await {
-        return pending::failed(&pending.site, &error);
+        return pending::failed(&pending.incoming, &error);
     }
     let mut response = page::redirect(&pending.path("authorize/continue"));
     let organization = &pending.request.organization_id;
@@ -82,7 +82,7 @@ async fn sign_out(State(auth): State<Auth>, pending: Pending, headers: HeaderMap
         return page;
     }
     if let Err(error) = end(&auth, &pending, &headers).await {
-        return pending::failed(&pending.site, &error);
+        return pending::failed(&pending.incoming, &error);
     }
     let mut response = page::redirect(&pending.path("authorize/continue"));
     browser::clear_session(response.headers_mut(), &pending.request.organization_id);
@@ -97,7 +97,7 @@ fn device(pending: &Pending, headers: &HeaderMap) -> String {
 async fn end(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> waypost_core::Result<()> {
     let organization = &pending.request.organization_id;
     match browser::read(headers, &browser::session_cookie(organization)) {
-        Some(cookie) => browser_sessions::end(&pending.cx, auth.hosting.ops(), organization, &cookie).await,
+        Some(cookie) => browser_sessions::delete(&pending.cx, auth.hosting.ops(), organization, &cookie).await,
         None => Ok(()),
     }
 }
@@ -105,7 +105,7 @@ async fn end(auth: &Auth, pending: &Pending, headers: &HeaderMap) -> waypost_cor
 /// The page for what needs a mail, where none can be sent.
 fn no_mail(pending: &Pending) -> Response {
     page::error(
-        &pending.site,
+        &pending.incoming,
         StatusCode::SERVICE_UNAVAILABLE,
         ErrorPage {
             title: "No mail can be sent",

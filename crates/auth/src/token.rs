@@ -11,60 +11,60 @@ use serde_json::json;
 use waypost_core::oauth_client::AuthMethod;
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::scope::Scopes;
-use waypost_ops::grants::{self, Exchange, Presenter, Tokenset};
+use waypost_ops::oauth_grants::{self, CodeExchange, TokenClient, TokenSet};
 
 use crate::Auth;
-use crate::answer;
 use crate::authorize::names_server;
 use crate::client::{self, Client, Unknown};
 use crate::limits::Kind;
 use crate::params::Params;
-use crate::site::Site;
+use crate::response;
+use crate::server_request::ServerRequest;
 
 /// Gives tokens, or says why not.
-pub async fn token(State(auth): State<Auth>, site: Site, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Token, site.client) {
-        return answer::too_many(wait);
+pub async fn token(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, body: Bytes) -> Response {
+    if let Err(wait) = auth.limits.check(Kind::Token, incoming.client) {
+        return response::too_many(wait);
     }
-    match give(&auth, &site, &headers, &body).await {
+    match give(&auth, &incoming, &headers, &body).await {
         Ok(tokens) => tokens_json(&tokens),
-        Err(error) => answer::error(&site, &error),
+        Err(error) => response::error(&incoming, &error),
     }
 }
 
 /// Ends a token. Also one that is not known, or not any more: then there is nothing to end (RFC 7009, section 2.2).
-pub async fn revoke(State(auth): State<Auth>, site: Site, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(wait) = auth.limits.check(Kind::Token, site.client) {
-        return answer::too_many(wait);
+pub async fn revoke(State(auth): State<Auth>, incoming: ServerRequest, headers: HeaderMap, body: Bytes) -> Response {
+    if let Err(wait) = auth.limits.check(Kind::Token, incoming.client) {
+        return response::too_many(wait);
     }
-    match end(&auth, &site, &headers, &body).await {
+    match end(&auth, &incoming, &headers, &body).await {
         Ok(()) => (StatusCode::OK, [(header::CACHE_CONTROL, "no-store")]).into_response(),
-        Err(error) => answer::error(&site, &error),
+        Err(error) => response::error(&incoming, &error),
     }
 }
 
-async fn give(auth: &Auth, site: &Site, headers: &HeaderMap, body: &[u8]) -> Result<Tokenset, OauthError> {
+async fn give(auth: &Auth, incoming: &ServerRequest, headers: &HeaderMap, body: &[u8]) -> Result<TokenSet, OauthError> {
     let params = form(headers, body)?;
-    let client = authenticated(auth, site, headers, &params).await?;
+    let client = authenticated(auth, incoming, headers, &params).await?;
     // RFC 8707, section 2.2: a token of this server is for all of its addresses, so any of them is within the grant.
-    if !names_server(auth, site, params.resources()).await? {
+    if !names_server(auth, incoming, params.resources()).await? {
         return Err(OauthError::new(OauthCode::InvalidTarget, "The resource is no address of this server."));
     }
-    let presenter = Presenter { server: site.server(), client_id: &client.id };
-    let (cx, ops) = (auth.context(site), auth.hosting.ops());
+    let token_client = TokenClient { server: incoming.server(), client_id: &client.id };
+    let (cx, ops) = (auth.context(incoming), auth.hosting.ops());
     match required(&params, "grant_type")? {
         "authorization_code" => {
-            let exchange = Exchange {
+            let exchange = CodeExchange {
                 code: required(&params, "code")?,
                 redirect_uri: params.get("redirect_uri"),
                 verifier: required(&params, "code_verifier")?,
             };
-            grants::exchange(&cx, ops, presenter, exchange).await
+            oauth_grants::exchange_code(&cx, ops, token_client, exchange).await
         }
         "refresh_token" => {
             let scopes = params.get("scope").map(Scopes::parse).transpose();
             let scopes = scopes.map_err(|error| OauthError::new(OauthCode::InvalidScope, error.to_string()))?;
-            grants::refresh(&cx, ops, presenter, (required(&params, "refresh_token")?, scopes)).await
+            oauth_grants::refresh_tokens(&cx, ops, token_client, (required(&params, "refresh_token")?, scopes)).await
         }
         _ => Err(OauthError::new(
             OauthCode::UnsupportedGrantType,
@@ -73,13 +73,13 @@ async fn give(auth: &Auth, site: &Site, headers: &HeaderMap, body: &[u8]) -> Res
     }
 }
 
-async fn end(auth: &Auth, site: &Site, headers: &HeaderMap, body: &[u8]) -> Result<(), OauthError> {
+async fn end(auth: &Auth, incoming: &ServerRequest, headers: &HeaderMap, body: &[u8]) -> Result<(), OauthError> {
     let params = form(headers, body)?;
-    let client = authenticated(auth, site, headers, &params).await?;
+    let client = authenticated(auth, incoming, headers, &params).await?;
     // token_type_hint is for servers that would have to look in several places.
     let token = required(&params, "token")?;
-    let presenter = Presenter { server: site.server(), client_id: &client.id };
-    grants::revoke(&auth.context(site), &auth.hosting, presenter, token).await
+    let token_client = TokenClient { server: incoming.server(), client_id: &client.id };
+    oauth_grants::revoke_token(&auth.context(incoming), &auth.hosting, token_client, token).await
 }
 
 fn form(headers: &HeaderMap, body: &[u8]) -> Result<Params, OauthError> {
@@ -104,7 +104,12 @@ fn required<'a>(params: &'a Params, name: &str) -> Result<&'a str, OauthError> {
 }
 
 /// The client, after it proved who it is (RFC 6749, section 2.3.1).
-async fn authenticated(auth: &Auth, site: &Site, headers: &HeaderMap, params: &Params) -> Result<Client, OauthError> {
+async fn authenticated(
+    auth: &Auth,
+    incoming: &ServerRequest,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<Client, OauthError> {
     let invalid = |why: &str| OauthError::new(OauthCode::InvalidClient, why);
     let basic =
         match headers.get(header::AUTHORIZATION) {
@@ -125,7 +130,7 @@ async fn authenticated(auth: &Auth, site: &Site, headers: &HeaderMap, params: &P
     if params.get("client_id").is_some_and(|named| named != id) {
         return Err(invalid("The client_id is not that of the Authorization header."));
     }
-    let client = match client::find_known(auth, site, id).await {
+    let client = match client::find_known(auth, incoming, id).await {
         Ok(client) => client,
         Err(Unknown::Failed(error)) => return Err(error.into()),
         Err(unknown) => return Err(invalid(&unknown.to_string())),
@@ -149,7 +154,7 @@ fn read_basic(value: &str) -> Option<(String, String)> {
 }
 
 /// RFC 6749, section 5.1.
-fn tokens_json(tokens: &Tokenset) -> Response {
+fn tokens_json(tokens: &TokenSet) -> Response {
     let body = json!({
         "access_token": tokens.access_token,
         "token_type": "Bearer",

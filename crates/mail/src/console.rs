@@ -3,14 +3,14 @@
 
 use std::io::Write;
 
-use crate::{Error, Mail, Mailer, Sending};
+use crate::{EmailMessage, Error, Mailer, SendFuture};
 
 /// Prints mails to standard output.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Console;
+pub struct ConsoleMailer;
 
-impl Mailer for Console {
-    fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+impl Mailer for ConsoleMailer {
+    fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
         Box::pin(async move {
             let mut out = std::io::stdout().lock();
             out.write_all(frame(mail).as_bytes()).and_then(|()| out.flush()).map_err(|_| Error::Output)
@@ -19,7 +19,7 @@ impl Mailer for Console {
 }
 
 /// The mail with a line around it. Control characters, with which a text could change what the terminal shows, go.
-fn frame(mail: &Mail) -> String {
+fn frame(mail: &EmailMessage) -> String {
     let printable = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     let rule = "─".repeat(72);
     let mut framed = format!("\n┌{rule}\n│ Mail to {}\n│ {}\n│\n", printable(&mail.to), printable(&mail.subject));
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_person_finds_the_code() {
-        let mail = Mail {
+        let mail = EmailMessage {
             to: "anna@example.com".into(),
             subject: "12345678 is\u{1b}[2J your code".into(),
             text: "12345678\n\nValid for\u{7} 10 minutes.\n".into(),

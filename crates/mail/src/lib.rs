@@ -16,16 +16,16 @@ use std::sync::Arc;
 
 use lettre::message::Mailbox;
 
-pub use console::Console;
+pub use console::ConsoleMailer;
 pub use fair::QueueFull;
-pub use memory::Memory;
-pub use outbox::{Kind, Outbox};
-pub use smtp::Smtp;
+pub use memory::MemoryMailer;
+pub use outbox::{EmailKind, Outbox};
+pub use smtp::SmtpMailer;
 pub use url::{MailUrl, SmtpUrl};
 
 /// A mail in plain text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Mail {
+pub struct EmailMessage {
     /// The address that it goes to.
     pub to: String,
     /// Its subject.
@@ -35,9 +35,9 @@ pub struct Mail {
 }
 
 /// Never shows what stands in it.
-impl fmt::Debug for Mail {
+impl fmt::Debug for EmailMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Mail(…)")
+        f.write_str("EmailMessage(…)")
     }
 }
 
@@ -83,7 +83,7 @@ impl Error {
 }
 
 /// A sending that is under way.
-pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+pub type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 /// A way to send mails.
 pub trait Mailer: Send + Sync + 'static {
@@ -91,7 +91,7 @@ pub trait Mailer: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it was not taken.
-    fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a>;
+    fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a>;
 }
 
 /// Whom mails come from.
@@ -101,7 +101,7 @@ pub struct Sender(Mailbox);
 impl Sender {
     /// `waypost@HOST`; none when no mail can come from there. An IP address stands in brackets (RFC 5321, section 4.1.3).
     #[must_use]
-    pub fn of_host(host: &str) -> Option<Self> {
+    pub fn for_host(host: &str) -> Option<Self> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let domain = match bare.parse::<std::net::IpAddr>() {
             Ok(std::net::IpAddr::V4(address)) => format!("[{address}]"),
@@ -135,7 +135,7 @@ const MAX_NAME: usize = 60;
 /// The name of an organisation or a server for a subject: in quotation marks, in one line, 60 characters at most. Names are
 /// chosen by their organisation: without the marks one could read as a sentence of this installation.
 #[must_use]
-pub fn quoted(name: &str) -> String {
+pub fn quote_name(name: &str) -> String {
     let visible = |c: char| match c {
         '“' | '”' | '„' | '‟' | '"' => '\'',
         c if c.is_control() || c.is_whitespace() => ' ',
@@ -153,10 +153,10 @@ pub fn quoted(name: &str) -> String {
 ///
 /// # Errors
 /// When the connection of `smtps://` or `smtp://` cannot be set up; nothing is connected yet.
-pub fn mailer(url: &MailUrl, from: &Sender) -> Result<Arc<dyn Mailer>, Error> {
+pub fn create_mailer(url: &MailUrl, from: &Sender) -> Result<Arc<dyn Mailer>, Error> {
     match url {
-        MailUrl::Console => Ok(Arc::new(Console)),
-        MailUrl::Smtp(url) => Ok(Arc::new(Smtp::new(url, from.clone())?)),
+        MailUrl::Console => Ok(Arc::new(ConsoleMailer)),
+        MailUrl::Smtp(url) => Ok(Arc::new(SmtpMailer::new(url, from.clone())?)),
     }
 }
 
@@ -166,20 +166,20 @@ mod tests {
 
     #[test]
     fn names_in_subjects_are_quoted_and_short() {
-        assert_eq!(quoted("Acme"), "“Acme”");
-        assert_eq!(quoted(" A\r\nBcc: b@c.de\u{1b}[2J\u{2028}x "), "“A Bcc: b@c.de [2J x”");
-        assert_eq!(quoted("Acme” is closed. Call “us\""), "“Acme' is closed. Call 'us'”");
-        assert_eq!(quoted(&"ä".repeat(61)), format!("“{}…”", "ä".repeat(60)));
-        assert_eq!(quoted(&"ä".repeat(60)), format!("“{}”", "ä".repeat(60)));
+        assert_eq!(quote_name("Acme"), "“Acme”");
+        assert_eq!(quote_name(" A\r\nBcc: b@c.de\u{1b}[2J\u{2028}x "), "“A Bcc: b@c.de [2J x”");
+        assert_eq!(quote_name("Acme” is closed. Call “us\""), "“Acme' is closed. Call 'us'”");
+        assert_eq!(quote_name(&"ä".repeat(61)), format!("“{}…”", "ä".repeat(60)));
+        assert_eq!(quote_name(&"ä".repeat(60)), format!("“{}”", "ä".repeat(60)));
     }
 
     #[test]
     fn senders_are_addresses() {
-        assert_eq!(Sender::of_host("way.example").unwrap().to_string(), "Waypost <waypost@way.example>");
-        assert_eq!(Sender::of_host("localhost").unwrap().to_string(), "Waypost <waypost@localhost>");
-        assert_eq!(Sender::of_host("127.0.0.1").unwrap().to_string(), "Waypost <waypost@[127.0.0.1]>");
-        assert_eq!(Sender::of_host("[::1]").unwrap().to_string(), "Waypost <waypost@[IPv6:::1]>");
-        assert_eq!(Sender::of_host("a\nBcc: b"), None);
+        assert_eq!(Sender::for_host("way.example").unwrap().to_string(), "Waypost <waypost@way.example>");
+        assert_eq!(Sender::for_host("localhost").unwrap().to_string(), "Waypost <waypost@localhost>");
+        assert_eq!(Sender::for_host("127.0.0.1").unwrap().to_string(), "Waypost <waypost@[127.0.0.1]>");
+        assert_eq!(Sender::for_host("[::1]").unwrap().to_string(), "Waypost <waypost@[IPv6:::1]>");
+        assert_eq!(Sender::for_host("a\nBcc: b"), None);
         assert!("Acme <mail@acme.example>".parse::<Sender>().is_ok());
         assert!("acme".parse::<Sender>().is_err() && "a@b.de\nBcc: c@d.de".parse::<Sender>().is_err());
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use waypost_jobs::{Beat, Job, Jobs};
 
 use crate::fair::{Bounds, FairQueue, QueueFull};
-use crate::{Error, Mail, Mailer};
+use crate::{EmailMessage, Error, Mailer};
 
 /// How long to wait before each further attempt.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
@@ -28,14 +28,14 @@ const PAUSE_AFTER_PANIC: Duration = Duration::from_millis(100);
 
 /// The kind of an email, which decides its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum EmailKind {
     /// Codes and links for signing in.
     SignIn,
     /// Invitations.
     Invitation,
 }
 
-impl Kind {
+impl EmailKind {
     const ALL: [Self; 2] = [Self::SignIn, Self::Invitation];
 
     fn name(self) -> &'static str {
@@ -76,7 +76,7 @@ struct Inner {
 }
 
 struct Queue {
-    kind: Kind,
+    kind: EmailKind,
     fair: Mutex<FairQueue<Attempt>>,
     added: Notify,
     since: Instant,
@@ -85,7 +85,7 @@ struct Queue {
 
 #[derive(Clone)]
 struct Attempt {
-    mail: Arc<Mail>,
+    mail: Arc<EmailMessage>,
     /// Attempts that failed.
     failed: usize,
 }
@@ -121,7 +121,7 @@ impl Outbox {
     fn start_with(jobs: &Jobs, mailer: Arc<dyn Mailer>, pauses: [Duration; 2]) -> Self {
         let closed = watch::Sender::new(false);
         let mut workers = Vec::new();
-        let queues = Kind::ALL.map(|kind| {
+        let queues = EmailKind::ALL.map(|kind| {
             let fair = Mutex::new(FairQueue::new(kind.bounds()));
             let queue = Arc::new(Queue { kind, fair, added: Notify::new(), since: Instant::now(), pauses });
             for name in kind.workers() {
@@ -139,7 +139,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`QueueFull`] if the organisation has its share of waiting emails, or after [`Outbox::finish`].
-    pub fn enqueue(&self, kind: Kind, share: &str, mail: Mail) -> Result<(), QueueFull> {
+    pub fn enqueue(&self, kind: EmailKind, share: &str, mail: EmailMessage) -> Result<(), QueueFull> {
         let Some(queue) = self.0.queues.iter().find(|queue| queue.kind == kind) else { return Err(QueueFull) };
         let pushed = if *self.0.closed.borrow() {
             Err(QueueFull)
@@ -169,7 +169,7 @@ impl Outbox {
     ///
     /// # Errors
     /// If the mail server does not accept it.
-    pub async fn deliver(&self, mail: &Mail) -> Result<(), Error> {
+    pub async fn deliver(&self, mail: &EmailMessage) -> Result<(), Error> {
         self.0.mailer.send(mail).await
     }
 
@@ -282,13 +282,13 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
-    use crate::{Memory, Sending};
+    use crate::{MemoryMailer, SendFuture};
 
     const AT_ONCE: [Duration; 2] = [Duration::ZERO; 2];
     const LONG: Duration = Duration::from_secs(3_600);
 
-    fn mail(n: usize) -> Mail {
-        Mail { to: format!("a{n}@b.de"), subject: "Code".into(), text: "1".into() }
+    fn mail(n: usize) -> EmailMessage {
+        EmailMessage { to: format!("a{n}@b.de"), subject: "Code".into(), text: "1".into() }
     }
 
     /// Fails a number of times, then keeps what it is given.
@@ -296,18 +296,18 @@ mod tests {
         error: Error,
         left: AtomicUsize,
         tried: AtomicUsize,
-        taken: Memory,
+        taken: MemoryMailer,
     }
 
     impl Failing {
         fn new(error: Error, times: usize) -> Arc<Self> {
             let (left, tried) = (AtomicUsize::new(times), AtomicUsize::new(0));
-            Arc::new(Self { error, left, tried, taken: Memory::default() })
+            Arc::new(Self { error, left, tried, taken: MemoryMailer::default() })
         }
     }
 
     impl Mailer for Failing {
-        fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+        fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
             self.tried.fetch_add(1, Ordering::SeqCst);
             if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 assert!(self.error != Error::Panicked, "a bug in a mailer");
@@ -328,22 +328,26 @@ mod tests {
         ] {
             let failing = Failing::new(error, failures);
             let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), AT_ONCE);
-            outbox.enqueue(Kind::SignIn, "org_1", mail(1)).unwrap();
+            outbox.enqueue(EmailKind::SignIn, "org_1", mail(1)).unwrap();
             assert_eq!(outbox.finish(LONG).await, 0);
             assert_eq!((failing.tried.load(Ordering::SeqCst), failing.taken.sent().len()), (tries, taken));
-            assert_eq!(outbox.enqueue(Kind::SignIn, "org_1", mail(2)), Err(QueueFull), "nothing is promised any more");
+            assert_eq!(
+                outbox.enqueue(EmailKind::SignIn, "org_1", mail(2)),
+                Err(QueueFull),
+                "nothing is promised any more"
+            );
         }
     }
 
     /// While somebody still holds the outbox, as requests that do not end do, its end is not late and loses nothing.
     #[tokio::test]
     async fn an_outbox_that_is_held_on_to_ends_without_loss() {
-        let memory = Memory::default();
+        let memory = MemoryMailer::default();
         let outbox = Outbox::start(Arc::new(memory.clone()));
         let held = outbox.clone();
         for n in 0..50 {
-            outbox.enqueue(Kind::SignIn, "org_1", mail(n)).unwrap();
-            outbox.enqueue(Kind::Invitation, "org_1", mail(n)).unwrap();
+            outbox.enqueue(EmailKind::SignIn, "org_1", mail(n)).unwrap();
+            outbox.enqueue(EmailKind::Invitation, "org_1", mail(n)).unwrap();
         }
         assert_eq!(outbox.finish(LONG).await, 0);
         assert_eq!((memory.sent().len(), held.waiting()), (100, 0));
@@ -354,46 +358,46 @@ mod tests {
     async fn the_end_does_not_wait_for_a_pause() {
         let failing = Failing::new(Error::Unreachable, 1);
         let outbox = Outbox::start_with(&Jobs::default(), failing.clone(), [LONG; 2]);
-        outbox.enqueue(Kind::SignIn, "org_1", mail(1)).unwrap();
+        outbox.enqueue(EmailKind::SignIn, "org_1", mail(1)).unwrap();
         assert_eq!((outbox.finish(LONG).await, failing.taken.sent().len()), (0, 1));
     }
 
     /// Sends to `slow` never finish.
-    struct Stuck(Memory);
+    struct Stuck(MemoryMailer);
 
     impl Mailer for Stuck {
-        fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+        fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
             if mail.subject == "slow" { Box::pin(std::future::pending()) } else { self.0.send(mail) }
         }
     }
 
     #[tokio::test]
     async fn what_could_not_be_sent_is_counted() {
-        let outbox = Outbox::start(Arc::new(Stuck(Memory::default())));
+        let outbox = Outbox::start(Arc::new(Stuck(MemoryMailer::default())));
         for n in 0..7 {
-            outbox.enqueue(Kind::SignIn, "org_1", Mail { subject: "slow".into(), ..mail(n) }).unwrap();
+            outbox.enqueue(EmailKind::SignIn, "org_1", EmailMessage { subject: "slow".into(), ..mail(n) }).unwrap();
         }
         assert_eq!(outbox.finish(Duration::ZERO).await, 7);
     }
 
     #[tokio::test]
     async fn a_stuck_organisation_and_a_full_queue_hold_up_nobody_else() {
-        let memory = Memory::default();
+        let memory = MemoryMailer::default();
         let outbox = Outbox::start(Arc::new(Stuck(memory.clone())));
-        let slow = |n| Mail { subject: "slow".into(), ..mail(n) };
-        for (kind, most) in [(Kind::Invitation, 200), (Kind::SignIn, 100)] {
+        let slow = |n| EmailMessage { subject: "slow".into(), ..mail(n) };
+        for (kind, most) in [(EmailKind::Invitation, 200), (EmailKind::SignIn, 100)] {
             let taken = (0..1_000).take_while(|n| outbox.enqueue(kind, "org_flood", slow(*n)).is_ok()).count();
             assert_eq!(taken, most, "a share");
         }
-        outbox.enqueue(Kind::SignIn, "org_other", mail(1)).unwrap();
-        assert_eq!(memory.at_least(1).await.len(), 1);
+        outbox.enqueue(EmailKind::SignIn, "org_other", mail(1)).unwrap();
+        assert_eq!(memory.wait_for_count(1).await.len(), 1);
     }
 
     /// Panics with the subject `panic`, and keeps all other emails.
-    struct Panicking(Memory);
+    struct Panicking(MemoryMailer);
 
     impl Mailer for Panicking {
-        fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+        fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
             Box::pin(async move {
                 // As in the middle of a conversation with a mail server.
                 tokio::task::yield_now().await;
@@ -408,15 +412,17 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         let metrics = recorder.handle();
         let _recording = metrics::set_default_local_recorder(&recorder);
-        let (jobs, memory) = (Jobs::default(), Memory::default());
+        let (jobs, memory) = (Jobs::default(), MemoryMailer::default());
         let outbox = Outbox::start_in(&jobs, Arc::new(Panicking(memory.clone())));
         for n in 0..20 {
             let subject = if n % 2 == 0 { "panic" } else { "Code" };
-            outbox.enqueue(Kind::Invitation, "org_1", Mail { subject: subject.into(), ..mail(n) }).unwrap();
+            outbox
+                .enqueue(EmailKind::Invitation, "org_1", EmailMessage { subject: subject.into(), ..mail(n) })
+                .unwrap();
         }
-        assert_eq!(memory.at_least(10).await.len(), 10, "the workers are started again");
-        outbox.enqueue(Kind::Invitation, "org_1", mail(20)).unwrap();
-        memory.at_least(11).await;
+        assert_eq!(memory.wait_for_count(10).await.len(), 10, "the workers are started again");
+        outbox.enqueue(EmailKind::Invitation, "org_1", mail(20)).unwrap();
+        memory.wait_for_count(11).await;
         while outbox.waiting() > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -434,16 +440,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_hangs_on_an_email_is_late() {
-        let (jobs, memory) = (Jobs::default(), Memory::default());
+        let (jobs, memory) = (Jobs::default(), MemoryMailer::default());
         let outbox = Outbox::start_in(&jobs, Arc::new(Stuck(memory.clone())));
         let late = || jobs.late().iter().map(|status| status.name).collect::<Vec<_>>();
         tokio::time::sleep(LONG).await;
         assert_eq!(late(), Vec::<&str>::new(), "a worker that waits for emails is not late");
-        outbox.enqueue(Kind::SignIn, "org_1", Mail { subject: "slow".into(), ..mail(1) }).unwrap();
-        outbox.enqueue(Kind::SignIn, "org_1", mail(2)).unwrap();
+        outbox.enqueue(EmailKind::SignIn, "org_1", EmailMessage { subject: "slow".into(), ..mail(1) }).unwrap();
+        outbox.enqueue(EmailKind::SignIn, "org_1", mail(2)).unwrap();
         tokio::time::sleep(LATE - Duration::from_secs(1)).await;
         assert_eq!((late(), memory.sent().len()), (vec![], 1));
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(matches!(late()[..], [name] if Kind::SignIn.workers().contains(&name)), "{:?}", late());
+        assert!(matches!(late()[..], [name] if EmailKind::SignIn.workers().contains(&name)), "{:?}", late());
     }
 }

@@ -12,7 +12,7 @@ use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use crate::url::{Security, SmtpUrl};
-use crate::{Error, Mail, Mailer, Sender, Sending};
+use crate::{EmailMessage, Error, Mailer, SendFuture, Sender};
 
 /// How long connecting may take, for each address of the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -20,12 +20,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A mail server.
-pub struct Smtp {
+pub struct SmtpMailer {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Sender,
 }
 
-impl Smtp {
+impl SmtpMailer {
     /// Sends by the server at `url`; connects with the first mail.
     ///
     /// # Errors
@@ -49,8 +49,8 @@ impl Smtp {
     }
 }
 
-impl Mailer for Smtp {
-    fn send<'a>(&'a self, mail: &'a Mail) -> Sending<'a> {
+impl Mailer for SmtpMailer {
+    fn send<'a>(&'a self, mail: &'a EmailMessage) -> SendFuture<'a> {
         Box::pin(async move {
             let message = message(mail, &self.from)?;
             match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
@@ -98,7 +98,7 @@ impl Header for AutoSubmitted {
 
 /// The mail as it goes over the wire. Address and subject are encoded by types that know no line ends: nothing in them
 /// becomes a header of its own.
-fn message(mail: &Mail, from: &Sender) -> Result<Message, Error> {
+fn message(mail: &EmailMessage, from: &Sender) -> Result<Message, Error> {
     let to = mail.to.parse().map_err(|_| Error::Address)?;
     // A line end would be written as an encoded word, and mail programs differ in what they show then.
     let subject: String = mail.subject.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -121,8 +121,8 @@ mod tests {
     use super::*;
     use crate::MailUrl;
 
-    fn mail(to: &str, subject: &str) -> Mail {
-        Mail { to: to.into(), subject: subject.into(), text: "12345678\n\nValid for 10 minutes.".into() }
+    fn mail(to: &str, subject: &str) -> EmailMessage {
+        EmailMessage { to: to.into(), subject: subject.into(), text: "12345678\n\nValid for 10 minutes.".into() }
     }
 
     fn sender() -> Sender {
@@ -183,7 +183,7 @@ mod tests {
 
     async fn send(url: &str) -> Result<(), Error> {
         let Ok(MailUrl::Smtp(url)) = url.parse() else { panic!("{url}") };
-        Smtp::new(&url, sender()).unwrap().send(&mail("anna@example.com", "Your code")).await
+        SmtpMailer::new(&url, sender()).unwrap().send(&mail("anna@example.com", "Your code")).await
     }
 
     #[tokio::test]

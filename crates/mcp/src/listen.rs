@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use waypost_core::Code;
 use waypost_core::id::{ServerId, VersionId};
 use waypost_core::server::Server;
-use waypost_ops::grants;
 use waypost_ops::limits::network;
+use waypost_ops::oauth_grants;
 use waypost_ops::offers::Offers;
 
 use crate::target::Target;
@@ -346,7 +346,7 @@ impl Stream<'_> {
     /// Whether the client may still listen; `None` if the database is away.
     async fn is_admitted(&self) -> Option<bool> {
         let Some(token_hash) = &self.listener.token_hash else { return Some(true) };
-        grants::is_active(&self.target.hosting, &self.target.offers.server, token_hash).await.ok()
+        oauth_grants::is_token_active(&self.target.hosting, &self.target.offers.server, token_hash).await.ok()
     }
 }
 

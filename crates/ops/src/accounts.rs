@@ -27,8 +27,8 @@ use crate::audit::{Entry, record};
 use crate::browser_sessions;
 use crate::codes;
 use crate::devices::{self, Device};
-use crate::identities::{self, Claims, SignedIn};
-use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, Counted, Kind, account_is_limited, slot};
+use crate::identities::{self, Claims, EndUserIdentity};
+use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt, account_limit_error, slot};
 use crate::user_accounts::wrong;
 
 /// A code can be entered this long.
@@ -43,7 +43,7 @@ pub struct Accounts {
 
 /// Where an attempt comes from.
 #[derive(Debug, Clone, Copy)]
-pub struct Client<'a> {
+pub struct ClientInfo<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// The cookie of a browser that has signed in before ([`crate::devices`]); empty without one.
@@ -61,7 +61,7 @@ pub struct PasswordSignIn<'a> {
 
 /// What somebody asked for on a page.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub struct CodeRequest<'a> {
     /// The address that they typed.
     pub email: &'a str,
     /// What the code shall be for.
@@ -71,7 +71,7 @@ pub struct Asked<'a> {
 }
 
 /// A code that was made, to be sent.
-pub struct Made {
+pub struct IssuedCode {
     /// The code's id: no secret.
     pub id: EmailCodeId,
     /// The code: 8 digits.
@@ -86,7 +86,7 @@ pub struct Made {
 
 /// What somebody entered.
 #[derive(Clone, Copy)]
-pub struct Entered<'a> {
+pub struct CodeEntry<'a> {
     /// Which code it should be: the id that the page got.
     pub id: &'a str,
     /// The code, as it was typed.
@@ -96,9 +96,9 @@ pub struct Entered<'a> {
 }
 
 /// Somebody has signed in.
-pub struct Session {
+pub struct NewSession {
     /// Who.
-    pub signed_in: SignedIn,
+    pub signed_in: EndUserIdentity,
     /// The value of the session's cookie.
     pub token: String,
     /// The value of the cookie of a browser that has signed in before ([`crate::devices`]).
@@ -112,16 +112,16 @@ impl fmt::Debug for Accounts {
 }
 
 /// Never shows the code.
-impl fmt::Debug for Made {
+impl fmt::Debug for IssuedCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Made").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("IssuedCode").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 /// Never shows the token.
-impl fmt::Debug for Session {
+impl fmt::Debug for NewSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("signed_in", &self.signed_in).finish_non_exhaustive()
+        f.debug_struct("NewSession").field("signed_in", &self.signed_in).finish_non_exhaustive()
     }
 }
 
@@ -145,19 +145,19 @@ impl Accounts {
     /// # Errors
     /// `invalid_arguments` naming `email` or `password`; `rate_limited` when the client address or the account had too many,
     /// or too many passwords are being hashed; `unavailable` when the database is away.
-    pub async fn make_code(
+    pub async fn create_code(
         &self,
         cx: &Ctx,
         request: &AuthorizationRequest,
-        asked: Asked<'_>,
-        client: Client<'_>,
-    ) -> Result<Made> {
+        asked: CodeRequest<'_>,
+        client: ClientInfo<'_>,
+    ) -> Result<IssuedCode> {
         let org = &request.organization_id;
         authorize(&cx.caller, Act::EndUserSignIn, org)?;
         let email = email::parse(asked.email)?;
-        let admitted = self.admit(cx, (org, &email.key), (Kind::Code, client)).await?;
+        let admitted = self.admit(cx, (org, &email.key), (AttemptKind::Code, client)).await?;
         if admitted.is_limited {
-            return Err(account_is_limited(Kind::Code));
+            return Err(account_limit_error(AttemptKind::Code));
         }
         let organization = self.organization_name(org).await?;
         let password_hash = match asked.password {
@@ -167,7 +167,7 @@ impl Accounts {
                     Ok(hash) => Some(hash),
                     Err(error) => {
                         // No code is made.
-                        admitted.counted.give_back();
+                        admitted.counted.refund();
                         return Err(error);
                     }
                 }
@@ -190,18 +190,18 @@ impl Accounts {
             expires_at: now.plus(CODE_LIFETIME_MS),
         };
         let mut tx = self.ops.db.begin().await?;
-        sign_in_attempt::add(&mut tx, &self.slot(Kind::Code, org, &email.key), now).await?;
+        sign_in_attempt::add(&mut tx, &self.slot(AttemptKind::Code, org, &email.key), now).await?;
         email_code::insert(&mut tx, &row).await?;
         tx.commit().await?;
         let has_account = admitted.account.is_some();
-        Ok(Made { id, code, email: email.address, has_account, organization })
+        Ok(IssuedCode { id, code, email: email.address, has_account, organization })
     }
 
     /// What a code of `request` is for, and where it was sent, while it can be entered.
     ///
     /// # Errors
     /// `invalid_arguments` naming `code` when it cannot be entered any more.
-    pub async fn find_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<Open> {
+    pub async fn get_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<Open> {
         authorize(&cx.caller, Act::EndUserSignIn, &request.organization_id)?;
         let id = id.parse().map_err(|_| codes::gone())?;
         let key = Key { organization: &request.organization_id, request: &request.id, id: &id };
@@ -215,20 +215,20 @@ impl Accounts {
     /// # Errors
     /// `invalid_arguments` naming `code` when it is wrong, used up, expired, or was sent for another request, and
     /// naming `new_password` when that cannot be taken: then the code can still be entered.
-    pub async fn enter_code(
+    pub async fn sign_in_with_code(
         &self,
         cx: &Ctx,
         request: &AuthorizationRequest,
-        entered: Entered<'_>,
+        entered: CodeEntry<'_>,
         client: IpAddr,
-    ) -> Result<Session> {
+    ) -> Result<NewSession> {
         let org = &request.organization_id;
         let code = codes::read(entered.code)?;
         let count = |account: &str| {
-            let attempt = Attempt { kind: Kind::Password, address: client, account };
-            self.ops.sign_in_limits.begin(attempt, None, cx.now()).is_ok()
+            let attempt = Attempt { kind: AttemptKind::Password, address: client, account };
+            self.ops.sign_in_limits.count_attempt(attempt, None, cx.now()).is_ok()
         };
-        let open = match self.find_code(cx, request, entered.id).await {
+        let open = match self.get_code(cx, request, entered.id).await {
             Err(error) => {
                 count("");
                 return Err(error);
@@ -281,17 +281,17 @@ impl Accounts {
     /// `invalid_arguments` naming `email` when that is no address, and `password` when one of the two is wrong;
     /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
     /// `unavailable` when the database is away.
-    pub async fn enter_password(
+    pub async fn sign_in_with_password(
         &self,
         cx: &Ctx,
         org: &OrganizationId,
         typed: PasswordSignIn<'_>,
-        client: Client<'_>,
-    ) -> Result<Session> {
+        client: ClientInfo<'_>,
+    ) -> Result<NewSession> {
         authorize(&cx.caller, Act::EndUserSignIn, org)?;
         let email = email::parse(typed.email)?;
         let Admitted { account, counted, is_limited } =
-            self.admit(cx, (org, &email.key), (Kind::Password, client)).await?;
+            self.admit(cx, (org, &email.key), (AttemptKind::Password, client)).await?;
         let mut right = false;
         if !is_limited {
             let hash = account.as_ref().and_then(|account| account.password_hash.as_deref());
@@ -299,16 +299,16 @@ impl Accounts {
                 Ok(right) => right,
                 Err(error) => {
                     // Nothing was checked.
-                    counted.give_back();
+                    counted.refund();
                     return Err(error);
                 }
             };
         }
         let mut tx = self.ops.db.begin().await?;
         let Some(account) = account.filter(|_| right) else {
-            sign_in_attempt::add(&mut tx, &self.slot(Kind::Password, org, &email.key), cx.now()).await?;
+            sign_in_attempt::add(&mut tx, &self.slot(AttemptKind::Password, org, &email.key), cx.now()).await?;
             tx.commit().await?;
-            return Err(if is_limited { account_is_limited(Kind::Password) } else { wrong() });
+            return Err(if is_limited { account_limit_error(AttemptKind::Password) } else { wrong() });
         };
         let now = store::find_by_email(&mut tx, org, &email.key).await?;
         if now.is_none_or(|now| now.password_hash != account.password_hash) {
@@ -317,7 +317,7 @@ impl Accounts {
         }
         let session = self.sign_in(cx, &mut tx, &account).await?;
         tx.commit().await?;
-        counted.give_back();
+        counted.refund();
         Ok(session)
     }
 
@@ -326,11 +326,11 @@ impl Accounts {
         &self,
         cx: &Ctx,
         (org, email_key): (&OrganizationId, &str),
-        (kind, client): (Kind, Client<'_>),
+        (kind, client): (AttemptKind, ClientInfo<'_>),
     ) -> Result<Admitted> {
         let scope = scope(org, email_key);
         let attempt = Attempt { kind, address: client.address, account: &scope };
-        let begin = |device: Option<&Device>| self.ops.sign_in_limits.begin(attempt, device, cx.now());
+        let begin = |device: Option<&Device>| self.ops.sign_in_limits.count_attempt(attempt, device, cx.now());
         let claimed = devices::read(&self.secret, &scope, client.device, cx.now());
         let early = if claimed.is_none() { Some(begin(None)?) } else { None };
         let mut conn = self.ops.db.read().await?;
@@ -349,7 +349,7 @@ impl Accounts {
     }
 
     /// Begins a session of an account whose owner has just shown who they are.
-    async fn sign_in(&self, cx: &Ctx, tx: &mut Tx, account: &Account) -> Result<Session> {
+    async fn sign_in(&self, cx: &Ctx, tx: &mut Tx, account: &Account) -> Result<NewSession> {
         let claims = Claims {
             issuer: ISSUER.to_owned(),
             subject: account.id.as_str().to_owned(),
@@ -365,10 +365,10 @@ impl Accounts {
         let password_hash = current.and_then(|account| account.password_hash);
         let scope = scope(org, &email::key(&account.email));
         let device = devices::issue(&self.secret, &*cx.random, (&scope, password_hash.as_deref()), cx.now());
-        Ok(Session { signed_in, token, device })
+        Ok(NewSession { signed_in, token, device })
     }
 
-    fn slot(&self, kind: Kind, org: &OrganizationId, email_key: &str) -> String {
+    fn slot(&self, kind: AttemptKind, org: &OrganizationId, email_key: &str) -> String {
         slot(&self.secret, kind, &scope(org, email_key))
     }
 
@@ -392,7 +392,7 @@ impl Accounts {
 /// An attempt that was counted, with the account of its address.
 struct Admitted {
     account: Option<Account>,
-    counted: Counted,
+    counted: CountedAttempt,
     /// Whether the account has used up its attempts of this day.
     is_limited: bool,
 }
@@ -415,7 +415,7 @@ async fn find_or_create(cx: &Ctx, tx: &mut Tx, org: &OrganizationId, proof: &Pro
     };
     if store::insert(tx, &account, &proof.email_key).await? {
         let detail = json!({ "purpose": proof.purpose.as_str() });
-        record(cx, tx, org, Entry { act: "account.create", target: account.id.as_str(), detail }).await?;
+        record(cx, tx, org, Entry { action: "account.create", target: account.id.as_str(), detail }).await?;
         return Ok(account);
     }
     // Somebody else has just proved the same address.
@@ -435,5 +435,5 @@ async fn set_password(cx: &Ctx, tx: &mut Tx, account: &Account, hash: &str) -> R
         ended = (browsers, clients);
     }
     let detail = json!({ "first": account.password_hash.is_none(), "browsers": ended.0, "grants": ended.1 });
-    record(cx, tx, org, Entry { act: "account.password", target: account.id.as_str(), detail }).await
+    record(cx, tx, org, Entry { action: "account.password", target: account.id.as_str(), detail }).await
 }

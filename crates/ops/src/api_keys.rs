@@ -27,7 +27,7 @@ const USED_EVERY_MS: i64 = 60 * 1_000;
 
 /// A key that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewKey<'a> {
+pub struct CreateApiKey<'a> {
     /// Name for people, unique in the organisation.
     pub name: &'a str,
     /// The role that it acts as.
@@ -38,7 +38,7 @@ pub struct NewKey<'a> {
 
 /// What can be changed of a key; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ApiKeyPatch {
     /// A new name.
     pub name: Option<String>,
     /// Another role to act as.
@@ -52,7 +52,12 @@ pub struct Changes {
 /// # Errors
 /// `forbidden` for members below admin, for a scope above the caller's own role, and for an API key that would create a key
 /// that is not weaker than itself ([`is_weaker`]); `invalid_arguments`; `conflict` when the name is taken.
-pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewKey<'_>) -> Result<(ApiKey, String)> {
+pub async fn create(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    new: CreateApiKey<'_>,
+) -> Result<(ApiKey, String)> {
     authorize(&cx.caller, Act::KeyWrite, organization)?;
     authorize_role(&cx.caller, new.scope)?;
     check_expiry(cx.now(), new.expires_at)?;
@@ -80,7 +85,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: New
     let inserted = store::insert(&mut tx, &key, &hash(&secret), cx.caller.actor()).await;
     inserted.map_err(|error| name_taken(error, &key.name))?;
     let detail = described(&key);
-    record(cx, &mut tx, organization, Entry { act: "key.create", target: key.id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "key.create", target: key.id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok((key, secret))
 }
@@ -158,7 +163,7 @@ pub async fn update(
     ops: &Ops,
     organization: &OrganizationId,
     id: &ApiKeyId,
-    changes: &Changes,
+    changes: &ApiKeyPatch,
 ) -> Result<ApiKey> {
     authorize(&cx.caller, Act::KeyWrite, organization)?;
     let mut tx = ops.db.begin().await?;
@@ -186,7 +191,7 @@ pub async fn update(
     }
     store::update(&mut tx, &new).await.map_err(|error| name_taken(error, &new.name))?;
     let detail = described(&new);
-    record(cx, &mut tx, organization, Entry { act: "key.update", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "key.update", target: id.as_str(), detail }).await?;
     limit_created_by(cx, &mut tx, &new).await?;
     tx.commit().await?;
     Ok(new)
@@ -204,11 +209,11 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Api
     authorize_role(&cx.caller, key.scope)?;
     store::delete(&mut tx, organization, id).await?;
     let detail = described(&key);
-    record(cx, &mut tx, organization, Entry { act: "key.delete", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "key.delete", target: id.as_str(), detail }).await?;
     invitations::revoke_of(cx, &mut tx, organization, (id.as_str(), None)).await?;
     for created in user_account::delete_keys(&mut tx, id.as_str()).await? {
         let detail = json!({ "name": created.name, "created_by": id });
-        record(cx, &mut tx, organization, Entry { act: "key.delete", target: created.id.as_str(), detail }).await?;
+        record(cx, &mut tx, organization, Entry { action: "key.delete", target: created.id.as_str(), detail }).await?;
         invitations::revoke_of(cx, &mut tx, organization, (created.id.as_str(), None)).await?;
     }
     tx.commit().await?;
@@ -266,7 +271,7 @@ async fn limit_created_by(cx: &Ctx, tx: &mut Tx, creator: &ApiKey) -> Result<()>
             store::update(tx, &limited).await?;
             let mut detail = described(&limited);
             detail["created_by"] = creator.id.as_str().into();
-            record(cx, tx, organization, Entry { act: "key.update", target: key.id.as_str(), detail }).await?;
+            record(cx, tx, organization, Entry { action: "key.update", target: key.id.as_str(), detail }).await?;
             creators.push(limited);
         }
     }

@@ -87,7 +87,7 @@ pub(crate) async fn upsert(
             "assignment.add"
         }
     };
-    record(cx, tx, organization, Entry { act, target: new.id.as_str(), detail: described(&new) }).await?;
+    record(cx, tx, organization, Entry { action: act, target: new.id.as_str(), detail: described(&new) }).await?;
     Ok((new, true))
 }
 
@@ -145,7 +145,7 @@ pub async fn update(
         return Ok(old);
     }
     store::update(&mut tx, organization, id, (placement.display_order, placement.enabled)).await?;
-    let entry = Entry { act: "assignment.update", target: id.as_str(), detail: described(&new) };
+    let entry = Entry { action: "assignment.update", target: id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(ListedAssignment { assignment: new, ..old })
@@ -196,7 +196,7 @@ pub async fn reorder(
     }
     store::set_places(&mut tx, organization, &changed).await?;
     let ids: Vec<_> = sorted.iter().map(|listed| listed.assignment.id.as_str()).collect();
-    let entry = Entry { act: "assignment.reorder", target: server.as_str(), detail: json!({ "order": ids }) };
+    let entry = Entry { action: "assignment.reorder", target: server.as_str(), detail: json!({ "order": ids }) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(sorted)
@@ -222,7 +222,7 @@ async fn delete_row(cx: &Ctx, tx: &mut Tx, assignment: &Assignment) -> Result<()
         "server_id": assignment.server_id.as_str(),
         "walkthrough_id": assignment.walkthrough_id.as_str(),
     });
-    let entry = Entry { act: "assignment.remove", target: assignment.id.as_str(), detail };
+    let entry = Entry { action: "assignment.remove", target: assignment.id.as_str(), detail };
     record(cx, tx, organization, entry).await
 }
 

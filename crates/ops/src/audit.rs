@@ -11,7 +11,7 @@ use waypost_store::{Tx, audit};
 /// What happened to what.
 pub(crate) struct Entry<'a> {
     /// Such as `server.update`.
-    pub act: &'static str,
+    pub action: &'static str,
     /// The id of what it happened to.
     pub target: &'a str,
     /// What changed: a JSON object.
@@ -43,7 +43,7 @@ pub(crate) fn event(cx: &Ctx, organization: &OrganizationId, entry: Entry<'_>) -
         id: AuditEventId::new(now, &*cx.random),
         organization_id: organization.clone(),
         actor: cx.caller.actor().to_owned(),
-        act: entry.act.to_owned(),
+        act: entry.action.to_owned(),
         target: entry.target.to_owned(),
         detail,
         created_at: now,

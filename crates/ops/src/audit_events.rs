@@ -35,7 +35,7 @@ pub struct Filter {
 
 /// An entry, and who made it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Listed {
+pub struct AuditEventView {
     /// The entry.
     pub event: AuditEvent,
     /// The address of the user or the name of the key; none when it is neither, or gone.
@@ -53,7 +53,7 @@ pub async fn list(
     organization: &OrganizationId,
     filter: &Filter,
     (before, limit): (Option<&AuditEventId>, u32),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<AuditEventView>> {
     authorize(&cx.caller, Act::AuditRead, organization)?;
     let mut conn = ops.db.read().await?;
     let filter = resolve(&mut conn, organization, filter).await?;
@@ -95,7 +95,7 @@ pub async fn export(
     for (name, at) in [("from", filter.from), ("to", filter.to)] {
         detail[name] = Value::from(at.map(Timestamp::rfc3339));
     }
-    record(cx, &mut tx, organization, Entry { act: "audit.export", target: organization.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "audit.export", target: organization.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(Export { organization_id: organization.clone(), filter, last: None, read: 0, done: false })
 }
@@ -105,7 +105,7 @@ impl Export {
     ///
     /// # Errors
     /// `invalid_arguments` beyond [`MAX_EXPORT`] entries; when the store fails.
-    pub async fn next(&mut self, ops: &Ops) -> Result<Vec<Listed>> {
+    pub async fn next(&mut self, ops: &Ops) -> Result<Vec<AuditEventView>> {
         if self.done {
             return Ok(Vec::new());
         }
@@ -129,7 +129,7 @@ async fn read(
     organization: &OrganizationId,
     filter: &store::Filter,
     (before, limit): (Option<&AuditEventId>, u32),
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<AuditEventView>> {
     let events = store::search(conn, organization, filter, (before, i64::from(limit))).await?;
     let mut actors: Vec<&str> = events.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
@@ -137,7 +137,7 @@ async fn read(
     let names = store::names(conn, organization, &actors).await?;
     let listed = |event: AuditEvent| {
         let actor_name = names.get(&event.actor).cloned();
-        Listed { event, actor_name }
+        AuditEventView { event, actor_name }
     };
     Ok(events.into_iter().map(listed).collect())
 }

@@ -13,7 +13,7 @@ use waypost_store::browser_session::{self as store, NewBrowserSession};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::identities::SignedIn;
+use crate::identities::EndUserIdentity;
 
 /// A session ends this long after the sign-in.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
@@ -24,7 +24,12 @@ const TOKEN_BYTES: usize = 32;
 ///
 /// # Errors
 /// `not_found` in an organisation that is not the caller's; when the store fails.
-pub async fn create(cx: &Ctx, tx: &mut Tx, organization: &OrganizationId, signed_in: &SignedIn) -> Result<String> {
+pub async fn create(
+    cx: &Ctx,
+    tx: &mut Tx,
+    organization: &OrganizationId,
+    signed_in: &EndUserIdentity,
+) -> Result<String> {
     authorize(&cx.caller, Act::EndUserSignIn, organization)?;
     let mut bytes = [0_u8; TOKEN_BYTES];
     cx.random.fill(&mut bytes);
@@ -55,11 +60,11 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &st
 ///
 /// # Errors
 /// As [`create`].
-pub async fn end(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<()> {
+pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<()> {
     authorize(&cx.caller, Act::EndUserSignIn, organization)?;
     let mut tx = ops.db.begin().await?;
     if let Some(end_user) = store::delete(&mut tx, organization, &hash(token)).await? {
-        let entry = Entry { act: "end_user.sign_out", target: end_user.as_str(), detail: json!({}) };
+        let entry = Entry { action: "end_user.sign_out", target: end_user.as_str(), detail: json!({}) };
         record(cx, &mut tx, organization, entry).await?;
         tx.commit().await?;
     }

@@ -41,7 +41,7 @@ pub async fn create(
     }
     let link = ClaimLink::sign(key, (organization, &server.id), label, (cx.now(), lifetime_ms));
     let detail = json!({ "tracking_id_length": label.len(), "expires_at": link.expires_at.rfc3339() });
-    let entry = Entry { act: "claim_link.create", target: server.id.as_str(), detail };
+    let entry = Entry { action: "claim_link.create", target: server.id.as_str(), detail };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok((server, link))

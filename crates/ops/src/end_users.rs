@@ -244,7 +244,8 @@ pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
         let part = if name == "profile" { rows.into_iter().next().unwrap_or_default() } else { rows.into() };
         whole.insert(name.to_owned(), part);
     }
-    record(cx, &mut tx, organization, Entry { act: "end_user.export", target: id.as_str(), detail: json!({}) }).await?;
+    record(cx, &mut tx, organization, Entry { action: "end_user.export", target: id.as_str(), detail: json!({}) })
+        .await?;
     tx.commit().await?;
     Ok(Value::Object(whole))
 }
@@ -281,7 +282,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &End
     let detail = json!({
         "attempts": attempts, "events": events, "calls": calls, "sessions": sessions, "grants": grants, "tickets": tickets,
     });
-    record(cx, &mut tx, organization, Entry { act: "end_user.delete", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "end_user.delete", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -18,11 +18,11 @@ use waypost_store::writer::Writer;
 use waypost_store::{Conn, Db};
 
 use crate::Ops;
-use crate::grants::Tokens;
 use crate::identity::Identities;
-use crate::joins::Strangers;
+use crate::joins::UnknownAccounts;
 use crate::limits::NewUserLimit;
 use crate::notifications::Notifier;
+use crate::oauth_grants::TokenCache;
 use crate::offers::OfferCache;
 use crate::search::StepTitles;
 use crate::sessions::RecentSessions;
@@ -51,8 +51,8 @@ pub struct Hosting {
     pub(crate) offer_cache: OfferCache,
     pub(crate) identities: Identities,
     pub(crate) recent_sessions: RecentSessions,
-    pub(crate) tokens: Tokens,
-    pub(crate) strangers: Strangers,
+    pub(crate) tokens: TokenCache,
+    pub(crate) unknown_accounts: UnknownAccounts,
     pub(crate) new_users: NewUserLimit,
     pub(crate) keys: Keys,
     pub(crate) clock: Arc<dyn Clock>,
@@ -100,8 +100,8 @@ impl Hosting {
             offer_cache,
             identities: Identities::default(),
             recent_sessions: RecentSessions::default(),
-            tokens: Tokens::default(),
-            strangers: Strangers::default(),
+            tokens: TokenCache::default(),
+            unknown_accounts: UnknownAccounts::default(),
             new_users: NewUserLimit::new(Arc::clone(&options.clock)),
             keys: options.keys,
             clock: options.clock,

@@ -42,7 +42,7 @@ pub struct Claims {
 
 /// Who has signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedIn {
+pub struct EndUserIdentity {
     /// The end user.
     pub end_user_id: EndUserId,
     /// The identity by which they signed in.
@@ -55,7 +55,7 @@ pub struct SignedIn {
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
+pub async fn find_issuer(ops: &Ops, server: &Server) -> Result<Option<String>> {
     match (server.auth_type, &server.oauth_config_id) {
         (AuthType::PlatformOauth, _) => Ok(Some(ISSUER.to_owned())),
         (AuthType::CustomOauth, Some(id)) => {
@@ -88,7 +88,7 @@ pub async fn sign_in(
     organization: &OrganizationId,
     claims: &Claims,
     link_verified_email: bool,
-) -> Result<SignedIn> {
+) -> Result<EndUserIdentity> {
     authorize(&cx.caller, Act::EndUserSignIn, organization)?;
     check_identifier("issuer", &claims.issuer)?;
     check_identifier("subject", &claims.subject)?;
@@ -112,9 +112,9 @@ pub async fn sign_in(
         tickets::add_email_to_open_tickets(cx, tx, organization, &identity.end_user_id, (address, true)).await?;
     }
     let detail = json!({ "identity": identity.id.as_str(), "issuer": identity.issuer });
-    let entry = Entry { act: "end_user.sign_in", target: identity.end_user_id.as_str(), detail };
+    let entry = Entry { action: "end_user.sign_in", target: identity.end_user_id.as_str(), detail };
     record(cx, tx, organization, entry).await?;
-    Ok(SignedIn { end_user_id: identity.end_user_id, identity_id: identity.id })
+    Ok(EndUserIdentity { end_user_id: identity.end_user_id, identity_id: identity.id })
 }
 
 async fn seen_again(
@@ -180,7 +180,7 @@ async fn seen_first(
             "issuer": identity.issuer,
             "linked_to": other.id.as_str(),
         });
-        let entry = Entry { act: "end_user.link", target: identity.end_user_id.as_str(), detail };
+        let entry = Entry { action: "end_user.link", target: identity.end_user_id.as_str(), detail };
         record(cx, tx, organization, entry).await?;
     }
     Ok(Some(identity))

@@ -19,7 +19,7 @@ const SECRET_BYTES: usize = 32;
 
 /// An invitation with its secret, which cannot be had again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invited {
+pub struct InvitationWithSecret {
     /// The invitation.
     pub invitation: Invitation,
     /// To where, for the mail.
@@ -30,7 +30,7 @@ pub struct Invited {
 
 /// An invitation, and who made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct InvitationView {
     /// The invitation.
     pub invitation: Invitation,
     /// The address or the name of who invited; none when they are gone.
@@ -42,7 +42,13 @@ pub struct Listed {
 /// # Errors
 /// `forbidden` for members below admin, for a role above the caller's own, and if an invitation with such a role is open for
 /// this address; `invalid_arguments`; `conflict` when they are a member, or too many invitations are open.
-pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address: &str, role: Role) -> Result<Invited> {
+pub async fn create(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    address: &str,
+    role: Role,
+) -> Result<InvitationWithSecret> {
     authorize(&cx.caller, Act::InvitationWrite, organization)?;
     authorize_role(&cx.caller, role)?;
     let email = email::parse(address)?;
@@ -72,10 +78,10 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
     if !replaced.is_empty() {
         detail["replaced"] = json!(replaced);
     }
-    let entry = Entry { act: "invitation.create", target: invitation.id.as_str(), detail };
+    let entry = Entry { action: "invitation.create", target: invitation.id.as_str(), detail };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
-    Ok(Invited { invitation, organization: inviting, secret })
+    Ok(InvitationWithSecret { invitation, organization: inviting, secret })
 }
 
 /// The invitations of an organisation, newest first, at most `limit` of those older than `before`.
@@ -88,7 +94,7 @@ pub async fn list(
     organization: &OrganizationId,
     before: Option<&InvitationId>,
     limit: u32,
-) -> Result<Vec<Listed>> {
+) -> Result<Vec<InvitationView>> {
     authorize(&cx.caller, Act::InvitationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let found = store::list(&mut conn, organization, before, i64::from(limit)).await?;
@@ -96,7 +102,7 @@ pub async fn list(
     let names = audit::names(&mut conn, organization, &actors).await?;
     let listed = |invitation: Invitation| {
         let invited_by = names.get(&invitation.invited_by).cloned();
-        Listed { invitation, invited_by }
+        InvitationView { invitation, invited_by }
     };
     Ok(found.into_iter().map(listed).collect())
 }
@@ -105,13 +111,13 @@ pub async fn list(
 ///
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
-pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<Listed> {
+pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<InvitationView> {
     authorize(&cx.caller, Act::InvitationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let invitation = store::get(&mut conn, organization, id).await?.ok_or_else(not_found)?;
     let mut names = audit::names(&mut conn, organization, &[&invitation.invited_by]).await?;
     let invited_by = names.remove(&invitation.invited_by);
-    Ok(Listed { invitation, invited_by })
+    Ok(InvitationView { invitation, invited_by })
 }
 
 /// Takes an invitation back: its link opens nothing any more. Taking one back that is expired or taken back already is
@@ -127,7 +133,7 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
     // The statement decides, not what was read before: somebody may be accepting it at this moment.
     if store::revoke(&mut tx, organization, id, cx.now()).await? {
         let detail = json!({ "email": invitation.email, "role": invitation.role.as_str() });
-        record(cx, &mut tx, organization, Entry { act: "invitation.revoke", target: id.as_str(), detail }).await?;
+        record(cx, &mut tx, organization, Entry { action: "invitation.revoke", target: id.as_str(), detail }).await?;
         tx.commit().await?;
         return Ok(());
     }
@@ -143,7 +149,12 @@ pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
 ///
 /// # Errors
 /// As [`revoke`]; `conflict` when it was accepted or taken back, they are a member by now, or too many are open.
-pub async fn resend(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<Invited> {
+pub async fn resend(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    id: &InvitationId,
+) -> Result<InvitationWithSecret> {
     authorize(&cx.caller, Act::InvitationWrite, organization)?;
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
@@ -165,9 +176,9 @@ pub async fn resend(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
         return Err(Error::new(Code::Conflict, message));
     }
     let detail = json!({ "email": invitation.email, "role": invitation.role.as_str() });
-    record(cx, &mut tx, organization, Entry { act: "invitation.resend", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "invitation.resend", target: id.as_str(), detail }).await?;
     tx.commit().await?;
-    Ok(Invited { invitation, organization: inviting, secret })
+    Ok(InvitationWithSecret { invitation, organization: inviting, secret })
 }
 
 /// Notes that the link of an invitation is sent to the invited address by email and shown to nobody. Only then does accepting
@@ -175,7 +186,7 @@ pub async fn resend(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Inv
 ///
 /// # Errors
 /// As [`create`]; `conflict` if the invitation was accepted, revoked or sent again meanwhile.
-pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &Invited) -> Result<()> {
+pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &InvitationWithSecret) -> Result<()> {
     let organization = &invited.organization.id;
     authorize(&cx.caller, Act::InvitationWrite, organization)?;
     let mut tx = ops.db.begin().await?;
@@ -205,7 +216,8 @@ pub(crate) async fn revoke_of(
 ) -> Result<()> {
     store::lock(tx, organization).await?;
     for id in store::revoke_of_inviter(tx, organization, (inviter, only), cx.now()).await? {
-        let entry = Entry { act: "invitation.revoke", target: id.as_str(), detail: json!({ "invited_by": inviter }) };
+        let entry =
+            Entry { action: "invitation.revoke", target: id.as_str(), detail: json!({ "invited_by": inviter }) };
         record(cx, tx, organization, entry).await?;
     }
     Ok(())

@@ -33,7 +33,7 @@ use crate::try_it;
 use crate::webhooks::{self, Event};
 
 /// How often a join is tried when others change the same progress at the same moment.
-const TRIES: u32 = 8;
+const MAX_ATTEMPTS: u32 = 8;
 /// How long a claim counts as recent: seven days, in milliseconds.
 const RECENT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// How long it is remembered that there was nothing to join.
@@ -45,9 +45,9 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// progress begins, so a handle that names nobody goes on to name nobody. What a minute's memory can miss is a change of
 /// the server's own settings back and forth, and then the join is only made a minute later.
 #[derive(Debug, Clone)]
-pub(crate) struct Strangers(Cache<(OauthGrantId, String), ()>);
+pub(crate) struct UnknownAccounts(Cache<(OauthGrantId, String), ()>);
 
-impl Default for Strangers {
+impl Default for UnknownAccounts {
     fn default() -> Self {
         Self(Cache::builder().max_capacity(100_000).time_to_live(REMEMBERED).build())
     }
@@ -57,7 +57,7 @@ impl Default for Strangers {
 ///
 /// # Errors
 /// As [`join`].
-pub(crate) async fn arrive(
+pub(crate) async fn join_credentials(
     cx: &Ctx,
     hosting: &Hosting,
     server: &Server,
@@ -89,7 +89,7 @@ pub async fn join(
         return Ok(None);
     }
     let key = (subject.grant_id.clone(), handle_hash);
-    if hosting.strangers.0.contains_key(&key) {
+    if hosting.unknown_accounts.0.contains_key(&key) {
         return Ok(None);
     }
     let kind = if matches!(anonymous, Credentials::Session(_)) { JoinKind::Session } else { JoinKind::Handle };
@@ -104,7 +104,7 @@ pub async fn join(
         None => None,
     };
     identity::forget(hosting, server, anonymous);
-    hosting.strangers.0.insert(key, ());
+    hosting.unknown_accounts.0.insert(key, ());
     Ok(joined)
 }
 
@@ -114,7 +114,7 @@ pub async fn join(
 ///
 /// # Errors
 /// `not_found` on another server than the caller's; `unavailable` when the database is away.
-pub async fn prove(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) -> Result<Option<Claim>> {
+pub async fn verify_claim(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) -> Result<Option<Claim>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let organization = &server.organization_id;
     if PersonalId::parse(segment).is_some() {
@@ -138,13 +138,13 @@ fn rejected(reason: &'static str) -> Option<Claim> {
     None
 }
 
-/// Gives `end_user` the progress on `server` that [`prove`] returned. The first claim counts for the whole organisation:
+/// Gives `end_user` the progress on `server` that [`verify_claim`] returned. The first claim counts for the whole organisation:
 /// returns `None` if another user has made it, if a claim was undone after the link was signed, or if there is nothing to
 /// claim.
 ///
 /// # Errors
 /// `sign_in_required` when the end user was deleted; `unavailable`.
-pub async fn claim_tracking(
+pub async fn claim_progress(
     cx: &Ctx,
     hosting: &Hosting,
     server: &Server,
@@ -164,7 +164,7 @@ pub async fn claim_tracking(
     Joining { cx, hosting, server, from, to: end_user.clone(), kind: JoinKind::Tracking, claim }.until_done().await
 }
 
-/// Whether a user who signs in gets the progress that [`prove`] returned.
+/// Whether a user who signs in gets the progress that [`verify_claim`] returned.
 ///
 /// # Errors
 /// `unavailable` when the database is away.
@@ -210,7 +210,7 @@ struct Joining<'a> {
 
 impl Joining<'_> {
     async fn until_done(&self) -> Result<Option<JoinId>> {
-        for _ in 1..TRIES {
+        for _ in 1..MAX_ATTEMPTS {
             match self.once().await {
                 // The user began the same walkthrough at this moment, or two transactions stood in each other's way.
                 Err(error) if error.code == Code::Conflict => {}
@@ -257,7 +257,7 @@ impl Joining<'_> {
         };
         store::insert(&mut tx, &join, &undo).await?;
         session::set_joined(&mut tx, organization, (&server.id, from), Some(now)).await?;
-        let entry = Entry { act: "join.create", target: join.id.as_str(), detail: described(&join, &undo) };
+        let entry = Entry { action: "join.create", target: join.id.as_str(), detail: described(&join, &undo) };
         record(cx, &mut tx, organization, entry).await?;
         self.report(&mut tx, &join).await?;
         tx.commit().await?;
@@ -365,7 +365,7 @@ pub async fn list_page(
 ///
 /// # Errors
 /// As [`list`].
-pub async fn count_recent(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<i64> {
+pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<i64> {
     authorize(&cx.caller, Act::JoinRead, organization)?;
     let since = cx.now().plus(-RECENT_MS);
     Ok(store::count_claims(&mut ops.db.read().await?, organization, since).await?)
@@ -387,7 +387,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinI
 /// `not_found` when there is no such join; `forbidden` for members below admin.
 pub async fn undo(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
     authorize(&cx.caller, Act::JoinUndo, organization)?;
-    for _ in 1..TRIES {
+    for _ in 1..MAX_ATTEMPTS {
         match undo_once(cx, ops, organization, id).await {
             // Two transactions stood in each other's way.
             Err(error) if error.code == Code::Conflict => {}
@@ -413,18 +413,18 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
             server_id: join.server_id.clone(),
             walkthrough_id: walkthrough.clone(),
         };
-        take_back(&mut tx, &key, taken, now).await?;
+        undo_walkthrough(&mut tx, &key, taken, now).await?;
     }
     session::set_joined(&mut tx, organization, (&join.server_id, &join.from_end_user_id), None).await?;
     join.undone_at = Some(now);
-    let entry = Entry { act: "join.undo", target: id.as_str(), detail: described(&join, &undo) };
+    let entry = Entry { action: "join.undo", target: id.as_str(), detail: described(&join, &undo) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(join)
 }
 
 /// Takes back what a join did to one walkthrough. Attempts that the user has closed since are history and stay.
-async fn take_back(tx: &mut Tx, key: &ProgressKey, taken: &Taken, now: Timestamp) -> Result<()> {
+async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &Taken, now: Timestamp) -> Result<()> {
     let organization = &key.organization_id;
     if let Some(present) = store::open(tx, key).await? {
         let version = load(tx, organization, &present.version_id).await?;

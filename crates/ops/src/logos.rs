@@ -54,7 +54,7 @@ pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Re
     organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     store::set(&mut tx, org, &png, cx.now()).await?;
     let detail = json!({ "logo": "set", "bytes": png.len() });
-    record(cx, &mut tx, org, Entry { act: "organization.logo", target: org.as_str(), detail }).await?;
+    record(cx, &mut tx, org, Entry { action: "organization.logo", target: org.as_str(), detail }).await?;
     Ok(tx.commit().await?)
 }
 
@@ -67,7 +67,7 @@ pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     if store::delete(&mut tx, org).await? {
-        let entry = Entry { act: "organization.logo", target: org.as_str(), detail: json!({ "logo": "none" }) };
+        let entry = Entry { action: "organization.logo", target: org.as_str(), detail: json!({ "logo": "none" }) };
         record(cx, &mut tx, org, entry).await?;
         tx.commit().await?;
     }

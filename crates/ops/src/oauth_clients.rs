@@ -32,7 +32,7 @@ const HOUR_MS: i64 = 60 * 60 * 1_000;
 
 /// What a client says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Registration {
+pub struct ClientRegistration {
     /// Its name.
     pub client_name: Option<String>,
     /// Where it may have browsers sent.
@@ -57,7 +57,7 @@ pub async fn register(
     ops: &Ops,
     server: &Server,
     network: &str,
-    registration: &Registration,
+    registration: &ClientRegistration,
 ) -> Result<(OauthClient, Option<String>), OauthError> {
     authorize(&cx.caller, Act::EndUserSignIn, &server.organization_id)?;
     let (application_type, auth_method) = check(registration)?;
@@ -105,7 +105,7 @@ async fn record_registration(cx: &Ctx, tx: &mut Tx, client: &OauthClient) -> way
         "name_length": client.name.chars().count(),
         "redirect_uri_lengths": client.redirect_uris.iter().map(String::len).collect::<Vec<_>>(),
     });
-    let entry = Entry { act: "client.register", target: &client.client_id, detail };
+    let entry = Entry { action: "client.register", target: &client.client_id, detail };
     record(cx, tx, &client.organization_id, entry).await
 }
 
@@ -119,7 +119,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, client_id: &str) -> wayp
     Ok(store::find(&mut conn, &server.organization_id, &server.id, client_id, unused_before).await?)
 }
 
-fn check(registration: &Registration) -> Result<(ApplicationType, AuthMethod), OauthError> {
+fn check(registration: &ClientRegistration) -> Result<(ApplicationType, AuthMethod), OauthError> {
     let uris = &registration.redirect_uris;
     let refused = |code, description: String| Err(OauthError::new(code, description));
     if uris.is_empty() || uris.len() > MAX_REDIRECT_URIS {

@@ -15,7 +15,7 @@ use crate::user_accounts::verification::is_verified;
 
 /// What can be changed of an organisation; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct OrganizationPatch {
     /// A new slug.
     pub slug: Option<String>,
     /// A new name.
@@ -57,7 +57,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, slug: &str, name: Option<&str>) -> Resu
         user::add_member(&mut tx, &organization.id, owner, Role::Owner, organization.created_at).await?;
     }
     let detail = json!({ "slug": organization.slug, "name": organization.name });
-    let entry = Entry { act: "organization.create", target: organization.id.as_str(), detail };
+    let entry = Entry { action: "organization.create", target: organization.id.as_str(), detail };
     record(cx, &mut tx, &organization.id, entry).await?;
     tx.commit().await?;
     Ok(organization)
@@ -112,7 +112,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizati
 ///
 /// # Errors
 /// As [`show`]; `invalid_arguments`; `conflict` when the slug is taken.
-pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Changes) -> Result<Organization> {
+pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &OrganizationPatch) -> Result<Organization> {
     authorize(&cx.caller, Act::OrganizationUpdate, id)?;
     let mut tx = ops.db.begin().await?;
     let old = store::get(&mut tx, id).await?.ok_or_else(not_found)?;
@@ -129,7 +129,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Changes)
     }
     store::update(&mut tx, &new, cx.now()).await.map_err(|error| slug_taken(error, &new.slug))?;
     let detail = json!({ "slug": new.slug, "name": new.name });
-    record(cx, &mut tx, id, Entry { act: "organization.update", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, id, Entry { action: "organization.update", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(new)
 }
@@ -149,7 +149,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
         user::delete_without_membership(&mut tx, &member.user_id).await?;
     }
     let detail = json!({ "slug": organization.slug, "name": organization.name });
-    record(cx, &mut tx, id, Entry { act: "organization.delete", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, id, Entry { action: "organization.delete", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
 }

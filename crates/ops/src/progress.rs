@@ -239,7 +239,9 @@ async fn get_offer<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>, walk
 /// Where users sign in, nobody else has progress; and what they did before they had signed in becomes theirs now.
 pub(crate) async fn ensure_signed_in(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>) -> Result<()> {
     match &play.credentials {
-        Credentials::Subject(subject, beside) => joins::arrive(cx, hosting, &play.offers.server, subject, beside).await,
+        Credentials::Subject(subject, beside) => {
+            joins::join_credentials(cx, hosting, &play.offers.server, subject, beside).await
+        }
         _ if play.offers.server.auth_type.signs_in() => Err(identity::sign_in_required()),
         _ => Ok(()),
     }

@@ -82,7 +82,7 @@ fn is_plain_host(url: &Url) -> bool {
 /// The source of a Content-Security-Policy for a redirect URI: its origin, or the scheme of an application. `None` if
 /// [`check`] rejects the URI. A source contains only letters, digits and `+-._:/[]`, so it cannot add anything to a policy.
 #[must_use]
-pub fn policy_source(uri: &str) -> Option<String> {
+pub fn csp_source(uri: &str) -> Option<String> {
     check(uri).ok()?;
     let url = Url::parse(uri).ok()?;
     match url.scheme() {
@@ -121,9 +121,9 @@ pub fn matches(registered: &str, requested: &str) -> bool {
     }
 }
 
-/// What is remembered of a redirect URI when the user allows it: the URI, for a loopback one without its port.
+/// What is for_consent of a redirect URI when the user allows it: the URI, for a loopback one without its port.
 #[must_use]
-pub fn remembered(uri: &str) -> String {
+pub fn for_consent(uri: &str) -> String {
     loopback_without_port(uri).unwrap_or_else(|| uri.to_owned())
 }
 
@@ -229,8 +229,8 @@ mod tests {
         ] {
             assert_eq!(matches(registered, requested), expected, "{registered} {requested}");
         }
-        assert_eq!(remembered("http://127.0.0.1:5000/cb"), remembered("http://127.0.0.1:6000/cb"));
-        assert_eq!(remembered("https://a.example/cb"), "https://a.example/cb");
+        assert_eq!(for_consent("http://127.0.0.1:5000/cb"), for_consent("http://127.0.0.1:6000/cb"));
+        assert_eq!(for_consent("https://a.example/cb"), "https://a.example/cb");
     }
 
     proptest! {
@@ -239,7 +239,7 @@ mod tests {
         fn a_source_adds_nothing_to_a_policy(
             uri in "(https://|http://localhost|http://\\[::1\\]|[a-z]{1,3}\\.[a-z+.;-]{1,4}:|)[ -~]{0,24}",
         ) {
-            if let Some(source) = policy_source(&uri) {
+            if let Some(source) = csp_source(&uri) {
                 prop_assert!(check(&uri).is_ok());
                 let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:/[]".contains(c);
                 prop_assert!(source.chars().all(plain), "{} in {}", source, uri);
@@ -259,9 +259,9 @@ mod tests {
         ] {
             assert_eq!(is_on_device(uri), expected, "{uri}");
         }
-        assert_eq!(policy_source("http://127.0.0.1:3999/cb?a=b;x").as_deref(), Some("http://127.0.0.1:3999"));
-        assert_eq!(policy_source("https://app.example/cb").as_deref(), Some("https://app.example"));
-        assert_eq!(policy_source("com.example.app:/cb").as_deref(), Some("com.example.app:"));
-        assert_eq!(policy_source("nonsense"), None);
+        assert_eq!(csp_source("http://127.0.0.1:3999/cb?a=b;x").as_deref(), Some("http://127.0.0.1:3999"));
+        assert_eq!(csp_source("https://app.example/cb").as_deref(), Some("https://app.example"));
+        assert_eq!(csp_source("com.example.app:/cb").as_deref(), Some("com.example.app:"));
+        assert_eq!(csp_source("nonsense"), None);
     }
 }

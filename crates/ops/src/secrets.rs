@@ -13,7 +13,7 @@ const AT_ONCE: i64 = 500;
 
 /// What a pass over everything that is sealed did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resealed {
+pub struct ResealSummary {
     /// Texts that are sealed with the current key now and were not before.
     pub resealed: u64,
     /// Texts that neither key opens; they stay as they are.
@@ -24,10 +24,10 @@ pub struct Resealed {
 ///
 /// # Errors
 /// `forbidden` for everybody but the operator; when the store fails: then nothing has changed.
-pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<Resealed> {
+pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSummary> {
     authorize_operator(&cx.caller)?;
     let (current, _) = keyring.prefixes();
-    let mut done = Resealed::default();
+    let mut done = ResealSummary::default();
     let mut tx = ops.db.begin().await?;
     for column in store::COLUMNS {
         let mut after = String::new();
@@ -56,7 +56,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<Resealed> 
 ///
 /// # Errors
 /// When the store fails.
-pub async fn unreadable(ops: &Ops, keyring: &Keyring) -> Result<u64> {
+pub async fn count_unreadable(ops: &Ops, keyring: &Keyring) -> Result<u64> {
     let (current, previous) = keyring.prefixes();
     let mut conn = ops.db.read().await?;
     let mut count = 0;

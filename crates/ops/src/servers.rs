@@ -97,7 +97,7 @@ pub async fn create(
     }
     choose_provider(&mut tx, &mut server, settings).await?;
     store::insert(&mut tx, &server).await.map_err(|error| slug_taken(error, slug))?;
-    let entry = Entry { act: "server.create", target: server.id.as_str(), detail: described(&server) };
+    let entry = Entry { action: "server.create", target: server.id.as_str(), detail: described(&server) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(server)
@@ -266,7 +266,7 @@ pub async fn update(
         // Who was let in by others has to come in again.
         oauth_grant::revoke_of_server(&mut tx, organization, id, "sign_in_changed", cx.now()).await?;
     }
-    let entry = Entry { act: "server.update", target: id.as_str(), detail: described(&new) };
+    let entry = Entry { action: "server.update", target: id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(new)
@@ -300,7 +300,7 @@ pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
         return Err(not_found());
     }
     let detail = json!({ "slug": slug });
-    record(cx, &mut tx, organization, Entry { act: "server.release_slug", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "server.release_slug", target: id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -314,7 +314,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ser
     let mut tx = ops.db.begin().await?;
     let server = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::delete(&mut tx, organization, id).await?;
-    let entry = Entry { act: "server.delete", target: id.as_str(), detail: described(&server) };
+    let entry = Entry { action: "server.delete", target: id.as_str(), detail: described(&server) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(())

@@ -43,7 +43,7 @@ const SLOT_BITS: u32 = 18;
 
 /// What is attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum AttemptKind {
     /// Signing in with a password.
     Password,
     /// Requesting a code by email.
@@ -54,7 +54,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt<'a> {
     /// What.
-    pub(crate) kind: Kind,
+    pub(crate) kind: AttemptKind,
     /// The client's address.
     pub(crate) address: IpAddr,
     /// The account, by the key of its address and what else it belongs to.
@@ -62,10 +62,10 @@ pub(crate) struct Attempt<'a> {
 }
 
 /// The row in which the attempts of an account are counted.
-pub(crate) fn slot(secret: &SecretKey, kind: Kind, account: &str) -> String {
+pub(crate) fn slot(secret: &SecretKey, kind: AttemptKind, account: &str) -> String {
     let prefix = match kind {
-        Kind::Password => "p",
-        Kind::Code => "c",
+        AttemptKind::Password => "p",
+        AttemptKind::Code => "c",
     };
     let signature = secret.sign("slot of sign-in attempts", format!("{prefix} {account}").as_bytes());
     let number = signature.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
@@ -102,27 +102,27 @@ impl Default for SignInLimits {
 
 /// An attempt that was counted.
 #[must_use]
-pub(crate) struct Counted {
+pub(crate) struct CountedAttempt {
     limits: SignInLimits,
     device: Option<u64>,
     client: Option<(u64, u64)>,
 }
 
-impl Counted {
+impl CountedAttempt {
     /// Whether it comes from a browser that has signed in before.
     pub(crate) fn is_from_device(&self) -> bool {
         self.device.is_some()
     }
 
     /// Takes the attempt back: the sign-in succeeded.
-    pub(crate) fn give_back(self) {
+    pub(crate) fn refund(self) {
         let Inner { tight, share, devices, .. } = &*self.limits.0;
         if let Some(device) = self.device {
-            devices.give_back(device);
+            devices.refund(device);
         }
         if let Some((client, pair)) = self.client {
-            tight.give_back(client);
-            share.give_back(pair);
+            tight.refund(client);
+            share.refund(pair);
         }
     }
 }
@@ -132,38 +132,38 @@ impl SignInLimits {
     ///
     /// # Errors
     /// `rate_limited`, with `retry_after_seconds`, if the client address had too many.
-    pub(crate) fn begin(
+    pub(crate) fn count_attempt(
         &self,
         attempt: Attempt<'_>,
         device: Option<&Device>,
         now: Timestamp,
-    ) -> Result<Counted, Error> {
+    ) -> Result<CountedAttempt, Error> {
         let Inner { hasher, tight, share, devices } = &*self.0;
         let Attempt { kind, address, account } = attempt;
         if let Some(device) = device {
             let key = hasher.hash_one((kind, device.nonce()));
             if devices.take(key, now).is_ok() {
-                return Ok(Counted { limits: self.clone(), device: Some(key), client: None });
+                return Ok(CountedAttempt { limits: self.clone(), device: Some(key), client: None });
             }
         }
         let network = network(address);
         let pair = hasher.hash_one((kind, network, account));
         let client = match kind {
-            Kind::Password => hasher.hash_one((kind, network)),
-            Kind::Code => pair,
+            AttemptKind::Password => hasher.hash_one((kind, network)),
+            AttemptKind::Code => pair,
         };
         let refused = |wait| too_many(kind, "client", wait);
         share.take(pair, now).map_err(refused)?;
         if let Err(wait) = tight.take(client, now) {
-            share.give_back(pair);
+            share.refund(pair);
             return Err(refused(wait));
         }
-        Ok(Counted { limits: self.clone(), device: None, client: Some((client, pair)) })
+        Ok(CountedAttempt { limits: self.clone(), device: None, client: Some((client, pair)) })
     }
 }
 
 /// Tells that too many attempts were made; `limit` is the reason in the metric, `wait` in milliseconds.
-fn too_many(kind: Kind, limit: &'static str, wait: i64) -> Error {
+fn too_many(kind: AttemptKind, limit: &'static str, wait: i64) -> Error {
     metrics::counter!("waypost_sign_in_rejected_total", "limit" => limit).increment(1);
     let seconds = (wait.max(0) + 999) / 1_000;
     let when = match seconds {
@@ -172,16 +172,18 @@ fn too_many(kind: Kind, limit: &'static str, wait: i64) -> Error {
         _ => format!("{} hours", (seconds + 3_599) / 3_600),
     };
     let (message, field) = match kind {
-        Kind::Password => {
+        AttemptKind::Password => {
             (format!("Too many failed sign-ins. Try again in {when}, or sign in with a code."), "password")
         }
-        Kind::Code => (format!("Too many codes were requested. Use the newest one, or try again in {when}."), "email"),
+        AttemptKind::Code => {
+            (format!("Too many codes were requested. Use the newest one, or try again in {when}."), "email")
+        }
     };
     Error::new(Code::RateLimited, message).with("field", field).with("retry_after_seconds", seconds)
 }
 
 /// The error for an account whose attempts of this day are used up.
-pub(crate) fn account_is_limited(kind: Kind) -> Error {
+pub(crate) fn account_limit_error(kind: AttemptKind) -> Error {
     too_many(kind, "account", 60 * MINUTE_MS)
 }
 
@@ -215,7 +217,7 @@ impl Buckets {
         wait.map_or(Ok(()), Err)
     }
 
-    fn give_back(&self, key: u64) {
+    fn refund(&self, key: u64) {
         self.keys.entry(key).and_compute_with(|entry| match entry {
             Some(entry) => Op::Put(entry.into_value() - self.interval_ms),
             None => Op::Nop,
@@ -229,11 +231,11 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
-    fn attempt(kind: Kind, address: &str, account: &'static str) -> Attempt<'static> {
+    fn attempt(kind: AttemptKind, address: &str, account: &'static str) -> Attempt<'static> {
         Attempt { kind, address: address.parse().unwrap(), account }
     }
 
-    fn seconds(result: Result<Counted, Error>) -> Option<i64> {
+    fn seconds(result: Result<CountedAttempt, Error>) -> Option<i64> {
         result.err().map(|error| error.details["retry_after_seconds"].as_i64().unwrap())
     }
 
@@ -241,7 +243,7 @@ mod tests {
     fn a_client_address_has_three_and_then_three_per_minute() {
         let limits = SignInLimits::default();
         let from = |address: &str, account: &'static str, now| {
-            seconds(limits.begin(attempt(Kind::Password, address, account), None, now))
+            seconds(limits.count_attempt(attempt(AttemptKind::Password, address, account), None, now))
         };
         for account in ["a", "b", "c"] {
             assert_eq!(from("192.0.2.1", account, NOW), None);
@@ -265,18 +267,19 @@ mod tests {
     fn what_succeeds_is_not_counted() {
         let limits = SignInLimits::default();
         for _ in 0..100 {
-            limits.begin(attempt(Kind::Password, "192.0.2.1", "a"), None, NOW).unwrap().give_back();
+            limits.count_attempt(attempt(AttemptKind::Password, "192.0.2.1", "a"), None, NOW).unwrap().refund();
         }
     }
 
     #[test]
     fn one_client_address_cannot_use_up_an_account() {
         let limits = SignInLimits::default();
-        for kind in [Kind::Password, Kind::Code] {
+        for kind in [AttemptKind::Password, AttemptKind::Code] {
             let mut passed = 0;
             for minute in 0..24 * 60 {
                 let now = NOW.plus(minute * MINUTE_MS);
-                passed += (0..5).filter(|_| limits.begin(attempt(kind, "192.0.2.1", "a"), None, now).is_ok()).count();
+                passed +=
+                    (0..5).filter(|_| limits.count_attempt(attempt(kind, "192.0.2.1", "a"), None, now).is_ok()).count();
             }
             // What fills up again within the day is added to what was there.
             assert!((30..=60).contains(&passed) && passed < usize::try_from(ACCOUNT_LIMIT).unwrap() / 5, "{passed}");
@@ -286,7 +289,7 @@ mod tests {
     #[test]
     fn codes_are_limited_for_each_email_address() {
         let limits = SignInLimits::default();
-        let from = |account| seconds(limits.begin(attempt(Kind::Code, "192.0.2.1", account), None, NOW));
+        let from = |account| seconds(limits.count_attempt(attempt(AttemptKind::Code, "192.0.2.1", account), None, NOW));
         assert_eq!([from("a"), from("a"), from("a")], [None; 3]);
         assert_eq!((from("a"), from("b")), (Some(20), None), "a class behind one address gets its codes");
     }
@@ -295,12 +298,12 @@ mod tests {
     fn slots_are_few_and_depend_on_the_key() {
         let (one, two) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
         let slots = |secret: &SecretKey| -> Vec<_> {
-            (0..1_000).map(|n| slot(secret, Kind::Password, &format!("{n}@x.de"))).collect()
+            (0..1_000).map(|n| slot(secret, AttemptKind::Password, &format!("{n}@x.de"))).collect()
         };
         let distinct: std::collections::BTreeSet<_> = slots(&one).into_iter().collect();
         assert!(distinct.len() > 950, "{}", distinct.len());
         assert!(distinct.iter().all(|slot| slot.len() == 6 && *slot.as_str() < *"p40000"), "{distinct:?}");
         assert_ne!(slots(&one), slots(&two));
-        assert_ne!(slot(&one, Kind::Password, "a"), slot(&one, Kind::Code, "a"));
+        assert_ne!(slot(&one, AttemptKind::Password, "a"), slot(&one, AttemptKind::Code, "a"));
     }
 }

@@ -91,7 +91,7 @@ pub async fn create(
     };
     store::insert(&mut tx, &comment).await?;
     let detail = json!({ "comment_id": comment.id, "internal": comment.internal, "mailed": to.is_some() });
-    record(cx, &mut tx, organization, Entry { act: "ticket.comment", target: id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "ticket.comment", target: id.as_str(), detail }).await?;
     events::commented(cx, &mut tx, &about, &comment).await?;
     if let (Some(address), Some(whose)) = (to, organization::get(&mut tx, organization).await?) {
         let notice = Notification {
@@ -131,7 +131,7 @@ pub async fn update(
         named.comment.updated_at = cx.now();
         store::update(&mut tx, &named.comment).await?;
         let detail = json!({ "comment_id": id });
-        let entry = Entry { act: "ticket.edit_comment", target: ticket.as_str(), detail };
+        let entry = Entry { action: "ticket.edit_comment", target: ticket.as_str(), detail };
         record(cx, &mut tx, organization, entry).await?;
     }
     let mut edits = store::edits(&mut tx, organization, ticket).await?;
@@ -154,7 +154,7 @@ pub async fn delete(
     let mut tx = ops.db.begin().await?;
     own(cx, &mut tx, organization, (ticket, id)).await?;
     store::delete(&mut tx, organization, id).await?;
-    let entry = Entry { act: "ticket.delete_comment", target: ticket.as_str(), detail: json!({ "comment_id": id }) };
+    let entry = Entry { action: "ticket.delete_comment", target: ticket.as_str(), detail: json!({ "comment_id": id }) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(())

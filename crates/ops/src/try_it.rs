@@ -73,6 +73,6 @@ pub async fn reset(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result
     let mut tx = ops.db.begin().await?;
     let Some(id) = end_user::find_by_tracking_id(&mut tx, organization, &tracking_id).await? else { return Ok(()) };
     end_user::delete(&mut tx, organization, &id).await?;
-    record(cx, &mut tx, organization, Entry { act: "try_it.reset", target: id.as_str(), detail: json!({}) }).await?;
+    record(cx, &mut tx, organization, Entry { action: "try_it.reset", target: id.as_str(), detail: json!({}) }).await?;
     Ok(tx.commit().await?)
 }

@@ -26,13 +26,13 @@ use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error, Result, email};
 use waypost_store::{Tx, user as store, user_session};
 
-pub use self::code::{Asked, Entered, Made};
-pub use self::invitation::{Invited, Newcomer, OpenInvitation};
-pub use self::link::{Link, make_first_link, make_link};
-pub use self::own::{Changed, leave, set_name};
-pub use self::password::PasswordSignIn;
+pub use self::code::{IssuedUserCode, UserCodeEntry, UserCodeRequest};
+pub use self::invitation::{AccountDetails, InvitationDetails, OpenInvitation};
+pub use self::link::{AccountLink, create_account_link, create_first_account_link};
+pub use self::own::{PasswordChange, leave_organization, set_name};
+pub use self::password::UserPasswordSignIn;
 pub(crate) use self::password::wrong;
-pub use self::provider::{Leaving, Returned, Vouched};
+pub use self::provider::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 pub use self::set_up::{NewOwner, set_up_token};
 use crate::Ops;
 use crate::audit::{Entry, record};
@@ -47,7 +47,7 @@ pub struct UserAccounts {
 }
 
 /// A user has signed in.
-pub struct Session {
+pub struct NewUserSession {
     /// Who.
     pub user: User,
     /// The value of the session's cookie.
@@ -65,9 +65,9 @@ impl fmt::Debug for UserAccounts {
 }
 
 /// Never shows the token.
-impl fmt::Debug for Session {
+impl fmt::Debug for NewUserSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("NewUserSession").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
@@ -94,12 +94,12 @@ impl UserAccounts {
         tx: &mut Tx,
         user: &User,
         (browser, by): (Browser<'_>, &'static str),
-    ) -> Result<Session> {
+    ) -> Result<NewUserSession> {
         let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
         sign_ins::succeeded(&cx, tx, user, (browser, by)).await?;
         let token = user_sessions::create(&cx, tx, &user.id, browser).await?;
         let device = self.new_device(&cx, tx, user).await?;
-        Ok(Session { user: user.clone(), token, device, revoked: false })
+        Ok(NewUserSession { user: user.clone(), token, device, revoked: false })
     }
 }
 
@@ -140,9 +140,9 @@ async fn new_user(
 }
 
 /// Writes what happened to a user into the log of every organisation that they are a member of: a user belongs to none.
-async fn record_of_user(cx: &Ctx, tx: &mut Tx, user: &User, (act, detail): (&'static str, Value)) -> Result<()> {
+async fn record_of_user(cx: &Ctx, tx: &mut Tx, user: &User, (action, detail): (&'static str, Value)) -> Result<()> {
     for membership in user_session::memberships(tx, &user.id).await? {
-        let entry = Entry { act, target: user.id.as_str(), detail: detail.clone() };
+        let entry = Entry { action, target: user.id.as_str(), detail: detail.clone() };
         record(cx, tx, &membership.organization.id, entry).await?;
     }
     Ok(())

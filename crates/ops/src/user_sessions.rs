@@ -79,7 +79,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, token: &str) -> Result<Option<UserSession
 ///
 /// # Errors
 /// When the store fails.
-pub async fn end(ops: &Ops, token: &str) -> Result<()> {
+pub async fn delete_by_token(ops: &Ops, token: &str) -> Result<()> {
     let mut tx = ops.db.begin().await?;
     store::delete_by_token(&mut tx, &hash(token)).await?;
     tx.commit().await?;
@@ -149,7 +149,7 @@ pub async fn delete_others(cx: &Ctx, ops: &Ops, except: Option<&UserSessionId>) 
 ///
 /// # Errors
 /// As [`list`]; `not_found` when they were deleted meanwhile.
-pub async fn user(cx: &Ctx, ops: &Ops) -> Result<User> {
+pub async fn get_user(cx: &Ctx, ops: &Ops) -> Result<User> {
     let user = authorize_user(&cx.caller)?;
     user::get(&mut ops.db.read().await?, user).await?.ok_or_else(|| Error::not_found("user"))
 }
@@ -158,14 +158,14 @@ pub async fn user(cx: &Ctx, ops: &Ops) -> Result<User> {
 ///
 /// # Errors
 /// As [`list`].
-pub async fn memberships(cx: &Ctx, ops: &Ops) -> Result<Vec<Membership>> {
+pub async fn list_memberships(cx: &Ctx, ops: &Ops) -> Result<Vec<Membership>> {
     let user = authorize_user(&cx.caller)?;
     Ok(store::memberships(&mut ops.db.read().await?, user).await?)
 }
 
 /// The caller that `user` is where `membership` makes them a member.
 #[must_use]
-pub fn act_as(user: &UserId, membership: &Membership) -> Caller {
+pub fn member_caller(user: &UserId, membership: &Membership) -> Caller {
     Caller::Member {
         organization_id: membership.organization.id.clone(),
         role: membership.role,

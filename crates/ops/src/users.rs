@@ -51,7 +51,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
         .await
         .map_err(|error| conflict_if_taken(error, message))?;
     let detail = json!({ "email": user.email, "role": role.as_str() });
-    record(cx, &mut tx, organization, Entry { act: "member.create", target: user.id.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "member.create", target: user.id.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(Member { user_id: user.id, email: user.email, role, is_verified: user.verified_at.is_some(), created_at: now })
 }
@@ -99,7 +99,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
         Role::Member => invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?,
     }
     let detail = json!({ "email": member.email, "role": role.as_str(), "from": member.role.as_str() });
-    record(cx, &mut tx, organization, Entry { act: "member.update", target: user.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "member.update", target: user.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(Member { role, ..member })
 }
@@ -117,7 +117,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
     invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str() });
-    record(cx, &mut tx, organization, Entry { act: "member.delete", target: user.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
 }

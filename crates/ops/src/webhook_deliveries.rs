@@ -11,7 +11,7 @@ use waypost_store::{Tx, webhook, webhook_delivery as store};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::upstream::Upstream;
+use crate::identity_provider::IdentityProviderContext;
 use crate::webhooks::{DISABLED, previous_secret_place, secret_place};
 
 /// Messages on a page at most.
@@ -83,7 +83,7 @@ pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Web
         return Err(Error::new(Code::Conflict, "The message is on its way: it is tried again by itself."));
     }
     let detail = json!({ "delivery_id": id, "event": delivery.event.as_str() });
-    let entry = Entry { act: "webhook.replay", target: receiver.id.as_str(), detail };
+    let entry = Entry { action: "webhook.replay", target: receiver.id.as_str(), detail };
     record(cx, &mut tx, organization, entry).await?;
     let delivery = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     tx.commit().await?;
@@ -112,12 +112,20 @@ pub async fn claim(cx: &Ctx, ops: &Ops, limit: usize) -> Result<Vec<Delivery>> {
 ///
 /// # Errors
 /// `forbidden` for everybody but the operator; `unavailable` when the database is away: the attempt is made again then.
-pub async fn attempt(cx: &Ctx, ops: &Ops, upstream: &Upstream, delivery: Delivery) -> Result<Delivery> {
+pub async fn attempt(
+    cx: &Ctx,
+    ops: &Ops,
+    provider_context: &IdentityProviderContext,
+    delivery: Delivery,
+) -> Result<Delivery> {
     authorize_operator(&cx.caller)?;
     let found = webhook::get(&mut ops.db.read().await?, &delivery.organization_id, &delivery.webhook_id).await?;
     let receiver = found.ok_or_else(missing)?;
-    let answer =
-        if receiver.enabled { send((cx, ops, upstream), &receiver, &delivery).await } else { AttemptResult::off() };
+    let answer = if receiver.enabled {
+        send((cx, ops, provider_context), &receiver, &delivery).await
+    } else {
+        AttemptResult::off()
+    };
     let mut delivery = delivery;
     let now = cx.now();
     delivery.duration_ms = Some(now.since(delivery.last_attempt_at.unwrap_or(now)));
@@ -164,7 +172,7 @@ async fn update_webhook_health(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_go
     webhook::update(tx, &receiver).await?;
     store::give_up(tx, organization, &receiver.id, DISABLED).await?;
     let detail = json!({ "failing_since": since.rfc3339(), "error": why });
-    let entry = Entry { act: "webhook.disable", target: receiver.id.as_str(), detail };
+    let entry = Entry { action: "webhook.disable", target: receiver.id.as_str(), detail };
     record(cx, tx, organization, entry).await
 }
 
@@ -187,9 +195,13 @@ impl AttemptResult {
     }
 }
 
-async fn send((cx, ops, upstream): (&Ctx, &Ops, &Upstream), receiver: &Webhook, delivery: &Delivery) -> AttemptResult {
+async fn send(
+    (cx, ops, provider_context): (&Ctx, &Ops, &IdentityProviderContext),
+    receiver: &Webhook,
+    delivery: &Delivery,
+) -> AttemptResult {
     let now = cx.now();
-    let Some(signatures) = signatures(upstream, receiver, delivery, now) else {
+    let Some(signatures) = signatures(provider_context, receiver, delivery, now) else {
         return AttemptResult::failed("Its secret cannot be opened with this installation's key. Give it a new one.");
     };
     let request = http::Request::post(&receiver.url)
@@ -202,7 +214,7 @@ async fn send((cx, ops, upstream): (&Ctx, &Ops, &Upstream), receiver: &Webhook, 
         Ok(request) => request,
         Err(error) => return AttemptResult::failed(error),
     };
-    let route = match upstream.route(ops, Purpose::Webhooks, &receiver.organization_id).await {
+    let route = match provider_context.route(ops, Purpose::Webhooks, &receiver.organization_id).await {
         Ok(route) => route,
         Err(error) => return AttemptResult::failed(error.message),
     };
@@ -249,9 +261,14 @@ fn describe_error(error: OutboundError) -> String {
 }
 
 /// The signatures of all secrets that count at `now`, the current one first.
-fn signatures(upstream: &Upstream, receiver: &Webhook, delivery: &Delivery, now: Timestamp) -> Option<String> {
+fn signatures(
+    provider_context: &IdentityProviderContext,
+    receiver: &Webhook,
+    delivery: &Delivery,
+    now: Timestamp,
+) -> Option<String> {
     let sign = |place, sealed: &str| {
-        let secret = upstream.keyring.open_text(&place, sealed).ok()?;
+        let secret = provider_context.keyring.open_text(&place, sealed).ok()?;
         sign(&secret, delivery.id.as_str(), now.0.div_euclid(1_000), delivery.payload.as_bytes())
     };
     let mut all = vec![sign(secret_place(&receiver.id), &receiver.secret)?];

@@ -16,7 +16,7 @@ use waypost_store::{Tx, organization, webhook as store, webhook_delivery};
 
 use crate::Ops;
 use crate::audit::{Entry, record};
-use crate::upstream::Upstream;
+use crate::identity_provider::IdentityProviderContext;
 
 /// A receiver to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,18 +108,18 @@ pub(crate) fn deliveries(
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     organization: &OrganizationId,
     new: &NewWebhook,
 ) -> Result<(Webhook, SecretText)> {
     authorize(&cx.caller, Act::WebhookWrite, organization)?;
-    let route = upstream.route(ops, Purpose::Webhooks, organization).await?;
+    let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
     let (id, secret, now) = (WebhookId::new(&*cx.random), new_secret(&*cx.random), cx.now());
     let webhook = Webhook {
         organization_id: organization.clone(),
         url: checked_url(&route, &new.url)?,
         description: checked_description(&new.description)?,
-        secret: upstream.keyring.seal(&secret_place(&id), secret.expose().as_bytes(), &*cx.random),
+        secret: provider_context.keyring.seal(&secret_place(&id), secret.expose().as_bytes(), &*cx.random),
         previous_secret: None,
         previous_until: None,
         events: checked_events(&new.events)?,
@@ -170,12 +170,12 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     (organization, id): (&OrganizationId, &WebhookId),
     change: &WebhookPatch,
 ) -> Result<Webhook> {
     authorize(&cx.caller, Act::WebhookWrite, organization)?;
-    let route = upstream.route(ops, Purpose::Webhooks, organization).await?;
+    let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
     let mut tx = ops.db.begin().await?;
     let before = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let mut webhook = before.clone();
@@ -229,7 +229,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Web
 pub async fn rotate_secret(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     organization: &OrganizationId,
     id: &WebhookId,
 ) -> Result<(Webhook, SecretText)> {
@@ -238,11 +238,11 @@ pub async fn rotate_secret(
     let mut webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let secret = new_secret(&*cx.random);
     // A secret that no key opens any more signs nothing; a new one is then all the more needed.
-    let before = upstream.keyring.open(&secret_place(id), &webhook.secret).ok();
+    let before = provider_context.keyring.open(&secret_place(id), &webhook.secret).ok();
     webhook.previous_until = before.as_ref().map(|_| cx.now().plus(ROTATION_MS));
     webhook.previous_secret =
-        before.map(|before| upstream.keyring.seal(&previous_secret_place(id), &before, &*cx.random));
-    webhook.secret = upstream.keyring.seal(&secret_place(id), secret.expose().as_bytes(), &*cx.random);
+        before.map(|before| provider_context.keyring.seal(&previous_secret_place(id), &before, &*cx.random));
+    webhook.secret = provider_context.keyring.seal(&secret_place(id), secret.expose().as_bytes(), &*cx.random);
     webhook.updated_at = cx.now();
     store::update(&mut tx, &webhook).await?;
     note(cx, &mut tx, &webhook, "webhook.rotate_secret").await?;
@@ -311,7 +311,7 @@ async fn note(cx: &Ctx, tx: &mut Tx, webhook: &Webhook, act: &'static str) -> Re
     let events: Vec<_> = webhook.events.iter().map(|event| event.as_str()).collect();
     let detail =
         json!({ "host": host, "description": webhook.description, "events": events, "enabled": webhook.enabled });
-    record(cx, tx, &webhook.organization_id, Entry { act, target: webhook.id.as_str(), detail }).await
+    record(cx, tx, &webhook.organization_id, Entry { action: act, target: webhook.id.as_str(), detail }).await
 }
 
 fn missing() -> Error {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use waypost_core::Result;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
-use waypost_ops::audit_events::{self, Filter, Listed};
+use waypost_ops::audit_events::{self, AuditEventView, Filter};
 
 use crate::{Web, spreadsheet};
 
@@ -46,7 +46,7 @@ impl AuditExportFormat {
 
 /// An entry as the API shows it.
 #[must_use]
-pub fn shape(listed: &Listed) -> Value {
+pub fn shape(listed: &AuditEventView) -> Value {
     let event = &listed.event;
     json!({
         "id": event.id,
@@ -103,7 +103,7 @@ pub async fn render(
     Ok(file)
 }
 
-fn cells(listed: &Listed) -> Vec<u8> {
+fn cells(listed: &AuditEventView) -> Vec<u8> {
     let event = &listed.event;
     let detail = if event.detail.is_empty() { String::new() } else { Value::from(event.detail.clone()).to_string() };
     spreadsheet::row([

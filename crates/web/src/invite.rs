@@ -4,8 +4,8 @@ use waypost_core::caller::Ctx;
 use waypost_core::id::{InvitationId, OrganizationId};
 use waypost_core::organization::Role;
 use waypost_core::{Code, Error, Result};
-use waypost_mail::{Kind as MailKind, Mail, quoted};
-use waypost_ops::invitations::{self, Invited, Listed};
+use waypost_mail::{EmailKind, EmailMessage, quote_name};
+use waypost_ops::invitations::{self, InvitationView, InvitationWithSecret};
 
 use crate::Web;
 use crate::limits::LimitKind;
@@ -14,7 +14,7 @@ use crate::request_info::RequestInfo;
 /// An invitation that was just made or renewed.
 pub struct SentInvitation {
     /// The invitation.
-    pub listed: Listed,
+    pub listed: InvitationView,
     /// The link, to hand over; it cannot be shown again. `None` if this installation sends email: the link is sent to the
     /// invited address and shown to nobody else, because it proves that address.
     pub link: Option<String>,
@@ -65,8 +65,8 @@ fn check(web: &Web, kind: LimitKind, info: &RequestInfo) -> Result<()> {
     })
 }
 
-async fn send(web: &Web, cx: &Ctx, invited: Invited) -> Result<SentInvitation> {
-    let Invited { invitation, organization, secret } = &invited;
+async fn send(web: &Web, cx: &Ctx, invited: InvitationWithSecret) -> Result<SentInvitation> {
+    let InvitationWithSecret { invitation, organization, secret } = &invited;
     let listed = invitations::show(cx, web.ops(), &organization.id, &invitation.id).await?;
     let link = format!("{}/invite?token={secret}", web.public_url.origin());
     let Some(outbox) = &web.mail else {
@@ -74,12 +74,13 @@ async fn send(web: &Web, cx: &Ctx, invited: Invited) -> Result<SentInvitation> {
     };
     invitations::mark_emailed(cx, web.ops(), &invited).await?;
     // The invitation stands either way. If the email cannot be sent, the inviting person sends it again.
-    let sent = outbox.enqueue(MailKind::Invitation, organization.id.as_str(), mail(&listed, &organization.name, &link));
+    let sent =
+        outbox.enqueue(EmailKind::Invitation, organization.id.as_str(), mail(&listed, &organization.name, &link));
     let mailed = sent.inspect_err(|error| tracing::error!(%error, "failed to send an invitation")).is_ok();
     Ok(SentInvitation { listed, link: None, mailed })
 }
 
-fn mail(listed: &Listed, organization: &str, link: &str) -> Mail {
+fn mail(listed: &InvitationView, organization: &str, link: &str) -> EmailMessage {
     let invitation = &listed.invitation;
     let who = listed.invited_by.as_deref().unwrap_or("The operator");
     let text = format!(
@@ -88,5 +89,5 @@ fn mail(listed: &Listed, organization: &str, link: &str) -> Mail {
          If you do not know what this is about, ignore this mail.\n",
         invitation.role, invitation.email
     );
-    Mail { to: invitation.email.clone(), subject: format!("Invitation to {}", quoted(organization)), text }
+    EmailMessage { to: invitation.email.clone(), subject: format!("Invitation to {}", quote_name(organization)), text }
 }

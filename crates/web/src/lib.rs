@@ -31,8 +31,8 @@ use waypost_core::organization::SignUp;
 use waypost_mail::Outbox;
 use waypost_ops::Ops;
 use waypost_ops::hosting::Hosting;
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::PublicUrl;
-use waypost_ops::upstream::Upstream;
 use waypost_ops::user_accounts::UserAccounts;
 
 use crate::limits::Limits;
@@ -59,7 +59,7 @@ pub struct State {
     /// Where random bytes come from.
     pub random: Arc<dyn Random>,
     /// What it takes to ask identity providers.
-    pub upstream: Upstream,
+    pub provider_context: IdentityProviderContext,
     /// Who may make an account for themselves.
     pub sign_up: SignUp,
     /// Providers that users can sign in with.

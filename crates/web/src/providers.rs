@@ -5,8 +5,8 @@ mod openid;
 
 use waypost_core::seal::SecretText;
 use waypost_core::{Code, Error, Result, Timestamp};
-use waypost_ops::upstream::Upstream;
-use waypost_ops::user_accounts::{Leaving, Returned, Vouched};
+use waypost_ops::identity_provider::IdentityProviderContext;
+use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 use waypost_outbound::{Purpose, Route};
 
 pub use github::Github;
@@ -45,13 +45,13 @@ impl Provider {
     /// `unavailable` when the provider does not answer.
     pub async fn authorization_url(
         &self,
-        upstream: &Upstream,
-        leaving: &Leaving,
+        provider_context: &IdentityProviderContext,
+        leaving: &PendingUserLogin,
         redirect_uri: &str,
     ) -> Result<String> {
         match &self.kind {
             ProviderKind::Openid { issuer } => {
-                openid::authorization_url(self, issuer, upstream, (leaving, redirect_uri)).await
+                openid::authorization_url(self, issuer, provider_context, (leaving, redirect_uri)).await
             }
             ProviderKind::Github(github) => github.authorization_url(self, leaving, redirect_uri),
         }
@@ -63,22 +63,24 @@ impl Provider {
     /// `unavailable` when the provider does not answer; `forbidden` when what it says cannot be trusted.
     pub async fn fetch_identity(
         &self,
-        upstream: &Upstream,
-        (returned, code): (&Returned, &str),
+        provider_context: &IdentityProviderContext,
+        (returned, code): (&UserLoginCallback, &str),
         (redirect_uri, now): (&str, Timestamp),
-    ) -> Result<Vouched> {
+    ) -> Result<ProviderIdentity> {
         match &self.kind {
             ProviderKind::Openid { issuer } => {
-                openid::fetch_identity(self, issuer, upstream, (returned, code), (redirect_uri, now)).await
+                openid::fetch_identity(self, issuer, provider_context, (returned, code), (redirect_uri, now)).await
             }
-            ProviderKind::Github(github) => github.fetch_identity(self, upstream, (returned, code), redirect_uri).await,
+            ProviderKind::Github(github) => {
+                github.fetch_identity(self, provider_context, (returned, code), redirect_uri).await
+            }
         }
     }
 
     /// The route of requests to it. The operator named it, so only entries of `outbound_allow` without an organisation
     /// apply.
-    fn route(&self, upstream: &Upstream) -> Result<Route> {
-        upstream.outbound.route(Purpose::SignIn, &[]).map_err(|error| self.down(error))
+    fn route(&self, provider_context: &IdentityProviderContext) -> Result<Route> {
+        provider_context.outbound.route(Purpose::SignIn, &[]).map_err(|error| self.down(error))
     }
 
     /// The provider cannot be reached.

@@ -240,7 +240,7 @@ async fn sealed(settings: &Settings, db: &Db) -> Option<Check> {
     let keys = open::existing_keys(settings).ok()?;
     // Where there is no key, none opens anything.
     let keys = keys.unwrap_or_else(|| SecretKey::new([0; 32]).into());
-    Some(match secrets::unreadable(&Ops::new(db.clone()), &keys.keyring()).await {
+    Some(match secrets::count_unreadable(&Ops::new(db.clone()), &keys.keyring()).await {
         Ok(0) => Check::ok(name, "the secret key opens all of them"),
         Ok(count) => Check::fail(
             name,

@@ -9,7 +9,7 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Map, Value, json};
 use waypost_core::organization::Role;
-use waypost_ops::api_keys::{self, NewKey};
+use waypost_ops::api_keys::{self, CreateApiKey};
 use waypost_ops::users;
 use waypost_testkit::TempDir;
 use waypost_web::pages::routes::Access;
@@ -56,7 +56,7 @@ async fn call(app: &App, secret: Option<&str>, method: &str, path: &str, body: O
 }
 
 async fn secret(org: &Org, name: &str, role: Role) -> String {
-    let new = NewKey { name, scope: role, expires_at: None };
+    let new = CreateApiKey { name, scope: role, expires_at: None };
     api_keys::create(org.app.cx(), &org.app.ops(), &org.id, new).await.unwrap().1
 }
 

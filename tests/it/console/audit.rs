@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use waypost_core::organization::Role;
-use waypost_ops::organizations::{self, Changes};
+use waypost_ops::organizations::{self, OrganizationPatch};
 
 use super::{Answer, Browser, with_key};
 use crate::app::{App, DAY, START, open};
@@ -74,7 +74,7 @@ async fn exports_are_harmless_and_logged(app: App) {
     let org = app.org("acme").await;
     let owner = Browser::owner(&org).await;
     let name = "=cmd|'/c calc'!A1<script>".to_owned();
-    let changes = Changes { name: Some(name.clone()), ..Changes::default() };
+    let changes = OrganizationPatch { name: Some(name.clone()), ..OrganizationPatch::default() };
     organizations::update(app.cx(), &app.ops(), &org.id, &changes).await.unwrap();
     let key = json!({ "name": "=HYPERLINK(1)", "scope": "admin" });
     let key = owner.api(Method::POST, "/api-keys", Some(key)).await.json();

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use waypost_core::organization::Role;
-use waypost_ops::organizations::{self, Changes};
+use waypost_ops::organizations::{self, OrganizationPatch};
 use waypost_ops::users;
 
 use super::{Browser, with_key};
@@ -163,7 +163,8 @@ async fn invitations_are_limited(app: App) {
 async fn invitations_go_out_by_mail() {
     let app = App::with(Setup { can_mail: true, ..Setup::default() }).await;
     let org = app.org("acme").await;
-    let changes = Changes { name: Some("Acme\r\nBcc: evil@example.com".to_owned()), ..Changes::default() };
+    let changes =
+        OrganizationPatch { name: Some("Acme\r\nBcc: evil@example.com".to_owned()), ..OrganizationPatch::default() };
     organizations::update(app.cx(), &app.ops(), &org.id, &changes).await.unwrap();
     let admin = Browser::member(&org, "admin@example.com", Role::Admin).await;
     let body = json!({ "email": "Anna@example.com", "role": "member" });
@@ -171,7 +172,7 @@ async fn invitations_go_out_by_mail() {
     assert_eq!((&sent["mailed"], &sent["link"]), (&json!(true), &Value::Null), "the link proves the address");
     let page = admin.post("/o/acme/invitations", &[("email", "bob@example.com"), ("role", "admin")]).await;
     page.is(200).says("An e-mail with a link is on its way").does_not_say("/invite?token=");
-    let mails = app.mails().at_least(2).await;
+    let mails = app.mails().wait_for_count(2).await;
     let mail = mails.iter().find(|mail| mail.to == "Anna@example.com").unwrap();
     assert!(mail.text.contains("http://localhost:8080/invite?token="), "{}", mail.text);
     assert!(mail.text.contains("admin@example.com invites you"));

@@ -239,7 +239,7 @@ pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: O
 /// The secret of a new key of an organisation, as it is there when this is called.
 pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
     let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
-    let new = waypost_ops::api_keys::NewKey { name: &name, scope: role, expires_at: None };
+    let new = waypost_ops::api_keys::CreateApiKey { name: &name, scope: role, expires_at: None };
     waypost_ops::api_keys::create(app.cx(), &app.ops(), org, new).await.unwrap().1
 }
 

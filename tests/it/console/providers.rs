@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use url::Url;
 use waypost_core::organization::{Role, SignUp};
 use waypost_core::seal::SecretText;
-use waypost_ops::user_accounts::make_link;
+use waypost_ops::user_accounts::create_account_link;
 use waypost_ops::users;
 use waypost_web::providers::{Github, Provider, ProviderKind};
 
@@ -266,7 +266,7 @@ async fn the_first_vouching_ends_the_password_before() {
     let app = fake.app(SignUp::Invite).await;
     let org = app.org("acme").await;
     let member = users::create(app.cx(), &app.ops(), &org.id, "anna@example.com", Role::Owner).await.unwrap();
-    let link = make_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();
+    let link = create_account_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();
     let before = Browser::new(&app);
     let fields = [("token", link.token.as_str()), ("name", "Mallory"), ("password", FINE)];
     before.post("/link", &fields).await.leads_to("/");

@@ -2,7 +2,7 @@
 
 use waypost_core::organization::{Role, SignUp};
 use waypost_core::secret::SecretKey;
-use waypost_ops::user_accounts::{make_link, set_up_token};
+use waypost_ops::user_accounts::{create_account_link, set_up_token};
 use waypost_ops::{invitations, user_sessions, users};
 
 use super::{Answer, Browser};
@@ -21,7 +21,7 @@ async fn with(sign_up: SignUp, can_mail: bool) -> App {
 
 /// The code of the `count`-th mail.
 async fn code(app: &App, count: usize) -> String {
-    let mails = app.mails().at_least(count).await;
+    let mails = app.mails().wait_for_count(count).await;
     mails[count - 1].text.lines().next().unwrap().to_owned()
 }
 
@@ -46,7 +46,7 @@ async fn with_password(app: &App, org: &crate::app::Org, email: &str, role: Role
 /// A member with a password who had nothing but a link by the operator, in the browser that came by it.
 async fn unverified(app: &App, org: &crate::app::Org, email: &str, role: Role) -> Browser {
     let member = users::create(app.cx(), &app.ops(), &org.id, email, role).await.unwrap();
-    let link = make_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();
+    let link = create_account_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();
     let browser = Browser::new(app);
     browser.page(&format!("/link?token={}", link.token)).await.says("Welcome to Waypost").says(email);
     let fields = [("token", link.token.as_str()), ("name", "Anna"), ("password", FINE)];
@@ -174,7 +174,7 @@ async fn nothing_tells_whether_an_address_has_an_account() {
         answers.push(told);
     }
     assert_eq!(answers[0], answers[1]);
-    let mails = app.mails().at_least(6).await;
+    let mails = app.mails().wait_for_count(6).await;
     let to =
         |email: &str| mails.iter().filter(|mail| mail.to == email).map(|mail| mail.text.clone()).collect::<Vec<_>>();
     assert_eq!((to("known@example.com").len(), to("other@example.com").len()), (3, 3));
@@ -370,7 +370,7 @@ async fn nobody_is_locked_out_by_others() {
     anna.post("/login", &right).await.leads_to("/");
     let sent = anna.post("/login/code", &right[..1]).await;
     let page = anna.page(sent.location()).await;
-    let (id, mails) = (hidden(&page, "sent"), app.mails().at_least(4).await);
+    let (id, mails) = (hidden(&page, "sent"), app.mails().wait_for_count(4).await);
     let code = mails[3].text.lines().next().unwrap().to_owned();
     anna.post("/code", &[("sent", &id), ("code", &code)]).await.leads_to("/");
     // Another browser at another address is not rejected, either.

@@ -26,7 +26,7 @@ async fn invite(admin: &Browser, role: &str) -> Value {
 
 /// The code in the newest email to the victim.
 async fn code(app: &App, count: usize) -> String {
-    let mails = app.mails().at_least(count).await;
+    let mails = app.mails().wait_for_count(count).await;
     assert_eq!(mails[count - 1].to, VICTIM);
     mails[count - 1].text.lines().next().unwrap().to_owned()
 }
@@ -69,7 +69,7 @@ async fn an_account_prepared_by_another_tenant_is_worth_nothing(url: String) {
     let boss = Browser::member(&big, "boss@big.example", Role::Owner).await;
     let sent = invite(&boss, "owner").await;
     assert_eq!((&sent["link"], &sent["mailed"]), (&Value::Null, &json!(true)));
-    let mails = app.mails().at_least(1).await;
+    let mails = app.mails().wait_for_count(1).await;
     let token = token(&mails[0].text);
     // The person signs in with a code, as she would without the invitation, and accepts.
     let victim = sign_in_by_code(&app, 2).await;
@@ -107,7 +107,7 @@ async fn where_email_is_sent_only_the_address_gets_the_link(url: String) {
     let admin = Browser::member(&evil, "mallory@evil.example", Role::Owner).await;
     let boss = Browser::member(&big, "boss@big.example", Role::Owner).await;
     let sent = invite(&admin, "owner").await;
-    let mails = app.mails().at_least(1).await;
+    let mails = app.mails().wait_for_count(1).await;
     let secret = token(&mails[0].text);
     // Neither the response, the list, the page, the log nor a key of the tenant has the link.
     let id = sent["id"].as_str().unwrap().to_owned();
@@ -125,7 +125,7 @@ async fn where_email_is_sent_only_the_address_gets_the_link(url: String) {
         assert!(!text.contains(&secret) && !text.contains("/invite?token="), "{text}");
     }
     invite(&boss, "admin").await;
-    let mails = app.mails().at_least(3).await;
+    let mails = app.mails().wait_for_count(3).await;
     let big_token = token(&mails[2].text);
     // The link in the email verifies the address, and leads to every organisation that invited it before.
     let victim = Browser::new(&app);

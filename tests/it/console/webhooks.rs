@@ -56,7 +56,7 @@ async fn started() -> App {
 }
 
 fn sender(app: &App) -> Deliveries {
-    Deliveries { cx: app.cx().clone(), ops: app.ops(), upstream: app.upstream().clone() }
+    Deliveries { cx: app.cx().clone(), ops: app.ops(), provider_context: app.provider_context().clone() }
 }
 
 async fn send(app: &App) -> usize {

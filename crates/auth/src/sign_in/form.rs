@@ -12,7 +12,7 @@ use crate::Auth;
 use crate::limits::Kind;
 use crate::page::{self, ErrorPage};
 use crate::pending::{self, Pending};
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
 /// A page of a server whose users Waypost itself signs in. Where the organisation's provider does, an account that
 /// anybody can make must open nothing.
@@ -23,10 +23,10 @@ impl FromRequestParts<Auth> for Platform {
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
         let pending = Pending::from_request_parts(parts, auth).await?;
-        if pending.site.server().auth_type == AuthType::PlatformOauth {
+        if pending.incoming.server().auth_type == AuthType::PlatformOauth {
             Ok(Self(pending))
         } else {
-            Err(pending::gone(&pending.site))
+            Err(pending::gone(&pending.incoming))
         }
     }
 }
@@ -49,11 +49,11 @@ impl FromRequest<Auth> for Fields {
 
     async fn from_request(request: Request, auth: &Auth) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
-        let site = Site::from_request_parts(&mut parts, auth).await?;
+        let incoming = ServerRequest::from_request_parts(&mut parts, auth).await?;
         match Form::<Self>::from_request(Request::from_parts(parts, body), auth).await {
             Ok(Form(fields)) => Ok(fields),
             Err(rejection) => Err(page::error(
-                &site,
+                &incoming,
                 rejection.status(),
                 ErrorPage {
                     title: "This form cannot be read",
@@ -73,9 +73,9 @@ impl Fields {
     /// The page to show instead.
     pub(super) fn check(&self, auth: &Auth, pending: &Pending, headers: &HeaderMap) -> Result<(), Response> {
         if !self.is_unlimited(auth, pending, headers)
-            && let Err(wait) = auth.limits.check(Kind::Form, pending.site.client)
+            && let Err(wait) = auth.limits.check(Kind::Form, pending.incoming.client)
         {
-            return Err(page::too_many(&pending.site, wait));
+            return Err(page::too_many(&pending.incoming, wait));
         }
         pending.check_form(auth, headers, &self.csrf)
     }

@@ -9,8 +9,8 @@ use http::{HeaderMap, StatusCode};
 use waypost_core::account::CodePurpose;
 
 use crate::Auth;
-use crate::page::{self, ErrorPage, Frame};
-use crate::site::Site;
+use crate::page::{self, ErrorPage, Layout};
+use crate::server_request::ServerRequest;
 
 use super::code::{self, Sent};
 use super::form::{Fields, Platform};
@@ -20,7 +20,7 @@ use super::view::{self, View};
 #[derive(Template)]
 #[template(path = "link.html")]
 struct LinkPage<'a> {
-    frame: Frame,
+    layout: Layout,
     view: View<'a>,
     sent: &'a str,
     code: &'a str,
@@ -33,15 +33,17 @@ impl FromRequestParts<Auth> for SameBrowser {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, auth: &Auth) -> Result<Self, Response> {
-        let site = Site::from_request_parts(parts, auth).await?;
+        let incoming = ServerRequest::from_request_parts(parts, auth).await?;
         let found = Platform::from_request_parts(parts, auth).await;
-        found.map(Self).map_err(|page| if page.status() == StatusCode::BAD_REQUEST { elsewhere(&site) } else { page })
+        found
+            .map(Self)
+            .map_err(|page| if page.status() == StatusCode::BAD_REQUEST { elsewhere(&incoming) } else { page })
     }
 }
 
-fn elsewhere(site: &Site) -> Response {
+fn elsewhere(incoming: &ServerRequest) -> Response {
     page::error(
-        site,
+        incoming,
         StatusCode::BAD_REQUEST,
         ErrorPage {
             title: "Type the code instead",
@@ -57,14 +59,14 @@ pub(super) async fn show(
     SameBrowser(Platform(pending)): SameBrowser,
     Query(query): Query<Sent>,
 ) -> Response {
-    match auth.accounts().find_code(&pending.cx, &pending.request, &query.sent).await {
+    match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
         Ok(open) if open.purpose == CodePurpose::Reset => {
             let view = View::new(&pending, &open.email, "new_password");
             reset::page(&auth, &pending, view, (&query.sent, &query.code)).await
         }
         Ok(open) => {
             let (view, sent, code) = (View::new(&pending, &open.email, ""), query.sent.as_str(), query.code.as_str());
-            view::answer(&auth, &pending, view, |frame, view| LinkPage { frame, view, sent, code }).await
+            view::answer(&auth, &pending, view, |layout, view| LinkPage { layout, view, sent, code }).await
         }
         Err(error) => code::begin_again(&auth, &pending, "", &error).await,
     }

@@ -4,8 +4,8 @@ use axum::response::Response;
 use http::HeaderMap;
 use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error};
-use waypost_mail::{Kind as MailKind, Mail, quoted};
-use waypost_ops::accounts::{Asked, Client, Made};
+use waypost_mail::{EmailKind, EmailMessage, quote_name};
+use waypost_ops::accounts::{ClientInfo, CodeRequest, IssuedCode};
 
 use crate::Auth;
 use crate::limits::Kind;
@@ -27,30 +27,30 @@ pub(super) async fn send(
     auth: &Auth,
     pending: &Pending,
     headers: &HeaderMap,
-    asked: Asked<'_>,
+    asked: CodeRequest<'_>,
 ) -> Result<Response, Unsent> {
     let Some(outbox) = &auth.mail else { return Err(Unsent::Page(no_mail(pending))) };
     let device = super::device(pending, headers);
-    let client = Client { address: pending.site.client, device: &device };
+    let client = ClientInfo { address: pending.incoming.client, device: &device };
     let org = &pending.request.organization_id;
     if !auth.accounts().is_known_browser(&pending.cx, org, asked.email, &device)
-        && let Err(wait) = auth.limits.check(Kind::Mail, pending.site.client)
+        && let Err(wait) = auth.limits.check(Kind::Mail, pending.incoming.client)
     {
-        return Err(Unsent::Page(page::too_many(&pending.site, wait)));
+        return Err(Unsent::Page(page::too_many(&pending.incoming, wait)));
     }
     let made =
-        auth.accounts().make_code(&pending.cx, &pending.request, asked, client).await.map_err(Unsent::Problem)?;
+        auth.accounts().create_code(&pending.cx, &pending.request, asked, client).await.map_err(Unsent::Problem)?;
     let link = format!(
         "{}{}&sent={}&code={}",
-        pending.site.address.origin(),
+        pending.incoming.address.origin(),
         pending.path("sign-in/link"),
         made.id,
         made.code
     );
     if let Err(error) =
-        outbox.enqueue(MailKind::SignIn, pending.request.organization_id.as_str(), mail(&made, asked.purpose, &link))
+        outbox.enqueue(EmailKind::SignIn, pending.request.organization_id.as_str(), mail(&made, asked.purpose, &link))
     {
-        tracing::error!(request_id = pending.site.request_id, %error, "a code could not be sent");
+        tracing::error!(request_id = pending.incoming.request_id, %error, "a code could not be sent");
         let message = "No mail can be sent at the moment. Try again in a few minutes.";
         return Err(Unsent::Problem(Error::new(Code::Unavailable, message).caused_by(error)));
     }
@@ -59,8 +59,8 @@ pub(super) async fn send(
 }
 
 /// The mail with a code: the code first, where notifications show it.
-fn mail(made: &Made, purpose: CodePurpose, link: &str) -> Mail {
-    let Made { code, organization, email, has_account, .. } = made;
+fn mail(made: &IssuedCode, purpose: CodePurpose, link: &str) -> EmailMessage {
+    let IssuedCode { code, organization, email, has_account, .. } = made;
     let what = match (purpose, has_account) {
         (CodePurpose::SignIn, _) => format!("is your code to sign in to {organization}."),
         (CodePurpose::SignUp, false) => format!("is your code to create your account at {organization}."),
@@ -79,5 +79,5 @@ fn mail(made: &Made, purpose: CodePurpose, link: &str) -> Mail {
          Or open this link in the same browser:\n{link}\n\n\
          If this was not you, ignore this mail. Nobody gets in without the code: give it to nobody.\n"
     );
-    Mail { to: email.clone(), subject: format!("{code} is your code for {}", quoted(organization)), text }
+    EmailMessage { to: email.clone(), subject: format!("{code} is your code for {}", quote_name(organization)), text }
 }

@@ -4,10 +4,10 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
-use waypost_ops::accounts::{Client, PasswordSignIn};
+use waypost_ops::accounts::{ClientInfo, PasswordSignIn};
 
 use crate::Auth;
-use crate::page::Frame;
+use crate::page::Layout;
 use crate::pending::Pending;
 
 use super::form::{Fields, Platform};
@@ -16,7 +16,7 @@ use super::view::{self, View};
 #[derive(Template)]
 #[template(path = "password.html")]
 struct PasswordPage<'a> {
-    frame: Frame,
+    layout: Layout,
     view: View<'a>,
     can_mail: bool,
 }
@@ -41,9 +41,9 @@ pub(super) async fn post(
     let Some(password) = &fields.password else { return page(&auth, &pending, view).await };
     let org = &pending.request.organization_id;
     let device = super::device(&pending, &headers);
-    let client = Client { address: pending.site.client, device: &device };
+    let client = ClientInfo { address: pending.incoming.client, device: &device };
     let typed = PasswordSignIn { email: &fields.email, password };
-    match auth.accounts().enter_password(&pending.cx, org, typed, client).await {
+    match auth.accounts().sign_in_with_password(&pending.cx, org, typed, client).await {
         Ok(session) => super::signed_in(&auth, &pending, &headers, &session).await,
         Err(error) => match view.with(&error) {
             Ok(view) => page(&auth, &pending, view).await,
@@ -58,5 +58,5 @@ fn begin<'a>(pending: &'a Pending, email: &str) -> View<'a> {
 
 async fn page(auth: &Auth, pending: &Pending, view: View<'_>) -> Response {
     let can_mail = auth.mail.is_some();
-    view::answer(auth, pending, view, |frame, view| PasswordPage { frame, view, can_mail }).await
+    view::answer(auth, pending, view, |layout, view| PasswordPage { layout, view, can_mail }).await
 }

@@ -5,10 +5,10 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use http::HeaderMap;
 use waypost_core::account::CodePurpose;
-use waypost_ops::accounts::{Asked, Entered};
+use waypost_ops::accounts::{CodeEntry, CodeRequest};
 
 use crate::Auth;
-use crate::page::Frame;
+use crate::page::Layout;
 use crate::pending::Pending;
 
 use super::code::Sent;
@@ -18,16 +18,16 @@ use super::no_mail;
 use super::view::{self, View};
 
 #[derive(Template)]
-#[template(path = "forgotten.html")]
-struct ForgottenPage<'a> {
-    frame: Frame,
+#[template(path = "forgotten_password.html")]
+struct ForgottenPasswordPage<'a> {
+    layout: Layout,
     view: View<'a>,
 }
 
 #[derive(Template)]
 #[template(path = "reset.html")]
 struct ResetPage<'a> {
-    frame: Frame,
+    layout: Layout,
     view: View<'a>,
     sent: &'a str,
     code: &'a str,
@@ -52,7 +52,7 @@ pub(super) async fn send(
     if let Err(page) = fields.check(&auth, &pending, &headers) {
         return page;
     }
-    let asked = Asked { email: &fields.email, purpose: CodePurpose::Reset, password: None };
+    let asked = CodeRequest { email: &fields.email, purpose: CodePurpose::Reset, password: None };
     match mail::send(&auth, &pending, &headers, asked).await {
         Ok(response) | Err(Unsent::Page(response)) => response,
         Err(Unsent::Problem(error)) => forgotten_again(&auth, &pending, &fields.email, &error).await,
@@ -61,7 +61,7 @@ pub(super) async fn send(
 
 /// Asks for the code and the new password.
 pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform, Query(query): Query<Sent>) -> Response {
-    match auth.accounts().find_code(&pending.cx, &pending.request, &query.sent).await {
+    match auth.accounts().get_code(&pending.cx, &pending.request, &query.sent).await {
         Ok(open) => page(&auth, &pending, View::new(&pending, &open.email, "code"), (&query.sent, "")).await,
         Err(error) => forgotten_again(&auth, &pending, "", &error).await,
     }
@@ -78,12 +78,16 @@ pub(super) async fn post(
         return page;
     }
     let code = fields.code.as_deref().unwrap_or_default();
-    let entered = Entered { id: &fields.sent, code, new_password: Some(&fields.new_password) };
-    let error = match auth.accounts().enter_code(&pending.cx, &pending.request, entered, pending.site.client).await {
+    let entered = CodeEntry { id: &fields.sent, code, new_password: Some(&fields.new_password) };
+    let error = match auth
+        .accounts()
+        .sign_in_with_code(&pending.cx, &pending.request, entered, pending.incoming.client)
+        .await
+    {
         Ok(session) => return super::signed_in(&auth, &pending, &headers, &session).await,
         Err(error) => error,
     };
-    let open = auth.accounts().find_code(&pending.cx, &pending.request, &fields.sent).await;
+    let open = auth.accounts().get_code(&pending.cx, &pending.request, &fields.sent).await;
     let Ok(open) = open else { return forgotten_again(&auth, &pending, &fields.email, &error).await };
     // A code that was not wrong stays in its field.
     let kept = if error.details.get("field").is_some_and(|field| field == "code") { "" } else { code };
@@ -95,11 +99,11 @@ pub(super) async fn post(
 
 /// The page for code and new password.
 pub(super) async fn page(auth: &Auth, pending: &Pending, view: View<'_>, (sent, code): (&str, &str)) -> Response {
-    view::answer(auth, pending, view, |frame, view| ResetPage { frame, view, sent, code }).await
+    view::answer(auth, pending, view, |layout, view| ResetPage { layout, view, sent, code }).await
 }
 
 async fn forgotten(auth: &Auth, pending: &Pending, view: View<'_>) -> Response {
-    view::answer(auth, pending, view, |frame, view| ForgottenPage { frame, view }).await
+    view::answer(auth, pending, view, |layout, view| ForgottenPasswordPage { layout, view }).await
 }
 
 async fn forgotten_again(auth: &Auth, pending: &Pending, email: &str, error: &waypost_core::Error) -> Response {

@@ -5,10 +5,10 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 use waypost_core::account::CodePurpose;
-use waypost_ops::accounts::Asked;
+use waypost_ops::accounts::CodeRequest;
 
 use crate::Auth;
-use crate::page::Frame;
+use crate::page::Layout;
 
 use super::form::{Fields, Platform};
 use super::mail::{self, Unsent};
@@ -18,7 +18,7 @@ use super::view::{self, View};
 #[derive(Template)]
 #[template(path = "sign_up.html")]
 struct SignUpPage<'a> {
-    frame: Frame,
+    layout: Layout,
     view: View<'a>,
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn show(State(auth): State<Auth>, Platform(pending): Platform) 
     }
     let hint = pending.request.login_hint.clone().unwrap_or_default();
     let view = View::new(&pending, &hint, "email");
-    view::answer(&auth, &pending, view, |frame, view| SignUpPage { frame, view }).await
+    view::answer(&auth, &pending, view, |layout, view| SignUpPage { layout, view }).await
 }
 
 /// Sends the code.
@@ -43,13 +43,13 @@ pub(super) async fn post(
         return page;
     }
     let password = Some(fields.password.as_deref().unwrap_or_default());
-    let asked = Asked { email: &fields.email, purpose: CodePurpose::SignUp, password };
+    let asked = CodeRequest { email: &fields.email, purpose: CodePurpose::SignUp, password };
     let error = match mail::send(&auth, &pending, &headers, asked).await {
         Ok(response) | Err(Unsent::Page(response)) => return response,
         Err(Unsent::Problem(error)) => error,
     };
     match View::new(&pending, &fields.email, "email").with(&error) {
-        Ok(view) => view::answer(&auth, &pending, view, |frame, view| SignUpPage { frame, view }).await,
+        Ok(view) => view::answer(&auth, &pending, view, |layout, view| SignUpPage { layout, view }).await,
         Err(page) => page,
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use waypost_core::Error;
 
 use crate::Auth;
-use crate::page::{self, Frame};
+use crate::page::{self, Layout};
 use crate::pending::{self, Pending};
 
 use super::form::Problem;
@@ -39,7 +39,7 @@ impl<'a> View<'a> {
     /// # Errors
     /// The page to show instead, when the error is none that the user can do something about.
     pub(super) fn with(mut self, error: &Error) -> Result<Self, Response> {
-        self.problem = Some(Problem::of(error).ok_or_else(|| pending::failed(&self.pending.site, error))?);
+        self.problem = Some(Problem::of(error).ok_or_else(|| pending::failed(&self.pending.incoming, error))?);
         Ok(self)
     }
 
@@ -83,16 +83,16 @@ pub(super) async fn answer<'a, T: Template>(
     auth: &Auth,
     pending: &Pending,
     view: View<'a>,
-    template: impl FnOnce(Frame, View<'a>) -> T,
+    template: impl FnOnce(Layout, View<'a>) -> T,
 ) -> Response {
-    let frame = match Frame::new(auth, &pending.site).await {
-        Ok(frame) => frame,
-        Err(error) => return pending::failed(&pending.site, &error),
+    let layout = match Layout::new(auth, &pending.incoming).await {
+        Ok(layout) => layout,
+        Err(error) => return pending::failed(&pending.incoming, &error),
     };
     let status = view.problem.as_ref().map_or(StatusCode::OK, |problem| problem.status);
     let retry_after = view.problem.as_ref().and_then(|problem| problem.retry_after);
     // A known client is sent to right after the sign-in: its address has to be among those where forms may lead.
-    let mut response = page::html(status, &template(frame, view), Some(&pending.request.redirect_uri));
+    let mut response = page::html(status, &template(layout, view), Some(&pending.request.redirect_uri));
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

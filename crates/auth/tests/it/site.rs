@@ -11,9 +11,9 @@ use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use waypost_auth::client::document::Documents;
+use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::limits::Limits;
-use waypost_auth::site::Site;
-use waypost_auth::upstream::Providers;
+use waypost_auth::server_request::ServerRequest;
 use waypost_auth::{Auth, State};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
@@ -24,10 +24,10 @@ use waypost_core::seal::Keyring;
 use waypost_core::secret::SecretKey;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Random, Timestamp};
-use waypost_mail::{Mail, Memory, Outbox};
+use waypost_mail::{EmailMessage, MemoryMailer, Outbox};
 use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::public_url::{HostKind as Host, PublicUrl};
-use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, authorizations, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate, server};
@@ -40,7 +40,7 @@ pub struct Pages {
     pub ops: Ops,
     pub cx: Ctx,
     pub clock: Arc<ManualClock>,
-    pub mails: Memory,
+    pub mails: MemoryMailer,
     router: Router,
     hosting: Hosting,
     public_url: PublicUrl,
@@ -106,7 +106,7 @@ impl Pages {
         };
         let (hosting, _tasks) = Hosting::start(db.clone(), options);
         let outbound = Outbound::new(Policy { allow: Vec::new(), extra_roots_pem: None }).unwrap();
-        let mails = Memory::default();
+        let mails = MemoryMailer::default();
         let public_url = PublicUrl::new(format!("http://{HOST}").parse().unwrap());
         let auth = Auth::new(State {
             hosting: hosting.clone(),
@@ -115,7 +115,10 @@ impl Pages {
             limits: Limits::new(clock.clone()),
             mail: can_mail.then(|| Outbox::start(Arc::new(mails.clone()))),
             random: Arc::clone(&random),
-            providers: Providers::new(Upstream { outbound, keyring: Keyring::new(&secret, None) }),
+            providers: IdentityProviders::new(IdentityProviderContext {
+                outbound,
+                keyring: Keyring::new(&secret, None),
+            }),
         });
         let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::pages()).with_state(auth);
         let cx = Ctx { clock: clock.clone(), random, ..Ctx::operator() };
@@ -158,8 +161,8 @@ impl Pages {
     }
 
     /// The code in the newest mail, when there are `count` of them.
-    pub async fn code(&self, count: usize) -> (String, Mail) {
-        let mail = self.mails.at_least(count).await.pop().unwrap();
+    pub async fn code(&self, count: usize) -> (String, EmailMessage) {
+        let mail = self.mails.wait_for_count(count).await.pop().unwrap();
         (mail.text.lines().next().unwrap().to_owned(), mail)
     }
 }
@@ -234,7 +237,12 @@ impl Browser<'_> {
         request.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
         let offers = self.pages.hosting.offer_cache().get(&self.server.slug).await.unwrap();
         let address = self.pages.public_url.server_urls(HOST, &Host::Main, &self.server.slug);
-        request.extensions_mut().insert(Site { address, offers, client: self.address, request_id: "r".into() });
+        request.extensions_mut().insert(ServerRequest {
+            address,
+            offers,
+            client: self.address,
+            request_id: "r".into(),
+        });
         let response = self.pages.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

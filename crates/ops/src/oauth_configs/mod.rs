@@ -18,7 +18,7 @@ use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::checks::conflict_if_taken;
 use crate::identities::issuer_of;
-use crate::upstream::Upstream;
+use crate::identity_provider::IdentityProviderContext;
 pub use discovery::{Finding, Level};
 use discovery::{Provider, Typed, examine};
 pub use settings::Settings;
@@ -37,14 +37,14 @@ pub(crate) fn place(id: &OauthConfigId) -> Place<'_> {
 pub async fn create(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     organization: &OrganizationId,
     settings: &Settings,
 ) -> Result<(OauthConfig, Vec<Finding>)> {
     authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
     let name = name::check("name", settings.name.as_deref().unwrap_or_default())?;
     settings.check()?;
-    let (provider, mut findings) = looked_at((upstream, ops, organization), &settings.typed()).await?;
+    let (provider, mut findings) = looked_at((provider_context, ops, organization), &settings.typed()).await?;
     let now = cx.now();
     let plain = OauthConfig {
         id: OauthConfigId::new(&*cx.random),
@@ -65,14 +65,14 @@ pub async fn create(
         created_at: now,
         updated_at: now,
     };
-    let config = changed(cx, upstream, &plain, settings, Some(&provider))?;
+    let config = changed(cx, provider_context, &plain, settings, Some(&provider))?;
     findings.extend(unusual_method(&config, &provider));
     let mut tx = ops.db.begin().await?;
     if organization::get(&mut tx, organization).await?.is_none() {
         return Err(Error::not_found("organisation"));
     }
     store::insert(&mut tx, &config).await.map_err(|error| name_taken(error, &config.name))?;
-    let entry = Entry { act: "oauth_config.create", target: config.id.as_str(), detail: described(&config) };
+    let entry = Entry { action: "oauth_config.create", target: config.id.as_str(), detail: described(&config) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok((config, findings))
@@ -121,7 +121,7 @@ pub async fn servers(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oa
 pub async fn update(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     old: &OauthConfig,
     settings: &Settings,
 ) -> Result<(OauthConfig, Vec<Finding>)> {
@@ -129,12 +129,12 @@ pub async fn update(
     authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
-        true => looked_at((upstream, ops, organization), &settings.typed_over(old))
+        true => looked_at((provider_context, ops, organization), &settings.typed_over(old))
             .await
             .map(|(provider, found)| (Some(provider), found))?,
         false => (None, Vec::new()),
     };
-    let mut new = changed(cx, upstream, old, settings, provider.as_ref())?;
+    let mut new = changed(cx, provider_context, old, settings, provider.as_ref())?;
     if let Some(provider) = &provider {
         findings.extend(unusual_method(&new, provider));
     }
@@ -151,7 +151,7 @@ pub async fn update(
     if issuer_of(&new) != issuer_of(old) {
         oauth_grant::revoke_of_provider(&mut tx, organization, &new.id, "sign_in_changed", cx.now()).await?;
     }
-    let entry = Entry { act: "oauth_config.update", target: new.id.as_str(), detail: described(&new) };
+    let entry = Entry { action: "oauth_config.update", target: new.id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok((new, findings))
@@ -172,7 +172,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oau
         return Err(Error::new(Code::Conflict, message));
     }
     store::delete(&mut tx, organization, id).await?;
-    let entry = Entry { act: "oauth_config.delete", target: id.as_str(), detail: described(&config) };
+    let entry = Entry { action: "oauth_config.delete", target: id.as_str(), detail: described(&config) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
     Ok(())
@@ -182,12 +182,17 @@ pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oau
 ///
 /// # Errors
 /// `forbidden` for members below admin.
-pub async fn check(cx: &Ctx, ops: &Ops, upstream: &Upstream, config: &OauthConfig) -> Result<Vec<Finding>> {
+pub async fn check(
+    cx: &Ctx,
+    ops: &Ops,
+    provider_context: &IdentityProviderContext,
+    config: &OauthConfig,
+) -> Result<Vec<Finding>> {
     authorize(&cx.caller, Act::OauthConfigWrite, &config.organization_id)?;
-    let route = upstream.route(ops, Purpose::SignIn, &config.organization_id).await?;
+    let route = provider_context.route(ops, Purpose::SignIn, &config.organization_id).await?;
     let (provider, mut findings) = examine(&route, &Settings::default().typed_over(config)).await;
     if let Some(secret) = &config.client_secret
-        && let Err(error) = upstream.keyring.open(&place(&config.id), secret)
+        && let Err(error) = provider_context.keyring.open(&place(&config.id), secret)
     {
         let message = format!("The client secret cannot be opened: {error}. Set it again.");
         findings.push(Finding::new(Level::Error, message));
@@ -214,10 +219,10 @@ pub(crate) async fn named(conn: &mut Conn, organization: &OrganizationId, text: 
 }
 
 async fn looked_at(
-    (upstream, ops, organization): (&Upstream, &Ops, &OrganizationId),
+    (provider_context, ops, organization): (&IdentityProviderContext, &Ops, &OrganizationId),
     typed: &Typed,
 ) -> Result<(Provider, Vec<Finding>)> {
-    let route = upstream.route(ops, Purpose::SignIn, organization).await?;
+    let route = provider_context.route(ops, Purpose::SignIn, organization).await?;
     let (provider, findings) = examine(&route, typed).await;
     let errors: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Error).collect();
     match provider {
@@ -232,7 +237,7 @@ async fn looked_at(
 /// `config` with `settings` and what the provider says.
 fn changed(
     cx: &Ctx,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     config: &OauthConfig,
     settings: &Settings,
     provider: Option<&Provider>,
@@ -268,7 +273,7 @@ fn changed(
     } else if provider.kind != config.kind {
         default_subject(provider.kind).clone_into(&mut new.subject_claim);
     }
-    secret(cx, upstream, (config, settings), &mut new)?;
+    secret(cx, provider_context, (config, settings), &mut new)?;
     new.token_auth_method = method(settings, &new, config, provider)?;
     if new.token_auth_method == TokenAuthMethod::None {
         new.client_secret = None;
@@ -278,12 +283,13 @@ fn changed(
 
 fn secret(
     cx: &Ctx,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     (config, settings): (&OauthConfig, &Settings),
     new: &mut OauthConfig,
 ) -> Result<()> {
     if let Some(secret) = &settings.client_secret {
-        new.client_secret = Some(upstream.keyring.seal(&place(&new.id), secret.expose().as_bytes(), &*cx.random));
+        new.client_secret =
+            Some(provider_context.keyring.seal(&place(&new.id), secret.expose().as_bytes(), &*cx.random));
         return Ok(());
     }
     let origin = |text: &str| Url::parse(text).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
@@ -380,7 +386,11 @@ fn name_taken(error: waypost_store::Error, name: &str) -> Error {
 ///
 /// # Errors
 /// `internal` when the row cannot be opened with the keys that there are.
-pub(crate) fn open_secret(upstream: &Upstream, config: &OauthConfig) -> Result<Option<SecretText>> {
-    let opened = config.client_secret.as_deref().map(|sealed| upstream.keyring.open_text(&place(&config.id), sealed));
+pub(crate) fn open_secret(
+    provider_context: &IdentityProviderContext,
+    config: &OauthConfig,
+) -> Result<Option<SecretText>> {
+    let opened =
+        config.client_secret.as_deref().map(|sealed| provider_context.keyring.open_text(&place(&config.id), sealed));
     opened.transpose().map_err(Error::internal)
 }

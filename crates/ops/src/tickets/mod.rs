@@ -182,7 +182,8 @@ pub async fn update(
     ticket.revision += 1;
     ticket.updated_at = cx.now();
     store::update(&mut tx, &ticket).await?;
-    let entry = Entry { act: "ticket.update", target: id.as_str(), detail: events::changes(&before.ticket, &ticket) };
+    let entry =
+        Entry { action: "ticket.update", target: id.as_str(), detail: events::changes(&before.ticket, &ticket) };
     record(cx, &mut tx, organization, entry).await?;
     let named = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     events::updated(cx, &mut tx, &named).await?;
@@ -292,7 +293,7 @@ async fn add_email(cx: &Ctx, tx: &mut Tx, named: Named, (address, verified): (&s
     ticket.updated_at = cx.now();
     store::update(tx, &ticket).await?;
     let (id, detail) = (ticket.id.clone(), events::changes(&named.ticket, &ticket));
-    let entry = Entry { act: "ticket.update", target: id.as_str(), detail };
+    let entry = Entry { action: "ticket.update", target: id.as_str(), detail };
     record(cx, tx, &ticket.organization_id, entry).await?;
     let named = Named { ticket, ..named };
     events::updated(cx, tx, &named).await?;
@@ -302,7 +303,7 @@ async fn add_email(cx: &Ctx, tx: &mut Tx, named: Named, (address, verified): (&s
 /// The entry of the audit log for a ticket that was opened.
 fn opened_entry(ticket: &Ticket) -> Entry<'_> {
     let detail = json!({ "number": ticket.number, "status": ticket.status.as_str() });
-    Entry { act: "ticket.open", target: ticket.id.as_str(), detail }
+    Entry { action: "ticket.open", target: ticket.id.as_str(), detail }
 }
 
 fn missing() -> Error {

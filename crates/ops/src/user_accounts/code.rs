@@ -15,17 +15,17 @@ use waypost_store::{Tx, system};
 
 use super::limits::check_account;
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts, set_password, sign_ins};
+use super::{NewUserSession, UserAccounts, set_password, sign_ins};
 use crate::accounts::CODE_LIFETIME_MS;
 use crate::codes;
-use crate::sign_in_limits::{Attempt, Kind};
+use crate::sign_in_limits::{Attempt, AttemptKind};
 use crate::user_sessions::Browser;
 
 pub(super) const CLOSED: &str = "No new accounts are made here.";
 
 /// What somebody asked for on a page.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub struct UserCodeRequest<'a> {
     /// The address that they typed.
     pub email: &'a str,
     /// What the code shall be for.
@@ -37,7 +37,7 @@ pub struct Asked<'a> {
 }
 
 /// A code that was made, to be sent.
-pub struct Made {
+pub struct IssuedUserCode {
     /// The code's id: no secret.
     pub id: UserCodeId,
     /// The code: 8 digits.
@@ -53,15 +53,15 @@ pub struct Made {
 }
 
 /// Never shows the code.
-impl fmt::Debug for Made {
+impl fmt::Debug for IssuedUserCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Made").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("IssuedUserCode").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 /// What somebody entered.
 #[derive(Clone, Copy)]
-pub struct Entered<'a> {
+pub struct UserCodeEntry<'a> {
     /// Which code it should be: the id that the page got.
     pub id: &'a str,
     /// The code, as it was typed.
@@ -81,19 +81,24 @@ impl UserAccounts {
     /// `forbidden` for sign-up when nobody may make an account for themselves; `invalid_arguments` naming `email` or
     /// `password`; `rate_limited` when the client address or the account had too many, or too many passwords are being hashed;
     /// `unavailable` when the database is away.
-    pub async fn make_code(&self, cx: &Ctx, asked: Asked<'_>, browser: Browser<'_>) -> Result<Made> {
+    pub async fn create_code(
+        &self,
+        cx: &Ctx,
+        asked: UserCodeRequest<'_>,
+        browser: Browser<'_>,
+    ) -> Result<IssuedUserCode> {
         if asked.purpose == CodePurpose::SignUp {
-            self.check_open()?;
+            self.check_sign_up_open()?;
         }
         let email = email::parse(asked.email)?;
-        let admitted = self.admit(cx, &email.key, (Kind::Code, browser)).await?;
-        check_account(&admitted, Kind::Code)?;
+        let admitted = self.admit(cx, &email.key, (AttemptKind::Code, browser)).await?;
+        check_account(&admitted, AttemptKind::Code)?;
         let password_hash = match asked.password {
             Some(password) => match self.hash(cx, browser.address, ("password", password), &email.address).await {
                 Ok(hash) => Some(hash),
                 Err(error) => {
                     // No code is made.
-                    admitted.counted.give_back();
+                    admitted.counted.refund();
                     return Err(error);
                 }
             },
@@ -114,19 +119,19 @@ impl UserAccounts {
             expires_at: now.plus(CODE_LIFETIME_MS),
         };
         let mut tx = self.ops.db.begin().await?;
-        self.count(cx, &mut tx, (Kind::Code, &email.key)).await?;
+        self.count(cx, &mut tx, (AttemptKind::Code, &email.key)).await?;
         user_code::insert(&mut tx, &row).await?;
         let organization_id = system::find_organization_of_address(&mut tx, &email.key).await?;
         tx.commit().await?;
         let has_user = !admitted.accounts.is_empty();
-        Ok(Made { id, code, email: email.address, purpose: asked.purpose, has_user, organization_id })
+        Ok(IssuedUserCode { id, code, email: email.address, purpose: asked.purpose, has_user, organization_id })
     }
 
     /// Sees that everybody may make an account for themselves.
     ///
     /// # Errors
     /// `forbidden` when not.
-    pub fn check_open(&self) -> Result<()> {
+    pub fn check_sign_up_open(&self) -> Result<()> {
         let message = match self.sign_up {
             SignUp::Open => return Ok(()),
             SignUp::Invite => "Accounts here are made by invitation. Ask an owner of your organisation for one.",
@@ -139,7 +144,7 @@ impl UserAccounts {
     ///
     /// # Errors
     /// `invalid_arguments` naming `code` when it cannot be entered any more, or not there.
-    pub async fn find_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<Open> {
+    pub async fn get_code(&self, cx: &Ctx, id: &str, cookie: &str) -> Result<Open> {
         let id = id.parse().map_err(|_| codes::gone())?;
         let key = Key { id: &id, browser_hash: &hash(cookie) };
         user_code::find_open(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
@@ -151,9 +156,14 @@ impl UserAccounts {
     /// # Errors
     /// `invalid_arguments` naming `code` when it is wrong, used up, expired, or was sent for another browser; and naming
     /// `name` or `new_password` when these cannot be taken: then the code can still be entered.
-    pub async fn enter_code(&self, cx: &Ctx, entered: Entered<'_>, browser: Browser<'_>) -> Result<Session> {
+    pub async fn sign_in_with_code(
+        &self,
+        cx: &Ctx,
+        entered: UserCodeEntry<'_>,
+        browser: Browser<'_>,
+    ) -> Result<NewUserSession> {
         let code = codes::read(entered.code)?;
-        let open = match self.find_code(cx, entered.id, entered.cookie).await {
+        let open = match self.get_code(cx, entered.id, entered.cookie).await {
             Ok(open) => open,
             Err(error) if error.code == Code::InvalidArguments => {
                 self.unknown_code(cx, entered.id, browser).await?;
@@ -205,7 +215,7 @@ impl UserAccounts {
         }
         let session = self.sign_in(cx, &mut tx, &user, (browser, "code")).await?;
         tx.commit().await?;
-        Ok(Session { revoked, ..session })
+        Ok(NewUserSession { revoked, ..session })
     }
 
     /// Records that a code was entered that cannot be used: it is used up, expired, replaced, of another browser, or unknown. It
@@ -229,8 +239,8 @@ impl UserAccounts {
 
     /// Counts a wrong code as a failed sign-in of the client address; false if that had too many already.
     fn is_counted(&self, cx: &Ctx, account: &str, browser: Browser<'_>) -> bool {
-        let attempt = Attempt { kind: Kind::Password, address: browser.address, account };
-        self.ops.sign_in_limits.begin(attempt, None, cx.now()).is_ok()
+        let attempt = Attempt { kind: AttemptKind::Password, address: browser.address, account };
+        self.ops.sign_in_limits.count_attempt(attempt, None, cx.now()).is_ok()
     }
 
     /// The account of the address that was proved; `None` if it has none, and this may not create one.

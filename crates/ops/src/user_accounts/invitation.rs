@@ -13,7 +13,7 @@ use waypost_store::{Conn, Tx, invitation_accept, system, user as store};
 
 use super::code::CLOSED;
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts, new_user, set_password};
+use super::{NewUserSession, UserAccounts, new_user, set_password};
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
 
@@ -22,7 +22,7 @@ const MAX_UNVERIFIED: usize = 50;
 
 /// What somebody says of themselves who comes by a link.
 #[derive(Clone, Copy)]
-pub struct Newcomer<'a> {
+pub struct AccountDetails<'a> {
     /// What they want to be called.
     pub name: &'a str,
     /// Their password.
@@ -31,7 +31,7 @@ pub struct Newcomer<'a> {
 
 /// An invitation, as who is invited sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invited {
+pub struct InvitationDetails {
     /// The invitation.
     pub invitation: OpenInvitation,
     /// Who invited them, for people; none when they have gone, or it was a script.
@@ -43,20 +43,20 @@ impl UserAccounts {
     ///
     /// # Errors
     /// `not_found` when it was accepted, taken back, has expired or was never made.
-    pub async fn find_invitation(&self, cx: &Ctx, token: &str) -> Result<Invited> {
+    pub async fn get_invitation(&self, cx: &Ctx, token: &str) -> Result<InvitationDetails> {
         let mut conn = self.ops.db.read().await?;
         let invitation = find(cx, &mut conn, token).await?;
         let invited_by = match invitation.invited_by.parse::<UserId>() {
             Ok(id) => store::get(&mut conn, &id).await?.map(|user| user.display_name().to_owned()),
             Err(_) => None,
         };
-        Ok(Invited { invitation, invited_by })
+        Ok(InvitationDetails { invitation, invited_by })
     }
 
     /// Accepts an invitation as the user who asks; gives the organisation.
     ///
     /// # Errors
-    /// As [`Self::find_invitation`]; `forbidden` when it is for another address, nobody is signed in, or the address of the
+    /// As [`Self::get_invitation`]; `forbidden` when it is for another address, nobody is signed in, or the address of the
     /// user is not verified: such an account is valid for no further organisation.
     pub async fn accept_invitation(&self, cx: &Ctx, token: &str) -> Result<Organization> {
         let user = authorize_user(&cx.caller)?;
@@ -83,17 +83,17 @@ impl UserAccounts {
     /// account: whoever has such a link must not learn of it.
     ///
     /// # Errors
-    /// As [`Self::find_invitation`]; `forbidden` when no new accounts are made here; `conflict` when the organisation has a
+    /// As [`Self::get_invitation`]; `forbidden` when no new accounts are made here; `conflict` when the organisation has a
     /// member with this address, or the link was sent by email, so its reader owns the address, and that has a verified
     /// account, which has to sign in; `invalid_arguments` naming `name` or `password`.
-    pub async fn accept_as_newcomer(
+    pub async fn accept_and_sign_up(
         &self,
         cx: &Ctx,
         token: &str,
-        newcomer: Newcomer<'_>,
+        newcomer: AccountDetails<'_>,
         browser: Browser<'_>,
-    ) -> Result<(Session, Organization)> {
-        let Invited { invitation, .. } = self.find_invitation(cx, token).await?;
+    ) -> Result<(NewUserSession, Organization)> {
+        let InvitationDetails { invitation, .. } = self.get_invitation(cx, token).await?;
         let name = name::check("name", newcomer.name)?;
         let password_hash = self.hash(cx, browser.address, ("password", newcomer.password), &invitation.email).await?;
         let mut tx = self.ops.db.begin().await?;
@@ -104,7 +104,7 @@ impl UserAccounts {
         set_password(cx, &mut tx, &user, (&password_hash, None)).await?;
         let session = self.sign_in(cx, &mut tx, &user, (browser, "invitation")).await?;
         tx.commit().await?;
-        Ok((Session { revoked, ..session }, invitation.organization))
+        Ok((NewUserSession { revoked, ..session }, invitation.organization))
     }
 
     /// The account that an invitation leads to: the verified one of the address if the link proves it, else a new one for the
@@ -159,11 +159,11 @@ async fn become_member(cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, user:
     let organization = &invitation.organization.id;
     let cx = cx.with_caller(Caller::User { user_id: user.id.clone() });
     let detail = json!({ "email": user.email, "role": invitation.role.as_str(), "invited_by": invitation.invited_by });
-    let entry = Entry { act: "invitation.accept", target: invitation.id.as_str(), detail: detail.clone() };
+    let entry = Entry { action: "invitation.accept", target: invitation.id.as_str(), detail: detail.clone() };
     record(&cx, tx, organization, entry).await?;
     if store::get_member(tx, organization, &user.id).await?.is_none() {
         store::add_member(tx, organization, &user.id, invitation.role, cx.now()).await?;
-        let entry = Entry { act: "member.create", target: user.id.as_str(), detail };
+        let entry = Entry { action: "member.create", target: user.id.as_str(), detail };
         record(&cx, tx, organization, entry).await?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use waypost_store::{Tx, sign_in_attempt, system, user as store};
 
 use super::UserAccounts;
 use crate::devices::{self, Device};
-use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, Counted, Kind, account_is_limited, slot};
+use crate::sign_in_limits::{ACCOUNT_LIMIT, Attempt, AttemptKind, CountedAttempt, account_limit_error, slot};
 use crate::user_sessions::Browser;
 
 /// An attempt that was counted, with the accounts of its address.
@@ -17,7 +17,7 @@ pub(super) struct Admitted {
     /// The accounts.
     pub(super) accounts: Vec<Credentials>,
     /// What was counted.
-    pub(super) counted: Counted,
+    pub(super) counted: CountedAttempt,
     /// Whether the account has used up its attempts of this day.
     pub(super) is_limited: bool,
 }
@@ -42,10 +42,10 @@ impl UserAccounts {
         &self,
         cx: &Ctx,
         email_key: &str,
-        (kind, browser): (Kind, Browser<'_>),
+        (kind, browser): (AttemptKind, Browser<'_>),
     ) -> Result<Admitted> {
         let attempt = Attempt { kind, address: browser.address, account: email_key };
-        let begin = |device: Option<&Device>| self.ops.sign_in_limits.begin(attempt, device, cx.now());
+        let begin = |device: Option<&Device>| self.ops.sign_in_limits.count_attempt(attempt, device, cx.now());
         let claimed = self.claimed(cx, email_key, browser.device);
         let early = if claimed.is_none() { Some(begin(None)?) } else { None };
         let mut conn = self.ops.db.read().await?;
@@ -64,7 +64,7 @@ impl UserAccounts {
     }
 
     /// Counts an attempt at the account of an address for this day, whether there is one or not.
-    pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, (kind, email_key): (Kind, &str)) -> Result<()> {
+    pub(super) async fn count(&self, cx: &Ctx, tx: &mut Tx, (kind, email_key): (AttemptKind, &str)) -> Result<()> {
         sign_in_attempt::add(tx, &slot(&self.secret, kind, email_key), cx.now()).await?;
         Ok(())
     }
@@ -79,6 +79,6 @@ impl UserAccounts {
 }
 
 /// Refuses an attempt at an account that has used up those of this day.
-pub(super) fn check_account(admitted: &Admitted, kind: Kind) -> Result<(), Error> {
-    if admitted.is_limited { Err(account_is_limited(kind)) } else { Ok(()) }
+pub(super) fn check_account(admitted: &Admitted, kind: AttemptKind) -> Result<(), Error> {
+    if admitted.is_limited { Err(account_limit_error(kind)) } else { Ok(()) }
 }

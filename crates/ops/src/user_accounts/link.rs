@@ -14,7 +14,7 @@ use waypost_core::{Code, Error, Result, Timestamp, email, name};
 use waypost_store::user as store;
 use waypost_store::user_code::{self, NewLink};
 
-use super::{Newcomer, Session, UserAccounts, record_of_user, set_password};
+use super::{AccountDetails, NewUserSession, UserAccounts, record_of_user, set_password};
 use crate::Ops;
 use crate::user_sessions::Browser;
 
@@ -24,7 +24,7 @@ const LIFETIME_MS: i64 = 48 * 60 * 60 * 1_000;
 const TOKEN_BYTES: usize = 32;
 
 /// A link that was made.
-pub struct Link {
+pub struct AccountLink {
     /// What stands in it; cannot be had again.
     pub token: String,
     /// When it ends.
@@ -32,9 +32,9 @@ pub struct Link {
 }
 
 /// Never shows the token.
-impl fmt::Debug for Link {
+impl fmt::Debug for AccountLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("expires_at", &self.expires_at).finish_non_exhaustive()
+        f.debug_struct("AccountLink").field("expires_at", &self.expires_at).finish_non_exhaustive()
     }
 }
 
@@ -43,7 +43,12 @@ impl fmt::Debug for Link {
 ///
 /// # Errors
 /// `forbidden` for everybody but the operator; `not_found` when there is no such member.
-pub async fn make_link(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId) -> Result<Link> {
+pub async fn create_account_link(
+    cx: &Ctx,
+    ops: &Ops,
+    organization: &OrganizationId,
+    user: &UserId,
+) -> Result<AccountLink> {
     authorize_operator(&cx.caller)?;
     let mut tx = ops.db.begin().await?;
     store::get_member(&mut tx, organization, user).await?.ok_or_else(|| Error::not_found("member"))?;
@@ -66,25 +71,25 @@ pub async fn make_link(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user:
     let detail = json!({ "email": user.email, "expires_at": expires_at.rfc3339() });
     record_of_user(cx, &mut tx, &user, ("user.link", detail)).await?;
     tx.commit().await?;
-    Ok(Link { token, expires_at })
+    Ok(AccountLink { token, expires_at })
 }
 
-/// As [`make_link`] for a member who cannot sign in yet; `None` for the others.
+/// As [`create_account_link`] for a member who cannot sign in yet; `None` for the others.
 ///
 /// # Errors
-/// As [`make_link`].
-pub async fn make_first_link(
+/// As [`create_account_link`].
+pub async fn create_first_account_link(
     cx: &Ctx,
     ops: &Ops,
     organization: &OrganizationId,
     user: &UserId,
-) -> Result<Option<Link>> {
+) -> Result<Option<AccountLink>> {
     authorize_operator(&cx.caller)?;
     let found = store::credentials(&mut ops.db.read().await?, user).await?;
     if found.is_some_and(|found| found.user.verified_at.is_some() || found.password_hash.is_some()) {
         return Ok(None);
     }
-    make_link(cx, ops, organization, user).await.map(Some)
+    create_account_link(cx, ops, organization, user).await.map(Some)
 }
 
 impl UserAccounts {
@@ -92,7 +97,7 @@ impl UserAccounts {
     ///
     /// # Errors
     /// `not_found` when the link was used, replaced, has expired or was never made.
-    pub async fn find_link(&self, cx: &Ctx, token: &str) -> Result<User> {
+    pub async fn get_account_link_user(&self, cx: &Ctx, token: &str) -> Result<User> {
         let mut conn = self.ops.db.read().await?;
         let Some(id) = user_code::find_link(&mut conn, &hash(token), cx.now()).await? else { return Err(gone()) };
         store::get(&mut conn, &id).await?.ok_or_else(gone)
@@ -101,15 +106,15 @@ impl UserAccounts {
     /// Sets name and password of the user that a link is for, ends the sessions that they had, and signs them in.
     ///
     /// # Errors
-    /// As [`Self::find_link`]; `invalid_arguments` naming `name` or `password`: then the link can still be used.
-    pub async fn use_link(
+    /// As [`Self::get_account_link_user`]; `invalid_arguments` naming `name` or `password`: then the link can still be used.
+    pub async fn use_account_link(
         &self,
         cx: &Ctx,
         token: &str,
-        newcomer: Newcomer<'_>,
+        newcomer: AccountDetails<'_>,
         browser: Browser<'_>,
-    ) -> Result<Session> {
-        let user = self.find_link(cx, token).await?;
+    ) -> Result<NewUserSession> {
+        let user = self.get_account_link_user(cx, token).await?;
         let name = name::check("name", newcomer.name)?;
         let password_hash = self.hash(cx, browser.address, ("password", newcomer.password), &user.email).await?;
         let mut tx = self.ops.db.begin().await?;

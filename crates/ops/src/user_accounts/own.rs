@@ -11,12 +11,12 @@ use super::limits::check_account;
 use super::password::wrong;
 use super::{UserAccounts, set_password};
 use crate::audit::{Entry, record};
-use crate::sign_in_limits::Kind;
+use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
 use crate::{Ops, invitations};
 
 /// A password was changed.
-pub struct Changed {
+pub struct PasswordChange {
     /// How many other sessions ended.
     pub ended: u64,
     /// The new value of the cookie of this browser ([`crate::devices`]): the former one is void.
@@ -24,9 +24,9 @@ pub struct Changed {
 }
 
 /// Never shows the cookie.
-impl std::fmt::Debug for Changed {
+impl std::fmt::Debug for PasswordChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Changed").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("PasswordChange").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
@@ -48,7 +48,7 @@ pub async fn set_name(cx: &Ctx, ops: &Ops, text: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`set_name`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
-pub async fn leave(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
+pub async fn leave_organization(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
     let user = authorize_user(&cx.caller)?;
     let mut tx = ops.db.begin().await?;
     let owners = store::lock_owners(&mut tx, organization).await?;
@@ -62,7 +62,7 @@ pub async fn leave(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result
     invitations::revoke_of(cx, &mut tx, organization, (user.as_str(), None)).await?;
     store::delete_without_membership(&mut tx, user).await?;
     let detail = json!({ "email": member.email, "role": member.role.as_str(), "left": true });
-    record(cx, &mut tx, organization, Entry { act: "member.delete", target: user.as_str(), detail }).await?;
+    record(cx, &mut tx, organization, Entry { action: "member.delete", target: user.as_str(), detail }).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -90,21 +90,21 @@ impl UserAccounts {
         (password, new_password): (&str, &str),
         keep: &UserSessionId,
         browser: Browser<'_>,
-    ) -> Result<Changed> {
+    ) -> Result<PasswordChange> {
         let user = authorize_user(&cx.caller)?;
         let found = store::credentials(&mut self.ops.db.read().await?, user).await?;
         let found = found.ok_or_else(|| Error::not_found("user"))?;
         if found.password_hash.is_some() {
             let email_key = email::key(&found.user.email);
-            let admitted = self.admit(cx, &email_key, (Kind::Password, browser)).await?;
-            check_account(&admitted, Kind::Password)?;
+            let admitted = self.admit(cx, &email_key, (AttemptKind::Password, browser)).await?;
+            check_account(&admitted, AttemptKind::Password)?;
             if !self.ops.passwords.verify(browser.address, password, found.password_hash.as_deref()).await? {
                 let mut tx = self.ops.db.begin().await?;
-                self.count(cx, &mut tx, (Kind::Password, &email_key)).await?;
+                self.count(cx, &mut tx, (AttemptKind::Password, &email_key)).await?;
                 tx.commit().await?;
                 return Err(Error::invalid("password", "This is not your present password."));
             }
-            admitted.counted.give_back();
+            admitted.counted.refund();
         }
         let hash = self.hash(cx, browser.address, ("new_password", new_password), &found.user.email).await?;
         let mut tx = self.ops.db.begin().await?;
@@ -115,6 +115,6 @@ impl UserAccounts {
         let ended = set_password(cx, &mut tx, &found.user, (&hash, Some(keep))).await?;
         let device = self.new_device(cx, &mut tx, &found.user).await?;
         tx.commit().await?;
-        Ok(Changed { ended, device })
+        Ok(PasswordChange { ended, device })
     }
 }

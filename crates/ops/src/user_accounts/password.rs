@@ -9,13 +9,13 @@ use waypost_store::user::Credentials;
 use waypost_store::{Tx, system, user as store, user_session};
 
 use super::limits::{Admitted, check_account};
-use super::{Session, UserAccounts, sign_ins};
-use crate::sign_in_limits::Kind;
+use super::{NewUserSession, UserAccounts, sign_ins};
+use crate::sign_in_limits::AttemptKind;
 use crate::user_sessions::Browser;
 
 /// An address and a password, as they were typed.
 #[derive(Clone, Copy)]
-pub struct PasswordSignIn<'a> {
+pub struct UserPasswordSignIn<'a> {
     /// The address.
     pub email: &'a str,
     /// The password.
@@ -33,10 +33,15 @@ impl UserAccounts {
     /// `invalid_arguments` naming `email` if that is not an address, and `password` if one of the two is wrong;
     /// `rate_limited`, with `retry_after_seconds`, after too many failures, or if too many passwords are being hashed;
     /// `unavailable` if the database cannot be reached.
-    pub async fn enter_password(&self, cx: &Ctx, typed: PasswordSignIn<'_>, browser: Browser<'_>) -> Result<Session> {
+    pub async fn sign_in_with_password(
+        &self,
+        cx: &Ctx,
+        typed: UserPasswordSignIn<'_>,
+        browser: Browser<'_>,
+    ) -> Result<NewUserSession> {
         let email = email::parse(typed.email)?;
-        let admitted = self.admit(cx, &email.key, (Kind::Password, browser)).await?;
-        if let Err(limited) = check_account(&admitted, Kind::Password) {
+        let admitted = self.admit(cx, &email.key, (AttemptKind::Password, browser)).await?;
+        if let Err(limited) = check_account(&admitted, AttemptKind::Password) {
             self.password_failed(cx, &email.key, browser).await?;
             return Err(limited);
         }
@@ -46,7 +51,7 @@ impl UserAccounts {
             Ok(right) => right,
             Err(error) => {
                 // Nothing was checked.
-                counted.give_back();
+                counted.refund();
                 return Err(error);
             }
         };
@@ -65,14 +70,14 @@ impl UserAccounts {
         }
         let session = self.sign_in(cx, &mut tx, &account.user, (browser, "password")).await?;
         tx.commit().await?;
-        counted.give_back();
+        counted.refund();
         Ok(session)
     }
 
     /// Counts and records a failure at the accounts of an address, if there are any.
     async fn password_failed(&self, cx: &Ctx, email_key: &str, browser: Browser<'_>) -> Result<()> {
         let mut tx = self.ops.db.begin().await?;
-        self.count(cx, &mut tx, (Kind::Password, email_key)).await?;
+        self.count(cx, &mut tx, (AttemptKind::Password, email_key)).await?;
         sign_ins::failed(cx, &mut tx, email_key, (browser, "password")).await?;
         Ok(tx.commit().await?)
     }

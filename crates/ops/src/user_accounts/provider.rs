@@ -15,9 +15,9 @@ use waypost_store::user_sign_in::{self, UserSignIn};
 use waypost_store::{Tx, system, user as store, user_identity, user_session};
 
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts, record_of_user, sign_ins};
+use super::{NewUserSession, UserAccounts, record_of_user, sign_ins};
+use crate::identity_provider::IdentityProviderContext;
 use crate::limits::stored_network;
-use crate::upstream::Upstream;
 use crate::user_sessions::Browser;
 
 /// A user has this long to sign in at the provider.
@@ -29,7 +29,7 @@ const RANDOM_BYTES: usize = 32;
 
 /// A user who is about to leave for a provider.
 #[derive(Debug)]
-pub struct Leaving {
+pub struct PendingUserLogin {
     /// The value that brings them back.
     pub state: SecretText,
     /// What the ID token has to repeat.
@@ -40,7 +40,7 @@ pub struct Leaving {
 
 /// A user who came back, in the browser in which they left.
 #[derive(Debug)]
-pub struct Returned {
+pub struct UserLoginCallback {
     /// What the ID token has to repeat.
     pub nonce: String,
     /// PKCE's verifier.
@@ -51,7 +51,7 @@ pub struct Returned {
 
 /// Whom a provider vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vouched {
+pub struct ProviderIdentity {
     /// The provider.
     pub issuer: String,
     /// By what it knows the user for good.
@@ -68,13 +68,13 @@ impl UserAccounts {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn leave(
+    pub async fn begin_login(
         &self,
         cx: &Ctx,
-        upstream: &Upstream,
+        provider_context: &IdentityProviderContext,
         (provider, cookie, next): (&str, &str, &str),
         client: IpAddr,
-    ) -> Result<Leaving> {
+    ) -> Result<PendingUserLogin> {
         let random = || {
             let mut bytes = [0_u8; RANDOM_BYTES];
             cx.random.fill(&mut bytes);
@@ -83,7 +83,7 @@ impl UserAccounts {
         let (state, nonce, verifier) = (random(), random(), random());
         let (state_hash, now) = (hash(&state), cx.now());
         let row = UserSignIn {
-            code_verifier: upstream.keyring.seal(&place(&state_hash), verifier.as_bytes(), &*cx.random),
+            code_verifier: provider_context.keyring.seal(&place(&state_hash), verifier.as_bytes(), &*cx.random),
             state_hash,
             browser_hash: hash(cookie),
             provider: provider.to_owned(),
@@ -97,27 +97,28 @@ impl UserAccounts {
         open_rows::make_room(&mut tx, Table::UserSignIns, (provider, &network), BOUNDS).await?;
         user_sign_in::insert(&mut tx, &row, &network).await?;
         tx.commit().await?;
-        Ok(Leaving { state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
+        Ok(PendingUserLogin { state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
     }
 
     /// Takes back who comes from `provider` with `state`, once, in the browser of `cookie`.
     ///
     /// # Errors
     /// `not_found` when the state is unknown, used, expired, or of another browser or provider.
-    pub async fn take_back(
+    pub async fn finish_login(
         &self,
         cx: &Ctx,
-        upstream: &Upstream,
+        provider_context: &IdentityProviderContext,
         (provider, cookie, state): (&str, &str, &str),
-    ) -> Result<Returned> {
+    ) -> Result<UserLoginCallback> {
         let state_hash = hash(state);
         let mut tx = self.ops.db.begin().await?;
         let away = user_sign_in::consume(&mut tx, &state_hash, &hash(cookie), cx.now()).await?;
         // Used up whatever comes now.
         tx.commit().await?;
         let away = away.filter(|away| away.provider == provider).ok_or_else(|| Error::not_found("sign-in"))?;
-        let verifier = upstream.keyring.open_text(&place(&state_hash), &away.code_verifier).map_err(Error::internal)?;
-        Ok(Returned { nonce: away.nonce, verifier, next: away.next })
+        let verifier =
+            provider_context.keyring.open_text(&place(&state_hash), &away.code_verifier).map_err(Error::internal)?;
+        Ok(UserLoginCallback { nonce: away.nonce, verifier, next: away.next })
     }
 
     /// Signs in the user whom a provider vouches for: the one whom it has vouched for before, else the one with the
@@ -125,7 +126,12 @@ impl UserAccounts {
     ///
     /// # Errors
     /// `forbidden` when the provider does not vouch for an address, or nobody has it and no account may be made.
-    pub async fn enter_vouched(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<Session> {
+    pub async fn sign_in_with_provider(
+        &self,
+        cx: &Ctx,
+        vouched: &ProviderIdentity,
+        browser: Browser<'_>,
+    ) -> Result<NewUserSession> {
         let error = match self.try_vouched(cx, vouched, browser).await {
             Ok(session) => return Ok(session),
             Err(error) => error,
@@ -138,7 +144,7 @@ impl UserAccounts {
 
     /// Records a failed sign-in for the accounts that it was meant for, as far as the provider vouches for it: the account that
     /// is linked to this person there, or those of the address. Nobody else knows whom it was for.
-    async fn provider_failed(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<()> {
+    async fn provider_failed(&self, cx: &Ctx, vouched: &ProviderIdentity, browser: Browser<'_>) -> Result<()> {
         let mut tx = self.ops.db.begin().await?;
         let linked = match user_identity::find(&mut tx, &vouched.issuer, &vouched.subject).await? {
             Some(id) => store::get(&mut tx, &id).await?.map(|user| user.email),
@@ -149,7 +155,7 @@ impl UserAccounts {
         Ok(tx.commit().await?)
     }
 
-    async fn try_vouched(&self, cx: &Ctx, vouched: &Vouched, browser: Browser<'_>) -> Result<Session> {
+    async fn try_vouched(&self, cx: &Ctx, vouched: &ProviderIdentity, browser: Browser<'_>) -> Result<NewUserSession> {
         let mut tx = self.ops.db.begin().await?;
         let key = (vouched.issuer.as_str(), vouched.subject.as_str());
         let known = match user_identity::find(&mut tx, key.0, key.1).await? {
@@ -168,10 +174,10 @@ impl UserAccounts {
         };
         let session = self.sign_in(cx, &mut tx, &user, (browser, "provider")).await?;
         tx.commit().await?;
-        Ok(Session { revoked, ..session })
+        Ok(NewUserSession { revoked, ..session })
     }
 
-    async fn user_of_address(&self, cx: &Ctx, tx: &mut Tx, vouched: &Vouched) -> Result<Verified> {
+    async fn user_of_address(&self, cx: &Ctx, tx: &mut Tx, vouched: &ProviderIdentity) -> Result<Verified> {
         let Some(address) = &vouched.email else {
             let message =
                 "The provider does not vouch for an e-mail address of yours. Confirm it there, and try again.";
@@ -184,7 +190,7 @@ impl UserAccounts {
         }
         match verify_address(cx, tx, &email, (name, self.sign_up == SignUp::Open)).await? {
             Some(verified) => Ok(verified),
-            None => Err(self.check_open().err().unwrap_or_else(|| Error::not_found("user"))),
+            None => Err(self.check_sign_up_open().err().unwrap_or_else(|| Error::not_found("user"))),
         }
     }
 }

@@ -9,7 +9,7 @@ use waypost_core::{Code, Error, Result, email, name};
 use waypost_store::{Tx, system, user as store};
 
 use super::verification::{Verified, verify_address};
-use super::{Session, UserAccounts};
+use super::{NewUserSession, UserAccounts};
 use crate::Ops;
 use crate::audit::{Entry, record};
 use crate::user_sessions::Browser;
@@ -62,7 +62,13 @@ impl UserAccounts {
     ///
     /// # Errors
     /// As [`Self::check_set_up`]; `invalid_arguments` naming `email`, `name` or `password`.
-    pub async fn set_up(&self, cx: &Ctx, token: &str, owner: NewOwner<'_>, browser: Browser<'_>) -> Result<Session> {
+    pub async fn set_up(
+        &self,
+        cx: &Ctx,
+        token: &str,
+        owner: NewOwner<'_>,
+        browser: Browser<'_>,
+    ) -> Result<NewUserSession> {
         self.check_set_up(token).await?;
         let email = email::parse(owner.email)?;
         let name = name::check("name", owner.name)?;
@@ -88,10 +94,10 @@ async fn own_the_ownerless(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     for organization in system::organizations_without_owner(tx).await? {
         let detail = json!({ "email": user.email, "role": Role::Owner.as_str(), "by": "set_up" });
         let entry = if store::set_role(tx, &organization, &user.id, Role::Owner).await? {
-            Entry { act: "member.update", target: user.id.as_str(), detail }
+            Entry { action: "member.update", target: user.id.as_str(), detail }
         } else {
             store::add_member(tx, &organization, &user.id, Role::Owner, cx.now()).await?;
-            Entry { act: "member.create", target: user.id.as_str(), detail }
+            Entry { action: "member.create", target: user.id.as_str(), detail }
         };
         record(&cx, tx, &organization, entry).await?;
     }

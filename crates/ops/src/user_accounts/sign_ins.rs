@@ -40,7 +40,7 @@ pub(super) async fn failed(cx: &Ctx, tx: &mut Tx, email_key: &str, how: (Browser
         let Some(count) = counts.get(&user).copied().filter(|count| is_recorded(*count)) else { continue };
         let mut detail = detail(cx, how);
         detail["failures_within_an_hour"] = count.into();
-        let entry = Entry { act: "user.sign_in_failed", target: user.as_str(), detail };
+        let entry = Entry { action: "user.sign_in_failed", target: user.as_str(), detail };
         events.push(event(cx, &organization, entry));
     }
     Ok(audit::insert_all(tx, &events).await?)

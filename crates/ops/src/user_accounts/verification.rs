@@ -72,12 +72,12 @@ async fn revoke(cx: &Ctx, tx: &mut Tx, account: &User, owner: &User) -> Result<b
     let mut invitations = user_account::revoke_invitations(tx, account.id.as_str(), cx.now()).await?;
     for key in &keys {
         let detail = json!({ "name": key.name, "by": "user.verify" });
-        let entry = Entry { act: "key.delete", target: key.id.as_str(), detail };
+        let entry = Entry { action: "key.delete", target: key.id.as_str(), detail };
         record(&cx, tx, &key.organization_id, entry).await?;
         invitations.extend(user_account::revoke_invitations(tx, key.id.as_str(), cx.now()).await?);
     }
     for (organization, id) in &invitations {
-        let entry = Entry { act: "invitation.revoke", target: id.as_str(), detail: json!({ "by": "user.verify" }) };
+        let entry = Entry { action: "invitation.revoke", target: id.as_str(), detail: json!({ "by": "user.verify" }) };
         record(&cx, tx, organization, entry).await?;
     }
     let detail = json!({

@@ -301,7 +301,7 @@ async fn save(cx: &Ctx, tx: &mut Tx, head: &mut Walkthrough) -> Result<()> {
 
 /// Writes an act on the walkthrough down in the audit log.
 async fn record_operation(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, act: &'static str, detail: Value) -> Result<()> {
-    record(cx, tx, &head.organization_id, Entry { act, target: head.id.as_str(), detail }).await
+    record(cx, tx, &head.organization_id, Entry { action: act, target: head.id.as_str(), detail }).await
 }
 
 /// Writes the audit entry of an edit: one for all edits of a session of the same person and `edited`.
@@ -312,8 +312,14 @@ async fn record_edit_session(
     (act, edited): (&'static str, &str),
     detail: Value,
 ) -> Result<()> {
-    record_edit(cx, tx, (&head.organization_id, &head.id), edited, Entry { act, target: head.id.as_str(), detail })
-        .await
+    record_edit(
+        cx,
+        tx,
+        (&head.organization_id, &head.id),
+        edited,
+        Entry { action: act, target: head.id.as_str(), detail },
+    )
+    .await
 }
 
 /// Taken before the lock of a head, always, so that two acts cannot wait for each other.

@@ -25,8 +25,8 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
     let named = Some(format!("{new}-renamed"));
     let renamed = ServerSettings { slug: Some(format!("{new}-moved")), ..ServerSettings::default() };
     let (rename_org, rename_key) = (
-        organizations::Changes { name: named.clone(), slug: None },
-        api_keys::Changes { name: named, ..Default::default() },
+        organizations::OrganizationPatch { name: named.clone(), slug: None },
+        api_keys::ApiKeyPatch { name: named, ..Default::default() },
     );
     let later = AssignmentPatch { display_order: Some(9), enabled: Some(false) };
     let slug = &t.server.slug;
@@ -81,7 +81,7 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
         "overview::contents": overview::get_contents(cx, ops, org);
         "joins::list": joins::list(cx, ops, org);
         "joins::list_page": joins::list_page(cx, ops, org, (None, 1));
-        "joins::count_recent": joins::count_recent(cx, ops, org);
+        "joins::count_recent_claims": joins::count_recent_claims(cx, ops, org);
         "joins::show": joins::show(cx, ops, org, &t.join);
         "joins::undo": joins::undo(cx, ops, org, &t.join);
         "claim_links::create": claim_links::create(cx, (ops, &key), org, server, ("ann", 1));
@@ -148,7 +148,7 @@ overview::show            operator owner admin member
 overview::contents        operator owner
 joins::list               operator owner admin
 joins::list_page          operator owner admin
-joins::count_recent       operator owner admin
+joins::count_recent_claims       operator owner admin
 joins::show               operator owner admin
 joins::undo               operator owner admin
 claim_links::create       operator owner admin
@@ -233,7 +233,7 @@ async fn foreign_ids_are_not_found(stage: Stage) {
         "api_keys::list",
         "servers::create",
         "joins::list",
-        "joins::count_recent",
+        "joins::count_recent_claims",
         "invitations::create",
         "invitations::list",
         "audit_events",

@@ -2,7 +2,7 @@
 
 use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::accounts::{Asked, Client, Entered, Open, PasswordSignIn, Session};
+use waypost_ops::accounts::{ClientInfo, CodeEntry, CodeRequest, NewSession, Open, PasswordSignIn};
 use waypost_ops::browser_sessions;
 use waypost_store::db::count_statements;
 
@@ -12,7 +12,7 @@ const FINE: &str = "quartz-banjo-umbrella-42";
 const OTHER: &str = "walnut.tractor.opera.19";
 
 #[track_caller]
-fn refused(result: Result<Session>, field: &str, words: &str) {
+fn refused(result: Result<NewSession>, field: &str, words: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.details["field"], field, "{error}");
     assert!(error.message.contains(words), "{error}");
@@ -41,9 +41,9 @@ async fn a_code_works_once_in_its_own_request(people: People) {
     let made = people.code(&request, "anna@example.com").await;
     let id = made.id.as_str();
     refused(people.enter(&other, id, &made.code).await, "code", "cannot be used any more");
-    let entered = Entered { id, code: &made.code, new_password: None };
+    let entered = CodeEntry { id, code: &made.code, new_password: None };
     refused(
-        people.accounts.enter_code(&people.cx(&people.two), &foreign, entered, CLIENT.address).await,
+        people.accounts.sign_in_with_code(&people.cx(&people.two), &foreign, entered, CLIENT.address).await,
         "code",
         "any more",
     );
@@ -71,7 +71,7 @@ async fn a_code_has_five_tries_and_ten_minutes(people: People) {
     let made = people.code(&request, "anna@example.com").await;
     people.clock.advance(10 * MINUTE - 1);
     assert_eq!(
-        people.accounts.find_code(&people.cx(&people.one), &request, made.id.as_str()).await.unwrap(),
+        people.accounts.get_code(&people.cx(&people.one), &request, made.id.as_str()).await.unwrap(),
         Open { email: "anna@example.com".into(), purpose: CodePurpose::SignIn }
     );
     people.clock.advance(1);
@@ -81,10 +81,10 @@ async fn a_code_has_five_tries_and_ten_minutes(people: People) {
 
 async fn a_password_is_set_when_the_code_proves_the_address(people: People) {
     let request = people.request(&people.one).await;
-    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::SignUp, password: Some(FINE) };
-    let error = people.ask(&request, Asked { password: Some("short"), ..asked }).await.unwrap_err();
+    let asked = CodeRequest { email: "anna@example.com", purpose: CodePurpose::SignUp, password: Some(FINE) };
+    let error = people.ask(&request, CodeRequest { password: Some("short"), ..asked }).await.unwrap_err();
     assert_eq!(error.details["field"], "password");
-    let error = people.ask(&request, Asked { password: Some("anna@example.com"), ..asked }).await.unwrap_err();
+    let error = people.ask(&request, CodeRequest { password: Some("anna@example.com"), ..asked }).await.unwrap_err();
     assert!(error.message.contains("easy to guess"), "{error}");
     let made = people.ask(&request, asked).await.unwrap();
     assert!(!made.has_account);
@@ -96,7 +96,7 @@ async fn a_password_is_set_when_the_code_proves_the_address(people: People) {
     refused(people.by_password("anna", FINE).await, "email", "address");
     let cx = people.cx(&people.two);
     let typed = PasswordSignIn { email: "anna@example.com", password: FINE };
-    let elsewhere = people.accounts.enter_password(&cx, &people.two.organization.id, typed, CLIENT).await;
+    let elsewhere = people.accounts.sign_in_with_password(&cx, &people.two.organization.id, typed, CLIENT).await;
     refused(elsewhere, "password", "or the password is wrong");
     assert_eq!(people.told("account.password").await, 1);
 }
@@ -106,25 +106,29 @@ async fn a_new_password_ends_what_the_old_one_began(people: People) {
     let old = people.sign_up("anna@example.com", FINE).await;
     let grant = "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope,
             resource, generation, created_at, expires_at)
-        VALUES ('ogr_1', $1, $2, $3, 'client', 'Client', 'walk', 'https://way.example/mcp', 1, 1, 9999999999999)";
+        VALUES ('ogr_1', $1, $2, $3, 'client', 'ClientInfo', 'walk', 'https://way.example/mcp', 1, 1, 9999999999999)";
     let mut tx = ops.db().begin().await.unwrap();
     waypost_store::on!(&mut tx, c => sqlx::query(grant).bind(org.as_str()).bind(people.one.server.id.as_str())
         .bind(old.signed_in.end_user_id.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
     let request = people.request(&people.one).await;
-    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
+    let asked = CodeRequest { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
     let made = people.ask(&request, asked).await.unwrap();
     assert!(made.has_account);
-    let entered = Entered { id: made.id.as_str(), code: &made.code, new_password: None };
+    let entered = CodeEntry { id: made.id.as_str(), code: &made.code, new_password: None };
     refused(
-        people.accounts.enter_code(&cx, &request, entered, CLIENT.address).await,
+        people.accounts.sign_in_with_code(&cx, &request, entered, CLIENT.address).await,
         "new_password",
         "Type a new password",
     );
-    let weak = Entered { new_password: Some("password1234"), ..entered };
-    refused(people.accounts.enter_code(&cx, &request, weak, CLIENT.address).await, "new_password", "easy to guess");
-    let fine = Entered { new_password: Some(OTHER), ..entered };
-    let new = people.accounts.enter_code(&cx, &request, fine, CLIENT.address).await.unwrap();
+    let weak = CodeEntry { new_password: Some("password1234"), ..entered };
+    refused(
+        people.accounts.sign_in_with_code(&cx, &request, weak, CLIENT.address).await,
+        "new_password",
+        "easy to guess",
+    );
+    let fine = CodeEntry { new_password: Some(OTHER), ..entered };
+    let new = people.accounts.sign_in_with_code(&cx, &request, fine, CLIENT.address).await.unwrap();
     assert_eq!(new.signed_in, old.signed_in);
     assert_eq!(browser_sessions::find(&cx, ops, org, &old.token).await.unwrap(), None);
     assert!(browser_sessions::find(&cx, ops, org, &new.token).await.unwrap().is_some());
@@ -149,7 +153,7 @@ fn seconds(error: &Error) -> i64 {
 }
 
 /// What wrong passwords are answered until the client address has used up its failures, and what comes then.
-async fn knock(people: &People, client: Client<'_>, email: &str) -> Vec<String> {
+async fn knock(people: &People, client: ClientInfo<'_>, email: &str) -> Vec<String> {
     let mut told = Vec::new();
     for _ in 0..5 {
         let error = people.by_password_from(client, email, WRONG).await.unwrap_err();
@@ -192,23 +196,24 @@ async fn nobody_is_rejected_for_what_others_do(people: People) {
     knock(&people, CLIENT, "anna@example.com").await;
     people.ask_from(at(1), "anna@example.com").await.unwrap();
     use_up_accounts(&people, "%").await;
-    for stranger in [CLIENT, at(5_000), Client { device: &berta.device, ..CLIENT }] {
+    for stranger in [CLIENT, at(5_000), ClientInfo { device: &berta.device, ..CLIENT }] {
         seconds(&people.by_password_from(stranger, "anna@example.com", FINE).await.unwrap_err());
         seconds(&people.ask_from(stranger, "anna@example.com").await.unwrap_err());
     }
-    let known = Client { device: &anna.device, ..CLIENT };
+    let known = ClientInfo { device: &anna.device, ..CLIENT };
     refused(people.by_password_from(known, "anna@example.com", WRONG).await, "password", "is wrong");
     people.by_password_from(known, "anna@example.com", FINE).await.unwrap();
     people.ask_from(known, "anna@example.com").await.unwrap();
     people.enter(&request, made.id.as_str(), &made.code).await.expect("a right code is never rejected");
     // A new password makes the cookie void.
     let request = people.request(&people.one).await;
-    let asked = Asked { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
-    let made = people.accounts.make_code(&people.cx(&people.one), &request, asked, known).await.unwrap();
-    let entered = Entered { id: made.id.as_str(), code: &made.code, new_password: Some(OTHER) };
-    let new = people.accounts.enter_code(&people.cx(&people.one), &request, entered, CLIENT.address).await.unwrap();
+    let asked = CodeRequest { email: "anna@example.com", purpose: CodePurpose::Reset, password: None };
+    let made = people.accounts.create_code(&people.cx(&people.one), &request, asked, known).await.unwrap();
+    let entered = CodeEntry { id: made.id.as_str(), code: &made.code, new_password: Some(OTHER) };
+    let new =
+        people.accounts.sign_in_with_code(&people.cx(&people.one), &request, entered, CLIENT.address).await.unwrap();
     seconds(&people.by_password_from(known, "anna@example.com", OTHER).await.unwrap_err());
-    let known = Client { device: &new.device, ..CLIENT };
+    let known = ClientInfo { device: &new.device, ..CLIENT };
     people.by_password_from(known, "anna@example.com", OTHER).await.unwrap();
 }
 
@@ -223,12 +228,13 @@ async fn known_and_unknown_addresses_cost_the_same(people: People) {
         let request = people.request(&people.one).await;
         for purpose in [CodePurpose::SignIn, CodePurpose::Reset, CodePurpose::SignUp] {
             let password = (purpose == CodePurpose::SignUp).then_some(FINE);
-            let (made, statements) = count_statements(people.ask(&request, Asked { email, purpose, password })).await;
+            let (made, statements) =
+                count_statements(people.ask(&request, CodeRequest { email, purpose, password })).await;
             let made = made.unwrap();
             let wrong = if made.code == "00000000" { "00000001" } else { "00000000" };
-            let entered = Entered { id: made.id.as_str(), code: wrong, new_password: Some(OTHER) };
+            let entered = CodeEntry { id: made.id.as_str(), code: wrong, new_password: Some(OTHER) };
             let cx = people.cx(&people.one);
-            let enter = people.accounts.enter_code(&cx, &request, entered, CLIENT.address);
+            let enter = people.accounts.sign_in_with_code(&cx, &request, entered, CLIENT.address);
             cost.extend([statements, count_statements(enter).await.1]);
         }
         use_up_accounts(&people, "p%").await;

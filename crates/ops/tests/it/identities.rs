@@ -4,7 +4,7 @@ use waypost_core::Code;
 use waypost_core::caller::Ctx;
 use waypost_core::organization::Role;
 use waypost_ops::browser_sessions;
-use waypost_ops::identities::{self, Claims, SignedIn};
+use waypost_ops::identities::{self, Claims, EndUserIdentity};
 use waypost_store::end_user::{self, Profile};
 
 use crate::people::{People, people};
@@ -15,7 +15,7 @@ fn claims(issuer: &str, subject: &str, email: &str, email_verified: bool) -> Cla
     Claims { issuer: issuer.into(), subject: subject.into(), email, email_verified, name: None, picture_url: None }
 }
 
-async fn sign_in(people: &People, tenant: &Tenant, claims: &Claims, link: bool) -> SignedIn {
+async fn sign_in(people: &People, tenant: &Tenant, claims: &Claims, link: bool) -> EndUserIdentity {
     try_sign_in(people, (&people.cx(tenant), tenant), claims, link).await.unwrap()
 }
 
@@ -24,7 +24,7 @@ async fn try_sign_in(
     (cx, tenant): (&Ctx, &Tenant),
     claims: &Claims,
     link: bool,
-) -> waypost_core::Result<SignedIn> {
+) -> waypost_core::Result<EndUserIdentity> {
     let mut tx = people.stage.ops.db().begin().await.unwrap();
     let signed_in = identities::sign_in(cx, &mut tx, &tenant.organization.id, claims, link).await?;
     tx.commit().await.unwrap();
@@ -74,7 +74,7 @@ async fn only_verified_addresses_link_and_only_when_asked(people: People) {
 
 async fn the_profile_is_what_the_issuer_says(people: People) {
     let org = &people.one.organization.id;
-    let profile = async |signed_in: &SignedIn| {
+    let profile = async |signed_in: &EndUserIdentity| {
         let mut conn = people.stage.ops.db().read().await.unwrap();
         end_user::profile(&mut conn, org, &signed_in.end_user_id).await.unwrap().unwrap()
     };
@@ -151,10 +151,10 @@ async fn sessions_belong_to_their_organisation_and_end(people: People) {
     assert_eq!(elsewhere.unwrap(), None, "the cookie of another organisation opens nothing");
     assert_eq!(browser_sessions::find(&people.cx(two), ops, org, &token).await.unwrap_err().code, Code::NotFound);
     assert_eq!(browser_sessions::find(&cx, ops, org, "nonsense").await.unwrap(), None);
-    browser_sessions::end(&people.cx(two), ops, &two.organization.id, &token).await.unwrap();
+    browser_sessions::delete(&people.cx(two), ops, &two.organization.id, &token).await.unwrap();
     assert!(browser_sessions::find(&cx, ops, org, &token).await.unwrap().is_some());
-    browser_sessions::end(&cx, ops, org, &token).await.unwrap();
-    browser_sessions::end(&cx, ops, org, &token).await.unwrap();
+    browser_sessions::delete(&cx, ops, org, &token).await.unwrap();
+    browser_sessions::delete(&cx, ops, org, &token).await.unwrap();
     assert_eq!(browser_sessions::find(&cx, ops, org, &token).await.unwrap(), None);
     assert_eq!(people.told("end_user.sign_out").await, 1);
     let token = create().await;

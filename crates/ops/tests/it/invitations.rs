@@ -8,7 +8,7 @@ use waypost_core::id::UserId;
 use waypost_core::invitation::{InvitationState, LIFETIME_MS, MAX_PENDING};
 use waypost_core::organization::{ApiKey, Role};
 use waypost_core::{Code, Result};
-use waypost_ops::api_keys::{self, Changes, NewKey};
+use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
 use waypost_ops::audit_events::{self, Filter};
 use waypost_ops::{Ops, invitations, user_accounts, users};
 
@@ -71,7 +71,7 @@ async fn keys_end(stage: Stage) {
     let org = &t.organization.id;
     let clock = Arc::new(ManualClock::new(stage.cx.now()));
     let (ops, cx) = (&stage.ops, waypost_core::caller::Ctx { clock: clock.clone(), ..stage.cx.clone() });
-    let new = NewKey { name: "ends", scope: Role::Member, expires_at: Some(cx.now().plus(1_000)) };
+    let new = CreateApiKey { name: "ends", scope: Role::Member, expires_at: Some(cx.now().plus(1_000)) };
     let (key, secret) = api_keys::create(&cx, ops, org, new.clone()).await.unwrap();
     let works = |ops: Ops| {
         let (cx, secret) = (cx.clone(), secret.clone());
@@ -80,14 +80,14 @@ async fn keys_end(stage: Stage) {
     assert!(works(ops.clone()).await);
     clock.advance(1_000);
     assert!(!works(ops.clone()).await);
-    let renamed = Changes { name: Some("ended".into()), ..Changes::default() };
+    let renamed = ApiKeyPatch { name: Some("ended".into()), ..ApiKeyPatch::default() };
     assert_eq!(api_keys::update(&cx, ops, org, &key.id, &renamed).await.unwrap().expires_at, key.expires_at);
-    let past = Changes { expires_at: Some(Some(cx.now().plus(-1))), ..Changes::default() };
+    let past = ApiKeyPatch { expires_at: Some(Some(cx.now().plus(-1))), ..ApiKeyPatch::default() };
     refused(api_keys::update(&cx, ops, org, &key.id, &past).await, Code::InvalidArguments, "future");
-    let later = Changes { expires_at: Some(Some(cx.now().plus(1))), ..Changes::default() };
+    let later = ApiKeyPatch { expires_at: Some(Some(cx.now().plus(1))), ..ApiKeyPatch::default() };
     api_keys::update(&cx, ops, org, &key.id, &later).await.unwrap();
     assert!(works(ops.clone()).await);
-    let eleven_years = NewKey { name: "eternal", expires_at: Some(cx.now().plus(4_018 * 86_400_000)), ..new };
+    let eleven_years = CreateApiKey { name: "eternal", expires_at: Some(cx.now().plus(4_018 * 86_400_000)), ..new };
     refused(api_keys::create(&cx, ops, org, eleven_years).await, Code::InvalidArguments, "ten years");
 }
 
@@ -136,7 +136,7 @@ async fn invitations_end_with_the_rights_of_who_made_them(stage: Stage) {
     refused(invitations::create(&first, ops, org, "c@x.de", Role::Owner).await, Code::Forbidden, "by now");
     refused(invitations::resend(&first, ops, org, &boss).await, Code::Forbidden, "by now");
     let cx = stage.by(Caller::User { user_id: first_id });
-    user_accounts::leave(&cx, ops, org).await.unwrap();
+    user_accounts::leave_organization(&cx, ops, org).await.unwrap();
     assert_eq!(state(&colleague).await, InvitationState::Revoked);
     let log = audit_events::list(&stage.cx, ops, org, &act("invitation.revoke"), (None, 100)).await.unwrap();
     assert_eq!(log.len(), 4);
@@ -146,7 +146,7 @@ async fn a_key_neither_extends_nor_duplicates_itself(stage: Stage) {
     let t = stage.tenant("acme").await;
     let (Stage { ops, cx }, org) = (&stage, &t.organization.id);
     let day = |n: i64| Some(cx.now().plus(n * 86_400_000));
-    let new = |name, scope, expires_at| NewKey { name, scope, expires_at };
+    let new = |name, scope, expires_at| CreateApiKey { name, scope, expires_at };
     let (own, _) = api_keys::create(cx, ops, org, new("own", Role::Admin, day(10))).await.unwrap();
     let by = |key: &ApiKey| {
         let actor = key.id.to_string();
@@ -164,7 +164,7 @@ async fn a_key_neither_extends_nor_duplicates_itself(stage: Stage) {
         let made = api_keys::create(&with_own, ops, org, new("copy", scope, expires_at)).await;
         assert_eq!(made.unwrap_err().code, Code::Forbidden, "{scope} {expires_at:?}");
     }
-    let to = |scope, expires_at| Changes { scope, expires_at, ..Changes::default() };
+    let to = |scope, expires_at| ApiKeyPatch { scope, expires_at, ..ApiKeyPatch::default() };
     for changes in [to(None, Some(day(11))), to(None, Some(None)), to(Some(Role::Owner), None)] {
         let changed = api_keys::update(&with_own, ops, org, &own.id, &changes).await;
         assert_eq!(changed.unwrap_err().code, Code::Forbidden, "{changes:?}");

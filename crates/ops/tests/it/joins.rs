@@ -260,7 +260,7 @@ async fn who_is_deleted_takes_along_whom_they_were_before(h: Hosted) {
     h.select(&beside(&anna, &handle)).await.unwrap();
     let server = h.offers().await.server.clone();
     let claim = signed("customer-7", h.cx.now());
-    joins::claim_tracking(&h.cx, &h.hosting, &server, &anna.end_user_id, &claim).await.unwrap().unwrap();
+    joins::claim_progress(&h.cx, &h.hosting, &server, &anna.end_user_id, &claim).await.unwrap().unwrap();
     end_users::delete(&h.cx, &h.ops, &h.org, &anna.end_user_id).await.unwrap();
     let left = h.texts("SELECT coalesce(tracking_id, '-') FROM end_users".into()).await;
     assert_eq!(left, ["customer-7"], "the organisation's own name stays the organisation's");
@@ -303,7 +303,7 @@ async fn a_tracking_id_is_claimed_once(h: Hosted) {
     let server = h.offers().await.server.clone();
     let claim = |user: &Subject, id: &'static str| {
         let (h, server, user) = (&h, &server, user.end_user_id.clone());
-        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, &signed(id, h.cx.now())).await.unwrap() }
+        async move { joins::claim_progress(&h.cx, &h.hosting, server, &user, &signed(id, h.cx.now())).await.unwrap() }
     };
     let claimable = |id: &'static str| {
         let (h, server) = (&h, &server);
@@ -339,7 +339,7 @@ async fn a_label_is_claimed_only_by_a_link_that_the_organisation_signed(h: Hoste
     let prove = |segment: String| {
         let (h, server) = (&h, &server);
         async move {
-            let claim = joins::prove(&h.cx, &h.hosting, server, &segment).await.unwrap();
+            let claim = joins::verify_claim(&h.cx, &h.hosting, server, &segment).await.unwrap();
             claim.map(|claim| claim.tracking_id)
         }
     };
@@ -394,9 +394,9 @@ async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
     let server = h.offers().await.server.clone();
     let claim = |user: &Subject, claim: Claim| {
         let (h, server, user) = (&h, &server, user.end_user_id.clone());
-        async move { joins::claim_tracking(&h.cx, &h.hosting, server, &user, &claim).await.unwrap() }
+        async move { joins::claim_progress(&h.cx, &h.hosting, server, &user, &claim).await.unwrap() }
     };
-    let prove = async |segment: &str| joins::prove(&h.cx, &h.hosting, &server, segment).await.unwrap();
+    let prove = async |segment: &str| joins::verify_claim(&h.cx, &h.hosting, &server, segment).await.unwrap();
     let leaked = link(&h, "customer-7").await;
     // Bert has shown the link, and has not consented yet.
     let open_request = prove(&leaked).await.unwrap();

@@ -11,18 +11,18 @@ use waypost_core::clock::ManualClock;
 use waypost_core::id::{AuthorizationRequestId, OrganizationId};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Result, Timestamp};
-use waypost_ops::accounts::{Accounts, Asked, Client, Entered, Made, PasswordSignIn, Session};
+use waypost_ops::accounts::{Accounts, ClientInfo, CodeEntry, CodeRequest, IssuedCode, NewSession, PasswordSignIn};
 use waypost_ops::authorizations;
 use waypost_store::audit;
 
 use crate::stage::{self, Stage, Tenant};
 
 pub const MINUTE: i64 = 60_000;
-pub const CLIENT: Client<'_> = Client { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
+pub const CLIENT: ClientInfo<'_> = ClientInfo { address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), device: "" };
 
 /// Client address number `n`.
-pub fn at(n: u32) -> Client<'static> {
-    Client { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..CLIENT }
+pub fn at(n: u32) -> ClientInfo<'static> {
+    ClientInfo { address: Ipv4Addr::from(0x0a00_0000 + n).into(), ..CLIENT }
 }
 
 pub struct People {
@@ -73,52 +73,52 @@ impl People {
         request
     }
 
-    pub async fn ask(&self, request: &AuthorizationRequest, asked: Asked<'_>) -> Result<Made> {
+    pub async fn ask(&self, request: &AuthorizationRequest, asked: CodeRequest<'_>) -> Result<IssuedCode> {
         let tenant = if request.organization_id == self.one.organization.id { &self.one } else { &self.two };
-        self.accounts.make_code(&self.cx(tenant), request, asked, CLIENT).await
+        self.accounts.create_code(&self.cx(tenant), request, asked, CLIENT).await
     }
 
     /// Requests a code to sign in with from another client address.
-    pub async fn ask_from(&self, client: Client<'_>, email: &str) -> Result<Made> {
+    pub async fn ask_from(&self, client: ClientInfo<'_>, email: &str) -> Result<IssuedCode> {
         let request = self.request(&self.one).await;
-        let asked = Asked { email, purpose: CodePurpose::SignIn, password: None };
-        self.accounts.make_code(&self.cx(&self.one), &request, asked, client).await
+        let asked = CodeRequest { email, purpose: CodePurpose::SignIn, password: None };
+        self.accounts.create_code(&self.cx(&self.one), &request, asked, client).await
     }
 
     /// A code to sign in with.
-    pub async fn code(&self, request: &AuthorizationRequest, email: &str) -> Made {
-        self.ask(request, Asked { email, purpose: CodePurpose::SignIn, password: None }).await.unwrap()
+    pub async fn code(&self, request: &AuthorizationRequest, email: &str) -> IssuedCode {
+        self.ask(request, CodeRequest { email, purpose: CodePurpose::SignIn, password: None }).await.unwrap()
     }
 
-    pub async fn enter(&self, request: &AuthorizationRequest, id: &str, code: &str) -> Result<Session> {
-        let entered = Entered { id, code, new_password: None };
-        self.accounts.enter_code(&self.cx(&self.one), request, entered, CLIENT.address).await
+    pub async fn enter(&self, request: &AuthorizationRequest, id: &str, code: &str) -> Result<NewSession> {
+        let entered = CodeEntry { id, code, new_password: None };
+        self.accounts.sign_in_with_code(&self.cx(&self.one), request, entered, CLIENT.address).await
     }
 
     /// Signs in by a code, in the first tenant.
-    pub async fn by_code(&self, email: &str) -> Session {
+    pub async fn by_code(&self, email: &str) -> NewSession {
         let request = self.request(&self.one).await;
         let made = self.code(&request, email).await;
         self.enter(&request, made.id.as_str(), &made.code).await.unwrap()
     }
 
     /// Makes an account with a password, in the first tenant.
-    pub async fn sign_up(&self, email: &str, password: &str) -> Session {
+    pub async fn sign_up(&self, email: &str, password: &str) -> NewSession {
         let request = self.request(&self.one).await;
-        let asked = Asked { email, purpose: CodePurpose::SignUp, password: Some(password) };
+        let asked = CodeRequest { email, purpose: CodePurpose::SignUp, password: Some(password) };
         let made = self.ask(&request, asked).await.unwrap();
         self.enter(&request, made.id.as_str(), &made.code).await.unwrap()
     }
 
-    pub async fn by_password(&self, email: &str, password: &str) -> Result<Session> {
+    pub async fn by_password(&self, email: &str, password: &str) -> Result<NewSession> {
         self.by_password_from(CLIENT, email, password).await
     }
 
     /// Signs in from another client address.
-    pub async fn by_password_from(&self, client: Client<'_>, email: &str, password: &str) -> Result<Session> {
+    pub async fn by_password_from(&self, client: ClientInfo<'_>, email: &str, password: &str) -> Result<NewSession> {
         let cx = self.cx(&self.one);
         let typed = PasswordSignIn { email, password };
-        self.accounts.enter_password(&cx, &self.one.organization.id, typed, client).await
+        self.accounts.sign_in_with_password(&cx, &self.one.organization.id, typed, client).await
     }
 
     /// What the log of an organisation tells of, oldest first.

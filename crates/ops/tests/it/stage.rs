@@ -9,7 +9,7 @@ use waypost_core::id::{EndUserId, InvitationId, JoinId, OrganizationId, Walkthro
 use waypost_core::organization::{ApiKey, Member, Organization, Role};
 use waypost_core::random::SeededRandom;
 use waypost_core::server::Server;
-use waypost_ops::api_keys::NewKey;
+use waypost_ops::api_keys::CreateApiKey;
 use waypost_ops::servers::ServerSettings;
 use waypost_ops::{Ops, api_keys, assignments, invitations, organizations, servers, users};
 use waypost_store::{Db, migrate, on};
@@ -34,8 +34,8 @@ pub struct Tenant {
 }
 
 /// A key without an end.
-pub fn plain_key(name: &str, scope: Role) -> NewKey<'_> {
-    NewKey { name, scope, expires_at: None }
+pub fn plain_key(name: &str, scope: Role) -> CreateApiKey<'_> {
+    CreateApiKey { name, scope, expires_at: None }
 }
 
 pub async fn stage(url: &str) -> Stage {

@@ -7,9 +7,9 @@ use waypost_core::secret::SecretKey;
 use waypost_core::ticket::TicketStatus;
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Result};
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::ticket_comments::{self, NewComment};
 use waypost_ops::tickets::{self, Filter, TicketListQuery, TicketPatch};
-use waypost_ops::upstream::Upstream;
 use waypost_ops::webhooks::{self, NewWebhook};
 use waypost_ops::{secrets, webhook_deliveries};
 use waypost_outbound::{Outbound, Policy};
@@ -72,30 +72,33 @@ async fn members_work_on_tickets_of_their_own(stage: Stage) {
     assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [0, 1, 0, 0, 0]);
 }
 
-fn upstream(keyring: Keyring) -> Upstream {
-    Upstream { outbound: Outbound::new(Policy::default()).unwrap(), keyring }
+fn provider_context(keyring: Keyring) -> IdentityProviderContext {
+    IdentityProviderContext { outbound: Outbound::new(Policy::default()).unwrap(), keyring }
 }
 
 async fn admins_have_webhooks_of_their_own(stage: Stage) {
     let (acme, other) = (stage.tenant("acme").await, stage.tenant("other").await);
     let (ops, org) = (&stage.ops, &acme.organization.id);
-    let upstream = upstream(Keyring::new(&SecretKey::new([1; 32]), None));
+    let provider_context = provider_context(Keyring::new(&SecretKey::new([1; 32]), None));
     let new = NewWebhook {
         url: "https://hook.example/secret-path".to_owned(),
         description: String::new(),
         events: vec![WebhookEvent::TicketCreated],
     };
     let member = stage.member(org, Role::Member);
-    assert_eq!(code(webhooks::create(&member, ops, &upstream, org, &new).await), Code::Forbidden);
+    assert_eq!(code(webhooks::create(&member, ops, &provider_context, org, &new).await), Code::Forbidden);
     assert_eq!(code(webhooks::list(&member, ops, org).await), Code::Forbidden);
     let admin = stage.member(org, Role::Admin);
-    let (webhook, _) = webhooks::create(&admin, ops, &upstream, org, &new).await.unwrap();
+    let (webhook, _) = webhooks::create(&admin, ops, &provider_context, org, &new).await.unwrap();
     let stranger = stage.member(&other.organization.id, Role::Owner);
     for org in [org, &other.organization.id] {
         assert_eq!(code(webhooks::get(&stranger, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(code(webhooks::delete(&stranger, ops, org, &webhook.id).await), Code::NotFound);
         assert_eq!(code(webhooks::send_test(&stranger, ops, org, &webhook.id).await), Code::NotFound);
-        assert_eq!(code(webhooks::rotate_secret(&stranger, ops, &upstream, org, &webhook.id).await), Code::NotFound);
+        assert_eq!(
+            code(webhooks::rotate_secret(&stranger, ops, &provider_context, org, &webhook.id).await),
+            Code::NotFound
+        );
     }
     let sent = webhooks::send_test(&admin, ops, org, &webhook.id).await.unwrap();
     let unknown = WebhookDeliveryId::from_store("whd_unknown".to_owned());
@@ -110,7 +113,7 @@ async fn secrets_are_sealed_again_with_a_new_key(stage: Stage) {
     let acme = stage.tenant("acme").await;
     let (ops, org, cx) = (&stage.ops, &acme.organization.id, &stage.cx);
     let (old, new) = (SecretKey::new([1; 32]), SecretKey::new([2; 32]));
-    let before = upstream(Keyring::new(&old, None));
+    let before = provider_context(Keyring::new(&old, None));
     let events = vec![WebhookEvent::TicketCreated];
     let asked = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
     let (webhook, _) = webhooks::create(cx, ops, &before, org, &asked).await.unwrap();

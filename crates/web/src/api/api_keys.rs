@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::ApiKeyId;
 use waypost_core::{Error, Result, Timestamp, organization};
-use waypost_ops::api_keys::{self, Changes};
+use waypost_ops::api_keys::{self, ApiKeyPatch};
 
 use super::extract::{Json, Path, Scope, created, id, nullable};
 use super::members::Role;
@@ -111,7 +111,7 @@ async fn create(
     Json(new): Json<NewApiKey>,
 ) -> ApiResult<Response> {
     let expires_at = new.expires_at.as_deref().map(time).transpose()?;
-    let key = api_keys::NewKey { name: &new.name, scope: new.scope.into(), expires_at };
+    let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope.into(), expires_at };
     let (made, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
     let body = CreatedApiKey { about: made.into(), key };
     let mut response = created(&format!("api-keys/{}", body.about.id), &body);
@@ -147,7 +147,7 @@ async fn update(
         Some(None) => Some(None),
         Some(Some(text)) => Some(Some(time(&text)?)),
     };
-    let changes = Changes { name: changes.name, scope: changes.scope.map(Into::into), expires_at };
+    let changes = ApiKeyPatch { name: changes.name, scope: changes.scope.map(Into::into), expires_at };
     Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
 }
 

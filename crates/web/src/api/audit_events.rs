@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::AuditEventId;
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::audit_events::{self, Filter, Listed};
+use waypost_ops::audit_events::{self, AuditEventView, Filter};
 
 use super::extract::{Json, Query, Scope};
 use super::page::{Page, Paging};
@@ -44,8 +44,8 @@ struct AuditEvent {
     detail: Map<String, Value>,
 }
 
-impl From<Listed> for AuditEvent {
-    fn from(Listed { event, actor_name }: Listed) -> Self {
+impl From<AuditEventView> for AuditEvent {
+    fn from(AuditEventView { event, actor_name }: AuditEventView) -> Self {
         Self {
             id: event.id.to_string(),
             created_at: event.created_at.rfc3339(),

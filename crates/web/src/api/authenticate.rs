@@ -88,7 +88,7 @@ async fn by_session(
         ));
     }
     let user = Caller::User { user_id: session.user_id.clone() };
-    let memberships = user_sessions::memberships(&cx.with_caller(user.clone()), web.ops()).await?;
+    let memberships = user_sessions::list_memberships(&cx.with_caller(user.clone()), web.ops()).await?;
     let wanted = headers.get(ORGANIZATION).map(|value| value.to_str().unwrap_or_default());
     let found = match (wanted, &session.organization_id) {
         (Some(text), _) => {
@@ -101,6 +101,6 @@ async fn by_session(
         }
         (None, None) => memberships.first(),
     };
-    let caller = found.map_or_else(|| user.clone(), |it| user_sessions::act_as(&session.user_id, it));
+    let caller = found.map_or_else(|| user.clone(), |it| user_sessions::member_caller(&session.user_id, it));
     Ok(Some(Authenticated { caller, user: Some(user) }))
 }

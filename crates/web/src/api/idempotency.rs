@@ -61,7 +61,7 @@ async fn run(web: &Web, cx: Ctx, (key, request): (String, Request), next: Next) 
     hash.update([0]);
     hash.update(&body);
     let hash = HEXLOWER.encode(&hash.finalize());
-    let keyring = web.upstream.keyring.clone();
+    let keyring = web.provider_context.keyring.clone();
     match idempotency::begin(&cx, web.ops(), &keyring, (&key, &hash)).await? {
         BeginOutcome::Known(answer) => replay(&answer),
         BeginOutcome::New => {
@@ -98,7 +98,7 @@ async fn keep(web: &Web, cx: &Ctx, key: &str, response: Response) -> Result<Resp
         body: BASE64.encode(&body),
     };
     let answer = serde_json::to_vec(&answer).map_err(Error::internal)?;
-    idempotency::complete(cx, web.ops(), &web.upstream.keyring, (key, &answer)).await?;
+    idempotency::complete(cx, web.ops(), &web.provider_context.keyring, (key, &answer)).await?;
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use waypost_core::Timestamp;
 use waypost_core::id::InvitationId;
 use waypost_core::invitation::InvitationState;
-use waypost_ops::invitations::{self, Listed};
+use waypost_ops::invitations::{self, InvitationView};
 
 use super::extract::{Json, Path, Query, Scope, created, id};
 use super::members::Role;
@@ -62,7 +62,7 @@ struct Invitation {
 }
 
 impl Invitation {
-    fn new(listed: Listed, now: Timestamp) -> Self {
+    fn new(listed: InvitationView, now: Timestamp) -> Self {
         let it = listed.invitation;
         let state = match it.state(now) {
             InvitationState::Pending => InvitationStateName::Pending,

@@ -232,7 +232,7 @@ async fn create(
     Scope { cx, organization_id }: Scope,
     Json(body): Json<OauthConfigChange>,
 ) -> ApiResult<Response> {
-    let made = oauth_configs::create(&cx, web.ops(), &web.upstream, &organization_id, &body.into()).await;
+    let made = oauth_configs::create(&cx, web.ops(), &web.provider_context, &organization_id, &body.into()).await;
     let made = made.map_err(renamed)?;
     let location = format!("/api/v1/oauth-configs/{}", made.0.id);
     let body = At { web: &web, info: &info, cx: &cx }.examined(made).await?;
@@ -266,7 +266,8 @@ async fn update(
     Json(change): Json<OauthConfigChange>,
 ) -> ApiResult<Json<OauthConfig>> {
     let old = found(&cx, &web, &organization_id, &id).await?;
-    let changed = oauth_configs::update(&cx, web.ops(), &web.upstream, &old, &change.into()).await.map_err(renamed)?;
+    let changed =
+        oauth_configs::update(&cx, web.ops(), &web.provider_context, &old, &change.into()).await.map_err(renamed)?;
     Ok(Json(At { web: &web, info: &info, cx: &cx }.examined(changed).await?))
 }
 
@@ -300,6 +301,6 @@ async fn check(
     Path(id): Path<String>,
 ) -> ApiResult<Json<Findings>> {
     let config = found(&cx, &web, &organization_id, &id).await?;
-    let findings = oauth_configs::check(&cx, web.ops(), &web.upstream, &config).await?;
+    let findings = oauth_configs::check(&cx, web.ops(), &web.provider_context, &config).await?;
     Ok(Json(Findings { findings: findings.into_iter().map(Finding::from).collect() }))
 }

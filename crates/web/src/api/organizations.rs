@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::{Error, organization};
-use waypost_ops::organizations::Changes;
+use waypost_ops::organizations::OrganizationPatch;
 use waypost_ops::{logos, organizations, user_sessions};
 
 use super::authenticate::Authenticated;
@@ -49,10 +49,10 @@ impl FromRequestParts<Web> for At {
         let caller = match &authenticated.user {
             Some(user) => {
                 let cx = web.context(user.clone(), &info);
-                let mine = user_sessions::memberships(&cx, web.ops()).await?;
+                let mine = user_sessions::list_memberships(&cx, web.ops()).await?;
                 let membership = mine.iter().find(|it| it.organization.id == id).ok_or_else(missing)?;
                 match user {
-                    Caller::User { user_id } => user_sessions::act_as(user_id, membership),
+                    Caller::User { user_id } => user_sessions::member_caller(user_id, membership),
                     _ => return Err(missing().into()),
                 }
             }
@@ -142,7 +142,7 @@ async fn update(
     At { cx, organization_id }: At,
     Json(changes): Json<OrganizationChanges>,
 ) -> ApiResult<Json<Organization>> {
-    let changes = Changes { slug: changes.slug, name: changes.name };
+    let changes = OrganizationPatch { slug: changes.slug, name: changes.name };
     Ok(Json(organizations::update(&cx, web.ops(), &organization_id, &changes).await?.into()))
 }
 

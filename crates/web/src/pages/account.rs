@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use http::HeaderMap;
 use serde::Deserialize;
 use waypost_core::{Error, Result};
-use waypost_ops::user_accounts::Changed;
+use waypost_ops::user_accounts::PasswordChange;
 use waypost_ops::{user_accounts, user_sessions};
 
 use super::entry::{self, Device};
@@ -70,7 +70,7 @@ impl AccountPage {
 
 async fn page(web: &Web, signed_in: SignedIn) -> Result<AccountPage> {
     let SignedIn { cx, session, memberships, frame, .. } = signed_in;
-    let user = user_sessions::user(&cx, web.ops()).await?;
+    let user = user_sessions::get_user(&cx, web.ops()).await?;
     let has_password = web.accounts().has_password(&cx).await?;
     let sessions = user_sessions::list(&cx, web.ops()).await?.into_iter().map(|it| SessionRow {
         browser: browser_name(&it.user_agent),
@@ -145,7 +145,7 @@ async fn change_password(
         web.accounts().change_password(&signed_in.cx, passwords, &signed_in.session.id, device.browser()).await
     };
     match changed.await {
-        Ok(Changed { ended, device }) => {
+        Ok(PasswordChange { ended, device }) => {
             let message = match ended {
                 0 => "Your password is changed.".to_owned(),
                 1 => "Your password is changed, and one other browser signed out.".to_owned(),
@@ -175,7 +175,7 @@ async fn leave(State(web): State<Web>, signed_in: SignedIn, Path(id): Path<Strin
     let within = |error| PageError::from(error).within(signed_in.frame.clone());
     let found = signed_in.memberships.iter().find(|it| it.organization.id.as_str() == id);
     let organization = found.ok_or_else(|| within(Error::not_found("organisation")))?.organization.clone();
-    match user_accounts::leave(&signed_in.cx, web.ops(), &organization.id).await {
+    match user_accounts::leave_organization(&signed_in.cx, web.ops(), &organization.id).await {
         Ok(()) => Ok(view::redirect_saying("/account", &format!("You have left {}.", organization.name))),
         Err(error) => again(&web, signed_in, "organizations", error).await,
     }

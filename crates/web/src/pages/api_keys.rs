@@ -8,7 +8,7 @@ use waypost_core::access::Act;
 use waypost_core::id::ApiKeyId;
 use waypost_core::organization::{ApiKey, Role};
 use waypost_core::{Code, Error, Timestamp};
-use waypost_ops::api_keys::{self, Changes, NewKey};
+use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
 
 use super::form::Form;
 use super::frame::{Frame, Place};
@@ -118,7 +118,7 @@ async fn list(State(web): State<Web>, member: Member) -> PageResult {
 async fn create(State(web): State<Web>, member: Member, Form(fields): Form<Fields>) -> PageResult {
     let made = match (fields.scope(), last_moment(&fields.expires_on)) {
         (Ok(scope), Ok(expires_at)) => {
-            let new = NewKey { name: &fields.name, scope, expires_at };
+            let new = CreateApiKey { name: &fields.name, scope, expires_at };
             api_keys::create(&member.cx, web.ops(), &member.organization_id, new).await
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
@@ -174,7 +174,7 @@ async fn update(
         (Ok(scope), Ok(expires_at)) => {
             // The day that is shown is not the moment: who leaves it alone changes nothing.
             let expires_at = (fields.expires_on != page.expires_on).then_some(expires_at);
-            let changes = Changes { name: Some(fields.name.clone()), scope: Some(scope), expires_at };
+            let changes = ApiKeyPatch { name: Some(fields.name.clone()), scope: Some(scope), expires_at };
             api_keys::update(&member.cx, web.ops(), &member.organization_id, &page.key.id, &changes).await
         }
         (Err(error), _) | (_, Err(error)) => Err(error),

@@ -10,7 +10,7 @@ use url::form_urlencoded::Serializer;
 use waypost_core::access::Act;
 use waypost_core::id::AuditEventId;
 use waypost_core::{Error, Timestamp};
-use waypost_ops::audit_events::{self, Filter, Listed};
+use waypost_ops::audit_events::{self, AuditEventView, Filter};
 use waypost_ops::{api_keys, users};
 
 use super::frame::{Frame, Place};
@@ -108,8 +108,8 @@ pub(super) struct Entry {
     pub(super) detail: Vec<(String, String)>,
 }
 
-impl From<Listed> for Entry {
-    fn from(Listed { event, actor_name }: Listed) -> Self {
+impl From<AuditEventView> for Entry {
+    fn from(AuditEventView { event, actor_name }: AuditEventView) -> Self {
         let known = match event.actor.as_str() {
             "operator" => Some("Operator (command line)".to_owned()),
             _ => actor_name,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::user_accounts::{Asked, Entered};
+use waypost_ops::user_accounts::{UserCodeEntry, UserCodeRequest};
 
 use super::entry::{self, Device};
 use super::form::Form;
@@ -35,7 +35,7 @@ pub(super) async fn send(
 ) -> Result<Response> {
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
-    let asked = Asked { email, purpose, password, cookie: &cookie };
+    let asked = UserCodeRequest { email, purpose, password, cookie: &cookie };
     let id = sign_in_mail::send_code(web, info, asked, &Device::of(headers, info)).await?;
     let next = view::own_path(next);
     let query =
@@ -97,8 +97,8 @@ async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fiel
     let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
     let Fields { sent, code, name, new_password, .. } = fields;
-    let entered = Entered { id: sent, code, cookie: &cookie, name, new_password };
-    let session = web.accounts().enter_code(&cx, entered, device.browser()).await?;
+    let entered = UserCodeEntry { id: sent, code, cookie: &cookie, name, new_password };
+    let session = web.accounts().sign_in_with_code(&cx, entered, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, &fields.next).await)
 }
 
@@ -110,7 +110,7 @@ async fn page(
     (fields, wrong, status): (&Fields, Wrong, StatusCode),
 ) -> PageResult {
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let found = web.accounts().find_code(&entry::visitor(web, info), &fields.sent, &cookie).await;
+    let found = web.accounts().get_code(&entry::visitor(web, info), &fields.sent, &cookie).await;
     let open = match found {
         Ok(open) => open,
         Err(error) if error.code == Code::InvalidArguments => return Ok(gone(status, wrong, error)),

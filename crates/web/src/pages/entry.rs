@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::{Code, Error, Result};
-use waypost_ops::user_accounts::Session;
+use waypost_ops::user_accounts::NewUserSession;
 use waypost_ops::user_sessions::{self, Browser};
 
 use super::frame::Frame;
@@ -75,9 +75,9 @@ impl Device {
 }
 
 /// Gives the browser its new session, and ends the one that it had: a cookie that somebody else put there opens nothing.
-pub(super) async fn signed_in(web: &Web, headers: &HeaderMap, session: &Session, next: &str) -> Response {
+pub(super) async fn signed_in(web: &Web, headers: &HeaderMap, session: &NewUserSession, next: &str) -> Response {
     if let Some(before) = cookies::read(headers, cookies::SESSION)
-        && let Err(error) = user_sessions::end(web.ops(), &before).await
+        && let Err(error) = user_sessions::delete_by_token(web.ops(), &before).await
     {
         tracing::warn!(%error, "a session before could not be ended");
     }

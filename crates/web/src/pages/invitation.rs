@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use waypost_core::organization::SignUp;
 use waypost_core::{Code, Error, Result, email};
-use waypost_ops::user_accounts::{Invited, Newcomer};
+use waypost_ops::user_accounts::{AccountDetails, InvitationDetails};
 
 use super::entry::{self, Device};
 use super::form::Form;
@@ -74,7 +74,7 @@ async fn show(
     Anyone(user): Anyone,
     Query(fields): Query<Fields>,
 ) -> PageResult {
-    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &info), &fields.token).await {
+    let invited = match web.accounts().get_invitation(&entry::visitor(&web, &info), &fields.token).await {
         Ok(invited) => invited,
         Err(error) => return refused(error),
     };
@@ -94,7 +94,7 @@ async fn post(
         Ok(response) => return Ok(response),
         Err(error) => error,
     };
-    let invited = match web.accounts().find_invitation(&entry::visitor(&web, &info), &fields.token).await {
+    let invited = match web.accounts().get_invitation(&entry::visitor(&web, &info), &fields.token).await {
         Ok(invited) => invited,
         Err(error) => return refused(error),
     };
@@ -114,21 +114,26 @@ async fn enter(
 ) -> Result<Response> {
     entry::check_limit(web, LimitKind::SignIn, info)?;
     let welcome = |name: &str| format!("Welcome to {name}.");
-    let invited = web.accounts().find_invitation(&entry::visitor(web, info), &fields.token).await?;
+    let invited = web.accounts().get_invitation(&entry::visitor(web, info), &fields.token).await?;
     if let Some(user) = user.filter(|user| !starts_anew(user, &invited)) {
         let organization = web.accounts().accept_invitation(&user.cx, &fields.token).await?;
         return Ok(view::redirect_saying(&format!("/o/{}", organization.slug), &welcome(&organization.name)));
     }
     let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
-    let newcomer = Newcomer { name: &fields.name, password: &fields.password };
+    let newcomer = AccountDetails { name: &fields.name, password: &fields.password };
     let (session, organization) =
-        web.accounts().accept_as_newcomer(&cx, &fields.token, newcomer, device.browser()).await?;
+        web.accounts().accept_and_sign_up(&cx, &fields.token, newcomer, device.browser()).await?;
     let mut response = entry::signed_in(web, headers, &session, &format!("/o/{}", organization.slug)).await;
     cookies::set_flash(response.headers_mut(), &welcome(&organization.name));
     Ok(response)
 }
 
-fn page<'a>(web: &Web, invited: &'a Invited, user: Option<&'a SignedIn>, fields: &'a Fields) -> InvitationPage<'a> {
+fn page<'a>(
+    web: &Web,
+    invited: &'a InvitationDetails,
+    user: Option<&'a SignedIn>,
+    fields: &'a Fields,
+) -> InvitationPage<'a> {
     let invitation = &invited.invitation;
     let own_address = user.and_then(|user| user.frame.viewer.as_ref()).map_or("", |viewer| viewer.email.as_str());
     let way = match user.filter(|user| !starts_anew(user, invited)) {
@@ -159,7 +164,7 @@ fn page<'a>(web: &Web, invited: &'a Invited, user: Option<&'a SignedIn>, fields:
 
 /// Whether somebody signed in gets another account by this invitation: their own account is for the invited address, but not
 /// verified, so it is valid for other organisations only.
-fn starts_anew(user: &SignedIn, invited: &Invited) -> bool {
+fn starts_anew(user: &SignedIn, invited: &InvitationDetails) -> bool {
     !user.is_verified && user.email_key() == invited.invitation.email_key
 }
 

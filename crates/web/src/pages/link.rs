@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::user_accounts::Newcomer;
+use waypost_ops::user_accounts::AccountDetails;
 
 use super::entry::{self, Device};
 use super::form::Form;
@@ -60,8 +60,8 @@ async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, For
 async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
     entry::check_limit(web, LimitKind::SignIn, info)?;
     let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
-    let newcomer = Newcomer { name: &fields.name, password: &fields.password };
-    let session = web.accounts().use_link(&cx, &fields.token, newcomer, device.browser()).await?;
+    let newcomer = AccountDetails { name: &fields.name, password: &fields.password };
+    let session = web.accounts().use_account_link(&cx, &fields.token, newcomer, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, "/").await)
 }
 
@@ -71,7 +71,7 @@ async fn page(
     (token, typed): (&str, Option<&str>),
     (wrong, status): (Wrong, StatusCode),
 ) -> PageResult {
-    let user = match web.accounts().find_link(&entry::visitor(web, info), token).await {
+    let user = match web.accounts().get_account_link_user(&entry::visitor(web, info), token).await {
         Ok(user) => user,
         Err(error) => return refused(error),
     };

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use waypost_core::Error;
 use waypost_core::account::CodePurpose;
-use waypost_ops::user_accounts::PasswordSignIn;
+use waypost_ops::user_accounts::UserPasswordSignIn;
 use waypost_ops::user_sessions;
 
 use super::code;
@@ -48,7 +48,7 @@ struct LoginPage<'a> {
 impl<'a> LoginPage<'a> {
     fn new(web: &'a Web, (email, next): (&'a str, &'a str), wrong: Wrong) -> Self {
         let can_mail = web.mail.is_some();
-        let is_open = can_mail && web.accounts().check_open().is_ok();
+        let is_open = can_mail && web.accounts().check_sign_up_open().is_ok();
         let next = view::own_path(next);
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
         let providers = web.providers.iter();
@@ -126,8 +126,8 @@ async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fiel
     let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     entry::check_limit_of(web, (LimitKind::SignIn, info), &fields.email, &device)?;
     let organization = organization_of(view::own_path(&fields.next));
-    let typed = PasswordSignIn { email: &fields.email, password: &fields.password, organization };
-    let session = web.accounts().enter_password(&cx, typed, device.browser()).await?;
+    let typed = UserPasswordSignIn { email: &fields.email, password: &fields.password, organization };
+    let session = web.accounts().sign_in_with_password(&cx, typed, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, &fields.next).await)
 }
 
@@ -139,7 +139,7 @@ fn organization_of(path: &str) -> &str {
 /// Ends the session of this browser.
 async fn logout(State(web): State<Web>, headers: HeaderMap, Form(Next { next }): Form<Next>) -> PageResult {
     if let Some(token) = cookies::read(&headers, cookies::SESSION) {
-        user_sessions::end(web.ops(), &token).await?;
+        user_sessions::delete_by_token(web.ops(), &token).await?;
     }
     let next = if next.is_empty() { "/login" } else { view::own_path(&next) };
     let mut response = view::redirect_saying(next, "You are signed out.");

@@ -146,7 +146,7 @@ impl MembersPage {
     }
 }
 
-fn invitation_row(listed: invitations::Listed, now: Timestamp, own: Role) -> InvitationRow {
+fn invitation_row(listed: invitations::InvitationView, now: Timestamp, own: Role) -> InvitationRow {
     let it = listed.invitation;
     let state = it.state(now);
     // When what the state says happened, or will.

@@ -199,7 +199,7 @@ async fn new(State(web): State<Web>, info: RequestInfo, member: Member) -> PageR
 async fn create(State(web): State<Web>, info: RequestInfo, member: Member, Form(fields): Form<Fields>) -> PageResult {
     let Member { cx, organization_id, place, frame } = &member;
     let made = match fields.settings(&Fields::default()) {
-        Ok(settings) => oauth_configs::create(cx, web.ops(), &web.upstream, organization_id, &settings).await,
+        Ok(settings) => oauth_configs::create(cx, web.ops(), &web.provider_context, organization_id, &settings).await,
         Err(error) => Err(error),
     };
     match made {
@@ -342,7 +342,7 @@ async fn save(
 ) -> PageResult {
     let old = found(&web, &member, &at).await?;
     let saved = match fields.settings(&Fields::from(&old)) {
-        Ok(settings) => oauth_configs::update(&member.cx, web.ops(), &web.upstream, &old, &settings).await,
+        Ok(settings) => oauth_configs::update(&member.cx, web.ops(), &web.provider_context, &old, &settings).await,
         Err(error) => Err(error),
     };
     match saved {
@@ -361,7 +361,7 @@ async fn save(
 
 async fn check(State(web): State<Web>, info: RequestInfo, member: Member, Path(at): Path<At>) -> PageResult {
     let config = found(&web, &member, &at).await?;
-    let findings = oauth_configs::check(&member.cx, web.ops(), &web.upstream, &config).await?;
+    let findings = oauth_configs::check(&member.cx, web.ops(), &web.provider_context, &config).await?;
     let shown = Shown { findings: Some(findings), ..Shown::plain() };
     Ok(page(&web, &info, &member, config, shown).await?)
 }

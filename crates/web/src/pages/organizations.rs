@@ -8,7 +8,7 @@ use serde::Deserialize;
 use waypost_core::access::Act;
 use waypost_core::{Code, Error, Timestamp};
 use waypost_ops::logos;
-use waypost_ops::organizations::{self, Changes};
+use waypost_ops::organizations::{self, OrganizationPatch};
 use waypost_ops::overview::{self, Contents};
 
 use super::form::Form;
@@ -203,7 +203,7 @@ async fn settings(State(web): State<Web>, member: Member) -> PageResult {
 
 async fn update(State(web): State<Web>, member: Member, Form(fields): Form<Fields>) -> PageResult {
     let slug = fields.slug.trim().to_owned();
-    let changes = Changes { slug: Some(slug.clone()), name: Some(fields.name.clone()) };
+    let changes = OrganizationPatch { slug: Some(slug.clone()), name: Some(fields.name.clone()) };
     match organizations::update(&member.cx, web.ops(), &member.organization_id, &changes).await {
         Ok(organization) => Ok(view::redirect_saying(&format!("/o/{}/settings", organization.slug), "Saved.")),
         Err(error) => {

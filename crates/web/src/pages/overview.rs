@@ -67,7 +67,7 @@ async fn show(State(web): State<Web>, member: Member) -> PageResult {
     }
     let mut entries = Vec::new();
     if place.is_admin() {
-        let claims = joins::count_recent(cx, web.ops(), organization_id).await.map_err(within)?;
+        let claims = joins::count_recent_claims(cx, web.ops(), organization_id).await.map_err(within)?;
         if claims > 0 {
             tiles.push(Tile {
                 label: "Claimed progress",

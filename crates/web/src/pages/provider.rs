@@ -57,8 +57,9 @@ async fn away(
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
     let cx = entry::visitor(web, info);
-    let leaving = web.accounts().leave(&cx, &web.upstream, (provider.key, &cookie, next), info.client).await?;
-    let target = provider.authorization_url(&web.upstream, &leaving, &redirect_uri(web, provider)).await?;
+    let leaving =
+        web.accounts().begin_login(&cx, &web.provider_context, (provider.key, &cookie, next), info.client).await?;
+    let target = provider.authorization_url(&web.provider_context, &leaving, &redirect_uri(web, provider)).await?;
     let mut response = view::redirect(&target);
     if known.is_none() {
         cookies::set_browser(response.headers_mut(), &cookie);
@@ -99,7 +100,8 @@ async fn back(
     entry::check_limit(web, LimitKind::SignIn, info)?;
     let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let returned = web.accounts().take_back(&cx, &web.upstream, (provider.key, &cookie, &answer.state)).await?;
+    let returned =
+        web.accounts().finish_login(&cx, &web.provider_context, (provider.key, &cookie, &answer.state)).await?;
     // What another provider sends must not be acted on at all (RFC 9207, 2.4).
     if let (Some(iss), ProviderKind::Openid { issuer }) = (&answer.iss, &provider.kind)
         && iss != issuer
@@ -111,8 +113,9 @@ async fn back(
         return Err(Error::new(Code::Forbidden, message));
     }
     let asked = (redirect_uri(web, provider), cx.now());
-    let vouched = provider.fetch_identity(&web.upstream, (&returned, &answer.code), (&asked.0, asked.1)).await?;
-    let session = web.accounts().enter_vouched(&cx, &vouched, device.browser()).await?;
+    let vouched =
+        provider.fetch_identity(&web.provider_context, (&returned, &answer.code), (&asked.0, asked.1)).await?;
+    let session = web.accounts().sign_in_with_provider(&cx, &vouched, device.browser()).await?;
     Ok(entry::signed_in(web, headers, &session, &returned.next).await)
 }
 

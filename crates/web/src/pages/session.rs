@@ -79,8 +79,8 @@ async fn look_up(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_co
     let cx = web.context(Caller::Visitor, info);
     let Some(session) = user_sessions::find(&cx, web.ops(), &token).await? else { return Ok(None) };
     let cx = cx.with_caller(Caller::User { user_id: session.user_id.clone() });
-    let memberships = user_sessions::memberships(&cx, web.ops()).await?;
-    let user = user_sessions::user(&cx, web.ops()).await?;
+    let memberships = user_sessions::list_memberships(&cx, web.ops()).await?;
+    let user = user_sessions::get_user(&cx, web.ops()).await?;
     let found = Found { session, memberships, user };
     parts.extensions.insert(found.clone());
     Ok(Some(found))
@@ -150,7 +150,7 @@ impl FromRequestParts<Web> for Member {
         if let Err(error) = touched {
             tracing::warn!(%error, "the last use of a session could not be written");
         }
-        let cx = cx.with_caller(user_sessions::act_as(&session.user_id, membership));
+        let cx = cx.with_caller(user_sessions::member_caller(&session.user_id, membership));
         let place = Place { organization: membership.organization.clone(), role: membership.role };
         let frame = Frame { place: Some(place.clone()), ..frame };
         Ok(Self { cx, organization_id, place, frame })

@@ -4,8 +4,8 @@ use waypost_core::account::CodePurpose;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::SignUp;
 use waypost_core::{Code, Error, Result};
-use waypost_mail::{Kind as MailKind, Mail};
-use waypost_ops::user_accounts::{Asked, Made};
+use waypost_mail::{EmailKind, EmailMessage};
+use waypost_ops::user_accounts::{IssuedUserCode, UserCodeRequest};
 
 use super::entry::{self, Device};
 use crate::Web;
@@ -16,18 +16,23 @@ use crate::request_info::RequestInfo;
 ///
 /// # Errors
 /// `unavailable` when this installation cannot send mails, or not at the moment; else those of
-/// [`waypost_ops::user_accounts::UserAccounts::make_code`].
-pub(super) async fn send_code(web: &Web, info: &RequestInfo, asked: Asked<'_>, device: &Device) -> Result<String> {
+/// [`waypost_ops::user_accounts::UserAccounts::create_code`].
+pub(super) async fn send_code(
+    web: &Web,
+    info: &RequestInfo,
+    asked: UserCodeRequest<'_>,
+    device: &Device,
+) -> Result<String> {
     let Some(outbox) = &web.mail else {
         return Err(Error::new(Code::Unavailable, "This installation cannot send mails, so there are no codes."));
     };
     entry::check_limit_of(web, (LimitKind::Mail, info), asked.email, device)?;
-    let made = web.accounts().make_code(&entry::visitor(web, info), asked, device.browser()).await?;
+    let made = web.accounts().create_code(&entry::visitor(web, info), asked, device.browser()).await?;
     let mail = mail(&made, web.public_url.host(), &web.public_url.origin(), web.accounts().sign_up());
     // A sign-up belongs to no organisation, whoever has the address.
     let organization = made.organization_id.as_ref().filter(|_| made.purpose != CodePurpose::SignUp);
     let share = organization.map_or("", OrganizationId::as_str);
-    if let Err(error) = outbox.enqueue(MailKind::SignIn, share, mail) {
+    if let Err(error) = outbox.enqueue(EmailKind::SignIn, share, mail) {
         if made.purpose != CodePurpose::SignUp && organization.is_none() {
             // Addresses without an account share a line. If it is full, the page does not say so: for an address with an
             // account it would not be.
@@ -42,8 +47,8 @@ pub(super) async fn send_code(web: &Web, info: &RequestInfo, asked: Asked<'_>, d
 }
 
 /// The mail with a code: the code first, where notifications show it. Who has no account gets no code but is told so.
-fn mail(made: &Made, host: &str, origin: &str, sign_up: SignUp) -> Mail {
-    let Made { code, email, has_user, purpose, .. } = made;
+fn mail(made: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUp) -> EmailMessage {
+    let IssuedUserCode { code, email, has_user, purpose, .. } = made;
     let what = match (purpose, has_user) {
         (CodePurpose::SignIn, true) => format!("is your code to sign in to Waypost at {host}."),
         (CodePurpose::Reset, true) => format!("is your code to set a new password for Waypost at {host}."),
@@ -58,10 +63,10 @@ fn mail(made: &Made, host: &str, origin: &str, sign_up: SignUp) -> Mail {
         "{code}\n\n{what}\n\nType it on the page that asked for it. It is valid for 10 minutes.\n\n\
          If this was not you, ignore this mail. Nobody gets in without the code: give it to nobody.\n"
     );
-    Mail { to: email.clone(), subject: format!("{code} is your code for Waypost"), text }
+    EmailMessage { to: email.clone(), subject: format!("{code} is your code for Waypost"), text }
 }
 
-fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUp) -> Mail {
+fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUp) -> EmailMessage {
     let next = match sign_up {
         SignUp::Open => format!("You can make one:\n{origin}/sign-up"),
         SignUp::Invite => {
@@ -74,7 +79,7 @@ fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUp) -> Mail {
          There is no account with it. Perhaps you have one with another address. {next}\n\n\
          If this was not you, ignore this mail.\n"
     );
-    Mail { to: email.to_owned(), subject: format!("Your sign-in to Waypost at {host}"), text }
+    EmailMessage { to: email.to_owned(), subject: format!("Your sign-in to Waypost at {host}"), text }
 }
 
 #[cfg(test)]
@@ -85,7 +90,7 @@ mod tests {
 
     #[test]
     fn nobody_without_an_account_gets_a_code_to_sign_in() {
-        let made = |purpose, has_user| Made {
+        let made = |purpose, has_user| IssuedUserCode {
             id: UserCodeId::from_store("uco_1".to_owned()),
             code: "12345678".to_owned(),
             email: "a@b.de".to_owned(),

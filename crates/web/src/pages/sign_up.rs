@@ -71,7 +71,7 @@ async fn send(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Field
 }
 
 fn refused(web: &Web) -> Option<Response> {
-    if let Err(error) = web.accounts().check_open() {
+    if let Err(error) = web.accounts().check_sign_up_open() {
         let words = ("You cannot make an account here", error.message);
         return Some(entry::notice(StatusCode::FORBIDDEN, words, ("/login", "Sign in")));
     }

@@ -208,7 +208,7 @@ async fn create(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(S
     let made = match fields.events() {
         Ok(events) => {
             let new = NewWebhook { url: fields.url.clone(), description: fields.description.clone(), events };
-            ops::create(&member.cx, web.ops(), &web.upstream, &member.organization_id, &new).await
+            ops::create(&member.cx, web.ops(), &web.provider_context, &member.organization_id, &new).await
         }
         Err(error) => Err(error),
     };
@@ -276,7 +276,7 @@ async fn update(
                 enabled: Some(fields.enabled),
             };
             let target = (&member.organization_id, &page.webhook.id);
-            webhooks::update(&member.cx, web.ops(), &web.upstream, target, &change).await
+            webhooks::update(&member.cx, web.ops(), &web.provider_context, target, &change).await
         }
         Err(error) => Err(error),
     };
@@ -305,7 +305,7 @@ async fn test(State(web): State<Web>, member: Member, Path((_, id)): Path<(Strin
 
 async fn rotate(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let id: WebhookId = id.parse().map_err(|_| within(&member)(Error::not_found("webhook")))?;
-    let rotated = ops::rotate_secret(&member.cx, web.ops(), &web.upstream, &member.organization_id, &id).await;
+    let rotated = ops::rotate_secret(&member.cx, web.ops(), &web.provider_context, &member.organization_id, &id).await;
     let (webhook, secret) = rotated.map_err(within(&member))?;
     shown_once(&web, &member, webhook, &secret).await
 }

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use url::{Url, form_urlencoded};
 use waypost_core::seal::SecretText;
 use waypost_core::{Error, Result};
-use waypost_ops::upstream::{Upstream, send};
-use waypost_ops::user_accounts::{Leaving, Returned, Vouched};
+use waypost_ops::identity_provider::{IdentityProviderContext, send};
+use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 
 use super::Provider;
 
@@ -56,7 +56,7 @@ impl Github {
     pub(super) fn authorization_url(
         &self,
         provider: &Provider,
-        leaving: &Leaving,
+        leaving: &PendingUserLogin,
         redirect_uri: &str,
     ) -> Result<String> {
         let mut url = Url::parse(&format!("{}/login/oauth/authorize", self.site)).map_err(Error::internal)?;
@@ -74,10 +74,10 @@ impl Github {
     pub(super) async fn fetch_identity(
         &self,
         provider: &Provider,
-        upstream: &Upstream,
-        (returned, code): (&Returned, &str),
+        provider_context: &IdentityProviderContext,
+        (returned, code): (&UserLoginCallback, &str),
         redirect_uri: &str,
-    ) -> Result<Vouched> {
+    ) -> Result<ProviderIdentity> {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("client_id", &provider.client_id)
             .append_pair("client_secret", provider.client_secret.expose())
@@ -89,16 +89,16 @@ impl Github {
             .method(Method::POST)
             .uri(format!("{}/login/oauth/access_token", self.site))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let token: Token = ask(provider, upstream, request, form.into_bytes()).await?;
+        let token: Token = ask(provider, provider_context, request, form.into_bytes()).await?;
         let token = token.access_token.ok_or_else(|| provider.refused("its token endpoint says no"))?;
         let token = SecretText::new(token.0);
         let get = |path: &str| {
             let bearer = format!("Bearer {}", token.expose());
             Request::builder().uri(format!("{}{path}", self.api)).header(header::AUTHORIZATION, bearer)
         };
-        let user: User = ask(provider, upstream, get("/user"), Vec::new()).await?;
-        let emails: Vec<Email> = ask(provider, upstream, get("/user/emails"), Vec::new()).await?;
-        Ok(Vouched {
+        let user: User = ask(provider, provider_context, get("/user"), Vec::new()).await?;
+        let emails: Vec<Email> = ask(provider, provider_context, get("/user/emails"), Vec::new()).await?;
+        Ok(ProviderIdentity {
             issuer: self.site.clone(),
             subject: user.id.to_string(),
             email: emails.into_iter().find(|email| email.primary && email.verified).map(|email| email.email),
@@ -109,7 +109,7 @@ impl Github {
 
 async fn ask<T: DeserializeOwned>(
     provider: &Provider,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     request: http::request::Builder,
     body: Vec<u8>,
 ) -> Result<T> {
@@ -118,7 +118,7 @@ async fn ask<T: DeserializeOwned>(
         .header(header::USER_AGENT, "waypost")
         .body(body)
         .map_err(|_| provider.refused("its token cannot be sent back to it"))?;
-    let answer = send(provider.route(upstream)?, request).await.map_err(|error| provider.down(error))?;
+    let answer = send(provider.route(provider_context)?, request).await.map_err(|error| provider.down(error))?;
     if answer.status() != StatusCode::OK {
         return Err(provider.refused("one of its addresses says no"));
     }

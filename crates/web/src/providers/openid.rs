@@ -10,8 +10,8 @@ use openidconnect::{
     PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, TokenResponse,
 };
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::upstream::{Upstream, send};
-use waypost_ops::user_accounts::{Leaving, Returned, Vouched};
+use waypost_ops::identity_provider::{IdentityProviderContext, send};
+use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCallback};
 
 use super::Provider;
 
@@ -32,8 +32,12 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
 
 /// What the provider says of itself, with its keys: asked each time, because users of the console sign in rarely, and new
 /// keys count at once.
-async fn discover(provider: &Provider, issuer: &str, upstream: &Upstream) -> Result<CoreProviderMetadata> {
-    let route = provider.route(upstream)?;
+async fn discover(
+    provider: &Provider,
+    issuer: &str,
+    provider_context: &IdentityProviderContext,
+) -> Result<CoreProviderMetadata> {
+    let route = provider.route(provider_context)?;
     let http = |request| send(route.clone(), request);
     let url = IssuerUrl::new(issuer.to_owned()).map_err(Error::internal)?;
     CoreProviderMetadata::discover_async(url, &http).await.map_err(|error| match error {
@@ -45,10 +49,10 @@ async fn discover(provider: &Provider, issuer: &str, upstream: &Upstream) -> Res
 pub(super) async fn authorization_url(
     provider: &Provider,
     issuer: &str,
-    upstream: &Upstream,
-    (leaving, redirect_uri): (&Leaving, &str),
+    provider_context: &IdentityProviderContext,
+    (leaving, redirect_uri): (&PendingUserLogin, &str),
 ) -> Result<String> {
-    let metadata = discover(provider, issuer, upstream).await?;
+    let metadata = discover(provider, issuer, provider_context).await?;
     let client = CoreClient::from_provider_metadata(metadata, ClientId::new(provider.client_id.clone()), None)
         .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned()).map_err(Error::internal)?);
     let (state, nonce) = (leaving.state.expose().to_owned(), leaving.nonce.clone());
@@ -65,12 +69,12 @@ pub(super) async fn authorization_url(
 pub(super) async fn fetch_identity(
     provider: &Provider,
     issuer: &str,
-    upstream: &Upstream,
-    (returned, code): (&Returned, &str),
+    provider_context: &IdentityProviderContext,
+    (returned, code): (&UserLoginCallback, &str),
     (redirect_uri, now): (&str, Timestamp),
-) -> Result<Vouched> {
-    let metadata = discover(provider, issuer, upstream).await?;
-    let route = provider.route(upstream)?;
+) -> Result<ProviderIdentity> {
+    let metadata = discover(provider, issuer, provider_context).await?;
+    let route = provider.route(provider_context)?;
     let http = |request| send(route.clone(), request);
     let secret = ClientSecret::new(provider.client_secret.expose().to_owned());
     let client = CoreClient::from_provider_metadata(metadata, ClientId::new(provider.client_id.clone()), Some(secret))
@@ -107,7 +111,7 @@ pub(super) async fn fetch_identity(
         email = info.email().map(|email| (email.to_string(), info.email_verified() == Some(true)));
         name = name.or_else(|| info.name().and_then(|name| name.get(None)).map(|name| name.to_string()));
     }
-    Ok(Vouched {
+    Ok(ProviderIdentity {
         issuer: issuer.to_owned(),
         subject: claims.subject().to_string(),
         email: email.filter(|(_, verified)| *verified).map(|(email, _)| email),

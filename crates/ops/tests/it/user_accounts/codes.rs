@@ -3,7 +3,7 @@
 use waypost_core::Code;
 use waypost_core::account::CodePurpose;
 use waypost_core::organization::{Role, SignUp};
-use waypost_ops::user_accounts::{Asked, Entered};
+use waypost_ops::user_accounts::{UserCodeEntry, UserCodeRequest};
 
 use super::{DEVICE, FINE, MINUTE, OTHER, Users, open, refused};
 
@@ -11,8 +11,8 @@ async fn a_code_signs_in_once_in_its_own_browser(users: Users) {
     let id = users.invited_by_hand("anna@example.com", Role::Owner).await;
     let made = users.ask(" Anna@Example.com", CodePurpose::SignIn, None).await.unwrap();
     assert!(made.has_user && !format!("{made:?}").contains(&made.code));
-    let entered = Entered { id: made.id.as_str(), code: &made.code, cookie: "other", name: "", new_password: "" };
-    refused(users.accounts.enter_code(&users.cx(), entered, DEVICE).await, "code", "any more");
+    let entered = UserCodeEntry { id: made.id.as_str(), code: &made.code, cookie: "other", name: "", new_password: "" };
+    refused(users.accounts.sign_in_with_code(&users.cx(), entered, DEVICE).await, "code", "any more");
     refused(users.enter("uco_000000000000000000000000", &made.code).await, "code", "any more");
     refused(users.enter("nonsense\0", &made.code).await, "code", "any more");
     refused(users.enter(made.id.as_str(), "1234567").await, "code", "8 digits");
@@ -54,21 +54,31 @@ async fn who_has_no_account_gets_none_by_signing_in(users: Users) {
 }
 
 async fn a_code_makes_an_account_where_that_is_open(users: Users) {
-    let asked = Asked { email: "b@example.com", purpose: CodePurpose::SignUp, password: Some(FINE), cookie: "browser" };
+    let asked = UserCodeRequest {
+        email: "b@example.com",
+        purpose: CodePurpose::SignUp,
+        password: Some(FINE),
+        cookie: "browser",
+    };
     assert_eq!(
-        users.accounts.make_code(&users.cx(), asked, DEVICE).await.unwrap_err().code,
+        users.accounts.create_code(&users.cx(), asked, DEVICE).await.unwrap_err().code,
         Code::Forbidden,
         "by invitation"
     );
     let users = users.with(SignUp::Closed);
-    assert_eq!(users.accounts.make_code(&users.cx(), asked, DEVICE).await.unwrap_err().code, Code::Forbidden, "closed");
+    assert_eq!(
+        users.accounts.create_code(&users.cx(), asked, DEVICE).await.unwrap_err().code,
+        Code::Forbidden,
+        "closed"
+    );
     let users = users.with(SignUp::Open);
-    let weak = Asked { password: Some("b@example.com"), ..asked };
-    refused(users.accounts.make_code(&users.cx(), weak, DEVICE).await, "password", "easy to guess");
-    let made = users.accounts.make_code(&users.cx(), asked, DEVICE).await.unwrap();
+    let weak = UserCodeRequest { password: Some("b@example.com"), ..asked };
+    refused(users.accounts.create_code(&users.cx(), weak, DEVICE).await, "password", "easy to guess");
+    let made = users.accounts.create_code(&users.cx(), asked, DEVICE).await.unwrap();
     refused(users.by_password("b@example.com", FINE).await, "password", "is wrong");
-    let nameless = Entered { id: made.id.as_str(), code: &made.code, cookie: "browser", name: " ", new_password: "" };
-    refused(users.accounts.enter_code(&users.cx(), nameless, DEVICE).await, "name", "");
+    let nameless =
+        UserCodeEntry { id: made.id.as_str(), code: &made.code, cookie: "browser", name: " ", new_password: "" };
+    refused(users.accounts.sign_in_with_code(&users.cx(), nameless, DEVICE).await, "name", "");
     let session = users.enter(made.id.as_str(), &made.code).await.unwrap();
     assert_eq!(session.user.name.as_deref(), Some("Berta"));
     users.by_password("b@example.com", FINE).await.unwrap();
@@ -76,8 +86,8 @@ async fn a_code_makes_an_account_where_that_is_open(users: Users) {
     let made = users.ask("B@example.com", CodePurpose::SignUp, Some(OTHER)).await.unwrap();
     assert!(made.has_user);
     let named =
-        Entered { id: made.id.as_str(), code: &made.code, cookie: "browser", name: "Mallory", new_password: "" };
-    let again = users.accounts.enter_code(&users.cx(), named, DEVICE).await.unwrap();
+        UserCodeEntry { id: made.id.as_str(), code: &made.code, cookie: "browser", name: "Mallory", new_password: "" };
+    let again = users.accounts.sign_in_with_code(&users.cx(), named, DEVICE).await.unwrap();
     assert_eq!((&again.user.id, again.user.name.as_deref()), (&session.user.id, Some("Berta")));
     assert!(!users.is_open(&session).await, "a new password ends what was begun with the old one");
 }
@@ -92,9 +102,14 @@ async fn the_setting_counts_when_the_code_is_entered(users: Users) {
 async fn a_code_sets_a_new_password(users: Users) {
     let old = users.member("anna@example.com", Role::Owner, FINE).await;
     let made = users.ask("anna@example.com", CodePurpose::Reset, None).await.unwrap();
-    let weak =
-        Entered { id: made.id.as_str(), code: &made.code, cookie: "browser", name: "", new_password: "password1234" };
-    refused(users.accounts.enter_code(&users.cx(), weak, DEVICE).await, "new_password", "easy to guess");
+    let weak = UserCodeEntry {
+        id: made.id.as_str(),
+        code: &made.code,
+        cookie: "browser",
+        name: "",
+        new_password: "password1234",
+    };
+    refused(users.accounts.sign_in_with_code(&users.cx(), weak, DEVICE).await, "new_password", "easy to guess");
     let new = users.enter(made.id.as_str(), &made.code).await.unwrap();
     assert!(users.is_open(&new).await && !users.is_open(&old).await);
     refused(users.by_password("anna@example.com", FINE).await, "password", "is wrong");

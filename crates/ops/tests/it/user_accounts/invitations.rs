@@ -3,22 +3,22 @@
 use waypost_core::Code;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Role, SignUp};
-use waypost_ops::user_accounts::Newcomer;
+use waypost_ops::user_accounts::AccountDetails;
 use waypost_ops::{invitations, organizations, users};
 use waypost_store::db::count_statements;
 
 use super::{DEVICE, FINE, MINUTE, OTHER, Users, open, refused};
 
-const BERTA: Newcomer<'_> = Newcomer { name: "Berta", password: OTHER };
+const BERTA: AccountDetails<'_> = AccountDetails { name: "Berta", password: OTHER };
 
 async fn invite(users: &Users, email: &str, role: Role) -> String {
     invitations::create(&users.operator(), &users.stage.ops, &users.org, email, role).await.unwrap().secret
 }
 
 async fn gone(users: &Users, token: &str) {
-    let error = users.accounts.find_invitation(&users.cx(), token).await.unwrap_err();
+    let error = users.accounts.get_invitation(&users.cx(), token).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
-    let error = users.accounts.accept_as_newcomer(&users.cx(), token, BERTA, DEVICE).await.unwrap_err();
+    let error = users.accounts.accept_and_sign_up(&users.cx(), token, BERTA, DEVICE).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
 }
 
@@ -34,16 +34,16 @@ async fn a_newcomer_accepts_once(users: Users) {
     };
     let made = invitations::create(&cx, &users.stage.ops, &users.org, "Berta@example.com", Role::Admin).await.unwrap();
     let token = made.secret.as_str();
-    let invited = users.accounts.find_invitation(&users.cx(), token).await.unwrap();
+    let invited = users.accounts.get_invitation(&users.cx(), token).await.unwrap();
     assert_eq!(invited.invited_by.as_deref(), Some("Anna"));
     assert_eq!((invited.invitation.email.as_str(), invited.invitation.role), ("Berta@example.com", Role::Admin));
     gone(&users, "").await;
-    let weak = Newcomer { password: "short", ..BERTA };
-    refused(users.accounts.accept_as_newcomer(&users.cx(), token, weak, DEVICE).await, "password", "at least");
+    let weak = AccountDetails { password: "short", ..BERTA };
+    refused(users.accounts.accept_and_sign_up(&users.cx(), token, weak, DEVICE).await, "password", "at least");
     let cx = users.cx();
     let (a, b) = tokio::join!(
-        users.accounts.accept_as_newcomer(&cx, token, BERTA, DEVICE),
-        users.accounts.accept_as_newcomer(&cx, token, BERTA, DEVICE)
+        users.accounts.accept_and_sign_up(&cx, token, BERTA, DEVICE),
+        users.accounts.accept_and_sign_up(&cx, token, BERTA, DEVICE)
     );
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
     let (session, organization) = a.or(b).unwrap();
@@ -85,7 +85,7 @@ async fn a_shown_link_does_not_tell_whether_there_is_an_account(users: Users) {
     for email in ["anna@example.com", "nobody@example.com"] {
         let made = invitations::create(&users.operator(), &users.stage.ops, &other, email, Role::Owner).await.unwrap();
         let (accepted, statements) = count_statements(async {
-            users.accounts.accept_as_newcomer(&users.cx(), &made.secret, BERTA, DEVICE).await.unwrap().0
+            users.accounts.accept_and_sign_up(&users.cx(), &made.secret, BERTA, DEVICE).await.unwrap().0
         })
         .await;
         assert_eq!((&accepted.user.verified_at, accepted.revoked), (&None, false));
@@ -104,7 +104,7 @@ async fn a_shown_link_does_not_tell_whether_there_is_an_account(users: Users) {
     let (operator, third) = (users.operator(), third(&users).await);
     let made = invitations::create(&operator, &users.stage.ops, &third, "anna@example.com", Role::Owner).await.unwrap();
     invitations::mark_emailed(&users.operator(), &users.stage.ops, &made).await.unwrap();
-    let error = users.accounts.accept_as_newcomer(&users.cx(), &made.secret, BERTA, DEVICE).await.unwrap_err();
+    let error = users.accounts.accept_and_sign_up(&users.cx(), &made.secret, BERTA, DEVICE).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict, "nobody sets another password by an invitation");
 }
 
@@ -115,7 +115,7 @@ async fn third(users: &Users) -> OrganizationId {
 async fn an_invitation_ends(users: Users) {
     let token = invite(&users, "berta@example.com", Role::Member).await;
     users.clock.advance(48 * 60 * MINUTE - 1);
-    users.accounts.find_invitation(&users.cx(), &token).await.unwrap();
+    users.accounts.get_invitation(&users.cx(), &token).await.unwrap();
     users.clock.advance(1);
     gone(&users, &token).await;
     let token = invite(&users, "berta@example.com", Role::Member).await;
@@ -131,7 +131,7 @@ async fn an_invitation_ends(users: Users) {
 async fn who_became_a_member_meanwhile_keeps_their_role(users: Users) {
     let token = invite(&users, "berta@example.com", Role::Member).await;
     users.invited_by_hand("berta@example.com", Role::Admin).await;
-    users.accounts.accept_as_newcomer(&users.cx(), &token, BERTA, DEVICE).await.unwrap();
+    users.accounts.accept_and_sign_up(&users.cx(), &token, BERTA, DEVICE).await.unwrap();
     let member = users::find(&users.operator(), &users.stage.ops, &users.org, "berta@example.com").await.unwrap();
     assert_eq!(member.role, Role::Admin);
 }
@@ -139,11 +139,11 @@ async fn who_became_a_member_meanwhile_keeps_their_role(users: Users) {
 async fn closed_means_no_new_accounts(users: Users) {
     let users = users.with(SignUp::Closed);
     let token = invite(&users, "berta@example.com", Role::Member).await;
-    let error = users.accounts.accept_as_newcomer(&users.cx(), &token, BERTA, DEVICE).await.unwrap_err();
+    let error = users.accounts.accept_and_sign_up(&users.cx(), &token, BERTA, DEVICE).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
     // The invitation was not used up by that.
     let users = users.with(SignUp::Invite);
-    users.accounts.accept_as_newcomer(&users.cx(), &token, BERTA, DEVICE).await.unwrap();
+    users.accounts.accept_and_sign_up(&users.cx(), &token, BERTA, DEVICE).await.unwrap();
 }
 
 waypost_testkit::both!(

@@ -5,7 +5,7 @@ use waypost_core::account::CodePurpose;
 use waypost_core::organization::{Role, SignUp};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error};
-use waypost_ops::user_accounts::{Asked, Entered, Session, UserAccounts};
+use waypost_ops::user_accounts::{NewUserSession, UserAccounts, UserCodeEntry, UserCodeRequest};
 use waypost_ops::user_sessions::{self, Browser};
 use waypost_ops::{Ops, organizations, users};
 use waypost_store::db::count_statements;
@@ -21,7 +21,7 @@ fn seconds(error: &Error) -> i64 {
 }
 
 /// The browser of a session, at the client address of the attacker.
-fn known(session: &Session) -> Browser<'_> {
+fn known(session: &NewUserSession) -> Browser<'_> {
     Browser { device: &session.device, ..DEVICE }
 }
 
@@ -156,12 +156,12 @@ async fn an_account_is_limited_across_replicas(users: Users) {
     let replicas = [replica(), replica()];
     for email in ["anna@example.com", "nobody@example.com"] {
         let mut counts = [0, 0];
-        let typed = waypost_ops::user_accounts::PasswordSignIn { email, password: WRONG, organization: "" };
-        replicas[0].enter_password(&users.cx(), typed, at(500)).await.unwrap_err();
+        let typed = waypost_ops::user_accounts::UserPasswordSignIn { email, password: WRONG, organization: "" };
+        replicas[0].sign_in_with_password(&users.cx(), typed, at(500)).await.unwrap_err();
         use_up_accounts(&users, 294).await;
         for n in 0..10 {
             let accounts = &replicas[n as usize % 2];
-            let error = accounts.enter_password(&users.cx(), typed, at(n)).await.unwrap_err();
+            let error = accounts.sign_in_with_password(&users.cx(), typed, at(n)).await.unwrap_err();
             counts[usize::from(error.code == Code::RateLimited)] += 1;
         }
         assert_eq!(counts, [6, 4], "{email}: 300 were checked");
@@ -197,15 +197,15 @@ async fn known_and_unknown_addresses_cost_the_same(users: Users) {
         cost.push(count_statements(users.by_password_from(at(n), email, WRONG)).await.1);
         for purpose in [CodePurpose::SignIn, CodePurpose::Reset, CodePurpose::SignUp] {
             let password = (purpose == CodePurpose::SignUp).then_some(FINE);
-            let asked = Asked { email, purpose, password, cookie: "browser" };
+            let asked = UserCodeRequest { email, purpose, password, cookie: "browser" };
             n += 1;
-            let (made, statements) = count_statements(users.accounts.make_code(&users.cx(), asked, at(n))).await;
+            let (made, statements) = count_statements(users.accounts.create_code(&users.cx(), asked, at(n))).await;
             let made = made.unwrap();
             let wrong = if made.code == "00000000" { "00000001" } else { "00000000" };
             let entered =
-                Entered { id: made.id.as_str(), code: wrong, cookie: "browser", name: "X", new_password: OTHER };
+                UserCodeEntry { id: made.id.as_str(), code: wrong, cookie: "browser", name: "X", new_password: OTHER };
             let cx = users.cx();
-            let enter = users.accounts.enter_code(&cx, entered, at(n));
+            let enter = users.accounts.sign_in_with_code(&cx, entered, at(n));
             cost.extend([statements, count_statements(enter).await.1]);
         }
         use_up_accounts(&users, 300).await;

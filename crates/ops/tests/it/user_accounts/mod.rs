@@ -19,7 +19,10 @@ use waypost_core::id::{OrganizationId, UserId};
 use waypost_core::organization::{Role, SignUp};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Result, Timestamp};
-use waypost_ops::user_accounts::{Asked, Entered, Made, Newcomer, PasswordSignIn, Session, UserAccounts, make_link};
+use waypost_ops::user_accounts::{
+    AccountDetails, IssuedUserCode, NewUserSession, UserAccounts, UserCodeEntry, UserCodeRequest, UserPasswordSignIn,
+    create_account_link,
+};
 use waypost_ops::user_sessions::{self, Browser};
 use waypost_ops::{organizations, users};
 use waypost_store::audit;
@@ -83,7 +86,7 @@ impl Users {
     }
 
     /// A member with this password, whose address is verified.
-    pub async fn member(&self, email: &str, role: Role, password: &str) -> Session {
+    pub async fn member(&self, email: &str, role: Role, password: &str) -> NewUserSession {
         let session = self.unverified_member(email, role, password).await;
         let mut tx = self.stage.ops.db().begin().await.unwrap();
         waypost_store::user::verify(&mut tx, &session.user.id, self.cx().now()).await.unwrap();
@@ -92,30 +95,32 @@ impl Users {
     }
 
     /// A member with this password, who had nothing but a link by the operator.
-    pub async fn unverified_member(&self, email: &str, role: Role, password: &str) -> Session {
+    pub async fn unverified_member(&self, email: &str, role: Role, password: &str) -> NewUserSession {
         let id = self.invited_by_hand(email, role).await;
-        let link = make_link(&self.operator(), &self.stage.ops, &self.org, &id).await.unwrap();
-        let newcomer = Newcomer { name: "Anna", password };
-        self.accounts.use_link(&self.cx(), &link.token, newcomer, DEVICE).await.unwrap()
+        let link = create_account_link(&self.operator(), &self.stage.ops, &self.org, &id).await.unwrap();
+        let newcomer = AccountDetails { name: "Anna", password };
+        self.accounts.use_account_link(&self.cx(), &link.token, newcomer, DEVICE).await.unwrap()
     }
 
-    pub async fn by_password(&self, email: &str, password: &str) -> Result<Session> {
+    pub async fn by_password(&self, email: &str, password: &str) -> Result<NewUserSession> {
         self.by_password_to(email, password, "").await
     }
 
     /// Signs in from another browser.
-    pub async fn by_password_from(&self, browser: Browser<'_>, email: &str, password: &str) -> Result<Session> {
-        let typed = PasswordSignIn { email, password, organization: "" };
-        self.accounts.enter_password(&self.cx(), typed, browser).await
+    pub async fn by_password_from(&self, browser: Browser<'_>, email: &str, password: &str) -> Result<NewUserSession> {
+        let typed = UserPasswordSignIn { email, password, organization: "" };
+        self.accounts.sign_in_with_password(&self.cx(), typed, browser).await
     }
 
     /// Signs in on the way to an organisation.
-    pub async fn by_password_to(&self, email: &str, password: &str, organization: &str) -> Result<Session> {
-        self.accounts.enter_password(&self.cx(), PasswordSignIn { email, password, organization }, DEVICE).await
+    pub async fn by_password_to(&self, email: &str, password: &str, organization: &str) -> Result<NewUserSession> {
+        self.accounts
+            .sign_in_with_password(&self.cx(), UserPasswordSignIn { email, password, organization }, DEVICE)
+            .await
     }
 
     /// Signs in with a code by email.
-    pub async fn by_code(&self, email: &str) -> Session {
+    pub async fn by_code(&self, email: &str) -> NewUserSession {
         let made = self.ask(email, CodePurpose::SignIn, None).await.unwrap();
         self.enter(made.id.as_str(), &made.code).await.unwrap()
     }
@@ -125,28 +130,28 @@ impl Users {
         let (cx, ops) = (self.cx(), &self.stage.ops);
         let session = user_sessions::find(&cx, ops, token).await.unwrap()?;
         let cx = self.as_user(&session.user_id);
-        let memberships = user_sessions::memberships(&cx, ops).await.unwrap();
+        let memberships = user_sessions::list_memberships(&cx, ops).await.unwrap();
         Some(memberships.into_iter().map(|it| it.organization.slug).collect())
     }
 
-    pub async fn ask(&self, email: &str, purpose: CodePurpose, password: Option<&str>) -> Result<Made> {
-        let asked = Asked { email, purpose, password, cookie: "browser" };
-        self.accounts.make_code(&self.cx(), asked, DEVICE).await
+    pub async fn ask(&self, email: &str, purpose: CodePurpose, password: Option<&str>) -> Result<IssuedUserCode> {
+        let asked = UserCodeRequest { email, purpose, password, cookie: "browser" };
+        self.accounts.create_code(&self.cx(), asked, DEVICE).await
     }
 
     /// Requests a code to sign in with from another browser.
-    pub async fn ask_from(&self, browser: Browser<'_>, email: &str) -> Result<Made> {
-        let asked = Asked { email, purpose: CodePurpose::SignIn, password: None, cookie: "browser" };
-        self.accounts.make_code(&self.cx(), asked, browser).await
+    pub async fn ask_from(&self, browser: Browser<'_>, email: &str) -> Result<IssuedUserCode> {
+        let asked = UserCodeRequest { email, purpose: CodePurpose::SignIn, password: None, cookie: "browser" };
+        self.accounts.create_code(&self.cx(), asked, browser).await
     }
 
-    pub async fn enter(&self, id: &str, code: &str) -> Result<Session> {
-        let entered = Entered { id, code, cookie: "browser", name: "Berta", new_password: OTHER };
-        self.accounts.enter_code(&self.cx(), entered, DEVICE).await
+    pub async fn enter(&self, id: &str, code: &str) -> Result<NewUserSession> {
+        let entered = UserCodeEntry { id, code, cookie: "browser", name: "Berta", new_password: OTHER };
+        self.accounts.sign_in_with_code(&self.cx(), entered, DEVICE).await
     }
 
     /// Whether a session is alive.
-    pub async fn is_open(&self, session: &Session) -> bool {
+    pub async fn is_open(&self, session: &NewUserSession) -> bool {
         user_sessions::find(&self.cx(), &self.stage.ops, &session.token).await.unwrap().is_some()
     }
 

@@ -3,7 +3,7 @@
 use waypost_core::Code;
 use waypost_core::caller::Caller;
 use waypost_core::organization::Role;
-use waypost_ops::user_accounts::{leave, set_name};
+use waypost_ops::user_accounts::{leave_organization, set_name};
 use waypost_ops::{organizations, user_sessions, users};
 
 use super::{DEVICE, FINE, MINUTE, OTHER, Users, open, refused};
@@ -39,27 +39,27 @@ async fn a_new_password_ends_all_other_sessions(users: Users) {
 async fn the_last_owner_cannot_leave(users: Users) {
     let (ops, anna) = (&users.stage.ops, users.member("anna@example.com", Role::Owner, FINE).await);
     let cx = users.as_user(&anna.user.id);
-    let error = leave(&cx, ops, &users.org).await.unwrap_err();
+    let error = leave_organization(&cx, ops, &users.org).await.unwrap_err();
     assert!(error.code == Code::Conflict && error.message.contains("last owner"), "{error}");
     let berta = users.member("berta@example.com", Role::Owner, FINE).await;
     let bertas = users.as_user(&berta.user.id);
-    let (a, b) = tokio::join!(leave(&cx, ops, &users.org), leave(&bertas, ops, &users.org));
+    let (a, b) = tokio::join!(leave_organization(&cx, ops, &users.org), leave_organization(&bertas, ops, &users.org));
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "one of the last two stays: {a:?} {b:?}");
     let left = users::list(&users.operator(), ops, &users.org).await.unwrap();
     assert_eq!(left.len(), 1);
     let gone = if a.is_ok() { &cx } else { &bertas };
-    assert_eq!(leave(gone, ops, &users.org).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(user_sessions::user(gone, ops).await.unwrap().name.as_deref(), Some("Anna"), "they stay a user");
+    assert_eq!(leave_organization(gone, ops, &users.org).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(user_sessions::get_user(gone, ops).await.unwrap().name.as_deref(), Some("Anna"), "they stay a user");
     let other = organizations::create(&users.operator(), ops, "other", None).await.unwrap();
-    assert_eq!(leave(&cx, ops, &other.id).await.unwrap_err().code, Code::NotFound);
-    assert_eq!(leave(&users.operator(), ops, &users.org).await.unwrap_err().code, Code::Forbidden);
+    assert_eq!(leave_organization(&cx, ops, &other.id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(leave_organization(&users.operator(), ops, &users.org).await.unwrap_err().code, Code::Forbidden);
 }
 
 async fn names_are_cleaned(users: Users) {
     let anna = users.member("anna@example.com", Role::Owner, FINE).await;
     let cx = users.as_user(&anna.user.id);
     set_name(&cx, &users.stage.ops, " Anna\r\nBcc: x@y.de\u{202e} ").await.unwrap();
-    let name = user_sessions::user(&cx, &users.stage.ops).await.unwrap().name;
+    let name = user_sessions::get_user(&cx, &users.stage.ops).await.unwrap().name;
     assert_eq!(name.as_deref(), Some("Anna  Bcc: x@y.de"));
     refused(set_name(&cx, &users.stage.ops, "\0").await, "name", "");
     assert_eq!(set_name(&users.cx(), &users.stage.ops, "X").await.unwrap_err().code, Code::Forbidden);

@@ -3,7 +3,9 @@
 use waypost_core::organization::Role;
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Timestamp};
-use waypost_ops::user_accounts::{NewOwner, Newcomer, make_first_link, make_link, set_up_token};
+use waypost_ops::user_accounts::{
+    AccountDetails, NewOwner, create_account_link, create_first_account_link, set_up_token,
+};
 use waypost_ops::{organizations, users};
 
 use super::{DEVICE, FINE, MINUTE, OTHER, Users, open, refused};
@@ -62,42 +64,42 @@ async fn a_link_sets_name_and_password_once(users: Users) {
     let (ops, operator) = (&users.stage.ops, users.operator());
     let id = users.invited_by_hand("anna@example.com", Role::Owner).await;
     refused(users.by_password("anna@example.com", FINE).await, "password", "or the password is wrong");
-    let older = make_first_link(&operator, ops, &users.org, &id).await.unwrap().unwrap();
-    let link = make_first_link(&operator, ops, &users.org, &id).await.unwrap().unwrap();
+    let older = create_first_account_link(&operator, ops, &users.org, &id).await.unwrap().unwrap();
+    let link = create_first_account_link(&operator, ops, &users.org, &id).await.unwrap().unwrap();
     assert!(!format!("{link:?}").contains(&link.token));
-    let newcomer = Newcomer { name: "Anna", password: FINE };
+    let newcomer = AccountDetails { name: "Anna", password: FINE };
     let gone = |result: waypost_core::Result<_>| assert_eq!(result.err().map(|it| it.code), Some(Code::NotFound));
-    gone(users.accounts.use_link(&users.cx(), &older.token, newcomer, DEVICE).await.map(drop));
-    gone(users.accounts.use_link(&users.cx(), "", newcomer, DEVICE).await.map(drop));
-    assert_eq!(users.accounts.find_link(&users.cx(), &link.token).await.unwrap().email, "anna@example.com");
-    let weak = Newcomer { password: "password1234", ..newcomer };
-    refused(users.accounts.use_link(&users.cx(), &link.token, weak, DEVICE).await, "password", "easy to guess");
+    gone(users.accounts.use_account_link(&users.cx(), &older.token, newcomer, DEVICE).await.map(drop));
+    gone(users.accounts.use_account_link(&users.cx(), "", newcomer, DEVICE).await.map(drop));
+    assert_eq!(users.accounts.get_account_link_user(&users.cx(), &link.token).await.unwrap().email, "anna@example.com");
+    let weak = AccountDetails { password: "password1234", ..newcomer };
+    refused(users.accounts.use_account_link(&users.cx(), &link.token, weak, DEVICE).await, "password", "easy to guess");
     let (cx, token) = (users.cx(), link.token.as_str());
     let (a, b) = tokio::join!(
-        users.accounts.use_link(&cx, token, newcomer, DEVICE),
-        users.accounts.use_link(&cx, token, newcomer, DEVICE)
+        users.accounts.use_account_link(&cx, token, newcomer, DEVICE),
+        users.accounts.use_account_link(&cx, token, newcomer, DEVICE)
     );
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
     let session = a.or(b).unwrap();
     assert_eq!(session.user.display_name(), "Anna");
-    assert!(make_first_link(&operator, ops, &users.org, &id).await.unwrap().is_none(), "they can sign in");
+    assert!(create_first_account_link(&operator, ops, &users.org, &id).await.unwrap().is_none(), "they can sign in");
     // Also who has a password gets a new one by a link, and the one before and its sessions end.
-    let link = make_link(&operator, ops, &users.org, &id).await.unwrap();
+    let link = create_account_link(&operator, ops, &users.org, &id).await.unwrap();
     users.clock.advance(48 * 60 * MINUTE);
-    gone(users.accounts.find_link(&users.cx(), &link.token).await.map(drop));
-    let link = make_link(&operator, ops, &users.org, &id).await.unwrap();
+    gone(users.accounts.get_account_link_user(&users.cx(), &link.token).await.map(drop));
+    let link = create_account_link(&operator, ops, &users.org, &id).await.unwrap();
     users.clock.advance(48 * 60 * MINUTE - 1);
-    let other = Newcomer { password: OTHER, ..newcomer };
-    let new = users.accounts.use_link(&users.cx(), &link.token, other, DEVICE).await.unwrap();
+    let other = AccountDetails { password: OTHER, ..newcomer };
+    let new = users.accounts.use_account_link(&users.cx(), &link.token, other, DEVICE).await.unwrap();
     assert!(users.is_open(&new).await && !users.is_open(&session).await);
     refused(users.by_password("anna@example.com", FINE).await, "password", "or the password is wrong");
     // Only the operator makes links: they lead into every organisation of the user.
     for caller in [users.as_user(&id), users.stage.member(&users.org, Role::Owner), users.cx()] {
-        let error = make_link(&caller, ops, &users.org, &id).await.unwrap_err();
+        let error = create_account_link(&caller, ops, &users.org, &id).await.unwrap_err();
         assert_eq!(error.code, Code::Forbidden);
     }
     let other = organizations::create(&operator, ops, "other", None).await.unwrap();
-    assert_eq!(make_link(&operator, ops, &other.id, &id).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(create_account_link(&operator, ops, &other.id, &id).await.unwrap_err().code, Code::NotFound);
 }
 
 async fn every_sign_in_is_a_session_of_its_own(users: Users) {

@@ -9,9 +9,9 @@ use waypost_core::caller::Caller;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Role;
 use waypost_core::random::SeededRandom;
-use waypost_ops::api_keys::{self, NewKey};
-use waypost_ops::invitations::{self, Invited};
-use waypost_ops::user_accounts::{Newcomer, Session, Vouched, make_link};
+use waypost_ops::api_keys::{self, CreateApiKey};
+use waypost_ops::invitations::{self, InvitationWithSecret};
+use waypost_ops::user_accounts::{AccountDetails, NewUserSession, ProviderIdentity, create_account_link};
 use waypost_ops::{organizations, user_sessions, users};
 
 use super::{DEVICE, FINE, MINUTE, OTHER, Users, open};
@@ -42,7 +42,7 @@ struct World<'a> {
     users: &'a Users,
     random: SeededRandom,
     organizations: Vec<OrganizationId>,
-    links: Vec<(usize, Invited, bool)>,
+    links: Vec<(usize, InvitationWithSecret, bool)>,
     sessions: Vec<Held>,
     keys: Vec<(Person, usize, String, usize)>,
     /// Which organisations' own links each has used.
@@ -67,14 +67,14 @@ impl World<'_> {
         if self.pick(2) == 0 { Person::Owner } else { Person::Attacker }
     }
 
-    fn newcomer(person: Person) -> Newcomer<'static> {
+    fn newcomer(person: Person) -> AccountDetails<'static> {
         match person {
-            Person::Owner => Newcomer { name: "Vera", password: OTHER },
-            Person::Attacker => Newcomer { name: "Mallory", password: FINE },
+            Person::Owner => AccountDetails { name: "Vera", password: OTHER },
+            Person::Attacker => AccountDetails { name: "Mallory", password: FINE },
         }
     }
 
-    fn note(&mut self, person: Person, session: Session, proven: bool) {
+    fn note(&mut self, person: Person, session: NewUserSession, proven: bool) {
         self.verified |= proven;
         self.sessions.push(Held { person, token: session.token, proven, proofs: self.proofs });
     }
@@ -101,7 +101,7 @@ impl World<'_> {
                 }
                 self.links.push((at, made, emailed));
             }
-            2 => self.use_link(person).await,
+            2 => self.use_account_link(person).await,
             3 => {
                 let org = &self.organizations[at];
                 let Ok(member) = users::find(&users.operator(), ops, org, VICTIM).await else { return };
@@ -112,12 +112,13 @@ impl World<'_> {
                     // Then it is a recovery, which only the operator can start, and gives to the owner.
                     return;
                 }
-                let link = make_link(&users.operator(), ops, org, &member.user_id).await.unwrap();
-                let used = users.accounts.use_link(&users.cx(), &link.token, Self::newcomer(person), DEVICE).await;
+                let link = create_account_link(&users.operator(), ops, org, &member.user_id).await.unwrap();
+                let used =
+                    users.accounts.use_account_link(&users.cx(), &link.token, Self::newcomer(person), DEVICE).await;
                 self.accepted.insert((person, at));
                 self.note(person, used.unwrap(), false);
             }
-            4 if self.is_early() => self.use_link(Person::Attacker).await,
+            4 if self.is_early() => self.use_account_link(Person::Attacker).await,
             4 => self.prove().await,
             5 => {
                 let password = Self::newcomer(person).password;
@@ -142,7 +143,7 @@ impl World<'_> {
     }
 
     /// Uses a random link that the person can read: with one of their sessions, or as a newcomer.
-    async fn use_link(&mut self, person: Person) {
+    async fn use_account_link(&mut self, person: Person) {
         let readable: Vec<_> = self
             .links
             .iter()
@@ -165,7 +166,7 @@ impl World<'_> {
             }
         }
         let newcomer = Self::newcomer(person);
-        if let Ok((session, _)) = accounts.accept_as_newcomer(&self.users.cx(), &secret, newcomer, DEVICE).await {
+        if let Ok((session, _)) = accounts.accept_and_sign_up(&self.users.cx(), &secret, newcomer, DEVICE).await {
             if emailed {
                 self.prove_again();
             }
@@ -187,13 +188,13 @@ impl World<'_> {
             let Ok(made) = self.users.ask(VICTIM, CodePurpose::SignIn, None).await else { return };
             self.users.enter(made.id.as_str(), &made.code).await
         } else {
-            let vouched = Vouched {
+            let vouched = ProviderIdentity {
                 issuer: "https://id.example".to_owned(),
                 subject: "1".to_owned(),
                 email: Some(VICTIM.to_owned()),
                 name: None,
             };
-            self.users.accounts.enter_vouched(&self.users.cx(), &vouched, DEVICE).await
+            self.users.accounts.sign_in_with_provider(&self.users.cx(), &vouched, DEVICE).await
         };
         if let Ok(session) = session {
             if by_code || !self.linked {
@@ -217,7 +218,7 @@ impl World<'_> {
             let actor = session.user_id.to_string();
             let cx = self.users.by(Caller::Member { organization_id, role: Role::Owner, actor });
             let name = format!("key {}", self.steps.len());
-            let new = NewKey { name: &name, scope: Role::Owner, expires_at: None };
+            let new = CreateApiKey { name: &name, scope: Role::Owner, expires_at: None };
             let made = api_keys::create(&cx, ops, &self.organizations[at], new).await.unwrap();
             self.keys.push((held.person, at, made.1, self.proofs));
             return;

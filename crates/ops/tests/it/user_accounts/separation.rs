@@ -5,22 +5,24 @@ use waypost_core::caller::Caller;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Role, SignUp};
 use waypost_core::{Code, Error};
-use waypost_ops::api_keys::{self, NewKey};
-use waypost_ops::invitations::{self, Invited};
-use waypost_ops::user_accounts::{Newcomer, Session, Vouched, leave, make_link, set_up_token};
+use waypost_ops::api_keys::{self, CreateApiKey};
+use waypost_ops::invitations::{self, InvitationWithSecret};
+use waypost_ops::user_accounts::{
+    AccountDetails, NewUserSession, ProviderIdentity, create_account_link, leave_organization, set_up_token,
+};
 use waypost_ops::{organizations, users};
 
 use super::{DEVICE, FINE, OTHER, Users, open};
 
 const VICTIM: &str = "victim@big.example";
-const MALLORY: Newcomer<'_> = Newcomer { name: "Mallory", password: FINE };
-const VERA: Newcomer<'_> = Newcomer { name: "Vera", password: OTHER };
+const MALLORY: AccountDetails<'_> = AccountDetails { name: "Mallory", password: FINE };
+const VERA: AccountDetails<'_> = AccountDetails { name: "Vera", password: OTHER };
 
 async fn organization(users: &Users, slug: &str) -> OrganizationId {
     organizations::create(&users.operator(), &users.stage.ops, slug, None).await.unwrap().id
 }
 
-async fn invite(users: &Users, organization: &OrganizationId, role: Role) -> Invited {
+async fn invite(users: &Users, organization: &OrganizationId, role: Role) -> InvitationWithSecret {
     invitations::create(&users.operator(), &users.stage.ops, organization, VICTIM, role).await.unwrap()
 }
 
@@ -30,11 +32,11 @@ async fn emailed(users: &Users, organization: &OrganizationId, role: Role) -> St
     invited.secret
 }
 
-async fn accept(users: &Users, token: &str, newcomer: Newcomer<'_>) -> waypost_core::Result<Session> {
-    users.accounts.accept_as_newcomer(&users.cx(), token, newcomer, DEVICE).await.map(|(session, _)| session)
+async fn accept(users: &Users, token: &str, newcomer: AccountDetails<'_>) -> waypost_core::Result<NewUserSession> {
+    users.accounts.accept_and_sign_up(&users.cx(), token, newcomer, DEVICE).await.map(|(session, _)| session)
 }
 
-fn code(error: waypost_core::Result<Session>) -> Code {
+fn code(error: waypost_core::Result<NewUserSession>) -> Code {
     error.map_err(|error: Error| error.code).unwrap_err()
 }
 
@@ -84,7 +86,7 @@ async fn a_password_that_fits_several_accounts_leads_where_the_person_goes(users
 
 /// What somebody with a shown link of `evil` has: a session, a key, and a key that was created with it.
 struct Prepared {
-    session: Session,
+    session: NewUserSession,
     keys: Vec<String>,
     invitation: String,
 }
@@ -94,7 +96,7 @@ async fn prepare(users: &Users, evil: &OrganizationId) -> Prepared {
     let session = accept(users, &shown.secret, MALLORY).await.unwrap();
     let member = |actor: String| users.by(Caller::Member { organization_id: evil.clone(), role: Role::Owner, actor });
     let ops = &users.stage.ops;
-    let new = |name, scope| NewKey { name, scope, expires_at: None };
+    let new = |name, scope| CreateApiKey { name, scope, expires_at: None };
     let (first, one) =
         api_keys::create(&member(session.user.id.to_string()), ops, evil, new("one", Role::Owner)).await.unwrap();
     let (_, two) = api_keys::create(&member(first.id.to_string()), ops, evil, new("two", Role::Admin)).await.unwrap();
@@ -109,7 +111,7 @@ async fn nothing_is_left(users: &Users, prepared: &Prepared) {
     for key in &prepared.keys {
         assert_eq!(api_keys::authenticate(&users.cx(), &users.stage.ops, key).await.unwrap(), None);
     }
-    let found = users.accounts.find_invitation(&users.cx(), &prepared.invitation).await;
+    let found = users.accounts.get_invitation(&users.cx(), &prepared.invitation).await;
     assert_eq!(found.unwrap_err().code, Code::NotFound, "the invitation is revoked");
 }
 
@@ -148,7 +150,7 @@ async fn an_emailed_invitation_revokes_what_was_there(users: Users) {
     invitations::mark_emailed(&users.operator(), &users.stage.ops, &invited).await.unwrap();
     let resent =
         invitations::resend(&users.operator(), &users.stage.ops, &small, &invited.invitation.id).await.unwrap();
-    assert!(!users.accounts.find_invitation(&users.cx(), &resent.secret).await.unwrap().invitation.emailed);
+    assert!(!users.accounts.get_invitation(&users.cx(), &resent.secret).await.unwrap().invitation.emailed);
     let stale = invitations::mark_emailed(&users.operator(), &users.stage.ops, &invited).await.unwrap_err();
     assert_eq!(stale.code, Code::Conflict);
     let member = users.stage.member(&small, Role::Member);
@@ -158,20 +160,20 @@ async fn an_emailed_invitation_revokes_what_was_there(users: Users) {
 async fn a_provider_revokes_what_was_there(users: Users) {
     let evil = organization(&users, "evil").await;
     let prepared = prepare(&users, &evil).await;
-    let vouched = Vouched {
+    let vouched = ProviderIdentity {
         issuer: "https://id.example".to_owned(),
         subject: "1".to_owned(),
         email: Some("Victim@big.example".to_owned()),
         name: Some("Vera".to_owned()),
     };
-    let unproven = Vouched { email: None, ..vouched.clone() };
-    assert_eq!(code(users.accounts.enter_vouched(&users.cx(), &unproven, DEVICE).await), Code::Forbidden);
+    let unproven = ProviderIdentity { email: None, ..vouched.clone() };
+    assert_eq!(code(users.accounts.sign_in_with_provider(&users.cx(), &unproven, DEVICE).await), Code::Forbidden);
     assert!(users.is_open(&prepared.session).await);
-    let vera = users.accounts.enter_vouched(&users.cx(), &vouched, DEVICE).await.unwrap();
+    let vera = users.accounts.sign_in_with_provider(&users.cx(), &vouched, DEVICE).await.unwrap();
     assert!(vera.revoked);
     nothing_is_left(&users, &prepared).await;
     assert_eq!(vera.user.name.as_deref(), Some("Vera"));
-    let again = users.accounts.enter_vouched(&users.cx(), &unproven, DEVICE).await.unwrap();
+    let again = users.accounts.sign_in_with_provider(&users.cx(), &unproven, DEVICE).await.unwrap();
     assert_eq!((again.user.id, again.revoked), (vera.user.id, false));
 }
 
@@ -197,20 +199,20 @@ async fn a_link_by_the_operator_verifies_nothing(users: Users) {
     let (evil, big) = (organization(&users, "evil").await, organization(&users, "big").await);
     let (ops, operator) = (&users.stage.ops, users.operator());
     let member = users::create(&operator, ops, &evil, VICTIM, Role::Owner).await.unwrap();
-    let link = make_link(&operator, ops, &evil, &member.user_id).await.unwrap();
-    let kept = make_link(&operator, ops, &evil, &member.user_id).await.unwrap();
-    let gone = users.accounts.use_link(&users.cx(), &link.token, MALLORY, DEVICE).await;
+    let link = create_account_link(&operator, ops, &evil, &member.user_id).await.unwrap();
+    let kept = create_account_link(&operator, ops, &evil, &member.user_id).await.unwrap();
+    let gone = users.accounts.use_account_link(&users.cx(), &link.token, MALLORY, DEVICE).await;
     assert_eq!(code(gone), Code::NotFound, "replaced");
-    let session = users.accounts.use_link(&users.cx(), &kept.token, MALLORY, DEVICE).await.unwrap();
+    let session = users.accounts.use_account_link(&users.cx(), &kept.token, MALLORY, DEVICE).await.unwrap();
     assert_eq!(session.user.verified_at, None);
     users::create(&operator, ops, &big, VICTIM, Role::Owner).await.unwrap();
     assert_eq!(users.reach(&session.token).await.unwrap(), ["evil"]);
     // A link that is open when the owner of the address comes is revoked: it would set their password.
-    let open = make_link(&operator, ops, &evil, &member.user_id).await.unwrap();
+    let open = create_account_link(&operator, ops, &evil, &member.user_id).await.unwrap();
     let vera = users.by_code(VICTIM).await;
     assert_eq!(users.reach(&vera.token).await.unwrap(), ["big", "evil"]);
     assert_eq!(users.reach(&session.token).await, None);
-    assert_eq!(code(users.accounts.use_link(&users.cx(), &open.token, MALLORY, DEVICE).await), Code::NotFound);
+    assert_eq!(code(users.accounts.use_account_link(&users.cx(), &open.token, MALLORY, DEVICE).await), Code::NotFound);
 }
 
 async fn an_unverified_account_without_an_organisation_is_deleted(users: Users) {
@@ -218,9 +220,9 @@ async fn an_unverified_account_without_an_organisation_is_deleted(users: Users) 
     users::create(&users.operator(), &users.stage.ops, &evil, "owner@evil.example", Role::Owner).await.unwrap();
     let shown = invite(&users, &evil, Role::Member).await;
     let session = accept(&users, &shown.secret, MALLORY).await.unwrap();
-    leave(&users.as_user(&session.user.id), &users.stage.ops, &evil).await.unwrap();
+    leave_organization(&users.as_user(&session.user.id), &users.stage.ops, &evil).await.unwrap();
     assert_eq!(users.reach(&session.token).await, None);
-    // Invited again they create another one.
+    // InvitationWithSecret again they create another one.
     let shown = invite(&users, &evil, Role::Member).await;
     let again = accept(&users, &shown.secret, VERA).await.unwrap();
     assert_ne!(again.user.id, session.user.id);

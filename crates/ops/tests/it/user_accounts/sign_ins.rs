@@ -5,7 +5,7 @@ use waypost_core::account::CodePurpose;
 use waypost_core::audit::AuditEvent;
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::Role;
-use waypost_ops::user_accounts::Vouched;
+use waypost_ops::user_accounts::ProviderIdentity;
 use waypost_ops::{organizations, users};
 use waypost_store::audit::{self, Filter};
 
@@ -110,13 +110,14 @@ async fn codes_that_cannot_be_used_are_in_the_log(users: Users) {
 /// provider vouches for.
 async fn failed_sign_ins_with_a_provider_are_in_the_log(users: Users) {
     let anna = users.member("anna@example.com", Role::Owner, FINE).await.user.id;
-    let vouched = |subject: &str, email: Option<&str>| Vouched {
+    let vouched = |subject: &str, email: Option<&str>| ProviderIdentity {
         issuer: "https://id.example".to_owned(),
         subject: subject.to_owned(),
         email: email.map(str::to_owned),
         name: None,
     };
-    let enter = async |vouched: Vouched| users.accounts.enter_vouched(&users.cx(), &vouched, DEVICE).await;
+    let enter =
+        async |vouched: ProviderIdentity| users.accounts.sign_in_with_provider(&users.cx(), &vouched, DEVICE).await;
     let known = vouched("1", Some("anna@example.com"));
     enter(known.clone()).await.unwrap();
     enter(vouched("2", None)).await.unwrap_err();
@@ -131,7 +132,7 @@ async fn failed_sign_ins_with_a_provider_are_in_the_log(users: Users) {
     let unverify = "UPDATE users SET verified_at = NULL WHERE id = $1";
     waypost_store::on!(&mut tx, c => sqlx::query(unverify).bind(anna.as_str()).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
-    enter(Vouched { email: None, ..known }).await.unwrap_err();
+    enter(ProviderIdentity { email: None, ..known }).await.unwrap_err();
     assert_eq!(failed().await, [(anna.to_string(), json!("provider"))]);
 }
 

@@ -1,4 +1,4 @@
-//! Answers to clients, where no browser is in between.
+//! Responses to OAuth clients (not to browsers).
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use waypost_core::oauth_error::{OauthCode, OauthError};
 
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
-/// An error as JSON (RFC 6749, section 5.2; RFC 7591, section 3.2.2). What was our fault is logged.
+/// Returns an error as JSON (RFC 6749, section 5.2; RFC 7591, section 3.2.2). Logs the cause of internal errors.
 #[must_use]
-pub fn error(site: &Site, error: &OauthError) -> Response {
+pub fn error(incoming: &ServerRequest, error: &OauthError) -> Response {
     if let Some(cause) = &error.cause {
         let source = std::error::Error::source(cause).map(ToString::to_string);
-        tracing::error!(request_id = site.request_id, %cause, source, "an OAuth request failed");
+        tracing::error!(request_id = incoming.request_id, %cause, source, "OAuth request failed");
     }
     let status = match error.code {
         OauthCode::InvalidClient => StatusCode::UNAUTHORIZED,
@@ -26,13 +26,13 @@ pub fn error(site: &Site, error: &OauthError) -> Response {
     let body = json!({ "error": error.code.as_str(), "error_description": error.description });
     let mut response = (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
     if status == StatusCode::UNAUTHORIZED {
-        // RFC 6749, section 5.2: the scheme by which clients can prove who they are.
+        // RFC 6749, section 5.2: the scheme with which clients can authenticate.
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"oauth\""));
     }
     response
 }
 
-/// Too many requests of one address.
+/// Returns the response to a request that exceeds the rate limit of its client address.
 #[must_use]
 pub fn too_many(wait: Duration) -> Response {
     let code = OauthCode::TemporarilyUnavailable;

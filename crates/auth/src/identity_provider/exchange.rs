@@ -7,24 +7,24 @@ use waypost_core::seal::SecretText;
 use waypost_core::{Error, Timestamp};
 use waypost_ops::Ops;
 use waypost_ops::identities::Claims;
-use waypost_ops::upstream::{Returned, Tokens, client, send};
+use waypost_ops::identity_provider::{LoginCallback, ProviderTokens, oidc_client, send};
 use waypost_outbound::{Purpose, Route};
 
 use super::failure::Failure;
-use super::{Providers, claims, id_token, redirect_uri, userinfo};
+use super::{IdentityProviders, claims, id_token, redirect_uri, userinfo};
 
 /// Exchanges `code` (RFC 6749, 4.1.3) and finds out who signed in.
 ///
 /// # Errors
 /// When the provider is down, refuses, or says what cannot be trusted.
 pub(super) async fn exchange(
-    (providers, ops): (&Providers, &Ops),
-    returned: &Returned,
+    (providers, ops): (&IdentityProviders, &Ops),
+    returned: &LoginCallback,
     code: &str,
     now: Timestamp,
-) -> Result<(Claims, Tokens), Failure> {
+) -> Result<(Claims, ProviderTokens), Failure> {
     let config = &returned.config;
-    let route = providers.upstream.route(ops, Purpose::SignIn, &config.organization_id).await?;
+    let route = providers.provider_context.route(ops, Purpose::SignIn, &config.organization_id).await?;
     let answer = ask(&route, returned, code).await?;
     let tokens = tokens_of(&answer, config, now);
     let claims = match config.kind {
@@ -48,8 +48,8 @@ pub(super) async fn exchange(
     Ok((claims, tokens))
 }
 
-async fn ask(route: &Route, returned: &Returned, code: &str) -> Result<CoreTokenResponse, Failure> {
-    let client = client(&returned.config, returned.client_secret.as_ref())?;
+async fn ask(route: &Route, returned: &LoginCallback, code: &str) -> Result<CoreTokenResponse, Failure> {
+    let client = oidc_client(&returned.config, returned.client_secret.as_ref())?;
     let redirect = RedirectUrl::new(redirect_uri(&returned.request)).map_err(Error::internal)?;
     let client = client.set_redirect_uri(redirect);
     let http = |request| send(route.clone(), request);
@@ -71,10 +71,10 @@ async fn ask(route: &Route, returned: &Returned, code: &str) -> Result<CoreToken
     })
 }
 
-fn tokens_of(answer: &CoreTokenResponse, config: &OauthConfig, now: Timestamp) -> Tokens {
+fn tokens_of(answer: &CoreTokenResponse, config: &OauthConfig, now: Timestamp) -> ProviderTokens {
     let scopes = answer.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
     let lifetime = answer.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
-    Tokens {
+    ProviderTokens {
         access_token: SecretText::new(answer.access_token().secret().clone()),
         refresh_token: answer.refresh_token().map(|token| SecretText::new(token.secret().clone())),
         // RFC 6749, 5.1: one that says nothing gave what was asked for.

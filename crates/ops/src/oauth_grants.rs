@@ -41,9 +41,9 @@ const MAX_TOKEN: usize = 128;
 
 /// Access tokens that were found good within the last second.
 #[derive(Debug, Clone)]
-pub(crate) struct Tokens(Cache<(ServerId, String), Access>);
+pub(crate) struct TokenCache(Cache<(ServerId, String), Access>);
 
-impl Default for Tokens {
+impl Default for TokenCache {
     fn default() -> Self {
         Self(Cache::builder().max_capacity(100_000).time_to_live(TRUST).build())
     }
@@ -51,7 +51,7 @@ impl Default for Tokens {
 
 /// A client as it stands before the token endpoint, after it proved who it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Presenter<'a> {
+pub struct TokenClient<'a> {
     /// The server whose endpoint is asked.
     pub server: &'a Server,
     /// The client.
@@ -60,7 +60,7 @@ pub struct Presenter<'a> {
 
 /// A pair of tokens for a client.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Tokenset {
+pub struct TokenSet {
     /// The access token.
     pub access_token: String,
     /// Seconds until it is gone.
@@ -73,7 +73,7 @@ pub struct Tokenset {
 
 /// What a client shows to get tokens for a code.
 #[derive(Clone, Copy)]
-pub struct Exchange<'a> {
+pub struct CodeExchange<'a> {
     /// The code.
     pub code: &'a str,
     /// The redirect URI that it was sent to; OAuth 2.1 leaves it out here, because PKCE binds the code.
@@ -96,22 +96,22 @@ fn invalid_grant(description: &str) -> OauthError {
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn consented(ops: &Ops, request: &AuthorizationRequest, end_user: &EndUserId) -> Result<Option<Scopes>> {
-    let presenter = (&request.organization_id, &request.server_id, request.client_id.as_str());
-    consented_to(ops, presenter, &request.redirect_uri, end_user).await
+pub async fn find_consent(ops: &Ops, request: &AuthorizationRequest, end_user: &EndUserId) -> Result<Option<Scopes>> {
+    let token_client = (&request.organization_id, &request.server_id, request.client_id.as_str());
+    find_consent_for(ops, token_client, &request.redirect_uri, end_user).await
 }
 
 /// The scopes that the user allowed the client (organisation, server, client ID) before, for a redirect URI.
 ///
 /// # Errors
 /// `unavailable` if the database is away.
-pub async fn consented_to(
+pub async fn find_consent_for(
     ops: &Ops,
     (organization, server, client_id): (&OrganizationId, &ServerId, &str),
     redirect_uri: &str,
     end_user: &EndUserId,
 ) -> Result<Option<Scopes>> {
-    let redirect = redirect_uri::remembered(redirect_uri);
+    let redirect = redirect_uri::for_consent(redirect_uri);
     let key = oauth_consent::Key { organization, server, end_user, client_id, redirect: &redirect };
     let found = oauth_consent::find(&mut ops.db.read().await?, key).await?;
     Ok(found.and_then(|scope| Scopes::parse(&scope).ok()))
@@ -151,7 +151,7 @@ pub async fn issue_code(
         return Err(not_found());
     }
     make_room(&mut tx, request, end_user, now).await?;
-    let redirect = redirect_uri::remembered(&request.redirect_uri);
+    let redirect = redirect_uri::for_consent(&request.redirect_uri);
     let key = consent_key(request, end_user, &redirect);
     let asked = Scopes::parse(&request.scope).unwrap_or_default();
     // What was allowed before stays allowed: asking for more later must not lose it.
@@ -186,7 +186,7 @@ pub async fn issue_code(
         "redirect_uri_length": request.redirect_uri.len(),
         "scope": grant.scope,
     });
-    record(cx, &mut tx, &grant.organization_id, Entry { act: "grant.create", target: grant.id.as_str(), detail })
+    record(cx, &mut tx, &grant.organization_id, Entry { action: "grant.create", target: grant.id.as_str(), detail })
         .await?;
     tx.commit().await?;
     Ok(code)
@@ -209,7 +209,7 @@ async fn make_room(tx: &mut Tx, request: &AuthorizationRequest, end_user: &EndUs
 ///
 /// # Errors
 /// `not_found` if the request is not open any more; `unavailable` if the database is away.
-pub async fn refuse(
+pub async fn deny(
     cx: &Ctx,
     ops: &Ops,
     request: &AuthorizationRequest,
@@ -224,7 +224,7 @@ pub async fn refuse(
     }
     if let Some(end_user) = end_user {
         let detail = json!({ "client_id": request.client_id, "end_user_id": end_user.as_str() });
-        let entry = Entry { act: "grant.refuse", target: request.id.as_str(), detail };
+        let entry = Entry { action: "grant.refuse", target: request.id.as_str(), detail };
         record(cx, &mut tx, &request.organization_id, entry).await?;
     }
     Ok(tx.commit().await?)
@@ -235,17 +235,17 @@ pub async fn refuse(
 ///
 /// # Errors
 /// `invalid_grant`; `temporarily_unavailable` when the database is away.
-pub async fn exchange(
+pub async fn exchange_code(
     cx: &Ctx,
     ops: &Ops,
-    presenter: Presenter<'_>,
-    exchange: Exchange<'_>,
-) -> Result<Tokenset, OauthError> {
-    let server = presenter.server;
+    token_client: TokenClient<'_>,
+    exchange: CodeExchange<'_>,
+) -> Result<TokenSet, OauthError> {
+    let server = token_client.server;
     let now = cx.now();
     let mut tx = ops.db.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
-    let consumed = store::consume_code(&mut tx, key, presenter.client_id, &hash(exchange.code), now).await;
+    let consumed = store::consume_code(&mut tx, key, token_client.client_id, &hash(exchange.code), now).await;
     let answer = match consumed.map_err(Error::from)? {
         Consumed::Good { grant, redirect_uri, code_challenge } => {
             if exchange.redirect_uri.is_some_and(|named| named != redirect_uri) {
@@ -275,7 +275,7 @@ fn verifies(verifier: &str, challenge: &str) -> bool {
         && data_encoding::BASE64URL_NOPAD.encode(&Sha256::digest(verifier.as_bytes())) == challenge
 }
 
-async fn give(cx: &Ctx, tx: &mut Tx, grant: &OauthGrantId, (generation, scopes): (i64, Scopes)) -> Result<Tokenset> {
+async fn give(cx: &Ctx, tx: &mut Tx, grant: &OauthGrantId, (generation, scopes): (i64, Scopes)) -> Result<TokenSet> {
     let now = cx.now();
     let (access_token, refresh_token) = (secret_text(cx, "wpt_"), secret_text(cx, "wpr_"));
     let pair = Pair {
@@ -286,7 +286,7 @@ async fn give(cx: &Ctx, tx: &mut Tx, grant: &OauthGrantId, (generation, scopes):
         generation,
     };
     store::insert_pair(tx, grant, &pair, now).await?;
-    Ok(Tokenset { access_token, expires_in: ACCESS_LIFETIME_MS / 1_000, refresh_token, scope: scopes })
+    Ok(TokenSet { access_token, expires_in: ACCESS_LIFETIME_MS / 1_000, refresh_token, scope: scopes })
 }
 
 async fn revoke_grant(
@@ -297,7 +297,8 @@ async fn revoke_grant(
 ) -> Result<()> {
     if store::revoke(tx, &server.organization_id, grant, reason, cx.now()).await? {
         let detail = json!({ "reason": reason });
-        record(cx, tx, &server.organization_id, Entry { act: "grant.revoke", target: grant.as_str(), detail }).await?;
+        record(cx, tx, &server.organization_id, Entry { action: "grant.revoke", target: grant.as_str(), detail })
+            .await?;
     }
     Ok(())
 }
@@ -307,18 +308,18 @@ async fn revoke_grant(
 ///
 /// # Errors
 /// `invalid_grant`, `invalid_scope`; `temporarily_unavailable` when the database is away.
-pub async fn refresh(
+pub async fn refresh_tokens(
     cx: &Ctx,
     ops: &Ops,
-    presenter: Presenter<'_>,
+    token_client: TokenClient<'_>,
     (refresh_token, scopes): (&str, Option<Scopes>),
-) -> Result<Tokenset, OauthError> {
-    let server = presenter.server;
+) -> Result<TokenSet, OauthError> {
+    let server = token_client.server;
     let now = cx.now();
     let mut tx = ops.db.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
     let times = (now, now.plus(GRANT_LIFETIME_MS));
-    let rotated = store::rotate(&mut tx, key, presenter.client_id, &hash(refresh_token), times).await;
+    let rotated = store::rotate(&mut tx, key, token_client.client_id, &hash(refresh_token), times).await;
     let answer = match rotated.map_err(Error::from)? {
         Rotated::Good { grant, generation } => {
             let granted = Scopes::parse(&grant.scope).unwrap_or_default();
@@ -327,7 +328,7 @@ pub async fn refresh(
                 // Not committed: the token was good, and stays so.
                 return Err(OauthError::new(OauthCode::InvalidScope, "The scope is more than was granted."));
             }
-            oauth_client::used(&mut tx, &server.id, presenter.client_id, now).await.map_err(Error::from)?;
+            oauth_client::used(&mut tx, &server.id, token_client.client_id, now).await.map_err(Error::from)?;
             if generation % PRUNE_EVERY == 0 {
                 let first = generation - MAX_GENERATIONS;
                 store::prune(&mut tx, &grant.id, first, MAX_ACCESS_TOKENS).await.map_err(Error::from)?;
@@ -349,12 +350,17 @@ pub async fn refresh(
 ///
 /// # Errors
 /// `temporarily_unavailable` when the database is away.
-pub async fn revoke(cx: &Ctx, hosting: &Hosting, presenter: Presenter<'_>, token: &str) -> Result<(), OauthError> {
-    let server = presenter.server;
+pub async fn revoke_token(
+    cx: &Ctx,
+    hosting: &Hosting,
+    token_client: TokenClient<'_>,
+    token: &str,
+) -> Result<(), OauthError> {
+    let server = token_client.server;
     let token_hash = hash(token);
     let mut tx = hosting.ops.db.begin().await.map_err(Error::from)?;
     let key = (&server.organization_id, &server.id);
-    match store::find_by_token(&mut tx, key, presenter.client_id, &token_hash).await.map_err(Error::from)? {
+    match store::find_by_token(&mut tx, key, token_client.client_id, &token_hash).await.map_err(Error::from)? {
         None => return Ok(()),
         Some((grant, true)) => revoke_grant(cx, &mut tx, server, (&grant, "client")).await?,
         Some((grant, false)) => {
@@ -364,7 +370,7 @@ pub async fn revoke(cx: &Ctx, hosting: &Hosting, presenter: Presenter<'_>, token
             if was_active
                 && store::note_revocation(&mut tx, &grant, now, now.plus(-HOUR_MS)).await.map_err(Error::from)?
             {
-                let entry = Entry { act: "token.revoke", target: grant.as_str(), detail: json!({}) };
+                let entry = Entry { action: "token.revoke", target: grant.as_str(), detail: json!({}) };
                 record(cx, &mut tx, &server.organization_id, entry).await?;
             }
         }
@@ -399,7 +405,7 @@ pub async fn authenticate(hosting: &Hosting, server: &Server, token: &str) -> Re
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn is_active(hosting: &Hosting, server: &Server, token_hash: &str) -> Result<bool> {
+pub async fn is_token_active(hosting: &Hosting, server: &Server, token_hash: &str) -> Result<bool> {
     let now = hosting.clock.now();
     let mut conn = hosting.read().await?;
     let found = store::find_access(&mut conn, &server.organization_id, &server.id, token_hash, now).await?;

@@ -6,8 +6,8 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode, Uri};
 use waypost_core::Code;
 use waypost_core::caller::Ctx;
-use waypost_ops::grants;
-use waypost_ops::upstream::{self, Returned};
+use waypost_ops::identity_provider::{self, LoginCallback};
+use waypost_ops::oauth_grants;
 
 use super::exchange::exchange;
 use super::failure::{Failure, shown};
@@ -15,9 +15,9 @@ use crate::Auth;
 use crate::authorize::Back;
 use crate::browser;
 use crate::limits::Kind;
-use crate::page::{self, Frame};
+use crate::page::{self, Layout};
 use crate::pending::{failed, gone};
-use crate::site::Site;
+use crate::server_request::ServerRequest;
 
 /// What a provider sends (RFC 6749, 4.1.2; RFC 9207, 2).
 #[derive(Debug, Default)]
@@ -30,9 +30,9 @@ struct Answer {
 
 /// A page with a way back.
 #[derive(Template)]
-#[template(path = "upstream_failed.html")]
-struct FailedPage<'a> {
-    frame: Frame,
+#[template(path = "provider_error.html")]
+struct ProviderErrorPage<'a> {
+    layout: Layout,
     title: &'a str,
     message: &'a str,
     client: &'a str,
@@ -40,31 +40,39 @@ struct FailedPage<'a> {
     back: &'a str,
 }
 
-pub(super) async fn callback(State(auth): State<Auth>, site: Site, headers: HeaderMap, uri: Uri) -> Response {
+pub(super) async fn callback(
+    State(auth): State<Auth>,
+    incoming: ServerRequest,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
     // Looking for the state is a transaction that writes.
-    if let Err(wait) = auth.limits.check(Kind::Authorize, site.client) {
-        return page::too_many(&site, wait);
+    if let Err(wait) = auth.limits.check(Kind::Authorize, incoming.client) {
+        return page::too_many(&incoming, wait);
     }
-    let cx = auth.context(&site);
+    let cx = auth.context(&incoming);
     let browser = browser::read(&headers, browser::FLOW);
-    let (Some(answer), Some(browser)) = (answer(&uri), browser) else { return gone(&site) };
-    let Some(state) = &answer.state else { return gone(&site) };
-    let (ops, upstream) = (auth.hosting.ops(), &auth.providers.upstream);
-    let returned = match upstream::take_back(&cx, ops, upstream, site.server(), (state, &browser)).await {
-        Ok(returned) => returned,
-        Err(error) if error.code == Code::NotFound => return gone(&site),
-        Err(error) => return failed(&site, &error),
-    };
+    let (Some(answer), Some(browser)) = (answer(&uri), browser) else { return gone(&incoming) };
+    let Some(state) = &answer.state else { return gone(&incoming) };
+    let (ops, provider_context) = (auth.hosting.ops(), &auth.providers.provider_context);
+    let returned =
+        match identity_provider::finish_login(&cx, ops, provider_context, incoming.server(), (state, &browser)).await {
+            Ok(returned) => returned,
+            Err(error) if error.code == Code::NotFound => return gone(&incoming),
+            Err(error) => return failed(&incoming, &error),
+        };
     match signed_in(&cx, &auth, &returned, &answer).await {
         Ok(session) => {
-            let path = format!("{}?request={}", site.address.path("authorize/continue"), returned.request.id);
+            let path = format!("{}?request={}", incoming.address.path("authorize/continue"), returned.request.id);
             let mut response = page::redirect(&path);
             browser::set_session(response.headers_mut(), &returned.config.organization_id, &session);
             response
         }
-        Err(Failure::Own(error)) if error.code == Code::Unavailable => failed(&site, &error),
-        Err(Failure::Refused(why)) if why == ACCESS_DENIED => refused(&cx, &auth, &site, (&returned, &browser)).await,
-        Err(failure) => shown_failure(&site, &returned, &failure),
+        Err(Failure::Own(error)) if error.code == Code::Unavailable => failed(&incoming, &error),
+        Err(Failure::Refused(why)) if why == ACCESS_DENIED => {
+            refused(&cx, &auth, &incoming, (&returned, &browser)).await
+        }
+        Err(failure) => shown_failure(&incoming, &returned, &failure),
     }
 }
 
@@ -72,7 +80,7 @@ pub(super) async fn callback(State(auth): State<Auth>, site: Site, headers: Head
 const ACCESS_DENIED: &str = "access_denied";
 
 /// The session cookie of the user for whom the provider vouches.
-async fn signed_in(cx: &Ctx, auth: &Auth, returned: &Returned, answer: &Answer) -> Result<String, Failure> {
+async fn signed_in(cx: &Ctx, auth: &Auth, returned: &LoginCallback, answer: &Answer) -> Result<String, Failure> {
     let config = &returned.config;
     // First of all: what another provider sends must not be acted on at all (RFC 9207, 2.4).
     if answer.iss.as_ref().is_some_and(|iss| !config.issuer.is_empty() && *iss != config.issuer) {
@@ -83,30 +91,35 @@ async fn signed_in(cx: &Ctx, auth: &Auth, returned: &Returned, answer: &Answer) 
     }
     let code = answer.code.as_deref().ok_or_else(|| Failure::Answer("there is no code in it".to_owned()))?;
     let (claims, tokens) = exchange((&auth.providers, auth.hosting.ops()), returned, code, cx.now()).await?;
-    let (ops, upstream) = (auth.hosting.ops(), &auth.providers.upstream);
-    let (_, session) = upstream::sign_in(cx, ops, upstream, config, (&claims, &tokens)).await?;
+    let (ops, provider_context) = (auth.hosting.ops(), &auth.providers.provider_context);
+    let (_, session) = identity_provider::sign_in(cx, ops, provider_context, config, (&claims, &tokens)).await?;
     Ok(session)
 }
 
 /// The user said no at the provider: that is their answer to the client.
-async fn refused(cx: &Ctx, auth: &Auth, site: &Site, (returned, browser): (&Returned, &str)) -> Response {
+async fn refused(
+    cx: &Ctx,
+    auth: &Auth,
+    incoming: &ServerRequest,
+    (returned, browser): (&LoginCallback, &str),
+) -> Response {
     let request = &returned.request;
     // Nobody has signed in.
-    match grants::refuse(cx, auth.hosting.ops(), request, browser, None).await {
+    match oauth_grants::deny(cx, auth.hosting.ops(), request, browser, None).await {
         Ok(()) => page::redirect(&Back::of(request).url(&[("error", ACCESS_DENIED)])),
-        Err(error) if error.code == Code::NotFound => gone(site),
-        Err(error) => failed(site, &error),
+        Err(error) if error.code == Code::NotFound => gone(incoming),
+        Err(error) => failed(incoming, &error),
     }
 }
 
-fn shown_failure(site: &Site, returned: &Returned, failure: &Failure) -> Response {
+fn shown_failure(incoming: &ServerRequest, returned: &LoginCallback, failure: &Failure) -> Response {
     let config = &returned.config;
     let cause = match failure {
         Failure::Own(error) => std::error::Error::source(error).map(ToString::to_string),
         _ => None,
     };
     tracing::warn!(
-        request_id = site.request_id,
+        request_id = incoming.request_id,
         oauth_config = config.id.as_str(),
         %failure,
         cause,
@@ -117,12 +130,12 @@ fn shown_failure(site: &Site, returned: &Returned, failure: &Failure) -> Respons
         _ => format!("{} could not sign you in", config.name),
     };
     let request = &returned.request;
-    let page = FailedPage {
-        frame: Frame::plain(site),
+    let page = ProviderErrorPage {
+        layout: Layout::plain(incoming),
         title: &title,
         message: &failure.to_string(),
         client: &request.client_name,
-        again: &format!("{}?request={}", site.address.path("upstream"), request.id),
+        again: &format!("{}?request={}", incoming.address.path("upstream"), request.id),
         back: &Back::of(request).url(&[("error", "temporarily_unavailable")]),
     };
     page::html(StatusCode::BAD_GATEWAY, &page, None)

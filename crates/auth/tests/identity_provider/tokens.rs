@@ -8,8 +8,8 @@ use waypost_core::organization::Role;
 use waypost_core::seal::Place;
 use waypost_core::secret::{Keys, SecretKey};
 use waypost_core::server::Server;
-use waypost_ops::secrets::{self, Resealed};
-use waypost_ops::upstream::{Refreshed, refresh_due};
+use waypost_ops::identity_provider::{RefreshSummary, refresh_due_tokens};
+use waypost_ops::secrets::{self, ResealSummary};
 use waypost_store::upstream_token;
 
 use crate::stage::{Stage, stage};
@@ -25,7 +25,8 @@ async fn signed_in(stage: &Stage) -> Server {
 }
 
 async fn refresh(stage: &Stage) -> (u64, u64) {
-    let Refreshed { refreshed, failed } = refresh_due(&stage.cx, &stage.ops, &stage.upstream).await.unwrap();
+    let RefreshSummary { refreshed, failed } =
+        refresh_due_tokens(&stage.cx, &stage.ops, &stage.provider_context).await.unwrap();
     (refreshed, failed)
 }
 
@@ -36,7 +37,7 @@ async fn kept(stage: &Stage) -> (String, Option<String>) {
     let row = upstream_token::get(&mut conn, &stage.organization, &identity).await.unwrap().unwrap();
     let open = |column, sealed: &str| {
         let place = Place { table: "upstream_tokens", column, row: identity.as_str() };
-        stage.upstream.keyring.open_text(&place, sealed).unwrap().expose().to_owned()
+        stage.provider_context.keyring.open_text(&place, sealed).unwrap().expose().to_owned()
     };
     (open("access_token", &row.access_token), row.refresh_token.map(|sealed| open("refresh_token", &sealed)))
 }
@@ -119,19 +120,19 @@ async fn everything_is_sealed_anew(mut stage: Stage) {
     let key = |byte| SecretKey::new([byte; 32]);
     let keys = Keys { current: key(8), previous: Some(key(7)) };
     let Stage { cx, ops, .. } = &stage;
-    assert_eq!(secrets::unreadable(ops, &keys.keyring()).await.unwrap(), 0);
-    assert_eq!(secrets::unreadable(ops, &Keys::from(key(8)).keyring()).await.unwrap(), 4);
+    assert_eq!(secrets::count_unreadable(ops, &keys.keyring()).await.unwrap(), 0);
+    assert_eq!(secrets::count_unreadable(ops, &Keys::from(key(8)).keyring()).await.unwrap(), 4);
     // With the wrong keys nothing is touched.
     let wrong = Keys { current: key(8), previous: Some(key(9)) };
     let done = secrets::reseal(cx, ops, &wrong.keyring()).await.unwrap();
-    assert_eq!(done, Resealed { resealed: 0, unreadable: 4 });
+    assert_eq!(done, ResealSummary { resealed: 0, unreadable: 4 });
     // The secret, two tokens and a verifier.
     let done = secrets::reseal(cx, ops, &keys.keyring()).await.unwrap();
-    assert_eq!(done, Resealed { resealed: 4, unreadable: 0 });
-    assert_eq!(secrets::reseal(cx, ops, &keys.keyring()).await.unwrap(), Resealed::default());
+    assert_eq!(done, ResealSummary { resealed: 4, unreadable: 0 });
+    assert_eq!(secrets::reseal(cx, ops, &keys.keyring()).await.unwrap(), ResealSummary::default());
     let new = Keys::from(key(8)).keyring();
-    assert_eq!(secrets::unreadable(ops, &new).await.unwrap(), 0);
-    stage.upstream.keyring = new;
+    assert_eq!(secrets::count_unreadable(ops, &new).await.unwrap(), 0);
+    stage.provider_context.keyring = new;
     assert_eq!(kept(&stage).await, ("upstream-access".to_owned(), Some("upstream-refresh".to_owned())));
     let member = Caller::Member {
         organization_id: stage.organization.clone(),
@@ -139,9 +140,9 @@ async fn everything_is_sealed_anew(mut stage: Stage) {
         actor: "usr_caller".to_owned(),
     };
     let member = stage.cx.with_caller(member);
-    let error = secrets::reseal(&member, &stage.ops, &stage.upstream.keyring).await.unwrap_err();
+    let error = secrets::reseal(&member, &stage.ops, &stage.provider_context.keyring).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
-    let error = refresh_due(&member, &stage.ops, &stage.upstream).await.unwrap_err();
+    let error = refresh_due_tokens(&member, &stage.ops, &stage.provider_context).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
 }
 

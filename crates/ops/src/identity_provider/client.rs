@@ -15,13 +15,14 @@ use waypost_outbound::{Limits, Route};
 const LIMITS: Limits = Limits { max_bytes: 256 * 1024, timeout: Duration::from_secs(10), redirects: 0 };
 
 /// Waypost as a client of a provider.
-pub type Client = CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
+pub type OidcClient =
+    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet, EndpointNotSet>;
 
 /// Waypost as a client of the provider `config`, with its opened secret. It has no keys: those change.
 ///
 /// # Errors
 /// `internal` when the saved addresses are none.
-pub fn client(config: &OauthConfig, secret: Option<&SecretText>) -> Result<Client> {
+pub fn oidc_client(config: &OauthConfig, secret: Option<&SecretText>) -> Result<OidcClient> {
     // Plain OAuth has no issuer, and nothing asks for it then.
     let issuer = if config.issuer.is_empty() { &config.token_endpoint } else { &config.issuer };
     let issuer = IssuerUrl::new(issuer.clone()).map_err(Error::internal)?;

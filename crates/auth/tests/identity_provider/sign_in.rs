@@ -71,7 +71,7 @@ async fn what_the_provider_gave_is_sealed(stage: Stage) {
     let who = stage.who(&stage.sign_in(&server).await).await;
     let sealed = stage.text("SELECT access_token FROM upstream_tokens").await;
     assert!(sealed.starts_with("v1.") && !sealed.contains("upstream-access"));
-    let keyring = &stage.upstream.keyring;
+    let keyring = &stage.provider_context.keyring;
     let place = Place { table: "upstream_tokens", column: "access_token", row: who.identity_id.as_str() };
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-access");
     let place = Place { column: "refresh_token", ..place };
@@ -160,7 +160,7 @@ async fn a_public_client_shows_no_secret(stage: Stage) {
         token_auth_method: Some(TokenAuthMethod::ClientSecretPost),
         ..Settings::default()
     };
-    oauth_configs::update(&stage.cx, &stage.ops, &stage.upstream, &config, &post).await.unwrap();
+    oauth_configs::update(&stage.cx, &stage.ops, &stage.provider_context, &config, &post).await.unwrap();
     stage.who(&stage.sign_in(&server).await).await;
     let (authorization, form) = stage.provider.set().last.clone().unwrap();
     assert_eq!((authorization, form["client_secret"].as_str()), (None, crate::stage::CLIENT_SECRET));

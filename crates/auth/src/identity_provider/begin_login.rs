@@ -10,57 +10,63 @@ use url::Url;
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::oauth_config::ProviderKind;
 use waypost_core::{Code, Error, Result};
-use waypost_ops::upstream::{self, Leaving};
+use waypost_ops::identity_provider::{self, PendingLogin};
 
 use super::redirect_uri;
 use crate::Auth;
 use crate::limits::Kind;
-use crate::page::{self, Frame};
+use crate::page::{self, Layout};
 use crate::pending::{Pending, failed};
 
 /// A page that goes on by itself, and no redirect: browsers hold the redirects after a form against its page's
 /// `form-action` (CSP Level 3, 6.4.2), and nobody can know over which hosts a provider redirects. Here a new navigation
 /// begins.
 #[derive(Template)]
-#[template(path = "leave.html")]
-struct LeavePage<'a> {
-    frame: Frame,
+#[template(path = "provider_redirect.html")]
+struct ProviderRedirectPage<'a> {
+    layout: Layout,
     provider: &'a str,
     host: &'a str,
     target: &'a str,
 }
 
-pub(super) async fn leave(State(auth): State<Auth>, pending: Pending) -> Response {
-    let (cx, ops, site) = (&pending.cx, auth.hosting.ops(), &pending.site);
+pub(super) async fn begin_login(State(auth): State<Auth>, pending: Pending) -> Response {
+    let (cx, ops, incoming) = (&pending.cx, auth.hosting.ops(), &pending.incoming);
     // Each leaves a row behind.
-    if let Err(wait) = auth.limits.check(Kind::Authorize, site.client) {
-        return page::too_many(site, wait);
+    if let Err(wait) = auth.limits.check(Kind::Authorize, incoming.client) {
+        return page::too_many(incoming, wait);
     }
-    let leaving = upstream::leave(cx, ops, &auth.providers.upstream, (site.server(), &pending.request)).await;
+    let leaving = identity_provider::begin_login(
+        cx,
+        ops,
+        &auth.providers.provider_context,
+        (incoming.server(), &pending.request),
+    )
+    .await;
     let leaving = match leaving {
         Ok(leaving) => leaving,
         // First the consent, which that page asks for.
         Err(error) if error.code == Code::Forbidden => return page::redirect(&pending.path("authorize/continue")),
-        Err(error) => return failed(site, &error),
+        Err(error) => return failed(incoming, &error),
     };
     match target(&pending.request, &leaving) {
         Ok(target) => {
-            let page = LeavePage {
-                frame: Frame::plain(site),
+            let page = ProviderRedirectPage {
+                layout: Layout::plain(incoming),
                 provider: &leaving.config.name,
                 host: target.host_str().unwrap_or_default(),
                 target: target.as_str(),
             };
             page::html(StatusCode::OK, &page, None)
         }
-        Err(error) => failed(site, &error),
+        Err(error) => failed(incoming, &error),
     }
 }
 
 /// The authorization request to the provider (RFC 6749, 4.1.1; OpenID Connect Core, 3.1.2.1), with PKCE by S256.
-fn target(request: &AuthorizationRequest, leaving: &Leaving) -> Result<Url> {
+fn target(request: &AuthorizationRequest, leaving: &PendingLogin) -> Result<Url> {
     let config = &leaving.config;
-    let client = upstream::client(config, None)?
+    let client = identity_provider::oidc_client(config, None)?
         .set_redirect_uri(RedirectUrl::new(redirect_uri(request)).map_err(Error::internal)?);
     let verifier = PkceCodeVerifier::new(leaving.verifier.expose().to_owned());
     let (state, nonce) = (leaving.state.expose().to_owned(), leaving.nonce.clone());

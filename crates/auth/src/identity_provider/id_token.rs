@@ -9,7 +9,7 @@ use waypost_core::Timestamp;
 use waypost_core::oauth_config::OauthConfig;
 use waypost_outbound::Route;
 
-use super::Providers;
+use super::IdentityProviders;
 use super::failure::{Failure, shown};
 use super::keys::Want;
 
@@ -35,7 +35,7 @@ const ALGORITHMS: &[CoreJwsSigningAlgorithm] = &[
 /// # Errors
 /// When it is not so, or the keys cannot be had.
 pub(super) async fn verify(
-    (providers, route): (&Providers, &Route),
+    (providers, route): (&IdentityProviders, &Route),
     config: &OauthConfig,
     token: &CoreIdToken,
     nonce: &str,

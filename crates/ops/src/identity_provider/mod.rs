@@ -19,11 +19,11 @@ use waypost_store::upstream_state::{self, UpstreamState};
 use waypost_store::upstream_token::{self, UpstreamToken};
 use waypost_store::{oauth_config, organization};
 
-use crate::identities::{Claims, SignedIn};
+use crate::identities::{Claims, EndUserIdentity};
 use crate::{Ops, authorizations, browser_sessions, identities, oauth_configs};
 
-pub use client::{Client, client, send};
-pub use refresh::{JOB, Refreshed, refresh_due};
+pub use client::{OidcClient, oidc_client, send};
+pub use refresh::{JOB, RefreshSummary, refresh_due_tokens};
 
 /// A user has this long to sign in at the provider.
 pub const LIFETIME_MS: i64 = 15 * 60 * 1_000;
@@ -32,20 +32,20 @@ const RANDOM_BYTES: usize = 32;
 
 /// What acts on providers need beside the database.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub struct IdentityProviderContext {
     /// The way out.
     pub outbound: Outbound,
     /// The keys that open what is sealed.
     pub keyring: Keyring,
 }
 
-impl Upstream {
+impl IdentityProviderContext {
     /// The route of requests for `purpose` to addresses that users of `organization` named.
     ///
     /// # Errors
-    /// As [`route_of`].
+    /// As [`outbound_route`].
     pub async fn route(&self, ops: &Ops, purpose: Purpose, organization: &OrganizationId) -> Result<Route> {
-        route_of(&self.outbound, ops, purpose, organization).await
+        outbound_route(&self.outbound, ops, purpose, organization).await
     }
 }
 
@@ -54,7 +54,7 @@ impl Upstream {
 ///
 /// # Errors
 /// If the store fails, or the HTTP client cannot be created.
-pub async fn route_of(
+pub async fn outbound_route(
     outbound: &Outbound,
     ops: &Ops,
     purpose: Purpose,
@@ -70,7 +70,7 @@ pub async fn route_of(
 
 /// A user who is about to leave for the provider.
 #[derive(Debug, Clone)]
-pub struct Leaving {
+pub struct PendingLogin {
     /// The provider.
     pub config: OauthConfig,
     /// The value that brings them back.
@@ -83,7 +83,7 @@ pub struct Leaving {
 
 /// A user who came back from the provider, in the browser in which they left.
 #[derive(Debug, Clone)]
-pub struct Returned {
+pub struct LoginCallback {
     /// The provider.
     pub config: OauthConfig,
     /// Waypost's secret there.
@@ -98,7 +98,7 @@ pub struct Returned {
 
 /// What a token endpoint gave.
 #[derive(Debug, Clone)]
-pub struct Tokens {
+pub struct ProviderTokens {
     /// For the provider's own services.
     pub access_token: SecretText,
     /// For new ones.
@@ -114,12 +114,12 @@ pub struct Tokens {
 ///
 /// # Errors
 /// `forbidden` before consent; `not_found` when the server has no provider (any more); when the store fails.
-pub async fn leave(
+pub async fn begin_login(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     (server, request): (&Server, &AuthorizationRequest),
-) -> Result<Leaving> {
+) -> Result<PendingLogin> {
     let organization = &server.organization_id;
     authorize(&cx.caller, Act::EndUserSignIn, organization)?;
     if request.consented_at.is_none() || request.server_id != server.id {
@@ -139,7 +139,7 @@ pub async fn leave(
     let (state, nonce, verifier) = (random(), random(), random());
     let (state_hash, now) = (hash(&state), cx.now());
     let row = UpstreamState {
-        verifier: upstream.keyring.seal(&verifier_place(&state_hash), verifier.as_bytes(), &*cx.random),
+        verifier: provider_context.keyring.seal(&verifier_place(&state_hash), verifier.as_bytes(), &*cx.random),
         state_hash,
         organization_id: organization.clone(),
         oauth_config_id: config.id.clone(),
@@ -150,20 +150,20 @@ pub async fn leave(
     };
     upstream_state::insert(&mut tx, &row).await?;
     tx.commit().await?;
-    Ok(Leaving { config, state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
+    Ok(PendingLogin { config, state: SecretText::new(state), nonce, verifier: SecretText::new(verifier) })
 }
 
 /// Takes back the user who comes with `state`, once, in the browser with the cookie `browser`.
 ///
 /// # Errors
 /// `not_found` when the state is unknown, used, expired, or of another browser or server; when the store fails.
-pub async fn take_back(
+pub async fn finish_login(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     server: &Server,
     (state, browser): (&str, &str),
-) -> Result<Returned> {
+) -> Result<LoginCallback> {
     let organization = &server.organization_id;
     authorize(&cx.caller, Act::EndUserSignIn, organization)?;
     let state_hash = hash(state);
@@ -179,9 +179,9 @@ pub async fn take_back(
     }
     let config = oauth_config::get(&mut ops.db.read().await?, organization, &away.oauth_config_id).await?;
     let config = config.ok_or_else(no_provider)?;
-    let verifier = upstream.keyring.open_text(&verifier_place(&state_hash), &away.verifier);
-    Ok(Returned {
-        client_secret: oauth_configs::open_secret(upstream, &config)?,
+    let verifier = provider_context.keyring.open_text(&verifier_place(&state_hash), &away.verifier);
+    Ok(LoginCallback {
+        client_secret: oauth_configs::open_secret(provider_context, &config)?,
         config,
         request,
         nonce: away.nonce,
@@ -197,15 +197,15 @@ pub async fn take_back(
 pub async fn sign_in(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     config: &OauthConfig,
-    (claims, tokens): (&Claims, &Tokens),
-) -> Result<(SignedIn, String)> {
+    (claims, tokens): (&Claims, &ProviderTokens),
+) -> Result<(EndUserIdentity, String)> {
     let organization = &config.organization_id;
     let mut tx = ops.db.begin().await?;
     let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.links()).await?;
     let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
-    let row = sealed(cx, upstream, (config, &signed_in.identity_id), tokens);
+    let row = sealed(cx, provider_context, (config, &signed_in.identity_id), tokens);
     upstream_token::put(&mut tx, &row).await?;
     tx.commit().await?;
     Ok((signed_in, session))
@@ -213,12 +213,12 @@ pub async fn sign_in(
 
 fn sealed(
     cx: &Ctx,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     (config, identity): (&OauthConfig, &IdentityId),
-    tokens: &Tokens,
+    tokens: &ProviderTokens,
 ) -> UpstreamToken {
     let seal = |column, token: &SecretText| {
-        upstream.keyring.seal(&token_place(identity, column), token.expose().as_bytes(), &*cx.random)
+        provider_context.keyring.seal(&token_place(identity, column), token.expose().as_bytes(), &*cx.random)
     };
     UpstreamToken {
         identity_id: identity.clone(),

@@ -9,8 +9,8 @@ use http::{Request, StatusCode, header};
 use tower::ServiceExt;
 use url::Url;
 use waypost_auth::client::document::Documents;
-use waypost_auth::site::Site;
-use waypost_auth::upstream::Providers;
+use waypost_auth::identity_provider::IdentityProviders;
+use waypost_auth::server_request::ServerRequest;
 use waypost_auth::{Auth, State, browser};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::{Caller, Ctx};
@@ -24,9 +24,9 @@ use waypost_core::server::{AuthType, Server};
 use waypost_core::{Random, Timestamp};
 use waypost_ops::browser_sessions::{self, BrowserSession};
 use waypost_ops::hosting::{Hosting, HostingOptions};
+use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::oauth_configs::{self, Settings};
 use waypost_ops::public_url::{HostKind as Host, PublicUrl};
-use waypost_ops::upstream::Upstream;
 use waypost_ops::{Ops, authorizations, organizations, servers};
 use waypost_outbound::{Outbound, Policy};
 use waypost_store::{Db, migrate, on};
@@ -45,7 +45,7 @@ pub struct Stage {
     pub provider: Provider,
     pub ops: Ops,
     pub cx: Ctx,
-    pub upstream: Upstream,
+    pub provider_context: IdentityProviderContext,
     pub organization: OrganizationId,
     clock: Arc<ManualClock>,
     hosting: Hosting,
@@ -74,7 +74,7 @@ pub async fn stage(url: &str) -> Stage {
     let (hosting, _) = Hosting::start(db.clone(), options);
     let policy = Policy { allow: vec!["127.0.0.0/8=sign-in".parse().unwrap()], extra_roots_pem: None };
     let outbound = Outbound::new(policy).unwrap();
-    let upstream = Upstream { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
+    let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };
     let auth = Auth::new(State {
         hosting: hosting.clone(),
         public_url: PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap()),
@@ -82,13 +82,13 @@ pub async fn stage(url: &str) -> Stage {
         limits: waypost_auth::limits::Limits::new(clock.clone()),
         mail: None,
         random: Arc::clone(&random),
-        providers: Providers::new(upstream.clone()),
+        providers: IdentityProviders::new(provider_context.clone()),
     });
     let cx = Ctx { caller: Caller::Operator, clock: clock.clone(), random, request_id: "test".into() };
     let ops = Ops::new(db);
     let organization = organizations::create(&cx, &ops, "acme", None).await.unwrap().id;
     let router = Router::new().nest("/s/{slug}/oauth", waypost_auth::pages()).with_state(auth);
-    Stage { provider: Provider::start().await, ops, cx, upstream, organization, clock, hosting, router }
+    Stage { provider: Provider::start().await, ops, cx, provider_context, organization, clock, hosting, router }
 }
 
 impl Stage {
@@ -116,7 +116,8 @@ impl Stage {
     }
 
     pub async fn configure(&self, settings: &Settings) -> OauthConfig {
-        let made = oauth_configs::create(&self.cx, &self.ops, &self.upstream, &self.organization, settings).await;
+        let made =
+            oauth_configs::create(&self.cx, &self.ops, &self.provider_context, &self.organization, settings).await;
         made.unwrap().0
     }
 
@@ -165,7 +166,7 @@ impl Stage {
     pub async fn get(&self, server: &Server, path_and_query: &str, browser: &str) -> Page {
         let offers = self.hosting.offer_cache().get(&server.slug).await.unwrap();
         let address = PublicUrl::new(format!("http://{AUTHORITY}").parse().unwrap());
-        let site = Site {
+        let site = ServerRequest {
             address: address.server_urls(AUTHORITY, &Host::Main, &server.slug),
             offers,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),

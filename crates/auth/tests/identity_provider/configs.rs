@@ -13,11 +13,11 @@ use waypost_ops::{organizations, servers};
 use crate::stage::{CLIENT_SECRET, Stage, stage};
 
 async fn create(stage: &Stage, settings: &Settings) -> Result<(OauthConfig, Vec<Finding>), Error> {
-    oauth_configs::create(&stage.cx, &stage.ops, &stage.upstream, &stage.organization, settings).await
+    oauth_configs::create(&stage.cx, &stage.ops, &stage.provider_context, &stage.organization, settings).await
 }
 
 async fn update(stage: &Stage, old: &OauthConfig, settings: &Settings) -> Result<OauthConfig, Error> {
-    oauth_configs::update(&stage.cx, &stage.ops, &stage.upstream, old, settings).await.map(|(config, _)| config)
+    oauth_configs::update(&stage.cx, &stage.ops, &stage.provider_context, old, settings).await.map(|(config, _)| config)
 }
 
 #[track_caller]
@@ -184,7 +184,7 @@ fn own_name(name: &str) -> Settings {
 
 async fn a_check_tells_what_has_changed(stage: Stage) {
     let (config, _) = create(&stage, &stage.settings()).await.unwrap();
-    let check = async || oauth_configs::check(&stage.cx, &stage.ops, &stage.upstream, &config).await.unwrap();
+    let check = async || oauth_configs::check(&stage.cx, &stage.ops, &stage.provider_context, &config).await.unwrap();
     assert!(check().await.iter().all(|finding| finding.level == Level::Ok));
     let moved = format!("{}/authorize?v=2", stage.provider.issuer);
     stage.provider.set().metadata = json!({"authorization_endpoint": moved});
@@ -231,19 +231,23 @@ async fn they_belong_to_their_organisation(stage: Stage) {
         stage.cx.with_caller(Caller::Member { organization_id, role, actor: "usr_caller".to_owned() })
     };
     let (foreign, member) = (by(other.clone(), Role::Owner), by(stage.organization.clone(), Role::Member));
-    let Stage { ops, upstream, organization, .. } = &stage;
+    let Stage { ops, provider_context, organization, .. } = &stage;
     refused(oauth_configs::find(&foreign, ops, organization, "Acme ID").await, Code::NotFound, "organisation");
     refused(oauth_configs::find(&foreign, ops, &other, config.id.as_str()).await, Code::NotFound, "provider");
     refused(oauth_configs::list(&foreign, ops, organization).await, Code::NotFound, "organisation");
     refused(oauth_configs::servers(&foreign, ops, organization, &config.id).await, Code::NotFound, "organisation");
-    refused(oauth_configs::check(&foreign, ops, upstream, &config).await, Code::NotFound, "organisation");
+    refused(oauth_configs::check(&foreign, ops, provider_context, &config).await, Code::NotFound, "organisation");
     refused(oauth_configs::delete(&foreign, ops, &other, &config.id).await, Code::NotFound, "provider");
     let renamed = own_name("Mine");
-    refused(oauth_configs::update(&foreign, ops, upstream, &config, &renamed).await, Code::NotFound, "organisation");
+    refused(
+        oauth_configs::update(&foreign, ops, provider_context, &config, &renamed).await,
+        Code::NotFound,
+        "organisation",
+    );
     assert_eq!(oauth_configs::find(&member, ops, organization, "Acme ID").await.unwrap(), config);
-    refused(oauth_configs::update(&member, ops, upstream, &config, &renamed).await, Code::Forbidden, "`admin`");
+    refused(oauth_configs::update(&member, ops, provider_context, &config, &renamed).await, Code::Forbidden, "`admin`");
     refused(oauth_configs::delete(&member, ops, organization, &config.id).await, Code::Forbidden, "`admin`");
-    refused(oauth_configs::check(&member, ops, upstream, &config).await, Code::Forbidden, "`admin`");
+    refused(oauth_configs::check(&member, ops, provider_context, &config).await, Code::Forbidden, "`admin`");
     // A server of another organisation cannot use it, whoever asks.
     let settings = servers::ServerSettings { oauth_config: Some(config.id.to_string()), ..Default::default() };
     refused(servers::create(&stage.cx, ops, &other, "other", &settings).await, Code::InvalidArguments, "no identity");

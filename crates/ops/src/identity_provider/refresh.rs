@@ -10,23 +10,23 @@ use waypost_outbound::Purpose;
 use waypost_store::oauth_config;
 use waypost_store::upstream_token::{self as store, UpstreamToken};
 
-use super::{REFRESH, Tokens, Upstream, client, sealed, send, token_place};
+use super::{IdentityProviderContext, ProviderTokens, REFRESH, oidc_client, sealed, send, token_place};
 use crate::{Ops, oauth_configs};
 
-/// The name of the job that calls [`refresh_due`].
+/// The name of the job that calls [`refresh_due_tokens`].
 pub const JOB: &str = "provider-tokens";
-/// Tokens that end within this time are refreshed.
+/// ProviderTokens that end within this time are refreshed.
 const AHEAD_MS: i64 = 5 * 60 * 1_000;
 /// Nobody else tries for so long: longer than a provider may take to answer, and the pause before the next try when it
 /// does not.
 const LEASE_MS: i64 = 60 * 1_000;
-/// Tokens that are refreshed at once.
+/// ProviderTokens that are refreshed at once.
 const AT_ONCE: i64 = 10;
 
 /// What became of the tokens that were due.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Refreshed {
-    /// Refreshed.
+pub struct RefreshSummary {
+    /// RefreshSummary.
     pub refreshed: u64,
     /// Not refreshed; those that the provider refused for good are not tried again.
     pub failed: u64,
@@ -46,7 +46,11 @@ enum Failure {
 ///
 /// # Errors
 /// When the store fails before anything was asked; a provider that fails is a line in the log.
-pub async fn refresh_due(cx: &Ctx, ops: &Ops, upstream: &Upstream) -> Result<Refreshed> {
+pub async fn refresh_due_tokens(
+    cx: &Ctx,
+    ops: &Ops,
+    provider_context: &IdentityProviderContext,
+) -> Result<RefreshSummary> {
     waypost_core::access::authorize_operator(&cx.caller)?;
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
@@ -54,10 +58,10 @@ pub async fn refresh_due(cx: &Ctx, ops: &Ops, upstream: &Upstream) -> Result<Ref
     tx.commit().await?;
     let mut work = JoinSet::new();
     for token in due {
-        let (cx, ops, upstream) = (cx.clone(), ops.clone(), upstream.clone());
-        work.spawn(waypost_jobs::catch(JOB, async move { one(&cx, &ops, &upstream, &token).await }));
+        let (cx, ops, provider_context) = (cx.clone(), ops.clone(), provider_context.clone());
+        work.spawn(waypost_jobs::catch(JOB, async move { one(&cx, &ops, &provider_context, &token).await }));
     }
-    let mut outcome = Refreshed::default();
+    let mut outcome = RefreshSummary::default();
     while let Some(done) = work.join_next().await {
         match done {
             Ok(Some(true)) => outcome.refreshed += 1,
@@ -68,9 +72,9 @@ pub async fn refresh_due(cx: &Ctx, ops: &Ops, upstream: &Upstream) -> Result<Ref
 }
 
 /// Refreshes one token; says in the log what failed.
-async fn one(cx: &Ctx, ops: &Ops, upstream: &Upstream, token: &UpstreamToken) -> bool {
+async fn one(cx: &Ctx, ops: &Ops, provider_context: &IdentityProviderContext, token: &UpstreamToken) -> bool {
     let identity = token.identity_id.as_str();
-    let failure = match refreshed(cx, ops, upstream, token).await {
+    let failure = match refreshed(cx, ops, provider_context, token).await {
         Ok(new) => match write(ops, token, Some(&new)).await {
             Ok(written) => return written,
             Err(error) => Failure::Passing(error.to_string()),
@@ -105,7 +109,7 @@ async fn write(ops: &Ops, token: &UpstreamToken, new: Option<&UpstreamToken>) ->
 async fn refreshed(
     cx: &Ctx,
     ops: &Ops,
-    upstream: &Upstream,
+    provider_context: &IdentityProviderContext,
     token: &UpstreamToken,
 ) -> std::result::Result<UpstreamToken, Failure> {
     let passing = |error: Error| Failure::Passing(error.to_string());
@@ -116,25 +120,25 @@ async fn refreshed(
     };
     let config = config.await.map_err(passing)?.ok_or_else(|| broken("its provider is gone"))?;
     let secret =
-        oauth_configs::open_secret(upstream, &config).map_err(|_| broken("the client secret does not open"))?;
+        oauth_configs::open_secret(provider_context, &config).map_err(|_| broken("the client secret does not open"))?;
     let sealed_token = token.refresh_token.as_deref().unwrap_or_default();
-    let refresh = upstream.keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
+    let refresh = provider_context.keyring.open_text(&token_place(&token.identity_id, REFRESH), sealed_token);
     let refresh = refresh.map_err(|error| Failure::Passing(error.to_string()))?;
-    let client = client(&config, secret.as_ref()).map_err(passing)?;
-    let route = upstream.route(ops, Purpose::SignIn, &token.organization_id).await.map_err(passing)?;
+    let client = oidc_client(&config, secret.as_ref()).map_err(passing)?;
+    let route = provider_context.route(ops, Purpose::SignIn, &token.organization_id).await.map_err(passing)?;
     let http = |request| send(route.clone(), request);
     let old = RefreshToken::new(refresh.expose().to_owned());
     let answer = client.exchange_refresh_token(&old).request_async(&http).await.map_err(failure)?;
     let tokens = tokens_of(&answer, cx.now(), token);
     // A provider that sends no new refresh token means the old one to stay (RFC 6749, 6).
-    let tokens = Tokens { refresh_token: tokens.refresh_token.or(Some(refresh)), ..tokens };
-    Ok(sealed(cx, upstream, (&config, &token.identity_id), &tokens))
+    let tokens = ProviderTokens { refresh_token: tokens.refresh_token.or(Some(refresh)), ..tokens };
+    Ok(sealed(cx, provider_context, (&config, &token.identity_id), &tokens))
 }
 
-fn tokens_of(answer: &impl OAuth2TokenResponse, now: Timestamp, old: &UpstreamToken) -> Tokens {
+fn tokens_of(answer: &impl OAuth2TokenResponse, now: Timestamp, old: &UpstreamToken) -> ProviderTokens {
     let scopes = answer.scopes().map(|scopes| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "));
     let lifetime = answer.expires_in().and_then(|time| i64::try_from(time.as_millis()).ok());
-    Tokens {
+    ProviderTokens {
         access_token: SecretText::new(answer.access_token().secret().clone()),
         refresh_token: answer.refresh_token().map(|token| SecretText::new(token.secret().clone())),
         scope: scopes.unwrap_or_else(|| old.scope.clone()),

@@ -3,7 +3,7 @@
 use http::{Method, Request, StatusCode, header};
 use serde_json::Value;
 use waypost_core::seal::SecretText;
-use waypost_ops::upstream::send;
+use waypost_ops::identity_provider::send;
 use waypost_outbound::Route;
 
 use super::failure::Failure;
