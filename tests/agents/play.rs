@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, Given};
+use crate::agent::{Agent, RunConfig};
 use crate::guidance;
 use crate::model::{Model, Plan, Request};
 use crate::process::Process;
@@ -12,7 +12,7 @@ use crate::server::{STEPS, Server};
 use crate::table;
 
 /// How many steps are completed when an agent is killed.
-pub const BEFORE: usize = 3;
+pub const STEPS_BEFORE_KILL: usize = 3;
 
 /// The agent completes the walkthrough. The model rushes: it calls `next_walkthrough_step` without a turn of the user in
 /// between, and what it is shown has to tell it not to.
@@ -21,9 +21,9 @@ pub async fn completes(agent: &Agent) {
     let plan = Plan::new()
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
-        .calls(STEPS, "next_walkthrough_step", next());
-    let run = Run::start(agent, &server, "only", plan, |model| Given::new(&server.url(), model)).await;
-    let requests = run.completes().await;
+        .call_times(STEPS, "next_walkthrough_step", next_arguments());
+    let run = Run::start(agent, &server, "only", plan, |model| RunConfig::new(&server.url(), model)).await;
+    let requests = run.wait_until_completed().await;
     assert!(requests.iter().all(|it| it.is_streamed() == agent.is_streaming()), "the protocol's streaming form");
     let calls = server.calls().await;
     check_calls(&calls, &["list_walkthroughs", "select_walkthrough"], STEPS);
@@ -41,17 +41,17 @@ pub async fn continues_with_personal_url(agent: &Agent) {
         .describe(&tools)
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
-        .calls(BEFORE, "next_walkthrough_step", next())
+        .call_times(STEPS_BEFORE_KILL, "next_walkthrough_step", next_arguments())
         .hang();
-    let first = Run::start(agent, &server, "first", begin, |model| Given::new(&url, model)).await;
+    let first = Run::start(agent, &server, "first", begin, |model| RunConfig::new(&url, model)).await;
     let at = first.kill_when_held().await.step;
     let rest = Plan::new()
         .describe(&tools)
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
-        .calls(STEPS - BEFORE, "next_walkthrough_step", next());
-    let second = Run::start(agent, &server, "second", rest, |model| Given::new(&url, model)).await;
-    check_continues(&second.completes().await, 1, &at);
+        .call_times(STEPS - STEPS_BEFORE_KILL, "next_walkthrough_step", next_arguments());
+    let second = Run::start(agent, &server, "second", rest, |model| RunConfig::new(&url, model)).await;
+    check_continues(&second.wait_until_completed().await, 1, &at);
     check_one_user(&server.calls().await);
     table::record(agent, "Continues with personal URL", "yes");
 }
@@ -62,23 +62,27 @@ pub async fn continues_with_handle(agent: &Agent) {
     let begin = Plan::new()
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
-        .calls(BEFORE, "next_walkthrough_step", next())
+        .call_times(STEPS_BEFORE_KILL, "next_walkthrough_step", next_arguments())
         .hang();
-    let first = Run::start(agent, &server, "first", begin, |model| Given::new(&server.url(), model)).await;
+    let first = Run::start(agent, &server, "first", begin, |model| RunConfig::new(&server.url(), model)).await;
     let notes = first.kill_when_held().await;
     let handle = notes.handle.expect("the model is shown a handle");
     let known = json!({ "walkthrough_id": notes.walkthrough, "progress_handle": handle });
-    let mut remembered = next();
+    let mut remembered = next_arguments();
     remembered["walkthrough_id"] = known["walkthrough_id"].clone();
-    let rest = Plan::new().call("select_walkthrough", known).calls(STEPS - BEFORE, "next_walkthrough_step", remembered);
-    let second = Run::start(agent, &server, "second", rest, |model| Given::new(&server.url(), model)).await;
-    check_continues(&second.completes().await, 0, &notes.step);
+    let rest = Plan::new().call("select_walkthrough", known).call_times(
+        STEPS - STEPS_BEFORE_KILL,
+        "next_walkthrough_step",
+        remembered,
+    );
+    let second = Run::start(agent, &server, "second", rest, |model| RunConfig::new(&server.url(), model)).await;
+    check_continues(&second.wait_until_completed().await, 0, &notes.step);
     check_one_user(&server.calls().await);
     table::record(agent, "Continues with handle", "yes");
 }
 
 /// The arguments of `next_walkthrough_step`, from what the model was shown.
-pub fn next() -> Value {
+pub fn next_arguments() -> Value {
     json!({
         "walkthrough_id": "$walkthrough_id", "current_step_id": "$current_step_id", "progress_handle": "$progress_handle?",
     })
@@ -97,7 +101,7 @@ pub struct Notes {
     pub handle: Option<String>,
 }
 
-impl Given {
+impl RunConfig {
     /// A URL and a model, nobody to sign in.
     pub fn new(url: &str, model: &str) -> Self {
         Self { url: url.to_owned(), model: model.to_owned(), token: None, user: None }
@@ -111,9 +115,9 @@ impl Run {
         server: &Server,
         name: &str,
         plan: Plan,
-        given: impl FnOnce(&str) -> Given,
+        config: impl FnOnce(&str) -> RunConfig,
     ) -> Self {
-        Self::start_in(server.installation.folder().join(name), agent, name, plan, given).await
+        Self::start_in(server.installation.folder().join(name), agent, name, plan, config).await
     }
 
     /// Starts the agent with a home folder, in which it may find what it has kept.
@@ -122,36 +126,36 @@ impl Run {
         agent: &Agent,
         name: &str,
         plan: Plan,
-        given: impl FnOnce(&str) -> Given,
+        config: impl FnOnce(&str) -> RunConfig,
     ) -> Self {
         std::fs::create_dir_all(&home).expect("the folder takes folders");
         let model = Model::start(home.parent().expect("it is in a folder"), name, plan).await;
-        let command = agent.command(&home, &given(&model.origin));
+        let command = agent.command(&home, &config(&model.origin));
         Self { process: Process::start(command, &home), model }
     }
 
     /// Waits until the agent ends by itself.
-    pub async fn ends(mut self) -> Vec<Request> {
-        self.process.end().await;
+    pub async fn wait_for_exit(mut self) -> Vec<Request> {
+        self.process.wait().await;
         self.model.requests()
     }
 
     /// Waits until the agent ends with a completed walkthrough. Returns what the model was shown.
-    pub async fn completes(mut self) -> Vec<Request> {
-        let status = self.process.end().await;
-        let told = || format!("{status}\n{}\n{}", self.process.output(), self.model.text());
-        assert!(status.success(), "{}", told());
+    pub async fn wait_until_completed(mut self) -> Vec<Request> {
+        let status = self.process.wait().await;
+        let details = || format!("{status}\n{}\n{}", self.process.output(), self.model.text());
+        assert!(status.success(), "{}", details());
         let requests = self.model.requests();
         let last = requests.last().and_then(|it| it.results().last().map(|it| it.is_completed()));
-        assert_eq!(last, Some(true), "{}", told());
+        assert_eq!(last, Some(true), "{}", details());
         requests
     }
 
     /// Waits until the model holds its answer back, and kills the agent.
     pub async fn kill_when_held(mut self) -> Notes {
         tokio::select! {
-            () = self.model.held() => {}
-            status = self.process.end() => {
+            () = self.model.wait_until_held() => {}
+            status = self.process.wait() => {
                 panic!("it ended before it was killed: {status}\n{}\n{}", self.process.output(), self.model.text());
             }
         }
@@ -175,15 +179,15 @@ pub fn check_continues(requests: &[Request], index: usize, step: &str) {
     let results = requests.last().expect("the model was asked").results();
     assert_eq!(results[index].step(), Some(step), "{}", results[index].text());
     // No step was completed twice, and none was skipped.
-    assert_eq!(results.len(), index + 1 + STEPS - BEFORE);
+    assert_eq!(results.len(), index + 1 + STEPS - STEPS_BEFORE_KILL);
 }
 
 /// The server recorded these calls and then one for each step, all of them successful.
 fn check_calls(calls: &[Value], first: &[&str], steps: usize) {
-    let made: Vec<_> = calls.iter().map(|it| (it["tool"].as_str(), it["outcome"].as_str())).collect();
+    let recorded: Vec<_> = calls.iter().map(|it| (it["tool"].as_str(), it["outcome"].as_str())).collect();
     let tools = first.iter().copied().chain(std::iter::repeat_n("next_walkthrough_step", steps));
     let expected: Vec<_> = tools.map(|tool| (Some(tool), Some("ok"))).collect();
-    assert_eq!(made, expected);
+    assert_eq!(recorded, expected);
 }
 
 /// All recorded progress belongs to one end user, and every call succeeded.

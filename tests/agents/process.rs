@@ -27,7 +27,7 @@ impl Process {
         Self::spawn(command, home)
     }
 
-    /// Starts a command with a standard input for [`Self::answer`].
+    /// Starts a command with a standard input for [`Self::answer_prompt`].
     pub fn start_with_input(mut command: Command, home: &Path) -> Self {
         command.stdin(Stdio::piped());
         Self::spawn(command, home)
@@ -45,7 +45,7 @@ impl Process {
     }
 
     /// Waits until it asks a question, and answers it.
-    pub async fn answer(&mut self, question: &str, answer: &str) {
+    pub async fn answer_prompt(&mut self, question: &str, answer: &str) {
         let mut looks = tokio::time::interval(Duration::from_millis(50));
         let asked = timeout(LIMIT, async {
             while !self.output().contains(question) {
@@ -58,7 +58,7 @@ impl Process {
     }
 
     /// Waits until it ends by itself.
-    pub async fn end(&mut self) -> ExitStatus {
+    pub async fn wait(&mut self) -> ExitStatus {
         let status = timeout(LIMIT, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
         status.expect("it is a child")

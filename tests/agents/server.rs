@@ -3,8 +3,8 @@
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::support::installation::{Installation, Program};
-use crate::support::user::User;
+use crate::support::installation::{Installation, ServeProcess};
+use crate::support::user::SimulatedUser;
 
 /// How many steps the demo's first walkthrough has.
 pub const STEPS: usize = 8;
@@ -12,7 +12,7 @@ pub const STEPS: usize = 8;
 /// A running server with the demo walkthrough.
 pub struct Server {
     pub installation: Installation,
-    program: Program,
+    program: ServeProcess,
     key: String,
     path: &'static str,
     http: Client,
@@ -28,19 +28,19 @@ impl Server {
 
     /// A server whose users sign in with the mail that `serve` prints, and its user.
     /// `sign_in` is the server's setting, the default if `None`.
-    pub async fn with_sign_in(sign_in: Option<&str>) -> (Self, User) {
+    pub async fn with_sign_in(sign_in: Option<&str>) -> (Self, SimulatedUser) {
         let mut installation = Installation::new().await;
         let setting = sign_in.map(|value| ["--sign-in", value]);
-        let words = [&["--auth-type", "platform_oauth"][..], setting.as_ref().map_or(&[], |it| &it[..])].concat();
-        installation.create_server("tour", &words).await;
+        let arguments = [&["--auth-type", "platform_oauth"][..], setting.as_ref().map_or(&[], |it| &it[..])].concat();
+        installation.create_server("tour", &arguments).await;
         let program = installation.serve().await;
-        let user = User::start("ada@example.com", installation.mailbox.clone()).await;
+        let user = SimulatedUser::start("ada@example.com", installation.mailbox.clone()).await;
         (Self::new(installation, program, "acme", "/s/tour").await, user)
     }
 
-    async fn new(installation: Installation, program: Program, organization: &str, path: &'static str) -> Self {
-        let words = ["key", "create", "--org", organization, "--name", "test", "--json"];
-        let key: Value = serde_json::from_str(&installation.run(&words).await).expect("it prints JSON");
+    async fn new(installation: Installation, program: ServeProcess, organization: &str, path: &'static str) -> Self {
+        let arguments = ["key", "create", "--org", organization, "--name", "test", "--json"];
+        let key: Value = serde_json::from_str(&installation.run(&arguments).await).expect("it prints JSON");
         let key = key["key"].as_str().expect("it has a key").to_owned();
         let http = Client::builder().no_proxy().build().expect("the client needs nothing");
         Self { installation, program, key, path, http }
@@ -64,8 +64,8 @@ impl Server {
     /// The recorded tool calls, oldest first.
     pub async fn calls(&self) -> Vec<Value> {
         let url = format!("{}/api/v1/tool-calls?limit=100", self.program.origin);
-        let answer = self.http.get(url).bearer_auth(&self.key).send().await.expect("the API answers");
-        let page: Value = answer.error_for_status().expect("the key is good").json().await.expect("it is JSON");
+        let response = self.http.get(url).bearer_auth(&self.key).send().await.expect("the API answers");
+        let page: Value = response.error_for_status().expect("the key is good").json().await.expect("it is JSON");
         let mut calls = page["items"].as_array().expect("it is a page").clone();
         calls.reverse();
         calls
@@ -75,23 +75,23 @@ impl Server {
     pub async fn instructions(&self) -> String {
         let client = json!({ "name": "test", "version": "1" });
         let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
-        let result = self.ask(&self.url(), "initialize", params).await;
+        let result = self.send_request(&self.url(), "initialize", params).await;
         result["instructions"].as_str().expect("it has instructions").to_owned()
     }
 
     /// Names and descriptions of the tools at one of its addresses.
     pub async fn tools(&self, url: &str) -> Vec<(String, String)> {
-        let result = self.ask(url, "tools/list", json!({})).await;
+        let result = self.send_request(url, "tools/list", json!({})).await;
         let text = |value: &Value| value.as_str().expect("it is text").to_owned();
         let tools = result["tools"].as_array().expect("it lists tools");
         tools.iter().map(|tool| (text(&tool["name"]), text(&tool["description"]))).collect()
     }
 
-    async fn ask(&self, url: &str, method: &str, params: Value) -> Value {
+    async fn send_request(&self, url: &str, method: &str, params: Value) -> Value {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let accept = "application/json, text/event-stream";
         let request = self.http.post(url).header("accept", accept).json(&request);
-        let answer: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
-        answer["result"].clone()
+        let response: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
+        response["result"].clone()
     }
 }

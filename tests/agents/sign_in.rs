@@ -2,28 +2,28 @@
 
 use serde_json::json;
 
-use crate::agent::{Agent, Given, SignIn};
+use crate::agent::{Agent, RunConfig, SignIn};
 use crate::model::Plan;
-use crate::play::{BEFORE, Run, check_continues, check_one_user, next};
+use crate::play::{Run, STEPS_BEFORE_KILL, check_continues, check_one_user, next_arguments};
 use crate::process::Process;
 use crate::server::{STEPS, Server};
-use crate::support::user::User;
+use crate::support::user::SimulatedUser;
 use crate::{table, token};
 
 /// The agent signs in once, in the way that it has; both processes have the same home folder.
 pub async fn continues(agent: &Agent) {
     let (server, user) = Server::with_sign_in(agent.server_sign_in).await;
-    let asked = when_asked(agent, &server, &user).await;
+    let prompted = detect_sign_in_prompt(agent, &server, &user).await;
     let home = server.installation.folder().join("home");
     let token = match agent.sign_in {
-        SignIn::Header => Some(token::mint(&server, &user).await),
+        SignIn::Header => Some(token::obtain(&server, &user).await),
         SignIn::Command(_) | SignIn::Client | SignIn::Program => None,
     };
     let before = user.sign_ins();
     if matches!(agent.sign_in, SignIn::Command(_)) {
         log_in(agent, &server, &user).await;
     }
-    let given = |model: &str| Given {
+    let config = |model: &str| RunConfig {
         url: server.url(),
         model: model.to_owned(),
         token: token.clone(),
@@ -32,39 +32,39 @@ pub async fn continues(agent: &Agent) {
     let begin = Plan::new()
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
-        .calls(BEFORE, "next_walkthrough_step", next())
+        .call_times(STEPS_BEFORE_KILL, "next_walkthrough_step", next_arguments())
         .hang();
-    let at = Run::start_in(home.clone(), agent, "first", begin, given).await.kill_when_held().await;
+    let at = Run::start_in(home.clone(), agent, "first", begin, config).await.kill_when_held().await;
     assert_eq!(at.handle, None, "a user who is signed in needs no handle");
     let rest = Plan::new()
         .call("list_walkthroughs", json!({}))
         .call("select_walkthrough", json!({ "walkthrough_id": "$walkthrough_id" }))
-        .calls(STEPS - BEFORE, "next_walkthrough_step", next());
-    let second = Run::start_in(home, agent, "second", rest, given).await;
-    check_continues(&second.completes().await, 1, &at.step);
+        .call_times(STEPS - STEPS_BEFORE_KILL, "next_walkthrough_step", next_arguments());
+    let second = Run::start_in(home, agent, "second", rest, config).await;
+    check_continues(&second.wait_until_completed().await, 1, &at.step);
     check_one_user(&server.calls().await);
     let once = if agent.sign_in == SignIn::Header { before } else { before + 1 };
     assert_eq!(user.sign_ins(), once, "what the agent kept is enough");
-    let with = match agent.sign_in {
+    let method = match agent.sign_in {
         SignIn::Command(command) => format!("`{command}`, in a browser"),
         SignIn::Client => "its OAuth client, in a browser".to_owned(),
         SignIn::Program => "its OAuth client, in a browser, before it connects".to_owned(),
         SignIn::Header => "an access token in `headers`".to_owned(),
     };
-    table::record(agent, "Signs in with", &with);
-    let asked = match agent.server_sign_in {
-        Some(setting) => format!("{asked}; needs `sign_in` `{setting}`"),
-        None => asked.to_owned(),
+    table::record(agent, "Signs in with", &method);
+    let prompted = match agent.server_sign_in {
+        Some(setting) => format!("{prompted}; needs `sign_in` `{setting}`"),
+        None => prompted.to_owned(),
     };
-    table::record(agent, "Asked to sign in", &asked);
+    table::record(agent, "Asked to sign in", &prompted);
     table::record(agent, "Continues signed in", "yes");
 }
 
 /// Signs in with the agent's own command and waits until it has ended.
-async fn log_in(agent: &Agent, server: &Server, user: &User) {
+async fn log_in(agent: &Agent, server: &Server, user: &SimulatedUser) {
     let home = server.installation.folder().join("home");
     std::fs::create_dir_all(&home).expect("the folder takes folders");
-    let given = Given {
+    let config = RunConfig {
         url: server.url(),
         // It asks the model nothing.
         model: "http://127.0.0.1:9".to_owned(),
@@ -72,22 +72,22 @@ async fn log_in(agent: &Agent, server: &Server, user: &User) {
         user: Some(user.origin.clone()),
     };
     let before = user.sign_ins();
-    let mut process = Process::start_with_input(agent.login(&home, &given), &home);
+    let mut process = Process::start_with_input(agent.login_command(&home, &config), &home);
     if let SignIn::Command("/mcp auth NAME") = agent.sign_in {
-        process.answer("Do you want to continue? [Y/n]:", "y\n").await;
+        process.answer_prompt("Do you want to continue? [Y/n]:", "y\n").await;
     }
-    let status = process.end().await;
+    let status = process.wait().await;
     assert_eq!(user.sign_ins(), before + 1, "{status}\n{}", process.output());
 }
 
 /// When an agent that is not signed in is asked to: when it connects, or when a call needs it.
-async fn when_asked(agent: &Agent, server: &Server, user: &User) -> &'static str {
+async fn detect_sign_in_prompt(agent: &Agent, server: &Server, user: &SimulatedUser) -> &'static str {
     let list = Plan::new().call("list_walkthroughs", json!({}));
     let origin = (agent.sign_in == SignIn::Client).then(|| user.origin.clone());
-    let given = |model: &str| Given { user: origin, ..Given::new(&server.url(), model) };
+    let config = |model: &str| RunConfig { user: origin, ..RunConfig::new(&server.url(), model) };
     let before = user.sign_ins();
-    let run = Run::start(agent, server, "unknown", list, given).await;
-    let requests = run.ends().await;
+    let run = Run::start(agent, server, "unknown", list, config).await;
+    let requests = run.wait_for_exit().await;
     let is_listed = requests.iter().any(|it| !it.results().is_empty());
     if is_listed && user.sign_ins() == before { "when needed" } else { "on connect" }
 }

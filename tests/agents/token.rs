@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::server::Server;
-use crate::support::user::User;
+use crate::support::user::SimulatedUser;
 
 const REDIRECT: &str = "http://127.0.0.1:33419/callback";
 const VERIFIER: &str = "a-verifier-that-is-long-enough-for-rfc-7636-0123456789";
@@ -23,7 +23,7 @@ pub async fn register(server: &Server) -> Value {
 }
 
 /// Signs the user in and returns an access token for the server.
-pub async fn mint(server: &Server, user: &User) -> String {
+pub async fn obtain(server: &Server, user: &SimulatedUser) -> String {
     let client = register(server).await;
     let id = client["client_id"].as_str().expect("it is registered");
     let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
@@ -52,8 +52,8 @@ pub async fn mint(server: &Server, user: &User) -> String {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = http().post(format!("{}/oauth/token", server.issuer())).body(body);
     let request = request.header("content-type", "application/x-www-form-urlencoded");
-    let answer: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
-    answer["access_token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
+    let response: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
+    response["access_token"].as_str().unwrap_or_else(|| panic!("no token: {response}")).to_owned()
 }
 
 fn http() -> Client {

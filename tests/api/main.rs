@@ -18,18 +18,18 @@ use tokio::time::timeout;
 use support::installation::Installation;
 
 /// Cases per operation and phase at most.
-const CASES: &str = "12";
+const MAX_EXAMPLES: &str = "12";
 /// What is checked of every answer. Whether a value is taken or refused is for the tests of each act: the document cannot
 /// say all that makes a value right.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,unsupported_method,ignored_auth";
 /// How long it may take.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// With the key of an owner: whatever can be done, is tried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_schemathesis), ignore = "needs schemathesis: bash e2e/api/install.sh")]
-async fn nothing_undocumented() {
+async fn the_api_matches_its_openapi_document() {
     let mut installation = Installation::new().await;
     installation.create_server("rockets", &[]).await;
     let key =
@@ -41,14 +41,14 @@ async fn nothing_undocumented() {
     let mut command = Command::new(folder.join(".venv/bin/schemathesis"));
     command.arg("run").arg(format!("{}/api/v1/openapi.json", program.origin));
     command.arg("--header").arg(format!("Authorization: Bearer {key}"));
-    command.args(["--max-examples", CASES, "--seed", "1", "--checks", CHECKS, "--generation-database", "none"]);
+    command.args(["--max-examples", MAX_EXAMPLES, "--seed", "1", "--checks", CHECKS, "--generation-database", "none"]);
     command.args(["--no-color", "--continue-on-failure", "--no-shrink", "--warnings", "off"]);
     // The key's own organisation stays: without it nothing else can be tried.
     command.args(["--exclude-operation-id", "delete_organization"]);
     command.current_dir(installation.folder()).stdin(Stdio::null()).kill_on_drop(true);
     command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
-    let output = timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("schemathesis starts");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{}", installation.log());
-    println!("{said}");
+    let output = timeout(TIMEOUT, command.output()).await.expect("it ends in time").expect("schemathesis starts");
+    let report = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}\n{}", installation.log());
+    println!("{report}");
 }

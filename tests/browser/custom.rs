@@ -5,9 +5,9 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
-use crate::support::PATIENCE;
-use crate::support::installation::{Installation, Program};
-use crate::{node, play};
+use crate::support::TIMEOUT;
+use crate::support::installation::{Installation, ServeProcess};
+use crate::{node_command, play_scenario};
 
 const SECRET: &str = "a secret that only the two know";
 
@@ -22,7 +22,7 @@ struct Provider {
 impl Provider {
     /// Starts it for Waypost at `origin`, on `port` or, for 0, on any.
     async fn start(origin: &str, port: &str) -> Self {
-        let mut command = node("provider.mjs");
+        let mut command = node_command("provider.mjs");
         command.args([port, &format!("{origin}/s/partner/oauth/callback")]);
         let mut child = command.stderr(std::process::Stdio::inherit()).spawn().expect("node starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
@@ -34,7 +34,7 @@ impl Provider {
             }
             panic!("the provider does not listen");
         };
-        let issuer = timeout(PATIENCE, listening).await.expect("it listens in time");
+        let issuer = timeout(TIMEOUT, listening).await.expect("it listens in time");
         Self { child, issuer, _output: lines }
     }
 
@@ -47,7 +47,7 @@ impl Provider {
 }
 
 /// An installation with the server `partner`, its provider and the words of `oauth-config create` beyond the usual.
-async fn start(words: &[&str], auth_type: &str) -> (Installation, Program, Provider) {
+async fn start(words: &[&str], auth_type: &str) -> (Installation, ServeProcess, Provider) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;
     let provider = Provider::start(&server.origin, "0").await;
@@ -55,7 +55,7 @@ async fn start(words: &[&str], auth_type: &str) -> (Installation, Program, Provi
     std::fs::write(&secret, SECRET).expect("the folder takes files");
     let secret = secret.to_str().expect("the folder's name is UTF-8");
     let create = ["oauth-config", "create", "login", "--org", "acme", "--issuer", &provider.issuer];
-    let create = [&create[..], &["--client-id", "waypost", "--client-secret-file", secret], words].concat();
+    let create = [&create[..], &["--client-id", "waypost", "--client-secret-file", secret], options].concat();
     installation.run(&create).await;
     installation.create_server("partner", &["--auth-type", auth_type]).await;
     (installation, server, provider)
@@ -64,7 +64,7 @@ async fn start(words: &[&str], auth_type: &str) -> (Installation, Program, Provi
 async fn scenario(name: &str) {
     let (installation, server, provider) = start(&[], "custom_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);
-    play("custom", name, &installation, url, json!({ "provider": provider.issuer })).await;
+    play_scenario("custom", name, &installation, url, json!({ "provider": provider.issuer })).await;
 }
 
 /// One test for each scenario of `e2e/browser/custom.mjs` that stands alone.
@@ -82,35 +82,35 @@ scenarios!(signs_in, refusal, refusal_at_the_provider);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
-async fn the_provider_signs_with_a_new_key() {
+async fn a_new_provider_signing_key_is_accepted() {
     let (installation, server, provider) = start(&[], "custom_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);
-    let given = json!({ "provider": provider.issuer, "completed": 0 });
-    play("custom", "again", &installation, url.clone(), given).await;
+    let config = json!({ "provider": provider.issuer, "completed": 0 });
+    play_scenario("custom", "again", &installation, url.clone(), config).await;
     let provider = provider.restart(&server.origin).await;
-    let given = json!({ "provider": provider.issuer, "completed": 1 });
-    play("custom", "again", &installation, url, given).await;
+    let config = json!({ "provider": provider.issuer, "completed": 1 });
+    play_scenario("custom", "again", &installation, url, config).await;
 }
 
 /// The same address, once proved by a code and once by the provider's word: one person only where the organisation
 /// wants it so.
-async fn links(setting: &str, completed: u32) {
+async fn assert_email_linking(setting: &str, completed: u32) {
     let (installation, server, provider) = start(&["--link-verified-email", setting], "platform_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);
-    play("platform", "by_code", &installation, url.clone(), json!({})).await;
+    play_scenario("platform", "by_code", &installation, url.clone(), json!({})).await;
     installation.run(&["server", "update", "partner", "--auth-type", "custom_oauth"]).await;
-    let given = json!({ "provider": provider.issuer, "completed": completed });
-    play("custom", "again", &installation, url, given).await;
+    let config = json!({ "provider": provider.issuer, "completed": completed });
+    play_scenario("custom", "again", &installation, url, config).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
-async fn a_verified_address_links() {
-    links("true", 1).await;
+async fn a_verified_email_links_accounts() {
+    assert_email_linking("true", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
-async fn a_verified_address_does_not_link_where_that_is_off() {
-    links("false", 0).await;
+async fn a_verified_email_does_not_link_accounts_if_disabled() {
+    assert_email_linking("false", 0).await;
 }

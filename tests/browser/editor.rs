@@ -6,17 +6,17 @@ use serde_json::json;
 use waypost_testkit::Browser;
 
 use crate::support::installation::Installation;
-use crate::{BROWSERS, found, node, screenshots};
+use crate::{BROWSERS, installed_browser, node_command, screenshots_folder};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
-async fn two_people_write() {
+async fn two_people_edit_a_walkthrough() {
     play("../console/editor.mjs").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_browser), ignore = "needs Chromium and what is in e2e/browser")]
-async fn a_form_whose_session_has_ended_is_not_lost() {
+async fn a_form_survives_an_expired_session() {
     play("../console/forms.mjs").await;
 }
 
@@ -24,21 +24,21 @@ async fn a_form_whose_session_has_ended_is_not_lost() {
 async fn play(scenario: &str) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;
-    let set_up = installation.mailbox.line("set up: ").await.expect("it prints the link");
+    let set_up = installation.mailbox.wait_for_line("set up: ").await.expect("it prints the link");
     let (_, path) = set_up.split_once("/setup").expect("it leads to the set-up");
     let _turn = BROWSERS.acquire().await.expect("nobody closes it");
-    let given = json!({
-        "chromium": found().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots(),
+    let config = json!({
+        "chromium": installed_browser().chromium, "url": server.origin, "setup": format!("/setup{path}"), "screenshots": screenshots_folder(),
     });
-    let output = node(scenario).arg(given.to_string()).output().await.expect("node starts");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{said}", output.status);
+    let output = node_command(scenario).arg(config.to_string()).output().await.expect("node starts");
+    let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{output_text}", output.status);
 }
 
 #[tokio::test]
 #[cfg_attr(not(have_browser), ignore = "needs Node.js")]
-async fn the_rules_of_the_editor_hold() {
-    let Browser { node, .. } = found();
+async fn the_unit_tests_of_the_editor_pass() {
+    let Browser { node, .. } = installed_browser();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/console/unit");
     let output = tokio::process::Command::new(node).arg("--test").current_dir(folder).output();
     let output = output.await.expect("node starts");

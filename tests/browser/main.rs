@@ -26,14 +26,14 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use support::installation::Installation;
-use support::user::User;
+use support::user::SimulatedUser;
 
 /// How many browsers run at once: more only wait for each other.
 static BROWSERS: Semaphore = Semaphore::const_new(2);
 
 /// A Node.js program of `e2e/browser`.
-fn node(program: &str) -> Command {
-    let browser = found();
+fn node_command(program: &str) -> Command {
+    let browser = installed_browser();
     let mut command = Command::new(browser.node);
     command.arg(folder().join(program)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A proxy of the machine is not for a server on it.
@@ -41,7 +41,7 @@ fn node(program: &str) -> Command {
     command
 }
 
-fn found() -> waypost_testkit::Browser {
+fn installed_browser() -> waypost_testkit::Browser {
     waypost_testkit::browser(Path::new(env!("CARGO_MANIFEST_DIR")))
         .expect("the browser that the build script has found")
 }
@@ -51,23 +51,23 @@ fn folder() -> PathBuf {
 }
 
 /// Where screenshots go.
-fn screenshots() -> PathBuf {
+fn screenshots_folder() -> PathBuf {
     std::env::var_os("SCREENSHOTS").map_or_else(|| std::env::temp_dir().join("waypost-screenshots"), PathBuf::from)
 }
 
 /// Plays a scenario of the kind `platform` or `custom` against the server at `url`. `more` is for the scenario.
-async fn play(kind: &str, scenario: &str, installation: &Installation, url: String, more: Value) {
+async fn play_scenario(kind: &str, scenario: &str, installation: &Installation, url: String, more: Value) {
     let _turn = BROWSERS.acquire().await.expect("nobody closes it");
-    let mail = User::start("nobody@example.com", installation.mailbox.clone()).await;
-    let mut given = json!({
-        "chromium": found().chromium, "url": url, "mail": mail.origin, "screenshots": screenshots(),
+    let mail = SimulatedUser::start("nobody@example.com", installation.mailbox.clone()).await;
+    let mut config = json!({
+        "chromium": installed_browser().chromium, "url": url, "mail": mail.origin, "screenshots": screenshots_folder(),
     });
     for (name, value) in more.as_object().into_iter().flatten() {
-        given[name] = value.clone();
+        config[name] = value.clone();
     }
-    let mut command = node("run.mjs");
-    let output = command.args([kind, scenario, &given.to_string()]).output().await.expect("node starts");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{kind} {scenario}: {}\n{said}", output.status);
-    println!("screenshots are in {}", screenshots().display());
+    let mut command = node_command("run.mjs");
+    let output = command.args([kind, scenario, &config.to_string()]).output().await.expect("node starts");
+    let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{kind} {scenario}: {}\n{output_text}", output.status);
+    println!("screenshots are in {}", screenshots_folder().display());
 }

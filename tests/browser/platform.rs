@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use crate::play;
+use crate::play_scenario;
 use crate::support::installation::Installation;
 
 async fn scenario(name: &str) {
     let mut installation = Installation::new().await;
     installation.create_server("tour", &["--auth-type", "platform_oauth"]).await;
     let server = installation.serve().await;
-    play("platform", name, &installation, format!("{}/s/tour/mcp", server.origin), json!({})).await;
+    play_scenario("platform", name, &installation, format!("{}/s/tour/mcp", server.origin), json!({})).await;
 }
 
 /// One test for each scenario of `e2e/browser/platform.mjs`.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::installation::Installation;
-use crate::{BROWSERS, found, node, screenshots};
+use crate::{BROWSERS, installed_browser, node_command, screenshots_folder};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(all(have_browser, have_clients)), ignore = "needs Chromium, and what is in e2e/browser and e2e/clients")]
@@ -15,9 +15,10 @@ async fn a_copied_url_continues_in_a_new_client() {
     installation.create_server("hidden", &["--auth-type", "platform_oauth", "--sign-in", "on_connect"]).await;
     let server = installation.serve().await;
     let _turn = BROWSERS.acquire().await.expect("nobody closes it");
-    let given = json!({ "chromium": found().chromium, "url": server.origin, "screenshots": screenshots() });
-    let output = node("public_page.mjs").arg(given.to_string()).output().await.expect("node starts");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{said}\n{}", output.status, installation.log());
-    println!("screenshots are in {}", screenshots().display());
+    let config =
+        json!({ "chromium": installed_browser().chromium, "url": server.origin, "screenshots": screenshots_folder() });
+    let output = node_command("public_page.mjs").arg(config.to_string()).output().await.expect("node starts");
+    let output_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{output_text}\n{}", output.status, installation.log());
+    println!("screenshots are in {}", screenshots_folder().display());
 }

@@ -2,40 +2,40 @@
 
 use serde_json::json;
 
-use crate::Place;
+use crate::Workspace;
 
 const HELLO: &str = "# Hello\n\nWhat it is about.\n\n## One\n\nFirst text.\n\n## Two\n\nSecond text.\n";
 
-fn place() -> Place {
-    let place = Place::new();
-    place.fine(&["org", "create", "acme"]);
-    place.fine(&["server", "create", "acme-docs"]);
-    place
+fn set_up() -> Workspace {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    workspace.run_ok(&["server", "create", "acme-docs"]);
+    workspace
 }
 
 #[test]
-fn a_file_is_imported_published_and_placed() {
-    let place = place();
-    let file = place.file("hello.md", HELLO);
+fn a_file_is_imported_published_and_assigned() {
+    let workspace = set_up();
+    let file = workspace.write_file("hello.md", HELLO);
     let import = ["walkthrough", "import", &file, "--server", "acme-docs", "--publish"];
-    insta::assert_snapshot!(place.fine(&[&import[..], &["--dry-run"]].concat()), @r#"
+    insta::assert_snapshot!(workspace.run_ok(&[&import[..], &["--dry-run"]].concat()), @r#"
     Would make Hello (new) from DIR/hello.md: 2 steps: 2 added
       + step 1 "One": added
       + step 2 "Two": added
       Version 1 would be published.
       Would be placed on the server.
     "#);
-    assert_eq!(place.json(&["walkthrough", "list"]), json!({"items": []}));
-    insta::assert_snapshot!(place.fine(&import), @"
+    assert_eq!(workspace.run_json(&["walkthrough", "list"]), json!({"items": []}));
+    insta::assert_snapshot!(workspace.run_ok(&import), @"
     Made Hello (wt_…) from DIR/hello.md: 2 steps: 2 added
       Version 1 published.
       Placed on the server.
     ");
-    insta::assert_snapshot!(place.fine(&import), @"
+    insta::assert_snapshot!(workspace.run_ok(&import), @"
     Nothing to change in Hello (wt_…) from DIR/hello.md: nothing changes (2 steps)
       Version 1 is published already.
     ");
-    insta::assert_snapshot!(place.fine(&["walkthrough", "show", "hello"]), @"
+    insta::assert_snapshot!(workspace.run_ok(&["walkthrough", "show", "hello"]), @"
     id:                          wt_…
     organization id:             org_…
     slug:                        hello
@@ -54,26 +54,26 @@ fn a_file_is_imported_published_and_placed() {
     1         ws_…  -              One
     2         ws_…  -              Two
     ");
-    insta::assert_snapshot!(place.fine(&["assignment", "list", "--server", "acme-docs"]), @"
+    insta::assert_snapshot!(workspace.run_ok(&["assignment", "list", "--server", "acme-docs"]), @"
     DISPLAY ORDER  WALKTHROUGH ID       TITLE  STATE      ENABLED
     1              wt_…  Hello  published  yes
     ");
-    let id = place.json(&["walkthrough", "show", "hello"])["id"].as_str().unwrap().to_owned();
-    let exported = place.json(&["walkthrough", "export", &id]);
+    let id = workspace.run_json(&["walkthrough", "show", "hello"])["id"].as_str().unwrap().to_owned();
+    let exported = workspace.run_json(&["walkthrough", "export", &id]);
     assert_eq!((&exported["version"], &exported["steps"][1]["title"]), (&json!("1.1"), &json!("Two")));
-    let copy = place.path("copy.json").to_str().unwrap().to_owned();
-    place.fine(&["walkthrough", "export", &id, "--output", &copy]);
-    let again = place.json(&["walkthrough", "import", &copy]);
+    let copy = workspace.path("copy.json").to_str().unwrap().to_owned();
+    workspace.run_ok(&["walkthrough", "export", &id, "--output", &copy]);
+    let again = workspace.run_json(&["walkthrough", "import", &copy]);
     assert_eq!((&again["id"], &again["changed"]), (&json!(id), &json!(false)));
 }
 
 #[test]
-fn an_assignment_is_placed_moved_and_removed() {
-    let place = place();
-    let file = place.file("hello.md", HELLO);
-    place.fine(&["walkthrough", "import", &file]);
+fn an_assignment_is_added_moved_and_removed() {
+    let workspace = set_up();
+    let file = workspace.write_file("hello.md", HELLO);
+    workspace.run_ok(&["walkthrough", "import", &file]);
     let of = ["--server", "acme-docs", "--walkthrough", "hello"];
-    let assign = |verb, more: &[&str]| place.json(&[&["assignment", verb][..], &of, more].concat());
+    let assign = |verb, more: &[&str]| workspace.run_json(&[&["assignment", verb][..], &of, more].concat());
     let made = assign("add", &["--order", "5", "--disabled"]);
     assert_eq!((&made["display_order"], &made["enabled"]), (&json!(5), &json!(false)));
     let moved = assign("add", &["--order", "-1"]);
@@ -85,11 +85,11 @@ fn an_assignment_is_placed_moved_and_removed() {
 }
 
 #[test]
-fn a_walkthrough_has_a_life() {
-    let place = place();
-    let file = place.file("hello.md", HELLO);
-    place.fine(&["walkthrough", "import", &file]);
-    let state = |verb: &[&str]| place.json(&[&["walkthrough"], verb].concat());
+fn a_walkthrough_moves_through_its_states() {
+    let workspace = set_up();
+    let file = workspace.write_file("hello.md", HELLO);
+    workspace.run_ok(&["walkthrough", "import", &file]);
+    let state = |verb: &[&str]| workspace.run_json(&[&["walkthrough"], verb].concat());
     assert_eq!(state(&["publish", "hello"])["number"], 1);
     assert_eq!(state(&["publish", "hello"])["created"], false);
     assert_eq!(state(&["show", "hello"])["state"], "published");
@@ -104,7 +104,7 @@ fn a_walkthrough_has_a_life() {
     assert_eq!(state(&["withdraw", "hello", "--version", "2", "--reason", "wrong"])["state"], "published");
     assert_eq!(state(&["versions", "hello"])["items"][0]["withdrawn_reason"], "wrong");
     let id = state(&["show", "hello"])["id"].as_str().unwrap().to_owned();
-    let publish = place.fine(&["walkthrough", "publish", "hello"]);
+    let publish = workspace.run_ok(&["walkthrough", "publish", "hello"]);
     insta::assert_snapshot!(publish, @r"
     Published version 3 of Hi.
     It is not on any server yet. Assign it: waypost assignment add --server SLUG --walkthrough hello
@@ -114,47 +114,47 @@ fn a_walkthrough_has_a_life() {
     assert_eq!(state(&["list"])["items"], json!([]));
     assert_eq!(state(&["restore", &id])["title"], "Hi");
     assert_eq!(state(&["delete", "hello", "--yes"])["deleted"], true);
-    insta::assert_snapshot!(place.fails(1, &["walkthrough", "show", "hello"]), @"error: there is no walkthrough `hello`: `waypost walkthrough list` shows them");
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "show", "hello"]), @"error: there is no walkthrough `hello`: `waypost walkthrough list` shows them");
 }
 
 #[test]
-fn folders_and_several_files_are_taken() {
-    let place = place();
-    place.file("course/01-begin/01-first.md", "# First\n\ntext");
-    place.file("course/01-begin/02-second.md", "# Second\n\ntext");
-    let course = place.path("course").to_str().unwrap().to_owned();
-    let hello = place.file("hello.md", HELLO);
-    let made = place.json(&["walkthrough", "import", &course, &hello]);
+fn folders_and_multiple_files_are_imported() {
+    let workspace = set_up();
+    workspace.write_file("course/01-begin/01-first.md", "# First\n\ntext");
+    workspace.write_file("course/01-begin/02-second.md", "# Second\n\ntext");
+    let course = workspace.path("course").to_str().unwrap().to_owned();
+    let hello = workspace.write_file("hello.md", HELLO);
+    let made = workspace.run_json(&["walkthrough", "import", &course, &hello]);
     assert_eq!((&made["items"][0]["title"], &made["items"][1]["title"]), (&json!("Course"), &json!("Hello")));
-    assert_eq!(place.json(&["walkthrough", "show", "course"])["type"], "course");
-    insta::assert_snapshot!(place.fails(2, &["walkthrough", "import", &course, &hello, "--title", "x"]), @"error: --title and --id are for one file");
+    assert_eq!(workspace.run_json(&["walkthrough", "show", "course"])["type"], "course");
+    insta::assert_snapshot!(workspace.run_err(2, &["walkthrough", "import", &course, &hello, "--title", "x"]), @"error: --title and --id are for one file");
 }
 
 #[test]
-fn refusals_name_the_file_and_change_nothing() {
-    let place = place();
-    let hello = place.file("hello.md", HELLO);
-    let broken = place.file("broken.json", "{\"steps\": [");
-    let empty = place.file("empty.md", "# Only a title\n\n## Step\n");
-    insta::assert_snapshot!(place.fails(1, &["walkthrough", "import", &hello, &broken]), @"error: DIR/broken.json: `document`: is no valid JSON at line 1, column 11: EOF while parsing a list.");
-    insta::assert_snapshot!(place.fails(1, &["walkthrough", "import", &empty, "--publish"]), @r#"error: DIR/empty.md: It cannot be published: step 1 "Step": `content`: is empty. Write what the user reads."#);
-    insta::assert_snapshot!(place.fails(1, &["walkthrough", "import", "gone.md"]), @"error: cannot read gone.md (No such file or directory)");
-    insta::assert_snapshot!(place.fails(1, &["walkthrough", "import", &hello, "--server", "gone"]), @"error: DIR/hello.md: The organisation has no server `gone`.");
-    assert_eq!(place.json(&["walkthrough", "list"]), json!({"items": []}));
+fn errors_name_the_file_and_change_nothing() {
+    let workspace = set_up();
+    let hello = workspace.write_file("hello.md", HELLO);
+    let broken = workspace.write_file("broken.json", "{\"steps\": [");
+    let empty = workspace.write_file("empty.md", "# Only a title\n\n## Step\n");
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &hello, &broken]), @"error: DIR/broken.json: `document`: is no valid JSON at line 1, column 11: EOF while parsing a list.");
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &empty, "--publish"]), @r#"error: DIR/empty.md: It cannot be published: step 1 "Step": `content`: is empty. Write what the user reads."#);
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", "gone.md"]), @"error: cannot read gone.md (No such file or directory)");
+    insta::assert_snapshot!(workspace.run_err(1, &["walkthrough", "import", &hello, "--server", "gone"]), @"error: DIR/hello.md: The organisation has no server `gone`.");
+    assert_eq!(workspace.run_json(&["walkthrough", "list"]), json!({"items": []}));
 }
 
 #[test]
 fn lint_needs_no_database() {
-    let place = Place::new();
-    let hello = place.file("hello.md", HELLO);
-    let bad = place.file("bad.md", "---\ntype: installer\n---\n\n# Setup\n\n## One\n\nText.\n");
-    insta::assert_snapshot!(place.fine(&["walkthrough", "lint", &hello]), @"DIR/hello.md: fine");
-    let answer = place.run(&["walkthrough", "lint", &hello, &bad]);
-    assert_eq!(answer.code, 1);
-    insta::assert_snapshot!(format!("{}{}", answer.out, answer.err), @r#"
+    let workspace = Workspace::new();
+    let hello = workspace.write_file("hello.md", HELLO);
+    let bad = workspace.write_file("bad.md", "---\ntype: installer\n---\n\n# Setup\n\n## One\n\nText.\n");
+    insta::assert_snapshot!(workspace.run_ok(&["walkthrough", "lint", &hello]), @"DIR/hello.md: fine");
+    let result = workspace.run(&["walkthrough", "lint", &hello, &bad]);
+    assert_eq!(result.code, 1);
+    insta::assert_snapshot!(format!("{}{}", result.out, result.err), @r#"
     DIR/hello.md: fine
     DIR/bad.md: error: step 1 "One": `operations_for_agent`: is empty, but every step of the type `installer` needs it.
     error: 1 file cannot be published as it is
     "#);
-    assert!(!place.path("waypost-data").exists());
+    assert!(!workspace.path("waypost-data").exists());
 }

@@ -17,18 +17,18 @@ use serde_json::Value;
 use waypost_testkit::TempDir;
 
 /// An installation of its own.
-struct Place {
+struct Workspace {
     folder: TempDir,
 }
 
 /// What a command answered.
-struct Answer {
+struct CommandResult {
     code: i32,
     out: String,
     err: String,
 }
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         Self { folder: waypost_testkit::folder() }
     }
@@ -37,7 +37,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    fn write_file(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
@@ -51,26 +51,26 @@ impl Place {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Answer {
-        self.answer(self.command(arguments).output().unwrap())
+    fn run(&self, arguments: &[&str]) -> CommandResult {
+        self.to_result(self.command(arguments).output().unwrap())
     }
 
-    fn answer(&self, output: Output) -> Answer {
-        let text = |bytes: Vec<u8>| scrub(&String::from_utf8(bytes).unwrap(), self.folder.path());
-        Answer { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    fn to_result(&self, output: Output) -> CommandResult {
+        let text = |bytes: Vec<u8>| redact(&String::from_utf8(bytes).unwrap(), self.folder.path());
+        CommandResult { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// The standard output of a command that must succeed.
     #[track_caller]
-    fn fine(&self, arguments: &[&str]) -> String {
-        let answer = self.run(arguments);
-        assert_eq!((answer.code, answer.err.as_str()), (0, ""), "{arguments:?}: {}", answer.out);
-        answer.out
+    fn run_ok(&self, arguments: &[&str]) -> String {
+        let result = self.run(arguments);
+        assert_eq!((result.code, result.err.as_str()), (0, ""), "{arguments:?}: {}", result.out);
+        result.out
     }
 
     /// The JSON of a command that must succeed, with its identifiers.
     #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
+    fn run_json(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[arguments, &["--json"]].concat()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
@@ -78,15 +78,15 @@ impl Place {
 
     /// The standard error of a command that must fail with `code`.
     #[track_caller]
-    fn fails(&self, code: i32, arguments: &[&str]) -> String {
-        let answer = self.run(arguments);
-        assert_eq!(answer.code, code, "{arguments:?}: {}{}", answer.out, answer.err);
-        answer.err
+    fn run_err(&self, code: i32, arguments: &[&str]) -> String {
+        let result = self.run(arguments);
+        assert_eq!(result.code, code, "{arguments:?}: {}{}", result.out, result.err);
+        result.err
     }
 }
 
 /// Identifiers, times, secrets and the folder, which differ each time, by their kind only.
-fn scrub(text: &str, folder: &Path) -> String {
+fn redact(text: &str, folder: &Path) -> String {
     let text = text.replace(folder.to_str().unwrap(), "DIR");
     let mut clean = String::with_capacity(text.len());
     let mut word = String::new();
@@ -95,7 +95,7 @@ fn scrub(text: &str, folder: &Path) -> String {
             word.push(letter);
             continue;
         }
-        clean.push_str(&scrub_word(&word));
+        clean.push_str(&redact_word(&word));
         word.clear();
         clean.push(letter);
     }
@@ -103,7 +103,7 @@ fn scrub(text: &str, folder: &Path) -> String {
     clean
 }
 
-fn scrub_word(word: &str) -> String {
+fn redact_word(word: &str) -> String {
     const PREFIXES: [&str; 9] = ["org_", "usr_", "srv_", "wt_", "ws_", "wv_", "msw_", "key_", "wpk_"];
     let is_time = word.len() >= 20 && word.starts_with("20") && word.trim_end_matches('.').ends_with('Z');
     let end = if word.ends_with('.') { "." } else { "" };

@@ -6,12 +6,12 @@ use std::process::{Child, Stdio};
 
 use serde_json::json;
 
-use crate::Place;
+use crate::Workspace;
 
 /// A running `serve`, ended with the test.
-struct Serve(Child);
+struct ServeProcess(Child);
 
-impl Drop for Serve {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -19,34 +19,34 @@ impl Drop for Serve {
 }
 
 #[tokio::test]
-async fn webhooks_reach_loopback_only_for_the_organisation_of_the_entry() {
-    let place = Place::new();
+async fn webhooks_reach_loopback_only_for_the_allowed_organisation() {
+    let workspace = Workspace::new();
     let key = |slug: &str| {
-        place.fine(&["org", "create", slug]);
-        let key = place.json(&["key", "create", "--org", slug, "--name", "test"]);
+        workspace.run_ok(&["org", "create", slug]);
+        let key = workspace.run_json(&["key", "create", "--org", slug, "--name", "test"]);
         key["key"].as_str().unwrap().to_owned()
     };
     let (acme, other) = (key("acme"), key("other"));
     let serve = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
-    let mut command = place.command(&serve);
+    let mut command = workspace.command(&serve);
     command.env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in, 127.0.0.1=webhooks@acme, 127.0.0.0/8=tools@other");
-    let mut serve = Serve(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut serve = ServeProcess(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut out = BufReader::new(serve.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let origin = out.find_map(|line| line.strip_prefix("listening on ").map(str::to_owned)).unwrap();
     let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", receiver.local_addr().unwrap());
     let post = async |key: &str, path: &str, body: serde_json::Value| {
         let request = reqwest::Client::new().post(format!("{origin}/api/v1{path}")).bearer_auth(key).json(&body);
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
+        let result = request.send().await.unwrap();
+        (result.status().as_u16(), result.json::<serde_json::Value>().await.unwrap())
     };
     let new = json!({ "url": url, "events": ["ticket.created"] });
-    let (status, refused) = post(&other, "/webhooks", new.clone()).await;
-    assert_eq!((status, &refused["field"]), (422, &json!("url")), "{refused}");
-    assert!(refused["detail"].as_str().unwrap().contains("outbound_allow"), "{refused}");
-    let (status, made) = post(&acme, "/webhooks", new).await;
-    assert_eq!(status, 201, "{made}");
-    let (status, sent) = post(&acme, &format!("/webhooks/{}/test", made["id"].as_str().unwrap()), json!({})).await;
+    let (status, rejected) = post(&other, "/webhooks", new.clone()).await;
+    assert_eq!((status, &rejected["field"]), (422, &json!("url")), "{rejected}");
+    assert!(rejected["detail"].as_str().unwrap().contains("outbound_allow"), "{rejected}");
+    let (status, created) = post(&acme, "/webhooks", new).await;
+    assert_eq!(status, 201, "{created}");
+    let (status, sent) = post(&acme, &format!("/webhooks/{}/test", created["id"].as_str().unwrap()), json!({})).await;
     assert_eq!(status, 201, "{sent}");
     let (mut connection, _) = receiver.accept().unwrap();
     let mut start = [0; 15];

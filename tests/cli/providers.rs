@@ -5,10 +5,10 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::{Answer, Place};
+use crate::{CommandResult, Workspace};
 
 /// A provider as far as `oauth-config` looks at it; it ends with the test's process.
-pub fn provider() -> String {
+pub fn start_provider() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let at = |path: &str| format!("{issuer}{path}");
@@ -34,18 +34,18 @@ pub fn provider() -> String {
     issuer
 }
 
-impl Place {
+impl Workspace {
     /// A command that may ask this machine's loopback.
-    fn out(&self, arguments: &[&str]) -> Answer {
-        self.answer(self.command(arguments).env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in").output().unwrap())
+    fn run_with_loopback(&self, arguments: &[&str]) -> CommandResult {
+        self.to_result(self.command(arguments).env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in").output().unwrap())
     }
 
     /// An organisation with a provider and a server that uses it; gives the provider's issuer.
-    fn with_provider(&self) -> String {
-        let issuer = provider();
-        let secret = self.file("client-secret", "geheim\n");
-        self.fine(&["org", "create", "acme"]);
-        let made = self.out(&[
+    fn create_provider(&self) -> String {
+        let issuer = start_provider();
+        let secret = self.write_file("client-secret", "geheim\n");
+        self.run_ok(&["org", "create", "acme"]);
+        let created = self.run_with_loopback(&[
             "oauth-config",
             "create",
             "Acme ID",
@@ -58,10 +58,10 @@ impl Place {
             "--client-secret-file",
             &secret,
         ]);
-        assert_eq!((made.code, made.err.as_str()), (0, ""), "{}", made.out);
-        assert!(made.out.contains("warning: ") && made.out.contains("PKCE with S256"), "{}", made.out);
-        assert!(!made.out.contains("geheim"));
-        self.fine(&["server", "create", "acme-docs", "--org", "acme", "--auth-type", "custom_oauth"]);
+        assert_eq!((created.code, created.err.as_str()), (0, ""), "{}", created.out);
+        assert!(created.out.contains("warning: ") && created.out.contains("PKCE with S256"), "{}", created.out);
+        assert!(!created.out.contains("geheim"));
+        self.run_ok(&["server", "create", "acme-docs", "--org", "acme", "--auth-type", "custom_oauth"]);
         issuer
     }
 
@@ -85,103 +85,103 @@ impl Place {
 
 #[test]
 fn an_operator_configures_a_provider() {
-    let place = Place::new();
-    let issuer = place.with_provider();
-    let shown = place.json(&["oauth-config", "show", "Acme ID"]);
+    let workspace = Workspace::new();
+    let issuer = workspace.create_provider();
+    let shown = workspace.run_json(&["oauth-config", "show", "Acme ID"]);
     assert_eq!((&shown["client_secret"], &shown["kind"]), (&"set".into(), &"openid".into()));
     assert_eq!(shown["issuer"], issuer.as_str());
     assert_eq!(
         shown["redirect_uris"],
         json!(["http://localhost:8080/s/acme-docs/oauth/callback", "http://acme-docs.localhost:8080/oauth/callback",])
     );
-    let server = place.json(&["server", "show", "acme-docs"]);
+    let server = workspace.run_json(&["server", "show", "acme-docs"]);
     assert_eq!(server["oauth_config_id"], shown["id"]);
-    let refusal = place.fails(1, &["oauth-config", "delete", "Acme ID", "--yes"]);
-    assert!(refusal.contains("Servers sign their users in with this provider: `acme-docs`"), "{refusal}");
-    let checked = place.out(&["oauth-config", "check", "Acme ID"]);
+    let error = workspace.run_err(1, &["oauth-config", "delete", "Acme ID", "--yes"]);
+    assert!(error.contains("Servers sign their users in with this provider: `acme-docs`"), "{error}");
+    let checked = workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]);
     assert_eq!((checked.code, checked.err.as_str()), (0, ""), "{}", checked.out);
     // Without the allowance there is no way to it.
-    let checked = place.run(&["oauth-config", "check", "Acme ID"]);
+    let checked = workspace.run(&["oauth-config", "check", "Acme ID"]);
     assert!(checked.code == 1 && checked.out.contains("outbound_allow"), "{}", checked.out);
-    let refusal = place.fails(1, &["oauth-config", "update", "Acme ID", "--client-id", "other"]);
-    assert!(refusal.contains("gives no answer"), "{refusal}");
-    place.fine(&["oauth-config", "update", "Acme ID", "--name", "Other", "--link-verified-email", "true"]);
-    place.fine(&["server", "update", "acme-docs", "--auth-type", "none", "--oauth-config", "none"]);
-    place.fine(&["oauth-config", "delete", "Other", "--yes"]);
-    insta::assert_snapshot!(place.fine(&["oauth-config", "list"]), @"Nothing there yet.");
-    insta::assert_snapshot!(place.fails(1, &["oauth-config", "show", "Other"]), @"error: there is no identity provider `Other`: `waypost oauth-config list` shows them");
+    let error = workspace.run_err(1, &["oauth-config", "update", "Acme ID", "--client-id", "other"]);
+    assert!(error.contains("gives no answer"), "{error}");
+    workspace.run_ok(&["oauth-config", "update", "Acme ID", "--name", "Other", "--link-verified-email", "true"]);
+    workspace.run_ok(&["server", "update", "acme-docs", "--auth-type", "none", "--oauth-config", "none"]);
+    workspace.run_ok(&["oauth-config", "delete", "Other", "--yes"]);
+    insta::assert_snapshot!(workspace.run_ok(&["oauth-config", "list"]), @"Nothing there yet.");
+    insta::assert_snapshot!(workspace.run_err(1, &["oauth-config", "show", "Other"]), @"error: there is no identity provider `Other`: `waypost oauth-config list` shows them");
 }
 
 #[test]
-fn a_rotation_makes_a_new_key_and_keeps_the_former() {
-    let place = Place::new();
-    place.with_provider();
-    let first = place.key("secret.key");
-    let rotated = place.json(&["secret", "rotate"]);
+fn rotation_creates_a_new_key_and_keeps_the_old_one() {
+    let workspace = Workspace::new();
+    workspace.create_provider();
+    let first = workspace.key("secret.key");
+    let rotated = workspace.run_json(&["secret", "rotate"]);
     assert_eq!(rotated, json!({"new_key": true, "resealed": 1, "unreadable": 0}));
-    let second = place.key("secret.key");
-    assert!(first != second && place.key("secret.key.previous") == first);
-    assert_eq!(place.doctor(), (true, "the secret key opens all of them".to_owned()));
+    let second = workspace.key("secret.key");
+    assert!(first != second && workspace.key("secret.key.previous") == first);
+    assert_eq!(workspace.doctor(), (true, "the secret key opens all of them".to_owned()));
     // The former key is not needed for what is sealed any more.
-    std::fs::remove_file(place.path("waypost-data/secret.key.previous")).unwrap();
-    assert!(place.doctor().0);
-    assert_eq!(place.out(&["oauth-config", "check", "Acme ID"]).code, 0);
-    insta::assert_snapshot!(place.fine(&["secret", "rotate"]), @"
+    std::fs::remove_file(workspace.path("waypost-data/secret.key.previous")).unwrap();
+    assert!(workspace.doctor().0);
+    assert_eq!(workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]).code, 0);
+    insta::assert_snapshot!(workspace.run_ok(&["secret", "rotate"]), @"
     There is a new key; the former one is kept in ./waypost-data/secret.key.previous.
     1 secrets were sealed anew.
     ");
-    assert_eq!(place.key("secret.key.previous"), second);
+    assert_eq!(workspace.key("secret.key.previous"), second);
     #[cfg(unix)]
     for name in ["secret.key", "secret.key.previous"] {
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(place.path(&format!("waypost-data/{name}"))).unwrap().permissions().mode();
+        let mode = std::fs::metadata(workspace.path(&format!("waypost-data/{name}"))).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }
 
 /// Every state in which the power can fail: everything opens, and the next command brings it to an end.
 #[test]
-fn a_rotation_that_was_interrupted_is_finished() {
-    let place = Place::new();
-    place.with_provider();
-    let first = place.key("secret.key");
+fn an_interrupted_rotation_is_completed() {
+    let workspace = Workspace::new();
+    workspace.create_provider();
+    let first = workspace.key("secret.key");
     // After the first step: the key stands in both files.
-    place.set_key("secret.key.previous", &first);
-    assert!(place.doctor().0);
-    assert_eq!(place.json(&["secret", "rotate"])["new_key"], true);
+    workspace.set_key("secret.key.previous", &first);
+    assert!(workspace.doctor().0);
+    assert_eq!(workspace.run_json(&["secret", "rotate"])["new_key"], true);
     // After the second: nothing is sealed with the new key yet.
-    let second = place.key("secret.key");
+    let second = workspace.key("secret.key");
     let third = "ab".repeat(32);
-    place.set_key("secret.key.previous", &second);
-    place.set_key("secret.key", &third);
-    assert!(place.doctor().0);
-    assert_eq!(place.out(&["oauth-config", "check", "Acme ID"]).code, 0);
-    let finished = place.json(&["secret", "rotate"]);
+    workspace.set_key("secret.key.previous", &second);
+    workspace.set_key("secret.key", &third);
+    assert!(workspace.doctor().0);
+    assert_eq!(workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]).code, 0);
+    let finished = workspace.run_json(&["secret", "rotate"]);
     assert_eq!(finished, json!({"new_key": false, "resealed": 1, "unreadable": 0}));
-    assert_eq!((place.key("secret.key"), place.key("secret.key.previous")), (third, second));
+    assert_eq!((workspace.key("secret.key"), workspace.key("secret.key.previous")), (third, second));
 }
 
 #[test]
-fn keys_that_are_set_are_rotated_by_their_owner() {
-    let place = Place::new();
-    place.with_provider();
-    let (former, new) = (place.key("secret.key").trim().to_owned(), "cd".repeat(32));
+fn configured_keys_are_rotated_by_the_operator() {
+    let workspace = Workspace::new();
+    workspace.create_provider();
+    let (former, new) = (workspace.key("secret.key").trim().to_owned(), "cd".repeat(32));
     let rotate = |environment: &[(&str, &str)]| {
-        let mut command = place.command(&["secret", "rotate", "--json"]);
-        place.answer(command.envs(environment.iter().copied()).output().unwrap())
+        let mut command = workspace.command(&["secret", "rotate", "--json"]);
+        workspace.to_result(command.envs(environment.iter().copied()).output().unwrap())
     };
     let alone = rotate(&[("WAYPOST_SECRET_KEY", &new)]);
     assert!(alone.code == 2 && alone.err.contains("WAYPOST_SECRET_KEY_PREVIOUS"), "{}", alone.err);
     let wrong = rotate(&[("WAYPOST_SECRET_KEY", &new), ("WAYPOST_SECRET_KEY_PREVIOUS", &"ef".repeat(32))]);
-    let answer: Value = serde_json::from_str(&wrong.out).unwrap();
-    assert_eq!((wrong.code, answer), (1, json!({"new_key": false, "resealed": 0, "unreadable": 1})));
+    let result: Value = serde_json::from_str(&wrong.out).unwrap();
+    assert_eq!((wrong.code, result), (1, json!({"new_key": false, "resealed": 0, "unreadable": 1})));
     let both = rotate(&[("WAYPOST_SECRET_KEY", &new), ("WAYPOST_SECRET_KEY_PREVIOUS", &former)]);
-    let answer: Value = serde_json::from_str(&both.out).unwrap();
-    assert_eq!((both.code, answer), (0, json!({"new_key": false, "resealed": 1, "unreadable": 0})));
-    assert_eq!(place.key("secret.key").trim(), former, "the file is none of its business");
-    let (ok, found) = place.doctor();
+    let result: Value = serde_json::from_str(&both.out).unwrap();
+    assert_eq!((both.code, result), (0, json!({"new_key": false, "resealed": 1, "unreadable": 0})));
+    assert_eq!(workspace.key("secret.key").trim(), former, "the file is none of its business");
+    let (ok, found) = workspace.doctor();
     assert!(!ok && found.contains("neither the current nor the previous one"), "{found}");
     // And where there is no key at all, none opens anything.
-    std::fs::remove_file(place.path("waypost-data/secret.key")).unwrap();
-    assert!(!place.doctor().0);
+    std::fs::remove_file(workspace.path("waypost-data/secret.key")).unwrap();
+    assert!(!workspace.doctor().0);
 }

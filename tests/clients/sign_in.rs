@@ -10,11 +10,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::support::PATIENCE;
-use crate::support::documents::Documents;
+use crate::support::TIMEOUT;
+use crate::support::documents::DocumentServer;
 use crate::support::installation::Installation;
-use crate::support::user::User;
-use crate::{clients, program};
+use crate::support::user::SimulatedUser;
+use crate::{clients_folder, interpreter_for};
 
 /// Where each client has its user's browser sent; on loopback any port will do.
 const REDIRECT_URIS: &[(&str, &str)] = &[
@@ -26,9 +26,9 @@ const REDIRECT_URIS: &[(&str, &str)] = &[
 
 /// How a client gets its id.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
-    Registers,
-    HasDocument,
+enum Registration {
+    Dynamic,
+    Document,
 }
 
 /// A client's script, the name of its document, and the era to speak.
@@ -37,14 +37,14 @@ struct Case {
     client: &'static str,
     era: &'static str,
     version: &'static str,
-    way: Way,
+    registration: Registration,
     /// When the server wants its users to sign in.
     sign_in: &'static str,
 }
 
 impl Case {
     /// Whether the client must sign in before it is connected. With `auto`, a client that fails later must.
-    fn asked_on_connect(&self) -> bool {
+    fn is_asked_on_connect(&self) -> bool {
         self.sign_in == "on_connect" || self.sign_in == "auto" && self.era == "mcp-remote-0.1"
     }
 }
@@ -52,15 +52,15 @@ impl Case {
 /// A run of a client's script.
 struct Run {
     child: Child,
-    words: String,
+    arguments: String,
 }
 
 impl Run {
     fn start(script: &str, given: &Value) -> Self {
-        let words = format!("{script} {given}");
-        let child = Command::new(program(script))
-            .arg(clients().join("sign_in").join(script))
-            .arg(given.to_string())
+        let arguments = format!("{script} {config}");
+        let child = Command::new(interpreter_for(script))
+            .arg(clients_folder().join("sign_in").join(script))
+            .arg(config.to_string())
             // A proxy of the machine is not for a server on it.
             .env("NO_PROXY", "127.0.0.1,localhost")
             .env("no_proxy", "127.0.0.1,localhost")
@@ -70,20 +70,20 @@ impl Run {
             .kill_on_drop(true)
             .spawn()
             .expect("the client starts");
-        Self { child, words }
+        Self { child, arguments }
     }
 
     /// The line of JSON that it prints when it has come as far as it goes.
     async fn report(&mut self) -> Value {
         let mut lines = BufReader::new(self.child.stdout.take().expect("its output is a pipe")).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await;
+        let line = timeout(TIMEOUT, lines.next_line()).await;
         if let Ok(Ok(Some(line))) = line {
-            return serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line}", self.words));
+            return serde_json::from_str(&line).unwrap_or_else(|_| panic!("{} printed {line}", self.arguments));
         }
         let _ = self.child.start_kill();
-        let mut said = String::new();
-        let _ = self.child.stderr.take().expect("its errors are a pipe").read_to_string(&mut said).await;
-        panic!("{} said nothing:\n{said}", self.words);
+        let mut stderr = String::new();
+        let _ = self.child.stderr.take().expect("its errors are a pipe").read_to_string(&mut stderr).await;
+        panic!("{} said nothing:\n{stderr}", self.arguments);
     }
 
     async fn kill(mut self) {
@@ -92,47 +92,47 @@ impl Run {
     }
 }
 
-async fn plays(case: Case) {
-    let documents = Documents::start(REDIRECT_URIS).await;
+async fn play_case(case: Case) {
+    let documents = DocumentServer::start(REDIRECT_URIS).await;
     let mut installation = Installation::new().await;
     let authority = installation.folder().join("authority.pem");
     documents.write_authority(&authority);
-    installation.set("WAYPOST_LOG_LEVEL", "debug".to_owned());
-    installation.set("WAYPOST_OUTBOUND_CA_FILE", authority.display().to_string());
+    installation.set_env("WAYPOST_LOG_LEVEL", "debug".to_owned());
+    installation.set_env("WAYPOST_OUTBOUND_CA_FILE", authority.display().to_string());
     installation.create_server("tour", &["--auth-type", "platform_oauth", "--sign-in", case.sign_in]).await;
     let state: PathBuf = installation.folder().join("client");
     std::fs::create_dir(&state).expect("the folder takes folders");
-    let user = User::start("ada@example.com", installation.mailbox.clone()).await;
-    let document = (case.way == Way::HasDocument).then(|| documents.client_id(case.client));
+    let user = SimulatedUser::start("ada@example.com", installation.mailbox.clone()).await;
+    let document = (case.registration == Registration::Document).then(|| documents.client_id(case.client));
 
     let server = installation.serve().await;
-    let mut given = json!({
+    let mut config = json!({
         "url": format!("{}/s/tour/mcp", server.origin), "era": case.era, "user": user.origin,
-        "state": state, "run": "first", "document": document, "on_connect": case.asked_on_connect(),
+        "state": state, "run": "first", "document": document, "on_connect": case.is_asked_on_connect(),
     });
-    let mut run = Run::start(case.script, &given);
+    let mut run = Run::start(case.script, &config);
     let first = run.report().await;
     assert_eq!(first["protocol_version"], case.version, "{first}");
     run.kill().await;
     server.kill().await;
 
     let server = installation.serve().await;
-    assert_eq!(given["url"], format!("{}/s/tour/mcp", server.origin), "it is on the same port");
-    given["run"] = json!("second");
-    let second = Run::start(case.script, &given).report().await;
+    assert_eq!(config["url"], format!("{}/s/tour/mcp", server.origin), "it is on the same port");
+    config["run"] = json!("second");
+    let second = Run::start(case.script, &config).report().await;
     assert_eq!(second["resumed"], first["at"], "{first} {second}");
     assert_eq!(second["completed"], true, "{second}");
     assert_eq!(user.sign_ins(), 1, "what the client kept is enough");
-    no_secret_is_logged(&installation, &user, &state);
-    assert_eq!(documents.fetched() > 0, case.way == Way::HasDocument, "its id is what it was to be");
+    assert_no_secret_logged(&installation, &user, &state);
+    assert_eq!(documents.fetch_count() > 0, case.registration == Registration::Document, "its id is what it was to be");
     println!("{} {} {}: {first} {second}", case.client, case.era, case.sign_in);
 }
 
 /// Invariant 9: what the user and the client know stands in no line of the log.
-fn no_secret_is_logged(installation: &Installation, user: &User, state: &Path) {
+fn assert_no_secret_logged(installation: &Installation, user: &SimulatedUser, state: &Path) {
     let mut secrets = user.secrets();
     assert!(secrets.len() >= 4, "a code by mail, two cookies, an authorization code: {}", secrets.len());
-    tokens_in(state, &mut secrets);
+    collect_tokens(state, &mut secrets);
     let log = installation.log();
     assert!(log.contains("/oauth/token"), "the log tells what happened");
     for secret in secrets {
@@ -141,9 +141,9 @@ fn no_secret_is_logged(installation: &Installation, user: &User, state: &Path) {
 }
 
 /// The tokens in the files that a client keeps: it is JSON in all of them.
-fn tokens_in(folder: &Path, found: &mut Vec<String>) {
+fn collect_tokens(folder: &Path, found: &mut Vec<String>) {
     let before = found.len();
-    for entry in walk(folder) {
+    for entry in list_files(folder) {
         let text = std::fs::read_to_string(entry).unwrap_or_default();
         for name in ["\"access_token\"", "\"refresh_token\""] {
             let values = text.split(name).skip(1).filter_map(|rest| rest.split('"').nth(1));
@@ -153,23 +153,23 @@ fn tokens_in(folder: &Path, found: &mut Vec<String>) {
     assert!(found.len() > before, "the client keeps its tokens in {}", folder.display());
 }
 
-fn walk(folder: &Path) -> Vec<PathBuf> {
+fn list_files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+    entries.flat_map(|path| if path.is_dir() { list_files(&path) } else { vec![path] }).collect()
 }
 
 /// A client's tests: the era that it is to speak, and the version that it must agree on.
 macro_rules! signs_in {
-    ($module:ident, $script:literal, $client:literal, $($test:ident => $way:ident, $sign_in:literal, $era:literal, $version:literal;)+) => {
+    ($module:ident, $script:literal, $client:literal, $($test:ident => $registration:ident, $sign_in:literal, $era:literal, $version:literal;)+) => {
         mod $module {
-            use super::{Case, Way, plays};
+            use super::{Case, Registration, play_case};
 
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 #[cfg_attr(not(have_clients), ignore = "needs the MCP clients of e2e/clients")]
                 async fn $test() {
                     let (script, client, sign_in) = ($script, $client, $sign_in);
-                    plays(Case { script, client, era: $era, version: $version, way: Way::$way, sign_in }).await;
+                    play_case(Case { script, client, era: $era, version: $version, registration: Registration::$registration, sign_in }).await;
                 }
             )+
         }
@@ -177,29 +177,29 @@ macro_rules! signs_in {
 }
 
 signs_in! { python, "python_client.py", "python",
-    registered => Registers, "when_needed", "legacy", "2025-11-25";
-    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
-    on_connect => Registers, "on_connect", "auto", "2026-07-28";
+    registered => Dynamic, "when_needed", "legacy", "2025-11-25";
+    with_document => Document, "when_needed", "auto", "2026-07-28";
+    on_connect => Dynamic, "on_connect", "auto", "2026-07-28";
 }
 
 signs_in! { typescript, "typescript.mjs", "typescript",
-    registered => Registers, "when_needed", "legacy", "2025-11-25";
-    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
-    on_connect => Registers, "on_connect", "auto", "2026-07-28";
-    by_default => Registers, "auto", "auto", "2026-07-28";
+    registered => Dynamic, "when_needed", "legacy", "2025-11-25";
+    with_document => Document, "when_needed", "auto", "2026-07-28";
+    on_connect => Dynamic, "on_connect", "auto", "2026-07-28";
+    by_default => Dynamic, "auto", "auto", "2026-07-28";
 }
 
 signs_in! { inspector, "inspector.mjs", "inspector",
-    registered => Registers, "when_needed", "legacy", "2025-11-25";
-    with_document => HasDocument, "when_needed", "auto", "2026-07-28";
-    on_connect => Registers, "on_connect", "auto", "2026-07-28";
+    registered => Dynamic, "when_needed", "legacy", "2025-11-25";
+    with_document => Document, "when_needed", "auto", "2026-07-28";
+    on_connect => Dynamic, "on_connect", "auto", "2026-07-28";
 }
 
 // Whatever it speaks with the server, the client behind it speaks the old way.
 signs_in! { mcp_remote, "mcp_remote.mjs", "mcp-remote",
-    registered => Registers, "when_needed", "legacy", "2025-11-25";
-    with_document => HasDocument, "when_needed", "auto", "2025-11-25";
-    on_connect => Registers, "on_connect", "auto", "2025-11-25";
-    by_default => Registers, "auto", "legacy", "2025-11-25";
-    old_by_default => Registers, "auto", "mcp-remote-0.1", "2025-11-25";
+    registered => Dynamic, "when_needed", "legacy", "2025-11-25";
+    with_document => Document, "when_needed", "auto", "2025-11-25";
+    on_connect => Dynamic, "on_connect", "auto", "2025-11-25";
+    by_default => Dynamic, "auto", "legacy", "2025-11-25";
+    old_by_default => Dynamic, "auto", "mcp-remote-0.1", "2025-11-25";
 }

@@ -11,27 +11,27 @@ use tokio::time::timeout;
 use url::Url;
 use waypost_testkit::TempDir;
 
-use crate::support::PATIENCE;
-use crate::support::installation::{Installation, Program};
+use crate::support::TIMEOUT;
+use crate::support::installation::{Installation, ServeProcess};
 
 const SLUG: &str = "rockets";
 
 /// A server with its public page, and the home folder of a user who visits it.
-struct Stage {
+struct SnippetFixture {
     home: TempDir,
     page: String,
     url: String,
-    _server: Program,
+    _server: ServeProcess,
     _installation: Installation,
 }
 
-impl Stage {
+impl SnippetFixture {
     async fn new() -> Self {
         let mut installation = Installation::new().await;
         installation.create_server(SLUG, &[]).await;
         let server = installation.serve().await;
-        let answer = reqwest::get(format!("{}/s/{SLUG}", server.origin)).await.expect("the page is served");
-        let page = answer.text().await.expect("it is text");
+        let response = reqwest::get(format!("{}/s/{SLUG}", server.origin)).await.expect("the page is served");
+        let page = response.text().await.expect("it is text");
         let url = between(&page, "<code id=\"url\">", "<").to_owned();
         assert!(url.starts_with(&format!("{}/s/{SLUG}/t/pu_", server.origin)), "{url}");
         Self { home: waypost_testkit::folder(), page, url, _server: server, _installation: installation }
@@ -45,7 +45,7 @@ impl Stage {
     /// The text to paste at `place`.
     fn text(&self, client: &str, place: &str) -> String {
         let rest = between(self.panel(client), &format!("<h4>{place}</h4>"), "</pre>");
-        unescaped(between(rest, "<code>", "</code>"))
+        unescape(between(rest, "<code>", "</code>"))
     }
 
     /// The text to paste at `place`, which is JSON.
@@ -55,7 +55,7 @@ impl Stage {
 
     /// The links that add the server.
     fn links(&self, client: &str) -> Vec<String> {
-        self.panel(client).split("href=\"").skip(1).map(|rest| unescaped(between(rest, "", "\""))).collect()
+        self.panel(client).split("href=\"").skip(1).map(|rest| unescape(between(rest, "", "\""))).collect()
     }
 
     /// Saves a text where its place says.
@@ -66,7 +66,7 @@ impl Stage {
     }
 
     /// Takes everything away that a client has saved.
-    fn forget(&mut self) {
+    fn clear_home(&mut self) {
         self.home = waypost_testkit::folder();
     }
 
@@ -87,19 +87,19 @@ impl Stage {
         command.env("NO_PROXY", "127.0.0.1,localhost").env("GEMINI_CLI_TRUST_WORKSPACE", "true");
         command.env("DISABLE_AUTOUPDATER", "1").env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
         command.current_dir(self.home.path()).stdin(Stdio::null()).kill_on_drop(true);
-        let output = timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("a shell");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let output = timeout(TIMEOUT, command.output()).await.expect("it ends in time").expect("a shell");
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {}\n{said}\n{error}", output.status);
+        assert!(output.status.success(), "{line}: {}\n{output}\n{error}", output.status);
         // Some of them list servers on standard error.
-        if said.trim().is_empty() { error.into_owned() } else { said }
+        if output.trim().is_empty() { error.into_owned() } else { output }
     }
 
     /// Sees that the client lists the server, and has connected to it.
-    async fn lists(&self, command: &str, connected: &str) {
-        let said = self.shell(command).await;
+    async fn assert_listed(&self, command: &str, connected: &str) {
+        let output = self.shell(command).await;
         for part in [SLUG, self.url.as_str(), connected] {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(output.contains(part), "{part}: {output}");
         }
     }
 }
@@ -114,7 +114,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     rest.split_once(end).map_or(rest, |(found, _)| found)
 }
 
-fn unescaped(html: &str) -> String {
+fn unescape(html: &str) -> String {
     let pairs = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
     pairs.into_iter().fold(html.to_owned(), |text, (entity, character)| text.replace(entity, character))
 }
@@ -122,55 +122,55 @@ fn unescaped(html: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
 async fn claude_code_reads_its_command() {
-    let stage = Stage::new().await;
-    stage.shell(&stage.text("claude-code", "Terminal")).await;
-    stage.lists("claude mcp list", "Connected").await;
+    let fixture = SnippetFixture::new().await;
+    fixture.shell(&fixture.text("claude-code", "Terminal")).await;
+    fixture.assert_listed("claude mcp list", "Connected").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
 async fn codex_reads_its_command_and_its_file() {
-    let mut stage = Stage::new().await;
+    let mut fixture = SnippetFixture::new().await;
     for file in [false, true] {
         if file {
-            stage.forget();
-            stage.save(".codex/config.toml", &stage.text("codex", "~/.codex/config.toml"));
+            fixture.clear_home();
+            fixture.save(".codex/config.toml", &fixture.text("codex", "~/.codex/config.toml"));
         } else {
-            stage.shell(&stage.text("codex", "Terminal")).await;
+            fixture.shell(&fixture.text("codex", "Terminal")).await;
         }
-        let said = stage.shell("codex mcp list --json").await;
-        let servers: Value = serde_json::from_str(&said).expect("the list is JSON");
+        let output = fixture.shell("codex mcp list --json").await;
+        let servers: Value = serde_json::from_str(&output).expect("the list is JSON");
         let server = &servers[0];
         assert_eq!((&server["name"], &server["enabled"]), (&json!(SLUG), &json!(true)));
         assert_eq!(server["transport"]["type"], "streamable_http");
-        assert_eq!(server["transport"]["url"], stage.url);
+        assert_eq!(server["transport"]["url"], fixture.url);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
 async fn gemini_cli_reads_its_command_and_its_file() {
-    let mut stage = Stage::new().await;
-    stage.shell(&stage.text("gemini-cli", "Terminal")).await;
-    stage.lists("gemini mcp list", "Connected").await;
-    stage.forget();
-    stage.save(".gemini/settings.json", &stage.text("gemini-cli", "~/.gemini/settings.json"));
-    stage.lists("gemini mcp list", "Connected").await;
+    let mut fixture = SnippetFixture::new().await;
+    fixture.shell(&fixture.text("gemini-cli", "Terminal")).await;
+    fixture.assert_listed("gemini mcp list", "Connected").await;
+    fixture.clear_home();
+    fixture.save(".gemini/settings.json", &fixture.text("gemini-cli", "~/.gemini/settings.json"));
+    fixture.assert_listed("gemini mcp list", "Connected").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_snippets), ignore = "needs what is in e2e/agents and e2e/snippets")]
 async fn opencode_reads_its_file() {
-    let stage = Stage::new().await;
-    stage.save(".config/opencode/opencode.json", &stage.text("opencode", "~/.config/opencode/opencode.json"));
-    stage.lists("opencode mcp list", "connected").await;
+    let fixture = SnippetFixture::new().await;
+    fixture.save(".config/opencode/opencode.json", &fixture.text("opencode", "~/.config/opencode/opencode.json"));
+    fixture.assert_listed("opencode mcp list", "connected").await;
 }
 
 /// The forms are those that the documentation of each client shows (`crates/web/src/install.rs` names it).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_clients_get_the_documented_form() {
-    let stage = Stage::new().await;
-    let url = &stage.url;
+    let fixture = SnippetFixture::new().await;
+    let url = &fixture.url;
     let named = |member: &str, server: Value| json!({ member: { SLUG: server } });
     for (client, place, form) in [
         ("cursor", "~/.cursor/mcp.json", named("mcpServers", json!({ "url": url }))),
@@ -186,16 +186,16 @@ async fn other_clients_get_the_documented_form() {
             named("mcpServers", json!({ "command": "npx", "args": ["-y", "mcp-remote", url] })),
         ),
     ] {
-        assert_eq!(stage.json(client, place), form, "{client}");
+        assert_eq!(fixture.json(client, place), form, "{client}");
     }
     for (client, place) in [
         ("claude-desktop", "Settings → Connectors → Add custom connector"),
         ("chatgpt", "MCP server URL"),
         ("json", "URL"),
     ] {
-        assert_eq!(&stage.text(client, place), url, "{client}");
+        assert_eq!(&fixture.text(client, place), url, "{client}");
     }
-    let cursor = Url::parse(&stage.links("cursor")[0]).expect("a URL");
+    let cursor = Url::parse(&fixture.links("cursor")[0]).expect("a URL");
     assert_eq!(
         (cursor.scheme(), cursor.host_str(), cursor.path()),
         ("cursor", Some("anysphere.cursor-deeplink"), "/mcp/install")
@@ -204,21 +204,21 @@ async fn other_clients_get_the_documented_form() {
     let config = BASE64.decode(query[1].1.as_bytes()).expect("base64");
     assert_eq!((query[0].0.as_str(), query[0].1.as_str(), query[1].0.as_str()), ("name", SLUG, "config"));
     assert_eq!(serde_json::from_slice::<Value>(&config).expect("JSON"), json!({ "url": url }));
-    for (link, scheme) in stage.links("vs-code").iter().zip(["vscode", "vscode-insiders"]) {
+    for (link, scheme) in fixture.links("vs-code").iter().zip(["vscode", "vscode-insiders"]) {
         let link = Url::parse(link).expect("a URL");
         assert_eq!((link.scheme(), link.path()), (scheme, "mcp/install"));
-        let query = percent_decoded(link.query().expect("a query"));
+        let query = percent_decode(link.query().expect("a query"));
         assert_eq!(
             serde_json::from_str::<Value>(&query).expect("JSON"),
             json!({ "name": SLUG, "type": "http", "url": url })
         );
     }
-    let added = stage.text("vs-code", "Terminal");
+    let added = fixture.text("vs-code", "Terminal");
     let words = added.strip_prefix("code --add-mcp '").and_then(|rest| rest.strip_suffix('\'')).expect("one word");
     assert_eq!(serde_json::from_str::<Value>(words).expect("JSON")["url"], *url);
 }
 
-fn percent_decoded(text: &str) -> String {
+fn percent_decode(text: &str) -> String {
     // A value of a form, in which a plus would be a space: there is none.
     assert!(!text.contains('+'), "{text}");
     url::form_urlencoded::parse(format!("x={text}").as_bytes()).next().expect("a value").1.into_owned()

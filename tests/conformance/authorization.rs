@@ -20,9 +20,9 @@ async fn register(issuer: &str, redirect_uri: &str) -> String {
     let body = json!({
         "client_name": "conformance", "redirect_uris": [redirect_uri], "token_endpoint_auth_method": "none",
     });
-    let answer = client.post(format!("{issuer}/oauth/register")).json(&body).send().await.unwrap();
-    assert_eq!(answer.status(), 201);
-    let registered: Value = answer.json().await.unwrap();
+    let response = client.post(format!("{issuer}/oauth/register")).json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    let registered: Value = response.json().await.unwrap();
     registered["client_id"].as_str().unwrap().to_owned()
 }
 
@@ -35,8 +35,8 @@ async fn run(decision: Decision) -> Report {
     let id = register(&issuer, &format!("http://127.0.0.1:{port}/callback")).await;
     let resource = format!("{issuer}/mcp");
     let user = UserAgent::new("ada@example.com", installation.mailbox.clone());
-    let words = ["--url", &issuer, "--client-id", &id, "--port", &port, "--resource", &resource];
-    let report = suite::authorize(&words, async |address| {
+    let arguments = ["--url", &issuer, "--client-id", &id, "--port", &port, "--resource", &resource];
+    let report = suite::authorize(&arguments, async |address| {
         let callback = user.sign_in(&Url::parse(&address).unwrap(), decision).await.unwrap();
         // A browser goes there. What the suite makes of it is in its report.
         let _ = reqwest::Client::builder().no_proxy().build().unwrap().get(callback).send().await;
@@ -61,9 +61,9 @@ async fn the_authorization_server_passes() {
 /// The suite tells the difference: otherwise the test above would prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
-async fn a_refusal_does_not_pass() {
+async fn a_denied_request_fails_the_suite() {
     let report = run(Decision::Deny).await;
     assert!(!report.succeeded, "{}", report.output);
-    assert_eq!(report.faults("authorization-code-grant"), ["authorization-code-grant"]);
-    assert_eq!(report.faults("authorization-server-metadata-endpoint"), Vec::<&str>::new());
+    assert_eq!(report.failed_checks("authorization-code-grant"), ["authorization-code-grant"]);
+    assert_eq!(report.failed_checks("authorization-server-metadata-endpoint"), Vec::<&str>::new());
 }

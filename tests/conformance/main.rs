@@ -65,14 +65,14 @@ const CHECKS_WITH_FIXTURES: &[&str] = &[
     "sep-2575-missing-capability-http-400",
     "sep-2575-server-no-log-without-loglevel",
     "sep-2575-server-rejects-undeclared-capability",
-    // There is no tool by which a client changes what a server lists; `tests/it/listen.rs` shows the notifications.
+    // There is no tool by which a client changes what a server lists; `tests/it/subscriptions.rs` shows the notifications.
     "sep-2575-server-sends-prompts-list-changed-on-subscription",
     "sep-2575-server-sends-tools-list-changed-on-subscription",
 ];
 
 fn assert_passes(report: &Report, scenario: &str, faults: &[&str]) {
-    assert_eq!(report.faults(scenario), faults, "{scenario}: {}", report.details(scenario));
-    assert!(report.successes(scenario) > 0, "{scenario} has checked nothing: {}", report.details(scenario));
+    assert_eq!(report.failed_checks(scenario), faults, "{scenario}: {}", report.details(scenario));
+    assert!(report.success_count(scenario) > 0, "{scenario} has checked nothing: {}", report.details(scenario));
 }
 
 /// Every scenario of a revision passes on the fixtures, those that do not count as well, and nothing is expected to
@@ -177,7 +177,8 @@ async fn nothing_passes_on_a_dead_port() {
         let report = suite::run(&url, &["--requirements", revision]).await;
         assert!(!report.succeeded, "{}", report.summary());
         assert!(!report.checks.is_empty());
-        let passed = |scenario: &&String| report.faults(scenario).is_empty() && report.successes(scenario) > 0;
+        let passed =
+            |scenario: &&String| report.failed_checks(scenario).is_empty() && report.success_count(scenario) > 0;
         let passed: Vec<_> = report.checks.keys().filter(passed).collect();
         assert!(passed.is_empty(), "{passed:?}");
     }

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use waypost_testkit::TempDir;
 
 /// The check that is made of every message of every scenario.
-const FORM: &str = "wire-schema-valid";
+const MESSAGE_FORM_CHECK: &str = "wire-schema-valid";
 
 /// One check of a scenario.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -37,7 +37,7 @@ pub struct Report {
 
 impl Report {
     /// The ids of what has failed or was warned of, sorted, each once.
-    pub fn faults(&self, scenario: &str) -> Vec<&str> {
+    pub fn failed_checks(&self, scenario: &str) -> Vec<&str> {
         let checks = self.checks.get(scenario).map(Vec::as_slice).unwrap_or_default();
         let faults = checks.iter().filter(|check| matches!(check.status.as_str(), "FAILURE" | "WARNING"));
         let mut faults: Vec<&str> = faults.map(|check| check.id.as_str()).collect();
@@ -48,9 +48,9 @@ impl Report {
 
     /// How many checks of a scenario have succeeded, besides that of the form of the messages that happened to be seen:
     /// it also succeeds when there were none.
-    pub fn successes(&self, scenario: &str) -> usize {
+    pub fn success_count(&self, scenario: &str) -> usize {
         let checks = self.checks.get(scenario).map(Vec::as_slice).unwrap_or_default();
-        checks.iter().filter(|check| check.status == "SUCCESS" && check.id != FORM).count()
+        checks.iter().filter(|check| check.status == "SUCCESS" && check.id != MESSAGE_FORM_CHECK).count()
     }
 
     /// The checks of a scenario, for people.
@@ -87,12 +87,12 @@ pub async fn authorize(arguments: &[&str], arrive: impl AsyncFnOnce(String)) -> 
     command.args(["authorization", "--output-dir"]).arg(folder.path()).args(arguments).current_dir(folder.path());
     let mut child = command.stdout(Stdio::piped()).spawn().expect("the suite starts");
     let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
-    let (mut output, mut address, mut arrive) = (String::new(), None, Some(arrive));
+    let (mut output, mut address, mut open_url) = (String::new(), None, Some(open_url));
     while let Some(line) = lines.next_line().await.expect("its output is text") {
         output.push_str(&line);
         output.push('\n');
         if line.starts_with("Callback server started") {
-            if let (Some(address), Some(arrive)) = (address.take(), arrive.take()) {
+            if let (Some(address), Some(open_url)) = (address.take(), open_url.take()) {
                 arrive(address).await;
             }
         } else if line.starts_with("http") && line.contains("code_challenge=") {

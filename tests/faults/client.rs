@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// How long a call may take before it counts as hanging.
-const HANGS: Duration = Duration::from_secs(8);
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A client of one server.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub struct Client {
 
 /// A call that was answered with a result.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct CallResult {
     /// The structured content.
     pub content: Value,
     /// The request's id, which the record of the call also has.
@@ -57,7 +57,7 @@ impl Failure {
 impl Client {
     /// A client of the server `demo` at `origin`.
     pub fn new(origin: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(HANGS).build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(CALL_TIMEOUT).build().unwrap();
         Self { http, origin: origin.to_owned() }
     }
 
@@ -72,9 +72,9 @@ impl Client {
     }
 
     /// Calls a tool as `user`.
-    pub async fn call(&self, user: &str, tool: &str, arguments: Value) -> Result<Answer, Failure> {
+    pub async fn call(&self, user: &str, tool: &str, arguments: Value) -> Result<CallResult, Failure> {
         let (result, request_id) = self.post(user, Self::body(tool, &arguments)).await?;
-        Ok(Answer { content: result["structuredContent"].clone(), request_id })
+        Ok(CallResult { content: result["structuredContent"].clone(), request_id })
     }
 
     /// How many tools are listed.
@@ -129,7 +129,8 @@ impl Client {
             .body(message("subscriptions/listen", &params));
         let mut response = request.send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
-        let first = tokio::time::timeout(HANGS, response.chunk()).await.expect("the stream begins").unwrap().unwrap();
+        let first =
+            tokio::time::timeout(CALL_TIMEOUT, response.chunk()).await.expect("the stream begins").unwrap().unwrap();
         Stream { text: String::from_utf8(first.to_vec()).unwrap(), response }
     }
 

@@ -10,39 +10,39 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use waypost::connections::descriptors;
 
-use crate::install::{Install, PATIENCE};
-use crate::program::{Program, on};
+use crate::installation::{Installation, TIMEOUT};
+use crate::program::{ServeProcess, configure};
 use crate::shutdown::LIMIT;
 
 /// File descriptors of the program.
-const FILES: usize = 1_024;
+const DESCRIPTORS: usize = 1_024;
 /// Hostile connections: more than the program has descriptors.
-const HOSTILE: usize = 1_100;
+const HOSTILE_CONNECTIONS: usize = 1_100;
 /// Memory that hostile bodies may hold: the setting, and as much again for what comes with it.
-const HELD: u64 = 2 * 64 * 1_024 * 1_024;
+const MAX_MEMORY: u64 = 2 * 64 * 1_024 * 1_024;
 
 /// The program with as few descriptors as the issue had, and its diagnostics address.
-async fn start(install: &Install) -> (Program, String) {
-    start_with(install, FILES).await
+async fn start(installation: &Installation) -> (ServeProcess, String) {
+    start_with(installation, DESCRIPTORS).await
 }
 
-async fn start_with(install: &Install, files: usize) -> (Program, String) {
+async fn start_with(installation: &Installation, files: usize) -> (ServeProcess, String) {
     descriptors::raise_limit();
     let diagnostics = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut command = Command::new("sh");
     let limited = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
     command.args(["-c", &limited, env!("CARGO_BIN_EXE_waypost")]);
-    on(&mut command, install, &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", &diagnostics]);
-    let program = Program::run(command, &install.data_dir()).await;
+    configure(&mut command, installation, &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", &diagnostics]);
+    let program = ServeProcess::run(command, &installation.data_dir()).await;
     (program, format!("http://{diagnostics}"))
 }
 
-fn address(program: &Program) -> SocketAddr {
+fn address(program: &ServeProcess) -> SocketAddr {
     program.client().url("x").split('/').nth(2).unwrap().parse().unwrap()
 }
 
 /// Opens connections at once, each of which sends `request` and `body`, and nothing more.
-async fn open(address: SocketAddr, count: usize, (request, body): (&'static str, usize)) -> Vec<TcpStream> {
+async fn open_connections(address: SocketAddr, count: usize, (request, body): (&'static str, usize)) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     for _ in 0..count {
         opening.spawn(async move {
@@ -53,11 +53,11 @@ async fn open(address: SocketAddr, count: usize, (request, body): (&'static str,
             stream
         });
     }
-    timeout(PATIENCE, opening.join_all()).await.expect("every connection is accepted")
+    timeout(TIMEOUT, opening.join_all()).await.expect("every connection is accepted")
 }
 
 /// Waits until the program has closed all connections.
-async fn all_closed(streams: Vec<TcpStream>) {
+async fn wait_until_closed(streams: Vec<TcpStream>) {
     let mut closing = JoinSet::new();
     for mut stream in streams {
         closing.spawn(async move {
@@ -65,7 +65,7 @@ async fn all_closed(streams: Vec<TcpStream>) {
         });
     }
     let closed = async { while closing.join_next().await.is_some() {} };
-    let in_time = timeout(PATIENCE, closed).await;
+    let in_time = timeout(TIMEOUT, closed).await;
     assert!(in_time.is_ok(), "{} connections are still open", closing.len());
 }
 
@@ -76,7 +76,7 @@ async fn metric(diagnostics: &str, name: &str) -> u64 {
 }
 
 /// Both ports answer, the main one also a client whose connection it has had before.
-async fn both_ports_answer(program: &Program, diagnostics: &str) {
+async fn assert_both_ports_respond(program: &ServeProcess, diagnostics: &str) {
     let client = program.client();
     assert!(client.tools().await.unwrap() > 0);
     for path in ["/healthz", "/readyz"] {
@@ -87,28 +87,28 @@ async fn both_ports_answer(program: &Program, diagnostics: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_ports_answer_when_incomplete_requests_use_up_the_descriptors() {
-    let install = Install::sqlite().await;
-    let (program, diagnostics) = start(&install).await;
+async fn both_ports_respond_when_incomplete_requests_use_up_descriptors() {
+    let installation = Installation::sqlite().await;
+    let (program, diagnostics) = start(&installation).await;
     let incomplete = [
         ("POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\n", 0),
         ("POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{", 0),
         ("", 0),
     ];
     for request in incomplete {
-        let hostile = open(address(&program), HOSTILE, request).await;
-        both_ports_answer(&program, &diagnostics).await;
+        let hostile = open_connections(address(&program), HOSTILE_CONNECTIONS, request).await;
+        assert_both_ports_respond(&program, &diagnostics).await;
         // Those of the diagnostics port hold it up as little.
-        let more = open(diagnostics[7..].parse().unwrap(), 100, request).await;
-        both_ports_answer(&program, &diagnostics).await;
+        let more = open_connections(diagnostics[7..].parse().unwrap(), 100, request).await;
+        assert_both_ports_respond(&program, &diagnostics).await;
         // The kernel may have lost some that the program was never told of: those that sent nothing never hear of it.
         if !request.0.is_empty() {
-            all_closed(hostile).await;
-            all_closed(more).await;
+            wait_until_closed(hostile).await;
+            wait_until_closed(more).await;
         }
         let closed = async { while metric(&diagnostics, "waypost_connections{port=\"main\"}").await > 2 {} };
-        timeout(PATIENCE, closed).await.expect("the program has closed the connections");
-        both_ports_answer(&program, &diagnostics).await;
+        timeout(TIMEOUT, closed).await.expect("the program has closed the connections");
+        assert_both_ports_respond(&program, &diagnostics).await;
     }
     assert!(metric(&diagnostics, "waypost_connections_closed_total{").await > 0);
     assert!(metric(&diagnostics, "waypost_request_bodies_rejected_total{").await > 0);
@@ -117,66 +117,66 @@ async fn both_ports_answer_when_incomplete_requests_use_up_the_descriptors() {
 
 /// So few descriptors that they are used up before the limit of connections is reached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_ports_answer_when_there_is_no_descriptor_left() {
-    let install = Install::sqlite().await;
-    let (program, diagnostics) = start_with(&install, 56).await;
+async fn both_ports_respond_without_free_descriptors() {
+    let installation = Installation::sqlite().await;
+    let (program, diagnostics) = start_with(&installation, 56).await;
     let request = ("POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\n", 0);
-    let hostile = open(address(&program), 200, request).await;
-    both_ports_answer(&program, &diagnostics).await;
+    let hostile = open_connections(address(&program), 200, request).await;
+    assert_both_ports_respond(&program, &diagnostics).await;
     assert!(metric(&diagnostics, "waypost_connections_rejected_total{port=\"main\",limit=\"descriptors\"}").await > 0);
-    all_closed(hostile).await;
-    both_ports_answer(&program, &diagnostics).await;
+    wait_until_closed(hostile).await;
+    assert_both_ports_respond(&program, &diagnostics).await;
     program.stop().await;
 }
 
-fn resident(program: &Program, line: &str) -> u64 {
+fn memory_bytes(program: &ServeProcess, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
     let value = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
     value.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1_024
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn incomplete_bodies_hold_little_memory() {
-    let install = Install::sqlite().await;
-    let (program, diagnostics) = start(&install).await;
+async fn incomplete_bodies_use_little_memory() {
+    let installation = Installation::sqlite().await;
+    let (program, diagnostics) = start(&installation).await;
     assert!(program.client().tools().await.unwrap() > 0);
-    let before = resident(&program, "VmRSS:");
+    let before = memory_bytes(&program, "VmRSS:");
     let request = "POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                    Content-Length: 1048576\r\n\r\n";
-    let hostile = open(address(&program), 300, (request, 1_048_575)).await;
-    both_ports_answer(&program, &diagnostics).await;
-    all_closed(hostile).await;
-    let held = resident(&program, "VmHWM:") - before;
-    assert!(held < HELD, "{held} bytes");
+    let hostile = open_connections(address(&program), 300, (request, 1_048_575)).await;
+    assert_both_ports_respond(&program, &diagnostics).await;
+    wait_until_closed(hostile).await;
+    let held = memory_bytes(&program, "VmHWM:") - before;
+    assert!(held < MAX_MEMORY, "{held} bytes");
     assert!(metric(&diagnostics, "waypost_request_bodies_rejected_total{reason=\"memory\"}").await > 0);
     program.stop().await;
 }
 
-async fn stalled_uploads_do_not_delay_the_end(install: Install) {
-    let (mut program, diagnostics) = start(&install).await;
+async fn stalled_uploads_do_not_delay_shutdown(installation: Installation) {
+    let (mut program, diagnostics) = start(&installation).await;
     let client = program.client();
     assert!(client.tools().await.unwrap() > 0);
     let request = "POST /s/demo/mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                    Content-Length: 100000\r\n\r\n";
-    let hostile = open(address(&program), 50, (request, 50_000)).await;
-    both_ports_answer(&program, &diagnostics).await;
-    let told = Instant::now();
+    let hostile = open_connections(address(&program), 50, (request, 50_000)).await;
+    assert_both_ports_respond(&program, &diagnostics).await;
+    let started = Instant::now();
     program.terminate();
     let status = program.exit().await;
-    assert!(told.elapsed() < LIMIT, "it took {:?}", told.elapsed());
+    assert!(started.elapsed() < LIMIT, "it took {:?}", started.elapsed());
     let log = program.log();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(!log.contains("\"ERROR\"") && !log.contains("\"WARN\""), "{log}");
-    all_closed(hostile).await;
+    wait_until_closed(hostile).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stalled_uploads_do_not_delay_the_end_on_sqlite() {
-    stalled_uploads_do_not_delay_the_end(Install::sqlite().await).await;
+async fn stalled_uploads_do_not_delay_shutdown_on_sqlite() {
+    stalled_uploads_do_not_delay_shutdown(Installation::sqlite().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn stalled_uploads_do_not_delay_the_end_on_postgres() {
-    stalled_uploads_do_not_delay_the_end(Install::postgres().await).await;
+async fn stalled_uploads_do_not_delay_shutdown_on_postgres() {
+    stalled_uploads_do_not_delay_shutdown(Installation::postgres().await).await;
 }

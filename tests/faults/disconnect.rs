@@ -5,12 +5,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::client::Client;
-use crate::install::Install;
-use crate::load::{Load, User};
-use crate::program::Program;
+use crate::installation::Installation;
+use crate::load::{Load, LoadUser};
+use crate::program::ServeProcess;
 
 /// Half a request, a whole one whose answer nobody waits for, and a connection that says nothing at all.
-async fn go_away(address: &str, walkthrough: &str, n: usize) {
+async fn disconnect_midway(address: &str, walkthrough: &str, n: usize) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let body = Client::body("next_walkthrough_step", &json!({ "walkthrough_id": walkthrough }));
     let head = format!(
@@ -30,23 +30,23 @@ async fn go_away(address: &str, walkthrough: &str, n: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_others_notice_nothing() {
-    let install = Install::sqlite().await;
-    let program = Program::start(&install).await;
+async fn other_clients_are_not_affected() {
+    let installation = Installation::sqlite().await;
+    let program = ServeProcess::start(&installation).await;
     let client = program.client();
-    let users: Vec<_> = (0..16).map(|n| User::new(&install, n)).collect();
+    let users: Vec<_> = (0..16).map(|n| LoadUser::new(&installation, n)).collect();
     let load = Load::start(users, &client, |failure| panic!("{failure:?}"));
     let url = client.url("x");
     let address = url.split('/').nth(2).unwrap();
-    let walkthrough = install.walkthrough.to_string();
+    let walkthrough = installation.walkthrough.to_string();
     for n in 0..300 {
-        go_away(address, &walkthrough, n).await;
-        load.reach((n + 1).min(1_000)).await;
+        disconnect_midway(address, &walkthrough, n).await;
+        load.wait_for((n + 1).min(1_000)).await;
     }
     let mut users = load.finish().await;
     for user in &mut users {
-        assert_eq!(user.acknowledged.len(), crate::install::STEPS);
-        user.compare(&client).await;
+        assert_eq!(user.acknowledged.len(), crate::installation::STEPS);
+        user.compare_with_stored(&client).await;
     }
     assert_eq!(client.get("/readyz").await, Some(200));
     program.stop().await;

@@ -9,57 +9,57 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::client::Failure;
-use crate::install::{Install, PATIENCE};
-use crate::load::{Load, User, total};
-use crate::program::Program;
+use crate::installation::{Installation, TIMEOUT};
+use crate::load::{Load, LoadUser, total_acknowledged};
+use crate::program::ServeProcess;
 
 const USERS: usize = 16;
 
-fn unavailable(failure: &Failure) {
+fn assert_unavailable(failure: &Failure) {
     let Failure::Refused { code, message, .. } = failure else { panic!("{failure:?}") };
     assert!(code == "unavailable" && message.contains("Try again"), "{failure:?}");
     assert!(!message.contains("SQL") && !message.contains("disk"), "no internals: {failure:?}");
 }
 
 /// Walks until the disk fails, sees that calls that write are refused and others are not, and goes on when it works.
-async fn fails_and_recovers(install: &Install, program: Program, disk: impl Disk) {
+async fn assert_recovery(installation: &Installation, program: ServeProcess, disk: impl DiskFault) {
     let client = program.client();
-    let users = (0..USERS).map(|n| User::new(install, n)).collect();
-    let load = Load::start(users, &client, unavailable);
-    load.reach(200).await;
+    let users = (0..USERS).map(|n| LoadUser::new(installation, n)).collect();
+    let load = Load::start(users, &client, assert_unavailable);
+    load.wait_for(200).await;
     let fault = disk.fail(program.pid()).await;
     let mut users = load.finish().await;
-    assert!(users.iter().all(|user| user.open), "nobody gets to the end");
-    let walkthrough = json!({ "walkthrough_id": install.walkthrough });
+    assert!(users.iter().all(|user| user.is_pending), "nobody gets to the end");
+    let walkthrough = json!({ "walkthrough_id": installation.walkthrough });
     // Whatever was read before can be read, and what is written is refused, again and again.
     for _ in 0..20 {
         client.call("user-0", "get_walkthrough_status", walkthrough.clone()).await.unwrap();
-        unavailable(&client.call("user-0", "next_walkthrough_step", walkthrough.clone()).await.unwrap_err());
-        unavailable(&client.call("stranger", "select_walkthrough", walkthrough.clone()).await.unwrap_err());
+        assert_unavailable(&client.call("user-0", "next_walkthrough_step", walkthrough.clone()).await.unwrap_err());
+        assert_unavailable(&client.call("stranger", "select_walkthrough", walkthrough.clone()).await.unwrap_err());
     }
-    disk.mend(program.pid(), fault).await;
+    disk.repair(program.pid(), fault).await;
     for user in &mut users {
-        user.compare(&client).await;
+        user.compare_with_stored(&client).await;
         user.goal = user.acknowledged.len() + 5;
     }
     let goal: usize = users.iter().map(|user| user.goal).sum();
     let users = Load::start(users, &client, |failure| panic!("{failure:?}")).finish().await;
-    assert_eq!(total(&users), goal);
+    assert_eq!(total_acknowledged(&users), goal);
     program.stop().await;
-    install.check(total(&users)).await;
+    installation.check(total_acknowledged(&users)).await;
 }
 
 /// A way to make a disk fail for one process.
-trait Disk {
+trait DiskFault {
     type Fault;
     async fn fail(&self, process: Pid) -> Self::Fault;
-    async fn mend(&self, process: Pid, fault: Self::Fault);
+    async fn repair(&self, process: Pid, fault: Self::Fault);
 }
 
 /// No file may grow, nor be written to at all; the log among them.
-struct NoRoom;
+struct FileSizeLimit;
 
-impl Disk for NoRoom {
+impl DiskFault for FileSizeLimit {
     type Fault = ();
 
     async fn fail(&self, process: Pid) {
@@ -67,24 +67,24 @@ impl Disk for NoRoom {
         prlimit(Some(process), Resource::Fsize, Rlimit { current: Some(0), maximum }).unwrap();
     }
 
-    async fn mend(&self, process: Pid, (): ()) {
+    async fn repair(&self, process: Pid, (): ()) {
         let before = getrlimit(Resource::Fsize);
         prlimit(Some(process), Resource::Fsize, before).unwrap();
     }
 }
 
 /// A system call of the process on the log of the database fails.
-struct Injected<'a> {
-    install: &'a Install,
+struct InjectedFault<'a> {
+    installation: &'a Installation,
     /// As `strace --inject` has it.
     fault: &'a str,
 }
 
-impl Disk for Injected<'_> {
+impl DiskFault for InjectedFault<'_> {
     type Fault = Child;
 
     async fn fail(&self, process: Pid) -> Child {
-        let file = self.install.data_dir().join("waypost.db-wal");
+        let file = self.installation.data_dir().join("waypost.db-wal");
         let mut strace = Command::new("strace")
             .args(["-f", "-o", "/dev/null", "-p", &process.as_raw_nonzero().to_string()])
             .args(["-e", &format!("trace={}", self.fault.split(':').next().unwrap())])
@@ -97,39 +97,49 @@ impl Disk for Injected<'_> {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap_or_default();
+        let line = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap_or_default();
         assert!(line.contains("attached"), "{line}");
         // Whatever else it says must find a reader.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         strace
     }
 
-    async fn mend(&self, _: Pid, mut strace: Child) {
+    async fn repair(&self, _: Pid, mut strace: Child) {
         let pid = Pid::from_raw(strace.id().unwrap().cast_signed()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
-        timeout(PATIENCE, strace.wait()).await.unwrap().unwrap();
+        timeout(TIMEOUT, strace.wait()).await.unwrap().unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_cannot_grow() {
-    let install = Install::sqlite().await;
-    let program = Program::start(&install).await;
-    fails_and_recovers(&install, program, NoRoom).await;
+async fn survives_a_file_size_limit() {
+    let installation = Installation::sqlite().await;
+    let program = ServeProcess::start(&installation).await;
+    assert_recovery(&installation, program, FileSizeLimit).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn the_disk_is_full() {
-    let install = Install::sqlite().await;
-    let program = Program::start(&install).await;
-    fails_and_recovers(&install, program, Injected { install: &install, fault: "pwrite64:error=ENOSPC" }).await;
+async fn survives_a_full_disk() {
+    let installation = Installation::sqlite().await;
+    let program = ServeProcess::start(&installation).await;
+    assert_recovery(
+        &installation,
+        program,
+        InjectedFault { installation: &installation, fault: "pwrite64:error=ENOSPC" },
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn the_disk_does_not_sync() {
-    let install = Install::sqlite().await;
-    let program = Program::start(&install).await;
-    fails_and_recovers(&install, program, Injected { install: &install, fault: "fsync,fdatasync:error=EIO" }).await;
+async fn survives_failing_syncs() {
+    let installation = Installation::sqlite().await;
+    let program = ServeProcess::start(&installation).await;
+    assert_recovery(
+        &installation,
+        program,
+        InjectedFault { installation: &installation, fault: "fsync,fdatasync:error=EIO" },
+    )
+    .await;
 }

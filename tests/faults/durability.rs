@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use rustix::process::{Signal, kill_process};
 use tokio::process::Command;
 
-use crate::install::Install;
-use crate::load::{Load, User, total};
-use crate::program::{self, Program, SERVE};
+use crate::installation::Installation;
+use crate::load::{Load, LoadUser, total_acknowledged};
+use crate::program::{self, SERVE, ServeProcess};
 
 /// Where a call of the system begins and where it has returned, as lines of the trace.
 #[derive(Debug)]
-struct Event<'a> {
+struct TraceEvent<'a> {
     kind: Kind,
     begins: usize,
     returns: usize,
@@ -30,7 +30,7 @@ enum Kind {
 }
 
 /// Reads what `strace -f -y` wrote. A call that others come between stands on two lines.
-fn events(trace: &str) -> Vec<Event<'_>> {
+fn parse_trace(trace: &str) -> Vec<TraceEvent<'_>> {
     let mut events = Vec::new();
     let mut unfinished: HashMap<&str, usize> = HashMap::new();
     for (at, line) in trace.lines().enumerate() {
@@ -38,7 +38,7 @@ fn events(trace: &str) -> Vec<Event<'_>> {
         let call = call.trim_start();
         if call.starts_with("<... ") {
             if let Some(event) = unfinished.remove(thread).and_then(|event: usize| events.get_mut(event)) {
-                let event: &mut Event<'_> = event;
+                let event: &mut TraceEvent<'_> = event;
                 event.returns = at;
                 assert!(!call.contains("= -1") || event.kind == Kind::Send, "{line}");
             }
@@ -58,15 +58,15 @@ fn events(trace: &str) -> Vec<Event<'_>> {
             assert!(kind == Kind::Send || !call.contains(") = -1"), "{line}");
         }
         let returns = if call.ends_with("<unfinished ...>") { usize::MAX } else { at };
-        events.push(Event { kind, begins: at, returns, data: call });
+        events.push(TraceEvent { kind, begins: at, returns, data: call });
     }
     events
 }
 
 /// For every acknowledged advance: its record is written to the log, a sync of the log begins after that and returns,
 /// and only then the first byte of the answer is sent.
-fn check(trace: &str, users: &[User]) {
-    let events = events(trace);
+fn assert_synced_before_response(trace: &str, users: &[LoadUser]) {
+    let events = parse_trace(trace);
     let requests = users.iter().flat_map(|user| &user.requests);
     for request in requests {
         let of = |kind| events.iter().filter(move |event| event.kind == kind);
@@ -80,34 +80,34 @@ fn check(trace: &str, users: &[User]) {
     }
 }
 
-async fn syncs_before_it_answers(clients: usize, steps: usize) {
-    let install = Install::sqlite().await;
-    let trace = install.data_dir().join("trace");
+async fn run_traced(clients: usize, steps: usize) {
+    let installation = Installation::sqlite().await;
+    let trace = installation.data_dir().join("trace");
     let mut command = Command::new("strace");
     // As long as a page of the database: the record of a call stands somewhere in it.
     command.args(["-f", "-y", "-s", "4200", "-o"]).arg(&trace);
     command.args(["-e", "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg", "-e", "signal=none", "--"]);
     command.arg(env!("CARGO_BIN_EXE_waypost"));
-    program::on(&mut command, &install, SERVE);
-    let mut program = Program::run(command, &install.data_dir()).await;
-    let users = (0..clients).map(|n| User::new(&install, n)).collect();
+    program::configure(&mut command, &installation, SERVE);
+    let mut program = ServeProcess::run(command, &installation.data_dir()).await;
+    let users = (0..clients).map(|n| LoadUser::new(&installation, n)).collect();
     let load = Load::start(users, &program.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
-    load.reach(clients * steps).await;
+    load.wait_for(clients * steps).await;
     kill_process(program.traced(), Signal::TERM).unwrap();
     assert_eq!(program.exit().await.code(), Some(0), "{}", program.log());
     let users = load.finish().await;
-    assert!(total(&users) >= clients * steps);
-    check(&std::fs::read_to_string(trace).unwrap(), &users);
+    assert!(total_acknowledged(&users) >= clients * steps);
+    assert_synced_before_response(&std::fs::read_to_string(trace).unwrap(), &users);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn one_client() {
-    syncs_before_it_answers(1, 40).await;
+async fn one_client_gets_responses_after_sync() {
+    run_traced(1, 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_strace), ignore = "needs strace")]
-async fn sixteen_clients() {
-    syncs_before_it_answers(16, 20).await;
+async fn sixteen_clients_get_responses_after_sync() {
+    run_traced(16, 20).await;
 }

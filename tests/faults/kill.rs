@@ -1,38 +1,38 @@
 //! `kill -9` under load: what was acknowledged is there, and what is there was asked for.
 
-use crate::install::Install;
-use crate::load::{Load, User, total};
-use crate::program::Program;
+use crate::installation::Installation;
+use crate::load::{Load, LoadUser, total_acknowledged};
+use crate::program::ServeProcess;
 
 const USERS: usize = 32;
 
-async fn nothing_acknowledged_is_lost(install: Install) {
-    let mut users: Vec<_> = (0..USERS).map(|n| User::new(&install, n)).collect();
-    let mut program = Program::start(&install).await;
+async fn assert_nothing_acknowledged_is_lost(installation: Installation) {
+    let mut users: Vec<_> = (0..USERS).map(|n| LoadUser::new(&installation, n)).collect();
+    let mut program = ServeProcess::start(&installation).await;
     // Killed at moments that have nothing to do with each other: early, in full swing, and once more.
     for advances in [40, 411, 733] {
         let load = Load::start(users, &program.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
-        load.reach(advances).await;
+        load.wait_for(advances).await;
         program.kill().await;
         users = load.finish().await;
-        assert!(users.iter().any(|user| user.open), "calls were under way");
-        program = Program::start(&install).await;
+        assert!(users.iter().any(|user| user.is_pending), "calls were under way");
+        program = ServeProcess::start(&installation).await;
         let client = program.client();
         for user in &mut users {
-            user.compare(&client).await;
+            user.compare_with_stored(&client).await;
         }
     }
     program.stop().await;
-    install.check(total(&users)).await;
+    installation.check(total_acknowledged(&users)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite() {
-    nothing_acknowledged_is_lost(Install::sqlite().await).await;
+async fn acknowledged_steps_survive_kill_on_sqlite() {
+    assert_nothing_acknowledged_is_lost(Installation::sqlite().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn postgres() {
-    nothing_acknowledged_is_lost(Install::postgres().await).await;
+async fn acknowledged_steps_survive_kill_on_postgres() {
+    assert_nothing_acknowledged_is_lost(Installation::postgres().await).await;
 }

@@ -9,37 +9,37 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::client::{Client, Failure};
-use crate::install::{Install, PATIENCE, STEPS};
+use crate::installation::{Installation, STEPS, TIMEOUT};
 
 /// One who walks through the walkthrough, with a memory of every acknowledged step.
-pub struct User {
+pub struct LoadUser {
     /// The tracking id.
     pub name: String,
     walkthrough: String,
     /// Names the current step in every call, so that a repetition is harmless; else takes whatever is current.
-    careful: bool,
+    sends_step_id: bool,
     current: Option<String>,
     /// Steps whose completion was acknowledged, in order.
     pub acknowledged: Vec<String>,
     /// The ids of the acknowledged requests, as the records of the calls have them.
     pub requests: Vec<String>,
     /// Whether the last call got no answer, or one that promises nothing.
-    pub open: bool,
+    pub is_pending: bool,
     /// Stops after so many steps.
     pub goal: usize,
 }
 
-impl User {
+impl LoadUser {
     /// A user who has not begun.
-    pub fn new(install: &Install, n: usize) -> Self {
+    pub fn new(installation: &Installation, n: usize) -> Self {
         Self {
             name: format!("user-{n}"),
-            walkthrough: install.walkthrough.to_string(),
-            careful: n.is_multiple_of(2),
+            walkthrough: installation.walkthrough.to_string(),
+            sends_step_id: n.is_multiple_of(2),
             current: None,
             acknowledged: Vec::new(),
             requests: Vec::new(),
-            open: false,
+            is_pending: false,
             goal: STEPS,
         }
     }
@@ -55,12 +55,12 @@ impl User {
     /// Completes the current step.
     pub async fn advance(&mut self, client: &Client) -> Result<(), Failure> {
         let mut arguments = json!({ "walkthrough_id": self.walkthrough });
-        if self.careful {
+        if self.sends_step_id {
             arguments["current_step_id"] = json!(self.current);
         }
-        self.open = true;
+        self.is_pending = true;
         let answer = client.call(&self.name, "next_walkthrough_step", arguments).await?;
-        self.open = false;
+        self.is_pending = false;
         if let Some(step) = answer.content["completed_step_id"].as_str() {
             self.acknowledged.push(step.to_owned());
             self.requests.push(answer.request_id);
@@ -71,14 +71,19 @@ impl User {
 
     /// Compares what was acknowledged with what is stored: everything is there, in order, and at most the one call
     /// without an answer is there besides. What is there counts as acknowledged from then on.
-    pub async fn compare(&mut self, client: &Client) {
+    pub async fn compare_with_stored(&mut self, client: &Client) {
         let stored = self.stored(client).await;
-        let told = self.acknowledged.len();
-        assert!(stored.starts_with(&self.acknowledged), "{}: told {told}, stored {}", self.name, stored.len());
-        let most = told + usize::from(self.open);
-        assert!(stored.len() <= most, "{}: {} steps are stored, {most} were asked for", self.name, stored.len());
+        let acknowledged_count = self.acknowledged.len();
+        assert!(
+            stored.starts_with(&self.acknowledged),
+            "{}: told {acknowledged_count}, stored {}",
+            self.name,
+            stored.len()
+        );
+        let maximum = acknowledged_count + usize::from(self.is_pending);
+        assert!(stored.len() <= maximum, "{}: {} steps are stored, {maximum} were asked for", self.name, stored.len());
         self.acknowledged = stored;
-        self.open = false;
+        self.is_pending = false;
     }
 
     /// The completed steps, as the server tells them: the first so and so many.
@@ -87,26 +92,26 @@ impl User {
         let answer = client.call(&self.name, "get_walkthrough_status", arguments).await.unwrap();
         let steps = answer.content["steps"].as_array().unwrap();
         assert_eq!(steps.len(), STEPS);
-        let done: Vec<_> = steps.iter().take_while(|step| step["state"] == "completed").map(id_of).collect();
+        let done: Vec<_> = steps.iter().take_while(|step| step["state"] == "completed").map(step_id).collect();
         assert_eq!(answer.content["progress"]["completed"], json!(done.len()), "completions have no gaps");
         done
     }
 }
 
-fn id_of(step: &Value) -> String {
+fn step_id(step: &Value) -> String {
     step["id"].as_str().unwrap().to_owned()
 }
 
 /// Users who walk at the same time, each in a task of its own.
 pub struct Load {
-    tasks: JoinSet<User>,
+    tasks: JoinSet<LoadUser>,
     acknowledged: Arc<AtomicUsize>,
     more: Arc<Notify>,
 }
 
 impl Load {
     /// Lets all users walk, each until its goal or the first failure, which `expect` looks at.
-    pub fn start(users: Vec<User>, client: &Client, expect: impl Fn(&Failure) + Clone + Send + 'static) -> Self {
+    pub fn start(users: Vec<LoadUser>, client: &Client, expect: impl Fn(&Failure) + Clone + Send + 'static) -> Self {
         let (acknowledged, more) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let mut tasks = JoinSet::new();
         for mut user in users {
@@ -132,17 +137,17 @@ impl Load {
     }
 
     /// Waits until so many advances were acknowledged since the start.
-    pub async fn reach(&self, advances: usize) {
+    pub async fn wait_for(&self, advances: usize) {
         let reached = async {
             while self.acknowledged.load(Ordering::Relaxed) < advances {
                 self.more.notified().await;
             }
         };
-        timeout(PATIENCE, reached).await.expect("the load gets on");
+        timeout(TIMEOUT, reached).await.expect("the load gets on");
     }
 
     /// Waits until every user has stopped.
-    pub async fn finish(self) -> Vec<User> {
+    pub async fn finish(self) -> Vec<LoadUser> {
         let mut tasks = self.tasks;
         let joined = async {
             let mut users = Vec::new();
@@ -151,13 +156,13 @@ impl Load {
             }
             users
         };
-        let mut users = timeout(PATIENCE, joined).await.expect("the load ends");
+        let mut users = timeout(TIMEOUT, joined).await.expect("the load ends");
         users.sort_by_key(|user| user.name[5..].parse::<usize>().unwrap());
         users
     }
 }
 
 /// The sum of everything that was acknowledged.
-pub fn total(users: &[User]) -> usize {
+pub fn total_acknowledged(users: &[LoadUser]) -> usize {
     users.iter().map(|user| user.acknowledged.len()).sum()
 }

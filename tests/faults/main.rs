@@ -5,15 +5,15 @@
 //! `cargo test --features slow-tests --test faults` runs them, in about a minute.
 //! No test waits by the clock; where one waits for an event, a timeout bounds how long the event may take.
 
-mod away;
 mod client;
 mod connections;
 mod disconnect;
 mod disk;
 mod durability;
-mod install;
+mod installation;
 mod kill;
 mod load;
+mod outage;
 mod program;
 mod proxy;
 mod replicas;

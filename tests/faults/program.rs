@@ -10,33 +10,33 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::client::Client;
-use crate::install::{Install, PATIENCE};
+use crate::installation::{Installation, TIMEOUT};
 
 /// A key that is the same for every replica.
 pub const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A running `waypost serve`, killed when it is dropped.
-pub struct Program {
+pub struct ServeProcess {
     child: Child,
     origin: String,
     log: PathBuf,
 }
 
 /// `waypost WORDS…` on the installation's data, with nothing of this process's own settings.
-pub fn waypost(install: &Install, words: &[&str]) -> Command {
+pub fn waypost_command(installation: &Installation, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
-    on(&mut command, install, words);
+    configure(&mut command, installation, arguments);
     command
 }
 
 /// The program's settings and words, on top of whatever runs it.
-pub fn on(command: &mut Command, install: &Install, words: &[&str]) {
+pub fn configure(command: &mut Command, installation: &Installation, arguments: &[&str]) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WAYPOST_") {
             command.env_remove(name);
         }
     }
-    command.args(words).arg("--data-dir").arg(install.data_dir()).args(["--database", &install.url]);
+    command.args(arguments).arg("--data-dir").arg(installation.data_dir()).args(["--database", &installation.url]);
     command.env("WAYPOST_SECRET_KEY", SECRET);
     for limit in ["RATE_LIMIT_PER_CALLER", "RATE_LIMIT_PER_SERVER", "NEW_USERS_PER_ADDRESS"] {
         command.env(format!("WAYPOST_{limit}"), "0");
@@ -47,10 +47,10 @@ pub fn on(command: &mut Command, install: &Install, words: &[&str]) {
 /// The words of a `serve` on whatever port is free.
 pub const SERVE: &[&str] = &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
 
-impl Program {
+impl ServeProcess {
     /// Starts `serve` on an installation.
-    pub async fn start(install: &Install) -> Self {
-        Self::run(waypost(install, SERVE), &install.data_dir()).await
+    pub async fn start(installation: &Installation) -> Self {
+        Self::run(waypost_command(installation, SERVE), &installation.data_dir()).await
     }
 
     /// Runs a command that becomes `serve`, and waits until it listens. Its log goes into a file in `folder`.
@@ -67,7 +67,7 @@ impl Program {
             }
             None
         };
-        let listening = timeout(PATIENCE, listening).await.expect("it listens in time");
+        let listening = timeout(TIMEOUT, listening).await.expect("it listens in time");
         let Some(origin) = listening else { panic!("it does not listen: {}", std::fs::read_to_string(&log).unwrap()) };
         Self { child, origin, log }
     }
@@ -90,7 +90,7 @@ impl Program {
     /// Ends it as `kill -9` does.
     pub async fn kill(mut self) {
         self.child.start_kill().unwrap();
-        let status = timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        let status = timeout(TIMEOUT, self.child.wait()).await.unwrap().unwrap();
         assert_eq!(status.code(), None, "it is killed and does not exit");
     }
 
@@ -101,7 +101,7 @@ impl Program {
 
     /// Waits for its end.
     pub async fn exit(&mut self) -> ExitStatus {
-        timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").unwrap()
+        timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").unwrap()
     }
 
     /// The process that this one runs, where it is not the program itself but a tracer.
@@ -121,7 +121,7 @@ impl Program {
 }
 
 /// The end of the log belongs to the message of a test that fails.
-impl Drop for Program {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
@@ -133,7 +133,7 @@ impl Drop for Program {
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandResult {
     /// The exit code; none when it was killed.
     pub code: Option<i32>,
     /// Its standard output.
@@ -143,7 +143,7 @@ pub struct Ended {
 }
 
 /// Runs a command to its end.
-pub async fn run(mut command: Command) -> Ended {
+pub async fn run_command(mut command: Command) -> CommandResult {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let (mut output, mut error) = (String::new(), String::new());
@@ -151,6 +151,6 @@ pub async fn run(mut command: Command) -> Ended {
         tokio::try_join!(stdout.read_to_string(&mut output), stderr.read_to_string(&mut error)).unwrap();
         child.wait().await.unwrap()
     };
-    let status = timeout(PATIENCE, all).await.expect("it ends in time");
-    Ended { code: status.code(), output, error }
+    let status = timeout(TIMEOUT, all).await.expect("it ends in time");
+    CommandResult { code: status.code(), output, error }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::install::PATIENCE;
+use crate::installation::TIMEOUT;
 
 /// How the network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +49,10 @@ impl Proxy {
     }
 
     /// Waits until so many connections are lost in silence.
-    pub async fn lose(&self, connections: usize) {
+    pub async fn drop_silently(&self, connections: usize) {
         self.set(Network::Silent);
         let mut lost = self.lost.subscribe();
-        timeout(PATIENCE, lost.wait_for(|lost| *lost >= connections)).await.unwrap().unwrap();
+        timeout(TIMEOUT, lost.wait_for(|lost| *lost >= connections)).await.unwrap().unwrap();
     }
 }
 

@@ -12,72 +12,72 @@ use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use waypost_ops::walkthroughs::{EditTarget, publish};
 
 use crate::client::Client;
-use crate::install::{Install, STEPS, walkthrough};
-use crate::load::User;
-use crate::program::Program;
+use crate::installation::{Installation, STEPS, walkthrough};
+use crate::load::LoadUser;
+use crate::program::ServeProcess;
 
 /// How soon every process notices, and how long looking may take this test.
-const SOON: Duration = Duration::from_millis(1_000 + 500);
+const MAX_DELAY: Duration = Duration::from_millis(1_000 + 500);
 
 /// Looks at both until `seen` holds of what a newcomer is offered: the number of the version; none when there is nothing.
-async fn both_see(clients: [&Client; 2], what: &str, version: Option<u64>) {
+async fn assert_both_see(clients: [&Client; 2], what: &str, version: Option<u64>) {
     let since = Instant::now();
     for client in clients {
         loop {
-            let asked = since.elapsed();
+            let elapsed = since.elapsed();
             let answer = client.call("newcomer", "list_walkthroughs", json!({})).await.unwrap();
             if answer.content["walkthroughs"][0]["version"].as_u64() == version {
                 break;
             }
-            assert!(asked < SOON, "{what}: not noticed after {asked:?}: {}", answer.content);
+            assert!(elapsed < MAX_DELAY, "{what}: not noticed after {elapsed:?}: {}", answer.content);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn changes_are_seen_by_both() {
-    let install = Install::postgres().await;
-    let (one, two) = tokio::join!(Program::start(&install), Program::start(&install));
+async fn both_replicas_see_changes() {
+    let installation = Installation::postgres().await;
+    let (one, two) = tokio::join!(ServeProcess::start(&installation), ServeProcess::start(&installation));
     let (a, b) = (one.client(), two.client());
     let both = [&a, &b];
-    let (cx, ops) = (Ctx::operator(), install.ops().await);
-    let (organization, server) = (&install.organization, &install.server);
-    let id = &install.walkthrough;
+    let (cx, ops) = (Ctx::operator(), installation.ops().await);
+    let (organization, server) = (&installation.organization, &installation.server);
+    let id = &installation.walkthrough;
     let target = EditTarget { organization_id: organization, walkthrough_id: id, revision: None };
-    let place = |enabled| AssignmentPatch { enabled: Some(enabled), ..AssignmentPatch::default() };
+    let placement = |enabled| AssignmentPatch { enabled: Some(enabled), ..AssignmentPatch::default() };
 
     // Progress that is begun through one goes on through the other.
-    let mut user = User::new(&install, 1);
+    let mut user = LoadUser::new(&installation, 1);
     user.select(&a).await.unwrap();
     for n in 0..6 {
         user.advance(both[n % 2]).await.unwrap();
     }
-    both_see(both, "the start", Some(1)).await;
-    assignments::assign(&cx, &ops, organization, (server, id), place(false)).await.unwrap();
-    both_see(both, "disabled", None).await;
-    assignments::assign(&cx, &ops, organization, (server, id), place(true)).await.unwrap();
-    both_see(both, "enabled", Some(1)).await;
+    assert_both_see(both, "the start", Some(1)).await;
+    assignments::assign(&cx, &ops, organization, (server, id), placement(false)).await.unwrap();
+    assert_both_see(both, "disabled", None).await;
+    assignments::assign(&cx, &ops, organization, (server, id), placement(true)).await.unwrap();
+    assert_both_see(both, "enabled", Some(1)).await;
     assignments::unassign(&cx, &ops, organization, server, id).await.unwrap();
-    both_see(both, "unassigned", None).await;
-    assignments::assign(&cx, &ops, organization, (server, id), place(true)).await.unwrap();
-    both_see(both, "assigned", Some(1)).await;
+    assert_both_see(both, "unassigned", None).await;
+    assignments::assign(&cx, &ops, organization, (server, id), placement(true)).await.unwrap();
+    assert_both_see(both, "assigned", Some(1)).await;
     publish::unpublish(&cx, &ops, target).await.unwrap();
-    both_see(both, "unpublished", None).await;
+    assert_both_see(both, "unpublished", None).await;
     publish::publish(&cx, &ops, target, false).await.unwrap();
-    both_see(both, "published", Some(1)).await;
+    assert_both_see(both, "published", Some(1)).await;
     let off = servers::ServerSettings { walkthrough_tools_enabled: Some(false), ..servers::ServerSettings::default() };
     servers::update(&cx, &ops, organization, server, &off).await.unwrap();
-    both_see(both, "switched off", None).await;
+    assert_both_see(both, "switched off", None).await;
     let on = servers::ServerSettings { walkthrough_tools_enabled: Some(true), ..servers::ServerSettings::default() };
     servers::update(&cx, &ops, organization, server, &on).await.unwrap();
-    both_see(both, "switched on", Some(1)).await;
+    assert_both_see(both, "switched on", Some(1)).await;
     let file = transfer::parse("long.json", &walkthrough("Renamed step")).unwrap();
     let options = ImportOptions { publish: true, ..ImportOptions::default() };
     import::import(&cx, &ops, organization, file, options).await.unwrap();
-    both_see(both, "published anew", Some(2)).await;
+    assert_both_see(both, "published anew", Some(2)).await;
     publish::withdraw(&cx, &ops, target, 2, "It names a command that deletes too much.").await.unwrap();
-    both_see(both, "withdrawn", Some(1)).await;
+    assert_both_see(both, "withdrawn", Some(1)).await;
 
     // After all of that the progress is where it was.
     for client in both {
@@ -92,7 +92,7 @@ async fn changes_are_seen_by_both() {
     ops.db().close().await;
     one.stop().await;
     two.stop().await;
-    install.check(6).await;
+    installation.check(6).await;
 }
 
 /// Clients of both processes play the same few users at the same time.
@@ -102,12 +102,12 @@ async fn calls_through_both_have_one_order() {
     const USERS: usize = 6;
     const TASKS: usize = 24;
     const CALLS: usize = 30;
-    let install = Install::postgres().await;
-    let (one, two) = tokio::join!(Program::start(&install), Program::start(&install));
+    let installation = Installation::postgres().await;
+    let (one, two) = tokio::join!(ServeProcess::start(&installation), ServeProcess::start(&installation));
     let clients = [one.client(), two.client()];
     let mut tasks = Vec::new();
     for task in 0..TASKS {
-        let (client, walkthrough) = (clients[task % 2].clone(), install.walkthrough.to_string());
+        let (client, walkthrough) = (clients[task % 2].clone(), installation.walkthrough.to_string());
         tasks.push(tokio::spawn(async move {
             let mut completed = Vec::new();
             for n in 0..CALLS {
@@ -124,23 +124,23 @@ async fn calls_through_both_have_one_order() {
             completed
         }));
     }
-    let mut told: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    let mut reported: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for task in tasks {
         for (user, step) in task.await.unwrap() {
-            told.entry(user).or_default().push(step);
+            reported.entry(user).or_default().push(step);
         }
     }
-    assert_eq!(told.len(), USERS);
-    for (user, mut steps) in told {
+    assert_eq!(reported.len(), USERS);
+    for (user, mut steps) in reported {
         let advances = TASKS * CALLS / USERS;
         assert!(advances < STEPS && steps.len() == advances);
         // Some serial order: each of the first steps was completed by exactly one call.
-        let mut stored = User::new(&install, user).stored(&clients[user % 2]).await;
+        let mut stored = LoadUser::new(&installation, user).stored(&clients[user % 2]).await;
         steps.sort();
         stored.sort();
         assert_eq!(steps, stored, "user {user}");
     }
     one.stop().await;
     two.stop().await;
-    install.check(TASKS * CALLS).await;
+    installation.check(TASKS * CALLS).await;
 }

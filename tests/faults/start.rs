@@ -4,129 +4,144 @@ use std::os::unix::fs::PermissionsExt;
 
 use waypost_store::{Db, on};
 
-use crate::install::Install;
-use crate::load::{Load, User};
-use crate::program::{Ended, Program, SERVE, on, run, waypost};
+use crate::installation::Installation;
+use crate::load::{Load, LoadUser};
+use crate::program::{CommandResult, SERVE, ServeProcess, configure, run_command, waypost_command};
 
-fn refused(ended: &Ended, words: &[&str]) {
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(!ended.output.contains("listening"), "{ended:?}");
-    let message = ended.error.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
-    for word in words {
-        assert!(message.contains(word), "no {word:?} in: {}", ended.error);
+fn assert_start_fails(result: &CommandResult, arguments: &[&str]) {
+    assert_eq!(result.code, Some(1), "{result:?}");
+    assert!(!result.output.contains("listening"), "{result:?}");
+    let message = result.error.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    for word in arguments {
+        assert!(message.contains(word), "no {word:?} in: {}", result.error);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_serve_per_sqlite_file() {
-    let install = Install::sqlite().await;
-    let first = Program::start(&install).await;
-    refused(&run(waypost(&install, SERVE)).await, &["another `waypost serve`", "stop it first", "PostgreSQL"]);
+async fn only_one_serve_runs_per_sqlite_file() {
+    let installation = Installation::sqlite().await;
+    let first = ServeProcess::start(&installation).await;
+    assert_start_fails(
+        &run_command(waypost_command(&installation, SERVE)).await,
+        &["another `waypost serve`", "stop it first", "PostgreSQL"],
+    );
 
     // Commands run beside it, under load.
-    let users = (0..8).map(|n| User::new(&install, n)).collect();
+    let users = (0..8).map(|n| LoadUser::new(&installation, n)).collect();
     let load = Load::start(users, &first.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
-    load.reach(30).await;
-    let backup = install.data_dir().join("backup");
+    load.wait_for(30).await;
+    let backup = installation.data_dir().join("backup");
     let backup = backup.to_str().unwrap();
-    for words in [&["backup", backup][..], &["org", "list"], &["migrate"], &["doctor"]] {
-        let ended = run(waypost(&install, words)).await;
+    for arguments in [&["backup", backup][..], &["org", "list"], &["migrate"], &["doctor"]] {
+        let result = run_command(waypost_command(&installation, arguments)).await;
         // `doctor` may have advice about the machine; what counts is that it can look.
-        assert!(ended.code == Some(0) || words == ["doctor"] && !ended.output.is_empty(), "{words:?}: {ended:?}");
+        assert!(
+            result.code == Some(0) || arguments == ["doctor"] && !result.output.is_empty(),
+            "{arguments:?}: {result:?}"
+        );
     }
 
     // The lock goes with the process, however that ends.
     first.kill().await;
     load.finish().await;
-    Program::start(&install).await.stop().await;
+    ServeProcess::start(&installation).await.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_schema_sqlite() {
-    newer_schema(Install::sqlite().await).await;
+async fn a_newer_schema_is_rejected_on_sqlite() {
+    assert_newer_schema_is_rejected(Installation::sqlite().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn a_newer_schema_postgres() {
-    newer_schema(Install::postgres().await).await;
+async fn a_newer_schema_is_rejected_on_postgres() {
+    assert_newer_schema_is_rejected(Installation::postgres().await).await;
 }
 
-async fn newer_schema(install: Install) {
-    let db = Db::open(&install.url).await.unwrap();
+async fn assert_newer_schema_is_rejected(installation: Installation) {
+    let db = Db::open(&installation.url).await.unwrap();
     let sql = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                SELECT 9000, 'of the future', success, checksum, 0 FROM _sqlx_migrations LIMIT 1";
     let mut tx = db.begin().await.unwrap();
     on!(&mut *tx, c => sqlx::query(sql).execute(c).await.unwrap().rows_affected());
     tx.commit().await.unwrap();
     db.close().await;
-    for words in [SERVE, &["migrate"]] {
-        refused(&run(waypost(&install, words)).await, &["schema version 9000", "use a newer waypost"]);
+    for arguments in [SERVE, &["migrate"]] {
+        assert_start_fails(
+            &run_command(waypost_command(&installation, arguments)).await,
+            &["schema version 9000", "use a newer waypost"],
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
-async fn no_secret_key_on_postgres() {
-    let install = Install::postgres().await;
-    let mut command = waypost(&install, SERVE);
+async fn postgres_requires_a_secret_key() {
+    let installation = Installation::postgres().await;
+    let mut command = waypost_command(&installation, SERVE);
     command.env_remove("WAYPOST_SECRET_KEY");
-    refused(
-        &run(command).await,
+    assert_start_fails(
+        &run_command(command).await,
         &["`secret_key`", "WAYPOST_SECRET_KEY", "64 hexadecimal digits", "openssl rand -hex 32"],
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_port_in_use() {
-    let install = Install::sqlite().await;
+async fn a_port_in_use_is_reported() {
+    let installation = Installation::sqlite().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    let ended = run(waypost(&install, &["serve", "--listen", &taken, "--diagnostics-listen", "off"])).await;
-    refused(&ended, &[&taken, "`listen`"]);
-    let ended = run(waypost(&install, &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", &taken])).await;
-    refused(&ended, &[&taken, "`diagnostics_listen`"]);
+    let result =
+        run_command(waypost_command(&installation, &["serve", "--listen", &taken, "--diagnostics-listen", "off"]))
+            .await;
+    assert_start_fails(&result, &[&taken, "`listen`"]);
+    let result = run_command(waypost_command(
+        &installation,
+        &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", &taken],
+    ))
+    .await;
+    assert_start_fails(&result, &[&taken, "`diagnostics_listen`"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_listens_at_the_database() {
-    let mut install = Install::sqlite().await;
+async fn an_unreachable_database_is_reported() {
+    let mut installation = Installation::sqlite().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    install.url = format!("postgres://waypost:hidden@{free}/waypost");
-    let ended = run(waypost(&install, SERVE)).await;
-    refused(&ended, &["cannot be reached", "`database_url`"]);
-    assert!(!ended.error.contains("hidden"), "{ended:?}");
+    installation.url = format!("postgres://waypost:hidden@{free}/waypost");
+    let result = run_command(waypost_command(&installation, SERVE)).await;
+    assert_start_fails(&result, &["cannot be reached", "`database_url`"]);
+    assert!(!result.error.contains("hidden"), "{result:?}");
 }
 
 /// As somebody who may read the installation and not write it: root has to become nobody first.
-async fn as_reader(install: &Install, words: &[&str]) -> Ended {
+async fn run_as_reader(installation: &Installation, arguments: &[&str]) -> CommandResult {
     if !rustix::process::geteuid().is_root() {
-        return run(waypost(install, words)).await;
+        return run_command(waypost_command(installation, arguments)).await;
     }
     let mut command = tokio::process::Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", env!("CARGO_BIN_EXE_waypost")]);
-    on(&mut command, install, words);
-    run(command).await
+    configure(&mut command, installation, arguments);
+    run_command(command).await
 }
 
-fn set_modes(install: &Install, folder: u32, file: u32) {
+fn set_modes(installation: &Installation, folder: u32, file: u32) {
     let set = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    for entry in std::fs::read_dir(install.data_dir()).unwrap() {
+    for entry in std::fs::read_dir(installation.data_dir()).unwrap() {
         set(&entry.unwrap().path(), file);
     }
-    set(&install.data_dir(), folder);
+    set(&installation.data_dir(), folder);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_only_folder_or_file() {
-    let install = Install::sqlite().await;
-    set_modes(&install, 0o555, 0o444);
-    refused(&as_reader(&install, SERVE).await, &["cannot write", "--data-dir"]);
+async fn a_read_only_folder_or_file_is_reported() {
+    let installation = Installation::sqlite().await;
+    set_modes(&installation, 0o555, 0o444);
+    assert_start_fails(&run_as_reader(&installation, SERVE).await, &["cannot write", "--data-dir"]);
     // The folder may be written, the database may not.
-    set_modes(&install, 0o777, 0o444);
-    refused(&as_reader(&install, SERVE).await, &["waypost.db", "for writing", "--data-dir"]);
-    set_modes(&install, 0o777, 0o666);
-    Program::start(&install).await.stop().await;
+    set_modes(&installation, 0o777, 0o444);
+    assert_start_fails(&run_as_reader(&installation, SERVE).await, &["waypost.db", "for writing", "--data-dir"]);
+    set_modes(&installation, 0o777, 0o666);
+    ServeProcess::start(&installation).await.stop().await;
 }

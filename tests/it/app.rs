@@ -40,7 +40,7 @@ use waypost_testkit::TempDir;
 use waypost_web::Web;
 use waypost_web::providers::Provider;
 
-use crate::transcript::Names;
+use crate::redaction::IdRedactor;
 
 pub use content::{Org, Server, document};
 
@@ -95,7 +95,7 @@ impl Default for Setup {
     }
 }
 
-struct Running {
+struct RunningProduct {
     router: Router,
     hosting: Hosting,
     tasks: Tasks,
@@ -107,8 +107,8 @@ struct Inner {
     provider_context: IdentityProviderContext,
     clock: Arc<ManualClock>,
     cx: Ctx,
-    running: Mutex<Option<Running>>,
-    names: Mutex<Names>,
+    running: Mutex<Option<RunningProduct>>,
+    names: Mutex<IdRedactor>,
     /// Calls that reached a tool: each has to have a row in the end.
     calls: AtomicI64,
     /// Whether rows of calls were deleted on purpose, with their user or server.
@@ -139,12 +139,12 @@ impl App {
     }
 
     /// The product on a database that stays when it stops.
-    pub async fn at(url: &str) -> Self {
+    pub async fn open_at(url: &str) -> Self {
         Self::start(url, None, Setup::default()).await
     }
 
     /// The same with another setup.
-    pub async fn at_with(url: &str, setup: Setup) -> Self {
+    pub async fn open_with(url: &str, setup: Setup) -> Self {
         Self::start(url, None, setup).await
     }
 
@@ -222,7 +222,7 @@ impl App {
             provider_context,
             clock,
             cx,
-            running: Mutex::new(Some(Running { router: router::build(routes), hosting, tasks })),
+            running: Mutex::new(Some(RunningProduct { router: router::build(routes), hosting, tasks })),
             names: Mutex::default(),
             calls: AtomicI64::new(0),
             deleted: Mutex::new(false),
@@ -266,7 +266,7 @@ impl App {
     }
 
     /// Moves the clock on, and has what the servers offer read again.
-    pub async fn later(&self, milliseconds: i64) {
+    pub async fn advance_clock(&self, milliseconds: i64) {
         self.0.clock.advance(milliseconds);
         self.refresh().await;
     }
@@ -301,7 +301,7 @@ impl App {
     }
 
     /// Rows are about to be deleted with what they belong to, so that they cannot be counted in the end.
-    pub fn forget_calls(&self) {
+    pub fn skip_call_check(&self) {
         *self.0.deleted.lock().unwrap() = true;
     }
 
@@ -312,7 +312,7 @@ impl App {
     }
 
     /// Lines from the database, columns joined by ` | `.
-    pub async fn lines(&self, sql: &'static str) -> String {
+    pub async fn query_lines(&self, sql: &'static str) -> String {
         let mut conn = self.0.db.read().await.unwrap();
         let rows: Vec<String> = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_all(c).await.unwrap());
         self.redact(&rows.join("\n"))
@@ -333,7 +333,7 @@ impl App {
     /// Stops the product: everything that waits is written.
     pub async fn stop(&self) {
         let Some(running) = self.0.running.lock().unwrap().take() else { return };
-        let Running { router, hosting, tasks } = running;
+        let RunningProduct { router, hosting, tasks } = running;
         drop((router, hosting));
         // Ends only when nothing holds on to the hosting any more.
         tokio::time::timeout(Duration::from_secs(20), tasks.finish()).await.expect("nothing holds on to the hosting");
@@ -348,20 +348,20 @@ impl App {
             let calls = self.0.calls.load(Ordering::SeqCst);
             assert_eq!(rows + counted, calls, "each call has its row, or is counted");
         }
-        const DOUBLE: &str = "SELECT count(*) FROM (SELECT 1 AS one FROM progress WHERE closed_at IS NULL
+        const DUPLICATE_ATTEMPTS: &str = "SELECT count(*) FROM (SELECT 1 AS one FROM progress WHERE closed_at IS NULL
             GROUP BY end_user_id, server_id, walkthrough_id HAVING count(*) > 1) AS doubles";
-        assert_eq!(self.count(DOUBLE).await, 0, "one open attempt at most");
-        const NOBODY: &str = "SELECT count(*) FROM end_users
+        assert_eq!(self.count(DUPLICATE_ATTEMPTS).await, 0, "one open attempt at most");
+        const UNUSED_END_USERS: &str = "SELECT count(*) FROM end_users
             WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)
               AND NOT EXISTS (SELECT 1 FROM identities WHERE identities.end_user_id = end_users.id)";
-        assert_eq!(self.count(NOBODY).await, 0, "users are made by calls and sign-ins alone");
-        const FOREIGN: &str = "SELECT count(*) FROM progress
+        assert_eq!(self.count(UNUSED_END_USERS).await, 0, "users are made by calls and sign-ins alone");
+        const CROSS_ORGANIZATION_PROGRESS: &str = "SELECT count(*) FROM progress
             JOIN end_users ON end_users.id = progress.end_user_id JOIN servers ON servers.id = progress.server_id
             JOIN walkthroughs ON walkthroughs.id = progress.walkthrough_id
             WHERE end_users.organization_id <> progress.organization_id
                OR servers.organization_id <> progress.organization_id
                OR walkthroughs.organization_id <> progress.organization_id";
-        assert_eq!(self.count(FOREIGN).await, 0, "progress stays within one organisation");
+        assert_eq!(self.count(CROSS_ORGANIZATION_PROGRESS).await, 0, "progress stays within one organisation");
         self.0.db.close().await;
     }
 

@@ -16,11 +16,11 @@ use crate::app::App;
 pub const MODERN: &str = "2026-07-28";
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
 /// Words that stand in no answer: of databases, of paths, of panics.
-const INTERNAL: &[&str] =
+const INTERNAL_TERMS: &[&str] =
     &["sqlx", "sqlite", "postgres", "select id", "insert into", "panicked", "/src/", ".rs:", "/root", "rmcp", "serde"];
 
 /// A request that is put together by hand.
-pub struct Raw {
+pub struct RawRequest {
     app: App,
     method: Method,
     path: String,
@@ -30,13 +30,13 @@ pub struct Raw {
 
 impl App {
     /// A POST as a decent client sends it, to the loopback address.
-    pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> Raw {
+    pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> RawRequest {
         let headers = [
             ("host", "localhost:8080"),
             ("content-type", "application/json"),
             ("accept", "application/json, text/event-stream"),
         ];
-        Raw {
+        RawRequest {
             app: self.clone(),
             method: Method::POST,
             path: path.to_owned(),
@@ -46,12 +46,12 @@ impl App {
     }
 
     /// Any other method, without a body.
-    pub fn request(&self, method: Method, path: &str) -> Raw {
-        Raw { method, ..self.post(path, "") }.without("content-type")
+    pub fn request(&self, method: Method, path: &str) -> RawRequest {
+        RawRequest { method, ..self.post(path, "") }.without("content-type")
     }
 }
 
-impl Raw {
+impl RawRequest {
     /// Sets a header.
     pub fn header(self, name: &str, value: &str) -> Self {
         let mut raw = self.without(name);
@@ -74,8 +74,8 @@ impl Raw {
         }
     }
 
-    pub async fn send(self) -> Answer {
-        let head = self.method == Method::HEAD;
+    pub async fn send(self) -> HttpResponse {
+        let is_head = self.method == Method::HEAD;
         let mut request = Request::builder().method(self.method).uri(&self.path);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -84,16 +84,16 @@ impl Raw {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).expect("answers are UTF-8");
-        let answer = Answer { status, headers, json: serde_json::from_str(&body).ok(), body, app: self.app };
-        let browser = self.headers.iter().any(|(name, value)| name == "accept" && value.contains("text/html"));
-        answer.check(self.path.ends_with("/mcp") && !head && !browser);
-        answer
+        let response = HttpResponse { status, headers, json: serde_json::from_str(&body).ok(), body, app: self.app };
+        let is_browser = self.headers.iter().any(|(name, value)| name == "accept" && value.contains("text/html"));
+        response.check(self.path.ends_with("/mcp") && !is_head && !is_browser);
+        response
     }
 }
 
 /// What came back.
 #[derive(Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
@@ -101,16 +101,16 @@ pub struct Answer {
     app: App,
 }
 
-impl Answer {
+impl HttpResponse {
     /// What holds for every answer of the product.
-    fn check(&self, mcp: bool) {
+    fn check(&self, is_mcp: bool) {
         assert!(self.headers.contains_key("x-request-id"), "every answer has the request's id");
         let lower = self.body.to_lowercase();
-        for word in INTERNAL {
+        for word in INTERNAL_TERMS {
             assert!(!lower.contains(word), "`{word}` in: {}", self.body);
         }
-        let failed = self.status.is_client_error() || self.status.is_server_error();
-        if mcp && failed && self.status != StatusCode::MISDIRECTED_REQUEST {
+        let is_error = self.status.is_client_error() || self.status.is_server_error();
+        if is_mcp && is_error && self.status != StatusCode::MISDIRECTED_REQUEST {
             let json = self.json.as_ref().unwrap_or_else(|| panic!("{} without JSON: {}", self.status, self.body));
             assert_eq!(json["jsonrpc"], "2.0", "{self}");
             assert!(json["error"]["code"].is_i64() && json["error"]["message"].is_string(), "{self}");
@@ -133,7 +133,7 @@ impl Answer {
     }
 
     /// Status and JSON-RPC error code in one.
-    pub fn verdict(&self) -> (u16, i64) {
+    pub fn status_and_code(&self) -> (u16, i64) {
         (self.status.as_u16(), self.error_code())
     }
 
@@ -148,7 +148,7 @@ impl Answer {
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for HttpResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = match &self.json {
             Some(json) => format!("{json:#}"),
@@ -202,25 +202,25 @@ impl Client {
         let Era::Legacy(revision) = self.era else { panic!("2026-07-28 has no handshake") };
         let params = json!({ "protocolVersion": revision, "capabilities": {},
             "clientInfo": { "name": "tester", "version": "1.2" } });
-        let answer = self.send("initialize", params).await;
-        assert_eq!(answer.result()["protocolVersion"], revision);
-        self.session = answer.header("mcp-session-id").map(str::to_owned);
+        let response = self.send("initialize", params).await;
+        assert_eq!(response.result()["protocolVersion"], revision);
+        self.session = response.header("mcp-session-id").map(str::to_owned);
         assert!(self.session.is_some());
         self
     }
 
     /// A request as this client puts it, for a test to change.
-    pub fn request(&self, method: &str, mut params: Value) -> Raw {
+    pub fn request(&self, method: &str, mut params: Value) -> RawRequest {
         if self.era == Era::Modern {
-            params["_meta"] = meta();
+            params["_meta"] = request_meta();
         }
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let mut raw = self.app.post(&self.path, body.to_string()).header("host", &self.host);
         match self.era {
             Era::Modern => {
                 let name = if method == "resources/read" { params["uri"].as_str() } else { params["name"].as_str() };
-                let named = matches!(method, "tools/call" | "prompts/get" | "resources/read");
-                raw = raw.modern(method, name.filter(|_| named));
+                let needs_name = matches!(method, "tools/call" | "prompts/get" | "resources/read");
+                raw = raw.modern(method, name.filter(|_| needs_name));
             }
             Era::Legacy(revision) if method != "initialize" => raw = raw.header("mcp-protocol-version", revision),
             Era::Legacy(_) => {}
@@ -232,54 +232,54 @@ impl Client {
     }
 
     /// Sends a request, and checks the shape of a result against the era.
-    pub async fn send(&self, method: &str, params: Value) -> Answer {
-        let answer = self.request(method, params).send().await;
-        let modern = self.era == Era::Modern;
-        assert!(!answer.status.is_server_error(), "{answer}");
-        if let Some(result) = answer.json.as_ref().and_then(|json| json.get("result")) {
-            assert_eq!(answer.json()["id"], 1);
-            assert_eq!(result["resultType"] == "complete", modern, "resultType: {answer}");
+    pub async fn send(&self, method: &str, params: Value) -> HttpResponse {
+        let response = self.request(method, params).send().await;
+        let is_modern = self.era == Era::Modern;
+        assert!(!response.status.is_server_error(), "{response}");
+        if let Some(result) = response.json.as_ref().and_then(|json| json.get("result")) {
+            assert_eq!(response.json()["id"], 1);
+            assert_eq!(result["resultType"] == "complete", is_modern, "resultType: {response}");
             let info = &result["_meta"]["io.modelcontextprotocol/serverInfo"];
-            assert_eq!(info.is_object(), modern, "serverInfo: {answer}");
-            let cached = matches!(method, "server/discover" | "resources/read") || method.ends_with("/list");
-            assert_eq!(result["ttlMs"].is_u64(), modern && cached, "ttlMs: {answer}");
-            assert_eq!(result["cacheScope"].is_string(), modern && cached, "cacheScope: {answer}");
-            if modern {
-                assert!(!answer.headers.contains_key("mcp-session-id"), "no sessions in this era");
+            assert_eq!(info.is_object(), is_modern, "serverInfo: {response}");
+            let is_cacheable = matches!(method, "server/discover" | "resources/read") || method.ends_with("/list");
+            assert_eq!(result["ttlMs"].is_u64(), is_modern && is_cacheable, "ttlMs: {response}");
+            assert_eq!(result["cacheScope"].is_string(), is_modern && is_cacheable, "cacheScope: {response}");
+            if is_modern {
+                assert!(!response.headers.contains_key("mcp-session-id"), "no sessions in this era");
             }
         }
-        answer
+        response
     }
 
     /// Calls a tool.
-    pub async fn call(&self, tool: &str, mut arguments: Value) -> Called {
+    pub async fn call(&self, tool: &str, mut arguments: Value) -> ToolResult {
         if let (Some(handle), None) = (&self.handle, arguments.get("progress_handle")) {
             arguments["progress_handle"] = json!(handle);
         }
         let sent = arguments.to_string();
-        let answer = self.send("tools/call", json!({ "name": tool, "arguments": arguments })).await;
-        Called::new(answer, tool, sent).await
+        let response = self.send("tools/call", json!({ "name": tool, "arguments": arguments })).await;
+        ToolResult::new(response, tool, sent).await
     }
 
     /// Calls a tool and keeps the handle that comes back, as an agent does.
-    pub async fn play(&mut self, tool: &str, arguments: Value) -> Called {
-        let called = self.call(tool, arguments).await;
-        if let Some(handle) = called.structured["progress_handle"].as_str() {
+    pub async fn play(&mut self, tool: &str, arguments: Value) -> ToolResult {
+        let result = self.call(tool, arguments).await;
+        if let Some(handle) = result.structured["progress_handle"].as_str() {
             self.handle = Some(handle.to_owned());
         }
-        called
+        result
     }
 
     /// The names of the tools that are listed.
-    pub async fn tools(&self) -> Vec<String> {
-        let answer = self.send("tools/list", json!({})).await;
-        let tools = answer.result()["tools"].as_array().unwrap().clone();
+    pub async fn list_tools(&self) -> Vec<String> {
+        let response = self.send("tools/list", json!({})).await;
+        let tools = response.result()["tools"].as_array().unwrap().clone();
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
     }
 }
 
 /// `_meta` of a request of 2026-07-28.
-pub fn meta() -> Value {
+pub fn request_meta() -> Value {
     json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientCapabilities": {},
@@ -289,47 +289,47 @@ pub fn meta() -> Value {
 
 /// What a tool answered.
 #[derive(Clone)]
-pub struct Called {
-    pub answer: Answer,
+pub struct ToolResult {
+    pub response: HttpResponse,
     pub structured: Value,
     pub text: String,
     tool: String,
     sent: String,
 }
 
-impl Called {
-    async fn new(answer: Answer, tool: &str, sent: String) -> Self {
-        let Some(result) = answer.json.as_ref().and_then(|json| json.get("result")) else {
-            return Self { answer, structured: Value::Null, text: String::new(), tool: tool.to_owned(), sent };
+impl ToolResult {
+    async fn new(response: HttpResponse, tool: &str, sent: String) -> Self {
+        let Some(result) = response.json.as_ref().and_then(|json| json.get("result")) else {
+            return Self { response, structured: Value::Null, text: String::new(), tool: tool.to_owned(), sent };
         };
-        answer.app.count_call();
+        response.app.count_call();
         let content = result["content"].as_array().unwrap();
-        assert_eq!(content.len(), 1, "one block of text: {answer}");
+        assert_eq!(content.len(), 1, "one block of text: {response}");
         let text = content[0]["text"].as_str().unwrap().to_owned();
         assert!(serde_json::from_str::<Value>(&text).is_err(), "text is never JSON: {text}");
         let structured = result["structuredContent"].clone();
         assert!(!text.contains(&structured.to_string()), "nor a copy of it");
-        assert_eq!(result["isError"] == true, structured["error"].is_object(), "{answer}");
-        let validator = &schemas().await[tool];
+        assert_eq!(result["isError"] == true, structured["error"].is_object(), "{response}");
+        let validator = &output_schemas().await[tool];
         if let Err(error) = validator.validate(&structured) {
-            panic!("{tool} breaks its outputSchema: {error}\n{answer}");
+            panic!("{tool} breaks its outputSchema: {error}\n{response}");
         }
-        Self { structured, text, tool: tool.to_owned(), sent, answer: answer.clone() }
+        Self { structured, text, tool: tool.to_owned(), sent, response: response.clone() }
     }
 
     /// The structured content of a success.
     pub fn ok(&self) -> &Value {
-        assert!(self.structured.is_object() && self.structured.get("error").is_none(), "{}", self.answer);
+        assert!(self.structured.is_object() && self.structured.get("error").is_none(), "{}", self.response);
         &self.structured
     }
 
     /// The code of a failure.
-    pub fn code(&self) -> &str {
-        self.structured["error"]["code"].as_str().unwrap_or_else(|| panic!("no failure: {}", self.answer))
+    pub fn error_code(&self) -> &str {
+        self.structured["error"]["code"].as_str().unwrap_or_else(|| panic!("no failure: {}", self.response))
     }
 
     /// Position of the current step and percentage, as `2/3 33 %`; the word `completed` when all are done.
-    pub fn at(&self) -> String {
+    pub fn progress(&self) -> String {
         let (progress, step) = (&self.ok()["progress"], &self.structured["step"]);
         assert_eq!(step.is_null(), progress["status"] == "completed", "step is null exactly when completed");
         match step["position"].as_u64() {
@@ -339,11 +339,11 @@ impl Called {
     }
 
     pub fn handle(&self) -> String {
-        self.ok()["progress_handle"].as_str().unwrap_or_else(|| panic!("no handle: {}", self.answer)).to_owned()
+        self.ok()["progress_handle"].as_str().unwrap_or_else(|| panic!("no handle: {}", self.response)).to_owned()
     }
 
     pub fn step_id(&self) -> String {
-        self.ok()["step"]["id"].as_str().unwrap_or_else(|| panic!("no step: {}", self.answer)).to_owned()
+        self.ok()["step"]["id"].as_str().unwrap_or_else(|| panic!("no step: {}", self.response)).to_owned()
     }
 
     pub fn message(&self) -> &str {
@@ -351,15 +351,15 @@ impl Called {
     }
 }
 
-impl fmt::Display for Called {
+impl fmt::Display for ToolResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = format!("> {} {}\n{:#}\n---\n{}", self.tool, self.sent, self.structured, self.text);
-        f.write_str(&self.answer.app.redact(&all))
+        f.write_str(&self.response.app.redact(&all))
     }
 }
 
 /// The output schemas of all tools, as the product lists them.
-async fn schemas() -> &'static HashMap<String, jsonschema::Validator> {
+async fn output_schemas() -> &'static HashMap<String, jsonschema::Validator> {
     static SCHEMAS: OnceCell<HashMap<String, jsonschema::Validator>> = OnceCell::const_new();
     SCHEMAS
         .get_or_init(|| async {
@@ -371,8 +371,8 @@ async fn schemas() -> &'static HashMap<String, jsonschema::Validator> {
             };
             let server = app.org("schemas").await.server_with("schemas", settings).await;
             server.walkthrough("Any", &["Step"]).await;
-            let answer = server.modern().send("tools/list", json!({})).await;
-            let tools = answer.result()["tools"].as_array().unwrap().clone();
+            let response = server.modern().send("tools/list", json!({})).await;
+            let tools = response.result()["tools"].as_array().unwrap().clone();
             app.finish().await;
             let compile = |tool: &Value| {
                 let validator = jsonschema::validator_for(&tool["outputSchema"]).unwrap();

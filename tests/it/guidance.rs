@@ -6,11 +6,11 @@ use waypost_core::server::{AuthType, Toolset};
 use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, document, open};
-use crate::client::{Called, Client};
+use crate::client::{Client, ToolResult};
 
-waypost_testkit::both!(open => a_step_determines_the_walkthrough, any_word_of_a_query_matches);
+waypost_testkit::both!(open => a_step_id_determines_the_walkthrough, any_word_of_a_query_matches);
 
-async fn ready(app: &App, toolset: Toolset) -> Server {
+async fn set_up(app: &App, toolset: Toolset) -> Server {
     let server = app
         .org("acme")
         .await
@@ -21,67 +21,67 @@ async fn ready(app: &App, toolset: Toolset) -> Server {
 }
 
 /// `message` and the text, each on its own.
-fn forms(called: &Called) -> [String; 2] {
-    assert!(!called.message().is_empty(), "{called}");
-    [called.message().to_owned(), called.text.clone()]
+fn texts(result: &ToolResult) -> [String; 2] {
+    assert!(!result.message().is_empty(), "{result}");
+    [result.message().to_owned(), result.text.clone()]
 }
 
 #[tokio::test]
-async fn both_forms_carry_the_next_call_with_its_values() {
+async fn message_and_text_contain_the_next_call() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::Guided).await;
-    let named = json!({ "walkthrough_id": "install-acme" });
+    let server = set_up(&app, Toolset::Guided).await;
+    let by_slug = json!({ "walkthrough_id": "install-acme" });
     for mut user in [server.modern(), server.legacy("2025-06-18").connect().await] {
-        let mut called = user.play("select_walkthrough", named.clone()).await;
+        let mut result = user.play("select_walkthrough", by_slug.clone()).await;
         for _ in 0..2 {
-            let (id, step, handle) = (called.ok()["walkthrough"]["id"].clone(), called.step_id(), called.handle());
+            let (id, step, handle) = (result.ok()["walkthrough"]["id"].clone(), result.step_id(), result.handle());
             let next = format!(
                 "call next_walkthrough_step(walkthrough_id: {id}, current_step_id: \"{step}\", progress_handle: \"{handle}\")"
             );
-            for form in forms(&called) {
+            for text in texts(&result) {
                 assert!(
-                    form.contains("Show <content>") && form.contains("and stop. Only when the user says"),
-                    "{form}"
+                    text.contains("Show <content>") && text.contains("and stop. Only when the user says"),
+                    "{text}"
                 );
-                assert!(form.contains(&next), "{next} in {form}");
-                assert!(form.contains("notes") && form.contains("AGENTS.md") && form.contains(".waypost"), "{form}");
+                assert!(text.contains(&next), "{next} in {text}");
+                assert!(text.contains("notes") && text.contains("AGENTS.md") && text.contains(".waypost"), "{text}");
             }
-            called = user.play("next_walkthrough_step", json!({ "current_step_id": step })).await;
+            result = user.play("next_walkthrough_step", json!({ "current_step_id": step })).await;
         }
-        for (tool, arguments) in [("list_walkthroughs", json!({})), ("get_walkthrough_status", named.clone())] {
-            let called = user.call(tool, arguments).await;
+        for (tool, arguments) in [("list_walkthroughs", json!({})), ("get_walkthrough_status", by_slug.clone())] {
+            let result = user.call(tool, arguments).await;
             let resume = "select_walkthrough(walkthrough_id: \"wt_";
-            for form in forms(&called) {
-                assert!(form.contains(resume) && form.contains(&format!("\"{}\"", called.handle())), "{tool}: {form}");
+            for text in texts(&result) {
+                assert!(text.contains(resume) && text.contains(&format!("\"{}\"", result.handle())), "{tool}: {text}");
             }
         }
         let end = user.play("next_walkthrough_step", json!({})).await;
-        for form in forms(&end) {
-            assert!(form.contains("\"Install Acme\" is completed.") && form.contains("list_walkthroughs"), "{form}");
-            assert!(form.contains("resume_if_exists: false, confirm: true, progress_handle: "), "{form}");
+        for text in texts(&end) {
+            assert!(text.contains("\"Install Acme\" is completed.") && text.contains("list_walkthroughs"), "{text}");
+            assert!(text.contains("resume_if_exists: false, confirm: true, progress_handle: "), "{text}");
         }
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_personal_url_has_no_handle_in_any_text() {
+async fn texts_for_a_personal_url_mention_no_handle() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::All).await;
+    let server = set_up(&app, Toolset::All).await;
     let user = server.personal("ann");
-    let named = json!({ "walkthrough_id": "install-acme" });
+    let by_slug = json!({ "walkthrough_id": "install-acme" });
     for (tool, arguments) in [
         ("list_walkthroughs", json!({})),
-        ("get_walkthrough_status", named.clone()),
-        ("select_walkthrough", named.clone()),
+        ("get_walkthrough_status", by_slug.clone()),
+        ("select_walkthrough", by_slug.clone()),
         ("next_walkthrough_step", json!({})),
-        ("get_current_step", named.clone()),
+        ("get_current_step", by_slug.clone()),
         ("reset_walkthrough_progress", json!({ "walkthrough_id": "install-acme", "confirm": true })),
     ] {
-        let called = user.call(tool, arguments).await;
-        assert_eq!(called.ok()["progress_handle"], Value::Null);
-        for form in forms(&called) {
-            assert!(!form.contains("handle"), "{tool}: {form}");
+        let result = user.call(tool, arguments).await;
+        assert_eq!(result.ok()["progress_handle"], Value::Null);
+        for text in texts(&result) {
+            assert!(!text.contains("handle"), "{tool}: {text}");
         }
     }
     let info = user.send("server/discover", json!({})).await;
@@ -93,9 +93,9 @@ async fn a_personal_url_has_no_handle_in_any_text() {
 }
 
 #[tokio::test]
-async fn where_users_sign_in_nothing_is_said_about_handles() {
+async fn texts_for_signed_in_users_mention_no_handle() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::Guided).await;
+    let server = set_up(&app, Toolset::Guided).await;
     let info = server.modern().send("server/discover", json!({})).await;
     assert!(info.result()["instructions"].as_str().unwrap().contains("Pass progress_handle on EVERY call"));
     server.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
@@ -105,7 +105,7 @@ async fn where_users_sign_in_nothing_is_said_about_handles() {
     assert!(instructions.contains("Progress is kept for the signed-in user.") && !instructions.contains("handle"));
     assert!(!client.send("tools/list", json!({})).await.body.contains("Pass progress_handle"));
     let listed = client.call("list_walkthroughs", json!({})).await;
-    assert!(forms(&listed).iter().all(|form| !form.contains("handle")), "{listed}");
+    assert!(texts(&listed).iter().all(|text| !text.contains("handle")), "{listed}");
     let prompt = client.send("prompts/get", json!({ "name": "install-acme" })).await;
     assert!(!prompt.body.contains("handle"), "{}", prompt.body);
     app.finish().await;
@@ -114,7 +114,7 @@ async fn where_users_sign_in_nothing_is_said_about_handles() {
 #[tokio::test]
 async fn descriptions_and_prompts_state_the_rules() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::All).await;
+    let server = set_up(&app, Toolset::All).await;
     let fields = "intro: say it first; context: for you only; operations: do these; content: show as written";
     let wait = "Never call it twice in a row without an answer from the user";
     let handle = "Pass progress_handle on EVERY call";
@@ -146,94 +146,94 @@ async fn descriptions_and_prompts_state_the_rules() {
 }
 
 #[tokio::test]
-async fn a_stepwise_server_names_only_its_own_tools() {
+async fn a_stepwise_server_mentions_only_its_own_tools() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::Stepwise).await;
+    let server = set_up(&app, Toolset::Stepwise).await;
     let guide = server.walkthrough("Use Acme", &["Open", "Click"]).await;
-    let named = json!({ "walkthrough_id": guide.slug });
+    let by_slug = json!({ "walkthrough_id": guide.slug });
     let done = async |title: &str| json!({ "walkthrough_id": guide.slug, "step_id": guide.step(title).await });
-    let mut said = String::new();
+    let mut seen = String::new();
     let mut user = server.modern();
     for tool in ["list_walkthroughs", "get_current_step", "move_to_latest_version"] {
-        let arguments = if tool == "list_walkthroughs" { json!({}) } else { named.clone() };
-        said.push_str(&user.call(tool, arguments).await.answer.body);
+        let arguments = if tool == "list_walkthroughs" { json!({}) } else { by_slug.clone() };
+        seen.push_str(&user.call(tool, arguments).await.response.body);
     }
     let unknown =
         user.call("reset_walkthrough_progress", json!({ "walkthrough_id": guide.slug, "confirm": true })).await;
     assert!(unknown.text.contains("Pass the one from the first complete_step result"), "{unknown}");
     let lost = server.modern().with_handle("wph_00000000000000000000000000");
-    said.push_str(&lost.call("get_current_step", named.clone()).await.answer.body);
-    let begun = user.play("complete_step", done("Open").await).await;
-    assert_eq!(begun.at(), "2/2 50 %");
-    let details = user.call("get_walkthrough_details", named.clone()).await;
+    seen.push_str(&lost.call("get_current_step", by_slug.clone()).await.response.body);
+    let started = user.play("complete_step", done("Open").await).await;
+    assert_eq!(started.progress(), "2/2 50 %");
+    let details = user.call("get_walkthrough_details", by_slug.clone()).await;
     let expected = json!({ "id": guide.id, "slug": "use-acme", "title": "Use Acme", "version": 1, "latest_version": 1,
         "description": "", "type": "course", "tags": [], "step_count": 2, "estimated_duration_minutes": null });
     assert_eq!(details.ok()["walkthrough"], expected);
     assert_eq!(details.ok()["current_step"]["title"], "Click");
     assert!(details.text.contains("The current step is 2 of 2, \"Click\". Call get_current_step("), "{details}");
     guide.publish(&["Open", "Click", "Close"]).await;
-    let current = user.call("get_current_step", named.clone()).await;
+    let current = user.call("get_current_step", by_slug.clone()).await;
     assert!(current.message().contains("A newer version (2) exists; move_to_latest_version moves to it."), "{current}");
-    let moved = user.play("move_to_latest_version", named.clone()).await;
-    assert_eq!((moved.at().as_str(), &moved.ok()["walkthrough"]["version"]), ("2/3 33 %", &json!(2)));
-    let same = user.play("move_to_latest_version", named.clone()).await;
+    let moved = user.play("move_to_latest_version", by_slug.clone()).await;
+    assert_eq!((moved.progress().as_str(), &moved.ok()["walkthrough"]["version"]), ("2/3 33 %", &json!(2)));
+    let same = user.play("move_to_latest_version", by_slug.clone()).await;
     assert!(same.message().starts_with("This is the newest version already"), "{same}");
     for title in ["Click", "Close"] {
-        said.push_str(&user.play("complete_step", done(title).await).await.answer.body);
+        seen.push_str(&user.play("complete_step", done(title).await).await.response.body);
     }
-    let completed = user.call("get_current_step", named.clone()).await;
-    for form in forms(&completed) {
-        assert!(form.contains("\"Use Acme\" is completed already."), "{form}");
+    let completed = user.call("get_current_step", by_slug.clone()).await;
+    for text in texts(&completed) {
+        assert!(text.contains("\"Use Acme\" is completed already."), "{text}");
     }
     let reset = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": guide.slug, "confirm": true })).await;
     assert_eq!(reset.ok()["reset"], true);
-    for called in [unknown, begun, details, current, moved, same, completed, reset] {
-        said.push_str(&called.answer.body);
+    for result in [unknown, started, details, current, moved, same, completed, reset] {
+        seen.push_str(&result.response.body);
     }
     for method in ["tools/list", "server/discover", "prompts/list"] {
-        said.push_str(&user.send(method, json!({})).await.body);
+        seen.push_str(&user.send(method, json!({})).await.body);
     }
-    said.push_str(&user.send("prompts/get", json!({ "name": guide.slug })).await.body);
+    seen.push_str(&user.send("prompts/get", json!({ "name": guide.slug })).await.body);
     for tool in ["select_walkthrough", "next_walkthrough_step", "get_walkthrough_status"] {
-        assert!(!said.contains(tool), "{tool} in {said}");
+        assert!(!seen.contains(tool), "{tool} in {seen}");
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn without_a_handle_the_user_is_unknown() {
+async fn errors_without_a_handle_ask_for_one() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::Guided).await;
-    let named = json!({ "walkthrough_id": "install-acme" });
-    let said = "No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough";
+    let server = set_up(&app, Toolset::Guided).await;
+    let by_slug = json!({ "walkthrough_id": "install-acme" });
+    let seen = "No progress_handle was given, so your user is unknown. Pass the one from select_walkthrough";
     for user in [server.modern(), server.legacy("2025-06-18").connect().await] {
         for (tool, arguments, code) in [
             ("next_walkthrough_step", json!({}), "no_active_walkthrough"),
-            ("next_walkthrough_step", named.clone(), "no_active_walkthrough"),
+            ("next_walkthrough_step", by_slug.clone(), "no_active_walkthrough"),
             ("reset_walkthrough_progress", json!({ "walkthrough_id": "install-acme", "confirm": true }), "no_progress"),
         ] {
-            let called = user.call(tool, arguments).await;
-            assert_eq!(called.code(), code, "{tool}");
-            assert!(called.text.starts_with(said), "{called}");
+            let result = user.call(tool, arguments).await;
+            assert_eq!(result.error_code(), code, "{tool}");
+            assert!(result.text.starts_with(seen), "{result}");
         }
-        let status = user.call("get_walkthrough_status", named.clone()).await;
+        let status = user.call("get_walkthrough_status", by_slug.clone()).await;
         assert_eq!(status.ok()["progress"]["status"], "not_started");
-        assert!(status.message().starts_with(said), "{status}");
+        assert!(status.message().starts_with(seen), "{status}");
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn null_and_empty_text_are_absent() {
+async fn null_and_empty_arguments_count_as_absent() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::All).await;
+    let server = set_up(&app, Toolset::All).await;
     for absent in [json!(null), json!("")] {
         let mut user = server.modern();
         let begin = json!({ "walkthrough_id": "install-acme", "resume_if_exists": absent, "confirm": absent,
             "use_version": absent, "progress_handle": absent });
         user.play("select_walkthrough", begin.clone()).await.ok();
         let next = json!({ "walkthrough_id": absent, "current_step_id": absent });
-        assert_eq!(user.play("next_walkthrough_step", next).await.at(), "2/3 33 %");
+        assert_eq!(user.play("next_walkthrough_step", next).await.progress(), "2/3 33 %");
         let list = json!({ "query": absent, "cursor": absent });
         assert_eq!(user.call("list_walkthroughs", list).await.ok()["walkthroughs"][0]["progress_percent"], 33);
         let nameless = json!({ "walkthrough_id": absent });
@@ -243,27 +243,30 @@ async fn null_and_empty_text_are_absent() {
         {
             let missing = user.call(tool, arguments).await;
             let field = format!("`{field}` is missing.");
-            assert_eq!((missing.code(), missing.text.as_str()), ("invalid_arguments", field.as_str()), "{tool}");
+            assert_eq!((missing.error_code(), missing.text.as_str()), ("invalid_arguments", field.as_str()), "{tool}");
         }
     }
     app.finish().await;
 }
 
-async fn a_step_determines_the_walkthrough(app: App) {
-    let server = ready(&app, Toolset::Guided).await;
+async fn a_step_id_determines_the_walkthrough(app: App) {
+    let server = set_up(&app, Toolset::Guided).await;
     server.walkthrough("Use Acme", &["Open", "Click"]).await;
     let mut user = server.modern();
     let first = user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
     let other = user.play("select_walkthrough", json!({ "walkthrough_id": "use-acme" })).await;
-    assert_eq!(user.call("next_walkthrough_step", json!({})).await.code(), "ambiguous_walkthrough");
+    assert_eq!(user.call("next_walkthrough_step", json!({})).await.error_code(), "ambiguous_walkthrough");
     let next = |step: &str| json!({ "current_step_id": step });
-    let called = user.call("next_walkthrough_step", next(&first.step_id())).await;
-    assert_eq!((called.at().as_str(), &called.ok()["walkthrough"]["slug"]), ("2/3 33 %", &json!("install-acme")));
+    let result = user.call("next_walkthrough_step", next(&first.step_id())).await;
+    assert_eq!((result.progress().as_str(), &result.ok()["walkthrough"]["slug"]), ("2/3 33 %", &json!("install-acme")));
     let repeated = user.call("next_walkthrough_step", next(&first.step_id())).await;
-    assert_eq!((repeated.at().as_str(), &repeated.ok()["completed_step_id"]), ("2/3 33 %", &Value::Null));
+    assert_eq!((repeated.progress().as_str(), &repeated.ok()["completed_step_id"]), ("2/3 33 %", &Value::Null));
     let crossed = json!({ "walkthrough_id": "install-acme", "current_step_id": other.step_id() });
-    assert_eq!(user.call("next_walkthrough_step", crossed).await.code(), "step_mismatch");
-    assert_eq!(user.call("next_walkthrough_step", next("ws_0000000000000000")).await.code(), "ambiguous_walkthrough");
+    assert_eq!(user.call("next_walkthrough_step", crossed).await.error_code(), "step_mismatch");
+    assert_eq!(
+        user.call("next_walkthrough_step", next("ws_0000000000000000")).await.error_code(),
+        "ambiguous_walkthrough"
+    );
     app.finish().await;
 }
 
@@ -281,8 +284,8 @@ async fn any_word_of_a_query_matches(app: App) {
     }
     let user = server.modern();
     let titles = async |query: &str| -> Vec<String> {
-        let called = user.call("list_walkthroughs", json!({ "query": query })).await;
-        let rows = called.ok()["walkthroughs"].as_array().unwrap().clone();
+        let result = user.call("list_walkthroughs", json!({ "query": query })).await;
+        let rows = result.ok()["walkthroughs"].as_array().unwrap().clone();
         rows.iter().map(|row| row["title"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(titles("install DATABASE kubernetes").await, ["Install the database", "Install"], "ranked");
@@ -293,16 +296,16 @@ async fn any_word_of_a_query_matches(app: App) {
     assert_eq!(titles("  ").await.len(), 3);
     let none = user.call("list_walkthroughs", json!({ "query": "kubernetes" })).await;
     assert_eq!(none.ok()["walkthroughs"], json!([]));
-    for form in forms(&none) {
-        assert_eq!(form, "Nothing matches \"kubernetes\". Without query there are 3.");
+    for text in texts(&none) {
+        assert_eq!(text, "Nothing matches \"kubernetes\". Without query there are 3.");
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_slash_at_the_end_of_an_address_changes_nothing() {
+async fn a_trailing_slash_is_ignored() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::Guided).await;
+    let server = set_up(&app, Toolset::Guided).await;
     for (host, path) in [
         ("localhost:8080", "/s/acme/mcp/"),
         ("localhost:8080", "/s/acme/t/ann/mcp/"),
@@ -310,8 +313,8 @@ async fn a_slash_at_the_end_of_an_address_changes_nothing() {
         ("acme.localhost:8080", "/t/ann/mcp/"),
     ] {
         let client: Client = server.modern().at_host(host, path);
-        let called = client.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
-        assert_eq!(called.at(), "1/3 0 %", "{host}{path}");
+        let result = client.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
+        assert_eq!(result.progress(), "1/3 0 %", "{host}{path}");
         let get = app.request(Method::GET, path).header("host", host).send().await;
         assert_eq!(get.status, StatusCode::METHOD_NOT_ALLOWED, "{host}{path}");
     }
@@ -319,9 +322,9 @@ async fn a_slash_at_the_end_of_an_address_changes_nothing() {
 }
 
 #[tokio::test]
-async fn clients_of_the_removed_transport_are_told_what_to_change() {
+async fn sse_clients_are_told_to_use_streamable_http() {
     let app = App::new().await;
-    let server = ready(&app, Toolset::Guided).await;
+    let server = set_up(&app, Toolset::Guided).await;
     let get = app.request(Method::GET, &server.path()).header("accept", "text/event-stream").send().await;
     assert_eq!(get.status, StatusCode::METHOD_NOT_ALLOWED);
     assert!(get.body.contains("set the transport to Streamable HTTP"), "{get}");
@@ -332,9 +335,10 @@ async fn clients_of_the_removed_transport_are_told_what_to_change() {
         (Method::GET, "acme.localhost:8080", "/sse", "http://acme.localhost:8080/mcp"),
         (Method::POST, "acme.localhost:8080", "/messages", "http://acme.localhost:8080/mcp"),
     ] {
-        let answer = app.request(method, path).header("host", host).header("accept", "text/event-stream").send().await;
-        assert_eq!(answer.status, StatusCode::GONE, "{host}{path}");
-        let message = answer.json()["error"]["message"].as_str().unwrap();
+        let response =
+            app.request(method, path).header("host", host).header("accept", "text/event-stream").send().await;
+        assert_eq!(response.status, StatusCode::GONE, "{host}{path}");
+        let message = response.json()["error"]["message"].as_str().unwrap();
         assert!(message.contains("Streamable HTTP") && message.contains(&format!("the URL {address}.")), "{message}");
     }
     let unknown = app.request(Method::GET, "/s/nobody/sse").header("accept", "text/event-stream").send().await;

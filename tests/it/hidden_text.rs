@@ -17,15 +17,15 @@ fn hide(text: &str) -> String {
 }
 
 /// What a call or list gave, with everything in it.
-fn check(answer: &Value) {
-    let text = answer.to_string();
+fn assert_visible(response: &Value) {
+    let text = response.to_string();
     let seen: Vec<_> = text.chars().filter(|&c| is_invisible(c)).collect();
     assert!(seen.is_empty(), "{seen:?} in {text}");
     assert!(!text.contains("SECRET"), "{text}");
 }
 
 #[tokio::test]
-async fn what_users_are_not_shown_reaches_no_model() {
+async fn invisible_text_is_removed_from_results() {
     let app = App::new().await;
     let server = app.server("acme").await;
     let mut file = document(&hide("Install Acme"), &["Download"]);
@@ -54,12 +54,12 @@ async fn what_users_are_not_shown_reaches_no_model() {
 
     let mut user = server.modern();
     for method in ["server/discover", "tools/list", "prompts/list", "resources/list"] {
-        check(user.send(method, json!({})).await.json());
+        assert_visible(user.send(method, json!({})).await.json());
     }
-    check(user.send("prompts/get", json!({ "name": "install-acme" })).await.json());
-    check(user.call("list_walkthroughs", json!({})).await.answer.json());
+    assert_visible(user.send("prompts/get", json!({ "name": "install-acme" })).await.json());
+    assert_visible(user.call("list_walkthroughs", json!({})).await.response.json());
     let step = user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
-    check(step.answer.json());
+    assert_visible(step.response.json());
     assert_eq!(
         step.ok()["step"]["content"],
         "Run `curl acme`[^1], see [docs](https://acme.example) and [more].\n\n\
@@ -73,7 +73,7 @@ async fn what_users_are_not_shown_reaches_no_model() {
 }
 
 #[tokio::test]
-async fn names_from_before_the_rule_are_served_without_it() {
+async fn stored_invisible_text_is_removed_when_served() {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download"]).await;
@@ -81,19 +81,19 @@ async fn names_from_before_the_rule_are_served_without_it() {
     // Any change of the configuration makes the server read it again.
     server.set(ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
     let found = server.modern().send("server/discover", json!({})).await;
-    check(found.json());
+    assert_visible(found.json());
     assert!(found.json().to_string().contains("Acme"), "{found}");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn tickets_keep_nothing_that_nobody_sees() {
+async fn invisible_text_is_removed_from_tickets() {
     let app = App::new().await;
     let settings = ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() };
     let server = app.org("acme").await.server_with("acme", settings).await;
     let arguments = json!({ "title": hide("Help me"), "problem": hide("It fails"), "context": hide("Beta") });
     server.personal("ann").call("get_support", arguments).await.ok();
-    let stored = app.lines("SELECT title || '|' || problem || '|' || context FROM tickets").await;
+    let stored = app.query_lines("SELECT title || '|' || problem || '|' || context FROM tickets").await;
     assert_eq!(stored.trim(), "Help me|It fails|Beta");
     app.finish().await;
 }

@@ -6,9 +6,9 @@ use serde_json::json;
 use crate::app::{App, open};
 use crate::client::LEGACY;
 
-waypost_testkit::both!(open => walks_through_in_every_revision);
+waypost_testkit::both!(open => a_walkthrough_can_be_completed_in_every_revision);
 
-async fn walks_through_in_every_revision(app: App) {
+async fn a_walkthrough_can_be_completed_in_every_revision(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let mut clients = vec![server.modern()];
@@ -16,21 +16,22 @@ async fn walks_through_in_every_revision(app: App) {
         clients.push(server.legacy(revision));
     }
     for mut client in clients {
-        let mut at = vec![client.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.at()];
+        let mut progress =
+            vec![client.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.progress()];
         for _ in 0..4 {
-            at.push(client.play("next_walkthrough_step", json!({})).await.at());
-            if at.len() == 4 {
+            progress.push(client.play("next_walkthrough_step", json!({})).await.progress());
+            if progress.len() == 4 {
                 break;
             }
         }
-        assert_eq!(at, ["1/3 0 %", "2/3 33 %", "3/3 66 %", "completed 100 %"], "{:?}", client.era);
+        assert_eq!(progress, ["1/3 0 %", "2/3 33 %", "3/3 66 %", "completed 100 %"], "{:?}", client.era);
     }
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 5);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn reads_like_this() {
+async fn tool_results_match_the_snapshots() {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;

@@ -9,113 +9,121 @@ use waypost_ops::servers::ServerSettings;
 use crate::app::{App, Server, open};
 
 waypost_testkit::both!(open =>
-    the_same_next_twice_advances_once,
-    completed_stays_completed_until_a_new_attempt,
-    steps_are_completed_in_any_order,
-    a_reset_ends_the_attempt_and_keeps_the_history,
-    a_new_version_waits_until_it_is_asked_for,
+    a_repeated_next_call_advances_once,
+    a_completed_walkthrough_stays_completed_until_a_new_attempt,
+    steps_can_be_completed_in_any_order,
+    a_reset_closes_the_attempt_and_keeps_the_history,
+    a_new_version_applies_only_on_request,
     a_withdrawn_version_moves_its_users_and_completes_nothing,
-    no_step_that_is_kept_is_lost_on_the_way,
-    a_deleted_user_is_unknown,
-    a_deleted_user_with_a_session_begins_again,
-    what_was_deleted_a_moment_ago_is_no_fault,
-    a_deleted_walkthrough_is_hidden_and_goes_on_after_a_restore,
+    moving_to_a_new_version_keeps_completed_steps,
+    the_handle_of_a_deleted_user_is_unknown,
+    a_deleted_user_with_a_session_starts_again,
+    a_just_deleted_walkthrough_causes_no_server_error,
+    a_deleted_walkthrough_is_hidden_and_continues_after_restore,
 );
 
-const NAMED: &str = "install-acme";
+const SLUG: &str = "install-acme";
 
-async fn ready(app: &App) -> Server {
+async fn set_up(app: &App) -> Server {
     let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     app.org("acme").await.server_with("acme", settings).await
 }
 
-async fn the_same_next_twice_advances_once(app: App) {
-    let server = ready(&app).await;
+async fn a_repeated_next_call_advances_once(app: App) {
+    let server = set_up(&app).await;
     let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let mut user = server.modern();
-    let first = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.step_id();
-    let next = json!({ "walkthrough_id": NAMED, "current_step_id": first });
+    let first = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.step_id();
+    let next = json!({ "walkthrough_id": SLUG, "current_step_id": first });
     let once = user.call("next_walkthrough_step", next.clone()).await;
-    assert_eq!((once.at().as_str(), &once.ok()["completed_step_id"]), ("2/3 33 %", &json!(first)));
+    assert_eq!((once.progress().as_str(), &once.ok()["completed_step_id"]), ("2/3 33 %", &json!(first)));
     for _ in 0..2 {
         let again = user.call("next_walkthrough_step", next.clone()).await;
-        assert_eq!((again.at().as_str(), &again.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
+        assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
         assert_eq!(again.ok()["step"], once.ok()["step"]);
     }
     let ahead = json!({ "current_step_id": guide.step("Run").await });
     let mismatch = user.call("next_walkthrough_step", ahead).await;
-    assert_eq!(mismatch.code(), "step_mismatch");
+    assert_eq!(mismatch.error_code(), "step_mismatch");
     assert_eq!(mismatch.structured["error"]["current_step_id"], once.step_id(), "the true current step");
     assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1);
     app.finish().await;
 }
 
-async fn completed_stays_completed_until_a_new_attempt(app: App) {
-    let server = ready(&app).await;
+async fn a_completed_walkthrough_stays_completed_until_a_new_attempt(app: App) {
+    let server = set_up(&app).await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     let mut user = server.personal("ann");
-    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
-    app.later(1_500).await;
+    user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
+    app.advance_clock(1_500).await;
     user.play("next_walkthrough_step", json!({})).await.ok();
     let last = user.play("next_walkthrough_step", json!({})).await;
     assert!(last.message().starts_with("\"Install Acme\" is completed. Tell the user."), "{last}");
     assert_eq!(last.ok()["progress"]["completed_at"], "2026-11-18T11:06:41.500Z");
-    let next = user.play("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!((next.at().as_str(), &next.ok()["completed_step_id"]), ("completed 100 %", &json!(null)));
-    assert_eq!(user.call("next_walkthrough_step", json!({})).await.code(), "no_active_walkthrough");
-    let select = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    let next = user.play("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("completed 100 %", &json!(null)));
+    assert_eq!(user.call("next_walkthrough_step", json!({})).await.error_code(), "no_active_walkthrough");
+    let select = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     allow_duplicates! { assert_snapshot!(app.redact(select.message()), @r#""Install Acme" is completed already. To go through it again, ask the user, then call select_walkthrough(walkthrough_id: "wt:1", resume_if_exists: false, confirm: true). list_walkthroughs shows what else there is."#); }
     assert_eq!(select.ok()["progress"]["completed_at"], last.ok()["progress"]["completed_at"]);
-    let anew = json!({ "walkthrough_id": NAMED, "resume_if_exists": false });
-    assert_eq!(user.call("select_walkthrough", anew).await.code(), "confirmation_required", "it has progress: 100 %");
-    let anew = json!({ "walkthrough_id": NAMED, "resume_if_exists": false, "confirm": true });
-    let anew = user.play("select_walkthrough", anew).await;
+    let new_attempt = json!({ "walkthrough_id": SLUG, "resume_if_exists": false });
+    assert_eq!(
+        user.call("select_walkthrough", new_attempt).await.error_code(),
+        "confirmation_required",
+        "it has progress: 100 %"
+    );
+    let new_attempt = json!({ "walkthrough_id": SLUG, "resume_if_exists": false, "confirm": true });
+    let new_attempt = user.play("select_walkthrough", new_attempt).await;
     let replaced = "Replaced the attempt at 100 % (2 of 2 steps); its history is kept. Started \"Install Acme\".";
-    assert_eq!(anew.at(), "1/2 0 %");
-    assert!(anew.message().starts_with(replaced) && anew.text.contains(replaced), "{anew}");
-    assert_eq!(anew.ok()["progress"]["started_at"], "2026-11-18T11:06:41.500Z");
+    assert_eq!(new_attempt.progress(), "1/2 0 %");
+    assert!(new_attempt.message().starts_with(replaced) && new_attempt.text.contains(replaced), "{new_attempt}");
+    assert_eq!(new_attempt.ok()["progress"]["started_at"], "2026-11-18T11:06:41.500Z");
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "the old attempt is history");
     assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1);
     app.finish().await;
 }
 
-async fn steps_are_completed_in_any_order(app: App) {
-    let server = ready(&app).await;
+async fn steps_can_be_completed_in_any_order(app: App) {
+    let server = set_up(&app).await;
     let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let user = server.personal("ann");
-    let done = |step: String| json!({ "walkthrough_id": NAMED, "step_id": step });
-    let current = user.call("get_current_step", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!((current.at().as_str(), &current.ok()["progress"]["status"]), ("1/3 0 %", &json!("not_started")));
+    let done = |step: String| json!({ "walkthrough_id": SLUG, "step_id": step });
+    let current = user.call("get_current_step", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!((current.progress().as_str(), &current.ok()["progress"]["status"]), ("1/3 0 %", &json!("not_started")));
     let last = user.call("complete_step", done(guide.step("Run").await)).await;
-    assert_eq!(last.at(), "1/3 33 %", "it starts the walkthrough, and the first step is still to do");
-    let steps = user.call("get_walkthrough_steps", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(last.progress(), "1/3 33 %", "it starts the walkthrough, and the first step is still to do");
+    let steps = user.call("get_walkthrough_steps", json!({ "walkthrough_id": SLUG })).await;
     let steps = steps.ok()["steps"].as_array().unwrap().clone();
     let states: Vec<&str> = steps.iter().map(|step| step["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["current", "pending", "completed"]);
     assert!(steps.iter().all(|step| step.get("content").is_none()), "no future content");
     let again = user.call("complete_step", done(guide.step("Run").await)).await;
-    assert_eq!((again.at().as_str(), &again.ok()["completed_step_id"]), ("1/3 33 %", &json!(null)));
+    assert_eq!((again.progress().as_str(), &again.ok()["completed_step_id"]), ("1/3 33 %", &json!(null)));
     user.call("complete_step", done(guide.step("Download").await)).await.ok();
     let end = user.call("complete_step", done(guide.step("Unpack").await)).await;
-    assert_eq!(end.at(), "completed 100 %");
-    let details = user.call("get_walkthrough_details", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(end.progress(), "completed 100 %");
+    let details = user.call("get_walkthrough_details", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(details.ok()["progress"]["status"], "completed");
     app.finish().await;
 }
 
-async fn a_reset_ends_the_attempt_and_keeps_the_history(app: App) {
-    let server = ready(&app).await;
+async fn a_reset_closes_the_attempt_and_keeps_the_history(app: App) {
+    let server = set_up(&app).await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     let mut user = server.modern();
-    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
     for confirm in [json!(false), json!(null), json!("")] {
-        let asked = json!({ "walkthrough_id": NAMED, "confirm": confirm });
-        assert_eq!(user.call("reset_walkthrough_progress", asked).await.code(), "confirmation_required", "{confirm}");
+        let asked = json!({ "walkthrough_id": SLUG, "confirm": confirm });
+        assert_eq!(
+            user.call("reset_walkthrough_progress", asked).await.error_code(),
+            "confirmation_required",
+            "{confirm}"
+        );
     }
-    let asked = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!(asked.code(), "confirmation_required", "as if it were false");
-    let confirmed = json!({ "walkthrough_id": NAMED, "confirm": true });
+    let asked = user.call("reset_walkthrough_progress", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!(asked.error_code(), "confirmation_required", "as if it were false");
+    let confirmed = json!({ "walkthrough_id": SLUG, "confirm": true });
     let reset = user.call("reset_walkthrough_progress", confirmed.clone()).await;
     assert_eq!((&reset.ok()["reset"], reset.handle()), (&json!(true), user.handle.clone().unwrap()));
     let next = format!("select_walkthrough(walkthrough_id: {}, progress_handle: ", reset.structured["walkthrough_id"]);
@@ -123,34 +131,38 @@ async fn a_reset_ends_the_attempt_and_keeps_the_history(app: App) {
         assert!(text.starts_with("The progress in \"Install Acme\" is reset; its history is kept. Call "), "{text}");
         assert!(text.contains(&next) && text.contains("list_walkthroughs"), "what can follow: {text}");
     }
-    assert_eq!(user.call("reset_walkthrough_progress", confirmed).await.code(), "no_progress");
-    let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": NAMED })).await;
+    assert_eq!(user.call("reset_walkthrough_progress", confirmed).await.error_code(), "no_progress");
+    let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["progress"]["status"], "not_started");
     assert_eq!(app.count("SELECT count(*) FROM step_completions").await, 1, "history stays");
-    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.at(), "1/2 0 %");
+    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "1/2 0 %");
     app.finish().await;
 }
 
-async fn a_new_version_waits_until_it_is_asked_for(app: App) {
-    let server = ready(&app).await;
+async fn a_new_version_applies_only_on_request(app: App) {
+    let server = set_up(&app).await;
     let guide = server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let mut user = server.modern();
-    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
     guide.publish(&["Check", "Download", "Run", "Tidy"]).await;
     let next = user.play("next_walkthrough_step", json!({})).await;
-    assert_eq!((next.at().as_str(), &next.ok()["step"]["title"]), ("3/3 66 %", &json!("Run")), "still on version 1");
+    assert_eq!(
+        (next.progress().as_str(), &next.ok()["step"]["title"]),
+        ("3/3 66 %", &json!("Run")),
+        "still on version 1"
+    );
     assert_eq!(
         (&next.ok()["walkthrough"]["version"], &next.ok()["walkthrough"]["latest_version"]),
         (&json!(1), &json!(2))
     );
     let newer = "A newer version (2) exists; select_walkthrough with use_version \"latest\" moves to it.";
     assert!(next.message().starts_with(newer) && next.text.contains(newer), "{next}");
-    let resumed = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
+    let resumed = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(resumed.ok()["walkthrough"]["version"], 1, "started is the default");
-    let latest = json!({ "walkthrough_id": NAMED, "use_version": "latest" });
+    let latest = json!({ "walkthrough_id": SLUG, "use_version": "latest" });
     let moved = user.play("select_walkthrough", latest.clone()).await;
-    assert_eq!((moved.at().as_str(), &moved.ok()["step"]["title"]), ("1/4 25 %", &json!("Check")));
+    assert_eq!((moved.progress().as_str(), &moved.ok()["step"]["title"]), ("1/4 25 %", &json!("Check")));
     let stays = "Moved from version 1; every step that still exists stays completed.";
     assert!(moved.message().starts_with(stays) && moved.text.contains(stays), "{moved}");
     let again = user.play("select_walkthrough", latest.clone()).await;
@@ -159,46 +171,46 @@ async fn a_new_version_waits_until_it_is_asked_for(app: App) {
         user.play("next_walkthrough_step", json!({})).await.ok();
     }
     guide.publish(&["Check", "Download", "Run", "Tidy", "Enjoy"]).await;
-    let completed = user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!(completed.at(), "completed 100 %", "completed is not taken away");
+    let completed = user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!(completed.progress(), "completed 100 %", "completed is not taken away");
     let onwards = user.play("select_walkthrough", latest).await;
-    assert_eq!((onwards.at().as_str(), &onwards.ok()["step"]["title"]), ("5/5 80 %", &json!("Enjoy")));
+    assert_eq!((onwards.progress().as_str(), &onwards.ok()["step"]["title"]), ("5/5 80 %", &json!("Enjoy")));
     assert_eq!(app.count("SELECT count(*) FROM progress WHERE status = 'completed'").await, 1, "in a new attempt");
     app.finish().await;
 }
 
 async fn a_withdrawn_version_moves_its_users_and_completes_nothing(app: App) {
-    let server = ready(&app).await;
+    let server = set_up(&app).await;
     let guide = server.walkthrough("Install Acme", &["Download", "Format the disk", "Run"]).await;
     let mut user = server.modern();
-    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     let at = user.play("next_walkthrough_step", json!({})).await.step_id();
     guide.publish(&["Download", "Mount the disk", "Run"]).await;
     guide.withdraw(1, "It formats the wrong disk.").await;
-    let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": NAMED })).await;
+    let status = user.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["steps"][1]["title"], "Mount the disk", "nobody is shown a withdrawn step");
     let next = user.play("next_walkthrough_step", json!({ "current_step_id": at })).await;
-    assert_eq!((next.at().as_str(), &next.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
+    assert_eq!((next.progress().as_str(), &next.ok()["completed_step_id"]), ("2/3 33 %", &json!(null)));
     assert_eq!(next.ok()["step"]["title"], "Mount the disk");
     let withdrawn = "Version 1 was withdrawn by its author: It formats the wrong disk. This is the newest version; no step was \
                      completed by this call. Tell the user before going on.";
     assert!(next.message().starts_with(withdrawn) && next.text.contains(withdrawn), "{next}");
-    assert_eq!(user.play("next_walkthrough_step", json!({})).await.at(), "3/3 66 %");
+    assert_eq!(user.play("next_walkthrough_step", json!({})).await.progress(), "3/3 66 %");
     app.finish().await;
 }
 
-async fn no_step_that_is_kept_is_lost_on_the_way(app: App) {
-    let server = ready(&app).await;
+async fn moving_to_a_new_version_keeps_completed_steps(app: App) {
+    let server = set_up(&app).await;
     let guide = server.walkthrough("Install Acme", &["A", "B", "C"]).await;
     let mut user = server.modern();
-    let latest = json!({ "walkthrough_id": NAMED, "use_version": "latest" });
+    let latest = json!({ "walkthrough_id": SLUG, "use_version": "latest" });
     user.play("select_walkthrough", latest.clone()).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
     let mut seen = Vec::new();
     for steps in [&["B", "A", "C"][..], &["C", "B"], &["B", "C", "A"], &["New", "C"], &["A", "B"]] {
         guide.publish(steps).await;
-        seen.push(user.play("select_walkthrough", latest.clone()).await.at());
+        seen.push(user.play("select_walkthrough", latest.clone()).await.progress());
     }
     assert_eq!(
         seen,
@@ -208,86 +220,93 @@ async fn no_step_that_is_kept_is_lost_on_the_way(app: App) {
     app.finish().await;
 }
 
-async fn a_deleted_user_is_unknown(app: App) {
-    let server = ready(&app).await;
+async fn the_handle_of_a_deleted_user_is_unknown(app: App) {
+    let server = set_up(&app).await;
     server.walkthrough("Install Acme", &["A", "B", "C"]).await;
     let mut user = server.modern();
-    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
     let ann = server.personal("ann");
-    ann.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
-    app.forget_calls();
-    let id = user_id(&app, "SELECT id FROM end_users WHERE tracking_id IS NULL").await;
+    ann.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
+    app.skip_call_check();
+    let id = query_id(&app, "SELECT id FROM end_users WHERE tracking_id IS NULL").await;
     for id in [id, "ann".to_owned()] {
         let id = end_users::resolve(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
         end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
     }
-    let next = user.call("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await;
-    assert!(["handle_unknown", "no_active_walkthrough"].contains(&next.code()), "{}", next.code());
-    let select = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!(select.code(), "handle_unknown");
-    assert_eq!(user.call("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await.code(), "handle_unknown");
-    assert_eq!(ann.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.at(), "1/3 0 %", "Ann anew");
+    let next = user.call("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await;
+    assert!(["handle_unknown", "no_active_walkthrough"].contains(&next.error_code()), "{}", next.error_code());
+    let select = user.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!(select.error_code(), "handle_unknown");
+    assert_eq!(
+        user.call("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await.error_code(),
+        "handle_unknown"
+    );
+    assert_eq!(
+        ann.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(),
+        "1/3 0 %",
+        "Ann anew"
+    );
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
     app.finish().await;
 }
 
-async fn user_id(app: &App, sql: &'static str) -> String {
+async fn query_id(app: &App, sql: &'static str) -> String {
     let mut conn = app.db().read().await.unwrap();
     waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
 }
 
-async fn a_deleted_walkthrough_is_hidden_and_goes_on_after_a_restore(app: App) {
-    let server = ready(&app).await;
+async fn a_deleted_walkthrough_is_hidden_and_continues_after_restore(app: App) {
+    let server = set_up(&app).await;
     let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
     server.walkthrough("Use Acme", &["A"]).await;
     let mut user = server.modern();
-    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
-    user.play("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await.ok();
+    user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
+    user.play("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await.ok();
     user.play("select_walkthrough", json!({ "walkthrough_id": "use-acme" })).await.ok();
     guide.delete().await;
-    let gone = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!(gone.code(), "walkthrough_not_found");
-    assert_eq!(user.play("next_walkthrough_step", json!({})).await.at(), "completed 100 %", "the only one left");
+    let gone = user.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!(gone.error_code(), "walkthrough_not_found");
+    assert_eq!(user.play("next_walkthrough_step", json!({})).await.progress(), "completed 100 %", "the only one left");
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2, "progress is kept");
     guide.restore().await;
-    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.at(), "2/2 50 %");
+    assert_eq!(user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.progress(), "2/2 50 %");
     app.finish().await;
 }
 
-async fn a_deleted_user_with_a_session_begins_again(app: App) {
-    let server = ready(&app).await;
+async fn a_deleted_user_with_a_session_starts_again(app: App) {
+    let server = set_up(&app).await;
     server.walkthrough("Install Acme", &["A", "B", "C"]).await;
     let session = server.legacy("2025-06-18").connect().await;
-    let handle = session.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.handle();
+    let handle = session.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.handle();
     session.call("next_walkthrough_step", json!({})).await.ok();
-    app.forget_calls();
-    let id = user_id(&app, "SELECT id FROM end_users").await;
+    app.skip_call_check();
+    let id = query_id(&app, "SELECT id FROM end_users").await;
     let id = end_users::resolve(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
     end_users::delete(app.cx(), &app.ops(), &server.org.id, &id).await.unwrap();
-    let again = session.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!(again.at(), "1/3 0 %");
+    let again = session.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!(again.progress(), "1/3 0 %");
     assert!(again.message().starts_with("Started \"Install Acme\"."), "{again}");
     assert_eq!(again.handle(), handle, "the session stands for the same handle");
-    assert_ne!(user_id(&app, "SELECT id FROM end_users").await, id.to_string());
+    assert_ne!(query_id(&app, "SELECT id FROM end_users").await, id.to_string());
     app.finish().await;
 }
 
-async fn what_was_deleted_a_moment_ago_is_no_fault(app: App) {
-    let server = ready(&app).await;
+async fn a_just_deleted_walkthrough_causes_no_server_error(app: App) {
+    let server = set_up(&app).await;
     let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
     let mut user = server.modern();
-    user.play("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.ok();
-    guide.delete_unnoticed().await;
+    user.play("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
+    guide.delete_without_refresh().await;
     for tool in ["next_walkthrough_step", "select_walkthrough", "get_walkthrough_status"] {
-        let called = user.call(tool, json!({ "walkthrough_id": NAMED })).await;
-        let late = called.structured["error"]["code"].as_str().unwrap_or("ok");
+        let result = user.call(tool, json!({ "walkthrough_id": SLUG })).await;
+        let late = result.structured["error"]["code"].as_str().unwrap_or("ok");
         let expected = ["unavailable", "walkthrough_not_found", "no_active_walkthrough", "ok"];
-        assert!(expected.contains(&late), "{tool}: {}", called.answer);
-        assert!(late == "ok" || called.structured["error"]["message"].is_string());
+        assert!(expected.contains(&late), "{tool}: {}", result.response);
+        assert!(late == "ok" || result.structured["error"]["message"].is_string());
     }
     app.refresh().await;
-    let called = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await;
-    assert_eq!(called.code(), "walkthrough_not_found");
+    let result = user.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!(result.error_code(), "walkthrough_not_found");
     app.finish().await;
 }

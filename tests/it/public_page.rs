@@ -9,48 +9,48 @@ use waypost_core::server::{AuthType, SignIn};
 use waypost_ops::servers::{self, ServerSettings};
 
 use crate::app::{App, Server, Setup};
-use crate::client::{Answer, Raw};
+use crate::client::{HttpResponse, RawRequest};
 
 const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 const WALKTHROUGH: &str = "install-acme";
 
-async fn stage(setup: Setup) -> (App, Server) {
+async fn set_up(setup: Setup) -> (App, Server) {
     let app = App::with(setup).await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Configure", "Run", "Check"]).await;
     (app, server)
 }
 
-fn https() -> Setup {
+fn https_setup() -> Setup {
     Setup { public_url: "https://way.example", ..Setup::default() }
 }
 
 /// A browser's request for a page.
-fn browse(app: &App, host: &str, path: &str) -> Raw {
+fn page_request(app: &App, host: &str, path: &str) -> RawRequest {
     app.request(Method::GET, path).header("host", host).header("accept", HTML)
 }
 
 /// The URL that the page shows.
-fn url(page: &Answer) -> String {
+fn shown_url(page: &HttpResponse) -> String {
     let (_, rest) = page.body.split_once("<code id=\"url\">").unwrap_or_else(|| panic!("no URL: {page}"));
     rest.split('<').next().unwrap().to_owned()
 }
 
 /// The ID in a personal URL.
-fn id(page: &Answer) -> String {
-    let url = url(page);
+fn shown_id(page: &HttpResponse) -> String {
+    let url = shown_url(page);
     let (_, rest) = url.split_once("/t/").unwrap_or_else(|| panic!("{url} is not personal"));
     rest.strip_suffix("/mcp").unwrap().to_owned()
 }
 
 /// The cookie as the browser sends it back.
-fn cookie(page: &Answer) -> String {
+fn page_cookie(page: &HttpResponse) -> String {
     page.header("set-cookie").expect("a cookie").split(';').next().unwrap().to_owned()
 }
 
 #[tokio::test]
-async fn is_at_every_address_of_the_server() {
-    let (app, _server) = stage(Setup::default()).await;
+async fn the_page_is_served_on_every_url_of_the_server() {
+    let (app, _server) = set_up(Setup::default()).await;
     let mut seen = String::new();
     for (host, path) in [
         ("localhost:8080", "/s/acme"),
@@ -70,7 +70,7 @@ async fn is_at_every_address_of_the_server() {
         ("localhost:8080", "/s/a'%20OR%201=1--"),
         ("evil.example", "/s/acme"),
     ] {
-        let page = browse(&app, host, path).send().await;
+        let page = page_request(&app, host, path).send().await;
         let shown = if page.body.contains("<code id=\"url\">") { "page" } else { "" };
         seen.push_str(&format!("{host:22} {path:20} {} {shown}\n", page.status.as_u16()));
     }
@@ -92,7 +92,7 @@ async fn is_at_every_address_of_the_server() {
     localhost:8080         /s/a'%20OR%201=1--   404 
     evil.example           /s/acme              421
     ");
-    let moved = browse(&app, "localhost:8080", "/s/ACME").send().await;
+    let moved = page_request(&app, "localhost:8080", "/s/ACME").send().await;
     assert_eq!(moved.header("location"), Some("/s/acme"));
     let head = app.request(Method::HEAD, "/s/acme").header("accept", HTML).send().await;
     assert_eq!((head.status.as_u16(), head.body.as_str()), (200, ""));
@@ -105,25 +105,25 @@ async fn is_at_every_address_of_the_server() {
 }
 
 #[tokio::test]
-async fn programs_still_get_405_at_mcp_addresses() {
-    let (app, _server) = stage(Setup::default()).await;
+async fn other_programs_get_405_on_mcp_urls() {
+    let (app, _server) = set_up(Setup::default()).await;
     for path in ["/s/acme/mcp", "/s/acme/t/ann/mcp"] {
         for accept in ["text/event-stream", "application/json, text/event-stream", "*/*", "text/html;q=0"] {
-            let answer = app.request(Method::GET, path).header("accept", accept).send().await;
-            assert_eq!(answer.verdict(), (405, -32_600), "GET {path} {accept}");
-            assert_eq!(answer.header("allow"), Some("POST"));
+            let response = app.request(Method::GET, path).header("accept", accept).send().await;
+            assert_eq!(response.status_and_code(), (405, -32_600), "GET {path} {accept}");
+            assert_eq!(response.header("allow"), Some("POST"));
         }
-        let answer = app.request(Method::DELETE, path).header("accept", "text/event-stream").send().await;
-        assert_eq!(answer.verdict(), (405, -32_600));
+        let response = app.request(Method::DELETE, path).header("accept", "text/event-stream").send().await;
+        assert_eq!(response.status_and_code(), (405, -32_600));
     }
     let delete = app.request(Method::DELETE, "/s/acme/mcp").header("accept", HTML).send().await;
-    assert_eq!(delete.verdict(), (405, -32_600), "only GET shows the page");
+    assert_eq!(delete.status_and_code(), (405, -32_600), "only GET shows the page");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn shows_the_server_its_walkthroughs_and_every_client() {
-    let app = App::with(https()).await;
+async fn the_page_shows_the_server_walkthroughs_and_clients() {
+    let app = App::with(https_setup()).await;
     let org = app.org("acme").await;
     let settings = ServerSettings {
         name: Some("Acme guide".to_owned()),
@@ -143,7 +143,7 @@ async fn shows_the_server_its_walkthroughs_and_every_client() {
             ],
         }))
         .await;
-    let page = browse(&app, "way.example", "/s/guide").send().await;
+    let page = page_request(&app, "way.example", "/s/guide").send().await;
     for text in [
         "<h1>Acme guide</h1>",
         "Learn Acme Rockets",
@@ -173,7 +173,7 @@ async fn shows_the_server_its_walkthroughs_and_every_client() {
     ] {
         assert!(page.body.contains(&format!("\">{client}</label>")), "{client}");
     }
-    let url = url(&page);
+    let url = shown_url(&page);
     assert!(url.starts_with("https://way.example/s/guide/t/pu_"), "{url}");
     assert!(page.body.contains(&format!("claude mcp add --transport http guide {url}")));
     assert!(page.body.contains(&format!("[mcp_servers.guide]\nurl = &#34;{url}&#34;")), "{}", page.body);
@@ -181,47 +181,47 @@ async fn shows_the_server_its_walkthroughs_and_every_client() {
     assert!(!page.body.contains("https://way.example/s/guide/mcp"), "and none the plain one");
     assert!(!page.body.contains("works only on this machine") && !page.body.contains("connects from the cloud"));
     server.set(ServerSettings { walkthrough_tools_enabled: Some(false), ..ServerSettings::default() }).await;
-    let page = browse(&app, "guide.way.example", "/").send().await;
+    let page = page_request(&app, "guide.way.example", "/").send().await;
     assert!(page.body.contains("There are no walkthroughs yet") && !page.body.contains("Install Acme"));
-    assert!(self::url(&page).starts_with("https://guide.way.example/t/pu_"));
+    assert!(self::shown_url(&page).starts_with("https://guide.way.example/t/pu_"));
     app.finish().await;
 }
 
 #[tokio::test]
 async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
-    let (app, server) = stage(https()).await;
-    let before = browse(&app, "way.example", "/s/acme").send().await;
+    let (app, server) = set_up(https_setup()).await;
+    let earlier_page = page_request(&app, "way.example", "/s/acme").send().await;
     server.set(ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..ServerSettings::default() }).await;
     for (host, path, plain) in [
         ("way.example", "/s/acme", "https://way.example/s/acme/mcp"),
         ("way.example", "/s/acme/t/ann/mcp", "https://way.example/s/acme/mcp"),
         ("acme.way.example", "/", "https://acme.way.example/mcp"),
     ] {
-        let page = browse(&app, host, path).header("cookie", &cookie(&before)).send().await;
-        assert_eq!(url(&page), plain);
+        let page = page_request(&app, host, path).header("cookie", &page_cookie(&earlier_page)).send().await;
+        assert_eq!(shown_url(&page), plain);
         assert_eq!(page.header("set-cookie"), None);
         assert!(page.body.contains("Install Acme") && page.body.contains("4 steps"), "{}", page.body);
         assert!(!page.body.contains("/t/"), "{}", page.body);
     }
     server.set(ServerSettings { sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() }).await;
-    let page = browse(&app, "way.example", "/s/acme").send().await;
+    let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(!page.body.contains("Install Acme") && page.body.contains("after you have signed in"), "{}", page.body);
     // Without OAuth, `on_connect` means nothing.
     server.set(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
-    let page = browse(&app, "way.example", "/s/acme").send().await;
-    assert!(page.body.contains("Install Acme") && url(&page).contains("/t/pu_"));
+    let page = page_request(&app, "way.example", "/s/acme").send().await;
+    assert!(page.body.contains("Install Acme") && shown_url(&page).contains("/t/pu_"));
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_page_that_is_off_is_as_one_that_does_not_exist() {
-    let (app, server) = stage(https()).await;
-    let before = browse(&app, "way.example", "/s/acme").send().await;
+async fn a_disabled_page_looks_like_an_unknown_server() {
+    let (app, server) = set_up(https_setup()).await;
+    let earlier_page = page_request(&app, "way.example", "/s/acme").send().await;
     server.set(ServerSettings { public_page: Some(false), ..ServerSettings::default() }).await;
-    let look = |answer: &Answer| {
-        let mut headers: Vec<_> = answer.headers.iter().filter(|(name, _)| *name != "x-request-id").collect();
+    let describe = |response: &HttpResponse| {
+        let mut headers: Vec<_> = response.headers.iter().filter(|(name, _)| *name != "x-request-id").collect();
         headers.sort_by_key(|(name, _)| name.as_str());
-        format!("{} {headers:?} {}", answer.status, answer.body)
+        format!("{} {headers:?} {}", response.status, response.body)
     };
     for (off, unknown) in [
         (("way.example", "/s/acme"), ("way.example", "/s/nobody")),
@@ -232,51 +232,51 @@ async fn a_page_that_is_off_is_as_one_that_does_not_exist() {
         (("acme.way.example", "/mcp"), ("nobody.way.example", "/mcp")),
         (("way.example", "/s/acme/logo.png"), ("way.example", "/s/nobody/logo.png")),
     ] {
-        let off = browse(&app, off.0, off.1).header("cookie", &cookie(&before)).send().await;
-        let unknown = browse(&app, unknown.0, unknown.1).send().await;
+        let off = page_request(&app, off.0, off.1).header("cookie", &page_cookie(&earlier_page)).send().await;
+        let unknown = page_request(&app, unknown.0, unknown.1).send().await;
         assert_eq!(off.status, 404);
-        assert_eq!(look(&off), look(&unknown));
+        assert_eq!(describe(&off), describe(&unknown));
         assert_eq!(off.header("set-cookie"), None);
     }
     let client = server.modern().at_host("way.example", "/s/acme/mcp");
-    assert_eq!(client.tools().await.len(), 5, "the MCP server is not affected");
+    assert_eq!(client.list_tools().await.len(), 5, "the MCP server is not affected");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn every_response_keeps_the_url_private() {
-    let (app, server) = stage(https()).await;
-    let page = browse(&app, "way.example", "/s/acme").header("origin", "https://way.example").send().await;
-    let missing = browse(&app, "way.example", "/s/nobody").header("origin", "https://evil.example").send().await;
-    for answer in [&page, &missing] {
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
-        assert_eq!(answer.header("x-robots-tag"), Some("noindex, nofollow, noarchive"));
-        assert_eq!(answer.header("x-frame-options"), Some("DENY"));
-        assert_eq!(answer.header("access-control-allow-origin"), None);
-        let policy = answer.header("content-security-policy").unwrap();
+async fn responses_keep_the_personal_url_private() {
+    let (app, server) = set_up(https_setup()).await;
+    let page = page_request(&app, "way.example", "/s/acme").header("origin", "https://way.example").send().await;
+    let missing = page_request(&app, "way.example", "/s/nobody").header("origin", "https://evil.example").send().await;
+    for response in [&page, &missing] {
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        assert_eq!(response.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(response.header("x-robots-tag"), Some("noindex, nofollow, noarchive"));
+        assert_eq!(response.header("x-frame-options"), Some("DENY"));
+        assert_eq!(response.header("access-control-allow-origin"), None);
+        let policy = response.header("content-security-policy").unwrap();
         for part in ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'"] {
             assert!(policy.contains(part), "{policy}");
         }
         assert!(!policy.contains("unsafe"), "{policy}");
-        assert!(answer.body.contains("<meta name=\"robots\" content=\"noindex"), "{}", answer.body);
+        assert!(response.body.contains("<meta name=\"robots\" content=\"noindex"), "{}", response.body);
     }
     for path in ["/s/acme/mcp", "/s/acme/t/ann/mcp"] {
-        let mcp = browse(&app, "way.example", path).header("origin", "https://way.example").send().await;
+        let mcp = page_request(&app, "way.example", path).header("origin", "https://way.example").send().await;
         assert_eq!(mcp.header("access-control-allow-origin"), None, "the MCP address has CORS, its page has not");
         assert_eq!(mcp.header("cache-control"), Some("no-store"));
     }
     server.set(ServerSettings { public_page_indexed: Some(true), ..ServerSettings::default() }).await;
-    let page = browse(&app, "way.example", "/s/acme").send().await;
+    let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert_eq!(page.header("x-robots-tag"), Some("noarchive"), "an archive would share one visitor's URL");
     assert!(!page.body.contains("noindex") && page.body.contains("data-nosnippet"), "{}", page.body);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn warns_if_only_this_machine_reaches_it() {
-    let (app, _server) = stage(Setup::default()).await;
-    let page = browse(&app, "localhost:8080", "/s/acme").send().await;
+async fn a_loopback_url_shows_a_warning() {
+    let (app, _server) = set_up(Setup::default()).await;
+    let page = page_request(&app, "localhost:8080", "/s/acme").send().await;
     assert!(
         page.body.contains("works only on this machine") && page.body.contains("<code>http://localhost:8080</code>")
     );
@@ -285,12 +285,12 @@ async fn warns_if_only_this_machine_reaches_it() {
 }
 
 #[tokio::test]
-async fn a_former_slug_shows_the_present_url() {
-    let (app, server) = stage(https()).await;
-    let before = browse(&app, "way.example", "/s/acme").send().await;
+async fn a_former_slug_shows_the_current_url() {
+    let (app, server) = set_up(https_setup()).await;
+    let earlier_page = page_request(&app, "way.example", "/s/acme").send().await;
     server.set(ServerSettings { slug: Some("rockets".to_owned()), ..ServerSettings::default() }).await;
-    let page = browse(&app, "way.example", "/s/acme").header("cookie", &cookie(&before)).send().await;
-    assert_eq!(url(&page), format!("https://way.example/s/rockets/t/{}/mcp", id(&before)));
+    let page = page_request(&app, "way.example", "/s/acme").header("cookie", &page_cookie(&earlier_page)).send().await;
+    assert_eq!(shown_url(&page), format!("https://way.example/s/rockets/t/{}/mcp", shown_id(&earlier_page)));
     // The browser has no cookie for the present path but the one that the former address hands over.
     let given: Vec<_> = page.headers.get_all("set-cookie").iter().map(|it| it.to_str().unwrap()).collect();
     assert!(given[0].contains("; Path=/s/acme;"), "{given:?}");
@@ -300,29 +300,32 @@ async fn a_former_slug_shows_the_present_url() {
     );
     assert_eq!(given.len(), 2);
     let handed_over = given[1].split(';').next().unwrap();
-    let present = browse(&app, "way.example", "/s/rockets").header("cookie", handed_over).send().await;
-    assert_eq!(url(&present), url(&page));
-    assert_eq!(present.headers.get_all("set-cookie").iter().count(), 1, "it is kept at the present path from now on");
+    let current = page_request(&app, "way.example", "/s/rockets").header("cookie", handed_over).send().await;
+    assert_eq!(shown_url(&current), shown_url(&page));
+    assert_eq!(current.headers.get_all("set-cookie").iter().count(), 1, "it is kept at the present path from now on");
     // Who has a URL of the present address already keeps that one.
-    let own = browse(&app, "way.example", "/s/rockets").send().await;
-    assert_ne!(id(&own), id(&before));
-    let both = format!("{}; {handed_over}", cookie(&own));
-    assert_eq!(id(&browse(&app, "way.example", "/s/rockets").header("cookie", &both).send().await), id(&own));
-    let page = browse(&app, "acme.way.example", "/").send().await;
-    assert!(url(&page).starts_with("https://rockets.way.example/t/pu_"));
+    let own = page_request(&app, "way.example", "/s/rockets").send().await;
+    assert_ne!(shown_id(&own), shown_id(&earlier_page));
+    let both = format!("{}; {handed_over}", page_cookie(&own));
+    assert_eq!(
+        shown_id(&page_request(&app, "way.example", "/s/rockets").header("cookie", &both).send().await),
+        shown_id(&own)
+    );
+    let page = page_request(&app, "acme.way.example", "/").send().await;
+    assert!(shown_url(&page).starts_with("https://rockets.way.example/t/pu_"));
     servers::release_slug(app.cx(), &app.ops(), &server.org.id, &server.id, "acme").await.unwrap();
     app.refresh().await;
-    assert_eq!(browse(&app, "way.example", "/s/acme").send().await.status, 404);
-    let taken = app.org("other").await.server("acme").await;
-    let page = browse(&app, "way.example", "/s/acme").header("cookie", &cookie(&before)).send().await;
-    assert_ne!(id(&page), id(&before), "the next owner of the slug gets no old IDs");
-    assert_eq!(taken.slug, "acme");
+    assert_eq!(page_request(&app, "way.example", "/s/acme").send().await.status, 404);
+    let new_owner = app.org("other").await.server("acme").await;
+    let page = page_request(&app, "way.example", "/s/acme").header("cookie", &page_cookie(&earlier_page)).send().await;
+    assert_ne!(shown_id(&page), shown_id(&earlier_page), "the next owner of the slug gets no old IDs");
+    assert_eq!(new_owner.slug, "acme");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn is_small_and_limited() {
-    let (app, server) = stage(https()).await;
+async fn the_page_is_small_and_rate_limited() {
+    let (app, server) = set_up(https_setup()).await;
     for n in 0..55 {
         let document = json!({
             "version": "1.1",
@@ -331,39 +334,39 @@ async fn is_small_and_limited() {
         });
         server.import(&document).await;
     }
-    let page = browse(&app, "way.example", "/s/acme").send().await;
+    let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(page.body.len() < 100_000, "{} bytes", page.body.len());
     assert!(page.body.contains("And 6 more"), "{}", page.body);
-    let mut refused = None;
+    let mut rejected = None;
     // The limit fills up again by ten a second, as on the machine's clock.
     for _ in 0..5_000 {
-        let page = browse(&app, "way.example", "/s/nobody").send().await;
+        let page = page_request(&app, "way.example", "/s/nobody").send().await;
         if page.status != 404 {
-            refused = Some(page);
+            rejected = Some(page);
             break;
         }
     }
-    let refused = refused.expect("a client that asks without end is refused");
-    assert_eq!(refused.status, 429);
-    assert!(refused.header("retry-after").is_some() && refused.body.contains("Too many requests"));
+    let rejected = rejected.expect("a client that asks without end is refused");
+    assert_eq!(rejected.status, 429);
+    assert!(rejected.header("retry-after").is_some() && rejected.body.contains("Too many requests"));
     app.finish().await;
 }
 
 #[tokio::test]
-async fn settings_are_in_the_api_and_the_console() {
+async fn settings_are_available_in_the_api_and_console() {
     let app = App::new().await;
     let org = app.org("acme").await;
-    let owner = crate::console::Browser::owner(&org).await;
-    let made = owner.api(Method::POST, "/servers", Some(json!({ "slug": "guide" }))).await.json();
-    assert_eq!((&made["public_page"], &made["public_page_indexed"]), (&Value::Bool(true), &Value::Bool(false)));
-    assert_eq!(made["public_page_url"], "http://localhost:8080/s/guide");
-    let path = format!("/servers/{}", made["id"].as_str().unwrap());
+    let owner = crate::console::ConsoleBrowser::owner(&org).await;
+    let created = owner.api(Method::POST, "/servers", Some(json!({ "slug": "guide" }))).await.json();
+    assert_eq!((&created["public_page"], &created["public_page_indexed"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!(created["public_page_url"], "http://localhost:8080/s/guide");
+    let path = format!("/servers/{}", created["id"].as_str().unwrap());
     let change = json!({ "public_page": false, "public_page_indexed": true });
     let changed = owner.api(Method::PATCH, &path, Some(change)).await.json();
     assert_eq!((&changed["public_page"], &changed["public_page_indexed"]), (&Value::Bool(false), &Value::Bool(true)));
-    let base = format!("/o/acme/servers/{}", made["id"].as_str().unwrap());
-    owner.page(&base).await.does_not_say("Copy link for your users").says("public page is off");
-    owner.page("/o/acme/servers").await.does_not_say("Copy link for your users");
+    let base = format!("/o/acme/servers/{}", created["id"].as_str().unwrap());
+    owner.get_page(&base).await.assert_lacks("Copy link for your users").assert_contains("public page is off");
+    owner.get_page("/o/acme/servers").await.assert_lacks("Copy link for your users");
     let form = [
         ("name", "Guide"),
         ("product_name", "Guide"),
@@ -372,22 +375,22 @@ async fn settings_are_in_the_api_and_the_console() {
         ("toolset", "guided"),
         ("public_page", "true"),
     ];
-    owner.post(&format!("{base}/settings"), &form).await.leads_to(&format!("{base}/settings"));
+    owner.post(&format!("{base}/settings"), &form).await.assert_redirect(&format!("{base}/settings"));
     let server = owner.api(Method::GET, &path, None).await.json();
     assert_eq!((&server["public_page"], &server["public_page_indexed"]), (&Value::Bool(true), &Value::Bool(false)));
     for page in [base.as_str(), "/o/acme/servers"] {
-        let page = owner.page(page).await;
-        page.says("Copy link for your users").says("http://localhost:8080/s/guide");
+        let page = owner.get_page(page).await;
+        page.assert_contains("Copy link for your users").assert_contains("http://localhost:8080/s/guide");
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn shows_the_logo_of_the_organisation() {
-    let (app, server) = stage(https()).await;
-    let page = browse(&app, "way.example", "/s/acme").send().await;
+async fn the_page_shows_the_logo_of_the_organisation() {
+    let (app, server) = set_up(https_setup()).await;
+    let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(!page.body.contains("<img"), "there is none yet");
-    assert_eq!(browse(&app, "way.example", "/s/acme/logo.png").send().await.status, 404);
+    assert_eq!(page_request(&app, "way.example", "/s/acme/logo.png").send().await.status, 404);
     let png = data_encoding::BASE64
         .decode(b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
         .unwrap();
@@ -395,14 +398,17 @@ async fn shows_the_logo_of_the_organisation() {
     for (host, path, logo) in
         [("way.example", "/s/acme", "/s/acme/logo.png?v="), ("acme.way.example", "/", "/logo.png?v=")]
     {
-        let page = browse(&app, host, path).send().await;
+        let page = page_request(&app, host, path).send().await;
         let (_, src) = page.body.split_once("<img src=\"").unwrap_or_else(|| panic!("{page}"));
         let src = src.split('"').next().unwrap();
         assert!(src.starts_with(logo), "{src}");
         let request = http::Request::get(src).header("host", host).body(axum::body::Body::empty()).unwrap();
-        let answer = app.send(request).await;
-        assert_eq!((answer.status().as_u16(), &answer.headers()["content-type"]), (200, &"image/png".parse().unwrap()));
+        let response = app.send(request).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-type"]),
+            (200, &"image/png".parse().unwrap())
+        );
     }
-    assert_eq!(browse(&app, "way.example", "/logo.png").send().await.status, 404, "HOST itself has none");
+    assert_eq!(page_request(&app, "way.example", "/logo.png").send().await.status, 404, "HOST itself has none");
     app.finish().await;
 }

@@ -6,18 +6,18 @@ use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server, open};
 
-waypost_testkit::both!(open => nothing_of_one_organisation_is_reached_through_the_other);
+waypost_testkit::both!(open => an_organisation_cannot_reach_the_data_of_another);
 
-async fn ready(app: &App, slug: &str) -> (Server, String, String) {
+async fn set_up(app: &App, slug: &str) -> (Server, String, String) {
     let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = app.org(slug).await.server_with(slug, settings).await;
     let guide = server.walkthrough("Install Acme", &["Download", "Run"]).await;
     (server, guide.id.to_string(), guide.step("Download").await)
 }
 
-async fn nothing_of_one_organisation_is_reached_through_the_other(app: App) {
-    let (ours, guide, step) = ready(&app, "ours").await;
-    let (theirs, their_guide, their_step) = ready(&app, "theirs").await;
+async fn an_organisation_cannot_reach_the_data_of_another(app: App) {
+    let (ours, guide, step) = set_up(&app, "ours").await;
+    let (theirs, their_guide, their_step) = set_up(&app, "theirs").await;
     assert_ne!((&guide, &step), (&their_guide, &their_step));
     // The owner of everything that is tried below: by handle, by session and by tracking id.
     let handle = theirs.modern().call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.handle();
@@ -35,38 +35,38 @@ async fn nothing_of_one_organisation_is_reached_through_the_other(app: App) {
         "get_current_step",
         "get_walkthrough_steps",
     ] {
-        let called = ann.call(tool, json!({ "walkthrough_id": their_guide })).await;
-        assert_eq!(called.code(), "walkthrough_not_found", "{tool} by id");
+        let result = ann.call(tool, json!({ "walkthrough_id": their_guide })).await;
+        assert_eq!(result.error_code(), "walkthrough_not_found", "{tool} by id");
     }
     let reset = ann.call("reset_walkthrough_progress", json!({ "walkthrough_id": their_guide, "confirm": true })).await;
-    assert_eq!(reset.code(), "walkthrough_not_found");
+    assert_eq!(reset.error_code(), "walkthrough_not_found");
     let cursor = ann.call("list_walkthroughs", json!({ "cursor": their_guide })).await;
-    assert_eq!(cursor.code(), "invalid_arguments");
+    assert_eq!(cursor.error_code(), "invalid_arguments");
     let completed = ann.call("complete_step", json!({ "walkthrough_id": guide, "step_id": their_step })).await;
-    assert_eq!(completed.code(), "step_not_found");
+    assert_eq!(completed.error_code(), "step_not_found");
     let listed = ann.call("list_walkthroughs", json!({})).await;
     let listed = listed.ok()["walkthroughs"].as_array().unwrap().clone();
     assert_eq!((listed.len(), &listed[0]["id"], &listed[0]["progress_percent"]), (1, &json!(guide), &json!(0)));
     let by_slug = ann.call("get_walkthrough_status", json!({ "walkthrough_id": "install-acme" })).await;
     assert_eq!(by_slug.ok()["walkthrough"]["id"], guide, "a slug means the own one");
     for uri in [format!("walkthrough://{their_guide}"), format!("walkthrough://{their_guide}/steps/{their_step}")] {
-        let answer = ann.send("resources/read", json!({ "uri": uri })).await;
-        assert_eq!(answer.error_code(), -32_602, "{uri}");
-        let answer = ours.modern().with_handle(&handle).send("resources/read", json!({ "uri": uri })).await;
-        assert_eq!(answer.error_code(), -32_602, "{uri}");
+        let response = ann.send("resources/read", json!({ "uri": uri })).await;
+        assert_eq!(response.error_code(), -32_602, "{uri}");
+        let response = ours.modern().with_handle(&handle).send("resources/read", json!({ "uri": uri })).await;
+        assert_eq!(response.error_code(), -32_602, "{uri}");
     }
     let mixed = format!("walkthrough://{guide}/steps/{their_step}");
     assert_eq!(ann.send("resources/read", json!({ "uri": mixed })).await.error_code(), -32_602);
     for tool in ["list_walkthroughs", "get_walkthrough_status", "select_walkthrough", "next_walkthrough_step"] {
         let arguments = if tool == "list_walkthroughs" { json!({}) } else { json!({ "walkthrough_id": guide }) };
-        let called = ours.modern().with_handle(&handle).call(tool, arguments).await;
-        assert_eq!(called.code(), "handle_unknown", "{tool}");
+        let result = ours.modern().with_handle(&handle).call(tool, arguments).await;
+        assert_eq!(result.error_code(), "handle_unknown", "{tool}");
     }
     let stolen = session.clone().at_host("localhost", &ours.path());
     assert_eq!(stolen.send("tools/list", json!({})).await.status, 404);
     let stolen = session.at_host("ours.localhost", "/mcp");
     assert_eq!(stolen.send("tools/list", json!({})).await.status, 404);
-    assert_eq!(ann.call("next_walkthrough_step", json!({})).await.code(), "no_active_walkthrough", "another Ann");
+    assert_eq!(ann.call("next_walkthrough_step", json!({})).await.error_code(), "no_active_walkthrough", "another Ann");
     const OURS: &str = "SELECT count(*) FROM progress JOIN organizations ON organizations.id = progress.organization_id
         WHERE organizations.slug = 'ours'";
     assert_eq!(app.count(OURS).await, 0, "and nothing was written");

@@ -21,36 +21,37 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
 /// Documents of clients by their name; gone when this is dropped.
-pub struct Documents {
+pub struct DocumentServer {
     origin: String,
     /// The certificate authority, in PEM.
     pub authority: String,
-    fetched: Arc<AtomicUsize>,
+    fetch_count: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
 #[derive(Clone)]
-struct Served {
+struct ServerState {
     origin: String,
     /// Pairs of a client's name and its redirect URI.
     clients: Arc<Vec<(String, String)>>,
-    fetched: Arc<AtomicUsize>,
+    fetch_count: Arc<AtomicUsize>,
 }
 
-impl Documents {
+impl DocumentServer {
     /// Serves the documents of the `clients`, each a name and a redirect URI.
     pub async fn start(clients: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let origin = format!("https://localhost:{port}");
-        let (authority, config) = certificates();
+        let (authority, config) = create_certificates();
         let clients = clients.iter().map(|(name, uri)| ((*name).to_owned(), (*uri).to_owned())).collect();
-        let fetched = Arc::new(AtomicUsize::new(0));
-        let served = Served { origin: origin.clone(), clients: Arc::new(clients), fetched: fetched.clone() };
-        let router = Router::new().route("/{client}/client.json", get(document)).with_state(served);
-        let listener = Tls { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
+        let fetch_count = Arc::new(AtomicUsize::new(0));
+        let state =
+            ServerState { origin: origin.clone(), clients: Arc::new(clients), fetch_count: fetch_count.clone() };
+        let router = Router::new().route("/{client}/client.json", get(document)).with_state(state);
+        let listener = TlsListener { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { origin, authority, fetched, task }
+        Self { origin, authority, fetch_count, task }
     }
 
     /// The id of a client.
@@ -58,9 +59,9 @@ impl Documents {
         format!("{}/{client}/client.json", self.origin)
     }
 
-    /// How many documents were fetched.
-    pub fn fetched(&self) -> usize {
-        self.fetched.load(Ordering::Relaxed)
+    /// How many documents were fetch_count.
+    pub fn fetch_count(&self) -> usize {
+        self.fetch_count.load(Ordering::Relaxed)
     }
 
     /// Writes the certificate authority into a file, for the setting `outbound_ca_file`.
@@ -69,18 +70,21 @@ impl Documents {
     }
 }
 
-impl Drop for Documents {
+impl Drop for DocumentServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn document(State(served): State<Served>, UrlPath(client): UrlPath<String>) -> Result<Json<Value>, StatusCode> {
-    let found = served.clients.iter().find(|(name, _)| *name == client);
+async fn serve_document(
+    State(state): State<ServerState>,
+    UrlPath(client): UrlPath<String>,
+) -> Result<Json<Value>, StatusCode> {
+    let found = state.clients.iter().find(|(name, _)| *name == client);
     let (name, redirect_uri) = found.ok_or(StatusCode::NOT_FOUND)?;
-    served.fetched.fetch_add(1, Ordering::Relaxed);
+    state.fetch_count.fetch_add(1, Ordering::Relaxed);
     Ok(Json(json!({
-        "client_id": format!("{}/{name}/client.json", served.origin),
+        "client_id": format!("{}/{name}/client.json", state.origin),
         "client_name": format!("Test client {name}"),
         "redirect_uris": [redirect_uri],
         "grant_types": ["authorization_code", "refresh_token"],
@@ -90,7 +94,7 @@ async fn document(State(served): State<Served>, UrlPath(client): UrlPath<String>
 }
 
 /// A certificate authority in PEM, and the setup of a server `localhost` that it vouches for.
-fn certificates() -> (String, ServerConfig) {
+fn create_certificates() -> (String, ServerConfig) {
     let mut params = CertificateParams::new(Vec::new()).expect("there are no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -110,12 +114,12 @@ fn certificates() -> (String, ServerConfig) {
 }
 
 /// Accepts connections with TLS, one after the other: enough for a test.
-struct Tls {
+struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,
 }
 
-impl Listener for Tls {
+impl Listener for TlsListener {
     type Io = TlsStream<TcpStream>;
     type Addr = SocketAddr;
 

@@ -24,26 +24,26 @@ pub struct Field {
 
 impl Form {
     /// Whether it has a field of this name that a person fills.
-    pub fn asks(&self, name: &str) -> bool {
+    pub fn has_visible_field(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field.name == name && field.kind != "hidden")
     }
 }
 
 /// The forms of a page that are sent by POST.
-pub fn forms(page: &str) -> Vec<Form> {
+pub fn parse_forms(page: &str) -> Vec<Form> {
     let mut forms = Vec::new();
-    let mut open: Option<Form> = None;
+    let mut current: Option<Form> = None;
     for tag in page.split('<').skip(1) {
         let name = tag.split(|c: char| c.is_whitespace() || c == '>').next().unwrap_or_default();
-        match (name, &mut open) {
-            ("form", _) if attribute(tag, "method").is_some_and(|method| method.eq_ignore_ascii_case("post")) => {
-                let action = attribute(tag, "action").unwrap_or_default();
-                open = Some(Form { action, ..Form::default() });
+        match (name, &mut current) {
+            ("form", _) if find_attribute(tag, "method").is_some_and(|method| method.eq_ignore_ascii_case("post")) => {
+                let action = find_attribute(tag, "action").unwrap_or_default();
+                current = Some(Form { action, ..Form::default() });
             }
-            ("/form", _) => forms.extend(open.take()),
-            ("input", Some(form)) => form.fields.extend(field(tag)),
+            ("/form", _) => forms.extend(current.take()),
+            ("input", Some(form)) => form.fields.extend(parse_field(tag)),
             ("button", Some(form)) => {
-                form.buttons.extend(attribute(tag, "name").zip(attribute(tag, "value")));
+                form.buttons.extend(find_attribute(tag, "name").zip(find_attribute(tag, "value")));
             }
             _ => {}
         }
@@ -51,13 +51,13 @@ pub fn forms(page: &str) -> Vec<Form> {
     forms
 }
 
-fn field(tag: &str) -> Option<Field> {
-    let kind = attribute(tag, "type").unwrap_or_else(|| "text".to_owned());
-    Some(Field { name: attribute(tag, "name")?, value: attribute(tag, "value").unwrap_or_default(), kind })
+fn parse_field(tag: &str) -> Option<Field> {
+    let kind = find_attribute(tag, "type").unwrap_or_else(|| "text".to_owned());
+    Some(Field { name: find_attribute(tag, "name")?, value: find_attribute(tag, "value").unwrap_or_default(), kind })
 }
 
 /// The value of an attribute of a tag, which goes on to the end of the text that follows it.
-fn attribute(tag: &str, name: &str) -> Option<String> {
+fn find_attribute(tag: &str, name: &str) -> Option<String> {
     let mut rest = tag.split_once(char::is_whitespace)?.1;
     loop {
         let (before, value) = rest.split_once("=\"")?;
@@ -81,14 +81,14 @@ fn unescape(text: &str) -> String {
 }
 
 #[test]
-fn a_page_is_read() {
+fn forms_are_parsed() {
     let page = r#"<!doctype html><form method="get"><input name="q"></form>
         <form class="a" method="post" action="/s/a/oauth/x?request=1&amp;b=2">
           <input type="hidden" name="csrf" value="a&#34;b"><label>E-mail <input name="email" type="email" required></label>
           <button name="decision" value="allow">Allow</button><button>Other</button></form>"#;
-    let [form] = &forms(page)[..] else { panic!("one form is sent by POST") };
+    let [form] = &parse_forms(page)[..] else { panic!("one form is sent by POST") };
     assert_eq!(form.action, "/s/a/oauth/x?request=1&b=2");
     assert_eq!(form.fields[0], Field { name: "csrf".into(), value: "a\"b".into(), kind: "hidden".into() });
-    assert!(form.asks("email") && !form.asks("csrf"));
+    assert!(form.has_visible_field("email") && !form.has_visible_field("csrf"));
     assert_eq!(form.buttons, [("decision".to_owned(), "allow".to_owned())]);
 }

@@ -8,7 +8,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use waypost_testkit::TempDir;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::mailbox::Mailbox;
 
 /// An organisation `acme` with a demo walkthrough, and what its servers print.
@@ -21,7 +21,7 @@ pub struct Installation {
 }
 
 /// A running `waypost serve`, killed when it is dropped.
-pub struct Program {
+pub struct ServeProcess {
     child: Child,
     /// Where it is, such as `http://127.0.0.1:40001`.
     pub origin: String,
@@ -59,41 +59,41 @@ impl Installation {
     }
 
     /// Sets a setting for everything that is started from now on.
-    pub fn set(&mut self, variable: &'static str, value: String) {
+    pub fn set_env(&mut self, variable: &'static str, value: String) {
         self.settings.push((variable, value));
     }
 
     /// Makes a server that offers the first walkthrough of the demo.
-    pub async fn create_server(&self, slug: &str, words: &[&str]) {
+    pub async fn create_server(&self, slug: &str, arguments: &[&str]) {
         let create = ["server", "create", slug, "--org", "acme", "--name", "Acme Rockets", "--product", "Rockets"];
-        self.run(&[&create, words].concat()).await;
+        self.run(&[&create, arguments].concat()).await;
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/waypost-in-ten-minutes.json");
         let file = file.to_str().expect("the folder's name is UTF-8");
         self.run(&["walkthrough", "import", file, "--org", "acme", "--server", slug, "--publish"]).await;
     }
 
     /// Runs a command to its end, which has to be a success, and gives what it printed.
-    pub async fn run(&self, words: &[&str]) -> String {
-        let output = timeout(PATIENCE, self.command(words).stderr(Stdio::piped()).output()).await;
+    pub async fn run(&self, arguments: &[&str]) -> String {
+        let output = timeout(TIMEOUT, self.command(arguments).stderr(Stdio::piped()).output()).await;
         let output = output.expect("it ends in time").expect("the binary starts");
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "waypost {}: {}\n{error}", words.join(" "), output.status);
+        assert!(output.status.success(), "waypost {}: {}\n{error}", arguments.join(" "), output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Starts `waypost serve`: the first time on a free port, later on the same.
-    pub async fn serve(&mut self) -> Program {
+    pub async fn serve(&mut self) -> ServeProcess {
         self.serve_with(&["serve"]).await
     }
 
     /// Starts `waypost serve --demo`: the same, with the demo organisation and its server `demo`.
-    pub async fn serve_demo(&mut self) -> Program {
+    pub async fn serve_demo(&mut self) -> ServeProcess {
         self.serve_with(&["serve", "--demo"]).await
     }
 
-    async fn serve_with(&mut self, words: &[&str]) -> Program {
+    async fn serve_with(&mut self, arguments: &[&str]) -> ServeProcess {
         let log = std::fs::File::options().create(true).append(true).open(self.log_file());
-        let mut command = self.command(words);
+        let mut command = self.command(arguments);
         command.env("WAYPOST_LISTEN", &self.address).stderr(log.expect("the folder takes files"));
         let mut child = command.spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output is a pipe")).lines();
@@ -102,20 +102,20 @@ impl Installation {
                 if let Some(origin) = line.strip_prefix("listening on ") {
                     return Some(origin.to_owned());
                 }
-                self.mailbox.print(line);
+                self.mailbox.push_line(line);
             }
             None
         };
-        let origin = timeout(PATIENCE, listening).await.expect("it listens in time");
+        let origin = timeout(TIMEOUT, listening).await.expect("it listens in time");
         let Some(origin) = origin else { panic!("it does not listen:\n{}", self.log()) };
         self.address = origin.trim_start_matches("http://").to_owned();
         let mailbox = self.mailbox.clone();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                mailbox.print(line);
+                mailbox.push_line(line);
             }
         });
-        Program { child, origin }
+        ServeProcess { child, origin }
     }
 
     /// The log of everything that was served.
@@ -128,12 +128,12 @@ impl Installation {
     }
 
     /// `waypost WORDS…` on this installation's data, with nothing of this process's own settings.
-    fn command(&self, words: &[&str]) -> Command {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
             command.env_remove(name);
         }
-        command.args(words).arg("--data-dir").arg(self.folder.path().join("data"));
+        command.args(arguments).arg("--data-dir").arg(self.folder.path().join("data"));
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.folder.path()).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         command
@@ -151,11 +151,11 @@ impl Drop for Installation {
     }
 }
 
-impl Program {
+impl ServeProcess {
     /// Ends it as `kill -9` does.
     pub async fn kill(mut self) {
         self.child.start_kill().expect("it runs");
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").expect("it is a child");
+        let status = timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").expect("it is a child");
         assert_eq!(status.code(), None, "it is killed and does not exit");
     }
 }

@@ -11,4 +11,4 @@ pub mod user_agent;
 use std::time::Duration;
 
 /// How long anything that is waited for may take before it counts as hanging.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -23,7 +23,7 @@ use super::mailbox::Mailbox;
 use super::user_agent::{Decision, UserAgent};
 
 /// A user; leaves when it is dropped.
-pub struct User {
+pub struct SimulatedUser {
     /// Where it is, such as `http://127.0.0.1:40001`.
     pub origin: String,
     shared: Arc<Shared>,
@@ -37,7 +37,7 @@ struct Shared {
     sign_ins: AtomicUsize,
 }
 
-impl User {
+impl SimulatedUser {
     /// The person with this address, who allows what clients ask for.
     pub async fn start(email: &str, mailbox: Mailbox) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().expect("the client needs nothing");
@@ -67,24 +67,24 @@ impl User {
     }
 }
 
-impl Drop for User {
+impl Drop for SimulatedUser {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-type Answer = Result<String, (StatusCode, String)>;
+type HandlerResult = Result<String, (StatusCode, String)>;
 
 /// The value of a parameter of the query.
 fn parameter(uri: &Uri, name: &str) -> Result<String, (StatusCode, String)> {
     let mut pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let value = pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()));
-    value.ok_or_else(|| failed(format!("{uri} has no {name}")))
+    value.ok_or_else(|| log_failure(format!("{uri} has no {name}")))
 }
 
-async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
     shared.sign_ins.fetch_add(1, Ordering::Relaxed);
-    let url = Url::parse(&parameter(&uri, "url")?).map_err(|error| failed(format!("{uri}: {error}")))?;
+    let url = Url::parse(&parameter(&uri, "url")?).map_err(|error| log_failure(format!("{uri}: {error}")))?;
     shared.agent.sign_in(&url, Decision::Allow).await.map(String::from).map_err(failed)
 }
 
@@ -93,44 +93,44 @@ async fn open(shared: State<Arc<Shared>>, uri: Uri) -> StatusCode {
     tokio::spawn(async move {
         let http = shared.http.clone();
         let Ok(client) = drive(shared, uri).await else { return };
-        if let Err(reason) = arrive(&http, &client).await {
-            failed(format!("{client}: {reason}"));
+        if let Err(reason) = open_callback(&http, &client).await {
+            log_failure(format!("{client}: {reason}"));
         }
     });
     StatusCode::ACCEPTED
 }
 
 /// Opens the client's address; like a person, once more while nobody listens there yet.
-async fn arrive(http: &reqwest::Client, client: &str) -> Result<(), String> {
-    let mut tries = tokio::time::interval(Duration::from_millis(50));
-    let arrived = timeout(super::PATIENCE, async {
+async fn open_callback(http: &reqwest::Client, client: &str) -> Result<(), String> {
+    let mut retries = tokio::time::interval(Duration::from_millis(50));
+    let opened = timeout(super::TIMEOUT, async {
         loop {
-            tries.tick().await;
+            retries.tick().await;
             match http.get(client).send().await {
                 Err(error) if error.is_connect() => {}
-                answer => return answer,
+                response => return response,
             }
         }
     });
-    let answer = arrived.await.map_err(|_| "nobody listens".to_owned())?.map_err(|error| format!("{error:?}"))?;
-    let status = answer.status();
-    if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", answer.text().await.unwrap_or_default())) }
+    let response = opened.await.map_err(|_| "nobody listens".to_owned())?.map_err(|error| format!("{error:?}"))?;
+    let status = response.status();
+    if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", response.text().await.unwrap_or_default())) }
 }
 
 async fn sign_ins(State(shared): State<Arc<Shared>>) -> String {
     shared.sign_ins.load(Ordering::Relaxed).to_string()
 }
 
-async fn code(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
-    shared.mailbox.code(&parameter(&uri, "email")?).await.map_err(failed)
+async fn code(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
+    shared.mailbox.next_code(&parameter(&uri, "email")?).await.map_err(failed)
 }
 
-async fn link(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
-    shared.mailbox.link(&parameter(&uri, "email")?).await.map_err(failed)
+async fn link(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
+    shared.mailbox.next_link(&parameter(&uri, "email")?).await.map_err(failed)
 }
 
 /// Also to standard error: a client may keep to itself what its browser says.
-fn failed(reason: String) -> (StatusCode, String) {
+fn log_failure(reason: String) -> (StatusCode, String) {
     eprintln!("the user cannot sign in: {reason}");
     (StatusCode::BAD_GATEWAY, reason)
 }

@@ -8,13 +8,13 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response};
 use url::{Url, form_urlencoded};
 
-use super::form::{Form, forms};
+use super::form::{Form, parse_forms};
 use super::mailbox::Mailbox;
 
 /// More pages than any way through the sign-in has.
-const PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 
-const FORM: &str = "application/x-www-form-urlencoded";
+const FORM_CONTENT_TYPE: &str = "application/x-www-form-urlencoded";
 
 /// What the person would say on the consent page.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,7 +38,7 @@ pub struct UserAgent {
 impl UserAgent {
     /// A browser without cookies, of the person who reads the mail to `email`.
     pub fn new(email: &str, mailbox: Mailbox) -> Self {
-        let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(super::PATIENCE).build();
+        let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(super::TIMEOUT).build();
         let http = http.expect("the client needs nothing");
         Self { http, cookies: Mutex::default(), email: email.to_owned(), mailbox, secrets: Mutex::default() }
     }
@@ -48,7 +48,7 @@ impl UserAgent {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn learn(&self, secret: &str) {
+    fn record_secret(&self, secret: &str) {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.to_owned());
     }
 
@@ -58,39 +58,42 @@ impl UserAgent {
     /// # Errors
     /// The page on which it does not go on.
     pub async fn sign_in(&self, authorize: &Url, decision: Decision) -> Result<Url, String> {
-        let mut at = authorize.clone();
-        let mut response = self.send(self.http.get(at.clone())).await?;
-        for _ in 0..PAGES {
+        let mut url = authorize.clone();
+        let mut response = self.send(self.http.get(url.clone())).await?;
+        for _ in 0..MAX_PAGES {
             if let Some(location) = response.headers().get(LOCATION).and_then(|location| location.to_str().ok()) {
-                at = at.join(location).map_err(|error| format!("{location}: {error}"))?;
-                if at.origin() != authorize.origin() {
-                    at.query_pairs().filter(|(name, _)| name == "code").for_each(|(_, code)| self.learn(&code));
-                    return Ok(at);
+                url = url.join(location).map_err(|error| format!("{location}: {error}"))?;
+                if url.origin() != authorize.origin() {
+                    url.query_pairs()
+                        .filter(|(name, _)| name == "code")
+                        .for_each(|(_, code)| self.record_secret(&code));
+                    return Ok(url);
                 }
-                response = self.send(self.http.get(at.clone())).await?;
+                response = self.send(self.http.get(url.clone())).await?;
                 continue;
             }
             let status = response.status();
             let page = response.text().await.map_err(|error| error.to_string())?;
-            let Some(form) = choose(&page) else { return Err(format!("{at} answered {status}:\n{page}")) };
-            let fields = self.fill(&form, decision).await?;
-            let origin = at.origin().ascii_serialization();
-            at = at.join(&form.action).map_err(|error| format!("{}: {error}", form.action))?;
+            let Some(form) = find_next_form(&page) else { return Err(format!("{url} answered {status}:\n{page}")) };
+            let fields = self.fill_form(&form, decision).await?;
+            let origin = url.origin().ascii_serialization();
+            url = url.join(&form.action).map_err(|error| format!("{}: {error}", form.action))?;
             let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-            let request = self.http.post(at.clone()).header(ORIGIN, origin).header(CONTENT_TYPE, FORM).body(body);
+            let request =
+                self.http.post(url.clone()).header(ORIGIN, origin).header(CONTENT_TYPE, FORM_CONTENT_TYPE).body(body);
             response = self.send(request).await?;
         }
-        Err(format!("after {PAGES} pages it is still at {at}"))
+        Err(format!("after {MAX_PAGES} pages it is still at {url}"))
     }
 
-    async fn fill(&self, form: &Form, decision: Decision) -> Result<Vec<(String, String)>, String> {
+    async fn fill_form(&self, form: &Form, decision: Decision) -> Result<Vec<(String, String)>, String> {
         let mut fields = Vec::new();
         for field in &form.fields {
             let value = match field.name.as_str() {
                 "email" if field.kind != "hidden" => self.email.clone(),
                 "code" => {
-                    let code = self.mailbox.code(&self.email).await?;
-                    self.learn(&code);
+                    let code = self.mailbox.next_code(&self.email).await?;
+                    self.record_secret(&code);
                     code
                 }
                 _ => field.value.clone(),
@@ -122,7 +125,7 @@ impl UserAgent {
             if value.is_empty() || attributes.to_ascii_lowercase().contains("max-age=0") {
                 cookies.remove(name);
             } else {
-                self.learn(value);
+                self.record_secret(value);
                 cookies.insert(name.to_owned(), value.to_owned());
             }
         }
@@ -131,10 +134,10 @@ impl UserAgent {
 }
 
 /// The form with which a person who signs in by a code goes on: the decision, the code, or else the address.
-fn choose(page: &str) -> Option<Form> {
-    let forms = forms(page);
+fn find_next_form(page: &str) -> Option<Form> {
+    let forms = parse_forms(page);
     let decision = |form: &&Form| form.buttons.iter().any(|(name, _)| name == "decision");
-    let address = |form: &&Form| form.asks("email") && !form.asks("password");
-    let found = forms.iter().find(decision).or_else(|| forms.iter().find(|form| form.asks("code")));
+    let address = |form: &&Form| form.has_visible_field("email") && !form.has_visible_field("password");
+    let found = forms.iter().find(decision).or_else(|| forms.iter().find(|form| form.has_visible_field("code")));
     found.or_else(|| forms.iter().find(address)).cloned()
 }

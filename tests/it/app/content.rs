@@ -31,17 +31,17 @@ impl Org {
     }
 
     /// A published walkthrough that is nowhere assigned.
-    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Guide {
+    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Walkthrough {
         self.import(&document(title, steps), ImportOptions { publish: true, ..ImportOptions::default() }).await
     }
 
-    pub async fn import(&self, document: &serde_json::Value, options: ImportOptions) -> Guide {
+    pub async fn import(&self, document: &serde_json::Value, options: ImportOptions) -> Walkthrough {
         let app = &self.app;
         let file = transfer::parse("test.json", &document.to_string()).unwrap();
         let report = import::import(app.cx(), &app.ops(), &self.id, file, options).await.unwrap();
         app.refresh().await;
         let title = document["walkthrough"]["title"].as_str().unwrap().to_owned();
-        Guide { org: self.clone(), id: report.id.unwrap(), slug: report.slug, title }
+        Walkthrough { org: self.clone(), id: report.id.unwrap(), slug: report.slug, title }
     }
 }
 
@@ -56,12 +56,12 @@ pub struct Server {
 
 impl Server {
     /// A walkthrough that is published and assigned here. A step's key is its title.
-    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Guide {
+    pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Walkthrough {
         self.import(&document(title, steps)).await
     }
 
     /// The same from a whole document.
-    pub async fn import(&self, document: &serde_json::Value) -> Guide {
+    pub async fn import(&self, document: &serde_json::Value) -> Walkthrough {
         let server = Some(self.slug.clone());
         self.org.import(document, ImportOptions { publish: true, server, ..ImportOptions::default() }).await
     }
@@ -91,13 +91,13 @@ impl Server {
         Client::legacy(&self.app, self.path(), revision)
     }
 
-    pub async fn assign(&self, guide: &Guide, placement: AssignmentPatch) {
+    pub async fn assign(&self, guide: &Walkthrough, placement: AssignmentPatch) {
         let app = &self.app;
         assignments::assign(app.cx(), &app.ops(), &self.org.id, (&self.id, &guide.id), placement).await.unwrap();
         app.refresh().await;
     }
 
-    pub async fn unassign(&self, guide: &Guide) {
+    pub async fn unassign(&self, guide: &Walkthrough) {
         let app = &self.app;
         assignments::unassign(app.cx(), &app.ops(), &self.org.id, &self.id, &guide.id).await.unwrap();
         app.refresh().await;
@@ -106,14 +106,14 @@ impl Server {
 
 /// A walkthrough.
 #[derive(Clone)]
-pub struct Guide {
+pub struct Walkthrough {
     org: Org,
     pub id: WalkthroughId,
     pub slug: String,
     title: String,
 }
 
-impl Guide {
+impl Walkthrough {
     fn target(&self) -> EditTarget<'_> {
         EditTarget { organization_id: &self.org.id, walkthrough_id: &self.id, revision: None }
     }
@@ -169,7 +169,7 @@ impl Guide {
     }
 
     pub async fn delete(&self) {
-        self.delete_unnoticed().await;
+        self.delete_without_refresh().await;
         self.org.app.refresh().await;
     }
 
@@ -182,7 +182,7 @@ impl Guide {
     }
 
     /// Deletes it in another process, as it were: this one has not noticed yet.
-    pub async fn delete_unnoticed(&self) {
+    pub async fn delete_without_refresh(&self) {
         let app = &self.org.app;
         walkthroughs::delete(app.cx(), &app.ops(), self.target()).await.unwrap();
     }

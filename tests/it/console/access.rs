@@ -14,7 +14,7 @@ use waypost_ops::users;
 use waypost_testkit::TempDir;
 use waypost_web::pages::routes::Access;
 
-use super::{Answer, Browser, read};
+use super::{ConsoleBrowser, ConsoleResponse, read_response};
 use crate::app::{App, Org};
 use crate::client::Client;
 
@@ -32,15 +32,15 @@ struct Fixture {
     org: String,
 }
 
-fn store(folder: &TempDir) -> PathBuf {
+fn database_file(folder: &TempDir) -> PathBuf {
     folder.path().join("waypost.db")
 }
 
 async fn start(folder: &TempDir) -> App {
-    App::at(&waypost_testkit::sqlite_url(folder)).await
+    App::open_at(&waypost_testkit::sqlite_url(folder)).await
 }
 
-async fn call(app: &App, secret: Option<&str>, method: &str, path: &str, body: Option<&Value>) -> Answer {
+async fn call(app: &App, secret: Option<&str>, method: &str, path: &str, body: Option<&Value>) -> ConsoleResponse {
     let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080");
     if let Some(secret) = secret {
         request = request.header(header::AUTHORIZATION, format!("Bearer {secret}"));
@@ -52,19 +52,19 @@ async fn call(app: &App, secret: Option<&str>, method: &str, path: &str, body: O
         }
         None => Body::empty(),
     };
-    read(app.send(request.body(body).unwrap()).await).await
+    read_response(app.send(request.body(body).unwrap()).await).await
 }
 
-async fn secret(org: &Org, name: &str, role: Role) -> String {
+async fn create_key(org: &Org, name: &str, role: Role) -> String {
     let new = CreateApiKey { name, scope: role, expires_at: None };
     api_keys::create(org.app.cx(), &org.app.ops(), &org.id, new).await.unwrap().1
 }
 
 /// Makes `body` at `path` as the owner; gives what is answered.
-async fn make(app: &App, key: &str, path: &str, body: Value) -> Value {
-    let answer = call(app, Some(key), "POST", &format!("/api/v1{path}"), Some(&body)).await;
-    assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.body);
-    answer.json()
+async fn create(app: &App, key: &str, path: &str, body: Value) -> Value {
+    let response = call(app, Some(key), "POST", &format!("/api/v1{path}"), Some(&body)).await;
+    assert!(response.status.is_success(), "{path}: {} {}", response.status, response.body);
+    response.json()
 }
 
 async fn fixture() -> Fixture {
@@ -73,14 +73,14 @@ async fn fixture() -> Fixture {
     let (ours, theirs) = (app.org("ours").await, app.org("theirs").await);
     let mut keys = BTreeMap::new();
     for role in ROLES {
-        keys.insert(role.as_str(), secret(&ours, role.as_str(), role).await);
+        keys.insert(role.as_str(), create_key(&ours, role.as_str(), role).await);
     }
-    let other = secret(&theirs, "owner", Role::Owner).await;
+    let other = create_key(&theirs, "owner", Role::Owner).await;
     let ids = fill(&app, &ours, &keys["owner"]).await;
     let org = ours.id.to_string();
     drop(ours);
     drop(theirs);
-    app.forget_calls();
+    app.skip_call_check();
     app.finish().await;
     Fixture { folder, ids, keys, other, org }
 }
@@ -89,47 +89,47 @@ async fn fixture() -> Fixture {
 async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let mut ids = BTreeMap::new();
     let mut keep = |noun: &str, value: &Value| ids.insert(noun.to_owned(), value.as_str().unwrap().to_owned());
-    let server = make(app, owner, "/servers", json!({ "slug": "first-name", "support": "tickets" })).await;
+    let server = create(app, owner, "/servers", json!({ "slug": "first-name", "support": "tickets" })).await;
     keep("servers", &server["id"]);
     let member = users::create(app.cx(), &app.ops(), &ours.id, "member@ours.example", Role::Member).await.unwrap();
     keep("members", &json!(member.user_id));
     let path = format!("/api/v1/servers/{}", server["id"].as_str().unwrap());
-    call(app, Some(owner), "PATCH", &path, Some(&json!({ "slug": "second-name" }))).await.is(200);
+    call(app, Some(owner), "PATCH", &path, Some(&json!({ "slug": "second-name" }))).await.assert_status(200);
     keep("slugs", &json!("first-name"));
-    let walkthrough = make(app, owner, "/walkthroughs", json!({ "title": "Guide", "type": "quickstart" })).await;
+    let walkthrough = create(app, owner, "/walkthroughs", json!({ "title": "Guide", "type": "quickstart" })).await;
     keep("walkthroughs", &walkthrough["id"]);
     let path = format!("/walkthroughs/{}", walkthrough["id"].as_str().unwrap());
-    let step = make(app, owner, &format!("{path}/steps"), json!({ "title": "One", "content": "Do it." })).await;
+    let step = create(app, owner, &format!("{path}/steps"), json!({ "title": "One", "content": "Do it." })).await;
     keep("steps", &step["step"]["id"]);
-    make(app, owner, &format!("{path}/publish"), json!({})).await;
-    let deleted = make(app, owner, "/walkthroughs", json!({ "title": "Deleted", "type": "course" })).await;
+    create(app, owner, &format!("{path}/publish"), json!({})).await;
+    let deleted = create(app, owner, "/walkthroughs", json!({ "title": "Deleted", "type": "course" })).await;
     let own = format!("/api/v1/walkthroughs/{}", deleted["id"].as_str().unwrap());
-    call(app, Some(owner), "DELETE", &own, None).await.is(204);
+    call(app, Some(owner), "DELETE", &own, None).await.assert_status(204);
     keep("trash", &deleted["id"]);
     keep("versions", &json!("1"));
     keep("revisions", &json!("1"));
-    let place = json!({ "server_id": server["id"], "walkthrough_id": walkthrough["id"] });
-    keep("assignments", &make(app, owner, "/assignments", place).await["id"]);
+    let assignment = json!({ "server_id": server["id"], "walkthrough_id": walkthrough["id"] });
+    keep("assignments", &create(app, owner, "/assignments", assignment).await["id"]);
     let invitation = json!({ "email": "new@ours.example", "role": "member" });
-    keep("invitations", &make(app, owner, "/invitations", invitation).await["id"]);
-    keep("api-keys", &make(app, owner, "/api-keys", json!({ "name": "spare", "scope": "member" })).await["id"]);
+    keep("invitations", &create(app, owner, "/invitations", invitation).await["id"]);
+    keep("api-keys", &create(app, owner, "/api-keys", json!({ "name": "spare", "scope": "member" })).await["id"]);
     const PROVIDER: &str = "INSERT INTO oauth_configs
         SELECT 'oac_0123456789abcdef', id, 'Login', 'oauth', '', 'https://id.example/a', 'https://id.example/t', NULL, NULL,
             'waypost', NULL, 'none', 'openid', 'sub', FALSE, 1, 1 FROM organizations WHERE slug = 'ours'";
     app.execute(PROVIDER).await;
     keep("oauth-configs", &json!("oac_0123456789abcdef"));
     let receiver = json!({ "url": "https://hook.example/x", "events": ["ticket.created"] });
-    let receiver = make(app, owner, "/webhooks", receiver).await;
+    let receiver = create(app, owner, "/webhooks", receiver).await;
     keep("webhooks", &receiver["id"]);
     // An end user who asks for help, which is told to the receiver.
     app.refresh().await;
-    let person = Client::modern(app, "/s/second-name/t/ann/mcp".to_owned());
-    person.call("select_walkthrough", json!({ "walkthrough_id": walkthrough["id"] })).await.ok();
-    let ticket = person.call("get_support", json!({ "title": "Stuck", "problem": "Here." })).await;
+    let end_user = Client::modern(app, "/s/second-name/t/ann/mcp".to_owned());
+    end_user.call("select_walkthrough", json!({ "walkthrough_id": walkthrough["id"] })).await.ok();
+    let ticket = end_user.call("get_support", json!({ "title": "Stuck", "problem": "Here." })).await;
     let ticket = ticket.ok()["ticket_id"].clone();
     keep("tickets", &ticket);
     let comments = format!("/tickets/{}/comments", ticket.as_str().unwrap());
-    keep("comments", &make(app, owner, &comments, json!({ "body": "Try this." })).await["id"]);
+    keep("comments", &create(app, owner, &comments, json!({ "body": "Try this." })).await["id"]);
     let list = async |path: &str| {
         call(app, Some(owner), "GET", &format!("/api/v1{path}"), None).await.json()["items"][0]["id"].clone()
     };
@@ -145,7 +145,7 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
 }
 
 /// A value that a schema lets through, with the fixture's ids where one is asked for.
-fn example(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap<String, String>)) -> Value {
+fn example_value(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap<String, String>)) -> Value {
     // Where any text would be refused before the thing itself is looked up.
     match name {
         "after" => return Value::Null,
@@ -153,15 +153,15 @@ fn example(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap<Strin
         _ => {}
     }
     if let Some(reference) = schema["$ref"].as_str() {
-        let named = reference.rsplit('/').next().unwrap();
-        return example(document, &document["components"]["schemas"][named], (name, ids));
+        let is_sent = reference.rsplit('/').next().unwrap();
+        return example_value(document, &document["components"]["schemas"][is_sent], (name, ids));
     }
     if let Some(values) = schema["enum"].as_array() {
         return values[0].clone();
     }
     if let Some(first) = ["oneOf", "anyOf"].iter().find_map(|word| schema[*word].as_array()) {
         let part = first.iter().find(|part| part["type"] != "null").unwrap();
-        return example(document, part, (name, ids));
+        return example_value(document, part, (name, ids));
     }
     let noun = name.strip_suffix("_id").map(|noun| format!("{}s", noun.replace('_', "-")));
     if let Some(id) = noun.and_then(|noun| ids.get(&noun)) {
@@ -175,15 +175,16 @@ fn example(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap<Strin
         "array" => json!([]),
         _ => {
             let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let members = required
-                .map(|member| (member.to_owned(), example(document, &schema["properties"][member], (member, ids))));
+            let members = required.map(|member| {
+                (member.to_owned(), example_value(document, &schema["properties"][member], (member, ids)))
+            });
             Value::Object(members.collect::<Map<_, _>>())
         }
     }
 }
 
 /// The path with the ids of the fixture. A name in braces stands behind its noun: `/servers/{server_id}`.
-fn address(path: &str, fixture: &Fixture) -> String {
+fn resolve_path(path: &str, fixture: &Fixture) -> String {
     let mut parts: Vec<String> = Vec::new();
     for part in path.split('/') {
         let before = parts.last().cloned().unwrap_or_default();
@@ -200,33 +201,34 @@ fn address(path: &str, fixture: &Fixture) -> String {
 }
 
 /// What the first caller that is let in is; or how all are refused.
-async fn least(app: &App, fixture: &Fixture, (method, path, body): (&str, &str, Option<&Value>)) -> String {
+async fn least_role(app: &App, fixture: &Fixture, (method, path, body): (&str, &str, Option<&Value>)) -> String {
     for role in ROLES {
-        let answer = call(app, Some(&fixture.keys[role.as_str()]), method, path, body).await;
-        assert!(!answer.status.is_server_error(), "{method} {path}: {} {}", answer.status, answer.body);
-        if answer.status != StatusCode::FORBIDDEN {
+        let response = call(app, Some(&fixture.keys[role.as_str()]), method, path, body).await;
+        assert!(!response.status.is_server_error(), "{method} {path}: {} {}", response.status, response.body);
+        if response.status != StatusCode::FORBIDDEN {
             // No logo, and no step that was deleted: only those are told who may see it.
             let absent = ["no such logo", "was deleted from this walkthrough"];
-            let is_there = answer.status != StatusCode::NOT_FOUND || absent.iter().any(|it| answer.body.contains(it));
-            assert!(is_there, "{method} {path} as {role}: {}", answer.body);
+            let is_there =
+                response.status != StatusCode::NOT_FOUND || absent.iter().any(|it| response.body.contains(it));
+            assert!(is_there, "{method} {path} as {role}: {}", response.body);
             return role.as_str().to_owned();
         }
     }
     "user".to_owned()
 }
 
-async fn operations(fixture: &Fixture, table: &mut String) {
+async fn check_operations(fixture: &Fixture, table: &mut String) {
     let document = serde_json::to_value(waypost_web::api::document()).unwrap();
-    let reading = copy(fixture).await;
+    let read_copy = start_copy(fixture).await;
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let content = operation["requestBody"]["content"].as_object().and_then(|content| content.values().next());
-            let mut body = content.map(|content| example(&document, &content["schema"], ("", &fixture.ids)));
+            let mut body = content.map(|content| example_value(&document, &content["schema"], ("", &fixture.ids)));
             if let Some(body) = body.as_mut().filter(|_| path == "/api-keys") {
                 // A key can only create a weaker one.
                 body["expires_at"] = json!("2030-01-01T00:00:00Z");
             }
-            let own = format!("/api/v1{}", address(path, fixture));
+            let own = format!("/api/v1{}", resolve_path(path, fixture));
             let query: Vec<String> = operation["parameters"]
                 .as_array()
                 .into_iter()
@@ -234,17 +236,17 @@ async fn operations(fixture: &Fixture, table: &mut String) {
                 .filter(|parameter| parameter["in"] == "query" && parameter["required"] == true)
                 .map(|parameter| {
                     let name = parameter["name"].as_str().unwrap();
-                    let value = example(&document, &parameter["schema"], (name, &fixture.ids));
+                    let value = example_value(&document, &parameter["schema"], (name, &fixture.ids));
                     format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
                 })
                 .collect();
             let own = if query.is_empty() { own } else { format!("{own}?{}", query.join("&")) };
             let method = method.to_uppercase();
             // A copy for each operation that changes something: what one of them deletes, the next one needs.
-            let own_copy = if method == "GET" { None } else { Some(copy(fixture).await) };
-            let app = own_copy.as_ref().map_or(&reading.1, |(_, app)| app);
-            let nobody = call(app, None, &method, &own, body.as_ref()).await;
-            assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{method} {path} without credentials");
+            let own_copy = if method == "GET" { None } else { Some(start_copy(fixture).await) };
+            let app = own_copy.as_ref().map_or(&read_copy.1, |(_, app)| app);
+            let anonymous = call(app, None, &method, &own, body.as_ref()).await;
+            assert_eq!(anonymous.status, StatusCode::UNAUTHORIZED, "{method} {path} without credentials");
             let foreign = call(app, Some(&fixture.other), &method, &own, body.as_ref()).await;
             if path.contains('{') {
                 assert_eq!(
@@ -255,14 +257,14 @@ async fn operations(fixture: &Fixture, table: &mut String) {
                 );
             }
             for id in fixture.ids.values().filter(|id| id.contains('_')) {
-                let named = own.contains(id.as_str())
+                let is_sent = own.contains(id.as_str())
                     || body.as_ref().is_some_and(|body| body.to_string().contains(id.as_str()));
                 assert!(
-                    named || !foreign.body.contains(id.as_str()),
+                    is_sent || !foreign.body.contains(id.as_str()),
                     "{method} {path} shows {id} to another organisation"
                 );
             }
-            let least = least(app, fixture, (&method, &own, body.as_ref())).await;
+            let least = least_role(app, fixture, (&method, &own, body.as_ref())).await;
             let other = if path.contains('{') { foreign.status.as_u16().to_string() } else { "its own".to_owned() };
             writeln!(table, "| `{method} /api/v1{path}` | {least} | {other} |").unwrap();
             if let Some((_, app)) = own_copy {
@@ -270,25 +272,25 @@ async fn operations(fixture: &Fixture, table: &mut String) {
             }
         }
     }
-    reading.1.stop().await;
+    read_copy.1.stop().await;
 }
 
 /// The product on a copy of the fixture, whose calls are not counted.
-async fn copy(fixture: &Fixture) -> (TempDir, App) {
+async fn start_copy(fixture: &Fixture) -> (TempDir, App) {
     let folder = waypost_testkit::folder();
-    std::fs::copy(store(&fixture.folder), store(&folder)).unwrap();
+    std::fs::copy(database_file(&fixture.folder), database_file(&folder)).unwrap();
     let app = start(&folder).await;
-    app.forget_calls();
+    app.skip_call_check();
     (folder, app)
 }
 
-async fn pages(app: &App, table: &mut String) {
+async fn check_pages(app: &App, table: &mut String) {
     let (ours, theirs) = (app.org("console").await, app.org("elsewhere").await);
-    let visitor = Browser::new(app);
-    let stranger = Browser::owner(&theirs).await;
+    let visitor = ConsoleBrowser::new(app);
+    let outsider = ConsoleBrowser::owner(&theirs).await;
     let mut browsers = Vec::new();
     for role in ROLES {
-        browsers.push((role, Browser::member(&ours, &format!("{role}@ours.example"), role).await));
+        browsers.push((role, ConsoleBrowser::member(&ours, &format!("{role}@ours.example"), role).await));
     }
     for route in waypost_web::pages::routes().list() {
         let path = route.path.replace("{org}", "console");
@@ -298,36 +300,45 @@ async fn pages(app: &App, table: &mut String) {
             .map(|part| if part.starts_with('{') { "nothing" } else { part })
             .collect::<Vec<_>>()
             .join("/");
-        let send = async |browser: &Browser| match route.method {
+        let send = async |browser: &ConsoleBrowser| match route.method {
             Method::GET => browser.get(&path).await,
             _ => browser.post(&path, &[]).await,
         };
         let (method, at) = (&route.method, route.path);
-        if let Access::Member(act) = route.access {
-            let answer = send(&visitor).await;
+        if let Access::Member(action) = route.access {
+            let response = send(&visitor).await;
             assert!(
-                answer.location().starts_with("/login"),
+                response.location().starts_with("/login"),
                 "{method} {at}: a visitor gets {} {}",
-                answer.status,
-                answer.body
+                response.status,
+                response.body
             );
-            send(&stranger).await.is(404);
+            send(&outsider).await.assert_status(404);
             for (role, browser) in &browsers {
-                let may = act.least_role().is_some_and(|least| role.covers(least));
-                let answer = send(browser).await;
-                assert_eq!(answer.status == StatusCode::FORBIDDEN, !may, "{method} {at} as {role}: {}", answer.status);
-                assert!(answer.status != StatusCode::INTERNAL_SERVER_ERROR, "{method} {at} as {role}: {}", answer.body);
+                let may = action.least_role().is_some_and(|least| role.covers(least));
+                let response = send(browser).await;
+                assert_eq!(
+                    response.status == StatusCode::FORBIDDEN,
+                    !may,
+                    "{method} {at} as {role}: {}",
+                    response.status
+                );
+                assert!(
+                    response.status != StatusCode::INTERNAL_SERVER_ERROR,
+                    "{method} {at} as {role}: {}",
+                    response.body
+                );
             }
         } else {
-            let answer = send(&visitor).await;
-            assert!(answer.status != StatusCode::INTERNAL_SERVER_ERROR, "{method} {at}: {}", answer.body);
-            let sent = answer.location().starts_with("/login");
-            assert!(route.access == Access::Public || sent, "{method} {at}: a visitor gets {}", answer.status);
+            let response = send(&visitor).await;
+            assert!(response.status != StatusCode::INTERNAL_SERVER_ERROR, "{method} {at}: {}", response.body);
+            let sent = response.location().starts_with("/login");
+            assert!(route.access == Access::Public || sent, "{method} {at}: a visitor gets {}", response.status);
         }
         let least = match route.access {
             Access::Public => "everybody",
             Access::User => "user",
-            Access::Member(act) => act.least_role().map_or("nobody", Role::as_str),
+            Access::Member(action) => action.least_role().map_or("nobody", Role::as_str),
         };
         let other = if matches!(route.access, Access::Member(_)) { "404" } else { "-" };
         writeln!(table, "| `{method} {at}` | {least} | {other} |").unwrap();
@@ -339,12 +350,12 @@ async fn pages(app: &App, table: &mut String) {
         if let Some(site) = site {
             request = request.header("sec-fetch-site", site);
         }
-        let answer = browsers[2].1.send(request.body(Body::from("name=Stolen")).unwrap()).await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{site:?}");
+        let response = browsers[2].1.send(request.body(Body::from("name=Stolen")).unwrap()).await;
+        assert_eq!(response.status, StatusCode::FORBIDDEN, "{site:?}");
     }
 }
 
-const HEAD: &str = "\
+const HEADER: &str = "\
 <!-- Made by the test `console::access` (tests/it). Do not edit. -->
 
 # Who may do what
@@ -360,13 +371,13 @@ route is missing here. The [public pages](public-page.md) of the servers are for
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_route_is_tried_as_everybody() {
+async fn every_route_enforces_its_access_rule() {
     let fixture = fixture().await;
-    let mut table = HEAD.to_owned();
-    operations(&fixture, &mut table).await;
+    let mut table = HEADER.to_owned();
+    check_operations(&fixture, &mut table).await;
     table.push_str("\n| Page | From | Elsewhere |\n|---|---|---|\n");
     let app = App::new().await;
-    pages(&app, &mut table).await;
+    check_pages(&app, &mut table).await;
     app.stop().await;
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/access.md");
     if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {

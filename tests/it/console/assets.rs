@@ -3,28 +3,28 @@
 use axum::body::Body;
 use http::{Method, Request, header};
 
-use super::Browser;
+use super::ConsoleBrowser;
 use crate::app::App;
 
 /// The length of a compressed response tells what is in it. Files are the same for everyone; everything else may hold a secret
 /// next to a text that somebody else has chosen (BREACH).
 #[tokio::test]
-async fn files_are_compressed_and_pages_are_not() {
+async fn only_static_files_are_compressed() {
     let app = App::new().await;
     let server = app.org("acme").await.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack"]).await;
-    let browser = Browser::owner(&server.org).await;
+    let browser = ConsoleBrowser::owner(&server.org).await;
     let get = async |path: &str| {
         let accepts = "gzip, deflate, br, zstd";
         let request =
             Request::get(path).header(header::ACCEPT, "text/html, */*").header(header::ACCEPT_ENCODING, accepts);
         browser.send(request.body(Body::empty()).unwrap()).await
     };
-    let plain = browser.page("/assets/console.css").await;
+    let plain = browser.get_page("/assets/console.css").await;
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"));
     let file = get("/assets/console.css").await;
     assert_eq!((file.header("content-encoding"), file.header("vary")), ("gzip", "accept-encoding"));
-    let length = |answer: &super::Answer| answer.header("content-length").parse::<usize>().unwrap();
+    let length = |response: &super::ConsoleResponse| response.header("content-length").parse::<usize>().unwrap();
     assert!(length(&file) * 2 < length(&plain), "{} of {}", length(&file), length(&plain));
     for path in [
         "/login",

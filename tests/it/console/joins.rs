@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use waypost_core::organization::Role;
 use waypost_core::webhook::WebhookEvent;
 
-use super::super::sign_in::{self, OauthClient, Tokens, WEB_CALLBACK, sign_in_needed};
-use super::Browser;
+use super::super::sign_in::{self, OauthClient, Tokens, WEB_CALLBACK, require_sign_in};
+use super::ConsoleBrowser;
 use crate::app::{App, Server, open};
 
 waypost_testkit::both!(open =>
@@ -15,101 +15,102 @@ waypost_testkit::both!(open =>
 );
 
 /// A server with sign-in, where "ann" made two steps before.
-async fn started(app: &App) -> Server {
+async fn set_up(app: &App) -> Server {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
     let before = server.personal("ann");
     before.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     before.call("next_walkthrough_step", json!({})).await.ok();
-    sign_in_needed(&server).await;
+    require_sign_in(&server).await;
     server
 }
 
 /// Signs in as `subject` at `url`, consents, and tells at which step they are.
-async fn position(server: &Server, subject: &str, url: &str) -> Value {
+async fn sign_in_and_get_position(server: &Server, subject: &str, url: &str) -> Value {
     let client = OauthClient::register_at(server, WEB_CALLBACK).await;
-    let (browser, _) = sign_in::Browser::signed_in(server, subject).await;
-    let code = client.code(&browser, &[("resource", url)]).await;
-    let tokens = Tokens::of(&client.exchange(&code).await);
-    let answer = sign_in::select(server, Some(&tokens.access)).await.json();
-    answer["result"]["structuredContent"]["step"]["position"].clone()
+    let (browser, _) = sign_in::EndUserBrowser::signed_in(server, subject).await;
+    let code = client.get_code(&browser, &[("resource", url)]).await;
+    let tokens = Tokens::from_response(&client.exchange(&code).await);
+    let response = sign_in::start_walkthrough(server, Some(&tokens.access)).await.json();
+    response["result"]["structuredContent"]["step"]["position"].clone()
 }
 
 /// The claim link that the page shows.
-fn shown_link(page: &str) -> String {
+fn claim_link_on(page: &str) -> String {
     let at = page.find("http://localhost:8080/s/acme/t/claim~").expect("a link");
     page[at..].split('<').next().unwrap().to_owned()
 }
 
 async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
-    let server = started(&app).await;
-    let admin = Browser::member(&server.org, "admin@acme.example", Role::Admin).await;
-    let member = Browser::member(&server.org, "member@acme.example", Role::Member).await;
-    admin.page("/o/acme/joins").await.says("Nothing was claimed yet");
+    let server = set_up(&app).await;
+    let admin = ConsoleBrowser::member(&server.org, "admin@acme.example", Role::Admin).await;
+    let member = ConsoleBrowser::member(&server.org, "member@acme.example", Role::Member).await;
+    admin.get_page("/o/acme/joins").await.assert_contains("Nothing was claimed yet");
     let form = [("server", server.id.as_str()), ("tracking_id", "ann"), ("expires_in_hours", "24")];
-    member.get("/o/acme/joins").await.is(403);
-    member.post("/o/acme/joins", &form).await.is(403);
+    member.get("/o/acme/joins").await.assert_status(403);
+    member.post("/o/acme/joins", &form).await.assert_status(403);
     let wrong = [("server", server.id.as_str()), ("tracking_id", "a b"), ("expires_in_hours", "24")];
-    admin.post("/o/acme/joins", &wrong).await.is(422).says("e-tracking_id");
-    let made = admin.post("/o/acme/joins", &form).await;
-    let link = shown_link(&made.is(200).body);
-    assert_eq!(position(&server, "anna", &link).await, 2);
-    let page = admin.page("/o/acme/joins").await;
-    page.says("ann").says("anna@example.com").does_not_say("claim~");
-    admin.page("/o/acme").await.says("claims of tracking IDs in the last 7 days");
-    member.page("/o/acme").await.does_not_say("claims of tracking IDs");
-    admin.page("/o/acme/audit?act=join.").await.says("join.create");
+    admin.post("/o/acme/joins", &wrong).await.assert_status(422).assert_contains("e-tracking_id");
+    let created = admin.post("/o/acme/joins", &form).await;
+    let link = claim_link_on(&created.assert_status(200).body);
+    assert_eq!(sign_in_and_get_position(&server, "anna", &link).await, 2);
+    let page = admin.get_page("/o/acme/joins").await;
+    page.assert_contains("ann").assert_contains("anna@example.com").assert_lacks("claim~");
+    admin.get_page("/o/acme").await.assert_contains("claims of tracking IDs in the last 7 days");
+    member.get_page("/o/acme").await.assert_lacks("claims of tracking IDs");
+    admin.get_page("/o/acme/audit?act=join.").await.assert_contains("join.create");
     let action = page.body.split("action=\"").find(|it| it.contains("/undo\"")).unwrap().split('"').next().unwrap();
-    member.post(action, &[]).await.is(403);
-    admin.post(action, &[]).await.leads_to("/o/acme/joins");
-    admin.post(action, &[]).await.leads_to("/o/acme/joins");
+    member.post(action, &[]).await.assert_status(403);
+    admin.post(action, &[]).await.assert_redirect("/o/acme/joins");
+    admin.post(action, &[]).await.assert_redirect("/o/acme/joins");
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.undo'").await, 1, "once");
-    admin.page("/o/acme/joins").await.says("Undone").does_not_say("/undo\"");
-    admin.page("/o/acme").await.does_not_say("claims of tracking IDs");
+    admin.get_page("/o/acme/joins").await.assert_contains("Undone").assert_lacks("/undo\"");
+    admin.get_page("/o/acme").await.assert_lacks("claims of tracking IDs");
     // The link that was used is worth nothing after that, to anybody.
     for subject in ["anna", "bea"] {
-        app.later(1).await;
-        assert_eq!(position(&server, subject, &link).await, 1, "{subject}");
+        app.advance_clock(1).await;
+        assert_eq!(sign_in_and_get_position(&server, subject, &link).await, 1, "{subject}");
     }
     app.finish().await;
 }
 
 async fn a_claim_is_reported_and_undone_over_the_api(app: App) {
-    let server = started(&app).await;
-    let admin = Browser::member(&server.org, "admin@acme.example", Role::Admin).await;
+    let server = set_up(&app).await;
+    let admin = ConsoleBrowser::member(&server.org, "admin@acme.example", Role::Admin).await;
     let hook = json!({ "url": "https://hook.example/x", "events": [WebhookEvent::ProgressClaimed.as_str()] });
-    admin.api(Method::POST, "/webhooks", Some(hook)).await.is(201);
+    admin.api(Method::POST, "/webhooks", Some(hook)).await.assert_status(201);
     let path = format!("/servers/{}/claim-links", server.id);
     for hours in [0, 721] {
         let new = json!({ "tracking_id": "ann", "expires_in_hours": hours });
-        admin.api(Method::POST, &path, Some(new)).await.is(422);
+        admin.api(Method::POST, &path, Some(new)).await.assert_status(422);
     }
-    let made = admin.api(Method::POST, &path, Some(json!({ "tracking_id": "ann" }))).await;
-    let link = made.is(201).json()["url"].as_str().unwrap().to_owned();
-    assert_eq!(position(&server, "anna", &link).await, 2);
-    let told: Value = serde_json::from_str(&app.lines("SELECT payload FROM webhook_deliveries").await).unwrap();
+    let created = admin.api(Method::POST, &path, Some(json!({ "tracking_id": "ann" }))).await;
+    let link = created.assert_status(201).json()["url"].as_str().unwrap().to_owned();
+    assert_eq!(sign_in_and_get_position(&server, "anna", &link).await, 2);
+    let payload: Value =
+        serde_json::from_str(&app.query_lines("SELECT payload FROM webhook_deliveries").await).unwrap();
     assert_eq!(
-        (&told["type"], &told["data"]["from_end_user"]["tracking_id"]),
+        (&payload["type"], &payload["data"]["from_end_user"]["tracking_id"]),
         (&json!("progress.claimed"), &json!("ann"))
     );
-    let list = admin.api(Method::GET, "/joins?limit=1", None).await.is(200).json();
+    let list = admin.api(Method::GET, "/joins?limit=1", None).await.assert_status(200).json();
     let join = &list["items"][0];
     assert_eq!((&join["tracking_id"], &join["kind"]), (&json!("ann"), &json!("tracking")));
-    const TOLD: &str = "SELECT count(*) FROM webhook_deliveries JOIN joins ON payload LIKE '%' || joins.id || '%'
+    const REPORTED: &str = "SELECT count(*) FROM webhook_deliveries JOIN joins ON payload LIKE '%' || joins.id || '%'
         AND payload LIKE '%' || joins.from_end_user_id || '%' AND payload LIKE '%' || joins.to_end_user_id || '%'";
-    assert_eq!(app.count(TOLD).await, 1);
+    assert_eq!(app.count(REPORTED).await, 1);
     assert!(join["undone_at"].is_null() && list["next_cursor"].is_null(), "{list}");
     let path = format!("/joins/{}", join["id"].as_str().unwrap());
-    let undone = admin.api(Method::POST, &format!("{path}/undo"), None).await.is(200).json();
+    let undone = admin.api(Method::POST, &format!("{path}/undo"), None).await.assert_status(200).json();
     assert!(undone["undone_at"].is_string());
-    app.later(1_000).await;
-    let again = admin.api(Method::POST, &format!("{path}/undo"), None).await.is(200).json();
+    app.advance_clock(1_000).await;
+    let again = admin.api(Method::POST, &format!("{path}/undo"), None).await.assert_status(200).json();
     assert_eq!(again, undone, "undoing again changes nothing");
-    assert_eq!(admin.api(Method::GET, &path, None).await.is(200).json(), undone);
+    assert_eq!(admin.api(Method::GET, &path, None).await.assert_status(200).json(), undone);
     // A new link works, for the right person.
     let new = json!({ "tracking_id": "ann" });
-    let made = admin.api(Method::POST, &format!("/servers/{}/claim-links", server.id), Some(new)).await;
-    let fresh = made.is(201).json()["url"].as_str().unwrap().to_owned();
-    assert_eq!(position(&server, "bea", &fresh).await, 2);
+    let created = admin.api(Method::POST, &format!("/servers/{}/claim-links", server.id), Some(new)).await;
+    let fresh = created.assert_status(201).json()["url"].as_str().unwrap().to_owned();
+    assert_eq!(sign_in_and_get_position(&server, "bea", &fresh).await, 2);
     app.finish().await;
 }

@@ -1,4 +1,4 @@
-//! The console and the REST API over HTTP, in this process. Each module has the name of what it tests; a [`Browser`] keeps
+//! The console and the REST API over HTTP, in this process. Each module has the name of what it tests; a [`ConsoleBrowser`] keeps
 //! cookies and sends what a browser sends.
 
 #![allow(dead_code, reason = "the modules to come use all of it")]
@@ -8,6 +8,7 @@ mod analytics;
 mod api_keys;
 mod assets;
 mod audit;
+mod bulk;
 mod editor;
 mod joins;
 mod members;
@@ -40,13 +41,13 @@ use crate::app::{App, Org};
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ConsoleResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
 }
 
-impl Answer {
+impl ConsoleResponse {
     /// A header's value; empty when it is not there.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
@@ -65,35 +66,35 @@ impl Answer {
 
     /// Sees that the page says this.
     #[track_caller]
-    pub fn says(&self, text: &str) -> &Self {
+    pub fn assert_contains(&self, text: &str) -> &Self {
         assert!(self.body.contains(text), "{text:?} is missing:\n{}", self.body);
         self
     }
 
     /// Sees that the page does not say this.
     #[track_caller]
-    pub fn does_not_say(&self, text: &str) -> &Self {
+    pub fn assert_lacks(&self, text: &str) -> &Self {
         assert!(!self.body.contains(text), "{text:?} is there:\n{}", self.body);
         self
     }
 
     /// Sees that the status is this one.
     #[track_caller]
-    pub fn is(&self, status: u16) -> &Self {
+    pub fn assert_status(&self, status: u16) -> &Self {
         assert_eq!(self.status.as_u16(), status, "{} {}", self.location(), self.body);
         self
     }
 
     /// Sees that the browser is sent to `location`.
     #[track_caller]
-    pub fn leads_to(&self, location: &str) -> &Self {
+    pub fn assert_redirect(&self, location: &str) -> &Self {
         assert_eq!((self.status.as_u16(), self.location()), (303, location), "{}", self.body);
         self
     }
 }
 
 /// A browser with its cookies.
-pub struct Browser {
+pub struct ConsoleBrowser {
     app: App,
     cookies: Mutex<BTreeMap<String, String>>,
     /// The slug of the organisation that calls of the API are for; the session's when empty.
@@ -102,7 +103,7 @@ pub struct Browser {
     client: Option<IpAddr>,
 }
 
-impl Browser {
+impl ConsoleBrowser {
     /// One that nobody has signed in with.
     pub fn new(app: &App) -> Self {
         Self { app: app.clone(), cookies: Mutex::default(), org: String::new(), client: None }
@@ -133,12 +134,12 @@ impl Browser {
     }
 
     /// The same at client address number `n`.
-    pub fn at(self, n: u8) -> Self {
+    pub fn with_client_address(self, n: u8) -> Self {
         Self { client: Some([198, 51, 100, n].into()), ..self }
     }
 
     /// The same for calls of the API in another organisation.
-    pub fn within(self, slug: &str) -> Self {
+    pub fn for_org(self, slug: &str) -> Self {
         Self { org: slug.to_owned(), ..self }
     }
 
@@ -156,23 +157,23 @@ impl Browser {
     }
 
     /// Loads a page.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> ConsoleResponse {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
     /// Loads a page and sees that it is there.
     #[track_caller]
-    pub fn page(&self, path: &str) -> impl Future<Output = Answer> {
+    pub fn get_page(&self, path: &str) -> impl Future<Output = ConsoleResponse> {
         let at = std::panic::Location::caller();
         async move {
-            let answer = self.get(path).await;
-            assert_eq!(answer.status, StatusCode::OK, "{at}: {path} {} {}", answer.location(), answer.body);
-            answer
+            let response = self.get(path).await;
+            assert_eq!(response.status, StatusCode::OK, "{at}: {path} {} {}", response.location(), response.body);
+            response
         }
     }
 
     /// Sends a form of ours.
-    pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+    pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> ConsoleResponse {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = Request::post(path)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -181,7 +182,7 @@ impl Browser {
     }
 
     /// Calls the API as a script of ours does; `path` is below `/api/v1`.
-    pub async fn api(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub async fn api(&self, method: Method, path: &str, body: Option<Value>) -> ConsoleResponse {
         let mut request =
             Request::builder().method(method).uri(format!("/api/v1{path}")).header("sec-fetch-site", "same-origin");
         if !self.org.is_empty() {
@@ -198,7 +199,7 @@ impl Browser {
     }
 
     /// Sends any request, with host and cookies; keeps the cookies of the answer.
-    pub async fn send(&self, mut request: Request<Body>) -> Answer {
+    pub async fn send(&self, mut request: Request<Body>) -> ConsoleResponse {
         request.headers_mut().entry(header::HOST).or_insert("localhost:8080".parse().unwrap());
         if let Some(client) = self.client {
             request.extensions_mut().insert(ConnectInfo(SocketAddr::from((client, 50_000))));
@@ -208,8 +209,8 @@ impl Browser {
         if !cookies.is_empty() {
             request.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
         }
-        let answer = read(self.app.send(request).await).await;
-        for line in answer.headers.get_all(header::SET_COOKIE) {
+        let response = read_response(self.app.send(request).await).await;
+        for line in response.headers.get_all(header::SET_COOKIE) {
             let line = line.to_str().unwrap();
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
             assert!(line.contains("; Secure") && line.contains("; HttpOnly") && line.contains("; Path=/"), "{line}");
@@ -219,13 +220,13 @@ impl Browser {
                 self.set_cookie(name, value);
             }
         }
-        answer
+        response
     }
 }
 
 /// Calls the API with a new key of `org`.
-pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: Option<Value>) -> Answer {
-    let secret = key(&org.app, &org.id, role).await;
+pub async fn call_with_key(org: &Org, role: Role, method: Method, path: &str, body: Option<Value>) -> ConsoleResponse {
+    let secret = create_key(&org.app, &org.id, role).await;
     let request = Request::builder()
         .method(method)
         .uri(format!("/api/v1{path}"))
@@ -233,18 +234,18 @@ pub async fn with_key(org: &Org, role: Role, method: Method, path: &str, body: O
         .header(header::AUTHORIZATION, format!("Bearer {secret}"))
         .header(header::CONTENT_TYPE, "application/json");
     let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-    read(org.app.send(request.body(body).unwrap()).await).await
+    read_response(org.app.send(request.body(body).unwrap()).await).await
 }
 
 /// The secret of a new key of an organisation, as it is there when this is called.
-pub async fn key(app: &App, org: &OrganizationId, role: Role) -> String {
+pub async fn create_key(app: &App, org: &OrganizationId, role: Role) -> String {
     let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
     let new = waypost_ops::api_keys::CreateApiKey { name: &name, scope: role, expires_at: None };
     waypost_ops::api_keys::create(app.cx(), &app.ops(), org, new).await.unwrap().1
 }
 
-async fn read(response: http::Response<Body>) -> Answer {
+async fn read_response(response: http::Response<Body>) -> ConsoleResponse {
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, 4 * 1024 * 1024).await.unwrap();
-    Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+    ConsoleResponse { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
 }

@@ -21,43 +21,43 @@ use waypost_ops::user_accounts::create_account_link;
 use waypost_ops::users;
 use waypost_web::providers::{Github, Provider, ProviderKind};
 
-use super::{Answer, Browser};
+use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::{App, START, Setup};
 
 /// What the provider says, and whom it has sent back: PKCE's challenge and the nonce, by code.
-struct Behaviour {
+struct ProviderState {
     claims: Value,
     emails: Value,
     codes: HashMap<String, (String, String)>,
 }
 
 #[derive(Clone)]
-struct Fake {
+struct FakeProvider {
     origin: String,
-    behaviour: Arc<Mutex<Behaviour>>,
+    state: Arc<Mutex<ProviderState>>,
 }
 
-impl Fake {
+impl FakeProvider {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let emails = json!([{"email": "other@example.com", "primary": false, "verified": true},
             {"email": "anna@example.com", "primary": true, "verified": true}]);
-        let behaviour = Behaviour { claims: json!({}), emails, codes: HashMap::new() };
-        let fake = Self { origin, behaviour: Arc::new(Mutex::new(behaviour)) };
+        let state = ProviderState { claims: json!({}), emails, codes: HashMap::new() };
+        let provider = Self { origin, state: Arc::new(Mutex::new(state)) };
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(metadata))
-            .route("/keys", get(|| async { Json(json!({ "keys": [key().as_verification_key()] })) }))
+            .route("/keys", get(|| async { Json(json!({ "keys": [signing_key().as_verification_key()] })) }))
             .route("/token", post(token))
             .route("/login/oauth/access_token", post(token))
             .route(
                 "/user",
-                get(|headers: HeaderMap| async move { github(&headers, json!({"id": 7, "login": "anna"})) }),
+                get(|headers: HeaderMap| async move { github_response(&headers, json!({"id": 7, "login": "anna"})) }),
             )
-            .route("/user/emails", get(emails_of))
-            .with_state(fake.clone());
+            .route("/user/emails", get(get_emails))
+            .with_state(provider.clone());
         tokio::spawn(axum::serve(listener, router).into_future());
-        fake
+        provider
     }
 
     fn providers(&self) -> Vec<Provider> {
@@ -75,34 +75,34 @@ impl Fake {
         ]
     }
 
-    async fn app(&self, sign_up: SignUp) -> App {
+    async fn start_app(&self, sign_up: SignUp) -> App {
         App::with(Setup { sign_up, providers: self.providers(), ..Setup::default() }).await
     }
 
     /// Leaves for `provider`, agrees there, and gives the address to which the browser is sent back.
-    async fn agree(&self, browser: &Browser, provider: &str) -> String {
-        let away = browser.get(&format!("/login/with/{provider}?next=/account")).await;
-        let url = Url::parse(away.is(303).location()).unwrap();
-        let asked: HashMap<_, _> = url.query_pairs().into_owned().collect();
+    async fn authorize(&self, browser: &ConsoleBrowser, provider: &str) -> String {
+        let redirect = browser.get(&format!("/login/with/{provider}?next=/account")).await;
+        let url = Url::parse(redirect.assert_status(303).location()).unwrap();
+        let parameters: HashMap<_, _> = url.query_pairs().into_owned().collect();
         let callback = format!("http://localhost:8080/login/with/{provider}/callback");
-        assert_eq!((&asked["redirect_uri"], asked["code_challenge_method"].as_str()), (&callback, "S256"));
-        let code = format!("code-{}", asked["state"]);
-        let nonce = asked.get("nonce").cloned().unwrap_or_default();
-        self.behaviour.lock().unwrap().codes.insert(code.clone(), (asked["code_challenge"].clone(), nonce));
-        format!("/login/with/{provider}/callback?code={code}&state={}", asked["state"])
+        assert_eq!((&parameters["redirect_uri"], parameters["code_challenge_method"].as_str()), (&callback, "S256"));
+        let code = format!("code-{}", parameters["state"]);
+        let nonce = parameters.get("nonce").cloned().unwrap_or_default();
+        self.state.lock().unwrap().codes.insert(code.clone(), (parameters["code_challenge"].clone(), nonce));
+        format!("/login/with/{provider}/callback?code={code}&state={}", parameters["state"])
     }
 
-    async fn sign_in(&self, browser: &Browser, provider: &str) -> Answer {
-        let back = self.agree(browser, provider).await;
-        browser.get(&back).await
+    async fn sign_in(&self, browser: &ConsoleBrowser, provider: &str) -> ConsoleResponse {
+        let callback_path = self.authorize(browser, provider).await;
+        browser.get(&callback_path).await
     }
 
-    fn claim(&self, claims: Value) {
-        self.behaviour.lock().unwrap().claims = claims;
+    fn set_claims(&self, claims: Value) {
+        self.state.lock().unwrap().claims = claims;
     }
 }
 
-fn key() -> CoreEdDsaPrivateSigningKey {
+fn signing_key() -> CoreEdDsaPrivateSigningKey {
     // PKCS #8 of an Ed25519 key (RFC 8410, section 7).
     let der = [&hex("302e020100300506032b657004220420")[..], &[1; 32]].concat();
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64.encode(&der));
@@ -113,65 +113,69 @@ fn hex(text: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap()
 }
 
-async fn metadata(State(fake): State<Fake>) -> Json<Value> {
-    let at = |path: &str| format!("{}{path}", fake.origin);
+async fn metadata(State(provider): State<FakeProvider>) -> Json<Value> {
+    let at = |path: &str| format!("{}{path}", provider.origin);
     Json(json!({
-        "issuer": fake.origin, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
+        "issuer": provider.origin, "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
         "jwks_uri": at("/keys"), "response_types_supported": ["code"], "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["EdDSA"],
     }))
 }
 
-async fn token(State(fake): State<Fake>, Form(form): Form<HashMap<String, String>>) -> Response {
-    let mut behaviour = fake.behaviour.lock().unwrap();
+async fn token(State(provider): State<FakeProvider>, Form(form): Form<HashMap<String, String>>) -> Response {
+    let mut state = provider.state.lock().unwrap();
     let verifier = BASE64URL_NOPAD.encode(&Sha256::digest(form["code_verifier"].as_bytes()));
-    let known = behaviour.codes.remove(&form["code"]).filter(|(challenge, _)| *challenge == verifier);
+    let known = state.codes.remove(&form["code"]).filter(|(challenge, _)| *challenge == verifier);
     let Some((_, nonce)) = known else {
         return (StatusCode::BAD_REQUEST, Json(json!({"error": "invalid_grant"}))).into_response();
     };
     let now = START.0 / 1_000;
     let mut claims = json!({
-        "iss": fake.origin, "sub": "anna", "aud": "waypost", "iat": now, "exp": now + 300, "nonce": nonce,
+        "iss": provider.origin, "sub": "anna", "aud": "waypost", "iat": now, "exp": now + 300, "nonce": nonce,
         "name": "Anna", "email": "anna@example.com", "email_verified": true,
     });
-    for (name, value) in behaviour.claims.as_object().unwrap() {
+    for (name, value) in state.claims.as_object().unwrap() {
         claims[name] = value.clone();
     }
     let encode = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
     let signed = format!("{}.{}", encode(&json!({"alg": "EdDSA", "kid": "key"})), encode(&claims));
-    let signature = key().sign(&CoreJwsSigningAlgorithm::EdDsa, signed.as_bytes()).unwrap();
+    let signature = signing_key().sign(&CoreJwsSigningAlgorithm::EdDsa, signed.as_bytes()).unwrap();
     let id_token = format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature));
     Json(json!({"access_token": "access", "token_type": "Bearer", "id_token": id_token})).into_response()
 }
 
-fn github(headers: &HeaderMap, answer: Value) -> Response {
+fn github_response(headers: &HeaderMap, response: Value) -> Response {
     if headers.get(header::AUTHORIZATION).is_none_or(|value| value != "Bearer access") {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    Json(answer).into_response()
+    Json(response).into_response()
 }
 
-async fn emails_of(State(fake): State<Fake>, headers: HeaderMap) -> Response {
-    github(&headers, fake.behaviour.lock().unwrap().emails.clone())
+async fn get_emails(State(provider): State<FakeProvider>, headers: HeaderMap) -> Response {
+    github_response(&headers, provider.state.lock().unwrap().emails.clone())
 }
 
 #[tokio::test]
-async fn a_provider_signs_in_who_has_the_address() {
-    let fake = Fake::start().await;
+async fn a_provider_signs_in_the_member_with_its_email() {
+    let fake = FakeProvider::start().await;
     for provider in ["github", "openid"] {
-        let app = fake.app(SignUp::Invite).await;
+        let app = fake.start_app(SignUp::Invite).await;
         let org = app.org("acme").await;
         let member = users::create(app.cx(), &app.ops(), &org.id, "Anna@example.com", Role::Owner).await.unwrap();
-        let browser = Browser::new(&app);
-        browser.page("/login?next=/account").await.says("Continue with GitHub").says("Continue with Acme ID");
-        fake.sign_in(&browser, provider).await.leads_to("/account");
-        browser.page("/account").await.says("Anna@example.com");
+        let browser = ConsoleBrowser::new(&app);
+        browser
+            .get_page("/login?next=/account")
+            .await
+            .assert_contains("Continue with GitHub")
+            .assert_contains("Continue with Acme ID");
+        fake.sign_in(&browser, provider).await.assert_redirect("/account");
+        browser.get_page("/account").await.assert_contains("Anna@example.com");
         // Known from now on, also with another address there.
-        fake.claim(json!({"email": "new@example.com"}));
-        let again = Browser::new(&app);
-        fake.sign_in(&again, provider).await.leads_to("/account");
-        again.page("/account").await.says("Anna@example.com");
-        fake.claim(json!({}));
+        fake.set_claims(json!({"email": "new@example.com"}));
+        let again = ConsoleBrowser::new(&app);
+        fake.sign_in(&again, provider).await.assert_redirect("/account");
+        again.get_page("/account").await.assert_contains("Anna@example.com");
+        fake.set_claims(json!({}));
         assert_eq!(app.count("SELECT count(*) FROM users").await, 1);
         assert_eq!(app.count("SELECT count(*) FROM user_identities").await, 1);
         assert!(users::find(app.cx(), &app.ops(), &org.id, member.user_id.as_str()).await.is_ok());
@@ -180,69 +184,80 @@ async fn a_provider_signs_in_who_has_the_address() {
 }
 
 #[tokio::test]
-async fn strangers_follow_the_setting() {
-    let fake = Fake::start().await;
-    let app = fake.app(SignUp::Invite).await;
-    fake.sign_in(&Browser::new(&app), "openid").await.is(403).says("by invitation");
+async fn unknown_accounts_follow_the_sign_up_setting() {
+    let fake = FakeProvider::start().await;
+    let app = fake.start_app(SignUp::Invite).await;
+    fake.sign_in(&ConsoleBrowser::new(&app), "openid").await.assert_status(403).assert_contains("by invitation");
     assert_eq!(app.count("SELECT count(*) FROM users").await, 0);
     app.finish().await;
-    let app = fake.app(SignUp::Open).await;
-    fake.claim(json!({"email_verified": false}));
-    fake.sign_in(&Browser::new(&app), "openid").await.is(403).says("does not vouch for an e-mail address");
-    fake.claim(json!({}));
-    let browser = Browser::new(&app);
-    fake.sign_in(&browser, "openid").await.leads_to("/account");
-    fake.behaviour.lock().unwrap().emails = json!([{"email": "anna@example.com", "primary": true, "verified": false}]);
-    fake.sign_in(&Browser::new(&app), "github").await.is(403);
+    let app = fake.start_app(SignUp::Open).await;
+    fake.set_claims(json!({"email_verified": false}));
+    fake.sign_in(&ConsoleBrowser::new(&app), "openid")
+        .await
+        .assert_status(403)
+        .assert_contains("does not vouch for an e-mail address");
+    fake.set_claims(json!({}));
+    let browser = ConsoleBrowser::new(&app);
+    fake.sign_in(&browser, "openid").await.assert_redirect("/account");
+    fake.state.lock().unwrap().emails = json!([{"email": "anna@example.com", "primary": true, "verified": false}]);
+    fake.sign_in(&ConsoleBrowser::new(&app), "github").await.assert_status(403);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_state_is_for_one_browser_and_one_provider_once() {
-    let fake = Fake::start().await;
-    let app = fake.app(SignUp::Open).await;
-    let browser = Browser::new(&app);
-    let back = fake.agree(&browser, "openid").await;
-    Browser::new(&app).get(&back).await.is(404).says("in another browser");
-    browser.get(&back).await.leads_to("/account");
-    browser.get(&back).await.is(404);
-    let back = fake.agree(&browser, "openid").await;
-    browser.get(&back.replace("/openid/", "/github/")).await.is(404);
-    let back = fake.agree(&browser, "openid").await;
-    browser.get(&format!("{back}&iss=https://evil.example")).await.is(403).says("another provider");
-    let back = fake.agree(&browser, "openid").await;
-    browser.get(&format!("{back}&error=access_denied")).await.is(403).says("Acme ID did not sign you in");
-    let back = fake.agree(&browser, "openid").await;
-    app.later(15 * 60 * 1_000).await;
-    browser.get(&back).await.is(404);
-    browser.get("/login/with/other").await.is(404);
+async fn a_login_state_works_once_for_one_browser_and_provider() {
+    let fake = FakeProvider::start().await;
+    let app = fake.start_app(SignUp::Open).await;
+    let browser = ConsoleBrowser::new(&app);
+    let callback_path = fake.authorize(&browser, "openid").await;
+    ConsoleBrowser::new(&app).get(&callback_path).await.assert_status(404).assert_contains("in another browser");
+    browser.get(&callback_path).await.assert_redirect("/account");
+    browser.get(&callback_path).await.assert_status(404);
+    let callback_path = fake.authorize(&browser, "openid").await;
+    browser.get(&callback_path.replace("/openid/", "/github/")).await.assert_status(404);
+    let callback_path = fake.authorize(&browser, "openid").await;
+    browser
+        .get(&format!("{callback_path}&iss=https://evil.example"))
+        .await
+        .assert_status(403)
+        .assert_contains("another provider");
+    let callback_path = fake.authorize(&browser, "openid").await;
+    browser
+        .get(&format!("{callback_path}&error=access_denied"))
+        .await
+        .assert_status(403)
+        .assert_contains("Acme ID did not sign you in");
+    let callback_path = fake.authorize(&browser, "openid").await;
+    app.advance_clock(15 * 60 * 1_000).await;
+    browser.get(&callback_path).await.assert_status(404);
+    browser.get("/login/with/other").await.assert_status(404);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn who_leaves_in_a_loop_replaces_their_own() {
-    let fake = Fake::start().await;
-    let app = fake.app(SignUp::Open).await;
-    let browser = Browser::new(&app);
+async fn repeated_logins_replace_rows_of_the_same_network() {
+    let fake = FakeProvider::start().await;
+    let app = fake.start_app(SignUp::Open).await;
+    let browser = ConsoleBrowser::new(&app);
     for n in 0..310 {
         if n % 100 == 0 {
             // The limit by the minute is another one.
-            app.later(60_000).await;
+            app.advance_clock(60_000).await;
         }
-        Browser::new(&app).get("/login/with/github").await.is(303);
+        ConsoleBrowser::new(&app).get("/login/with/github").await.assert_status(303);
     }
     assert_eq!(app.count("SELECT count(*) FROM user_sign_ins").await, 300);
     assert_eq!(app.count("SELECT count(*) FROM user_sign_ins WHERE length(network) = 22").await, 300, "a keyed hash");
-    let back = fake.agree(&browser, "openid").await;
-    app.later(60_000).await;
-    browser.get(&back).await.leads_to("/account");
+    let callback_path = fake.authorize(&browser, "openid").await;
+    app.advance_clock(60_000).await;
+    browser.get(&callback_path).await.assert_redirect("/account");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_trusted_signs_nobody_in() {
-    let fake = Fake::start().await;
-    let app = fake.app(SignUp::Open).await;
+async fn invalid_id_tokens_are_rejected() {
+    let fake = FakeProvider::start().await;
+    let app = fake.start_app(SignUp::Open).await;
     for wrong in [
         json!({"nonce": "other"}),
         json!({"aud": "other"}),
@@ -250,9 +265,9 @@ async fn what_cannot_be_trusted_signs_nobody_in() {
         json!({"exp": 1}),
         json!({"azp": "other"}),
     ] {
-        fake.claim(wrong.clone());
-        let answer = fake.sign_in(&Browser::new(&app), "openid").await;
-        assert_eq!(answer.status, 403, "{wrong}: {}", answer.body);
+        fake.set_claims(wrong.clone());
+        let response = fake.sign_in(&ConsoleBrowser::new(&app), "openid").await;
+        assert_eq!(response.status, 403, "{wrong}: {}", response.body);
     }
     assert_eq!(app.count("SELECT count(*) FROM users").await, 0);
     app.finish().await;
@@ -260,23 +275,23 @@ async fn what_cannot_be_trusted_signs_nobody_in() {
 
 /// Whoever made the account with an invitation link may not be who has the address: their password and sessions end.
 #[tokio::test]
-async fn the_first_vouching_ends_the_password_before() {
-    const FINE: &str = "quartz-banjo-umbrella-42";
-    let fake = Fake::start().await;
-    let app = fake.app(SignUp::Invite).await;
+async fn the_first_provider_sign_in_revokes_the_earlier_password() {
+    const PASSWORD: &str = "quartz-banjo-umbrella-42";
+    let fake = FakeProvider::start().await;
+    let app = fake.start_app(SignUp::Invite).await;
     let org = app.org("acme").await;
     let member = users::create(app.cx(), &app.ops(), &org.id, "anna@example.com", Role::Owner).await.unwrap();
     let link = create_account_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();
-    let before = Browser::new(&app);
-    let fields = [("token", link.token.as_str()), ("name", "Mallory"), ("password", FINE)];
-    before.post("/link", &fields).await.leads_to("/");
-    let browser = Browser::new(&app);
-    fake.sign_in(&browser, "openid").await.leads_to("/account");
-    before.get("/account").await.leads_to("/login?next=%2Faccount");
-    before.post("/login", &[("email", "anna@example.com"), ("password", FINE)]).await.is(422);
-    browser.page("/account").await.says("You have no password yet");
-    browser.post("/account/password", &[("new_password", FINE)]).await.leads_to("/account");
-    fake.sign_in(&Browser::new(&app), "openid").await.leads_to("/account");
-    before.post("/login", &[("email", "anna@example.com"), ("password", FINE)]).await.leads_to("/");
+    let earlier_browser = ConsoleBrowser::new(&app);
+    let fields = [("token", link.token.as_str()), ("name", "Mallory"), ("password", PASSWORD)];
+    earlier_browser.post("/link", &fields).await.assert_redirect("/");
+    let browser = ConsoleBrowser::new(&app);
+    fake.sign_in(&browser, "openid").await.assert_redirect("/account");
+    earlier_browser.get("/account").await.assert_redirect("/login?next=%2Faccount");
+    earlier_browser.post("/login", &[("email", "anna@example.com"), ("password", PASSWORD)]).await.assert_status(422);
+    browser.get_page("/account").await.assert_contains("You have no password yet");
+    browser.post("/account/password", &[("new_password", PASSWORD)]).await.assert_redirect("/account");
+    fake.sign_in(&ConsoleBrowser::new(&app), "openid").await.assert_redirect("/account");
+    earlier_browser.post("/login", &[("email", "anna@example.com"), ("password", PASSWORD)]).await.assert_redirect("/");
     app.finish().await;
 }

@@ -6,38 +6,38 @@ use waypost_core::organization::Role;
 use waypost_core::webhook::WebhookEvent;
 use waypost_ops::webhooks::{self, NewWebhook};
 
-use super::{Answer, Browser, with_key};
+use super::{ConsoleBrowser, ConsoleResponse, call_with_key};
 use crate::app::{App, Org, Server, open};
 use crate::client::Client;
 
-waypost_testkit::both!(open => a_test_is_counted_nowhere, only_the_console_marks_a_test);
+waypost_testkit::both!(open => test_calls_are_not_counted, only_the_console_can_mark_test_calls);
 
-const GUIDE: &str = "install-acme";
+const SLUG: &str = "install-acme";
 
-async fn list(org: &Org, path: &str) -> Vec<Value> {
-    let answer = with_key(org, Role::Member, Method::GET, path, None).await;
-    answer.is(200);
-    answer.json()["items"].as_array().unwrap().clone()
+async fn list_items(org: &Org, path: &str) -> Vec<Value> {
+    let response = call_with_key(org, Role::Member, Method::GET, path, None).await;
+    response.assert_status(200);
+    response.json()["items"].as_array().unwrap().clone()
 }
 
 /// The address of the MCP client in the page.
-fn path_of(page: &Answer) -> String {
+fn mcp_path(page: &ConsoleResponse) -> String {
     let (_, rest) = page.body.split_once("data-path=\"").unwrap();
     rest.split_once('"').unwrap().0.to_owned()
 }
 
-async fn stage(app: &App) -> (Server, Browser, String) {
+async fn set_up(app: &App) -> (Server, ConsoleBrowser, String) {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
-    let browser = Browser::member(&server.org, "member@x.example", Role::Member).await;
-    let page = browser.page(&format!("/o/acme/servers/{}/try", server.id)).await;
-    page.says("marked as tests").says("Start over");
-    let path = path_of(&page);
+    let browser = ConsoleBrowser::member(&server.org, "member@x.example", Role::Member).await;
+    let page = browser.get_page(&format!("/o/acme/servers/{}/try", server.id)).await;
+    page.assert_contains("marked as tests").assert_contains("Start over");
+    let path = mcp_path(&page);
     (server, browser, path)
 }
 
-async fn a_test_is_counted_nowhere(app: App) {
-    let (server, browser, path) = stage(&app).await;
+async fn test_calls_are_not_counted(app: App) {
+    let (server, browser, path) = set_up(&app).await;
     let guide = server.org.walkthrough("Install Acme", &["Download", "Run"]).await;
     let events = vec![WebhookEvent::WalkthroughCompleted];
     let webhook = NewWebhook { url: "https://hook.example/".to_owned(), description: String::new(), events };
@@ -47,61 +47,61 @@ async fn a_test_is_counted_nowhere(app: App) {
 
     let tester = Client::modern(&app, path.clone());
     tester.call("list_walkthroughs", json!({})).await.ok();
-    tester.call("select_walkthrough", json!({ "walkthrough_id": GUIDE })).await.ok();
-    tester.call("next_walkthrough_step", json!({ "current_step_id": "ws_0" })).await.code();
+    tester.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
+    tester.call("next_walkthrough_step", json!({ "current_step_id": "ws_0" })).await.error_code();
     for _ in 0..2 {
-        tester.call("next_walkthrough_step", json!({ "walkthrough_id": GUIDE })).await.ok();
+        tester.call("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await.ok();
     }
     while app.count("SELECT count(*) FROM tool_calls WHERE is_test").await < 5 {
         tokio::task::yield_now().await;
     }
-    app.later(1_000).await;
+    app.advance_clock(1_000).await;
     assert_eq!(app.count("SELECT count(*) FROM tool_calls WHERE NOT is_test").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM webhook_deliveries").await, 0);
     for path in ["/events", "/tool-calls", "/sessions", "/end-users", "/analytics/tools", "/analytics/errors"] {
-        assert_eq!(list(org, path).await, [] as [Value; 0], "{path}");
+        assert_eq!(list_items(org, path).await, [] as [Value; 0], "{path}");
     }
     let guide = format!("?walkthrough_id={}", guide.id);
     let zero = json!([0, 0, 0]);
     let overview =
-        with_key(org, Role::Member, Method::GET, "/analytics/overview", None).await.json()["current"].clone();
+        call_with_key(org, Role::Member, Method::GET, "/analytics/overview", None).await.json()["current"].clone();
     assert_eq!(json!([overview["started"], overview["active"], overview["completed"]]), zero);
-    let funnel = with_key(org, Role::Member, Method::GET, &format!("/analytics/funnel{guide}"), None).await.json();
+    let funnel = call_with_key(org, Role::Member, Method::GET, &format!("/analytics/funnel{guide}"), None).await.json();
     assert_eq!(json!([funnel["started"], funnel["completed"], funnel["steps"][0]["reached"]]), zero);
-    browser.page("/o/acme/analytics").await.says("Nothing happened in this time");
-    browser.page("/o/acme/end-users").await.says("Nobody has come yet");
+    browser.get_page("/o/acme/analytics").await.assert_contains("Nothing happened in this time");
+    browser.get_page("/o/acme/end-users").await.assert_contains("Nobody has come yet");
 
     // What an end user does beside it counts.
-    server.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": GUIDE })).await.ok();
-    app.later(1_000).await;
+    server.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
+    app.advance_clock(1_000).await;
     let overview =
-        with_key(org, Role::Member, Method::GET, "/analytics/overview", None).await.json()["current"].clone();
+        call_with_key(org, Role::Member, Method::GET, "/analytics/overview", None).await.json()["current"].clone();
     assert_eq!(json!([overview["started"], overview["active"], overview["completed"]]), json!([1, 1, 0]));
 
     // Who looks for the tests finds them, marked.
-    let all = list(org, "/end-users?include_test=true").await;
+    let all = list_items(org, "/end-users?include_test=true").await;
     let test = all.iter().find(|it| it["is_test"] == true).unwrap();
     assert_eq!(all.len(), 2);
     let id = test["id"].as_str().unwrap();
-    let calls = list(org, &format!("/tool-calls?end_user_id={id}")).await;
+    let calls = list_items(org, &format!("/tool-calls?end_user_id={id}")).await;
     assert_eq!((calls.len(), calls.iter().all(|it| it["is_test"] == true)), (4, true));
-    browser.page(&format!("/o/acme/end-users/{id}")).await.says("<span class=\"badge\">Test</span>");
-    browser.page("/o/acme/end-users?test=1").await.says("<span class=\"badge\">Test</span>");
+    browser.get_page(&format!("/o/acme/end-users/{id}")).await.assert_contains("<span class=\"badge\">Test</span>");
+    browser.get_page("/o/acme/end-users?test=1").await.assert_contains("<span class=\"badge\">Test</span>");
 
     let reset = format!("/o/acme/servers/{}/try/reset", server.id);
-    browser.post(&reset, &[]).await.leads_to(&format!("/o/acme/servers/{}/try", server.id));
-    app.forget_calls();
-    app.later(2_000).await;
+    browser.post(&reset, &[]).await.assert_redirect(&format!("/o/acme/servers/{}/try", server.id));
+    app.skip_call_check();
+    app.advance_clock(2_000).await;
     assert_eq!(app.count("SELECT count(*) FROM end_users WHERE is_test").await, 0);
-    let again = tester.call("select_walkthrough", json!({ "walkthrough_id": GUIDE })).await;
-    assert_eq!(again.at(), "1/2 0 %");
+    let again = tester.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await;
+    assert_eq!(again.progress(), "1/2 0 %");
     app.finish().await;
 }
 
-async fn only_the_console_marks_a_test(app: App) {
-    let (server, browser, path) = stage(&app).await;
+async fn only_the_console_can_mark_test_calls(app: App) {
+    let (server, browser, path) = set_up(&app).await;
     let other = server.org.server("other").await;
-    let select = json!({ "walkthrough_id": GUIDE });
+    let select = json!({ "walkthrough_id": SLUG });
     let id = path.split('/').nth(4).unwrap().to_owned();
     let (user, rest) = id.strip_prefix("test~").unwrap().split_once('~').unwrap();
     let (expires, signature) = rest.split_once('~').unwrap();
@@ -115,8 +115,8 @@ async fn only_the_console_marks_a_test(app: App) {
         format!("{id}~x"),
     ];
     for id in &forged {
-        let answer = server.personal(id).request("tools/list", json!({})).send().await;
-        assert_eq!(answer.status, 404, "{id}");
+        let response = server.personal(id).request("tools/list", json!({})).send().await;
+        assert_eq!(response.status, 404, "{id}");
     }
     assert_eq!(other.personal(&id).request("tools/list", json!({})).send().await.status, 404, "of another server");
     // The name of the client, which anyone can send, marks nothing.
@@ -125,7 +125,7 @@ async fn only_the_console_marks_a_test(app: App) {
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
     Client::modern(&app, path.clone()).call("select_walkthrough", select).await.ok();
     assert_eq!(app.count("SELECT count(*) FROM end_users WHERE is_test").await, 1);
-    app.later(12 * 3_600_000).await;
+    app.advance_clock(12 * 3_600_000).await;
     let late = Client::modern(&app, path).request("tools/list", json!({})).send().await;
     assert_eq!(late.status, 404, "a link ends after 12 hours");
     assert!(late.body.contains("Reload the page"), "{}", late.body);

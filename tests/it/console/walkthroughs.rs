@@ -5,15 +5,20 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 use waypost_core::organization::Role;
 
-use super::{Answer, Browser};
+use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::App;
 
-async fn call(browser: &Browser, method: Method, path: &str, body: Value) -> Answer {
+pub async fn call(browser: &ConsoleBrowser, method: Method, path: &str, body: Value) -> ConsoleResponse {
     browser.api(method, path, Some(body)).await
 }
 
 /// As [`call`], as an edit of what had this revision.
-async fn edit(browser: &Browser, method: Method, path: &str, (revision, body): (u64, Value)) -> Answer {
+async fn call_with_revision(
+    browser: &ConsoleBrowser,
+    method: Method,
+    path: &str,
+    (revision, body): (u64, Value),
+) -> ConsoleResponse {
     let request = Request::builder()
         .method(method)
         .uri(format!("/api/v1{path}"))
@@ -24,19 +29,19 @@ async fn edit(browser: &Browser, method: Method, path: &str, (revision, body): (
 }
 
 /// A walkthrough with these steps: its address in the API, and the ids of its steps.
-async fn made(browser: &Browser, title: &str, steps: &[&str]) -> (String, Vec<String>) {
-    let answer = call(browser, Method::POST, "/walkthroughs", json!({ "title": title, "type": "course" })).await;
-    let at = answer.is(201).location().strip_prefix("/api/v1").unwrap().to_owned();
+pub async fn create_walkthrough(browser: &ConsoleBrowser, title: &str, steps: &[&str]) -> (String, Vec<String>) {
+    let response = call(browser, Method::POST, "/walkthroughs", json!({ "title": title, "type": "course" })).await;
+    let at = response.assert_status(201).location().strip_prefix("/api/v1").unwrap().to_owned();
     let mut ids = Vec::new();
     for title in steps {
-        let answer =
+        let response =
             call(browser, Method::POST, &format!("{at}/steps"), json!({ "title": title, "content": "c" })).await;
-        ids.push(answer.is(201).json()["step"]["id"].as_str().unwrap().to_owned());
+        ids.push(response.assert_status(201).json()["step"]["id"].as_str().unwrap().to_owned());
     }
     (at, ids)
 }
 
-async fn titles(browser: &Browser, at: &str) -> Vec<String> {
+async fn list_titles(browser: &ConsoleBrowser, at: &str) -> Vec<String> {
     let steps = browser.api(Method::GET, at, None).await.json()["steps"].clone();
     steps.as_array().unwrap().iter().map(|step| step["title"].as_str().unwrap().to_owned()).collect()
 }
@@ -44,15 +49,19 @@ async fn titles(browser: &Browser, at: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_draft_is_edited_step_by_step() {
     let app = App::new().await;
-    let browser = Browser::owner(&app.org("acme").await).await;
-    let (at, ids) = made(&browser, "Set up", &["A", "B", "C"]).await;
+    let browser = ConsoleBrowser::owner(&app.org("acme").await).await;
+    let (at, ids) = create_walkthrough(&browser, "Set up", &["A", "B", "C"]).await;
     let one = |at: &str, id: &str| format!("{at}/steps/{id}");
     // The fourth edit: made at revision 1, three steps added.
-    let patched = edit(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "new" }))).await;
-    assert_eq!((patched.is(200).header("etag"), &patched.json()["step"]["content"]), ("\"5\"", &json!("new")));
+    let patched =
+        call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "new" }))).await;
+    assert_eq!(
+        (patched.assert_status(200).header("etag"), &patched.json()["step"]["content"]),
+        ("\"5\"", &json!("new"))
+    );
     assert_eq!(patched.json()["step"]["title"], "B", "what is absent stays");
-    let late = edit(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "mine" }))).await;
-    let late = late.is(412).json();
+    let late = call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "mine" }))).await;
+    let late = late.assert_status(412).json();
     assert_eq!((&late["code"], &late["revision"]), (&json!("precondition_failed"), &json!(5)));
     assert_eq!(late["current"]["content"], "new", "both versions can be shown");
     for (method, path, body) in [
@@ -65,22 +74,22 @@ async fn a_draft_is_edited_step_by_step() {
         (Method::POST, format!("{at}/publish"), json!({})),
         (Method::POST, format!("{at}/archive"), json!({})),
     ] {
-        edit(&browser, method, &path, (1, body)).await.is(412);
+        call_with_revision(&browser, method, &path, (1, body)).await.assert_status(412);
     }
     let moved = call(&browser, Method::POST, &(one(&at, &ids[2]) + "/move"), json!({ "after": null })).await;
-    assert_eq!(moved.is(200).json()["step"]["position"], 1);
-    call(&browser, Method::POST, &(one(&at, &ids[0]) + "/duplicate"), json!({})).await.is(201);
-    assert_eq!(titles(&browser, &at).await, ["C", "A", "A (copy)", "B"]);
+    assert_eq!(moved.assert_status(200).json()["step"]["position"], 1);
+    call(&browser, Method::POST, &(one(&at, &ids[0]) + "/duplicate"), json!({})).await.assert_status(201);
+    assert_eq!(list_titles(&browser, &at).await, ["C", "A", "A (copy)", "B"]);
 
-    let removed = browser.api(Method::DELETE, &one(&at, &ids[0]), None).await.is(200).json();
+    let removed = browser.api(Method::DELETE, &one(&at, &ids[0]), None).await.assert_status(200).json();
     assert_eq!((&removed["step"]["id"], &removed["after"]), (&json!(ids[0]), &json!(ids[2])));
     let back = json!({ "step": removed["step"], "after": removed["after"] });
-    let (other, _) = made(&browser, "Other", &["X"]).await;
-    call(&browser, Method::POST, &(one(&other, &ids[0]) + "/restore"), back.clone()).await.is(404);
+    let (other, _) = create_walkthrough(&browser, "Other", &["X"]).await;
+    call(&browser, Method::POST, &(one(&other, &ids[0]) + "/restore"), back.clone()).await.assert_status(404);
     let restored = call(&browser, Method::POST, &(one(&at, &ids[0]) + "/restore"), back.clone()).await;
-    assert_eq!(restored.is(201).json()["step"]["id"], json!(ids[0]));
-    call(&browser, Method::POST, &(one(&at, &ids[0]) + "/restore"), back).await.is(404);
-    assert_eq!(titles(&browser, &at).await, ["C", "A", "A (copy)", "B"]);
+    assert_eq!(restored.assert_status(201).json()["step"]["id"], json!(ids[0]));
+    call(&browser, Method::POST, &(one(&at, &ids[0]) + "/restore"), back).await.assert_status(404);
+    assert_eq!(list_titles(&browser, &at).await, ["C", "A", "A (copy)", "B"]);
 
     for (body, field) in [
         (json!({ "title": "" }), "title"),
@@ -88,60 +97,72 @@ async fn a_draft_is_edited_step_by_step() {
         (json!({ "content": "x".repeat(65_537) }), "content"),
         (json!({ "key": " " }), "key"),
     ] {
-        let refused = call(&browser, Method::PATCH, &one(&at, &ids[0]), body).await;
-        assert_eq!(refused.is(422).json()["field"], field);
+        let rejected = call(&browser, Method::PATCH, &one(&at, &ids[0]), body).await;
+        assert_eq!(rejected.assert_status(422).json()["field"], field);
     }
-    call(&browser, Method::PATCH, &one(&at, &ids[0]), json!({ "organization_id": "org_x" })).await.is(422);
+    call(&browser, Method::PATCH, &one(&at, &ids[0]), json!({ "organization_id": "org_x" })).await.assert_status(422);
     app.finish().await;
 }
 
 #[tokio::test]
 async fn versions_are_published_compared_restored_and_withdrawn() {
     let app = App::new().await;
-    let browser = Browser::owner(&app.org("acme").await).await;
-    let (at, ids) = made(&browser, "Set up", &["A", "B"]).await;
+    let browser = ConsoleBrowser::owner(&app.org("acme").await).await;
+    let (at, ids) = create_walkthrough(&browser, "Set up", &["A", "B"]).await;
     let post = |path: &str, body: Value| {
         let path = format!("{at}{path}");
         let browser = &browser;
         async move { call(browser, Method::POST, &path, body).await }
     };
-    assert_eq!(post("/publish", json!({})).await.is(200).json()["number"], 1);
-    assert_eq!(post("/publish", json!({})).await.is(200).json()["created"], false);
-    let head = |name: &'static str| {
+    assert_eq!(post("/publish", json!({})).await.assert_status(200).json()["number"], 1);
+    assert_eq!(post("/publish", json!({})).await.assert_status(200).json()["created"], false);
+    let get_member = |name: &'static str| {
         let (browser, at) = (&browser, &at);
         async move { browser.api(Method::GET, at, None).await.json()[name].clone() }
     };
-    assert_eq!(head("has_unpublished_changes").await, false);
-    browser.api(Method::DELETE, &format!("{at}/steps/{}", ids[0]), None).await.is(200);
-    call(&browser, Method::PATCH, &format!("{at}/steps/{}", ids[1]), json!({ "content": "c\nd" })).await.is(200);
-    assert_eq!(head("has_unpublished_changes").await, true);
-    let impact = browser.api(Method::GET, &format!("{at}/impact"), None).await.is(200).json();
+    assert_eq!(get_member("has_unpublished_changes").await, false);
+    browser.api(Method::DELETE, &format!("{at}/steps/{}", ids[0]), None).await.assert_status(200);
+    call(&browser, Method::PATCH, &format!("{at}/steps/{}", ids[1]), json!({ "content": "c\nd" }))
+        .await
+        .assert_status(200);
+    assert_eq!(get_member("has_unpublished_changes").await, true);
+    let impact = browser.api(Method::GET, &format!("{at}/impact"), None).await.assert_status(200).json();
     assert_eq!((&impact["from_version"], &impact["to_version"]), (&json!(1), &json!(2)));
     assert_eq!(impact["sentences"][0], "Since version 1, steps: 1 removed, 1 changed.");
-    let diff = browser.api(Method::GET, &format!("{at}/versions/compare?from=1&to=draft"), None).await.is(200).json();
+    let diff = browser
+        .api(Method::GET, &format!("{at}/versions/compare?from=1&to=draft"), None)
+        .await
+        .assert_status(200)
+        .json();
     assert_eq!((&diff["steps"][0]["change"], &diff["steps"][1]["change"]), (&json!("removed"), &json!("changed")));
     let lines = &diff["steps"][1]["fields"][0]["lines"];
     assert!(lines.to_string().contains(r#"{"tag":"added","text":"d"}"#), "{lines}");
-    assert_eq!(post("/publish", json!({})).await.is(200).json()["number"], 2);
+    assert_eq!(post("/publish", json!({})).await.assert_status(200).json()["number"], 2);
 
-    let restored = post("/versions/1/restore", json!({})).await.is(200).json();
+    let restored = post("/versions/1/restore", json!({})).await.assert_status(200).json();
     assert_eq!(restored["steps"][0]["id"], json!(ids[0]), "the step is back under its id");
     assert_eq!(restored["steps"][1]["content"], "c");
-    assert_eq!(head("current_version").await, 2);
-    assert_eq!(post("/versions/2/withdraw", json!({ "reason": "" })).await.is(422).json()["field"], "reason");
-    assert_eq!(post("/versions/2/withdraw", json!({ "reason": "Wrong" })).await.is(200).json()["current_version"], 1);
+    assert_eq!(get_member("current_version").await, 2);
+    assert_eq!(
+        post("/versions/2/withdraw", json!({ "reason": "" })).await.assert_status(422).json()["field"],
+        "reason"
+    );
+    assert_eq!(
+        post("/versions/2/withdraw", json!({ "reason": "Wrong" })).await.assert_status(200).json()["current_version"],
+        1
+    );
     let versions = browser.api(Method::GET, &format!("{at}/versions"), None).await.json();
     assert_eq!(
         (&versions["items"][0]["withdrawn_reason"], &versions["items"][1]["is_current"]),
         (&json!("Wrong"), &json!(true))
     );
     for path in ["/versions/9", "/versions/0", "/versions/x", "/versions/99999999999999"] {
-        browser.api(Method::GET, &format!("{at}{path}"), None).await.is(404);
+        browser.api(Method::GET, &format!("{at}{path}"), None).await.assert_status(404);
     }
-    let preview = post("/preview", json!({ "format": "agent" })).await.is(200).json();
+    let preview = post("/preview", json!({ "format": "agent" })).await.assert_status(200).json();
     assert!(preview["items"][1]["text"].as_str().unwrap().contains("call next_walkthrough_step("), "{preview}");
     let unsaved = json!({ "format": "html", "step_id": ids[0], "step": { "content": "<script>x</script>" } });
-    let preview = post("/preview", unsaved).await.is(200).json();
+    let preview = post("/preview", unsaved).await.assert_status(200).json();
     assert_eq!(preview["items"][0]["html"], json!(""));
     let excerpt = json!({ "typed": "<script>x</script>", "served": "" });
     assert_eq!(preview["items"][0]["changes"], json!([{ "field": "content", "excerpts": [excerpt], "more": 0 }]));
@@ -149,14 +170,14 @@ async fn versions_are_published_compared_restored_and_withdrawn() {
 }
 
 #[tokio::test]
-async fn lists_are_searched_sorted_and_read_page_by_page() {
+async fn lists_are_searched_sorted_and_paginated() {
     let app = App::new().await;
-    let browser = Browser::owner(&app.org("acme").await).await;
+    let browser = ConsoleBrowser::owner(&app.org("acme").await).await;
     for title in ["Beta", "alpha", "Gamma"] {
-        made(&browser, title, &[]).await;
+        create_walkthrough(&browser, title, &[]).await;
     }
-    let names = |answer: &Answer| {
-        let items = answer.is(200).json()["items"].clone();
+    let list_names = |response: &ConsoleResponse| {
+        let items = response.assert_status(200).json()["items"].clone();
         items.as_array().unwrap().iter().map(|it| it["title"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     for (query, expected) in [
@@ -166,14 +187,18 @@ async fn lists_are_searched_sorted_and_read_page_by_page() {
         ("?state=published", vec![]),
         ("?server_id=srv_0123456789abcdef", vec![]),
     ] {
-        assert_eq!(names(&browser.api(Method::GET, &format!("/walkthroughs{query}"), None).await), expected, "{query}");
+        assert_eq!(
+            list_names(&browser.api(Method::GET, &format!("/walkthroughs{query}"), None).await),
+            expected,
+            "{query}"
+        );
     }
     for sort in ["title", "updated_at", "created_at"] {
         let (mut seen, mut cursor) = (Vec::new(), String::new());
         loop {
             let path = format!("/walkthroughs?sort={sort}&order=desc&limit=1{cursor}");
             let page = browser.api(Method::GET, &path, None).await;
-            seen.extend(names(&page));
+            seen.extend(list_names(&page));
             match page.json()["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,
@@ -183,86 +208,19 @@ async fn lists_are_searched_sorted_and_read_page_by_page() {
         assert_eq!(seen, ["Beta", "Gamma", "alpha"], "{sort}");
     }
     for query in ["?limit=0", "?limit=201", "?cursor=x", "?sort=x", "?q=%00", "?nope=1"] {
-        browser.api(Method::GET, &format!("/walkthroughs{query}"), None).await.is(422);
+        browser.api(Method::GET, &format!("/walkthroughs{query}"), None).await.assert_status(422);
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn bulk_acts_say_what_failed() {
+async fn ids_of_another_organisation_return_404() {
     let app = App::new().await;
-    let (own, other) = (app.org("acme").await, app.org("other").await);
-    let (browser, stranger) = (Browser::owner(&own).await, Browser::owner(&other).await);
-    let (full, _) = made(&browser, "Full", &["A"]).await;
-    let (empty, _) = made(&browser, "Empty", &[]).await;
-    let (foreign, _) = made(&stranger, "Foreign", &["A"]).await;
-    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
-    let ids = json!([id(&full), id(&empty), id(&foreign), "x"]);
-    let sure = json!({ "action": "publish", "ids": ids, "confirm": true });
-    let done = call(&browser, Method::POST, "/walkthroughs/bulk", sure).await;
-    let items = done.is(200).json()["items"].clone();
-    let told: Vec<_> =
-        items.as_array().unwrap().iter().map(|it| (it["ok"] == true, it["status"].as_u64().unwrap())).collect();
-    assert_eq!(told, [(true, 200), (false, 409), (false, 404), (false, 404)]);
-    call(&browser, Method::POST, "/walkthroughs/bulk", json!({ "action": "delete", "ids": [] })).await.is(422);
-    call(&browser, Method::POST, "/walkthroughs/bulk", json!({ "action": "assign", "ids": ["x"] })).await.is(422);
-    app.finish().await;
-}
-
-#[tokio::test]
-async fn the_api_publishes_several_after_it_has_shown_their_impact() {
-    let app = App::new().await;
-    let (own, other) = (app.org("acme").await, app.org("other").await);
-    let (browser, stranger) = (Browser::owner(&own).await, Browser::owner(&other).await);
-    let (first, steps) = made(&browser, "First", &["A"]).await;
-    let (second, _) = made(&browser, "Second", &["B"]).await;
-    let (empty, _) = made(&browser, "Empty", &[]).await;
-    let (foreign, _) = made(&stranger, "Foreign", &["A"]).await;
-    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
-    let version = async |at: &str| browser.api(Method::GET, at, None).await.json()["current_version"].clone();
-    let ids = [id(&first), id(&second), id(&empty), id(&foreign)];
-    let asked = json!({ "action": "publish", "ids": ids });
-    let bulk = async |body: Value| call(&browser, Method::POST, "/walkthroughs/bulk", body).await;
-
-    let shown = bulk(asked.clone()).await.is(409).json();
-    assert_eq!((&shown["code"], &shown["field"]), (&json!("confirmation_required"), &json!("confirm")));
-    let impact = &shown["impact"];
-    let sentences = json!(["This is the first version, with one step.", "Nobody is in the midst of this walkthrough."]);
-    assert_eq!((&impact[0]["title"], &impact[0]["sentences"]), (&json!("First"), &sentences));
-    assert_eq!(impact[0]["problem"], Value::Null);
-    assert!(impact[2]["problem"].as_str().unwrap().contains("there are no steps"), "{impact}");
-    assert_eq!((&impact[3]["title"], &impact[3]["revision"]), (&Value::Null, &Value::Null), "{impact}");
-    assert_eq!(impact[3]["problem"], "There is no such walkthrough.");
-    assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null), "nothing is published yet");
-    for confirm in [json!(false), json!("yes"), json!(1)] {
-        let mut body = asked.clone();
-        body["confirm"] = confirm;
-        assert!([409, 422].contains(&bulk(body).await.status.as_u16()));
-    }
-    assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null));
-
-    // Somebody edits one of them before it is confirmed.
-    let revisions: serde_json::Map<_, _> = impact.as_array().unwrap()[..2]
-        .iter()
-        .map(|it| (it["id"].as_str().unwrap().to_owned(), it["revision"].clone()))
-        .collect();
-    call(&browser, Method::PATCH, &format!("{first}/steps/{}", steps[0]), json!({ "content": "later" })).await.is(200);
-    let done = bulk(json!({ "action": "publish", "ids": ids, "confirm": true, "revisions": revisions })).await;
-    let statuses: Vec<_> =
-        done.is(200).json()["items"].as_array().unwrap().iter().map(|it| it["status"].as_u64().unwrap()).collect();
-    assert_eq!(statuses, [412, 200, 409, 404]);
-    assert_eq!((version(&first).await, version(&second).await), (Value::Null, json!(1)));
-    app.finish().await;
-}
-
-#[tokio::test]
-async fn another_organisations_ids_are_those_of_nothing() {
-    let app = App::new().await;
-    let (own, other) = (app.org("acme").await, app.org("other").await);
-    let (browser, stranger) = (Browser::owner(&own).await, Browser::owner(&other).await);
-    let (foreign, steps) = made(&stranger, "Foreign", &["A"]).await;
-    call(&stranger, Method::POST, &format!("{foreign}/publish"), json!({})).await.is(200);
-    let (mine, my_steps) = made(&browser, "Mine", &["A"]).await;
+    let (step_path, other) = (app.org("acme").await, app.org("other").await);
+    let (browser, outsider) = (ConsoleBrowser::owner(&step_path).await, ConsoleBrowser::owner(&other).await);
+    let (foreign, steps) = create_walkthrough(&outsider, "Foreign", &["A"]).await;
+    call(&outsider, Method::POST, &format!("{foreign}/publish"), json!({})).await.assert_status(200);
+    let (mine, my_steps) = create_walkthrough(&browser, "Mine", &["A"]).await;
     let step = json!({ "step": { "title": "T" }, "after": null });
     for (method, path, body) in [
         (Method::GET, String::new(), None),
@@ -291,31 +249,31 @@ async fn another_organisations_ids_are_those_of_nothing() {
         (Method::POST, "/versions/1/restore".into(), None),
         (Method::POST, "/versions/1/withdraw".into(), Some(json!({ "reason": "x" }))),
     ] {
-        browser.api(method.clone(), &format!("{foreign}{path}"), body.clone()).await.is(404);
+        browser.api(method.clone(), &format!("{foreign}{path}"), body.clone()).await.assert_status(404);
         // Nor does a step of somebody else belong to one's own walkthrough.
         if path.contains(steps[0].as_str()) {
-            browser.api(method, &format!("{mine}{path}"), body).await.is(404);
+            browser.api(method, &format!("{mine}{path}"), body).await.assert_status(404);
         }
     }
     let after = json!({ "after": steps[0] });
-    call(&browser, Method::POST, &format!("{mine}/steps/{}/move", my_steps[0]), after).await.is(404);
+    call(&browser, Method::POST, &format!("{mine}/steps/{}/move", my_steps[0]), after).await.assert_status(404);
     for page in ["", "/publish", "/versions", "/assignments", "/export", "/export/json", "/delete"] {
         let id = foreign.rsplit('/').next().unwrap();
-        browser.get(&format!("/o/acme/walkthroughs/{id}{page}")).await.is(404);
+        browser.get(&format!("/o/acme/walkthroughs/{id}{page}")).await.assert_status(404);
     }
-    assert_eq!(stranger.api(Method::GET, &foreign, None).await.is(200).json()["title"], "Foreign");
+    assert_eq!(outsider.api(Method::GET, &foreign, None).await.assert_status(200).json()["title"], "Foreign");
     app.finish().await;
 }
 
 /// Sends files as a form, each a path and its bytes.
-async fn import(browser: &Browser, query: &str, files: &[(&str, &[u8])]) -> Answer {
+async fn import(browser: &ConsoleBrowser, query: &str, files: &[(&str, &[u8])]) -> ConsoleResponse {
     let mut body = Vec::new();
     for (path, bytes) in files {
-        let head = format!(
+        let get_member = format!(
             "--xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{path}\"\r\n\
              Content-Type: text/markdown\r\n\r\n"
         );
-        body.extend([head.as_bytes(), bytes, b"\r\n"].concat());
+        body.extend([get_member.as_bytes(), bytes, b"\r\n"].concat());
     }
     body.extend(b"--xx--\r\n");
     let request = Request::post(format!("/api/v1/walkthroughs/import{query}"))
@@ -327,34 +285,38 @@ async fn import(browser: &Browser, query: &str, files: &[(&str, &[u8])]) -> Answ
 #[tokio::test]
 async fn files_and_folders_are_imported() {
     let app = App::new().await;
-    let browser = Browser::owner(&app.org("acme").await).await;
+    let browser = ConsoleBrowser::owner(&app.org("acme").await).await;
     let file: &[(&str, &[u8])] = &[("a.md", b"# Set up\n\n## One\n\ntext\n\n## Two\n\ntext\n")];
-    let dry = import(&browser, "?dry_run=true", file).await.is(200).json();
+    let dry = import(&browser, "?dry_run=true", file).await.assert_status(200).json();
     assert_eq!(
         (&dry["created"], &dry["id"], &dry["steps"][0]["change"]),
         (&json!(true), &Value::Null, &json!("added"))
     );
     assert_eq!(browser.api(Method::GET, "/walkthroughs", None).await.json()["items"], json!([]), "nothing was made");
-    let done = import(&browser, "?publish=true", file).await.is(200).json();
+    let done = import(&browser, "?publish=true", file).await.assert_status(200).json();
     assert_eq!((&done["title"], &done["published_version"]), (&json!("Set up"), &json!(1)));
-    assert_eq!(import(&browser, "", file).await.is(200).json()["changed"], false, "the same file changes nothing");
+    assert_eq!(
+        import(&browser, "", file).await.assert_status(200).json()["changed"],
+        false,
+        "the same file changes nothing"
+    );
     let folder: &[(&str, &[u8])] = &[
         ("my-course/01-begin/02-two.md", b"# Two\n\ntext"),
         ("my-course/01-begin/01-one.md", b"# One\n\ntext"),
         ("my-course/picture.png", &[0xff, 0xfe]),
     ];
-    let course = import(&browser, "", folder).await.is(200).json();
+    let course = import(&browser, "", folder).await.assert_status(200).json();
     assert_eq!((&course["title"], &course["steps"][0]["title"]), (&json!("My course"), &json!("One")));
     let id = done["id"].as_str().unwrap();
     let export = browser.api(Method::GET, &format!("/walkthroughs/{id}/export"), None).await;
-    assert_eq!(export.is(200).header("content-disposition"), "attachment; filename=\"set-up.json\"");
+    assert_eq!(export.assert_status(200).header("content-disposition"), "attachment; filename=\"set-up.json\"");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn hostile_imports_are_refused() {
+async fn hostile_imports_are_rejected() {
     let app = App::new().await;
-    let browser = Browser::owner(&app.org("acme").await).await;
+    let browser = ConsoleBrowser::owner(&app.org("acme").await).await;
     let deep = "[".repeat(100_000);
     type Files<'a> = &'a [(&'a str, &'a [u8])];
     let cases: &[(Files<'_>, &str)] = &[
@@ -368,91 +330,73 @@ async fn hostile_imports_are_refused() {
         (&[], "There is no file"),
     ];
     for (files, words) in cases {
-        let refused = import(&browser, "", files).await;
-        let detail = refused.is(422).json()["detail"].as_str().unwrap().to_owned();
+        let rejected = import(&browser, "", files).await;
+        let detail = rejected.assert_status(422).json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(words), "{words}: {detail}");
     }
     let many: Vec<(String, Vec<u8>)> = (0..501).map(|n| (format!("f/{n}.md"), b"# A".to_vec())).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
-    import(&browser, "", &many).await.is(422);
+    import(&browser, "", &many).await.assert_status(422);
     let large = vec![b'a'; 1024 * 1024];
-    import(&browser, "", &[("a.md", &large)]).await.is(413);
+    import(&browser, "", &[("a.md", &large)]).await.assert_status(413);
     assert_eq!(browser.api(Method::GET, "/walkthroughs", None).await.json()["items"], json!([]));
     app.finish().await;
 }
 
 #[tokio::test]
-async fn pages_lead_from_the_first_walkthrough_to_its_versions() {
+async fn pages_cover_creating_publishing_and_deleting() {
     let app = App::new().await;
     let org = app.org("acme").await;
-    let browser = Browser::owner(&org).await;
-    browser.page("/o/acme/walkthroughs").await.says("Write the first one");
-    browser.page("/o/acme/walkthroughs/new").await.says("Troubleshooting");
-    browser.page("/o/acme/walkthroughs/import").await.says("Drop a file or a folder here");
+    let browser = ConsoleBrowser::owner(&org).await;
+    browser.get_page("/o/acme/walkthroughs").await.assert_contains("Write the first one");
+    browser.get_page("/o/acme/walkthroughs/new").await.assert_contains("Troubleshooting");
+    browser.get_page("/o/acme/walkthroughs/import").await.assert_contains("Drop a file or a folder here");
     let fields = [("title", "<b>Set up</b>"), ("type", "installer"), ("start", "template")];
     let made = browser.post("/o/acme/walkthroughs/new", &fields).await;
-    let at = made.is(303).location().to_owned();
-    browser.post("/o/acme/walkthroughs/new", &fields).await.is(409).says("already");
-    browser.page("/o/acme/walkthroughs").await.says("Set up").does_not_say("<b>Set up</b>");
-    browser.page("/o/acme/walkthroughs?q=nothing").await.says("Nothing fits");
-    browser.page(&format!("{at}/publish")).await.says("This is the first version, with 4 steps.");
-    browser.post(&format!("{at}/publish"), &[("revision", "9")]).await.is(412).says("edited meanwhile");
-    let refused = browser.post(&format!("{at}/publish"), &[("revision", "1")]).await;
-    refused.is(422).says("‹fill in: ");
+    let at = made.assert_status(303).location().to_owned();
+    browser.post("/o/acme/walkthroughs/new", &fields).await.assert_status(409).assert_contains("already");
+    browser.get_page("/o/acme/walkthroughs").await.assert_contains("Set up").assert_lacks("<b>Set up</b>");
+    browser.get_page("/o/acme/walkthroughs?q=nothing").await.assert_contains("Nothing fits");
+    browser.get_page(&format!("{at}/publish")).await.assert_contains("This is the first version, with 4 steps.");
+    browser
+        .post(&format!("{at}/publish"), &[("revision", "9")])
+        .await
+        .assert_status(412)
+        .assert_contains("edited meanwhile");
+    let rejected = browser.post(&format!("{at}/publish"), &[("revision", "1")]).await;
+    rejected.assert_status(422).assert_contains("‹fill in: ");
     let path = format!("/walkthroughs/{}", at.rsplit('/').next().unwrap());
-    let refused = call(&browser, Method::POST, &format!("{path}/publish"), json!({})).await.is(422).json();
-    assert!(refused["detail"].as_str().unwrap().contains("step 1 \"Check what is there\": `content`"), "{refused}");
+    let rejected = call(&browser, Method::POST, &format!("{path}/publish"), json!({})).await.assert_status(422).json();
+    assert!(rejected["detail"].as_str().unwrap().contains("step 1 \"Check what is there\": `content`"), "{rejected}");
     let listed = browser.api(Method::GET, &path, None).await.json()["steps"].clone();
     for step in listed.as_array().unwrap() {
-        let own = format!("{path}/steps/{}", step["id"].as_str().unwrap());
+        let step_path = format!("{path}/steps/{}", step["id"].as_str().unwrap());
         let filled = json!({ "content": "{{exec}} <YOUR_API_KEY> ‹quoted›", "context_for_agent": null,
             "operations_for_agent": "Run it." });
-        call(&browser, Method::PATCH, &own, filled).await.is(200);
+        call(&browser, Method::PATCH, &step_path, filled).await.assert_status(200);
     }
     let published = browser.post(&format!("{at}/publish"), &[]).await;
-    published.leads_to(&format!("{at}/assignments"));
-    browser.page(&format!("{at}/versions?from=1&to=draft")).await.says("They are the same.");
-    browser.page(&format!("{at}/assignments")).await.says("No servers yet");
-    browser.page(&format!("{at}/export")).await.says("Download");
-    browser.page(&format!("{at}/export/markdown")).await.says("## Install");
-    browser.post(&format!("{at}/versions/1/withdraw"), &[("reason", "")]).await.is(422).says("reason");
+    published.assert_redirect(&format!("{at}/assignments"));
+    browser.get_page(&format!("{at}/versions?from=1&to=draft")).await.assert_contains("They are the same.");
+    browser.get_page(&format!("{at}/assignments")).await.assert_contains("No servers yet");
+    browser.get_page(&format!("{at}/export")).await.assert_contains("Download");
+    browser.get_page(&format!("{at}/export/markdown")).await.assert_contains("## Install");
+    browser
+        .post(&format!("{at}/versions/1/withdraw"), &[("reason", "")])
+        .await
+        .assert_status(422)
+        .assert_contains("reason");
     let id = at.rsplit('/').next().unwrap();
-    let ticked = [("action", "delete"), ("ids", id)];
-    browser.post("/o/acme/walkthroughs/bulk", &ticked).await.is(200).says("4 steps, 1 published version");
-    let sure = [("action", "delete"), ("ids", id), ("confirmed", "yes")];
-    browser.post("/o/acme/walkthroughs/bulk", &sure).await.leads_to("/o/acme/walkthroughs");
-    browser.get(&at).await.is(404);
-    let member = Browser::member(&org, "m@x.example", Role::Member).await;
-    member.page("/o/acme/walkthroughs").await.says("No walkthroughs yet");
-    app.finish().await;
-}
-
-#[tokio::test]
-async fn several_are_published_after_their_impact_was_shown() {
-    let app = App::new().await;
-    let org = app.org("acme").await;
-    let browser = Browser::owner(&org).await;
-    let (first, steps) = made(&browser, "First", &["A"]).await;
-    let (second, _) = made(&browser, "Second", &["B"]).await;
-    let (empty, _) = made(&browser, "Empty", &[]).await;
-    let id = |at: &str| at.rsplit('/').next().unwrap().to_owned();
-    let (one, two, three) = (id(&first), id(&second), id(&empty));
-    let version = async |at: &str| browser.api(Method::GET, at, None).await.json()["current_version"].clone();
-    let bulk = "/o/acme/walkthroughs/bulk";
-
-    let ticked = [("action", "publish"), ("ids", &*one), ("ids", &*two), ("ids", &*three)];
-    let asked = browser.post(bulk, &ticked).await;
-    asked.is(200).says("Publish 2 walkthroughs?").says("Nobody is in the midst").says("there are no steps");
-    assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null), "nothing is published yet");
-
-    // Somebody edits one of them while the page is open.
-
-    let (of_one, of_two) = (format!("revision-{one}"), format!("revision-{two}"));
-    let edit = json!({ "content": "later" });
-    call(&browser, Method::PATCH, &format!("{first}/steps/{}", steps[0]), edit).await.is(200);
-    let sure =
-        [("action", "publish"), ("confirmed", "yes"), ("ids", &*one), (&*of_one, "2"), ("ids", &*two), (&*of_two, "2")];
-    browser.post(bulk, &sure).await.is(200).says("Not everything was done").says("First");
-    assert_eq!((version(&first).await, version(&second).await), (Value::Null, json!(1)));
+    let selection = [("action", "delete"), ("ids", id)];
+    browser
+        .post("/o/acme/walkthroughs/bulk", &selection)
+        .await
+        .assert_status(200)
+        .assert_contains("4 steps, 1 published version");
+    let confirmed = [("action", "delete"), ("ids", id), ("confirmed", "yes")];
+    browser.post("/o/acme/walkthroughs/bulk", &confirmed).await.assert_redirect("/o/acme/walkthroughs");
+    browser.get(&at).await.assert_status(404);
+    let member = ConsoleBrowser::member(&org, "m@x.example", Role::Member).await;
+    member.get_page("/o/acme/walkthroughs").await.assert_contains("No walkthroughs yet");
     app.finish().await;
 }

@@ -14,7 +14,7 @@ use waypost_core::server::Support;
 use waypost_core::webhook::sign;
 use waypost_ops::servers::ServerSettings;
 
-use super::Browser;
+use super::ConsoleBrowser;
 use crate::app::{App, DAY, Setup};
 
 const MINUTE: i64 = 60_000;
@@ -22,62 +22,62 @@ const MINUTE: i64 = 60_000;
 /// A receiver on this machine: what it got, and what it answers.
 struct Receiver {
     url: String,
-    got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
-    answer: Arc<Mutex<StatusCode>>,
+    requests: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+    status: Arc<Mutex<StatusCode>>,
     body: Arc<Mutex<String>>,
 }
 
 impl Receiver {
     async fn new() -> Self {
-        let (got, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(StatusCode::OK)));
+        let (requests, status) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(StatusCode::OK)));
         let body = Arc::new(Mutex::new("thanks".to_owned()));
-        let (into, says, text) = (Arc::clone(&got), Arc::clone(&answer), Arc::clone(&body));
+        let (sink, status_source, text) = (Arc::clone(&requests), Arc::clone(&status), Arc::clone(&body));
         let handler = move |headers: HeaderMap, body: Bytes| async move {
-            into.lock().unwrap().push((headers, body));
-            (*says.lock().unwrap(), text.lock().unwrap().clone())
+            sink.lock().unwrap().push((headers, body));
+            (*status_source.lock().unwrap(), text.lock().unwrap().clone())
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         tokio::spawn(axum::serve(listener, Router::new().fallback(any(handler))).into_future());
-        Self { url, got, answer, body }
+        Self { url, requests, status, body }
     }
 
-    fn answers(&self, status: u16) {
-        *self.answer.lock().unwrap() = StatusCode::from_u16(status).unwrap();
+    fn set_status(&self, status: u16) {
+        *self.status.lock().unwrap() = StatusCode::from_u16(status).unwrap();
     }
 
-    fn take(&self) -> Vec<(HeaderMap, Bytes)> {
-        std::mem::take(&mut self.got.lock().unwrap())
+    fn take_requests(&self) -> Vec<(HeaderMap, Bytes)> {
+        std::mem::take(&mut self.requests.lock().unwrap())
     }
 }
 
-async fn started() -> App {
+async fn start_app() -> App {
     App::with(Setup { allow: vec!["127.0.0.0/8=webhooks".parse().unwrap()], ..Setup::default() }).await
 }
 
-fn sender(app: &App) -> Deliveries {
+fn worker(app: &App) -> Deliveries {
     Deliveries { cx: app.cx().clone(), ops: app.ops(), provider_context: app.provider_context().clone() }
 }
 
-async fn send(app: &App) -> usize {
-    sender(app).run_once().await.unwrap()
+async fn send_pending(app: &App) -> usize {
+    worker(app).run_once().await.unwrap()
 }
 
-async fn create(owner: &Browser, url: &str, events: Value) -> (String, SecretText) {
-    let made = owner.api(Method::POST, "/webhooks", Some(json!({ "url": url, "events": events }))).await;
-    let made = made.is(201).json();
-    (made["id"].as_str().unwrap().to_owned(), SecretText::new(made["secret"].as_str().unwrap()))
+async fn create_webhook(owner: &ConsoleBrowser, url: &str, events: Value) -> (String, SecretText) {
+    let created = owner.api(Method::POST, "/webhooks", Some(json!({ "url": url, "events": events }))).await;
+    let created = created.assert_status(201).json();
+    (created["id"].as_str().unwrap().to_owned(), SecretText::new(created["secret"].as_str().unwrap()))
 }
 
 #[tokio::test]
-async fn a_message_is_signed_and_logged() {
-    let app = started().await;
+async fn a_delivery_is_signed_and_logged() {
+    let app = start_app().await;
     let server = app
         .org("acme")
         .await
         .server_with("acme", ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() })
         .await;
-    let owner = Browser::owner(&server.org).await;
+    let owner = ConsoleBrowser::owner(&server.org).await;
     let receiver = Receiver::new().await;
     let events = json!([
         "ticket.created",
@@ -86,20 +86,26 @@ async fn a_message_is_signed_and_logged() {
         "walkthrough.completed",
         "walkthrough.published"
     ]);
-    let (id, secret) = create(&owner, &receiver.url, events).await;
+    let (id, secret) = create_webhook(&owner, &receiver.url, events).await;
     server.walkthrough("Install Acme", &["Download"]).await;
     let mut user = server.personal("ann");
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     user.play("next_walkthrough_step", json!({})).await.ok();
-    let asked = json!({ "title": "<!channel> =1", "problem": "P", "email": "a@b.de" });
-    let ticket = user.call("get_support", asked).await.ok()["ticket_id"].as_str().unwrap().to_owned();
-    owner.api(Method::PATCH, &format!("/tickets/{ticket}"), Some(json!({ "priority": "high" }))).await.is(200);
-    owner.api(Method::POST, &format!("/tickets/{ticket}/comments"), Some(json!({ "body": "Hi" }))).await.is(201);
-    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
-    assert_eq!(send(&app).await, 6);
-    let got = receiver.take();
+    let arguments = json!({ "title": "<!channel> =1", "problem": "P", "email": "a@b.de" });
+    let ticket = user.call("get_support", arguments).await.ok()["ticket_id"].as_str().unwrap().to_owned();
+    owner
+        .api(Method::PATCH, &format!("/tickets/{ticket}"), Some(json!({ "priority": "high" })))
+        .await
+        .assert_status(200);
+    owner
+        .api(Method::POST, &format!("/tickets/{ticket}/comments"), Some(json!({ "body": "Hi" })))
+        .await
+        .assert_status(201);
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
+    assert_eq!(send_pending(&app).await, 6);
+    let requests = receiver.take_requests();
     let mut seen = Vec::new();
-    for (headers, body) in &got {
+    for (headers, body) in &requests {
         let header = |name: &str| headers[name].to_str().unwrap();
         let seconds = app.cx().now().0 / 1_000;
         assert_eq!(header("webhook-timestamp"), seconds.to_string());
@@ -127,26 +133,28 @@ async fn a_message_is_signed_and_logged() {
         "webhook.test",
     ];
     assert_eq!(seen, expected);
-    let log = owner.api(Method::GET, &format!("/webhooks/{id}/deliveries?limit=4"), None).await.is(200).json();
+    let log =
+        owner.api(Method::GET, &format!("/webhooks/{id}/deliveries?limit=4"), None).await.assert_status(200).json();
     assert_eq!(
         (&log["items"][0]["status"], &log["items"][0]["response_body"]),
         (&json!("delivered"), &json!("thanks"))
     );
     assert!(log["next_cursor"].is_string());
-    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("thanks").says("delivered");
+    owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("thanks").assert_contains("delivered");
     // Again, under the same id.
     let first = log["items"][0]["id"].as_str().unwrap();
-    owner.api(Method::POST, &format!("/webhook-deliveries/{first}/replay"), None).await.is(200);
-    assert_eq!(send(&app).await, 1);
-    assert_eq!(receiver.take()[0].0["webhook-id"], *first);
+    owner.api(Method::POST, &format!("/webhook-deliveries/{first}/replay"), None).await.assert_status(200);
+    assert_eq!(send_pending(&app).await, 1);
+    assert_eq!(receiver.take_requests()[0].0["webhook-id"], *first);
     // Both secrets sign for a day.
-    let rotated = owner.api(Method::POST, &format!("/webhooks/{id}/rotate-secret"), None).await.is(200).json();
+    let rotated =
+        owner.api(Method::POST, &format!("/webhooks/{id}/rotate-secret"), None).await.assert_status(200).json();
     let new = SecretText::new(rotated["secret"].as_str().unwrap());
     for (later, both) in [(0, true), (DAY, false)] {
-        app.later(later).await;
-        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
-        send(&app).await;
-        let (headers, body) = receiver.take().pop().unwrap();
+        app.advance_clock(later).await;
+        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
+        send_pending(&app).await;
+        let (headers, body) = receiver.take_requests().pop().unwrap();
         let (id, seconds) = (headers["webhook-id"].to_str().unwrap(), app.cx().now().0 / 1_000);
         let mut expected = vec![sign(&new, id, seconds, &body).unwrap()];
         expected.extend(both.then(|| sign(&secret, id, seconds, &body).unwrap()));
@@ -156,46 +164,53 @@ async fn a_message_is_signed_and_logged() {
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_again_and_given_up() {
-    let app = started().await;
+async fn failed_deliveries_are_retried_and_then_abandoned() {
+    let app = start_app().await;
     let org = app.org("acme").await;
-    let owner = Browser::owner(&org).await;
+    let owner = ConsoleBrowser::owner(&org).await;
     let receiver = Receiver::new().await;
-    let (id, _) = create(&owner, &receiver.url, json!(["ticket.created"])).await;
-    receiver.answers(500);
-    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+    let (id, _) = create_webhook(&owner, &receiver.url, json!(["ticket.created"])).await;
+    receiver.set_status(500);
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
     for minutes in [0, 1, 5, 30, 120, 480, 1_440] {
-        app.later(minutes * MINUTE - 1).await;
-        assert_eq!(send(&app).await, 0, "{minutes} minutes, a moment early");
-        app.later(1).await;
-        assert_eq!(send(&app).await, 1, "after {minutes} minutes");
+        app.advance_clock(minutes * MINUTE - 1).await;
+        assert_eq!(send_pending(&app).await, 0, "{minutes} minutes, a moment early");
+        app.advance_clock(1).await;
+        assert_eq!(send_pending(&app).await, 1, "after {minutes} minutes");
     }
-    app.later(30 * MINUTE).await;
-    assert_eq!((send(&app).await, receiver.take().len()), (0, 7));
+    app.advance_clock(30 * MINUTE).await;
+    assert_eq!((send_pending(&app).await, receiver.take_requests().len()), (0, 7));
     let log = owner.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.json();
     let message = &log["items"][0];
     assert_eq!(
         (&message["status"], &message["attempts"], &message["response_status"]),
         (&json!("failed"), &json!(7), &json!(500))
     );
-    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("answered with status 500").says("has failed");
+    owner
+        .get_page(&format!("/o/acme/webhooks/{id}"))
+        .await
+        .assert_contains("answered with status 500")
+        .assert_contains("has failed");
     // Five days are enough.
-    app.later(4 * DAY).await;
-    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
-    send(&app).await;
+    app.advance_clock(4 * DAY).await;
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
+    send_pending(&app).await;
     let webhook = owner.api(Method::GET, &format!("/webhooks/{id}"), None).await.json();
     assert_eq!((&webhook["enabled"], webhook["disabled_at"].is_string()), (&json!(false), true));
-    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(409);
-    let on =
-        owner.api(Method::PATCH, &format!("/webhooks/{id}"), Some(json!({ "enabled": true }))).await.is(200).json();
-    assert_eq!((&on["failing_since"], &on["disabled_at"]), (&Value::Null, &Value::Null));
-    receiver.answers(302);
-    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
-    send(&app).await;
-    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("redirects (status 302)");
-    receiver.answers(410);
-    app.later(MINUTE).await;
-    send(&app).await;
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(409);
+    let enabled = owner
+        .api(Method::PATCH, &format!("/webhooks/{id}"), Some(json!({ "enabled": true })))
+        .await
+        .assert_status(200)
+        .json();
+    assert_eq!((&enabled["failing_since"], &enabled["disabled_at"]), (&Value::Null, &Value::Null));
+    receiver.set_status(302);
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
+    send_pending(&app).await;
+    owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("redirects (status 302)");
+    receiver.set_status(410);
+    app.advance_clock(MINUTE).await;
+    send_pending(&app).await;
     assert_eq!(
         owner.api(Method::GET, &format!("/webhooks/{id}"), None).await.json()["enabled"],
         false,
@@ -205,26 +220,26 @@ async fn a_failure_is_tried_again_and_given_up() {
 }
 
 #[tokio::test]
-async fn two_senders_send_a_message_once() {
-    let app = started().await;
-    let owner = Browser::owner(&app.org("acme").await).await;
+async fn two_workers_send_a_delivery_once() {
+    let app = start_app().await;
+    let owner = ConsoleBrowser::owner(&app.org("acme").await).await;
     let receiver = Receiver::new().await;
-    let (id, _) = create(&owner, &receiver.url, json!(["ticket.created"])).await;
+    let (id, _) = create_webhook(&owner, &receiver.url, json!(["ticket.created"])).await;
     for _ in 0..10 {
-        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
+        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
     }
-    let (one, two) = (sender(&app), sender(&app));
+    let (one, two) = (worker(&app), worker(&app));
     let (a, b) = tokio::join!(one.run_once(), two.run_once());
     assert_eq!(a.unwrap() + b.unwrap(), 10);
-    assert_eq!(receiver.take().len(), 10);
+    assert_eq!(receiver.take_requests().len(), 10);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn nothing_goes_into_a_private_network() {
+async fn webhooks_cannot_reach_private_networks() {
     let app = App::new().await;
     let org = app.org("acme").await;
-    let owner = Browser::owner(&org).await;
+    let owner = ConsoleBrowser::owner(&org).await;
     for url in [
         "http://127.0.0.1/x",
         "https://127.0.0.1/x",
@@ -239,30 +254,30 @@ async fn nothing_goes_into_a_private_network() {
         "",
         "\u{0}",
     ] {
-        let refused =
+        let rejected =
             owner.api(Method::POST, "/webhooks", Some(json!({ "url": url, "events": ["ticket.created"] }))).await;
-        assert_eq!(refused.is(422).json()["field"], "url", "{url}");
+        assert_eq!(rejected.assert_status(422).json()["field"], "url", "{url}");
         let form = owner.post("/o/acme/webhooks", &[("url", url), ("events", "ticket.created")]).await;
-        form.is(422).says("aria-invalid");
+        form.assert_status(422).assert_contains("aria-invalid");
     }
     for events in [json!([]), json!(["webhook.test"]), json!(["odd"])] {
         owner
             .api(Method::POST, "/webhooks", Some(json!({ "url": "https://example.com/", "events": events })))
             .await
-            .is(422);
+            .assert_status(422);
     }
     // A name that resolves to this machine is refused when it is asked.
-    let (id, _) = create(&owner, "https://localhost/hook", json!(["ticket.created"])).await;
-    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
-    send(&app).await;
-    owner.page(&format!("/o/acme/webhooks/{id}")).await.says("has no address on the public internet");
+    let (id, _) = create_webhook(&owner, "https://localhost/hook", json!(["ticket.created"])).await;
+    owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
+    send_pending(&app).await;
+    owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("has no address on the public internet");
     // Members do not see receivers, others know of none.
-    let member = Browser::member(&org, "m@acme.example", Role::Member).await;
+    let member = ConsoleBrowser::member(&org, "m@acme.example", Role::Member).await;
     for path in ["/webhooks".to_owned(), format!("/webhooks/{id}"), format!("/webhooks/{id}/deliveries")] {
-        member.api(Method::GET, &path, None).await.is(403);
+        member.api(Method::GET, &path, None).await.assert_status(403);
     }
-    member.get("/o/acme/webhooks").await.is(403);
-    let other = Browser::owner(&app.org("other").await).await;
+    member.get("/o/acme/webhooks").await.assert_status(403);
+    let other = ConsoleBrowser::owner(&app.org("other").await).await;
     for (method, path) in [
         (Method::GET, format!("/webhooks/{id}")),
         (Method::DELETE, format!("/webhooks/{id}")),
@@ -270,72 +285,76 @@ async fn nothing_goes_into_a_private_network() {
         (Method::POST, format!("/webhooks/{id}/rotate-secret")),
         (Method::GET, format!("/webhooks/{id}/deliveries")),
     ] {
-        other.api(method, &path, None).await.is(404);
+        other.api(method, &path, None).await.assert_status(404);
     }
     for index in 1..20 {
-        create(&owner, &format!("https://example.com/{index}"), json!(["ticket.created"])).await;
+        create_webhook(&owner, &format!("https://example.com/{index}"), json!(["ticket.created"])).await;
     }
     let more = json!({ "url": "https://example.com/more", "events": ["ticket.created"] });
-    owner.api(Method::POST, "/webhooks", Some(more)).await.is(409);
-    owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.is(204);
+    owner.api(Method::POST, "/webhooks", Some(more)).await.assert_status(409);
+    owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.assert_status(204);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn an_entry_for_another_purpose_or_organisation_lets_no_webhook_through() {
+async fn entries_for_other_purposes_or_organisations_do_not_apply() {
     let entries = ["sign-in", "client-documents", "tools", "webhooks@other"]
         .map(|target| ["127.0.0.0/8", "::1"].map(|network| format!("{network}={target}").parse().unwrap()));
     let app = App::with(Setup { allow: entries.concat(), ..Setup::default() }).await;
     let (acme, other) = (app.org("acme").await, app.org("other").await);
-    let (owner, allowed) = (Browser::owner(&acme).await, Browser::owner(&other).await);
+    let (owner, allowed) = (ConsoleBrowser::owner(&acme).await, ConsoleBrowser::owner(&other).await);
     let receiver = Receiver::new().await;
     let events = json!(["ticket.created"]);
-    let test = async |browser: &Browser, id: &str| {
-        browser.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
-        send(&app).await;
-        let log = browser.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.is(200).json();
+    let test = async |browser: &ConsoleBrowser, id: &str| {
+        browser.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
+        send_pending(&app).await;
+        let log = browser.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.assert_status(200).json();
         (log["items"][0]["status"].clone(), log["items"][0]["error"].as_str().unwrap_or_default().to_owned())
     };
     for url in [receiver.url.clone(), receiver.url.replace("127.0.0.1", "localhost"), "http://[::1]:1/".to_owned()] {
         let new = json!({ "url": url, "events": events });
-        assert_eq!(owner.api(Method::POST, "/webhooks", Some(new)).await.is(422).json()["field"], "url", "{url}");
+        assert_eq!(
+            owner.api(Method::POST, "/webhooks", Some(new)).await.assert_status(422).json()["field"],
+            "url",
+            "{url}"
+        );
     }
-    let (id, _) = create(&owner, "https://example.com/", events.clone()).await;
+    let (id, _) = create_webhook(&owner, "https://example.com/", events.clone()).await;
     let change = json!({ "url": receiver.url });
-    owner.api(Method::PATCH, &format!("/webhooks/{id}"), Some(change)).await.is(422);
+    owner.api(Method::PATCH, &format!("/webhooks/{id}"), Some(change)).await.assert_status(422);
     // Names are resolved when a message is sent. One that is internal reads like one that does not exist.
     let named = receiver.url.replace("http://127.0.0.1", "https://localhost");
-    let (id, _) = create(&owner, &named, events.clone()).await;
+    let (id, _) = create_webhook(&owner, &named, events.clone()).await;
     let (_, internal) = test(&owner, &id).await;
     assert_eq!(internal, "`localhost` has no address on the public internet, so no connection is made to it.");
-    let (id, _) = create(&owner, "https://nobody.invalid/", events.clone()).await;
+    let (id, _) = create_webhook(&owner, "https://nobody.invalid/", events.clone()).await;
     assert_eq!(test(&owner, &id).await.1, internal.replace("localhost", "nobody.invalid"));
-    assert_eq!(receiver.take().len(), 0);
+    assert_eq!(receiver.take_requests().len(), 0);
     // The organisation of the entry is let through, as long as the entry names it.
-    let (id, _) = create(&allowed, &receiver.url, events).await;
+    let (id, _) = create_webhook(&allowed, &receiver.url, events).await;
     assert_eq!(test(&allowed, &id).await.0, "delivered");
-    assert_eq!(receiver.take().len(), 1);
+    assert_eq!(receiver.take_requests().len(), 1);
     let renamed = json!({ "slug": "renamed" });
-    allowed.api(Method::PATCH, &format!("/organizations/{}", other.id), Some(renamed)).await.is(200);
+    allowed.api(Method::PATCH, &format!("/organizations/{}", other.id), Some(renamed)).await.assert_status(200);
     let (status, error) = test(&allowed, &id).await;
     assert_eq!(status, "pending");
     assert!(error.contains("no address on the public internet"), "{error}");
-    assert_eq!(receiver.take().len(), 0);
+    assert_eq!(receiver.take_requests().len(), 0);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_delivery_shows_the_status_and_200_printable_characters() {
-    let app = started().await;
-    let owner = Browser::owner(&app.org("acme").await).await;
+async fn a_delivery_records_the_status_and_200_printable_characters() {
+    let app = start_app().await;
+    let owner = ConsoleBrowser::owner(&app.org("acme").await).await;
     let receiver = Receiver::new().await;
-    let (id, _) = create(&owner, &receiver.url, json!(["ticket.created"])).await;
+    let (id, _) = create_webhook(&owner, &receiver.url, json!(["ticket.created"])).await;
     for status in [200, 500] {
-        receiver.answers(status);
+        receiver.set_status(status);
         *receiver.body.lock().unwrap() = format!("\u{1b}[2Jroot:\u{0}x\r\n\t\u{7f}{}", "ä".repeat(1_000));
-        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.is(201);
-        send(&app).await;
-        let log = owner.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.is(200).json();
+        owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
+        send_pending(&app).await;
+        let log = owner.api(Method::GET, &format!("/webhooks/{id}/deliveries"), None).await.assert_status(200).json();
         assert_eq!(log["items"][0]["response_status"], status);
         assert_eq!(log["items"][0]["response_body"], format!("[2Jroot:x {}", "ä".repeat(190)));
     }
@@ -344,20 +363,20 @@ async fn a_delivery_shows_the_status_and_200_printable_characters() {
 
 /// The way of a step is the same as before when nobody wants to know, and a receiver that goes holds nobody up.
 #[tokio::test]
-async fn no_step_fails_for_a_receiver() {
-    let app = started().await;
+async fn a_deleted_webhook_does_not_fail_a_step() {
+    let app = start_app().await;
     let server = app.server("acme").await;
-    let owner = Browser::owner(&server.org).await;
+    let owner = ConsoleBrowser::owner(&server.org).await;
     server.walkthrough("Install Acme", &["Download"]).await;
     let receiver = Receiver::new().await;
-    let (id, _) = create(&owner, &receiver.url, json!(["walkthrough.completed"])).await;
+    let (id, _) = create_webhook(&owner, &receiver.url, json!(["walkthrough.completed"])).await;
     app.refresh().await;
     let mut user = server.personal("ann");
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     // This process has not noticed yet that it is gone.
-    owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.is(204);
+    owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.assert_status(204);
     let done = user.play("next_walkthrough_step", json!({})).await;
     assert_eq!(done.ok()["progress"]["status"], "completed");
-    assert_eq!(send(&app).await, 0);
+    assert_eq!(send_pending(&app).await, 0);
     app.finish().await;
 }

@@ -8,48 +8,48 @@ use waypost_core::server::Toolset;
 use waypost_ops::end_users::{self, EndUserSearch};
 use waypost_ops::servers::ServerSettings;
 
-use super::{WALKTHROUGH, browse, cookie, https, id, stage};
+use super::{WALKTHROUGH, https_setup, page_cookie, page_request, set_up, shown_id};
 use crate::app::{App, Setup, open};
 
 waypost_testkit::both!(open => a_page_view_stores_nothing_and_progress_creates_the_user);
 
 #[tokio::test]
-async fn a_visitor_gets_the_same_personal_url_again_and_nobody_else_does() {
-    let (app, _server) = stage(https()).await;
+async fn a_visitor_keeps_a_private_personal_url() {
+    let (app, _server) = set_up(https_setup()).await;
     app.org("other").await.server("other").await;
     for (host, path) in [("way.example", "/s/acme"), ("acme.way.example", "/")] {
-        let first = browse(&app, host, path).send().await;
-        let (id, cookie) = (id(&first), cookie(&first));
+        let first = page_request(&app, host, path).send().await;
+        let (id, cookie) = (shown_id(&first), page_cookie(&first));
         assert!(id.starts_with("pu_") && id.len() == 29, "26 characters for 128 bits: {id}");
         for again in [path.to_owned(), format!("{}/mcp", path.trim_end_matches('/'))] {
-            let again = browse(&app, host, &again).header("cookie", &cookie).send().await;
-            assert_eq!(self::id(&again), id, "the cookie's");
+            let again = page_request(&app, host, &again).header("cookie", &cookie).send().await;
+            assert_eq!(shown_id(&again), id, "the cookie's");
         }
-        let stranger = browse(&app, host, path).send().await;
-        assert_ne!(self::id(&stranger), id, "another visitor");
+        let other_visitor = page_request(&app, host, path).send().await;
+        assert_ne!(shown_id(&other_visitor), id, "another visitor");
         let adopted = format!("{}/t/{id}/mcp", path.trim_end_matches('/'));
-        let adopted = browse(&app, host, &adopted).send().await;
-        assert_ne!(self::id(&adopted), id, "an ID in the URL is not adopted");
+        let adopted = page_request(&app, host, &adopted).send().await;
+        assert_ne!(shown_id(&adopted), id, "an ID in the URL is not adopted");
         assert!(!adopted.body.contains(&id));
-        let label = browse(&app, host, &format!("{}/t/customer-7/mcp", path.trim_end_matches('/'))).send().await;
+        let label = page_request(&app, host, &format!("{}/t/customer-7/mcp", path.trim_end_matches('/'))).send().await;
         assert!(!label.body.contains("customer-7"));
     }
-    let first = browse(&app, "way.example", "/s/acme").send().await;
-    let elsewhere = browse(&app, "way.example", "/s/other").header("cookie", &cookie(&first)).send().await;
-    assert_ne!(id(&elsewhere), id(&first), "a cookie counts for one server");
+    let first = page_request(&app, "way.example", "/s/acme").send().await;
+    let elsewhere = page_request(&app, "way.example", "/s/other").header("cookie", &page_cookie(&first)).send().await;
+    assert_ne!(shown_id(&elsewhere), shown_id(&first), "a cookie counts for one server");
     app.finish().await;
 }
 
 #[tokio::test]
 async fn the_cookie_is_limited_to_the_server() {
     let mut seen = String::new();
-    for setup in [Setup::default(), https()] {
+    for setup in [Setup::default(), https_setup()] {
         let host = if setup.public_url.starts_with("https") { "way.example" } else { "localhost" };
-        let (app, _server) = stage(setup).await;
+        let (app, _server) = set_up(setup).await;
         for (host, path) in
             [(host.to_owned(), "/s/acme"), (format!("acme.{host}"), "/"), (host.to_owned(), "/s/acme/mcp")]
         {
-            let page = browse(&app, &host, path).send().await;
+            let page = page_request(&app, &host, path).send().await;
             assert_eq!(page.headers.get_all("set-cookie").iter().count(), 1);
             let (name, rest) = page.header("set-cookie").unwrap().split_once('=').unwrap();
             let (_, attributes) = rest.split_once(';').unwrap();
@@ -68,10 +68,10 @@ async fn the_cookie_is_limited_to_the_server() {
 }
 
 #[tokio::test]
-async fn forged_cookies_count_as_none() {
-    let (app, server) = stage(Setup::default()).await;
-    let page = browse(&app, "localhost", "/s/acme").send().await;
-    let (own, value) = (id(&page), cookie(&page));
+async fn forged_cookies_are_ignored() {
+    let (app, server) = set_up(Setup::default()).await;
+    let page = page_request(&app, "localhost", "/s/acme").send().await;
+    let (own, value) = (shown_id(&page), page_cookie(&page));
     let (name, value) = value.split_once('=').unwrap();
     let signature = value.split_once('.').unwrap().1;
     server.personal("customer-7").call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
@@ -88,8 +88,9 @@ async fn forged_cookies_count_as_none() {
         // Two of one name: at least one of them was not set by this page.
         format!("{value}; {name}={value}"),
     ] {
-        let page = browse(&app, "localhost", "/s/acme").header("cookie", &format!("{name}={forged}")).send().await;
-        let new = id(&page);
+        let page =
+            page_request(&app, "localhost", "/s/acme").header("cookie", &format!("{name}={forged}")).send().await;
+        let new = shown_id(&page);
         assert!(new.starts_with("pu_") && new != own && !new.contains(&"0".repeat(26)), "{forged}: {new}");
         for text in ["customer-7", "alert(1)", "xxxx"] {
             assert!(!page.body.contains(text), "{forged}");
@@ -101,8 +102,8 @@ async fn forged_cookies_count_as_none() {
 async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Configure", "Run", "Check"]).await;
-    let page = browse(&app, "localhost", "/s/acme").send().await;
-    browse(&app, "localhost", "/s/acme/mcp").send().await;
+    let page = page_request(&app, "localhost", "/s/acme").send().await;
+    page_request(&app, "localhost", "/s/acme/mcp").send().await;
     for table in ["end_users", "client_sessions", "tool_calls", "audit_events"] {
         let count = match table {
             "end_users" => app.count("SELECT count(*) FROM end_users").await,
@@ -112,7 +113,7 @@ async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
         };
         assert_eq!(count, 0, "{table}");
     }
-    let id = id(&page);
+    let id = shown_id(&page);
     let first = server.personal(&id);
     first.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
     for _ in 0..3 {
@@ -120,7 +121,7 @@ async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
     }
     let second = server.personal(&id).at_host("acme.localhost", &format!("/t/{id}/mcp"));
     let again = second.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await;
-    assert_eq!(again.at(), "4/4 75 %", "a new client continues at step four");
+    assert_eq!(again.progress(), "4/4 75 %", "a new client continues at step four");
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
     // The stored form opens nothing: it is no tracking ID, and as text it is nobody's.
     let hash = personal::stored(&id).into_owned();
@@ -133,25 +134,25 @@ async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
 }
 
 #[tokio::test]
-async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
+async fn a_personal_id_is_masked_everywhere() {
     let folder = waypost_testkit::folder();
-    let app = App::at(&waypost_testkit::sqlite_url(&folder)).await;
+    let app = App::open_at(&waypost_testkit::sqlite_url(&folder)).await;
     let org = app.org("acme").await;
     let server =
         org.server_with("acme", ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
-    let page = browse(&app, "localhost", "/s/acme").send().await;
-    let (id, cookie) = (id(&page), cookie(&page));
+    let page = page_request(&app, "localhost", "/s/acme").send().await;
+    let (id, cookie) = (shown_id(&page), page_cookie(&page));
     let hash = personal::stored(&id).into_owned();
-    let owner = crate::console::Browser::owner(&org).await;
+    let owner = crate::console::ConsoleBrowser::owner(&org).await;
     let receiver = json!({ "url": "https://example.com/hook", "events": ["walkthrough.completed"] });
-    owner.api(Method::POST, "/webhooks", Some(receiver)).await.is(201);
+    owner.api(Method::POST, "/webhooks", Some(receiver)).await.assert_status(201);
     app.refresh().await;
     let user = server.personal(&id);
     user.call("select_walkthrough", json!({ "walkthrough_id": WALKTHROUGH })).await.ok();
     user.call("next_walkthrough_step", json!({})).await.ok();
     user.call("next_walkthrough_step", json!({})).await.ok();
-    let payload = app.lines("SELECT payload FROM webhook_deliveries").await;
+    let payload = app.query_lines("SELECT payload FROM webhook_deliveries").await;
     assert!(payload.contains(&hash) && !payload.contains(&id), "{payload}");
     let end_user =
         owner.api(Method::GET, "/end-users", None).await.json()["items"][0]["id"].as_str().unwrap().to_owned();
@@ -168,13 +169,13 @@ async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
         // The user may send the ID to the organisation: it finds them by it.
         format!("/end-users?q={id}"),
     ] {
-        let answer = owner.api(Method::GET, &path, None).await;
-        assert!(!answer.body.contains(&id), "{path}: {}", answer.body);
-        seen.push((path, answer.status.as_u16(), answer.body.contains(&hash)));
+        let response = owner.api(Method::GET, &path, None).await;
+        assert!(!response.body.contains(&id), "{path}: {}", response.body);
+        seen.push((path, response.status.as_u16(), response.body.contains(&hash)));
     }
     assert!(seen[0].2 && seen[1].2 && seen[2].2 && seen[8].2, "the hash is shown in its place: {seen:?}");
     for path in ["/o/acme/end-users".to_owned(), format!("/o/acme/end-users/{end_user}")] {
-        owner.page(&path).await.does_not_say(&id).says("Personal URL ");
+        owner.get_page(&path).await.assert_lacks(&id).assert_contains("Personal URL ");
     }
     let search = EndUserSearch { text: Some(id.clone()), limit: 10, ..EndUserSearch::default() };
     let found = end_users::list(app.cx(), &app.ops(), &org.id, &search).await.unwrap();
@@ -187,8 +188,8 @@ async fn a_personal_id_is_masked_wherever_the_organisation_looks() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
         for secret in &secrets {
-            let there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-            assert!(!there, "{secret} is stored in {}", path.display());
+            let is_stored = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!is_stored, "{secret} is stored in {}", path.display());
         }
     }
 }

@@ -2,46 +2,46 @@
 
 use http::StatusCode;
 
-use super::{Browser, CALLBACK, OauthClient, WEB_CALLBACK, platform};
+use super::{CALLBACK, EndUserBrowser, OauthClient, WEB_CALLBACK, create_sign_in_server};
 use crate::app::{App, DAY, open};
 
-waypost_testkit::both!(open => a_request_leads_through_sign_in_to_the_code);
+waypost_testkit::both!(open => a_request_leads_through_sign_in_to_a_code);
 
-async fn a_request_leads_through_sign_in_to_the_code(app: App) {
-    let server = platform(&app, "acme").await;
+async fn a_request_leads_through_sign_in_to_a_code(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let browser = Browser::new(&app);
-    let answer = browser.get(&client.authorize(&[])).await;
-    assert!(answer.location().starts_with("/s/acme/oauth/sign-in?request=arq_"), "{}", answer.location());
+    let browser = EndUserBrowser::new(&app);
+    let response = browser.get(&client.authorize_path(&[])).await;
+    assert!(response.location().starts_with("/s/acme/oauth/sign-in?request=arq_"), "{}", response.location());
     browser.sign_in(&server, "anna").await;
-    let answer = browser.open(&client.authorize(&[])).await;
-    assert_eq!(answer.status, StatusCode::OK, "the user is asked");
-    let code = client.code(&browser, &[]).await;
+    let response = browser.open(&client.authorize_path(&[])).await;
+    assert_eq!(response.status, StatusCode::OK, "the user is asked");
+    let code = client.get_code(&browser, &[]).await;
     assert!(code.starts_with("wpc_"));
     // AS-5: state and issuer come with the code, each once.
     // RFC 8252, section 8.6: any program on the device can pretend to be the client, so the user is asked again.
-    let answer = browser.open(&client.authorize(&[])).await;
-    assert_eq!(answer.status, StatusCode::OK, "the user is asked again");
-    let none = browser.get(&client.authorize(&[("prompt", "none")])).await;
+    let response = browser.open(&client.authorize_path(&[])).await;
+    assert_eq!(response.status, StatusCode::OK, "the user is asked again");
+    let none = browser.get(&client.authorize_path(&[("prompt", "none")])).await;
     assert_eq!(none.parameter("error").as_deref(), Some("consent_required"));
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
-    client.code(&browser, &[]).await;
-    let answer = browser.open(&client.authorize(&[])).await;
-    assert!(answer.location().starts_with(&format!("{WEB_CALLBACK}?")), "a known client on the web is done");
-    assert_eq!(answer.parameter("state").as_deref(), Some("a b&c"));
-    assert_eq!(answer.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"));
+    client.get_code(&browser, &[]).await;
+    let response = browser.open(&client.authorize_path(&[])).await;
+    assert!(response.location().starts_with(&format!("{WEB_CALLBACK}?")), "a known client on the web is done");
+    assert_eq!(response.parameter("state").as_deref(), Some("a b&c"));
+    assert_eq!(response.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"));
     app.finish().await;
 }
 
 /// AS-4: with an unknown client or redirect URI the browser is sent nowhere.
 #[tokio::test]
-async fn strangers_get_a_page_and_no_redirect() {
+async fn unknown_clients_and_redirect_uris_get_a_page() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
-    let other = platform(&app, "other").await;
+    let server = create_sign_in_server(&app, "acme").await;
+    let other = create_sign_in_server(&app, "other").await;
     let client = OauthClient::register(&server).await;
     let foreign = OauthClient::register(&other).await;
-    let browser = Browser::new(&app);
+    let browser = EndUserBrowser::new(&app);
     for changes in [
         &[("client_id", "")][..],
         &[("client_id", "client_unknown")],
@@ -55,17 +55,17 @@ async fn strangers_get_a_page_and_no_redirect() {
         &[("redirect_uri", "http://localhost:3999/callback")],
         &[("redirect_uri", "javascript:alert(1)")],
     ] {
-        let answer = browser.get(&client.authorize(changes)).await;
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{changes:?}");
-        assert!(answer.body.contains("This application cannot be connected"), "{}", answer.body);
+        let response = browser.get(&client.authorize_path(changes)).await;
+        assert_eq!(response.status, StatusCode::BAD_REQUEST, "{changes:?}");
+        assert!(response.body.contains("This application cannot be connected"), "{}", response.body);
     }
-    let twice = format!("{}&client_id=client_x", client.authorize(&[]));
+    let twice = format!("{}&client_id=client_x", client.authorize_path(&[]));
     assert_eq!(browser.get(&twice).await.status, StatusCode::BAD_REQUEST, "RFC 6749, section 3.1");
     // The port of a loopback address is the client's own business (RFC 8252, section 7.3).
-    let answer = browser.get(&client.authorize(&[("redirect_uri", "http://127.0.0.1:5000/callback")])).await;
-    assert!(answer.location().starts_with("/s/acme/oauth/sign-in"));
-    let answer = browser.get(&client.authorize(&[("redirect_uri", "")])).await;
-    assert!(answer.location().starts_with("/s/acme/oauth/sign-in"), "the only one that is registered");
+    let response = browser.get(&client.authorize_path(&[("redirect_uri", "http://127.0.0.1:5000/callback")])).await;
+    assert!(response.location().starts_with("/s/acme/oauth/sign-in"));
+    let response = browser.get(&client.authorize_path(&[("redirect_uri", "")])).await;
+    assert!(response.location().starts_with("/s/acme/oauth/sign-in"), "the only one that is registered");
     app.finish().await;
 }
 
@@ -88,46 +88,46 @@ const ERRORS: &[(&[(&str, &str)], &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_other_error_goes_to_the_client() {
+async fn other_errors_are_sent_to_the_client() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
-    platform(&app, "other").await;
+    let server = create_sign_in_server(&app, "acme").await;
+    create_sign_in_server(&app, "other").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    client.code(&browser, &[]).await;
-    app.later(DAY).await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    client.get_code(&browser, &[]).await;
+    app.advance_clock(DAY).await;
     for (changes, error) in ERRORS {
-        let answer = browser.get(&client.authorize(changes)).await;
-        assert!(answer.location().starts_with(&format!("{CALLBACK}?")), "{}", answer.location());
-        assert_eq!(answer.parameter("error").as_deref(), Some(*error), "{changes:?}");
-        assert_eq!(answer.parameter("state").as_deref(), Some("a b&c"));
-        assert_eq!(answer.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"), "AS-5");
-        assert_eq!(answer.parameter("code"), None);
+        let response = browser.get(&client.authorize_path(changes)).await;
+        assert!(response.location().starts_with(&format!("{CALLBACK}?")), "{}", response.location());
+        assert_eq!(response.parameter("error").as_deref(), Some(*error), "{changes:?}");
+        assert_eq!(response.parameter("state").as_deref(), Some("a b&c"));
+        assert_eq!(response.parameter("iss").as_deref(), Some("http://localhost:8080/s/acme"), "AS-5");
+        assert_eq!(response.parameter("code"), None);
     }
-    let stranger = Browser::new(&app).get(&client.authorize(&[("prompt", "none")])).await;
-    assert_eq!(stranger.parameter("error").as_deref(), Some("login_required"));
-    let answer = browser.get(&client.authorize(&[("state", ""), ("scope", "x")])).await;
-    assert_eq!(answer.parameter("state"), None, "none was sent");
+    let visitor = EndUserBrowser::new(&app).get(&client.authorize_path(&[("prompt", "none")])).await;
+    assert_eq!(visitor.parameter("error").as_deref(), Some("login_required"));
+    let response = browser.get(&client.authorize_path(&[("state", ""), ("scope", "x")])).await;
+    assert_eq!(response.parameter("state"), None, "none was sent");
     app.finish().await;
 }
 
 /// RFC 9700, section 4.11.2: anybody can register a client, and would have a redirect from a trusted host to any address.
 #[tokio::test]
-async fn a_new_client_gets_no_redirect_before_the_user_has_seen_a_page() {
+async fn a_new_client_gets_no_redirects_before_the_user_consents() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
-    platform(&app, "other").await;
+    let server = create_sign_in_server(&app, "acme").await;
+    create_sign_in_server(&app, "other").await;
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    let stranger = Browser::new(&app);
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let visitor = EndUserBrowser::new(&app);
     let none = [("prompt", "none")];
     for (browser, changes, error) in ERRORS
         .iter()
         .map(|(changes, error)| (&browser, *changes, *error))
-        .chain(ERRORS[..13].iter().map(|(changes, error)| (&stranger, *changes, *error)))
-        .chain([(&stranger, &none[..], "login_required")])
+        .chain(ERRORS[..13].iter().map(|(changes, error)| (&visitor, *changes, *error)))
+        .chain([(&visitor, &none[..], "login_required")])
     {
-        let page = browser.get(&client.authorize(changes)).await;
+        let page = browser.get(&client.authorize_path(changes)).await;
         assert_eq!((page.status, page.header("location")), (StatusCode::BAD_REQUEST, ""), "{changes:?}");
         assert!(page.body.contains("Test client") && page.body.contains("app.example"), "{}", page.body);
         let link = format!("href=\"{WEB_CALLBACK}?error={error}&");
@@ -135,46 +135,46 @@ async fn a_new_client_gets_no_redirect_before_the_user_has_seen_a_page() {
         assert!(!page.body.contains("http-equiv"), "nothing goes on by itself");
     }
     // The person who allowed the client has seen the page; others have not.
-    client.code(&browser, &[]).await;
-    let answer = browser.get(&client.authorize(&[("scope", "x")])).await;
-    assert_eq!(answer.parameter("error").as_deref(), Some("invalid_scope"));
-    let (other, _) = Browser::signed_in(&server, "bea").await;
-    for browser in [&other, &stranger] {
-        assert_eq!(browser.get(&client.authorize(&[("scope", "x")])).await.status, StatusCode::BAD_REQUEST);
+    client.get_code(&browser, &[]).await;
+    let response = browser.get(&client.authorize_path(&[("scope", "x")])).await;
+    assert_eq!(response.parameter("error").as_deref(), Some("invalid_scope"));
+    let (other, _) = EndUserBrowser::signed_in(&server, "bea").await;
+    for browser in [&other, &visitor] {
+        assert_eq!(browser.get(&client.authorize_path(&[("scope", "x")])).await.status, StatusCode::BAD_REQUEST);
     }
-    app.later(DAY - 1).await;
-    assert_eq!(stranger.get(&client.authorize(&[("scope", "x")])).await.status, StatusCode::BAD_REQUEST);
-    app.later(1).await;
-    let answer = stranger.get(&client.authorize(&[("scope", "x")])).await;
-    assert_eq!(answer.parameter("error").as_deref(), Some("invalid_scope"), "it is not new any more");
+    app.advance_clock(DAY - 1).await;
+    assert_eq!(visitor.get(&client.authorize_path(&[("scope", "x")])).await.status, StatusCode::BAD_REQUEST);
+    app.advance_clock(1).await;
+    let response = visitor.get(&client.authorize_path(&[("scope", "x")])).await;
+    assert_eq!(response.parameter("error").as_deref(), Some("invalid_scope"), "it is not new any more");
     app.finish().await;
 }
 
 /// Each makes a request to an address that anybody can choose.
 #[tokio::test]
-async fn documents_are_fetched_a_limited_number_of_times() {
+async fn document_fetches_are_rate_limited() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let browser = Browser::new(&app);
+    let browser = EndUserBrowser::new(&app);
     let mut statuses = Vec::new();
     while statuses.len() < 200 && statuses.last() != Some(&StatusCode::TOO_MANY_REQUESTS) {
         let id = format!("https://10.0.0.1/{}", statuses.len());
-        statuses.push(browser.get(&client.authorize(&[("client_id", id.as_str())])).await.status);
+        statuses.push(browser.get(&client.authorize_path(&[("client_id", id.as_str())])).await.status);
     }
     assert!(statuses.len() > 60 && statuses.len() < 200, "{}", statuses.len());
     assert_eq!(statuses[59], StatusCode::BAD_REQUEST);
-    browser.get(&client.authorize(&[])).await.location();
+    browser.get(&client.authorize_path(&[])).await.location();
     app.finish().await;
 }
 
 /// AS-6: any address of the server is a resource, however it is written, and none means the server.
 #[tokio::test]
-async fn resources_may_be_written_in_several_ways() {
+async fn equivalent_resource_urls_are_accepted() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     for resource in [
         "",
         "HTTP://LOCALHOST:8080/s/acme/mcp",
@@ -184,25 +184,25 @@ async fn resources_may_be_written_in_several_ways() {
         "http://acme.localhost:8080/",
         "http://acme.localhost:8080/mcp",
     ] {
-        client.code(&browser, &[("resource", resource)]).await;
+        client.get_code(&browser, &[("resource", resource)]).await;
     }
     app.finish().await;
 }
 
 /// AS-16: what the client asks to be asked again is asked again; unknown parameters do no harm.
 #[tokio::test]
-async fn prompts_are_heard() {
+async fn the_prompt_parameter_is_honoured() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    client.code(&browser, &[("unknown", "x"), ("ui_locales", "de")]).await;
-    let answer = browser.open(&client.authorize(&[("prompt", "none")])).await;
-    assert!(answer.parameter("code").is_some(), "nothing has to be asked");
-    let answer = browser.open(&client.authorize(&[("prompt", "consent")])).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    app.later(1).await;
-    let answer = browser.get(&client.authorize(&[("prompt", "login")])).await;
-    assert!(answer.location().starts_with("/s/acme/oauth/sign-in"), "{}", answer.location());
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    client.get_code(&browser, &[("unknown", "x"), ("ui_locales", "de")]).await;
+    let response = browser.open(&client.authorize_path(&[("prompt", "none")])).await;
+    assert!(response.parameter("code").is_some(), "nothing has to be asked");
+    let response = browser.open(&client.authorize_path(&[("prompt", "consent")])).await;
+    assert_eq!(response.status, StatusCode::OK);
+    app.advance_clock(1).await;
+    let response = browser.get(&client.authorize_path(&[("prompt", "login")])).await;
+    assert!(response.location().starts_with("/s/acme/oauth/sign-in"), "{}", response.location());
     app.finish().await;
 }

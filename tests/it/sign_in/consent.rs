@@ -9,54 +9,55 @@ use waypost_core::random::SeededRandom;
 use waypost_core::secret::SecretKey;
 use waypost_ops::claim_links;
 
-use super::{Browser, OauthClient, Tokens, WEB_CALLBACK, action_of, platform};
+use super::{EndUserBrowser, OauthClient, Tokens, WEB_CALLBACK, create_sign_in_server, form_action};
 use crate::app::{App, DAY, Server, open};
 
 waypost_testkit::both!(open =>
     a_request_is_completed_once,
-    who_refuses_gives_nothing,
-    a_label_is_claimed_with_a_signed_link_only,
-    a_claim_link_without_sign_in_is_its_label,
+    a_denied_request_grants_nothing,
+    a_label_can_only_be_claimed_with_a_signed_link,
+    a_claim_link_without_sign_in_acts_as_its_label,
     a_generated_personal_url_is_claimed_by_its_holder,
 );
 
 async fn a_request_is_completed_once(app: App) {
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    let page = browser.open(&client.authorize(&[])).await;
-    let csrf = page.field("csrf");
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let page = browser.open(&client.authorize_path(&[])).await;
+    let csrf = page.hidden_field("csrf");
     let form = [("csrf", csrf.as_str()), ("decision", "allow")];
-    let action = action_of(&page);
+    let action = form_action(&page);
     let (one, two) = tokio::join!(browser.post(&action, &form), browser.post(&action, &form));
-    let given = [&one, &two].iter().filter(|answer| answer.status == StatusCode::SEE_OTHER).count();
+    let given = [&one, &two].iter().filter(|response| response.status == StatusCode::SEE_OTHER).count();
     assert_eq!(given, 1, "{} {}", one.status, two.status);
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 1);
     assert_eq!(browser.get(&action).await.status, StatusCode::BAD_REQUEST, "it is over");
     app.finish().await;
 }
 
-async fn who_refuses_gives_nothing(app: App) {
-    let server = platform(&app, "acme").await;
+async fn a_denied_request_grants_nothing(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    let page = browser.open(&client.authorize(&[])).await;
-    let answer = browser.post(&action_of(&page), &[("csrf", &page.field("csrf")), ("decision", "deny")]).await;
-    assert_eq!(answer.parameter("error").as_deref(), Some("access_denied"));
-    assert_eq!(answer.parameter("state").as_deref(), Some("a b&c"));
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let page = browser.open(&client.authorize_path(&[])).await;
+    let response =
+        browser.post(&form_action(&page), &[("csrf", &page.hidden_field("csrf")), ("decision", "deny")]).await;
+    assert_eq!(response.parameter("error").as_deref(), Some("access_denied"));
+    assert_eq!(response.parameter("state").as_deref(), Some("a b&c"));
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'grant.refuse'").await, 1);
-    assert_eq!(browser.open(&client.authorize(&[])).await.status, StatusCode::OK, "and is asked again");
+    assert_eq!(browser.open(&client.authorize_path(&[])).await.status, StatusCode::OK, "and is asked again");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn the_page_says_who_wants_what_and_where_the_browser_goes() {
+async fn the_page_names_the_client_the_scopes_and_the_redirect() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    let page = browser.open(&client.authorize(&[("scope", "walk:read")])).await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let page = browser.open(&client.authorize_path(&[("scope", "walk:read")])).await;
     for text in ["Test client", "127.0.0.1:3999", "anna@example.com", "See your walkthroughs and your progress"] {
         assert!(page.body.contains(text), "{text}: {}", page.body);
     }
@@ -69,86 +70,89 @@ async fn the_page_says_who_wants_what_and_where_the_browser_goes() {
 #[tokio::test]
 async fn a_request_belongs_to_its_browser() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (victim, _) = Browser::signed_in(&server, "victim").await;
-    let (attacker, _) = Browser::signed_in(&server, "attacker").await;
-    let page = attacker.open(&client.authorize(&[])).await;
-    let (action, csrf) = (action_of(&page), page.field("csrf"));
+    let (victim, _) = EndUserBrowser::signed_in(&server, "victim").await;
+    let (attacker, _) = EndUserBrowser::signed_in(&server, "attacker").await;
+    let page = attacker.open(&client.authorize_path(&[])).await;
+    let (action, csrf) = (form_action(&page), page.hidden_field("csrf"));
     // The victim is lured to the attacker's request: nothing is shown, nothing is done.
     assert_eq!(victim.get(&action).await.status, StatusCode::BAD_REQUEST);
-    victim.get(&client.authorize(&[])).await.location();
+    victim.get(&client.authorize_path(&[])).await.location();
     assert_eq!(victim.get(&action).await.status, StatusCode::BAD_REQUEST);
     let form = [("csrf", csrf.as_str()), ("decision", "allow")];
     assert_eq!(victim.post(&action, &form).await.status, StatusCode::BAD_REQUEST);
     // A form without the token, or with that of another request, is refused.
-    for csrf in ["", "AAAA", &victim.open(&client.authorize(&[])).await.field("csrf")] {
-        let answer = attacker.post(&action, &[("csrf", csrf), ("decision", "allow")]).await;
-        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    for csrf in ["", "AAAA", &victim.open(&client.authorize_path(&[])).await.hidden_field("csrf")] {
+        let response = attacker.post(&action, &[("csrf", csrf), ("decision", "allow")]).await;
+        assert_eq!(response.status, StatusCode::FORBIDDEN);
     }
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 0);
-    app.later(31 * 60 * 1_000).await;
+    app.advance_clock(31 * 60 * 1_000).await;
     assert_eq!(attacker.post(&action, &form).await.status, StatusCode::BAD_REQUEST, "expired");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn sessions_of_one_organisation_are_nothing_to_another() {
+async fn a_session_is_valid_for_one_organisation() {
     let app = App::new().await;
-    let (acme, other) = (platform(&app, "acme").await, platform(&app, "other").await);
+    let (acme, other) = (create_sign_in_server(&app, "acme").await, create_sign_in_server(&app, "other").await);
     let client = OauthClient::register(&other).await;
-    let (browser, _) = Browser::signed_in(&acme, "anna").await;
-    let answer = browser.get(&client.authorize(&[])).await;
-    assert!(answer.location().starts_with("/s/other/oauth/sign-in"), "{}", answer.location());
+    let (browser, _) = EndUserBrowser::signed_in(&acme, "anna").await;
+    let response = browser.get(&client.authorize_path(&[])).await;
+    assert!(response.location().starts_with("/s/other/oauth/sign-in"), "{}", response.location());
     // Nor under the other one's name.
     let stolen = browser.cookie(&format!("__Host-wp_eu_{}", acme.org.id)).unwrap();
     browser.set_cookie(&format!("__Host-wp_eu_{}", other.org.id), &stolen);
-    let answer = browser.get(&client.authorize(&[])).await;
-    assert!(answer.location().starts_with("/s/other/oauth/sign-in"), "{}", answer.location());
+    let response = browser.get(&client.authorize_path(&[])).await;
+    assert!(response.location().starts_with("/s/other/oauth/sign-in"), "{}", response.location());
     // A browser stays signed in for 30 days.
-    app.later(29 * DAY).await;
+    app.advance_clock(29 * DAY).await;
     let client = OauthClient::register(&acme).await;
-    assert_eq!(browser.open(&client.authorize(&[])).await.status, StatusCode::OK);
-    app.later(DAY - 1).await;
-    assert_eq!(browser.open(&client.authorize(&[])).await.status, StatusCode::OK);
-    app.later(1).await;
+    assert_eq!(browser.open(&client.authorize_path(&[])).await.status, StatusCode::OK);
+    app.advance_clock(DAY - 1).await;
+    assert_eq!(browser.open(&client.authorize_path(&[])).await.status, StatusCode::OK);
+    app.advance_clock(1).await;
     let client = OauthClient::register(&acme).await;
-    assert!(browser.get(&client.authorize(&[])).await.location().starts_with("/s/acme/oauth/sign-in"));
+    assert!(browser.get(&client.authorize_path(&[])).await.location().starts_with("/s/acme/oauth/sign-in"));
     app.finish().await;
 }
 
 /// AS-12: asking for more is asked again, and takes nothing away.
 #[tokio::test]
-async fn more_scopes_are_asked_for_and_nothing_is_lost() {
+async fn additional_scopes_need_consent_and_keep_existing_grants() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    let answer = client.exchange(&client.code(&browser, &[("scope", "walk:read")]).await).await;
-    assert_eq!(answer.json()["scope"], "walk:read");
-    let reading = Tokens::of(&answer);
-    let refused = super::select(&server, Some(&reading.access)).await;
-    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let response = client.exchange(&client.get_code(&browser, &[("scope", "walk:read")]).await).await;
+    assert_eq!(response.json()["scope"], "walk:read");
+    let reading = Tokens::from_response(&response);
+    let rejected = super::start_walkthrough(&server, Some(&reading.access)).await;
+    assert_eq!(rejected.status, StatusCode::FORBIDDEN);
     assert_eq!(
-        refused.header("www-authenticate"),
+        rejected.header("www-authenticate"),
         "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", \
          scope=\"walk\", error=\"insufficient_scope\"",
         "RS-7"
     );
-    assert_eq!(browser.open(&client.authorize(&[("scope", "walk walk:read")])).await.status, StatusCode::OK);
-    let more = client.exchange(&client.code(&browser, &[("scope", "walk walk:read")]).await).await;
+    assert_eq!(browser.open(&client.authorize_path(&[("scope", "walk walk:read")])).await.status, StatusCode::OK);
+    let more = client.exchange(&client.get_code(&browser, &[("scope", "walk walk:read")]).await).await;
     assert_eq!(more.json()["scope"], "walk walk:read");
-    assert_eq!(super::select(&server, Some(&Tokens::of(&more).access)).await.status, StatusCode::OK);
+    assert_eq!(
+        super::start_walkthrough(&server, Some(&Tokens::from_response(&more).access)).await.status,
+        StatusCode::OK
+    );
     // The first grant lives on, and less than what was allowed is not asked for again.
-    Tokens::of(&client.refresh(&reading.refresh).await);
-    let answer = browser.open(&client.authorize(&[("scope", "walk:read")])).await;
-    assert!(answer.location().starts_with(WEB_CALLBACK));
+    Tokens::from_response(&client.refresh(&reading.refresh).await);
+    let response = browser.open(&client.authorize_path(&[("scope", "walk:read")])).await;
+    assert!(response.location().starts_with(WEB_CALLBACK));
     app.finish().await;
 }
 
 /// The attack: labels are guessed after the server has moved to sign-in. Nothing is gained, and the answers do not reveal which
 /// labels are in use. With the organisation's link the progress is claimed, once, after the page has said so.
-async fn a_label_is_claimed_with_a_signed_link_only(app: App) {
+async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _recording = metrics::set_default_local_recorder(&recorder);
@@ -157,46 +161,46 @@ async fn a_label_is_claimed_with_a_signed_link_only(app: App) {
     let before = server.personal("ann");
     before.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     before.call("next_walkthrough_step", json!({})).await.ok();
-    super::sign_in_needed(&server).await;
+    super::require_sign_in(&server).await;
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
     let position = async |tokens: &Tokens| {
-        let answer = super::select(&server, Some(&tokens.access)).await.json();
-        answer["result"]["structuredContent"]["step"]["position"].clone()
+        let response = super::start_walkthrough(&server, Some(&tokens.access)).await.json();
+        response["result"]["structuredContent"]["step"]["position"].clone()
     };
-    let (attacker, _) = Browser::signed_in(&server, "mallory").await;
-    client.code(&attacker, &[]).await;
+    let (attacker, _) = EndUserBrowser::signed_in(&server, "mallory").await;
+    client.get_code(&attacker, &[]).await;
     let key = SecretKey::new([0; 32]);
     let now = app.cx().now();
     let forged = ClaimLink::sign(&key, (&server.org.id, &server.id), "ann", (now, DAY)).segment();
     for guess in ["ann", "nobody", &forged, &format!("claim~ann~1~9999999999999~{}", "A".repeat(43))] {
         let resource = format!("http://localhost:8080/s/acme/t/{guess}/mcp");
-        let answer = attacker.open(&client.authorize(&[("resource", &resource)])).await;
-        assert!(answer.location().starts_with(WEB_CALLBACK), "{guess}: the same answer for all: {}", answer.body);
-        let tokens = Tokens::of(&client.exchange(&answer.parameter("code").unwrap()).await);
+        let response = attacker.open(&client.authorize_path(&[("resource", &resource)])).await;
+        assert!(response.location().starts_with(WEB_CALLBACK), "{guess}: the same answer for all: {}", response.body);
+        let tokens = Tokens::from_response(&client.exchange(&response.parameter("code").unwrap()).await);
         assert_eq!(position(&tokens).await, 1, "{guess}");
     }
     assert_eq!(app.count("SELECT count(*) FROM joins").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM authorization_requests WHERE tracking_id IS NOT NULL").await, 0);
 
-    let (first, _) = Browser::signed_in(&server, "anna").await;
-    client.code(&first, &[]).await;
-    let link = claim_link(&server, "ann").await;
+    let (first, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    client.get_code(&first, &[]).await;
+    let link = create_claim_link(&server, "ann").await;
     // The metadata that a client reads at the link names the link, and a call without a token leads there.
     let path = link.strip_prefix("http://localhost:8080").unwrap();
     let metadata = first.get(&format!("/.well-known/oauth-protected-resource{path}")).await.json();
     assert_eq!(metadata["resource"], link);
     let resource = [("resource", link.as_str())];
     // A client that she knows already: she is asked all the same, because there is something to tell.
-    let page = first.open(&client.authorize(&resource)).await;
+    let page = first.open(&client.authorize_path(&resource)).await;
     assert!(page.status == StatusCode::OK && page.body.contains("ann"), "{}", page.body);
-    let tokens = Tokens::of(&client.exchange(&client.code(&first, &resource).await).await);
+    let tokens = Tokens::from_response(&client.exchange(&client.get_code(&first, &resource).await).await);
     assert_eq!(position(&tokens).await, 2);
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.create'").await, 1);
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE resource LIKE '%claim%'").await, 0, "not kept");
     // Claimed, it answers as if nobody had the label.
-    let answer = attacker.open(&client.authorize(&resource)).await;
-    assert!(answer.location().starts_with(WEB_CALLBACK), "there is nothing to tell");
-    let tokens = Tokens::of(&client.exchange(&answer.parameter("code").unwrap()).await);
+    let response = attacker.open(&client.authorize_path(&resource)).await;
+    assert!(response.location().starts_with(WEB_CALLBACK), "there is nothing to tell");
+    let tokens = Tokens::from_response(&client.exchange(&response.parameter("code").unwrap()).await);
     assert_eq!(position(&tokens).await, 1);
     let text = metrics.render();
     for (reason, count) in [("unsigned", 2), ("invalid", 2), ("spent", 1)] {
@@ -207,7 +211,7 @@ async fn a_label_is_claimed_with_a_signed_link_only(app: App) {
 }
 
 /// A claim link of the organisation: the URL.
-async fn claim_link(server: &Server, label: &str) -> String {
+async fn create_claim_link(server: &Server, label: &str) -> String {
     let (cx, ops) = (server.app.cx(), server.app.ops());
     let claim = (label, 3_600_000);
     let key = SecretKey::new([7; 32]);
@@ -216,18 +220,18 @@ async fn claim_link(server: &Server, label: &str) -> String {
 }
 
 /// Before and after the move to sign-in a link identifies nobody else than its label does, and no test of the console.
-async fn a_claim_link_without_sign_in_is_its_label(app: App) {
+async fn a_claim_link_without_sign_in_acts_as_its_label(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
-    let link = claim_link(&server, "ann").await;
+    let link = create_claim_link(&server, "ann").await;
     let segment = link.split('/').nth(6).unwrap().to_owned();
     server.personal(&segment).call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     server.personal("ann").call("next_walkthrough_step", json!({})).await.ok();
-    assert_eq!(app.lines("SELECT tracking_id FROM end_users").await.trim(), "ann");
+    assert_eq!(app.query_lines("SELECT tracking_id FROM end_users").await.trim(), "ann");
     let forged = segment.replacen("~ann~", "~test~usr_1~", 1);
     let path = format!("/s/acme/t/{forged}/mcp");
-    let answer = super::post_json(&app, &path, &json!({})).await;
-    assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.body);
+    let response = super::post_json(&app, &path, &json!({})).await;
+    assert_eq!(response.status, StatusCode::NOT_FOUND, "{}", response.body);
     app.finish().await;
 }
 
@@ -238,11 +242,11 @@ async fn a_generated_personal_url_is_claimed_by_its_holder(app: App) {
     let id = PersonalId::new(&SeededRandom::new(5));
     let before = server.personal(id.expose());
     before.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
-    super::sign_in_needed(&server).await;
+    super::require_sign_in(&server).await;
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let resource = format!("http://localhost:8080/s/acme/t/{}/mcp", id.expose());
-    client.code(&browser, &[("resource", &resource)]).await;
+    client.get_code(&browser, &[("resource", &resource)]).await;
     assert_eq!(app.count("SELECT count(*) FROM joins WHERE kind = 'tracking'").await, 1);
     app.finish().await;
 }

@@ -7,84 +7,87 @@ use serde_json::json;
 use waypost_ops::authorizations;
 use waypost_store::db::count_statements;
 
-use super::{Browser, CALLBACK, OauthClient, Tokens, WEB_CALLBACK, action_of, path, platform, post_form, post_json};
+use super::{
+    CALLBACK, EndUserBrowser, OauthClient, Tokens, WEB_CALLBACK, create_sign_in_server, form_action, oauth_path,
+    post_form, post_json,
+};
 use crate::app::{App, DAY, open};
 
 waypost_testkit::both!(open =>
-    registrations_leave_no_text_in_the_audit_log,
-    a_registration_that_nobody_used_expires,
-    a_registration_that_was_used_stays,
-    however_many_have_expired_all_are_deleted,
-    who_has_not_signed_in_writes_nothing_into_the_audit_log,
+    registrations_put_no_client_text_in_the_audit_log,
+    an_unused_registration_expires,
+    a_used_registration_is_kept,
+    all_expired_rows_are_deleted,
+    visitors_write_nothing_to_the_audit_log,
     grants_of_a_user_are_limited,
     tokens_of_a_grant_are_limited,
-    revoking_in_a_loop_leaves_one_entry_an_hour,
+    repeated_revocations_log_one_entry_per_hour,
 );
 
-async fn registrations_leave_no_text_in_the_audit_log(app: App) {
-    let server = platform(&app, "acme").await;
+async fn registrations_put_no_client_text_in_the_audit_log(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let long = format!("https://app.example/{}", "a".repeat(2_000));
     let metadata = json!({ "client_name": "Attacker".repeat(100), "redirect_uris": [long, CALLBACK] });
-    assert_eq!(post_json(&app, &path(&server, "register"), &metadata).await.status, 201);
-    let entry = app.lines("SELECT detail FROM audit_events WHERE act = 'client.register'").await;
+    assert_eq!(post_json(&app, &oauth_path(&server, "register"), &metadata).await.status, 201);
+    let entry = app.query_lines("SELECT detail FROM audit_events WHERE act = 'client.register'").await;
     assert!(!entry.contains("Attacker") && !entry.contains("aaa") && !entry.contains("127.0.0.1"), "{entry}");
     assert!(entry.contains("\"name_length\":200") && entry.contains("[2020,30]"), "{entry}");
     // 40 KB of addresses are refused.
     let many = json!({ "redirect_uris": vec![long; 20] });
-    assert_eq!(post_json(&app, &path(&server, "register"), &many).await.error().1, "invalid_redirect_uri");
+    assert_eq!(post_json(&app, &oauth_path(&server, "register"), &many).await.error().1, "invalid_redirect_uri");
     for _ in 0..30 {
         OauthClient::register(&server).await;
     }
     let entries = "SELECT count(*) FROM audit_events WHERE act = 'client.register'";
     assert_eq!(app.count(entries).await, 10, "some of an hour");
-    app.later(60 * 60 * 1_000).await;
+    app.advance_clock(60 * 60 * 1_000).await;
     OauthClient::register(&server).await;
     assert_eq!(app.count(entries).await, 11);
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE length(detail) > 300").await, 0);
     app.finish().await;
 }
 
-async fn a_registration_that_nobody_used_expires(app: App) {
-    let server = platform(&app, "acme").await;
+async fn an_unused_registration_expires(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    app.later(DAY - 1).await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    app.advance_clock(DAY - 1).await;
     // Whoever began in time may finish.
-    let page = browser.open(&client.authorize(&[])).await;
+    let page = browser.open(&client.authorize_path(&[])).await;
     let late = OauthClient::register(&server).await;
-    app.later(1).await;
-    let gone = browser.get(&client.authorize(&[])).await;
+    app.advance_clock(1).await;
+    let gone = browser.get(&client.authorize_path(&[])).await;
     assert!(gone.status == 400 && gone.body.contains("registration has ended"), "{}", gone.body);
     assert_eq!(client.exchange("code").await.error(), (401, "invalid_client".to_owned()));
     authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
-    let form = [("csrf", page.field("csrf")), ("decision", "allow".to_owned())];
+    let form = [("csrf", page.hidden_field("csrf")), ("decision", "allow".to_owned())];
     let form: Vec<_> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let code = browser.post(&action_of(&page), &form).await.parameter("code").unwrap();
+    let code = browser.post(&form_action(&page), &form).await.parameter("code").unwrap();
     assert_eq!(client.exchange(&code).await.status, 200);
-    app.later(DAY + 30 * 60 * 1_000).await;
+    app.advance_clock(DAY + 30 * 60 * 1_000).await;
     authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
     assert_eq!(app.count("SELECT count(*) FROM oauth_clients").await, 1, "{} is deleted", late.id);
     app.finish().await;
 }
 
-async fn a_registration_that_was_used_stays(app: App) {
-    let server = platform(&app, "acme").await;
+async fn a_used_registration_is_kept(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     // In the same millisecond.
-    client.code(&browser, &[]).await;
-    app.later(29 * DAY).await;
+    client.get_code(&browser, &[]).await;
+    app.advance_clock(29 * DAY).await;
     authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
-    client.code(&browser, &[]).await;
+    client.get_code(&browser, &[]).await;
     app.finish().await;
 }
 
 /// One call deletes more than two addresses can create in the time between two calls.
-async fn however_many_have_expired_all_are_deleted(app: App) {
-    let server = platform(&app, "acme").await;
+async fn all_expired_rows_are_deleted(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let browser = Browser::new(&app);
-    browser.get(&client.authorize(&[])).await.location();
+    let browser = EndUserBrowser::new(&app);
+    browser.get(&client.authorize_path(&[])).await.location();
     app.execute(
         "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer, client_id, client_name,
             redirect_uri, scope, resource, code_challenge, created_at, expires_at)
@@ -119,7 +122,7 @@ async fn however_many_have_expired_all_are_deleted(app: App) {
         FROM authorization_requests",
     )
     .await;
-    app.later(2 * DAY).await;
+    app.advance_clock(2 * DAY).await;
     let deleted = authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
     assert!(deleted > 4 * 2_600, "{deleted}");
     for count in [
@@ -135,34 +138,34 @@ async fn however_many_have_expired_all_are_deleted(app: App) {
 }
 
 /// Every page of a request has the token of its forms, also for visitors who have not signed in.
-async fn who_has_not_signed_in_writes_nothing_into_the_audit_log(app: App) {
-    let server = platform(&app, "acme").await;
+async fn visitors_write_nothing_to_the_audit_log(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
     let before = app.count("SELECT count(*) FROM audit_events").await;
-    let visitor = Browser::new(&app);
-    let page = visitor.open(&client.authorize(&[])).await;
-    let consent = action_of(&page).replace(page_name(&action_of(&page)), "consent");
-    let answer = visitor.post(&consent, &[("csrf", &page.field("csrf")), ("decision", "deny")]).await;
-    assert_eq!(answer.parameter("error").as_deref(), Some("access_denied"));
+    let visitor = EndUserBrowser::new(&app);
+    let page = visitor.open(&client.authorize_path(&[])).await;
+    let consent = form_action(&page).replace(page_name(&form_action(&page)), "consent");
+    let response = visitor.post(&consent, &[("csrf", &page.hidden_field("csrf")), ("decision", "deny")]).await;
+    assert_eq!(response.parameter("error").as_deref(), Some("access_denied"));
     assert_eq!(app.count("SELECT count(*) FROM audit_events").await, before);
     app.finish().await;
 }
 
 /// Pages and pictures cost a few statements that read: they are shown while another transaction has the only writer.
 #[tokio::test]
-async fn pages_and_pictures_are_read_only() {
+async fn pages_and_images_need_no_write_transaction() {
     let app = App::new().await;
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (visitor, _) = Browser::signed_in(&server, "anna").await;
-    let page = visitor.open(&client.authorize(&[])).await;
-    let query = action_of(&page).split_once('?').unwrap().1.to_owned();
+    let (visitor, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let page = visitor.open(&client.authorize_path(&[])).await;
+    let query = form_action(&page).split_once('?').unwrap().1.to_owned();
     let (mut paths, console) =
         (Vec::new(), ["login", "sign-up", "forgot", "code", "link", "invite", "setup", "logo.png"]);
     for name in ["sign-in", "sign-in/code", "sign-in/link", "sign-in/password", "sign-up", "consent"] {
-        paths.push((name, path(&server, &format!("{name}?{query}"))));
+        paths.push((name, oauth_path(&server, &format!("{name}?{query}"))));
     }
-    paths.extend(["sign-in.css", "logo.png"].map(|name| (name, path(&server, name))));
+    paths.extend(["sign-in.css", "logo.png"].map(|name| (name, oauth_path(&server, name))));
     paths.extend(console.map(|name| (name, format!("/{name}"))));
     paths.extend([("page", "/s/acme".to_owned()), ("its logo", "/s/acme/logo.png".to_owned())]);
     let mut seen = String::new();
@@ -171,8 +174,8 @@ async fn pages_and_pictures_are_read_only() {
         let cookies = visitor.cookies();
         let request = Request::get(path).header("host", "localhost:8080").header("cookie", cookies);
         let request = request.body(Body::empty()).unwrap();
-        let (answer, statements) = count_statements(app.send(request)).await;
-        seen.push_str(&format!("{name}: {} with {statements} statements\n", answer.status().as_u16()));
+        let (response, statements) = count_statements(app.send(request)).await;
+        seen.push_str(&format!("{name}: {} with {statements} statements\n", response.status().as_u16()));
     }
     drop(writer);
     assert_snapshot!(seen, @r"
@@ -199,10 +202,10 @@ async fn pages_and_pictures_are_read_only() {
 }
 
 async fn grants_of_a_user_are_limited(app: App) {
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register_at(&server, WEB_CALLBACK).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    client.code(&browser, &[]).await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    client.get_code(&browser, &[]).await;
     app.execute(
         "INSERT INTO oauth_grants (id, organization_id, server_id, end_user_id, client_id, client_name, scope, resource,
             generation, created_at, expires_at)
@@ -212,24 +215,24 @@ async fn grants_of_a_user_are_limited(app: App) {
             (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 199) SELECT n FROM numbers) AS many",
     )
     .await;
-    let answer = browser.get(&client.authorize(&[])).await;
-    assert!(answer.status == 429 && answer.body.contains("Wait an hour"), "{}", answer.body);
-    let (other, _) = Browser::signed_in(&server, "bea").await;
-    client.code(&other, &[]).await;
+    let response = browser.get(&client.authorize_path(&[])).await;
+    assert!(response.status == 429 && response.body.contains("Wait an hour"), "{}", response.body);
+    let (other, _) = EndUserBrowser::signed_in(&server, "bea").await;
+    client.get_code(&other, &[]).await;
     let entries = app.count("SELECT count(*) FROM audit_events WHERE act = 'grant.create'").await;
     assert_eq!(entries, 2, "one of each: the rejected one has no entry");
-    app.later(60 * 60 * 1_000).await;
-    client.code(&browser, &[]).await;
+    app.advance_clock(60 * 60 * 1_000).await;
+    client.get_code(&browser, &[]).await;
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants").await, 201, "200 of the one, 1 of the other");
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE id = 'ogr_1'").await, 1, "the oldest went");
     app.finish().await;
 }
 
 async fn tokens_of_a_grant_are_limited(app: App) {
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    let tokens = client.tokens(&browser).await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let tokens = client.get_tokens(&browser).await;
     // As if it had been rotated 1,298 times.
     app.execute("UPDATE refresh_tokens SET generation = 1299").await;
     app.execute("UPDATE oauth_grants SET generation = 1299").await;
@@ -244,40 +247,40 @@ async fn tokens_of_a_grant_are_limited(app: App) {
     ] {
         app.execute(sql).await;
     }
-    let tokens = Tokens::of(&client.refresh(&tokens.refresh).await);
+    let tokens = Tokens::from_response(&client.refresh(&tokens.refresh).await);
     assert_eq!(app.count("SELECT min(generation) FROM refresh_tokens").await, 300);
     assert_eq!(app.count("SELECT count(*) FROM refresh_tokens").await, 1_001);
     assert_eq!(app.count("SELECT count(*) FROM access_tokens").await, 101);
-    assert_eq!(super::select(&server, Some(&tokens.access)).await.status, 200);
-    Tokens::of(&client.refresh(&tokens.refresh).await);
+    assert_eq!(super::start_walkthrough(&server, Some(&tokens.access)).await.status, 200);
+    Tokens::from_response(&client.refresh(&tokens.refresh).await);
     app.finish().await;
 }
 
-async fn revoking_in_a_loop_leaves_one_entry_an_hour(app: App) {
-    let server = platform(&app, "acme").await;
+async fn repeated_revocations_log_one_entry_per_hour(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let entries = "SELECT count(*) FROM audit_events WHERE act = 'token.revoke'";
     let revoke = async |token: &str| {
         let form = [("token", token), ("client_id", client.id.as_str())];
-        assert_eq!(post_form(&app, &path(&server, "revoke"), &form).await.status, 200);
-        assert_eq!(super::select(&server, Some(token)).await.status, 401);
+        assert_eq!(post_form(&app, &oauth_path(&server, "revoke"), &form).await.status, 200);
+        assert_eq!(super::start_walkthrough(&server, Some(token)).await.status, 401);
     };
-    let mut tokens = client.tokens(&browser).await;
+    let mut tokens = client.get_tokens(&browser).await;
     for _ in 0..5 {
         // The same one twice, then one after the other.
         revoke(&tokens.access).await;
         revoke(&tokens.access).await;
-        tokens = Tokens::of(&client.refresh(&tokens.refresh).await);
+        tokens = Tokens::from_response(&client.refresh(&tokens.refresh).await);
     }
     assert_eq!(app.count(entries).await, 1);
-    let other = client.tokens(&browser).await;
+    let other = client.get_tokens(&browser).await;
     revoke(&other.access).await;
     assert_eq!(app.count(entries).await, 2, "another grant has entries of its own");
-    app.later(60 * 60 * 1_000).await;
+    app.advance_clock(60 * 60 * 1_000).await;
     revoke(&tokens.access).await;
     assert_eq!(app.count(entries).await, 2, "a token that had expired was not revoked");
-    tokens = Tokens::of(&client.refresh(&tokens.refresh).await);
+    tokens = Tokens::from_response(&client.refresh(&tokens.refresh).await);
     revoke(&tokens.access).await;
     assert_eq!(app.count(entries).await, 3);
     app.finish().await;

@@ -4,14 +4,14 @@ use http::header;
 use serde_json::json;
 use waypost_auth::client::document::availability::Mode;
 
-use super::{Browser, OauthClient, platform};
+use super::{EndUserBrowser, OauthClient, create_sign_in_server};
 use crate::app::{App, Setup, open};
 
-waypost_testkit::both!(open => servers_without_sign_in_have_none);
+waypost_testkit::both!(open => servers_without_sign_in_have_no_metadata);
 
-async fn servers_without_sign_in_have_none(app: App) {
+async fn servers_without_sign_in_have_no_metadata(app: App) {
     app.server("plain").await;
-    let browser = Browser::new(&app);
+    let browser = EndUserBrowser::new(&app);
     for path in [
         "/.well-known/oauth-protected-resource/s/plain/mcp",
         "/.well-known/oauth-authorization-server/s/plain",
@@ -28,28 +28,28 @@ async fn servers_without_sign_in_have_none(app: App) {
 #[tokio::test]
 async fn client_documents_can_be_switched_off() {
     let app = App::with(Setup { client_documents: Mode::Off, ..Setup::default() }).await;
-    let server = platform(&app, "acme").await;
-    let browser = Browser::new(&app);
+    let server = create_sign_in_server(&app, "acme").await;
+    let browser = EndUserBrowser::new(&app);
     let metadata = browser.get("/.well-known/oauth-authorization-server/s/acme").await.json();
     assert_eq!(metadata["client_id_metadata_document_supported"], false);
     let client = OauthClient::register(&server).await;
-    assert_eq!(browser.get(&client.authorize(&[])).await.status, 303, "a client that has registered");
-    let refused = browser.get(&client.authorize(&[("client_id", "https://client.example/client.json")])).await;
-    assert_eq!(refused.status, 400);
-    assert!(refused.body.contains("does not accept client metadata documents"), "{}", refused.body);
-    assert!(refused.body.contains("has to register here instead"), "{}", refused.body);
+    assert_eq!(browser.get(&client.authorize_path(&[])).await.status, 303, "a client that has registered");
+    let rejected = browser.get(&client.authorize_path(&[("client_id", "https://client.example/client.json")])).await;
+    assert_eq!(rejected.status, 400);
+    assert!(rejected.body.contains("does not accept client metadata documents"), "{}", rejected.body);
+    assert!(rejected.body.contains("has to register here instead"), "{}", rejected.body);
     app.finish().await;
 }
 
 /// AS-1 and AS-2: the issuer is byte for byte what clients derived the address from.
 #[tokio::test]
-async fn describes_the_authorization_server_of_the_address_that_was_asked() {
+async fn authorization_server_metadata_matches_the_requested_issuer() {
     let app = App::new().await;
-    platform(&app, "acme").await;
-    let browser = Browser::new(&app);
-    let answer = browser.get("/.well-known/oauth-authorization-server/s/acme").await;
+    create_sign_in_server(&app, "acme").await;
+    let browser = EndUserBrowser::new(&app);
+    let response = browser.get("/.well-known/oauth-authorization-server/s/acme").await;
     assert_eq!(
-        answer.json(),
+        response.json(),
         json!({
             "issuer": "http://localhost:8080/s/acme",
             "authorization_endpoint": "http://localhost:8080/s/acme/oauth/authorize",
@@ -69,16 +69,16 @@ async fn describes_the_authorization_server_of_the_address_that_was_asked() {
         })
     );
     for path in ["/.well-known/openid-configuration/s/acme", "/s/acme/.well-known/openid-configuration"] {
-        assert_eq!(browser.get(path).await.json(), answer.json(), "{path}");
+        assert_eq!(browser.get(path).await.json(), response.json(), "{path}");
     }
     app.finish().await;
 }
 
 /// RS-3: `resource` is the very URL, for each form and for personal ones; open to every origin.
 #[tokio::test]
-async fn describes_each_resource_by_its_own_url() {
+async fn each_resource_url_has_its_own_metadata() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
-    platform(&app, "acme").await;
+    create_sign_in_server(&app, "acme").await;
     for (host, path, resource, issuer) in [
         ("way.example", "/s/acme/mcp", "https://way.example/s/acme/mcp", "https://way.example/s/acme"),
         ("way.example", "/s/acme/t/ann/mcp", "https://way.example/s/acme/t/ann/mcp", "https://way.example/s/acme"),
@@ -88,10 +88,10 @@ async fn describes_each_resource_by_its_own_url() {
     ] {
         let uri = format!("/.well-known/oauth-protected-resource{path}");
         let request = http::Request::get(uri).header(header::HOST, host).header(header::ORIGIN, "https://any.example");
-        let answer = super::send(&app, request.body(axum::body::Body::empty()).unwrap()).await;
-        assert_eq!(answer.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
+        let response = super::send(&app, request.body(axum::body::Body::empty()).unwrap()).await;
+        assert_eq!(response.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
         assert_eq!(
-            answer.json(),
+            response.json(),
             json!({
                 "resource": resource,
                 "resource_name": "acme",

@@ -7,7 +7,7 @@ mod floods;
 mod metadata;
 mod register;
 mod resource;
-mod rows;
+mod row_limits;
 mod token;
 
 use std::collections::BTreeMap;
@@ -35,15 +35,15 @@ pub const WEB_CALLBACK: &str = "https://app.example/callback";
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
 /// A server with Waypost's own sign-in, and a walkthrough of three steps.
-pub async fn platform(app: &App, slug: &str) -> Server {
+pub async fn create_sign_in_server(app: &App, slug: &str) -> Server {
     let server = app.server(slug).await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
-    sign_in_needed(&server).await;
+    require_sign_in(&server).await;
     server
 }
 
 /// From now on the server asks its users to sign in.
-pub async fn sign_in_needed(server: &Server) {
+pub async fn require_sign_in(server: &Server) {
     let settings =
         servers::ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..servers::ServerSettings::default() };
     server.set(settings).await;
@@ -51,13 +51,13 @@ pub async fn sign_in_needed(server: &Server) {
 
 /// An answer, read.
 #[derive(Debug)]
-pub struct Answer {
+pub struct SignInResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
 }
 
-impl Answer {
+impl SignInResponse {
     pub fn header(&self, name: impl header::AsHeaderName) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -89,7 +89,7 @@ impl Answer {
     }
 
     /// The value of a hidden field.
-    pub fn field(&self, name: &str) -> String {
+    pub fn hidden_field(&self, name: &str) -> String {
         let mark = format!("name=\"{name}\" value=\"");
         let (_, rest) = self.body.split_once(&mark).unwrap_or_else(|| panic!("no {name} in {}", self.body));
         rest.split('"').next().unwrap().to_owned()
@@ -98,12 +98,12 @@ impl Answer {
 
 /// A user agent that keeps cookies.
 #[derive(Clone)]
-pub struct Browser {
+pub struct EndUserBrowser {
     app: App,
     cookies: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
-impl Browser {
+impl EndUserBrowser {
     pub fn new(app: &App) -> Self {
         Self { app: app.clone(), cookies: Arc::default() }
     }
@@ -111,15 +111,15 @@ impl Browser {
     /// A browser in which somebody is signed in to the organisation of `server`.
     pub async fn signed_in(server: &Server, subject: &str) -> (Self, EndUserId) {
         let browser = Self::new(&server.app);
-        let who = browser.sign_in(server, subject).await;
-        (browser, who)
+        let identity = browser.sign_in(server, subject).await;
+        (browser, identity)
     }
 
     pub async fn sign_in(&self, server: &Server, subject: &str) -> EndUserId {
-        self.sign_in_by(server, "waypost", subject).await
+        self.sign_in_with_issuer(server, "waypost", subject).await
     }
 
-    pub async fn sign_in_by(&self, server: &Server, issuer: &str, subject: &str) -> EndUserId {
+    pub async fn sign_in_with_issuer(&self, server: &Server, issuer: &str, subject: &str) -> EndUserId {
         let (app, organization) = (&server.app, &server.org.id);
         let claims = Claims {
             issuer: issuer.to_owned(),
@@ -129,11 +129,11 @@ impl Browser {
             ..Claims::default()
         };
         let mut tx = app.db().begin().await.unwrap();
-        let who = identities::sign_in(app.cx(), &mut tx, organization, &claims, false).await.unwrap();
-        let cookie = browser_sessions::create(app.cx(), &mut tx, organization, &who).await.unwrap();
+        let identity = identities::sign_in(app.cx(), &mut tx, organization, &claims, false).await.unwrap();
+        let cookie = browser_sessions::create(app.cx(), &mut tx, organization, &identity).await.unwrap();
         tx.commit().await.unwrap();
         self.cookies.lock().unwrap().insert(format!("__Host-wp_eu_{organization}"), cookie);
-        who.end_user_id
+        identity.end_user_id
     }
 
     pub fn cookie(&self, name: &str) -> Option<String> {
@@ -150,25 +150,25 @@ impl Browser {
         self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> SignInResponse {
         self.send(Method::GET, path, None).await
     }
 
-    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
-        self.send(Method::POST, path, Some(encode(form))).await
+    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> SignInResponse {
+        self.send(Method::POST, path, Some(encode_form(form))).await
     }
 
     /// Follows redirects within the product.
-    pub async fn open(&self, path: &str) -> Answer {
-        let mut answer = self.get(path).await;
-        while answer.status == StatusCode::SEE_OTHER && answer.location().starts_with('/') {
-            let next = answer.location().to_owned();
-            answer = self.get(&next).await;
+    pub async fn open(&self, path: &str) -> SignInResponse {
+        let mut response = self.get(path).await;
+        while response.status == StatusCode::SEE_OTHER && response.location().starts_with('/') {
+            let next = response.location().to_owned();
+            response = self.get(&next).await;
         }
-        answer
+        response
     }
 
-    async fn send(&self, method: Method, path: &str, form: Option<String>) -> Answer {
+    async fn send(&self, method: Method, path: &str, form: Option<String>) -> SignInResponse {
         let cookies = self.cookies();
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080");
         if !cookies.is_empty() {
@@ -179,34 +179,34 @@ impl Browser {
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .header(header::ORIGIN, "http://localhost:8080");
         }
-        let answer = send(&self.app, request.body(Body::from(form.unwrap_or_default())).unwrap()).await;
-        for line in answer.headers.get_all(header::SET_COOKIE) {
+        let response = send(&self.app, request.body(Body::from(form.unwrap_or_default())).unwrap()).await;
+        for line in response.headers.get_all(header::SET_COOKIE) {
             let line = line.to_str().unwrap();
             assert!(line.contains("; HttpOnly; SameSite=Lax; Secure; Path=/"), "{line}");
             let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
             self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
         }
-        if answer.header(header::CONTENT_TYPE).starts_with("text/html") {
-            let policy = answer.header(header::CONTENT_SECURITY_POLICY);
+        if response.header(header::CONTENT_TYPE).starts_with("text/html") {
+            let policy = response.header(header::CONTENT_SECURITY_POLICY);
             assert!(
                 policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"),
                 "{policy}"
             );
             assert!(!policy.contains("unsafe"), "{policy}");
-            assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
-            assert!(!answer.body.contains("<script") && !answer.body.contains("style="), "{}", answer.body);
+            assert_eq!(response.header(header::CACHE_CONTROL), "no-store");
+            assert!(!response.body.contains("<script") && !response.body.contains("style="), "{}", response.body);
         }
-        answer
+        response
     }
 }
 
-pub async fn send(app: &App, request: Request<Body>) -> Answer {
+pub async fn send(app: &App, request: Request<Body>) -> SignInResponse {
     let (parts, body) = app.send(request).await.into_parts();
     let body = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
-    Answer { status: parts.status, headers: parts.headers, body }
+    SignInResponse { status: parts.status, headers: parts.headers, body }
 }
 
-pub fn encode(form: &[(&str, &str)]) -> String {
+pub fn encode_form(form: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
 }
 
@@ -231,13 +231,13 @@ impl OauthClient {
             "redirect_uris": [callback],
             "token_endpoint_auth_method": "none",
         });
-        let answer = post_json(&server.app, &path(server, "register"), &metadata).await;
-        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
-        Self { server: server.clone(), id: answer.json()["client_id"].as_str().unwrap().to_owned(), callback }
+        let response = post_json(&server.app, &oauth_path(server, "register"), &metadata).await;
+        assert_eq!(response.status, StatusCode::CREATED, "{}", response.body);
+        Self { server: server.clone(), id: response.json()["client_id"].as_str().unwrap().to_owned(), callback }
     }
 
     /// The path of an authorization request, with `changes`: an empty value leaves the parameter out.
-    pub fn authorize(&self, changes: &[(&str, &str)]) -> String {
+    pub fn authorize_path(&self, changes: &[(&str, &str)]) -> String {
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
         let resource = format!("http://localhost:8080/s/{}/mcp", self.server.slug);
         let mut parameters = BTreeMap::from([
@@ -251,39 +251,39 @@ impl OauthClient {
         ]);
         parameters.extend(changes.iter().copied());
         parameters.retain(|_, value| !value.is_empty());
-        let query = encode(&parameters.into_iter().collect::<Vec<_>>());
-        format!("{}?{query}", path(&self.server, "authorize"))
+        let query = encode_form(&parameters.into_iter().collect::<Vec<_>>());
+        format!("{}?{query}", oauth_path(&self.server, "authorize"))
     }
 
     /// Goes through consent where it is asked for, and gives the code.
-    pub async fn code(&self, browser: &Browser, changes: &[(&str, &str)]) -> String {
-        let mut answer = browser.open(&self.authorize(changes)).await;
-        if answer.status == StatusCode::OK {
-            let action = action_of(&answer);
-            answer = browser.post(&action, &[("csrf", &answer.field("csrf")), ("decision", "allow")]).await;
+    pub async fn get_code(&self, browser: &EndUserBrowser, changes: &[(&str, &str)]) -> String {
+        let mut response = browser.open(&self.authorize_path(changes)).await;
+        if response.status == StatusCode::OK {
+            let action = form_action(&response);
+            response = browser.post(&action, &[("csrf", &response.hidden_field("csrf")), ("decision", "allow")]).await;
         }
-        assert!(answer.location().starts_with(self.callback), "{}", answer.location());
-        answer.parameter("code").unwrap_or_else(|| panic!("no code: {}", answer.location()))
+        assert!(response.location().starts_with(self.callback), "{}", response.location());
+        response.parameter("code").unwrap_or_else(|| panic!("no code: {}", response.location()))
     }
 
     /// Asks the token endpoint for `form`, as this client.
-    pub async fn token(&self, form: &[(&str, &str)]) -> Answer {
+    pub async fn post_token(&self, form: &[(&str, &str)]) -> SignInResponse {
         let form: Vec<_> = form.iter().copied().chain([("client_id", self.id.as_str())]).collect();
-        post_form(&self.server.app, &path(&self.server, "token"), &form).await
+        post_form(&self.server.app, &oauth_path(&self.server, "token"), &form).await
     }
 
-    pub async fn exchange(&self, code: &str) -> Answer {
+    pub async fn exchange(&self, code: &str) -> SignInResponse {
         let (grant, redirect) = (("grant_type", "authorization_code"), ("redirect_uri", self.callback));
-        self.token(&[grant, redirect, ("code", code), ("code_verifier", VERIFIER)]).await
+        self.post_token(&[grant, redirect, ("code", code), ("code_verifier", VERIFIER)]).await
     }
 
-    pub async fn refresh(&self, token: &str) -> Answer {
-        self.token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await
+    pub async fn refresh(&self, token: &str) -> SignInResponse {
+        self.post_token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await
     }
 
     /// Signs in from beginning to end.
-    pub async fn tokens(&self, browser: &Browser) -> Tokens {
-        Tokens::of(&self.exchange(&self.code(browser, &[]).await).await)
+    pub async fn get_tokens(&self, browser: &EndUserBrowser) -> Tokens {
+        Tokens::from_response(&self.exchange(&self.get_code(browser, &[]).await).await)
     }
 }
 
@@ -295,40 +295,40 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    pub fn of(answer: &Answer) -> Self {
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
-        assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
-        let body = answer.json();
+    pub fn from_response(response: &SignInResponse) -> Self {
+        assert_eq!(response.status, StatusCode::OK, "{}", response.body);
+        assert_eq!(response.header(header::CACHE_CONTROL), "no-store");
+        let body = response.json();
         assert_eq!(body["token_type"], "Bearer");
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
         Self { access: text("access_token"), refresh: text("refresh_token") }
     }
 }
 
-pub fn path(server: &Server, name: &str) -> String {
+pub fn oauth_path(server: &Server, name: &str) -> String {
     format!("/s/{}/oauth/{name}", server.slug)
 }
 
 /// Where the first form of a page is sent.
-pub fn action_of(page: &Answer) -> String {
+pub fn form_action(page: &SignInResponse) -> String {
     let (_, rest) = page.body.split_once("action=\"").unwrap_or_else(|| panic!("no form: {}", page.body));
     rest.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&")
 }
 
-pub async fn post_json(app: &App, path: &str, body: &Value) -> Answer {
+pub async fn post_json(app: &App, path: &str, body: &Value) -> SignInResponse {
     let request = Request::post(path).header(header::HOST, "localhost:8080");
     let request = request.header(header::CONTENT_TYPE, "application/json");
     send(app, request.body(Body::from(body.to_string())).unwrap()).await
 }
 
-pub async fn post_form(app: &App, path: &str, form: &[(&str, &str)]) -> Answer {
+pub async fn post_form(app: &App, path: &str, form: &[(&str, &str)]) -> SignInResponse {
     let request = Request::post(path).header(header::HOST, "localhost:8080");
     let request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-    send(app, request.body(Body::from(encode(form))).unwrap()).await
+    send(app, request.body(Body::from(encode_form(form))).unwrap()).await
 }
 
 /// Calls a tool with a bearer token, or without one.
-pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: Value) -> Answer {
+pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: Value) -> SignInResponse {
     let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": tool, "arguments": arguments } });
     let mut request = Request::post(format!("/s/{}/mcp", server.slug))
@@ -338,14 +338,14 @@ pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: V
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
-    let answer = send(&server.app, request.body(Body::from(message.to_string())).unwrap()).await;
-    if answer.status == StatusCode::OK {
+    let response = send(&server.app, request.body(Body::from(message.to_string())).unwrap()).await;
+    if response.status == StatusCode::OK {
         server.app.count_call();
     }
-    answer
+    response
 }
 
 /// Begins the walkthrough.
-pub async fn select(server: &Server, token: Option<&str>) -> Answer {
+pub async fn start_walkthrough(server: &Server, token: Option<&str>) -> SignInResponse {
     call(server, token, "select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await
 }

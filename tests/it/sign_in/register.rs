@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::{CALLBACK, path, platform, post_json};
+use super::{CALLBACK, create_sign_in_server, oauth_path, post_json};
 use crate::app::{App, open};
 
-waypost_testkit::both!(open => a_client_gets_what_it_registered, what_cannot_be_registered_is_refused);
+waypost_testkit::both!(open => registration_returns_the_client_metadata, invalid_registrations_are_rejected);
 
-async fn a_client_gets_what_it_registered(app: App) {
-    let server = platform(&app, "acme").await;
+async fn registration_returns_the_client_metadata(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let metadata = json!({
         "client_name": "  Evil\u{202e}name\n",
         "redirect_uris": [CALLBACK],
@@ -19,9 +19,9 @@ async fn a_client_gets_what_it_registered(app: App) {
         "logo_uri": "https://example.com/logo.svg",
         "unknown": { "a": 1 },
     });
-    let answer = post_json(&app, &path(&server, "register"), &metadata).await;
-    assert_eq!(answer.status, 201);
-    let mut client = answer.json();
+    let response = post_json(&app, &oauth_path(&server, "register"), &metadata).await;
+    assert_eq!(response.status, 201);
+    let mut client = response.json();
     let id = client["client_id"].take();
     assert!(id.as_str().unwrap().starts_with("client_"), "{id}");
     assert_eq!(
@@ -38,15 +38,15 @@ async fn a_client_gets_what_it_registered(app: App) {
         })
     );
     let confidential =
-        post_json(&app, &path(&server, "register"), &json!({ "redirect_uris": [CALLBACK] })).await.json();
+        post_json(&app, &oauth_path(&server, "register"), &json!({ "redirect_uris": [CALLBACK] })).await.json();
     assert_eq!(confidential["token_endpoint_auth_method"], "client_secret_basic", "RFC 7591, section 2");
     assert!(confidential["client_secret"].as_str().unwrap().len() > 30);
     assert_eq!(confidential["client_secret_expires_at"], 0);
     app.finish().await;
 }
 
-async fn what_cannot_be_registered_is_refused(app: App) {
-    let server = platform(&app, "acme").await;
+async fn invalid_registrations_are_rejected(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let uri = "invalid_redirect_uri";
     let metadata = "invalid_client_metadata";
     for (body, code) in [
@@ -66,14 +66,14 @@ async fn what_cannot_be_registered_is_refused(app: App) {
         (json!({ "redirect_uris": "x" }), metadata),
         (json!([1]), metadata),
     ] {
-        let answer = post_json(&app, &path(&server, "register"), &body).await;
-        assert_eq!(answer.error(), (400, code.to_owned()), "{body}");
+        let response = post_json(&app, &oauth_path(&server, "register"), &body).await;
+        assert_eq!(response.error(), (400, code.to_owned()), "{body}");
     }
     assert_eq!(app.count("SELECT count(*) FROM oauth_clients").await, 0);
     let mut last = 201;
     for _ in 0..400 {
         let body = json!({ "redirect_uris": [CALLBACK] });
-        last = post_json(&app, &path(&server, "register"), &body).await.status.as_u16();
+        last = post_json(&app, &oauth_path(&server, "register"), &body).await.status.as_u16();
         if last != 201 {
             break;
         }

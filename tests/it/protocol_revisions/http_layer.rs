@@ -3,16 +3,16 @@
 use http::Method;
 use insta::assert_snapshot;
 
-use super::{line, ready, request};
+use super::{legacy_message, set_up, summarize};
 
 #[tokio::test]
-async fn methods_of_http_other_than_post() {
-    let (app, server) = ready().await;
+async fn http_methods_other_than_post_are_rejected() {
+    let (app, server) = set_up().await;
     for method in [Method::GET, Method::DELETE, Method::PUT, Method::PATCH] {
         for path in [server.path(), "/s/acme/t/ann/mcp".to_owned()] {
-            let answer = app.request(method.clone(), &path).header("accept", "text/event-stream").send().await;
-            assert_eq!(answer.verdict(), (405, -32_600), "{method} {path}");
-            assert_eq!(answer.header("allow"), Some("POST"), "{method}");
+            let response = app.request(method.clone(), &path).header("accept", "text/event-stream").send().await;
+            assert_eq!(response.status_and_code(), (405, -32_600), "{method} {path}");
+            assert_eq!(response.header("allow"), Some("POST"), "{method}");
         }
     }
     let head = app.request(Method::HEAD, "/s/nobody/mcp").send().await;
@@ -21,10 +21,10 @@ async fn methods_of_http_other_than_post() {
 }
 
 #[tokio::test]
-async fn accept_and_content_type() {
-    let (app, server) = ready().await;
-    let body = request("ping").to_string();
-    let mut seen = line("no accept", &app.post(&server.path(), body.clone()).without("accept").send().await);
+async fn accept_and_content_type_are_validated() {
+    let (app, server) = set_up().await;
+    let body = legacy_message("ping").to_string();
+    let mut seen = summarize("no accept", &app.post(&server.path(), body.clone()).without("accept").send().await);
     for accept in [
         "*/*",
         "application/json",
@@ -36,13 +36,13 @@ async fn accept_and_content_type() {
         "text/html",
         "",
     ] {
-        let answer = app.post(&server.path(), body.clone()).header("accept", accept).send().await;
-        seen.push_str(&line(&format!("accept {accept:?}"), &answer));
+        let response = app.post(&server.path(), body.clone()).header("accept", accept).send().await;
+        seen.push_str(&summarize(&format!("accept {accept:?}"), &response));
     }
-    seen.push_str(&line("no type", &app.post(&server.path(), body.clone()).without("content-type").send().await));
+    seen.push_str(&summarize("no type", &app.post(&server.path(), body.clone()).without("content-type").send().await));
     for kind in ["application/json; charset=utf-8", "Application/JSON", "text/plain", "application/jsonp", ""] {
-        let answer = app.post(&server.path(), body.clone()).header("content-type", kind).send().await;
-        seen.push_str(&line(&format!("type {kind:?}"), &answer));
+        let response = app.post(&server.path(), body.clone()).header("content-type", kind).send().await;
+        seen.push_str(&summarize(&format!("type {kind:?}"), &response));
     }
     assert_snapshot!(seen, @r#"
     no accept: 200 result

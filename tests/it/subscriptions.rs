@@ -15,19 +15,19 @@ use waypost_ops::assignments::AssignmentPatch;
 use waypost_ops::servers::{self, ServerSettings};
 
 use crate::app::{App, Server, Setup, open};
-use crate::sign_in::{Browser, OauthClient, path, platform, post_form};
+use crate::sign_in::{EndUserBrowser, OauthClient, create_sign_in_server, oauth_path, post_form};
 
 waypost_testkit::both!(open =>
-    a_listener_is_told_of_a_first_publish_an_assignment_and_a_new_version,
-    only_what_was_asked_for_and_can_be_told_is_honoured,
-    a_stream_ends_when_its_server_is_gone_or_has_other_rules,
-    a_stream_ends_with_its_token,
+    a_stream_reports_publishing_assignments_and_new_versions,
+    only_supported_notifications_are_acknowledged,
+    a_stream_ends_when_its_server_is_deleted_or_requires_sign_in,
+    a_stream_ends_when_its_token_is_revoked_or_expires,
 );
 
 /// How long a test waits for what has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-fn everything() -> Value {
+fn all_lists() -> Value {
     json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true })
 }
 
@@ -52,7 +52,7 @@ async fn listen(server: &Server, filter: Value, token: Option<&str>) -> Response
     server.app.send(request(&server.path(), ("subscriptions/listen", params), token)).await
 }
 
-async fn json_of(response: Response<Body>) -> Value {
+async fn read_json(response: Response<Body>) -> Value {
     serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
 }
 
@@ -64,7 +64,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn of(response: Response<Body>) -> Self {
+    fn from_response(response: Response<Body>) -> Self {
         assert_eq!(response.status(), StatusCode::OK);
         let (parts, body) = response.into_parts();
         Self { headers: parts.headers, body: body.into_data_stream(), text: String::new() }
@@ -72,15 +72,15 @@ impl Stream {
 
     /// Opens a stream and reads the acknowledgement, which has to be the first message.
     async fn open(server: &Server, filter: Value, token: Option<&str>) -> (Self, Value) {
-        let mut stream = Self::of(listen(server, filter, token).await);
-        let message = stream.message().await.unwrap();
+        let mut stream = Self::from_response(listen(server, filter, token).await);
+        let message = stream.next_message().await.unwrap();
         assert_eq!(message["method"], "notifications/subscriptions/acknowledged", "{message}");
         assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "listen-1");
         (stream, message["params"]["notifications"].clone())
     }
 
     /// The next message; `None` at the end.
-    async fn message(&mut self) -> Option<Value> {
+    async fn next_message(&mut self) -> Option<Value> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let data: String = event.lines().filter_map(|line| line.strip_prefix("data:")).collect();
@@ -90,16 +90,16 @@ impl Stream {
                 }
                 continue;
             }
-            let chunk = timeout(PATIENCE, self.body.next()).await.expect("something comes");
+            let chunk = timeout(TIMEOUT, self.body.next()).await.expect("something comes");
             self.text.push_str(std::str::from_utf8(&chunk?.unwrap()).unwrap());
         }
     }
 
     /// The methods of the next notifications.
-    async fn told(&mut self, count: usize) -> Vec<String> {
+    async fn next_methods(&mut self, count: usize) -> Vec<String> {
         let mut methods = Vec::new();
         for _ in 0..count {
-            let message = self.message().await.expect("a notification");
+            let message = self.next_message().await.expect("a notification");
             assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "listen-1", "{message}");
             methods.push(message["method"].as_str().unwrap_or_else(|| panic!("{message}")).to_owned());
         }
@@ -107,10 +107,10 @@ impl Stream {
     }
 
     /// The stream ends with a result, and nothing comes before it.
-    async fn ends(mut self) {
-        let last = self.message().await.expect("a result");
+    async fn assert_ends(mut self) {
+        let last = self.next_message().await.expect("a result");
         assert_eq!((&last["id"], &last["result"]["resultType"]), (&json!("listen-1"), &json!("complete")), "{last}");
-        assert_eq!(self.message().await, None);
+        assert_eq!(self.next_message().await, None);
     }
 }
 
@@ -118,104 +118,108 @@ const TOOLS: &str = "notifications/tools/list_changed";
 const PROMPTS: &str = "notifications/prompts/list_changed";
 const RESOURCES: &str = "notifications/resources/list_changed";
 
-async fn a_listener_is_told_of_a_first_publish_an_assignment_and_a_new_version(app: App) {
+async fn a_stream_reports_publishing_assignments_and_new_versions(app: App) {
     let (server, other) = (app.server("acme").await, app.server("other").await);
-    let (mut stream, honoured) = Stream::open(&server, everything(), None).await;
-    assert_eq!(honoured, everything());
+    let (mut stream, accepted) = Stream::open(&server, all_lists(), None).await;
+    assert_eq!(accepted, all_lists());
     assert_eq!(stream.headers[header::CONTENT_TYPE], "text/event-stream");
     assert_eq!(stream.headers["x-accel-buffering"], "no");
 
     other.walkthrough("Elsewhere", &["One"]).await;
     let guide = server.walkthrough("Install Acme", &["One"]).await;
-    assert_eq!(stream.told(3).await, [TOOLS, PROMPTS, RESOURCES], "the first publish, and not the other server's");
+    assert_eq!(
+        stream.next_methods(3).await,
+        [TOOLS, PROMPTS, RESOURCES],
+        "the first publish, and not the other server's"
+    );
     guide.publish(&["One", "Two"]).await;
-    assert_eq!(stream.told(2).await, [PROMPTS, RESOURCES], "a new version");
+    assert_eq!(stream.next_methods(2).await, [PROMPTS, RESOURCES], "a new version");
     let second = server.org.walkthrough("Use Acme", &["One"]).await;
     server.assign(&second, AssignmentPatch::default()).await;
-    assert_eq!(stream.told(2).await, [PROMPTS, RESOURCES], "an assignment");
+    assert_eq!(stream.next_methods(2).await, [PROMPTS, RESOURCES], "an assignment");
     server.set(ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() }).await;
-    assert_eq!(stream.told(1).await, [TOOLS], "a setting that adds a tool");
+    assert_eq!(stream.next_methods(1).await, [TOOLS], "a setting that adds a tool");
     for guide in [&guide, &second] {
         server.unassign(guide).await;
     }
     let mut rest = Vec::new();
     while !rest.contains(&TOOLS.to_owned()) {
-        rest.extend(stream.told(1).await);
+        rest.extend(stream.next_methods(1).await);
     }
     drop(stream);
     app.finish().await;
 }
 
-async fn only_what_was_asked_for_and_can_be_told_is_honoured(app: App) {
+async fn only_supported_notifications_are_acknowledged(app: App) {
     let server = app.server("acme").await;
     let guide = server.walkthrough("Install Acme", &["One"]).await;
     let outline = format!("walkthrough://{}", guide.id);
     let step = format!("{outline}/steps/{}", guide.step("One").await);
     let uris = json!([outline, step, "walkthrough://wt_unknown", "file:///etc/passwd", ""]);
-    let (mut stream, honoured) = Stream::open(&server, json!({ "resourceSubscriptions": uris }), None).await;
-    assert_eq!(honoured, json!({ "resourceSubscriptions": [outline] }), "a step belongs to its user");
-    let (mut prompts, honoured) = Stream::open(&server, json!({ "promptsListChanged": true }), None).await;
-    assert_eq!(honoured, json!({ "promptsListChanged": true }));
+    let (mut stream, accepted) = Stream::open(&server, json!({ "resourceSubscriptions": uris }), None).await;
+    assert_eq!(accepted, json!({ "resourceSubscriptions": [outline] }), "a step belongs to its user");
+    let (mut prompts, accepted) = Stream::open(&server, json!({ "promptsListChanged": true }), None).await;
+    assert_eq!(accepted, json!({ "promptsListChanged": true }));
     guide.publish(&["One", "Two"]).await;
-    let update = stream.message().await.unwrap();
+    let update = stream.next_message().await.unwrap();
     assert_eq!(
         (&update["method"], &update["params"]["uri"]),
         (&json!("notifications/resources/updated"), &json!(outline))
     );
-    assert_eq!(prompts.told(1).await, [PROMPTS]);
+    assert_eq!(prompts.next_methods(1).await, [PROMPTS]);
     guide.delete().await;
-    assert_eq!(stream.told(1).await, ["notifications/resources/updated"], "it is gone");
-    assert_eq!(prompts.told(1).await, [PROMPTS]);
-    let (stream_of_nothing, honoured) = Stream::open(&server, json!({}), None).await;
-    assert_eq!(honoured, json!({}));
-    drop((stream, prompts, stream_of_nothing));
-    app.forget_calls();
+    assert_eq!(stream.next_methods(1).await, ["notifications/resources/updated"], "it is gone");
+    assert_eq!(prompts.next_methods(1).await, [PROMPTS]);
+    let (empty_stream, accepted) = Stream::open(&server, json!({}), None).await;
+    assert_eq!(accepted, json!({}));
+    drop((stream, prompts, empty_stream));
+    app.skip_call_check();
     app.finish().await;
 }
 
-async fn a_stream_ends_when_its_server_is_gone_or_has_other_rules(app: App) {
+async fn a_stream_ends_when_its_server_is_deleted_or_requires_sign_in(app: App) {
     let server = app.server("acme").await;
-    let (stream, _) = Stream::open(&server, everything(), None).await;
+    let (stream, _) = Stream::open(&server, all_lists(), None).await;
     let auth_type = Some(AuthType::PlatformOauth);
     server.set(ServerSettings { auth_type, sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() }).await;
-    stream.ends().await;
-    assert_eq!(listen(&server, everything(), None).await.status(), StatusCode::UNAUTHORIZED);
+    stream.assert_ends().await;
+    assert_eq!(listen(&server, all_lists(), None).await.status(), StatusCode::UNAUTHORIZED);
     server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;
-    let (stream, _) = Stream::open(&server, everything(), None).await;
-    app.forget_calls();
+    let (stream, _) = Stream::open(&server, all_lists(), None).await;
+    app.skip_call_check();
     servers::delete(app.cx(), &app.ops(), &server.org.id, &server.id).await.unwrap();
-    stream.ends().await;
+    stream.assert_ends().await;
     app.finish().await;
 }
 
-async fn a_stream_ends_with_its_token(app: App) {
-    let server = platform(&app, "acme").await;
+async fn a_stream_ends_when_its_token_is_revoked_or_expires(app: App) {
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let (browser, _) = Browser::signed_in(&server, "anna").await;
-    let tokens = client.tokens(&browser).await;
-    let (stream, honoured) = Stream::open(&server, everything(), Some(&tokens.access)).await;
-    assert_eq!(honoured, everything());
-    let (mut without, _) = Stream::open(&server, everything(), None).await;
+    let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
+    let tokens = client.get_tokens(&browser).await;
+    let (stream, accepted) = Stream::open(&server, all_lists(), Some(&tokens.access)).await;
+    assert_eq!(accepted, all_lists());
+    let (mut without, _) = Stream::open(&server, all_lists(), None).await;
     let form = [("token", tokens.access.as_str()), ("client_id", client.id.as_str())];
-    assert_eq!(post_form(&app, &path(&server, "revoke"), &form).await.status, 200);
+    assert_eq!(post_form(&app, &oauth_path(&server, "revoke"), &form).await.status, 200);
     server.walkthrough("More", &["One"]).await;
-    stream.ends().await;
-    assert_eq!(without.told(2).await, [PROMPTS, RESOURCES], "who needs no token is told");
-    let next = client.tokens(&browser).await;
-    let (stream, _) = Stream::open(&server, everything(), Some(&next.access)).await;
-    app.later(2 * 60 * 60 * 1_000).await;
-    stream.ends().await;
-    assert_eq!(listen(&server, everything(), Some(&next.access)).await.status(), StatusCode::UNAUTHORIZED);
+    stream.assert_ends().await;
+    assert_eq!(without.next_methods(2).await, [PROMPTS, RESOURCES], "who needs no token is told");
+    let next = client.get_tokens(&browser).await;
+    let (stream, _) = Stream::open(&server, all_lists(), Some(&next.access)).await;
+    app.advance_clock(2 * 60 * 60 * 1_000).await;
+    stream.assert_ends().await;
+    assert_eq!(listen(&server, all_lists(), Some(&next.access)).await.status(), StatusCode::UNAUTHORIZED);
     drop(without);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn only_clients_of_2026_07_28_are_told_that_lists_change() {
+async fn list_changes_are_announced_only_in_2026_07_28() {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["One"]).await;
-    let discovered = json_of(app.send(request(&server.path(), ("server/discover", json!({})), None)).await).await;
+    let discovered = read_json(app.send(request(&server.path(), ("server/discover", json!({})), None)).await).await;
     let capabilities = &discovered["result"]["capabilities"];
     for list in ["tools", "prompts", "resources"] {
         assert_eq!(capabilities[list]["listChanged"], true, "{capabilities}");
@@ -227,54 +231,54 @@ async fn only_clients_of_2026_07_28_are_told_that_lists_change() {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(message.to_string()));
         let response = app.send(request.unwrap()).await;
-        json_of(response).await
+        read_json(response).await
     };
     for revision in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let info = json!({ "name": "t", "version": "1" });
         let params = json!({ "protocolVersion": revision, "capabilities": {}, "clientInfo": info });
-        let answer = legacy("initialize", params).await;
-        let capabilities = &answer["result"]["capabilities"];
+        let response = legacy("initialize", params).await;
+        let capabilities = &response["result"]["capabilities"];
         for list in ["tools", "prompts", "resources"] {
             assert_eq!(capabilities[list], json!({}), "{revision}: {capabilities}");
         }
     }
-    let refused = legacy("subscriptions/listen", json!({ "notifications": everything() })).await;
-    assert_eq!(refused["error"]["code"], -32_601, "{refused}");
+    let rejected = legacy("subscriptions/listen", json!({ "notifications": all_lists() })).await;
+    assert_eq!(rejected["error"]["code"], -32_601, "{rejected}");
     let malformed =
         app.send(request(&server.path(), ("subscriptions/listen", json!({ "notifications": 7 })), None)).await;
-    assert_eq!(json_of(malformed).await["error"]["code"], -32_602);
+    assert_eq!(read_json(malformed).await["error"]["code"], -32_602);
     app.finish().await;
 }
 
 /// Opens streams until one is refused, and gives those that are open with the refusal.
-async fn until_refused(server: &Server) -> (Vec<Stream>, Response<Body>) {
+async fn open_until_rejected(server: &Server) -> (Vec<Stream>, Response<Body>) {
     let mut streams = Vec::new();
     loop {
-        let response = listen(server, everything(), None).await;
+        let response = listen(server, all_lists(), None).await;
         if response.status() != StatusCode::OK {
             return (streams, response);
         }
-        streams.push(Stream::of(response));
+        streams.push(Stream::from_response(response));
         assert!(streams.len() < 100, "there is no limit");
     }
 }
 
-async fn is_refused(limits: ListenOptions, count: usize, status: StatusCode) {
+async fn assert_stream_limit(limits: ListenOptions, count: usize, status: StatusCode) {
     let app = App::with(Setup { listen: limits, ..Setup::default() }).await;
     let server = app.server("acme").await;
-    let (mut streams, refused) = until_refused(&server).await;
-    assert_eq!((streams.len(), refused.status()), (count, status));
-    assert!(refused.headers().contains_key(header::RETRY_AFTER));
-    let body = json_of(refused).await;
+    let (mut streams, rejected) = open_until_rejected(&server).await;
+    assert_eq!((streams.len(), rejected.status()), (count, status));
+    assert!(rejected.headers().contains_key(header::RETRY_AFTER));
+    let body = read_json(rejected).await;
     assert_eq!((&body["id"], &body["error"]["code"]), (&json!("listen-1"), &json!(-31_029)), "{body}");
     // A client that leaves makes room.
     streams.pop();
     let freed = async {
-        while listen(&server, everything(), None).await.status() != StatusCode::OK {
+        while listen(&server, all_lists(), None).await.status() != StatusCode::OK {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, freed).await.expect("there is room again");
+    timeout(TIMEOUT, freed).await.expect("there is room again");
     drop(streams);
     app.finish().await;
 }
@@ -282,23 +286,23 @@ async fn is_refused(limits: ListenOptions, count: usize, status: StatusCode) {
 #[tokio::test]
 async fn streams_are_limited() {
     let none = ListenOptions { total: 0, per_server: 0, per_address: 0, ..ListenOptions::default() };
-    is_refused(ListenOptions { per_address: 2, ..none }, 2, StatusCode::TOO_MANY_REQUESTS).await;
-    is_refused(ListenOptions { per_server: 3, ..none }, 3, StatusCode::SERVICE_UNAVAILABLE).await;
-    is_refused(ListenOptions { total: 4, ..none }, 4, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_stream_limit(ListenOptions { per_address: 2, ..none }, 2, StatusCode::TOO_MANY_REQUESTS).await;
+    assert_stream_limit(ListenOptions { per_server: 3, ..none }, 3, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_stream_limit(ListenOptions { total: 4, ..none }, 4, StatusCode::SERVICE_UNAVAILABLE).await;
 }
 
 #[tokio::test]
-async fn streams_end_with_a_result_when_the_program_stops() {
+async fn streams_end_with_a_result_on_shutdown() {
     let stop = CancellationToken::new();
     let app = App::with(Setup { stop: stop.clone(), ..Setup::default() }).await;
     let server = app.server("acme").await;
     let mut streams = Vec::new();
     for _ in 0..3 {
-        streams.push(Stream::open(&server, everything(), None).await.0);
+        streams.push(Stream::open(&server, all_lists(), None).await.0);
     }
     stop.cancel();
     for stream in streams {
-        stream.ends().await;
+        stream.assert_ends().await;
     }
     app.finish().await;
 }

@@ -5,14 +5,14 @@ use http::{Method, Request};
 use waypost_core::organization::Role;
 
 use crate::app::App;
-use crate::console::key;
+use crate::console::create_key;
 
 /// A body that is longer than 1 MiB is refused where nobody would read it, and before it is kept for an idempotency key.
 #[tokio::test]
-async fn a_large_body_is_refused_where_nothing_reads_it() {
+async fn a_large_body_is_rejected_even_if_nothing_reads_it() {
     let app = App::new().await;
     let org = app.server("acme").await.org.id;
-    let key = key(&app, &org, Role::Owner).await;
+    let key = create_key(&app, &org, Role::Owner).await;
     let undo = || {
         Request::builder()
             .method(Method::POST)

@@ -15,10 +15,10 @@ use waypost_testkit::TempDir;
 /// Steps of the walkthrough.
 pub const STEPS: usize = 150;
 /// How long anything may take that is not measured: generous, because the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An installation: a data folder, a database with content, and what that content is called.
-pub struct Install {
+pub struct Installation {
     folder: TempDir,
     /// The database.
     pub url: String,
@@ -30,7 +30,7 @@ pub struct Install {
     pub walkthrough: WalkthroughId,
 }
 
-impl Install {
+impl Installation {
     /// On SQLite, in the data folder.
     pub async fn sqlite() -> Self {
         let folder = waypost_testkit::folder();

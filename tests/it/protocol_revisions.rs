@@ -1,14 +1,14 @@
 //! Which revision answers a request, and how (protocol page, section 1.3), row by row.
 
-mod http;
+mod http_layer;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
 use crate::app::{App, Server};
-use crate::client::{Answer, LEGACY, MODERN, meta};
+use crate::client::{HttpResponse, LEGACY, MODERN, request_meta};
 
-async fn ready() -> (App, Server) {
+async fn set_up() -> (App, Server) {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
@@ -16,37 +16,37 @@ async fn ready() -> (App, Server) {
 }
 
 /// One line about an answer: status, JSON-RPC code, message.
-fn line(what: &str, answer: &Answer) -> String {
-    let outcome = match &answer.json {
+fn summarize(what: &str, response: &HttpResponse) -> String {
+    let outcome = match &response.json {
         Some(json) if json["error"].is_object() => {
             format!("{} {}", json["error"]["code"], json["error"]["message"].as_str().unwrap())
         }
         Some(json) if json["result"].is_object() => "result".to_owned(),
         Some(json) if json.is_array() => format!("array of {}", json.as_array().unwrap().len()),
-        _ => format!("{:?}", answer.body),
+        _ => format!("{:?}", response.body),
     };
-    format!("{what}: {} {outcome}\n", answer.status.as_u16())
+    format!("{what}: {} {outcome}\n", response.status.as_u16())
 }
 
-fn request(method: &str) -> Value {
+fn legacy_message(method: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": {} })
 }
 
-fn modern(method: &str) -> Value {
-    json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": { "_meta": meta() } })
+fn modern_message(method: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": { "_meta": request_meta() } })
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_message() {
-    let (app, server) = ready().await;
+async fn invalid_bodies_are_rejected() {
+    let (app, server) = set_up().await;
     let mut seen = String::new();
     for body in ["", "{", "hello", "\"text\"", "42", "null", "{}", "[1", "\u{feff}{}"] {
-        let answer = app.post(&server.path(), body).send().await;
-        assert_eq!(answer.json().get("id"), None, "no id is known");
-        seen.push_str(&line(&format!("{body:?}"), &answer));
+        let response = app.post(&server.path(), body).send().await;
+        assert_eq!(response.json().get("id"), None, "no id is known");
+        seen.push_str(&summarize(&format!("{body:?}"), &response));
     }
     let bytes = app.post(&server.path(), b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}".to_vec()).send().await;
-    seen.push_str(&line("not UTF-8", &bytes));
+    seen.push_str(&summarize("not UTF-8", &bytes));
     for (what, body) in [
         ("id null", r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#),
         ("id object", r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#),
@@ -57,7 +57,7 @@ async fn bodies_that_are_no_message() {
         ("params text", r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":"x"}"#),
         ("method twice", r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}"#),
     ] {
-        seen.push_str(&line(what, &app.post(&server.path(), body).send().await));
+        seen.push_str(&summarize(what, &app.post(&server.path(), body).send().await));
     }
     assert_snapshot!(seen, @r#"
     "": 400 -32700 Parse error: EOF while parsing a value at line 1 column 0.
@@ -83,25 +83,25 @@ async fn bodies_that_are_no_message() {
 }
 
 #[tokio::test]
-async fn arrays_are_of_one_revision_only() {
-    let (app, server) = ready().await;
-    let batch = json!([request("ping"), { "jsonrpc": "2.0", "method": "notifications/initialized" },
+async fn only_2025_03_26_accepts_batches() {
+    let (app, server) = set_up().await;
+    let batch = json!([legacy_message("ping"), { "jsonrpc": "2.0", "method": "notifications/initialized" },
         { "jsonrpc": "2.0", "id": "b", "method": "tools/list" }]);
     let mut seen = String::new();
-    seen.push_str(&line("no header", &app.post(&server.path(), batch.to_string()).send().await));
+    seen.push_str(&summarize("no header", &app.post(&server.path(), batch.to_string()).send().await));
     for revision in LEGACY.into_iter().chain([MODERN, "1999-01-01"]) {
         let post = app.post(&server.path(), batch.to_string()).header("mcp-protocol-version", revision);
-        seen.push_str(&line(revision, &post.send().await));
+        seen.push_str(&summarize(revision, &post.send().await));
     }
     for (what, body) in [
         ("empty", json!([])),
-        ("nested", json!([[request("ping")]])),
-        ("with initialize", json!([request("initialize")])),
-        ("modern inside", json!([modern("tools/list")])),
+        ("nested", json!([[legacy_message("ping")]])),
+        ("with initialize", json!([legacy_message("initialize")])),
+        ("modern inside", json!([modern_message("tools/list")])),
         ("notifications only", json!([{ "jsonrpc": "2.0", "method": "notifications/initialized" }])),
-        ("51 messages", Value::Array(vec![request("ping"); 51])),
+        ("51 messages", Value::Array(vec![legacy_message("ping"); 51])),
     ] {
-        seen.push_str(&line(what, &app.post(&server.path(), body.to_string()).send().await));
+        seen.push_str(&summarize(what, &app.post(&server.path(), body.to_string()).send().await));
     }
     assert_snapshot!(seen, @r#"
     no header: 200 array of 2
@@ -118,25 +118,25 @@ async fn arrays_are_of_one_revision_only() {
     notifications only: 202 ""
     51 messages: 400 -32600 Invalid Request: a batch has 1 to 50 messages.
     "#);
-    let answers = app.post(&server.path(), batch.to_string()).send().await;
-    let answers = answers.json();
-    assert_eq!((&answers[0]["id"], &answers[1]["id"]), (&json!(7), &json!("b")), "each under its own id");
-    assert!(answers[1]["result"]["tools"].is_array());
+    let responses = app.post(&server.path(), batch.to_string()).send().await;
+    let responses = responses.json();
+    assert_eq!((&responses[0]["id"], &responses[1]["id"]), (&json!(7), &json!("b")), "each under its own id");
+    assert!(responses[1]["result"]["tools"].is_array());
     app.finish().await;
 }
 
 #[tokio::test]
-async fn initialize_in_each_revision() {
-    let (app, server) = ready().await;
+async fn initialize_negotiates_a_revision() {
+    let (app, server) = set_up().await;
     let mut seen = String::new();
     for asked in LEGACY.into_iter().chain([MODERN, "1999-01-01", "DRAFT", ""]) {
         let params =
             json!({ "protocolVersion": asked, "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
-        let answer = app.post(&server.path(), body.to_string()).send().await;
-        let result = answer.result();
-        let session = answer.header("mcp-session-id").is_some();
-        assert!(session && result["_meta"].is_null() && result["resultType"].is_null(), "{answer}");
+        let response = app.post(&server.path(), body.to_string()).send().await;
+        let result = response.result();
+        let session = response.header("mcp-session-id").is_some();
+        assert!(session && result["_meta"].is_null() && result["resultType"].is_null(), "{response}");
         seen.push_str(&format!("{asked:?} -> {}\n", result["protocolVersion"]));
     }
     for (what, params) in [
@@ -150,9 +150,9 @@ async fn initialize_in_each_revision() {
         ("no params", json!(null)),
     ] {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
-        let answer = app.post(&server.path(), body.to_string()).send().await;
-        assert_eq!(answer.header("mcp-session-id"), None, "no session for a failure: {what}");
-        seen.push_str(&line(what, &answer));
+        let response = app.post(&server.path(), body.to_string()).send().await;
+        assert_eq!(response.header("mcp-session-id"), None, "no session for a failure: {what}");
+        seen.push_str(&summarize(what, &response));
     }
     assert_snapshot!(seen, @r#"
     "2024-11-05" -> "2024-11-05"
@@ -196,12 +196,12 @@ async fn initialize_in_each_revision() {
 }
 
 #[tokio::test]
-async fn headers_of_2026_have_to_say_what_the_body_says() {
-    let (app, server) = ready().await;
+async fn headers_of_2026_07_28_must_match_the_body() {
+    let (app, server) = set_up().await;
     let call = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call",
-        "params": { "name": "list_walkthroughs", "arguments": {}, "_meta": meta() } });
+        "params": { "name": "list_walkthroughs", "arguments": {}, "_meta": request_meta() } });
     let good = || app.post(&server.path(), call.to_string()).modern("tools/call", Some("list_walkthroughs"));
-    let mut seen = line("all right", &good().send().await);
+    let mut seen = summarize("all right", &good().send().await);
     app.count_call();
     for (what, post) in [
         ("no version header", good().without("mcp-protocol-version")),
@@ -213,14 +213,14 @@ async fn headers_of_2026_have_to_say_what_the_body_says() {
         ("no name header", good().without("mcp-name")),
         ("another name header", good().header("mcp-name", "select_walkthrough")),
     ] {
-        seen.push_str(&line(what, &post.send().await));
+        seen.push_str(&summarize(what, &post.send().await));
     }
     let encoded = good().header("mcp-name", "=?base64?bGlzdF93YWxrdGhyb3VnaHM=?=").send().await;
     app.count_call();
-    seen.push_str(&line("name in base64", &encoded));
+    seen.push_str(&summarize("name in base64", &encoded));
     let stray = good().header("mcp-session-id", "nonsense").header("last-event-id", "9").send().await;
     app.count_call();
-    seen.push_str(&line("session and event id are not looked at", &stray));
+    seen.push_str(&summarize("session and event id are not looked at", &stray));
     assert_snapshot!(seen, @r"
     all right: 200 result
     no version header: 400 -32020 request _meta protocolVersion requires MCP-Protocol-Version header
@@ -238,8 +238,8 @@ async fn headers_of_2026_have_to_say_what_the_body_says() {
 }
 
 #[tokio::test]
-async fn the_meta_of_2026_is_required() {
-    let (app, server) = ready().await;
+async fn meta_is_required_in_2026_07_28() {
+    let (app, server) = set_up().await;
     let mut seen = String::new();
     let version = "io.modelcontextprotocol/protocolVersion";
     let capabilities = "io.modelcontextprotocol/clientCapabilities";
@@ -253,17 +253,17 @@ async fn the_meta_of_2026_is_required() {
         ("unknown version", "2030-01-01", json!({ version: "2030-01-01", capabilities: {} })),
         ("a version with a handshake", "2025-11-25", json!({ version: "2025-11-25", capabilities: {} })),
     ] {
-        let mut body = request("tools/list");
+        let mut body = legacy_message("tools/list");
         if !meta.is_null() {
             body["params"]["_meta"] = meta;
         }
         let post = app.post(&server.path(), body.to_string()).modern("tools/list", None);
-        let answer = post.header("mcp-protocol-version", header).send().await;
-        seen.push_str(&line(what, &answer));
+        let response = post.header("mcp-protocol-version", header).send().await;
+        seen.push_str(&summarize(what, &response));
         if what == "unknown version" {
-            let data = &answer.json()["error"]["data"];
+            let data = &response.json()["error"]["data"];
             assert_eq!(data["requested"], "2030-01-01");
-            assert!(data["supported"].as_array().unwrap().contains(&json!(MODERN)), "{answer}");
+            assert!(data["supported"].as_array().unwrap().contains(&json!(MODERN)), "{response}");
         }
     }
     assert_snapshot!(seen, @r"
@@ -280,25 +280,28 @@ async fn the_meta_of_2026_is_required() {
 }
 
 #[tokio::test]
-async fn methods_that_2026_has_no_more() {
-    let (app, server) = ready().await;
+async fn removed_methods_are_not_found_in_2026_07_28() {
+    let (app, server) = set_up().await;
     let mut seen = String::new();
     let removed =
         ["ping", "initialize", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "no/such", ""];
     for method in removed {
-        let post = app.post(&server.path(), modern(method).to_string()).modern(method, None);
-        let answer = post.send().await;
-        assert_eq!(answer.json()["id"], 7, "{method}");
-        seen.push_str(&line(&format!("modern {method}"), &answer));
+        let post = app.post(&server.path(), modern_message(method).to_string()).modern(method, None);
+        let response = post.send().await;
+        assert_eq!(response.json()["id"], 7, "{method}");
+        seen.push_str(&summarize(&format!("modern {method}"), &response));
     }
     for method in removed.into_iter().filter(|method| *method != "initialize") {
         for revision in [None, Some("2025-11-25")] {
-            let post = app.post(&server.path(), request(method).to_string());
+            let post = app.post(&server.path(), legacy_message(method).to_string());
             let post = match revision {
                 Some(revision) => post.header("mcp-protocol-version", revision),
                 None => post,
             };
-            seen.push_str(&line(&format!("legacy {method} {}", revision.unwrap_or("no header")), &post.send().await));
+            seen.push_str(&summarize(
+                &format!("legacy {method} {}", revision.unwrap_or("no header")),
+                &post.send().await,
+            ));
         }
     }
     assert_snapshot!(seen, @r"
@@ -327,12 +330,13 @@ async fn methods_that_2026_has_no_more() {
 
 #[tokio::test]
 async fn requests_without_meta_are_legacy() {
-    let (app, server) = ready().await;
-    let mut seen = line("no header", &app.post(&server.path(), request("tools/list").to_string()).send().await);
+    let (app, server) = set_up().await;
+    let mut seen =
+        summarize("no header", &app.post(&server.path(), legacy_message("tools/list").to_string()).send().await);
     for revision in LEGACY.into_iter().chain(["2030-01-01", "1999-01-01", "nonsense", "", MODERN]) {
-        let post = app.post(&server.path(), request("tools/list").to_string());
-        let answer = post.header("mcp-protocol-version", revision).send().await;
-        seen.push_str(&line(&format!("{revision:?}"), &answer));
+        let post = app.post(&server.path(), legacy_message("tools/list").to_string());
+        let response = post.header("mcp-protocol-version", revision).send().await;
+        seen.push_str(&summarize(&format!("{revision:?}"), &response));
     }
     assert_snapshot!(seen, @r#"
     no header: 200 result
@@ -350,8 +354,8 @@ async fn requests_without_meta_are_legacy() {
 }
 
 #[tokio::test]
-async fn notifications_and_responses() {
-    let (app, server) = ready().await;
+async fn notifications_and_responses_are_handled_in_both_eras() {
+    let (app, server) = set_up().await;
     let mut seen = String::new();
     let note = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
     let unknown = json!({ "jsonrpc": "2.0", "method": "notifications/of/tomorrow", "params": { "a": 1 } });
@@ -361,10 +365,10 @@ async fn notifications_and_responses() {
         [("notification", &note), ("unknown notification", &unknown), ("response", &result), ("error", &error)]
     {
         let legacy = app.post(&server.path(), body.to_string()).send().await;
-        seen.push_str(&line(&format!("legacy {what}"), &legacy));
+        seen.push_str(&summarize(&format!("legacy {what}"), &legacy));
         let method = body["method"].as_str().unwrap_or("none");
         let modern = app.post(&server.path(), body.to_string()).modern(method, None).send().await;
-        seen.push_str(&line(&format!("modern {what}"), &modern));
+        seen.push_str(&summarize(&format!("modern {what}"), &modern));
     }
     assert_snapshot!(seen, @r#"
     legacy notification: 202 ""
@@ -380,8 +384,8 @@ async fn notifications_and_responses() {
 }
 
 #[tokio::test]
-async fn every_result_has_the_shape_of_its_era() {
-    let (app, server) = ready().await;
+async fn results_have_the_shape_of_their_era() {
+    let (app, server) = set_up().await;
     let guide = "walkthrough://unknown";
     for client in [server.modern(), server.legacy("2024-11-05"), server.legacy("2025-11-25")] {
         for (method, params) in [
@@ -401,7 +405,7 @@ async fn every_result_has_the_shape_of_its_era() {
         client.call("list_walkthroughs", json!({})).await.ok();
         let missing = client.send("resources/read", json!({ "uri": guide })).await;
         let modern = server.modern().era == client.era;
-        assert_eq!(missing.verdict(), (200, if modern { -32_602 } else { -32_002 }), "{missing}");
+        assert_eq!(missing.status_and_code(), (200, if modern { -32_602 } else { -32_002 }), "{missing}");
         assert_eq!(missing.json()["error"]["data"]["uri"], guide);
     }
     assert_snapshot!(server.modern().send("server/discover", json!({})).await, @r#"

@@ -10,7 +10,7 @@ use waypost_ops::walkthroughs::WalkthroughPatch;
 use crate::app::{App, Server, document};
 use crate::client::Client;
 
-async fn ready() -> (App, Server) {
+async fn set_up() -> (App, Server) {
     let app = App::new().await;
     let server = app.server("acme").await;
     let mut file = document("Install Acme", &["Download", "Unpack", "Run"]);
@@ -21,7 +21,7 @@ async fn ready() -> (App, Server) {
 
 #[tokio::test]
 async fn each_walkthrough_is_a_prompt() {
-    let (app, server) = ready().await;
+    let (app, server) = set_up().await;
     let user = server.modern();
     assert_snapshot!(user.send("prompts/list", json!({})).await.result()["prompts"].to_string(), @r#"[{"name":"install-acme","title":"Install Acme","description":"How to install it."}]"#);
     let prompt = user.send("prompts/get", json!({ "name": "install-acme" })).await;
@@ -31,14 +31,14 @@ async fn each_walkthrough_is_a_prompt() {
     let text = prompt.result()["messages"][0]["content"]["text"].as_str().unwrap().to_owned();
     assert!(text.contains("get_current_step") && !text.contains("select_walkthrough"), "{text}");
     for name in ["Install Acme", "INSTALL-ACME", "wt_1", ""] {
-        assert_eq!(user.send("prompts/get", json!({ "name": name })).await.verdict(), (200, -32_602), "{name}");
+        assert_eq!(user.send("prompts/get", json!({ "name": name })).await.status_and_code(), (200, -32_602), "{name}");
     }
     app.finish().await;
 }
 
 #[tokio::test]
 async fn the_outline_is_a_resource() {
-    let (app, server) = ready().await;
+    let (app, server) = set_up().await;
     let user = server.modern();
     let listed = user.send("resources/list", json!({})).await;
     assert_snapshot!(app.redact(&listed.result()["resources"].to_string()), @r#"[{"uri":"walkthrough://wt:1","name":"install-acme","title":"Install Acme","description":"How to install it.","mimeType":"text/markdown"}]"#);
@@ -60,40 +60,43 @@ async fn the_outline_is_a_resource() {
     app.finish().await;
 }
 
-async fn read(client: &Client, guide: &Value, step: &str) -> (i64, String) {
+async fn read_step(client: &Client, guide: &Value, step: &str) -> (i64, String) {
     let uri = format!("walkthrough://{}/steps/{step}", guide.as_str().unwrap());
-    let answer = client.send("resources/read", json!({ "uri": uri })).await;
-    if answer.error_code() == 0 {
-        assert_eq!(answer.result()["cacheScope"], "private");
-        assert_eq!(answer.result()["ttlMs"], 0);
+    let response = client.send("resources/read", json!({ "uri": uri })).await;
+    if response.error_code() == 0 {
+        assert_eq!(response.result()["cacheScope"], "private");
+        assert_eq!(response.result()["ttlMs"], 0);
     }
-    let text = answer.json()["result"]["contents"][0]["text"].as_str().unwrap_or_default().to_owned();
-    (answer.error_code(), text)
+    let text = response.json()["result"]["contents"][0]["text"].as_str().unwrap_or_default().to_owned();
+    (response.error_code(), text)
 }
 
 #[tokio::test]
-async fn steps_that_were_reached_are_resources() {
-    let (app, server) = ready().await;
+async fn completed_and_current_steps_are_resources() {
+    let (app, server) = set_up().await;
     let ann = server.personal("ann");
     let outline = ann.call("get_walkthrough_status", json!({ "walkthrough_id": "install-acme" })).await;
     let guide = outline.ok()["walkthrough"]["id"].clone();
     let ids: Vec<String> =
         outline.ok()["steps"].as_array().unwrap().iter().map(|step| step["id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(read(&ann, &guide, &ids[0]).await.0, -32_602, "not begun");
+    assert_eq!(read_step(&ann, &guide, &ids[0]).await.0, -32_602, "not begun");
     ann.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     ann.call("next_walkthrough_step", json!({})).await.ok();
-    let codes =
-        [read(&ann, &guide, &ids[0]).await, read(&ann, &guide, &ids[1]).await, read(&ann, &guide, &ids[2]).await];
+    let codes = [
+        read_step(&ann, &guide, &ids[0]).await,
+        read_step(&ann, &guide, &ids[1]).await,
+        read_step(&ann, &guide, &ids[2]).await,
+    ];
     assert_eq!(codes[0], (0, "# Download\n\nDownload it.\n".to_owned()), "completed");
     assert_eq!(codes[1], (0, "# Unpack\n\nUnpack it.\n".to_owned()), "current");
     assert_eq!(codes[2].0, -32_602, "still to come");
-    assert_eq!(read(&server.personal("bob"), &guide, &ids[0]).await.0, -32_602, "not Bob's");
-    assert_eq!(read(&server.modern(), &guide, &ids[0]).await.0, -32_602, "nobody's");
+    assert_eq!(read_step(&server.personal("bob"), &guide, &ids[0]).await.0, -32_602, "not Bob's");
+    assert_eq!(read_step(&server.modern(), &guide, &ids[0]).await.0, -32_602, "nobody's");
     for uri in
         ["walkthrough://install-acme", "walkthrough://", "walkthrough://wt_x/steps/", "WALKTHROUGH://x", "http://x", ""]
     {
-        let answer = ann.send("resources/read", json!({ "uri": uri })).await;
-        assert_eq!(answer.error_code(), -32_602, "{uri:?}");
+        let response = ann.send("resources/read", json!({ "uri": uri })).await;
+        assert_eq!(response.error_code(), -32_602, "{uri:?}");
     }
     let nul = server.legacy("2025-11-25").send("resources/read", json!({ "uri": "walkthrough://a\u{0}b" })).await;
     assert_eq!(nul.error_code(), -32_002);
@@ -110,25 +113,25 @@ async fn steps_that_were_reached_are_resources() {
 }
 
 #[tokio::test]
-async fn completions_are_declared() {
-    let (app, server) = ready().await;
+async fn completions_are_supported() {
+    let (app, server) = set_up().await;
     let user = server.modern();
     let complete = |reference: Value, value: &str| json!({ "ref": reference, "argument": { "name": "walkthrough_id", "value": value } });
     for name in ["install-acme", "no-such"] {
-        let answer =
+        let response =
             user.send("completion/complete", complete(json!({ "type": "ref/prompt", "name": name }), "")).await;
-        assert_eq!(answer.result()["completion"]["values"], json!([]), "{name}");
+        assert_eq!(response.result()["completion"]["values"], json!([]), "{name}");
     }
     let template = json!({ "type": "ref/resource", "uri": "walkthrough://{walkthrough_id}/steps/{step_id}" });
-    let answer = user.send("completion/complete", complete(template.clone(), "wt_")).await;
-    assert_eq!(answer.result()["completion"]["values"].as_array().unwrap().len(), 1);
-    let answer = user.send("completion/complete", complete(template, "x")).await;
-    assert_eq!(answer.result()["completion"]["values"], json!([]));
+    let response = user.send("completion/complete", complete(template.clone(), "wt_")).await;
+    assert_eq!(response.result()["completion"]["values"].as_array().unwrap().len(), 1);
+    let response = user.send("completion/complete", complete(template, "x")).await;
+    assert_eq!(response.result()["completion"]["values"], json!([]));
     app.finish().await;
 }
 
 #[tokio::test]
-async fn everything_is_listed_in_display_order() {
+async fn lists_are_in_display_order() {
     let app = App::new().await;
     let server = app.server("acme").await;
     let first = server.walkthrough("First", &["A"]).await;
@@ -148,7 +151,7 @@ async fn everything_is_listed_in_display_order() {
 }
 
 #[tokio::test]
-async fn a_slug_stays_when_the_title_changes_and_can_be_changed() {
+async fn a_slug_survives_a_new_title_and_can_be_changed() {
     let app = App::new().await;
     let server = app.server("acme").await;
     let guide = server.walkthrough("Install Acme", &["A", "B"]).await;
@@ -166,8 +169,8 @@ async fn a_slug_stays_when_the_title_changes_and_can_be_changed() {
     assert_eq!((&listed["title"], &listed["slug"]), (&json!("Set Acme up"), &json!("install-acme")));
     guide.update(WalkthroughPatch { slug: Some("set-up".to_owned()), ..WalkthroughPatch::default() }).await;
     let old = user.call("next_walkthrough_step", json!({ "walkthrough_id": "install-acme" })).await;
-    assert_eq!(old.code(), "walkthrough_not_found");
+    assert_eq!(old.error_code(), "walkthrough_not_found");
     assert_eq!(user.send("prompts/get", json!({ "name": "set-up" })).await.error_code(), 0);
-    assert_eq!(user.call("next_walkthrough_step", json!({ "walkthrough_id": "set-up" })).await.at(), "2/2 50 %");
+    assert_eq!(user.call("next_walkthrough_step", json!({ "walkthrough_id": "set-up" })).await.progress(), "2/2 50 %");
     app.finish().await;
 }

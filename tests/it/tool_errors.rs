@@ -7,7 +7,7 @@ use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, Server};
 
-async fn ready() -> (App, Server) {
+async fn set_up() -> (App, Server) {
     let app = App::new().await;
     let settings = ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() };
     let server = app.org("acme").await.server_with("acme", settings).await;
@@ -17,30 +17,32 @@ async fn ready() -> (App, Server) {
 }
 
 #[tokio::test]
-async fn each_code_says_what_to_do() {
-    let (app, server) = ready().await;
+async fn each_error_message_says_what_to_do() {
+    let (app, server) = set_up().await;
     let mut user = server.modern();
     let install = json!({ "walkthrough_id": "install-acme" });
     let mut seen = String::new();
-    let mut fail = |called: crate::client::Called| {
-        assert!(called.structured["error"]["message"].is_string());
-        seen.push_str(&format!("{}\n\n", app.redact(&called.structured["error"].to_string())));
+    let mut record = |result: crate::client::ToolResult| {
+        assert!(result.structured["error"]["message"].is_string());
+        seen.push_str(&format!("{}\n\n", app.redact(&result.structured["error"].to_string())));
     };
-    fail(user.call("select_walkthrough", json!({ "walkthrough_id": "no-such" })).await);
-    fail(user.call("next_walkthrough_step", json!({})).await);
-    fail(user.call("next_walkthrough_step", install.clone()).await);
-    fail(user.call("reset_walkthrough_progress", json!({ "walkthrough_id": "install-acme", "confirm": true })).await);
+    record(user.call("select_walkthrough", json!({ "walkthrough_id": "no-such" })).await);
+    record(user.call("next_walkthrough_step", json!({})).await);
+    record(user.call("next_walkthrough_step", install.clone()).await);
+    record(user.call("reset_walkthrough_progress", json!({ "walkthrough_id": "install-acme", "confirm": true })).await);
     user.play("select_walkthrough", install.clone()).await.ok();
-    fail(user.call("reset_walkthrough_progress", json!({ "walkthrough_id": "install-acme", "confirm": false })).await);
-    fail(user.call("next_walkthrough_step", json!({ "current_step_id": "ws_0000000000000000" })).await);
-    fail(
+    record(
+        user.call("reset_walkthrough_progress", json!({ "walkthrough_id": "install-acme", "confirm": false })).await,
+    );
+    record(user.call("next_walkthrough_step", json!({ "current_step_id": "ws_0000000000000000" })).await);
+    record(
         user.call("complete_step", json!({ "walkthrough_id": "install-acme", "step_id": "ws_0000000000000000" })).await,
     );
     user.play("select_walkthrough", json!({ "walkthrough_id": "use-acme" })).await.ok();
     let ambiguous = user.call("next_walkthrough_step", json!({})).await;
     assert!(ambiguous.text.contains("Use Acme"), "the text names the candidates, too: {}", ambiguous.text);
-    fail(ambiguous);
-    fail(user.call("select_walkthrough", json!({})).await);
+    record(ambiguous);
+    record(user.call("select_walkthrough", json!({})).await);
     assert_snapshot!(seen, @r#"
     {"code":"walkthrough_not_found","message":"There is no such walkthrough on this server. list_walkthroughs shows what there is."}
 
@@ -64,8 +66,8 @@ async fn each_code_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_name_their_field() {
-    let (app, server) = ready().await;
+async fn invalid_arguments_name_the_field() {
+    let (app, server) = set_up().await;
     let user = server.modern();
     let deep = (0..100).fold(json!("x"), |inner, _| json!([inner]));
     let named = |more: Value| {
@@ -92,10 +94,15 @@ async fn wrong_arguments_name_their_field() {
         ("list_walkthroughs", json!({ "cursor": "nonsense" })),
         ("list_walkthroughs", json!({ "query": 1 })),
     ] {
-        let called = user.call(tool, arguments.clone()).await;
-        let error = &called.structured["error"];
+        let result = user.call(tool, arguments.clone()).await;
+        let error = &result.structured["error"];
         let arguments: String = arguments.to_string().chars().take(70).collect();
-        seen.push_str(&format!("{tool} {arguments}\n  {} {}: {}\n", called.code(), error["field"], error["message"]));
+        seen.push_str(&format!(
+            "{tool} {arguments}\n  {} {}: {}\n",
+            result.error_code(),
+            error["field"],
+            error["message"]
+        ));
     }
     assert_snapshot!(seen, @r#"
     select_walkthrough {}
@@ -136,32 +143,32 @@ async fn wrong_arguments_name_their_field() {
 }
 
 #[tokio::test]
-async fn huge_arguments_do_no_harm() {
-    let (app, server) = ready().await;
+async fn huge_arguments_get_a_short_error() {
+    let (app, server) = set_up().await;
     let user = server.modern();
     let huge = "é".repeat(400_000);
-    let called = user.call("select_walkthrough", json!({ "walkthrough_id": huge })).await;
-    assert_eq!(called.code(), "walkthrough_not_found");
-    assert!(called.answer.body.len() < 2_000);
-    let called =
+    let result = user.call("select_walkthrough", json!({ "walkthrough_id": huge })).await;
+    assert_eq!(result.error_code(), "walkthrough_not_found");
+    assert!(result.response.body.len() < 2_000);
+    let result =
         user.call("select_walkthrough", json!({ "walkthrough_id": "install-acme", "progress_handle": huge })).await;
-    assert_eq!(called.code(), "invalid_arguments");
-    let called = user.call("list_walkthroughs", json!({ "query": huge })).await;
-    assert_eq!((called.code(), &called.structured["error"]["field"]), ("invalid_arguments", &json!("query")));
-    let called = user.call("list_walkthroughs", json!({ huge.clone(): 1 })).await;
-    assert_eq!(called.code(), "invalid_arguments");
-    assert!(called.answer.body.len() < 4_000, "{} bytes come back", called.answer.body.len());
-    let called = user.call("list_walkthroughs", json!({ "cursor": huge })).await;
-    assert_eq!(called.code(), "invalid_arguments");
-    assert!(called.answer.body.len() < 4_000);
+    assert_eq!(result.error_code(), "invalid_arguments");
+    let result = user.call("list_walkthroughs", json!({ "query": huge })).await;
+    assert_eq!((result.error_code(), &result.structured["error"]["field"]), ("invalid_arguments", &json!("query")));
+    let result = user.call("list_walkthroughs", json!({ huge.clone(): 1 })).await;
+    assert_eq!(result.error_code(), "invalid_arguments");
+    assert!(result.response.body.len() < 4_000, "{} bytes come back", result.response.body.len());
+    let result = user.call("list_walkthroughs", json!({ "cursor": huge })).await;
+    assert_eq!(result.error_code(), "invalid_arguments");
+    assert!(result.response.body.len() < 4_000);
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     for (tool, arguments) in [
         ("next_walkthrough_step", json!({ "current_step_id": huge })),
         ("complete_step", json!({ "walkthrough_id": "install-acme", "step_id": huge })),
     ] {
-        let called = user.call(tool, arguments).await;
-        assert!(called.answer.body.len() < 4_000, "{tool}: {} bytes come back", called.answer.body.len());
+        let result = user.call(tool, arguments).await;
+        assert!(result.response.body.len() < 4_000, "{tool}: {} bytes come back", result.response.body.len());
     }
     let longest = "SELECT max(length(arguments)) FROM tool_calls";
     app.stop().await;
@@ -171,7 +178,7 @@ async fn huge_arguments_do_no_harm() {
 
 #[tokio::test]
 async fn malformed_calls_are_protocol_errors() {
-    let (app, server) = ready().await;
+    let (app, server) = set_up().await;
     let mut seen = String::new();
     for client in [server.modern(), server.legacy("2025-11-25")] {
         for params in [
@@ -182,8 +189,8 @@ async fn malformed_calls_are_protocol_errors() {
             json!({ "name": "list_walkthroughs", "arguments": [] }),
             json!({ "name": "list_walkthroughs", "arguments": "x" }),
         ] {
-            let answer = client.send("tools/call", params.clone()).await;
-            seen.push_str(&format!("{:?} {params} {:?}\n", client.era, answer.verdict()));
+            let response = client.send("tools/call", params.clone()).await;
+            seen.push_str(&format!("{:?} {params} {:?}\n", client.era, response.status_and_code()));
         }
         let none = client.send("tools/call", json!({ "name": "list_walkthroughs" })).await;
         assert!(none.result()["structuredContent"]["walkthroughs"].is_array(), "no arguments are none");
@@ -198,8 +205,8 @@ async fn malformed_calls_are_protocol_errors() {
             ("tools/list", json!({ "cursor": 7 })),
             ("completion/complete", json!({})),
         ] {
-            let answer = client.send(method, params.clone()).await;
-            seen.push_str(&format!("{:?} {method} {params} {:?}\n", client.era, answer.verdict()));
+            let response = client.send(method, params.clone()).await;
+            seen.push_str(&format!("{:?} {method} {params} {:?}\n", client.era, response.status_and_code()));
         }
     }
     assert_snapshot!(seen, @r#"
@@ -239,20 +246,20 @@ async fn malformed_calls_are_protocol_errors() {
 }
 
 #[tokio::test]
-async fn json_without_end_is_refused() {
-    let (app, server) = ready().await;
+async fn deeply_nested_json_is_rejected() {
+    let (app, server) = set_up().await;
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let nested = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{"x":{nested}}}}}"#);
-        let answer = app.post(&server.path(), body).send().await;
-        assert_eq!(answer.verdict(), (400, -32_700), "{}", &answer.body);
+        let response = app.post(&server.path(), body).send().await;
+        assert_eq!(response.status_and_code(), (400, -32_700), "{}", &response.body);
         assert_eq!(app.post(&server.path(), nested).send().await.status, 400);
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_fault_of_the_store_is_unavailable_and_shows_nothing() {
+async fn a_database_error_is_unavailable_and_hides_details() {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
@@ -273,10 +280,10 @@ async fn a_fault_of_the_store_is_unavailable_and_shows_nothing() {
     Something went wrong on our side. Try again; if it stays, tell the operator.
     "#);
     app.execute("ALTER TABLE away RENAME TO step_completions").await;
-    assert_eq!(user.call("next_walkthrough_step", next.clone()).await.at(), "2/2 50 %", "all of it or nothing");
+    assert_eq!(user.call("next_walkthrough_step", next.clone()).await.progress(), "2/2 50 %", "all of it or nothing");
     app.execute("ALTER TABLE client_sessions RENAME TO away").await;
-    let stranger = server.modern().with_handle("wph_0000000000000000000000000");
-    assert_eq!(stranger.call("list_walkthroughs", json!({})).await.code(), "unavailable");
+    let other_client = server.modern().with_handle("wph_0000000000000000000000000");
+    assert_eq!(other_client.call("list_walkthroughs", json!({})).await.error_code(), "unavailable");
     app.execute("ALTER TABLE away RENAME TO client_sessions").await;
     app.execute("ALTER TABLE servers RENAME TO away").await;
     let unknown = app.post("/s/unknown/mcp", "{}").send().await;
@@ -286,8 +293,8 @@ async fn a_fault_of_the_store_is_unavailable_and_shows_nothing() {
 }
 
 #[tokio::test]
-async fn a_batch_is_its_calls() {
-    let (app, server) = ready().await;
+async fn a_batch_runs_its_calls_in_order() {
+    let (app, server) = set_up().await;
     let handle = server.modern().call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.handle();
     let call = |id: u32, arguments: Value| {
         let mut arguments = arguments;
@@ -296,8 +303,8 @@ async fn a_batch_is_its_calls() {
         json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params })
     };
     let batch = json!([call(1, json!({})), call(2, json!({ "current_step_id": "x" })), call(3, json!({}))]);
-    let answer = app.post(&server.path(), batch.to_string()).send().await;
-    let outcome = |at: usize| answer.json()[at]["result"]["structuredContent"].clone();
+    let response = app.post(&server.path(), batch.to_string()).send().await;
+    let outcome = |at: usize| response.json()[at]["result"]["structuredContent"].clone();
     assert_eq!(outcome(0)["progress"]["percent"], 33);
     assert_eq!(outcome(1)["error"]["code"], "step_mismatch");
     assert_eq!(outcome(2)["progress"]["percent"], 66);

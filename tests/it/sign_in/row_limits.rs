@@ -1,13 +1,13 @@
 //! Rows that anybody can create at a server's OAuth endpoints: the limits of docs/security.md are those of the product. What is
 //! replaced is tested in crates/store/tests/it/open_rows.rs.
 
-use super::{Browser, OauthClient, platform};
+use super::{EndUserBrowser, OauthClient, create_sign_in_server};
 use crate::app::{App, open};
 
 waypost_testkit::both!(open => registrations_are_limited, authorization_requests_are_limited);
 
 async fn registrations_are_limited(app: App) {
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let count = async || app.count("SELECT count(*) FROM oauth_clients").await;
     OauthClient::register(&server).await;
     app.execute(
@@ -36,11 +36,11 @@ async fn registrations_are_limited(app: App) {
 }
 
 async fn authorization_requests_are_limited(app: App) {
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
-    let browser = Browser::new(&app);
+    let browser = EndUserBrowser::new(&app);
     let count = async || app.count("SELECT count(*) FROM authorization_requests").await;
-    assert_eq!(browser.get(&client.authorize(&[])).await.status, 303);
+    assert_eq!(browser.get(&client.authorize_path(&[])).await.status, 303);
     app.execute(
         "INSERT INTO authorization_requests (id, organization_id, server_id, browser_hash, issuer, client_id, client_name,
             redirect_uri, scope, resource, code_challenge, created_at, expires_at, network)
@@ -49,7 +49,7 @@ async fn authorization_requests_are_limited(app: App) {
             resource, code_challenge, created_at, expires_at, network FROM n CROSS JOIN authorization_requests",
     )
     .await;
-    browser.get(&client.authorize(&[])).await;
+    browser.get(&client.authorize_path(&[])).await;
     assert_eq!(count().await, 1_000, "of a network");
     app.execute("UPDATE authorization_requests SET network = 'another one'").await;
     app.execute(
@@ -61,7 +61,7 @@ async fn authorization_requests_are_limited(app: App) {
          CROSS JOIN (SELECT * FROM authorization_requests ORDER BY id LIMIT 1) AS one",
     )
     .await;
-    browser.get(&client.authorize(&[])).await;
+    browser.get(&client.authorize_path(&[])).await;
     assert_eq!(count().await, 10_000, "of a server");
     app.finish().await;
 }

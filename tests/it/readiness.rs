@@ -11,7 +11,7 @@ use crate::app::{App, open};
 
 waypost_testkit::both!(open => readiness_names_late_jobs, writer_recorder_and_offers_are_supervised);
 
-async fn ready(app: &App) -> (u16, String) {
+async fn get_readiness(app: &App) -> (u16, String) {
     let response = app.send(Request::get("/readyz").body(Body::empty()).unwrap()).await;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -19,23 +19,23 @@ async fn ready(app: &App) -> (u16, String) {
 }
 
 /// A job that never ends, and is late from the beginning.
-fn stuck(name: &'static str) -> Job {
+fn stuck_job(name: &'static str) -> Job {
     Job { late_after: Duration::ZERO, ..Job::new(name, Duration::from_secs(1)) }
 }
 
 /// Late housekeeping is named and takes no process out of service; a late job without which the process cannot serve does.
 /// Jobs that were told to stop are not late.
 async fn readiness_names_late_jobs(app: App) {
-    assert_eq!(ready(&app).await, (200, "ready\n".to_owned()));
+    assert_eq!(get_readiness(&app).await, (200, "ready\n".to_owned()));
     let jobs = app.jobs();
-    jobs.start(stuck("packing"), std::future::pending);
-    assert_eq!(ready(&app).await, (200, "ready\nlate: packing (no success for 0 s)\n".to_owned()));
-    jobs.start(stuck("serving").serving(), std::future::pending);
-    let (status, text) = ready(&app).await;
+    jobs.start(stuck_job("packing"), std::future::pending);
+    assert_eq!(get_readiness(&app).await, (200, "ready\nlate: packing (no success for 0 s)\n".to_owned()));
+    jobs.start(stuck_job("serving").serving(), std::future::pending);
+    let (status, text) = get_readiness(&app).await;
     assert_eq!((status, text.lines().next()), (503, Some("not ready")));
     assert!(text.contains("late: packing") && text.contains("late: serving"), "{text}");
     jobs.stop().await;
-    assert_eq!(ready(&app).await, (200, "ready\n".to_owned()));
+    assert_eq!(get_readiness(&app).await, (200, "ready\n".to_owned()));
     app.finish().await;
 }
 

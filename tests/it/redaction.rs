@@ -8,19 +8,19 @@ const BASE32: &str = "0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Numbered names for identifiers, in the order in which they were first seen.
 #[derive(Default)]
-pub struct Names {
+pub struct IdRedactor {
     known: HashMap<String, String>,
     next: HashMap<&'static str, u32>,
 }
 
-impl Names {
+impl IdRedactor {
     /// `text` with a name for each identifier: `wt_0123…` becomes `wt:1`.
     pub fn redact(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
             let begins_word = !out.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-            match identifier(rest).filter(|_| begins_word) {
+            match find_identifier(rest).filter(|_| begins_word) {
                 Some((prefix, length)) => {
                     let id = &rest[..length];
                     if !self.known.contains_key(id) {
@@ -41,7 +41,7 @@ impl Names {
     }
 }
 
-fn identifier(text: &str) -> Option<(&'static str, usize)> {
+fn find_identifier(text: &str) -> Option<(&'static str, usize)> {
     PREFIXES.iter().find_map(|prefix| {
         let tail = text.strip_prefix(prefix)?.strip_prefix('_')?;
         let length = tail.find(|c| !BASE32.contains(c)).unwrap_or(tail.len());

@@ -6,21 +6,21 @@ use tokio::task::JoinSet;
 use crate::app::{App, open};
 
 waypost_testkit::both!(open =>
-    clients_of_one_user_advance_in_some_order,
-    the_same_step_from_many_clients_advances_once,
-    a_user_is_made_once,
+    concurrent_clients_of_one_user_each_complete_a_step,
+    a_step_completed_by_many_clients_advances_once,
+    concurrent_first_calls_create_one_user,
 );
 
-const NAMED: &str = "many-steps";
+const SLUG: &str = "many-steps";
 const CLIENTS: usize = 8;
 const CALLS: usize = 10;
 
-async fn clients_of_one_user_advance_in_some_order(app: App) {
+async fn concurrent_clients_of_one_user_each_complete_a_step(app: App) {
     let server = app.server("acme").await;
     let titles: Vec<String> = (0..100).map(|number| format!("Step {number}")).collect();
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
     server.walkthrough("Many steps", &titles).await;
-    let handle = server.modern().call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.handle();
+    let handle = server.modern().call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.handle();
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         // Half of them in each era.
@@ -29,8 +29,8 @@ async fn clients_of_one_user_advance_in_some_order(app: App) {
         clients.spawn(async move {
             let mut completed = Vec::new();
             for _ in 0..CALLS {
-                let called = client.call("next_walkthrough_step", json!({ "walkthrough_id": NAMED })).await;
-                completed.push(called.ok()["completed_step_id"].as_str().unwrap().to_owned());
+                let result = client.call("next_walkthrough_step", json!({ "walkthrough_id": SLUG })).await;
+                completed.push(result.ok()["completed_step_id"].as_str().unwrap().to_owned());
             }
             completed
         });
@@ -40,7 +40,7 @@ async fn clients_of_one_user_advance_in_some_order(app: App) {
     completed.dedup();
     assert_eq!(completed.len(), CLIENTS * CALLS, "each call completed a step of its own");
     let status = server.modern().with_handle(&handle);
-    let status = status.call("get_walkthrough_status", json!({ "walkthrough_id": NAMED })).await;
+    let status = status.call("get_walkthrough_status", json!({ "walkthrough_id": SLUG })).await;
     assert_eq!(status.ok()["progress"]["completed"], CLIENTS * CALLS);
     let states: Vec<&str> =
         status.ok()["steps"].as_array().unwrap().iter().map(|step| step["state"].as_str().unwrap()).collect();
@@ -49,35 +49,35 @@ async fn clients_of_one_user_advance_in_some_order(app: App) {
     app.finish().await;
 }
 
-async fn the_same_step_from_many_clients_advances_once(app: App) {
+async fn a_step_completed_by_many_clients_advances_once(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Many steps", &["A", "B", "C"]).await;
     let user = server.personal("ann");
-    let first = user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await.step_id();
+    let first = user.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.step_id();
     let mut calls = JoinSet::new();
     for _ in 0..CLIENTS {
         let (user, first) = (user.clone(), first.clone());
         calls.spawn(async move { user.call("next_walkthrough_step", json!({ "current_step_id": first })).await });
     }
-    let answers = calls.join_all().await;
-    let advanced = answers.iter().filter(|called| called.ok()["completed_step_id"] == first).count();
+    let responses = calls.join_all().await;
+    let advanced = responses.iter().filter(|result| result.ok()["completed_step_id"] == first).count();
     assert_eq!(advanced, 1);
-    assert!(answers.iter().all(|called| called.at() == "2/3 33 %"));
+    assert!(responses.iter().all(|result| result.progress() == "2/3 33 %"));
     app.finish().await;
 }
 
-async fn a_user_is_made_once(app: App) {
+async fn concurrent_first_calls_create_one_user(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Many steps", &["A", "B", "C"]).await;
     let session = server.legacy("2025-06-18").connect().await;
     let mut calls = JoinSet::new();
     for _ in 0..CLIENTS {
         for user in [server.personal("ann"), session.clone()] {
-            calls.spawn(async move { user.call("select_walkthrough", json!({ "walkthrough_id": NAMED })).await });
+            calls.spawn(async move { user.call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await });
         }
     }
-    for called in calls.join_all().await {
-        assert_eq!(called.at(), "1/3 0 %");
+    for result in calls.join_all().await {
+        assert_eq!(result.progress(), "1/3 0 %");
     }
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 2);
     assert_eq!(app.count("SELECT count(*) FROM progress").await, 2);

@@ -8,23 +8,23 @@ use waypost_mcp::limits::LimitOptions;
 use waypost_ops::servers::{self, ServerSettings};
 
 use crate::app::{App, Server, Setup};
-use crate::client::Answer;
+use crate::client::HttpResponse;
 
-async fn ready() -> (App, Server) {
+async fn set_up() -> (App, Server) {
     let app = App::new().await;
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     (app, server)
 }
 
-async fn ping(app: &App, host: &str, path: &str) -> Answer {
+async fn ping(app: &App, host: &str, path: &str) -> HttpResponse {
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
     app.post(path, body.to_string()).header("host", host).send().await
 }
 
 #[tokio::test]
-async fn each_server_has_two_forms_of_address() {
-    let (app, _server) = ready().await;
+async fn a_server_has_a_path_url_and_a_virtual_host_url() {
+    let (app, _server) = set_up().await;
     let mut seen = String::new();
     for (host, path) in [
         ("localhost:8080", "/s/acme/mcp"),
@@ -52,8 +52,8 @@ async fn each_server_has_two_forms_of_address() {
         ("localhost.evil.example", "/s/acme/mcp"),
         ("", "/s/acme/mcp"),
     ] {
-        let answer = ping(&app, host, path).await;
-        seen.push_str(&format!("{host:22} {path:26} {}\n", answer.status.as_u16()));
+        let response = ping(&app, host, path).await;
+        seen.push_str(&format!("{host:22} {path:26} {}\n", response.status.as_u16()));
     }
     assert_snapshot!(seen, @r"
     localhost:8080         /s/acme/mcp                200
@@ -87,23 +87,23 @@ async fn each_server_has_two_forms_of_address() {
 }
 
 #[tokio::test]
-async fn every_address_is_the_same_server() {
-    let (app, server) = ready().await;
+async fn every_url_reaches_the_same_server() {
+    let (app, server) = set_up().await;
     let path = server.modern().play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await;
     let handle = path.handle();
     let virtual_host = server.modern().at_host("acme.localhost", "/mcp").with_handle(&handle);
-    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.at(), "2/2 50 %");
+    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.progress(), "2/2 50 %");
     let personal = server.personal("ann");
     personal.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     let virtual_host = personal.at_host("acme.localhost", "/t/ann/mcp");
-    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.at(), "2/2 50 %");
+    assert_eq!(virtual_host.call("next_walkthrough_step", json!({})).await.progress(), "2/2 50 %");
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 2);
     app.finish().await;
 }
 
 /// RS-9: 421 for a foreign host.
 #[tokio::test]
-async fn a_public_url_that_is_not_loopback_is_the_only_host() {
+async fn only_the_host_of_a_non_loopback_public_url_is_served() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
     app.server("acme").await;
     for (host, path, status) in [
@@ -126,7 +126,7 @@ async fn a_public_url_that_is_not_loopback_is_the_only_host() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_tells_the_host() {
+async fn a_trusted_proxy_can_set_the_host() {
     let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
     let app = App::with(Setup { public_url: "https://way.example", trusted_proxies, ..Setup::default() }).await;
     app.server("acme").await;
@@ -137,8 +137,8 @@ async fn a_trusted_proxy_tells_the_host() {
 }
 
 #[tokio::test]
-async fn an_old_slug_serves_until_it_is_released() {
-    let (app, server) = ready().await;
+async fn an_old_slug_works_until_it_is_released() {
+    let (app, server) = set_up().await;
     let mut user = server.modern();
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
     server.set(ServerSettings { slug: Some("acme-two".to_owned()), ..ServerSettings::default() }).await;
@@ -155,14 +155,14 @@ async fn an_old_slug_serves_until_it_is_released() {
     assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 404);
     assert_eq!(ping(&app, "acme.localhost", "/mcp").await.status, 404);
     assert_eq!(ping(&app, "localhost", "/s/acme-two/mcp").await.status, 200);
-    let taken = app.org("other").await.server("acme").await;
-    assert_eq!(taken.modern().tools().await, Vec::<String>::new(), "who takes it, takes nothing with it");
-    assert_eq!(user.call("list_walkthroughs", json!({})).await.code(), "handle_unknown");
+    let new_owner = app.org("other").await.server("acme").await;
+    assert_eq!(new_owner.modern().list_tools().await, Vec::<String>::new(), "who takes it, takes nothing with it");
+    assert_eq!(user.call("list_walkthroughs", json!({})).await.error_code(), "handle_unknown");
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_new_server_answers_at_once_and_a_deleted_one_is_gone() {
+async fn a_new_server_responds_at_once_and_a_deleted_one_returns_404() {
     let app = App::new().await;
     let org = app.org("acme").await;
     assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 404);
@@ -177,7 +177,7 @@ async fn a_new_server_answers_at_once_and_a_deleted_one_is_gone() {
 
 /// RS-9: 403 for a foreign origin.
 #[tokio::test]
-async fn browsers_may_call_from_some_origins() {
+async fn browsers_can_call_only_from_allowed_origins() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;
     let server = app.server("acme").await;
     let allowed_origins = Some(vec!["https://docs.acme.example".to_owned()]);
@@ -196,9 +196,9 @@ async fn browsers_may_call_from_some_origins() {
         "",
     ] {
         let post = app.post("/s/acme/mcp", body.clone()).header("host", "way.example").header("origin", origin);
-        let answer = post.send().await;
-        let echoed = answer.header("access-control-allow-origin").unwrap_or("-");
-        let flight = app
+        let response = post.send().await;
+        let echoed = response.header("access-control-allow-origin").unwrap_or("-");
+        let preflight = app
             .request(Method::OPTIONS, "/s/acme/mcp")
             .header("host", "way.example")
             .header("origin", origin)
@@ -206,8 +206,9 @@ async fn browsers_may_call_from_some_origins() {
             .header("access-control-request-headers", "content-type,mcp-protocol-version,mcp-session-id")
             .send()
             .await;
-        let (preflight, may) = (flight.status.as_u16(), flight.header("access-control-allow-origin").unwrap_or("-"));
-        seen.push_str(&format!("{origin:26} {} {echoed} | preflight {preflight} {may}\n", answer.status.as_u16()));
+        let (preflight, may) =
+            (preflight.status.as_u16(), preflight.header("access-control-allow-origin").unwrap_or("-"));
+        seen.push_str(&format!("{origin:26} {} {echoed} | preflight {preflight} {may}\n", response.status.as_u16()));
     }
     assert_snapshot!(seen, @r"
     https://way.example        200 https://way.example | preflight 200 https://way.example
@@ -220,7 +221,7 @@ async fn browsers_may_call_from_some_origins() {
     null                       403 - | preflight 403 -
                                403 - | preflight 403 -
     ");
-    let flight = app
+    let preflight = app
         .request(Method::OPTIONS, "/mcp")
         .header("host", "acme.way.example")
         .header("origin", "https://acme.way.example")
@@ -228,9 +229,9 @@ async fn browsers_may_call_from_some_origins() {
         .header("access-control-request-headers", "authorization,mcp-param-x")
         .send()
         .await;
-    assert_eq!(flight.header("access-control-allow-headers"), Some("authorization,mcp-param-x"));
-    assert_eq!(flight.header("access-control-allow-methods"), Some("POST"));
-    assert_eq!(flight.header("access-control-allow-credentials"), None, "no cookies here");
+    assert_eq!(preflight.header("access-control-allow-headers"), Some("authorization,mcp-param-x"));
+    assert_eq!(preflight.header("access-control-allow-methods"), Some("POST"));
+    assert_eq!(preflight.header("access-control-allow-credentials"), None, "no cookies here");
     let shown = app.post("/s/acme/mcp", body).header("host", "way.example").header("origin", "https://way.example");
     let exposed = shown.send().await.header("access-control-expose-headers").unwrap().to_lowercase();
     assert!(exposed.contains("mcp-session-id") && exposed.contains("www-authenticate"), "{exposed}");
@@ -242,27 +243,27 @@ async fn browsers_may_call_from_some_origins() {
 async fn rs10_the_preflight_needs_no_token() {
     const HEADERS: &str = "authorization,content-type,mcp-protocol-version,mcp-method,mcp-name,mcp-session-id,\
                            last-event-id,mcp-param-x";
-    let (app, server) = ready().await;
+    let (app, server) = set_up().await;
     let (auth_type, sign_in) = (Some(AuthType::PlatformOauth), Some(SignIn::OnConnect));
     server.set(ServerSettings { auth_type, sign_in, ..ServerSettings::default() }).await;
     for path in [server.path(), "/s/acme/t/ann/mcp".to_owned()] {
-        let flight = app
+        let preflight = app
             .request(Method::OPTIONS, &path)
             .header("origin", "http://localhost:3000")
             .header("access-control-request-method", "POST")
             .header("access-control-request-headers", HEADERS)
             .send()
             .await;
-        assert_eq!(flight.status, StatusCode::OK);
-        assert_eq!(flight.header("access-control-allow-origin"), Some("http://localhost:3000"));
-        assert_eq!(flight.header("access-control-allow-headers"), Some(HEADERS));
+        assert_eq!(preflight.status, StatusCode::OK);
+        assert_eq!(preflight.header("access-control-allow-origin"), Some("http://localhost:3000"));
+        assert_eq!(preflight.header("access-control-allow-headers"), Some(HEADERS));
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn loopback_origins_while_the_public_url_is_loopback() {
-    let (app, _server) = ready().await;
+async fn loopback_origins_are_allowed_while_the_public_url_is_loopback() {
+    let (app, _server) = set_up().await;
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
     for (origin, status) in [
         ("http://localhost:6274", 200),
@@ -271,15 +272,15 @@ async fn loopback_origins_while_the_public_url_is_loopback() {
         ("http://evil.example", 403),
         ("http://localhost.evil.example", 403),
     ] {
-        let answer = app.post("/s/acme/mcp", body.clone()).header("origin", origin).send().await;
-        assert_eq!(answer.status, status, "{origin}");
+        let response = app.post("/s/acme/mcp", body.clone()).header("origin", origin).send().await;
+        assert_eq!(response.status, status, "{origin}");
     }
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_tracking_id_has_128_characters_of_some_kinds() {
-    let (app, _server) = ready().await;
+async fn a_tracking_id_has_at_most_128_allowed_characters() {
+    let (app, _server) = set_up().await;
     let longest = "a".repeat(128);
     for id in ["a", "Ann.Smith_1~2-3", longest.as_str()] {
         assert_eq!(ping(&app, "localhost", &format!("/s/acme/t/{id}/mcp")).await.status, 200, "{id}");
@@ -293,8 +294,8 @@ async fn a_tracking_id_has_128_characters_of_some_kinds() {
 }
 
 #[tokio::test]
-async fn a_body_has_a_mebibyte_at_most() {
-    let (app, _server) = ready().await;
+async fn a_body_over_1_mib_is_rejected() {
+    let (app, _server) = set_up().await;
     let fill = |bytes: usize| {
         let empty = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":""}}"#;
         empty.replace("\"\"", &format!("\"{}\"", "a".repeat(bytes - empty.len())))
@@ -315,19 +316,19 @@ async fn a_body_has_a_mebibyte_at_most() {
 }
 
 /// Pings until it is too much, and gives what came then.
-async fn exhaust(app: &App, path: &str) -> Answer {
+async fn ping_until_limited(app: &App, path: &str) -> HttpResponse {
     for _ in 0..1_000 {
-        let answer = ping(app, "localhost", path).await;
-        if answer.status == 429 {
-            return answer;
+        let response = ping(app, "localhost", path).await;
+        if response.status == 429 {
+            return response;
         }
-        assert_eq!(answer.status, 200);
+        assert_eq!(response.status, 200);
     }
     panic!("no limit");
 }
 
 #[tokio::test]
-async fn callers_have_limits() {
+async fn each_caller_has_a_rate_limit() {
     let limits = LimitOptions { per_caller: 1, burst: 3, ..LimitOptions::OFF };
     let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
     let app = App::with(Setup { limits, trusted_proxies, ..Setup::default() }).await;
@@ -336,9 +337,9 @@ async fn callers_have_limits() {
     for _ in 0..3 {
         assert_eq!(ping(&app, "localhost", "/s/acme/mcp").await.status, 200, "the burst");
     }
-    let refused = exhaust(&app, "/s/acme/mcp").await;
-    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
-    assert_snapshot!(refused, @r#"
+    let rejected = ping_until_limited(&app, "/s/acme/mcp").await;
+    assert!(rejected.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    assert_snapshot!(rejected, @r#"
     429 {
       "jsonrpc": "2.0",
       "id": 1,
@@ -350,12 +351,12 @@ async fn callers_have_limits() {
     "#);
     let ann = server.personal("ann").request("tools/list", json!({})).header("x-forwarded-for", "198.51.100.1");
     assert_eq!(ann.send().await.result()["tools"].as_array().unwrap().len(), 5, "another caller has their own");
-    app.later(60_000).await;
-    exhaust(&app, "/s/acme/t/bob/mcp").await;
-    exhaust(&app, "/s/acme/t/bob/mcp").await;
+    app.advance_clock(60_000).await;
+    ping_until_limited(&app, "/s/acme/t/bob/mcp").await;
+    ping_until_limited(&app, "/s/acme/t/bob/mcp").await;
     app.stop().await;
     let counts = "SELECT (minute - 29916666) || ' ' || reason || ' ' || count FROM refused_calls ORDER BY minute";
-    assert_snapshot!(app.lines(counts).await, @r"
+    assert_snapshot!(app.query_lines(counts).await, @r"
     0 rate_limited 1
     1 rate_limited 2
     ");
@@ -363,19 +364,19 @@ async fn callers_have_limits() {
 }
 
 #[tokio::test]
-async fn a_server_can_have_a_limit_for_all() {
+async fn a_server_can_have_a_total_rate_limit() {
     let limits = LimitOptions { per_server: 2, ..LimitOptions::OFF };
     let app = App::with(Setup { limits, ..Setup::default() }).await;
     let org = app.org("acme").await;
     org.server("acme").await;
     org.server("other").await;
-    exhaust(&app, "/s/acme/t/a/mcp").await;
+    ping_until_limited(&app, "/s/acme/t/a/mcp").await;
     assert_eq!(ping(&app, "localhost", "/s/other/mcp").await.status, 200);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_each_client_has_their_own_limit() {
+async fn clients_behind_a_trusted_proxy_have_separate_limits() {
     let limits = LimitOptions { per_caller: 1, burst: 1, ..LimitOptions::OFF };
     let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
     let app = App::with(Setup { limits, trusted_proxies, ..Setup::default() }).await;
@@ -384,39 +385,39 @@ async fn behind_a_trusted_proxy_each_client_has_their_own_limit() {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
         app.post("/s/acme/mcp", body).header("x-forwarded-for", forwarded).send().await.status
     };
-    let mut refused = false;
+    let mut rejected = false;
     for _ in 0..1_000 {
         // What the client itself wrote stands before what the proxy saw.
-        refused = ping_for("1.2.3.4, 198.51.100.1, 192.0.2.9").await == 429;
-        if refused {
+        rejected = ping_for("1.2.3.4, 198.51.100.1, 192.0.2.9").await == 429;
+        if rejected {
             break;
         }
     }
-    assert!(refused);
+    assert!(rejected);
     assert_eq!(ping_for("198.51.100.2").await, 200);
     app.finish().await;
 }
 
 #[tokio::test]
-async fn a_batch_that_hits_the_limit_keeps_the_answers_before() {
+async fn a_batch_that_hits_the_limit_keeps_earlier_responses() {
     let limits = LimitOptions { per_caller: 1, burst: 3, ..LimitOptions::OFF };
     let app = App::with(Setup { limits, ..Setup::default() }).await;
     app.server("acme").await;
     let ping = |id: usize| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" });
-    let mut refused = 0;
+    let mut rejected = 0;
     for _ in 0..100 {
         let batch = json!((0..50).map(ping).collect::<Vec<_>>()).to_string();
-        let answer = app.post("/s/acme/mcp", batch).send().await;
-        if answer.status == 429 {
-            refused += 1;
+        let response = app.post("/s/acme/mcp", batch).send().await;
+        if response.status == 429 {
+            rejected += 1;
             break;
         }
-        let answers = answer.json().as_array().unwrap();
-        assert_eq!(answers.len(), 50, "one answer for each");
-        assert!(answers[0]["result"].is_object(), "{answer}");
-        refused += answers.iter().filter(|answer| answer["error"]["code"] == -31_029).count();
+        let responses = response.json().as_array().unwrap();
+        assert_eq!(responses.len(), 50, "one answer for each");
+        assert!(responses[0]["result"].is_object(), "{response}");
+        rejected += responses.iter().filter(|response| response["error"]["code"] == -31_029).count();
     }
-    assert!(refused > 0);
+    assert!(rejected > 0);
     app.stop().await;
     app.finish().await;
 }

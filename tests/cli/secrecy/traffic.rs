@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::Program;
+use super::ServeProcess;
 
 const CALLBACK: &str = "http://127.0.0.1:3999/callback";
 const VERIFIER: &str = "planted-verifier-CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -26,7 +26,7 @@ const SESSION: &str = "planted-session-3141592653589793";
 const TRACKING: &str = "planted-tracking-27182818";
 
 /// Every kind of secret that there must have been.
-pub const WHAT: [&str; 18] = [
+pub const SECRET_KINDS: [&str; 18] = [
     "planted",
     "session",
     "tracking id",
@@ -50,27 +50,27 @@ pub const WHAT: [&str; 18] = [
 /// A value that must not be logged.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Secret {
-    pub what: &'static str,
+    pub kind: &'static str,
     pub value: String,
 }
 
 impl Secret {
-    pub fn new(what: &'static str, value: &str) -> Self {
-        Self { what, value: value.to_owned() }
+    pub fn new(kind: &'static str, value: &str) -> Self {
+        Self { kind, value: value.to_owned() }
     }
 }
 
 /// An answer, read.
-struct Answer {
+struct HttpResponse {
     status: StatusCode,
     location: String,
     session: String,
     body: String,
 }
 
-impl Answer {
+impl HttpResponse {
     #[track_caller]
-    fn is(self, status: u16) -> Self {
+    fn assert_status(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         self
     }
@@ -106,7 +106,7 @@ struct Tokens {
 }
 
 /// Everybody who comes, and what must stay between them and the program.
-pub struct Visit {
+pub struct Traffic {
     http: reqwest::Client,
     port: u16,
     cookies: BTreeMap<String, String>,
@@ -120,37 +120,37 @@ fn encode(form: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
 }
 
-impl Visit {
+impl Traffic {
     pub fn new(port: u16) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let mut visit = Self { http, port, cookies: BTreeMap::new(), secrets: Vec::new(), sent: 0 };
-        visit.keep("email", EMAIL);
-        visit.keep("email", "planted.person");
-        visit.keep("verifier", VERIFIER);
-        visit.keep("state", STATE);
-        visit.keep("tracking id", TRACKING);
+        let mut traffic = Self { http, port, cookies: BTreeMap::new(), secrets: Vec::new(), sent: 0 };
+        traffic.record("email", EMAIL);
+        traffic.record("email", "planted.person");
+        traffic.record("verifier", VERIFIER);
+        traffic.record("state", STATE);
+        traffic.record("tracking id", TRACKING);
         for password in [PASSWORD, NEW_PASSWORD, WRONG_PASSWORD] {
-            visit.keep("password", password);
+            traffic.record("password", password);
         }
         for planted in [BAD_TOKEN, QUERY_TOKEN, COOKIE, HANDLE, SESSION] {
-            visit.keep("planted", planted);
+            traffic.record("planted", planted);
         }
-        visit
+        traffic
     }
 
-    fn keep(&mut self, what: &'static str, value: &str) {
-        let secret = Secret::new(what, value);
+    fn record(&mut self, kind: &'static str, value: &str) {
+        let secret = Secret::new(kind, value);
         if !self.secrets.contains(&secret) {
             self.secrets.push(secret);
         }
     }
 
     /// All of it, as different people.
-    pub async fn everything(&mut self, program: &mut Program) {
+    pub async fn run_all(&mut self, program: &mut ServeProcess) {
         let client = self.register().await;
         self.new_browser();
         let tokens = self.sign_up(program, &client).await;
-        self.call(&tokens).await;
+        self.call_with_tokens(&tokens).await;
         self.refresh(&client, tokens).await;
         self.new_browser();
         let tokens = self.sign_in_with_password(&client).await;
@@ -158,9 +158,9 @@ impl Visit {
         self.new_browser();
         self.sign_in_with_code(program, &client).await;
         self.new_browser();
-        self.forget_password(program, &client).await;
+        self.reset_password(program, &client).await;
         self.new_browser();
-        self.public_page(&client).await;
+        self.visit_public_page(&client).await;
     }
 
     /// Goes on as somebody else, with a cookie of another program.
@@ -173,7 +173,7 @@ impl Visit {
         request.header(header::HOST, format!("localhost:{}", self.port))
     }
 
-    async fn send(&mut self, request: RequestBuilder) -> Answer {
+    async fn send(&mut self, request: RequestBuilder) -> HttpResponse {
         self.sent += 1;
         let response = request.send().await.unwrap();
         for line in response.headers().get_all(header::SET_COOKIE) {
@@ -181,15 +181,16 @@ impl Visit {
             self.cookies.insert(name.to_owned(), value.to_owned());
         }
         for value in self.cookies.values().filter(|value| !value.is_empty()).cloned().collect::<Vec<_>>() {
-            self.keep("cookie", &value);
+            self.record("cookie", &value);
         }
         let header = |name: &str| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
         let (location, session) = (header("location"), header("mcp-session-id"));
-        let answer = Answer { status: response.status(), location, session, body: response.text().await.unwrap() };
-        if let Some(token) = answer.between("name=\"csrf\" value=\"") {
-            self.keep("form token", &token);
+        let response =
+            HttpResponse { status: response.status(), location, session, body: response.text().await.unwrap() };
+        if let Some(token) = response.between("name=\"csrf\" value=\"") {
+            self.record("form token", &token);
         }
-        answer
+        response
     }
 
     fn browser(&self, method: http::Method, path: &str) -> RequestBuilder {
@@ -197,20 +198,20 @@ impl Visit {
         self.request(method, path).header(header::COOKIE, cookies.join("; "))
     }
 
-    async fn get(&mut self, path: &str) -> Answer {
+    async fn get(&mut self, path: &str) -> HttpResponse {
         self.send(self.browser(http::Method::GET, path)).await
     }
 
     /// Follows redirects within the product.
-    async fn follow(&mut self, mut answer: Answer) -> Answer {
-        while answer.status == StatusCode::SEE_OTHER && answer.location.starts_with('/') {
-            answer = self.get(&answer.location).await;
+    async fn follow(&mut self, mut response: HttpResponse) -> HttpResponse {
+        while response.status == StatusCode::SEE_OTHER && response.location.starts_with('/') {
+            response = self.get(&response.location).await;
         }
-        answer
+        response
     }
 
     /// Fills in the form of `page` that is sent to `name`.
-    async fn fill(&mut self, page: &Answer, name: &str, form: &[(&str, &str)]) -> Answer {
+    async fn submit_form(&mut self, page: &HttpResponse, name: &str, form: &[(&str, &str)]) -> HttpResponse {
         let action = page.between(&format!("action=\"/s/acme-docs/oauth/{name}?"));
         let action = action.unwrap_or_else(|| panic!("no form for {name}: {}", page.body));
         let mut fields = vec![("csrf", page.between("name=\"csrf\" value=\"").unwrap())];
@@ -227,21 +228,21 @@ impl Visit {
             "token_endpoint_auth_method": "client_secret_basic" });
         let request = self.request(http::Method::POST, "/s/acme-docs/oauth/register");
         let request = request.header(header::CONTENT_TYPE, "application/json").body(metadata.to_string());
-        let client = self.send(request).await.is(201).json();
+        let client = self.send(request).await.assert_status(201).json();
         let text = |name: &str| client[name].as_str().unwrap().to_owned();
         let client = Client { id: text("client_id"), secret: text("client_secret") };
-        self.keep("client secret", &client.secret);
-        self.keep("basic credentials", &BASE64.encode(format!("{}:{}", client.id, client.secret).as_bytes()));
+        self.record("client secret", &client.secret);
+        self.record("basic credentials", &BASE64.encode(format!("{}:{}", client.id, client.secret).as_bytes()));
         client
     }
 
     /// Comes to the authorization endpoint, and to the page that it leads to.
-    async fn authorize(&mut self, client: &Client) -> Answer {
+    async fn authorize(&mut self, client: &Client) -> HttpResponse {
         self.authorize_at(client, "/s/acme-docs/mcp").await
     }
 
     /// The same for a client that was given another address of the server.
-    async fn authorize_at(&mut self, client: &Client, path: &str) -> Answer {
+    async fn authorize_at(&mut self, client: &Client, path: &str) -> HttpResponse {
         let resource = format!("http://localhost:{}{path}", self.port);
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
         let query = encode(&[
@@ -254,129 +255,143 @@ impl Visit {
             ("resource", &resource),
             ("login_hint", EMAIL),
         ]);
-        let answer = self.get(&format!("/s/acme-docs/oauth/authorize?{query}")).await;
-        self.follow(answer).await.is(200)
+        let response = self.get(&format!("/s/acme-docs/oauth/authorize?{query}")).await;
+        self.follow(response).await.assert_status(200)
     }
 
     /// A visitor of the public page plays with the personal URL that it shows; then the server asks users to sign in.
-    async fn public_page(&mut self, client: &Client) {
+    async fn visit_public_page(&mut self, client: &Client) {
         let request = self.browser(http::Method::GET, "/s/acme-open").header(header::ACCEPT, "text/html");
-        let page = self.send(request).await.is(200);
+        let page = self.send(request).await.assert_status(200);
         let (_, rest) = page.body.split_once("/s/acme-open/t/").unwrap();
         let id = rest.split('/').next().unwrap().to_owned();
         assert!(id.starts_with("pu_"), "{id}");
-        self.keep("personal ID", &id);
+        self.record("personal ID", &id);
         let request = self.browser(http::Method::GET, &format!("/s/acme-open/t/{id}/mcp"));
-        self.send(request.header(header::ACCEPT, "text/html")).await.is(200);
-        self.select(&format!("/s/acme-open/t/{id}/mcp"), None).await.is(200);
-        self.select(&format!("/s/acme-docs/t/{id}/mcp"), None).await.is(401);
+        self.send(request.header(header::ACCEPT, "text/html")).await.assert_status(200);
+        self.start_walkthrough(&format!("/s/acme-open/t/{id}/mcp"), None).await.assert_status(200);
+        self.start_walkthrough(&format!("/s/acme-docs/t/{id}/mcp"), None).await.assert_status(401);
         self.authorize_at(client, &format!("/s/acme-docs/t/{id}/mcp")).await;
     }
 
     /// Another page of a new request.
-    async fn page(&mut self, client: &Client, name: &str) -> Answer {
+    async fn open_page(&mut self, client: &Client, name: &str) -> HttpResponse {
         let request = self.authorize(client).await.between("?request=").unwrap();
-        self.get(&format!("/s/acme-docs/oauth/{name}?request={request}")).await.is(200)
+        self.get(&format!("/s/acme-docs/oauth/{name}?request={request}")).await.assert_status(200)
     }
 
     /// Allows the client on the consent page that follows.
-    async fn allow(&mut self, on: Answer) -> Answer {
-        let consent = self.follow(on).await.is(200);
-        self.fill(&consent, "consent", &[("decision", "allow")]).await
+    async fn allow(&mut self, on: HttpResponse) -> HttpResponse {
+        let consent = self.follow(redirect).await.assert_status(200);
+        self.submit_form(&consent, "consent", &[("decision", "allow")]).await
     }
 
     /// The code with which the browser is sent back.
-    fn code(&mut self, back: &Answer) -> String {
-        assert!(back.location.starts_with(CALLBACK), "{}: {} {}", back.status, back.location, back.body);
-        assert_eq!(back.parameter("state"), STATE);
-        let code = back.parameter("code");
-        self.keep("code", &code);
+    fn take_code(&mut self, back: &HttpResponse) -> String {
+        assert!(
+            callback.location.starts_with(CALLBACK),
+            "{}: {} {}",
+            callback.status,
+            callback.location,
+            callback.body
+        );
+        assert_eq!(callback.parameter("state"), STATE);
+        let code = callback.parameter("code");
+        self.record("code", &code);
         code
     }
 
-    async fn one_time_code(&mut self, program: &mut Program) -> (String, String) {
-        let code = program.mailed_code().await;
+    async fn take_one_time_code(&mut self, program: &mut ServeProcess) -> (String, String) {
+        let code = program.next_mail_code().await;
         assert!(code.len() == 8 && code.bytes().all(|byte| byte.is_ascii_digit()), "{code}");
         let wrong: String = code.bytes().map(|digit| char::from(b'0' + (digit - b'0' + 1) % 10)).collect();
-        self.keep("one-time code", &code);
-        self.keep("wrong one-time code", &wrong);
+        self.record("one-time code", &code);
+        self.record("wrong one-time code", &wrong);
         (code, wrong)
     }
 
-    async fn sign_up(&mut self, program: &mut Program, client: &Client) -> Tokens {
-        let page = self.page(client, "sign-up").await;
-        self.fill(&page, "sign-up", &[("email", EMAIL), ("password", "planted1")]).await.is(422);
-        let sent = self.fill(&page, "sign-up", &[("email", EMAIL), ("password", PASSWORD)]).await.is(303);
-        let page = self.follow(sent).await.is(200);
-        let (code, wrong) = self.one_time_code(program).await;
-        let page = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &wrong)]).await.is(422);
-        let on = self.fill(&page, "sign-in/code", &[("email", EMAIL), ("code", &code)]).await.is(303);
-        let back = self.allow(on).await;
-        let code = self.code(&back);
+    async fn sign_up(&mut self, program: &mut ServeProcess, client: &Client) -> Tokens {
+        let page = self.open_page(client, "sign-up").await;
+        self.submit_form(&page, "sign-up", &[("email", EMAIL), ("password", "planted1")]).await.assert_status(422);
+        let sent =
+            self.submit_form(&page, "sign-up", &[("email", EMAIL), ("password", PASSWORD)]).await.assert_status(303);
+        let page = self.follow(sent).await.assert_status(200);
+        let (code, wrong) = self.take_one_time_code(program).await;
+        let page =
+            self.submit_form(&page, "sign-in/code", &[("email", EMAIL), ("code", &wrong)]).await.assert_status(422);
+        let redirect =
+            self.submit_form(&page, "sign-in/code", &[("email", EMAIL), ("code", &code)]).await.assert_status(303);
+        let callback = self.allow(redirect).await;
+        let code = self.take_code(&callback);
         let bad = format!("wpc_{}", code.chars().skip(4).map(|c| if c == 'a' { 'b' } else { 'a' }).collect::<String>());
-        self.keep("wrong code", &bad);
-        self.exchange(client, &bad).await.is(400);
-        let answer = self.exchange(client, &code).await;
-        self.tokens(answer)
+        self.record("wrong code", &bad);
+        self.exchange(client, &bad).await.assert_status(400);
+        let response = self.exchange(client, &code).await;
+        self.take_tokens(response)
     }
 
     async fn sign_in_with_password(&mut self, client: &Client) -> Tokens {
-        let page = self.page(client, "sign-in/password").await;
+        let page = self.open_page(client, "sign-in/password").await;
         let wrong = [("email", EMAIL), ("password", WRONG_PASSWORD)];
-        let page = self.fill(&page, "sign-in/password", &wrong).await.is(422);
-        let on = self.fill(&page, "sign-in/password", &[("email", EMAIL), ("password", PASSWORD)]).await.is(303);
-        let back = self.allow(on).await;
-        let code = self.code(&back);
-        let answer = self.exchange(client, &code).await;
-        self.tokens(answer)
+        let page = self.submit_form(&page, "sign-in/password", &wrong).await.assert_status(422);
+        let redirect = self
+            .submit_form(&page, "sign-in/password", &[("email", EMAIL), ("password", PASSWORD)])
+            .await
+            .assert_status(303);
+        let callback = self.allow(redirect).await;
+        let code = self.take_code(&callback);
+        let response = self.exchange(client, &code).await;
+        self.take_tokens(response)
     }
 
     /// With the link of the mail; and then the client shows its code twice.
-    async fn sign_in_with_code(&mut self, program: &mut Program, client: &Client) {
+    async fn sign_in_with_code(&mut self, program: &mut ServeProcess, client: &Client) {
         let page = self.authorize(client).await;
-        let sent = self.fill(&page, "sign-in/code", &[("email", EMAIL)]).await.is(303);
+        let sent = self.submit_form(&page, "sign-in/code", &[("email", EMAIL)]).await.assert_status(303);
         let link = sent.location.replace("sign-in/code", "sign-in/link");
-        self.follow(sent).await.is(200);
-        let (code, _) = self.one_time_code(program).await;
-        let page = self.get(&format!("{link}&code={code}")).await.is(200);
-        let on = self.fill(&page, "sign-in/link", &[("email", EMAIL), ("code", &code)]).await.is(303);
-        let back = self.allow(on).await;
-        let code = self.code(&back);
-        let answer = self.exchange(client, &code).await;
-        let tokens = self.tokens(answer);
-        self.exchange(client, &code).await.is(400);
-        self.select("/s/acme-docs/mcp", Some(&tokens.access)).await.is(401);
+        self.follow(sent).await.assert_status(200);
+        let (code, _) = self.take_one_time_code(program).await;
+        let page = self.get(&format!("{link}&code={code}")).await.assert_status(200);
+        let redirect =
+            self.submit_form(&page, "sign-in/link", &[("email", EMAIL), ("code", &code)]).await.assert_status(303);
+        let callback = self.allow(redirect).await;
+        let code = self.take_code(&callback);
+        let response = self.exchange(client, &code).await;
+        let tokens = self.take_tokens(response);
+        self.exchange(client, &code).await.assert_status(400);
+        self.start_walkthrough("/s/acme-docs/mcp", Some(&tokens.access)).await.assert_status(401);
     }
 
-    async fn forget_password(&mut self, program: &mut Program, client: &Client) {
-        let page = self.page(client, "sign-in/forgotten").await;
-        let sent = self.fill(&page, "sign-in/forgotten", &[("email", EMAIL)]).await.is(303);
-        let page = self.follow(sent).await.is(200);
-        let (code, wrong) = self.one_time_code(program).await;
+    async fn reset_password(&mut self, program: &mut ServeProcess, client: &Client) {
+        let page = self.open_page(client, "sign-in/forgotten").await;
+        let sent = self.submit_form(&page, "sign-in/forgotten", &[("email", EMAIL)]).await.assert_status(303);
+        let page = self.follow(sent).await.assert_status(200);
+        let (code, wrong) = self.take_one_time_code(program).await;
         let new_password = ("new_password", NEW_PASSWORD);
-        let page = self.fill(&page, "sign-in/reset", &[("code", &wrong), new_password]).await.is(422);
-        let on = self.fill(&page, "sign-in/reset", &[("code", &code), new_password]).await.is(303);
-        let back = self.allow(on).await;
-        self.code(&back);
+        let page = self.submit_form(&page, "sign-in/reset", &[("code", &wrong), new_password]).await.assert_status(422);
+        let redirect =
+            self.submit_form(&page, "sign-in/reset", &[("code", &code), new_password]).await.assert_status(303);
+        let callback = self.allow(redirect).await;
+        self.take_code(&callback);
     }
 
-    async fn post_form(&mut self, name: &str, client: &Client, form: &[(&str, &str)]) -> Answer {
+    async fn post_form(&mut self, name: &str, client: &Client, form: &[(&str, &str)]) -> HttpResponse {
         let request = self.request(http::Method::POST, &format!("/s/acme-docs/oauth/{name}"));
         let request = request.basic_auth(&client.id, Some(&client.secret));
         self.send(request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(encode(form))).await
     }
 
-    async fn exchange(&mut self, client: &Client, code: &str) -> Answer {
+    async fn exchange(&mut self, client: &Client, code: &str) -> HttpResponse {
         let (grant, redirect) = (("grant_type", "authorization_code"), ("redirect_uri", CALLBACK));
         self.post_form("token", client, &[grant, redirect, ("code", code), ("code_verifier", VERIFIER)]).await
     }
 
-    fn tokens(&mut self, answer: Answer) -> Tokens {
-        let body = answer.is(200).json();
+    fn take_tokens(&mut self, response: HttpResponse) -> Tokens {
+        let body = response.assert_status(200).json();
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
         let tokens = Tokens { access: text("access_token"), refresh: text("refresh_token") };
-        self.keep("access token", &tokens.access);
-        self.keep("refresh token", &tokens.refresh);
+        self.record("access token", &tokens.access);
+        self.record("refresh token", &tokens.refresh);
         tokens
     }
 
@@ -386,35 +401,39 @@ impl Visit {
         let mut token = first.refresh.clone();
         for _ in 0..2 {
             let form = [("grant_type", "refresh_token"), ("refresh_token", &token)];
-            let answer = self.post_form("token", client, &form).await;
-            token = self.tokens(answer).refresh;
+            let response = self.post_form("token", client, &form).await;
+            token = self.take_tokens(response).refresh;
         }
         let form = [("grant_type", "refresh_token"), ("refresh_token", first.refresh.as_str())];
-        self.post_form("token", client, &[form, secret].concat()).await.is(400);
-        self.post_form("token", client, &form).await.is(400);
-        self.select("/s/acme-docs/mcp", Some(&first.access)).await;
+        self.post_form("token", client, &[form, secret].concat()).await.assert_status(400);
+        self.post_form("token", client, &form).await.assert_status(400);
+        self.start_walkthrough("/s/acme-docs/mcp", Some(&first.access)).await;
     }
 
     async fn revoke(&mut self, client: &Client, tokens: &Tokens) {
-        self.select("/s/acme-docs/mcp", Some(&tokens.access)).await.is(200);
-        self.post_form("revoke", client, &[("token", &tokens.access)]).await.is(200);
-        self.select("/s/acme-docs/mcp", Some(&tokens.access)).await.is(401);
-        self.post_form("revoke", client, &[("token", &tokens.refresh)]).await.is(200);
-        self.post_form("revoke", client, &[("token", BAD_TOKEN)]).await.is(200);
+        self.start_walkthrough("/s/acme-docs/mcp", Some(&tokens.access)).await.assert_status(200);
+        self.post_form("revoke", client, &[("token", &tokens.access)]).await.assert_status(200);
+        self.start_walkthrough("/s/acme-docs/mcp", Some(&tokens.access)).await.assert_status(401);
+        self.post_form("revoke", client, &[("token", &tokens.refresh)]).await.assert_status(200);
+        self.post_form("revoke", client, &[("token", BAD_TOKEN)]).await.assert_status(200);
     }
 
     /// Calls with a good token and with bad ones, at every kind of address.
-    async fn call(&mut self, tokens: &Tokens) {
+    async fn call_with_tokens(&mut self, tokens: &Tokens) {
         let personal = format!("/s/acme-docs/t/{TRACKING}/mcp");
         for path in ["/s/acme-docs/mcp", &personal] {
-            self.select(path, Some(&tokens.access)).await.is(200);
-            self.select(path, Some(BAD_TOKEN)).await.is(401);
-            self.select(path, None).await.is(401);
-            self.select(&format!("{path}?access_token={QUERY_TOKEN}"), Some(&tokens.access)).await.is(401);
+            self.start_walkthrough(path, Some(&tokens.access)).await.assert_status(200);
+            self.start_walkthrough(path, Some(BAD_TOKEN)).await.assert_status(401);
+            self.start_walkthrough(path, None).await.assert_status(401);
+            self.start_walkthrough(&format!("{path}?access_token={QUERY_TOKEN}"), Some(&tokens.access))
+                .await
+                .assert_status(401);
         }
-        self.select("/s/acme-open/mcp", Some(&tokens.access)).await.is(200);
+        self.start_walkthrough("/s/acme-open/mcp", Some(&tokens.access)).await.assert_status(200);
         self.initialize(&tokens.access).await;
-        self.select(&format!("/s/acme-open/t/{TRACKING}/mcp?access_token={QUERY_TOKEN}"), None).await.is(200);
+        self.start_walkthrough(&format!("/s/acme-open/t/{TRACKING}/mcp?access_token={QUERY_TOKEN}"), None)
+            .await
+            .assert_status(200);
     }
 
     /// Makes a session and uses it, and one that is none.
@@ -424,18 +443,18 @@ impl Visit {
             "clientInfo": { "name": "Test client", "version": "1" },
         } });
         let request = self.request(http::Method::POST, "/s/acme-docs/mcp").bearer_auth(token);
-        let answer =
+        let response =
             self.send(request.header(header::CONTENT_TYPE, "application/json").body(message.to_string())).await;
-        let session = answer.is(200).session;
-        self.keep("session", &session);
+        let session = response.assert_status(200).session;
+        self.record("session", &session);
         for (session, status) in [(session.as_str(), 200), (SESSION, 404)] {
             let request = self.tool_call("/s/acme-docs/mcp").bearer_auth(token).header("mcp-session-id", session);
-            self.send(request).await.is(status);
+            self.send(request).await.assert_status(status);
         }
     }
 
     /// Begins the walkthrough, with a handle beside the token.
-    async fn select(&mut self, path: &str, token: Option<&str>) -> Answer {
+    async fn start_walkthrough(&mut self, path: &str, token: Option<&str>) -> HttpResponse {
         let mut request = self.tool_call(path);
         if let Some(token) = token {
             request = request.bearer_auth(token);

@@ -7,18 +7,18 @@ use waypost_core::organization::Role;
 use waypost_mcp::limits::LimitOptions;
 
 use crate::app::{App, Setup, open};
-use crate::console::{Browser, with_key};
-use crate::sign_in::{platform, select};
+use crate::console::{ConsoleBrowser, call_with_key};
+use crate::sign_in::{create_sign_in_server, start_walkthrough};
 
 waypost_testkit::both!(open => rejected_calls_are_counted_by_server_and_reason);
 
 /// Server, reason and count of each row.
-async fn rejected(app: &App, org: &crate::app::Org, query: &str) -> Vec<(String, String, i64)> {
+async fn list_rejected_calls(app: &App, org: &crate::app::Org, query: &str) -> Vec<(String, String, i64)> {
     let path = format!("/analytics/rejected-calls{query}");
-    let answer = with_key(org, Role::Member, Method::GET, &path, None).await;
-    answer.is(200);
+    let response = call_with_key(org, Role::Member, Method::GET, &path, None).await;
+    response.assert_status(200);
     let text = |item: &Value, name: &str| item[name].as_str().unwrap().to_owned();
-    let items = answer.json()["items"].as_array().unwrap().clone();
+    let items = response.json()["items"].as_array().unwrap().clone();
     assert!(app.count("SELECT count(*) FROM tool_calls").await == 0, "none reached a tool");
     items
         .iter()
@@ -30,14 +30,14 @@ async fn rejected_calls_are_counted_by_server_and_reason(app: App) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let server = platform(&app, "acme").await;
+    let server = create_sign_in_server(&app, "acme").await;
     let other = server.org.server("open").await;
-    platform(&app, "foreign").await;
+    create_sign_in_server(&app, "foreign").await;
     // The rows of a minute are one row; the next minute has its own.
     for _ in 0..2 {
-        assert_eq!(select(&server, None).await.status, 401);
-        assert_eq!(select(&server, Some("wpa_wrong")).await.status, 401);
-        app.later(60_000).await;
+        assert_eq!(start_walkthrough(&server, None).await.status, 401);
+        assert_eq!(start_walkthrough(&server, Some("wpa_wrong")).await.status, 401);
+        app.advance_clock(60_000).await;
     }
     let evil = other.modern().request("tools/list", json!({})).header("origin", "https://evil.example").send().await;
     assert_eq!(evil.status, 403);
@@ -48,22 +48,27 @@ async fn rejected_calls_are_counted_by_server_and_reason(app: App) {
     }
     let row = |server: &str, reason: &str, count| (server.to_owned(), reason.to_owned(), count);
     let all = [row("acme", "unauthorized", 4), row("open", "origin_not_allowed", 1), row("open", "too_large", 1)];
-    assert_eq!(rejected(&app, &server.org, "").await, all);
-    assert_eq!(rejected(&app, &server.org, &format!("?server_id={}", other.id)).await, all[1..]);
+    assert_eq!(list_rejected_calls(&app, &server.org, "").await, all);
+    assert_eq!(list_rejected_calls(&app, &server.org, &format!("?server_id={}", other.id)).await, all[1..]);
     let first = app.cx().now().plus(-120_000);
     let minute = format!("?from={}&to={}", first.rfc3339(), first.plus(1).rfc3339());
-    assert_eq!(rejected(&app, &server.org, &minute).await, [row("acme", "unauthorized", 2)], "one minute of two");
+    assert_eq!(
+        list_rejected_calls(&app, &server.org, &minute).await,
+        [row("acme", "unauthorized", 2)],
+        "one minute of two"
+    );
     let later = format!("?from={}&to={}", first.plus(86_400_000).rfc3339(), first.plus(86_400_001).rfc3339());
-    assert_eq!(rejected(&app, &server.org, &later).await, []);
-    let csv = with_key(&server.org, Role::Member, Method::GET, "/analytics/rejected-calls?format=csv", None).await;
-    csv.says("server_id,server_name,reason,count\r\n").says(",acme,unauthorized,4\r\n");
+    assert_eq!(list_rejected_calls(&app, &server.org, &later).await, []);
+    let csv = call_with_key(&server.org, Role::Member, Method::GET, "/analytics/rejected-calls?format=csv", None).await;
+    csv.assert_contains("server_id,server_name,reason,count\r\n").assert_contains(",acme,unauthorized,4\r\n");
 
-    let member = Browser::member(&server.org, "member@x.example", Role::Member).await;
-    let page = member.page("/o/acme/analytics").await;
-    page.says("Rejected calls").says("<td>acme</td><td><code>unauthorized</code></td><td class=\"number\">4</td>");
-    page.does_not_say("Nothing happened in this time");
-    let export = member.page("/o/acme/analytics/export/rejected-calls?format=csv").await;
-    export.says(",open,too_large,1\r\n");
+    let member = ConsoleBrowser::member(&server.org, "member@x.example", Role::Member).await;
+    let page = member.get_page("/o/acme/analytics").await;
+    page.assert_contains("Rejected calls")
+        .assert_contains("<td>acme</td><td><code>unauthorized</code></td><td class=\"number\">4</td>");
+    page.assert_lacks("Nothing happened in this time");
+    let export = member.get_page("/o/acme/analytics/export/rejected-calls?format=csv").await;
+    export.assert_contains(",open,too_large,1\r\n");
 
     let text = metrics.render();
     for line in ["{reason=\"unauthorized\"} 4", "{reason=\"origin_not_allowed\"} 1", "{reason=\"too_large\"} 1"] {
@@ -88,6 +93,6 @@ async fn rate_limited_calls_are_counted() {
         tokio::task::yield_now().await;
     }
     let expected = ("acme".to_owned(), "rate_limited".to_owned(), 2);
-    assert_eq!(rejected(&app, &server.org, "").await, [expected]);
+    assert_eq!(list_rejected_calls(&app, &server.org, "").await, [expected]);
     app.finish().await;
 }

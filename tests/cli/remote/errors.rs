@@ -1,0 +1,201 @@
+//! What can be wrong between a command and the API: each in one line that says what to do.
+
+use super::*;
+
+/// Gives the same answer to everybody; ends with the test's process.
+fn start_fixed_server(head: &'static str, body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let _ = lines.take_while(|line| !line.is_empty()).count();
+            let length = body.len();
+            let _ = write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+        }
+    });
+    url
+}
+
+/// What a command says that is sent to `url`, which stands as URL in it.
+fn error_for(workspace: &Workspace, url: &str) -> String {
+    let result = workspace.run(&["server", "list", "--url", url, "--api-key", "wpk_x"]);
+    assert_eq!((result.code, result.out.as_str()), (1, ""), "{}", result.err);
+    assert_eq!(result.err.lines().filter(|line| !line.starts_with("(-v")).count(), 1, "{}", result.err);
+    result.err.replace(url, "URL")
+}
+
+#[test]
+fn an_unreachable_or_foreign_server_is_reported() {
+    let workspace = Workspace::new();
+    let unused_url = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    insta::assert_snapshot!(error_for(&workspace, &unused_url), @"error: cannot reach URL (Connection refused): is the URL right, and `waypost serve` running there?");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("200 OK", "<h1>Hello</h1>")), @"error: what URL answers is not Waypost's API: is that the right address?");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("200 OK", r#"{"items": [], "next_cursor": null}"#)), @"error: what URL answers is not Waypost's API: is that the right address?");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("404 Not Found", "")), @"error: URL answered 404 Not Found: is that the address of Waypost, and not too old?");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("502 Bad Gateway", "oops")), @"error: URL answered 502 Bad Gateway: is Waypost running behind that address?");
+    insta::assert_snapshot!(error_for(&workspace, &start_fixed_server("301 Moved\r\nLocation: https://x.example/", "")), @"error: URL sends its visitors on to https://x.example/: say that address with --url, without its path");
+    let busy = start_fixed_server(
+        "429 Too Many\r\nRetry-After: 7",
+        r#"{"code": "rate_limited", "detail": "Too many requests."}"#,
+    );
+    insta::assert_snapshot!(error_for(&workspace, &busy), @"error: Too many requests. Try again in 7 s.");
+    let plain = start_fixed_server("200 OK", "").replace("http:", "https:");
+    let error = error_for(&workspace, &plain);
+    assert!(error.starts_with("error: no encrypted connection to URL (") && error.contains("say http://"), "{error}");
+}
+
+/// A server that means ill does not reach the terminal, and does not go on for ever.
+#[test]
+fn a_hostile_server_cannot_control_the_terminal() {
+    let workspace = Workspace::new();
+    let refusal = start_fixed_server("409 Conflict", r#"{"code": "conflict", "detail": "\u001b[2Jgone\nand\u0007"}"#);
+    insta::assert_snapshot!(error_for(&workspace, &refusal), @"error: �[2Jgone�and�");
+    let named = start_fixed_server(
+        "200 OK",
+        r#"{"items": [{"id": "org_x", "slug": "\u001b]0;x\u0007", "name": "\u009b2J", "created_at": ""}], "next_cursor": null}"#,
+    );
+    let listed = workspace.run(&["org", "list", "--url", &named, "--api-key", "wpk_x"]);
+    assert!(listed.code == 0 && !listed.out.replace('\n', "").chars().any(char::is_control), "{:?}", listed.out);
+    let other = workspace.run(&["server", "list", "--org", "x", "--url", &named, "--api-key", "wpk_x"]);
+    assert!(other.code == 1 && !other.err.replace('\n', "").chars().any(char::is_control), "{:?}", other.err);
+    let endless = start_fixed_server("200 OK", r#"{"items": [{"id": "org_x"}], "next_cursor": "again"}"#);
+    insta::assert_snapshot!(error_for(&workspace, &endless), @"error: the list that URL gives does not end: it has more than 100000 items");
+}
+
+#[test]
+fn rejected_keys_are_explained() {
+    let server = RunningServer::new();
+    let wrong = |key: &str| {
+        let mut command = server.command(&["server", "list"]);
+        let result = server.workspace.to_result(command.env("WAYPOST_API_KEY", key).output().unwrap());
+        (result.code, result.err.replace(&server.url, "URL"))
+    };
+    let (code, error) = wrong("wpk_000000000000000000000000000000");
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(error, @"error: URL does not take this API key: it is mistyped, deleted or has ended; the console makes another one");
+    let (code, error) = wrong("");
+    assert_eq!(code, 2);
+    insta::assert_snapshot!(error, @"error: say the API key: set WAYPOST_API_KEY, or write it to standard input with `--api-key -`; the console makes keys, and so does `waypost key create`");
+    let (code, error) = wrong("wpk_ä");
+    assert_eq!(code, 2);
+    insta::assert_snapshot!(error, @"error: the API key holds characters that no key has: copy it again, it begins with wpk_");
+    // A key that may not do it says so in the words of the API.
+    let member = server.run_json(&["key", "create", "--name", "reader", "--scope", "member"]);
+    let member = member["key"].as_str().unwrap();
+    let rejected = server.run_err(1, &["key", "list", "--api-key", member]);
+    assert!(
+        rejected.starts_with("error: ") && rejected.lines().count() == 1 && !rejected.contains("wpk_"),
+        "{rejected}"
+    );
+    server.workspace.run_ok(&["key", "delete", "reader", "--yes"]);
+    assert!(server.run_err(1, &["server", "list", "--api-key", member]).contains("does not take this API key"));
+}
+
+#[test]
+fn the_key_can_come_from_the_environment_stdin_or_a_flag() {
+    let server = RunningServer::new();
+    let mut piped = server.command(&["org", "show", "acme", "--api-key", "-"]);
+    piped.env_remove("WAYPOST_API_KEY").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}", server.key).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut flags = server.workspace.command(&["org", "list", "--url", &server.url, "--api-key", &server.key]);
+    flags.env("WAYPOST_URL", "http://nobody.invalid").env("WAYPOST_API_KEY", "wpk_wrong");
+    assert!(flags.output().unwrap().status.success(), "flags come before the environment");
+}
+
+#[test]
+fn conflicting_flags_are_rejected() {
+    let workspace = Workspace::new();
+    let fails = |arguments: &[&str]| {
+        let result = workspace.run(&[arguments, &["--api-key", "wpk_x"]].concat());
+        assert_eq!((result.code, result.out.as_str()), (2, ""), "{arguments:?}: {}", result.err);
+        result.err
+    };
+    let url = ["--url", "http://127.0.0.1:1"];
+    insta::assert_snapshot!(fails(&["org", "list"]), @"error: --api-key goes with --url, which says where the key is for");
+    for flags in [["--database", "sqlite://x.db"], ["--data-dir", "x"]] {
+        let error = fails(&[&["org", "list"][..], &flags, &url].concat());
+        insta::allow_duplicates!(
+            insta::assert_snapshot!(error, @"error: --url and --database or --data-dir name two places to work on: say one")
+        );
+    }
+    for command in [
+        &["migrate"][..],
+        &["doctor"],
+        &["backup", "x"],
+        &["restore", "x"],
+        &["secret", "rotate"],
+        &["serve"],
+        &["walk", "http://127.0.0.1:1/s/x/mcp"],
+        &["walkthrough", "lint", "x.md"],
+    ] {
+        let error = fails(&[command, &url].concat());
+        assert!(error.contains(&format!("`waypost {}", command[0])) && error.contains("--url"), "{error}");
+    }
+    insta::assert_snapshot!(fails(&["org", "list", "--url", "acme.example"]), @"error: the URL of the installation is wrong: expected an origin such as https://waypost.example.com: relative URL without a base");
+    insta::assert_snapshot!(fails(&["org", "list", "--url", "acme.example:80"]), @"error: the URL of the installation is wrong: expected an origin such as https://waypost.example.com; it begins with http:// or https://");
+    insta::assert_snapshot!(fails(&["org", "list", "--url", "http://acme.example/api/v1"]), @"error: the URL of the installation is wrong: expected an origin such as https://waypost.example.com, without path, query or fragment");
+    let error = fails(&["org", "list", "--url", "https://ann:geheim@acme.example"]);
+    assert!(!error.contains("geheim") && error.contains("without user or password"), "{error}");
+    assert!(!workspace.path("waypost-data").exists(), "nothing is made on this machine");
+}
+
+/// The variables say where commands work: what they cannot say anything to goes on, or says so.
+#[test]
+fn local_commands_reject_a_remote_url() {
+    let workspace = Workspace::new();
+    let run = |arguments: &[&str]| {
+        let mut command = workspace.command(arguments);
+        command.env("WAYPOST_URL", "http://127.0.0.1:1").env("WAYPOST_API_KEY", "wpk_x");
+        workspace.to_result(command.output().unwrap())
+    };
+    let rejected = run(&["backup", "x"]);
+    assert_eq!(rejected.code, 2);
+    insta::assert_snapshot!(rejected.err, @"error: WAYPOST_URL is set, and `waypost backup` works on the database itself: unset it, or name the database with --database or --data-dir");
+    for arguments in
+        [&["migrate", "--data-dir", "here"][..], &["org", "list", "--data-dir", "here"], &["serve", "--help"]]
+    {
+        assert_eq!(run(arguments).code, 0, "{arguments:?}");
+    }
+    let file = workspace.write_file("hello.md", HELLO);
+    assert_eq!(run(&["walkthrough", "lint", &file]).code, 0);
+    assert_eq!(run(&["org", "list"]).code, 1, "nobody is there");
+}
+
+/// Every page is asked for, with the key, and with cursors as they were given.
+#[test]
+fn lists_read_every_page() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+            let server = |slug: &str| json!({"id": format!("srv_{slug}"), "slug": slug, "name": slug});
+            let with_key = head.iter().any(|line| line.eq_ignore_ascii_case("authorization: bearer wpk_x"));
+            let body = match head[0].split(' ').nth(1) {
+                _ if !with_key => json!({}),
+                Some("/api/v1/organizations") => {
+                    json!({"items": [{"id": "org_x", "slug": "acme"}], "next_cursor": null})
+                }
+                Some("/api/v1/servers?limit=200") => json!({"items": [server("one")], "next_cursor": "a b&c/ä"}),
+                Some("/api/v1/servers?cursor=a+b%26c%2F%C3%A4&limit=200")
+                | Some("/api/v1/servers?limit=200&cursor=a+b%26c%2F%C3%A4") => {
+                    json!({"items": [server("two")], "next_cursor": null})
+                }
+                _ => json!({}),
+            };
+            let body = body.to_string();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
+            let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    let workspace = Workspace::new();
+    let listed = workspace.run_json(&["server", "list", "--url", &url, "--api-key", "wpk_x"]);
+    let slugs: Vec<_> = listed["items"].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap()).collect();
+    assert_eq!(slugs, ["one", "two"]);
+    assert_eq!(listed["items"][0]["organization_id"], "org_x");
+}
