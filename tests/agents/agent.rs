@@ -196,7 +196,7 @@ impl Agent {
     }
 
     fn codex(&self, home: &Path, config: &RunConfig) -> Command {
-        let RunConfig { url, model, .. } = given;
+        let RunConfig { url, model, .. } = config;
         let config = format!(
             r#"
 model = "gpt-5"

@@ -47,7 +47,7 @@ impl Provider {
 }
 
 /// An installation with the server `partner`, its provider and the words of `oauth-config create` beyond the usual.
-async fn start(words: &[&str], auth_type: &str) -> (Installation, ServeProcess, Provider) {
+async fn start(options: &[&str], auth_type: &str) -> (Installation, ServeProcess, Provider) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;
     let provider = Provider::start(&server.origin, "0").await;

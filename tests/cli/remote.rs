@@ -276,8 +276,8 @@ fn oauth_config_commands_work_remotely() {
     server.assert_same(&["oauth-config", "list"]);
     server.assert_same(&["oauth-config", "show", "Acme ID"]);
     server.assert_same(&["oauth-config", "show", "gone"]);
-    let server = ["server", "create", "acme-docs", "--auth-type", "custom_oauth", "--oauth-config", "Acme ID"];
-    assert_eq!(server.run_json(&server)["oauth_config_id"], created["id"]);
+    let create_server = ["server", "create", "acme-docs", "--auth-type", "custom_oauth", "--oauth-config", "Acme ID"];
+    assert_eq!(server.run_json(&create_server)["oauth_config_id"], created["id"]);
     server.assert_same(&["oauth-config", "delete", "Acme ID", "--yes"]);
     let renamed =
         server.run_json(&["oauth-config", "update", "Acme ID", "--name", "Acme", "--link-verified-email", "true"]);

@@ -38,34 +38,34 @@ fn samples_folder() -> Option<PathBuf> {
 }
 
 /// Imports with the words of the command line, on the database or through the API, and gives the report.
-fn import(server: &RunningServer, through_api: bool, file: &Path, title: &str, server: &str) -> Value {
+fn import(server: &RunningServer, through_api: bool, file: &Path, title: &str, slug: &str) -> Value {
     let file = file.to_str().unwrap();
-    let words = ["walkthrough", "import", file, "--title", title, "--server", server, "--publish"];
+    let words = ["walkthrough", "import", file, "--title", title, "--server", slug, "--publish"];
     if through_api { server.run_json(&words) } else { server.workspace.run_json(&words) }
 }
 
 /// Plays the only walkthrough of a server over MCP, to its end.
-fn play(server: &RunningServer, server: &str) {
-    let url = format!("{}/s/{server}/mcp", server.url);
+fn play(server: &RunningServer, slug: &str) {
+    let url = format!("{}/s/{slug}/mcp", server.url);
     let walk = ["walk", &url, "--yes", "--json"];
-    let output = server.workspace.command(&walk).env("HOME", server.workspace.path(server)).output().unwrap();
+    let output = server.workspace.command(&walk).env("HOME", server.workspace.path(slug)).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{server}: {out}{err}");
+    assert!(output.status.success(), "{slug}: {out}{err}");
 }
 
 /// Everything that is promised of a file: it plays, a second import changes nothing, and so does its Markdown.
 fn check_sample(server: &RunningServer, number: usize, file: &Path) {
     let title = format!("Sample {number}");
-    let server = format!("sample-{number}");
-    server.workspace.run_ok(&["server", "create", &server, "--org", "acme"]);
-    let created = import(server, false, file, &title, &server);
+    let slug = format!("sample-{number}");
+    server.workspace.run_ok(&["server", "create", &slug, "--org", "acme"]);
+    let created = import(server, false, file, &title, &slug);
     assert_eq!((&created["created"], &created["published_version"]), (&json!(true), &json!(1)), "{}", file.display());
-    play(server, &server);
-    let again = import(server, true, file, &title, &server);
+    play(server, &slug);
+    let again = import(server, true, file, &title, &slug);
     assert_eq!((&again["id"], &again["changed"]), (&created["id"], &json!(false)), "{}: {again}", file.display());
 
     let id = created["id"].as_str().unwrap();
-    let copy = server.workspace.path(&format!("{server}.md"));
+    let copy = server.workspace.path(&format!("{slug}.md"));
     server.workspace.run_ok(&["walkthrough", "export", id, "--output", copy.to_str().unwrap()]);
     let remote = server.run_ok(&["walkthrough", "export", id, "--format", "markdown"]);
     assert_eq!(remote, crate::redact(&std::fs::read_to_string(&copy).unwrap(), server.workspace.path("").as_path()));
@@ -73,11 +73,11 @@ fn check_sample(server: &RunningServer, number: usize, file: &Path) {
     assert_eq!((&same["id"], &same["changed"]), (&created["id"], &json!(false)), "{}: {same}", file.display());
 
     // As from the page: sent as a form, for somebody who has none of it.
-    let (title, server) = (format!("Page {number}"), format!("page-{number}"));
-    server.workspace.run_ok(&["server", "create", &server, "--org", "acme"]);
-    let created = import(server, true, file, &title, &server);
+    let (title, slug) = (format!("Page {number}"), format!("page-{number}"));
+    server.workspace.run_ok(&["server", "create", &slug, "--org", "acme"]);
+    let created = import(server, true, file, &title, &slug);
     assert_eq!((&created["created"], &created["published_version"]), (&json!(true), &json!(1)), "{}", file.display());
-    play(server, &server);
+    play(server, &slug);
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub async fn run(url: &str, arguments: &[&str]) -> Report {
 
 /// Runs the suite against an authorization server. `arrive` is called with the address that the suite wants to be opened
 /// in its user's browser, when it listens for the outcome.
-pub async fn authorize(arguments: &[&str], arrive: impl AsyncFnOnce(String)) -> Report {
+pub async fn authorize(arguments: &[&str], open_url: impl AsyncFnOnce(String)) -> Report {
     let folder = waypost_testkit::folder();
     let mut command = command();
     command.args(["authorization", "--output-dir"]).arg(folder.path()).args(arguments).current_dir(folder.path());
@@ -93,7 +93,7 @@ pub async fn authorize(arguments: &[&str], arrive: impl AsyncFnOnce(String)) -> 
         output.push('\n');
         if line.starts_with("Callback server started") {
             if let (Some(address), Some(open_url)) = (address.take(), open_url.take()) {
-                arrive(address).await;
+                open_url(address).await;
             }
         } else if line.starts_with("http") && line.contains("code_challenge=") {
             address = Some(line);

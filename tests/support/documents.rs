@@ -48,7 +48,7 @@ impl DocumentServer {
         let fetch_count = Arc::new(AtomicUsize::new(0));
         let state =
             ServerState { origin: origin.clone(), clients: Arc::new(clients), fetch_count: fetch_count.clone() };
-        let router = Router::new().route("/{client}/client.json", get(document)).with_state(state);
+        let router = Router::new().route("/{client}/client.json", get(serve_document)).with_state(state);
         let listener = TlsListener { listener, acceptor: TlsAcceptor::from(Arc::new(config)) };
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { origin, authority, fetch_count, task }

@@ -38,7 +38,7 @@ impl Mailbox {
     /// # Errors
     /// What was printed, when no such mail comes in time.
     pub async fn next_code(&self, address: &str) -> Result<String, String> {
-        self.wait_for_mail(address, code_in).await
+        self.wait_for_mail(address, find_code).await
     }
 
     /// The link in the next mail to `address` that has one; every mail is read once.
@@ -46,7 +46,7 @@ impl Mailbox {
     /// # Errors
     /// What was printed, when no such mail comes in time.
     pub async fn next_link(&self, address: &str) -> Result<String, String> {
-        self.wait_for_mail(address, link_in).await
+        self.wait_for_mail(address, find_link).await
     }
 
     /// What stands behind `start` in the first line that begins so, as soon as it is printed.

@@ -85,7 +85,7 @@ fn parameter(uri: &Uri, name: &str) -> Result<String, (StatusCode, String)> {
 async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
     shared.sign_ins.fetch_add(1, Ordering::Relaxed);
     let url = Url::parse(&parameter(&uri, "url")?).map_err(|error| log_failure(format!("{uri}: {error}")))?;
-    shared.agent.sign_in(&url, Decision::Allow).await.map(String::from).map_err(failed)
+    shared.agent.sign_in(&url, Decision::Allow).await.map(String::from).map_err(log_failure)
 }
 
 /// Answers at once, as what opens a browser does: some clients begin to listen only when it has.
@@ -122,11 +122,11 @@ async fn sign_ins(State(shared): State<Arc<Shared>>) -> String {
 }
 
 async fn code(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
-    shared.mailbox.next_code(&parameter(&uri, "email")?).await.map_err(failed)
+    shared.mailbox.next_code(&parameter(&uri, "email")?).await.map_err(log_failure)
 }
 
 async fn link(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
-    shared.mailbox.next_link(&parameter(&uri, "email")?).await.map_err(failed)
+    shared.mailbox.next_link(&parameter(&uri, "email")?).await.map_err(log_failure)
 }
 
 /// Also to standard error: a client may keep to itself what its browser says.

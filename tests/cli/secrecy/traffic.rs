@@ -281,13 +281,13 @@ impl Traffic {
     }
 
     /// Allows the client on the consent page that follows.
-    async fn allow(&mut self, on: HttpResponse) -> HttpResponse {
+    async fn allow(&mut self, redirect: HttpResponse) -> HttpResponse {
         let consent = self.follow(redirect).await.assert_status(200);
         self.submit_form(&consent, "consent", &[("decision", "allow")]).await
     }
 
     /// The code with which the browser is sent back.
-    fn take_code(&mut self, back: &HttpResponse) -> String {
+    fn take_code(&mut self, callback: &HttpResponse) -> String {
         assert!(
             callback.location.starts_with(CALLBACK),
             "{}: {} {}",
