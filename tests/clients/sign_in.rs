@@ -56,7 +56,7 @@ struct Run {
 }
 
 impl Run {
-    fn start(script: &str, given: &Value) -> Self {
+    fn start(script: &str, config: &Value) -> Self {
         let arguments = format!("{script} {config}");
         let child = Command::new(interpreter_for(script))
             .arg(clients_folder().join("sign_in").join(script))

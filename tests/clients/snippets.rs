@@ -87,10 +87,10 @@ impl SnippetFixture {
         command.env("NO_PROXY", "127.0.0.1,localhost").env("GEMINI_CLI_TRUST_WORKSPACE", "true");
         command.env("DISABLE_AUTOUPDATER", "1").env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
         command.current_dir(self.home.path()).stdin(Stdio::null()).kill_on_drop(true);
-        let output = timeout(TIMEOUT, command.output()).await.expect("it ends in time").expect("a shell");
-        let output = String::from_utf8_lossy(&output.stdout).into_owned();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {}\n{output}\n{error}", output.status);
+        let finished = timeout(TIMEOUT, command.output()).await.expect("it ends in time").expect("a shell");
+        let output = String::from_utf8_lossy(&finished.stdout).into_owned();
+        let error = String::from_utf8_lossy(&finished.stderr);
+        assert!(finished.status.success(), "{line}: {}\n{output}\n{error}", finished.status);
         // Some of them list servers on standard error.
         if output.trim().is_empty() { error.into_owned() } else { output }
     }
