@@ -1,4 +1,4 @@
-//! The product in this process: its router, its store, a clock that stands still and repeatable random numbers.
+//! Runs the product in the test process, with its router and store, a manual clock and seeded random numbers.
 
 mod content;
 
@@ -44,32 +44,32 @@ use crate::redaction::IdRedactor;
 
 pub use content::{Org, Server, document};
 
-/// When every test begins.
+/// The initial time of every test.
 pub const START: Timestamp = Timestamp(1_795_000_000_000);
-/// A day in milliseconds.
+/// One day in milliseconds.
 pub const DAY: i64 = 24 * 60 * 60 * 1_000;
 
-/// How the product is set up, where a test wants it otherwise.
+/// The configuration of the product under test.
 pub struct Setup {
     pub public_url: &'static str,
     pub limits: LimitOptions,
-    /// New anonymous users per client address and hour.
+    /// New anonymous end users per client address and hour.
     pub new_users: u32,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub sign_up: SignUp,
-    /// Whether mails can be sent: [`App::mails`] has them then.
+    /// Whether the product can send email. Sent emails are in [`App::mails`].
     pub can_mail: bool,
-    /// Providers of the console; those on loopback are reached.
+    /// Sign-in providers of the console. Providers on loopback are allowed.
     pub providers: Vec<Provider>,
-    /// Whether clients may name a metadata document; no test asks the internet.
+    /// Whether client metadata documents are accepted. Tests never connect to the internet.
     pub client_documents: Mode,
-    /// The limits of streams.
+    /// The limits for streams.
     pub listen: ListenOptions,
-    /// Ends streams, as the end of the program does.
+    /// Ends all streams, as shutdown does.
     pub stop: CancellationToken,
-    /// Networks that requests to others may go to beyond the public internet.
+    /// Private networks that outgoing requests can reach.
     pub allow: Vec<waypost_outbound::Allowance>,
-    /// Where the random numbers begin: two processes on one database need different ones.
+    /// The seed of the random numbers. Two processes on one database need different seeds.
     pub seed: u64,
     pub ticket_limits: TicketLimits,
 }
@@ -84,7 +84,7 @@ impl Default for Setup {
             sign_up: SignUp::Invite,
             can_mail: false,
             providers: Vec::new(),
-            // The clock of the tokens is the test's, the one of the checks is not.
+            // Tokens expire by the manual clock, but the interval between checks is real time.
             listen: ListenOptions { check: Duration::from_millis(50), ..ListenOptions::default() },
             stop: CancellationToken::new(),
             client_documents: Mode::On,
@@ -109,41 +109,41 @@ struct Inner {
     cx: Ctx,
     running: Mutex<Option<RunningProduct>>,
     names: Mutex<IdRedactor>,
-    /// Calls that reached a tool: each has to have a row in the end.
+    /// The number of calls that reached a tool. Each must have been recorded when the test ends.
     calls: AtomicI64,
-    /// Whether rows of calls were deleted on purpose, with their user or server.
+    /// Whether recorded calls were deleted on purpose, with their end user or server.
     deleted: Mutex<bool>,
     _folder: Option<TempDir>,
 }
 
-/// The product in this process. Every test ends with [`App::finish`].
+/// The product in the test process. Every test must end with [`App::finish`].
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
-/// Opens the product on the database at `url`, for `waypost_testkit::both!`.
+/// Starts the product on the database at `url`. Used by `waypost_testkit::both!`.
 pub async fn open(url: &str) -> App {
     App::start(url, None, Setup::default()).await
 }
 
 impl App {
-    /// The product on a SQLite file of its own.
+    /// Starts the product on a new SQLite database.
     pub async fn new() -> Self {
         Self::with(Setup::default()).await
     }
 
-    /// The same with another setup.
+    /// Starts the product on a new SQLite database with the given setup.
     pub async fn with(setup: Setup) -> Self {
         let folder = waypost_testkit::folder();
         let url = waypost_testkit::sqlite_url(&folder);
         Self::start(&url, Some(folder), setup).await
     }
 
-    /// The product on a database that stays when it stops.
+    /// Starts the product on an existing database, which is kept when the product stops.
     pub async fn open_at(url: &str) -> Self {
         Self::start(url, None, Setup::default()).await
     }
 
-    /// The same with another setup.
+    /// Starts the product on an existing database with the given setup.
     pub async fn open_with(url: &str, setup: Setup) -> Self {
         Self::start(url, None, setup).await
     }
@@ -238,12 +238,12 @@ impl App {
         &self.0.db
     }
 
-    /// The way out to others.
+    /// The context for requests to sign-in providers and webhooks.
     pub fn provider_context(&self) -> &IdentityProviderContext {
         &self.0.provider_context
     }
 
-    /// The mails of the console.
+    /// The emails that the product has sent.
     pub fn mails(&self) -> &MemoryMailer {
         &self.0.mails
     }
@@ -259,19 +259,19 @@ impl App {
         self.send_without_peer(request).await
     }
 
-    /// The same, from nowhere.
+    /// Sends a request without a peer address.
     pub async fn send_without_peer(&self, request: Request<Body>) -> Response<Body> {
         let router = self.0.running.lock().unwrap().as_ref().unwrap().router.clone();
         router.oneshot(request).await.unwrap()
     }
 
-    /// Moves the clock on, and has what the servers offer read again.
+    /// Advances the clock and reloads the offers of all servers.
     pub async fn advance_clock(&self, milliseconds: i64) {
         self.0.clock.advance(milliseconds);
         self.refresh().await;
     }
 
-    /// What every process does on its own within a second.
+    /// Reloads the offers of all servers, as every process does within a second.
     pub async fn refresh(&self) {
         let hosting = self.0.running.lock().unwrap().as_ref().unwrap().hosting.clone();
         hosting.offer_cache().poll().await.unwrap();
@@ -290,71 +290,73 @@ impl App {
         }
     }
 
-    /// Replaces ids by numbered names, the same name for the same id.
+    /// Replaces each ID with a numbered placeholder.
     pub fn redact(&self, text: &str) -> String {
         self.0.names.lock().unwrap().redact(text)
     }
 
-    /// A call that reached a tool was made.
+    /// Counts a call that reached a tool.
     pub fn count_call(&self) {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Rows are about to be deleted with what they belong to, so that they cannot be counted in the end.
+    /// Disables the check that every call is recorded, because the test deletes recorded calls.
     pub fn skip_call_check(&self) {
         *self.0.deleted.lock().unwrap() = true;
     }
 
-    /// An integer from the database.
+    /// Returns an integer from the database.
     pub async fn count(&self, sql: &'static str) -> i64 {
         let mut conn = self.0.db.read().await.unwrap();
         waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_one(c).await.unwrap())
     }
 
-    /// Lines from the database, columns joined by ` | `.
+    /// Returns the rows of a query with one text column, one per line, with IDs redacted.
     pub async fn query_lines(&self, sql: &'static str) -> String {
         let mut conn = self.0.db.read().await.unwrap();
         let rows: Vec<String> = waypost_store::on!(&mut conn, c => sqlx::query_scalar(sql).fetch_all(c).await.unwrap());
         self.redact(&rows.join("\n"))
     }
 
-    /// Changes the database behind the product's back.
+    /// Executes a statement directly on the database.
     pub async fn execute(&self, sql: &'static str) {
         let mut tx = self.0.db.begin().await.unwrap();
         waypost_store::on!(&mut tx, c => { sqlx::query(sql).execute(c).await.unwrap(); });
         tx.commit().await.unwrap();
     }
 
-    /// The supervised jobs of this process.
+    /// Returns the supervised jobs of this process.
     pub fn jobs(&self) -> Jobs {
         self.0.running.lock().unwrap().as_ref().unwrap().hosting.jobs().clone()
     }
 
-    /// Stops the product: everything that waits is written.
+    /// Stops the product. All pending writes are completed.
     pub async fn stop(&self) {
         let Some(running) = self.0.running.lock().unwrap().take() else { return };
         let RunningProduct { router, hosting, tasks } = running;
         drop((router, hosting));
-        // Ends only when nothing holds on to the hosting any more.
-        tokio::time::timeout(Duration::from_secs(20), tasks.finish()).await.expect("nothing holds on to the hosting");
+        // Completes only when no other reference to the hosting is left.
+        tokio::time::timeout(Duration::from_secs(20), tasks.finish())
+            .await
+            .expect("all references to the hosting are dropped");
     }
 
-    /// Stops the product, and looks for left-overs.
+    /// Stops the product and checks the invariants of the database.
     pub async fn finish(self) {
         self.stop().await;
         if !*self.0.deleted.lock().unwrap() {
             let rows = self.count("SELECT count(*) FROM tool_calls").await;
             let counted = self.count("SELECT CAST(COALESCE(sum(count), 0) AS BIGINT) FROM counted_calls").await;
             let calls = self.0.calls.load(Ordering::SeqCst);
-            assert_eq!(rows + counted, calls, "each call has its row, or is counted");
+            assert_eq!(rows + counted, calls, "each call is recorded or counted");
         }
         const DUPLICATE_ATTEMPTS: &str = "SELECT count(*) FROM (SELECT 1 AS one FROM progress WHERE closed_at IS NULL
             GROUP BY end_user_id, server_id, walkthrough_id HAVING count(*) > 1) AS doubles";
-        assert_eq!(self.count(DUPLICATE_ATTEMPTS).await, 0, "one open attempt at most");
+        assert_eq!(self.count(DUPLICATE_ATTEMPTS).await, 0, "at most one open attempt per walkthrough");
         const UNUSED_END_USERS: &str = "SELECT count(*) FROM end_users
             WHERE NOT EXISTS (SELECT 1 FROM tool_calls WHERE tool_calls.end_user_id = end_users.id)
               AND NOT EXISTS (SELECT 1 FROM identities WHERE identities.end_user_id = end_users.id)";
-        assert_eq!(self.count(UNUSED_END_USERS).await, 0, "users are made by calls and sign-ins alone");
+        assert_eq!(self.count(UNUSED_END_USERS).await, 0, "end users are created only by calls and sign-ins");
         const CROSS_ORGANIZATION_PROGRESS: &str = "SELECT count(*) FROM progress
             JOIN end_users ON end_users.id = progress.end_user_id JOIN servers ON servers.id = progress.server_id
             JOIN walkthroughs ON walkthroughs.id = progress.walkthrough_id
@@ -365,13 +367,13 @@ impl App {
         self.0.db.close().await;
     }
 
-    /// An organisation.
+    /// Creates an organisation.
     pub async fn org(&self, slug: &str) -> Org {
         let organization = organizations::create(self.cx(), &self.ops(), slug, None).await.unwrap();
         Org { app: self.clone(), id: organization.id }
     }
 
-    /// A server of an organisation of the same name.
+    /// Creates an organisation and a server with the same slug.
     pub async fn server(&self, slug: &str) -> Server {
         self.org(slug).await.server(slug).await
     }

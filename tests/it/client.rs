@@ -1,4 +1,4 @@
-//! An MCP client of either era. What holds for every answer is checked on every answer.
+//! An MCP client for both eras. Checks every response for the properties that all responses share.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,11 +15,11 @@ use crate::app::App;
 
 pub const MODERN: &str = "2026-07-28";
 pub const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// Words that stand in no answer: of databases, of paths, of panics.
+/// Internal terms that must not occur in a response: databases, paths, panics.
 const INTERNAL_TERMS: &[&str] =
     &["sqlx", "sqlite", "postgres", "select id", "insert into", "panicked", "/src/", ".rs:", "/root", "rmcp", "serde"];
 
-/// A request that is put together by hand.
+/// A hand-written HTTP request.
 pub struct RawRequest {
     app: App,
     method: Method,
@@ -29,7 +29,7 @@ pub struct RawRequest {
 }
 
 impl App {
-    /// A POST as a decent client sends it, to the loopback address.
+    /// Creates a well-formed POST request to the loopback host.
     pub fn post(&self, path: &str, body: impl Into<Vec<u8>>) -> RawRequest {
         let headers = [
             ("host", "localhost:8080"),
@@ -45,7 +45,7 @@ impl App {
         }
     }
 
-    /// Any other method, without a body.
+    /// Creates a request with another method and no body.
     pub fn request(&self, method: Method, path: &str) -> RawRequest {
         RawRequest { method, ..self.post(path, "") }.without("content-type")
     }
@@ -65,7 +65,7 @@ impl RawRequest {
         self
     }
 
-    /// The three headers of a request of 2026-07-28.
+    /// Sets the three MCP headers of a 2026-07-28 request.
     pub fn modern(self, method: &str, name: Option<&str>) -> Self {
         let raw = self.header("mcp-protocol-version", MODERN).header("mcp-method", method);
         match name {
@@ -91,7 +91,7 @@ impl RawRequest {
     }
 }
 
-/// What came back.
+/// An HTTP response whose body has been read.
 #[derive(Clone)]
 pub struct HttpResponse {
     pub status: StatusCode,
@@ -102,7 +102,7 @@ pub struct HttpResponse {
 }
 
 impl HttpResponse {
-    /// What holds for every answer of the product.
+    /// Checks the properties that all responses of the product share.
     fn check(&self, is_mcp: bool) {
         assert!(self.headers.contains_key("x-request-id"), "every answer has the request's id");
         let lower = self.body.to_lowercase();
@@ -127,12 +127,12 @@ impl HttpResponse {
         self.json.as_ref().unwrap_or_else(|| panic!("not JSON: {self}"))
     }
 
-    /// The JSON-RPC error code; 0 without an error.
+    /// Returns the JSON-RPC error code, or 0 if there is no error.
     pub fn error_code(&self) -> i64 {
         self.json.as_ref().and_then(|json| json["error"]["code"].as_i64()).unwrap_or(0)
     }
 
-    /// Status and JSON-RPC error code in one.
+    /// Returns the HTTP status and the JSON-RPC error code.
     pub fn status_and_code(&self) -> (u16, i64) {
         (self.status.as_u16(), self.error_code())
     }
@@ -172,7 +172,7 @@ pub struct Client {
     pub host: String,
     pub era: Era,
     pub session: Option<String>,
-    /// The handle that goes along with every call.
+    /// The progress handle sent with every call.
     pub handle: Option<String>,
 }
 
@@ -186,7 +186,7 @@ impl Client {
         Self { era: Era::Legacy(revision), ..Self::modern(app, path) }
     }
 
-    /// The same client asking another host.
+    /// Returns the client with another host and path.
     pub fn at_host(mut self, host: &str, path: &str) -> Self {
         (self.host, self.path) = (host.to_owned(), path.to_owned());
         self
@@ -197,7 +197,7 @@ impl Client {
         self
     }
 
-    /// Does the handshake and keeps the session.
+    /// Performs the handshake and keeps the session.
     pub async fn connect(mut self) -> Self {
         let Era::Legacy(revision) = self.era else { panic!("2026-07-28 has no handshake") };
         let params = json!({ "protocolVersion": revision, "capabilities": {},
@@ -209,7 +209,7 @@ impl Client {
         self
     }
 
-    /// A request as this client puts it, for a test to change.
+    /// Creates a request of this client, for a test to modify.
     pub fn request(&self, method: &str, mut params: Value) -> RawRequest {
         if self.era == Era::Modern {
             params["_meta"] = request_meta();
@@ -231,7 +231,7 @@ impl Client {
         }
     }
 
-    /// Sends a request, and checks the shape of a result against the era.
+    /// Sends a request and checks that the result has the shape of the client's era.
     pub async fn send(&self, method: &str, params: Value) -> HttpResponse {
         let response = self.request(method, params).send().await;
         let is_modern = self.era == Era::Modern;
@@ -261,7 +261,7 @@ impl Client {
         ToolResult::new(response, tool, sent).await
     }
 
-    /// Calls a tool and keeps the handle that comes back, as an agent does.
+    /// Calls a tool and keeps the returned handle, as an agent does.
     pub async fn play(&mut self, tool: &str, arguments: Value) -> ToolResult {
         let result = self.call(tool, arguments).await;
         if let Some(handle) = result.structured["progress_handle"].as_str() {
@@ -270,7 +270,7 @@ impl Client {
         result
     }
 
-    /// The names of the tools that are listed.
+    /// Returns the names of the listed tools.
     pub async fn list_tools(&self) -> Vec<String> {
         let response = self.send("tools/list", json!({})).await;
         let tools = response.result()["tools"].as_array().unwrap().clone();
@@ -278,7 +278,7 @@ impl Client {
     }
 }
 
-/// `_meta` of a request of 2026-07-28.
+/// The `_meta` member of a 2026-07-28 request.
 pub fn request_meta() -> Value {
     json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -287,7 +287,7 @@ pub fn request_meta() -> Value {
     })
 }
 
-/// What a tool answered.
+/// The result of a tool call.
 #[derive(Clone)]
 pub struct ToolResult {
     pub response: HttpResponse,
@@ -317,18 +317,18 @@ impl ToolResult {
         Self { structured, text, tool: tool.to_owned(), sent, response: response.clone() }
     }
 
-    /// The structured content of a success.
+    /// Returns the structured content. Panics if the call failed.
     pub fn ok(&self) -> &Value {
         assert!(self.structured.is_object() && self.structured.get("error").is_none(), "{}", self.response);
         &self.structured
     }
 
-    /// The code of a failure.
+    /// Returns the error code. Panics if the call succeeded.
     pub fn error_code(&self) -> &str {
         self.structured["error"]["code"].as_str().unwrap_or_else(|| panic!("no failure: {}", self.response))
     }
 
-    /// Position of the current step and percentage, as `2/3 33 %`; the word `completed` when all are done.
+    /// Returns the position of the current step and the percentage, such as `2/3 33 %`, or `completed 100 %`.
     pub fn progress(&self) -> String {
         let (progress, step) = (&self.ok()["progress"], &self.structured["step"]);
         assert_eq!(step.is_null(), progress["status"] == "completed", "step is null exactly when completed");
@@ -358,7 +358,7 @@ impl fmt::Display for ToolResult {
     }
 }
 
-/// The output schemas of all tools, as the product lists them.
+/// Returns validators for the output schemas that the product lists.
 async fn output_schemas() -> &'static HashMap<String, jsonschema::Validator> {
     static SCHEMAS: OnceCell<HashMap<String, jsonschema::Validator>> = OnceCell::const_new();
     SCHEMAS

@@ -1,4 +1,4 @@
-//! Servers that ask for an e-mail address before something begins, and take it for what it is: a claim.
+//! Servers that ask for an email before a walkthrough starts. The email is stored as an unverified claim.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn select_params() -> Value {
     json!({ "name": "select_walkthrough", "arguments": { "walkthrough_id": SETUP } })
 }
 
-/// A call of 2026-07-28 by a client with these capabilities.
+/// Calls a tool as a 2026-07-28 client with the given capabilities.
 async fn call(client: &Client, mut params: Value, capabilities: Value) -> HttpResponse {
     params["_meta"] = json!({
         "io.modelcontextprotocol/protocolVersion": MODERN,

@@ -1,4 +1,4 @@
-//! Many clients at once on one user: what comes out is what some serial order would give, and nothing is lost.
+//! Concurrent clients of one end user. The result equals that of some serial order, and no call is lost.
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -23,7 +23,6 @@ async fn concurrent_clients_of_one_user_each_complete_a_step(app: App) {
     let handle = server.modern().call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.handle();
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        // Half of them in each era.
         let client = if number % 2 == 0 { server.modern() } else { server.legacy("2025-11-25") };
         let client = client.with_handle(&handle);
         clients.spawn(async move {

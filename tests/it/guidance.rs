@@ -1,4 +1,5 @@
-//! What reaches an agent: each form of a result is sufficient on its own, and every text is true for its server.
+//! Texts for agents: `message` and the text block are each sufficient alone, and every text is correct for its
+//! server.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ async fn set_up(app: &App, toolset: Toolset) -> Server {
     server
 }
 
-/// `message` and the text, each on its own.
+/// Returns `message` and the text block of a result.
 fn texts(result: &ToolResult) -> [String; 2] {
     assert!(!result.message().is_empty(), "{result}");
     [result.message().to_owned(), result.text.clone()]

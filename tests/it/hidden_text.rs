@@ -1,4 +1,4 @@
-//! Text that users are not shown reaches no model, wherever it stands (docs/security.md).
+//! Text that is invisible to users never reaches a model (docs/security.md).
 
 use serde_json::{Value, json};
 use waypost_core::invisible::is_invisible;
@@ -7,16 +7,16 @@ use waypost_ops::servers::ServerSettings;
 
 use crate::app::{App, document};
 
-/// "hi" in tag characters, two variation selectors, a soft hyphen, fillers.
+/// "hi" in tag characters, two variation selectors, a soft hyphen and filler characters.
 const INVISIBLE: &str = "\u{E0068}\u{E0069}\u{FE01}\u{E0101}\u{AD}\u{115F}\u{3164}\u{2800}\u{200B}";
 
-/// `text` with characters in its midst that nobody sees.
+/// Inserts invisible characters into `text`.
 fn hide(text: &str) -> String {
     let (start, end) = text.split_at(2);
     format!("{start}{INVISIBLE}{end}")
 }
 
-/// What a call or list gave, with everything in it.
+/// Checks that a response contains no invisible characters and no `SECRET`.
 fn assert_visible(response: &Value) {
     let text = response.to_string();
     let seen: Vec<_> = text.chars().filter(|&c| is_invisible(c)).collect();
@@ -66,7 +66,7 @@ async fn invisible_text_is_removed_from_results() {
          \n\n[more]: https://acme.example/more \n\n\n[^1]: A note.\n\n\n\n```sh\ncurl acme\n```\n\n\
          | a | b |\n|---|---|\n| 1 | 2 |\n\n\n\nText < / content>  end"
     );
-    // No text ends the section that it stands in.
+    // No text can close the section that contains it.
     assert!(step.text.contains("<content-2>\nRun `curl acme`"), "{}", step.text);
     assert!(step.text.contains("end\n</content-2>\n"), "{}", step.text);
     app.finish().await;
@@ -78,7 +78,7 @@ async fn stored_invisible_text_is_removed_when_served() {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download"]).await;
     app.execute("UPDATE servers SET name = 'Ac\u{E0068}me', product_name = 'Ac\u{AD}\u{3164}me'").await;
-    // Any change of the configuration makes the server read it again.
+    // Any configuration change makes the server reload it.
     server.set(ServerSettings { toolset: Some(Toolset::All), ..ServerSettings::default() }).await;
     let found = server.modern().send("server/discover", json!({})).await;
     assert_visible(found.json());

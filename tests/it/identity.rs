@@ -1,4 +1,4 @@
-//! Who the end user is, on a server without sign-in (contract, section 4).
+//! How an end user is identified on a server without sign-in (contract, section 4).
 
 use insta::assert_snapshot;
 use serde_json::json;
@@ -115,7 +115,7 @@ async fn a_handle_expires_90_days_after_its_last_use(app: App) {
     user.play("select_walkthrough", json!({ "walkthrough_id": INSTALL })).await.ok();
     for _ in 0..3 {
         app.advance_clock(89 * DAY).await;
-        // Reading is use, too.
+        // Reading also counts as use.
         assert_eq!(user.call("list_walkthroughs", json!({})).await.ok()["walkthroughs"][0]["status"], "in_progress");
     }
     app.advance_clock(90 * DAY - 1).await;

@@ -1,8 +1,8 @@
-//! The product over HTTP, in this process: the router that `waypost serve` serves, called without a socket.
+//! Tests of the product over HTTP in the test process. The router of `waypost serve` is called without a socket.
 //!
-//! Each module has the name of what it tests. [`client`] checks on every answer what holds for every answer: errors on
-//! an MCP address are JSON-RPC, nothing internal is shown, results have the shape of their era, and what a tool answers
-//! fits the schema that it lists. [`app::App::finish`] looks for left-overs.
+//! Each module is named after what it tests. [`client`] checks on every response that errors on an MCP URL are
+//! JSON-RPC, that no internal details are shown, that results have the shape of their era, and that tool results
+//! match the listed schema. [`app::App::finish`] checks the invariants of the database.
 
 mod app;
 mod client;

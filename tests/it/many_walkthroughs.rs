@@ -1,4 +1,4 @@
-//! A server with more walkthroughs than fit on a page.
+//! A server with more walkthroughs than fit on one page.
 
 use serde_json::{Value, json};
 

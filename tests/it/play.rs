@@ -1,4 +1,4 @@
-//! The main job, from the first call to the last.
+//! Plays a walkthrough from the first call to the last.
 
 use insta::assert_snapshot;
 use serde_json::json;

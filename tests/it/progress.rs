@@ -1,4 +1,4 @@
-//! What the tools do to progress (contract, section 4, "How the tools behave").
+//! How the tools change progress (contract, section 4, "Tool behaviour").
 
 use insta::{allow_duplicates, assert_snapshot};
 use serde_json::json;

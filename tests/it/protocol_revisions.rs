@@ -1,4 +1,4 @@
-//! Which revision answers a request, and how (protocol page, section 1.3), row by row.
+//! How each protocol revision handles a request (protocol page, section 1.3), row by row.
 
 mod http_layer;
 
@@ -15,7 +15,7 @@ async fn set_up() -> (App, Server) {
     (app, server)
 }
 
-/// One line about an answer: status, JSON-RPC code, message.
+/// Summarises a response in one line: status, JSON-RPC code, message.
 fn summarize(what: &str, response: &HttpResponse) -> String {
     let outcome = match &response.json {
         Some(json) if json["error"].is_object() => {

@@ -25,25 +25,25 @@ fn https_setup() -> Setup {
     Setup { public_url: "https://way.example", ..Setup::default() }
 }
 
-/// A browser's request for a page.
+/// Creates a browser's request for a page.
 fn page_request(app: &App, host: &str, path: &str) -> RawRequest {
     app.request(Method::GET, path).header("host", host).header("accept", HTML)
 }
 
-/// The URL that the page shows.
+/// Returns the MCP URL that the page shows.
 fn shown_url(page: &HttpResponse) -> String {
     let (_, rest) = page.body.split_once("<code id=\"url\">").unwrap_or_else(|| panic!("no URL: {page}"));
     rest.split('<').next().unwrap().to_owned()
 }
 
-/// The ID in a personal URL.
+/// Returns the ID in the personal URL that the page shows.
 fn shown_id(page: &HttpResponse) -> String {
     let url = shown_url(page);
     let (_, rest) = url.split_once("/t/").unwrap_or_else(|| panic!("{url} is not personal"));
     rest.strip_suffix("/mcp").unwrap().to_owned()
 }
 
-/// The cookie as the browser sends it back.
+/// Returns the page's cookie as the browser sends it back.
 fn page_cookie(page: &HttpResponse) -> String {
     page.header("set-cookie").expect("a cookie").split(';').next().unwrap().to_owned()
 }
@@ -206,7 +206,7 @@ async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
     server.set(ServerSettings { sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(!page.body.contains("Install Acme") && page.body.contains("after you have signed in"), "{}", page.body);
-    // Without OAuth, `on_connect` means nothing.
+    // `on_connect` has no effect without OAuth.
     server.set(ServerSettings { auth_type: Some(AuthType::CollectEmail), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(page.body.contains("Install Acme") && shown_url(&page).contains("/t/pu_"));
@@ -291,7 +291,7 @@ async fn a_former_slug_shows_the_current_url() {
     server.set(ServerSettings { slug: Some("rockets".to_owned()), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").header("cookie", &page_cookie(&earlier_page)).send().await;
     assert_eq!(shown_url(&page), format!("https://way.example/s/rockets/t/{}/mcp", shown_id(&earlier_page)));
-    // The browser has no cookie for the present path but the one that the former address hands over.
+    // The response for the former slug hands the ID over to the current path in a second cookie.
     let given: Vec<_> = page.headers.get_all("set-cookie").iter().map(|it| it.to_str().unwrap()).collect();
     assert!(given[0].contains("; Path=/s/acme;"), "{given:?}");
     assert!(
@@ -303,7 +303,7 @@ async fn a_former_slug_shows_the_current_url() {
     let current = page_request(&app, "way.example", "/s/rockets").header("cookie", handed_over).send().await;
     assert_eq!(shown_url(&current), shown_url(&page));
     assert_eq!(current.headers.get_all("set-cookie").iter().count(), 1, "it is kept at the present path from now on");
-    // Who has a URL of the present address already keeps that one.
+    // A visitor who already has a personal URL for the current slug keeps it.
     let own = page_request(&app, "way.example", "/s/rockets").send().await;
     assert_ne!(shown_id(&own), shown_id(&earlier_page));
     let both = format!("{}; {handed_over}", page_cookie(&own));
@@ -338,7 +338,7 @@ async fn the_page_is_small_and_rate_limited() {
     assert!(page.body.len() < 100_000, "{} bytes", page.body.len());
     assert!(page.body.contains("And 6 more"), "{}", page.body);
     let mut rejected = None;
-    // The limit fills up again by ten a second, as on the machine's clock.
+    // The limit refills by ten requests per second of real time.
     for _ in 0..5_000 {
         let page = page_request(&app, "way.example", "/s/nobody").send().await;
         if page.status != 404 {

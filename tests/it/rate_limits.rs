@@ -1,4 +1,4 @@
-//! Whom a rate limit counts a call for, and how many new users there may be.
+//! Which caller a rate limit counts a request for, and the limit of new end users.
 
 use axum::body::Body;
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -15,18 +15,18 @@ use crate::sign_in::create_sign_in_server;
 
 waypost_testkit::both!(open => a_session_with_progress_has_its_own_limit, new_end_users_per_address_are_limited);
 
-/// As an operator would set it who wants to see the limit at work.
+/// Low limits that a test can exceed quickly.
 const FIVE_PER_CALLER: LimitOptions = LimitOptions { per_caller: 5, burst: 5, per_address: 4, per_server: 0 };
-/// Calls at once.
+/// The number of requests sent at once.
 const REQUESTS: usize = 300;
-/// Sends a request and returns the answer.
+/// Creates a request.
 type RequestFactory<'a> = Box<dyn Fn() -> RawRequest + 'a>;
 
 async fn open(url: &str) -> App {
     App::open_with(url, setup(FIVE_PER_CALLER)).await
 }
 
-/// Behind a proxy, so that a test can choose the client's address.
+/// A setup behind a trusted proxy, so that a test can choose the client address.
 fn setup(limits: LimitOptions) -> Setup {
     let trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
     Setup { limits, trusted_proxies, new_users: 8, ..Setup::default() }
@@ -38,7 +38,7 @@ async fn set_up(app: &App) -> Server {
     server
 }
 
-/// How many of the answers are no 429. Every 429 says when to try again.
+/// Counts the responses other than 429. Every 429 must have a `Retry-After` header.
 fn count_accepted(responses: &[HttpResponse]) -> usize {
     let limited = |response: &&HttpResponse| response.status == 429;
     for response in responses.iter().filter(limited) {
@@ -47,7 +47,7 @@ fn count_accepted(responses: &[HttpResponse]) -> usize {
     responses.iter().filter(|response| response.status != 429).count()
 }
 
-/// Sends many requests, all before the clock moves on.
+/// Sends [`REQUESTS`] requests without advancing the clock.
 async fn send_many(request: impl Fn(usize) -> RawRequest) -> Vec<HttpResponse> {
     let mut responses = Vec::new();
     for n in 0..REQUESTS {
@@ -98,7 +98,7 @@ async fn unproven_identities_share_the_limit_of_their_address() {
     app.finish().await;
 }
 
-/// A session costs its client nothing, so it is nobody until it has stored progress.
+/// Sessions are free to create, so a session counts as an identity only once it has stored progress.
 async fn a_session_with_progress_has_its_own_limit(app: App) {
     let server = set_up(&app).await;
     let mut sessions = Vec::new();
@@ -125,7 +125,7 @@ async fn a_session_with_progress_has_its_own_limit(app: App) {
     assert_eq!(count_accepted(&send_many(|_| list_request(&sessions[0])).await), 5, "each counts for itself");
     assert_eq!(list_request(&sessions[1]).send().await.status, 200, "and takes nothing from the others");
     assert_eq!(count_accepted(&send_many(|_| list_request(&server.modern())).await), 5, "nor from those who are new");
-    // Another replica, or this one after a restart, knows them after their first call.
+    // Another replica, or this one after a restart, recognises them after their first call.
     app.finish().await;
 }
 
@@ -159,14 +159,14 @@ async fn new_end_users_per_address_are_limited(app: App) {
     app.finish().await;
 }
 
-/// With the limits of a fresh installation: two hundred people behind one address start together and go on together.
+/// With the default limits, 200 people behind one address can start and continue together.
 #[tokio::test]
 async fn a_class_of_200_can_share_one_address() {
     let app = App::with(Setup { limits: LimitOptions::default(), ..Setup::default() }).await;
     let server = set_up(&app).await;
     let random = SeededRandom::new(9);
     let class: Vec<Client> = (0..200).map(|_| server.personal(PersonalId::new(&random).expose())).collect();
-    // As fast as the address may: two hundred at once, then a hundred a second.
+    // As fast as the limit per address allows: 200 at once, then 100 per second.
     for client in &class {
         assert_eq!(list_request(client).send().await.status, 200);
     }
@@ -174,7 +174,7 @@ async fn a_class_of_200_can_share_one_address() {
     for client in &class {
         assert_eq!(select(client).await.progress(), "1/3 0 %");
     }
-    // From now on each has a limit of their own, and all of them together that of five.
+    // From now on each has a separate limit, and together they stay below the limit per address.
     for at in ["2/3 33 %", "3/3 66 %", "completed 100 %"] {
         for client in &class {
             assert_eq!(client.call("next_walkthrough_step", json!({})).await.progress(), at);
@@ -182,7 +182,7 @@ async fn a_class_of_200_can_share_one_address() {
         app.advance_clock(500).await;
     }
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 200);
-    // What is left of the three hundred of an hour.
+    // Uses the rest of the 300 new end users per hour.
     let mut started = 200;
     while select(&server.personal(&format!("late-{started}"))).await.structured["error"].is_null() {
         app.advance_clock(10).await;
@@ -192,7 +192,7 @@ async fn a_class_of_200_can_share_one_address() {
     app.finish().await;
 }
 
-/// No request at an MCP address is without a limit, whatever it is.
+/// Every kind of request to an MCP URL is limited.
 #[tokio::test]
 async fn requests_other_than_calls_are_limited() {
     let app = App::with(setup(FIVE_PER_CALLER)).await;
@@ -220,7 +220,7 @@ async fn requests_other_than_calls_are_limited() {
     app.finish().await;
 }
 
-/// Everything else has a limit per address: names of servers that are made up, former addresses, pages.
+/// All other requests are limited per address: unknown servers, removed endpoints, pages.
 #[tokio::test]
 async fn requests_outside_mcp_are_limited_per_address() {
     let app = App::with(setup(FIVE_PER_CALLER)).await;
@@ -247,7 +247,7 @@ async fn requests_outside_mcp_are_limited_per_address() {
     app.finish().await;
 }
 
-/// Whatever is asked of which host: only calls of MCP and probes do not count.
+/// Only MCP calls and health probes do not count towards this limit, for any host.
 #[tokio::test]
 async fn all_requests_except_mcp_and_probes_share_a_limit() {
     let app = App::with(setup(FIVE_PER_CALLER)).await;
@@ -319,7 +319,7 @@ async fn a_request_with_two_host_headers_is_rejected() {
     app.finish().await;
 }
 
-/// What a client wrote into the list of addresses never counts.
+/// Entries of `X-Forwarded-For` written by the client are ignored.
 #[tokio::test]
 async fn forged_forwarded_entries_are_ignored() {
     let app = App::with(setup(FIVE_PER_CALLER)).await;
@@ -340,7 +340,7 @@ async fn forged_forwarded_entries_are_ignored() {
     app.finish().await;
 }
 
-/// Also in pieces, without a length that is known beforehand.
+/// The limit also applies to chunked bodies without a known length.
 #[tokio::test]
 async fn a_body_over_1_mib_is_rejected_on_every_route() {
     let app = App::new().await;

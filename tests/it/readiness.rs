@@ -1,4 +1,4 @@
-//! `/readyz` reports jobs that are late.
+//! `/readyz` reports late jobs.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ async fn get_readiness(app: &App) -> (u16, String) {
     (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
-/// A job that never ends, and is late from the beginning.
+/// A job that never succeeds and is late immediately.
 fn stuck_job(name: &'static str) -> Job {
     Job { late_after: Duration::ZERO, ..Job::new(name, Duration::from_secs(1)) }
 }
 
-/// Late housekeeping is named and takes no process out of service; a late job without which the process cannot serve does.
-/// Jobs that were told to stop are not late.
+/// A late housekeeping job is named but does not make the process unready. A late job that is required for serving
+/// does. Stopped jobs are not late.
 async fn readiness_names_late_jobs(app: App) {
     assert_eq!(get_readiness(&app).await, (200, "ready\n".to_owned()));
     let jobs = app.jobs();
@@ -39,7 +39,7 @@ async fn readiness_names_late_jobs(app: App) {
     app.finish().await;
 }
 
-/// The jobs of a hosting are there, by name.
+/// The jobs of the hosting are registered by name.
 async fn writer_recorder_and_offers_are_supervised(app: App) {
     let names: Vec<_> = app.jobs().statuses().iter().map(|status| status.name).collect();
     assert!(["writer", "recorder", "offers"].iter().all(|name| names.contains(name)), "{names:?}");

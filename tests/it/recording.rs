@@ -1,4 +1,4 @@
-//! What is written down of each call (issue 2, item 5).
+//! What is recorded for each call (issue 2, item 5).
 
 use http::Method;
 use insta::{allow_duplicates, assert_snapshot};
@@ -96,7 +96,7 @@ async fn anonymous_calls_beyond_the_first_are_only_counted(app: App) {
         tokio::task::yield_now().await;
     }
     assert_eq!((app.count("SELECT count(*) FROM tool_calls").await, app.count(COUNTED).await), (61, 40));
-    // A range ends before now.
+    // A time range excludes its end.
     app.advance_clock(1).await;
     let get = async |path: &str| call_with_key(&server.org, Role::Member, Method::GET, path, None).await.json();
     let tools = get("/analytics/tools").await;

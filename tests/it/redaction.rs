@@ -1,12 +1,12 @@
-//! What was said, as text that is the same in every run.
+//! Replaces IDs in texts, so that snapshots are the same in every run.
 
 use std::collections::HashMap;
 
-/// What identifiers begin with.
+/// The prefixes of IDs.
 const PREFIXES: &[&str] = &["org", "srv", "eu", "ses", "wt", "ws", "wv", "wp", "tc", "ev", "wph", "req", "msw"];
 const BASE32: &str = "0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Numbered names for identifiers, in the order in which they were first seen.
+/// Maps IDs to numbered placeholders, in the order in which they are first seen.
 #[derive(Default)]
 pub struct IdRedactor {
     known: HashMap<String, String>,
@@ -14,7 +14,7 @@ pub struct IdRedactor {
 }
 
 impl IdRedactor {
-    /// `text` with a name for each identifier: `wt_0123…` becomes `wt:1`.
+    /// Replaces each ID in `text`: `wt_0123…` becomes `wt:1`.
     pub fn redact(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;

@@ -1,4 +1,5 @@
-//! Rejected calls (401, 403, 413, 429) are counted by server and reason: in the API, on the analytics page, in metrics.
+//! Rejected calls (401, 403, 413, 429) are counted by server and reason in the API, on the analytics page and in the
+//! metrics.
 
 use http::Method;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -12,7 +13,7 @@ use crate::sign_in::{create_sign_in_server, start_walkthrough};
 
 waypost_testkit::both!(open => rejected_calls_are_counted_by_server_and_reason);
 
-/// Server, reason and count of each row.
+/// Returns server name, reason and count of each row.
 async fn list_rejected_calls(app: &App, org: &crate::app::Org, query: &str) -> Vec<(String, String, i64)> {
     let path = format!("/analytics/rejected-calls{query}");
     let response = call_with_key(org, Role::Member, Method::GET, &path, None).await;
@@ -33,7 +34,7 @@ async fn rejected_calls_are_counted_by_server_and_reason(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let other = server.org.server("open").await;
     create_sign_in_server(&app, "foreign").await;
-    // The rows of a minute are one row; the next minute has its own.
+    // Calls within one minute are counted in one row.
     for _ in 0..2 {
         assert_eq!(start_walkthrough(&server, None).await.status, 401);
         assert_eq!(start_walkthrough(&server, Some("wpa_wrong")).await.status, 401);

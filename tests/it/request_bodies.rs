@@ -1,4 +1,4 @@
-//! Bodies of requests to addresses that read none.
+//! Request bodies on routes that read none.
 
 use axum::body::Body;
 use http::{Method, Request};
@@ -7,7 +7,7 @@ use waypost_core::organization::Role;
 use crate::app::App;
 use crate::console::create_key;
 
-/// A body that is longer than 1 MiB is refused where nobody would read it, and before it is kept for an idempotency key.
+/// A body over 1 MiB is rejected even if no handler reads it, and before it is stored for an idempotency key.
 #[tokio::test]
 async fn a_large_body_is_rejected_even_if_nothing_reads_it() {
     let app = App::new().await;

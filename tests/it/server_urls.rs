@@ -1,4 +1,4 @@
-//! Where a server answers, to whom, and within which limits (contract, section 3).
+//! The URLs of a server, the allowed hosts and origins, and the limits (contract, section 3).
 
 use http::{Method, StatusCode};
 use insta::assert_snapshot;
@@ -238,7 +238,7 @@ async fn browsers_can_call_only_from_allowed_origins() {
     app.finish().await;
 }
 
-/// RS-10 of docs/sign-in.md: a browser asks before it sends the token, and asks without one.
+/// RS-10 of docs/sign-in.md: browsers send preflight requests without a token.
 #[tokio::test]
 async fn rs10_the_preflight_needs_no_token() {
     const HEADERS: &str = "authorization,content-type,mcp-protocol-version,mcp-method,mcp-name,mcp-session-id,\
@@ -315,7 +315,7 @@ async fn a_body_over_1_mib_is_rejected() {
     app.finish().await;
 }
 
-/// Pings until it is too much, and gives what came then.
+/// Sends pings until one is rate limited, and returns that response.
 async fn ping_until_limited(app: &App, path: &str) -> HttpResponse {
     for _ in 0..1_000 {
         let response = ping(app, "localhost", path).await;
@@ -387,7 +387,7 @@ async fn clients_behind_a_trusted_proxy_have_separate_limits() {
     };
     let mut rejected = false;
     for _ in 0..1_000 {
-        // What the client itself wrote stands before what the proxy saw.
+        // Entries written by the client come before the entry of the proxy.
         rejected = ping_for("1.2.3.4, 198.51.100.1, 192.0.2.9").await == 429;
         if rejected {
             break;

@@ -1,4 +1,5 @@
-//! Calls are recorded with their user and session, also those that failed; the sessions of all users are listed.
+//! Calls, including failed ones, are recorded with their end user and session. The sessions of all end users are
+//! listed.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ async fn set_up(app: &App) -> Server {
     server
 }
 
-/// Waits for the recorder, then reads a list of the API, oldest first.
+/// Waits until `calls` calls are recorded, then returns a list of the API, oldest first.
 async fn wait_and_list(org: &Org, name: &str, calls: i64) -> Vec<Value> {
     while org.app.count("SELECT count(*) FROM tool_calls").await < calls {
         tokio::task::yield_now().await;
@@ -70,7 +71,7 @@ async fn a_legacy_client_has_one_session_from_its_first_call(app: App) {
 async fn users_with_a_personal_url_have_sessions(app: App) {
     let server = set_up(&app).await;
     let select = json!({ "walkthrough_id": SLUG });
-    // One client of 2026-07-28 in two processes, then two of 2025-06-18.
+    // One 2026-07-28 client in two processes, then two 2025-06-18 clients.
     for _ in 0..2 {
         server.personal("ann").call("select_walkthrough", select.clone()).await.ok();
         app.advance_clock(61_000).await;
@@ -138,7 +139,7 @@ async fn failed_calls_are_attributed_to_their_user(app: App) {
             assert_eq!(client.call(tool, arguments.clone()).await.error_code(), *code);
         }
     }
-    // Strangers stay strangers, and a failure creates nobody.
+    // Unknown callers remain unknown, and a failure creates no end user.
     for (client, arguments) in [
         (server.modern(), json!({ "walkthrough_id": "no-such", "progress_handle": "wph_nobody" })),
         (server.modern(), json!({ "walkthrough_id": "no-such", "progress_handle": "x".repeat(500) })),

@@ -1,4 +1,4 @@
-//! `subscriptions/listen`: who is told of a change, what they are told, and when a stream ends.
+//! `subscriptions/listen`: which notifications a stream sends and when it ends.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ waypost_testkit::both!(open =>
     a_stream_ends_when_its_token_is_revoked_or_expires,
 );
 
-/// How long a test waits for what has to come.
+/// How long a test waits for an expected message.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn all_lists() -> Value {
@@ -70,7 +70,7 @@ impl Stream {
         Self { headers: parts.headers, body: body.into_data_stream(), text: String::new() }
     }
 
-    /// Opens a stream and reads the acknowledgement, which has to be the first message.
+    /// Opens a stream and reads the acknowledgement, which must be the first message.
     async fn open(server: &Server, filter: Value, token: Option<&str>) -> (Self, Value) {
         let mut stream = Self::from_response(listen(server, filter, token).await);
         let message = stream.next_message().await.unwrap();
@@ -79,7 +79,7 @@ impl Stream {
         (stream, message["params"]["notifications"].clone())
     }
 
-    /// The next message; `None` at the end.
+    /// Returns the next message, or `None` at the end of the stream.
     async fn next_message(&mut self) -> Option<Value> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -95,7 +95,7 @@ impl Stream {
         }
     }
 
-    /// The methods of the next notifications.
+    /// Returns the methods of the next `count` notifications.
     async fn next_methods(&mut self, count: usize) -> Vec<String> {
         let mut methods = Vec::new();
         for _ in 0..count {
@@ -106,7 +106,7 @@ impl Stream {
         methods
     }
 
-    /// The stream ends with a result, and nothing comes before it.
+    /// Asserts that the stream ends with a result and no further message.
     async fn assert_ends(mut self) {
         let last = self.next_message().await.expect("a result");
         assert_eq!((&last["id"], &last["result"]["resultType"]), (&json!("listen-1"), &json!("complete")), "{last}");
@@ -250,7 +250,7 @@ async fn list_changes_are_announced_only_in_2026_07_28() {
     app.finish().await;
 }
 
-/// Opens streams until one is refused, and gives those that are open with the refusal.
+/// Opens streams until one is rejected. Returns the open streams and the rejection.
 async fn open_until_rejected(server: &Server) -> (Vec<Stream>, Response<Body>) {
     let mut streams = Vec::new();
     loop {
@@ -271,7 +271,7 @@ async fn assert_stream_limit(limits: ListenOptions, count: usize, status: Status
     assert!(rejected.headers().contains_key(header::RETRY_AFTER));
     let body = read_json(rejected).await;
     assert_eq!((&body["id"], &body["error"]["code"]), (&json!("listen-1"), &json!(-31_029)), "{body}");
-    // A client that leaves makes room.
+    // A closed stream frees its place.
     streams.pop();
     let freed = async {
         while listen(&server, all_lists(), None).await.status() != StatusCode::OK {

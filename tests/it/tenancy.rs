@@ -1,4 +1,4 @@
-//! Two organisations with the same names: neither reaches anything of the other.
+//! Two organisations with identical content cannot reach each other's data.
 
 use serde_json::json;
 use waypost_core::server::Toolset;
@@ -19,7 +19,7 @@ async fn an_organisation_cannot_reach_the_data_of_another(app: App) {
     let (ours, guide, step) = set_up(&app, "ours").await;
     let (theirs, their_guide, their_step) = set_up(&app, "theirs").await;
     assert_ne!((&guide, &step), (&their_guide, &their_step));
-    // The owner of everything that is tried below: by handle, by session and by tracking id.
+    // End users of the other organisation, identified by handle, session and tracking ID.
     let handle = theirs.modern().call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.handle();
     let session = theirs.legacy("2025-06-18").connect().await;
     session.call("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();

@@ -1,4 +1,4 @@
-//! Every code of a failure that this release has, and arguments that nobody should send.
+//! Error codes of the tools, and invalid arguments.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -239,7 +239,7 @@ async fn malformed_calls_are_protocol_errors() {
     Legacy("2025-11-25") tools/list {"cursor":7} (200, 0)
     Legacy("2025-11-25") completion/complete {} (200, -32602)
     "#);
-    // `get_support`, which is not listed here, answers all the same.
+    // `get_support` responds although it is not listed here.
     app.count_call();
     app.count_call();
     app.finish().await;

@@ -1,4 +1,4 @@
-//! Which tools a server lists, and what they say of themselves (contract, section 4).
+//! Which tools a server lists, with their schemas and annotations (contract, section 4).
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn create_server(app: &App, toolset: Toolset) -> Server {
     server
 }
 
-/// Tools as lines: name, hints, arguments (`!` for required ones).
+/// Lists each tool on a line: name, hints, arguments (`!` marks required ones).
 fn summarize(tools: &[Value]) -> String {
     let mut out = String::new();
     for tool in tools {
@@ -37,7 +37,7 @@ fn summarize(tools: &[Value]) -> String {
     out
 }
 
-/// Clients keep lists, and servers change: a tool that is not listed is no unknown one.
+/// Clients cache tool lists while servers change, so an unlisted tool is not an unknown tool.
 #[tokio::test]
 async fn an_unlisted_tool_still_responds() {
     let app = App::new().await;

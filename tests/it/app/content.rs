@@ -1,4 +1,4 @@
-//! What tests put into the product: organisations, servers, walkthroughs.
+//! Organisations, servers and walkthroughs for tests.
 
 use serde_json::json;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
@@ -30,7 +30,7 @@ impl Org {
         Server { app: app.clone(), org: self.clone(), id: server.id, slug: slug.to_owned() }
     }
 
-    /// A published walkthrough that is nowhere assigned.
+    /// Creates a published walkthrough that is not assigned.
     pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Walkthrough {
         self.import(&document(title, steps), ImportOptions { publish: true, ..ImportOptions::default() }).await
     }
@@ -55,12 +55,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A walkthrough that is published and assigned here. A step's key is its title.
+    /// Creates a published walkthrough that is assigned to this server. A step's key is its title.
     pub async fn walkthrough(&self, title: &str, steps: &[&str]) -> Walkthrough {
         self.import(&document(title, steps)).await
     }
 
-    /// The same from a whole document.
+    /// Imports, publishes and assigns a walkthrough document.
     pub async fn import(&self, document: &serde_json::Value) -> Walkthrough {
         let server = Some(self.slug.clone());
         self.org.import(document, ImportOptions { publish: true, server, ..ImportOptions::default() }).await
@@ -76,17 +76,17 @@ impl Server {
         format!("/s/{}/mcp", self.slug)
     }
 
-    /// A client of 2026-07-28.
+    /// Returns a 2026-07-28 client.
     pub fn modern(&self) -> Client {
         Client::modern(&self.app, self.path())
     }
 
-    /// A client of 2026-07-28 with a personal URL.
+    /// Returns a 2026-07-28 client with a personal URL.
     pub fn personal(&self, tracking_id: &str) -> Client {
         Client::modern(&self.app, format!("/s/{}/t/{tracking_id}/mcp", self.slug))
     }
 
-    /// A client of a revision with a handshake, which keeps no session.
+    /// Returns a client of a legacy revision that has not connected yet.
     pub fn legacy(&self, revision: &'static str) -> Client {
         Client::legacy(&self.app, self.path(), revision)
     }
@@ -118,14 +118,14 @@ impl Walkthrough {
         EditTarget { organization_id: &self.org.id, walkthrough_id: &self.id, revision: None }
     }
 
-    /// The id of the step with this title in the draft.
+    /// Returns the ID of the draft step with this title.
     pub async fn step(&self, title: &str) -> String {
         let app = &self.org.app;
         let draft = walkthroughs::get_draft(app.cx(), &app.ops(), &self.org.id, &self.id).await.unwrap();
         draft.steps.iter().find(|step| step.content.title == title).unwrap().id.to_string()
     }
 
-    /// Publishes a new version with these steps.
+    /// Publishes a new version with the given steps.
     pub async fn publish(&self, steps: &[&str]) {
         let options =
             ImportOptions { id: Some(self.id.clone()), publish: true, replace: true, ..ImportOptions::default() };
@@ -173,7 +173,7 @@ impl Walkthrough {
         self.org.app.refresh().await;
     }
 
-    /// Takes it out of the trash.
+    /// Restores the walkthrough from the trash.
     pub async fn restore(&self) {
         let app = &self.org.app;
         let target = self.target();
@@ -181,14 +181,14 @@ impl Walkthrough {
         app.refresh().await;
     }
 
-    /// Deletes it in another process, as it were: this one has not noticed yet.
+    /// Deletes the walkthrough without reloading the offers, as if another process had deleted it.
     pub async fn delete_without_refresh(&self) {
         let app = &self.org.app;
         walkthroughs::delete(app.cx(), &app.ops(), self.target()).await.unwrap();
     }
 }
 
-/// A walkthrough as a file. Each step is its title.
+/// Returns a walkthrough document. Each step's key is its title.
 pub fn document(title: &str, steps: &[&str]) -> serde_json::Value {
     let steps: Vec<_> = steps
         .iter()

@@ -1,4 +1,4 @@
-//! Methods and headers of HTTP.
+//! HTTP methods and headers.
 
 use http::Method;
 use insta::assert_snapshot;
