@@ -106,7 +106,7 @@ impl std::ops::Deref for Web {
 pub fn router(web: Web) -> Router {
     Router::new()
         .merge(pages::routes().into_router())
-        .layer(middleware::from_fn(pages::view::say_once))
+        .layer(middleware::from_fn(pages::view::clear_flash))
         .layer(middleware::from_fn(origin::check))
         .nest("/api/v1", api::router(&web))
         .merge(asset::router())

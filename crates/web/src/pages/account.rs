@@ -8,12 +8,12 @@ use waypost_core::{Error, Result};
 use waypost_ops::user_accounts::PasswordChange;
 use waypost_ops::{user_accounts, user_sessions};
 
-use super::entry::{self, Device};
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
-use super::session::SignedIn;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::session::CurrentUser;
+use super::sign_in::{self, Device};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
@@ -24,9 +24,9 @@ pub(super) fn routes() -> Routes {
         .get("/account", Access::User, show)
         .post("/account", Access::User, rename)
         .post("/account/password", Access::User, change_password)
-        .post("/account/sessions/end-others", Access::User, end_others)
-        .post("/account/sessions/{id}/end", Access::User, end)
-        .post("/account/organizations/{id}/leave", Access::User, leave)
+        .post("/account/sessions/end-others", Access::User, end_other_sessions)
+        .post("/account/sessions/{id}/end", Access::User, end_session)
+        .post("/account/organizations/{id}/leave", Access::User, leave_organization)
 }
 
 /// A signed-in browser, for people.
@@ -50,12 +50,12 @@ struct OrganizationRow {
 #[derive(Template)]
 #[template(path = "account/account.html")]
 struct AccountPage {
-    frame: Frame,
+    layout: Layout,
     /// What is wrong with which of the forms: its name, and what.
     form: &'static str,
-    wrong: Wrong,
+    form_error: FormError,
     full_name: String,
-    address: String,
+    email: String,
     has_password: bool,
     sessions: Vec<SessionRow>,
     organizations: Vec<OrganizationRow>,
@@ -63,13 +63,13 @@ struct AccountPage {
 
 impl AccountPage {
     /// What is wrong with the form `name`.
-    fn wrong_with(&self, name: &str) -> Wrong {
-        if self.form == name { self.wrong.clone() } else { Wrong::default() }
+    fn form_error_for(&self, name: &str) -> FormError {
+        if self.form == name { self.form_error.clone() } else { FormError::default() }
     }
 }
 
-async fn page(web: &Web, signed_in: SignedIn) -> Result<AccountPage> {
-    let SignedIn { cx, session, memberships, frame, .. } = signed_in;
+async fn load_page(web: &Web, current_user: CurrentUser) -> Result<AccountPage> {
+    let CurrentUser { cx, session, memberships, layout, .. } = current_user;
     let user = user_sessions::get_user(&cx, web.ops()).await?;
     let has_password = web.accounts().has_password(&cx).await?;
     let sessions = user_sessions::list(&cx, web.ops()).await?.into_iter().map(|it| SessionRow {
@@ -87,46 +87,51 @@ async fn page(web: &Web, signed_in: SignedIn) -> Result<AccountPage> {
         role: it.role.as_str(),
     });
     Ok(AccountPage {
-        frame,
+        layout,
         form: "",
-        wrong: Wrong::default(),
+        form_error: FormError::default(),
         full_name: user.name.unwrap_or_default(),
-        address: user.email,
+        email: user.email,
         has_password,
         sessions: sessions.collect(),
         organizations: organizations.collect(),
     })
 }
 
-async fn show(State(web): State<Web>, signed_in: SignedIn) -> PageResult {
-    Ok(view::page(&page(&web, signed_in).await?))
+async fn show(State(web): State<Web>, current_user: CurrentUser) -> PageResult {
+    Ok(view::page(&load_page(&web, current_user).await?))
 }
 
 /// The page with what is wrong with one of its forms.
-async fn again(web: &Web, signed_in: SignedIn, form: &'static str, error: Error) -> PageResult {
-    let frame = signed_in.frame.clone();
-    let (status, wrong) = Wrong::of(error).map_err(|error| PageError::from(error).within(frame))?;
-    let retry_after = wrong.retry_after;
-    Ok(view::refused(status, retry_after, &AccountPage { form, wrong, ..page(web, signed_in).await? }))
+async fn render_error(web: &Web, current_user: CurrentUser, form: &'static str, error: Error) -> PageResult {
+    let layout = current_user.layout.clone();
+    let (status, form_error) =
+        FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(layout))?;
+    let retry_after = form_error.retry_after;
+    Ok(view::html_with_retry_after(
+        status,
+        retry_after,
+        &AccountPage { form, form_error, ..load_page(web, current_user).await? },
+    ))
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Name {
+struct NameForm {
     name: String,
 }
 
-async fn rename(State(web): State<Web>, signed_in: SignedIn, Form(fields): Form<Name>) -> PageResult {
-    match user_accounts::set_name(&signed_in.cx, web.ops(), &fields.name).await {
-        Ok(()) => Ok(view::redirect_saying("/account", "Your name is saved.")),
-        Err(error) => again(&web, signed_in, "name", error).await,
+async fn rename(State(web): State<Web>, current_user: CurrentUser, Form(fields): Form<NameForm>) -> PageResult {
+    match user_accounts::set_name(&current_user.cx, web.ops(), &fields.name).await {
+        Ok(()) => Ok(view::redirect_with_flash("/account", "Your name is saved.")),
+        Err(error) => render_error(&web, current_user, "name", error).await,
     }
 }
 
 /// Without `Debug`: passwords are in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Passwords {
+struct PasswordForm {
     password: String,
     new_password: String,
 }
@@ -135,14 +140,14 @@ async fn change_password(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
-    signed_in: SignedIn,
-    Form(fields): Form<Passwords>,
+    current_user: CurrentUser,
+    Form(fields): Form<PasswordForm>,
 ) -> PageResult {
     let changed = async {
-        entry::check_limit(&web, LimitKind::SignIn, &info)?;
+        sign_in::check_limit(&web, LimitKind::SignIn, &info)?;
         let passwords = (fields.password.as_str(), fields.new_password.as_str());
-        let device = Device::of(&headers, &info);
-        web.accounts().change_password(&signed_in.cx, passwords, &signed_in.session.id, device.browser()).await
+        let device = Device::from_request(&headers, &info);
+        web.accounts().change_password(&current_user.cx, passwords, &current_user.session.id, device.browser()).await
     };
     match changed.await {
         Ok(PasswordChange { ended, device }) => {
@@ -151,33 +156,33 @@ async fn change_password(
                 1 => "Your password is changed, and one other browser signed out.".to_owned(),
                 ended => format!("Your password is changed, and {ended} other browsers signed out."),
             };
-            let mut response = view::redirect_saying("/account", &message);
+            let mut response = view::redirect_with_flash("/account", &message);
             cookies::set_device(response.headers_mut(), &device);
             Ok(response)
         }
-        Err(error) => again(&web, signed_in, "password", error).await,
+        Err(error) => render_error(&web, current_user, "password", error).await,
     }
 }
 
-async fn end(State(web): State<Web>, signed_in: SignedIn, Path(id): Path<String>) -> PageResult {
-    let within = |error| PageError::from(error).within(signed_in.frame.clone());
-    let id = id.parse().map_err(|_| within(Error::not_found("session")))?;
-    user_sessions::delete(&signed_in.cx, web.ops(), &id).await.map_err(within)?;
-    Ok(view::redirect_saying("/account", "That browser is signed out."))
+async fn end_session(State(web): State<Web>, current_user: CurrentUser, Path(id): Path<String>) -> PageResult {
+    let page_error = |error| PageError::from(error).with_layout(current_user.layout.clone());
+    let id = id.parse().map_err(|_| page_error(Error::not_found("session")))?;
+    user_sessions::delete(&current_user.cx, web.ops(), &id).await.map_err(page_error)?;
+    Ok(view::redirect_with_flash("/account", "That browser is signed out."))
 }
 
-async fn end_others(State(web): State<Web>, signed_in: SignedIn) -> PageResult {
-    user_sessions::delete_others(&signed_in.cx, web.ops(), Some(&signed_in.session.id)).await?;
-    Ok(view::redirect_saying("/account", "All other browsers are signed out."))
+async fn end_other_sessions(State(web): State<Web>, current_user: CurrentUser) -> PageResult {
+    user_sessions::delete_others(&current_user.cx, web.ops(), Some(&current_user.session.id)).await?;
+    Ok(view::redirect_with_flash("/account", "All other browsers are signed out."))
 }
 
-async fn leave(State(web): State<Web>, signed_in: SignedIn, Path(id): Path<String>) -> PageResult {
-    let within = |error| PageError::from(error).within(signed_in.frame.clone());
-    let found = signed_in.memberships.iter().find(|it| it.organization.id.as_str() == id);
-    let organization = found.ok_or_else(|| within(Error::not_found("organisation")))?.organization.clone();
-    match user_accounts::leave_organization(&signed_in.cx, web.ops(), &organization.id).await {
-        Ok(()) => Ok(view::redirect_saying("/account", &format!("You have left {}.", organization.name))),
-        Err(error) => again(&web, signed_in, "organizations", error).await,
+async fn leave_organization(State(web): State<Web>, current_user: CurrentUser, Path(id): Path<String>) -> PageResult {
+    let page_error = |error| PageError::from(error).with_layout(current_user.layout.clone());
+    let found = current_user.memberships.iter().find(|it| it.organization.id.as_str() == id);
+    let organization = found.ok_or_else(|| page_error(Error::not_found("organisation")))?.organization.clone();
+    match user_accounts::leave_organization(&current_user.cx, web.ops(), &organization.id).await {
+        Ok(()) => Ok(view::redirect_with_flash("/account", &format!("You have left {}.", organization.name))),
+        Err(error) => render_error(&web, current_user, "organizations", error).await,
     }
 }
 

@@ -11,15 +11,15 @@ use waypost_core::{Code, Error, Timestamp};
 use waypost_ops::api_keys::{self, ApiKeyPatch, CreateApiKey};
 
 use super::form::Form;
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::members::roles;
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 
 /// A new key ends after so many days when nobody says otherwise.
-const USUAL_DAYS: i64 = 90;
+const DEFAULT_LIFETIME_DAYS: i64 = 90;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The pages.
@@ -35,27 +35,27 @@ pub(super) fn routes() -> Routes {
 }
 
 /// A key, for a row.
-struct Row {
+struct ApiKeyRow {
     key: ApiKey,
     expired: bool,
 }
 
 /// A key that was just made.
-struct Made {
+struct CreatedKey {
     name: String,
     secret: String,
 }
 
 #[derive(Template)]
 #[template(path = "api_keys/list.html")]
-struct KeysPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
-    keys: Vec<Row>,
+struct ApiKeysPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    keys: Vec<ApiKeyRow>,
     roles: Vec<(&'static str, &'static str)>,
-    made: Option<Made>,
-    given: String,
+    created: Option<CreatedKey>,
+    entered_name: String,
     scope: String,
     expires_on: String,
     origin: String,
@@ -63,96 +63,96 @@ struct KeysPage {
 
 #[derive(Template)]
 #[template(path = "api_keys/show.html")]
-struct KeyPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
+struct ApiKeyPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
     key: ApiKey,
     expired: bool,
     /// Whether the viewer may change it.
-    changeable: bool,
+    can_change: bool,
     roles: Vec<(&'static str, &'static str)>,
-    given: String,
+    entered_name: String,
     scope: String,
     expires_on: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct ApiKeyForm {
     name: String,
     scope: String,
     expires_on: String,
 }
 
-impl Fields {
+impl ApiKeyForm {
     fn scope(&self) -> Result<Role, Error> {
         self.scope.parse().map_err(|why| Error::invalid("scope", format!("This is no role: {why}.")))
     }
 }
 
-impl KeysPage {
+impl ApiKeysPage {
     async fn read(web: &Web, member: &Member) -> Result<Self, PageError> {
-        let Member { cx, organization_id, place, frame } = member;
+        let Member { cx, organization_id, org, layout } = member;
         let keys = api_keys::list(cx, web.ops(), organization_id).await;
-        let keys = keys.map_err(|error| PageError::from(error).within(frame.clone()))?;
+        let keys = keys.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
         Ok(Self {
-            frame: frame.clone().at("api-keys"),
-            place: place.clone(),
-            wrong: Wrong::default(),
-            keys: keys.into_iter().map(|key| Row { expired: key.is_expired(cx.now()), key }).collect(),
-            roles: roles(place.role),
-            made: None,
-            given: String::new(),
+            layout: layout.clone().with_section("api-keys"),
+            org: org.clone(),
+            form_error: FormError::default(),
+            keys: keys.into_iter().map(|key| ApiKeyRow { expired: key.is_expired(cx.now()), key }).collect(),
+            roles: roles(org.role),
+            created: None,
+            entered_name: String::new(),
             scope: Role::Member.as_str().to_owned(),
-            expires_on: day(cx.now().plus(USUAL_DAYS * DAY_MS)),
+            expires_on: day(cx.now().plus(DEFAULT_LIFETIME_DAYS * DAY_MS)),
             origin: web.public_url.origin(),
         })
     }
 }
 
 async fn list(State(web): State<Web>, member: Member) -> PageResult {
-    Ok(view::page(&KeysPage::read(&web, &member).await?))
+    Ok(view::page(&ApiKeysPage::read(&web, &member).await?))
 }
 
-async fn create(State(web): State<Web>, member: Member, Form(fields): Form<Fields>) -> PageResult {
-    let made = match (fields.scope(), last_moment(&fields.expires_on)) {
+async fn create(State(web): State<Web>, member: Member, Form(fields): Form<ApiKeyForm>) -> PageResult {
+    let created = match (fields.scope(), end_of_day(&fields.expires_on)) {
         (Ok(scope), Ok(expires_at)) => {
             let new = CreateApiKey { name: &fields.name, scope, expires_at };
             api_keys::create(&member.cx, web.ops(), &member.organization_id, new).await
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
     };
-    match made {
+    match created {
         Ok((key, secret)) => {
             // Not by a redirect: the secret is in this answer and nowhere else.
-            let page = KeysPage::read(&web, &member).await?;
-            Ok(view::page(&KeysPage { made: Some(Made { name: key.name, secret }), ..page }))
+            let page = ApiKeysPage::read(&web, &member).await?;
+            Ok(view::page(&ApiKeysPage { created: Some(CreatedKey { name: key.name, secret }), ..page }))
         }
         Err(error) => {
-            let (status, wrong) = wrong(&member, error)?;
-            let page = KeysPage::read(&web, &member).await?;
-            let Fields { name: given, scope, expires_on } = fields;
-            Ok(view::html(status, &KeysPage { wrong, given, scope, expires_on, ..page }))
+            let (status, form_error) = self::form_error(&member, error)?;
+            let page = ApiKeysPage::read(&web, &member).await?;
+            let ApiKeyForm { name: entered_name, scope, expires_on } = fields;
+            Ok(view::html(status, &ApiKeysPage { form_error, entered_name, scope, expires_on, ..page }))
         }
     }
 }
 
-async fn find(web: &Web, member: &Member, id: &str) -> Result<KeyPage, PageError> {
-    let Member { cx, organization_id, place, frame } = member;
+async fn find(web: &Web, member: &Member, id: &str) -> Result<ApiKeyPage, PageError> {
+    let Member { cx, organization_id, org, layout } = member;
     let key = match id.parse::<ApiKeyId>() {
         Ok(id) => api_keys::show(cx, web.ops(), organization_id, &id).await,
         Err(_) => Err(Error::not_found("API key")),
     };
-    let key = key.map_err(|error| PageError::from(error).within(frame.clone()))?;
-    Ok(KeyPage {
-        frame: frame.clone().at("api-keys"),
-        place: place.clone(),
-        wrong: Wrong::default(),
+    let key = key.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    Ok(ApiKeyPage {
+        layout: layout.clone().with_section("api-keys"),
+        org: org.clone(),
+        form_error: FormError::default(),
         expired: key.is_expired(cx.now()),
-        changeable: place.role.covers(key.scope),
-        roles: roles(place.role),
-        given: key.name.clone(),
+        can_change: org.role.covers(key.scope),
+        roles: roles(org.role),
+        entered_name: key.name.clone(),
         scope: key.scope.as_str().to_owned(),
         expires_on: key.expires_at.map(day).unwrap_or_default(),
         key,
@@ -167,10 +167,10 @@ async fn update(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<ApiKeyForm>,
 ) -> PageResult {
     let page = find(&web, &member, &id).await?;
-    let changed = match (fields.scope(), last_moment(&fields.expires_on)) {
+    let changed = match (fields.scope(), end_of_day(&fields.expires_on)) {
         (Ok(scope), Ok(expires_at)) => {
             // The day that is shown is not the moment: who leaves it alone changes nothing.
             let expires_at = (fields.expires_on != page.expires_on).then_some(expires_at);
@@ -180,11 +180,11 @@ async fn update(
         (Err(error), _) | (_, Err(error)) => Err(error),
     };
     match changed {
-        Ok(_) => Ok(view::redirect_saying(&member.place.path("api-keys"), "Saved.")),
+        Ok(_) => Ok(view::redirect_with_flash(&member.org.path("api-keys"), "Saved.")),
         Err(error) => {
-            let (status, wrong) = wrong(&member, error)?;
-            let Fields { name: given, scope, expires_on } = fields;
-            Ok(view::html(status, &KeyPage { wrong, given, scope, expires_on, ..page }))
+            let (status, form_error) = self::form_error(&member, error)?;
+            let ApiKeyForm { name: entered_name, scope, expires_on } = fields;
+            Ok(view::html(status, &ApiKeyPage { form_error, entered_name, scope, expires_on, ..page }))
         }
     }
 }
@@ -192,12 +192,12 @@ async fn update(
 async fn delete(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
     let page = find(&web, &member, &id).await?;
     let deleted = api_keys::delete(&member.cx, web.ops(), &member.organization_id, &page.key.id).await;
-    deleted.map_err(|error| PageError::from(error).within(page.frame.clone()))?;
+    deleted.map_err(|error| PageError::from(error).with_layout(page.layout.clone()))?;
     let message = format!("The key {} is deleted. It works no more.", page.key.name);
-    Ok(view::redirect_saying(&member.place.path("api-keys"), &message))
+    Ok(view::redirect_with_flash(&member.org.path("api-keys"), &message))
 }
 
-fn wrong(member: &Member, error: Error) -> Result<(StatusCode, Wrong), PageError> {
+fn form_error(member: &Member, error: Error) -> Result<(StatusCode, FormError), PageError> {
     let field = match error.code {
         Code::Conflict => Some("name"),
         Code::InvalidArguments if error.details.get("field").is_some_and(|it| it == "expires_at") => Some("expires_on"),
@@ -207,7 +207,7 @@ fn wrong(member: &Member, error: Error) -> Result<(StatusCode, Wrong), PageError
         Some(field) => error.with("field", field),
         None => error,
     };
-    Wrong::of(error).map_err(|error| PageError::from(error).within(member.frame.clone()))
+    FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))
 }
 
 /// The day of a time, in UTC.
@@ -216,7 +216,7 @@ fn day(time: Timestamp) -> String {
 }
 
 /// The last moment of a day in UTC; none for an empty text.
-fn last_moment(day: &str) -> Result<Option<Timestamp>, Error> {
+fn end_of_day(day: &str) -> Result<Option<Timestamp>, Error> {
     if day.is_empty() {
         return Ok(None);
     }

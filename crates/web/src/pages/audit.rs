@@ -13,10 +13,10 @@ use waypost_core::{Error, Timestamp};
 use waypost_ops::audit_events::{self, AuditEventView, Filter};
 use waypost_ops::{api_keys, users};
 
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::audit_export::{self, AuditExportFormat};
 
@@ -55,7 +55,7 @@ pub(super) fn routes() -> Routes {
 /// The filter as it stands in the address.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct AuditQuery {
     act: String,
     actor: String,
     target: String,
@@ -65,7 +65,7 @@ struct Fields {
     format: String,
 }
 
-impl Fields {
+impl AuditQuery {
     fn filter(&self) -> Result<Filter, Error> {
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         // The last day counts as a whole.
@@ -98,7 +98,7 @@ impl Fields {
 }
 
 /// An entry, for people.
-pub(super) struct Entry {
+pub(super) struct AuditRow {
     pub(super) at: String,
     pub(super) actor: String,
     /// What they are called; none when they are gone.
@@ -108,7 +108,7 @@ pub(super) struct Entry {
     pub(super) detail: Vec<(String, String)>,
 }
 
-impl From<AuditEventView> for Entry {
+impl From<AuditEventView> for AuditRow {
     fn from(AuditEventView { event, actor_name }: AuditEventView) -> Self {
         let known = match event.actor.as_str() {
             "operator" => Some("Operator (command line)".to_owned()),
@@ -140,11 +140,11 @@ fn detail(detail: &Map<String, Value>) -> Vec<(String, String)> {
 #[derive(Template)]
 #[template(path = "audit/list.html")]
 struct AuditPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
-    fields: Fields,
-    entries: Vec<Entry>,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    fields: AuditQuery,
+    entries: Vec<AuditRow>,
     acts: &'static [&'static str],
     /// Members and keys, to choose from.
     actors: Vec<String>,
@@ -153,49 +153,49 @@ struct AuditPage {
     export: String,
 }
 
-async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
-    let Member { cx, organization_id, place, frame } = &member;
-    let within = |error| PageError::from(error).within(frame.clone());
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<AuditQuery>) -> PageResult {
+    let Member { cx, organization_id, org, layout } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone());
     let before: Option<AuditEventId> = fields.before.parse().ok();
     let found = match fields.filter() {
         Ok(filter) => audit_events::list(cx, web.ops(), organization_id, &filter, (before.as_ref(), ENTRIES + 1)).await,
         Err(error) => Err(error),
     };
-    let (status, wrong, mut found) = match found {
-        Ok(found) => (http::StatusCode::OK, Wrong::default(), found),
+    let (status, form_error, mut found) = match found {
+        Ok(found) => (http::StatusCode::OK, FormError::default(), found),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within)?;
-            (status, wrong, Vec::new())
+            let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
+            (status, form_error, Vec::new())
         }
     };
     let more = found.len() > ENTRIES as usize;
     found.truncate(ENTRIES as usize);
     let older = found.last().filter(|_| more).map(|it| fields.query("before", it.event.id.as_str()));
-    let members = users::list(cx, web.ops(), organization_id).await.map_err(within)?;
-    let keys = api_keys::list(cx, web.ops(), organization_id).await.map_err(within)?;
+    let members = users::list(cx, web.ops(), organization_id).await.map_err(page_error)?;
+    let keys = api_keys::list(cx, web.ops(), organization_id).await.map_err(page_error)?;
     let actors = members.into_iter().map(|it| it.email).chain(keys.into_iter().map(|it| it.name));
     let page = AuditPage {
-        frame: frame.clone().at("audit"),
-        place: place.clone(),
-        wrong,
-        entries: found.into_iter().map(Entry::from).collect(),
+        layout: layout.clone().with_section("audit"),
+        org: org.clone(),
+        form_error,
+        entries: found.into_iter().map(AuditRow::from).collect(),
         acts: ACTS,
         actors: actors.chain(["operator".to_owned()]).collect(),
-        older: older.map(|query| format!("{}?{query}", place.path("audit"))),
-        export: format!("{}?{}", place.path("audit/export"), fields.query("format", "")),
+        older: older.map(|query| format!("{}?{query}", org.path("audit"))),
+        export: format!("{}?{}", org.path("audit/export"), fields.query("format", "")),
         fields,
     };
     Ok(view::html(status, &page))
 }
 
-async fn export(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
-    let Member { cx, organization_id, frame, .. } = &member;
+async fn export(State(web): State<Web>, member: Member, Query(fields): Query<AuditQuery>) -> PageResult {
+    let Member { cx, organization_id, layout, .. } = &member;
     let format = if fields.format == "json" { AuditExportFormat::Json } else { AuditExportFormat::Csv };
     let file = match fields.filter() {
         Ok(filter) => audit_export::render(&web, cx, organization_id, &filter, format).await,
         Err(error) => Err(error),
     };
-    let file = file.map_err(|error| PageError::from(error).within(frame.clone().at("audit")))?;
+    let file = file.map_err(|error| PageError::from(error).with_layout(layout.clone().with_section("audit")))?;
     Ok(download(format, file))
 }
 

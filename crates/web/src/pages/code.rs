@@ -10,12 +10,12 @@ use waypost_core::account::CodePurpose;
 use waypost_core::{Code, Error, Result};
 use waypost_ops::user_accounts::{UserCodeEntry, UserCodeRequest};
 
-use super::entry::{self, Device};
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
+use super::sign_in::{self, Device};
 use super::sign_in_mail;
-use super::view::{self, PageResult, Wrong};
+use super::view::{self, FormError, PageResult};
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
@@ -36,8 +36,8 @@ pub(super) async fn send(
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
     let asked = UserCodeRequest { email, purpose, password, cookie: &cookie };
-    let id = sign_in_mail::send_code(web, info, asked, &Device::of(headers, info)).await?;
-    let next = view::own_path(next);
+    let id = sign_in_mail::send_code(web, info, asked, &Device::from_request(headers, info)).await?;
+    let next = view::local_path(next);
     let query =
         form_urlencoded::Serializer::new(String::new()).append_pair("sent", &id).append_pair("next", next).finish();
     let mut response = view::redirect(&format!("/code?{query}"));
@@ -50,22 +50,22 @@ pub(super) async fn send(
 #[derive(Template)]
 #[template(path = "login/code.html")]
 struct CodePage<'a> {
-    frame: Frame,
-    wrong: Wrong,
-    address: &'a str,
+    layout: Layout,
+    form_error: FormError,
+    email: &'a str,
     sent: &'a str,
     next: &'a str,
-    typed: &'a str,
+    entered_code: &'a str,
     full_name: &'a str,
     is_sign_up: bool,
     is_reset: bool,
-    again: &'static str,
+    resend_path: &'static str,
 }
 
 /// What the address and the form say. Without `Debug`: a code and a password are in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct CodeForm {
     sent: String,
     next: String,
     code: String,
@@ -77,74 +77,81 @@ async fn show(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
-    Query(fields): Query<Fields>,
+    Query(fields): Query<CodeForm>,
 ) -> PageResult {
-    page(&web, &info, &headers, (&fields, Wrong::default(), StatusCode::OK)).await
+    render(&web, &info, &headers, (&fields, FormError::default(), StatusCode::OK)).await
 }
 
-async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match enter(&web, &info, &headers, &fields).await {
+async fn post(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Form(fields): Form<CodeForm>,
+) -> PageResult {
+    match submit_code(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error)?;
-            page(&web, &info, &headers, (&fields, wrong, status)).await
+            let (status, form_error) = FormError::from_error(error)?;
+            render(&web, &info, &headers, (&fields, form_error, status)).await
         }
     }
 }
 
-async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
+async fn submit_code(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &CodeForm) -> Result<Response> {
     // No limit comes before the code: a right one is never rejected, and a wrong one is counted.
-    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
+    let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let Fields { sent, code, name, new_password, .. } = fields;
+    let CodeForm { sent, code, name, new_password, .. } = fields;
     let entered = UserCodeEntry { id: sent, code, cookie: &cookie, name, new_password };
     let session = web.accounts().sign_in_with_code(&cx, entered, device.browser()).await?;
-    Ok(entry::signed_in(web, headers, &session, &fields.next).await)
+    Ok(sign_in::start_session(web, headers, &session, &fields.next).await)
 }
 
 /// The page, while the code can be entered; else a notice.
-async fn page(
+async fn render(
     web: &Web,
     info: &RequestInfo,
     headers: &HeaderMap,
-    (fields, wrong, status): (&Fields, Wrong, StatusCode),
+    (fields, form_error, status): (&CodeForm, FormError, StatusCode),
 ) -> PageResult {
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let found = web.accounts().get_code(&entry::visitor(web, info), &fields.sent, &cookie).await;
+    let found = web.accounts().get_code(&sign_in::visitor_context(web, info), &fields.sent, &cookie).await;
     let open = match found {
         Ok(open) => open,
-        Err(error) if error.code == Code::InvalidArguments => return Ok(gone(status, wrong, error)),
+        Err(error) if error.code == Code::InvalidArguments => {
+            return Ok(render_unusable_code(status, form_error, error));
+        }
         Err(error) => return Err(error.into()),
     };
-    let retry_after = wrong.retry_after;
+    let retry_after = form_error.retry_after;
     // A code that was not wrong stays in its field.
-    let typed = if wrong.field == "code" { "" } else { &fields.code };
-    let again = match open.purpose {
+    let entered_code = if form_error.field == "code" { "" } else { &fields.code };
+    let resend_path = match open.purpose {
         CodePurpose::SignIn => "/login",
         CodePurpose::SignUp => "/sign-up",
         CodePurpose::Reset => "/forgot",
     };
     let page = CodePage {
-        frame: Frame::empty(),
-        wrong,
-        address: &open.email,
+        layout: Layout::empty(),
+        form_error,
+        email: &open.email,
         sent: &fields.sent,
-        next: view::own_path(&fields.next),
-        typed,
+        next: view::local_path(&fields.next),
+        entered_code,
         full_name: &fields.name,
         is_sign_up: open.purpose == CodePurpose::SignUp,
         is_reset: open.purpose == CodePurpose::Reset,
-        again,
+        resend_path,
     };
-    Ok(view::refused(status, retry_after, &page))
+    Ok(view::html_with_retry_after(status, retry_after, &page))
 }
 
-fn gone(status: StatusCode, wrong: Wrong, error: Error) -> Response {
+fn render_unusable_code(status: StatusCode, form_error: FormError, error: Error) -> Response {
     // "Wrong, and it was the last try" says more than "cannot be used any more".
-    let message = if wrong.message.is_empty() { error.message } else { wrong.message };
+    let message = if form_error.message.is_empty() { error.message } else { form_error.message };
     let status = if status == StatusCode::OK { StatusCode::UNPROCESSABLE_ENTITY } else { status };
-    let mut response = entry::notice(status, ("This code does not work", message), ("/login", "Back to sign in"));
-    if let Some(seconds) = wrong.retry_after {
+    let mut response = sign_in::notice(status, ("This code does not work", message), ("/login", "Back to sign in"));
+    if let Some(seconds) = form_error.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response

@@ -17,10 +17,10 @@ use waypost_ops::walkthroughs::preview::{self, Preview, PreviewPoint};
 use waypost_ops::walkthroughs::{self};
 
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::{Web, markdown};
 
 /// The page and its parts.
@@ -43,7 +43,7 @@ const KINDS: [(&str, &str); 5] = [
 #[derive(Template)]
 #[template(path = "editor/editor.html")]
 struct EditorPage<'a> {
-    frame: Frame,
+    layout: Layout,
     walkthrough: &'a Walkthrough,
     /// The address of the list.
     walkthroughs: String,
@@ -57,18 +57,18 @@ struct EditorPage<'a> {
 
 async fn show(
     State(web): State<Web>,
-    Member { cx, organization_id, place, frame }: Member,
+    Member { cx, organization_id, org, layout }: Member,
     Path((_, id)): Path<(String, String)>,
 ) -> PageResult {
-    let frame = frame.at("walkthroughs");
+    let layout = layout.with_section("walkthroughs");
     let found = async { walkthroughs::get_draft(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await }.await;
-    let draft = found.map_err(|error| PageError::from(error).within(frame.clone()))?;
-    let viewer = frame.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
-    let at = place.path(&format!("walkthroughs/{}", draft.walkthrough.id));
+    let draft = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    let viewer = layout.viewer.as_ref().map(|viewer| viewer.email.clone()).unwrap_or_default();
+    let at = org.path(&format!("walkthroughs/{}", draft.walkthrough.id));
     Ok(view::page(&EditorPage {
-        frame,
+        layout,
         walkthrough: &draft.walkthrough,
-        walkthroughs: place.path("walkthroughs"),
+        walkthroughs: org.path("walkthroughs"),
         at,
         tab: "editor",
         viewer,
@@ -84,7 +84,7 @@ fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
 /// A step as it stands in the boxes of the editor, saved or not.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Typed {
+struct StepForm {
     step_id: String,
     title: String,
     section_title: String,
@@ -94,7 +94,7 @@ struct Typed {
     operations_for_agent: String,
 }
 
-impl Typed {
+impl StepForm {
     fn into_content(self) -> StepContent {
         StepContent {
             // A step without a title cannot be saved, and can be looked at.
@@ -111,7 +111,7 @@ impl Typed {
 
 #[derive(Template)]
 #[template(path = "editor/preview.html")]
-struct PreviewPart<'a> {
+struct PreviewFragment<'a> {
     title: &'a str,
     section: Option<&'a str>,
     html: String,
@@ -126,17 +126,17 @@ async fn preview_step(
     State(web): State<Web>,
     Member { cx, organization_id, .. }: Member,
     Path((_, id)): Path<(String, String)>,
-    Form(typed): Form<Typed>,
+    Form(form): Form<StepForm>,
 ) -> PageResult {
     let found = async {
-        let step_id: StepId = typed.step_id.parse().map_err(|_| Error::not_found("step"))?;
-        let moment = PreviewPoint::Step(step_id, Some(Box::new(typed.into_content())));
+        let step_id: StepId = form.step_id.parse().map_err(|_| Error::not_found("step"))?;
+        let moment = PreviewPoint::Step(step_id, Some(Box::new(form.into_content())));
         preview::render(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, moment).await
     };
     match found.await {
         Ok(preview) => {
             let step = preview.step.as_ref().map(|step| &step.content);
-            Ok(view::page(&PreviewPart {
+            Ok(view::page(&PreviewFragment {
                 title: step.map_or("", |step| &step.title),
                 section: step.and_then(|step| step.section_title.as_deref()),
                 html: step.map(|step| markdown::render(&step.content)).unwrap_or_default(),
@@ -146,19 +146,19 @@ async fn preview_step(
                 structured: pretty(&preview.answer.structured),
             }))
         }
-        Err(error) => trouble(error),
+        Err(error) => render_preview_error(error),
     }
 }
 
 #[derive(Deserialize)]
-struct At {
+struct PlayQuery {
     #[serde(default)]
     at: usize,
 }
 
 #[derive(Template)]
 #[template(path = "editor/play.html")]
-struct PlayPart<'a> {
+struct PlayFragment<'a> {
     completed: usize,
     total: usize,
     percent: u8,
@@ -175,13 +175,13 @@ async fn play(
     State(web): State<Web>,
     Member { cx, organization_id, .. }: Member,
     Path((_, id)): Path<(String, String)>,
-    Query(At { at }): Query<At>,
+    Query(PlayQuery { at }): Query<PlayQuery>,
 ) -> PageResult {
     let found = async {
         preview::render(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?, PreviewPoint::After(at)).await
     };
     match found.await {
-        Ok(Preview { tool, arguments, answer, step, completed, total, .. }) => Ok(view::page(&PlayPart {
+        Ok(Preview { tool, arguments, answer, step, completed, total, .. }) => Ok(view::page(&PlayFragment {
             completed,
             total,
             percent: percent(completed, total),
@@ -192,7 +192,7 @@ async fn play(
             step: step.as_ref(),
             html: step.as_ref().map(|step| markdown::render(&step.content.content)).unwrap_or_default(),
         })),
-        Err(error) => trouble(error),
+        Err(error) => render_preview_error(error),
     }
 }
 
@@ -201,21 +201,21 @@ fn pretty(value: &serde_json::Value) -> String {
 }
 
 #[derive(Template)]
-#[template(path = "editor/trouble.html")]
-struct TroublePart {
+#[template(path = "editor/preview_error.html")]
+struct PreviewErrorFragment {
     message: String,
 }
 
 /// What stands in place of a preview that cannot be made.
-fn trouble(error: Error) -> Result<Response, PageError> {
-    let (status, message) = match Wrong::of(error) {
-        Ok((status, wrong)) => (status, wrong.message),
+fn render_preview_error(error: Error) -> Result<Response, PageError> {
+    let (status, message) = match FormError::from_error(error) {
+        Ok((status, form_error)) => (status, form_error.message),
         Err(error) if crate::problem::status(error.code) == StatusCode::NOT_FOUND => {
             (StatusCode::NOT_FOUND, error.message)
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(view::html(status, &TroublePart { message }))
+    Ok(view::html(status, &PreviewErrorFragment { message }))
 }
 
 #[cfg(test)]

@@ -16,10 +16,10 @@ use waypost_ops::walkthroughs::{self, WalkthroughListQuery};
 
 use super::analytics::duration;
 use super::form::Form;
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::api::activity::{behind, cursor};
 use crate::api::end_users::json_download;
@@ -32,7 +32,7 @@ pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Act::EndUserRead);
     Routes::new()
         .get("/o/{org}/end-users", READ, list)
-        .get("/o/{org}/end-users/{id}", READ, person)
+        .get("/o/{org}/end-users/{id}", READ, show)
         .get("/o/{org}/end-users/{id}/export", Access::Member(Act::EndUserExport), export)
         .post("/o/{org}/end-users/{id}/erase", Access::Member(Act::EndUserDelete), erase)
 }
@@ -40,7 +40,7 @@ pub(super) fn routes() -> Routes {
 /// The filter of the list, as it stands in the address.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct EndUserQuery {
     q: String,
     server: String,
     walkthrough: String,
@@ -50,7 +50,7 @@ struct Fields {
     after: String,
 }
 
-impl Fields {
+impl EndUserQuery {
     fn search(&self) -> Result<EndUserSearch> {
         let id = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Ok(EndUserSearch {
@@ -88,7 +88,7 @@ impl Fields {
 }
 
 /// The name of an end user on the page: their name, else their email address, else their tracking ID.
-fn called(it: &EndUser) -> String {
+fn display_name(it: &EndUser) -> String {
     if let Some(known) = it.name.as_ref().or(it.email.as_ref()).or(it.claimed_email.as_ref()) {
         return known.clone();
     }
@@ -100,7 +100,7 @@ fn called(it: &EndUser) -> String {
     }
 }
 
-struct Row {
+struct EndUserRow {
     id: EndUserId,
     name: String,
     email: String,
@@ -111,10 +111,10 @@ struct Row {
     last: Option<String>,
 }
 
-impl From<EndUser> for Row {
+impl From<EndUser> for EndUserRow {
     fn from(it: EndUser) -> Self {
         Self {
-            name: called(&it),
+            name: display_name(&it),
             last: it.last_activity_at.map(waypost_core::Timestamp::rfc3339),
             id: it.id,
             email: it.email.or(it.claimed_email).unwrap_or_default(),
@@ -128,53 +128,53 @@ impl From<EndUser> for Row {
 
 #[derive(Template)]
 #[template(path = "end_users/list.html")]
-struct ListPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
-    fields: Fields,
-    rows: Vec<Row>,
+struct EndUsersPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    fields: EndUserQuery,
+    rows: Vec<EndUserRow>,
     servers: Vec<(String, String)>,
     walkthroughs: Vec<(String, String)>,
     statuses: Vec<(String, String)>,
     next: Option<String>,
 }
 
-fn choice(text: &str, rest: impl IntoIterator<Item = (String, String)>) -> Vec<(String, String)> {
+fn options(text: &str, rest: impl IntoIterator<Item = (String, String)>) -> Vec<(String, String)> {
     std::iter::once((String::new(), text.to_owned())).chain(rest).collect()
 }
 
-async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
-    let Member { cx, organization_id, place, frame } = &member;
-    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<EndUserQuery>) -> PageResult {
+    let Member { cx, organization_id, org, layout } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
     let found = match fields.search() {
         Ok(search) => end_users::list(cx, web.ops(), organization_id, &search).await,
         Err(error) => Err(error),
     };
-    let (status, wrong, mut found) = match found {
-        Ok(found) => (http::StatusCode::OK, Wrong::default(), found),
+    let (status, form_error, mut found) = match found {
+        Ok(found) => (http::StatusCode::OK, FormError::default(), found),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within)?;
-            (status, wrong, Vec::new())
+            let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
+            (status, form_error, Vec::new())
         }
     };
     let more = found.len() > ROWS as usize;
     found.truncate(ROWS as usize);
     let next = found.last().filter(|_| more).map(|last| fields.query(last.id.as_str()));
-    let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
+    let servers = servers::list(cx, web.ops(), organization_id).await.map_err(page_error)?;
     let listed = WalkthroughListQuery { limit: Some(200), ..WalkthroughListQuery::default() };
-    let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(within)?.items;
+    let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(page_error)?.items;
     let titles = walkthroughs.into_iter().map(|it| (it.walkthrough.id.to_string(), it.walkthrough.title));
     let statuses = [("in_progress", "In progress"), ("completed", "Completed")];
-    let page = ListPage {
-        frame: frame.clone().at("end-users"),
-        place: place.clone(),
-        wrong,
-        rows: found.into_iter().map(Row::from).collect(),
-        servers: choice("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name))),
-        walkthroughs: choice("All walkthroughs", titles),
-        statuses: choice("Any", statuses.map(|(value, text)| (value.to_owned(), text.to_owned()))),
-        next: next.map(|query| format!("{}?{query}", place.path("end-users"))),
+    let page = EndUsersPage {
+        layout: layout.clone().with_section("end-users"),
+        org: org.clone(),
+        form_error,
+        rows: found.into_iter().map(EndUserRow::from).collect(),
+        servers: options("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name))),
+        walkthroughs: options("All walkthroughs", titles),
+        statuses: options("Any", statuses.map(|(value, text)| (value.to_owned(), text.to_owned()))),
+        next: next.map(|query| format!("{}?{query}", org.path("end-users"))),
         fields,
     };
     Ok(view::html(status, &page))
@@ -183,12 +183,12 @@ async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Field
 /// What of a person's time line is shown, as it stands in the address.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct Shown {
+struct TimelineQuery {
     show: String,
     before: String,
 }
 
-impl Shown {
+impl TimelineQuery {
     fn kinds(&self) -> TimelineKinds {
         let all = !matches!(self.show.as_str(), "sessions" | "events" | "calls" | "tickets");
         TimelineKinds {
@@ -207,7 +207,7 @@ impl Shown {
 }
 
 /// Something on the time line, for people.
-struct Item {
+struct TimelineItem {
     at: String,
     class: &'static str,
     badge: &'static str,
@@ -215,7 +215,7 @@ struct Item {
     detail: String,
 }
 
-impl From<TimelineEntry> for Item {
+impl From<TimelineEntry> for TimelineItem {
     fn from(moment: TimelineEntry) -> Self {
         let at = moment.at().rfc3339();
         match moment {
@@ -251,79 +251,80 @@ impl From<TimelineEntry> for Item {
 
 #[derive(Template)]
 #[template(path = "end_users/show.html")]
-struct PersonPage {
-    frame: Frame,
-    place: Place,
+struct EndUserPage {
+    layout: Layout,
+    org: CurrentOrganization,
     name: String,
     end_user: EndUser,
     extent: Extent,
     standings: Vec<Standing>,
-    items: Vec<Item>,
-    shown: Shown,
+    items: Vec<TimelineItem>,
+    timeline: TimelineQuery,
     older: Option<String>,
     is_admin: bool,
     erase_path: String,
-    wrong: Wrong,
+    form_error: FormError,
 }
 
-fn parse(text: &str) -> Result<EndUserId> {
+fn parse_id(text: &str) -> Result<EndUserId> {
     text.parse().map_err(|_| Error::not_found("end user"))
 }
 
-async fn person(
+async fn show(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Query(shown): Query<Shown>,
+    Query(timeline): Query<TimelineQuery>,
 ) -> PageResult {
-    show(&web, &member, &id, (shown, http::StatusCode::OK, Wrong::default())).await
+    render_end_user(&web, &member, &id, (timeline, http::StatusCode::OK, FormError::default())).await
 }
 
-async fn show(
+async fn render_end_user(
     web: &Web,
     member: &Member,
     id: &str,
-    (shown, status, wrong): (Shown, http::StatusCode, Wrong),
+    (timeline, status, form_error): (TimelineQuery, http::StatusCode, FormError),
 ) -> PageResult {
-    let Member { cx, organization_id, place, frame } = member;
-    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
-    let id = parse(id).map_err(within)?;
-    let end_user = end_users::get(cx, web.ops(), organization_id, &id).await.map_err(within)?;
-    let before = if shown.before.is_empty() { Ok(None) } else { behind(&shown.before).map(Some) };
-    let page = (before.map_err(within)?, ROWS + 1);
+    let Member { cx, organization_id, org, layout } = member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
+    let id = parse_id(id).map_err(page_error)?;
+    let end_user = end_users::get(cx, web.ops(), organization_id, &id).await.map_err(page_error)?;
+    let before = if timeline.before.is_empty() { Ok(None) } else { behind(&timeline.before).map(Some) };
+    let page = (before.map_err(page_error)?, ROWS + 1);
     let of = (organization_id, &id);
-    let mut moments = end_users::get_timeline(cx, web.ops(), of, shown.kinds(), page).await.map_err(within)?;
+    let mut moments = end_users::get_timeline(cx, web.ops(), of, timeline.kinds(), page).await.map_err(page_error)?;
     let more = moments.len() > ROWS as usize;
     moments.truncate(ROWS as usize);
-    let older = moments.last().filter(|_| more).map(|last| shown.query(&shown.show, &cursor(last.at(), last.id())));
-    let page = PersonPage {
-        frame: frame.clone().at("end-users"),
-        name: called(&end_user),
-        extent: end_users::get_extent(cx, web.ops(), organization_id, &id).await.map_err(within)?,
-        standings: end_users::list_progress(cx, web.ops(), organization_id, &id).await.map_err(within)?,
-        items: moments.into_iter().map(Item::from).collect(),
+    let older =
+        moments.last().filter(|_| more).map(|last| timeline.query(&timeline.show, &cursor(last.at(), last.id())));
+    let page = EndUserPage {
+        layout: layout.clone().with_section("end-users"),
+        name: display_name(&end_user),
+        extent: end_users::get_extent(cx, web.ops(), organization_id, &id).await.map_err(page_error)?,
+        standings: end_users::list_progress(cx, web.ops(), organization_id, &id).await.map_err(page_error)?,
+        items: moments.into_iter().map(TimelineItem::from).collect(),
         older,
-        erase_path: place.path(&format!("end-users/{id}/erase")),
-        is_admin: place.role.covers(Role::Admin),
-        place: place.clone(),
+        erase_path: org.path(&format!("end-users/{id}/erase")),
+        is_admin: org.role.covers(Role::Admin),
+        org: org.clone(),
         end_user,
-        shown,
-        wrong,
+        timeline,
+        form_error,
     };
     Ok(view::html(status, &page))
 }
 
 async fn export(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let Member { cx, organization_id, frame, .. } = &member;
-    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
-    let id = parse(&id).map_err(within)?;
-    let whole = end_users::export(cx, web.ops(), organization_id, &id).await.map_err(within)?;
+    let Member { cx, organization_id, layout, .. } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
+    let id = parse_id(&id).map_err(page_error)?;
+    let whole = end_users::export(cx, web.ops(), organization_id, &id).await.map_err(page_error)?;
     Ok(json_download(&whole, id.as_str()))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Confirmation {
+struct EraseForm {
     confirm: String,
 }
 
@@ -331,21 +332,21 @@ async fn erase(
     State(web): State<Web>,
     member: Member,
     Path((_, text)): Path<(String, String)>,
-    Form(Confirmation { confirm }): Form<Confirmation>,
+    Form(EraseForm { confirm }): Form<EraseForm>,
 ) -> PageResult {
-    let Member { cx, organization_id, place, frame } = &member;
-    let within = |error| PageError::from(error).within(frame.clone().at("end-users"));
-    let id = parse(&text).map_err(within)?;
+    let Member { cx, organization_id, org, layout } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
+    let id = parse_id(&text).map_err(page_error)?;
     match end_users::delete_confirmed(cx, web.ops(), (organization_id, &id), &confirm).await {
-        Ok(()) => Ok(view::redirect_saying(
-            &place.path("end-users"),
+        Ok(()) => Ok(view::redirect_with_flash(
+            &org.path("end-users"),
             "The end user and all that was known of them is erased.",
         )),
         Err(error) => {
-            let (status, mut wrong) = Wrong::of(error).map_err(within)?;
+            let (status, mut form_error) = FormError::from_error(error).map_err(page_error)?;
             // The field is in a dialog that is closed now.
-            wrong.field = String::new();
-            show(&web, &member, &text, (Shown::default(), status, wrong)).await
+            form_error.field = String::new();
+            render_end_user(&web, &member, &text, (TimelineQuery::default(), status, form_error)).await
         }
     }
 }

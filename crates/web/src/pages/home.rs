@@ -3,7 +3,7 @@
 use axum::response::Response;
 
 use super::routes::{Access, Routes};
-use super::session::SignedIn;
+use super::session::CurrentUser;
 use super::view;
 
 /// The page.
@@ -12,7 +12,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// On to the organisation where the user worked last, or to the making of their first one.
-async fn home(SignedIn { session, memberships, .. }: SignedIn) -> Response {
+async fn home(CurrentUser { session, memberships, .. }: CurrentUser) -> Response {
     let last = memberships.iter().find(|it| Some(&it.organization.id) == session.organization_id.as_ref());
     match last.or(memberships.first()) {
         Some(membership) => view::redirect(&format!("/o/{}", membership.organization.slug)),

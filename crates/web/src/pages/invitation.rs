@@ -10,12 +10,12 @@ use waypost_core::organization::SignUp;
 use waypost_core::{Code, Error, Result, email};
 use waypost_ops::user_accounts::{AccountDetails, InvitationDetails};
 
-use super::entry::{self, Device};
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
-use super::session::{Anyone, SignedIn};
-use super::view::{self, PageResult, Wrong};
+use super::session::{CurrentUser, OptionalUser};
+use super::sign_in::{self, Device};
+use super::view::{self, FormError, PageResult};
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
@@ -27,7 +27,7 @@ pub(super) fn routes() -> Routes {
 
 /// What who comes with an invitation can do.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum InvitationAction {
     /// Accept it: they are signed in.
     Accept,
     /// Sign out: they are signed in with another address.
@@ -41,19 +41,19 @@ enum Way {
 #[derive(Template)]
 #[template(path = "invitation/accept.html")]
 struct InvitationPage<'a> {
-    frame: Frame,
-    wrong: Wrong,
-    way: Way,
+    layout: Layout,
+    form_error: FormError,
+    action: InvitationAction,
     token: &'a str,
     organization: &'a str,
     role: &'a str,
-    address: &'a str,
+    email: &'a str,
     invited_by: Option<&'a str>,
     expires_at: String,
-    own_address: &'a str,
+    own_email: &'a str,
     full_name: &'a str,
     /// This page, to come back to.
-    here: String,
+    return_path: String,
     /// The page to sign in on, which leads back here.
     login: String,
 }
@@ -61,7 +61,7 @@ struct InvitationPage<'a> {
 /// What the link and the form send. Without `Debug`: a password is in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct InvitationForm {
     token: String,
     name: String,
     password: String,
@@ -71,15 +71,15 @@ async fn show(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
-    Anyone(user): Anyone,
-    Query(fields): Query<Fields>,
+    OptionalUser(user): OptionalUser,
+    Query(fields): Query<InvitationForm>,
 ) -> PageResult {
-    let invited = match web.accounts().get_invitation(&entry::visitor(&web, &info), &fields.token).await {
+    let invited = match web.accounts().get_invitation(&sign_in::visitor_context(&web, &info), &fields.token).await {
         Ok(invited) => invited,
-        Err(error) => return refused(error),
+        Err(error) => return render_invalid_invitation(error),
     };
-    let mut page = page(&web, &invited, user.as_ref(), &fields);
-    page.frame.flash = cookies::flash(&headers);
+    let mut page = build_page(&web, &invited, user.as_ref(), &fields);
+    page.layout.flash = cookies::flash(&headers);
     Ok(view::page(&page))
 }
 
@@ -87,91 +87,91 @@ async fn post(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
-    Anyone(user): Anyone,
-    Form(fields): Form<Fields>,
+    OptionalUser(user): OptionalUser,
+    Form(fields): Form<InvitationForm>,
 ) -> PageResult {
-    let error = match enter(&web, (&info, &headers), user.as_ref(), &fields).await {
+    let error = match accept(&web, (&info, &headers), user.as_ref(), &fields).await {
         Ok(response) => return Ok(response),
         Err(error) => error,
     };
-    let invited = match web.accounts().get_invitation(&entry::visitor(&web, &info), &fields.token).await {
+    let invited = match web.accounts().get_invitation(&sign_in::visitor_context(&web, &info), &fields.token).await {
         Ok(invited) => invited,
-        Err(error) => return refused(error),
+        Err(error) => return render_invalid_invitation(error),
     };
-    let (status, wrong) = match error.code {
-        Code::Forbidden => (StatusCode::FORBIDDEN, Wrong { message: error.message, ..Wrong::default() }),
-        _ => Wrong::of(error)?,
+    let (status, form_error) = match error.code {
+        Code::Forbidden => (StatusCode::FORBIDDEN, FormError { message: error.message, ..FormError::default() }),
+        _ => FormError::from_error(error)?,
     };
-    let page = page(&web, &invited, user.as_ref(), &fields);
-    Ok(view::refused(status, wrong.retry_after, &InvitationPage { wrong, ..page }))
+    let page = build_page(&web, &invited, user.as_ref(), &fields);
+    Ok(view::html_with_retry_after(status, form_error.retry_after, &InvitationPage { form_error, ..page }))
 }
 
-async fn enter(
+async fn accept(
     web: &Web,
     (info, headers): (&RequestInfo, &HeaderMap),
-    user: Option<&SignedIn>,
-    fields: &Fields,
+    user: Option<&CurrentUser>,
+    fields: &InvitationForm,
 ) -> Result<Response> {
-    entry::check_limit(web, LimitKind::SignIn, info)?;
+    sign_in::check_limit(web, LimitKind::SignIn, info)?;
     let welcome = |name: &str| format!("Welcome to {name}.");
-    let invited = web.accounts().get_invitation(&entry::visitor(web, info), &fields.token).await?;
-    if let Some(user) = user.filter(|user| !starts_anew(user, &invited)) {
+    let invited = web.accounts().get_invitation(&sign_in::visitor_context(web, info), &fields.token).await?;
+    if let Some(user) = user.filter(|user| !needs_new_account(user, &invited)) {
         let organization = web.accounts().accept_invitation(&user.cx, &fields.token).await?;
-        return Ok(view::redirect_saying(&format!("/o/{}", organization.slug), &welcome(&organization.name)));
+        return Ok(view::redirect_with_flash(&format!("/o/{}", organization.slug), &welcome(&organization.name)));
     }
-    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
-    let newcomer = AccountDetails { name: &fields.name, password: &fields.password };
+    let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
+    let details = AccountDetails { name: &fields.name, password: &fields.password };
     let (session, organization) =
-        web.accounts().accept_and_sign_up(&cx, &fields.token, newcomer, device.browser()).await?;
-    let mut response = entry::signed_in(web, headers, &session, &format!("/o/{}", organization.slug)).await;
+        web.accounts().accept_and_sign_up(&cx, &fields.token, details, device.browser()).await?;
+    let mut response = sign_in::start_session(web, headers, &session, &format!("/o/{}", organization.slug)).await;
     cookies::set_flash(response.headers_mut(), &welcome(&organization.name));
     Ok(response)
 }
 
-fn page<'a>(
+fn build_page<'a>(
     web: &Web,
     invited: &'a InvitationDetails,
-    user: Option<&'a SignedIn>,
-    fields: &'a Fields,
+    user: Option<&'a CurrentUser>,
+    fields: &'a InvitationForm,
 ) -> InvitationPage<'a> {
     let invitation = &invited.invitation;
-    let own_address = user.and_then(|user| user.frame.viewer.as_ref()).map_or("", |viewer| viewer.email.as_str());
-    let way = match user.filter(|user| !starts_anew(user, invited)) {
-        Some(_) if email::key(own_address) == invitation.email_key => Way::Accept,
-        Some(_) => Way::SignOut,
-        None if web.accounts().sign_up() == SignUp::Closed => Way::SignIn,
-        None => Way::Create,
+    let own_email = user.and_then(|user| user.layout.viewer.as_ref()).map_or("", |viewer| viewer.email.as_str());
+    let action = match user.filter(|user| !needs_new_account(user, invited)) {
+        Some(_) if email::key(own_email) == invitation.email_key => InvitationAction::Accept,
+        Some(_) => InvitationAction::SignOut,
+        None if web.accounts().sign_up() == SignUp::Closed => InvitationAction::SignIn,
+        None => InvitationAction::Create,
     };
     let query =
         |name: &str, value: &str| form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
-    let here = format!("/invite?{}", query("token", &fields.token));
+    let return_path = format!("/invite?{}", query("token", &fields.token));
     InvitationPage {
-        frame: user.map_or_else(Frame::empty, |user| user.frame.clone()),
-        wrong: Wrong::default(),
-        way,
+        layout: user.map_or_else(Layout::empty, |user| user.layout.clone()),
+        form_error: FormError::default(),
+        action,
         token: &fields.token,
         organization: &invitation.organization.name,
         role: invitation.role.as_str(),
-        address: &invitation.email,
+        email: &invitation.email,
         invited_by: invited.invited_by.as_deref(),
         expires_at: invitation.expires_at.rfc3339(),
-        own_address,
+        own_email,
         full_name: &fields.name,
-        login: format!("/login?{}", query("next", &here)),
-        here,
+        login: format!("/login?{}", query("next", &return_path)),
+        return_path,
     }
 }
 
 /// Whether somebody signed in gets another account by this invitation: their own account is for the invited address, but not
 /// verified, so it is valid for other organisations only.
-fn starts_anew(user: &SignedIn, invited: &InvitationDetails) -> bool {
+fn needs_new_account(user: &CurrentUser, invited: &InvitationDetails) -> bool {
     !user.is_verified && user.email_key() == invited.invitation.email_key
 }
 
-fn refused(error: Error) -> PageResult {
+fn render_invalid_invitation(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    let words = ("This invitation is not valid any more", error.message);
-    Ok(entry::notice(StatusCode::NOT_FOUND, words, ("/", "To the start")))
+    let text = ("This invitation is not valid any more", error.message);
+    Ok(sign_in::notice(StatusCode::NOT_FOUND, text, ("/", "To the start")))
 }

@@ -13,10 +13,10 @@ use waypost_ops::joins::{self, Listed};
 use waypost_ops::{claim_links, servers};
 
 use super::form::Form;
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::api::joins::HOUR_MS;
 use crate::request_info::RequestInfo;
@@ -34,20 +34,20 @@ pub(super) fn routes() -> Routes {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Paging {
+struct PageQuery {
     before: String,
 }
 
 /// The form for a new link.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct ClaimLinkForm {
     server: String,
     tracking_id: String,
     expires_in_hours: String,
 }
 
-struct Row {
+struct ClaimRow {
     id: JoinId,
     from: String,
     from_href: String,
@@ -58,10 +58,10 @@ struct Row {
     undone_at: Option<String>,
 }
 
-impl Row {
-    fn new(it: Listed, place: &Place, servers: &[(String, String)]) -> Self {
+impl ClaimRow {
+    fn new(it: Listed, org: &CurrentOrganization, servers: &[(String, String)]) -> Self {
         let Listed { join, tracking_id, name, email } = it;
-        let href = |id: &str| place.path(&format!("end-users/{id}"));
+        let href = |id: &str| org.path(&format!("end-users/{id}"));
         let from = match (join.kind, tracking_id) {
             (JoinKind::Tracking, Some(tracking_id)) => tracking_id,
             (JoinKind::Session, _) => "Session of the same client".to_owned(),
@@ -82,7 +82,7 @@ impl Row {
 }
 
 /// A link that was just signed.
-struct Made {
+struct CreatedClaimLink {
     url: String,
     tracking_id: String,
     expires_at: String,
@@ -91,54 +91,66 @@ struct Made {
 #[derive(Template)]
 #[template(path = "joins/list.html")]
 struct JoinsPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
-    rows: Vec<Row>,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    rows: Vec<ClaimRow>,
     next: Option<String>,
     servers: Vec<(String, String)>,
-    fields: Fields,
-    made: Option<Made>,
+    fields: ClaimLinkForm,
+    created: Option<CreatedClaimLink>,
 }
 
 impl JoinsPage {
     async fn read(web: &Web, member: &Member, before: Option<&JoinId>) -> Result<Self, PageError> {
-        let Member { cx, organization_id, place, frame } = member;
-        let frame = frame.clone().at("end-users");
-        let within = |error| PageError::from(error).within(frame.clone());
-        let mut found = joins::list_page(cx, web.ops(), organization_id, (before, ROWS + 1)).await.map_err(within)?;
+        let Member { cx, organization_id, org, layout } = member;
+        let layout = layout.clone().with_section("end-users");
+        let page_error = |error| PageError::from(error).with_layout(layout.clone());
+        let mut found =
+            joins::list_page(cx, web.ops(), organization_id, (before, ROWS + 1)).await.map_err(page_error)?;
         let more = found.len() > ROWS as usize;
         found.truncate(ROWS as usize);
-        let next = found.last().filter(|_| more).map(|it| format!("{}?before={}", place.path("joins"), it.join.id));
-        let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
+        let next = found.last().filter(|_| more).map(|it| format!("{}?before={}", org.path("joins"), it.join.id));
+        let servers = servers::list(cx, web.ops(), organization_id).await.map_err(page_error)?;
         let servers: Vec<_> = servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect();
-        let rows = found.into_iter().map(|it| Row::new(it, place, &servers)).collect();
-        let fields = Fields { expires_in_hours: (DEFAULT_LIFETIME_MS / HOUR_MS).to_string(), ..Fields::default() };
-        let (place, wrong) = (place.clone(), Wrong::default());
-        Ok(Self { frame, place, wrong, rows, next, servers, fields, made: None })
+        let rows = found.into_iter().map(|it| ClaimRow::new(it, org, &servers)).collect();
+        let fields =
+            ClaimLinkForm { expires_in_hours: (DEFAULT_LIFETIME_MS / HOUR_MS).to_string(), ..ClaimLinkForm::default() };
+        let (org, form_error) = (org.clone(), FormError::default());
+        Ok(Self { layout, org, form_error, rows, next, servers, fields, created: None })
     }
 }
 
-async fn list(State(web): State<Web>, member: Member, Query(paging): Query<Paging>) -> PageResult {
+async fn list(State(web): State<Web>, member: Member, Query(paging): Query<PageQuery>) -> PageResult {
     let before = (!paging.before.is_empty()).then(|| paging.before.parse::<JoinId>()).transpose();
-    let before = before.map_err(|_| PageError::from(Error::not_found("page")).within(member.frame.clone()))?;
+    let before = before.map_err(|_| PageError::from(Error::not_found("page")).with_layout(member.layout.clone()))?;
     Ok(view::page(&JoinsPage::read(&web, &member, before.as_ref()).await?))
 }
 
-async fn create(State(web): State<Web>, member: Member, info: RequestInfo, Form(fields): Form<Fields>) -> PageResult {
+async fn create(
+    State(web): State<Web>,
+    member: Member,
+    info: RequestInfo,
+    Form(fields): Form<ClaimLinkForm>,
+) -> PageResult {
     let page = JoinsPage::read(&web, &member, None).await?;
-    match sign(&web, &member, &info, &fields).await {
+    match create_link(&web, &member, &info, &fields).await {
         // Not by a redirect: the link is in this answer and nowhere else.
-        Ok(made) => Ok(view::html(StatusCode::OK, &JoinsPage { made: Some(made), ..page })),
+        Ok(created) => Ok(view::html(StatusCode::OK, &JoinsPage { created: Some(created), ..page })),
         Err(error) => {
-            let (status, wrong) =
-                Wrong::of(error).map_err(|error| PageError::from(error).within(page.frame.clone()))?;
-            Ok(view::html(status, &JoinsPage { wrong, fields, ..page }))
+            let (status, form_error) = FormError::from_error(error)
+                .map_err(|error| PageError::from(error).with_layout(page.layout.clone()))?;
+            Ok(view::html(status, &JoinsPage { form_error, fields, ..page }))
         }
     }
 }
 
-async fn sign(web: &Web, member: &Member, info: &RequestInfo, fields: &Fields) -> Result<Made> {
+async fn create_link(
+    web: &Web,
+    member: &Member,
+    info: &RequestInfo,
+    fields: &ClaimLinkForm,
+) -> Result<CreatedClaimLink> {
     let unknown = |_| Error::invalid("server", "Choose one of your servers.");
     let server: ServerId = fields.server.parse().map_err(unknown)?;
     // What is no number is no possible lifetime either.
@@ -147,7 +159,7 @@ async fn sign(web: &Web, member: &Member, info: &RequestInfo, fields: &Fields) -
     let (ops, organization) = ((web.ops(), web.hosting.secret()), &member.organization_id);
     let (server, link) = claim_links::create(&member.cx, ops, organization, &server, claim).await?;
     let address = web.public_url.path_urls(&info.authority, &server.slug);
-    Ok(Made {
+    Ok(CreatedClaimLink {
         url: address.resource(Some(&link.segment())),
         expires_at: link.expires_at.rfc3339(),
         tracking_id: link.label,
@@ -155,12 +167,12 @@ async fn sign(web: &Web, member: &Member, info: &RequestInfo, fields: &Fields) -
 }
 
 async fn undo(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let Member { cx, organization_id, place, frame } = &member;
+    let Member { cx, organization_id, org, layout } = &member;
     let undone = match id.parse::<JoinId>() {
         Ok(id) => joins::undo(cx, web.ops(), organization_id, &id).await,
         Err(_) => Err(Error::not_found("join")),
     };
-    undone.map_err(|error| PageError::from(error).within(frame.clone().at("end-users")))?;
+    undone.map_err(|error| PageError::from(error).with_layout(layout.clone().with_section("end-users")))?;
     let message = "The claim is undone. Claim links for this label that were created before no longer work.";
-    Ok(view::redirect_saying(&place.path("joins"), message))
+    Ok(view::redirect_with_flash(&org.path("joins"), message))
 }

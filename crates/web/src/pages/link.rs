@@ -8,11 +8,11 @@ use serde::Deserialize;
 use waypost_core::{Code, Error, Result};
 use waypost_ops::user_accounts::AccountDetails;
 
-use super::entry::{self, Device};
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
-use super::view::{self, PageResult, Wrong};
+use super::sign_in::{self, Device};
+use super::view::{self, FormError, PageResult};
 use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
@@ -25,10 +25,10 @@ pub(super) fn routes() -> Routes {
 #[derive(Template)]
 #[template(path = "login/link.html")]
 struct LinkPage<'a> {
-    frame: Frame,
-    wrong: Wrong,
+    layout: Layout,
+    form_error: FormError,
     token: &'a str,
-    address: &'a str,
+    email: &'a str,
     full_name: &'a str,
     is_new: bool,
 }
@@ -36,57 +36,66 @@ struct LinkPage<'a> {
 /// What the link and the form send. Without `Debug`: a password is in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct LinkForm {
     token: String,
     name: String,
     password: String,
 }
 
-async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<Fields>) -> PageResult {
-    page(&web, &info, (&fields.token, None), (Wrong::default(), StatusCode::OK)).await
+async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<LinkForm>) -> PageResult {
+    render(&web, &info, (&fields.token, None), (FormError::default(), StatusCode::OK)).await
 }
 
-async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match enter(&web, &info, &headers, &fields).await {
+async fn post(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Form(fields): Form<LinkForm>,
+) -> PageResult {
+    match accept(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
-        Err(error) if error.code == Code::NotFound => refused(error),
+        Err(error) if error.code == Code::NotFound => render_invalid_link(error),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error)?;
-            page(&web, &info, (&fields.token, Some(&fields.name)), (wrong, status)).await
+            let (status, form_error) = FormError::from_error(error)?;
+            render(&web, &info, (&fields.token, Some(&fields.name)), (form_error, status)).await
         }
     }
 }
 
-async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
-    entry::check_limit(web, LimitKind::SignIn, info)?;
-    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
-    let newcomer = AccountDetails { name: &fields.name, password: &fields.password };
-    let session = web.accounts().use_account_link(&cx, &fields.token, newcomer, device.browser()).await?;
-    Ok(entry::signed_in(web, headers, &session, "/").await)
+async fn accept(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &LinkForm) -> Result<Response> {
+    sign_in::check_limit(web, LimitKind::SignIn, info)?;
+    let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
+    let details = AccountDetails { name: &fields.name, password: &fields.password };
+    let session = web.accounts().use_account_link(&cx, &fields.token, details, device.browser()).await?;
+    Ok(sign_in::start_session(web, headers, &session, "/").await)
 }
 
-async fn page(
+async fn render(
     web: &Web,
     info: &RequestInfo,
-    (token, typed): (&str, Option<&str>),
-    (wrong, status): (Wrong, StatusCode),
+    (token, entered_name): (&str, Option<&str>),
+    (form_error, status): (FormError, StatusCode),
 ) -> PageResult {
-    let user = match web.accounts().get_account_link_user(&entry::visitor(web, info), token).await {
+    let user = match web.accounts().get_account_link_user(&sign_in::visitor_context(web, info), token).await {
         Ok(user) => user,
-        Err(error) => return refused(error),
+        Err(error) => return render_invalid_link(error),
     };
-    let full_name = typed.or(user.name.as_deref()).unwrap_or_default();
-    let (address, is_new) = (user.email.as_str(), user.name.is_none());
-    Ok(view::refused(
+    let full_name = entered_name.or(user.name.as_deref()).unwrap_or_default();
+    let (email, is_new) = (user.email.as_str(), user.name.is_none());
+    Ok(view::html_with_retry_after(
         status,
-        wrong.retry_after,
-        &LinkPage { frame: Frame::empty(), wrong, token, address, full_name, is_new },
+        form_error.retry_after,
+        &LinkPage { layout: Layout::empty(), form_error, token, email, full_name, is_new },
     ))
 }
 
-fn refused(error: Error) -> PageResult {
+fn render_invalid_link(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    Ok(entry::notice(StatusCode::NOT_FOUND, ("This link is not valid any more", error.message), ("/login", "Sign in")))
+    Ok(sign_in::notice(
+        StatusCode::NOT_FOUND,
+        ("This link is not valid any more", error.message),
+        ("/login", "Sign in"),
+    ))
 }

@@ -12,13 +12,13 @@ use waypost_ops::user_accounts::UserPasswordSignIn;
 use waypost_ops::user_sessions;
 
 use super::code;
-use super::entry::{self, Device};
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::reset;
 use super::routes::{Access, Routes};
-use super::session::Anyone;
-use super::view::{self, PageResult, Wrong};
+use super::session::OptionalUser;
+use super::sign_in::{self, Device};
+use super::view::{self, FormError, PageResult};
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
@@ -28,121 +28,139 @@ pub(super) fn routes() -> Routes {
     Routes::new()
         .get("/login", Access::Public, show)
         .post("/login", Access::Public, post)
-        .post("/login/code", Access::Public, by_code)
+        .post("/login/code", Access::Public, send_code)
         .post("/logout", Access::Public, logout)
 }
 
 #[derive(Template)]
 #[template(path = "login/login.html")]
 struct LoginPage<'a> {
-    frame: Frame,
-    wrong: Wrong,
+    layout: Layout,
+    form_error: FormError,
     email: &'a str,
     next: &'a str,
     can_mail: bool,
-    is_open: bool,
+    can_sign_up: bool,
     /// Name and address of each provider.
     providers: Vec<(&'a str, String)>,
 }
 
 impl<'a> LoginPage<'a> {
-    fn new(web: &'a Web, (email, next): (&'a str, &'a str), wrong: Wrong) -> Self {
+    fn new(web: &'a Web, (email, next): (&'a str, &'a str), form_error: FormError) -> Self {
         let can_mail = web.mail.is_some();
-        let is_open = can_mail && web.accounts().check_sign_up_open().is_ok();
-        let next = view::own_path(next);
+        let can_sign_up = can_mail && web.accounts().check_sign_up_open().is_ok();
+        let next = view::local_path(next);
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
         let providers = web.providers.iter();
         let providers = providers.map(|it| (it.name.as_str(), format!("/login/with/{}?{query}", it.key))).collect();
-        Self { frame: Frame::empty(), wrong, email, next, can_mail, is_open, providers }
+        Self { layout: Layout::empty(), form_error, email, next, can_mail, can_sign_up, providers }
     }
 }
 
 /// Where to go on to.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Next {
+pub(super) struct NextQuery {
     pub(super) next: String,
 }
 
 /// Asks for address and password; who is signed in goes on.
 async fn show(
     State(web): State<Web>,
-    Anyone(user): Anyone,
-    Query(Next { next }): Query<Next>,
+    OptionalUser(user): OptionalUser,
+    Query(NextQuery { next }): Query<NextQuery>,
     headers: HeaderMap,
 ) -> Response {
-    let next = view::own_path(&next);
+    let next = view::local_path(&next);
     if user.is_some() {
         return view::redirect(next);
     }
-    let mut page = LoginPage::new(&web, ("", next), Wrong::default());
-    page.frame.flash = cookies::flash(&headers);
+    let mut page = LoginPage::new(&web, ("", next), FormError::default());
+    page.layout.flash = cookies::flash(&headers);
     view::page(&page)
 }
 
 /// What the form sends. Without `Debug`: a password is in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct LoginForm {
     email: String,
     password: String,
     next: String,
 }
 
 /// Signs in.
-async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match enter(&web, &info, &headers, &fields).await {
+async fn post(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Form(fields): Form<LoginForm>,
+) -> PageResult {
+    match sign_in_with_password(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error)?;
-            let retry_after = wrong.retry_after;
-            Ok(view::refused(status, retry_after, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
+            let (status, form_error) = FormError::from_error(error)?;
+            let retry_after = form_error.retry_after;
+            Ok(view::html_with_retry_after(
+                status,
+                retry_after,
+                &LoginPage::new(&web, (&fields.email, &fields.next), form_error),
+            ))
         }
     }
 }
 
 /// Sends a code to sign in with.
-async fn by_code(
+async fn send_code(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<LoginForm>,
 ) -> PageResult {
     if web.mail.is_none() {
-        return Ok(reset::no_mail());
+        return Ok(reset::mail_unavailable());
     }
     let asked = (CodePurpose::SignIn, fields.email.as_str(), None);
     match code::send((&web, &info, &headers), asked, &fields.next).await {
         Ok(response) => Ok(response),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error)?;
-            let retry_after = wrong.retry_after;
-            Ok(view::refused(status, retry_after, &LoginPage::new(&web, (&fields.email, &fields.next), wrong)))
+            let (status, form_error) = FormError::from_error(error)?;
+            let retry_after = form_error.retry_after;
+            Ok(view::html_with_retry_after(
+                status,
+                retry_after,
+                &LoginPage::new(&web, (&fields.email, &fields.next), form_error),
+            ))
         }
     }
 }
 
-async fn enter(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
-    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
-    entry::check_limit_of(web, (LimitKind::SignIn, info), &fields.email, &device)?;
-    let organization = organization_of(view::own_path(&fields.next));
-    let typed = UserPasswordSignIn { email: &fields.email, password: &fields.password, organization };
-    let session = web.accounts().sign_in_with_password(&cx, typed, device.browser()).await?;
-    Ok(entry::signed_in(web, headers, &session, &fields.next).await)
+async fn sign_in_with_password(
+    web: &Web,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+    fields: &LoginForm,
+) -> Result<Response, Error> {
+    let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
+    sign_in::check_limit_for_email(web, (LimitKind::SignIn, info), &fields.email, &device)?;
+    let organization = organization_slug(view::local_path(&fields.next));
+    let credentials = UserPasswordSignIn { email: &fields.email, password: &fields.password, organization };
+    let session = web.accounts().sign_in_with_password(&cx, credentials, device.browser()).await?;
+    Ok(sign_in::start_session(web, headers, &session, &fields.next).await)
 }
 
 /// The slug of the organisation that a path leads to; empty if it leads to none.
-fn organization_of(path: &str) -> &str {
+fn organization_slug(path: &str) -> &str {
     path.strip_prefix("/o/").and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default()
 }
 
 /// Ends the session of this browser.
-async fn logout(State(web): State<Web>, headers: HeaderMap, Form(Next { next }): Form<Next>) -> PageResult {
+async fn logout(State(web): State<Web>, headers: HeaderMap, Form(NextQuery { next }): Form<NextQuery>) -> PageResult {
     if let Some(token) = cookies::read(&headers, cookies::SESSION) {
         user_sessions::delete_by_token(web.ops(), &token).await?;
     }
-    let next = if next.is_empty() { "/login" } else { view::own_path(&next) };
-    let mut response = view::redirect_saying(next, "You are signed out.");
+    let next = if next.is_empty() { "/login" } else { view::local_path(&next) };
+    let mut response = view::redirect_with_flash(next, "You are signed out.");
     cookies::clear(response.headers_mut(), cookies::SESSION);
     Ok(response)
 }

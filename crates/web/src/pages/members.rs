@@ -13,10 +13,10 @@ use waypost_core::{Error, Timestamp};
 use waypost_ops::{invitations, users};
 
 use super::form::Form;
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::invite::{self, SentInvitation};
 use crate::request_info::RequestInfo;
@@ -53,9 +53,9 @@ struct MemberRow {
     /// Whether it is the viewer.
     is_self: bool,
     /// Whether the viewer may change and remove them.
-    changeable: bool,
+    can_change: bool,
     /// Whether they are the only owner.
-    last_owner: bool,
+    is_last_owner: bool,
 }
 
 /// An invitation, for a row.
@@ -66,15 +66,15 @@ struct InvitationRow {
     state: InvitationState,
     invited_by: String,
     at: String,
-    changeable: bool,
+    can_change: bool,
 }
 
 #[derive(Template)]
 #[template(path = "members/list.html")]
 struct MembersPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
     members: Vec<MemberRow>,
     roles: Vec<(&'static str, &'static str)>,
     invitations: Vec<InvitationRow>,
@@ -88,12 +88,12 @@ struct MembersPage {
     /// Whether this installation can send mails.
     can_mail: bool,
     /// Whether only those who have an account already can accept.
-    closed: bool,
+    is_sign_up_closed: bool,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct MemberForm {
     email: String,
     role: String,
     before: String,
@@ -101,48 +101,49 @@ struct Fields {
 
 impl MembersPage {
     async fn read(web: &Web, member: &Member, before: &str) -> Result<Self, PageError> {
-        let Member { cx, organization_id, place, frame } = member;
-        let within = |error| PageError::from(error).within(frame.clone());
-        let members = users::list(cx, web.ops(), organization_id).await.map_err(within)?;
+        let Member { cx, organization_id, org, layout } = member;
+        let page_error = |error| PageError::from(error).with_layout(layout.clone());
+        let members = users::list(cx, web.ops(), organization_id).await.map_err(page_error)?;
         let owners = members.iter().filter(|it| it.role == Role::Owner).count();
         let row = |it: OrganizationMember| MemberRow {
             is_self: it.user_id.as_str() == cx.caller.actor(),
-            changeable: place.is_admin() && place.role.covers(it.role),
-            last_owner: it.role == Role::Owner && owners == 1,
+            can_change: org.is_admin() && org.role.covers(it.role),
+            is_last_owner: it.role == Role::Owner && owners == 1,
             member: it,
         };
         let mut found = Vec::new();
-        if place.is_admin() {
+        if org.is_admin() {
             let before: Option<InvitationId> = before.parse().ok();
             let limit = INVITATIONS + 1;
             let list = invitations::list(cx, web.ops(), organization_id, before.as_ref(), limit).await;
-            found = list.map_err(within)?;
+            found = list.map_err(page_error)?;
         }
         let more = found.len() > INVITATIONS as usize;
         found.truncate(INVITATIONS as usize);
         let last = found.last().filter(|_| more).map(|it| it.invitation.id.clone());
         let now = cx.now();
-        let invitations = found.into_iter().map(|it| invitation_row(it, now, place.role)).collect();
+        let invitations = found.into_iter().map(|it| invitation_row(it, now, org.role)).collect();
         Ok(Self {
-            frame: frame.clone().at("members"),
-            place: place.clone(),
-            wrong: Wrong::default(),
+            layout: layout.clone().with_section("members"),
+            org: org.clone(),
+            form_error: FormError::default(),
             members: members.into_iter().map(row).collect(),
-            roles: roles(place.role),
+            roles: roles(org.role),
             invitations,
-            older: last.map(|id| format!("{}?before={id}#invitations", place.path("members"))),
+            older: last.map(|id| format!("{}?before={id}#invitations", org.path("members"))),
             email: String::new(),
             role: Role::Member.as_str().to_owned(),
             sent: None,
             can_mail: web.mail.is_some(),
-            closed: web.sign_up == SignUp::Closed,
+            is_sign_up_closed: web.sign_up == SignUp::Closed,
         })
     }
 
     /// The page with what is wrong.
     async fn refused(web: &Web, member: &Member, error: Error) -> Result<(StatusCode, Self), PageError> {
-        let (status, wrong) = Wrong::of(error).map_err(|error| PageError::from(error).within(member.frame.clone()))?;
-        Ok((status, Self { wrong, ..Self::read(web, member, "").await? }))
+        let (status, form_error) =
+            FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
+        Ok((status, Self { form_error, ..Self::read(web, member, "").await? }))
     }
 }
 
@@ -160,7 +161,7 @@ fn invitation_row(listed: invitations::InvitationView, now: Timestamp, own: Role
         gone => gone.to_owned(),
     });
     InvitationRow {
-        changeable: own.covers(it.role),
+        can_change: own.covers(it.role),
         id: it.id,
         email: it.email,
         role: it.role,
@@ -170,7 +171,7 @@ fn invitation_row(listed: invitations::InvitationView, now: Timestamp, own: Role
     }
 }
 
-async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<MemberForm>) -> PageResult {
     Ok(view::page(&MembersPage::read(&web, &member, &fields.before).await?))
 }
 
@@ -178,7 +179,7 @@ async fn set_role(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<MemberForm>,
 ) -> PageResult {
     let changed = match (id.parse::<UserId>(), fields.role.parse::<Role>()) {
         (Ok(user), Ok(role)) => users::update(&member.cx, web.ops(), &member.organization_id, &user, role).await,
@@ -188,9 +189,9 @@ async fn set_role(
     match changed {
         Ok(changed) => {
             let message = format!("{} is {} now.", changed.email, changed.role);
-            Ok(view::redirect_saying(&member.place.path("members"), &message))
+            Ok(view::redirect_with_flash(&member.org.path("members"), &message))
         }
-        Err(error) => back(&web, &member, error).await,
+        Err(error) => render_error(&web, &member, error).await,
     }
 }
 
@@ -201,29 +202,34 @@ async fn remove(State(web): State<Web>, member: Member, Path((_, id)): Path<(Str
     };
     match removed {
         Ok(()) if id == member.cx.caller.actor() => {
-            Ok(view::redirect_saying("/", &format!("You have left {}.", member.place.organization.name)))
+            Ok(view::redirect_with_flash("/", &format!("You have left {}.", member.org.organization.name)))
         }
-        Ok(()) => Ok(view::redirect_saying(&member.place.path("members"), "The member is removed.")),
-        Err(error) => back(&web, &member, error).await,
+        Ok(()) => Ok(view::redirect_with_flash(&member.org.path("members"), "The member is removed.")),
+        Err(error) => render_error(&web, &member, error).await,
     }
 }
 
 /// The page again, with what is wrong above it.
-async fn back(web: &Web, member: &Member, error: Error) -> PageResult {
+async fn render_error(web: &Web, member: &Member, error: Error) -> PageResult {
     let (status, page) = MembersPage::refused(web, member, error).await?;
     Ok(view::html(status, &page))
 }
 
-async fn invite(State(web): State<Web>, info: RequestInfo, member: Member, Form(fields): Form<Fields>) -> PageResult {
+async fn invite(
+    State(web): State<Web>,
+    info: RequestInfo,
+    member: Member,
+    Form(fields): Form<MemberForm>,
+) -> PageResult {
     let sent = match fields.role.parse::<Role>() {
         Ok(role) => {
-            let whom = (fields.email.as_str(), role);
-            invite::create(&web, (&member.cx, &info), &member.organization_id, whom).await
+            let invitee = (fields.email.as_str(), role);
+            invite::create(&web, (&member.cx, &info), &member.organization_id, invitee).await
         }
         Err(why) => Err(Error::invalid("role", format!("This is no role: {why}."))),
     };
     match sent {
-        Ok(sent) => show_link(&web, &member, sent).await,
+        Ok(sent) => render_link(&web, &member, sent).await,
         Err(error) => {
             let (status, page) = MembersPage::refused(&web, &member, error).await?;
             Ok(view::html(status, &MembersPage { email: fields.email, role: fields.role, ..page }))
@@ -242,13 +248,13 @@ async fn resend(
         Err(_) => Err(Error::not_found("invitation")),
     };
     match sent {
-        Ok(sent) => show_link(&web, &member, sent).await,
-        Err(error) => back(&web, &member, error).await,
+        Ok(sent) => render_link(&web, &member, sent).await,
+        Err(error) => render_error(&web, &member, error).await,
     }
 }
 
 /// The page with the link, this once: it is not in a redirect, where histories and logs would keep it.
-async fn show_link(web: &Web, member: &Member, sent: SentInvitation) -> Result<Response, PageError> {
+async fn render_link(web: &Web, member: &Member, sent: SentInvitation) -> Result<Response, PageError> {
     let page = MembersPage::read(web, member, "").await?;
     Ok(view::page(&MembersPage { sent: Some(sent), ..page }))
 }
@@ -259,9 +265,10 @@ async fn revoke(State(web): State<Web>, member: Member, Path((_, id)): Path<(Str
         Err(_) => Err(Error::not_found("invitation")),
     };
     match revoked {
-        Ok(()) => {
-            Ok(view::redirect_saying(&member.place.path("members"), "The invitation is taken back: its link is dead."))
-        }
-        Err(error) => back(&web, &member, error).await,
+        Ok(()) => Ok(view::redirect_with_flash(
+            &member.org.path("members"),
+            "The invitation is taken back: its link is dead.",
+        )),
+        Err(error) => render_error(&web, &member, error).await,
     }
 }

@@ -14,10 +14,10 @@ use waypost_ops::oauth_configs::{self, Finding, Level, Settings};
 use waypost_ops::servers;
 
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Routes {
 /// What the forms send. Without `Debug`: a secret is in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct OauthConfigForm {
     name: String,
     issuer: String,
     authorization_endpoint: String,
@@ -51,7 +51,7 @@ struct Fields {
     link_verified_email: bool,
 }
 
-impl From<&OauthConfig> for Fields {
+impl From<&OauthConfig> for OauthConfigForm {
     fn from(it: &OauthConfig) -> Self {
         Self {
             name: it.name.clone(),
@@ -69,7 +69,7 @@ impl From<&OauthConfig> for Fields {
     }
 }
 
-impl Fields {
+impl OauthConfigForm {
     /// What differs from `old`: what nobody touched is not set.
     fn settings(&self, old: &Self) -> Result<Settings, Error> {
         let new = |new: &str, old: &str| Some(new.trim().to_owned()).filter(|new| new != old);
@@ -103,29 +103,29 @@ impl Fields {
     }
 }
 
-fn methods(first: &str) -> Vec<(String, String)> {
-    let words = |it: TokenAuthMethod| match it {
+fn auth_methods(first: &str) -> Vec<(String, String)> {
+    let label = |it: TokenAuthMethod| match it {
         TokenAuthMethod::ClientSecretBasic => "Secret in the header (client_secret_basic)",
         TokenAuthMethod::ClientSecretPost => "Secret in the body (client_secret_post)",
         TokenAuthMethod::None => "No secret: PKCE alone (none)",
     };
-    let known = TokenAuthMethod::ALL.iter().map(|it| (it.to_string(), words(*it).to_owned()));
+    let known = TokenAuthMethod::ALL.iter().map(|it| (it.to_string(), label(*it).to_owned()));
     let first = Some((String::new(), first.to_owned())).filter(|(_, text)| !text.is_empty());
     first.into_iter().chain(known).collect()
 }
 
 /// A refusal as the forms show it: what the provider itself is about stands above the fields.
-fn refused(error: Error) -> Result<(StatusCode, Wrong), Error> {
-    let (status, mut wrong) = Wrong::of(error)?;
-    match wrong.field.as_str() {
-        "scope" => "scopes".clone_into(&mut wrong.field),
-        "provider" | "metadata_url" => wrong.field.clear(),
+fn form_error(error: Error) -> Result<(StatusCode, FormError), Error> {
+    let (status, mut form_error) = FormError::from_error(error)?;
+    match form_error.field.as_str() {
+        "scope" => "scopes".clone_into(&mut form_error.field),
+        "provider" | "metadata_url" => form_error.field.clear(),
         _ => {}
     }
-    Ok((status, wrong))
+    Ok((status, form_error))
 }
 
-struct Row {
+struct OauthConfigRow {
     href: String,
     name: String,
     provider: String,
@@ -134,115 +134,125 @@ struct Row {
 
 #[derive(Template)]
 #[template(path = "oauth_configs/list.html")]
-struct ListPage {
-    frame: Frame,
+struct OauthConfigsPage {
+    layout: Layout,
     base: String,
-    admin: bool,
-    rows: Vec<Row>,
+    is_admin: bool,
+    rows: Vec<OauthConfigRow>,
 }
 
-impl ListPage {
+impl OauthConfigsPage {
     fn new_path(&self) -> String {
         format!("{}/new", self.base)
     }
 }
 
 async fn list(State(web): State<Web>, member: Member) -> PageResult {
-    let Member { cx, organization_id, place, frame } = member;
-    let base = place.path("oauth-configs");
+    let Member { cx, organization_id, org, layout } = member;
+    let base = org.path("oauth-configs");
     let mut rows = Vec::new();
     for config in oauth_configs::list(&cx, web.ops(), &organization_id).await? {
         let servers = oauth_configs::servers(&cx, web.ops(), &organization_id, &config.id).await?;
         let provider = if config.issuer.is_empty() { config.authorization_endpoint } else { config.issuer };
-        rows.push(Row { href: format!("{base}/{}", config.id), name: config.name, provider, servers });
+        rows.push(OauthConfigRow { href: format!("{base}/{}", config.id), name: config.name, provider, servers });
     }
-    Ok(view::page(&ListPage { frame: frame.at("oauth-configs"), base, admin: place.is_admin(), rows }))
+    Ok(view::page(&OauthConfigsPage {
+        layout: layout.with_section("oauth-configs"),
+        base,
+        is_admin: org.is_admin(),
+        rows,
+    }))
 }
 
 #[derive(Template)]
 #[template(path = "oauth_configs/new.html")]
-struct NewPage {
-    frame: Frame,
-    wrong: Wrong,
+struct NewOauthConfigPage {
+    layout: Layout,
+    form_error: FormError,
     base: String,
-    fields: Fields,
-    methods: Vec<(String, String)>,
+    fields: OauthConfigForm,
+    auth_methods: Vec<(String, String)>,
     /// An address to register, for an example server.
     redirect_uri: String,
 }
 
-fn new_page(
+fn render_new(
     web: &Web,
     info: &RequestInfo,
     member: &Member,
-    (status, wrong): (StatusCode, Wrong),
-    fields: Fields,
+    (status, form_error): (StatusCode, FormError),
+    fields: OauthConfigForm,
 ) -> Response {
     let address = web.public_url.path_urls(&info.authority, "SERVER").issuer();
     view::html(
         status,
-        &NewPage {
-            frame: member.frame.clone().at("oauth-configs"),
-            wrong,
-            base: member.place.path("oauth-configs"),
+        &NewOauthConfigPage {
+            layout: member.layout.clone().with_section("oauth-configs"),
+            form_error,
+            base: member.org.path("oauth-configs"),
             fields,
-            methods: methods("As the provider says"),
+            auth_methods: auth_methods("As the provider says"),
             redirect_uri: format!("{address}/oauth/callback"),
         },
     )
 }
 
 async fn new(State(web): State<Web>, info: RequestInfo, member: Member) -> PageResult {
-    Ok(new_page(&web, &info, &member, (StatusCode::OK, Wrong::default()), Fields::default()))
+    Ok(render_new(&web, &info, &member, (StatusCode::OK, FormError::default()), OauthConfigForm::default()))
 }
 
-async fn create(State(web): State<Web>, info: RequestInfo, member: Member, Form(fields): Form<Fields>) -> PageResult {
-    let Member { cx, organization_id, place, frame } = &member;
-    let made = match fields.settings(&Fields::default()) {
+async fn create(
+    State(web): State<Web>,
+    info: RequestInfo,
+    member: Member,
+    Form(fields): Form<OauthConfigForm>,
+) -> PageResult {
+    let Member { cx, organization_id, org, layout } = &member;
+    let created = match fields.settings(&OauthConfigForm::default()) {
         Ok(settings) => oauth_configs::create(cx, web.ops(), &web.provider_context, organization_id, &settings).await,
         Err(error) => Err(error),
     };
-    match made {
+    match created {
         Ok((config, findings)) => {
-            let location = place.path(&format!("oauth-configs/{}", config.id));
-            Ok(view::redirect_saying(&location, &said("The provider is saved.", &findings)))
+            let location = org.path(&format!("oauth-configs/{}", config.id));
+            Ok(view::redirect_with_flash(&location, &with_warnings("The provider is saved.", &findings)))
         }
         Err(error) => {
-            let refused = refused(error).map_err(|error| PageError::from(error).within(frame.clone()))?;
-            Ok(new_page(&web, &info, &member, refused, fields))
+            let refused = form_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+            Ok(render_new(&web, &info, &member, refused, fields))
         }
     }
 }
 
 /// A sentence, and what somebody should know.
-fn said(text: &str, findings: &[Finding]) -> String {
+fn with_warnings(text: &str, findings: &[Finding]) -> String {
     let warnings = findings.iter().filter(|finding| finding.level != Level::Ok).map(|it| it.message.as_str());
     std::iter::once(text).chain(warnings).collect::<Vec<_>>().join(" ")
 }
 
-struct Server {
+struct ServerLink {
     href: String,
     name: String,
 }
 
 #[derive(Template)]
 #[template(path = "oauth_configs/show.html")]
-struct ShowPage {
-    frame: Frame,
-    wrong: Wrong,
+struct OauthConfigPage {
+    layout: Layout,
+    form_error: FormError,
     list: String,
     base: String,
-    admin: bool,
+    is_admin: bool,
     config: OauthConfig,
-    fields: Fields,
-    methods: Vec<(String, String)>,
-    servers: Vec<Server>,
+    fields: OauthConfigForm,
+    auth_methods: Vec<(String, String)>,
+    servers: Vec<ServerLink>,
     redirect_uris: Vec<String>,
     /// Of a check that was just made.
     findings: Option<Vec<Finding>>,
 }
 
-impl ShowPage {
+impl OauthConfigPage {
     fn delete_path(&self) -> String {
         format!("{}/delete", self.base)
     }
@@ -266,118 +276,135 @@ impl ShowPage {
 
 /// The provider in the path.
 #[derive(Deserialize)]
-struct At {
+struct OauthConfigPath {
     oauth_config: String,
 }
 
-async fn found(web: &Web, member: &Member, at: &At) -> Result<OauthConfig, PageError> {
-    let Member { cx, organization_id, frame, .. } = member;
+async fn find(web: &Web, member: &Member, at: &OauthConfigPath) -> Result<OauthConfig, PageError> {
+    let Member { cx, organization_id, layout, .. } = member;
     let found = match at.oauth_config.parse::<OauthConfigId>() {
         Ok(id) => oauth_configs::show(cx, web.ops(), organization_id, &id).await,
         Err(_) => Err(Error::not_found("identity provider")),
     };
-    found.map_err(|error| PageError::from(error).within(frame.clone()))
+    found.map_err(|error| PageError::from(error).with_layout(layout.clone()))
 }
 
 /// What a page of a provider shows beside what is saved.
-struct Shown {
+struct FormState {
     status: StatusCode,
-    wrong: Wrong,
-    fields: Option<Fields>,
+    form_error: FormError,
+    fields: Option<OauthConfigForm>,
     findings: Option<Vec<Finding>>,
 }
 
-impl Shown {
+impl FormState {
     fn plain() -> Self {
-        Self { status: StatusCode::OK, wrong: Wrong::default(), fields: None, findings: None }
+        Self { status: StatusCode::OK, form_error: FormError::default(), fields: None, findings: None }
     }
 }
 
-async fn page(
+async fn render(
     web: &Web,
     info: &RequestInfo,
     member: &Member,
     config: OauthConfig,
-    shown: Shown,
+    state: FormState,
 ) -> Result<Response, Error> {
-    let Member { cx, organization_id, place, frame } = member;
+    let Member { cx, organization_id, org, layout } = member;
     let all = servers::list(cx, web.ops(), organization_id).await?;
-    let using: Vec<_> = all.into_iter().filter(|server| server.oauth_config_id.as_ref() == Some(&config.id)).collect();
+    let linked: Vec<_> = all.into_iter().filter(|server| server.oauth_config_id.as_ref() == Some(&config.id)).collect();
     let redirect_uris =
-        using.iter().flat_map(|server| web.public_url.redirect_uris(&info.authority, &server.slug)).collect();
-    let servers = using
+        linked.iter().flat_map(|server| web.public_url.redirect_uris(&info.authority, &server.slug)).collect();
+    let servers = linked
         .into_iter()
-        .map(|it| Server { href: place.path(&format!("servers/{}/settings", it.id)), name: it.name })
+        .map(|it| ServerLink { href: org.path(&format!("servers/{}/settings", it.id)), name: it.name })
         .collect();
-    let list = place.path("oauth-configs");
+    let list = org.path("oauth-configs");
     Ok(view::html(
-        shown.status,
-        &ShowPage {
-            frame: frame.clone().at("oauth-configs"),
-            wrong: shown.wrong,
+        state.status,
+        &OauthConfigPage {
+            layout: layout.clone().with_section("oauth-configs"),
+            form_error: state.form_error,
             base: format!("{list}/{}", config.id),
             list,
-            admin: place.is_admin(),
-            fields: shown.fields.unwrap_or_else(|| Fields::from(&config)),
-            methods: methods(""),
+            is_admin: org.is_admin(),
+            fields: state.fields.unwrap_or_else(|| OauthConfigForm::from(&config)),
+            auth_methods: auth_methods(""),
             servers,
             redirect_uris,
-            findings: shown.findings,
+            findings: state.findings,
             config,
         },
     ))
 }
 
-async fn show(State(web): State<Web>, info: RequestInfo, member: Member, Path(at): Path<At>) -> PageResult {
-    let config = found(&web, &member, &at).await?;
-    Ok(page(&web, &info, &member, config, Shown::plain()).await?)
+async fn show(
+    State(web): State<Web>,
+    info: RequestInfo,
+    member: Member,
+    Path(at): Path<OauthConfigPath>,
+) -> PageResult {
+    let config = find(&web, &member, &at).await?;
+    Ok(render(&web, &info, &member, config, FormState::plain()).await?)
 }
 
 async fn save(
     State(web): State<Web>,
     info: RequestInfo,
     member: Member,
-    Path(at): Path<At>,
-    Form(fields): Form<Fields>,
+    Path(at): Path<OauthConfigPath>,
+    Form(fields): Form<OauthConfigForm>,
 ) -> PageResult {
-    let old = found(&web, &member, &at).await?;
-    let saved = match fields.settings(&Fields::from(&old)) {
+    let old = find(&web, &member, &at).await?;
+    let saved = match fields.settings(&OauthConfigForm::from(&old)) {
         Ok(settings) => oauth_configs::update(&member.cx, web.ops(), &web.provider_context, &old, &settings).await,
         Err(error) => Err(error),
     };
     match saved {
         Ok((config, findings)) => {
-            let location = member.place.path(&format!("oauth-configs/{}", config.id));
-            Ok(view::redirect_saying(&location, &said("Saved.", &findings)))
+            let location = member.org.path(&format!("oauth-configs/{}", config.id));
+            Ok(view::redirect_with_flash(&location, &with_warnings("Saved.", &findings)))
         }
         Err(error) => {
-            let refused = refused(error).map_err(|error| PageError::from(error).within(member.frame.clone()))?;
-            let (status, wrong) = refused;
-            let shown = Shown { status, wrong, fields: Some(fields), findings: None };
-            Ok(page(&web, &info, &member, old, shown).await?)
+            let refused =
+                form_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
+            let (status, form_error) = refused;
+            let state = FormState { status, form_error, fields: Some(fields), findings: None };
+            Ok(render(&web, &info, &member, old, state).await?)
         }
     }
 }
 
-async fn check(State(web): State<Web>, info: RequestInfo, member: Member, Path(at): Path<At>) -> PageResult {
-    let config = found(&web, &member, &at).await?;
+async fn check(
+    State(web): State<Web>,
+    info: RequestInfo,
+    member: Member,
+    Path(at): Path<OauthConfigPath>,
+) -> PageResult {
+    let config = find(&web, &member, &at).await?;
     let findings = oauth_configs::check(&member.cx, web.ops(), &web.provider_context, &config).await?;
-    let shown = Shown { findings: Some(findings), ..Shown::plain() };
-    Ok(page(&web, &info, &member, config, shown).await?)
+    let state = FormState { findings: Some(findings), ..FormState::plain() };
+    Ok(render(&web, &info, &member, config, state).await?)
 }
 
-async fn delete(State(web): State<Web>, info: RequestInfo, member: Member, Path(at): Path<At>) -> PageResult {
-    let config = found(&web, &member, &at).await?;
+async fn delete(
+    State(web): State<Web>,
+    info: RequestInfo,
+    member: Member,
+    Path(at): Path<OauthConfigPath>,
+) -> PageResult {
+    let config = find(&web, &member, &at).await?;
     let deleted = oauth_configs::delete(&member.cx, web.ops(), &member.organization_id, &config.id).await;
     match deleted {
         Ok(()) => {
             let said = format!("The provider “{}” is deleted.", config.name);
-            Ok(view::redirect_saying(&member.place.path("oauth-configs"), &said))
+            Ok(view::redirect_with_flash(&member.org.path("oauth-configs"), &said))
         }
         Err(error) => {
-            let refused = refused(error).map_err(|error| PageError::from(error).within(member.frame.clone()))?;
-            let (status, wrong) = refused;
-            Ok(page(&web, &info, &member, config, Shown { status, wrong, ..Shown::plain() }).await?)
+            let refused =
+                form_error(error).map_err(|error| PageError::from(error).with_layout(member.layout.clone()))?;
+            let (status, form_error) = refused;
+            Ok(render(&web, &info, &member, config, FormState { status, form_error, ..FormState::plain() }).await?)
         }
     }
 }

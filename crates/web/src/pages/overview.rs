@@ -6,8 +6,8 @@ use waypost_core::access::Act;
 use waypost_ops::overview::{self, OrganizationOverview};
 use waypost_ops::{audit_events, joins, tickets};
 
-use super::audit::Entry;
-use super::frame::{Frame, Place};
+use super::audit::AuditRow;
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::{self, PageError, PageResult};
@@ -22,7 +22,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// A step of the first run.
-struct Step {
+struct SetupStep {
     done: bool,
     /// Whether it is the next one to do.
     next: bool,
@@ -35,7 +35,7 @@ struct Step {
 }
 
 /// A number, and where it comes from.
-struct Tile {
+struct OverviewTile {
     label: &'static str,
     count: i64,
     hint: &'static str,
@@ -45,49 +45,49 @@ struct Tile {
 
 #[derive(Template)]
 #[template(path = "overview/show.html")]
-struct OverviewPage {
-    frame: Frame,
-    place: Place,
-    steps: Vec<Step>,
-    tiles: Vec<Tile>,
-    entries: Vec<Entry>,
+struct OrganizationOverviewPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    steps: Vec<SetupStep>,
+    tiles: Vec<OverviewTile>,
+    entries: Vec<AuditRow>,
 }
 
 async fn show(State(web): State<Web>, member: Member) -> PageResult {
-    let Member { cx, organization_id, place, frame } = &member;
-    let within = |error| PageError::from(error).within(frame.clone());
-    let overview = overview::get(cx, web.ops(), organization_id).await.map_err(within)?;
-    let steps = if overview.is_set_up() { Vec::new() } else { steps(place, &overview) };
+    let Member { cx, organization_id, org, layout } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone());
+    let overview = overview::get(cx, web.ops(), organization_id).await.map_err(page_error)?;
+    let steps = if overview.is_set_up() { Vec::new() } else { steps(org, &overview) };
     let mut tiles = Vec::new();
     if overview.servers > 0 || overview.walkthroughs > 0 {
         let counts = tickets::count_by_status(cx, web.ops(), organization_id, &tickets::Filter::default()).await;
-        let counts = counts.map_err(within)?.into_iter();
+        let counts = counts.map_err(page_error)?.into_iter();
         let open = counts.filter(|(status, _)| !status.is_done());
-        tiles = self::tiles(place, &overview, open.map(|(_, count)| count).sum());
+        tiles = self::tiles(org, &overview, open.map(|(_, count)| count).sum());
     }
     let mut entries = Vec::new();
-    if place.is_admin() {
-        let claims = joins::count_recent_claims(cx, web.ops(), organization_id).await.map_err(within)?;
+    if org.is_admin() {
+        let claims = joins::count_recent_claims(cx, web.ops(), organization_id).await.map_err(page_error)?;
         if claims > 0 {
-            tiles.push(Tile {
+            tiles.push(OverviewTile {
                 label: "Claimed progress",
                 count: claims,
                 hint: "claims of tracking IDs in the last 7 days: check who made them",
-                href: place.path("joins"),
+                href: org.path("joins"),
             });
         }
         let filter = audit_events::Filter::default();
         let found = audit_events::list(cx, web.ops(), organization_id, &filter, (None, ENTRIES)).await;
-        entries = found.map_err(within)?.into_iter().map(Entry::from).collect();
+        entries = found.map_err(page_error)?.into_iter().map(AuditRow::from).collect();
     }
-    let (frame, place) = (frame.clone().at("overview"), place.clone());
-    Ok(view::page(&OverviewPage { frame, place, steps, tiles, entries }))
+    let (layout, org) = (layout.clone().with_section("overview"), org.clone());
+    Ok(view::page(&OrganizationOverviewPage { layout, org, steps, tiles, entries }))
 }
 
 /// The first run, in order, from what is really there.
-fn steps(place: &Place, overview: &OrganizationOverview) -> Vec<Step> {
-    let server = overview.server.as_ref().map(|id| place.path(&format!("servers/{id}")));
-    let walkthrough = overview.walkthrough.as_ref().map(|id| place.path(&format!("walkthroughs/{id}")));
+fn steps(org: &CurrentOrganization, overview: &OrganizationOverview) -> Vec<SetupStep> {
+    let server = overview.server.as_ref().map(|id| org.path(&format!("servers/{id}")));
+    let walkthrough = overview.walkthrough.as_ref().map(|id| org.path(&format!("walkthroughs/{id}")));
     let publish = match &walkthrough {
         Some(path) if overview.published == 0 => format!("{path}/publish"),
         Some(path) if overview.server.is_some() => format!("{path}/assignments"),
@@ -98,14 +98,14 @@ fn steps(place: &Place, overview: &OrganizationOverview) -> Vec<Step> {
     } else {
         ("Assign it to the server", "Choose servers")
     };
-    let new_server = if place.is_admin() { place.path("servers/new") } else { String::new() };
+    let new_server = if org.is_admin() { org.path("servers/new") } else { String::new() };
     let mut steps = vec![
-        Step { done: true, next: false, title: "Make an organisation", text: "", href: String::new(), action: "" },
-        Step {
+        SetupStep { done: true, next: false, title: "Make an organisation", text: "", href: String::new(), action: "" },
+        SetupStep {
             done: overview.servers > 0,
             next: false,
             title: "Create a server",
-            text: if place.is_admin() {
+            text: if org.is_admin() {
                 "The MCP server that your users connect to, with an address of its own."
             } else {
                 "The MCP server that your users connect to. Ask an admin of the organisation to create it."
@@ -113,15 +113,15 @@ fn steps(place: &Place, overview: &OrganizationOverview) -> Vec<Step> {
             href: new_server,
             action: "Create a server",
         },
-        Step {
+        SetupStep {
             done: overview.walkthroughs > 0,
             next: false,
             title: "Write your first walkthrough",
             text: "Steps that an agent goes through with a user: from scratch, from a template, or from a file.",
-            href: place.path("walkthroughs/new"),
+            href: org.path("walkthroughs/new"),
             action: "Write a walkthrough",
         },
-        Step {
+        SetupStep {
             done: overview.offered > 0,
             next: false,
             title: publish_title,
@@ -129,7 +129,7 @@ fn steps(place: &Place, overview: &OrganizationOverview) -> Vec<Step> {
             href: publish,
             action: publish_action,
         },
-        Step {
+        SetupStep {
             done: overview.called,
             next: false,
             title: "Connect a client",
@@ -144,26 +144,26 @@ fn steps(place: &Place, overview: &OrganizationOverview) -> Vec<Step> {
     steps
 }
 
-fn tiles(place: &Place, overview: &OrganizationOverview, open_tickets: u64) -> Vec<Tile> {
+fn tiles(org: &CurrentOrganization, overview: &OrganizationOverview, open_tickets: u64) -> Vec<OverviewTile> {
     vec![
-        Tile { label: "Servers", count: overview.servers, hint: "", href: place.path("servers") },
-        Tile {
+        OverviewTile { label: "Servers", count: overview.servers, hint: "", href: org.path("servers") },
+        OverviewTile {
             label: "Published walkthroughs",
             count: overview.published,
             hint: "",
-            href: place.path("walkthroughs?state=published"),
+            href: org.path("walkthroughs?state=published"),
         },
-        Tile {
+        OverviewTile {
             label: "Active now",
             count: overview.active,
             hint: "people who did something in a walkthrough within 15 minutes",
-            href: place.path("analytics"),
+            href: org.path("analytics"),
         },
-        Tile {
+        OverviewTile {
             label: "Open tickets",
             count: i64::try_from(open_tickets).unwrap_or(i64::MAX),
             hint: "",
-            href: place.path("tickets"),
+            href: org.path("tickets"),
         },
     ]
 }

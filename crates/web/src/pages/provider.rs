@@ -6,9 +6,9 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use waypost_core::{Code, Error, Result};
 
-use super::entry::{self, Device};
-use super::login::Next;
+use super::login::NextQuery;
 use super::routes::{Access, Routes};
+use super::sign_in::{self, Device};
 use super::view::{self, PageResult};
 use crate::limits::LimitKind;
 use crate::providers::{Provider, ProviderKind};
@@ -17,7 +17,7 @@ use crate::{Web, cookies};
 
 /// The two addresses.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/login/with/{provider}", Access::Public, leave).get(
+    Routes::new().get("/login/with/{provider}", Access::Public, redirect_to_provider).get(
         "/login/with/{provider}/callback",
         Access::Public,
         callback,
@@ -33,33 +33,33 @@ fn redirect_uri(web: &Web, provider: &Provider) -> String {
     format!("{}/login/with/{}/callback", web.public_url.origin(), provider.key)
 }
 
-async fn leave(
+async fn redirect_to_provider(
     State(web): State<Web>,
     info: RequestInfo,
     headers: HeaderMap,
     Path(key): Path<String>,
-    Query(Next { next }): Query<Next>,
+    Query(NextQuery { next }): Query<NextQuery>,
 ) -> PageResult {
     let provider = find(&web, &key)?;
-    match away(&web, &info, &headers, (provider, view::own_path(&next))).await {
+    match start(&web, &info, &headers, (provider, view::local_path(&next))).await {
         Ok(response) => Ok(response),
-        Err(error) => failed(error),
+        Err(error) => render_failure(error),
     }
 }
 
-async fn away(
+async fn start(
     web: &Web,
     info: &RequestInfo,
     headers: &HeaderMap,
     (provider, next): (&Provider, &str),
 ) -> Result<Response> {
-    entry::check_limit(web, LimitKind::SignIn, info)?;
+    sign_in::check_limit(web, LimitKind::SignIn, info)?;
     let known = cookies::read(headers, cookies::BROWSER);
     let cookie = known.clone().unwrap_or_else(|| cookies::new_value(&*web.random));
-    let cx = entry::visitor(web, info);
-    let leaving =
+    let cx = sign_in::visitor_context(web, info);
+    let pending =
         web.accounts().begin_login(&cx, &web.provider_context, (provider.key, &cookie, next), info.client).await?;
-    let target = provider.authorization_url(&web.provider_context, &leaving, &redirect_uri(web, provider)).await?;
+    let target = provider.authorization_url(&web.provider_context, &pending, &redirect_uri(web, provider)).await?;
     let mut response = view::redirect(&target);
     if known.is_none() {
         cookies::set_browser(response.headers_mut(), &cookie);
@@ -70,7 +70,7 @@ async fn away(
 /// What a provider sends (RFC 6749, 4.1.2; RFC 9207, 2). A parameter that comes twice is refused.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Answer {
+struct CallbackQuery {
     code: String,
     state: String,
     iss: Option<String>,
@@ -82,44 +82,42 @@ async fn callback(
     info: RequestInfo,
     headers: HeaderMap,
     Path(key): Path<String>,
-    Query(answer): Query<Answer>,
+    Query(query): Query<CallbackQuery>,
 ) -> PageResult {
     let provider = find(&web, &key)?;
-    match back(&web, &info, &headers, (provider, &answer)).await {
+    match finish(&web, &info, &headers, (provider, &query)).await {
         Ok(response) => Ok(response),
-        Err(error) => failed(error),
+        Err(error) => render_failure(error),
     }
 }
 
-async fn back(
+async fn finish(
     web: &Web,
     info: &RequestInfo,
     headers: &HeaderMap,
-    (provider, answer): (&Provider, &Answer),
+    (provider, query): (&Provider, &CallbackQuery),
 ) -> Result<Response> {
-    entry::check_limit(web, LimitKind::SignIn, info)?;
-    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
+    sign_in::check_limit(web, LimitKind::SignIn, info)?;
+    let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
     let cookie = cookies::read(headers, cookies::BROWSER).unwrap_or_default();
-    let returned =
-        web.accounts().finish_login(&cx, &web.provider_context, (provider.key, &cookie, &answer.state)).await?;
+    let login = web.accounts().finish_login(&cx, &web.provider_context, (provider.key, &cookie, &query.state)).await?;
     // What another provider sends must not be acted on at all (RFC 9207, 2.4).
-    if let (Some(iss), ProviderKind::Openid { issuer }) = (&answer.iss, &provider.kind)
+    if let (Some(iss), ProviderKind::Openid { issuer }) = (&query.iss, &provider.kind)
         && iss != issuer
     {
         return Err(Error::new(Code::Forbidden, "The answer came from another provider than the one that was asked."));
     }
-    if answer.error.is_some() || answer.code.is_empty() {
+    if query.error.is_some() || query.code.is_empty() {
         let message = format!("{} did not sign you in: nothing was changed.", provider.name);
         return Err(Error::new(Code::Forbidden, message));
     }
     let asked = (redirect_uri(web, provider), cx.now());
-    let vouched =
-        provider.fetch_identity(&web.provider_context, (&returned, &answer.code), (&asked.0, asked.1)).await?;
-    let session = web.accounts().sign_in_with_provider(&cx, &vouched, device.browser()).await?;
-    Ok(entry::signed_in(web, headers, &session, &returned.next).await)
+    let identity = provider.fetch_identity(&web.provider_context, (&login, &query.code), (&asked.0, asked.1)).await?;
+    let session = web.accounts().sign_in_with_provider(&cx, &identity, device.browser()).await?;
+    Ok(sign_in::start_session(web, headers, &session, &login.next).await)
 }
 
-fn failed(error: Error) -> PageResult {
+fn render_failure(error: Error) -> PageResult {
     let (status, message) = match error.code {
         Code::Forbidden => (StatusCode::FORBIDDEN, error.message),
         Code::Conflict => (StatusCode::CONFLICT, error.message),
@@ -134,5 +132,5 @@ fn failed(error: Error) -> PageResult {
         }
         _ => return Err(error.into()),
     };
-    Ok(entry::notice(status, ("You are not signed in", message), ("/login", "Back to sign in")))
+    Ok(sign_in::notice(status, ("You are not signed in", message), ("/login", "Back to sign in")))
 }

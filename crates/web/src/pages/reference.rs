@@ -8,79 +8,79 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::Value;
 
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
-use super::session::Anyone;
+use super::session::OptionalUser;
 use super::view;
 use crate::{Web, api, markdown};
 
 /// The page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/api/reference", Access::Public, reference)
+    Routes::new().get("/api/reference", Access::Public, show)
 }
 
 /// Operations of one noun.
-struct Tag {
+struct TagDoc {
     name: String,
-    operations: Vec<Operation>,
+    operations: Vec<OperationDoc>,
 }
 
-struct Operation {
+struct OperationDoc {
     id: String,
     method: String,
     path: String,
     /// HTML.
     description: String,
-    parameters: Vec<Field>,
-    body: Option<Body>,
-    responses: Vec<Answer>,
+    parameters: Vec<FieldDoc>,
+    body: Option<BodyDoc>,
+    responses: Vec<ResponseDoc>,
     curl: String,
 }
 
 /// A parameter, or a member of a body.
-struct Field {
+struct FieldDoc {
     name: String,
     /// Where it stands: `path`, `query`, `header`, or empty for a member.
-    place: String,
+    location: String,
     kind: String,
     required: bool,
     /// HTML.
     description: String,
 }
 
-struct Body {
+struct BodyDoc {
     kind: String,
-    fields: Vec<Field>,
+    fields: Vec<FieldDoc>,
 }
 
-struct Answer {
+struct ResponseDoc {
     status: String,
     description: String,
     kind: String,
-    fields: Vec<Field>,
+    fields: Vec<FieldDoc>,
 }
 
-static TAGS: LazyLock<Vec<Tag>> = LazyLock::new(|| tags(&serde_json::to_value(api::document()).unwrap_or_default()));
+static TAGS: LazyLock<Vec<TagDoc>> = LazyLock::new(|| tags(&serde_json::to_value(api::document()).unwrap_or_default()));
 
 #[derive(Template)]
 #[template(path = "reference.html")]
-struct Page {
-    frame: Frame,
+struct ReferencePage {
+    layout: Layout,
     origin: String,
-    tags: &'static [Tag],
+    tags: &'static [TagDoc],
 }
 
-async fn reference(State(web): State<Web>, Anyone(viewer): Anyone) -> Response {
-    let frame = viewer.map_or_else(Frame::empty, |viewer| viewer.frame);
-    view::page(&Page { frame, origin: web.public_url.origin(), tags: &TAGS })
+async fn show(State(web): State<Web>, OptionalUser(viewer): OptionalUser) -> Response {
+    let layout = viewer.map_or_else(Layout::empty, |viewer| viewer.layout);
+    view::page(&ReferencePage { layout, origin: web.public_url.origin(), tags: &TAGS })
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
 
-fn tags(document: &Value) -> Vec<Tag> {
-    let mut tags: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
+fn tags(document: &Value) -> Vec<TagDoc> {
+    let mut tags: BTreeMap<String, Vec<OperationDoc>> = BTreeMap::new();
     let paths = document["paths"].as_object().into_iter().flatten();
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().into_iter().flatten() {
@@ -88,19 +88,19 @@ fn tags(document: &Value) -> Vec<Tag> {
             tags.entry(tag).or_default().push(self::operation(document, (method, path), operation));
         }
     }
-    tags.into_iter().map(|(name, operations)| Tag { name, operations }).collect()
+    tags.into_iter().map(|(name, operations)| TagDoc { name, operations }).collect()
 }
 
-fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) -> Operation {
-    let parameters = operation["parameters"].as_array().into_iter().flatten().map(|parameter| Field {
+fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) -> OperationDoc {
+    let parameters = operation["parameters"].as_array().into_iter().flatten().map(|parameter| FieldDoc {
         name: text(parameter, "name").to_owned(),
-        place: text(parameter, "in").to_owned(),
+        location: text(parameter, "in").to_owned(),
         kind: kind(&parameter["schema"]),
         required: parameter["required"].as_bool().unwrap_or_default(),
         description: markdown::render(text(parameter, "description")),
     });
     let content = operation["requestBody"]["content"].as_object().and_then(|content| content.iter().next());
-    let body = content.map(|(media, body)| Body {
+    let body = content.map(|(media, body)| BodyDoc {
         kind: if media == "application/json" {
             kind(&body["schema"])
         } else {
@@ -113,7 +113,7 @@ fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) 
     let responses = answers.map(|(status, response)| {
         let schema =
             response["content"].as_object().and_then(|content| content.values().next()).map(|it| &it["schema"]);
-        Answer {
+        ResponseDoc {
             status: status.clone(),
             description: text(response, "description").to_owned(),
             kind: schema.map(kind).unwrap_or_default(),
@@ -121,7 +121,7 @@ fn operation(document: &Value, (method, path): (&str, &str), operation: &Value) 
         }
     });
     let description = [text(operation, "summary"), text(operation, "description")].join("\n\n");
-    Operation {
+    OperationDoc {
         id: text(operation, "operationId").to_owned(),
         method: method.to_uppercase(),
         path: path.to_owned(),
@@ -142,21 +142,21 @@ fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 }
 
 /// The members of an object, or of the objects of a list of them.
-fn fields(document: &Value, schema: &Value) -> Vec<Field> {
+fn fields(document: &Value, schema: &Value) -> Vec<FieldDoc> {
     let schema = resolve(document, schema);
     if let Some(items) = schema.get("items") {
         return fields(document, items);
     }
     let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|it| it == name));
     let members = schema["properties"].as_object().into_iter().flatten();
-    let own = members.map(|(name, member)| Field {
+    let own = members.map(|(name, member)| FieldDoc {
         name: name.clone(),
-        place: String::new(),
+        location: String::new(),
         kind: kind(member),
         required: required(name),
         description: markdown::render(text(member, "description")),
     });
-    let mut all: Vec<Field> = own.collect();
+    let mut all: Vec<FieldDoc> = own.collect();
     for part in schema["allOf"].as_array().into_iter().flatten() {
         all.extend(fields(document, part));
     }
@@ -189,7 +189,7 @@ fn kind(schema: &Value) -> String {
 }
 
 /// The call as a command; the reader puts in what stands in capitals.
-fn curl((method, path): (&str, &str), body: Option<&Body>) -> String {
+fn curl((method, path): (&str, &str), body: Option<&BodyDoc>) -> String {
     let mut address = path.to_owned();
     while let (Some(open), Some(close)) = (address.find('{'), address.find('}')) {
         let name = address[open + 1..close].to_uppercase();

@@ -8,11 +8,11 @@ use serde::Deserialize;
 use waypost_core::account::CodePurpose;
 
 use super::code;
-use super::entry;
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
-use super::view::{self, PageResult, Wrong};
+use super::sign_in;
+use super::view::{self, FormError, PageResult};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
@@ -24,44 +24,49 @@ pub(super) fn routes() -> Routes {
 #[derive(Template)]
 #[template(path = "login/forgot.html")]
 struct ForgotPage<'a> {
-    frame: Frame,
-    wrong: Wrong,
+    layout: Layout,
+    form_error: FormError,
     email: &'a str,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct ForgotForm {
     email: String,
 }
 
 async fn show(State(web): State<Web>) -> Response {
     if web.mail.is_none() {
-        return no_mail();
+        return mail_unavailable();
     }
-    view::page(&ForgotPage { frame: Frame::empty(), wrong: Wrong::default(), email: "" })
+    view::page(&ForgotPage { layout: Layout::empty(), form_error: FormError::default(), email: "" })
 }
 
-async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
+async fn post(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Form(fields): Form<ForgotForm>,
+) -> PageResult {
     if web.mail.is_none() {
-        return Ok(no_mail());
+        return Ok(mail_unavailable());
     }
     match code::send((&web, &info, &headers), (CodePurpose::Reset, &fields.email, None), "/").await {
         Ok(response) => Ok(response),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error)?;
-            Ok(view::refused(
+            let (status, form_error) = FormError::from_error(error)?;
+            Ok(view::html_with_retry_after(
                 status,
-                wrong.retry_after,
-                &ForgotPage { frame: Frame::empty(), wrong, email: &fields.email },
+                form_error.retry_after,
+                &ForgotPage { layout: Layout::empty(), form_error, email: &fields.email },
             ))
         }
     }
 }
 
 /// What people are told where no mail can be sent.
-pub(super) fn no_mail() -> Response {
+pub(super) fn mail_unavailable() -> Response {
     let message = "This installation cannot send mails (setting smtp_url), so there are no codes. Its operator can make a \
         link for you on the command line: waypost user link.";
-    entry::notice(StatusCode::SERVICE_UNAVAILABLE, ("No mail can be sent", message), ("/login", "Back to sign in"))
+    sign_in::notice(StatusCode::SERVICE_UNAVAILABLE, ("No mail can be sent", message), ("/login", "Back to sign in"))
 }

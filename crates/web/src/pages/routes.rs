@@ -8,7 +8,7 @@ use axum::routing::{delete, get, post};
 use http::Method;
 use waypost_core::access::{Act, authorize};
 
-use super::session::{Member, SignedIn};
+use super::session::{CurrentUser, Member};
 use super::view::PageError;
 use crate::Web;
 
@@ -108,11 +108,11 @@ async fn guard<H: Handler<T, Web>, T: 'static>(
     let (mut parts, body) = request.into_parts();
     let refused = match access {
         Access::Public => None,
-        Access::User => SignedIn::from_request_parts(&mut parts, &web).await.err(),
+        Access::User => CurrentUser::from_request_parts(&mut parts, &web).await.err(),
         Access::Member(act) => match Member::from_request_parts(&mut parts, &web).await {
             Ok(member) => {
                 let allowed = authorize(&member.cx.caller, act, &member.organization_id);
-                allowed.err().map(|error| PageError::from(error).within(member.frame).into_response())
+                allowed.err().map(|error| PageError::from(error).with_layout(member.layout).into_response())
             }
             Err(refused) => Some(refused),
         },

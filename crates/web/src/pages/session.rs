@@ -12,13 +12,13 @@ use waypost_core::organization::{Membership, User};
 use waypost_core::{Error, email};
 use waypost_ops::user_sessions::{self, UserSession};
 
-use super::frame::{Frame, Place, Viewer};
+use super::layout::{CurrentOrganization, Layout, Viewer};
 use super::view::{self, PageError};
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies};
 
 /// A signed-in user.
-pub struct SignedIn {
+pub struct CurrentUser {
     /// For what they do for themselves.
     pub cx: Ctx,
     /// Their session.
@@ -28,51 +28,51 @@ pub struct SignedIn {
     /// Whether their address is verified.
     pub is_verified: bool,
     /// What stands around the page.
-    pub frame: Frame,
+    pub layout: Layout,
 }
 
-impl SignedIn {
+impl CurrentUser {
     /// The key of the user's address.
     pub fn email_key(&self) -> String {
-        self.frame.viewer.as_ref().map(|viewer| email::key(&viewer.email)).unwrap_or_default()
+        self.layout.viewer.as_ref().map(|viewer| email::key(&viewer.email)).unwrap_or_default()
     }
 }
 
-impl FromRequestParts<Web> for SignedIn {
+impl FromRequestParts<Web> for CurrentUser {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
         let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
-        match find(web, &info, parts).await {
-            Ok(Some(signed_in)) => Ok(signed_in),
-            Ok(None) => Err(to_login(parts)),
+        match find_user(web, &info, parts).await {
+            Ok(Some(current_user)) => Ok(current_user),
+            Ok(None) => Err(redirect_to_login(parts)),
             Err(error) => Err(PageError::from(error).into_response()),
         }
     }
 }
 
 /// Whoever looks at a page that is for everybody: the user when they are signed in.
-pub struct Anyone(pub Option<SignedIn>);
+pub struct OptionalUser(pub Option<CurrentUser>);
 
-impl FromRequestParts<Web> for Anyone {
+impl FromRequestParts<Web> for OptionalUser {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
         let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
-        find(web, &info, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
+        find_user(web, &info, parts).await.map(Self).map_err(|error| PageError::from(error).into_response())
     }
 }
 
 /// What the cookie of a request stands for; kept in its extensions, because several extractors ask.
 #[derive(Clone)]
-struct Found {
+struct SessionData {
     session: UserSession,
     memberships: Vec<Membership>,
     user: User,
 }
 
-async fn look_up(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_core::Result<Option<Found>> {
-    if let Some(found) = parts.extensions.get::<Found>() {
+async fn load_session(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_core::Result<Option<SessionData>> {
+    if let Some(found) = parts.extensions.get::<SessionData>() {
         return Ok(Some(found.clone()));
     }
     let Some(token) = cookies::read(&parts.headers, cookies::SESSION) else { return Ok(None) };
@@ -81,26 +81,28 @@ async fn look_up(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_co
     let cx = cx.with_caller(Caller::User { user_id: session.user_id.clone() });
     let memberships = user_sessions::list_memberships(&cx, web.ops()).await?;
     let user = user_sessions::get_user(&cx, web.ops()).await?;
-    let found = Found { session, memberships, user };
+    let found = SessionData { session, memberships, user };
     parts.extensions.insert(found.clone());
     Ok(Some(found))
 }
 
-async fn find(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_core::Result<Option<SignedIn>> {
-    let Some(Found { session, memberships, user }) = look_up(web, info, parts).await? else { return Ok(None) };
+async fn find_user(web: &Web, info: &RequestInfo, parts: &mut Parts) -> waypost_core::Result<Option<CurrentUser>> {
+    let Some(SessionData { session, memberships, user }) = load_session(web, info, parts).await? else {
+        return Ok(None);
+    };
     let cx = web.context(Caller::User { user_id: session.user_id.clone() }, info);
     let is_verified = user.verified_at.is_some();
-    let frame = Frame {
+    let layout = Layout {
         viewer: Some(Viewer { name: user.display_name().to_owned(), email: user.email }),
         memberships: memberships.clone(),
         flash: cookies::flash(&parts.headers),
-        ..Frame::empty()
+        ..Layout::empty()
     };
-    Ok(Some(SignedIn { cx, session, memberships, is_verified, frame }))
+    Ok(Some(CurrentUser { cx, session, memberships, is_verified, layout }))
 }
 
 /// Where a visitor signs in, and comes back from.
-fn to_login(parts: &Parts) -> Response {
+fn redirect_to_login(parts: &Parts) -> Response {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let next = if parts.method == Method::GET { path } else { "/" };
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
@@ -127,21 +129,21 @@ pub struct Member {
     /// The organisation.
     pub organization_id: OrganizationId,
     /// The organisation with the viewer's role.
-    pub place: Place,
+    pub org: CurrentOrganization,
     /// What stands around the page.
-    pub frame: Frame,
+    pub layout: Layout,
 }
 
 impl FromRequestParts<Web> for Member {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let SignedIn { cx, session, memberships, frame, .. } = SignedIn::from_request_parts(parts, web).await?;
+        let CurrentUser { cx, session, memberships, layout, .. } = CurrentUser::from_request_parts(parts, web).await?;
         let params = RawPathParams::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
         let slug = params.iter().find(|(name, _)| *name == "org").map(|(_, slug)| slug.to_owned());
         let found = memberships.iter().find(|membership| Some(&membership.organization.slug) == slug.as_ref());
         let Some(membership) = found else {
-            return Err(PageError::from(Error::not_found("organisation")).within(frame).into_response());
+            return Err(PageError::from(Error::not_found("organisation")).with_layout(layout).into_response());
         };
         let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
         let organization_id = membership.organization.id.clone();
@@ -151,8 +153,8 @@ impl FromRequestParts<Web> for Member {
             tracing::warn!(%error, "the last use of a session could not be written");
         }
         let cx = cx.with_caller(user_sessions::member_caller(&session.user_id, membership));
-        let place = Place { organization: membership.organization.clone(), role: membership.role };
-        let frame = Frame { place: Some(place.clone()), ..frame };
-        Ok(Self { cx, organization_id, place, frame })
+        let org = CurrentOrganization { organization: membership.organization.clone(), role: membership.role };
+        let layout = Layout { org: Some(org.clone()), ..layout };
+        Ok(Self { cx, organization_id, org, layout })
     }
 }

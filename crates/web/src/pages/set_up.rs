@@ -8,11 +8,11 @@ use serde::Deserialize;
 use waypost_core::{Code, Error};
 use waypost_ops::user_accounts::NewOwner;
 
-use super::entry::{self, Device};
 use super::form::Form;
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::{Access, Routes};
-use super::view::{self, PageResult, Wrong};
+use super::sign_in::{self, Device};
+use super::view::{self, FormError, PageResult};
 use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
@@ -25,8 +25,8 @@ pub(super) fn routes() -> Routes {
 #[derive(Template)]
 #[template(path = "set_up/set_up.html")]
 struct SetUpPage<'a> {
-    frame: Frame,
-    wrong: Wrong,
+    layout: Layout,
+    form_error: FormError,
     token: &'a str,
     full_name: &'a str,
     email: &'a str,
@@ -35,55 +35,69 @@ struct SetUpPage<'a> {
 /// What the link and the form send. Without `Debug`: a password is in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct SetUpForm {
     token: String,
     name: String,
     email: String,
     password: String,
 }
 
-async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<Fields>) -> PageResult {
-    let checked = match entry::check_limit(&web, LimitKind::SignIn, &info) {
+async fn show(State(web): State<Web>, info: RequestInfo, Query(fields): Query<SetUpForm>) -> PageResult {
+    let checked = match sign_in::check_limit(&web, LimitKind::SignIn, &info) {
         Ok(()) => web.accounts().check_set_up(&fields.token).await,
         Err(error) => Err(error),
     };
     match checked {
         Ok(()) => {
-            let (frame, wrong) = (Frame::empty(), Wrong::default());
-            Ok(view::page(&SetUpPage { frame, wrong, token: &fields.token, full_name: "", email: "" }))
+            let (layout, form_error) = (Layout::empty(), FormError::default());
+            Ok(view::page(&SetUpPage { layout, form_error, token: &fields.token, full_name: "", email: "" }))
         }
-        Err(error) => refused(error),
+        Err(error) => render_invalid_link(error),
     }
 }
 
-async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    match make(&web, &info, &headers, &fields).await {
+async fn post(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Form(fields): Form<SetUpForm>,
+) -> PageResult {
+    match create_owner(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
-        Err(error) if error.code == Code::NotFound => refused(error),
+        Err(error) if error.code == Code::NotFound => render_invalid_link(error),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error)?;
-            let Fields { token, name: full_name, email, .. } = &fields;
-            Ok(view::refused(
+            let (status, form_error) = FormError::from_error(error)?;
+            let SetUpForm { token, name: full_name, email, .. } = &fields;
+            Ok(view::html_with_retry_after(
                 status,
-                wrong.retry_after,
-                &SetUpPage { frame: Frame::empty(), wrong, token, full_name, email },
+                form_error.retry_after,
+                &SetUpPage { layout: Layout::empty(), form_error, token, full_name, email },
             ))
         }
     }
 }
 
-async fn make(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response, Error> {
-    entry::check_limit(web, LimitKind::SignIn, info)?;
-    let Fields { token, name, email, password } = fields;
-    let (cx, device) = (entry::visitor(web, info), Device::of(headers, info));
+async fn create_owner(
+    web: &Web,
+    info: &RequestInfo,
+    headers: &HeaderMap,
+    fields: &SetUpForm,
+) -> Result<Response, Error> {
+    sign_in::check_limit(web, LimitKind::SignIn, info)?;
+    let SetUpForm { token, name, email, password } = fields;
+    let (cx, device) = (sign_in::visitor_context(web, info), Device::from_request(headers, info));
     let owner = NewOwner { email, name, password };
     let session = web.accounts().set_up(&cx, token, owner, device.browser()).await?;
-    Ok(entry::signed_in(web, headers, &session, "/").await)
+    Ok(sign_in::start_session(web, headers, &session, "/").await)
 }
 
-fn refused(error: Error) -> PageResult {
+fn render_invalid_link(error: Error) -> PageResult {
     if error.code != Code::NotFound {
         return Err(error.into());
     }
-    Ok(entry::notice(StatusCode::NOT_FOUND, ("This link is not valid any more", error.message), ("/login", "Sign in")))
+    Ok(sign_in::notice(
+        StatusCode::NOT_FOUND,
+        ("This link is not valid any more", error.message),
+        ("/login", "Sign in"),
+    ))
 }

@@ -7,7 +7,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_mail::{EmailKind, EmailMessage};
 use waypost_ops::user_accounts::{IssuedUserCode, UserCodeRequest};
 
-use super::entry::{self, Device};
+use super::sign_in::{self, Device};
 use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
@@ -26,8 +26,8 @@ pub(super) async fn send_code(
     let Some(outbox) = &web.mail else {
         return Err(Error::new(Code::Unavailable, "This installation cannot send mails, so there are no codes."));
     };
-    entry::check_limit_of(web, (LimitKind::Mail, info), asked.email, device)?;
-    let made = web.accounts().create_code(&entry::visitor(web, info), asked, device.browser()).await?;
+    sign_in::check_limit_for_email(web, (LimitKind::Mail, info), asked.email, device)?;
+    let made = web.accounts().create_code(&sign_in::visitor_context(web, info), asked, device.browser()).await?;
     let mail = mail(&made, web.public_url.host(), &web.public_url.origin(), web.accounts().sign_up());
     // A sign-up belongs to no organisation, whoever has the address.
     let organization = made.organization_id.as_ref().filter(|_| made.purpose != CodePurpose::SignUp);

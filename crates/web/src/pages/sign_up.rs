@@ -9,12 +9,12 @@ use waypost_core::Result;
 use waypost_core::account::CodePurpose;
 
 use super::code;
-use super::entry;
 use super::form::Form;
-use super::frame::Frame;
-use super::reset::no_mail;
+use super::layout::Layout;
+use super::reset::mail_unavailable;
 use super::routes::{Access, Routes};
-use super::view::{self, PageResult, Wrong};
+use super::sign_in;
+use super::view::{self, FormError, PageResult};
 use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
@@ -27,53 +27,58 @@ pub(super) fn routes() -> Routes {
 #[derive(Template)]
 #[template(path = "login/sign_up.html")]
 struct SignUpPage<'a> {
-    frame: Frame,
-    wrong: Wrong,
+    layout: Layout,
+    form_error: FormError,
     email: &'a str,
 }
 
 /// What the form sends. Without `Debug`: a password is in it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct SignUpForm {
     email: String,
     password: String,
 }
 
 async fn show(State(web): State<Web>) -> Response {
-    if let Some(refused) = refused(&web) {
+    if let Some(refused) = sign_up_refusal(&web) {
         return refused;
     }
-    view::page(&SignUpPage { frame: Frame::empty(), wrong: Wrong::default(), email: "" })
+    view::page(&SignUpPage { layout: Layout::empty(), form_error: FormError::default(), email: "" })
 }
 
-async fn post(State(web): State<Web>, info: RequestInfo, headers: HeaderMap, Form(fields): Form<Fields>) -> PageResult {
-    if let Some(refused) = refused(&web) {
+async fn post(
+    State(web): State<Web>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Form(fields): Form<SignUpForm>,
+) -> PageResult {
+    if let Some(refused) = sign_up_refusal(&web) {
         return Ok(refused);
     }
-    match send(&web, &info, &headers, &fields).await {
+    match send_code(&web, &info, &headers, &fields).await {
         Ok(response) => Ok(response),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error)?;
-            Ok(view::refused(
+            let (status, form_error) = FormError::from_error(error)?;
+            Ok(view::html_with_retry_after(
                 status,
-                wrong.retry_after,
-                &SignUpPage { frame: Frame::empty(), wrong, email: &fields.email },
+                form_error.retry_after,
+                &SignUpPage { layout: Layout::empty(), form_error, email: &fields.email },
             ))
         }
     }
 }
 
-async fn send(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &Fields) -> Result<Response> {
-    entry::check_limit(web, LimitKind::SignUp, info)?;
+async fn send_code(web: &Web, info: &RequestInfo, headers: &HeaderMap, fields: &SignUpForm) -> Result<Response> {
+    sign_in::check_limit(web, LimitKind::SignUp, info)?;
     let asked = (CodePurpose::SignUp, fields.email.as_str(), Some(fields.password.as_str()));
     code::send((web, info, headers), asked, "/").await
 }
 
-fn refused(web: &Web) -> Option<Response> {
+fn sign_up_refusal(web: &Web) -> Option<Response> {
     if let Err(error) = web.accounts().check_sign_up_open() {
         let words = ("You cannot make an account here", error.message);
-        return Some(entry::notice(StatusCode::FORBIDDEN, words, ("/login", "Sign in")));
+        return Some(sign_in::notice(StatusCode::FORBIDDEN, words, ("/login", "Sign in")));
     }
-    web.mail.is_none().then(no_mail)
+    web.mail.is_none().then(mail_unavailable)
 }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use waypost_core::{Code, Error};
 
-use super::frame::Frame;
+use super::layout::Layout;
 use crate::{cookies, problem};
 
 /// What a handler of a page gives.
@@ -18,7 +18,7 @@ pub fn html(status: StatusCode, template: &impl Template) -> Response {
     match template.render() {
         Ok(body) => {
             let mut response = (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], body).into_response();
-            protect(&mut response);
+            add_security_headers(&mut response);
             response
         }
         Err(error) => {
@@ -30,7 +30,7 @@ pub fn html(status: StatusCode, template: &impl Template) -> Response {
 
 /// Renders a page with a form that was refused, with `Retry-After` (RFC 9110, section 10.2.3) if it may be sent again after
 /// some seconds.
-pub fn refused(status: StatusCode, retry_after: Option<u64>, template: &impl Template) -> Response {
+pub fn html_with_retry_after(status: StatusCode, retry_after: Option<u64>, template: &impl Template) -> Response {
     let mut response = html(status, template);
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -49,7 +49,7 @@ pub fn redirect(location: &str) -> Response {
     match HeaderValue::from_str(location) {
         Ok(location) => {
             let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response();
-            protect(&mut response);
+            add_security_headers(&mut response);
             response
         }
         Err(error) => {
@@ -61,14 +61,14 @@ pub fn redirect(location: &str) -> Response {
 
 /// As [`redirect`]; the page there says `message`, once.
 #[must_use]
-pub fn redirect_saying(location: &str, message: &str) -> Response {
+pub fn redirect_with_flash(location: &str, message: &str) -> Response {
     let mut response = redirect(location);
     cookies::set_flash(response.headers_mut(), message);
     response
 }
 
 /// What [`redirect_saying`] left for the next page is shown by one page only.
-pub async fn say_once(request: Request, next: Next) -> Response {
+pub async fn clear_flash(request: Request, next: Next) -> Response {
     let said = request.method() == Method::GET && cookies::read(request.headers(), cookies::FLASH).is_some();
     let part = request.headers().contains_key("hx-request");
     let mut response = next.run(request).await;
@@ -80,7 +80,7 @@ pub async fn say_once(request: Request, next: Next) -> Response {
 
 /// A path of ours that a query or a form may name as the place to go on to; `/` for anything else.
 #[must_use]
-pub fn own_path(next: &str) -> &str {
+pub fn local_path(next: &str) -> &str {
     let own = next.starts_with('/')
         && !next.starts_with("//")
         && !next.contains(['\\', '\r', '\n', '\t'])
@@ -93,27 +93,27 @@ pub fn own_path(next: &str) -> &str {
 #[derive(Debug)]
 pub struct PageError {
     error: Error,
-    frame: Option<Box<Frame>>,
+    layout: Option<Box<Layout>>,
 }
 
 impl From<Error> for PageError {
     fn from(error: Error) -> Self {
-        Self { error, frame: None }
+        Self { error, layout: None }
     }
 }
 
 impl PageError {
     /// With the navigation around it.
     #[must_use]
-    pub fn within(self, frame: Frame) -> Self {
-        Self { frame: Some(Box::new(frame)), ..self }
+    pub fn with_layout(self, layout: Layout) -> Self {
+        Self { layout: Some(Box::new(layout)), ..self }
     }
 }
 
 #[derive(Template)]
 #[template(path = "error.html")]
-struct ErrorTemplate {
-    frame: Frame,
+struct ErrorPage {
+    layout: Layout,
     title: &'static str,
     message: String,
     advice: &'static str,
@@ -121,7 +121,7 @@ struct ErrorTemplate {
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        let Self { error, frame } = self;
+        let Self { error, layout } = self;
         problem::log(&error);
         let (title, advice) = match error.code {
             Code::NotFound => (
@@ -134,21 +134,21 @@ impl IntoResponse for PageError {
             Code::Internal => ("Something went wrong on our side", "Try again; if it stays, tell the operator."),
             _ => ("This did not work", "Go back, change it, and try once more."),
         };
-        let frame = frame.map_or_else(Frame::empty, |frame| *frame);
+        let layout = layout.map_or_else(Layout::empty, |layout| *layout);
         let (status, retry_after) = (problem::status(error.code), problem::retry_after(&error));
-        refused(status, retry_after, &ErrorTemplate { frame, title, message: error.message, advice })
+        html_with_retry_after(status, retry_after, &ErrorPage { layout, title, message: error.message, advice })
     }
 }
 
 /// `1 server`, `2 servers`.
 #[must_use]
-pub fn counted(count: i64, one: &str, many: &str) -> String {
+pub fn pluralize(count: i64, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }
 
 /// What is wrong with a form, to stand beside its fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wrong {
+pub struct FormError {
     /// The field; empty when it is none in particular.
     pub field: String,
     /// What is wrong, and what would be right.
@@ -157,12 +157,12 @@ pub struct Wrong {
     pub retry_after: Option<u64>,
 }
 
-impl Wrong {
+impl FormError {
     /// What `error` is for who filled in the form.
     ///
     /// # Errors
     /// The error itself, when it is none of theirs: a page of its own shows it.
-    pub fn of(error: Error) -> Result<(StatusCode, Self), Error> {
+    pub fn from_error(error: Error) -> Result<(StatusCode, Self), Error> {
         match error.code {
             Code::InvalidArguments
             | Code::Conflict
@@ -180,13 +180,13 @@ impl Wrong {
 
     /// The message, when it is about `field`.
     #[must_use]
-    pub fn at(&self, field: &str) -> Option<&str> {
+    pub fn message_for(&self, field: &str) -> Option<&str> {
         (self.field == field && !self.message.is_empty()).then_some(self.message.as_str())
     }
 }
 
 /// Nothing from elsewhere, no script but ours, in nobody's frame, in nobody's cache.
-fn protect(response: &mut Response) {
+fn add_security_headers(response: &mut Response) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
         connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     for (name, value) in [
@@ -207,11 +207,11 @@ mod tests {
 
     #[test]
     fn goes_on_to_our_own_pages_only() {
-        assert_eq!(own_path("/o/acme/servers?x=1"), "/o/acme/servers?x=1");
+        assert_eq!(local_path("/o/acme/servers?x=1"), "/o/acme/servers?x=1");
         for next in
             ["", "https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nSet-Cookie: x", "javascript:x"]
         {
-            assert_eq!(own_path(next), "/", "{next:?}");
+            assert_eq!(local_path(next), "/", "{next:?}");
         }
     }
 }

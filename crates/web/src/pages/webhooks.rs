@@ -12,15 +12,15 @@ use waypost_ops::webhooks::{self, NewWebhook, WebhookPatch};
 use waypost_ops::{webhook_deliveries as deliveries, webhooks as ops};
 
 use super::form::Form;
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::api::extract::Query;
 
 /// Messages on a page.
-const MESSAGES: u32 = 25;
+const DELIVERIES: u32 = 25;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
@@ -31,14 +31,14 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/webhooks", WRITE, create)
         .get("/o/{org}/webhooks/{id}", READ, show)
         .post("/o/{org}/webhooks/{id}", WRITE, update)
-        .post("/o/{org}/webhooks/{id}/test", WRITE, test)
-        .post("/o/{org}/webhooks/{id}/rotate-secret", WRITE, rotate)
+        .post("/o/{org}/webhooks/{id}/test", WRITE, send_test)
+        .post("/o/{org}/webhooks/{id}/rotate-secret", WRITE, rotate_secret)
         .post("/o/{org}/webhooks/{id}/delete", WRITE, delete)
         .post("/o/{org}/webhooks/{id}/deliveries/{delivery}/replay", WRITE, replay)
 }
 
 /// An event to choose.
-struct Choice {
+struct EventOption {
     name: &'static str,
     label: &'static str,
     on: bool,
@@ -56,8 +56,8 @@ fn label(event: WebhookEvent) -> &'static str {
     }
 }
 
-fn choices(chosen: &[String]) -> Vec<Choice> {
-    let choice = |event: WebhookEvent| Choice {
+fn event_options(chosen: &[String]) -> Vec<EventOption> {
+    let choice = |event: WebhookEvent| EventOption {
         name: event.as_str(),
         label: label(event),
         on: chosen.iter().any(|own| own == event.as_str()),
@@ -67,14 +67,14 @@ fn choices(chosen: &[String]) -> Vec<Choice> {
 
 /// The fields of a receiver, as they were sent.
 #[derive(Default)]
-struct Fields {
+struct WebhookForm {
     url: String,
     description: String,
     events: Vec<String>,
     enabled: bool,
 }
 
-impl From<Vec<(String, String)>> for Fields {
+impl From<Vec<(String, String)>> for WebhookForm {
     fn from(pairs: Vec<(String, String)>) -> Self {
         let mut fields = Self::default();
         for (name, value) in pairs {
@@ -90,7 +90,7 @@ impl From<Vec<(String, String)>> for Fields {
     }
 }
 
-impl From<&Webhook> for Fields {
+impl From<&Webhook> for WebhookForm {
     fn from(it: &Webhook) -> Self {
         Self {
             url: it.url.clone(),
@@ -101,26 +101,26 @@ impl From<&Webhook> for Fields {
     }
 }
 
-impl Fields {
+impl WebhookForm {
     fn events(&self) -> Result<Vec<WebhookEvent>, Error> {
-        let wrong = |_| Error::invalid("events", "There is no such event. Load the page again.");
-        self.events.iter().map(|text| text.parse().map_err(wrong)).collect()
+        let unknown = |_| Error::invalid("events", "There is no such event. Load the page again.");
+        self.events.iter().map(|text| text.parse().map_err(unknown)).collect()
     }
 }
 
 #[derive(Template)]
 #[template(path = "webhooks/list.html")]
 struct WebhooksPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
     webhooks: Vec<Webhook>,
-    fields: Fields,
-    choices: Vec<Choice>,
+    fields: WebhookForm,
+    event_options: Vec<EventOption>,
 }
 
 /// A message, for the page.
-struct Message {
+struct DeliveryRow {
     delivery: Delivery,
     label: &'static str,
     badge: &'static str,
@@ -128,7 +128,7 @@ struct Message {
     payload: String,
 }
 
-impl From<Delivery> for Message {
+impl From<Delivery> for DeliveryRow {
     fn from(delivery: Delivery) -> Self {
         let read = serde_json::from_str::<serde_json::Value>(&delivery.payload);
         let pretty = read.ok().and_then(|value| serde_json::to_string_pretty(&value).ok());
@@ -149,22 +149,22 @@ impl From<Delivery> for Message {
 #[derive(Template)]
 #[template(path = "webhooks/show.html")]
 struct WebhookPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
     webhook: Webhook,
-    fields: Fields,
-    choices: Vec<Choice>,
+    fields: WebhookForm,
+    event_options: Vec<EventOption>,
     /// A secret that was just made.
     secret: Option<String>,
-    messages: Vec<Message>,
+    deliveries: Vec<DeliveryRow>,
     older: Option<String>,
     before: String,
 }
 
 impl WebhookPage {
     fn path(&self) -> String {
-        self.place.path(&format!("webhooks/{}", self.webhook.id))
+        self.org.path(&format!("webhooks/{}", self.webhook.id))
     }
 
     fn title(&self) -> &str {
@@ -175,24 +175,24 @@ impl WebhookPage {
 /// Which page of messages.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Older {
+struct DeliveriesQuery {
     before: String,
 }
 
-fn within(member: &Member) -> impl Fn(Error) -> PageError {
-    let frame = member.frame.clone().at("webhooks");
-    move |error| PageError::from(error).within(frame.clone())
+fn page_error(member: &Member) -> impl Fn(Error) -> PageError {
+    let layout = member.layout.clone().with_section("webhooks");
+    move |error| PageError::from(error).with_layout(layout.clone())
 }
 
-async fn overview(web: &Web, member: &Member, fields: Fields) -> Result<WebhooksPage, PageError> {
-    let Member { cx, organization_id, place, frame } = member;
-    let webhooks = ops::list(cx, web.ops(), organization_id).await.map_err(within(member))?;
+async fn load_list(web: &Web, member: &Member, fields: WebhookForm) -> Result<WebhooksPage, PageError> {
+    let Member { cx, organization_id, org, layout } = member;
+    let webhooks = ops::list(cx, web.ops(), organization_id).await.map_err(page_error(member))?;
     Ok(WebhooksPage {
-        frame: frame.clone().at("webhooks"),
-        place: place.clone(),
-        wrong: Wrong::default(),
+        layout: layout.clone().with_section("webhooks"),
+        org: org.clone(),
+        form_error: FormError::default(),
         webhooks,
-        choices: choices(&fields.events),
+        event_options: event_options(&fields.events),
         fields,
     })
 }
@@ -200,51 +200,51 @@ async fn overview(web: &Web, member: &Member, fields: Fields) -> Result<Webhooks
 async fn list(State(web): State<Web>, member: Member) -> PageResult {
     // A new receiver is told of everything, unless somebody says otherwise.
     let events = WebhookEvent::CHOICES.iter().map(|event| event.as_str().to_owned()).collect();
-    Ok(view::page(&overview(&web, &member, Fields { events, ..Fields::default() }).await?))
+    Ok(view::page(&load_list(&web, &member, WebhookForm { events, ..WebhookForm::default() }).await?))
 }
 
 async fn create(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(String, String)>>) -> PageResult {
-    let fields = Fields::from(pairs);
-    let made = match fields.events() {
+    let fields = WebhookForm::from(pairs);
+    let created = match fields.events() {
         Ok(events) => {
             let new = NewWebhook { url: fields.url.clone(), description: fields.description.clone(), events };
             ops::create(&member.cx, web.ops(), &web.provider_context, &member.organization_id, &new).await
         }
         Err(error) => Err(error),
     };
-    match made {
-        Ok((webhook, secret)) => shown_once(&web, &member, webhook, &secret).await,
+    match created {
+        Ok((webhook, secret)) => render_with_secret(&web, &member, webhook, &secret).await,
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
-            let page = overview(&web, &member, fields).await?;
-            Ok(view::html(status, &WebhooksPage { wrong, ..page }))
+            let (status, form_error) = FormError::from_error(error).map_err(page_error(&member))?;
+            let page = load_list(&web, &member, fields).await?;
+            Ok(view::html(status, &WebhooksPage { form_error, ..page }))
         }
     }
 }
 
 /// Not by a redirect: the secret is in this answer and nowhere else.
-async fn shown_once(web: &Web, member: &Member, webhook: Webhook, secret: &SecretText) -> PageResult {
-    let page = read(web, member, webhook.id.as_str(), "").await.map_err(within(member))?;
+async fn render_with_secret(web: &Web, member: &Member, webhook: Webhook, secret: &SecretText) -> PageResult {
+    let page = load(web, member, webhook.id.as_str(), "").await.map_err(page_error(member))?;
     Ok(view::page(&WebhookPage { secret: Some(secret.expose().to_owned()), ..page }))
 }
 
-async fn read(web: &Web, member: &Member, id: &str, before: &str) -> Result<WebhookPage, Error> {
-    let Member { cx, organization_id, place, frame } = member;
+async fn load(web: &Web, member: &Member, id: &str, before: &str) -> Result<WebhookPage, Error> {
+    let Member { cx, organization_id, org, layout } = member;
     let id: WebhookId = id.parse().map_err(|_| Error::not_found("webhook"))?;
     let webhook = ops::get(cx, web.ops(), organization_id, &id).await?;
     let cursor = Some(before).filter(|text| text.parse::<WebhookDeliveryId>().is_ok());
-    let found = deliveries::list(cx, web.ops(), (organization_id, &id), (Some(MESSAGES), cursor)).await?;
-    let fields = Fields::from(&webhook);
-    let older = found.next_cursor.map(|cursor| place.path(&format!("webhooks/{id}?before={cursor}")));
+    let found = deliveries::list(cx, web.ops(), (organization_id, &id), (Some(DELIVERIES), cursor)).await?;
+    let fields = WebhookForm::from(&webhook);
+    let older = found.next_cursor.map(|cursor| org.path(&format!("webhooks/{id}?before={cursor}")));
     Ok(WebhookPage {
-        frame: frame.clone().at("webhooks"),
-        place: place.clone(),
-        wrong: Wrong::default(),
-        choices: choices(&fields.events),
+        layout: layout.clone().with_section("webhooks"),
+        org: org.clone(),
+        form_error: FormError::default(),
+        event_options: event_options(&fields.events),
         fields,
         webhook,
         secret: None,
-        messages: found.items.into_iter().map(Message::from).collect(),
+        deliveries: found.items.into_iter().map(DeliveryRow::from).collect(),
         older,
         before: before.to_owned(),
     })
@@ -254,9 +254,9 @@ async fn show(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Query(Older { before }): Query<Older>,
+    Query(DeliveriesQuery { before }): Query<DeliveriesQuery>,
 ) -> PageResult {
-    Ok(view::page(&read(&web, &member, &id, &before).await.map_err(within(&member))?))
+    Ok(view::page(&load(&web, &member, &id, &before).await.map_err(page_error(&member))?))
 }
 
 async fn update(
@@ -265,8 +265,8 @@ async fn update(
     Path((_, id)): Path<(String, String)>,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> PageResult {
-    let page = read(&web, &member, &id, "").await.map_err(within(&member))?;
-    let fields = Fields::from(pairs);
+    let page = load(&web, &member, &id, "").await.map_err(page_error(&member))?;
+    let fields = WebhookForm::from(pairs);
     let updated = match fields.events() {
         Ok(events) => {
             let change = WebhookPatch {
@@ -281,39 +281,42 @@ async fn update(
         Err(error) => Err(error),
     };
     match updated {
-        Ok(_) => Ok(view::redirect_saying(&page.path(), "Saved.")),
+        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "Saved.")),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
-            Ok(view::html(status, &WebhookPage { wrong, choices: choices(&fields.events), fields, ..page }))
+            let (status, form_error) = FormError::from_error(error).map_err(page_error(&member))?;
+            Ok(view::html(
+                status,
+                &WebhookPage { form_error, event_options: event_options(&fields.events), fields, ..page },
+            ))
         }
     }
 }
 
-async fn test(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let page = read(&web, &member, &id, "").await.map_err(within(&member))?;
+async fn send_test(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let page = load(&web, &member, &id, "").await.map_err(page_error(&member))?;
     match ops::send_test(&member.cx, web.ops(), &member.organization_id, &page.webhook.id).await {
         Ok(_) => {
             let message = "A test is on its way. Load this page again in a moment to see what came of it.";
-            Ok(view::redirect_saying(&page.path(), message))
+            Ok(view::redirect_with_flash(&page.path(), message))
         }
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
-            Ok(view::html(status, &WebhookPage { wrong, ..page }))
+            let (status, form_error) = FormError::from_error(error).map_err(page_error(&member))?;
+            Ok(view::html(status, &WebhookPage { form_error, ..page }))
         }
     }
 }
 
-async fn rotate(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let id: WebhookId = id.parse().map_err(|_| within(&member)(Error::not_found("webhook")))?;
+async fn rotate_secret(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
+    let id: WebhookId = id.parse().map_err(|_| page_error(&member)(Error::not_found("webhook")))?;
     let rotated = ops::rotate_secret(&member.cx, web.ops(), &web.provider_context, &member.organization_id, &id).await;
-    let (webhook, secret) = rotated.map_err(within(&member))?;
-    shown_once(&web, &member, webhook, &secret).await
+    let (webhook, secret) = rotated.map_err(page_error(&member))?;
+    render_with_secret(&web, &member, webhook, &secret).await
 }
 
 async fn delete(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let id: WebhookId = id.parse().map_err(|_| within(&member)(Error::not_found("webhook")))?;
-    ops::delete(&member.cx, web.ops(), &member.organization_id, &id).await.map_err(within(&member))?;
-    Ok(view::redirect_saying(&member.place.path("webhooks"), "The webhook is deleted, with the log of its messages."))
+    let id: WebhookId = id.parse().map_err(|_| page_error(&member)(Error::not_found("webhook")))?;
+    ops::delete(&member.cx, web.ops(), &member.organization_id, &id).await.map_err(page_error(&member))?;
+    Ok(view::redirect_with_flash(&member.org.path("webhooks"), "The webhook is deleted, with the log of its messages."))
 }
 
 async fn replay(
@@ -321,13 +324,13 @@ async fn replay(
     member: Member,
     Path((_, id, delivery)): Path<(String, String, String)>,
 ) -> PageResult {
-    let page = read(&web, &member, &id, "").await.map_err(within(&member))?;
-    let delivery: WebhookDeliveryId = delivery.parse().map_err(|_| within(&member)(Error::not_found("message")))?;
+    let page = load(&web, &member, &id, "").await.map_err(page_error(&member))?;
+    let delivery: WebhookDeliveryId = delivery.parse().map_err(|_| page_error(&member)(Error::not_found("message")))?;
     match deliveries::replay(&member.cx, web.ops(), &member.organization_id, &delivery).await {
-        Ok(_) => Ok(view::redirect_saying(&page.path(), "The message is sent again.")),
+        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "The message is sent again.")),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within(&member))?;
-            Ok(view::html(status, &WebhookPage { wrong, ..page }))
+            let (status, form_error) = FormError::from_error(error).map_err(page_error(&member))?;
+            Ok(view::html(status, &WebhookPage { form_error, ..page }))
         }
     }
 }

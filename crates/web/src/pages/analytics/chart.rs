@@ -14,7 +14,7 @@ pub(super) const HEIGHT: f64 = 240.0;
 const MAX_STEPS: usize = 40;
 
 /// A line.
-pub(super) struct Line {
+pub(super) struct ChartLine {
     /// What it shows.
     pub(super) label: &'static str,
     /// Its class.
@@ -26,9 +26,9 @@ pub(super) struct Line {
 }
 
 /// A line chart of days.
-pub(super) struct Lines {
+pub(super) struct LineChart {
     /// The lines.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<ChartLine>,
     /// The number at the top.
     pub(super) top: u64,
 }
@@ -47,16 +47,16 @@ fn round_up(most: u64) -> u64 {
 }
 
 /// Started, completed and active by day.
-pub(super) fn lines(days: &[Day]) -> Lines {
+pub(super) fn lines(days: &[Day]) -> LineChart {
     let top = round_up(days.iter().map(|day| day.started.max(day.completed).max(day.active)).max().unwrap_or(0).max(1));
-    let line = |label, class, sum, value: fn(&Day) -> u64| Line {
+    let line = |label, class, sum, value: fn(&Day) -> u64| ChartLine {
         label,
         class,
         path: path(days.iter().map(value), days.len(), top),
         sum,
     };
     let total = |value: fn(&Day) -> u64| Some(days.iter().map(value).sum());
-    Lines {
+    LineChart {
         lines: vec![
             line("Active end users", "line-active", None, |day| day.active),
             line("Started", "line-started", total(|day| day.started), |day| day.started),
@@ -81,7 +81,7 @@ fn path(values: impl Iterator<Item = u64>, count: usize, top: u64) -> String {
 }
 
 /// A box of a Sankey.
-pub(super) struct NodeBox {
+pub(super) struct SankeyNode {
     /// Where.
     pub(super) x: f64,
     /// Where.
@@ -99,7 +99,7 @@ pub(super) struct NodeBox {
 }
 
 /// A band of a Sankey.
-pub(super) struct Band {
+pub(super) struct SankeyLink {
     /// The path along its middle.
     pub(super) path: String,
     /// How wide.
@@ -117,19 +117,19 @@ pub(super) struct Sankey {
     /// How high it is.
     pub(super) height: f64,
     /// The boxes.
-    pub(super) nodes: Vec<NodeBox>,
+    pub(super) nodes: Vec<SankeyNode>,
     /// The bands.
-    pub(super) bands: Vec<Band>,
+    pub(super) links: Vec<SankeyLink>,
     /// Whether steps are left out.
     pub(super) is_cut: bool,
 }
 
-const COLUMN: f64 = 96.0;
-const BOX: f64 = 14.0;
-const TOP: f64 = 16.0;
-const TALL: f64 = 180.0;
+const COLUMN_WIDTH: f64 = 96.0;
+const NODE_WIDTH: f64 = 14.0;
+const TOP_Y: f64 = 16.0;
+const FLOW_HEIGHT: f64 = 180.0;
 /// Where those who left come to.
-const SINK: f64 = 268.0;
+const EXIT_Y: f64 = 268.0;
 
 /// The name of a place, in full.
 pub(super) fn name(place: &FlowNode) -> &str {
@@ -142,14 +142,14 @@ pub(super) fn name(place: &FlowNode) -> &str {
 }
 
 /// Lays out where people go. `order` are the steps of the version, by id; steps of other versions come behind them.
-pub(super) fn sankey(ways: &[FlowEdge], order: &[String]) -> Option<Sankey> {
-    let started: u64 = ways.iter().filter(|way| way.from == FlowNode::Start).map(|way| way.count).sum();
+pub(super) fn sankey(flows: &[FlowEdge], order: &[String]) -> Option<Sankey> {
+    let started: u64 = flows.iter().filter(|flow| flow.from == FlowNode::Start).map(|flow| flow.count).sum();
     if started == 0 {
         return None;
     }
     let mut columns: Vec<String> = order.to_vec();
-    for way in ways {
-        for place in [&way.from, &way.to] {
+    for flow in flows {
+        for place in [&flow.from, &flow.to] {
             if let FlowNode::Step(id, _) = place
                 && !columns.iter().any(|known| known == id.as_str())
             {
@@ -159,21 +159,25 @@ pub(super) fn sankey(ways: &[FlowEdge], order: &[String]) -> Option<Sankey> {
     }
     let is_cut = columns.len() > MAX_STEPS;
     columns.truncate(MAX_STEPS);
-    let mut layout =
-        Layout { columns: &columns, scale: TALL / started as f64, out: HashMap::new(), into: HashMap::new() };
-    let mut bands = Vec::new();
-    let mut ways: Vec<&FlowEdge> = ways.iter().collect();
+    let mut layout = SankeyLayout {
+        columns: &columns,
+        scale: FLOW_HEIGHT / started as f64,
+        out: HashMap::new(),
+        into: HashMap::new(),
+    };
+    let mut links = Vec::new();
+    let mut flows: Vec<&FlowEdge> = flows.iter().collect();
     // Those who go on stand above those who leave, the near ones above the far ones.
-    ways.sort_by_key(|way| (way.to == FlowNode::Left, layout.column(&way.to), layout.column(&way.from)));
-    for way in &ways {
-        bands.extend(layout.band(way));
+    flows.sort_by_key(|flow| (flow.to == FlowNode::Left, layout.column(&flow.to), layout.column(&flow.from)));
+    for flow in &flows {
+        links.extend(layout.link(flow));
     }
-    let nodes = layout.nodes(&ways);
-    let width = (columns.len() + 2) as f64 * COLUMN;
-    Some(Sankey { width, height: SINK + 40.0, nodes, bands, is_cut })
+    let nodes = layout.nodes(&flows);
+    let width = (columns.len() + 2) as f64 * COLUMN_WIDTH;
+    Some(Sankey { width, height: EXIT_Y + 40.0, nodes, links, is_cut })
 }
 
-struct Layout<'a> {
+struct SankeyLayout<'a> {
     columns: &'a [String],
     scale: f64,
     /// How much of a column's right and left side is used.
@@ -181,7 +185,7 @@ struct Layout<'a> {
     into: HashMap<usize, f64>,
 }
 
-impl Layout<'_> {
+impl SankeyLayout<'_> {
     /// None for a step that is cut, and for those who left.
     fn column(&self, place: &FlowNode) -> Option<usize> {
         match place {
@@ -192,25 +196,25 @@ impl Layout<'_> {
         }
     }
 
-    fn band(&mut self, way: &FlowEdge) -> Option<Band> {
-        let from = self.column(&way.from)?;
-        let width = way.count as f64 * self.scale;
-        let title = format!("{} → {}: {}", name(&way.from), name(&way.to), way.count);
-        let x1 = from as f64 * COLUMN + COLUMN / 2.0 + BOX / 2.0;
+    fn link(&mut self, flow: &FlowEdge) -> Option<SankeyLink> {
+        let from = self.column(&flow.from)?;
+        let width = flow.count as f64 * self.scale;
+        let title = format!("{} → {}: {}", name(&flow.from), name(&flow.to), flow.count);
+        let x1 = from as f64 * COLUMN_WIDTH + COLUMN_WIDTH / 2.0 + NODE_WIDTH / 2.0;
         let used = self.out.entry(from).or_default();
-        let y1 = TOP + *used + width / 2.0;
+        let y1 = TOP_Y + *used + width / 2.0;
         *used += width;
-        if way.to == FlowNode::Left {
-            let x2 = x1 + COLUMN / 2.0;
-            let path = format!("M{x1:.1} {y1:.1}C{x2:.1} {y1:.1} {x2:.1} {y1:.1} {x2:.1} {SINK:.1}");
-            return Some(Band { path, width: width.clamp(1.0, COLUMN / 2.5), title, class: "band-left" });
+        if flow.to == FlowNode::Left {
+            let x2 = x1 + COLUMN_WIDTH / 2.0;
+            let path = format!("M{x1:.1} {y1:.1}C{x2:.1} {y1:.1} {x2:.1} {y1:.1} {x2:.1} {EXIT_Y:.1}");
+            return Some(SankeyLink { path, width: width.clamp(1.0, COLUMN_WIDTH / 2.5), title, class: "band-left" });
         }
-        let to = self.column(&way.to)?;
-        let x2 = to as f64 * COLUMN + COLUMN / 2.0 - BOX / 2.0;
+        let to = self.column(&flow.to)?;
+        let x2 = to as f64 * COLUMN_WIDTH + COLUMN_WIDTH / 2.0 - NODE_WIDTH / 2.0;
         let used = self.into.entry(to).or_default();
-        let y2 = TOP + *used + width / 2.0;
+        let y2 = TOP_Y + *used + width / 2.0;
         *used += width;
-        let bend = if to == from + 1 { 0.0 } else { TALL * 0.55 };
+        let bend = if to == from + 1 { 0.0 } else { FLOW_HEIGHT * 0.55 };
         let middle = f64::midpoint(x1, x2);
         let path = if bend == 0.0 {
             format!("M{x1:.1} {y1:.1}C{middle:.1} {y1:.1} {middle:.1} {y2:.1} {x2:.1} {y2:.1}")
@@ -218,17 +222,17 @@ impl Layout<'_> {
             let (low1, low2) = (y1 + bend, y2 + bend);
             format!(
                 "M{x1:.1} {y1:.1}C{:.1} {low1:.1} {:.1} {low2:.1} {x2:.1} {y2:.1}",
-                x1 + COLUMN / 2.0,
-                x2 - COLUMN / 2.0
+                x1 + COLUMN_WIDTH / 2.0,
+                x2 - COLUMN_WIDTH / 2.0
             )
         };
-        Some(Band { path, width: width.max(1.0), title, class: "band" })
+        Some(SankeyLink { path, width: width.max(1.0), title, class: "band" })
     }
 
-    fn nodes(&self, ways: &[&FlowEdge]) -> Vec<NodeBox> {
+    fn nodes(&self, flows: &[&FlowEdge]) -> Vec<SankeyNode> {
         let mut places: Vec<(usize, &FlowNode)> = Vec::new();
-        for way in ways {
-            for place in [&way.from, &way.to] {
+        for flow in flows {
+            for place in [&flow.from, &flow.to] {
                 if let Some(column) = self.column(place)
                     && !places.iter().any(|(known, _)| *known == column)
                 {
@@ -247,8 +251,8 @@ impl Layout<'_> {
             };
             let count = (height / self.scale).round();
             let title = format!("{}: {count}", name(place));
-            let x = column as f64 * COLUMN + COLUMN / 2.0 - BOX / 2.0;
-            NodeBox { x, y: TOP, height, class, label, title, label_y: SINK + 26.0 }
+            let x = column as f64 * COLUMN_WIDTH + COLUMN_WIDTH / 2.0 - NODE_WIDTH / 2.0;
+            SankeyNode { x, y: TOP_Y, height, class, label, title, label_y: EXIT_Y + 26.0 }
         };
         places.into_iter().map(node).collect()
     }
@@ -278,15 +282,15 @@ mod tests {
     #[test]
     fn every_way_becomes_a_band() {
         let step = |n: u8| FlowNode::Step(StepId::from_store(format!("ws_{n}")), format!("Step <{n}>"));
-        let way = |from: FlowNode, to: FlowNode, count| FlowEdge { from, to, count };
-        let ways = [
-            way(FlowNode::Start, step(1), 3),
-            way(step(1), step(2), 2),
-            way(step(1), FlowNode::Left, 1),
-            way(step(2), FlowNode::End, 2),
+        let flow = |from: FlowNode, to: FlowNode, count| FlowEdge { from, to, count };
+        let flows = [
+            flow(FlowNode::Start, step(1), 3),
+            flow(step(1), step(2), 2),
+            flow(step(1), FlowNode::Left, 1),
+            flow(step(2), FlowNode::End, 2),
         ];
-        let chart = sankey(&ways, &["ws_1".to_owned(), "ws_2".to_owned()]).unwrap();
-        assert_eq!((chart.bands.len(), chart.nodes.len(), chart.is_cut), (4, 4, false));
+        let chart = sankey(&flows, &["ws_1".to_owned(), "ws_2".to_owned()]).unwrap();
+        assert_eq!((chart.links.len(), chart.nodes.len(), chart.is_cut), (4, 4, false));
         assert_eq!(chart.nodes[1].title, "Step <1>: 3");
         assert!(sankey(&[], &[]).is_none());
     }

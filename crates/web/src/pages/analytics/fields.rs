@@ -19,7 +19,7 @@ pub(super) const RANGES: [(&str, &str); 6] = [
 /// What is asked for.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Fields {
+pub(super) struct AnalyticsFilter {
     range: String,
     pub(super) from: String,
     pub(super) to: String,
@@ -30,7 +30,7 @@ pub(super) struct Fields {
     pub(super) format: String,
 }
 
-impl Fields {
+impl AnalyticsFilter {
     /// The range: that which is named, or the days that are, or the last 30 days.
     pub(super) fn range(&self) -> &str {
         match self.range.as_str() {
@@ -101,16 +101,17 @@ mod tests {
 
     #[test]
     fn a_custom_range_has_its_last_day() {
-        let fields = Fields { from: "2026-01-01".into(), to: "2026-01-01".into(), ..Fields::default() };
+        let fields =
+            AnalyticsFilter { from: "2026-01-01".into(), to: "2026-01-01".into(), ..AnalyticsFilter::default() };
         let range = fields.ask(Timestamp(0)).unwrap().range;
         assert_eq!(range.to.since(range.from), DAY_MS);
-        assert!(Fields { range: "x".into(), ..Fields::default() }.ask(Timestamp(0)).is_err());
-        assert!(Fields { from: "yesterday".into(), ..Fields::default() }.ask(Timestamp(0)).is_err());
+        assert!(AnalyticsFilter { range: "x".into(), ..AnalyticsFilter::default() }.ask(Timestamp(0)).is_err());
+        assert!(AnalyticsFilter { from: "yesterday".into(), ..AnalyticsFilter::default() }.ask(Timestamp(0)).is_err());
     }
 
     #[test]
     fn links_keep_the_filter() {
-        let fields = Fields { client: "a & b".into(), ..Fields::default() };
+        let fields = AnalyticsFilter { client: "a & b".into(), ..AnalyticsFilter::default() };
         assert_eq!(fields.query("csv"), "range=30&client=a+%26+b&format=csv");
     }
 }

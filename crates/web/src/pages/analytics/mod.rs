@@ -7,16 +7,16 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use waypost_core::access::Act;
 use waypost_core::analytics::{ClientRow, ErrorRow, Overview, ToolRow};
-use waypost_ops::analytics::{self, FlowEdge, FlowNode as Spot, RejectedCalls, Report, ReportParts, VersionFunnel};
+use waypost_ops::analytics::{self, FlowEdge, FlowNode, RejectedCalls, Report, ReportParts, VersionFunnel};
 use waypost_ops::servers;
 use waypost_ops::walkthroughs::{self, WalkthroughListQuery};
 
-use self::chart::{HEIGHT, Lines, Sankey, WIDTH};
-use self::fields::Fields;
-use super::frame::{Frame, Place};
+use self::chart::{HEIGHT, LineChart, Sankey, WIDTH};
+use self::fields::AnalyticsFilter;
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::api::analytics::file;
 
@@ -25,11 +25,11 @@ const PARTS: ReportParts = ReportParts { events: true, calls: true, before: true
 /// The pages.
 pub(super) fn routes() -> Routes {
     const READ: Access = Access::Member(Act::AnalyticsRead);
-    Routes::new().get("/o/{org}/analytics", READ, page).get("/o/{org}/analytics/export/{part}", READ, export)
+    Routes::new().get("/o/{org}/analytics", READ, show).get("/o/{org}/analytics/export/{part}", READ, export)
 }
 
 /// A number at the top, with that of the range before.
-struct Tile {
+struct AnalyticsTile {
     label: &'static str,
     value: String,
     before: String,
@@ -38,7 +38,7 @@ struct Tile {
 }
 
 /// A row of a funnel's table.
-struct Row {
+struct FunnelRow {
     position: usize,
     title: String,
     reached: u64,
@@ -50,21 +50,21 @@ struct Row {
 }
 
 /// A link of a Sankey's table.
-struct WayRow {
+struct FlowRow {
     from: String,
     to: String,
     count: u64,
 }
 
 /// Everything that is counted for the page.
-struct Counted {
+struct AnalyticsData {
     now: Overview,
     before: Overview,
-    lines: Lines,
+    lines: LineChart,
     days: Vec<(String, u64, u64, u64)>,
     funnel: Option<VersionFunnel>,
     sankey: Option<Sankey>,
-    ways: Vec<FlowEdge>,
+    flows: Vec<FlowEdge>,
     tools: Vec<ToolRow>,
     errors: Vec<ErrorRow>,
     rejected: Vec<RejectedCalls>,
@@ -72,23 +72,23 @@ struct Counted {
     versions: Vec<u32>,
 }
 
-fn count(report: &Report) -> Counted {
+fn compute(report: &Report) -> AnalyticsData {
     let days = report.timeline(0);
     let funnel = report.funnel();
-    let ways = report.flows();
+    let flows = report.flows();
     let steps = funnel.iter().flat_map(|funnel| &funnel.stages).map(|stage| stage.step_id.to_string());
     let order: Vec<String> = steps.collect();
-    Counted {
+    AnalyticsData {
         now: report.overview(),
         before: report.before(),
         lines: chart::lines(&days),
-        sankey: chart::sankey(&ways, &order),
+        sankey: chart::sankey(&flows, &order),
         days: days
             .iter()
             .map(|day| (day.at.rfc3339()[..10].to_owned(), day.started, day.completed, day.active))
             .collect(),
         funnel,
-        ways,
+        flows,
         tools: report.tools(),
         errors: report.errors(),
         rejected: report.rejected().to_vec(),
@@ -100,30 +100,30 @@ fn count(report: &Report) -> Counted {
 #[derive(Template)]
 #[template(path = "analytics/page.html")]
 struct AnalyticsPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
-    fields: Fields,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    fields: AnalyticsFilter,
     /// Value and text of each choice.
     ranges: Vec<(String, String)>,
     servers: Vec<(String, String)>,
     walkthroughs: Vec<(String, String)>,
     versions: Vec<(String, String)>,
     clients: Vec<(String, String)>,
-    tiles: Vec<Tile>,
-    shown: Option<Shown>,
+    tiles: Vec<AnalyticsTile>,
+    charts: Option<AnalyticsCharts>,
 }
 
 /// What stands below the tiles.
-struct Shown {
-    lines: Lines,
+struct AnalyticsCharts {
+    lines: LineChart,
     days: Vec<(String, u64, u64, u64)>,
     version: Option<u32>,
     started: u64,
     completed: u64,
-    rows: Vec<Row>,
+    rows: Vec<FunnelRow>,
     sankey: Option<Sankey>,
-    ways: Vec<WayRow>,
+    flows: Vec<FlowRow>,
     tools: Vec<(ToolRow, String, String)>,
     errors: Vec<ErrorRow>,
     rejected: Vec<RejectedCalls>,
@@ -166,20 +166,20 @@ fn change(now: f64, before: f64) -> Option<String> {
     })
 }
 
-fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
-    let number = |label, now: u64, before: u64| Tile {
+fn tiles(now: &Overview, before: &Overview) -> Vec<AnalyticsTile> {
+    let number = |label, now: u64, before: u64| AnalyticsTile {
         label,
         value: now.to_string(),
         before: before.to_string(),
         change: change(now as f64, before as f64),
     };
-    let rate = |label, now: Option<f64>, before: Option<f64>| Tile {
+    let rate = |label, now: Option<f64>, before: Option<f64>| AnalyticsTile {
         label,
         value: percent(now),
         before: percent(before),
         change: now.zip(before).map(|(now, before)| format!("{:+.1} points", (now - before) * 100.0).replace('-', "−")),
     };
-    let time = |label, now: Option<i64>, before: Option<i64>| Tile {
+    let time = |label, now: Option<i64>, before: Option<i64>| AnalyticsTile {
         label,
         value: duration(now),
         before: duration(before),
@@ -196,11 +196,11 @@ fn tiles(now: &Overview, before: &Overview) -> Vec<Tile> {
     ]
 }
 
-fn shown(counted: Counted) -> Shown {
-    let Counted { now, lines, days, funnel, sankey, ways, tools, errors, rejected, clients, .. } = counted;
+fn charts(data: AnalyticsData) -> AnalyticsCharts {
+    let AnalyticsData { now, lines, days, funnel, sankey, flows, tools, errors, rejected, clients, .. } = data;
     let is_empty = now == Overview::default() && tools.is_empty() && rejected.is_empty();
     let started = funnel.as_ref().map_or(0, |funnel| funnel.started);
-    let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| Row {
+    let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| FunnelRow {
         position: at + 1,
         title: stage.title,
         reached: stage.counts.reached,
@@ -209,21 +209,21 @@ fn shown(counted: Counted) -> Shown {
         median: duration(stage.counts.median_ms),
         width: if started > 0 { stage.counts.completed as f64 / started as f64 * 100.0 } else { 0.0 },
     };
-    let way = |way: &FlowEdge| WayRow {
-        from: chart::name(&way.from).to_owned(),
-        to: chart::name(&way.to).to_owned(),
-        count: way.count,
+    let flow = |flow: &FlowEdge| FlowRow {
+        from: chart::name(&flow.from).to_owned(),
+        to: chart::name(&flow.to).to_owned(),
+        count: flow.count,
     };
-    let mut sorted: Vec<&FlowEdge> = ways.iter().filter(|way| way.from != Spot::Left).collect();
-    sorted.sort_by_key(|way| std::cmp::Reverse(way.count));
-    Shown {
+    let mut sorted: Vec<&FlowEdge> = flows.iter().filter(|flow| flow.from != FlowNode::Left).collect();
+    sorted.sort_by_key(|flow| std::cmp::Reverse(flow.count));
+    AnalyticsCharts {
         lines,
         days,
         version: funnel.as_ref().map(|funnel| funnel.version),
         started,
         completed: funnel.as_ref().map_or(0, |funnel| funnel.completed),
         sankey,
-        ways: sorted.into_iter().take(200).map(way).collect(),
+        flows: sorted.into_iter().take(200).map(flow).collect(),
         rows: funnel.into_iter().flat_map(|funnel| funnel.stages).enumerate().map(row).collect(),
         tools: tools.into_iter().map(|it| (it.clone(), micros(it.median_us), micros(it.p90_us))).collect(),
         errors,
@@ -233,36 +233,36 @@ fn shown(counted: Counted) -> Shown {
     }
 }
 
-async fn page(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
-    let Member { cx, organization_id, place, frame } = &member;
-    let within = |error| PageError::from(error).within(frame.clone().at("analytics"));
+async fn show(State(web): State<Web>, member: Member, Query(fields): Query<AnalyticsFilter>) -> PageResult {
+    let Member { cx, organization_id, org, layout } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("analytics"));
     let asked = match fields.ask(cx.now()) {
-        Ok(ask) => analytics::run(cx, web.ops(), (organization_id, &ask), PARTS, count).await,
+        Ok(ask) => analytics::run(cx, web.ops(), (organization_id, &ask), PARTS, compute).await,
         Err(error) => Err(error),
     };
-    let (status, wrong, counted) = match asked {
-        Ok(counted) => (http::StatusCode::OK, Wrong::default(), Some(counted)),
+    let (status, form_error, data) = match asked {
+        Ok(data) => (http::StatusCode::OK, FormError::default(), Some(data)),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within)?;
-            (status, wrong, None)
+            let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
+            (status, form_error, None)
         }
     };
-    let servers = servers::list(cx, web.ops(), organization_id).await.map_err(within)?;
+    let servers = servers::list(cx, web.ops(), organization_id).await.map_err(page_error)?;
     let listed = WalkthroughListQuery { limit: Some(200), ..WalkthroughListQuery::default() };
-    let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(within)?.items;
+    let walkthroughs = walkthroughs::list(cx, web.ops(), organization_id, listed).await.map_err(page_error)?.items;
     let choice = |text: &str, rest: Vec<(String, String)>| {
         std::iter::once((String::new(), text.to_owned())).chain(rest).collect::<Vec<_>>()
     };
-    let versions = counted.iter().flat_map(|counted| &counted.versions);
+    let versions = data.iter().flat_map(|data| &data.versions);
     let versions = versions.map(|number| (number.to_string(), format!("Version {number}"))).collect();
-    let mut clients: Vec<String> = counted.iter().flat_map(|it| &it.clients).filter_map(|it| it.name.clone()).collect();
+    let mut clients: Vec<String> = data.iter().flat_map(|it| &it.clients).filter_map(|it| it.name.clone()).collect();
     if !fields.client.is_empty() && !clients.contains(&fields.client) {
         clients.push(fields.client.clone());
     }
     let page = AnalyticsPage {
-        frame: frame.clone().at("analytics"),
-        place: place.clone(),
-        wrong,
+        layout: layout.clone().with_section("analytics"),
+        org: org.clone(),
+        form_error,
         ranges: fields::RANGES.iter().map(|(value, text)| ((*value).to_owned(), (*text).to_owned())).collect(),
         servers: choice("All servers", servers.into_iter().map(|it| (it.id.to_string(), it.name)).collect()),
         walkthroughs: choice(
@@ -271,8 +271,8 @@ async fn page(State(web): State<Web>, member: Member, Query(fields): Query<Field
         ),
         versions: choice("All versions", versions),
         clients: choice("All clients", clients.into_iter().map(|name| (name.clone(), name)).collect()),
-        tiles: counted.as_ref().map(|it| tiles(&it.now, &it.before)).unwrap_or_default(),
-        shown: counted.map(shown),
+        tiles: data.as_ref().map(|it| tiles(&it.now, &it.before)).unwrap_or_default(),
+        charts: data.map(charts),
         fields,
     };
     Ok(view::html(status, &page))
@@ -283,12 +283,12 @@ async fn export(
     State(web): State<Web>,
     member: Member,
     Path((_, part)): Path<(String, String)>,
-    Query(fields): Query<Fields>,
+    Query(fields): Query<AnalyticsFilter>,
 ) -> PageResult {
-    let Member { cx, organization_id, frame, .. } = &member;
-    let within = |error| PageError::from(error).within(frame.clone().at("analytics"));
-    let ask = fields.ask(cx.now()).map_err(within)?;
-    file(cx, web.ops(), (organization_id, &ask), (&part, fields.format == "json")).await.map_err(within)
+    let Member { cx, organization_id, layout, .. } = &member;
+    let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("analytics"));
+    let ask = fields.ask(cx.now()).map_err(page_error)?;
+    file(cx, web.ops(), (organization_id, &ask), (&part, fields.format == "json")).await.map_err(page_error)
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use url::form_urlencoded;
 use waypost_core::server::Server;
 use waypost_ops::servers::{self, MAX_CALLS, ServerSearch, Usage};
 
-use super::super::frame::Frame;
+use super::super::layout::Layout;
 use super::super::session::Member;
 use super::super::view::{self, PageError, PageResult};
-use super::{auth_words, counted, grouped};
+use super::{auth_label, group_digits, pluralize};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
@@ -19,12 +19,12 @@ const LIMIT: u32 = 24;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Fields {
+pub(super) struct ServerQuery {
     q: String,
     after: String,
 }
 
-struct Row {
+struct ServerRow {
     href: String,
     name: String,
     slug: String,
@@ -38,18 +38,18 @@ struct Row {
 
 #[derive(Template)]
 #[template(path = "servers/list.html")]
-struct ListPage {
-    frame: Frame,
+struct ServersPage {
+    layout: Layout,
     base: String,
-    admin: bool,
+    is_admin: bool,
     q: String,
-    rows: Vec<Row>,
+    rows: Vec<ServerRow>,
     /// Whether this is not the first page.
-    later: bool,
+    is_later_page: bool,
     next: Option<String>,
 }
 
-impl ListPage {
+impl ServersPage {
     fn new_path(&self) -> String {
         format!("{}/new", self.base)
     }
@@ -59,14 +59,14 @@ pub(super) async fn show(
     State(web): State<Web>,
     info: RequestInfo,
     member: Member,
-    Query(fields): Query<Fields>,
+    Query(fields): Query<ServerQuery>,
 ) -> PageResult {
-    let Member { cx, organization_id, place, frame } = member;
-    let frame = frame.at("servers");
-    let base = place.path("servers");
+    let Member { cx, organization_id, org, layout } = member;
+    let layout = layout.with_section("servers");
+    let base = org.path("servers");
     let search = ServerSearch { text: Some(fields.q.clone()), after: Some(fields.after.clone()), limit: LIMIT };
     let found = servers::search(&cx, web.ops(), &organization_id, &search).await;
-    let (found, more) = found.map_err(|error| PageError::from(error).within(frame.clone()))?;
+    let (found, more) = found.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
     let ids: Vec<_> = found.iter().map(|server| &server.id).collect();
     let usages = servers::list_usage(&cx, web.ops(), &organization_id, &ids).await?;
     let next = found.last().filter(|_| more).map(|last| {
@@ -79,25 +79,25 @@ pub(super) async fn show(
     let page =
         |server: &Server| server.public_page.then(|| web.public_url.path_urls(&info.authority, &server.slug).page());
     let rows = found.into_iter().zip(usages).map(|(server, usage)| row(&base, page(&server), server, usage)).collect();
-    let later = !fields.after.is_empty();
-    Ok(view::page(&ListPage { frame, admin: place.is_admin(), base, q: fields.q, rows, later, next }))
+    let is_later_page = !fields.after.is_empty();
+    Ok(view::page(&ServersPage { layout, is_admin: org.is_admin(), base, q: fields.q, rows, is_later_page, next }))
 }
 
-fn row(base: &str, page_url: Option<String>, server: Server, usage: Usage) -> Row {
-    Row {
+fn row(base: &str, page_url: Option<String>, server: Server, usage: Usage) -> ServerRow {
+    ServerRow {
         page_url,
         href: format!("{base}/{}", server.id),
         name: server.name,
         slug: server.slug,
-        auth: auth_words(server.auth_type),
-        walkthroughs: counted(usage.walkthroughs, "walkthrough", "walkthroughs"),
-        calls: calls(usage),
+        auth: auth_label(server.auth_type),
+        walkthroughs: pluralize(usage.walkthroughs, "walkthrough", "walkthroughs"),
+        calls: format_calls(usage),
         last_call_at: usage.last_call_at.map(|at| at.rfc3339()),
     }
 }
 
 /// The calls in words: they are counted up to a number only.
-pub(super) fn calls(usage: Usage) -> String {
+pub(super) fn format_calls(usage: Usage) -> String {
     let more = if usage.calls >= MAX_CALLS { "+" } else { "" };
-    format!("{}{more}", grouped(usage.calls))
+    format!("{}{more}", group_digits(usage.calls))
 }

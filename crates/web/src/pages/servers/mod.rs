@@ -1,12 +1,12 @@
 //! `/o/{org}/servers`: hosted servers.
 
-mod assigned;
 mod install;
 mod list;
 mod new;
 mod overview;
 mod settings;
 mod try_it;
+mod walkthroughs;
 
 use axum::extract::FromRequestParts;
 use axum::extract::RawPathParams;
@@ -19,7 +19,7 @@ use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::Server;
 use waypost_ops::servers;
 
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::PageError;
@@ -36,28 +36,28 @@ pub(super) fn routes() -> Routes {
         .get("/o/{org}/servers/new", write, new::show)
         .get("/o/{org}/servers/slug", write, new::slug)
         .get("/o/{org}/servers/{server}", read, overview::show)
-        .get("/o/{org}/servers/{server}/walkthroughs", read, assigned::show)
-        .get("/o/{org}/servers/{server}/candidates", read, assigned::candidates)
-        .post("/o/{org}/servers/{server}/walkthroughs", assign, assigned::add)
-        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/switch", assign, assigned::switch)
-        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/move", assign, assigned::shift)
-        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/remove", assign, assigned::remove)
+        .get("/o/{org}/servers/{server}/walkthroughs", read, walkthroughs::show)
+        .get("/o/{org}/servers/{server}/candidates", read, walkthroughs::candidates)
+        .post("/o/{org}/servers/{server}/walkthroughs", assign, walkthroughs::assign)
+        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/switch", assign, walkthroughs::toggle)
+        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/move", assign, walkthroughs::reorder)
+        .post("/o/{org}/servers/{server}/walkthroughs/{assignment}/remove", assign, walkthroughs::unassign)
         .get("/o/{org}/servers/{server}/install", read, install::show)
         .get("/o/{org}/servers/{server}/try", read, try_it::show)
         .post("/o/{org}/servers/{server}/try/reset", read, try_it::reset)
         .get("/o/{org}/servers/{server}/settings", read, settings::show)
         .post("/o/{org}/servers/{server}/settings", write, settings::save)
         .post("/o/{org}/servers/{server}/slugs/release", write, settings::release)
-        .get("/o/{org}/servers/{server}/delete", write, settings::confirm)
+        .get("/o/{org}/servers/{server}/delete", write, settings::confirm_delete)
         .post("/o/{org}/servers/{server}/delete", write, settings::delete)
 }
 
 /// The server in the path, as `{server}`, with who looks at it.
-pub(super) struct Hosted {
+pub(super) struct ServerContext {
     cx: Ctx,
     organization_id: OrganizationId,
-    place: Place,
-    frame: Frame,
+    org: CurrentOrganization,
+    layout: Layout,
     server: Server,
     /// Its address for people.
     mcp_url: String,
@@ -65,12 +65,12 @@ pub(super) struct Hosted {
     page_url: Option<String>,
 }
 
-impl FromRequestParts<Web> for Hosted {
+impl FromRequestParts<Web> for ServerContext {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let Member { cx, organization_id, place, frame } = Member::from_request_parts(parts, web).await?;
-        let frame = frame.at("servers");
+        let Member { cx, organization_id, org, layout } = Member::from_request_parts(parts, web).await?;
+        let layout = layout.with_section("servers");
         let params = RawPathParams::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
         let id = params.iter().find(|(name, _)| *name == "server").and_then(|(_, text)| text.parse::<ServerId>().ok());
         let found = match id {
@@ -82,33 +82,33 @@ impl FromRequestParts<Web> for Hosted {
                 let info = RequestInfo::of(parts).map_err(|error| PageError::from(error).into_response())?;
                 let address = web.public_url.path_urls(&info.authority, &server.slug);
                 let page_url = server.public_page.then(|| address.page());
-                Ok(Self { cx, organization_id, place, frame, server, mcp_url: address.resource(None), page_url })
+                Ok(Self { cx, organization_id, org, layout, server, mcp_url: address.resource(None), page_url })
             }
-            Err(error) => Err(PageError::from(error).within(frame).into_response()),
+            Err(error) => Err(PageError::from(error).with_layout(layout).into_response()),
         }
     }
 }
 
-impl Hosted {
+impl ServerContext {
     /// The path of one of its pages.
     fn path(&self, rest: &str) -> String {
         let id = &self.server.id;
         let rest = if rest.is_empty() { format!("servers/{id}") } else { format!("servers/{id}/{rest}") };
-        self.place.path(&rest)
+        self.org.path(&rest)
     }
 
     /// The head of one of its pages.
-    fn head(&self, tab: &'static str) -> Head {
-        Head { list: self.place.path("servers"), base: self.path(""), name: self.server.name.clone(), tab }
+    fn header(&self, tab: &'static str) -> ServerHeader {
+        ServerHeader { list: self.org.path("servers"), base: self.path(""), name: self.server.name.clone(), tab }
     }
 
-    fn failed(&self, error: Error) -> PageError {
-        PageError::from(error).within(self.frame.clone())
+    fn page_error(&self, error: Error) -> PageError {
+        PageError::from(error).with_layout(self.layout.clone())
     }
 }
 
 /// What stands above each page of a server.
-pub(super) struct Head {
+pub(super) struct ServerHeader {
     /// The path of the list.
     list: String,
     /// The path of the server.
@@ -117,7 +117,7 @@ pub(super) struct Head {
     tab: &'static str,
 }
 
-impl Head {
+impl ServerHeader {
     /// The pages of a server: path, text, and name.
     fn tabs(&self) -> Vec<(String, &'static str, bool)> {
         [
@@ -137,7 +137,7 @@ impl Head {
 }
 
 /// How people are told apart, in words.
-fn auth_words(auth_type: waypost_core::server::AuthType) -> &'static str {
+fn auth_label(auth_type: waypost_core::server::AuthType) -> &'static str {
     use waypost_core::server::AuthType;
     match auth_type {
         AuthType::None => "No sign-in",
@@ -148,12 +148,12 @@ fn auth_words(auth_type: waypost_core::server::AuthType) -> &'static str {
 }
 
 /// `3 walkthroughs`, `1 walkthrough`.
-fn counted(count: i64, one: &str, many: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{} {many}", grouped(count)) }
+fn pluralize(count: i64, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{} {many}", group_digits(count)) }
 }
 
 /// A number with its thousands apart.
-fn grouped(count: i64) -> String {
+fn group_digits(count: i64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -171,10 +171,10 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(12_345_678), "12,345,678");
-        assert_eq!(counted(1, "person", "people"), "1 person");
-        assert_eq!(counted(1_000, "person", "people"), "1,000 people");
+        assert_eq!(group_digits(0), "0");
+        assert_eq!(group_digits(999), "999");
+        assert_eq!(group_digits(12_345_678), "12,345,678");
+        assert_eq!(pluralize(1, "person", "people"), "1 person");
+        assert_eq!(pluralize(1_000, "person", "people"), "1,000 people");
     }
 }

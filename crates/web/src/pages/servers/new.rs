@@ -9,15 +9,15 @@ use waypost_core::id::ServerId;
 use waypost_ops::servers::{self, ServerSettings};
 
 use super::super::form::Form;
-use super::super::frame::Frame;
+use super::super::layout::Layout;
 use super::super::session::Member;
-use super::super::view::{self, PageResult, Wrong};
+use super::super::view::{self, FormError, PageResult};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Fields {
+pub(super) struct ServerForm {
     name: String,
     slug: String,
     product_name: String,
@@ -25,15 +25,15 @@ pub(super) struct Fields {
 
 #[derive(Template)]
 #[template(path = "servers/new.html")]
-struct NewPage {
-    frame: Frame,
-    wrong: Wrong,
+struct NewServerPage {
+    layout: Layout,
+    form_error: FormError,
     base: String,
-    fields: Fields,
+    fields: ServerForm,
     slug: SlugField,
 }
 
-impl NewPage {
+impl NewServerPage {
     /// The slug follows the name: htmx asks for its field.
     fn name_extra(&self) -> String {
         format!(
@@ -47,7 +47,7 @@ impl NewPage {
 #[derive(Template)]
 #[template(path = "servers/slug.html")]
 struct SlugField {
-    wrong: Wrong,
+    form_error: FormError,
     base: String,
     value: String,
     /// What was suggested: while the field holds just that, it follows the name.
@@ -75,8 +75,8 @@ pub(super) fn slug_extra(base: &str, own: &str) -> String {
 
 /// Whether the slug in the field can be had.
 #[derive(Template)]
-#[template(path = "servers/slug_said.html")]
-struct SlugSaid {
+#[template(path = "servers/slug_check.html")]
+struct SlugCheckFragment {
     reason: Option<String>,
     slug: String,
 }
@@ -87,32 +87,35 @@ fn address(web: &Web, info: &RequestInfo) -> String {
 }
 
 pub(super) async fn show(State(web): State<Web>, info: RequestInfo, member: Member) -> PageResult {
-    form(&web, &info, &member, (StatusCode::OK, Wrong::default()), Fields::default())
+    form(&web, &info, &member, (StatusCode::OK, FormError::default()), ServerForm::default())
 }
 
 fn form(
     web: &Web,
     info: &RequestInfo,
     member: &Member,
-    (status, wrong): (StatusCode, Wrong),
-    fields: Fields,
+    (status, form_error): (StatusCode, FormError),
+    fields: ServerForm,
 ) -> PageResult {
-    let base = member.place.path("servers");
+    let base = member.org.path("servers");
     let slug = SlugField {
-        wrong: wrong.clone(),
+        form_error: form_error.clone(),
         base: base.clone(),
         value: fields.slug.clone(),
         suggested: String::new(),
         address: address(web, info),
     };
-    Ok(view::html(status, &NewPage { frame: member.frame.clone().at("servers"), wrong, base, fields, slug }))
+    Ok(view::html(
+        status,
+        &NewServerPage { layout: member.layout.clone().with_section("servers"), form_error, base, fields, slug },
+    ))
 }
 
 pub(super) async fn create(
     State(web): State<Web>,
     info: RequestInfo,
     member: Member,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<ServerForm>,
 ) -> PageResult {
     let optional = |text: &str| Some(text.to_owned()).filter(|text| !text.trim().is_empty());
     let settings = ServerSettings {
@@ -123,11 +126,11 @@ pub(super) async fn create(
     let slug = fields.slug.trim();
     match servers::create(&member.cx, web.ops(), &member.organization_id, slug, &settings).await {
         Ok(server) => {
-            let location = member.place.path(&format!("servers/{}/walkthroughs", server.id));
-            Ok(view::redirect_saying(&location, "The server is there. Now choose what it offers."))
+            let location = member.org.path(&format!("servers/{}/walkthroughs", server.id));
+            Ok(view::redirect_with_flash(&location, "The server is there. Now choose what it offers."))
         }
         Err(error) => {
-            let refused = Wrong::of(error)?;
+            let refused = FormError::from_error(error)?;
             form(&web, &info, &member, refused, fields)
         }
     }
@@ -136,7 +139,7 @@ pub(super) async fn create(
 /// What htmx asks while somebody types.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Typed {
+pub(super) struct SlugQuery {
     /// `field` for the whole field, which follows the name; else only what is said of the slug.
     part: String,
     name: String,
@@ -150,30 +153,30 @@ pub(super) async fn slug(
     State(web): State<Web>,
     info: RequestInfo,
     member: Member,
-    Query(typed): Query<Typed>,
+    Query(query): Query<SlugQuery>,
 ) -> PageResult {
-    let Member { cx, organization_id, place, .. } = &member;
-    if typed.part == "field" {
-        let untouched = typed.slug.is_empty() || typed.slug == typed.suggested;
-        let suggested = match typed.name.trim() {
+    let Member { cx, organization_id, org, .. } = &member;
+    if query.part == "field" {
+        let untouched = query.slug.is_empty() || query.slug == query.suggested;
+        let suggested = match query.name.trim() {
             "" => String::new(),
             name => servers::suggest_slug(cx, web.ops(), organization_id, name).await?,
         };
-        let value = if untouched { suggested.clone() } else { typed.slug };
-        let (wrong, base) = (Wrong::default(), place.path("servers"));
-        return Ok(view::page(&SlugField { wrong, base, value, suggested, address: address(&web, &info) }));
+        let value = if untouched { suggested.clone() } else { query.slug };
+        let (form_error, base) = (FormError::default(), org.path("servers"));
+        return Ok(view::page(&SlugField { form_error, base, value, suggested, address: address(&web, &info) }));
     }
-    let own = match typed.server.as_str() {
+    let own = match query.server.as_str() {
         "" => None,
         text => Some(text.parse::<ServerId>().map_err(|_| Error::not_found("server"))?),
     };
-    let slug = typed.slug.trim().to_owned();
+    let slug = query.slug.trim().to_owned();
     if let Some(id) = &own
         && servers::get(cx, web.ops(), organization_id, id).await?.slug == slug
     {
         // It has this one: there is nothing to say.
-        return Ok(view::page(&SlugSaid { reason: None, slug: String::new() }));
+        return Ok(view::page(&SlugCheckFragment { reason: None, slug: String::new() }));
     }
     let reason = servers::find_slug_problem(cx, web.ops(), organization_id, &slug, own.as_ref()).await?;
-    Ok(view::page(&SlugSaid { reason, slug }))
+    Ok(view::page(&SlugCheckFragment { reason, slug }))
 }

@@ -7,21 +7,21 @@ use waypost_core::server::{Server, Support, Toolset};
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_ops::{assignments, servers};
 
-use super::super::frame::Frame;
+use super::super::layout::Layout;
 use super::super::view::{self, PageResult};
-use super::{Head, Hosted, auth_words, counted};
+use super::{ServerContext, ServerHeader, auth_label, pluralize};
 use crate::Web;
 use crate::request_info::RequestInfo;
 
 #[derive(Template)]
 #[template(path = "servers/overview.html")]
-struct OverviewPage {
-    frame: Frame,
-    head: Head,
+struct ServerOverviewPage {
+    layout: Layout,
+    header: ServerHeader,
     mcp_url: String,
     page_url: Option<String>,
     host_url: Option<String>,
-    state: Seen,
+    state: AgentView,
     offered: Vec<ListedAssignment>,
     walkthroughs: String,
     calls: String,
@@ -30,28 +30,28 @@ struct OverviewPage {
 }
 
 /// What agents see at the moment.
-pub(super) struct Seen {
+pub(super) struct AgentView {
     /// Whether there is anything.
-    good: bool,
+    is_ok: bool,
     text: String,
     /// What to do about it: text and path.
     next: Option<(&'static str, &'static str)>,
 }
 
 /// As `tools/list` decides it (docs/mcp.md, "Tools").
-fn seen(server: &Server, offered: usize, placed: usize) -> Seen {
+fn agent_view(server: &Server, offered: usize, assigned: usize) -> AgentView {
     let support = match server.support {
         Support::Off => "",
         Support::Tickets => " The support tool is listed.",
     };
-    let bad = |text: &str, next| Seen { good: false, text: format!("{text}{support}"), next: Some(next) };
+    let bad = |text: &str, next| AgentView { is_ok: false, text: format!("{text}{support}"), next: Some(next) };
     if !server.walkthrough_tools_enabled {
         return bad(
             "The walkthrough tools are switched off, so agents see none of them.",
             ("Switch them on", "settings"),
         );
     }
-    if placed == 0 {
+    if assigned == 0 {
         return bad(
             "No walkthrough is placed here, so agents see no walkthrough tools.",
             ("Choose walkthroughs", "walkthroughs"),
@@ -67,28 +67,29 @@ fn seen(server: &Server, offered: usize, placed: usize) -> Seen {
         Toolset::Stepwise => "the stepwise tools",
         Toolset::All => "the guided and the stepwise tools",
     };
-    let offered = counted(i64::try_from(offered).unwrap_or(i64::MAX), "walkthrough", "walkthroughs");
-    Seen { good: true, text: format!("Agents see {tools}, and {offered} to play.{support}"), next: None }
+    let offered = pluralize(i64::try_from(offered).unwrap_or(i64::MAX), "walkthrough", "walkthroughs");
+    AgentView { is_ok: true, text: format!("Agents see {tools}, and {offered} to play.{support}"), next: None }
 }
 
-pub(super) async fn show(State(web): State<Web>, info: RequestInfo, hosted: Hosted) -> PageResult {
-    let Hosted { cx, organization_id, server, .. } = &hosted;
-    let placed = assignments::list(cx, web.ops(), organization_id, &server.id).await.map_err(|it| hosted.failed(it))?;
-    let count = placed.len();
+pub(super) async fn show(State(web): State<Web>, info: RequestInfo, context: ServerContext) -> PageResult {
+    let ServerContext { cx, organization_id, server, .. } = &context;
+    let assigned =
+        assignments::list(cx, web.ops(), organization_id, &server.id).await.map_err(|it| context.page_error(it))?;
+    let count = assigned.len();
     let offered: Vec<_> =
-        placed.into_iter().filter(|it| it.assignment.enabled && it.state == WalkthroughState::Published).collect();
+        assigned.into_iter().filter(|it| it.assignment.enabled && it.state == WalkthroughState::Published).collect();
     let usage = servers::list_usage(cx, web.ops(), organization_id, &[&server.id]).await?.pop().unwrap_or_default();
-    Ok(view::page(&OverviewPage {
-        frame: hosted.frame.clone(),
-        head: hosted.head(""),
-        mcp_url: hosted.mcp_url.clone(),
-        page_url: hosted.page_url.clone(),
+    Ok(view::page(&ServerOverviewPage {
+        layout: context.layout.clone(),
+        header: context.header(""),
+        mcp_url: context.mcp_url.clone(),
+        page_url: context.page_url.clone(),
         host_url: web.public_url.host_urls(&info.authority, &server.slug).map(|address| address.resource(None)),
-        state: seen(server, offered.len(), count),
+        state: agent_view(server, offered.len(), count),
         walkthroughs: format!("{} of {count}", offered.len()),
         offered,
-        calls: super::list::calls(usage),
+        calls: super::list::format_calls(usage),
         last_call_at: usage.last_call_at.map(|at| at.rfc3339()),
-        auth: auth_words(server.auth_type),
+        auth: auth_label(server.auth_type),
     }))
 }

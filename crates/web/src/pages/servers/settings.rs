@@ -12,9 +12,9 @@ use waypost_ops::oauth_configs;
 use waypost_ops::servers::{self, AVAILABLE_SUPPORT, Holdings, ServerSettings};
 
 use super::super::form::Form;
-use super::super::frame::Frame;
-use super::super::view::{self, PageResult, Wrong};
-use super::{Head, Hosted, auth_words, counted};
+use super::super::layout::Layout;
+use super::super::view::{self, FormError, PageResult};
+use super::{ServerContext, ServerHeader, auth_label, pluralize};
 use crate::Web;
 
 type Options = Vec<(String, String)>;
@@ -22,7 +22,7 @@ type Options = Vec<(String, String)>;
 /// What the form sends. A check box that is off is not sent at all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Fields {
+pub(super) struct SettingsForm {
     name: String,
     slug: String,
     product_name: String,
@@ -37,7 +37,7 @@ pub(super) struct Fields {
     public_page_indexed: bool,
 }
 
-impl From<&Server> for Fields {
+impl From<&Server> for SettingsForm {
     fn from(it: &Server) -> Self {
         Self {
             name: it.name.clone(),
@@ -56,7 +56,7 @@ impl From<&Server> for Fields {
     }
 }
 
-impl Fields {
+impl SettingsForm {
     fn settings(&self) -> Result<ServerSettings, Error> {
         fn chosen<T: std::str::FromStr<Err = String>>(field: &str, text: &str) -> Result<Option<T>, Error> {
             if text.is_empty() {
@@ -92,12 +92,12 @@ impl Fields {
 
 #[derive(Template)]
 #[template(path = "servers/settings.html")]
-struct SettingsPage {
-    frame: Frame,
-    head: Head,
-    wrong: Wrong,
-    admin: bool,
-    fields: Fields,
+struct ServerSettingsPage {
+    layout: Layout,
+    header: ServerHeader,
+    form_error: FormError,
+    is_admin: bool,
+    fields: SettingsForm,
     auth_types: Options,
     sign_ins: Options,
     providers: Options,
@@ -110,18 +110,18 @@ struct SettingsPage {
     server_id: String,
 }
 
-impl SettingsPage {
+impl ServerSettingsPage {
     fn slug_extra(&self) -> String {
         // Who may not change it need not ask whether it could be had.
-        if self.admin { super::new::slug_extra(&self.head.list, &self.server_id) } else { String::new() }
+        if self.is_admin { super::new::slug_extra(&self.header.list, &self.server_id) } else { String::new() }
     }
 }
 
-fn options<T: Copy + std::fmt::Display>(all: &[T], words: impl Fn(T) -> &'static str) -> Options {
-    all.iter().map(|it| (it.to_string(), words(*it).to_owned())).collect()
+fn options<T: Copy + std::fmt::Display>(all: &[T], label: impl Fn(T) -> &'static str) -> Options {
+    all.iter().map(|it| (it.to_string(), label(*it).to_owned())).collect()
 }
 
-fn sign_in_words(it: SignIn) -> &'static str {
+fn sign_in_label(it: SignIn) -> &'static str {
     match it {
         SignIn::Auto => "Automatic: depends on what the client can do",
         SignIn::WhenNeeded => "When somebody begins a walkthrough",
@@ -129,7 +129,7 @@ fn sign_in_words(it: SignIn) -> &'static str {
     }
 }
 
-fn toolset_words(it: Toolset) -> &'static str {
+fn toolset_label(it: Toolset) -> &'static str {
     match it {
         Toolset::Guided => "Guided: the server leads from step to step",
         Toolset::Stepwise => "Stepwise: the agent picks the steps",
@@ -137,42 +137,42 @@ fn toolset_words(it: Toolset) -> &'static str {
     }
 }
 
-fn support_words(it: Support) -> &'static str {
+fn support_label(it: Support) -> &'static str {
     match it {
         Support::Off => "Off",
         Support::Tickets => "Agents can open support tickets",
     }
 }
 
-async fn page(
+async fn render(
     web: &Web,
-    hosted: &Hosted,
-    (status, wrong): (StatusCode, Wrong),
-    fields: Fields,
+    context: &ServerContext,
+    (status, form_error): (StatusCode, FormError),
+    fields: SettingsForm,
 ) -> Result<Response, Error> {
-    let Hosted { cx, organization_id, server, place, .. } = hosted;
+    let ServerContext { cx, organization_id, server, org, .. } = context;
     let configs = oauth_configs::list(cx, web.ops(), organization_id).await?;
     let mut providers = vec![("none".to_owned(), "None".to_owned())];
     providers.extend(configs.into_iter().map(|config| (config.id.to_string(), config.name)));
     let signed_in = servers::count_signed_in(cx, web.ops(), organization_id, &server.id).await?;
     let sign_in_warning = if signed_in > 0 {
-        let people = counted(signed_in, "person is", "people are");
+        let people = pluralize(signed_in, "person is", "people are");
         format!("{people} signed in: a change signs them out, and they have to sign in again.")
     } else {
         String::new()
     };
-    let template = SettingsPage {
-        frame: hosted.frame.clone(),
-        head: hosted.head("settings"),
-        wrong,
-        admin: authorize(&cx.caller, Act::ServerWrite, organization_id).is_ok(),
+    let template = ServerSettingsPage {
+        layout: context.layout.clone(),
+        header: context.header("settings"),
+        form_error,
+        is_admin: authorize(&cx.caller, Act::ServerWrite, organization_id).is_ok(),
         fields,
-        auth_types: options(AuthType::ALL, auth_words),
-        sign_ins: options(SignIn::ALL, sign_in_words),
+        auth_types: options(AuthType::ALL, auth_label),
+        sign_ins: options(SignIn::ALL, sign_in_label),
         providers,
-        providers_path: place.path("oauth-configs"),
-        toolsets: options(Toolset::ALL, toolset_words),
-        supports: options(AVAILABLE_SUPPORT, support_words),
+        providers_path: org.path("oauth-configs"),
+        toolsets: options(Toolset::ALL, toolset_label),
+        supports: options(AVAILABLE_SUPPORT, support_label),
         former: servers::list_former_slugs(cx, web.ops(), organization_id, &server.id).await?,
         sign_in_warning,
         server_id: server.id.to_string(),
@@ -180,59 +180,67 @@ async fn page(
     Ok(view::html(status, &template))
 }
 
-pub(super) async fn show(State(web): State<Web>, hosted: Hosted) -> PageResult {
-    let fields = Fields::from(&hosted.server);
-    let shown = page(&web, &hosted, (StatusCode::OK, Wrong::default()), fields).await;
-    shown.map_err(|error| hosted.failed(error))
+pub(super) async fn show(State(web): State<Web>, context: ServerContext) -> PageResult {
+    let fields = SettingsForm::from(&context.server);
+    let shown = render(&web, &context, (StatusCode::OK, FormError::default()), fields).await;
+    shown.map_err(|error| context.page_error(error))
 }
 
-pub(super) async fn save(State(web): State<Web>, hosted: Hosted, Form(fields): Form<Fields>) -> PageResult {
-    let Hosted { cx, organization_id, server, .. } = &hosted;
+pub(super) async fn save(
+    State(web): State<Web>,
+    context: ServerContext,
+    Form(fields): Form<SettingsForm>,
+) -> PageResult {
+    let ServerContext { cx, organization_id, server, .. } = &context;
     let saved = match fields.settings() {
         Ok(settings) => servers::update(cx, web.ops(), organization_id, &server.id, &settings).await,
         Err(error) => Err(error),
     };
     match saved {
         Ok(new) => {
-            let said = if new.slug == server.slug {
+            let message = if new.slug == server.slug {
                 "Saved.".to_owned()
             } else {
                 format!("Saved. The server also answers to “{}” until you release it below.", server.slug)
             };
-            Ok(view::redirect_saying(&hosted.path("settings"), &said))
+            Ok(view::redirect_with_flash(&context.path("settings"), &message))
         }
         Err(error) => {
-            let refused = Wrong::of(error).map_err(|error| hosted.failed(error))?;
-            Ok(page(&web, &hosted, refused, fields).await?)
+            let refused = FormError::from_error(error).map_err(|error| context.page_error(error))?;
+            Ok(render(&web, &context, refused, fields).await?)
         }
     }
 }
 
 #[derive(Deserialize)]
-pub(super) struct Slug {
+pub(super) struct ReleaseForm {
     slug: String,
 }
 
-pub(super) async fn release(State(web): State<Web>, hosted: Hosted, Form(Slug { slug }): Form<Slug>) -> PageResult {
-    let Hosted { cx, organization_id, server, .. } = &hosted;
+pub(super) async fn release(
+    State(web): State<Web>,
+    context: ServerContext,
+    Form(ReleaseForm { slug }): Form<ReleaseForm>,
+) -> PageResult {
+    let ServerContext { cx, organization_id, server, .. } = &context;
     let released = servers::release_slug(cx, web.ops(), organization_id, &server.id, &slug).await;
-    released.map_err(|error| hosted.failed(error))?;
-    let said = format!("“{slug}” is released: the server does not answer to it any more.");
-    Ok(view::redirect_saying(&hosted.path("settings"), &said))
+    released.map_err(|error| context.page_error(error))?;
+    let message = format!("“{slug}” is released: the server does not answer to it any more.");
+    Ok(view::redirect_with_flash(&context.path("settings"), &message))
 }
 
 #[derive(Template)]
 #[template(path = "servers/delete.html")]
-struct DeletePage {
-    frame: Frame,
-    head: Head,
-    wrong: Wrong,
+struct DeleteServerPage {
+    layout: Layout,
+    header: ServerHeader,
+    form_error: FormError,
     slug: String,
     mcp_url: String,
-    destroyed: Vec<String>,
+    deletion_summary: Vec<String>,
 }
 
-impl DeletePage {
+impl DeleteServerPage {
     fn label(&self) -> String {
         format!("Type {} to confirm", self.slug)
     }
@@ -242,60 +250,64 @@ impl DeletePage {
     }
 }
 
-async fn confirmation(web: &Web, hosted: &Hosted, (status, wrong): (StatusCode, Wrong)) -> Result<Response, Error> {
-    let Hosted { cx, organization_id, server, .. } = hosted;
-    let held = servers::get_holdings(cx, web.ops(), organization_id, &server.id).await?;
+async fn render_delete(
+    web: &Web,
+    context: &ServerContext,
+    (status, form_error): (StatusCode, FormError),
+) -> Result<Response, Error> {
+    let ServerContext { cx, organization_id, server, .. } = context;
+    let holdings = servers::get_holdings(cx, web.ops(), organization_id, &server.id).await?;
     Ok(view::html(
         status,
-        &DeletePage {
-            frame: hosted.frame.clone(),
-            head: hosted.head("settings"),
-            wrong,
+        &DeleteServerPage {
+            layout: context.layout.clone(),
+            header: context.header("settings"),
+            form_error,
             slug: server.slug.clone(),
-            mcp_url: hosted.mcp_url.clone(),
-            destroyed: destroyed(held),
+            mcp_url: context.mcp_url.clone(),
+            deletion_summary: deletion_summary(holdings),
         },
     ))
 }
 
 /// What goes with a server, in words.
-fn destroyed(held: Holdings) -> Vec<String> {
+fn deletion_summary(holdings: Holdings) -> Vec<String> {
     let mut lines = Vec::new();
-    if held.attempts > 0 {
+    if holdings.attempts > 0 {
         let (attempts, people) =
-            (counted(held.attempts, "attempt", "attempts"), counted(held.end_users, "person", "people"));
+            (pluralize(holdings.attempts, "attempt", "attempts"), pluralize(holdings.end_users, "person", "people"));
         lines.push(format!("the progress of {people}: {attempts} at walkthroughs, finished ones included"));
     }
-    if held.walkthroughs > 0 {
-        let placed = counted(held.walkthroughs, "walkthrough", "walkthroughs");
+    if holdings.walkthroughs > 0 {
+        let placed = pluralize(holdings.walkthroughs, "walkthrough", "walkthroughs");
         lines.push(format!("the places of {placed} (the walkthroughs themselves stay)"));
     }
-    if held.signed_in > 0 {
-        lines.push(format!("the sign-in of {}", counted(held.signed_in, "person", "people")));
+    if holdings.signed_in > 0 {
+        lines.push(format!("the sign-in of {}", pluralize(holdings.signed_in, "person", "people")));
     }
     lines.push("its sessions, its record of calls, and what they count in the analytics".to_owned());
     lines
 }
 
-pub(super) async fn confirm(State(web): State<Web>, hosted: Hosted) -> PageResult {
-    let shown = confirmation(&web, &hosted, (StatusCode::OK, Wrong::default())).await;
-    shown.map_err(|error| hosted.failed(error))
+pub(super) async fn confirm_delete(State(web): State<Web>, context: ServerContext) -> PageResult {
+    let shown = render_delete(&web, &context, (StatusCode::OK, FormError::default())).await;
+    shown.map_err(|error| context.page_error(error))
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Typed {
+pub(super) struct DeleteForm {
     confirm: String,
 }
 
-pub(super) async fn delete(State(web): State<Web>, hosted: Hosted, Form(typed): Form<Typed>) -> PageResult {
-    let Hosted { cx, organization_id, server, place, .. } = &hosted;
-    if typed.confirm.trim() != server.slug {
+pub(super) async fn delete(State(web): State<Web>, context: ServerContext, Form(form): Form<DeleteForm>) -> PageResult {
+    let ServerContext { cx, organization_id, server, org, .. } = &context;
+    if form.confirm.trim() != server.slug {
         let message = format!("Type {} exactly as it stands here.", server.slug);
-        let wrong = Wrong { field: "confirm".to_owned(), message, ..Wrong::default() };
-        return Ok(confirmation(&web, &hosted, (StatusCode::UNPROCESSABLE_ENTITY, wrong)).await?);
+        let form_error = FormError { field: "confirm".to_owned(), message, ..FormError::default() };
+        return Ok(render_delete(&web, &context, (StatusCode::UNPROCESSABLE_ENTITY, form_error)).await?);
     }
     let deleted = servers::delete(cx, web.ops(), organization_id, &server.id).await;
-    deleted.map_err(|error| hosted.failed(error))?;
-    Ok(view::redirect_saying(&place.path("servers"), &format!("The server “{}” is deleted.", server.name)))
+    deleted.map_err(|error| context.page_error(error))?;
+    Ok(view::redirect_with_flash(&org.path("servers"), &format!("The server “{}” is deleted.", server.name)))
 }

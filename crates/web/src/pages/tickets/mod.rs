@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 use waypost_core::access::Act;
 use waypost_core::caller::Ctx;
-use waypost_core::organization::Member as Colleague;
+use waypost_core::organization::Member as OrganizationMember;
 use waypost_core::server::{Server, Support};
 use waypost_core::ticket::{Priority, TicketStatus};
 use waypost_core::{Error, Result};
@@ -16,10 +16,10 @@ use waypost_ops::tickets::{self, Filter, Named, TicketListQuery, TicketPatch, se
 use waypost_ops::{servers, walkthroughs};
 
 use super::form::Form;
-use super::frame::{Frame, Place};
+use super::layout::{CurrentOrganization, Layout};
 use super::routes::{Access, Routes};
 use super::session::Member;
-use super::view::{self, PageError, PageResult, Wrong};
+use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
 use crate::api::extract::Query;
 
@@ -34,12 +34,12 @@ pub(super) fn routes() -> Routes {
     const WRITE: Access = Access::Member(Act::TicketWrite);
     Routes::new()
         .get("/o/{org}/tickets", READ, list)
-        .post("/o/{org}/tickets/bulk", WRITE, bulk)
+        .post("/o/{org}/tickets/bulk", WRITE, update_selected)
         .get("/o/{org}/tickets/{id}", READ, show::show)
         .post("/o/{org}/tickets/{id}", WRITE, show::update)
-        .post("/o/{org}/tickets/{id}/comments", WRITE, show::comment)
-        .post("/o/{org}/tickets/{id}/comments/{comment}", WRITE, show::edit)
-        .post("/o/{org}/tickets/{id}/comments/{comment}/delete", WRITE, show::delete)
+        .post("/o/{org}/tickets/{id}/comments", WRITE, show::add_comment)
+        .post("/o/{org}/tickets/{id}/comments/{comment}", WRITE, show::edit_comment)
+        .post("/o/{org}/tickets/{id}/comments/{comment}/delete", WRITE, show::delete_comment)
 }
 
 /// The colour of a status.
@@ -70,18 +70,18 @@ fn priorities() -> Options {
     Priority::ALL.iter().map(|it| (it.as_str().to_owned(), it.label().to_owned())).collect()
 }
 
-fn people(members: &[Colleague]) -> Options {
+fn member_options(members: &[OrganizationMember]) -> Options {
     members.iter().map(|it| (it.user_id.to_string(), it.email.clone())).collect()
 }
 
-fn with_first(value: &str, text: &str, rest: Options) -> Options {
+fn prepend_option(value: &str, text: &str, rest: Options) -> Options {
     std::iter::once((value.to_owned(), text.to_owned())).chain(rest).collect()
 }
 
 /// The filter, as it stands in the address.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct TicketQuery {
     status: String,
     priority: String,
     assignee: String,
@@ -91,24 +91,25 @@ struct Fields {
     before: String,
 }
 
-impl Fields {
+impl TicketQuery {
     fn filter(&self, cx: &Ctx) -> Result<Filter> {
-        fn read<T: std::str::FromStr>(field: &str, text: &str) -> Result<Option<T>> {
-            let wrong = |_| Error::invalid(field, "There is no such choice. Choose another one, or clear the filter.");
-            (!text.is_empty()).then(|| text.parse().map_err(wrong)).transpose()
+        fn load<T: std::str::FromStr>(field: &str, text: &str) -> Result<Option<T>> {
+            let invalid =
+                |_| Error::invalid(field, "There is no such choice. Choose another one, or clear the filter.");
+            (!text.is_empty()).then(|| text.parse().map_err(invalid)).transpose()
         }
         let assignee = match self.assignee.as_str() {
             "" => None,
             "none" => Some(None),
-            "me" => Some(read("assignee", cx.caller.actor())?),
-            text => Some(read("assignee", text)?),
+            "me" => Some(load("assignee", cx.caller.actor())?),
+            text => Some(load("assignee", text)?),
         };
         Ok(Filter {
-            status: read("status", &self.status)?,
-            priority: read("priority", &self.priority)?,
+            status: load("status", &self.status)?,
+            priority: load("priority", &self.priority)?,
             assignee,
-            server: read("server", &self.server)?,
-            walkthrough: read("walkthrough", &self.walkthrough)?,
+            server: load("server", &self.server)?,
+            walkthrough: load("walkthrough", &self.walkthrough)?,
             text: search_text(&self.q),
         })
     }
@@ -133,7 +134,7 @@ impl Fields {
     }
 
     /// Whether nothing but the status narrows the list.
-    fn is_plain(&self) -> bool {
+    fn is_unfiltered(&self) -> bool {
         [&self.priority, &self.assignee, &self.server, &self.walkthrough, &self.q].into_iter().all(|it| it.is_empty())
     }
 }
@@ -143,16 +144,16 @@ struct Tab {
     href: String,
     label: &'static str,
     count: u64,
-    current: bool,
+    is_current: bool,
 }
 
 #[derive(Template)]
 #[template(path = "tickets/list.html")]
 struct TicketsPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
-    fields: Fields,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
+    fields: TicketQuery,
     tabs: Vec<Tab>,
     total: u64,
     tickets: Vec<Named>,
@@ -181,21 +182,21 @@ impl TicketsPage {
     }
 }
 
-async fn list(State(web): State<Web>, member: Member, Query(fields): Query<Fields>) -> PageResult {
-    let within = |error| PageError::from(error).within(member.frame.clone().at("tickets"));
-    let (status, wrong, filter) = match fields.filter(&member.cx) {
-        Ok(filter) => (http::StatusCode::OK, Wrong::default(), filter),
+async fn list(State(web): State<Web>, member: Member, Query(fields): Query<TicketQuery>) -> PageResult {
+    let page_error = |error| PageError::from(error).with_layout(member.layout.clone().with_section("tickets"));
+    let (status, form_error, filter) = match fields.filter(&member.cx) {
+        Ok(filter) => (http::StatusCode::OK, FormError::default(), filter),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within)?;
-            (status, wrong, Filter::default())
+            let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
+            (status, form_error, Filter::default())
         }
     };
-    let page = read(&web, &member, fields, filter).await.map_err(within)?;
-    Ok(view::html(status, &TicketsPage { wrong, ..page }))
+    let page = load(&web, &member, fields, filter).await.map_err(page_error)?;
+    Ok(view::html(status, &TicketsPage { form_error, ..page }))
 }
 
-async fn read(web: &Web, member: &Member, fields: Fields, filter: Filter) -> Result<TicketsPage> {
-    let Member { cx, organization_id, place, frame } = member;
+async fn load(web: &Web, member: &Member, fields: TicketQuery, filter: Filter) -> Result<TicketsPage> {
+    let Member { cx, organization_id, org, layout } = member;
     let ops = web.ops();
     let counts = tickets::count_by_status(cx, ops, organization_id, &filter).await?;
     let total = counts.iter().map(|(_, count)| count).sum();
@@ -203,7 +204,7 @@ async fn read(web: &Web, member: &Member, fields: Fields, filter: Filter) -> Res
     let cursor = Some(fields.before.clone()).filter(|text| text.parse::<waypost_core::id::TicketId>().is_ok());
     let wanted = TicketListQuery { filter: filter.clone(), limit: Some(TICKETS), cursor };
     let found = tickets::list(cx, ops, organization_id, wanted).await?;
-    let colleagues = people(&tickets::list_assignees(cx, ops, organization_id).await?);
+    let members = member_options(&tickets::list_assignees(cx, ops, organization_id).await?);
     let all = servers::list(cx, ops, organization_id).await?;
     let has_support = all.iter().any(|server| server.support == Support::Tickets);
     let walkthrough = match &filter.walkthrough {
@@ -212,32 +213,32 @@ async fn read(web: &Web, member: &Member, fields: Fields, filter: Filter) -> Res
         }
         None => None,
     };
-    let here = place.path("tickets");
+    let here = org.path("tickets");
     let address = |query: String| if query.is_empty() { here.clone() } else { format!("{here}?{query}") };
     let tab = |label, status: &str, count| Tab {
         href: address(fields.query("status", status)),
         label,
         count,
-        current: fields.status == status,
+        is_current: fields.status == status,
     };
     let of_status = |(status, count): &(TicketStatus, u64)| tab(status.label(), status.as_str(), *count);
     let tabs = std::iter::once(tab("All", "", total)).chain(counts.iter().map(of_status)).collect();
-    let who = with_first("me", "Me", with_first("none", "Nobody", colleagues.clone()));
+    let who = prepend_option("me", "Me", prepend_option("none", "Nobody", members.clone()));
     Ok(TicketsPage {
-        frame: frame.clone().at("tickets"),
-        place: place.clone(),
-        wrong: Wrong::default(),
+        layout: layout.clone().with_section("tickets"),
+        org: org.clone(),
+        form_error: FormError::default(),
         tabs,
         total,
         older: found.next_cursor.map(|cursor| address(fields.query("before", &cursor))),
         tickets: found.items,
-        priorities: with_first("", "Any", priorities()),
-        assignees: with_first("", "Anybody", who),
-        servers: with_first("", "Any", all.iter().map(|it| (it.id.to_string(), it.name.clone())).collect()),
+        priorities: prepend_option("", "Any", priorities()),
+        assignees: prepend_option("", "Anybody", who),
+        servers: prepend_option("", "Any", all.iter().map(|it| (it.id.to_string(), it.name.clone())).collect()),
         walkthrough,
-        bulk_statuses: with_first("", "Keep", statuses()),
-        bulk_priorities: with_first("", "Keep", priorities()),
-        bulk_assignees: with_first("", "Keep", with_first("none", "Nobody", colleagues)),
+        bulk_statuses: prepend_option("", "Keep", statuses()),
+        bulk_priorities: prepend_option("", "Keep", priorities()),
+        bulk_assignees: prepend_option("", "Keep", prepend_option("none", "Nobody", members)),
         without_support: all.into_iter().filter(|it| it.support != Support::Tickets).take(5).collect(),
         has_support,
         can_mail: tickets::can_send_email(ops),
@@ -246,20 +247,23 @@ async fn read(web: &Web, member: &Member, fields: Fields, filter: Filter) -> Res
 }
 
 /// Changes the tickets that are ticked. What the page was filtered by stands in the form as `back`.
-async fn bulk(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(String, String)>>) -> PageResult {
-    let within = |error| PageError::from(error).within(member.frame.clone().at("tickets"));
+async fn update_selected(
+    State(web): State<Web>,
+    member: Member,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> PageResult {
+    let page_error = |error| PageError::from(error).with_layout(member.layout.clone().with_section("tickets"));
     let value = |name: &str| pairs.iter().find(|(own, _)| own == name).map_or("", |(_, value)| value.as_str());
     let ids: Vec<String> = pairs.iter().filter(|(name, _)| name == "ids").map(|(_, id)| id.clone()).collect();
     let back = value("back");
-    let back =
-        if back.is_empty() { member.place.path("tickets") } else { member.place.path(&format!("tickets?{back}")) };
-    let back = view::own_path(&back).to_owned();
-    let wrong = |field| Error::invalid(field, "There is no such choice. Load the page again.");
+    let back = if back.is_empty() { member.org.path("tickets") } else { member.org.path(&format!("tickets?{back}")) };
+    let back = view::local_path(&back).to_owned();
+    let invalid = |field| Error::invalid(field, "There is no such choice. Load the page again.");
     let status = Some(value("status")).filter(|it| !it.is_empty()).map(str::parse).transpose();
     let priority = Some(value("priority")).filter(|it| !it.is_empty()).map(str::parse).transpose();
     let change = TicketPatch {
-        status: status.map_err(|_| within(wrong("status")))?,
-        priority: priority.map_err(|_| within(wrong("priority")))?,
+        status: status.map_err(|_| page_error(invalid("status")))?,
+        priority: priority.map_err(|_| page_error(invalid("priority")))?,
         assignee: match value("assignee") {
             "" => None,
             "none" => Some(None),
@@ -269,10 +273,10 @@ async fn bulk(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(Str
     };
     if ids.is_empty() || change == TicketPatch::default() {
         let message = "Nothing changed: tick tickets, and choose what to change of them.";
-        return Ok(view::redirect_saying(&back, message));
+        return Ok(view::redirect_with_flash(&back, message));
     }
     let results = tickets::update_many(&member.cx, web.ops(), &member.organization_id, &ids, &change).await;
-    let results = results.map_err(within)?;
+    let results = results.map_err(page_error)?;
     let failed: Vec<_> = results.iter().filter_map(|it| it.result.as_ref().err()).collect();
     let done = results.len() - failed.len();
     let tickets = if done == 1 { "ticket" } else { "tickets" };
@@ -280,5 +284,5 @@ async fn bulk(State(web): State<Web>, member: Member, Form(pairs): Form<Vec<(Str
         None => format!("{done} {tickets} changed."),
         Some(first) => format!("{done} {tickets} changed, {} not: {}", failed.len(), first.message),
     };
-    Ok(view::redirect_saying(&back, &message))
+    Ok(view::redirect_with_flash(&back, &message))
 }

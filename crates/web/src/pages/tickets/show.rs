@@ -9,16 +9,16 @@ use waypost_core::ticket::{Ticket, TicketStatus};
 use waypost_ops::ticket_comments::{self, CommentWithEdits, NewComment, can_edit};
 use waypost_ops::tickets::{self, Named, TicketPatch};
 
-use super::{Options, people, priorities, priority_badge, status_badge, statuses, with_first};
+use super::{Options, member_options, prepend_option, priorities, priority_badge, status_badge, statuses};
 use crate::Web;
 use crate::markdown;
 use crate::pages::form::Form;
-use crate::pages::frame::{Frame, Place};
+use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::session::Member;
-use crate::pages::view::{self, PageError, PageResult, Wrong};
+use crate::pages::view::{self, FormError, PageError, PageResult};
 
 /// A comment, for the page.
-struct Comment {
+struct CommentView {
     id: String,
     author: String,
     at: String,
@@ -30,19 +30,19 @@ struct Comment {
     /// What stood there before, newest first: when it was replaced, and the text as HTML.
     edits: Vec<(String, String)>,
     /// Whether the viewer may change it.
-    changeable: bool,
+    can_change: bool,
 }
 
 #[derive(Template)]
 #[template(path = "tickets/show.html")]
 struct TicketPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
     named: Named,
     problem: String,
     context: Option<String>,
-    comments: Vec<Comment>,
+    comments: Vec<CommentView>,
     statuses: Options,
     priorities: Options,
     assignees: Options,
@@ -58,7 +58,7 @@ impl TicketPage {
     }
 
     fn path(&self) -> String {
-        self.place.path(&format!("tickets/{}", self.ticket().id))
+        self.org.path(&format!("tickets/{}", self.ticket().id))
     }
 
     fn status_badge(&self) -> &'static str {
@@ -74,35 +74,37 @@ impl TicketPage {
     }
 }
 
-fn parsed<T: std::str::FromStr>(text: &str, noun: &str) -> Result<T, Error> {
+fn parse_id<T: std::str::FromStr>(text: &str, noun: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::not_found(noun))
 }
 
 async fn find(web: &Web, member: &Member, id: &str) -> Result<TicketPage, PageError> {
-    read(web, member, id).await.map_err(|error| PageError::from(error).within(member.frame.clone().at("tickets")))
+    load(web, member, id)
+        .await
+        .map_err(|error| PageError::from(error).with_layout(member.layout.clone().with_section("tickets")))
 }
 
-async fn read(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error> {
-    let Member { cx, organization_id, place, frame } = member;
-    let (id, ops): (TicketId, _) = (parsed(id, "ticket")?, web.ops());
+async fn load(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error> {
+    let Member { cx, organization_id, org, layout } = member;
+    let (id, ops): (TicketId, _) = (parse_id(id, "ticket")?, web.ops());
     let named = tickets::get(cx, ops, organization_id, &id).await?;
     let comments = ticket_comments::list(cx, ops, organization_id, &id).await?;
-    let mut colleagues = people(&tickets::list_assignees(cx, ops, organization_id).await?);
+    let mut members = member_options(&tickets::list_assignees(cx, ops, organization_id).await?);
     if let (Some(id), Some(email)) = (&named.ticket.assignee_id, &named.assignee)
-        && !colleagues.iter().any(|(own, _)| own == id.as_str())
+        && !members.iter().any(|(own, _)| own == id.as_str())
     {
-        colleagues.push((id.to_string(), format!("{email} (no longer a member)")));
+        members.push((id.to_string(), format!("{email} (no longer a member)")));
     }
     Ok(TicketPage {
-        frame: frame.clone().at("tickets"),
-        place: place.clone(),
-        wrong: Wrong::default(),
+        layout: layout.clone().with_section("tickets"),
+        org: org.clone(),
+        form_error: FormError::default(),
         problem: markdown::render(&named.ticket.problem),
         context: named.ticket.context.as_deref().map(markdown::render),
-        comments: comments.into_iter().map(|it| shown(member, it)).collect(),
-        statuses: statuses().into_iter().filter(|(value, _)| offered(&named.ticket, value)).collect(),
+        comments: comments.into_iter().map(|it| comment_view(member, it)).collect(),
+        statuses: statuses().into_iter().filter(|(value, _)| can_change_status(&named.ticket, value)).collect(),
         priorities: priorities(),
-        assignees: with_first("none", "Nobody", colleagues),
+        assignees: prepend_option("none", "Nobody", members),
         draft: String::new(),
         draft_internal: false,
         can_mail: tickets::can_send_email(ops),
@@ -111,16 +113,16 @@ async fn read(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error>
 }
 
 /// Whether the ticket can come to this status.
-fn offered(ticket: &Ticket, status: &str) -> bool {
+fn can_change_status(ticket: &Ticket, status: &str) -> bool {
     status.parse::<TicketStatus>().is_ok_and(|next| ticket.status.go(next, ticket.email.is_some()).is_ok())
 }
 
-fn shown(member: &Member, it: CommentWithEdits) -> Comment {
+fn comment_view(member: &Member, it: CommentWithEdits) -> CommentView {
     let CommentWithEdits { named, edits } = it;
     let own = named.comment;
-    Comment {
+    CommentView {
         id: own.id.to_string(),
-        changeable: can_edit(&member.cx.caller, &own.author),
+        can_change: can_edit(&member.cx.caller, &own.author),
         author: named.author.unwrap_or(own.author),
         at: own.created_at.rfc3339(),
         edited_at: (own.updated_at != own.created_at).then(|| own.updated_at.rfc3339()),
@@ -139,7 +141,7 @@ pub(super) async fn show(State(web): State<Web>, member: Member, Path((_, id)): 
 /// The form beside the story.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Fields {
+pub(super) struct TicketForm {
     status: String,
     priority: String,
     assignee: String,
@@ -147,12 +149,12 @@ pub(super) struct Fields {
     revision: String,
 }
 
-impl Fields {
+impl TicketForm {
     fn change(&self) -> Result<TicketPatch, Error> {
-        let wrong = |field| Error::invalid(field, "There is no such choice. Load the page again.");
+        let invalid = |field| Error::invalid(field, "There is no such choice. Load the page again.");
         Ok(TicketPatch {
-            status: Some(self.status.parse().map_err(|_| wrong("status"))?),
-            priority: Some(self.priority.parse().map_err(|_| wrong("priority"))?),
+            status: Some(self.status.parse().map_err(|_| invalid("status"))?),
+            priority: Some(self.priority.parse().map_err(|_| invalid("priority"))?),
             assignee: Some(Some(self.assignee.clone()).filter(|text| text != "none" && !text.is_empty())),
             email: Some(self.email.trim().to_owned()).filter(|text| !text.is_empty()),
         })
@@ -163,7 +165,7 @@ pub(super) async fn update(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<TicketForm>,
 ) -> PageResult {
     let page = find(&web, &member, &id).await?;
     let updated = match fields.change() {
@@ -178,15 +180,15 @@ pub(super) async fn update(
         Err(error) => Err(error),
     };
     match updated {
-        Ok(_) => Ok(view::redirect_saying(&page.path(), "Saved.")),
+        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "Saved.")),
         Err(error) => {
             let error = match error.details.get("field") {
                 Some(field) if field == "assignee_id" => error.with("field", "assignee"),
                 _ => error,
             };
-            let (status, wrong) =
-                Wrong::of(error).map_err(|error| PageError::from(error).within(page.frame.clone()))?;
-            Ok(view::html(status, &TicketPage { wrong, ..page }))
+            let (status, form_error) = FormError::from_error(error)
+                .map_err(|error| PageError::from(error).with_layout(page.layout.clone()))?;
+            Ok(view::html(status, &TicketPage { form_error, ..page }))
         }
     }
 }
@@ -194,65 +196,67 @@ pub(super) async fn update(
 /// The form of an answer.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct CommentFields {
+pub(super) struct CommentForm {
     body: String,
     kind: String,
     then: String,
 }
 
-pub(super) async fn comment(
+pub(super) async fn add_comment(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Form(fields): Form<CommentFields>,
+    Form(fields): Form<CommentForm>,
 ) -> PageResult {
     let page = find(&web, &member, &id).await?;
     let (cx, ops, ticket) = (&member.cx, web.ops(), page.ticket().id.clone());
     let internal = fields.kind == "note";
     let new = NewComment { body: fields.body.clone(), internal };
     let added = ticket_comments::create(cx, ops, &member.organization_id, &ticket, &new).await;
-    let within = |error| PageError::from(error).within(page.frame.clone());
+    let page_error = |error| PageError::from(error).with_layout(page.layout.clone());
     match added {
         Ok(added) => {
             if fields.then == "resolved" && page.ticket().status != TicketStatus::Resolved {
                 let change = TicketPatch { status: Some(TicketStatus::Resolved), ..TicketPatch::default() };
-                tickets::update(cx, ops, &member.organization_id, (&ticket, None), &change).await.map_err(within)?;
+                tickets::update(cx, ops, &member.organization_id, (&ticket, None), &change)
+                    .await
+                    .map_err(page_error)?;
             }
             let message = match (internal, added.named.comment.mailed_to.is_some()) {
                 (true, _) => "The note is there.",
                 (false, true) => "The answer is on its way by mail.",
                 (false, false) => "The answer is there, but no mail went out.",
             };
-            Ok(view::redirect_saying(&page.path(), message))
+            Ok(view::redirect_with_flash(&page.path(), message))
         }
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within)?;
-            let page = TicketPage { wrong, draft: fields.body, draft_internal: internal, ..page };
+            let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
+            let page = TicketPage { form_error, draft: fields.body, draft_internal: internal, ..page };
             Ok(view::html(status, &page))
         }
     }
 }
 
-pub(super) async fn edit(
+pub(super) async fn edit_comment(
     State(web): State<Web>,
     member: Member,
-    Path((_, id, comment)): Path<(String, String, String)>,
+    Path((_, id, comment_id)): Path<(String, String, String)>,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> PageResult {
     let page = find(&web, &member, &id).await?;
-    let within = |error| PageError::from(error).within(page.frame.clone());
-    let comment: TicketCommentId = parsed(&comment, "comment").map_err(within)?;
+    let page_error = |error| PageError::from(error).with_layout(page.layout.clone());
+    let comment: TicketCommentId = parse_id(&comment_id, "comment").map_err(page_error)?;
     // Every comment has a form of its own, and so has its field a name of its own.
     let field = format!("body-{comment}");
     let body = pairs.into_iter().find(|(name, _)| *name == field).map(|(_, body)| body).unwrap_or_default();
-    let place = (&page.ticket().id, &comment);
-    let edited = ticket_comments::update(&member.cx, web.ops(), &member.organization_id, place, &body).await;
+    let target = (&page.ticket().id, &comment);
+    let edited = ticket_comments::update(&member.cx, web.ops(), &member.organization_id, target, &body).await;
     match edited {
-        Ok(_) => Ok(view::redirect_saying(&page.path(), "Saved. What stood there before is kept.")),
+        Ok(_) => Ok(view::redirect_with_flash(&page.path(), "Saved. What stood there before is kept.")),
         Err(error) => {
-            let (status, wrong) = Wrong::of(error).map_err(within)?;
+            let (status, form_error) = FormError::from_error(error).map_err(page_error)?;
             // The text is not lost: it stands in the form that it was sent from.
-            let mut page = TicketPage { wrong: Wrong { field, ..wrong }, ..page };
+            let mut page = TicketPage { form_error: FormError { field, ..form_error }, ..page };
             if let Some(own) = page.comments.iter_mut().find(|it| it.id == comment.as_str()) {
                 own.body = body;
             }
@@ -261,15 +265,15 @@ pub(super) async fn edit(
     }
 }
 
-pub(super) async fn delete(
+pub(super) async fn delete_comment(
     State(web): State<Web>,
     member: Member,
-    Path((_, id, comment)): Path<(String, String, String)>,
+    Path((_, id, comment_id)): Path<(String, String, String)>,
 ) -> PageResult {
     let page = find(&web, &member, &id).await?;
-    let within = |error| PageError::from(error).within(page.frame.clone());
-    let comment: TicketCommentId = parsed(&comment, "comment").map_err(within)?;
-    let place = (&page.ticket().id, &comment);
-    ticket_comments::delete(&member.cx, web.ops(), &member.organization_id, place).await.map_err(within)?;
-    Ok(view::redirect_saying(&page.path(), "The comment is deleted."))
+    let page_error = |error| PageError::from(error).with_layout(page.layout.clone());
+    let comment: TicketCommentId = parse_id(&comment_id, "comment").map_err(page_error)?;
+    let target = (&page.ticket().id, &comment);
+    ticket_comments::delete(&member.cx, web.ops(), &member.organization_id, target).await.map_err(page_error)?;
+    Ok(view::redirect_with_flash(&page.path(), "The comment is deleted."))
 }

@@ -5,7 +5,7 @@ use waypost_core::{Error, Result};
 
 use crate::Web;
 use crate::api::walkthroughs::publish_impact::PublishImpact;
-use crate::pages::frame::{Frame, Place};
+use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::session::Member;
 
 /// Walkthroughs on the page at most: as many as the act takes.
@@ -15,8 +15,8 @@ const MAX_IDS: usize = 100;
 #[derive(Template)]
 #[template(path = "walkthroughs/bulk_publish.html")]
 pub(super) struct BulkPublishPage {
-    frame: Frame,
-    place: Place,
+    layout: Layout,
+    org: CurrentOrganization,
     ready: Vec<PublishImpact>,
     refused: Vec<PublishImpact>,
 }
@@ -34,8 +34,8 @@ pub(super) async fn confirm(web: &Web, member: &Member, ids: &[String]) -> Resul
         all.push(PublishImpact::find(web, (&member.cx, &member.organization_id), text).await?);
     }
     let (ready, refused) = all.into_iter().partition(|it: &PublishImpact| it.problem.is_none());
-    let (frame, place) = (member.frame.clone().at("walkthroughs"), member.place.clone());
-    Ok(BulkPublishPage { frame, place, ready, refused })
+    let (layout, org) = (member.layout.clone().with_section("walkthroughs"), member.org.clone());
+    Ok(BulkPublishPage { layout, org, ready, refused })
 }
 
 impl BulkPublishPage {

@@ -1,10 +1,10 @@
-//! Walkthroughs: the list in [`list`], making and importing in [`create`], publishing in [`publish`], the history in
-//! [`versions`], servers and files in [`places`]. The editor has a file of its own.
+//! Walkthroughs: the list in [`list`], making and importing in [`new`], publishing in [`publish`], the history in
+//! [`versions`], servers and files in [`assignments`]. The editor has a file of its own.
 
+mod assignments;
 mod bulk_publish;
-mod create;
 mod list;
-mod places;
+mod new;
 mod publish;
 mod trash;
 mod versions;
@@ -14,7 +14,7 @@ use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::{self, Draft, EditTarget};
 
-use super::frame::Frame;
+use super::layout::Layout;
 use super::routes::Routes;
 use super::session::Member;
 use super::view::PageError;
@@ -25,11 +25,11 @@ use crate::diff::{Differ, Line, Tag};
 pub(super) fn routes() -> Routes {
     Routes::new()
         .merge(list::routes())
-        .merge(create::routes())
+        .merge(new::routes())
         .merge(publish::routes())
         .merge(trash::routes())
         .merge(versions::routes())
-        .merge(places::routes())
+        .merge(assignments::routes())
 }
 
 /// The id in a path. One that is none is that of nothing.
@@ -38,7 +38,7 @@ fn walkthrough_id(text: &str) -> Result<WalkthroughId> {
 }
 
 /// A walkthrough's draft, opened for one of its pages.
-struct Opened {
+struct DraftContext {
     member: Member,
     id: WalkthroughId,
     draft: Draft,
@@ -46,7 +46,7 @@ struct Opened {
     at: String,
 }
 
-impl Opened {
+impl DraftContext {
     async fn new(web: &Web, member: Member, id: &str) -> Result<Self, PageError> {
         let found = async {
             let id = walkthrough_id(id)?;
@@ -55,23 +55,23 @@ impl Opened {
         match found.await {
             Ok(draft) => {
                 let id = draft.walkthrough.id.clone();
-                let at = member.place.path(&format!("walkthroughs/{id}"));
+                let at = member.org.path(&format!("walkthroughs/{id}"));
                 Ok(Self { member, id, draft, at })
             }
-            Err(error) => Err(PageError::from(error).within(member.frame.at("walkthroughs"))),
+            Err(error) => Err(PageError::from(error).with_layout(member.layout.with_section("walkthroughs"))),
         }
     }
 
-    fn head(&self) -> &Walkthrough {
+    fn walkthrough(&self) -> &Walkthrough {
         &self.draft.walkthrough
     }
 
-    fn frame(&self) -> Frame {
-        self.member.frame.clone().at("walkthroughs")
+    fn layout(&self) -> Layout {
+        self.member.layout.clone().with_section("walkthroughs")
     }
 
-    fn within(&self, error: Error) -> PageError {
-        PageError::from(error).within(self.frame())
+    fn page_error(&self, error: Error) -> PageError {
+        PageError::from(error).with_layout(self.layout())
     }
 
     /// What a form changes, and the revision that its page showed.
@@ -80,12 +80,12 @@ impl Opened {
     }
 
     /// What stands around each of the pages.
-    fn around(&self, tab: &'static str) -> Around {
-        Around {
-            list: self.member.place.path("walkthroughs"),
-            title: self.head().title.clone(),
-            state: self.head().state,
-            unpublished: self.head().has_unpublished_changes(),
+    fn header(&self, tab: &'static str) -> WalkthroughHeader {
+        WalkthroughHeader {
+            list: self.member.org.path("walkthroughs"),
+            title: self.walkthrough().title.clone(),
+            state: self.walkthrough().state,
+            unpublished: self.walkthrough().has_unpublished_changes(),
             at: self.at.clone(),
             tab,
         }
@@ -93,7 +93,7 @@ impl Opened {
 }
 
 /// What stands around the pages of one walkthrough.
-struct Around {
+struct WalkthroughHeader {
     /// The address of the list.
     list: String,
     title: String,
@@ -106,7 +106,7 @@ struct Around {
     tab: &'static str,
 }
 
-impl Around {
+impl WalkthroughHeader {
     /// The present page.
     fn tab(&self) -> &'static str {
         self.tab
@@ -185,7 +185,7 @@ impl Changes {
             },
             places: match (step.before, step.after) {
                 (Some(before), Some(after)) if before != after => format!("step {before}, now {after}"),
-                (Some(place), Some(_)) | (None, Some(place)) => format!("step {place}"),
+                (Some(position), Some(_)) | (None, Some(position)) => format!("step {position}"),
                 (Some(before), None) => format!("was step {before}"),
                 (None, None) => String::new(),
             },

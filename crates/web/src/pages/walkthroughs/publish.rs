@@ -11,12 +11,12 @@ use waypost_core::{Code, Error};
 use waypost_ops::assignments;
 use waypost_ops::walkthroughs::{publish, versions};
 
-use super::{Around, Changes, Opened, field_name};
+use super::{Changes, DraftContext, WalkthroughHeader, field_name};
 use crate::pages::form::Form;
-use crate::pages::frame::Frame;
+use crate::pages::layout::Layout;
 use crate::pages::routes::{Access, Routes};
 use crate::pages::session::Member;
-use crate::pages::view::{self, PageError, PageResult, Wrong};
+use crate::pages::view::{self, FormError, PageError, PageResult};
 use crate::{Web, impact};
 
 pub(super) fn routes() -> Routes {
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// Something that was found, with a link to where it is.
-struct Found {
+struct FindingRow {
     step: String,
     /// The step in the editor; none for the walkthrough.
     href: Option<String>,
@@ -39,11 +39,11 @@ struct Found {
 #[derive(Template)]
 #[template(path = "walkthroughs/publish.html")]
 struct PublishPage {
-    frame: Frame,
-    around: Around,
-    wrong: Wrong,
+    layout: Layout,
+    header: WalkthroughHeader,
+    form_error: FormError,
     /// Whether code holds characters that turn the direction of text around, which the author has to confirm.
-    asks_bidi: bool,
+    needs_bidi_confirmation: bool,
     revision: u32,
     to_version: u32,
     is_first: bool,
@@ -55,38 +55,38 @@ struct PublishPage {
     sentences: Vec<String>,
     by_version: Vec<(u32, u64)>,
     changes: Changes,
-    errors: Vec<Found>,
-    warnings: Vec<Found>,
+    errors: Vec<FindingRow>,
+    warnings: Vec<FindingRow>,
 }
 
 impl PublishPage {
-    async fn new(web: &Web, opened: &Opened) -> Result<Self, PageError> {
-        let Member { cx, organization_id, .. } = &opened.member;
-        let found = versions::get_impact(cx, web.ops(), organization_id, &opened.id).await;
-        let found = found.map_err(|error| opened.within(error))?;
+    async fn new(web: &Web, context: &DraftContext) -> Result<Self, PageError> {
+        let Member { cx, organization_id, .. } = &context.member;
+        let found = versions::get_impact(cx, web.ops(), organization_id, &context.id).await;
+        let found = found.map_err(|error| context.page_error(error))?;
         let (summary, sentences) = (impact::summary(&found), impact::sentences(&found));
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         for finding in &found.findings {
-            let step = finding.position.and_then(|position| opened.draft.steps.get(position - 1));
+            let step = finding.position.and_then(|position| context.draft.steps.get(position - 1));
             let list = if finding.severity == Severity::Error { &mut errors } else { &mut warnings };
-            list.push(Found {
+            list.push(FindingRow {
                 step: finding.step.clone().unwrap_or_else(|| "The walkthrough".to_owned()),
-                href: step.map(|step| format!("{}?step={}", opened.at, step.id)),
+                href: step.map(|step| format!("{}?step={}", context.at, step.id)),
                 field: finding.field.map(field_name).unwrap_or_default(),
                 message: finding.message.clone(),
             });
         }
         Ok(Self {
-            frame: opened.frame(),
-            around: opened.around("publish"),
-            wrong: Wrong::default(),
-            asks_bidi: false,
+            layout: context.layout(),
+            header: context.header("publish"),
+            form_error: FormError::default(),
+            needs_bidi_confirmation: false,
             revision: found.revision,
             to_version: found.to_version,
             is_first: found.from_version.is_none(),
             is_same: found.from_version.is_some() && found.comparison.is_empty(),
-            is_archived: opened.head().state == WalkthroughState::Archived,
-            is_published: opened.head().state == WalkthroughState::Published,
+            is_archived: context.walkthrough().state == WalkthroughState::Archived,
+            is_published: context.walkthrough().state == WalkthroughState::Published,
             summary,
             sentences,
             by_version: found.by_version,
@@ -97,19 +97,19 @@ impl PublishPage {
     }
 
     /// What the button does.
-    fn button(&self) -> String {
+    fn button_label(&self) -> String {
         if self.is_same { "Publish again".to_owned() } else { format!("Publish version {}", self.to_version) }
     }
 }
 
 async fn show(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let opened = Opened::new(&web, member, &id).await?;
-    Ok(view::page(&PublishPage::new(&web, &opened).await?))
+    let context = DraftContext::new(&web, member, &id).await?;
+    Ok(view::page(&PublishPage::new(&web, &context).await?))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct PublishForm {
     revision: Option<u32>,
     confirm_bidi: String,
 }
@@ -118,30 +118,30 @@ async fn publish_draft(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<PublishForm>,
 ) -> PageResult {
-    let opened = Opened::new(&web, member, &id).await?;
-    let target = opened.target(fields.revision);
-    match publish::publish(&opened.member.cx, web.ops(), target, fields.confirm_bidi == "true").await {
+    let context = DraftContext::new(&web, member, &id).await?;
+    let target = context.target(fields.revision);
+    match publish::publish(&context.member.cx, web.ops(), target, fields.confirm_bidi == "true").await {
         Ok(published) => {
-            let said = match published.created {
+            let message = match published.created {
                 true => format!("Version {} is published. Everybody who begins from now on gets it.", published.number),
                 false => format!("Version {} is published; nothing had changed since.", published.number),
             };
-            let Member { cx, organization_id, .. } = &opened.member;
-            let placed = assignments::list_for_walkthrough(cx, web.ops(), organization_id, &opened.id).await;
-            if placed.map_err(|error| opened.within(error))?.is_empty() {
-                let said = format!(
+            let Member { cx, organization_id, .. } = &context.member;
+            let assigned = assignments::list_for_walkthrough(cx, web.ops(), organization_id, &context.id).await;
+            if assigned.map_err(|error| context.page_error(error))?.is_empty() {
+                let message = format!(
                     "Version {} is published, but the walkthrough is not on any server, so nobody can start it. \
                      Assign it to a server.",
                     published.number
                 );
-                return Ok(view::redirect_saying(&format!("{}/assignments", opened.at), &said));
+                return Ok(view::redirect_with_flash(&format!("{}/assignments", context.at), &message));
             }
-            Ok(view::redirect_saying(&format!("{}/versions", opened.at), &said))
+            Ok(view::redirect_with_flash(&format!("{}/versions", context.at), &message))
         }
         Err(error) => {
-            let asks_bidi = error.code == Code::ConfirmationRequired;
+            let needs_bidi_confirmation = error.code == Code::ConfirmationRequired;
             let error = match error.code {
                 // What the page shows now is what is there now.
                 Code::PreconditionFailed => Error::new(
@@ -150,19 +150,20 @@ async fn publish_draft(
                 ),
                 _ => error,
             };
-            let (status, wrong): (StatusCode, Wrong) = Wrong::of(error).map_err(|error| opened.within(error))?;
+            let (status, form_error): (StatusCode, FormError) =
+                FormError::from_error(error).map_err(|error| context.page_error(error))?;
             // The findings themselves stand below, with links.
-            let wrong = Wrong { field: String::new(), ..wrong };
-            let page = PublishPage { wrong, asks_bidi, ..PublishPage::new(&web, &opened).await? };
+            let form_error = FormError { field: String::new(), ..form_error };
+            let page = PublishPage { form_error, needs_bidi_confirmation, ..PublishPage::new(&web, &context).await? };
             Ok(view::html(status, &page))
         }
     }
 }
 
 async fn unpublish(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let opened = Opened::new(&web, member, &id).await?;
-    let done = publish::unpublish(&opened.member.cx, web.ops(), opened.target(None)).await;
-    done.map_err(|error| opened.within(error))?;
-    let said = "It is not offered any more. Versions and progress are kept; publishing offers it again.";
-    Ok(view::redirect_saying(&format!("{}/publish", opened.at), said))
+    let context = DraftContext::new(&web, member, &id).await?;
+    let done = publish::unpublish(&context.member.cx, web.ops(), context.target(None)).await;
+    done.map_err(|error| context.page_error(error))?;
+    let message = "It is not offered any more. Versions and progress are kept; publishing offers it again.";
+    Ok(view::redirect_with_flash(&format!("{}/publish", context.at), message))
 }

@@ -7,7 +7,7 @@ use waypost_ops::walkthroughs::trash::{self, TrashedWalkthrough};
 
 use super::walkthrough_id;
 use crate::Web;
-use crate::pages::frame::{Frame, Place};
+use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::routes::{Access, Routes};
 use crate::pages::session::Member;
 use crate::pages::view::{self, PageError, PageResult};
@@ -22,29 +22,30 @@ pub(super) fn routes() -> Routes {
 #[derive(Template)]
 #[template(path = "walkthroughs/trash.html")]
 struct TrashPage {
-    frame: Frame,
-    place: Place,
+    layout: Layout,
+    org: CurrentOrganization,
     items: Vec<TrashedWalkthrough>,
 }
 
-async fn show(State(web): State<Web>, Member { cx, organization_id, place, frame }: Member) -> PageResult {
-    let frame = frame.at("walkthroughs");
+async fn show(State(web): State<Web>, Member { cx, organization_id, org, layout }: Member) -> PageResult {
+    let layout = layout.with_section("walkthroughs");
     let items = trash::list_deleted(&cx, web.ops(), &organization_id).await;
-    let items = items.map_err(|error| PageError::from(error).within(frame.clone()))?;
-    Ok(view::page(&TrashPage { frame, place, items }))
+    let items = items.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    Ok(view::page(&TrashPage { layout, org, items }))
 }
 
 async fn restore(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let Member { cx, organization_id, place, frame } = member;
+    let Member { cx, organization_id, org, layout } = member;
     let restored = async { trash::restore(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await };
-    let restored = restored.await.map_err(|error| PageError::from(error).within(frame.at("walkthroughs")))?;
-    let said = format!("“{}” is restored.", restored.title);
-    Ok(view::redirect_saying(&place.path(&format!("walkthroughs/{}", restored.id)), &said))
+    let restored =
+        restored.await.map_err(|error| PageError::from(error).with_layout(layout.with_section("walkthroughs")))?;
+    let message = format!("“{}” is restored.", restored.title);
+    Ok(view::redirect_with_flash(&org.path(&format!("walkthroughs/{}", restored.id)), &message))
 }
 
 async fn purge(State(web): State<Web>, member: Member, Path((_, id)): Path<(String, String)>) -> PageResult {
-    let Member { cx, organization_id, place, frame } = member;
+    let Member { cx, organization_id, org, layout } = member;
     let purged = async { trash::purge(&cx, web.ops(), &organization_id, &walkthrough_id(&id)?).await };
-    purged.await.map_err(|error| PageError::from(error).within(frame.at("walkthroughs")))?;
-    Ok(view::redirect_saying(&place.path("walkthroughs/trash"), "The walkthrough is deleted permanently."))
+    purged.await.map_err(|error| PageError::from(error).with_layout(layout.with_section("walkthroughs")))?;
+    Ok(view::redirect_with_flash(&org.path("walkthroughs/trash"), "The walkthrough is deleted permanently."))
 }

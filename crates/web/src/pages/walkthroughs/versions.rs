@@ -9,13 +9,13 @@ use waypost_core::access::Act;
 use waypost_ops::walkthroughs::publish;
 use waypost_ops::walkthroughs::versions::{self, ListedVersion};
 
-use super::{Around, Changes, Opened};
+use super::{Changes, DraftContext, WalkthroughHeader};
 use crate::Web;
 use crate::pages::form::Form;
-use crate::pages::frame::Frame;
+use crate::pages::layout::Layout;
 use crate::pages::routes::{Access, Routes};
 use crate::pages::session::Member;
-use crate::pages::view::{self, PageError, PageResult, Wrong};
+use crate::pages::view::{self, FormError, PageError, PageResult};
 
 pub(super) fn routes() -> Routes {
     const WRITE: Access = Access::Member(Act::WalkthroughWrite);
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Routes {
 /// Which states to compare.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Between {
+struct CompareQuery {
     from: String,
     to: String,
 }
@@ -36,9 +36,9 @@ struct Between {
 #[derive(Template)]
 #[template(path = "walkthroughs/versions.html")]
 struct VersionsPage {
-    frame: Frame,
-    around: Around,
-    wrong: Wrong,
+    layout: Layout,
+    header: WalkthroughHeader,
+    form_error: FormError,
     revision: u32,
     versions: Vec<ListedVersion>,
     /// What can be compared: value and text.
@@ -49,40 +49,41 @@ struct VersionsPage {
 }
 
 impl VersionsPage {
-    async fn new(web: &Web, opened: &Opened, between: Between) -> Result<Self, PageError> {
-        let Member { cx, organization_id, .. } = &opened.member;
-        let versions = versions::list(cx, web.ops(), organization_id, &opened.id).await;
-        let versions = versions.map_err(|error| opened.within(error))?;
+    async fn new(web: &Web, context: &DraftContext, query: CompareQuery) -> Result<Self, PageError> {
+        let Member { cx, organization_id, .. } = &context.member;
+        let versions = versions::list(cx, web.ops(), organization_id, &context.id).await;
+        let versions = versions.map_err(|error| context.page_error(error))?;
         let name = |it: &ListedVersion| (it.head.number.to_string(), format!("Version {}", it.head.number));
         let mut sides: Vec<_> = versions.iter().map(name).collect();
         let newest = sides.first().map(|(number, _)| number.clone()).unwrap_or_default();
         sides.insert(0, ("draft".to_owned(), "The draft".to_owned()));
-        let changes = match between.from.parse() {
+        let changes = match query.from.parse() {
             Err(_) => None,
             Ok(from) => {
-                let to = between.to.parse().ok();
-                let found = versions::compare(cx, web.ops(), organization_id, &opened.id, (from, to)).await;
-                Some(Changes::new(found.map_err(|error| opened.within(error))?))
+                let to = query.to.parse().ok();
+                let found = versions::compare(cx, web.ops(), organization_id, &context.id, (from, to)).await;
+                Some(Changes::new(found.map_err(|error| context.page_error(error))?))
             }
         };
         let or = |text: String, other: String| if text.is_empty() { other } else { text };
         Ok(Self {
-            frame: opened.frame(),
-            around: opened.around("versions"),
-            wrong: Wrong::default(),
-            revision: opened.head().revision,
+            layout: context.layout(),
+            header: context.header("versions"),
+            form_error: FormError::default(),
+            revision: context.walkthrough().revision,
             versions,
             sides,
-            from: or(between.from, newest),
-            to: or(between.to, "draft".to_owned()),
+            from: or(query.from, newest),
+            to: or(query.to, "draft".to_owned()),
             changes,
         })
     }
 
-    async fn refused(web: &Web, opened: &Opened, error: Error) -> PageResult {
-        let (status, wrong): (StatusCode, Wrong) = Wrong::of(error).map_err(|error| opened.within(error))?;
-        let wrong = Wrong { field: String::new(), ..wrong };
-        let page = Self { wrong, ..Self::new(web, opened, Between::default()).await? };
+    async fn render_error(web: &Web, context: &DraftContext, error: Error) -> PageResult {
+        let (status, form_error): (StatusCode, FormError) =
+            FormError::from_error(error).map_err(|error| context.page_error(error))?;
+        let form_error = FormError { field: String::new(), ..form_error };
+        let page = Self { form_error, ..Self::new(web, context, CompareQuery::default()).await? };
         Ok(view::html(status, &page))
     }
 }
@@ -91,19 +92,19 @@ async fn show(
     State(web): State<Web>,
     member: Member,
     Path((_, id)): Path<(String, String)>,
-    Query(between): Query<Between>,
+    Query(query): Query<CompareQuery>,
 ) -> PageResult {
-    let opened = Opened::new(&web, member, &id).await?;
-    Ok(view::page(&VersionsPage::new(&web, &opened, between).await?))
+    let context = DraftContext::new(&web, member, &id).await?;
+    Ok(view::page(&VersionsPage::new(&web, &context, query).await?))
 }
 
-fn number(text: &str) -> Result<u32, Error> {
+fn parse_version(text: &str) -> Result<u32, Error> {
     text.parse().map_err(|_| Error::not_found("version"))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct VersionForm {
     revision: Option<u32>,
     reason: String,
 }
@@ -112,17 +113,17 @@ async fn restore(
     State(web): State<Web>,
     member: Member,
     Path((_, id, version)): Path<(String, String, String)>,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<VersionForm>,
 ) -> PageResult {
-    let opened = Opened::new(&web, member, &id).await?;
-    let version = number(&version).map_err(|error| opened.within(error))?;
-    let target = opened.target(fields.revision);
-    match versions::restore(&opened.member.cx, web.ops(), target, version).await {
+    let context = DraftContext::new(&web, member, &id).await?;
+    let version = parse_version(&version).map_err(|error| context.page_error(error))?;
+    let target = context.target(fields.revision);
+    match versions::restore(&context.member.cx, web.ops(), target, version).await {
         Ok(_) => {
-            let said = format!("The draft is version {version} again. Nothing is published yet.");
-            Ok(view::redirect_saying(&opened.at, &said))
+            let message = format!("The draft is version {version} again. Nothing is published yet.");
+            Ok(view::redirect_with_flash(&context.at, &message))
         }
-        Err(error) => VersionsPage::refused(&web, &opened, error).await,
+        Err(error) => VersionsPage::render_error(&web, &context, error).await,
     }
 }
 
@@ -130,15 +131,16 @@ async fn withdraw(
     State(web): State<Web>,
     member: Member,
     Path((_, id, version)): Path<(String, String, String)>,
-    Form(fields): Form<Fields>,
+    Form(fields): Form<VersionForm>,
 ) -> PageResult {
-    let opened = Opened::new(&web, member, &id).await?;
-    let version = number(&version).map_err(|error| opened.within(error))?;
-    match publish::withdraw(&opened.member.cx, web.ops(), opened.target(None), version, &fields.reason).await {
+    let context = DraftContext::new(&web, member, &id).await?;
+    let version = parse_version(&version).map_err(|error| context.page_error(error))?;
+    match publish::withdraw(&context.member.cx, web.ops(), context.target(None), version, &fields.reason).await {
         Ok(_) => {
-            let said = format!("Version {version} is withdrawn. Who was on it is told the reason at their next step.");
-            Ok(view::redirect_saying(&format!("{}/versions", opened.at), &said))
+            let message =
+                format!("Version {version} is withdrawn. Who was on it is told the reason at their next step.");
+            Ok(view::redirect_with_flash(&format!("{}/versions", context.at), &message))
         }
-        Err(error) => VersionsPage::refused(&web, &opened, error).await,
+        Err(error) => VersionsPage::render_error(&web, &context, error).await,
     }
 }

@@ -10,7 +10,7 @@ use waypost_core::{Code, Error, Result};
 use waypost_ops::user_accounts::NewUserSession;
 use waypost_ops::user_sessions::{self, Browser};
 
-use super::frame::Frame;
+use super::layout::Layout;
 use super::view;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
@@ -21,7 +21,7 @@ const REVOKED: &str = "Your e-mail address is verified. Passwords, sessions and 
                        a new password under Your account.";
 
 /// Who signs in: nobody yet.
-pub(super) fn visitor(web: &Web, info: &RequestInfo) -> Ctx {
+pub(super) fn visitor_context(web: &Web, info: &RequestInfo) -> Ctx {
     web.context(Caller::Visitor, info)
 }
 
@@ -30,13 +30,13 @@ pub(super) fn visitor(web: &Web, info: &RequestInfo) -> Ctx {
 ///
 /// # Errors
 /// As [`check_limit`].
-pub(super) fn check_limit_of(
+pub(super) fn check_limit_for_email(
     web: &Web,
     (kind, info): (LimitKind, &RequestInfo),
     email: &str,
     device: &Device,
 ) -> Result<()> {
-    if web.accounts().is_known_browser(&visitor(web, info), email, &device.cookie) {
+    if web.accounts().is_known_browser(&visitor_context(web, info), email, &device.cookie) {
         return Ok(());
     }
     check_limit(web, kind, info)
@@ -62,7 +62,7 @@ pub(super) struct Device {
 
 impl Device {
     /// As its request says.
-    pub(super) fn of(headers: &HeaderMap, info: &RequestInfo) -> Self {
+    pub(super) fn from_request(headers: &HeaderMap, info: &RequestInfo) -> Self {
         let user_agent = headers.get(header::USER_AGENT).and_then(|it| it.to_str().ok()).unwrap_or_default();
         let cookie = cookies::read(headers, cookies::DEVICE).unwrap_or_default();
         Self { user_agent: user_agent.to_owned(), address: info.client, cookie }
@@ -75,13 +75,13 @@ impl Device {
 }
 
 /// Gives the browser its new session, and ends the one that it had: a cookie that somebody else put there opens nothing.
-pub(super) async fn signed_in(web: &Web, headers: &HeaderMap, session: &NewUserSession, next: &str) -> Response {
+pub(super) async fn start_session(web: &Web, headers: &HeaderMap, session: &NewUserSession, next: &str) -> Response {
     if let Some(before) = cookies::read(headers, cookies::SESSION)
         && let Err(error) = user_sessions::delete_by_token(web.ops(), &before).await
     {
         tracing::warn!(%error, "a session before could not be ended");
     }
-    let mut response = view::redirect(view::own_path(next));
+    let mut response = view::redirect(view::local_path(next));
     cookies::set_session(response.headers_mut(), &session.token);
     cookies::set_device(response.headers_mut(), &session.device);
     if session.revoked {
@@ -94,7 +94,7 @@ pub(super) async fn signed_in(web: &Web, headers: &HeaderMap, session: &NewUserS
 #[derive(Template)]
 #[template(path = "notice.html")]
 pub(super) struct Notice {
-    pub(super) frame: Frame,
+    pub(super) layout: Layout,
     pub(super) title: &'static str,
     pub(super) message: String,
     /// Where the button leads; empty for none.
@@ -108,5 +108,5 @@ pub(super) fn notice(
     (title, message): (&'static str, impl Into<String>),
     (href, action): (&'static str, &'static str),
 ) -> Response {
-    view::html(status, &Notice { frame: Frame::empty(), title, message: message.into(), href, action })
+    view::html(status, &Notice { layout: Layout::empty(), title, message: message.into(), href, action })
 }

@@ -15,14 +15,14 @@ pub struct Viewer {
 
 /// The organisation that a page is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct CurrentOrganization {
     /// The organisation.
     pub organization: Organization,
     /// The viewer's role there.
     pub role: Role,
 }
 
-impl Place {
+impl CurrentOrganization {
     /// The path of a page of this organisation: `path("servers")` is `/o/acme/servers`.
     #[must_use]
     pub fn path(&self, rest: &str) -> String {
@@ -50,7 +50,7 @@ pub struct NavItem {
     pub href: String,
     /// Its text.
     pub label: &'static str,
-    /// The section that it is, as in [`Frame::section`].
+    /// The section that it is, as in [`Layout::section`].
     pub section: &'static str,
 }
 
@@ -76,11 +76,11 @@ const NAV: [&[(&str, &str, &str)]; 3] = [
 
 /// What stands around the content of every page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Frame {
+pub struct Layout {
     /// Who looks at it; none for visitors.
     pub viewer: Option<Viewer>,
     /// The organisation that it is about; none for pages of the user alone.
-    pub place: Option<Place>,
+    pub org: Option<CurrentOrganization>,
     /// The organisations to switch to.
     pub memberships: Vec<Membership>,
     /// The part of the navigation that is the present one, such as `servers`.
@@ -89,7 +89,7 @@ pub struct Frame {
     pub flash: Option<String>,
 }
 
-impl Frame {
+impl Layout {
     /// A frame without anybody: for visitors, and for errors.
     #[must_use]
     pub fn empty() -> Self {
@@ -98,7 +98,7 @@ impl Frame {
 
     /// As the present part of the navigation.
     #[must_use]
-    pub fn at(mut self, section: &'static str) -> Self {
+    pub fn with_section(mut self, section: &'static str) -> Self {
         self.section = section;
         self
     }
@@ -106,10 +106,10 @@ impl Frame {
     /// The links of the navigation, in groups: what the viewer may not open is not shown.
     #[must_use]
     pub fn nav(&self) -> Vec<Vec<NavItem>> {
-        let Some(place) = &self.place else { return Vec::new() };
-        let shown = if place.is_admin() { NAV.len() } else { NAV.len() - 1 };
+        let Some(org) = &self.org else { return Vec::new() };
+        let shown = if org.is_admin() { NAV.len() } else { NAV.len() - 1 };
         let item = |(section, rest, label): &(&'static str, &str, &'static str)| NavItem {
-            href: place.path(rest),
+            href: org.path(rest),
             label,
             section,
         };

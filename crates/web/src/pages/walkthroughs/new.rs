@@ -16,10 +16,10 @@ use waypost_ops::walkthroughs::{self, NewWalkthrough};
 use super::kind_name;
 use crate::Web;
 use crate::pages::form::Form;
-use crate::pages::frame::{Frame, Place};
+use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::routes::{Access, Routes};
 use crate::pages::session::Member;
-use crate::pages::view::{self, PageError, PageResult, Wrong};
+use crate::pages::view::{self, FormError, PageError, PageResult};
 
 pub(super) fn routes() -> Routes {
     const WRITE: Access = Access::Member(Act::WalkthroughWrite);
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// A type to choose, with what it is good for and how many steps its template has.
-struct Kind {
+struct TypeOption {
     value: &'static str,
     name: &'static str,
     purpose: &'static str,
@@ -41,26 +41,26 @@ struct Kind {
 
 #[derive(Template)]
 #[template(path = "walkthroughs/new.html")]
-struct NewPage {
-    frame: Frame,
-    place: Place,
-    wrong: Wrong,
+struct NewWalkthroughPage {
+    layout: Layout,
+    org: CurrentOrganization,
+    form_error: FormError,
     title: String,
-    kinds: Vec<Kind>,
+    kinds: Vec<TypeOption>,
     from_template: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Fields {
+struct WalkthroughForm {
     title: String,
     #[serde(rename = "type")]
     kind: String,
     start: String,
 }
 
-fn kinds(chosen: WalkthroughType) -> Vec<Kind> {
-    let kind = |kind: &WalkthroughType| Kind {
+fn type_options(chosen: WalkthroughType) -> Vec<TypeOption> {
+    let kind = |kind: &WalkthroughType| TypeOption {
         value: kind.as_str(),
         name: kind_name(kind),
         purpose: template::purpose(*kind),
@@ -70,23 +70,23 @@ fn kinds(chosen: WalkthroughType) -> Vec<Kind> {
     WalkthroughType::ALL.iter().map(kind).collect()
 }
 
-async fn show(Member { place, frame, .. }: Member) -> Response {
-    view::page(&NewPage {
-        frame: frame.at("walkthroughs"),
-        place,
-        wrong: Wrong::default(),
+async fn show(Member { org, layout, .. }: Member) -> Response {
+    view::page(&NewWalkthroughPage {
+        layout: layout.with_section("walkthroughs"),
+        org,
+        form_error: FormError::default(),
         title: String::new(),
-        kinds: kinds(WalkthroughType::Course),
+        kinds: type_options(WalkthroughType::Course),
         from_template: true,
     })
 }
 
 async fn create(
     State(web): State<Web>,
-    Member { cx, organization_id, place, frame }: Member,
-    Form(fields): Form<Fields>,
+    Member { cx, organization_id, org, layout }: Member,
+    Form(fields): Form<WalkthroughForm>,
 ) -> PageResult {
-    let frame = frame.at("walkthroughs");
+    let layout = layout.with_section("walkthroughs");
     let kind: WalkthroughType = fields.kind.parse().unwrap_or(WalkthroughType::Course);
     let from_template = fields.start != "empty";
     let steps = if from_template { template::steps(kind) } else { Vec::new() };
@@ -102,11 +102,18 @@ async fn create(
         slug: None,
     };
     match walkthroughs::create_with_steps(&cx, web.ops(), &organization_id, new, steps).await {
-        Ok(made) => Ok(view::redirect(&place.path(&format!("walkthroughs/{}", made.id)))),
+        Ok(created) => Ok(view::redirect(&org.path(&format!("walkthroughs/{}", created.id)))),
         Err(error) => {
-            let (status, wrong): (StatusCode, Wrong) =
-                Wrong::of(error).map_err(|error| PageError::from(error).within(frame.clone()))?;
-            let page = NewPage { frame, place, wrong, title: fields.title, kinds: kinds(kind), from_template };
+            let (status, form_error): (StatusCode, FormError) =
+                FormError::from_error(error).map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+            let page = NewWalkthroughPage {
+                layout,
+                org,
+                form_error,
+                title: fields.title,
+                kinds: type_options(kind),
+                from_template,
+            };
             Ok(view::html(status, &page))
         }
     }
@@ -115,14 +122,14 @@ async fn create(
 #[derive(Template)]
 #[template(path = "walkthroughs/import.html")]
 struct ImportPage {
-    frame: Frame,
-    place: Place,
+    layout: Layout,
+    org: CurrentOrganization,
     servers: Vec<Server>,
 }
 
-async fn import(State(web): State<Web>, Member { cx, organization_id, place, frame }: Member) -> PageResult {
-    let frame = frame.at("walkthroughs");
+async fn import(State(web): State<Web>, Member { cx, organization_id, org, layout }: Member) -> PageResult {
+    let layout = layout.with_section("walkthroughs");
     let servers = servers::list(&cx, web.ops(), &organization_id).await;
-    let servers = servers.map_err(|error| PageError::from(error).within(frame.clone()))?;
-    Ok(view::page(&ImportPage { frame, place, servers }))
+    let servers = servers.map_err(|error| PageError::from(error).with_layout(layout.clone()))?;
+    Ok(view::page(&ImportPage { layout, org, servers }))
 }

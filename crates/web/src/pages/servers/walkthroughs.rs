@@ -1,0 +1,274 @@
+//! The walkthroughs of a server: choose, order, switch, remove. Every change is one of a single assignment, or of places
+//! alone, so that two people who work here at the same time keep each other's changes.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use serde::Deserialize;
+use waypost_core::Error;
+use waypost_core::assignment::{Candidate, ListedAssignment};
+use waypost_core::id::{AssignmentId, WalkthroughId};
+use waypost_core::walkthrough::WalkthroughState;
+use waypost_ops::assignments::{self, AssignmentPatch};
+
+use super::super::form::Form;
+use super::super::layout::Layout;
+use super::super::view::{self, PageResult};
+use super::{ServerContext, ServerHeader};
+use crate::Web;
+
+/// Walkthroughs to choose among that are shown at once; the search finds the others.
+const CANDIDATES: u32 = 20;
+
+#[derive(Template)]
+#[template(path = "servers/walkthroughs.html")]
+struct ServerWalkthroughsPage {
+    layout: Layout,
+    header: ServerHeader,
+    list: AssignmentList,
+    candidates: Candidates,
+}
+
+/// The list itself, which htmx renews.
+#[derive(Template)]
+#[template(path = "servers/assignment_list.html")]
+struct AssignmentList {
+    base: String,
+    /// The path of the organisation's walkthroughs.
+    walkthroughs: String,
+    order_path: String,
+    rows: Vec<AssignmentRow>,
+    /// What is said of the change that was made.
+    message: String,
+    /// Whether it comes alone, and the rest of the page is there.
+    is_fragment: bool,
+}
+
+struct AssignmentRow {
+    id: String,
+    walkthrough_id: String,
+    title: String,
+    enabled: bool,
+    state: WalkthroughState,
+    is_first: bool,
+    is_last: bool,
+}
+
+impl AssignmentRow {
+    fn badge(&self) -> (&'static str, &'static str) {
+        match (self.state, self.enabled) {
+            (WalkthroughState::Published, true) => ("good", "offered"),
+            (WalkthroughState::Published, false) => ("", "switched off"),
+            (WalkthroughState::Draft, _) => ("warn", "not published"),
+            (WalkthroughState::Archived, _) => ("warn", "archived"),
+        }
+    }
+}
+
+/// What could be placed here, which htmx renews as somebody types.
+#[derive(Template)]
+#[template(path = "servers/candidates.html")]
+struct Candidates {
+    base: String,
+    walkthroughs: String,
+    q: String,
+    found: Vec<Candidate>,
+    has_more: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CandidateQuery {
+    q: String,
+}
+
+fn rows(listed: Vec<ListedAssignment>) -> Vec<AssignmentRow> {
+    let is_last = listed.len();
+    let row = |(at, it): (usize, ListedAssignment)| AssignmentRow {
+        id: it.assignment.id.to_string(),
+        walkthrough_id: it.assignment.walkthrough_id.to_string(),
+        title: it.title,
+        enabled: it.assignment.enabled,
+        state: it.state,
+        is_first: at == 0,
+        is_last: at + 1 == is_last,
+    };
+    listed.into_iter().enumerate().map(row).collect()
+}
+
+fn build_list(
+    context: &ServerContext,
+    listed: Vec<ListedAssignment>,
+    message: &str,
+    is_fragment: bool,
+) -> AssignmentList {
+    AssignmentList {
+        base: context.path("walkthroughs"),
+        walkthroughs: context.org.path("walkthroughs"),
+        order_path: format!("/servers/{}/assignments/order", context.server.id),
+        rows: rows(listed),
+        message: message.to_owned(),
+        is_fragment,
+    }
+}
+
+async fn find_candidates(web: &Web, context: &ServerContext, q: &str) -> Result<Candidates, Error> {
+    let ServerContext { cx, organization_id, server, .. } = context;
+    let mut found =
+        assignments::list_candidates(cx, web.ops(), organization_id, &server.id, (q, CANDIDATES + 1)).await?;
+    let has_more = found.len() > CANDIDATES as usize;
+    found.truncate(CANDIDATES as usize);
+    Ok(Candidates {
+        base: context.path(""),
+        walkthroughs: context.org.path("walkthroughs"),
+        q: q.to_owned(),
+        found,
+        has_more,
+    })
+}
+
+pub(super) async fn show(
+    State(web): State<Web>,
+    context: ServerContext,
+    Query(search): Query<CandidateQuery>,
+) -> PageResult {
+    let ServerContext { cx, organization_id, server, .. } = &context;
+    let listed =
+        assignments::list(cx, web.ops(), organization_id, &server.id).await.map_err(|it| context.page_error(it))?;
+    Ok(view::page(&ServerWalkthroughsPage {
+        layout: context.layout.clone(),
+        header: context.header("walkthroughs"),
+        list: build_list(&context, listed, "", false),
+        candidates: find_candidates(&web, &context, &search.q).await?,
+    }))
+}
+
+pub(super) async fn candidates(
+    State(web): State<Web>,
+    context: ServerContext,
+    headers: HeaderMap,
+    Query(search): Query<CandidateQuery>,
+) -> PageResult {
+    if !headers.contains_key("hx-request") {
+        // The form of the search, sent by hand.
+        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("q", &search.q).finish();
+        return Ok(view::redirect(&format!("{}?{query}", context.path("walkthroughs"))));
+    }
+    Ok(view::page(&find_candidates(&web, &context, &search.q).await?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct AssignForm {
+    walkthrough: String,
+}
+
+pub(super) async fn assign(State(web): State<Web>, context: ServerContext, Form(form): Form<AssignForm>) -> PageResult {
+    let ServerContext { cx, organization_id, server, .. } = &context;
+    let result = match form.walkthrough.parse::<WalkthroughId>() {
+        Ok(id) => {
+            let target = (&server.id, &id);
+            assignments::assign(cx, web.ops(), organization_id, target, AssignmentPatch::default()).await
+        }
+        Err(_) => Err(Error::not_found("walkthrough")),
+    };
+    result.map_err(|error| context.page_error(error))?;
+    Ok(view::redirect_with_flash(&context.path("walkthroughs"), "The walkthrough is placed here, after the others."))
+}
+
+/// The assignment in the path.
+#[derive(Deserialize)]
+pub(super) struct AssignmentPath {
+    assignment: String,
+}
+
+impl AssignmentPath {
+    fn id(&self, context: &ServerContext) -> Result<AssignmentId, view::PageError> {
+        self.assignment.parse().map_err(|_| context.page_error(Error::not_found("assignment")))
+    }
+}
+
+/// The list after a change: as a part for htmx, or as the page with a sentence.
+async fn render_list(
+    web: &Web,
+    context: &ServerContext,
+    headers: &HeaderMap,
+    message: &str,
+) -> Result<Response, Error> {
+    if !headers.contains_key("hx-request") {
+        return Ok(view::redirect_with_flash(&context.path("walkthroughs"), message));
+    }
+    let ServerContext { cx, organization_id, server, .. } = context;
+    let listed = assignments::list(cx, web.ops(), organization_id, &server.id).await?;
+    Ok(view::page(&build_list(context, listed, message, true)).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct ToggleForm {
+    #[serde(default)]
+    enabled: bool,
+}
+
+pub(super) async fn toggle(
+    State(web): State<Web>,
+    context: ServerContext,
+    Path(at): Path<AssignmentPath>,
+    headers: HeaderMap,
+    Form(ToggleForm { enabled }): Form<ToggleForm>,
+) -> PageResult {
+    let (id, placement) = (at.id(&context)?, AssignmentPatch { enabled: Some(enabled), display_order: None });
+    let changed = assignments::update(&context.cx, web.ops(), &context.organization_id, &id, placement).await;
+    let changed = changed.map_err(|error| context.page_error(error))?;
+    let message = format!("“{}” is switched {}.", changed.title, if enabled { "on" } else { "off" });
+    Ok(render_list(&web, &context, &headers, &message).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+#[derive(Deserialize)]
+pub(super) struct MoveForm {
+    direction: Direction,
+}
+
+pub(super) async fn reorder(
+    State(web): State<Web>,
+    context: ServerContext,
+    Path(at): Path<AssignmentPath>,
+    headers: HeaderMap,
+    Form(MoveForm { direction }): Form<MoveForm>,
+) -> PageResult {
+    let ServerContext { cx, organization_id, server, .. } = &context;
+    let id = at.id(&context)?;
+    let listed = assignments::list(cx, web.ops(), organization_id, &server.id).await?;
+    let mut order: Vec<_> = listed.iter().map(|it| it.assignment.id.clone()).collect();
+    let Some(from) = order.iter().position(|it| *it == id) else {
+        return Err(context.page_error(Error::not_found("assignment")));
+    };
+    let to = match direction {
+        Direction::Up => from.saturating_sub(1),
+        Direction::Down => (from + 1).min(order.len() - 1),
+    };
+    order.swap(from, to);
+    let sorted = assignments::reorder(cx, web.ops(), organization_id, &server.id, &order).await;
+    sorted.map_err(|error| context.page_error(error))?;
+    let message = format!("“{}” is now number {} of {}.", listed[from].title, to + 1, order.len());
+    Ok(render_list(&web, &context, &headers, &message).await?)
+}
+
+pub(super) async fn unassign(
+    State(web): State<Web>,
+    context: ServerContext,
+    Path(at): Path<AssignmentPath>,
+    headers: HeaderMap,
+) -> PageResult {
+    let id = at.id(&context)?;
+    let deleted = assignments::delete(&context.cx, web.ops(), &context.organization_id, &id).await;
+    deleted.map_err(|error| context.page_error(error))?;
+    let message = "The walkthrough is not offered here any more. What people did is kept.";
+    Ok(render_list(&web, &context, &headers, message).await?)
+}
