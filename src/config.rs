@@ -70,29 +70,29 @@ pub enum Error {
         message: String,
     },
     /// There is no such setting.
-    #[error("unknown setting `{name}` ({origin}){hint}", hint = hint(meant.as_deref()))]
+    #[error("unknown setting `{name}` ({origin}){hint}", hint = hint(suggestion.as_deref()))]
     Unknown {
         /// As it was written.
         name: String,
         /// Where.
         origin: Origin,
         /// The setting that it looks like.
-        meant: Option<String>,
+        suggestion: Option<String>,
     },
     /// A value does not fit.
-    #[error("invalid setting `{name}` ({origin}): {why}")]
+    #[error("invalid setting `{name}` ({origin}): {reason}")]
     Invalid {
         /// The setting.
         name: &'static str,
         /// Where.
         origin: Origin,
         /// What is wrong, and what would be right.
-        why: String,
+        reason: String,
     },
 }
 
-fn hint(meant: Option<&str>) -> String {
-    match meant {
+fn hint(suggestion: Option<&str>) -> String {
+    match suggestion {
         Some(name) => format!("; did you mean `{name}`?"),
         None => "; `waypost --help` and docs/config.md list the settings".to_owned(),
     }
@@ -119,7 +119,7 @@ pub struct Sources {
 
 /// Waypost as a client of a provider with which users sign in to the console.
 #[derive(Debug, Clone, Default)]
-pub struct Client {
+pub struct OauthClient {
     /// Its name there.
     pub id: Option<String>,
     /// Its secret there.
@@ -158,11 +158,11 @@ pub struct Settings {
     /// Who may make an account of the console for themselves.
     pub sign_up: SignUp,
     /// Waypost as a client of GitHub: id and secret.
-    pub github: Client,
+    pub github: OauthClient,
     /// Waypost as a client of Google.
-    pub google: Client,
+    pub google: OauthClient,
     /// Waypost as a client of a provider of OpenID Connect.
-    pub openid: Client,
+    pub openid: OauthClient,
     /// That provider's issuer.
     pub openid_issuer: Option<String>,
     /// What that provider is called.
@@ -239,9 +239,9 @@ impl Default for Settings {
             smtp_url: None,
             mail_from: None,
             sign_up: SignUp::Invite,
-            github: Client::default(),
-            google: Client::default(),
-            openid: Client::default(),
+            github: OauthClient::default(),
+            google: OauthClient::default(),
+            openid: OauthClient::default(),
             openid_issuer: None,
             openid_name: "OpenID Connect".to_owned(),
             rate_limit_per_caller: 100,
@@ -297,7 +297,7 @@ impl Settings {
         for (name, text) in &sources.flags {
             let Some(setting) = table::find(name) else {
                 let origin = Origin::Flag(name);
-                return Err(Error::Unknown { name: (*name).to_owned(), origin, meant: None });
+                return Err(Error::Unknown { name: (*name).to_owned(), origin, suggestion: None });
             };
             settings.apply(setting, Origin::Flag(setting.flag.unwrap_or(setting.name)), text)?;
         }
@@ -317,12 +317,12 @@ impl Settings {
         for (name, value) in &values {
             let origin = Origin::File(path.to_owned());
             let Some(setting) = table::find(name) else {
-                let meant = closest(name, SETTINGS.iter().map(|setting| setting.name.to_owned()));
-                return Err(Error::Unknown { name: name.clone(), origin, meant });
+                let suggestion = closest(name, SETTINGS.iter().map(|setting| setting.name.to_owned()));
+                return Err(Error::Unknown { name: name.clone(), origin, suggestion });
             };
             let Some(text) = plain(value) else {
-                let why = "expected a text, a number or a list of texts".to_owned();
-                return Err(Error::Invalid { name: setting.name, origin, why });
+                let reason = "expected a text, a number or a list of texts".to_owned();
+                return Err(Error::Invalid { name: setting.name, origin, reason });
             };
             self.apply(setting, origin, &text)?;
         }
@@ -330,7 +330,11 @@ impl Settings {
     }
 
     fn apply(&mut self, setting: &Setting, origin: Origin, text: &str) -> Result<(), Error> {
-        (setting.set)(self, text).map_err(|why| Error::Invalid { name: setting.name, origin: origin.clone(), why })?;
+        (setting.set)(self, text).map_err(|reason| Error::Invalid {
+            name: setting.name,
+            origin: origin.clone(),
+            reason,
+        })?;
         self.origins.insert(setting.name, origin);
         Ok(())
     }
@@ -352,7 +356,7 @@ impl Settings {
 
     /// Whether forwarded headers from `peer` count.
     #[must_use]
-    pub fn trusts(&self, peer: IpAddr) -> bool {
+    pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
         // A socket that speaks both families shows an IPv4 peer as ::ffff:a.b.c.d.
         let peer = peer.to_canonical();
         self.trusted_proxies.iter().any(|network| network.contains(&peer))

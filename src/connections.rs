@@ -37,12 +37,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use activity::{Activity, Reason, Timeouts, Watchdog};
-use body::{Fault, RequestBody, ResponseBody};
+use body::{BodyError, RequestBody, ResponseBody};
 use budget::Budget;
 use descriptors::Reserve;
-use registry::{Limit, Registry, Slot, network};
+use registry::{ConnectionSlot, Limit, Registry, network};
 
-pub use body::Rate;
+pub use body::BodyRate;
 
 /// How long the accept loop pauses if there is no descriptor for a further connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -76,7 +76,7 @@ pub struct ConnectionLimits {
     /// For the client to accept any bytes of a response.
     pub response_timeout: Duration,
     /// How fast a request body has to arrive.
-    pub body_rate: Rate,
+    pub body_rate: BodyRate,
     /// Bytes that incomplete request bodies may hold together; 0 is no limit.
     pub body_memory: u64,
     /// Bytes of a request head; at least 8,192.
@@ -89,11 +89,11 @@ pub struct ConnectionLimits {
 
 /// How a port is stopped.
 #[derive(Debug, Clone, Default)]
-pub struct Stop {
+pub struct Shutdown {
     /// Accept no more connections, complete open requests.
-    pub gently: CancellationToken,
+    pub graceful: CancellationToken,
     /// Close everything.
-    pub now: CancellationToken,
+    pub immediate: CancellationToken,
 }
 
 /// The connections of one port.
@@ -108,24 +108,24 @@ struct Shared {
     /// Ports whose waiting connections give way if there is no descriptor left.
     others: Vec<Registry>,
     tasks: Tasks,
-    stop: Stop,
+    stop: Shutdown,
 }
 
 impl Connections {
     /// No connections yet.
     #[must_use]
-    pub fn new(limits: ConnectionLimits, stop: Stop) -> Self {
+    pub fn new(limits: ConnectionLimits, stop: Shutdown) -> Self {
         Self::with(limits, stop, None, Vec::new())
     }
 
     /// The same for a port that is served even if there are no descriptors left: it has a few of its own, and
     /// waiting connections of `other` are closed for it.
     #[must_use]
-    pub fn with_reserve(limits: ConnectionLimits, stop: Stop, reserve: usize, other: &Self) -> Self {
+    pub fn with_reserve(limits: ConnectionLimits, stop: Shutdown, reserve: usize, other: &Self) -> Self {
         Self::with(limits, stop, Some(Reserve::new(reserve)), vec![other.0.registry.clone()])
     }
 
-    fn with(limits: ConnectionLimits, stop: Stop, reserve: Option<Reserve>, others: Vec<Registry>) -> Self {
+    fn with(limits: ConnectionLimits, stop: Shutdown, reserve: Option<Reserve>, others: Vec<Registry>) -> Self {
         let ConnectionLimits { port, total, per_address, .. } = limits;
         let registry = Registry::new(port, total, per_address, limits.trusted_proxies.clone());
         let budget = Budget::new(limits.body_memory);
@@ -134,16 +134,16 @@ impl Connections {
 
     /// Connections that are not merely waiting for their client.
     #[must_use]
-    pub fn busy(&self) -> usize {
-        self.0.registry.busy()
+    pub fn active_count(&self) -> usize {
+        self.0.registry.active_count()
     }
 
-    /// Serves until [`Stop::gently`]; returns when every connection is closed.
+    /// Serves until [`Shutdown::graceful`]; returns when every connection is closed.
     pub async fn serve(&self, listener: TcpListener, router: Router) {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.0.stop.gently.cancelled() => break,
+                () = self.0.stop.graceful.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -205,12 +205,12 @@ impl Connections {
             return;
         }
         tokio::select! {
-            () = self.0.stop.gently.cancelled() => {}
+            () = self.0.stop.graceful.cancelled() => {}
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
 
-    fn open<S>(&self, socket: S, peer: SocketAddr, (slot, activity): (Slot, Activity), router: Router)
+    fn open<S>(&self, socket: S, peer: SocketAddr, (slot, activity): (ConnectionSlot, Activity), router: Router)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -281,8 +281,8 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Stop { gently, now } = self.shared.stop.clone();
-        let end = now.child_token();
+        let Shutdown { graceful, immediate } = self.shared.stop.clone();
+        let end = immediate.child_token();
         let _end = end.clone().drop_guard();
         let builder = builder(&self.shared.limits, Executor { tasks: self.shared.tasks.clone(), end });
         let activity = self.activity.clone();
@@ -305,10 +305,10 @@ impl Connection {
             let reason = tokio::select! {
                 biased;
                 result = connection.as_mut() => return result.err().and_then(|error| rejection(&*error)),
-                () = now.cancelled() => return None,
+                () = immediate.cancelled() => return None,
                 reason = activity.closed() => reason,
                 reason = watchdog.as_mut() => reason,
-                () = gently.cancelled(), if !is_stopping => {
+                () = graceful.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     last_head.as_mut().reset(tokio::time::Instant::now() + LAST_HEAD);
                     connection.as_mut().graceful_shutdown();
@@ -339,19 +339,25 @@ impl Connection {
                 .increment(1);
             return StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response();
         }
-        let fault = Arc::new(OnceLock::new());
+        let body_error = Arc::new(OnceLock::new());
         let address = network(self.client(&request));
         let mut request = request.map(|body| {
             if body.is_end_stream() {
                 return Body::empty();
             }
-            let share = self.shared.budget.share(address);
-            Body::new(RequestBody::new(body, limits.body_rate, share, self.activity.clone(), Arc::clone(&fault)))
+            let reservation = self.shared.budget.reserve(address);
+            Body::new(RequestBody::new(
+                body,
+                limits.body_rate,
+                reservation,
+                self.activity.clone(),
+                Arc::clone(&body_error),
+            ))
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let Ok(response) = self.router.clone().oneshot(request).await;
-        let mut response = match fault.get() {
-            Some(fault) => refuse(*fault, version),
+        let mut response = match body_error.get() {
+            Some(body_error) => refuse(*body_error, version),
             None => response,
         };
         if is_head {
@@ -362,7 +368,7 @@ impl Connection {
         response.map(|body| Body::new(ResponseBody::new(body, exchange)))
     }
 
-    /// The address of the client, for the fair share of memory.
+    /// The address of the client, for the fair reservation of memory.
     fn client<B>(&self, request: &Request<B>) -> IpAddr {
         crate::router::client_of(&self.shared.limits.trusted_proxies, self.peer.ip(), request.headers())
     }
@@ -393,12 +399,12 @@ fn header_list_size(headers: &HeaderMap) -> usize {
 }
 
 /// The answer to a request whose body was not read to its end.
-fn refuse(fault: Fault, version: Version) -> Response {
-    let (status, code, message) = match fault {
-        Fault::Timeout => {
+fn refuse(body_error: BodyError, version: Version) -> Response {
+    let (status, code, message) = match body_error {
+        BodyError::Timeout => {
             (StatusCode::REQUEST_TIMEOUT, "request_timeout", "The request body arrived too slowly. Send it again.")
         }
-        Fault::Memory => (
+        BodyError::Memory => (
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",
             "Too many request bodies are being received. Try again in a moment.",
@@ -406,7 +412,7 @@ fn refuse(fault: Fault, version: Version) -> Response {
     };
     let body = json!({ "code": code, "message": message }).to_string();
     let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
-    if fault == Fault::Memory {
+    if body_error == BodyError::Memory {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if version < Version::HTTP_2 {

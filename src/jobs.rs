@@ -16,9 +16,9 @@ use waypost_ops::walkthroughs::{revisions, trash};
 use waypost_ops::{Ops, analytics, authorizations, identity, notifications};
 use waypost_store::Db;
 
-use crate::deliveries::{self, Deliveries, Queue};
-use crate::notices::NoticeSender;
+use crate::notifications::NotificationSender;
 use crate::telemetry::Metrics;
+use crate::webhooks::{self, WebhookQueue, WebhookSender};
 
 /// How often memory that nobody needs is given back.
 const OFTEN: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const SLOW: Duration = Duration::from_secs(15 * 60);
 
 /// What the jobs work on.
 #[derive(Clone)]
-pub struct Parts {
+pub struct JobContext {
     /// The metrics of this process.
     pub metrics: Metrics,
     /// The ways to organisations' identity providers.
@@ -45,34 +45,34 @@ pub struct Parts {
 }
 
 /// Starts all jobs among `jobs`. They end with [`Jobs::stop`].
-pub fn start(jobs: &Jobs, parts: Parts) {
-    start_local(jobs, &parts);
-    let leases = Arc::new(JobLeases::new(parts.db.clone(), Arc::new(SystemClock), &SystemRandom));
-    let shared = Shared { jobs, leases, db: parts.db.clone() };
-    shared.start("sessions", |db| async move {
+pub fn start(jobs: &Jobs, context: JobContext) {
+    start_local(jobs, &context);
+    let leases = Arc::new(JobLeases::new(context.db.clone(), Arc::new(SystemClock), &SystemRandom));
+    let leased = LeasedJobs { jobs, leases, db: context.db.clone() };
+    leased.start("sessions", |db| async move {
         identity::delete_expired(&db, &SystemClock).await?;
         Ok(())
     });
-    shared.start("sign-ins", |db| async move {
+    leased.start("sign-ins", |db| async move {
         authorizations::delete_expired(&db, &SystemClock).await?;
         Ok(())
     });
-    shared.start("revisions", |db| async move {
+    leased.start("revisions", |db| async move {
         revisions::delete_expired(&db, &SystemClock).await?;
         Ok(())
     });
-    shared.start("trash", |db| async move {
+    leased.start("trash", |db| async move {
         trash::purge_expired(&Ctx::operator(), &Ops::new(db)).await?;
         Ok(())
     });
-    shared.start("analytics", |db| async move { Ok(analytics::pack_settled(&db, &SystemClock).await?) });
-    let periods = parts.retention;
-    shared.start("retention", move |db| async move {
+    leased.start("analytics", |db| async move { Ok(analytics::pack_settled(&db, &SystemClock).await?) });
+    let periods = context.retention;
+    leased.start("retention", move |db| async move {
         retention::delete_old(&db, &SystemClock, &periods).await?;
         Ok(())
     });
-    let provider_context = parts.provider_context;
-    shared.start(identity_provider::JOB, move |db| {
+    let provider_context = context.provider_context;
+    leased.start(identity_provider::JOB, move |db| {
         let provider_context = provider_context.clone();
         async move {
             identity_provider::refresh_due_tokens(&Ctx::operator(), &Ops::new(db), &provider_context).await?;
@@ -83,7 +83,7 @@ pub fn start(jobs: &Jobs, parts: Parts) {
 
 /// Starts the sending of emails about tickets, in every process: each digest and each email is claimed by one. A mail server
 /// that times out makes a run slow, which is no reason to take a process out of service.
-pub fn start_emails(jobs: &Jobs, sender: NoticeSender) {
+pub fn start_emails(jobs: &Jobs, sender: NotificationSender) {
     jobs.start(Job { late_after: SLOW, ..Job::new(notifications::JOB, LOOK) }, move || {
         let sender = sender.clone();
         async move { Ok(sender.look().await?) }
@@ -91,22 +91,22 @@ pub fn start_emails(jobs: &Jobs, sender: NoticeSender) {
 }
 
 /// Jobs that every process has for itself.
-fn start_local(jobs: &Jobs, parts: &Parts) {
-    let (parts, registry) = (parts.clone(), jobs.clone());
-    let deliveries = Deliveries {
+fn start_local(jobs: &Jobs, context: &JobContext) {
+    let (context, registry) = (context.clone(), jobs.clone());
+    let deliveries = WebhookSender {
         cx: Ctx::operator(),
-        ops: Ops::new(parts.db.clone()),
-        provider_context: parts.provider_context.clone(),
+        ops: Ops::new(context.db.clone()),
+        provider_context: context.provider_context.clone(),
     };
-    let queue = Arc::new(Queue::new(deliveries));
-    jobs.start(Job { late_after: LATE, ..Job::new(deliveries::JOB, LOOK) }, move || {
+    let queue = Arc::new(WebhookQueue::new(deliveries));
+    jobs.start(Job { late_after: LATE, ..Job::new(webhooks::JOB, LOOK) }, move || {
         let queue = Arc::clone(&queue);
         async move { Ok(queue.look().await?) }
     });
     jobs.start(Job { late_after: LATE, ..Job::new("memory", OFTEN) }, move || {
-        let (parts, registry) = (parts.clone(), registry.clone());
+        let (context, registry) = (context.clone(), registry.clone());
         async move {
-            parts.metrics.upkeep();
+            context.metrics.upkeep();
             registry.observe();
             Ok(())
         }
@@ -114,13 +114,13 @@ fn start_local(jobs: &Jobs, parts: &Parts) {
 }
 
 /// How jobs on what all replicas share are started.
-struct Shared<'a> {
+struct LeasedJobs<'a> {
     jobs: &'a Jobs,
     leases: Arc<dyn Leases>,
     db: Db,
 }
 
-impl Shared<'_> {
+impl LeasedJobs<'_> {
     fn start<F, R>(&self, name: &'static str, run: F)
     where
         F: Fn(Db) -> R + Send + Sync + 'static,

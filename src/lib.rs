@@ -3,14 +3,14 @@
 pub mod cmd;
 pub mod config;
 pub mod connections;
-pub mod deliveries;
 pub mod demo;
 pub mod jobs;
 pub mod lock;
 pub mod mail;
-pub mod notices;
-pub mod open;
+pub mod notifications;
 pub mod outbound;
 pub mod providers;
 pub mod router;
+pub mod storage;
 pub mod telemetry;
+pub mod webhooks;

@@ -9,17 +9,17 @@ use anyhow::Context;
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub struct FileLock {
     _file: File,
 }
 
 /// What came of asking for a lock without waiting.
 #[derive(Debug)]
-pub enum Asked {
+pub enum LockAttempt {
     /// It is ours.
-    Held(Lock),
+    Acquired(FileLock),
     /// Another process has it.
-    Taken,
+    HeldElsewhere,
 }
 
 /// The file of the lock that is held while migrations run on the SQLite database `database`.
@@ -44,26 +44,26 @@ fn beside(database: &Path, ending: &str) -> PathBuf {
 ///
 /// # Errors
 /// When the file cannot be made or locked.
-pub fn wait(path: &Path) -> anyhow::Result<Lock> {
+pub fn acquire(path: &Path) -> anyhow::Result<FileLock> {
     let file = open(path)?;
     file.lock().with_context(|| no_lock(path))?;
-    Ok(Lock { _file: file })
+    Ok(FileLock { _file: file })
 }
 
 /// Takes the lock when nobody has it.
 ///
 /// # Errors
 /// When the file cannot be made or locked.
-pub fn ask(path: &Path) -> anyhow::Result<Asked> {
+pub fn try_acquire(path: &Path) -> anyhow::Result<LockAttempt> {
     let mut file = open(path)?;
     match file.try_lock() {
         Ok(()) => {
             // Only a help for people who look into the file; the lock does not depend on it.
             let _ =
                 file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-            Ok(Asked::Held(Lock { _file: file }))
+            Ok(LockAttempt::Acquired(FileLock { _file: file }))
         }
-        Err(TryLockError::WouldBlock) => Ok(Asked::Taken),
+        Err(TryLockError::WouldBlock) => Ok(LockAttempt::HeldElsewhere),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| no_lock(path)),
     }
 }
@@ -91,10 +91,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = serve_file(&folder.path().join("waypost.db"));
         assert!(path.ends_with("waypost.db.serve.lock"));
-        let first = ask(&path).unwrap();
-        assert!(matches!(first, Asked::Held(_)));
-        assert!(matches!(ask(&path).unwrap(), Asked::Taken));
+        let first = try_acquire(&path).unwrap();
+        assert!(matches!(first, LockAttempt::Acquired(_)));
+        assert!(matches!(try_acquire(&path).unwrap(), LockAttempt::HeldElsewhere));
         drop(first);
-        assert!(matches!(ask(&path).unwrap(), Asked::Held(_)));
+        assert!(matches!(try_acquire(&path).unwrap(), LockAttempt::Acquired(_)));
     }
 }

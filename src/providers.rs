@@ -4,7 +4,7 @@ use anyhow::bail;
 use waypost_core::seal::SecretText;
 use waypost_web::providers::{Github, Provider, ProviderKind};
 
-use crate::config::{Client, Settings};
+use crate::config::{OauthClient, Settings};
 
 /// The issuer of Google's accounts.
 const GOOGLE: &str = "https://accounts.google.com";
@@ -35,7 +35,7 @@ pub fn of(settings: &Settings) -> anyhow::Result<Vec<Provider>> {
     Ok(providers)
 }
 
-fn client(name: &str, client: &Client) -> anyhow::Result<Option<(String, SecretText)>> {
+fn client(name: &str, client: &OauthClient) -> anyhow::Result<Option<(String, SecretText)>> {
     match (&client.id, &client.secret) {
         (None, None) => Ok(None),
         (Some(id), Some(secret)) => Ok(Some((id.clone(), secret.clone()))),
@@ -48,8 +48,8 @@ fn client(name: &str, client: &Client) -> anyhow::Result<Option<(String, SecretT
 mod tests {
     use super::*;
 
-    fn client_of(id: Option<&str>, secret: Option<&str>) -> Client {
-        Client { id: id.map(str::to_owned), secret: secret.map(|secret| SecretText::new(secret.to_owned())) }
+    fn client_of(id: Option<&str>, secret: Option<&str>) -> OauthClient {
+        OauthClient { id: id.map(str::to_owned), secret: secret.map(|secret| SecretText::new(secret.to_owned())) }
     }
 
     #[test]

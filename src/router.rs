@@ -31,14 +31,14 @@ use waypost_web::Web;
 use waypost_web::limits::LimitKind;
 use waypost_web::request_info::RequestInfo;
 
-use self::client::Sender;
+use self::client::ClientAddress;
 
-pub use self::health::health;
+pub use self::health::health_routes;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the router routes with.
-pub struct Routes<R> {
+pub struct RouterState<R> {
     /// Proxies whose forwarded headers count.
     pub trusted_proxies: Vec<IpNet>,
     /// Hosted servers at work in this process.
@@ -59,7 +59,7 @@ struct RequestId(String);
 
 /// The host that a request asks for.
 #[derive(Debug, Clone)]
-struct Asked {
+struct RequestedHost {
     /// As the client wrote it, port included.
     authority: String,
     /// What it means.
@@ -67,7 +67,7 @@ struct Asked {
 }
 
 /// The router of the main address.
-pub fn build<R: Responder>(routes: Routes<R>) -> Router {
+pub fn build<R: Responder>(routes: RouterState<R>) -> Router {
     let routes = Arc::new(routes);
     // Which origins may call is decided in `server::find_server`; whatever comes through is echoed. A preflight is answered
     // before anybody asks for a token.
@@ -105,13 +105,13 @@ pub fn build<R: Responder>(routes: Routes<R>) -> Router {
     others
         .merge(mcp)
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), check_host::<R>))
-        .merge(health(routes.hosting.clone()))
+        .merge(health_routes(routes.hosting.clone()))
         .layer(middleware::from_fn_with_state(Arc::clone(&routes), identify::<R>))
         .layer(middleware::from_fn_with_state(routes, observe::<R>))
 }
 
 /// The authorization servers: metadata and endpoints for clients of any origin, which carry no cookies, and the pages.
-fn oauth<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
+fn oauth<R: Responder>(routes: &Arc<RouterState<R>>) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::any())
         .allow_methods([Method::GET, Method::POST])
@@ -132,8 +132,8 @@ fn oauth<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
 }
 
 /// The public pages of the servers, at the path form of their addresses. [`visit`] serves them on their own hosts.
-fn public_pages<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
-    let page = || -> MethodRouter<Arc<Routes<R>>> { get(page::show::<R>).fallback(nowhere) };
+fn public_pages<R: Responder>(routes: &Arc<RouterState<R>>) -> Router {
+    let page = || -> MethodRouter<Arc<RouterState<R>>> { get(page::show::<R>).fallback(nowhere) };
     Router::new()
         .route("/s/{slug}", page())
         .route("/s/{slug}/", page())
@@ -143,9 +143,9 @@ fn public_pages<R: Responder>(routes: &Arc<Routes<R>>) -> Router {
 }
 
 /// The console and the API are served on HOST only. A server's own host has its public page and the logo on it.
-async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
-    let asked = request.extensions().get::<Asked>().cloned();
-    let Some(Asked { authority, host: Host::Main }) = asked else {
+async fn visit<R: Responder>(State(routes): State<Arc<RouterState<R>>>, mut request: Request, next: Next) -> Response {
+    let asked = request.extensions().get::<RequestedHost>().cloned();
+    let Some(RequestedHost { authority, host: Host::Main }) = asked else {
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         return match request.uri().path() {
             "/" if read => page::of(&routes, None, request).await,
@@ -153,14 +153,14 @@ async fn visit<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: 
         };
     };
     let request_id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
     request.extensions_mut().insert(RequestInfo { authority, client, request_id });
     next.run(request).await
 }
 
 /// A page for people who look at HOST, and a line of JSON for everybody else.
 async fn nowhere(request: Request) -> Response {
-    let asked = request.extensions().get::<Asked>();
+    let asked = request.extensions().get::<RequestedHost>();
     if asked.is_some_and(|asked| asked.host == Host::Main) && page::accepts_html(request.headers()) {
         return waypost_web::pages::view::PageError::from(Error::not_found("page")).into_response();
     }
@@ -177,7 +177,11 @@ fn plain(status: StatusCode, code: &str, message: &str) -> Response {
 }
 
 /// Gives the request an id, and counts it with its status and time.
-async fn observe<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
+async fn observe<R: Responder>(
+    State(routes): State<Arc<RouterState<R>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let mut bytes = [0_u8; 10];
     routes.random.fill(&mut bytes);
@@ -200,12 +204,16 @@ async fn observe<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request
 }
 
 /// Notes the client's address, by which requests are limited. A request without one is not let in.
-async fn identify<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
-    let Some(sender) = Sender::of(&routes.trusted_proxies, &request) else { return no_client() };
+async fn identify<R: Responder>(
+    State(routes): State<Arc<RouterState<R>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(sender) = ClientAddress::of(&routes.trusted_proxies, &request) else { return no_client() };
     if client::has_several_hosts(request.headers()) {
         metrics::counter!("waypost_rejected_requests_total", "reason" => "several_hosts").increment(1);
         let refusal = plain(StatusCode::BAD_REQUEST, "invalid_request", "A request has one Host header.");
-        return refuse_counted(&routes, sender.client, refusal);
+        return refuse_counted(&routes, sender.address, refusal);
     }
     request.extensions_mut().insert(sender);
     next.run(request).await
@@ -220,8 +228,8 @@ fn no_client() -> Response {
 
 /// Limits the requests that are not for an MCP address, whatever they ask. Many have a tighter limit of their own; calls
 /// of MCP have limits per caller, address and server instead.
-async fn limit<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request, next: Next) -> Response {
-    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+async fn limit<R: Responder>(State(routes): State<Arc<RouterState<R>>>, request: Request, next: Next) -> Response {
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
     match check_rate(&routes, client) {
         // The API asks for a key first, and refuses a large body itself.
         Ok(()) if request.body().size_hint().lower() > MAX_BODY as u64 && !is_api(&request) => too_large(&request),
@@ -231,7 +239,7 @@ async fn limit<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Requ
 }
 
 fn is_api(request: &Request) -> bool {
-    let host = request.extensions().get::<Asked>().map(|asked| &asked.host);
+    let host = request.extensions().get::<RequestedHost>().map(|asked| &asked.host);
     host == Some(&Host::Main) && request.uri().path().starts_with("/api/v1/")
 }
 
@@ -245,7 +253,7 @@ fn too_large(request: &Request) -> Response {
     plain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-fn check_rate<R: Responder>(routes: &Routes<R>, client: IpAddr) -> waypost_core::Result<()> {
+fn check_rate<R: Responder>(routes: &RouterState<R>, client: IpAddr) -> waypost_core::Result<()> {
     routes.web.limits.check(LimitKind::Request, client).map_err(|wait| {
         let seconds = wait.as_secs().max(1);
         let message = format!("There were too many requests from your network. Try again in {seconds} seconds.");
@@ -254,7 +262,7 @@ fn check_rate<R: Responder>(routes: &Routes<R>, client: IpAddr) -> waypost_core:
 }
 
 /// Refuses a request that came no further, and counts it as well.
-fn refuse_counted<R: Responder>(routes: &Routes<R>, client: IpAddr, refusal: Response) -> Response {
+fn refuse_counted<R: Responder>(routes: &RouterState<R>, client: IpAddr, refusal: Response) -> Response {
     match check_rate(routes, client) {
         Ok(()) => refusal,
         Err(error) => too_many(&error),
@@ -269,13 +277,17 @@ fn too_many(error: &Error) -> Response {
 }
 
 /// Refuses a host that is neither HOST nor one label below it (RFC 9110, section 15.5.20).
-async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut request: Request, next: Next) -> Response {
-    let Some(sender) = request.extensions().get::<Sender>().copied() else { return no_client() };
+async fn check_host<R: Responder>(
+    State(routes): State<Arc<RouterState<R>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(sender) = request.extensions().get::<ClientAddress>().copied() else { return no_client() };
     let forwarded = forwarded_host(request.headers()).filter(|_| sender.is_proxied);
     let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = forwarded.or(named).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let asked = authority.and_then(|authority| {
-        Some(Asked { authority: authority.to_owned(), host: routes.auth.public_url.classify_host(authority)? })
+        Some(RequestedHost { authority: authority.to_owned(), host: routes.auth.public_url.classify_host(authority)? })
     });
     match asked {
         Some(asked) => {
@@ -285,7 +297,7 @@ async fn check_host<R: Responder>(State(routes): State<Arc<Routes<R>>>, mut requ
         None => {
             let refusal =
                 plain(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", "This host is not served here.");
-            refuse_counted(&routes, sender.client, refusal)
+            refuse_counted(&routes, sender.address, refusal)
         }
     }
 }
@@ -296,5 +308,5 @@ fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
 
 /// Returns the address of the client of a request from `peer` with these headers.
 pub(crate) fn client_of(proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    Sender::behind(proxies, peer, headers).client
+    ClientAddress::behind(proxies, peer, headers).address
 }

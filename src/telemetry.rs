@@ -15,7 +15,7 @@ use crate::config::{LogFormat, Settings};
 
 /// Who writes the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Program {
+pub enum LogProfile {
     /// A command: its answer is on standard output, so only warnings are logged unless the setting says otherwise.
     Command,
     /// A command that was asked to tell more (`-v`).
@@ -28,7 +28,7 @@ pub enum Program {
 ///
 /// # Errors
 /// When a log was started before.
-pub fn start_log(settings: &Settings, program: Program) -> anyhow::Result<()> {
+pub fn start_log(settings: &Settings, program: LogProfile) -> anyhow::Result<()> {
     let text = match settings.log_format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Text => true,
@@ -45,16 +45,16 @@ pub fn start_log(settings: &Settings, program: Program) -> anyhow::Result<()> {
         .context("the log was started twice")
 }
 
-fn filter(settings: &Settings, program: Program) -> Targets {
+fn filter(settings: &Settings, program: LogProfile) -> Targets {
     let level = match program {
-        Program::Verbose => LevelFilter::DEBUG,
-        Program::Command if settings.origin("log_level").is_none() => LevelFilter::WARN,
-        Program::Command | Program::Serve => settings.log_level.default,
+        LogProfile::Verbose => LevelFilter::DEBUG,
+        LogProfile::Command if settings.origin("log_level").is_none() => LevelFilter::WARN,
+        LogProfile::Command | LogProfile::Serve => settings.log_level.default,
     };
     // Libraries that tell every request at `info`, and every query at `debug`, drown what is ours.
     let quiet = |least: LevelFilter| if level < least { level } else { least };
     // What the player cannot do it says itself, in one line; rmcp would say it once more, at length.
-    let rmcp = if program == Program::Command { LevelFilter::OFF } else { quiet(LevelFilter::WARN) };
+    let rmcp = if program == LogProfile::Command { LevelFilter::OFF } else { quiet(LevelFilter::WARN) };
     // It warns of each invalid request, so anybody could fill the log. Failures of ours are logged by us.
     let rmcp_service = rmcp.min(LevelFilter::ERROR);
     Targets::new()
@@ -174,11 +174,11 @@ mod tests {
     #[test]
     fn an_invalid_request_is_no_warning() {
         let settings = Settings::load(&Sources::default()).unwrap();
-        let serve = filter(&settings, Program::Serve);
+        let serve = filter(&settings, LogProfile::Serve);
         assert!(!serve.would_enable("rmcp::service", &Level::WARN));
         assert!(serve.would_enable("rmcp::service", &Level::ERROR));
         assert!(serve.would_enable("rmcp::transport", &Level::WARN));
-        assert!(!filter(&settings, Program::Command).would_enable("rmcp::service", &Level::ERROR));
+        assert!(!filter(&settings, LogProfile::Command).would_enable("rmcp::service", &Level::ERROR));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use waypost_store::backup::{self, Summary};
 use waypost_store::migrate;
 
 use super::{App, output};
-use crate::open;
+use crate::storage;
 
 /// Flags of `backup`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,7 @@ pub async fn backup(app: &App, args: BackupArgs) -> anyhow::Result<()> {
         bail!("{name} is there already: choose another name, or say --force to replace it");
     }
     let opened = app.open().await?;
-    let folder = open::folder_of(&args.file);
+    let folder = storage::folder_of(&args.file);
     // Only the owner may read a temporary file, and that stays so when it is renamed.
     let file = tempfile::Builder::new()
         .prefix(".waypost-backup")
@@ -79,7 +79,7 @@ pub async fn backup(app: &App, args: BackupArgs) -> anyhow::Result<()> {
 pub async fn restore(app: &App, args: RestoreArgs) -> anyhow::Result<()> {
     let name = args.file.display();
     let file = File::open(&args.file).with_context(|| format!("cannot read {name}"))?;
-    let (db, _lock) = open::open_as_it_is(&app.settings).await?;
+    let (db, _lock) = storage::connect_locked(&app.settings).await?;
     let summary = backup::read(&db, &mut BufReader::new(file)).await?;
     migrate::migrate(&db)
         .await

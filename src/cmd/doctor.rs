@@ -10,13 +10,13 @@ use super::{App, output};
 
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Grade {
+enum CheckStatus {
     Ok,
     Warn,
     Fail,
 }
 
-impl Grade {
+impl CheckStatus {
     fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -30,7 +30,7 @@ impl Grade {
 #[derive(Debug)]
 struct Check {
     name: &'static str,
-    grade: Grade,
+    grade: CheckStatus,
     /// What was found.
     found: String,
     /// What to do about it; empty when nothing is.
@@ -39,15 +39,15 @@ struct Check {
 
 impl Check {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, grade: Grade::Ok, found: found.into(), advice: String::new() }
+        Self { name, grade: CheckStatus::Ok, found: found.into(), advice: String::new() }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { name, grade: Grade::Warn, found: found.into(), advice: advice.into() }
+        Self { name, grade: CheckStatus::Warn, found: found.into(), advice: advice.into() }
     }
 
     fn fail(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { name, grade: Grade::Fail, found: found.into(), advice: advice.into() }
+        Self { name, grade: CheckStatus::Fail, found: found.into(), advice: advice.into() }
     }
 }
 
@@ -61,7 +61,7 @@ pub async fn run(app: &App) -> anyhow::Result<ExitCode> {
     checks.extend(checks::files(settings));
     checks.extend(checks::database(settings).await);
     checks.extend(checks::ports(settings).await);
-    let worst = checks.iter().map(|check| check.grade).max().unwrap_or(Grade::Ok);
+    let worst = checks.iter().map(|check| check.grade).max().unwrap_or(CheckStatus::Ok);
     if app.json {
         let items: Vec<_> = checks
             .iter()
@@ -77,5 +77,5 @@ pub async fn run(app: &App) -> anyhow::Result<ExitCode> {
         };
         output::text(&checks.iter().map(line).collect::<String>())?;
     }
-    Ok(if worst == Grade::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if worst == CheckStatus::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

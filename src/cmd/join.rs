@@ -10,7 +10,7 @@ use waypost_ops::{claim_links, joins, servers};
 use super::session::{Session, named};
 use super::user::Org;
 use super::{App, output};
-use crate::open;
+use crate::storage;
 
 /// The members of a join that are shown.
 pub(super) const MEMBERS: &[&str] =
@@ -82,7 +82,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
         Command::Link { label, server, expires_in_hours, .. } => {
             let unknown = |error| named(error, "server", &server, "server");
             let found = servers::resolve(cx, ops, &server).await.map_err(unknown)?;
-            let keys = open::keys(&app.settings, &SystemRandom)?;
+            let keys = storage::keys(&app.settings, &SystemRandom)?;
             let claim = (label.as_str(), i64::from(expires_in_hours) * HOUR_MS);
             let made = claim_links::create(cx, (ops, &keys.current), &organization, &found.id, claim).await;
             let (found, link) = made.map_err(unknown)?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use waypost_store::{Dialect, space};
 
 use super::{App, output};
-use crate::open;
+use crate::storage;
 
 /// Flags of `migrate`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub struct Args {
 /// When the database cannot be reached or brought up to date.
 pub async fn run(app: &App, args: Args) -> anyhow::Result<()> {
     // Of SQLite: nobody else may use the file while it is rewritten.
-    let _lock = if args.compact { open::serve_lock(&app.settings)? } else { None };
+    let _lock = if args.compact { storage::serve_lock(&app.settings)? } else { None };
     let opened = app.open().await?;
     let is_compacted = args.compact && opened.db.dialect() == Dialect::Sqlite;
     if is_compacted {

@@ -27,8 +27,8 @@ use clap::{Parser, Subcommand};
 use waypost_core::seal::SecretText;
 
 use crate::config::{self, Settings, Sources};
-use crate::open::{self, Opened, Pending};
-use crate::telemetry::{self, Program};
+use crate::storage::{self, MigrationPolicy, StoreHandle};
+use crate::telemetry::{self, LogProfile};
 use session::Session;
 
 /// The platform for MCP: guided walkthroughs hosted as MCP servers, progress that is never lost.
@@ -128,7 +128,7 @@ enum Command {
 /// Wrong usage that the argument parser cannot see: exits with 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
 /// What every command gets.
 #[derive(Debug)]
@@ -138,16 +138,16 @@ pub struct App {
     /// Whether data is printed as JSON.
     pub json: bool,
     /// What to do with pending migrations.
-    pub pending: Pending,
+    pub migration_policy: MigrationPolicy,
 }
 
 impl App {
     /// Opens the store, up to date.
     ///
     /// # Errors
-    /// As [`open::open`].
-    pub async fn open(&self) -> anyhow::Result<Opened> {
-        open::open(&self.settings, self.pending).await
+    /// As [`storage::open`].
+    pub async fn open(&self) -> anyhow::Result<StoreHandle> {
+        storage::open(&self.settings, self.migration_policy).await
     }
 }
 
@@ -185,13 +185,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let sources = Sources { file: cli.global.config, environment: std::env::vars_os().collect(), flags };
     let settings = Settings::load(&sources)?;
     let program = match (&cli.command, cli.global.verbose) {
-        (_, true) => Program::Verbose,
-        (Command::Serve(_), false) => Program::Serve,
-        (_, false) => Program::Command,
+        (_, true) => LogProfile::Verbose,
+        (Command::Serve(_), false) => LogProfile::Serve,
+        (_, false) => LogProfile::Command,
     };
     telemetry::start_log(&settings, program)?;
-    let pending = if cli.global.no_migrate { Pending::Refuse } else { Pending::Apply };
-    let app = App { settings, json: cli.global.json, pending };
+    let migration_policy = if cli.global.no_migrate { MigrationPolicy::Refuse } else { MigrationPolicy::Apply };
+    let app = App { settings, json: cli.global.json, migration_policy };
     if let Some(address) = address {
         return remote::run(&app, address, cli.command).await;
     }
@@ -242,7 +242,7 @@ fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
     } else if !causes.is_empty() {
         eprintln!("(-v tells the cause)");
     }
-    let usage = error.is::<Usage>() || error.downcast_ref::<config::Error>().is_some_and(config::Error::is_usage);
+    let usage = error.is::<UsageError>() || error.downcast_ref::<config::Error>().is_some_and(config::Error::is_usage);
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

@@ -20,7 +20,7 @@ use waypost_outbound::Outbound;
 use super::session::{Session, named, one_of};
 use super::user::Org;
 use super::{App, output};
-use crate::{open, outbound};
+use crate::{outbound, storage};
 
 /// A file of a secret is short.
 const MAX_SECRET: u64 = 4 * 1024;
@@ -198,7 +198,7 @@ pub async fn run(app: &App, session: &Session, command: Command) -> anyhow::Resu
 
 fn provider_context(app: &App) -> anyhow::Result<IdentityProviderContext> {
     let outbound = Outbound::new(outbound::policy(&app.settings, false)?)?;
-    Ok(IdentityProviderContext { outbound, keyring: open::keys(&app.settings, &SystemRandom)?.keyring() })
+    Ok(IdentityProviderContext { outbound, keyring: storage::keys(&app.settings, &SystemRandom)?.keyring() })
 }
 
 async fn find(session: &Session, org: &Org, text: &str) -> anyhow::Result<OauthConfig> {

@@ -116,7 +116,7 @@ pub fn confirm(yes: bool, question: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(super::Usage(format!("{question} Say --yes to do it; there is no terminal to ask on.")).into());
+        return Err(super::UsageError(format!("{question} Say --yes to do it; there is no terminal to ask on.")).into());
     }
     eprint!("{question} [y/N] ");
     let mut answer = String::new();

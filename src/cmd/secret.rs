@@ -8,9 +8,9 @@ use waypost_core::caller::Ctx;
 use waypost_ops::Ops;
 use waypost_ops::secrets::{self, ResealSummary};
 
-use super::{App, Usage, output};
+use super::{App, UsageError, output};
 use crate::config::Settings;
-use crate::open;
+use crate::storage;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -38,10 +38,10 @@ pub async fn run(app: &App, command: Command) -> anyhow::Result<ExitCode> {
     let Command::Rotate = command;
     let settings = &app.settings;
     // On SQLite nobody serves meanwhile: who has read the former key would not know the new one.
-    let _lock = open::serve_lock(settings)?;
+    let _lock = storage::serve_lock(settings)?;
     if settings.secret_key.is_some() && settings.secret_key_previous.is_none() {
         let message = "the key is set: set the new one as WAYPOST_SECRET_KEY and the former one as WAYPOST_SECRET_KEY_PREVIOUS, and say it again";
-        return Err(Usage(message.to_owned()).into());
+        return Err(UsageError(message.to_owned()).into());
     }
     let db = app.open().await?.db;
     let done = rotate(settings, &Ops::new(db.clone())).await;
@@ -51,23 +51,23 @@ pub async fn run(app: &App, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn rotate(settings: &Settings, ops: &Ops) -> anyhow::Result<Done> {
     let cx = Ctx::operator();
-    let keys = open::keys(settings, &SystemRandom)?;
+    let keys = storage::keys(settings, &SystemRandom)?;
     // First what an interrupted command has left: the former key is about to be forgotten.
     let resealed = secrets::reseal(&cx, ops, &keys.keyring()).await?;
     if settings.secret_key.is_some() || resealed.resealed > 0 {
         return Ok(Done { new_key: false, resealed });
     }
     replace(settings)?;
-    let keys = open::keys(settings, &SystemRandom)?;
+    let keys = storage::keys(settings, &SystemRandom)?;
     Ok(Done { new_key: true, resealed: secrets::reseal(&cx, ops, &keys.keyring()).await? })
 }
 
 /// In this order, so that at every moment the two files open everything: interrupted after the first step they are the
 /// same; after the second, everything is sealed with the previous one.
 fn replace(settings: &Settings) -> anyhow::Result<()> {
-    let current = open::secret_key(settings, &SystemRandom)?;
-    open::replace_secret(&open::previous_secret_file(settings), &current)?;
-    open::replace_secret(&open::secret_file(settings), &open::new_key(&SystemRandom))
+    let current = storage::secret_key(settings, &SystemRandom)?;
+    storage::replace_secret(&storage::previous_secret_file(settings), &current)?;
+    storage::replace_secret(&storage::secret_file(settings), &storage::new_key(&SystemRandom))
 }
 
 fn tell(app: &App, done: &Done) -> anyhow::Result<ExitCode> {
@@ -77,7 +77,7 @@ fn tell(app: &App, done: &Done) -> anyhow::Result<ExitCode> {
     } else {
         let key = match (done.new_key, &app.settings.secret_key) {
             (true, _) => {
-                let previous = open::previous_secret_file(&app.settings);
+                let previous = storage::previous_secret_file(&app.settings);
                 format!("There is a new key; the former one is kept in {}.\n", previous.display())
             }
             (false, Some(_)) => String::new(),

@@ -31,11 +31,11 @@ use waypost_web::Web;
 
 use super::App;
 use crate::config::Settings;
-use crate::connections::{ConnectionLimits, Connections, Stop, descriptors};
-use crate::notices::{MailPost, NoticeSender};
-use crate::router::{self, Routes};
+use crate::connections::{ConnectionLimits, Connections, Shutdown, descriptors};
+use crate::notifications::{MailNotifier, NotificationSender};
+use crate::router::{self, RouterState};
 use crate::telemetry::{self, Metrics};
-use crate::{demo, jobs, mail, open, outbound, providers};
+use crate::{demo, jobs, mail, outbound, providers, storage};
 use waypost_ops::public_url::PublicUrl;
 
 /// How long open requests may take to finish after the signal to stop; the program is gone within ten seconds.
@@ -87,10 +87,10 @@ impl Args {
 pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let settings = &app.settings;
     let files = descriptors::raise_limit();
-    let _lock = open::serve_lock(settings)?;
-    let keys = open::keys(settings, &SystemRandom)?;
+    let _lock = storage::serve_lock(settings)?;
+    let keys = storage::keys(settings, &SystemRandom)?;
     let db = app.open().await?.db;
-    open::check_writable(settings, &db).await?;
+    storage::check_writable(settings, &db).await?;
     if args.demo {
         demo::create(&db).await.context("the demo could not be made")?;
     }
@@ -106,7 +106,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
     let mail = mail::start(settings, &public_url, args.demo, hosting.jobs())?;
     let outbox = mail.clone();
     let hosting = match &mail {
-        Some(mail) => hosting.with_notifier(Arc::new(MailPost::new(mail.clone(), public_url.clone()))),
+        Some(mail) => hosting.with_notifier(Arc::new(MailNotifier::new(mail.clone(), public_url.clone()))),
         None => hosting,
     };
     let hosting = hosting.with_ticket_limits(TicketLimits {
@@ -149,11 +149,11 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         providers: IdentityProviders::new(provider_context.clone()),
     });
     let parts =
-        jobs::Parts { metrics: metrics.clone(), provider_context, retention: settings.retention, db: db.clone() };
+        jobs::JobContext { metrics: metrics.clone(), provider_context, retention: settings.retention, db: db.clone() };
     let jobs = hosting.jobs().clone();
-    jobs::start(&jobs, parts);
-    jobs::start_emails(&jobs, NoticeSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
-    let phases = Stop { gently: stop.clone(), now: CancellationToken::new() };
+    jobs::start(&jobs, context);
+    jobs::start_emails(&jobs, NotificationSender { cx: Ctx::operator(), ops: hosting.ops().clone() });
+    let phases = Shutdown { graceful: stop.clone(), immediate: CancellationToken::new() };
     let connections = Connections::new(ConnectionLimits::main(settings, files), phases.clone());
     let watch = diagnostics.map(|listener| {
         let router = diagnostics_router(metrics, hosting.clone());
@@ -162,7 +162,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         // Not supervised: it accepts connections until the end. Should it panic, probes of `/readyz` fail.
         tokio::spawn(async move { connections.serve(listener, router).await })
     });
-    let router = router::build(Routes {
+    let router = router::build(RouterState {
         trusted_proxies: settings.trusted_proxies.clone(),
         hosting,
         endpoint,
@@ -250,25 +250,25 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
 async fn serve(
     connections: Connections,
     (listener, router): (TcpListener, Router),
-    stop: &Stop,
+    stop: &Shutdown,
     end: &CancellationToken,
 ) {
     let overtime = async {
-        stop.gently.cancelled().await;
+        stop.graceful.cancelled().await;
         tokio::time::sleep(GRACE).await;
         end.cancel();
         tokio::time::sleep(FAREWELL).await;
         // A client that has not sent its whole request has lost nothing: it is told by the end of the connection.
-        let busy = connections.busy();
+        let busy = connections.active_count();
         if busy > 0 {
             tracing::warn!(connections = busy, "some requests did not finish in time and are cut off");
         }
-        stop.now.cancel();
+        stop.immediate.cancel();
     };
     // Even if all connections end in time, the diagnostics port is to end now.
     let serving = async {
         connections.serve(listener, router).await;
-        stop.now.cancel();
+        stop.immediate.cancel();
     };
     tokio::pin!(overtime, serving);
     tokio::select! {
@@ -288,7 +288,7 @@ fn diagnostics_router(metrics: Metrics, hosting: Hosting) -> Router {
                 metrics.render()
             }),
         )
-        .merge(router::health(hosting))
+        .merge(router::health_routes(hosting))
 }
 
 fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use waypost_ops::public_url::PublicUrl;
 use waypost_ops::{Ops, organizations};
 use waypost_store::Db;
 
-use super::{App, Usage};
+use super::{App, UsageError};
 
 /// A command at work on the store.
 pub struct Session {
@@ -60,7 +60,7 @@ impl Session {
             1 => Ok(all.remove(0)),
             _ => {
                 let slugs: Vec<_> = all.iter().map(|organization| organization.slug.as_str()).collect();
-                Err(Usage(format!("say which organisation with --org SLUG: {}", slugs.join(", "))).into())
+                Err(UsageError(format!("say which organisation with --org SLUG: {}", slugs.join(", "))).into())
             }
         }
     }

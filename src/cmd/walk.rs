@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, process::ExitCode};
 
 use url::Url;
-use waypost_player::{Options, PlayError};
+use waypost_player::{PlayError, PlayOptions};
 
 /// Plays a walkthrough in the terminal, from any MCP server that has the guided tools.
 ///
@@ -29,7 +29,7 @@ pub struct Args {
 
 /// Plays it.
 pub async fn run(args: Args) -> ExitCode {
-    let options = Options {
+    let options = PlayOptions {
         url: args.url,
         walkthrough: args.walkthrough,
         yes: args.yes,

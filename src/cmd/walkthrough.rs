@@ -12,9 +12,7 @@ use waypost_core::id::{OrganizationId, WalkthroughId};
 use waypost_core::version::VersionHead;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
 use waypost_ops::assignments;
-use waypost_ops::walkthroughs::{
-    self as acts, EditTarget, WalkthroughListQuery, WalkthroughPatch, export, publish, trash,
-};
+use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughListQuery, WalkthroughPatch, export, publish, trash};
 
 use super::session::{Session, one_of};
 use super::user::Org;
@@ -28,7 +26,7 @@ pub enum Command {
     /// Writes a walkthrough's draft as a file: JSON or Markdown. Importing it makes the same walkthrough.
     Export {
         #[command(flatten)]
-        one: One,
+        one: WalkthroughArg,
         /// `json` or `markdown`; by default Markdown if FILE ends in `.md`, else JSON.
         #[arg(long, value_parser = one_of(&Format::ALL, Format::as_str))]
         format: Option<Format>,
@@ -54,25 +52,25 @@ pub enum Command {
         trash: bool,
     },
     /// Shows a walkthrough with the titles of its steps.
-    Show(One),
+    Show(WalkthroughArg),
     /// Changes what is named.
     Update(Box<Update>),
     /// Publishes the draft as a new version; an unchanged draft makes none.
     Publish {
         #[command(flatten)]
-        one: One,
+        one: WalkthroughArg,
         /// Publishes although code has characters that change the direction of text; it is served without them.
         #[arg(long)]
         confirm_bidi: bool,
     },
     /// Stops serving a walkthrough. Versions and progress are kept.
-    Unpublish(One),
+    Unpublish(WalkthroughArg),
     /// Lists the published versions, newest first.
-    Versions(One),
+    Versions(WalkthroughArg),
     /// Takes a version back: whoever is on it is moved to the newest one that is left.
     Withdraw {
         #[command(flatten)]
-        one: One,
+        one: WalkthroughArg,
         /// Number of the version.
         #[arg(long, value_name = "N")]
         version: u32,
@@ -81,13 +79,13 @@ pub enum Command {
         reason: String,
     },
     /// Takes a walkthrough out of use. Everything is kept.
-    Archive(One),
+    Archive(WalkthroughArg),
     /// Takes a walkthrough out of the archive, as a draft.
-    Unarchive(One),
+    Unarchive(WalkthroughArg),
     /// Moves a walkthrough to the trash, where it can be restored for 30 days.
     Delete {
         #[command(flatten)]
-        one: One,
+        one: WalkthroughArg,
         /// Does not ask.
         #[arg(long)]
         yes: bool,
@@ -107,7 +105,7 @@ pub enum Command {
 pub enum Format {
     /// The envelope of version 1.1.
     Json,
-    /// One Markdown file.
+    /// WalkthroughArg Markdown file.
     Markdown,
 }
 
@@ -142,7 +140,7 @@ impl std::str::FromStr for Format {
 
 /// Which walkthrough.
 #[derive(Debug, clap::Args)]
-pub struct One {
+pub struct WalkthroughArg {
     /// Id or slug of the walkthrough.
     #[arg(value_name = "ID")]
     pub(super) walkthrough: String,
@@ -154,14 +152,14 @@ pub struct One {
 #[derive(Debug, clap::Args)]
 pub struct Update {
     #[command(flatten)]
-    pub(super) one: One,
+    pub(super) one: WalkthroughArg,
     /// Title; the slug stays.
     #[arg(long)]
     pub(super) title: Option<String>,
     /// Slug: the name in addresses and of the prompt.
     #[arg(long)]
     pub(super) slug: Option<String>,
-    /// One paragraph for a list.
+    /// WalkthroughArg paragraph for a list.
     #[arg(long)]
     pub(super) description: Option<String>,
     /// What it is for.
@@ -231,7 +229,7 @@ async fn act(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Delete { one, yes } => {
             let head = find(session, &one).await?;
             confirm_deletion(yes, &head.title)?;
-            acts::delete(cx, ops, target(&head)).await?;
+            walkthroughs::delete(cx, ops, target(&head)).await?;
             deleted(*json, head.id.as_str(), &head.title)
         }
         Command::Restore { walkthrough, org } => {
@@ -251,7 +249,7 @@ async fn list(session: &Session, org: &Org, state: Option<WalkthroughState>) -> 
     let (mut items, mut cursor) = (Vec::new(), None);
     loop {
         let wanted = WalkthroughListQuery { state, limit: Some(200), cursor, ..WalkthroughListQuery::default() };
-        let page = acts::list(&session.cx, &session.ops, &organization, wanted).await?;
+        let page = walkthroughs::list(&session.cx, &session.ops, &organization, wanted).await?;
         items.extend(page.items.iter().map(|row| shape(&row.walkthrough)));
         cursor = page.next_cursor;
         if cursor.is_none() {
@@ -335,7 +333,7 @@ pub(super) fn deleted(json: bool, id: &str, title: &str) -> anyhow::Result<()> {
 }
 
 async fn show(session: &Session, head: &Walkthrough) -> anyhow::Result<()> {
-    let draft = acts::get_draft(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
+    let draft = walkthroughs::get_draft(&session.cx, &session.ops, &head.organization_id, &head.id).await?;
     let steps: Vec<_> = (1..)
         .zip(&draft.steps)
         .map(|(position, step): (u32, _)| {
@@ -372,12 +370,12 @@ async fn change(session: &Session, update: Update) -> anyhow::Result<()> {
         tags: update.tags.map(|tags| tags.into_iter().filter(|tag| !tag.trim().is_empty()).collect()),
         metadata: None,
     };
-    let changed = acts::update(&session.cx, &session.ops, target(&head), change).await?;
+    let changed = walkthroughs::update(&session.cx, &session.ops, target(&head), change).await?;
     output::object(session.json, &shape(&changed))
 }
 
 /// The walkthrough, by id wherever it is, or by slug in the organisation.
-async fn find(session: &Session, one: &One) -> anyhow::Result<Walkthrough> {
+async fn find(session: &Session, one: &WalkthroughArg) -> anyhow::Result<Walkthrough> {
     let text = &one.walkthrough;
     let named = one.org.org.as_deref();
     // A slug is only unique within an organisation; an id needs none.
@@ -408,8 +406,8 @@ pub(super) async fn find_in(
 
 async fn look_up(session: &Session, organization: &OrganizationId, text: &str) -> anyhow::Result<Option<Walkthrough>> {
     let found = match text.parse::<WalkthroughId>() {
-        Ok(id) => acts::get_draft(&session.cx, &session.ops, organization, &id).await,
-        Err(_) => acts::get_draft_by_slug(&session.cx, &session.ops, organization, text).await,
+        Ok(id) => walkthroughs::get_draft(&session.cx, &session.ops, organization, &id).await,
+        Err(_) => walkthroughs::get_draft_by_slug(&session.cx, &session.ops, organization, text).await,
     };
     match found {
         Ok(draft) => Ok(Some(draft.walkthrough)),

@@ -37,11 +37,11 @@ pub(super) fn settings(environment: &[(OsString, OsString)]) -> Result<(Option<P
         let Some(at) = SETTINGS.iter().position(|setting| setting.environment() == name) else {
             let names =
                 SETTINGS.iter().map(Setting::environment).chain([FILE, COMMANDS[0], COMMANDS[1]].map(str::to_owned));
-            return Err(Error::Unknown { name: name.to_owned(), origin, meant: closest(name, names) });
+            return Err(Error::Unknown { name: name.to_owned(), origin, suggestion: closest(name, names) });
         };
         let setting = &SETTINGS[at];
         let Some(text) = value.to_str() else {
-            return Err(Error::Invalid { name: setting.name, origin, why: "it is not valid UTF-8".to_owned() });
+            return Err(Error::Invalid { name: setting.name, origin, reason: "it is not valid UTF-8".to_owned() });
         };
         found.push((at, (setting, origin, text.to_owned())));
     }

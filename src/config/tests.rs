@@ -109,7 +109,7 @@ fn proxies_are_addresses_or_networks() {
         ("2001:db8::1", true),
         ("::1", false),
     ] {
-        assert_eq!(settings.trusts(peer.parse().unwrap()), trusted, "{peer}");
+        assert_eq!(settings.is_trusted_proxy(peer.parse().unwrap()), trusted, "{peer}");
     }
 }
 

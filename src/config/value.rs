@@ -197,7 +197,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// An address to listen on, or `off`.
 pub(super) fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|why| format!("{why}; `off` is none")) }
+    if text == "off" { Ok(None) } else { address(text).map(Some).map_err(|reason| format!("{reason}; `off` is none")) }
 }
 
 /// `scheme://host[:port]`, nothing behind it.

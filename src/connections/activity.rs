@@ -159,9 +159,9 @@ impl Activity {
     }
 
     /// A request waits for more of its body until the returned value is dropped.
-    pub fn receive(&self) -> Receiving {
+    pub fn receive(&self) -> ReceivingGuard {
         self.state().receiving += 1;
-        Receiving(self.clone())
+        ReceivingGuard(self.clone())
     }
 
     /// Asks the connection's task to close it.
@@ -266,9 +266,9 @@ impl Drop for Exchange {
 }
 
 /// A request that waits for more of its body.
-pub struct Receiving(Activity);
+pub struct ReceivingGuard(Activity);
 
-impl Drop for Receiving {
+impl Drop for ReceivingGuard {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.receiving -= 1;

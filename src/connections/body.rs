@@ -11,12 +11,12 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::activity::{Activity, Exchange, Receiving};
-use super::budget::Share;
+use super::activity::{Activity, Exchange, ReceivingGuard};
+use super::budget::MemoryReservation;
 
 /// Why a request body was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum BodyError {
     /// It arrived too slowly.
     #[error("the request body arrived too slowly")]
     Timeout,
@@ -25,7 +25,7 @@ pub enum Fault {
     Memory,
 }
 
-impl Fault {
+impl BodyError {
     /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -37,23 +37,23 @@ impl Fault {
 
 /// How fast a request body has to arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub struct BodyRate {
     /// Bytes per second; 0 is no limit.
     pub bytes_per_second: u32,
     /// How far the body may be behind that rate.
     pub grace: Duration,
 }
 
-/// How long a body may still keep the server waiting: [`Rate::grace`] at first, and at most; every byte that arrives adds
-/// its share of a second. Only time that the server spends waiting for the body counts, not time that it takes to read.
-struct Pace {
-    rate: Rate,
+/// How long a body may still keep the server waiting: [`BodyRate::grace`] at first, and at most; every byte that arrives adds
+/// its reservation of a second. Only time that the server spends waiting for the body counts, not time that it takes to read.
+struct BodyPacer {
+    rate: BodyRate,
     credit: Duration,
     waiting_since: Option<Instant>,
 }
 
-impl Pace {
-    fn new(rate: Rate) -> Self {
+impl BodyPacer {
+    fn new(rate: BodyRate) -> Self {
         Self { rate, credit: rate.grace, waiting_since: None }
     }
 
@@ -77,40 +77,46 @@ impl Pace {
 /// A request body that counts against the limits of rate and memory while it is incomplete.
 pub struct RequestBody {
     inner: Incoming,
-    pace: Pace,
+    pacer: BodyPacer,
     sleep: Option<Pin<Box<Sleep>>>,
-    share: Share,
+    reservation: MemoryReservation,
     activity: Activity,
-    receiving: Option<Receiving>,
-    fault: Arc<OnceLock<Fault>>,
+    receiving: Option<ReceivingGuard>,
+    body_error: Arc<OnceLock<BodyError>>,
 }
 
 impl RequestBody {
-    /// Limits `inner`. A fault is also written to `fault`.
-    pub fn new(inner: Incoming, rate: Rate, share: Share, activity: Activity, fault: Arc<OnceLock<Fault>>) -> Self {
-        Self { inner, pace: Pace::new(rate), sleep: None, share, activity, receiving: None, fault }
+    /// Limits `inner`. A body_error is also written to `body_error`.
+    pub fn new(
+        inner: Incoming,
+        rate: BodyRate,
+        reservation: MemoryReservation,
+        activity: Activity,
+        body_error: Arc<OnceLock<BodyError>>,
+    ) -> Self {
+        Self { inner, pacer: BodyPacer::new(rate), sleep: None, reservation, activity, receiving: None, body_error }
     }
 
-    fn fail(&mut self, fault: Fault) -> axum::Error {
+    fn fail(&mut self, body_error: BodyError) -> axum::Error {
         self.receiving = None;
-        self.share.release();
-        if self.fault.set(fault).is_ok() {
-            metrics::counter!("waypost_request_bodies_rejected_total", "reason" => fault.as_str()).increment(1);
+        self.reservation.release();
+        if self.body_error.set(body_error).is_ok() {
+            metrics::counter!("waypost_request_bodies_rejected_total", "reason" => body_error.as_str()).increment(1);
         }
-        axum::Error::new(fault)
+        axum::Error::new(body_error)
     }
 
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         if self.receiving.is_none() {
             self.receiving = Some(self.activity.receive());
         }
-        let Some(until) = self.pace.wait(Instant::now()) else { return Poll::Pending };
+        let Some(until) = self.pacer.wait(Instant::now()) else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if sleep.deadline() != until {
             sleep.as_mut().reset(until);
         }
         ready!(sleep.as_mut().poll(cx));
-        Poll::Ready(Fault::Timeout)
+        Poll::Ready(BodyError::Timeout)
     }
 }
 
@@ -119,38 +125,38 @@ impl HttpBody for RequestBody {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(fault) = self.fault.get() {
-            return Poll::Ready(Some(Err(axum::Error::new(*fault))));
+        if let Some(body_error) = self.body_error.get() {
+            return Poll::Ready(Some(Err(axum::Error::new(*body_error))));
         }
-        if self.share.is_evicted(cx) {
-            return Poll::Ready(Some(Err(self.fail(Fault::Memory))));
+        if self.reservation.is_evicted(cx) {
+            return Poll::Ready(Some(Err(self.fail(BodyError::Memory))));
         }
         let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let fault = ready!(self.wait(cx));
-                return Poll::Ready(Some(Err(self.fail(fault))));
+                let body_error = ready!(self.wait(cx));
+                return Poll::Ready(Some(Err(self.fail(body_error))));
             }
         };
         self.receiving = None;
         let Some(frame) = frame else {
-            self.share.release();
+            self.reservation.release();
             return Poll::Ready(None);
         };
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                self.share.release();
+                self.reservation.release();
                 return Poll::Ready(Some(Err(axum::Error::new(error))));
             }
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        self.pace.arrived(Instant::now(), bytes);
+        self.pacer.arrived(Instant::now(), bytes);
         // What comes in one piece is complete at once: most bodies take no lock.
         if self.inner.is_end_stream() {
-            self.share.release();
-        } else if !self.share.add(bytes) {
-            return Poll::Ready(Some(Err(self.fail(Fault::Memory))));
+            self.reservation.release();
+        } else if !self.reservation.add(bytes) {
+            return Poll::Ready(Some(Err(self.fail(BodyError::Memory))));
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -210,12 +216,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_may_be_behind_by_the_grace_and_earns_no_more() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut pace = Pace::new(Rate { bytes_per_second: 1_000, grace: 5 * second });
-        assert_eq!(pace.wait(start), Some(start + 5 * second));
-        pace.arrived(start + 3 * second, 1_000);
-        assert_eq!(pace.wait(start + 3 * second), Some(start + 6 * second), "two seconds were left, one was earned");
-        pace.arrived(start + 3 * second, 900_000);
+        let mut pacer = BodyPacer::new(BodyRate { bytes_per_second: 1_000, grace: 5 * second });
+        assert_eq!(pacer.wait(start), Some(start + 5 * second));
+        pacer.arrived(start + 3 * second, 1_000);
+        assert_eq!(pacer.wait(start + 3 * second), Some(start + 6 * second), "two seconds were left, one was earned");
+        pacer.arrived(start + 3 * second, 900_000);
         let later = start + 20 * second;
-        assert_eq!(pace.wait(later), Some(later + 5 * second), "what the server took to read does not count");
+        assert_eq!(pacer.wait(later), Some(later + 5 * second), "what the server took to read does not count");
     }
 }

@@ -21,25 +21,25 @@ pub struct Budget(Arc<Shared>);
 struct Shared {
     /// In bytes; 0 is no limit.
     limit: u64,
-    held: Mutex<Held>,
+    held: Mutex<BudgetState>,
 }
 
 #[derive(Default)]
-struct Held {
+struct BudgetState {
     total: u64,
     next: u64,
-    bodies: HashMap<u64, Holding>,
+    bodies: HashMap<u64, BodyUsage>,
     addresses: HashMap<IpAddr, u64>,
 }
 
-struct Holding {
+struct BodyUsage {
     address: IpAddr,
     bytes: u64,
-    signal: Arc<Signal>,
+    signal: Arc<EvictionSignal>,
 }
 
 #[derive(Default)]
-struct Signal {
+struct EvictionSignal {
     evicted: AtomicBool,
     waker: AtomicWaker,
 }
@@ -51,8 +51,8 @@ impl Budget {
     }
 
     /// A further body, which holds nothing yet. `address` is the client's, or its network.
-    pub fn share(&self, address: IpAddr) -> Share {
-        Share { budget: self.clone(), address, id: None, signal: Arc::default() }
+    pub fn reserve(&self, address: IpAddr) -> MemoryReservation {
+        MemoryReservation { budget: self.clone(), address, id: None, signal: Arc::default() }
     }
 
     /// The bytes that incomplete bodies hold.
@@ -62,9 +62,9 @@ impl Budget {
     }
 }
 
-impl Held {
+impl BudgetState {
     fn remove(&mut self, id: u64) {
-        let Some(Holding { address, bytes, .. }) = self.bodies.remove(&id) else { return };
+        let Some(BodyUsage { address, bytes, .. }) = self.bodies.remove(&id) else { return };
         self.total -= bytes;
         if let Some(sum) = self.addresses.get_mut(&address) {
             *sum -= bytes;
@@ -77,20 +77,20 @@ impl Held {
     /// The largest body of the address that holds the most.
     fn largest(&self) -> Option<u64> {
         let (address, _) = self.addresses.iter().max_by_key(|(_, sum)| **sum)?;
-        let of_address = self.bodies.iter().filter(|(_, holding)| holding.address == *address);
-        of_address.max_by_key(|(_, holding)| holding.bytes).map(|(id, _)| *id)
+        let of_address = self.bodies.iter().filter(|(_, usage)| usage.address == *address);
+        of_address.max_by_key(|(_, usage)| usage.bytes).map(|(id, _)| *id)
     }
 }
 
 /// What one body holds of the budget, until it is complete or dropped.
-pub struct Share {
+pub struct MemoryReservation {
     budget: Budget,
     address: IpAddr,
     id: Option<u64>,
-    signal: Arc<Signal>,
+    signal: Arc<EvictionSignal>,
 }
 
-impl Share {
+impl MemoryReservation {
     /// Counts a piece of `bytes` bytes. Evicts the largest body if the limit is exceeded; returns `false` if that was
     /// this one.
     pub fn add(&mut self, bytes: usize) -> bool {
@@ -105,15 +105,15 @@ impl Share {
             held.next
         });
         let (address, signal) = (self.address, &self.signal);
-        let holding = held.bodies.entry(id).or_insert_with(|| Holding { address, bytes: 0, signal: signal.clone() });
-        holding.bytes += bytes;
+        let usage = held.bodies.entry(id).or_insert_with(|| BodyUsage { address, bytes: 0, signal: signal.clone() });
+        usage.bytes += bytes;
         held.total += bytes;
         *held.addresses.entry(address).or_default() += bytes;
         while held.total > *limit {
             let Some(victim) = held.largest() else { break };
-            if let Some(holding) = held.bodies.get(&victim) {
-                holding.signal.evicted.store(true, Ordering::Release);
-                holding.signal.waker.wake();
+            if let Some(usage) = held.bodies.get(&victim) {
+                usage.signal.evicted.store(true, Ordering::Release);
+                usage.signal.waker.wake();
             }
             held.remove(victim);
         }
@@ -137,7 +137,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.release();
     }
@@ -153,17 +153,17 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    fn evicted(share: &Share) -> bool {
-        share.is_evicted(&Context::from_waker(&noop_waker()))
+    fn evicted(reservation: &MemoryReservation) -> bool {
+        reservation.is_evicted(&Context::from_waker(&noop_waker()))
     }
 
     #[test]
     fn the_largest_body_of_the_largest_holder_goes_first() {
         let budget = Budget::new(10_000);
-        let [mut small, mut large, mut other] = [(1), (1), (2)].map(|n| budget.share(address(n)));
+        let [mut small, mut large, mut other] = [(1), (1), (2)].map(|n| budget.reserve(address(n)));
         assert!(small.add(2_000) && large.add(3_000) && other.add(4_000));
         // The newcomer holds less than address 1 together, so it is not the one that goes, and neither is address 2.
-        let mut newcomer = budget.share(address(3));
+        let mut newcomer = budget.reserve(address(3));
         assert!(newcomer.add(1_000));
         assert_eq!([&small, &large, &other, &newcomer].map(evicted), [false, true, false, false]);
         assert!(budget.held() <= 10_000);
@@ -175,18 +175,18 @@ mod tests {
     #[test]
     fn pieces_of_one_byte_count_for_what_they_cost() {
         let budget = Budget::new(6_500);
-        let mut share = budget.share(address(1));
-        let taken = (0..1_000).take_while(|_| share.add(1)).count();
+        let mut reservation = budget.reserve(address(1));
+        let taken = (0..1_000).take_while(|_| reservation.add(1)).count();
         assert_eq!(taken, 100);
     }
 
     #[test]
     fn a_complete_body_holds_nothing() {
         let budget = Budget::new(1_000);
-        let mut share = budget.share(address(1));
-        assert!(share.add(500));
-        share.release();
+        let mut reservation = budget.reserve(address(1));
+        assert!(reservation.add(500));
+        reservation.release();
         assert_eq!(budget.held(), 0);
-        assert!(budget.share(address(1)).add(800));
+        assert!(budget.reserve(address(1)).add(800));
     }
 }

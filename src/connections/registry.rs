@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::activity::{Activity, Reason};
 
 /// Connections that are looked at to find one that gives way.
-const LOOK: usize = 1_024;
+const MAX_EVICTION_CANDIDATES: usize = 1_024;
 
 /// Which limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Registry {
     ///
     /// # Errors
     /// The limit that is reached, if no connection waits for its client.
-    pub fn admit(&self, peer: IpAddr, activity: &Activity) -> Result<Slot, Limit> {
+    pub fn admit(&self, peer: IpAddr, activity: &Activity) -> Result<ConnectionSlot, Limit> {
         let Shared { total, per_address, trusted_proxies, .. } = &*self.0;
         let peer = peer.to_canonical();
         let is_limited = *per_address > 0 && !trusted_proxies.iter().any(|proxies| proxies.contains(&peer));
@@ -102,7 +102,7 @@ impl Registry {
         let id = table.insert(address, activity.clone());
         drop(table);
         metrics::gauge!("waypost_connections", "port" => self.0.port).increment(1.0);
-        Ok(Slot { registry: self.clone(), id })
+        Ok(ConnectionSlot { registry: self.clone(), id })
     }
 
     /// Closes the connection that has waited for its client the longest; returns whether there was one.
@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// Connections that do not wait for their client.
-    pub fn busy(&self) -> usize {
+    pub fn active_count(&self) -> usize {
         self.table().connections.iter().filter(|entry| entry.activity.waiting_since().is_none()).count()
     }
 }
@@ -148,14 +148,14 @@ impl Table {
     fn evict(&mut self, address: Option<IpAddr>) -> bool {
         let longest = match address.and_then(|address| self.addresses.get(&address)) {
             Some(ids) => {
-                let places = ids.iter().take(LOOK).filter_map(|id| self.places.get(id).copied());
+                let places = ids.iter().take(MAX_EVICTION_CANDIDATES).filter_map(|id| self.places.get(id).copied());
                 self.longest_waiting(places)
             }
             None => {
                 let count = self.connections.len();
                 let begin = self.cursor;
-                self.cursor = (begin + LOOK) % count.max(1);
-                self.longest_waiting((begin..begin + count.min(LOOK)).map(|place| place % count))
+                self.cursor = (begin + MAX_EVICTION_CANDIDATES) % count.max(1);
+                self.longest_waiting((begin..begin + count.min(MAX_EVICTION_CANDIDATES)).map(|place| place % count))
             }
         };
         let Some(id) = longest else { return false };
@@ -174,12 +174,12 @@ impl Table {
 }
 
 /// A counted connection.
-pub struct Slot {
+pub struct ConnectionSlot {
     registry: Registry,
     id: u64,
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.registry.table().remove(self.id);
         metrics::gauge!("waypost_connections", "port" => self.registry.0.port).decrement(1.0);
@@ -206,22 +206,22 @@ mod tests {
     const THERE: [u8; 4] = [192, 0, 2, 2];
 
     /// A connection, and whether it was closed.
-    struct Opened {
-        slot: Slot,
+    struct TestConnection {
+        slot: ConnectionSlot,
         activity: Activity,
     }
 
-    impl Opened {
+    impl TestConnection {
         fn is_closed(&self) -> bool {
             use futures::FutureExt;
             self.activity.closed().now_or_never().is_some()
         }
     }
 
-    async fn open(registry: &Registry, peer: impl Into<IpAddr>) -> Result<Opened, Limit> {
+    async fn open(registry: &Registry, peer: impl Into<IpAddr>) -> Result<TestConnection, Limit> {
         advance(Duration::from_millis(1)).await;
         let activity = Activity::new(0);
-        registry.admit(peer.into(), &activity).map(|slot| Opened { slot, activity })
+        registry.admit(peer.into(), &activity).map(|slot| TestConnection { slot, activity })
     }
 
     #[tokio::test(start_paused = true)]
@@ -254,7 +254,7 @@ mod tests {
         for _ in 0..5 {
             proxied.push(open(&registry, [10, 0, 0, 1]).await.unwrap());
         }
-        assert!(!proxied.iter().any(Opened::is_closed), "a trusted proxy is exempt");
+        assert!(!proxied.iter().any(TestConnection::is_closed), "a trusted proxy is exempt");
         let network = |n: u16| IpAddr::from([0x2001, 0xdb8, 0, 0, n, n, n, n]);
         let mut ipv6 = Vec::new();
         for n in 0..3 {

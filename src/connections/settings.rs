@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::body::Rate;
+use super::body::BodyRate;
 use super::{ConnectionLimits, descriptors};
 use crate::config::Settings;
 
@@ -53,7 +53,7 @@ impl ConnectionLimits {
             header_timeout: seconds(settings.header_timeout_seconds),
             keep_alive: seconds(settings.keep_alive_seconds),
             response_timeout: seconds(settings.response_timeout_seconds),
-            body_rate: Rate {
+            body_rate: BodyRate {
                 bytes_per_second: settings.body_bytes_per_second,
                 grace: seconds(settings.body_timeout_seconds),
             },

@@ -43,12 +43,12 @@ fn router() -> Router {
 /// A port with connections from one process to itself.
 struct Port {
     connections: Connections,
-    stop: Stop,
+    stop: Shutdown,
 }
 
 impl Port {
     fn new(limits: ConnectionLimits) -> Self {
-        let stop = Stop::default();
+        let stop = Shutdown::default();
         Self { connections: Connections::new(limits, stop.clone()), stop }
     }
 

@@ -8,14 +8,14 @@ use ipnet::IpNet;
 
 /// Who sent a request: it stands in the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sender {
+pub(super) struct ClientAddress {
     /// The client's address.
-    pub client: IpAddr,
+    pub address: IpAddr,
     /// Whether the connection is that of a trusted proxy.
     pub is_proxied: bool,
 }
 
-impl Sender {
+impl ClientAddress {
     /// Returns the sender of a request; `None` if the listener has not noted the peer of the connection.
     pub(super) fn of(proxies: &[IpNet], request: &Request) -> Option<Self> {
         let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
@@ -26,8 +26,8 @@ impl Sender {
     pub(super) fn behind(proxies: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Self {
         let peer = peer.to_canonical();
         let is_proxied = is_trusted(proxies, peer);
-        let client = if is_proxied { nearest(proxies, headers).unwrap_or(peer) } else { peer };
-        Self { client, is_proxied }
+        let address = if is_proxied { nearest(proxies, headers).unwrap_or(peer) } else { peer };
+        Self { address, is_proxied }
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
         for value in forwarded {
             request.headers_mut().append("x-forwarded-for", http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        Sender::of(&proxies, &request).unwrap().client.to_string()
+        ClientAddress::of(&proxies, &request).unwrap().address.to_string()
     }
 
     #[test]
@@ -126,11 +126,11 @@ mod tests {
     #[test]
     fn nobody_else_is_believed() {
         let mut request = Request::new(Body::empty());
-        assert_eq!(Sender::of(&[], &request), None);
+        assert_eq!(ClientAddress::of(&[], &request), None);
         request.headers_mut().insert("x-forwarded-for", "1.2.3.4".parse().unwrap());
-        assert_eq!(Sender::of(&["0.0.0.0/0".parse().unwrap()], &request), None, "a connection without a peer");
+        assert_eq!(ClientAddress::of(&["0.0.0.0/0".parse().unwrap()], &request), None, "a connection without a peer");
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([203, 0, 113, 5], 443))));
-        let sender = Sender::of(&["192.0.2.0/24".parse().unwrap()], &request).unwrap();
-        assert_eq!(sender, Sender { client: IpAddr::from([203, 0, 113, 5]), is_proxied: false });
+        let sender = ClientAddress::of(&["192.0.2.0/24".parse().unwrap()], &request).unwrap();
+        assert_eq!(sender, ClientAddress { address: IpAddr::from([203, 0, 113, 5]), is_proxied: false });
     }
 }

@@ -10,8 +10,8 @@ use waypost_mcp::endpoint::Responder;
 use waypost_ops::public_url::HostKind as Host;
 use waypost_web::public_page::{self, PageRequest};
 
-use super::Routes;
-use super::server::{Located, find, locate, param};
+use super::RouterState;
+use super::server::{ServerTarget, find, locate, param};
 
 /// Whether a browser asks for a page at an MCP address. MCP clients accept JSON and event streams, never HTML by name.
 pub(super) fn is_wanted(request: &Request) -> bool {
@@ -34,7 +34,7 @@ pub(super) fn accepts_html(headers: &HeaderMap) -> bool {
 
 /// `GET /s/SLUG`.
 pub(super) async fn show<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
+    State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     request: Request,
 ) -> Response {
@@ -43,7 +43,7 @@ pub(super) async fn show<R: Responder>(
 
 /// The public page of the server that `request` names by its path (`slug`) or by its host. No other part of the path is
 /// read: an ID in the URL is never shown or adopted.
-pub(super) async fn of<R: Responder>(routes: &Routes<R>, slug: Option<String>, request: Request) -> Response {
+pub(super) async fn of<R: Responder>(routes: &RouterState<R>, slug: Option<String>, request: Request) -> Response {
     if let Some(slug) = slug.as_ref().filter(|slug| slug.bytes().any(|byte| byte.is_ascii_uppercase())) {
         // Paths of cookies are case-sensitive: one server has one path.
         let path = format!("/s/{}", slug.to_ascii_lowercase());
@@ -62,7 +62,7 @@ pub(super) async fn of<R: Responder>(routes: &Routes<R>, slug: Option<String>, r
 
 /// `GET /s/SLUG/logo.png`, and `/logo.png` on the server's own host.
 pub(super) async fn logo<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
+    State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     request: Request,
 ) -> Response {
@@ -77,17 +77,17 @@ pub(super) async fn logo<R: Responder>(
 
 /// What is needed of the request, once its client is known not to ask too often.
 fn open<R: Responder>(
-    routes: &Routes<R>,
+    routes: &RouterState<R>,
     slug: Option<String>,
     request: &Request,
-) -> Result<(Located, HeaderMap), Response> {
+) -> Result<(ServerTarget, HeaderMap), Response> {
     let located = locate(slug, request).map_err(|_| public_page::not_found())?;
     public_page::check_rate(&routes.web, located.client)?;
     Ok((located, request.headers().clone()))
 }
 
 /// The server, unless its page is switched off: that gives the same response as a server that does not exist.
-async fn lookup<R: Responder>(routes: &Routes<R>, located: Located) -> Result<PageRequest, Response> {
+async fn lookup<R: Responder>(routes: &RouterState<R>, located: ServerTarget) -> Result<PageRequest, Response> {
     let asked = located.asked.clone();
     let site = match find(routes, located).await {
         Ok(site) if site.server().public_page => site,

@@ -19,43 +19,46 @@ use waypost_ops::call_records::{Rejection, record_rejection};
 use waypost_ops::public_url::HostKind as Host;
 use waypost_ops::try_it;
 
-use super::client::Sender;
-use super::{Asked, RequestId, Routes, check_rate, no_client, page, plain, too_many};
+use super::client::ClientAddress;
+use super::{RequestId, RequestedHost, RouterState, check_rate, no_client, page, plain, too_many};
 
 /// The MCP address of the server that a request is for.
 #[derive(Debug, Clone)]
 struct McpAddress(String);
 
 /// Where a request goes, as far as it says so itself.
-pub(super) struct Located {
-    pub(super) asked: Asked,
+pub(super) struct ServerTarget {
+    pub(super) asked: RequestedHost,
     slug: String,
     pub(super) client: IpAddr,
     request_id: String,
 }
 
-pub(super) fn locate(slug: Option<String>, request: &Request) -> waypost_core::Result<Located> {
-    let asked = request.extensions().get::<Asked>().cloned();
+pub(super) fn locate(slug: Option<String>, request: &Request) -> waypost_core::Result<ServerTarget> {
+    let asked = request.extensions().get::<RequestedHost>().cloned();
     let (asked, slug) = match (asked, slug) {
-        (Some(asked @ Asked { host: Host::Main, .. }), Some(slug)) => (asked, slug),
-        (Some(Asked { host: Host::Server(slug), authority }), None) => {
-            (Asked { host: Host::Server(slug.clone()), authority }, slug)
+        (Some(asked @ RequestedHost { host: Host::Main, .. }), Some(slug)) => (asked, slug),
+        (Some(RequestedHost { host: Host::Server(slug), authority }), None) => {
+            (RequestedHost { host: Host::Server(slug.clone()), authority }, slug)
         }
         // `/s/…` on a virtual host, or `/mcp` on HOST: no server has this address.
         _ => return Err(Error::not_found("server")),
     };
-    let sender = request.extensions().get::<Sender>();
-    Ok(Located {
+    let sender = request.extensions().get::<ClientAddress>();
+    Ok(ServerTarget {
         asked,
         slug,
-        client: sender.ok_or_else(|| Error::internal("a request without a client address"))?.client,
+        client: sender.ok_or_else(|| Error::internal("a request without a client address"))?.address,
         request_id: request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
     })
 }
 
 /// The server that a request is for.
-pub(super) async fn find<R: Responder>(routes: &Routes<R>, located: Located) -> waypost_core::Result<ServerRequest> {
-    let Located { asked, slug, client, request_id } = located;
+pub(super) async fn find<R: Responder>(
+    routes: &RouterState<R>,
+    located: ServerTarget,
+) -> waypost_core::Result<ServerRequest> {
+    let ServerTarget { asked, slug, client, request_id } = located;
     let (offer_cache, slug) = (routes.hosting.offer_cache(), slug.to_ascii_lowercase());
     if !offer_cache.has_loaded(&slug) {
         // A slug that is made up asks the database each time.
@@ -80,7 +83,7 @@ pub(super) fn param(params: &RawPathParams, name: &str) -> Option<String> {
 
 /// Finds the server whose authorization server is asked.
 pub(super) async fn find_site<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
+    State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     mut request: Request,
     next: Next,
@@ -102,13 +105,15 @@ pub(super) async fn find_site<R: Responder>(
 
 /// Finds the server whose MCP address is asked, and refuses origins that may not call it.
 pub(super) async fn find_server<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
+    State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     mut request: Request,
     next: Next,
 ) -> Response {
     if page::is_wanted(&request) {
-        let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+        let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else {
+            return no_client();
+        };
         return match check_rate(&routes, client) {
             Ok(()) => page::of(&routes, param(&params, "slug"), request).await,
             Err(error) => too_many(&error),
@@ -156,14 +161,14 @@ pub(super) async fn find_server<R: Responder>(
 }
 
 /// Refuses a request at an MCP address that does not reach the endpoint, which has limits of its own.
-fn refuse_limited<R: Responder>(routes: &Routes<R>, request: &Request, error: Error) -> Response {
-    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+fn refuse_limited<R: Responder>(routes: &RouterState<R>, request: &Request, error: Error) -> Response {
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
     refuse_error(&check_rate(routes, client).err().unwrap_or(error))
 }
 
 /// Finds out whom the request's token names.
 pub(super) async fn arrive<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
+    State(routes): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -202,7 +207,10 @@ async fn bearer(
     })
 }
 
-pub(super) async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>, request: Request<Body>) -> Response {
+pub(super) async fn endpoint<R: Responder>(
+    State(routes): State<Arc<RouterState<R>>>,
+    request: Request<Body>,
+) -> Response {
     match request.extensions().get::<Arc<Arrived>>().cloned() {
         Some(arrived) => routes.endpoint.handle(request, &arrived).await,
         None => refuse_error(&Error::internal("a request came to the endpoint without a server")),
@@ -211,10 +219,10 @@ pub(super) async fn endpoint<R: Responder>(State(routes): State<Arc<Routes<R>>>,
 
 /// The addresses of the HTTP+SSE transport.
 pub(super) async fn removed_transport<R: Responder>(
-    State(routes): State<Arc<Routes<R>>>,
+    State(routes): State<Arc<RouterState<R>>>,
     request: Request<Body>,
 ) -> Response {
-    let Some(Sender { client, .. }) = request.extensions().get().copied() else { return no_client() };
+    let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
     if let Err(error) = check_rate(&routes, client) {
         return refuse_error(&error);
     }

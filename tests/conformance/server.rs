@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use waypost::config::Settings;
 use waypost::demo;
-use waypost::router::{self, Routes};
+use waypost::router::{self, RouterState};
 use waypost_auth::client::document::Documents;
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
@@ -102,7 +102,7 @@ async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, s
         sign_up: settings.sign_up,
         providers: Vec::new(),
     });
-    let router = router::build(Routes {
+    let router = router::build(RouterState {
         trusted_proxies: Vec::new(),
         hosting,
         endpoint,

@@ -12,8 +12,8 @@ use axum::extract::ConnectInfo;
 use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use waypost::notices::{MailPost, NoticeSender};
-use waypost::router::{self, Routes};
+use waypost::notifications::{MailNotifier, NotificationSender};
+use waypost::router::{self, RouterState};
 use waypost_auth::client::document::Documents;
 use waypost_auth::client::document::availability::{Availability, Hosts, Mode};
 use waypost_auth::identity_provider::IdentityProviders;
@@ -165,7 +165,7 @@ impl App {
         let mail = setup.can_mail.then(|| Outbox::start_in(hosting.jobs(), Arc::new(mails.clone())));
         let public_url = PublicUrl::new(setup.public_url.parse().unwrap());
         let hosting = match &mail {
-            Some(mail) => hosting.with_notifier(Arc::new(MailPost::new(mail.clone(), public_url))),
+            Some(mail) => hosting.with_notifier(Arc::new(MailNotifier::new(mail.clone(), public_url))),
             None => hosting,
         };
         let hosting = hosting.with_ticket_limits(setup.ticket_limits);
@@ -205,7 +205,7 @@ impl App {
             sign_up: setup.sign_up,
             providers: setup.providers,
         });
-        let routes = Routes {
+        let routes = RouterState {
             trusted_proxies: setup.trusted_proxies,
             hosting: hosting.clone(),
             endpoint,
@@ -280,7 +280,7 @@ impl App {
     /// Sends the emails about tickets that are due, as every process does within a second. Returns the number of attempts.
     pub async fn send_emails(&self) -> usize {
         let ops = self.0.running.lock().unwrap().as_ref().unwrap().hosting.ops().clone();
-        let sender = NoticeSender { cx: self.0.cx.clone(), ops };
+        let sender = NotificationSender { cx: self.0.cx.clone(), ops };
         let mut attempts = 0;
         loop {
             match sender.run_once().await.unwrap() {

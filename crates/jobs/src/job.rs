@@ -6,35 +6,35 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::lease::{self, Held};
+use crate::lease::{self, LeaseAttempt};
 use crate::state::{Entry, Impact, Outcome};
 use crate::{Leases, Result};
 
-/// The first pause after a failure; each further failure doubles it.
+/// Pause after the first failure. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How long a run under way may take after the job was told to stop.
+/// Grace period of a running job after it was told to stop.
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
-/// A job that runs at an interval, or the name and the limits of a worker.
+/// The name, interval and limits of a periodic job or of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Job {
-    /// Its name: a noun, unique in the process. It is a label of metrics and part of `/readyz`.
+    /// Name of the job: a noun, unique in the process. Used as a metric label and in the response of `/readyz`.
     pub name: &'static str,
-    /// The time between the end of a run and the start of the next one.
+    /// Time between the end of a run and the start of the next one.
     pub interval: Duration,
-    /// How long a run may take. It is dropped then, and counts as failed.
+    /// Maximum duration of a run. A run that takes longer is dropped and counts as failed.
     pub limit: Duration,
-    /// The longest pause after failures.
+    /// Maximum pause after failures.
     pub max_pause: Duration,
-    /// After how long without a success the job is late.
+    /// Time without a success after which the job is late.
     pub late_after: Duration,
-    /// What it means if the job is late.
+    /// Effect of the job being late.
     pub impact: Impact,
 }
 
 impl Job {
-    /// Housekeeping at an interval: a run may take 5 minutes, pauses after failures last at most a minute, and the job is
-    /// late after 10 minutes without a success, or after 3 intervals if that is longer.
+    /// Creates a housekeeping job. A run may take 5 minutes, pauses after failures last at most one minute, and the job
+    /// is late after 10 minutes without a success or after 3 intervals, whichever is longer.
     #[must_use]
     pub fn new(name: &'static str, interval: Duration) -> Self {
         Self {
@@ -47,13 +47,13 @@ impl Job {
         }
     }
 
-    /// A job without which this process cannot serve: `/readyz` fails when it is late.
+    /// Marks the job as required for serving: `/readyz` fails while the job is late.
     #[must_use]
     pub fn serving(self) -> Self {
         Self { impact: Impact::Serving, ..self }
     }
 
-    /// The pause before the next run, after `failures` failures in a row.
+    /// Returns the pause before the next run after `failures` consecutive failures.
     pub(crate) fn pause(&self, failures: u32) -> Duration {
         if failures == 0 {
             return self.interval;
@@ -63,7 +63,7 @@ impl Job {
     }
 }
 
-/// Runs the job until `stop`.
+/// Runs the job until `stop` is cancelled.
 pub(crate) async fn supervise<F, R>(entry: &Entry, leases: Option<&dyn Leases>, stop: &CancellationToken, run: F)
 where
     F: Fn() -> R,
@@ -77,15 +77,15 @@ where
             () = stop.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
         }
-        let held = tokio::select! {
+        let attempt = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            held = lease::acquire(entry, leases) => held,
+            attempt = lease::acquire(entry, leases) => attempt,
         };
-        let outcome = match held {
-            Held::No => Outcome::Standby,
-            Held::Failed => Outcome::Failed,
-            Held::Yes => {
+        let outcome = match attempt {
+            LeaseAttempt::HeldElsewhere => Outcome::Standby,
+            LeaseAttempt::Failed => Outcome::Failed,
+            LeaseAttempt::Acquired => {
                 entry.begin();
                 tokio::select! {
                     outcome = limited(entry, leases, &run) => outcome,
@@ -105,7 +105,7 @@ async fn overtime(stop: &CancellationToken) {
     tokio::time::sleep(GRACE).await;
 }
 
-/// One run: it ends at the job's limit, or when the lease is lost.
+/// Executes one run. It ends early at the job's time limit or when the lease is lost.
 async fn limited<F, R>(entry: &Entry, leases: Option<&dyn Leases>, run: &F) -> Outcome
 where
     F: Fn() -> R,
@@ -122,19 +122,19 @@ where
             Err(message) => Outcome::Panicked(message),
         },
         () = tokio::time::sleep(entry.job.limit) => {
-            tracing::error!(job = name, limit_s = entry.job.limit.as_secs(), "job took too long and was ended");
+            tracing::error!(job = name, limit_s = entry.job.limit.as_secs(), "job timed out");
             Outcome::Failed
         }
         () = lease::lost(entry, leases) => {
-            tracing::warn!(job = name, "job was ended because another process holds its lease");
+            tracing::warn!(job = name, "job stopped because its lease was lost");
             Outcome::Failed
         }
     }
 }
 
-/// Runs `work`; returns the message of its panic.
+/// Runs `work`. If it panics, returns the panic message as the error.
 pub(crate) async fn catch<T>(work: impl Future<Output = T>) -> std::result::Result<T, String> {
-    // What the work shares with others is behind locks that recover from a panic, or in the database.
+    // Unwind safety: shared state is either behind locks that recover from poisoning, or in the database.
     AssertUnwindSafe(work).catch_unwind().await.map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())

@@ -1,4 +1,4 @@
-//! What is known of each job: counters, and whether it is late.
+//! The state of each job: counters, and whether it is late.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,38 +7,38 @@ use tokio::time::Instant;
 
 use crate::Job;
 
-/// What it means if a job is late.
+/// The effect of a late job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Impact {
-    /// This process cannot serve properly and should get no requests.
+    /// This process cannot serve requests correctly and should not receive any.
     Serving,
-    /// Requests are served as before; somebody should look into it.
+    /// Requests are still served. An operator should investigate.
     Housekeeping,
 }
 
-/// The state of a job at one moment.
+/// A snapshot of the state of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// Its name.
+pub struct JobStatus {
+    /// Name of the job.
     pub name: &'static str,
-    /// What it means if it is late.
+    /// Effect of the job being late.
     pub impact: Impact,
-    /// Runs that were started, of a worker: items.
+    /// Number of runs started; for a worker, number of items.
     pub runs: u64,
-    /// Runs that failed, panics included.
+    /// Number of failed runs, including panics.
     pub failures: u64,
-    /// Runs that panicked.
+    /// Number of runs that panicked.
     pub panics: u64,
     /// Whether this process runs the job. `false` if another process holds its lease.
     pub is_active: bool,
-    /// Of a job, the time since the last success, or since the start if there was none. Of a worker, the time for which it
-    /// has been working on its current item.
+    /// For a periodic job, the time since the last success, or since the start if there was none. For a worker, the time
+    /// it has spent on its current item.
     pub age: Duration,
     /// Whether `age` has reached the job's `late_after`.
     pub is_late: bool,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 pub(crate) enum Outcome {
     Succeeded,
     /// Another process runs the job.
@@ -65,11 +65,11 @@ struct State {
     is_active: bool,
     has_ended: bool,
     was_late: bool,
-    /// Since when the job has not succeeded; `None` for a worker that waits.
+    /// Time of the last success, or of the start of the current item; `None` for a worker that is waiting.
     since: Option<Instant>,
 }
 
-/// Logs and counts a panic of the work `name`.
+/// Logs and counts a panic under `name`.
 pub(crate) fn count_panic(name: &'static str, message: &str) {
     tracing::error!(job = name, panic = message, "job panicked");
     metrics::counter!("waypost_job_panics_total", "job" => name).increment(1);
@@ -77,7 +77,7 @@ pub(crate) fn count_panic(name: &'static str, message: &str) {
 
 impl Entry {
     pub(crate) fn new(job: Job) -> Self {
-        // From the start, so that an alarm can be set on them.
+        // Create the counters with value 0 so that alerts can be based on them.
         for name in ["waypost_job_runs_total", "waypost_job_failures_total", "waypost_job_panics_total"] {
             metrics::counter!(name, "job" => job.name).absolute(0);
         }
@@ -97,7 +97,7 @@ impl Entry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run begins.
+    /// Records the start of a run.
     pub(crate) fn begin(&self) {
         let mut state = self.state();
         state.runs += 1;
@@ -105,7 +105,7 @@ impl Entry {
         metrics::counter!("waypost_job_runs_total", "job" => self.job.name).increment(1);
     }
 
-    /// A run ended.
+    /// Records the end of a run.
     pub(crate) fn end(&self, outcome: Outcome) {
         let mut state = self.state();
         match outcome {
@@ -125,7 +125,7 @@ impl Entry {
         metrics::counter!("waypost_job_failures_total", "job" => self.job.name).increment(1);
     }
 
-    /// A worker waits for the next item, or begins to work on one.
+    /// Records that a worker starts to process an item, or waits for the next one.
     pub(crate) fn set_busy(&self, is_busy: bool) {
         let mut state = self.state();
         state.since = is_busy.then(Instant::now);
@@ -135,24 +135,24 @@ impl Entry {
         }
     }
 
-    /// A worker has begun.
+    /// Records the start of a worker.
     pub(crate) fn activate(&self) {
         let mut state = self.state();
         (state.is_active, state.since) = (true, None);
     }
 
-    /// A worker has ended with its queue.
+    /// Records that a worker has ended with its queue.
     pub(crate) fn close(&self) {
         self.state().has_ended = true;
     }
 
-    pub(crate) fn status(&self) -> Option<Status> {
+    pub(crate) fn status(&self) -> Option<JobStatus> {
         let state = self.state();
         if state.has_ended {
             return None;
         }
         let age = state.since.map(|since| since.elapsed()).unwrap_or_default();
-        Some(Status {
+        Some(JobStatus {
             name: self.job.name,
             impact: self.job.impact,
             runs: state.runs,
@@ -164,7 +164,7 @@ impl Entry {
         })
     }
 
-    /// Sets the gauges, and logs a change.
+    /// Updates the gauges, and logs when the job becomes late or is no longer late.
     pub(crate) fn observe(&self, is_stopped: bool) {
         let Some(status) = self.status() else { return };
         let is_late = status.is_late && !is_stopped;

@@ -1,4 +1,4 @@
-//! Workers: tasks that wait for items of a queue.
+//! Workers: tasks that wait for items from a queue.
 
 use std::sync::Arc;
 
@@ -8,36 +8,37 @@ use tokio::time::Instant;
 use crate::state::{Entry, Outcome};
 use crate::{Job, Jobs, job};
 
-/// With this a worker tells that it is working on an item.
+/// Lets a worker report that it is processing an item.
 #[derive(Clone)]
-pub struct Beat(Arc<Entry>);
+pub struct WorkerHandle(Arc<Entry>);
 
-/// The worker is working on an item until this is dropped.
-pub struct Busy<'a>(&'a Entry);
+/// Marks the worker as processing an item until it is dropped.
+pub struct ItemGuard<'a>(&'a Entry);
 
-impl Beat {
-    /// The worker begins to work on an item.
+impl WorkerHandle {
+    /// Reports that the worker starts to process an item.
     #[must_use]
-    pub fn busy(&self) -> Busy<'_> {
+    pub fn begin_item(&self) -> ItemGuard<'_> {
         self.0.set_busy(true);
-        Busy(&self.0)
+        ItemGuard(&self.0)
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for ItemGuard<'_> {
     fn drop(&mut self) {
         self.0.set_busy(false);
     }
 }
 
 impl Jobs {
-    /// Starts a worker: `work` is called at once, and again after a pause if it panics. The task ends when `work` has
-    /// returned, which it does when its queue is closed and empty; [`Jobs::stop`] does not end it.
+    /// Starts a worker. `work` is called immediately, and again after a pause if it panics. The task ends when `work`
+    /// returns, which it does when its queue is closed and empty. [`Jobs::stop`] does not end it.
     ///
-    /// `job.late_after` is the longest time for one item; `job.interval` is the shortest pause after a panic; the limit does not apply.
-    pub fn work<F, W>(&self, job: Job, mut work: F) -> JoinHandle<()>
+    /// `job.late_after` is the maximum time for one item and `job.interval` the minimum pause after a panic. `job.limit`
+    /// does not apply.
+    pub fn start_worker<F, W>(&self, job: Job, mut work: F) -> JoinHandle<()>
     where
-        F: FnMut(Beat) -> W + Send + 'static,
+        F: FnMut(WorkerHandle) -> W + Send + 'static,
         W: Future<Output = ()> + Send + 'static,
     {
         let entry = self.register(job);
@@ -45,7 +46,7 @@ impl Jobs {
         tokio::spawn(async move {
             let mut failures = 0;
             let mut started = Instant::now();
-            while let Err(message) = job::catch(async { work(Beat(Arc::clone(&entry))).await }).await {
+            while let Err(message) = job::catch(async { work(WorkerHandle(Arc::clone(&entry))).await }).await {
                 entry.end(Outcome::Panicked(message));
                 failures = if started.elapsed() > entry.job.max_pause { 1 } else { failures + 1 };
                 tokio::time::sleep(entry.job.pause(failures)).await;

@@ -1,4 +1,4 @@
-//! Of several processes one runs a job with a lease. Time is paused: nothing here waits.
+//! Only one of several processes runs a job with a lease. Time is paused, so the tests do not actually wait.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,20 +10,20 @@ use waypost_jobs::{Job, Jobs, LEASE, LeaseResult, Leases};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The leases in the database.
+/// The shared leases: job, then owner and expiry.
 type Table = Arc<Mutex<HashMap<&'static str, (&'static str, Instant)>>>;
 
-/// A process.
+/// The leases as seen by one process.
 struct Replica {
     owner: &'static str,
     table: Table,
-    is_cut_off: Arc<AtomicBool>,
+    is_disconnected: Arc<AtomicBool>,
 }
 
 impl Leases for Replica {
     fn acquire<'a>(&'a self, job: &'static str, lifetime: Duration) -> LeaseResult<'a, bool> {
         Box::pin(async move {
-            if self.is_cut_off.load(Ordering::SeqCst) {
+            if self.is_disconnected.load(Ordering::SeqCst) {
                 return Err("no database".into());
             }
             let (now, mut table) = (Instant::now(), self.table.lock().unwrap());
@@ -50,35 +50,35 @@ impl Leases for Replica {
 struct Process {
     jobs: Jobs,
     runs: Arc<AtomicU64>,
-    at_work: Arc<AtomicU64>,
-    is_cut_off: Arc<AtomicBool>,
+    active_runs: Arc<AtomicU64>,
+    is_disconnected: Arc<AtomicBool>,
 }
 
-struct AtWork(Arc<AtomicU64>);
+struct RunGuard(Arc<AtomicU64>);
 
-impl Drop for AtWork {
+impl Drop for RunGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// A process with a job that takes `takes`, every ten seconds.
-fn process(owner: &'static str, table: &Table, takes: Duration) -> Process {
-    let (jobs, runs, at_work) = (Jobs::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-    let is_cut_off = Arc::new(AtomicBool::new(false));
-    let replica = Replica { owner, table: Arc::clone(table), is_cut_off: Arc::clone(&is_cut_off) };
-    let (count, working) = (Arc::clone(&runs), Arc::clone(&at_work));
-    jobs.start_leased(Job::new("packing", 10 * SECOND), Arc::new(replica), move || {
+/// Starts a process with a job that takes `duration` and runs every ten seconds.
+fn process(owner: &'static str, table: &Table, duration: Duration) -> Process {
+    let (jobs, runs, active_runs) = (Jobs::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let is_disconnected = Arc::new(AtomicBool::new(false));
+    let replica = Replica { owner, table: Arc::clone(table), is_disconnected: Arc::clone(&is_disconnected) };
+    let (count, working) = (Arc::clone(&runs), Arc::clone(&active_runs));
+    jobs.start_leased(Job::new("archive", 10 * SECOND), Arc::new(replica), move || {
         count.fetch_add(1, Ordering::SeqCst);
         working.fetch_add(1, Ordering::SeqCst);
-        let at_work = AtWork(Arc::clone(&working));
+        let active_runs = RunGuard(Arc::clone(&working));
         async move {
-            let _at_work = at_work;
-            tokio::time::sleep(takes).await;
+            let _active_runs = active_runs;
+            tokio::time::sleep(duration).await;
             Ok(())
         }
     });
-    Process { jobs, runs, at_work, is_cut_off }
+    Process { jobs, runs, active_runs, is_disconnected }
 }
 
 impl Process {
@@ -88,34 +88,34 @@ impl Process {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_processes_one_runs_and_neither_is_late() {
+async fn only_one_of_two_processes_runs_the_job_and_neither_is_late() {
     let table = Table::default();
     let (a, b) = (process("a", &table, SECOND), process("b", &table, SECOND));
     tokio::time::sleep(3_600 * SECOND).await;
     assert!(a.runs() > 300);
     assert_eq!(b.runs(), 0);
-    assert!(a.jobs.late().is_empty() && b.jobs.late().is_empty());
+    assert!(a.jobs.late_jobs().is_empty() && b.jobs.late_jobs().is_empty());
     assert!(a.jobs.statuses()[0].is_active && !b.jobs.statuses()[0].is_active);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_of_a_process_that_crashed_expires() {
+async fn the_lease_of_a_crashed_process_expires() {
     let table = Table::default();
     let a = process("a", &table, SECOND);
     tokio::time::sleep(SECOND).await;
     let b = process("b", &table, SECOND);
-    // It cannot release anything any more, and nothing of it runs.
-    a.is_cut_off.store(true, Ordering::SeqCst);
+    // The process can no longer release its lease, and its job no longer runs.
+    a.is_disconnected.store(true, Ordering::SeqCst);
     let runs = a.runs();
     tokio::time::sleep(LEASE - 5 * SECOND).await;
-    assert_eq!(b.runs(), 0, "not before the lease has expired");
+    assert_eq!(b.runs(), 0, "the job must not run before the lease has expired");
     tokio::time::sleep(20 * SECOND).await;
     assert!(b.runs() > 0);
     assert_eq!(a.runs(), runs);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_stops_hands_over_at_once() {
+async fn a_process_that_stops_releases_its_lease_immediately() {
     let table = Table::default();
     let a = process("a", &table, SECOND);
     tokio::time::sleep(SECOND).await;
@@ -136,18 +136,18 @@ async fn a_long_run_keeps_its_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_cannot_renew_stops_before_another_begins() {
+async fn a_process_that_cannot_renew_stops_before_another_starts() {
     let table = Table::default();
     let a = process("a", &table, 290 * SECOND);
     tokio::time::sleep(SECOND / 2).await;
     let b = process("b", &table, 290 * SECOND);
-    a.is_cut_off.store(true, Ordering::SeqCst);
+    a.is_disconnected.store(true, Ordering::SeqCst);
     for second in 1..80 {
         tokio::time::sleep(SECOND).await;
-        let at_work = [&a, &b].map(|process| process.at_work.load(Ordering::SeqCst));
-        assert!(at_work.iter().sum::<u64>() <= 1, "{at_work:?} after {second} s");
-        assert!(second >= 60 || at_work == [1, 0], "the run goes on while the lease lasts");
+        let active_runs = [&a, &b].map(|process| process.active_runs.load(Ordering::SeqCst));
+        assert!(active_runs.iter().sum::<u64>() <= 1, "{active_runs:?} after {second} s");
+        assert!(second >= 60 || active_runs == [1, 0], "the run continues while the lease is valid");
     }
-    assert_eq!(b.at_work.load(Ordering::SeqCst), 1);
-    assert_eq!(a.jobs.statuses()[0].failures, 2, "the run, and the attempt to acquire the lease again");
+    assert_eq!(b.active_runs.load(Ordering::SeqCst), 1);
+    assert_eq!(a.jobs.statuses()[0].failures, 2, "one failed run and one failed attempt to acquire the lease");
 }

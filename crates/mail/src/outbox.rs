@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use waypost_jobs::{Beat, Job, Jobs};
+use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use crate::fair::{Bounds, FairQueue, QueueFull};
 use crate::{EmailMessage, Error, Mailer};
@@ -127,8 +127,8 @@ impl Outbox {
             for name in kind.workers() {
                 let job = Job { late_after: LATE, max_pause: PAUSE_AFTER_PANIC, ..Job::new(name, Duration::ZERO) };
                 let (mailer, queue, closed) = (Arc::clone(&mailer), Arc::clone(&queue), closed.subscribe());
-                let run = move |beat| work(Arc::clone(&mailer), Arc::clone(&queue), closed.clone(), beat);
-                workers.push(jobs.work(job, run));
+                let run = move |handle| work(Arc::clone(&mailer), Arc::clone(&queue), closed.clone(), handle);
+                workers.push(jobs.start_worker(job, run));
             }
             queue
         });
@@ -240,7 +240,7 @@ impl Drop for Taken<'_> {
     }
 }
 
-async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Receiver<bool>, beat: Beat) {
+async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Receiver<bool>, handle: WorkerHandle) {
     loop {
         let closing = *closed.borrow();
         let now = queue.since.elapsed();
@@ -251,7 +251,7 @@ async fn work(mailer: Arc<dyn Mailer>, queue: Arc<Queue>, mut closed: watch::Rec
             (fair.pop(until), fair.next_at(now))
         };
         if let Some((share, attempt)) = next {
-            let _busy = beat.busy();
+            let _busy = handle.begin_item();
             let mut taken = Taken { queue: &queue, share, attempt, result: None };
             taken.result = Some(mailer.send(&taken.attempt.mail).await);
             continue;
@@ -442,7 +442,7 @@ mod tests {
     async fn a_worker_that_hangs_on_an_email_is_late() {
         let (jobs, memory) = (Jobs::default(), MemoryMailer::default());
         let outbox = Outbox::start_in(&jobs, Arc::new(Stuck(memory.clone())));
-        let late = || jobs.late().iter().map(|status| status.name).collect::<Vec<_>>();
+        let late = || jobs.late_jobs().iter().map(|status| status.name).collect::<Vec<_>>();
         tokio::time::sleep(LONG).await;
         assert_eq!(late(), Vec::<&str>::new(), "a worker that waits for emails is not late");
         outbox.enqueue(EmailKind::SignIn, "org_1", EmailMessage { subject: "slow".into(), ..mail(1) }).unwrap();

@@ -253,7 +253,8 @@ fn excerpt(body: &[u8]) -> String {
 /// the organisation must not learn which internal names exist.
 fn describe_error(error: OutboundError) -> String {
     match error {
-        OutboundError::Refused { host } | OutboundError::Unreachable { host, failure: Failure::Name } => {
+        OutboundError::AddressNotAllowed { host }
+        | OutboundError::Unreachable { host, failure: Failure::NameResolution } => {
             format!("`{host}` has no address on the public internet, so no connection is made to it.")
         }
         error => error.to_string(),

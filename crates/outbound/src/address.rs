@@ -1,13 +1,13 @@
-//! Which addresses are public: those that anybody on the internet could reach as well.
+//! Distinguishes public addresses, which any host on the internet can reach, from all others.
 //!
-//! The tables are the IANA registries of special-purpose addresses (RFC 6890 and its updates). Whatever only stands for
-//! an IPv4 address (mapped, translated, tunnelled) is judged by that one.
+//! The tables follow the IANA registries of special-purpose addresses (RFC 6890 and its updates). IPv6 addresses that
+//! represent an IPv4 address (mapped, translated, tunnelled) are checked as that IPv4 address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// IPv4 networks that are not public: network and length of the prefix.
+/// IPv4 networks that are not public: network address and prefix length.
 const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network, RFC 791
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private, RFC 1918
@@ -27,25 +27,25 @@ const SPECIAL_V4: &[(Ipv4Addr, u8)] = &[
     (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, RFC 1112; broadcast
 ];
 
-/// The only part of IPv6 that is given out as global unicast (RFC 4291, section 2.4, as allocated by IANA). Loopback,
+/// The only part of IPv6 that is allocated as global unicast (RFC 4291, section 2.4, as allocated by IANA). Loopback,
 /// unspecified, unique-local `fc00::/7`, link-local `fe80::/10`, site-local `fec0::/10`, multicast `ff00::/8`, discard
 /// `100::/64`, IPv4-compatible `::/96` and the local translation prefix `64:ff9b:1::/48` all lie outside of it.
 const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// Networks within [`GLOBAL_V6`] that are not public.
+/// Networks inside [`GLOBAL_V6`] that are not public.
 const SPECIAL_V6: &[(Ipv6Addr, u8)] = &[
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, RFC 2928; Teredo `2001::/32`
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation, RFC 3849
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation, RFC 9637
 ];
 
-/// Translated IPv4 (NAT64, RFC 6052): the last 32 bits are the IPv4 address.
+/// IPv4-translated addresses (NAT64, RFC 6052): the last 32 bits are the IPv4 address.
 const NAT64: (Ipv6Addr, u8) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Tunnelled IPv4 (6to4, RFC 3056): the 32 bits behind the prefix are the IPv4 address.
+/// 6to4 addresses (RFC 3056): the 32 bits after the prefix are the IPv4 address.
 const SIX_TO_FOUR: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16);
 
-/// Whether anybody on the internet could reach `address` as well.
+/// Whether `address` is reachable from the public internet.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),
@@ -80,7 +80,7 @@ fn within_v6(address: Ipv6Addr, (network, length): (Ipv6Addr, u8)) -> bool {
     (address.to_bits() ^ network.to_bits()).leading_zeros() >= u32::from(length)
 }
 
-/// Whether `address` lies in one of the networks of `allow`. An IPv4 address in IPv6 clothes counts as IPv4.
+/// Whether `address` is in one of the networks in `allow`. An IPv4-mapped IPv6 address counts as IPv4.
 pub(crate) fn is_allowed(address: IpAddr, allow: &[IpNet]) -> bool {
     let address = address.to_canonical();
     allow.iter().any(|network| network.contains(&address))

@@ -1,4 +1,4 @@
-//! The HTTP clients, one pair per list of allowed networks.
+//! The HTTP clients: one pair per list of allowed networks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,17 +10,17 @@ use reqwest::{Certificate, Client, ClientBuilder};
 
 use crate::error::Error;
 use crate::policy::{Policy, Purpose};
-use crate::resolve::{Guard, Lookup, Scheme, System};
+use crate::resolve::{GuardedResolver, Lookup, Scheme, SystemLookup};
 use crate::route::Route;
 
-/// How long one connection may take to be made, within the time of the call.
+/// Timeout for establishing a connection, within the timeout of the request.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a connection is kept that nobody uses: long enough for discovery, keys and token in a row.
+/// Time for which an idle connection is kept: long enough for discovery, keys and token requests in a row.
 const IDLE: Duration = Duration::from_secs(15);
-/// Who asks, for the logs of those who are asked.
+/// Identifies Waypost in the logs of the servers it calls.
 const USER_AGENT: &str = concat!("Waypost/", env!("CARGO_PKG_VERSION"));
 
-/// The one way to addresses that others named. Cheap to clone; clones share their routes.
+/// Creates routes for requests to URLs supplied by tenants or clients. Cheap to clone; clones share their routes.
 #[derive(Clone)]
 pub struct Outbound(Arc<Inner>);
 
@@ -31,28 +31,28 @@ impl fmt::Debug for Outbound {
 }
 
 impl Outbound {
-    /// A way out under `policy`.
+    /// Creates an `Outbound` that enforces `policy`.
     ///
     /// # Errors
-    /// [`Error::Setup`] if the further root certificates cannot be read.
+    /// [`Error::Setup`] if the additional root certificates cannot be parsed.
     pub fn new(policy: Policy) -> Result<Self, Error> {
-        Self::with_lookup(policy, Arc::new(System))
+        Self::with_lookup(policy, Arc::new(SystemLookup))
     }
 
-    /// A way out that resolves names by `lookup`.
+    /// Like [`Outbound::new`], but resolves names with `lookup`.
     pub(crate) fn with_lookup(policy: Policy, lookup: Arc<dyn Lookup>) -> Result<Self, Error> {
         let roots = match &policy.extra_roots_pem {
             Some(pem) => roots(pem)?,
             None => Vec::new(),
         };
         let inner = Inner { policy, roots, lookup, routes: Mutex::default() };
-        // Certificates that cannot be used are an error now, and not at the first request.
+        // Report unusable certificates now, not on the first request.
         inner.route_to(Vec::new())?;
         Ok(Self(Arc::new(inner)))
     }
 
-    /// The route of requests for `purpose`. `organization` holds the ID and the slug of the organisation whose user named
-    /// the address; it is empty for addresses that the operator named.
+    /// Returns the route for requests with `purpose`. `organization` contains the ID and the slug of the organisation whose
+    /// user supplied the URL; it is empty for URLs supplied by the operator.
     ///
     /// # Errors
     /// [`Error::Setup`] if the HTTP client cannot be created.
@@ -66,7 +66,7 @@ impl Outbound {
         self.0.policy.allow.iter().any(|allowance| allowance.purpose == purpose)
     }
 
-    /// Whether an entry for `purpose` is limited to an organisation. If not, [`Self::route`] needs no organisation.
+    /// Whether any entry for `purpose` is limited to an organisation. If not, [`Self::route`] needs no organisation.
     #[must_use]
     pub fn is_limited_to_organizations(&self, purpose: Purpose) -> bool {
         self.0.policy.allow.iter().any(|allowance| allowance.purpose == purpose && allowance.organization.is_some())
@@ -77,7 +77,7 @@ struct Inner {
     policy: Policy,
     roots: Vec<Certificate>,
     lookup: Arc<dyn Lookup>,
-    /// One per list of allowed networks: at most as many as there are subsets in use of the entries of the setting.
+    /// One route per list of allowed networks, so at most as many as there are combinations of entries in use.
     routes: Mutex<HashMap<Vec<IpNet>, Route>>,
 }
 
@@ -89,16 +89,16 @@ impl Inner {
         }
         let allow: Arc<[IpNet]> = networks.clone().into();
         let builder = |scheme| {
-            let guard = Guard { scheme, allow: allow.clone(), lookup: self.lookup.clone() };
+            let guard = GuardedResolver { scheme, allow: allow.clone(), lookup: self.lookup.clone() };
             common().https_only(scheme == Scheme::Https).dns_resolver(guard)
         };
-        let setup = |error: reqwest::Error| Error::Setup { why: innermost(&error) };
+        let setup = |error: reqwest::Error| Error::Setup { reason: innermost(&error) };
         let https = match builder(Scheme::Https).tls_certs_merge(self.roots.clone()).build() {
-            // A machine without root certificates serves everything that needs no other server.
+            // A machine without root certificates still serves everything that needs no outgoing requests.
             Err(error) if self.roots.is_empty() => {
                 tracing::warn!(
-                    why = innermost(&error),
-                    "no root certificates: https requests to other servers will fail; `outbound_ca_file` can name some"
+                    error = innermost(&error),
+                    "no root certificates found, outgoing https requests will fail; set `outbound_ca_file` to provide some"
                 );
                 builder(Scheme::Https).tls_certs_only([]).build().map_err(setup)?
             }
@@ -122,14 +122,14 @@ fn common() -> ClientBuilder {
 }
 
 fn roots(pem: &[u8]) -> Result<Vec<Certificate>, Error> {
-    let why = "the further root certificates are no PEM with at least one certificate";
+    let reason = "the additional root certificates must be PEM with at least one certificate";
     match Certificate::from_pem_bundle(pem) {
         Ok(roots) if !roots.is_empty() => Ok(roots),
-        _ => Err(Error::Setup { why: why.to_owned() }),
+        _ => Err(Error::Setup { reason: reason.to_owned() }),
     }
 }
 
-/// The words of the last cause: those before it only say that there was one.
+/// Returns the message of the innermost cause. The outer messages carry no details.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {

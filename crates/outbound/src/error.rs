@@ -1,136 +1,136 @@
-//! Why a request was not made or not answered, as sentences for the administrator who typed the address.
+//! Errors of outgoing requests, as sentences for the administrator who entered the URL.
 //!
-//! They name the host as it was typed and never what it resolved to: who may only name addresses must not learn the
-//! plan of the network inside.
+//! Messages contain the host as it was entered, never the address it resolved to: a user who may only enter URLs must
+//! not learn the topology of the internal network.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-/// Why there is no answer.
+/// The reason why a request has no response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address itself cannot be used.
-    #[error("The address cannot be used: {why}.")]
-    Invalid {
-        /// What is wrong with it.
-        why: &'static str,
+    /// The URL itself is not usable.
+    #[error("The URL cannot be used: {reason}.")]
+    InvalidUrl {
+        /// The problem, as a clause.
+        reason: &'static str,
     },
-    /// The host is, or resolves to, an address that requests must not go to.
+    /// The host is, or resolves to, an address that is neither public nor allowed.
     #[error(
-        "`{host}` is not on the public internet, so no connection is made to it; networks that are let through all the same are listed in the setting `outbound_allow`."
+        "`{host}` is not on the public internet, so Waypost does not connect to it. To allow its network, add it to the setting `outbound_allow`."
     )]
-    Refused {
-        /// The host, as the URL has it.
+    AddressNotAllowed {
+        /// The host, as written in the URL.
         host: String,
     },
-    /// `http://` to a host outside of the allowed networks.
-    #[error("The address of `{host}` must begin with https://.")]
-    Plain {
-        /// The host, as the URL has it.
+    /// `http://` to a host outside the allowed networks.
+    #[error("The URL of `{host}` must begin with https://.")]
+    HttpNotAllowed {
+        /// The host, as written in the URL.
         host: String,
     },
-    /// No connection, or it broke.
+    /// The connection could not be established, or broke.
     #[error("`{host}` cannot be reached: {failure}.")]
     Unreachable {
-        /// The host, as the URL has it.
+        /// The host, as written in the URL.
         host: String,
-        /// What failed.
+        /// The kind of failure.
         failure: Failure,
     },
-    /// It took too long.
-    #[error("`{host}` did not answer in time.")]
+    /// The request timed out.
+    #[error("`{host}` did not respond in time.")]
     Timeout {
-        /// The host that was asked first.
+        /// The host of the first request.
         host: String,
     },
-    /// The answer is larger than the call allowed.
-    #[error("The answer of `{host}` is larger than {limit} bytes.")]
+    /// The response exceeds the limit of the request.
+    #[error("The response of `{host}` is larger than {limit} bytes.")]
     TooLarge {
-        /// The host, as the URL has it.
+        /// The host, as written in the URL.
         host: String,
-        /// The bytes that were allowed.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The answer redirects in a way that is not followed.
-    #[error("`{host}` redirects {why}.")]
+    /// The response is a redirect that is not followed.
+    #[error("`{host}` redirects {reason}.")]
     Redirect {
-        /// The host that redirected.
+        /// The host that sent the redirect.
         host: String,
-        /// Why it is not followed.
-        why: &'static str,
+        /// The reason why it is not followed, as a continuation of "redirects".
+        reason: &'static str,
     },
-    /// The way out cannot be set up.
-    #[error("Requests to other servers cannot be set up: {why}.")]
+    /// The HTTP client cannot be created.
+    #[error("Outgoing requests cannot be set up: {reason}.")]
     Setup {
-        /// What is wrong.
-        why: String,
+        /// The problem, as a clause.
+        reason: String,
     },
 }
 
-/// What failed on the way to a host.
+/// The kind of failure of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failure {
-    /// The name has no address.
-    Name,
-    /// Nothing accepts connections there.
+    /// The host name has no address.
+    NameResolution,
+    /// The connection was not accepted.
     Connection,
-    /// The two did not agree on a secure connection; the text is the TLS library's.
+    /// The TLS handshake failed; contains the message of the TLS library.
     Tls(String),
-    /// The connection was made, but what came back was no complete HTTP answer.
-    Answer,
+    /// The connection was established, but no complete HTTP response was received.
+    IncompleteResponse,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name => f.write_str("the name has no address"),
-            Self::Connection => f.write_str("no connection could be made"),
-            Self::Tls(why) => write!(f, "no secure connection could be made ({why})"),
-            Self::Answer => f.write_str("the connection broke before the answer was complete"),
+            Self::NameResolution => f.write_str("the host name does not resolve to an address"),
+            Self::Connection => f.write_str("the connection could not be established"),
+            Self::Tls(reason) => write!(f, "a secure connection could not be established ({reason})"),
+            Self::IncompleteResponse => f.write_str("the connection was closed before the response was complete"),
         }
     }
 }
 
-/// Why the resolver hands out no address. It travels through the HTTP client as the cause of a failed connection.
+/// The reason why the resolver returns no address. The HTTP client passes it on as the cause of a failed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum AddressError {
     #[error("the name resolves to an address that is not public")]
     NotPublic,
-    #[error("plain HTTP is for allowed networks only")]
-    Plain,
-    #[error("the name has no address")]
+    #[error("plain HTTP is only permitted to allowed networks")]
+    HttpNotAllowed,
+    #[error("the host name does not resolve to an address")]
     NoAddress,
 }
 
-impl Refusal {
-    pub(crate) fn of(self, host: &str) -> Error {
+impl AddressError {
+    pub(crate) fn into_error(self, host: &str) -> Error {
         let host = host.to_owned();
         match self {
-            Self::NotPublic => Error::Refused { host },
-            Self::Plain => Error::Plain { host },
-            Self::NoAddress => Error::Unreachable { host, failure: Failure::Name },
+            Self::NotPublic => Error::AddressNotAllowed { host },
+            Self::HttpNotAllowed => Error::HttpNotAllowed { host },
+            Self::NoAddress => Error::Unreachable { host, failure: Failure::NameResolution },
         }
     }
 }
 
-/// What an error of the HTTP client means, in a request to `host`.
+/// Converts an error of the HTTP client for a request to `host`.
 pub(crate) fn translate(error: &reqwest::Error, host: &str) -> Error {
     let mut tls = None;
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
-        if let Some(refusal) = current.downcast_ref::<Refusal>() {
-            return refusal.of(host);
+        if let Some(error) = current.downcast_ref::<AddressError>() {
+            return error.into_error(host);
         }
         cause = current.source();
         if let Some(outer) = current.downcast_ref::<io::Error>() {
-            // The only invalid data before a connection stands is what the TLS library refuses.
+            // Before a connection is established, only the TLS library reports invalid data.
             if outer.kind() == io::ErrorKind::InvalidData {
                 tls = Some(outer.to_string());
             }
-            // `source` of an I/O error skips the error that it was made of.
+            // `source` of an I/O error skips the wrapped error.
             cause = outer.get_ref().map(|inner| inner as &(dyn StdError + 'static)).or(cause);
         }
     }
@@ -139,9 +139,9 @@ pub(crate) fn translate(error: &reqwest::Error, host: &str) -> Error {
         return Error::Timeout { host };
     }
     let failure = match tls {
-        Some(why) if error.is_connect() => Failure::Tls(why),
+        Some(reason) if error.is_connect() => Failure::Tls(reason),
         _ if error.is_connect() => Failure::Connection,
-        _ => Failure::Answer,
+        _ => Failure::IncompleteResponse,
     };
     Error::Unreachable { host, failure }
 }

@@ -1,10 +1,10 @@
-//! Requests to addresses that a tenant or a client named: never into a private network.
+//! Outgoing requests to URLs supplied by a tenant or a client, protected against server-side request forgery.
 //!
-//! There is one way out, [`Outbound`], which gives every purpose and organisation a [`Route`] with the networks that the
-//! operator allows them ([`policy`]). The host of a URL is resolved, every address is judged ([`address`]), and only
-//! then is the connection made, to just the addresses that were judged: a name that changes its mind in between
-//! (DNS rebinding) gains nothing. Nothing is sent through proxies, no cookies and no referrer are kept or sent, and
-//! size and time are limited. Redirects are followed by hand, each hop judged like the first.
+//! All such requests use [`Outbound`], which provides a [`Route`] for every purpose and organisation with the private
+//! networks that the operator allows ([`policy`]). The host of a URL is resolved, every address is checked
+//! ([`address`]), and the connection is made only to the addresses that were checked, so DNS rebinding has no effect.
+//! Proxies are not used, cookies and referrers are neither stored nor sent, and size and time are limited. Redirects
+//! are followed one by one, and every hop is checked like the first request.
 
 mod address;
 mod client;
@@ -24,28 +24,28 @@ use url::Url;
 pub use client::Outbound;
 pub use error::{Error, Failure};
 pub use policy::{Allowance, Policy, Purpose};
-pub use route::{Route, Scope};
+pub use route::{Route, RouteScope};
 
-/// What one call may cost.
+/// Limits of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of the answer's body at most.
+    /// Maximum size of the response body in bytes.
     pub max_bytes: usize,
-    /// Time for all of it: names, connections, redirects, and the body to its end.
+    /// Timeout for the whole request: name resolution, connections, redirects and the complete body.
     pub timeout: Duration,
-    /// Redirects that are followed. With 0 a redirect is an answer like any other; one more than the number is an error.
+    /// Maximum number of redirects. With 0, a redirect is returned as a response; otherwise exceeding it is an error.
     pub redirects: u8,
 }
 
-/// What a request was answered.
+/// A complete response.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    /// The status; one that means failure is no error here.
+pub struct OutboundResponse {
+    /// The status. A 4xx or 5xx status is not an error here.
     pub status: StatusCode,
-    /// The headers.
+    /// The response headers.
     pub headers: HeaderMap,
-    /// The body, all of it.
+    /// The complete body.
     pub body: Bytes,
-    /// The URL that answered: another one than was asked when redirects were followed.
+    /// The URL that responded. It differs from the requested URL if redirects were followed.
     pub url: Url,
 }

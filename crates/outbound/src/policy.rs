@@ -1,4 +1,4 @@
-//! Which private networks requests may reach: for which purpose, and for which organisation.
+//! The private networks that requests may reach, by purpose and organisation.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,19 +6,19 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// Where requests may go beyond the public internet, and which certificates they trust.
+/// The networks that requests may reach in addition to the public internet, and the certificates they trust.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// Networks that are allowed although they are not public: loopback in the demo and in tests, the network of an
-    /// intranet's provider. Plain `http://` is allowed only to private addresses in these.
+    /// Allowed networks that are not public, such as loopback in the demo and in tests, or an intranet. Plain `http://` is
+    /// permitted only to private addresses in these networks.
     pub allow: Vec<Allowance>,
-    /// Root certificates in PEM that are trusted in addition to the system's.
+    /// PEM root certificates that are trusted in addition to the system's.
     pub extra_roots_pem: Option<Vec<u8>>,
 }
 
 impl Policy {
-    /// The networks that requests for `purpose` may reach, sorted and without duplicates. `organization` holds every name
-    /// (ID, slug) of the organisation that the request is made for; it is empty for requests of the installation itself.
+    /// Returns the networks that requests with `purpose` may reach, sorted and without duplicates. `organization` contains
+    /// the ID and the slug of the organisation; it is empty for requests of the installation itself.
     #[must_use]
     pub fn networks(&self, purpose: Purpose, organization: &[&str]) -> Vec<IpNet> {
         let applies = |allowance: &&Allowance| {
@@ -32,16 +32,16 @@ impl Policy {
     }
 }
 
-/// Why a request is made.
+/// The purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Identity providers: discovery, keys, token endpoints.
+    /// Requests to identity providers: discovery, keys, token endpoints.
     SignIn,
-    /// Metadata documents of OAuth clients.
+    /// Requests for metadata documents of OAuth clients.
     ClientDocuments,
-    /// Deliveries of webhooks.
+    /// Webhook deliveries.
     Webhooks,
-    /// Remote tool servers.
+    /// Requests to remote tool servers.
     Tools,
 }
 
@@ -49,7 +49,7 @@ impl Purpose {
     /// All purposes.
     pub const ALL: [Self; 4] = [Self::SignIn, Self::ClientDocuments, Self::Webhooks, Self::Tools];
 
-    /// The name in the setting `outbound_allow`.
+    /// Returns the name used in the setting `outbound_allow`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Entries that let requests for every purpose and every organisation reach `network`.
+    /// Returns entries that allow requests of every purpose and organisation to reach `network`.
     #[must_use]
     pub fn for_all_purposes(network: IpNet) -> [Self; 4] {
         Purpose::ALL.map(|purpose| Self { network, purpose, organization: None })
@@ -99,11 +99,11 @@ impl FromStr for Allowance {
         };
         let address = network.parse::<IpAddr>().map(IpNet::from);
         let network = address.or_else(|_| network.parse::<IpNet>().map(|network| network.trunc())).map_err(|_| {
-            format!("expected NETWORK=PURPOSE or NETWORK=PURPOSE@ORG such as 10.0.0.0/8=sign-in, not `{text}`")
+            format!("expected NETWORK=PURPOSE or NETWORK=PURPOSE@ORG, such as 10.0.0.0/8=sign-in, not `{text}`")
         })?;
         let Some(target) = target else {
             return Err(format!(
-                "`{text}` names no purpose: write {network}=PURPOSE or {network}=PURPOSE@ORG, where PURPOSE is one of {purposes}"
+                "`{text}` has no purpose: write {network}=PURPOSE or {network}=PURPOSE@ORG, where PURPOSE is one of {purposes}"
             ));
         };
         let (purpose, organization) = match target.split_once('@') {
@@ -112,9 +112,9 @@ impl FromStr for Allowance {
         };
         let known = Purpose::ALL.into_iter().find(|known| known.as_str() == purpose);
         let purpose =
-            known.ok_or_else(|| format!("`{purpose}` in `{text}` is no purpose: expected one of {purposes}"))?;
+            known.ok_or_else(|| format!("`{purpose}` in `{text}` is not a purpose: expected one of {purposes}"))?;
         if organization.as_deref() == Some("") {
-            return Err(format!("`{text}` names no organisation after `@`: write its slug or ID, or leave out `@`"));
+            return Err(format!("`{text}` has no organisation after `@`: add its slug or ID, or remove `@`"));
         }
         Ok(Self { network, purpose, organization })
     }
@@ -124,32 +124,32 @@ impl FromStr for Allowance {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Allowance {
+    fn parse(text: &str) -> Allowance {
         text.parse().unwrap()
     }
 
     #[test]
-    fn entries_name_a_purpose_and_possibly_an_organisation() {
+    fn entries_have_a_purpose_and_optionally_an_organisation() {
         for (text, canonical) in [
             ("10.1.2.3/16=sign-in", "10.1.0.0/16=sign-in"),
             ("::1 = webhooks @ acme", "::1/128=webhooks@acme"),
             ("127.0.0.1=client-documents", "127.0.0.1/32=client-documents"),
             ("fd00::/8=tools@org_0123456789ab", "fd00::/8=tools@org_0123456789ab"),
         ] {
-            assert_eq!(parsed(text).to_string(), canonical);
+            assert_eq!(parse(text).to_string(), canonical);
         }
     }
 
     #[test]
-    fn an_error_says_how_to_write_the_entry() {
+    fn errors_explain_how_to_write_the_entry() {
         for (text, part) in [
             ("10.0.0.0/8", "write 10.0.0.0/8=PURPOSE or 10.0.0.0/8=PURPOSE@ORG"),
             ("10.0.0.0/8", "sign-in, client-documents, webhooks, tools"),
-            ("10.0.0.0/8=", "`` in `10.0.0.0/8=` is no purpose"),
-            ("10.0.0.0/8=sign_in", "`sign_in` in `10.0.0.0/8=sign_in` is no purpose"),
-            ("10.0.0.0/8=Webhooks@acme", "is no purpose"),
-            ("10.0.0.0/8=webhooks@", "names no organisation"),
-            ("intranet=webhooks", "such as 10.0.0.0/8=sign-in, not `intranet=webhooks`"),
+            ("10.0.0.0/8=", "`` in `10.0.0.0/8=` is not a purpose"),
+            ("10.0.0.0/8=sign_in", "`sign_in` in `10.0.0.0/8=sign_in` is not a purpose"),
+            ("10.0.0.0/8=Webhooks@acme", "is not a purpose"),
+            ("10.0.0.0/8=webhooks@", "has no organisation"),
+            ("intranet=webhooks", ", such as 10.0.0.0/8=sign-in, not `intranet=webhooks`"),
             ("=webhooks", "not `=webhooks`"),
         ] {
             let error = text.parse::<Allowance>().unwrap_err();
@@ -161,7 +161,7 @@ mod tests {
     fn an_entry_applies_to_its_purpose_and_organisation_only() {
         let entries =
             ["10.0.0.0/8=sign-in", "10.1.0.0/16=webhooks@acme", "10.2.0.0/16=webhooks", "10.2.0.0/16=webhooks@acme"];
-        let policy = Policy { allow: entries.map(parsed).to_vec(), extra_roots_pem: None };
+        let policy = Policy { allow: entries.map(parse).to_vec(), extra_roots_pem: None };
         let networks = |purpose, organization: &[&str]| {
             policy.networks(purpose, organization).iter().map(IpNet::to_string).collect::<Vec<_>>()
         };

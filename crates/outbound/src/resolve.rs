@@ -1,7 +1,7 @@
-//! The resolver that the HTTP client is given: it hands out only addresses that were judged.
+//! The resolver of the HTTP client, which returns only addresses that passed the check.
 //!
-//! The client connects to what its resolver returns and asks nobody else, so the judged address is the one that is
-//! connected to.
+//! The client connects only to addresses returned by this resolver, so the address that was checked is the address
+//! that is used.
 
 use std::future::Future;
 use std::io;
@@ -13,69 +13,69 @@ use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::address;
-use crate::error::Refusal;
+use crate::error::AddressError;
 
-/// The addresses of a name. A seam for tests: [`System`] in the product.
+/// Name resolution. Replaceable in tests; in production it is [`SystemLookup`].
 pub(crate) trait Lookup: Send + Sync + 'static {
-    /// All addresses of `host`, in the order in which they are to be tried.
+    /// Returns all addresses of `host` in the order in which they should be tried.
     fn lookup(&self, host: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 }
 
-/// The machine's resolver.
-pub(crate) struct System;
+/// The resolver of the operating system.
+pub(crate) struct SystemLookup;
 
-impl Lookup for System {
+impl Lookup for SystemLookup {
     fn lookup(&self, host: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>> {
         Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.map(|found| found.ip()).collect()) })
     }
 }
 
-/// The kind of request that addresses are judged for. The resolver does not see the URL, so there is one for each.
+/// The scheme for which addresses are checked. The resolver does not see the URL, so there is one resolver per scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// To public and to allowed addresses.
+    /// Permitted to public and to allowed addresses.
     Https,
-    /// To allowed addresses that are not public.
+    /// Permitted to allowed addresses that are not public.
     Http,
 }
 
-/// Judges all addresses of a host. One bad address spoils them all: a mixture is an attack or a mistake.
+/// Checks all addresses of a host. One forbidden address rejects the host: a mixture is an attack or a mistake.
 ///
 /// # Errors
-/// What is wrong with the addresses.
-pub(crate) fn judge(scheme: Scheme, addresses: &[IpAddr], allow: &[IpNet]) -> Result<(), Refusal> {
+/// The first problem found.
+pub(crate) fn check_addresses(scheme: Scheme, addresses: &[IpAddr], allow: &[IpNet]) -> Result<(), AddressError> {
     if addresses.is_empty() {
-        return Err(Refusal::NoAddress);
+        return Err(AddressError::NoAddress);
     }
     for &found in addresses {
         match (address::is_public(found), scheme) {
-            // Also if a wide entry of `outbound_allow` contains it: what crosses the internet is encrypted.
-            (true, Scheme::Http) => return Err(Refusal::Plain),
+            // Even if a broad entry in `outbound_allow` contains it: traffic across the internet must be encrypted.
+            (true, Scheme::Http) => return Err(AddressError::HttpNotAllowed),
             (true, Scheme::Https) => {}
-            (false, _) if !address::is_allowed(found, allow) => return Err(Refusal::NotPublic),
+            (false, _) if !address::is_allowed(found, allow) => return Err(AddressError::NotPublic),
             (false, _) => {}
         }
     }
     Ok(())
 }
 
-/// A [`Lookup`] with a judge behind it.
-pub(crate) struct Guard {
+/// A resolver that checks the addresses returned by a [`Lookup`].
+pub(crate) struct GuardedResolver {
     pub(crate) scheme: Scheme,
     pub(crate) allow: Arc<[IpNet]>,
     pub(crate) lookup: Arc<dyn Lookup>,
 }
 
-impl Resolve for Guard {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (scheme, allow) = (self.scheme, self.allow.clone());
         let found = self.lookup.lookup(name.as_str().to_owned());
         Box::pin(async move {
-            let addresses = found.await.map_err(|_| Refusal::NoAddress)?;
-            judge(scheme, &addresses, &allow).inspect_err(|refusal| {
-                tracing::warn!(host = name.as_str(), %refusal, "a request to another server was refused");
+            let addresses = found.await.map_err(|_| AddressError::NoAddress)?;
+            check_addresses(scheme, &addresses, &allow).inspect_err(|error| {
+                tracing::warn!(host = name.as_str(), %error, "blocked an outgoing request");
             })?;
-            // Port 0 stands for the port of the URL.
+            // Port 0 means the port of the URL.
             Ok(Box::new(addresses.into_iter().map(|found| SocketAddr::new(found, 0))) as Addrs)
         })
     }

@@ -1,4 +1,4 @@
-//! One request after the other, each judged before it is sent.
+//! Sends requests and follows redirects; every request is checked before it is sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use ipnet::IpNet;
 use reqwest::Client;
 use url::{Host, Url};
 
-use crate::error::{Error, Refusal, translate};
-use crate::resolve::{Scheme, judge};
-use crate::{Answer, Limits};
+use crate::error::{AddressError, Error, translate};
+use crate::resolve::{Scheme, check_addresses};
+use crate::{Limits, OutboundResponse};
 
-/// Requests for one purpose and organisation. Cheap to clone. Routes with the same allowed networks share their
-/// connections, and no others do: a pooled connection would otherwise skip the judgement of its address.
+/// Sends requests for one purpose and organisation. Cheap to clone. Only routes with the same allowed networks share
+/// connections, because a pooled connection skips the check of its address.
 #[derive(Clone)]
 pub struct Route {
     pub(crate) https: Client,
@@ -23,9 +23,9 @@ pub struct Route {
     pub(crate) allow: Arc<[IpNet]>,
 }
 
-/// The private networks that a route may reach.
+/// The private networks that a route may reach, as a cache key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Scope(Arc<[IpNet]>);
+pub struct RouteScope(Arc<[IpNet]>);
 
 impl fmt::Debug for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,126 +34,134 @@ impl fmt::Debug for Route {
 }
 
 impl Route {
-    /// Returns what distinguishes this route from others: a response may be cached for all routes of one scope.
+    /// Returns the scope of this route. A response may be cached for all routes with the same scope.
     #[must_use]
-    pub fn scope(&self) -> Scope {
-        Scope(self.allow.clone())
+    pub fn scope(&self) -> RouteScope {
+        RouteScope(self.allow.clone())
     }
 
-    /// Whether requests to `url` can be thought of: what is known without resolving its name. A URL that passes can
-    /// still be refused for what its name resolves to.
+    /// Checks `url` without resolving its host name. A URL that passes can still be rejected after name resolution.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is no http(s) URL or has user and password in it; [`Error::Plain`] when it is
-    /// `http://` and not to an allowed network; [`Error::Refused`] for an address that is neither public nor allowed.
+    /// [`Error::InvalidUrl`] if it is not an http(s) URL or contains credentials; [`Error::HttpNotAllowed`] if it is
+    /// `http://` and not to an allowed network; [`Error::AddressNotAllowed`] if the host is an IP address that is neither
+    /// public nor allowed.
     pub fn check_url(&self, url: &Url) -> Result<(), Error> {
         let scheme = scheme(url)?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Error::Invalid { why: "it has a user or a password in it" });
+            return Err(Error::InvalidUrl { reason: "it contains a user name or a password" });
         }
-        let judged = match url.host() {
-            // The client connects to addresses without asking the resolver.
-            Some(Host::Ipv4(address)) => judge(scheme, &[address.into()], &self.allow),
-            Some(Host::Ipv6(address)) => judge(scheme, &[address.into()], &self.allow),
-            Some(Host::Domain("")) | None => return Err(Error::Invalid { why: "it has no host" }),
-            Some(Host::Domain(_)) if scheme == Scheme::Http && self.allow.is_empty() => Err(Refusal::Plain),
+        let result = match url.host() {
+            // The client connects to IP addresses without calling the resolver.
+            Some(Host::Ipv4(address)) => check_addresses(scheme, &[address.into()], &self.allow),
+            Some(Host::Ipv6(address)) => check_addresses(scheme, &[address.into()], &self.allow),
+            Some(Host::Domain("")) | None => return Err(Error::InvalidUrl { reason: "it has no host" }),
+            Some(Host::Domain(_)) if scheme == Scheme::Http && self.allow.is_empty() => {
+                Err(AddressError::HttpNotAllowed)
+            }
             Some(Host::Domain(_)) => Ok(()),
         };
-        judged.map_err(|refusal| refusal.of(&host_of(url)))
+        result.map_err(|error| error.into_error(&host_of(url)))
     }
 
-    /// Fetches `url`. Redirects are followed as `limits` says, each judged like the first, and never from https to http.
+    /// Sends a GET request to `url`. Follows redirects up to the limit in `limits`, never from https to http.
     ///
     /// # Errors
-    /// As [`Error`] says; a status that means failure is none.
-    pub async fn get(&self, url: &Url, limits: Limits) -> Result<Answer, Error> {
-        let request = Call { method: Method::GET, url: url.clone(), headers: HeaderMap::new(), body: Vec::new() };
-        self.within(request, limits).await
+    /// Any [`Error`]. A 4xx or 5xx status is not an error.
+    pub async fn get(&self, url: &Url, limits: Limits) -> Result<OutboundResponse, Error> {
+        let request =
+            OutboundRequest { method: Method::GET, url: url.clone(), headers: HeaderMap::new(), body: Vec::new() };
+        self.send_with_timeout(request, limits).await
     }
 
-    /// Sends `request`, whose URI is a whole URL. Redirects are followed as in [`Self::get`], but only of GET and HEAD
-    /// and only with the `Accept` of the request: other headers may be credentials and are for the first host alone. A
-    /// redirect of any other method is an answer like any other.
+    /// Sends `request`, whose URI must be an absolute URL. Redirects are followed as in [`Self::get`], but only for GET and
+    /// HEAD and only with the `Accept` header of the request, because other headers may contain credentials for the first
+    /// host. For other methods, a redirect is returned as a response.
     ///
     /// # Errors
-    /// As [`Error`] says; a status that means failure is none.
+    /// Any [`Error`]. A 4xx or 5xx status is not an error.
     pub async fn send(
         &self,
         request: http::Request<Vec<u8>>,
         limits: Limits,
     ) -> Result<http::Response<Vec<u8>>, Error> {
         let (parts, body) = request.into_parts();
-        let url = Url::parse(&parts.uri.to_string()).map_err(|_| Error::Invalid { why: "it is no URL" })?;
+        let url = Url::parse(&parts.uri.to_string()).map_err(|_| Error::InvalidUrl { reason: "it is not a URL" })?;
         let mut headers = parts.headers;
-        // The URL says which host is asked.
+        // The host is taken from the URL.
         headers.remove(HOST);
-        let answer = self.within(Call { method: parts.method, url, headers, body }, limits).await?;
-        let mut response = http::Response::new(answer.body.to_vec());
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
+        let fetched =
+            self.send_with_timeout(OutboundRequest { method: parts.method, url, headers, body }, limits).await?;
+        let mut response = http::Response::new(fetched.body.to_vec());
+        *response.status_mut() = fetched.status;
+        *response.headers_mut() = fetched.headers;
         Ok(response)
     }
 
-    async fn within(&self, call: Call, limits: Limits) -> Result<Answer, Error> {
-        let host = host_of(&call.url);
-        let answered = tokio::time::timeout(limits.timeout, self.follow(call, limits)).await;
-        answered.unwrap_or(Err(Error::Timeout { host }))
+    async fn send_with_timeout(&self, request: OutboundRequest, limits: Limits) -> Result<OutboundResponse, Error> {
+        let host = host_of(&request.url);
+        let result = tokio::time::timeout(limits.timeout, self.send_with_redirects(request, limits)).await;
+        result.unwrap_or(Err(Error::Timeout { host }))
     }
 
-    async fn follow(&self, mut call: Call, limits: Limits) -> Result<Answer, Error> {
-        let mut left = limits.redirects;
+    async fn send_with_redirects(
+        &self,
+        mut request: OutboundRequest,
+        limits: Limits,
+    ) -> Result<OutboundResponse, Error> {
+        let mut remaining = limits.redirects;
         loop {
-            let url = call.url.clone();
-            let (accept, method) = (call.headers.get(ACCEPT).cloned(), call.method.clone());
-            let answer = self.once(call, limits.max_bytes).await?;
-            if limits.redirects == 0 || !is_redirect(answer.status) || !matches!(method, Method::GET | Method::HEAD) {
-                return Ok(answer);
+            let url = request.url.clone();
+            let (accept, method) = (request.headers.get(ACCEPT).cloned(), request.method.clone());
+            let response = self.send_once(request, limits.max_bytes).await?;
+            if limits.redirects == 0 || !is_redirect(response.status) || !matches!(method, Method::GET | Method::HEAD) {
+                return Ok(response);
             }
-            let refused = |why| Error::Redirect { host: host_of(&url), why };
-            if left == 0 {
-                return Err(refused("too often"));
+            let redirect_error = |reason| Error::Redirect { host: host_of(&url), reason };
+            if remaining == 0 {
+                return Err(redirect_error("too many times"));
             }
-            left -= 1;
-            let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok());
+            remaining -= 1;
+            let location = response.headers.get(LOCATION).and_then(|location| location.to_str().ok());
             let target = location.and_then(|location| url.join(location).ok());
-            let target = target.ok_or_else(|| refused("to nowhere"))?;
+            let target = target.ok_or_else(|| redirect_error("without a valid target"))?;
             if url.scheme() == "https" && target.scheme() != "https" {
-                return Err(refused("to an address without https"));
+                return Err(redirect_error("from https to http"));
             }
             let headers = accept.map(|accept: HeaderValue| (ACCEPT, accept)).into_iter().collect();
-            call = Call { method, url: target, headers, body: Vec::new() };
+            request = OutboundRequest { method, url: target, headers, body: Vec::new() };
         }
     }
 
-    /// One request and its answer, with the body read to its end.
-    async fn once(&self, call: Call, max_bytes: usize) -> Result<Answer, Error> {
-        self.check_url(&call.url)?;
-        let host = host_of(&call.url);
-        let client = if scheme(&call.url)? == Scheme::Https { &self.https } else { &self.http };
+    /// Sends one request and reads the complete body of the response.
+    async fn send_once(&self, request: OutboundRequest, max_bytes: usize) -> Result<OutboundResponse, Error> {
+        self.check_url(&request.url)?;
+        let host = host_of(&request.url);
+        let client = if scheme(&request.url)? == Scheme::Https { &self.https } else { &self.http };
         let failed = |error: reqwest::Error| translate(&error, &host);
-        let mut request = client.request(call.method, call.url.clone()).headers(call.headers);
-        if !call.body.is_empty() {
-            request = request.body(call.body);
+        let mut builder = client.request(request.method, request.url.clone()).headers(request.headers);
+        if !request.body.is_empty() {
+            builder = builder.body(request.body);
         }
-        let mut response = request.send().await.map_err(failed)?;
+        let mut response = builder.send().await.map_err(failed)?;
         let too_large = || Error::TooLarge { host: host.clone(), limit: max_bytes };
         if response.content_length().is_some_and(|length| length > max_bytes as u64) {
             return Err(too_large());
         }
         let mut body = BytesMut::new();
-        while let Some(part) = response.chunk().await.map_err(failed)? {
-            if body.len() + part.len() > max_bytes {
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > max_bytes {
                 return Err(too_large());
             }
-            body.extend_from_slice(&part);
+            body.extend_from_slice(&chunk);
         }
         let headers = std::mem::take(response.headers_mut());
-        Ok(Answer { status: response.status(), headers, body: Bytes::from(body), url: call.url })
+        Ok(OutboundResponse { status: response.status(), headers, body: Bytes::from(body), url: request.url })
     }
 }
 
-/// One request.
-struct Call {
+/// A single request.
+struct OutboundRequest {
     method: Method,
     url: Url,
     headers: HeaderMap,
@@ -164,7 +172,7 @@ fn scheme(url: &Url) -> Result<Scheme, Error> {
     match url.scheme() {
         "https" => Ok(Scheme::Https),
         "http" => Ok(Scheme::Http),
-        _ => Err(Error::Invalid { why: "it does not begin with https://" }),
+        _ => Err(Error::InvalidUrl { reason: "it does not begin with https://" }),
     }
 }
 
@@ -172,7 +180,7 @@ fn host_of(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_owned()
 }
 
-/// The redirects that name another address for the same request (RFC 9110, section 15.4); 300 and 304 do not.
+/// Whether the status is a redirect to another URL for the same request (RFC 9110, section 15.4); 300 and 304 are not.
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }

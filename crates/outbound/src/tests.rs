@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::{Error, Limits, Outbound, Policy, Purpose, Route};
 
-/// Enough for everything that is answered at all.
+/// Sufficient for every request that gets a response.
 const LIMITS: Limits = Limits { max_bytes: 1024, timeout: Duration::from_secs(10), redirects: 0 };
 
 fn allowing(networks: &[&str]) -> Policy {
@@ -39,32 +39,32 @@ fn url(text: &str) -> Url {
     Url::parse(text).unwrap()
 }
 
-/// A resolver that says what it is told, one answer after the other; the last one stays.
-struct Told {
+/// A resolver that returns prepared results in order and repeats the last one.
+struct ScriptedLookup {
     answers: Vec<Vec<std::net::IpAddr>>,
-    asked: Arc<std::sync::atomic::AtomicUsize>,
+    lookups: Arc<std::sync::atomic::AtomicUsize>,
 }
 
-impl Told {
+impl ScriptedLookup {
     fn new(answers: &[&[&str]]) -> Self {
         let answers = answers.iter().map(|one| one.iter().map(|text| text.parse().unwrap()).collect()).collect();
-        Self { answers, asked: Arc::default() }
+        Self { answers, lookups: Arc::default() }
     }
 }
 
-impl crate::resolve::Lookup for Told {
+impl crate::resolve::Lookup for ScriptedLookup {
     fn lookup(
         &self,
         _host: String,
     ) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<Vec<std::net::IpAddr>>> + Send>> {
-        let turn = self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let answer = self.answers[turn.min(self.answers.len() - 1)].clone();
+        let index = self.lookups.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let answer = self.answers[index.min(self.answers.len() - 1)].clone();
         Box::pin(async move { Ok(answer) })
     }
 }
 
-/// Why the request failed, and that what it says to people has no address in it that they did not type.
-fn why(error: Error, hidden: &str) -> Error {
+/// Asserts that the message does not contain the resolved address `hidden`, and returns the error.
+fn assert_hides(error: Error, hidden: &str) -> Error {
     assert!(!error.to_string().contains(hidden), "{error}");
     error
 }

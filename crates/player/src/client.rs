@@ -118,7 +118,7 @@ impl Client {
                 said if said.is_empty() => "no structured content".to_owned(),
                 said => format!("text only. It says: {}", short(&said)),
             };
-            CallError::Failed(PlayError::Unreadable { url: self.url.clone(), tool, why })
+            CallError::Failed(PlayError::InvalidResponse { url: self.url.clone(), tool, why })
         })
     }
 

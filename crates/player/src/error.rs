@@ -37,7 +37,7 @@ pub enum PlayError {
     },
     /// The server wants to know who asks.
     #[error("{url} needs a sign-in (HTTP {status}), which this player cannot do yet; use an MCP client that can")]
-    SignIn {
+    SignInRequired {
         /// Address that was asked.
         url: String,
         /// 401 or 403.
@@ -45,7 +45,7 @@ pub enum PlayError {
     },
     /// The server is too busy or broken.
     #[error("{url} cannot answer now (HTTP {status}); try again {when}")]
-    Busy {
+    Unavailable {
         /// Address that was asked.
         url: String,
         /// 429 or 5xx.
@@ -91,7 +91,7 @@ pub enum PlayError {
     },
     /// An MCP server, but not one of walkthroughs.
     #[error("{url} is an MCP server without walkthroughs: it lacks the tool {tool}")]
-    NotWalkthroughs {
+    MissingTool {
         /// Address that was asked.
         url: String,
         /// Tool that is missing.
@@ -99,13 +99,13 @@ pub enum PlayError {
     },
     /// Only the stepwise tools.
     #[error("{url} offers its walkthroughs stepwise only; this player needs the guided tools (toolset guided or all)")]
-    Stepwise {
+    StepwiseOnly {
         /// Address that was asked.
         url: String,
     },
     /// An answer that a program cannot read.
     #[error("{url} answered {tool} in a form that this player cannot read: {why}")]
-    Unreadable {
+    InvalidResponse {
         /// Address that was asked.
         url: String,
         /// Tool that was called.
@@ -115,7 +115,7 @@ pub enum PlayError {
     },
     /// The walkthrough does not go on.
     #[error("{url} does not go on after the step '{step}', although it was confirmed; report this to its operator")]
-    Stuck {
+    NoProgress {
         /// Address that was asked.
         url: String,
         /// Step that repeats.
@@ -129,7 +129,7 @@ pub enum PlayError {
     },
     /// The server wants an e-mail address and nobody is there to be asked.
     #[error("{url} asks for an e-mail address; give one with --email ADDRESS")]
-    EmailNeeded {
+    EmailRequired {
         /// Address that was asked.
         url: String,
     },
@@ -185,15 +185,15 @@ fn from_transport(url: &str, error: &(dyn std::error::Error + 'static)) -> PlayE
 fn from_cause(url: &str, cause: &(dyn std::error::Error + 'static)) -> Option<PlayError> {
     let url = url.to_owned();
     if cause.is::<AuthRequiredError>() {
-        return Some(PlayError::SignIn { url, status: 401 });
+        return Some(PlayError::SignInRequired { url, status: 401 });
     }
     if cause.is::<InsufficientScopeError>() {
-        return Some(PlayError::SignIn { url, status: 403 });
+        return Some(PlayError::SignInRequired { url, status: 403 });
     }
     if let Some(error) = cause.downcast_ref::<HttpStatusError>() {
         let seconds = error.retry_after.as_deref().and_then(|after| after.parse::<u32>().ok());
         let when = seconds.map_or("later".to_owned(), |seconds| format!("in {seconds} s"));
-        return Some(PlayError::Busy { url, status: error.status, when });
+        return Some(PlayError::Unavailable { url, status: error.status, when });
     }
     if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
         return Some(match error.is_timeout() && !error.is_connect() {
@@ -219,7 +219,7 @@ fn from_message(url: &str, what: &str, message: &str) -> PlayError {
     let url = url.to_owned();
     let status = message.split("HTTP ").nth(1).and_then(|rest| rest.get(..3)).and_then(|code| code.parse::<u16>().ok());
     match status {
-        Some(status @ (401 | 403)) => PlayError::SignIn { url, status },
+        Some(status @ (401 | 403)) => PlayError::SignInRequired { url, status },
         Some(status @ (301 | 302 | 303 | 307 | 308)) => {
             PlayError::NotMcp { url, why: format!("HTTP {status}: it points to another address") }
         }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 /// Reads lines on a thread of its own: a blocked read of standard input must not hold up an interrupt, nor the end
 /// of the program.
-pub(crate) struct Lines {
+pub(crate) struct InputLines {
     source: Source,
 }
 
@@ -19,7 +19,7 @@ enum Source {
     Reading(mpsc::Receiver<String>),
 }
 
-impl Lines {
+impl InputLines {
     pub(crate) fn new(reader: Box<dyn BufRead + Send>) -> Self {
         Self { source: Source::Waiting(Some(reader)) }
     }

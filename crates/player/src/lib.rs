@@ -18,7 +18,7 @@ mod text;
 
 pub use error::PlayError;
 pub use model::{Progress, Walkthrough};
-pub use play::{Options, Outcome, Place, Report, play};
-pub use screen::Style;
+pub use play::{Outcome, PlayOptions, Report, StepSummary, play};
+pub use screen::OutputStyle;
 pub use state::default_folder;
 pub use terminal::{Terminal, run};

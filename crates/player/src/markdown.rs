@@ -6,16 +6,16 @@
 use pulldown_cmark::{Alignment, BlockQuoteKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use crate::{
-    screen::Style,
+    screen::OutputStyle,
     table,
-    text::{self, Look, Span},
+    text::{self, Span, TextStyle},
 };
 
 /// Nested quotes and lists are indented up to here; deeper ones stay at this depth.
 const DEEPEST: usize = 8;
 
 /// Renders Markdown to lines without a line feed at their end. The text is expected to be clean (`clean::text`).
-pub(crate) fn render(markdown: &str, style: Style) -> Vec<String> {
+pub(crate) fn render(markdown: &str, style: OutputStyle) -> Vec<String> {
     let options =
         Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS | Options::ENABLE_GFM;
     let mut page = Page::new(style);
@@ -33,13 +33,13 @@ struct Prefix {
 }
 
 struct Page {
-    style: Style,
+    style: OutputStyle,
     lines: Vec<String>,
     prefixes: Vec<Prefix>,
     /// A blank line is due before the next block.
     gap: bool,
     spans: Vec<Span>,
-    looks: Vec<Look>,
+    looks: Vec<TextStyle>,
     lists: Vec<Option<u64>>,
     code: Option<String>,
     links: Vec<(String, usize)>,
@@ -47,14 +47,14 @@ struct Page {
 }
 
 impl Page {
-    fn new(style: Style) -> Self {
+    fn new(style: OutputStyle) -> Self {
         Self {
             style,
             lines: Vec::new(),
             prefixes: Vec::new(),
             gap: false,
             spans: Vec::new(),
-            looks: vec![Look::PLAIN],
+            looks: vec![TextStyle::PLAIN],
             lists: Vec::new(),
             code: None,
             links: Vec::new(),
@@ -72,14 +72,14 @@ impl Page {
             },
             Event::Code(code) => {
                 let code = if self.style.ansi { code.to_string() } else { format!("`{code}`") };
-                self.say(&code, Look { colour: Look::CODE.colour, ..self.look() });
+                self.say(&code, TextStyle { colour: TextStyle::CODE.colour, ..self.look() });
             }
             Event::SoftBreak => self.say(" ", self.look()),
             Event::HardBreak => self.say("\n", self.look()),
             Event::Rule => {
                 self.separate();
                 let rule = if self.style.ansi { "─" } else { "-" };
-                self.put(&Look::DIM.paint(&rule.repeat(self.room().min(40)), self.style.ansi));
+                self.put(&TextStyle::DIM.paint(&rule.repeat(self.room().min(40)), self.style.ansi));
                 self.gap = true;
             }
             Event::TaskListMarker(done) => self.say(if done { "[x] " } else { "[ ] " }, self.look()),
@@ -106,18 +106,18 @@ impl Page {
             Tag::Heading { level, .. } => {
                 self.flush();
                 let top = level <= HeadingLevel::H2;
-                self.looks.push(Look { underline: top, ..Look::BOLD });
+                self.looks.push(TextStyle { underline: top, ..TextStyle::BOLD });
                 if !self.style.ansi {
-                    self.say(&format!("{} ", "#".repeat(level as usize)), Look::PLAIN);
+                    self.say(&format!("{} ", "#".repeat(level as usize)), TextStyle::PLAIN);
                 }
             }
             Tag::BlockQuote(kind) => {
                 self.flush();
                 self.separate();
-                let bar = if self.style.ansi { Look::DIM.paint("│ ", true) } else { "> ".to_owned() };
+                let bar = if self.style.ansi { TextStyle::DIM.paint("│ ", true) } else { "> ".to_owned() };
                 self.prefixes.push(Prefix { first: None, rest: bar });
                 if let Some(kind) = kind {
-                    self.put(&Look::BOLD.paint(alert(kind), self.style.ansi));
+                    self.put(&TextStyle::BOLD.paint(alert(kind), self.style.ansi));
                 }
             }
             Tag::CodeBlock(_) => {
@@ -135,9 +135,9 @@ impl Page {
                 self.table = Some(table::Table::new(alignments.iter().map(|side| *side == Alignment::Right).collect()));
             }
             Tag::TableHead | Tag::TableRow => self.table.iter_mut().for_each(table::Table::start_row),
-            Tag::Emphasis => self.looks.push(Look { italic: true, ..self.look() }),
-            Tag::Strong => self.looks.push(Look { bold: true, ..self.look() }),
-            Tag::Strikethrough => self.looks.push(Look { strike: true, ..self.look() }),
+            Tag::Emphasis => self.looks.push(TextStyle { italic: true, ..self.look() }),
+            Tag::Strong => self.looks.push(TextStyle { bold: true, ..self.look() }),
+            Tag::Strikethrough => self.looks.push(TextStyle { strike: true, ..self.look() }),
             Tag::Link { dest_url, .. } => self.start_link(&dest_url),
             Tag::Image { dest_url, .. } => {
                 self.say("[image: ", self.look());
@@ -211,7 +211,7 @@ impl Page {
     fn end_code(&mut self) {
         let code = self.code.take().unwrap_or_default();
         for line in code.trim_end_matches('\n').split('\n') {
-            let line = format!("    {}", Look::CODE.paint(line, self.style.ansi));
+            let line = format!("    {}", TextStyle::CODE.paint(line, self.style.ansi));
             self.put(line.trim_end());
         }
         self.gap = true;
@@ -229,7 +229,7 @@ impl Page {
 
     fn start_link(&mut self, url: &str) {
         self.links.push((url.to_owned(), self.spans.len()));
-        self.looks.push(Look { underline: true, ..self.look() });
+        self.looks.push(TextStyle { underline: true, ..self.look() });
     }
 
     /// The address follows the text, unless the text is the address.
@@ -238,15 +238,15 @@ impl Page {
         let Some((url, from)) = self.links.pop() else { return };
         let shown: String = self.spans.iter().skip(from).map(|span| span.text.as_str()).collect();
         if shown != url && format!("mailto:{shown}") != url && !url.is_empty() {
-            self.say(&format!(" ({url})"), Look { dim: true, ..self.look() });
+            self.say(&format!(" ({url})"), TextStyle { dim: true, ..self.look() });
         }
     }
 
-    fn look(&self) -> Look {
+    fn look(&self) -> TextStyle {
         self.looks.last().copied().unwrap_or_default()
     }
 
-    fn say(&mut self, text: &str, look: Look) {
+    fn say(&mut self, text: &str, look: TextStyle) {
         self.spans.push(Span { text: text.to_owned(), look });
     }
 
@@ -344,8 +344,8 @@ that goes on, with **bold**, `code`, a [link](https://example.com/docs) and <htt
 Line<br>break ![A picture](a.png)
 ";
 
-    fn style(ansi: bool) -> Style {
-        Style { ansi, bar: ansi, width: 50 }
+    fn style(ansi: bool) -> OutputStyle {
+        OutputStyle { ansi, bar: ansi, width: 50 }
     }
 
     #[test]

@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 
 /// One page of `list_walkthroughs`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct List {
-    pub(crate) walkthroughs: Vec<Entry>,
+pub(crate) struct WalkthroughPage {
+    pub(crate) walkthroughs: Vec<WalkthroughEntry>,
     #[serde(default)]
     pub(crate) next_cursor: Option<String>,
 }
 
 /// One walkthrough of a list.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct WalkthroughEntry {
     pub(crate) id: String,
     #[serde(default)]
     pub(crate) slug: Option<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Entry {
     pub(crate) status: Option<String>,
 }
 
-impl Entry {
+impl WalkthroughEntry {
     pub(crate) fn is_completed(&self) -> bool {
         self.status.as_deref() == Some(COMPLETED)
     }
@@ -112,15 +112,15 @@ pub(crate) struct Step {
 
 /// The answer of `get_walkthrough_status`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Status {
+pub(crate) struct WalkthroughStatus {
     pub(crate) progress: Progress,
     #[serde(default)]
-    pub(crate) steps: Vec<Outline>,
+    pub(crate) steps: Vec<StepOutline>,
 }
 
 /// One step without its content.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Outline {
+pub(crate) struct StepOutline {
     pub(crate) id: String,
     #[serde(default)]
     pub(crate) title: String,

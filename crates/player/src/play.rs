@@ -16,11 +16,11 @@ use url::Url;
 use crate::{
     PlayError, Terminal,
     client::{self, CallError, Client},
-    input::Lines,
-    model::{Entry, List, Progress, Status, Step, StepResult, Walkthrough},
+    input::InputLines,
+    model::{Progress, Step, StepResult, Walkthrough, WalkthroughEntry, WalkthroughPage, WalkthroughStatus},
     screen::{Screen, plural},
     state::HandleFile,
-    text::Look,
+    text::TextStyle,
 };
 
 const LIST: &str = "list_walkthroughs";
@@ -33,7 +33,7 @@ const MOST_STEPS: usize = 10_000;
 
 /// What to play, and how.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct PlayOptions {
     /// MCP address of the server.
     pub url: Url,
     /// Id or slug; without it the first walkthrough that is not completed.
@@ -70,12 +70,12 @@ pub struct Report {
     /// How far it is played.
     pub progress: Option<Progress>,
     /// The step to go on with.
-    pub step: Option<Place>,
+    pub step: Option<StepSummary>,
 }
 
 /// A step, without its content.
 #[derive(Debug, Clone, Serialize)]
-pub struct Place {
+pub struct StepSummary {
     /// Id, as the server names it.
     pub id: String,
     /// From 1.
@@ -96,7 +96,7 @@ impl Report {
 /// # Errors
 ///
 /// When the server cannot be reached, is none of walkthroughs, refuses, or does not go on; and when the output is gone.
-pub async fn play(options: &Options, terminal: Terminal<'_>) -> Result<Report, PlayError> {
+pub async fn play(options: &PlayOptions, terminal: Terminal<'_>) -> Result<Report, PlayError> {
     let url = client::shown(&options.url);
     let client = tokio::select! {
         client = Client::connect(&options.url) => client?,
@@ -111,7 +111,7 @@ pub async fn play(options: &Options, terminal: Terminal<'_>) -> Result<Report, P
         handle: file.load(),
         file,
         client,
-        lines: Lines::new(terminal.input),
+        lines: InputLines::new(terminal.input),
         echo: terminal.echo,
         interrupt: terminal.interrupt,
         screen: Screen::new(terminal.out, terminal.style),
@@ -122,9 +122,9 @@ pub async fn play(options: &Options, terminal: Terminal<'_>) -> Result<Report, P
     };
     let ended = player.run().await;
     let ended = match ended {
-        Err(Halt::Stopped) => player.stop(),
-        Err(Halt::Failed(error)) => Err(error),
-        Err(Halt::HandleUnknown) => Err(PlayError::HandleLost { url: url.clone() }),
+        Err(EarlyExit::Stopped) => player.stop(),
+        Err(EarlyExit::Failed(error)) => Err(error),
+        Err(EarlyExit::HandleUnknown) => Err(PlayError::HandleLost { url: url.clone() }),
         Ok(outcome) => Ok(outcome),
     };
     let last = player.last.take();
@@ -135,37 +135,37 @@ pub async fn play(options: &Options, terminal: Terminal<'_>) -> Result<Report, P
 fn report(outcome: Outcome, url: String, last: Option<StepResult>) -> Report {
     let (mut walkthrough, mut progress, mut step) = (None, None, None);
     if let Some(last) = last {
-        step = last.step.map(|step| Place { id: step.id, position: step.position, title: step.title });
+        step = last.step.map(|step| StepSummary { id: step.id, position: step.position, title: step.title });
         (walkthrough, progress) = (Some(last.walkthrough), Some(last.progress));
     }
     Report { outcome, url, walkthrough, progress, step }
 }
 
 /// Why playing ends early.
-enum Halt {
+enum EarlyExit {
     Stopped,
     HandleUnknown,
     Failed(PlayError),
 }
 
-impl From<PlayError> for Halt {
+impl From<PlayError> for EarlyExit {
     fn from(error: PlayError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<io::Error> for Halt {
+impl From<io::Error> for EarlyExit {
     fn from(error: io::Error) -> Self {
         Self::Failed(error.into())
     }
 }
 
 struct Player<'o, 't> {
-    options: &'o Options,
+    options: &'o PlayOptions,
     client: Client,
     file: HandleFile,
     handle: Option<String>,
-    lines: Lines,
+    lines: InputLines,
     echo: bool,
     interrupt: Arc<Notify>,
     screen: Screen<'t>,
@@ -179,10 +179,10 @@ struct Player<'o, 't> {
 }
 
 impl Player<'_, '_> {
-    async fn run(&mut self) -> Result<Outcome, Halt> {
+    async fn run(&mut self) -> Result<Outcome, EarlyExit> {
         let guided = self.is_guided().await?;
         match self.attempt(guided).await {
-            Err(Halt::HandleUnknown) => {
+            Err(EarlyExit::HandleUnknown) => {
                 self.start_afresh().await?;
                 self.attempt(guided).await
             }
@@ -191,25 +191,25 @@ impl Player<'_, '_> {
     }
 
     /// A server that lists no tool of walkthroughs may still have an empty list of them.
-    async fn is_guided(&mut self) -> Result<bool, Halt> {
+    async fn is_guided(&mut self) -> Result<bool, EarlyExit> {
         let tools = tokio::select! {
             tools = self.client.tools() => tools?,
-            () = self.interrupt.notified() => return Err(Halt::Stopped),
+            () = self.interrupt.notified() => return Err(EarlyExit::Stopped),
         };
         let guided = tools.contains(SELECT) && tools.contains(NEXT);
         if !guided && tools.contains("complete_step") {
-            return Err(PlayError::Stepwise { url: self.url() }.into());
+            return Err(PlayError::StepwiseOnly { url: self.url() }.into());
         }
         Ok(guided)
     }
 
-    async fn attempt(&mut self, guided: bool) -> Result<Outcome, Halt> {
+    async fn attempt(&mut self, guided: bool) -> Result<Outcome, EarlyExit> {
         let entries = self.list().await?;
         if entries.is_empty() {
             return Err(PlayError::NoWalkthroughs { url: self.url() }.into());
         }
         if !guided {
-            return Err(PlayError::NotWalkthroughs { url: self.url(), tool: SELECT }.into());
+            return Err(PlayError::MissingTool { url: self.url(), tool: SELECT }.into());
         }
         let Some(entry) = self.choose(&entries)? else {
             let all = plural(entries.len() as u64, "walkthrough");
@@ -226,25 +226,27 @@ impl Player<'_, '_> {
         if result.progress.completed > 0 {
             let (done, total) = (result.progress.completed, plural(result.progress.total, "step"));
             self.screen.line("")?;
-            self.screen.paragraph(&format!("You go on where you stopped: {done} of {total} done."), Look::BOLD)?;
+            self.screen.paragraph(&format!("You go on where you stopped: {done} of {total} done."), TextStyle::BOLD)?;
         }
         let end = self.steps(result).await?;
         self.screen.completed(&end.walkthrough.title, &end.progress)?;
         if self.options.walkthrough.is_none()
             && let Some(next) = entries.iter().find(|other| other.id != entry.id && !other.is_completed())
         {
-            self.screen
-                .paragraph(&format!("Next here: {}. Run the same command to start it.", next.title), Look::PLAIN)?;
+            self.screen.paragraph(
+                &format!("Next here: {}. Run the same command to start it.", next.title),
+                TextStyle::PLAIN,
+            )?;
         }
         Ok(Outcome::Completed)
     }
 
-    async fn list(&mut self) -> Result<Vec<Entry>, Halt> {
+    async fn list(&mut self) -> Result<Vec<WalkthroughEntry>, EarlyExit> {
         let mut entries = Vec::new();
         let mut cursor: Option<String> = None;
         for _ in 0..MOST_PAGES {
             let arguments = cursor.map_or(json!({}), |cursor| json!({ "cursor": cursor }));
-            let page: List = self.call(LIST, arguments).await?;
+            let page: WalkthroughPage = self.call(LIST, arguments).await?;
             entries.extend(page.walkthroughs);
             cursor = page.next_cursor;
             if cursor.is_none() {
@@ -254,29 +256,29 @@ impl Player<'_, '_> {
         Ok(entries)
     }
 
-    fn choose(&self, entries: &[Entry]) -> Result<Option<Entry>, PlayError> {
+    fn choose(&self, entries: &[WalkthroughEntry]) -> Result<Option<WalkthroughEntry>, PlayError> {
         let Some(wanted) = &self.options.walkthrough else {
             return Ok(entries.iter().find(|entry| !entry.is_completed()).cloned());
         };
-        let is_wanted = |entry: &&Entry| entry.id == *wanted || entry.slug.as_ref() == Some(wanted);
+        let is_wanted = |entry: &&WalkthroughEntry| entry.id == *wanted || entry.slug.as_ref() == Some(wanted);
         match entries.iter().find(is_wanted) {
             Some(entry) => Ok(Some(entry.clone())),
             None => {
-                let offered: Vec<&str> = entries.iter().map(Entry::name).collect();
+                let offered: Vec<&str> = entries.iter().map(WalkthroughEntry::name).collect();
                 Err(PlayError::NotFound { url: self.url(), wanted: wanted.clone(), offered: offered.join(", ") })
             }
         }
     }
 
-    async fn select(&mut self, entry: &Entry) -> Result<StepResult, Halt> {
+    async fn select(&mut self, entry: &WalkthroughEntry) -> Result<StepResult, EarlyExit> {
         let mut arguments = json!({ "walkthrough_id": entry.id });
         if let Some(email) = &self.options.email {
             arguments["email"] = json!(email);
         }
         let result = match self.call(SELECT, arguments.clone()).await {
-            Err(Halt::Failed(PlayError::Tool { code, .. })) if code == "email_required" => {
+            Err(EarlyExit::Failed(PlayError::Tool { code, .. })) if code == "email_required" => {
                 if self.options.yes {
-                    return Err(PlayError::EmailNeeded { url: self.url() }.into());
+                    return Err(PlayError::EmailRequired { url: self.url() }.into());
                 }
                 arguments["email"] = json!(self.answer("This server asks for your e-mail address: ").await?);
                 self.call(SELECT, arguments).await?
@@ -287,7 +289,7 @@ impl Player<'_, '_> {
     }
 
     /// Shows a step, asks, goes on; until there is no step any more.
-    async fn steps(&mut self, mut result: StepResult) -> Result<StepResult, Halt> {
+    async fn steps(&mut self, mut result: StepResult) -> Result<StepResult, EarlyExit> {
         let mut done = HashSet::new();
         while let Some(step) = result.step.clone() {
             // A server that turns in a circle would be followed for ever.
@@ -302,10 +304,10 @@ impl Player<'_, '_> {
             return Ok(result);
         }
         let why = "there is no step, and it is not completed".to_owned();
-        Err(PlayError::Unreadable { url: self.url(), tool: NEXT, why }.into())
+        Err(PlayError::InvalidResponse { url: self.url(), tool: NEXT, why }.into())
     }
 
-    async fn confirm(&mut self, step: &Step, result: &StepResult) -> Result<(), Halt> {
+    async fn confirm(&mut self, step: &Step, result: &StepResult) -> Result<(), EarlyExit> {
         if self.options.yes {
             return Ok(());
         }
@@ -316,10 +318,10 @@ impl Player<'_, '_> {
                 "b" | "back" => self.screen.step(step, &result.progress)?,
                 "s" | "status" => {
                     let arguments = json!({ "walkthrough_id": result.walkthrough.id });
-                    let status: Status = self.call(STATUS, arguments).await?;
+                    let status: WalkthroughStatus = self.call(STATUS, arguments).await?;
                     self.screen.status(&status.progress, &status.steps)?;
                 }
-                "q" | "quit" => return Err(Halt::Stopped),
+                "q" | "quit" => return Err(EarlyExit::Stopped),
                 _ => self.screen.line("Please answer with Enter, b, s or q.")?,
             }
         }
@@ -327,14 +329,15 @@ impl Player<'_, '_> {
 
     /// Completes a step. One that the server then shows again is completed once more, as the current step of the
     /// server's own status; after that it is stuck.
-    async fn advance(&mut self, walkthrough: &str, step: &Step) -> Result<StepResult, Halt> {
+    async fn advance(&mut self, walkthrough: &str, step: &Step) -> Result<StepResult, EarlyExit> {
         let moved = |result: &StepResult| result.step.as_ref().is_none_or(|next| next.id != step.id);
         let mut result = self.complete(walkthrough, &step.id).await?;
         if !moved(&result) {
-            let status: Result<Status, Halt> = self.call(STATUS, json!({ "walkthrough_id": walkthrough })).await;
+            let status: Result<WalkthroughStatus, EarlyExit> =
+                self.call(STATUS, json!({ "walkthrough_id": walkthrough })).await;
             let current = match status {
                 Ok(status) => status.steps.into_iter().find(|step| step.state == "current").map(|step| step.id),
-                Err(Halt::Failed(_)) => None,
+                Err(EarlyExit::Failed(_)) => None,
                 Err(halt) => return Err(halt),
             };
             result = self.complete(walkthrough, current.as_deref().unwrap_or(&step.id)).await?;
@@ -343,12 +346,12 @@ impl Player<'_, '_> {
     }
 
     /// Safe to repeat: with the id of a step that is completed already the call changes nothing.
-    async fn complete(&mut self, walkthrough: &str, step: &str) -> Result<StepResult, Halt> {
+    async fn complete(&mut self, walkthrough: &str, step: &str) -> Result<StepResult, EarlyExit> {
         let arguments = json!({ "walkthrough_id": walkthrough, "current_step_id": step });
         match self.call(NEXT, arguments.clone()).await {
-            Err(Halt::Failed(error)) if error.is_passing() => self.call(NEXT, arguments).await,
+            Err(EarlyExit::Failed(error)) if error.is_passing() => self.call(NEXT, arguments).await,
             // The same walkthrough is played elsewhere too: go on from where it stands now.
-            Err(Halt::Failed(PlayError::Tool { code, .. })) if code == "step_mismatch" => {
+            Err(EarlyExit::Failed(PlayError::Tool { code, .. })) if code == "step_mismatch" => {
                 self.call(SELECT, json!({ "walkthrough_id": walkthrough })).await
             }
             result => result,
@@ -356,25 +359,26 @@ impl Player<'_, '_> {
     }
 
     /// Takes a result as the state of things, and shows what the server says about it.
-    fn arrive(&mut self, result: StepResult) -> Result<StepResult, Halt> {
+    fn arrive(&mut self, result: StepResult) -> Result<StepResult, EarlyExit> {
         let notice = result.notice.as_deref().map(str::trim).filter(|notice| !notice.is_empty());
         if let Some(notice) = notice
             && self.told.as_deref() != Some(notice)
         {
             self.screen.line("")?;
-            self.screen.paragraph(notice, Look::DIM)?;
+            self.screen.paragraph(notice, TextStyle::DIM)?;
             self.told = Some(notice.to_owned());
         }
         self.last = Some(result.clone());
         Ok(result)
     }
 
-    async fn start_afresh(&mut self) -> Result<(), Halt> {
-        self.screen.paragraph("This server does not know your place any more; it may have expired.", Look::BOLD)?;
+    async fn start_afresh(&mut self) -> Result<(), EarlyExit> {
+        self.screen
+            .paragraph("This server does not know your place any more; it may have expired.", TextStyle::BOLD)?;
         if !self.options.yes {
             let answer = self.answer("Start from the beginning? [Y/n] ").await?.to_lowercase();
             if !matches!(answer.as_str(), "" | "y" | "yes") {
-                return Err(Halt::Stopped);
+                return Err(EarlyExit::Stopped);
             }
         }
         self.file.forget()?;
@@ -397,7 +401,7 @@ impl Player<'_, '_> {
         Ok(Outcome::Stopped)
     }
 
-    async fn answer(&mut self, question: &str) -> Result<String, Halt> {
+    async fn answer(&mut self, question: &str) -> Result<String, EarlyExit> {
         self.screen.ask(question)?;
         let answer = tokio::select! {
             answer = self.lines.next() => answer?,
@@ -406,25 +410,25 @@ impl Player<'_, '_> {
         if answer.is_none() || !self.echo {
             self.screen.line("")?;
         }
-        answer.ok_or(Halt::Stopped)
+        answer.ok_or(EarlyExit::Stopped)
     }
 
     /// Calls a tool with the handle, keeps the handle that comes back, and reads the result.
-    async fn call<T: DeserializeOwned>(&mut self, tool: &'static str, arguments: Value) -> Result<T, Halt> {
+    async fn call<T: DeserializeOwned>(&mut self, tool: &'static str, arguments: Value) -> Result<T, EarlyExit> {
         let mut arguments: JsonObject = arguments.as_object().cloned().unwrap_or_default();
         if let Some(handle) = &self.handle {
             arguments.insert("progress_handle".to_owned(), json!(handle));
         }
         let called = tokio::select! {
             called = self.client.call(tool, arguments) => called,
-            () = self.interrupt.notified() => return Err(Halt::Stopped),
+            () = self.interrupt.notified() => return Err(EarlyExit::Stopped),
         };
         let value = match called {
             Ok(value) => value,
             Err(CallError::Failed(error)) => return Err(error.into()),
-            Err(CallError::NoSuchTool) => return Err(PlayError::NotWalkthroughs { url: self.url(), tool }.into()),
+            Err(CallError::NoSuchTool) => return Err(PlayError::MissingTool { url: self.url(), tool }.into()),
             Err(CallError::Tool { code, .. }) if code == "handle_unknown" && self.handle.is_some() => {
-                return Err(Halt::HandleUnknown);
+                return Err(EarlyExit::HandleUnknown);
             }
             Err(CallError::Tool { code, message }) => return Err(PlayError::Tool { tool, code, message }.into()),
         };
@@ -432,7 +436,7 @@ impl Player<'_, '_> {
             self.keep(handle)?;
         }
         serde_json::from_value(value)
-            .map_err(|error| PlayError::Unreadable { url: self.url(), tool, why: error.to_string() }.into())
+            .map_err(|error| PlayError::InvalidResponse { url: self.url(), tool, why: error.to_string() }.into())
     }
 
     /// A handle that cannot be stored is a warning: the walkthrough can be played to its end without.
@@ -449,8 +453,8 @@ impl Player<'_, '_> {
         }
     }
 
-    fn stuck(&self, step: &Step) -> Halt {
-        PlayError::Stuck { url: self.url(), step: step.title.clone() }.into()
+    fn stuck(&self, step: &Step) -> EarlyExit {
+        PlayError::NoProgress { url: self.url(), step: step.title.clone() }.into()
     }
 
     fn url(&self) -> String {

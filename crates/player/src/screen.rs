@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use crate::{
     clean, markdown,
-    model::{Entry, Outline, Progress, Step},
-    text::{self, GREEN, Look, Span},
+    model::{Progress, Step, StepOutline, WalkthroughEntry},
+    text::{self, GREEN, Span, TextStyle},
 };
 
 /// What the place that the output goes to can show.
 #[derive(Debug, Clone, Copy)]
-pub struct Style {
+pub struct OutputStyle {
     /// Colour and emphasis by escape sequences.
     pub ansi: bool,
     /// A drawn progress bar; without it the progress is words.
@@ -19,7 +19,7 @@ pub struct Style {
     pub width: usize,
 }
 
-impl Style {
+impl OutputStyle {
     /// For a file or a pipe.
     pub const PLAIN: Self = Self { ansi: false, bar: false, width: 80 };
 }
@@ -30,11 +30,11 @@ const KEYS: &str = "[Enter] done, next · [b] show this step again · [s] status
 /// Writes to the terminal.
 pub(crate) struct Screen<'t> {
     out: &'t mut (dyn Write + Send),
-    style: Style,
+    style: OutputStyle,
 }
 
 impl<'t> Screen<'t> {
-    pub(crate) fn new(out: &'t mut (dyn Write + Send), style: Style) -> Self {
+    pub(crate) fn new(out: &'t mut (dyn Write + Send), style: OutputStyle) -> Self {
         Self { out, style }
     }
 
@@ -43,7 +43,7 @@ impl<'t> Screen<'t> {
     }
 
     /// One paragraph in one look, wrapped.
-    pub(crate) fn paragraph(&mut self, words: &str, look: Look) -> io::Result<()> {
+    pub(crate) fn paragraph(&mut self, words: &str, look: TextStyle) -> io::Result<()> {
         let spans = [Span { text: clean::line(words), look }];
         for line in text::wrap(&spans, self.style.width, false) {
             self.line(&text::paint(&line, self.style.ansi))?;
@@ -52,7 +52,7 @@ impl<'t> Screen<'t> {
     }
 
     /// Title, description and size of a walkthrough.
-    pub(crate) fn title(&mut self, entry: &Entry) -> io::Result<()> {
+    pub(crate) fn title(&mut self, entry: &WalkthroughEntry) -> io::Result<()> {
         self.heading(&entry.title, "=")?;
         if let Some(description) = entry.description.as_deref().filter(|text| !text.trim().is_empty()) {
             self.line("")?;
@@ -63,18 +63,18 @@ impl<'t> Screen<'t> {
         let facts: Vec<String> = steps.into_iter().chain(minutes).collect();
         if !facts.is_empty() {
             self.line("")?;
-            self.paragraph(&facts.join(", "), Look::DIM)?;
+            self.paragraph(&facts.join(", "), TextStyle::DIM)?;
         }
         Ok(())
     }
 
     /// A heading, underlined with a look or, without colour, with a rule.
     fn heading(&mut self, title: &str, rule: &str) -> io::Result<()> {
-        self.paragraph(title, Look { underline: true, ..Look::BOLD })?;
+        self.paragraph(title, TextStyle { underline: true, ..TextStyle::BOLD })?;
         if self.style.ansi {
             return Ok(());
         }
-        let columns = text::width(&[Span { text: clean::line(title), look: Look::PLAIN }]);
+        let columns = text::width(&[Span { text: clean::line(title), look: TextStyle::PLAIN }]);
         self.line(&rule.repeat(columns.min(self.style.width)))
     }
 
@@ -84,7 +84,7 @@ impl<'t> Screen<'t> {
         self.progress(&format!("Step {} of {}", step.position, progress.total), progress)?;
         self.line("")?;
         if let Some(section) = step.section_title.as_deref().filter(|title| !title.trim().is_empty()) {
-            self.paragraph(section, Look::DIM)?;
+            self.paragraph(section, TextStyle::DIM)?;
         }
         self.heading(&step.title, "-")?;
         let content = step.content.as_deref().unwrap_or_default();
@@ -104,9 +104,9 @@ impl<'t> Screen<'t> {
         }
         let done = usize::try_from(percent).unwrap_or(100) * BAR / 100;
         let ansi = self.style.ansi;
-        let bar = Look { colour: Some(GREEN), ..Look::PLAIN }.paint(&"#".repeat(done), ansi)
-            + &Look::DIM.paint(&"-".repeat(BAR - done), ansi);
-        self.line(&format!("{}  [{bar}] {percent:>3} %", Look::BOLD.paint(words, ansi)))
+        let bar = TextStyle { colour: Some(GREEN), ..TextStyle::PLAIN }.paint(&"#".repeat(done), ansi)
+            + &TextStyle::DIM.paint(&"-".repeat(BAR - done), ansi);
+        self.line(&format!("{}  [{bar}] {percent:>3} %", TextStyle::BOLD.paint(words, ansi)))
     }
 
     fn markdown(&mut self, markdown: &str) -> io::Result<()> {
@@ -117,7 +117,7 @@ impl<'t> Screen<'t> {
     }
 
     /// Every step with its mark.
-    pub(crate) fn status(&mut self, progress: &Progress, steps: &[Outline]) -> io::Result<()> {
+    pub(crate) fn status(&mut self, progress: &Progress, steps: &[StepOutline]) -> io::Result<()> {
         self.line("")?;
         self.progress(&format!("{} of {} done", progress.completed, plural(progress.total, "step")), progress)?;
         let mut section = None;
@@ -125,13 +125,13 @@ impl<'t> Screen<'t> {
             let title = step.section_title.as_deref().map(clean::line).filter(|title| !title.is_empty());
             if title != section {
                 self.line("")?;
-                self.line(&Look::DIM.paint(title.as_deref().unwrap_or(""), self.style.ansi))?;
+                self.line(&TextStyle::DIM.paint(title.as_deref().unwrap_or(""), self.style.ansi))?;
                 section = title;
             }
             let (mark, look) = match step.state.as_str() {
-                "completed" => ("[x]", Look { colour: Some(GREEN), ..Look::PLAIN }),
-                "current" => ("[>]", Look::BOLD),
-                _ => ("[ ]", Look::PLAIN),
+                "completed" => ("[x]", TextStyle { colour: Some(GREEN), ..TextStyle::PLAIN }),
+                "current" => ("[>]", TextStyle::BOLD),
+                _ => ("[ ]", TextStyle::PLAIN),
             };
             let line = format!("{mark} {:>2}. {}", step.position, clean::line(&step.title));
             self.line(&look.paint(&line, self.style.ansi))?;
@@ -143,7 +143,7 @@ impl<'t> Screen<'t> {
     pub(crate) fn completed(&mut self, title: &str, progress: &Progress) -> io::Result<()> {
         self.line("")?;
         self.progress(&format!("{} of {} done", progress.completed, plural(progress.total, "step")), progress)?;
-        let look = Look { colour: Some(GREEN), ..Look::BOLD };
+        let look = TextStyle { colour: Some(GREEN), ..TextStyle::BOLD };
         self.paragraph(&format!("Completed: {title}"), look)?;
         match time_taken(progress) {
             Some(time) => self.line(&format!("From start to end it took {time}.")),
@@ -154,7 +154,7 @@ impl<'t> Screen<'t> {
     /// The keys, then the mark behind which the answer is typed.
     pub(crate) fn keys(&mut self) -> io::Result<()> {
         self.line("")?;
-        self.paragraph(KEYS, Look::DIM)?;
+        self.paragraph(KEYS, TextStyle::DIM)?;
         self.ask("> ")
     }
 

@@ -1,6 +1,6 @@
 //! A table in columns that fit the terminal.
 
-use crate::text::{self, Line, Look, Span};
+use crate::text::{self, Line, Span, TextStyle};
 
 /// Between two columns.
 const GUTTER: usize = 3;
@@ -46,14 +46,14 @@ impl Table {
             if index == 0 {
                 let (dash, cross) = if ansi { ("─", "─┼─") } else { ("-", "-+-") };
                 let rule: Vec<String> = widths.iter().map(|width| dash.repeat(*width)).collect();
-                lines.push(Look::DIM.paint(&rule.join(cross), ansi));
+                lines.push(TextStyle::DIM.paint(&rule.join(cross), ansi));
             }
         }
         lines
     }
 
     fn line(&self, cells: &[Vec<Line>], number: usize, widths: &[usize], ansi: bool) -> String {
-        let bar = if ansi { Look::DIM.paint(" │ ", true) } else { " | ".to_owned() };
+        let bar = if ansi { TextStyle::DIM.paint(" │ ", true) } else { " | ".to_owned() };
         let parts: Vec<String> = (cells.iter().zip(widths).enumerate())
             .map(|(column, (lines, width))| {
                 let line = lines.get(number).map(Vec::as_slice).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::{
 use terminal_size::{Width, terminal_size_of};
 use tokio::sync::Notify;
 
-use crate::{Options, PlayError, Report, Style, play};
+use crate::{OutputStyle, PlayError, PlayOptions, Report, play};
 
 /// Narrower than this no line reads well, and wider neither.
 const WIDTHS: std::ops::RangeInclusive<u16> = 40..=100;
@@ -27,7 +27,7 @@ pub struct Terminal<'t> {
     /// Notified when the user interrupts.
     pub interrupt: Arc<Notify>,
     /// What the output can show.
-    pub style: Style,
+    pub style: OutputStyle,
 }
 
 /// Plays on the standard streams. With `json` the end state is one JSON object on standard output, and everything
@@ -36,7 +36,7 @@ pub struct Terminal<'t> {
 /// # Errors
 ///
 /// See [`play`].
-pub async fn run(options: &Options, json: bool) -> Result<Report, PlayError> {
+pub async fn run(options: &PlayOptions, json: bool) -> Result<Report, PlayError> {
     let (mut stdout, mut stderr, mut warnings) = (io::stdout(), io::stderr(), io::stderr());
     let style = if json { style_of(&stderr) } else { style_of(&stdout) };
     let out: &mut (dyn Write + Send) = if json { &mut stderr } else { &mut stdout };
@@ -77,12 +77,12 @@ trait Stream: io::IsTerminal + std::os::windows::io::AsHandle {}
 impl<S: io::IsTerminal + std::os::windows::io::AsHandle> Stream for S {}
 
 /// Colour only on a terminal that knows it, and never against <https://no-color.org>.
-fn style_of(stream: &impl Stream) -> Style {
+fn style_of(stream: &impl Stream) -> OutputStyle {
     if !stream.is_terminal() {
-        return Style::PLAIN;
+        return OutputStyle::PLAIN;
     }
     let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
     let width = terminal_size_of(stream).map_or(80, |(Width(width), _)| width.clamp(*WIDTHS.start(), *WIDTHS.end()));
-    Style { ansi: !refused && !dumb, bar: true, width: usize::from(width) }
+    OutputStyle { ansi: !refused && !dumb, bar: true, width: usize::from(width) }
 }

@@ -4,7 +4,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// How a piece of text looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct TextStyle {
     pub(crate) bold: bool,
     pub(crate) italic: bool,
     pub(crate) strike: bool,
@@ -19,7 +19,7 @@ pub(crate) const GREEN: u8 = 32;
 /// Cyan of the palette.
 pub(crate) const CYAN: u8 = 36;
 
-impl Look {
+impl TextStyle {
     pub(crate) const BOLD: Self = Self { bold: true, ..Self::PLAIN };
     pub(crate) const DIM: Self = Self { dim: true, ..Self::PLAIN };
     pub(crate) const CODE: Self = Self { colour: Some(CYAN), ..Self::PLAIN };
@@ -46,7 +46,7 @@ impl Look {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) text: String,
-    pub(crate) look: Look,
+    pub(crate) look: TextStyle,
 }
 
 /// One line of spans.
@@ -85,11 +85,11 @@ struct Wrapper {
     column: usize,
     word: Line,
     word_width: usize,
-    blank: Option<Look>,
+    blank: Option<TextStyle>,
 }
 
 impl Wrapper {
-    fn take(&mut self, character: char, look: Look) {
+    fn take(&mut self, character: char, look: TextStyle) {
         let columns = character.width().unwrap_or(0);
         match character {
             '\n' => {
@@ -135,7 +135,7 @@ impl Wrapper {
     }
 }
 
-fn push(line: &mut Line, character: char, look: Look) {
+fn push(line: &mut Line, character: char, look: TextStyle) {
     match line.last_mut() {
         Some(last) if last.look == look => last.text.push(character),
         _ => line.push(Span { text: character.to_string(), look }),
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str, width: usize, split: bool) -> Vec<String> {
-        let spans = [Span { text: text.to_owned(), look: Look::PLAIN }];
+        let spans = [Span { text: text.to_owned(), look: TextStyle::PLAIN }];
         wrap(&spans, width, split).iter().map(|line| paint(line, false)).collect()
     }
 
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn paints_only_where_colour_is_on() {
-        assert_eq!(Look::BOLD.paint("x", true), "\u{1b}[1mx\u{1b}[0m");
-        assert_eq!(Look::BOLD.paint("x", false), "x");
-        assert_eq!(Look::PLAIN.paint("x", true), "x");
+        assert_eq!(TextStyle::BOLD.paint("x", true), "\u{1b}[1mx\u{1b}[0m");
+        assert_eq!(TextStyle::BOLD.paint("x", false), "x");
+        assert_eq!(TextStyle::PLAIN.paint("x", true), "x");
     }
 }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use fixture::{Fixture, Kind, Walkthrough};
 use tokio::sync::Notify;
 use url::Url;
-use waypost_player::{Options, Outcome, PlayError, Report, Style, Terminal, play};
+use waypost_player::{Outcome, OutputStyle, PlayError, PlayOptions, Report, Terminal, play};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -28,8 +28,8 @@ impl User {
         Self::at(&format!("http://{address}/mcp"))
     }
 
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> PlayOptions {
+        PlayOptions {
             url: self.url.clone(),
             walkthrough: None,
             yes: false,
@@ -40,11 +40,11 @@ impl User {
 
     /// Plays with `answers` on standard input; what was shown, and how it ended.
     async fn plays(&self, answers: &str) -> (String, Result<Report, PlayError>) {
-        shown(&self.options(), answers, Style::PLAIN).await
+        shown(&self.options(), answers, OutputStyle::PLAIN).await
     }
 
     async fn goes_through(&self) -> (String, Result<Report, PlayError>) {
-        shown(&Options { yes: true, ..self.options() }, "", Style::PLAIN).await
+        shown(&PlayOptions { yes: true, ..self.options() }, "", OutputStyle::PLAIN).await
     }
 
     async fn fails(&self) -> Result<String, Box<dyn Error>> {
@@ -60,7 +60,7 @@ impl User {
     }
 }
 
-async fn shown(options: &Options, answers: &str, style: Style) -> (String, Result<Report, PlayError>) {
+async fn shown(options: &PlayOptions, answers: &str, style: OutputStyle) -> (String, Result<Report, PlayError>) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let terminal = Terminal {
         out: &mut out,
@@ -235,7 +235,7 @@ async fn the_end_of_the_input_and_an_interrupt_stop_it() -> Done {
     interrupt.notify_one();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let input = Box::new(Cursor::new(Vec::new()));
-    let terminal = Terminal { out: &mut out, err: &mut err, input, echo: true, interrupt, style: Style::PLAIN };
+    let terminal = Terminal { out: &mut out, err: &mut err, input, echo: true, interrupt, style: OutputStyle::PLAIN };
     assert_eq!(play(&user.options(), terminal).await?.outcome, Outcome::Stopped);
     Ok(())
 }
@@ -244,14 +244,15 @@ async fn the_end_of_the_input_and_an_interrupt_stop_it() -> Done {
 async fn a_walkthrough_is_named_by_id_or_slug() -> Done {
     let user = User::of(&Fixture::new(Kind::Good)).await?;
     for name in ["second", "wt_1"] {
-        let options = Options { walkthrough: Some(name.to_owned()), yes: true, ..user.options() };
-        let (shown, ended) = shown(&options, "", Style::PLAIN).await;
+        let options = PlayOptions { walkthrough: Some(name.to_owned()), yes: true, ..user.options() };
+        let (shown, ended) = shown(&options, "", OutputStyle::PLAIN).await;
         assert_eq!(ended?.walkthrough.map(|walkthrough| walkthrough.id).as_deref(), Some("wt_1"));
         let already = shown.contains("You have completed this walkthrough already.");
         assert_eq!(already, name == "wt_1", "{shown}");
     }
-    let options = Options { walkthrough: Some("third".to_owned()), ..user.options() };
-    let error = shown(&options, "", Style::PLAIN).await.1.err().map(|error| error.to_string()).unwrap_or_default();
+    let options = PlayOptions { walkthrough: Some("third".to_owned()), ..user.options() };
+    let error =
+        shown(&options, "", OutputStyle::PLAIN).await.1.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.starts_with("there is no walkthrough 'third' at"), "{error}");
     assert!(error.ends_with("there is: first-steps, second"), "{error}");
     Ok(())
@@ -332,8 +333,8 @@ async fn a_place_that_moved_elsewhere_is_followed() -> Done {
 #[tokio::test]
 async fn a_list_is_read_to_its_end() -> Done {
     let user = User::of(&Fixture::new(Kind::Paged)).await?;
-    let options = Options { walkthrough: Some("second".to_owned()), yes: true, ..user.options() };
-    assert_eq!(shown(&options, "", Style::PLAIN).await.1?.outcome, Outcome::Completed);
+    let options = PlayOptions { walkthrough: Some("second".to_owned()), yes: true, ..user.options() };
+    assert_eq!(shown(&options, "", OutputStyle::PLAIN).await.1?.outcome, Outcome::Completed);
     Ok(())
 }
 
@@ -350,7 +351,7 @@ async fn nothing_of_a_server_steers_the_terminal() -> Done {
     let bad = |character: char| (character.is_control() && character != '\n') || character == '\u{202e}';
     assert_eq!(out.matches(bad).count(), 0, "{out:?}");
     let other = User { folder: tempfile::tempdir()?, url: user.url.clone() };
-    let (out, _) = shown(&other.options(), "s\n\n", Style { ansi: true, bar: true, width: 80 }).await;
+    let (out, _) = shown(&other.options(), "s\n\n", OutputStyle { ansi: true, bar: true, width: 80 }).await;
     let own = out.split('\u{1b}').skip(1).all(|rest| {
         let code = rest.strip_prefix('[').and_then(|rest| rest.split_once('m')).map(|(code, _)| code);
         code.is_some_and(|code| !code.is_empty() && code.chars().all(|c| c.is_ascii_digit() || c == ';'))

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Notify, mpsc};
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, ServerId};
-use waypost_jobs::{Beat, Job, Jobs};
+use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use crate::counted_call;
 use crate::db::Db;
@@ -103,8 +103,8 @@ impl Recorder {
         let (records, rejections) = (Arc::new(tokio::sync::Mutex::new(records)), Arc::new(Rejections::default()));
         let recorder = Self { queue, rejections: Arc::clone(&rejections) };
         let job = Job { late_after: LATE, ..Job::new("recorder", Duration::ZERO) };
-        let work = move |beat| run(db.clone(), Arc::clone(&records), Arc::clone(&rejections), beat);
-        (recorder, jobs.work(job, work))
+        let work = move |handle| run(db.clone(), Arc::clone(&records), Arc::clone(&rejections), handle);
+        (recorder, jobs.start_worker(job, work))
     }
 
     /// Counts a call of a server that was rejected before it reached a tool. Never waits.
@@ -132,7 +132,7 @@ async fn run(
     db: Db,
     records: Arc<tokio::sync::Mutex<mpsc::Receiver<Record>>>,
     rejections: Arc<Rejections>,
-    beat: Beat,
+    handle: WorkerHandle,
 ) {
     let mut records = records.lock().await;
     let mut records_batch = Vec::with_capacity(BATCH);
@@ -143,7 +143,7 @@ async fn run(
         };
         let batch = Batch { records: std::mem::take(&mut records_batch), refusals: rejections.take() };
         if batch.len() > 0 {
-            let _busy = beat.busy();
+            let _busy = handle.begin_item();
             let unwritten = Unwritten(batch.len());
             write_until_done(&db, &batch).await;
             std::mem::forget(unwritten);

@@ -20,7 +20,7 @@ use waypost_core::id::{EventId, ProgressId, VersionId};
 use waypost_core::progress::{Attempt, Outcome};
 use waypost_core::webhook::NewDelivery;
 use waypost_core::{Error as ActError, Random, Timestamp};
-use waypost_jobs::{Beat, Job, Jobs};
+use waypost_jobs::{Job, Jobs, WorkerHandle};
 
 use crate::db::{Db, Dialect};
 use crate::error::{Error, Result};
@@ -108,7 +108,7 @@ impl Writer {
             let worker = Worker { db: db.clone(), random: Arc::clone(&random) };
             let calls = Arc::clone(&calls);
             let job = Job { late_after: LATE, ..Job::new(name, Duration::ZERO) };
-            jobs.work(job.serving(), move |beat| worker.clone().run(Arc::clone(&calls), beat))
+            jobs.start_worker(job.serving(), move |handle| worker.clone().run(Arc::clone(&calls), handle))
         };
         let tasks = workers.iter().map(work).collect();
         (Self { queue }, tasks)
@@ -160,14 +160,14 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, calls: Arc<Mutex<mpsc::Receiver<Queued>>>, beat: Beat) {
+    async fn run(self, calls: Arc<Mutex<mpsc::Receiver<Queued>>>, handle: WorkerHandle) {
         loop {
             let mut group = Vec::with_capacity(GROUP);
             // Whoever holds the lock takes all that has gathered; the next worker takes what comes after.
             if calls.lock().await.recv_many(&mut group, GROUP).await == 0 {
                 return;
             }
-            let _busy = beat.busy();
+            let _busy = handle.begin_item();
             self.answer(group).await;
         }
     }

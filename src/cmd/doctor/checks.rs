@@ -17,7 +17,7 @@ use waypost_store::{Db, migrate};
 
 use super::Check;
 use crate::config::Settings;
-use crate::open;
+use crate::storage;
 
 /// Below this, the disk is as good as full.
 const LITTLE_SPACE: u64 = 100 * 1024 * 1024;
@@ -98,7 +98,7 @@ fn secret(settings: &Settings) -> Check {
         let advice = "set WAYPOST_SECRET_KEY, the same on every replica; `openssl rand -hex 32` makes one";
         return Check::fail(name, "not set, and PostgreSQL needs it", advice);
     }
-    let path = open::secret_file(settings);
+    let path = storage::secret_file(settings);
     let shown = path.display();
     match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -151,7 +151,7 @@ fn space(_: &Path) -> Check {
 pub(super) async fn database(settings: &Settings) -> Vec<Check> {
     let (name, url) = ("database", &settings.database_url);
     // Opening would make the file, and a check-up changes nothing.
-    match open::sqlite_file(url) {
+    match storage::sqlite_file(url) {
         Ok(Some(file)) if !file.exists() => {
             let found = format!("{url} is not there yet; the first start makes it");
             return vec![Check::ok(name, found), clock(None)];
@@ -159,7 +159,7 @@ pub(super) async fn database(settings: &Settings) -> Vec<Check> {
         Ok(_) => {}
         Err(error) => return vec![Check::fail(name, error.to_string(), "check `database_url`"), clock(None)],
     }
-    let db = match open::connect(url).await {
+    let db = match storage::connect(url).await {
         Ok(db) => db,
         Err(error) => {
             let cause = error.root_cause().to_string();
@@ -237,7 +237,7 @@ async fn sealed(settings: &Settings, db: &Db) -> Option<Check> {
     if migrate::current_version(db).await.ok()? != migrate::known_version(db.dialect()) {
         return None;
     }
-    let keys = open::existing_keys(settings).ok()?;
+    let keys = storage::existing_keys(settings).ok()?;
     // Where there is no key, none opens anything.
     let keys = keys.unwrap_or_else(|| SecretKey::new([0; 32]).into());
     Some(match secrets::count_unreadable(&Ops::new(db.clone()), &keys.keyring()).await {

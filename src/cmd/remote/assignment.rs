@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::{Remote, given, server, text, walkthrough};
+use super::{RemoteSession, given, server, text, walkthrough};
 use crate::cmd::assignment::{Command, MEMBERS, print_list, removed};
 use crate::cmd::output;
 
@@ -11,7 +11,7 @@ use crate::cmd::output;
 ///
 /// # Errors
 /// When it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let (Command::Add { server: slug, .. } | Command::Remove { server: slug, .. } | Command::List { server: slug, .. }) =
         &command;
@@ -54,7 +54,7 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
     }
 }
 
-async fn list(remote: &Remote, server_id: &str, walkthrough_id: Option<&str>) -> anyhow::Result<Vec<Value>> {
+async fn list(remote: &RemoteSession, server_id: &str, walkthrough_id: Option<&str>) -> anyhow::Result<Vec<Value>> {
     let mut query = vec![("server_id", server_id)];
     query.extend(walkthrough_id.map(|id| ("walkthrough_id", id)));
     remote.client.list(&["assignments"], &query).await

@@ -8,8 +8,8 @@ use serde_json::Value;
 use url::Url;
 use waypost_core::seal::SecretText;
 
-use super::address::Address;
-use super::fault::{self, Refused};
+use super::endpoint::ApiEndpoint;
+use super::error::{self, ApiError};
 use crate::config::Settings;
 use crate::outbound;
 
@@ -49,7 +49,7 @@ impl Client {
     ///
     /// # Errors
     /// When the settings name root certificates that cannot be read.
-    pub fn new(address: Address, settings: &Settings) -> anyhow::Result<Self> {
+    pub fn new(address: ApiEndpoint, settings: &Settings) -> anyhow::Result<Self> {
         // A redirect is not followed: it would take the key along, or turn a change into a question.
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
@@ -86,7 +86,7 @@ impl Client {
     /// As [`Client::get`], but for that.
     pub async fn find(&self, path: &[&str]) -> anyhow::Result<Option<Value>> {
         match self.get(path).await {
-            Err(error) if error.downcast_ref::<Refused>().is_some_and(Refused::is_not_found) => Ok(None),
+            Err(error) if error.downcast_ref::<ApiError>().is_some_and(ApiError::is_not_found) => Ok(None),
             found => found.map(Some),
         }
     }
@@ -102,7 +102,7 @@ impl Client {
             query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
             let mut page = self.send(Method::GET, (path, &query), Body::None).await?;
             let Some(Value::Array(found)) = page.get_mut("items").map(Value::take) else {
-                return Err(fault::strange(&self.origin));
+                return Err(error::strange(&self.origin));
             };
             let next = page["next_cursor"].as_str().map(str::to_owned);
             // A page that brings nothing and yet goes on would do so for ever.
@@ -159,7 +159,7 @@ impl Client {
         if content.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&content).map_err(|_| fault::strange(&self.origin))
+        serde_json::from_slice(&content).map_err(|_| error::strange(&self.origin))
     }
 
     /// Returns a file that is not JSON.
@@ -168,7 +168,7 @@ impl Client {
     /// As [`Client::get`].
     pub async fn get_text(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<String> {
         let content = self.fetch(Method::GET, (path, query), Body::None).await?;
-        String::from_utf8(content).map_err(|_| fault::strange(&self.origin))
+        String::from_utf8(content).map_err(|_| error::strange(&self.origin))
     }
 
     /// Sends a request and reads the body of the response.
@@ -184,7 +184,7 @@ impl Client {
             Body::Json(value) => request.json(&value),
             Body::Bytes(kind, bytes) => request.header(reqwest::header::CONTENT_TYPE, kind).body(bytes),
         };
-        let lost = |error: reqwest::Error| fault::lost(&error, &self.origin);
+        let lost = |error: reqwest::Error| error::lost(&error, &self.origin);
         let mut response = request.send().await.map_err(lost)?;
         let mut content = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(lost)? {
@@ -194,7 +194,7 @@ impl Client {
             content.extend_from_slice(&piece);
         }
         if !response.status().is_success() {
-            return Err(fault::refused(&self.origin, &response, serde_json::from_slice(&content).ok()));
+            return Err(error::refused(&self.origin, &response, serde_json::from_slice(&content).ok()));
         }
         Ok(content)
     }

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::{Remote, server, text, unknown};
+use super::{RemoteSession, server, text, unknown};
 use crate::cmd::join::{COLUMNS, Command, MEMBERS, confirm_undo};
 use crate::cmd::output;
 
@@ -11,7 +11,7 @@ use crate::cmd::output;
 ///
 /// # Errors
 /// When it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let (Command::List { org } | Command::Show { org, .. } | Command::Link { org, .. } | Command::Undo { org, .. }) =
         &command;
@@ -38,6 +38,6 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
     }
 }
 
-async fn find(remote: &Remote, id: &str) -> anyhow::Result<Value> {
+async fn find(remote: &RemoteSession, id: &str) -> anyhow::Result<Value> {
     remote.client.find(&["joins", id]).await?.with_context(|| unknown("join", id, "join"))
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use waypost_core::{Clock, SystemClock, name};
 
-use super::{Remote, given, only, text};
+use super::{RemoteSession, given, only, text};
 use crate::cmd::key::{Command, MEMBERS, confirm_deletion, deleted, end, print_list, print_secret};
 use crate::cmd::output;
 
@@ -11,7 +11,7 @@ use crate::cmd::output;
 ///
 /// # Errors
 /// When it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let (Command::Create { org, .. }
     | Command::List { org }
@@ -47,7 +47,7 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
     }
 }
 
-async fn find(remote: &Remote, wanted: &str) -> anyhow::Result<Value> {
+async fn find(remote: &RemoteSession, wanted: &str) -> anyhow::Result<Value> {
     let keys = remote.client.list(&["api-keys"], &[]).await?;
     let name = name::clean(wanted);
     only(keys, |key| key["id"] == wanted || key["name"] == name.as_str(), ("key", wanted, "key"))

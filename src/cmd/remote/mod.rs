@@ -1,10 +1,10 @@
 //! Commands through the REST API of a running server (`--url`): the same flags, output and exit codes as on the database,
 //! one file per noun.
 
-mod address;
 mod assignment;
 mod client;
-mod fault;
+mod endpoint;
+mod error;
 mod join;
 mod key;
 mod oauth_config;
@@ -18,13 +18,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-pub use address::{Address, find};
 use client::{Body, Client};
+pub use endpoint::{ApiEndpoint, find};
 
 use super::{App, Command, output};
 
 /// A command at work through the API.
-pub struct Remote {
+pub struct RemoteSession {
     client: Client,
     /// Whether data is printed as JSON.
     json: bool,
@@ -36,8 +36,8 @@ pub struct Remote {
 ///
 /// # Errors
 /// When there is no way to it, or it is refused.
-pub async fn run(app: &App, address: Address, command: Command) -> anyhow::Result<ExitCode> {
-    let remote = Remote::connect(app, address).await?;
+pub async fn run(app: &App, address: ApiEndpoint, command: Command) -> anyhow::Result<ExitCode> {
+    let remote = RemoteSession::connect(app, address).await?;
     match command {
         Command::Org(command) => org::run(&remote, command).await?,
         Command::User(command) => user::run(&remote, command).await?,
@@ -52,13 +52,13 @@ pub async fn run(app: &App, address: Address, command: Command) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-impl Remote {
+impl RemoteSession {
     /// Asks whose the key is, which also tells whether there is a way, an API behind it, and a key that it takes.
-    async fn connect(app: &App, address: Address) -> anyhow::Result<Self> {
+    async fn connect(app: &App, address: ApiEndpoint) -> anyhow::Result<Self> {
         let client = Client::new(address, &app.settings)?;
         let mut organizations = client.list(&["organizations"], &[]).await?;
         if organizations.len() != 1 {
-            return Err(fault::strange(client.origin()));
+            return Err(error::strange(client.origin()));
         }
         Ok(Self { client, json: app.json, organization: organizations.remove(0) })
     }

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use waypost_core::name;
 use waypost_ops::oauth_configs::Settings;
 
-use super::{Remote, given, only, text};
+use super::{RemoteSession, given, only, text};
 use crate::cmd::oauth_config::{Command, MEMBERS, confirm_deletion, deleted, print, print_check, print_list};
 
 /// Does it.
 ///
 /// # Errors
 /// When it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<ExitCode> {
     let client = &remote.client;
     let (Command::Create { org, .. }
     | Command::List { org }
@@ -54,7 +54,7 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<ExitCode> 
 }
 
 /// By id or name.
-pub(super) async fn find(remote: &Remote, wanted: &str) -> anyhow::Result<Value> {
+pub(super) async fn find(remote: &RemoteSession, wanted: &str) -> anyhow::Result<Value> {
     let configs = remote.client.list(&["oauth-configs"], &[]).await?;
     let name = name::clean(wanted);
     let is = |config: &Value| config["id"] == wanted || config["name"] == name.as_str();
@@ -79,13 +79,13 @@ fn body(settings: Settings) -> Value {
     }))
 }
 
-fn shape(remote: &Remote, config: &Value) -> Value {
+fn shape(remote: &RemoteSession, config: &Value) -> Value {
     let mut value = remote.shape(config, MEMBERS);
     value["client_secret"] = if config["has_client_secret"] == true { json!("set") } else { Value::Null };
     value
 }
 
-fn show(remote: &Remote, config: &Value) -> anyhow::Result<()> {
+fn show(remote: &RemoteSession, config: &Value) -> anyhow::Result<()> {
     let mut value = shape(remote, config);
     value["redirect_uris"] = config["redirect_uris"].clone();
     value["servers"] = config["servers"].clone();

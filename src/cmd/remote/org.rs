@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Body, Remote, given};
+use super::{Body, RemoteSession, given};
 use crate::cmd::org::{Command, MEMBERS, confirm_deletion, deleted, print_list, read_logo};
 use crate::cmd::output;
 
@@ -11,7 +11,7 @@ use crate::cmd::output;
 ///
 /// # Errors
 /// When it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let id = remote.organization_id();
     match command {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use waypost_core::id::ServerId;
 use waypost_ops::servers::ServerSettings;
 
-use super::{Remote, given, oauth_config, text, unknown};
+use super::{RemoteSession, given, oauth_config, text, unknown};
 use crate::cmd::output;
 use crate::cmd::server::{Command, MEMBERS, confirm_deletion, deleted, print_list};
 
@@ -12,7 +12,7 @@ use crate::cmd::server::{Command, MEMBERS, confirm_deletion, deleted, print_list
 ///
 /// # Errors
 /// When it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     match command {
         Command::Create { slug, org, flags } => {
@@ -48,7 +48,7 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
 }
 
 /// The settings as the API takes them.
-async fn body(remote: &Remote, settings: ServerSettings) -> anyhow::Result<Value> {
+async fn body(remote: &RemoteSession, settings: ServerSettings) -> anyhow::Result<Value> {
     let mut body = given(json!({
         "slug": settings.slug,
         "name": settings.name,
@@ -73,7 +73,7 @@ async fn body(remote: &Remote, settings: ServerSettings) -> anyhow::Result<Value
 }
 
 /// By id, slug, or a former slug that it still answers to.
-pub(super) async fn find(remote: &Remote, wanted: &str) -> anyhow::Result<Value> {
+pub(super) async fn find(remote: &RemoteSession, wanted: &str) -> anyhow::Result<Value> {
     let client = &remote.client;
     if wanted.parse::<ServerId>().is_ok() {
         let found = client.find(&["servers", wanted]).await?;
@@ -91,13 +91,13 @@ pub(super) async fn find(remote: &Remote, wanted: &str) -> anyhow::Result<Value>
     Err(anyhow::anyhow!(unknown("server", wanted, "server")))
 }
 
-async fn former_slugs(remote: &Remote, server: &Value) -> anyhow::Result<Vec<Value>> {
+async fn former_slugs(remote: &RemoteSession, server: &Value) -> anyhow::Result<Vec<Value>> {
     let slugs = remote.client.list(&["servers", text(server, "id"), "slugs"], &[]).await?;
     Ok(slugs.into_iter().map(|mut slug| slug["slug"].take()).collect())
 }
 
 /// With what only one server at a time is asked for.
-async fn show(remote: &Remote, server: &Value) -> anyhow::Result<()> {
+async fn show(remote: &RemoteSession, server: &Value) -> anyhow::Result<()> {
     let mut value = remote.shape(server, MEMBERS);
     value["former_slugs"] = Value::Array(former_slugs(remote, server).await?);
     output::object(remote.json, &value)

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use waypost_core::email;
 
-use super::{Remote, only, text};
+use super::{RemoteSession, only, text};
 use crate::cmd::user::{Command, MEMBERS, confirm_deletion, deleted, print_list};
-use crate::cmd::{Usage, output};
+use crate::cmd::{UsageError, output};
 
 /// What is shown of an invitation, beginning like a member.
 const INVITATION: &[&str] = &["id", "email", "role", "created_at", "expires_at", "link", "mailed"];
@@ -14,7 +14,7 @@ const INVITATION: &[&str] = &["id", "email", "role", "created_at", "expires_at",
 ///
 /// # Errors
 /// When it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     let (Command::Create { org, .. }
     | Command::Link { org, .. }
@@ -28,7 +28,7 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
             let new = json!({"email": email, "role": role.as_str()});
             invited(remote.json, &remote.shape(&client.post(&["invitations"], new).await?, INVITATION))
         }
-        Command::Link { .. } => Err(Usage(
+        Command::Link { .. } => Err(UsageError(
             "a link is made at the database itself: leave --url away, or invite them with `user create`".to_owned(),
         )
         .into()),
@@ -65,7 +65,7 @@ fn invited(json: bool, invitation: &Value) -> anyhow::Result<()> {
     })
 }
 
-async fn find(remote: &Remote, wanted: &str) -> anyhow::Result<Value> {
+async fn find(remote: &RemoteSession, wanted: &str) -> anyhow::Result<Value> {
     let members = remote.client.list(&["members"], &[]).await?;
     let key = email::key(wanted);
     let is = |member: &Value| member["id"] == wanted || email::key(text(member, "email")) == key;

@@ -5,18 +5,18 @@ mod import;
 use serde_json::{Value, json};
 use waypost_core::id::WalkthroughId;
 
-use super::{Remote, given, only, text, unknown};
+use super::{RemoteSession, given, only, text, unknown};
 use crate::cmd::output;
 use crate::cmd::walkthrough::{
-    Command, Format, MEMBERS, One, STEP_MEMBERS, TRASH_MEMBERS, Update, VERSION_MEMBERS, confirm_deletion, deleted,
-    print_draft, print_list, print_published, write_export,
+    Command, Format, MEMBERS, STEP_MEMBERS, TRASH_MEMBERS, Update, VERSION_MEMBERS, WalkthroughArg, confirm_deletion,
+    deleted, print_draft, print_list, print_published, write_export,
 };
 
 /// Does it.
 ///
 /// # Errors
 /// When a file cannot be read, or it is refused.
-pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, command: Command) -> anyhow::Result<()> {
     let client = &remote.client;
     match command {
         Command::Import(args) => import::run(remote, args).await,
@@ -86,7 +86,7 @@ pub async fn run(remote: &Remote, command: Command) -> anyhow::Result<()> {
     }
 }
 
-async fn change(remote: &Remote, update: Update) -> anyhow::Result<()> {
+async fn change(remote: &RemoteSession, update: Update) -> anyhow::Result<()> {
     let head = named(remote, &update.one).await?;
     let mut changes = given(json!({
         "title": update.title,
@@ -102,22 +102,22 @@ async fn change(remote: &Remote, update: Update) -> anyhow::Result<()> {
 }
 
 /// What needs no more than a word.
-async fn act(remote: &Remote, one: &One, act: &str) -> anyhow::Result<()> {
+async fn act(remote: &RemoteSession, one: &WalkthroughArg, act: &str) -> anyhow::Result<()> {
     let head = named(remote, one).await?;
     print_head(remote, &remote.client.post(&["walkthroughs", text(&head, "id"), act], json!({})).await?)
 }
 
-fn print_head(remote: &Remote, head: &Value) -> anyhow::Result<()> {
+fn print_head(remote: &RemoteSession, head: &Value) -> anyhow::Result<()> {
     output::object(remote.json, &remote.shape(head, MEMBERS))
 }
 
-async fn named(remote: &Remote, one: &One) -> anyhow::Result<Value> {
+async fn named(remote: &RemoteSession, one: &WalkthroughArg) -> anyhow::Result<Value> {
     remote.organization(one.org.org.as_deref())?;
     find(remote, &one.walkthrough).await
 }
 
 /// By id or slug.
-pub(super) async fn find(remote: &Remote, wanted: &str) -> anyhow::Result<Value> {
+pub(super) async fn find(remote: &RemoteSession, wanted: &str) -> anyhow::Result<Value> {
     let client = &remote.client;
     if wanted.parse::<WalkthroughId>().is_ok() {
         let found = client.find(&["walkthroughs", wanted]).await?;

@@ -20,30 +20,30 @@ const MAX_ENTRIES: usize = 20_000;
 const MAX_DEPTH: usize = 8;
 
 /// What stands on the disk, as it stands there.
-pub struct Raw {
+pub struct SourceFile {
     /// The file or folder as it was named, for messages.
     pub name: String,
     /// Its text or texts.
-    pub content: Content,
+    pub content: SourceContent,
 }
 
 /// Of a file, or of a folder with the paths below it.
-pub enum Content {
+pub enum SourceContent {
     /// The text.
     File(String),
     /// Paths and texts.
     Folder(Vec<(String, String)>),
 }
 
-impl Raw {
+impl SourceFile {
     /// As a walkthrough.
     ///
     /// # Errors
     /// When it is none; the message names the file.
     pub fn parse(&self) -> waypost_core::Result<WalkthroughFile> {
         match &self.content {
-            Content::File(text) => transfer::parse(&self.name, text),
-            Content::Folder(files) => {
+            SourceContent::File(text) => transfer::parse(&self.name, text),
+            SourceContent::Folder(files) => {
                 let files = files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
                 folder::parse(self.name.trim_end_matches('/'), files)
             }
@@ -63,22 +63,22 @@ pub fn read(path: &Path) -> anyhow::Result<WalkthroughFile> {
 ///
 /// # Errors
 /// When it cannot be read, or is too large; the message names the file.
-pub fn raw(path: &Path) -> anyhow::Result<Raw> {
+pub fn raw(path: &Path) -> anyhow::Result<SourceFile> {
     let name = path.display().to_string();
     let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {name}"))?;
     if metadata.is_file() {
-        return Ok(Raw { name, content: Content::File(text(path, MAX_FILE)?) });
+        return Ok(SourceFile { name, content: SourceContent::File(text(path, MAX_FILE)?) });
     }
     if !metadata.is_dir() {
         bail!("{name} is neither a file nor a folder");
     }
     let root = path.canonicalize().with_context(|| format!("cannot read {name}"))?;
-    let mut walk = Walk { root, files: Vec::new(), entries: 0, bytes: 0 };
+    let mut walk = FolderReader { root, files: Vec::new(), entries: 0, bytes: 0 };
     walk.folder(path, "", 1)?;
     // The name of the folder may become the title: `.` has none.
     let own = walk.root.file_name().map_or_else(|| name.clone(), |own| own.to_string_lossy().into_owned());
     let name = if matches!(path.file_name(), Some(own) if own != "..") { name } else { own };
-    Ok(Raw { name, content: Content::Folder(walk.files) })
+    Ok(SourceFile { name, content: SourceContent::Folder(walk.files) })
 }
 
 /// The text of a file, not more than `limit` bytes.
@@ -96,7 +96,7 @@ fn text(path: &Path, limit: u64) -> anyhow::Result<String> {
     }
 }
 
-struct Walk {
+struct FolderReader {
     /// Without links, to tell what is inside.
     root: PathBuf,
     /// Paths below the root, and texts.
@@ -105,7 +105,7 @@ struct Walk {
     bytes: u64,
 }
 
-impl Walk {
+impl FolderReader {
     fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> anyhow::Result<()> {
         let shown = folder.display();
         if depth > MAX_DEPTH {

@@ -12,7 +12,7 @@ use waypost_ops::walkthroughs::import::{self, ImportOptions};
 use super::files;
 use crate::cmd::session::Session;
 use crate::cmd::user::Org;
-use crate::cmd::{App, Usage, output};
+use crate::cmd::{App, UsageError, output};
 
 /// Flags of `import`.
 #[derive(Debug, clap::Args)]
@@ -50,9 +50,9 @@ impl Args {
     ///
     /// # Errors
     /// Wrong usage.
-    pub(crate) fn check(&self) -> Result<(), Usage> {
+    pub(crate) fn check(&self) -> Result<(), UsageError> {
         if self.files.len() > 1 && (self.title.is_some() || self.id.is_some()) {
-            return Err(Usage("--title and --id are for one file".to_owned()));
+            return Err(UsageError("--title and --id are for one file".to_owned()));
         }
         Ok(())
     }
@@ -212,14 +212,14 @@ pub(super) fn lint(app: &App, paths: &[PathBuf]) -> anyhow::Result<()> {
     }
 }
 
-type Linted = anyhow::Result<(Vec<Finding>, Vec<String>)>;
+type LintResult = anyhow::Result<(Vec<Finding>, Vec<String>)>;
 
-fn lint_one(path: &Path) -> Linted {
+fn lint_one(path: &Path) -> LintResult {
     let file = files::read(path)?;
     Ok((import::lint_file(&file)?, file.warnings))
 }
 
-fn findings_text(name: &str, outcome: &Linted) -> String {
+fn findings_text(name: &str, outcome: &LintResult) -> String {
     let name = output::clean(name);
     match outcome {
         // A refusal names the file itself.

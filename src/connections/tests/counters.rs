@@ -55,7 +55,7 @@ async fn a_connection_too_many_is_told_so_and_counted() {
     let _recording = metrics::set_default_local_recorder(&recorder);
     for (total, per_address, status) in [(1, 0, "503"), (0, 1, "429")] {
         let limits = ConnectionLimits { total, per_address, ..limits() };
-        let stop = Stop::default();
+        let stop = Shutdown::default();
         let connections = Connections::new(limits, stop.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -67,8 +67,8 @@ async fn a_connection_too_many_is_told_so_and_counted() {
         TcpStream::connect(address).await.unwrap().read_to_string(&mut rejected).await.unwrap();
         assert!(rejected.starts_with(&format!("HTTP/1.1 {status} ")), "{rejected}");
         assert!(rejected.contains("Retry-After: "), "{rejected}");
-        stop.now.cancel();
-        stop.gently.cancel();
+        stop.immediate.cancel();
+        stop.graceful.cancel();
         server.await.unwrap();
     }
     let text = recorder.handle().render();

@@ -6,7 +6,7 @@ impl Port {
     /// Stops accepting, and returns the seconds until every connection is closed.
     async fn stop(&self) -> u64 {
         let since = Instant::now();
-        self.stop.gently.cancel();
+        self.stop.graceful.cancel();
         self.connections.0.tasks.ended().await;
         since.elapsed().as_secs()
     }
@@ -31,7 +31,7 @@ async fn incomplete_requests_do_not_keep_it() {
         uploads.push(client);
     }
     tokio::time::sleep(SECOND).await;
-    assert_eq!(port.connections.busy(), 0, "a stalled upload is no reason for an alarm");
+    assert_eq!(port.connections.active_count(), 0, "a stalled upload is no reason for an alarm");
     assert_eq!(port.stop().await, 4, "five seconds after they began");
 }
 
@@ -43,11 +43,11 @@ async fn open_requests_are_answered_until_there_is_no_more_time() {
     let mut never = port.open(HERE);
     never.send("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
     tokio::time::sleep(SECOND).await;
-    port.stop.gently.cancel();
+    port.stop.graceful.cancel();
     tokio::time::sleep(3 * SECOND).await;
     upload.send("xxx").await;
     assert!(upload.closed().await.0.ends_with('4'));
-    assert_eq!(port.connections.busy(), 1);
-    port.stop.now.cancel();
+    assert_eq!(port.connections.active_count(), 1);
+    port.stop.immediate.cancel();
     assert_eq!(port.stop().await, 0);
 }

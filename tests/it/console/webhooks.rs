@@ -7,7 +7,7 @@ use axum::routing::any;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
-use waypost::deliveries::Deliveries;
+use waypost::webhooks::WebhookSender;
 use waypost_core::organization::Role;
 use waypost_core::seal::SecretText;
 use waypost_core::server::Support;
@@ -55,8 +55,8 @@ async fn start_app() -> App {
     App::with(Setup { allow: vec!["127.0.0.0/8=webhooks".parse().unwrap()], ..Setup::default() }).await
 }
 
-fn worker(app: &App) -> Deliveries {
-    Deliveries { cx: app.cx().clone(), ops: app.ops(), provider_context: app.provider_context().clone() }
+fn worker(app: &App) -> WebhookSender {
+    WebhookSender { cx: app.cx().clone(), ops: app.ops(), provider_context: app.provider_context().clone() }
 }
 
 async fn send_pending(app: &App) -> usize {

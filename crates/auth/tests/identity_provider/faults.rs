@@ -139,7 +139,7 @@ async fn a_provider_that_is_slow() {
     let stage = stage(&waypost_testkit::sqlite_url(&folder)).await;
     let server = ready(&stage).await;
     stage.provider.set().hangs = true;
-    refused(&stage.sign_in(&server).await, "did not answer in time");
+    refused(&stage.sign_in(&server).await, "did not respond in time");
 }
 
 async fn what_comes_back_instead_of_a_code(stage: Stage) {

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What must be refused, written down a second time from the registries: as text, and without the tables' shortcuts.
-const REFUSED_V4: &[&str] = &[
+/// Networks that must be rejected, listed independently of the implementation's tables, from the same registries.
+const NON_PUBLIC_V4: &[&str] = &[
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -22,7 +22,7 @@ const REFUSED_V4: &[&str] = &[
     "240.0.0.0/4",
 ];
 
-const REFUSED_V6: &[&str] = &[
+const NON_PUBLIC_V6: &[&str] = &[
     "::/128",
     "::1/128",
     "::/96",
@@ -43,7 +43,7 @@ const REFUSED_V6: &[&str] = &[
     "ff00::/8",
 ];
 
-/// The address of `network` that the bits of `host` choose.
+/// Returns the address in `network` whose host bits are taken from `host`.
 fn pick(network: &str, host: u128) -> IpAddr {
     match network.parse().unwrap() {
         IpNet::V4(network) => {
@@ -56,8 +56,8 @@ fn pick(network: &str, host: u128) -> IpAddr {
     }
 }
 
-/// All the clothes in which an IPv4 address can come and reach its network: itself, mapped, NAT64, 6to4.
-fn disguises(address: Ipv4Addr, rest: u128) -> [IpAddr; 4] {
+/// Returns all representations of an IPv4 address that reach its network: plain, mapped, NAT64 and 6to4.
+fn representations(address: Ipv4Addr, rest: u128) -> [IpAddr; 4] {
     let bits = u128::from(address.to_bits());
     let six_to_four = 0x2002 << 112 | bits << 80 | rest & ((1 << 80) - 1);
     [
@@ -71,31 +71,31 @@ fn disguises(address: Ipv4Addr, rest: u128) -> [IpAddr; 4] {
 fn v4(network: &str, host: u128) -> Ipv4Addr {
     match pick(network, host) {
         IpAddr::V4(address) => address,
-        IpAddr::V6(_) => unreachable!("the list holds IPv4 networks"),
+        IpAddr::V6(_) => unreachable!("the list contains IPv4 networks only"),
     }
 }
 
 proptest! {
     #[test]
-    fn every_address_of_a_special_v4_network_is_refused(index in 0..REFUSED_V4.len(), host: u128) {
-        for address in disguises(v4(REFUSED_V4[index], host), host) {
+    fn every_address_in_a_special_v4_network_is_not_public(index in 0..NON_PUBLIC_V4.len(), host: u128) {
+        for address in representations(v4(NON_PUBLIC_V4[index], host), host) {
             prop_assert!(!is_public(address), "{address}");
         }
     }
 
     #[test]
-    fn every_address_of_a_special_v6_network_is_refused(index in 0..REFUSED_V6.len(), host: u128) {
-        let address = pick(REFUSED_V6[index], host);
-        // `::ffff:a.b.c.d` lies outside of `::/96`, so nothing of the list is IPv4 in disguise.
+    fn every_address_in_a_special_v6_network_is_not_public(index in 0..NON_PUBLIC_V6.len(), host: u128) {
+        let address = pick(NON_PUBLIC_V6[index], host);
+        // `::ffff:a.b.c.d` is outside `::/96`, so no listed network contains IPv4-mapped addresses.
         prop_assert!(!is_public(address), "{address}");
     }
 
     #[test]
-    fn ipv4_in_other_clothes_that_cannot_be_judged_is_refused(bits: u32, server: u32, flags: u16, port: u16) {
+    fn other_ipv6_representations_of_ipv4_are_not_public(bits: u32, server: u32, flags: u16, port: u16) {
         let (bits, server) = (u128::from(bits), u128::from(server));
         let teredo = 0x2001_0000 << 96 | server << 64 | u128::from(flags) << 48 | u128::from(port) << 32 | !bits & 0xffff_ffff;
-        for refused in [teredo, bits, 0xffff << 48 | bits | 0xffff << 32 << 16, 0x0064_ff9b_0001 << 80 | bits] {
-            let address = Ipv6Addr::from_bits(refused);
+        for bits in [teredo, bits, 0xffff << 48 | bits | 0xffff << 32 << 16, 0x0064_ff9b_0001 << 80 | bits] {
+            let address = Ipv6Addr::from_bits(bits);
             if address.to_ipv4_mapped().is_none() {
                 prop_assert!(!is_public(address.into()), "{address}");
             }
@@ -108,9 +108,9 @@ proptest! {
         let special = address.is_private() || address.is_loopback() || address.is_link_local() || address.is_multicast()
             || address.is_broadcast() || address.is_documentation() || address.is_unspecified();
         prop_assert!(!(special && is_public(address.into())), "{address}");
-        // Each of its disguises is judged like it.
-        for disguise in disguises(address, u128::from(bits)) {
-            prop_assert_eq!(is_public(disguise), is_public(address.into()), "{} as {}", address, disguise);
+        // All representations of an address give the same result.
+        for representation in representations(address, u128::from(bits)) {
+            prop_assert_eq!(is_public(representation), is_public(address.into()), "{} as {}", address, representation);
         }
     }
 
@@ -123,9 +123,9 @@ proptest! {
     }
 
     #[test]
-    fn what_lies_in_no_listed_network_is_public(bits: u32) {
+    fn addresses_outside_the_listed_networks_are_public(bits: u32) {
         let address = IpAddr::V4(Ipv4Addr::from_bits(bits));
-        let listed = REFUSED_V4.iter().any(|network| network.parse::<IpNet>().unwrap().contains(&address));
+        let listed = NON_PUBLIC_V4.iter().any(|network| network.parse::<IpNet>().unwrap().contains(&address));
         prop_assert_eq!(is_public(address), !listed, "{}", address);
     }
 }
@@ -133,18 +133,18 @@ proptest! {
 #[test]
 fn the_neighbours_of_special_networks_are_public() {
     let mut public = 0;
-    for network in REFUSED_V4 {
+    for network in NON_PUBLIC_V4 {
         let (first, last) = (v4(network, 0).to_bits(), v4(network, u128::MAX).to_bits());
         assert!(!is_public(IpAddr::V4(Ipv4Addr::from_bits(first))), "{network}");
         assert!(!is_public(IpAddr::V4(Ipv4Addr::from_bits(last))), "{network}");
         for neighbour in [first.checked_sub(1), last.checked_add(1)].into_iter().flatten() {
             let address = IpAddr::V4(Ipv4Addr::from_bits(neighbour));
-            let listed = REFUSED_V4.iter().any(|other| other.parse::<IpNet>().unwrap().contains(&address));
+            let listed = NON_PUBLIC_V4.iter().any(|other| other.parse::<IpNet>().unwrap().contains(&address));
             assert_eq!(is_public(address), !listed, "{address}");
             public += usize::from(!listed);
         }
     }
-    assert!(public > 20, "{public} of the neighbours are public");
+    assert!(public > 20, "only {public} of the neighbours are public");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn known_public_addresses_are_public() {
 }
 
 #[test]
-fn metadata_addresses_of_clouds_are_refused() {
+fn cloud_metadata_addresses_are_not_public() {
     for address in
         ["169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "168.63.129.16", "fd00:ec2::254"]
     {
@@ -177,7 +177,7 @@ fn metadata_addresses_of_clouds_are_refused() {
 }
 
 #[test]
-fn an_allowed_v4_network_counts_in_v6_clothes() {
+fn an_allowed_v4_network_includes_mapped_addresses() {
     let allow = ["127.0.0.0/8".parse().unwrap(), "fd00:1::/32".parse().unwrap()];
     for (address, allowed) in [
         ("127.0.0.1", true),
@@ -186,7 +186,7 @@ fn an_allowed_v4_network_counts_in_v6_clothes() {
         ("fd00:2::7", false),
         ("::1", false),
         ("10.0.0.1", false),
-        // Where a translator takes these is not known here.
+        // The target of a NAT64 translator is not known here.
         ("64:ff9b::127.0.0.1", false),
     ] {
         assert_eq!(is_allowed(address.parse().unwrap(), &allow), allowed, "{address}");

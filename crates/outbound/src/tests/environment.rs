@@ -1,28 +1,28 @@
-//! What the environment of the process must not change. It belongs to the whole process, so these run a test of this
-//! program again in one of their own.
+//! Environment variables that must not change the behaviour. Because they affect the whole process, these tests run
+//! other tests of this program in a child process.
 
 use std::process::Command;
 
-fn passes(test: &str, environment: &[(&str, &str)]) {
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    let output = again.args(["--exact", test]).envs(environment.iter().copied()).output().unwrap();
+fn assert_passes(test: &str, environment: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", test]).envs(environment.iter().copied()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[test]
 fn proxies_are_not_used() {
-    // Nobody listens on port 9.
+    // Nothing listens on port 9.
     let proxy = "http://127.0.0.1:9";
     let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let environment = names.map(|name| (name, proxy));
-    passes("tests::requests::an_allowed_network_is_let_through", &environment);
-    passes("tests::requests::certificates_are_checked", &environment);
+    assert_passes("tests::requests::requests_to_an_allowed_network_are_sent", &environment);
+    assert_passes("tests::requests::certificates_are_checked", &environment);
 }
 
 #[test]
-fn a_machine_without_root_certificates_is_no_obstacle() {
+fn a_machine_without_root_certificates_can_reach_allowed_networks() {
     let environment = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nowhere")];
-    passes("tests::requests::an_allowed_network_is_let_through", &environment);
-    passes("tests::requests::certificates_are_checked", &environment);
+    assert_passes("tests::requests::requests_to_an_allowed_network_are_sent", &environment);
+    assert_passes("tests::requests::certificates_are_checked", &environment);
 }

@@ -1,14 +1,14 @@
-//! What is asked, what is answered, and what is not even tried.
+//! Requests, their responses, and URLs that are rejected before any request is sent.
 
 use tokio::net::TcpListener;
 
-use super::server::{Reply, Server, answer};
+use super::server::{Reply, Server, response};
 use super::*;
 use crate::Failure;
 
 #[tokio::test]
-async fn loopback_is_refused_in_every_spelling() {
-    let server = Server::start("127.0.0.1", |_| answer("200 OK", "", "inside")).await;
+async fn loopback_is_rejected_in_every_notation() {
+    let server = Server::start("127.0.0.1", |_| response("200 OK", "", "inside")).await;
     let outbound = outbound(&[]);
     for host in [
         "127.0.0.1",
@@ -32,55 +32,56 @@ async fn loopback_is_refused_in_every_spelling() {
         for scheme in ["http", "https"] {
             let target = url(&format!("{scheme}://{host}:{}/", server.port()));
             let error = outbound.check_url(&target).unwrap_err();
-            assert!(matches!(error, Error::Refused { .. }), "{target}: {error:?}");
+            assert!(matches!(error, Error::AddressNotAllowed { .. }), "{target}: {error:?}");
             let error = outbound.get(&target, LIMITS).await.unwrap_err();
-            assert!(matches!(error, Error::Refused { .. }), "{target}: {error:?}");
+            assert!(matches!(error, Error::AddressNotAllowed { .. }), "{target}: {error:?}");
         }
     }
-    assert_eq!(server.seen(), Vec::<String>::new());
+    assert_eq!(server.received(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn an_allowed_network_is_let_through() {
-    let server = Server::start("127.0.0.1", |_| answer("404 Not Found", "X-Answer: 1\r\n", "nothing here")).await;
+async fn requests_to_an_allowed_network_are_sent() {
+    let server =
+        Server::start("127.0.0.1", |_| response("404 Not Found", "X-OutboundResponse: 1\r\n", "nothing here")).await;
     let outbound = outbound(&["127.0.0.1/32"]);
-    let answer = outbound.get(&server.url("/a?b=c"), LIMITS).await.unwrap();
-    assert_eq!((answer.status.as_u16(), &answer.body[..]), (404, &b"nothing here"[..]));
-    assert_eq!((answer.headers["x-answer"].to_str().unwrap(), answer.url), ("1", server.url("/a?b=c")));
-    let [request] = &server.seen()[..] else { panic!("one request was made") };
+    let response = outbound.get(&server.url("/a?b=c"), LIMITS).await.unwrap();
+    assert_eq!((response.status.as_u16(), &response.body[..]), (404, &b"nothing here"[..]));
+    assert_eq!((response.headers["x-answer"].to_str().unwrap(), response.url), ("1", server.url("/a?b=c")));
+    let [request] = &server.received()[..] else { panic!("expected exactly one request") };
     assert!(request.starts_with("GET /a?b=c HTTP/1.1\r\n"), "{request}");
     assert!(request.contains(concat!("user-agent: Waypost/", env!("CARGO_PKG_VERSION"), "\r\n")), "{request}");
 }
 
 #[tokio::test]
-async fn sends_what_it_is_given_to_the_host_of_the_url() {
-    let server = Server::start("127.0.0.1", |_| answer("201 Created", "", "made")).await;
+async fn a_request_is_sent_unchanged_to_the_host_of_its_url() {
+    let server = Server::start("127.0.0.1", |_| response("201 Created", "", "created")).await;
     let request = http::Request::post(server.url("/token").as_str())
         .header("Authorization", "Basic eA==")
         .header("Host", "elsewhere.example")
         .body(b"grant_type=x".to_vec())
         .unwrap();
-    let answer = outbound(&["127.0.0.0/8"]).send(request, LIMITS).await.unwrap();
-    assert_eq!((answer.status().as_u16(), &answer.body()[..]), (201, &b"made"[..]));
-    let [request] = &server.seen()[..] else { panic!("one request was made") };
+    let response = outbound(&["127.0.0.0/8"]).send(request, LIMITS).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.body()[..]), (201, &b"created"[..]));
+    let [request] = &server.received()[..] else { panic!("expected exactly one request") };
     assert!(request.starts_with("POST /token ") && request.ends_with("\r\n\r\ngrant_type=x"), "{request}");
     assert!(request.contains("authorization: Basic eA==\r\n"), "{request}");
     assert!(request.contains(&format!("host: {}\r\n", server.address)), "{request}");
 }
 
 #[tokio::test]
-async fn urls_that_cannot_be_used_are_refused() {
+async fn unusable_urls_are_rejected() {
     let outbound = outbound(&["127.0.0.0/8"]);
     for target in ["ftp://example.com/", "file:///etc/passwd", "data:text/plain,x", "unix:/run/x.sock"] {
         let error = outbound.check_url(&url(target)).unwrap_err();
-        assert_eq!(error.to_string(), "The address cannot be used: it does not begin with https://.", "{target}");
+        assert_eq!(error.to_string(), "The URL cannot be used: it does not begin with https://.", "{target}");
     }
     for target in ["https://user@example.com/", "https://:secret@example.com/", "https://a:b@127.0.0.1/"] {
         let error = outbound.get(&url(target), LIMITS).await.unwrap_err();
-        assert_eq!(error.to_string(), "The address cannot be used: it has a user or a password in it.", "{target}");
+        assert_eq!(error.to_string(), "The URL cannot be used: it contains a user name or a password.", "{target}");
     }
     let relative = http::Request::get("/path").body(Vec::new()).unwrap();
-    assert!(matches!(outbound.send(relative, LIMITS).await, Err(Error::Invalid { .. })));
+    assert!(matches!(outbound.send(relative, LIMITS).await, Err(Error::InvalidUrl { .. })));
     for target in
         ["https://example.com/", "https://93.184.215.14:8443/x", "http://127.0.0.1:1/", "http://name.example/"]
     {
@@ -89,15 +90,15 @@ async fn urls_that_cannot_be_used_are_refused() {
 }
 
 #[tokio::test]
-async fn bodies_are_limited_while_they_are_read() {
+async fn the_size_limit_applies_while_the_body_is_read() {
     let server = Server::start("127.0.0.1", |request| {
         let chunks = format!("400\r\n{}\r\n", "x".repeat(1024));
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         match request.split(' ').nth(1).unwrap() {
-            "/fits" => answer("200 OK", "", &"x".repeat(1024)),
+            "/fits" => response("200 OK", "", &"x".repeat(1024)),
             "/announced" => Reply::Hold("HTTP/1.1 200 OK\r\nContent-Length: 1025\r\n\r\n".to_owned()),
             "/fits-in-chunks" => Reply::Close(format!("{chunked}{chunks}0\r\n\r\n")),
-            // Without an end: only a limit that counts while it reads gets out of here.
+            // The body never ends, so this test finishes only if the limit applies while reading.
             "/endless" => Reply::Hold(format!("{chunked}{chunks}1\r\nx\r\n")),
             _ => Reply::Hold(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", "x".repeat(1025))),
         }
@@ -109,12 +110,12 @@ async fn bodies_are_limited_while_they_are_read() {
     }
     for path in ["/announced", "/endless", "/until-close"] {
         let error = outbound.get(&server.url(path), LIMITS).await.unwrap_err();
-        assert_eq!(error.to_string(), "The answer of `127.0.0.1` is larger than 1024 bytes.", "{path}");
+        assert_eq!(error.to_string(), "The response of `127.0.0.1` is larger than 1024 bytes.", "{path}");
     }
 }
 
 #[tokio::test]
-async fn who_does_not_answer_in_time_is_given_up() {
+async fn a_request_without_a_timely_response_times_out() {
     let server = Server::start("127.0.0.1", |request| match request.split(' ').nth(1).unwrap() {
         "/silent" => Reply::Hold(String::new()),
         "/in-the-head" => Reply::Hold("HTTP/1.1 200 OK\r\nX-".to_owned()),
@@ -125,16 +126,16 @@ async fn who_does_not_answer_in_time_is_given_up() {
     let outbound = outbound(&["127.0.0.0/8"]);
     for path in ["/silent", "/in-the-head", "/in-the-body"] {
         let error = outbound.get(&server.url(path), short).await.unwrap_err();
-        assert_eq!(error.to_string(), "`127.0.0.1` did not answer in time.", "{path}");
+        assert_eq!(error.to_string(), "`127.0.0.1` did not respond in time.", "{path}");
     }
 }
 
 #[tokio::test]
-async fn what_fails_on_the_way_is_told_apart() {
+async fn kinds_of_connection_failures_are_distinguished() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let outbound = outbound(&["127.0.0.0/8"]);
     let error = outbound.get(&url(&format!("http://{closed}/")), LIMITS).await.unwrap_err();
-    assert_eq!(error.to_string(), "`127.0.0.1` cannot be reached: no connection could be made.");
+    assert_eq!(error.to_string(), "`127.0.0.1` cannot be reached: the connection could not be established.");
     let server = Server::start("127.0.0.1", |request| match request.split(' ').nth(1).unwrap() {
         "/no-http" => Reply::Close("SSH-2.0-OpenSSH_9.9\r\n".to_owned()),
         _ => Reply::Close("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345".to_owned()),
@@ -142,13 +143,13 @@ async fn what_fails_on_the_way_is_told_apart() {
     .await;
     for path in ["/no-http", "/cut-off"] {
         let error = outbound.get(&server.url(path), LIMITS).await.unwrap_err();
-        assert!(matches!(error, Error::Unreachable { failure: Failure::Answer, .. }), "{path}: {error:?}");
+        assert!(matches!(error, Error::Unreachable { failure: Failure::IncompleteResponse, .. }), "{path}: {error:?}");
     }
 }
 
 #[tokio::test]
 async fn certificates_are_checked() {
-    let (server, root) = Server::secure(&["localhost"], |_| answer("200 OK", "", "secure")).await;
+    let (server, root) = Server::start_tls(&["localhost"], |_| response("200 OK", "", "secure")).await;
     let allow = || allowing(&["127.0.0.0/8", "::1/128"]);
     let (right, wrong) =
         (url(&format!("https://localhost:{}/", server.port())), url(&format!("https://{}/", server.address)));
@@ -162,7 +163,7 @@ async fn certificates_are_checked() {
 }
 
 #[test]
-fn further_roots_must_be_certificates() {
+fn additional_roots_must_be_certificates() {
     for pem in [&b""[..], b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         let error = Outbound::new(Policy { extra_roots_pem: Some(pem.to_vec()), ..allowing(&[]) }).unwrap_err();
         assert!(matches!(error, Error::Setup { .. }), "{error:?}");
@@ -170,18 +171,18 @@ fn further_roots_must_be_certificates() {
 }
 
 #[test]
-fn plain_http_is_for_private_addresses_even_if_an_entry_contains_public_ones() {
+fn plain_http_to_public_addresses_is_rejected_even_if_an_entry_contains_them() {
     let outbound = outbound(&["0.0.0.0/0", "::/0"]);
     for target in ["http://10.1.2.3/", "http://127.0.0.1/", "http://[fd00::1]/", "https://8.8.8.8/"] {
         assert!(outbound.check_url(&url(target)).is_ok(), "{target}");
     }
     for target in ["http://8.8.8.8/", "http://[2606:4700::1111]/", "http://[::ffff:8.8.8.8]/"] {
-        assert!(matches!(outbound.check_url(&url(target)), Err(Error::Plain { .. })), "{target}");
+        assert!(matches!(outbound.check_url(&url(target)), Err(Error::HttpNotAllowed { .. })), "{target}");
     }
 }
 
 #[test]
-fn routes_share_connections_only_if_they_may_reach_the_same_networks() {
+fn routes_share_connections_only_if_their_allowed_networks_are_equal() {
     let entries = ["127.0.0.0/8=sign-in", "127.0.0.0/8=webhooks@acme"].map(|entry| entry.parse().unwrap());
     let outbound = Outbound::new(Policy { allow: entries.to_vec(), extra_roots_pem: None }).unwrap();
     let scope = |purpose, names: &[&str]| outbound.route(purpose, names).unwrap().scope();

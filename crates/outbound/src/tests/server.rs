@@ -1,4 +1,4 @@
-//! Servers on loopback that say exactly what a test wants, byte by byte.
+//! Loopback servers that send exactly the bytes that a test specifies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -10,14 +10,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-/// What is sent back, and whether the connection is then closed or kept open without another word.
+/// The bytes to send, and whether the connection is then closed or kept open silently.
 pub enum Reply {
     Close(String),
     Hold(String),
 }
 
-/// A complete answer.
-pub fn answer(status: &str, headers: &str, body: &str) -> Reply {
+/// Returns a complete response.
+pub fn response(status: &str, headers: &str, body: &str) -> Reply {
     let length = body.len();
     Reply::Close(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"))
 }
@@ -26,22 +26,22 @@ type Respond = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
 
 pub struct Server {
     pub address: SocketAddr,
-    seen: Arc<Mutex<Vec<String>>>,
+    received: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// Answers every request (head and body as one text) as `respond` says.
+    /// Starts a server that passes every request (head and body as one text) to `respond`.
     pub async fn start(host: &str, respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         Self::listen(SocketAddr::new(host.parse::<IpAddr>().unwrap(), 0), None, Arc::new(respond)).await
     }
 
-    /// On the port of another one.
-    pub async fn beside(host: &str, port: u16, respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+    /// Like [`Server::start`], on a given port.
+    pub async fn start_on_port(host: &str, port: u16, respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         Self::listen(SocketAddr::new(host.parse::<IpAddr>().unwrap(), port), None, Arc::new(respond)).await
     }
 
-    /// With a certificate for `names`, signed by itself; the second is that certificate in PEM.
-    pub async fn secure(names: &[&str], respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> (Self, Vec<u8>) {
+    /// Starts a TLS server with a self-signed certificate for `names`; also returns that certificate in PEM.
+    pub async fn start_tls(names: &[&str], respond: impl Fn(&str) -> Reply + Send + Sync + 'static) -> (Self, Vec<u8>) {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
@@ -55,28 +55,28 @@ impl Server {
 
     async fn listen(address: SocketAddr, tls: Option<TlsAcceptor>, respond: Respond) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
-        let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
-        let log = seen.clone();
+        let (address, received) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let log = received.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (tls, respond, log) = (tls.clone(), respond.clone(), log.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => talk(stream, respond, log).await,
+                        None => serve(stream, respond, log).await,
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => talk(stream, respond, log).await,
+                            Ok(stream) => serve(stream, respond, log).await,
                             Err(_) => log.lock().unwrap().push("failed handshake".to_owned()),
                         },
                     }
                 });
             }
         });
-        Self { address, seen }
+        Self { address, received }
     }
 
-    /// What came in.
-    pub fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
+    /// Returns the requests received so far.
+    pub fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap().clone()
     }
 
     pub fn port(&self) -> u16 {
@@ -88,15 +88,15 @@ impl Server {
     }
 }
 
-async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, respond: Respond, log: Arc<Mutex<Vec<String>>>) {
-    let Some(request) = request(&mut stream).await else { return };
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, respond: Respond, log: Arc<Mutex<Vec<String>>>) {
+    let Some(request) = read_request(&mut stream).await else { return };
     let reply = respond(&request);
     log.lock().unwrap().push(request);
     let (text, hold) = match reply {
         Reply::Close(text) => (text, false),
         Reply::Hold(text) => (text, true),
     };
-    // A client that has heard enough hangs up: that is no failure of the server.
+    // The client may close the connection early, which is not an error.
     let _ = stream.write_all(text.as_bytes()).await;
     let _ = stream.flush().await;
     if hold {
@@ -105,8 +105,8 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, respond: Respond,
     let _ = stream.shutdown().await;
 }
 
-/// One request with a body as long as it says.
-async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+/// Reads one request, including a body of the length given in its head.
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -116,9 +116,9 @@ async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
                 return Some(text);
             }
         }
-        let mut part = [0; 1024];
-        match stream.read(&mut part).await {
-            Ok(count) if count > 0 => bytes.extend_from_slice(&part[..count]),
+        let mut chunk = [0; 1024];
+        match stream.read(&mut chunk).await {
+            Ok(count) if count > 0 => bytes.extend_from_slice(&chunk[..count]),
             _ => return None,
         }
     }

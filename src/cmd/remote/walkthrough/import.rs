@@ -8,9 +8,9 @@ use serde_json::Value;
 use waypost_core::{Random, SystemRandom};
 
 use crate::cmd::remote::client::Body;
-use crate::cmd::remote::fault::Refused;
-use crate::cmd::remote::{Remote, server, text};
-use crate::cmd::walkthrough::files::{self, Content, Raw};
+use crate::cmd::remote::error::ApiError;
+use crate::cmd::remote::{RemoteSession, server, text};
+use crate::cmd::walkthrough::files::{self, SourceContent, SourceFile};
 use crate::cmd::walkthrough::import::{Args, Outcome};
 
 /// What is shown of an import.
@@ -37,7 +37,7 @@ const TOP: &str = "folder";
 ///
 /// # Errors
 /// When a file cannot be read, or it is refused.
-pub async fn run(remote: &Remote, args: Args) -> anyhow::Result<()> {
+pub async fn run(remote: &RemoteSession, args: Args) -> anyhow::Result<()> {
     args.check()?;
     let mut files = Vec::with_capacity(args.files.len());
     for path in &args.files {
@@ -59,7 +59,7 @@ pub async fn run(remote: &Remote, args: Args) -> anyhow::Result<()> {
     outcome.finish()
 }
 
-async fn send(remote: &Remote, args: &Args, on: Option<&Value>, file: Raw) -> anyhow::Result<Value> {
+async fn send(remote: &RemoteSession, args: &Args, on: Option<&Value>, file: SourceFile) -> anyhow::Result<Value> {
     let flags = [
         ("publish", args.publish),
         ("replace", args.replace),
@@ -73,8 +73,8 @@ async fn send(remote: &Remote, args: &Args, on: Option<&Value>, file: Raw) -> an
     let name = file.name.trim_end_matches('/').to_owned();
     // The API takes no path for a file: it knows it by its own name.
     let (sent, body) = match file.content {
-        Content::Folder(files) => (name.clone(), form(files)?),
-        Content::File(text) => {
+        SourceContent::Folder(files) => (name.clone(), form(files)?),
+        SourceContent::File(text) => {
             let own = Path::new(&name).file_name().map(|own| own.to_string_lossy().into_owned());
             (own.unwrap_or_else(|| name.clone()), Body::Bytes("application/octet-stream".to_owned(), text.into_bytes()))
         }
@@ -82,7 +82,7 @@ async fn send(remote: &Remote, args: &Args, on: Option<&Value>, file: Raw) -> an
     query.push(("filename", &sent));
     let answer = remote.client.send(Method::POST, (&["walkthroughs", "import"], &query), body).await;
     let here = |message: &str| as_here(message, &sent, &name);
-    let mut report = answer.map_err(|error| match error.downcast::<Refused>() {
+    let mut report = answer.map_err(|error| match error.downcast::<ApiError>() {
         Ok(refused) => refused.reworded(here).into(),
         Err(error) => error,
     })?;

@@ -9,7 +9,7 @@ use moka::sync::Cache;
 use tokio::sync::{OnceCell, Semaphore};
 use url::Url;
 use waypost_core::{Clock, Timestamp};
-use waypost_outbound::{Answer, Error, Limits, Outbound, Route, Scope};
+use waypost_outbound::{Error, Limits, Outbound, OutboundResponse, Route, RouteScope};
 
 use super::availability::{Availability, Mode, Unchecked};
 use super::{ClientDocument, DocumentError, check_url};
@@ -36,7 +36,7 @@ pub struct Documents {
     pub(super) limits: Limits,
     pub(super) permits: Arc<Semaphore>,
     availability: Availability,
-    slots: Cache<(Scope, String), Arc<OnceCell<Fetched>>>,
+    slots: Cache<(RouteScope, String), Arc<OnceCell<Fetched>>>,
 }
 
 struct Fetched {
@@ -129,7 +129,7 @@ fn count(result: &'static str) {
     metrics::counter!("waypost_client_documents_total", "result" => result).increment(1);
 }
 
-fn read(client_id: &str, answer: &Answer) -> Result<ClientDocument, DocumentError> {
+fn read(client_id: &str, answer: &OutboundResponse) -> Result<ClientDocument, DocumentError> {
     if answer.status != StatusCode::OK {
         return Err(DocumentError::Status(answer.status.as_u16()));
     }

@@ -92,7 +92,7 @@ async fn as_7_a_silent_server_is_given_up() {
     assert_eq!(documents.limits.timeout, Duration::from_secs(5));
     documents.limits.timeout = Duration::from_millis(200);
     let error = get(&documents, &server.url("/silent")).await.unwrap_err();
-    assert_eq!(error.to_string(), "`127.0.0.1` did not answer in time.");
+    assert_eq!(error.to_string(), "`127.0.0.1` did not respond in time.");
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn documents_inside_are_not_fetched() {
     for url in [server.url("/a"), server.url("/a").replace("127.0.0.1", "localhost")] {
         let error = get(&documents, &url).await.unwrap_err();
         let DocumentError::Fetch(cause) = &error else { panic!("{error}") };
-        assert!(matches!(**cause, Error::Refused { .. }), "{url}: {error}");
+        assert!(matches!(**cause, Error::AddressNotAllowed { .. }), "{url}: {error}");
     }
     assert_eq!(server.seen(), Vec::<String>::new());
 }

@@ -10,11 +10,11 @@ use waypost_core::secret::{self, Keys};
 use waypost_store::{Db, migrate};
 
 use crate::config::{DatabaseUrl, SecretKey, Settings};
-use crate::lock::{self, Asked, Lock};
+use crate::lock::{self, FileLock, LockAttempt};
 
 /// What to do with migrations that are pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pending {
+pub enum MigrationPolicy {
     /// Apply them.
     Apply,
     /// Refuse to start.
@@ -23,7 +23,7 @@ pub enum Pending {
 
 /// An open store.
 #[derive(Debug)]
-pub struct Opened {
+pub struct StoreHandle {
     /// The database.
     pub db: Db,
     /// Its schema version before.
@@ -44,8 +44,8 @@ pub fn sqlite_file(url: &DatabaseUrl) -> anyhow::Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// When the folder or the database cannot be used; the message says what to do.
-pub async fn open(settings: &Settings, pending: Pending) -> anyhow::Result<Opened> {
-    let (db, _lock) = open_as_it_is(settings).await?;
+pub async fn open(settings: &Settings, pending: MigrationPolicy) -> anyhow::Result<StoreHandle> {
+    let (db, _lock) = connect_locked(settings).await?;
     bring_up_to_date(db, pending).await
 }
 
@@ -53,7 +53,7 @@ pub async fn open(settings: &Settings, pending: Pending) -> anyhow::Result<Opene
 ///
 /// # Errors
 /// As [`open`].
-pub async fn open_as_it_is(settings: &Settings) -> anyhow::Result<(Db, Option<Lock>)> {
+pub async fn connect_locked(settings: &Settings) -> anyhow::Result<(Db, Option<FileLock>)> {
     let Some(file) = sqlite_file(&settings.database_url)? else {
         return Ok((connect(&settings.database_url).await?, None));
     };
@@ -80,22 +80,22 @@ pub async fn connect(url: &DatabaseUrl) -> anyhow::Result<Db> {
 ///
 /// # Errors
 /// When the lock's file cannot be used.
-pub async fn migration_lock(file: &Path) -> anyhow::Result<Lock> {
+pub async fn migration_lock(file: &Path) -> anyhow::Result<FileLock> {
     let path = lock::migration_file(file);
-    tokio::task::spawn_blocking(move || lock::wait(&path)).await?
+    tokio::task::spawn_blocking(move || lock::acquire(&path)).await?
 }
 
-async fn bring_up_to_date(db: Db, pending: Pending) -> anyhow::Result<Opened> {
-    if pending == Pending::Refuse {
+async fn bring_up_to_date(db: Db, pending: MigrationPolicy) -> anyhow::Result<StoreHandle> {
+    if pending == MigrationPolicy::Refuse {
         migrate::check(&db).await.map_err(schema)?;
         let now = migrate::known_version(db.dialect());
-        return Ok(Opened { db, before: now, now });
+        return Ok(StoreHandle { db, before: now, now });
     }
     let (before, now) = migrate::migrate(&db).await.map_err(schema)?;
     if before < now {
         tracing::info!(before, now, "the schema was brought up to date");
     }
-    Ok(Opened { db, before, now })
+    Ok(StoreHandle { db, before, now })
 }
 
 fn schema(error: waypost_store::Error) -> anyhow::Error {
@@ -109,13 +109,13 @@ fn schema(error: waypost_store::Error) -> anyhow::Error {
 ///
 /// # Errors
 /// When another `serve` holds it.
-pub fn serve_lock(settings: &Settings) -> anyhow::Result<Option<Lock>> {
+pub fn serve_lock(settings: &Settings) -> anyhow::Result<Option<FileLock>> {
     let Some(file) = sqlite_file(&settings.database_url)? else { return Ok(None) };
     make_folder(folder_of(&file))?;
     let path = lock::serve_file(&file);
-    match lock::ask(&path)? {
-        Asked::Held(lock) => Ok(Some(lock)),
-        Asked::Taken => bail!(
+    match lock::try_acquire(&path)? {
+        LockAttempt::Acquired(lock) => Ok(Some(lock)),
+        LockAttempt::HeldElsewhere => bail!(
             "another `waypost serve` already uses this database (it holds {}): stop it first, or name another database; for several at once use PostgreSQL",
             path.display()
         ),

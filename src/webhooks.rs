@@ -10,14 +10,14 @@ use waypost_jobs::catch;
 use waypost_ops::identity_provider::IdentityProviderContext;
 use waypost_ops::{Ops, webhook_deliveries};
 
-/// The name of the job that calls [`Queue::look`].
+/// The name of the job that calls [`WebhookQueue::look`].
 pub const JOB: &str = "webhooks";
 /// Attempts at the same time: a receiver that takes its time holds nobody else up.
 const AT_ONCE: usize = 32;
 
 /// The sender of messages.
 #[derive(Clone)]
-pub struct Deliveries {
+pub struct WebhookSender {
     /// What acts are done with.
     pub cx: Ctx,
     /// What acts are done on.
@@ -27,15 +27,15 @@ pub struct Deliveries {
 }
 
 /// The queue of messages with the attempts that are under way in this process.
-pub struct Queue {
-    deliveries: Arc<Deliveries>,
+pub struct WebhookQueue {
+    deliveries: Arc<WebhookSender>,
     under_way: Mutex<JoinSet<Option<()>>>,
 }
 
-impl Queue {
+impl WebhookQueue {
     /// Nothing is under way yet.
     #[must_use]
-    pub fn new(deliveries: Deliveries) -> Self {
+    pub fn new(deliveries: WebhookSender) -> Self {
         Self { deliveries: Arc::new(deliveries), under_way: Mutex::default() }
     }
 
@@ -51,7 +51,7 @@ impl Queue {
     }
 }
 
-impl Deliveries {
+impl WebhookSender {
     async fn take(self: &Arc<Self>, under_way: &mut JoinSet<Option<()>>) -> waypost_core::Result<()> {
         let room = AT_ONCE.saturating_sub(under_way.len());
         for delivery in webhook_deliveries::claim(&self.cx, &self.ops, room).await? {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use url::Url;
 use waypost_core::seal::SecretText;
 
-use crate::cmd::{Command, Global, Usage, walkthrough};
+use crate::cmd::{Command, Global, UsageError, walkthrough};
 use crate::config;
 
 /// Names the installation, as `--url` does.
@@ -18,7 +18,7 @@ const MAX_KEY: u64 = 4 * 1024;
 
 /// A running installation, and the key to work on it with.
 #[derive(Debug)]
-pub struct Address {
+pub struct ApiEndpoint {
     /// Its origin.
     pub origin: Url,
     /// The API key.
@@ -26,7 +26,7 @@ pub struct Address {
 }
 
 /// What a command works on.
-enum Reach {
+enum CommandScope {
     /// Data that the REST API also has.
     Data,
     /// The database itself, or what is around it on this machine.
@@ -35,9 +35,9 @@ enum Reach {
     Nothing(&'static str),
 }
 
-fn reach(command: &Command) -> Reach {
+fn reach(command: &Command) -> CommandScope {
     match command {
-        Command::Walkthrough(walkthrough::Command::Lint { .. }) => Reach::Nothing("walkthrough lint"),
+        Command::Walkthrough(walkthrough::Command::Lint { .. }) => CommandScope::Nothing("walkthrough lint"),
         Command::Walkthrough(_)
         | Command::Org(_)
         | Command::User(_)
@@ -45,15 +45,15 @@ fn reach(command: &Command) -> Reach {
         | Command::OauthConfig(_)
         | Command::Key(_)
         | Command::Join(_)
-        | Command::Assignment(_) => Reach::Data,
-        Command::Serve(_) => Reach::Nothing("serve"),
-        Command::Walk(_) => Reach::Nothing("walk"),
-        Command::Audit(_) => Reach::Machine("audit"),
-        Command::Migrate(_) => Reach::Machine("migrate"),
-        Command::Doctor => Reach::Machine("doctor"),
-        Command::Secret(_) => Reach::Machine("secret"),
-        Command::Backup(_) => Reach::Machine("backup"),
-        Command::Restore(_) => Reach::Machine("restore"),
+        | Command::Assignment(_) => CommandScope::Data,
+        Command::Serve(_) => CommandScope::Nothing("serve"),
+        Command::Walk(_) => CommandScope::Nothing("walk"),
+        Command::Audit(_) => CommandScope::Machine("audit"),
+        Command::Migrate(_) => CommandScope::Machine("migrate"),
+        Command::Doctor => CommandScope::Machine("doctor"),
+        Command::Secret(_) => CommandScope::Machine("secret"),
+        Command::Backup(_) => CommandScope::Machine("backup"),
+        Command::Restore(_) => CommandScope::Machine("restore"),
     }
 }
 
@@ -61,7 +61,7 @@ fn reach(command: &Command) -> Reach {
 ///
 /// # Errors
 /// Wrong usage: when the command cannot do that, two places are named, the URL is none, or there is no key.
-pub fn find(global: &Global, command: &Command) -> anyhow::Result<Option<Address>> {
+pub fn find(global: &Global, command: &Command) -> anyhow::Result<Option<ApiEndpoint>> {
     let here = global.database.is_some() || global.data_dir.is_some();
     let Some(url) = wanted(global, command, here)? else {
         if global.api_key.is_some() {
@@ -69,31 +69,34 @@ pub fn find(global: &Global, command: &Command) -> anyhow::Result<Option<Address
         }
         return Ok(None);
     };
-    let origin = config::origin(&url).map_err(|why| Usage(format!("the URL of the installation is wrong: {why}")))?;
-    Ok(Some(Address { origin, key: key(global)? }))
+    let origin =
+        config::origin(&url).map_err(|why| UsageError(format!("the URL of the installation is wrong: {why}")))?;
+    Ok(Some(ApiEndpoint { origin, key: key(global)? }))
 }
 
 fn wanted(global: &Global, command: &Command, here: bool) -> anyhow::Result<Option<String>> {
     let reach = reach(command);
     if let Some(url) = &global.remote {
         return match reach {
-            Reach::Data if here => usage("--url and --database or --data-dir name two places to work on: say one"),
-            Reach::Data => Ok(Some(url.clone())),
-            Reach::Machine(name) => usage(&format!(
+            CommandScope::Data if here => {
+                usage("--url and --database or --data-dir name two places to work on: say one")
+            }
+            CommandScope::Data => Ok(Some(url.clone())),
+            CommandScope::Machine(name) => usage(&format!(
                 "`waypost {name}` works on the database itself, not through --url: run it on its machine"
             )),
-            Reach::Nothing(name) => usage(&format!("`waypost {name}` does not work with --url: leave it out")),
+            CommandScope::Nothing(name) => usage(&format!("`waypost {name}` does not work with --url: leave it out")),
         };
     }
     // A flag comes before the environment: who names a database means it.
     let url = environment(URL)?.filter(|_| !here);
     match (url, reach) {
-        (Some(url), Reach::Data) => Ok(Some(url)),
+        (Some(url), CommandScope::Data) => Ok(Some(url)),
         // Nobody should have a backup of another installation than they think.
-        (Some(_), Reach::Machine(name)) => usage(&format!(
+        (Some(_), CommandScope::Machine(name)) => usage(&format!(
             "{URL} is set, and `waypost {name}` works on the database itself: unset it, or name the database with --database or --data-dir"
         )),
-        (Some(_), Reach::Nothing(_)) | (None, _) => Ok(None),
+        (Some(_), CommandScope::Nothing(_)) | (None, _) => Ok(None),
     }
 }
 
@@ -129,5 +132,5 @@ fn environment(name: &str) -> anyhow::Result<Option<String>> {
 }
 
 fn usage<T>(message: &str) -> anyhow::Result<T> {
-    Err(Usage(message.to_owned()).into())
+    Err(UsageError(message.to_owned()).into())
 }

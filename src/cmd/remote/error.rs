@@ -11,12 +11,12 @@ use crate::cmd::output::clean;
 /// The API refused, in its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Refused {
+pub struct ApiError {
     code: String,
     message: String,
 }
 
-impl Refused {
+impl ApiError {
     /// Whether what was asked for is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self.code.as_str(), "not_found" | "walkthrough_not_found")
@@ -64,7 +64,7 @@ pub fn refused(origin: &str, response: &Response, body: Option<Value>) -> anyhow
         },
         _ => detail,
     };
-    Refused { code, message }.into()
+    ApiError { code, message }.into()
 }
 
 /// An answer that is not the API's.

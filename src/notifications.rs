@@ -17,12 +17,12 @@ const MAX_TEXT: usize = 2_000;
 const ROUNDS: usize = 10;
 
 /// The [`Notifier`] that sends by email.
-pub struct MailPost {
+pub struct MailNotifier {
     mail: Outbox,
     public_url: PublicUrl,
 }
 
-impl MailPost {
+impl MailNotifier {
     /// Sends with `mail`; links lead to this installation.
     #[must_use]
     pub fn new(mail: Outbox, public_url: PublicUrl) -> Self {
@@ -56,7 +56,7 @@ impl MailPost {
     }
 }
 
-impl Notifier for MailPost {
+impl Notifier for MailNotifier {
     fn compose(&self, notice: &Notification) -> EmailText {
         let Notification { ticket, product, organization, .. } = notice;
         let title = short(&ticket.title);
@@ -128,14 +128,14 @@ fn count(outcome: &'static str) {
 
 /// Sends emails about tickets as they become due. Several processes share the work.
 #[derive(Clone)]
-pub struct NoticeSender {
+pub struct NotificationSender {
     /// The operator's context.
     pub cx: Ctx,
     /// What acts are done on, with its [`Notifier`].
     pub ops: Ops,
 }
 
-impl NoticeSender {
+impl NotificationSender {
     /// Sends what is due, some rounds of it. What a run that is cut off has not sent is sent by another process, after its lease.
     ///
     /// # Errors
