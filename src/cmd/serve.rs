@@ -148,7 +148,7 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         random: Arc::new(SystemRandom),
         providers: IdentityProviders::new(provider_context.clone()),
     });
-    let parts =
+    let context =
         jobs::JobContext { metrics: metrics.clone(), provider_context, retention: settings.retention, db: db.clone() };
     let jobs = hosting.jobs().clone();
     jobs::start(&jobs, context);
