@@ -204,7 +204,7 @@ async function again(page, id) {
     await field(page, 'content').fill('Fill the tank.');
     await until(page, () => draft(page, id), (it) => it.steps.some((step) => step.content === 'Fill the tank.'), 'saved');
     const said = await publish(page, id, 'publish-2');
-    assert.match(said, /1 person in progress stays on their version[^]*On moving, 1 loses nothing/, said);
+    assert.match(said, /1 end user in progress stays on their current version[^]*If they move to version \d+: 1 loses nothing/, said);
     const versions = await api(page, 'GET', `/walkthroughs/${id}/versions`);
     assert.equal(versions.items[0].number, 2);
     await see(page, 'versions', `/o/acme/walkthroughs/${id}/versions`);

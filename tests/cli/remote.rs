@@ -143,7 +143,7 @@ fn org_and_key_commands_work_remotely() {
     key:   wpk_…
     Keep the key now: it cannot be shown again.
     ");
-    insta::assert_snapshot!(server.run_err(1, &["org", "create", "other"]), @"error: Only a signed-in user can do this, not an API key: use the console.");
+    insta::assert_snapshot!(server.run_err(1, &["org", "create", "other"]), @"error: API keys cannot do this. Sign in to the console instead.");
     server.workspace.run_ok(&["org", "create", "other"]);
     insta::assert_snapshot!(server.run_err(1, &["org", "show", "other"]), @"error: the API key is for the organisation `acme`, not for `other`: use a key of `other`");
     insta::assert_snapshot!(server.run_err(1, &["server", "list", "--org", "other"]), @"error: the API key is for the organisation `acme`, not for `other`: use a key of `other`");

@@ -1,8 +1,8 @@
-//! Style sheet and scripts of the console: in the binary, and kept by browsers for a year, because their addresses name
-//! their content.
+//! The console's style sheet and scripts. They are compiled into the binary, and browsers cache them for a year, because
+//! their URLs contain a hash of the content.
 //!
-//! A script imports another one as `./name.js`. What is served names its full address there: a module that has two
-//! addresses is two modules, each with listeners of its own.
+//! In the source, a script imports another one as `./name.js`. The served script contains the full URL instead: a module
+//! loaded from two URLs would run twice, and register its listeners twice.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -23,7 +23,7 @@ use crate::Web;
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Name, kind and content of each file.
+/// The name, media type and content of each file.
 const FILES: &[(&str, &str, &[u8])] = &[
     ("assigned.js", SCRIPT, include_bytes!("../assets/assigned.js")),
     ("analytics.js", SCRIPT, include_bytes!("../assets/analytics.js")),
@@ -53,7 +53,7 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("icon.svg", "image/svg+xml", include_bytes!("../assets/icon.svg")),
 ];
 
-/// A number of all files together: scripts import each other.
+/// A hash of all files together, because scripts import each other.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut digest = Sha256::new();
     for (name, kind, content) in FILES {
@@ -65,51 +65,52 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     HEXLOWER.encode(&digest.finalize()[..8])
 });
 
-/// The address of each file: another one as soon as the content of any is another one.
+/// The URL path of each file. All paths change if any file changes.
 static PATHS: LazyLock<Vec<(&str, String)>> =
     LazyLock::new(|| FILES.iter().map(|(name, ..)| (*name, format!("/assets/{name}?v={}", *VERSION))).collect());
 
-/// A file as it is served.
-struct Served {
+/// The content of a file as it is served.
+struct ServedContent {
     plain: Bytes,
-    /// Compressed once: anyone can ask for it any number of times.
+    /// Compressed once, so that repeated requests cost nothing.
     gzip: Bytes,
 }
 
-/// What is served of each file, in their order.
-static CONTENTS: LazyLock<Vec<Served>> = LazyLock::new(|| {
+/// The served content of each file, in the order of [`FILES`].
+static CONTENTS: LazyLock<Vec<ServedContent>> = LazyLock::new(|| {
     let served = |(_, kind, content): &(&str, &str, &'static [u8])| {
         let plain = match std::str::from_utf8(content) {
-            Ok(text) if *kind == SCRIPT && text.contains(" from \"./") => linked(text).into_bytes().into(),
+            Ok(text) if *kind == SCRIPT && text.contains(" from \"./") => resolve_imports(text).into_bytes().into(),
             _ => Bytes::from_static(content),
         };
-        Served { gzip: gzip(&plain), plain }
+        ServedContent { gzip: gzip(&plain), plain }
     };
     FILES.iter().map(served).collect()
 });
 
 fn gzip(plain: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    // Writing into memory does not fail; an empty result is never served.
-    let done = encoder.write_all(plain).and_then(|()| encoder.finish());
-    done.unwrap_or_default().into()
+    // Writing to memory does not fail. An empty result is never served.
+    let compressed = encoder.write_all(plain).and_then(|()| encoder.finish());
+    compressed.unwrap_or_default().into()
 }
 
-/// `script` with the addresses of the scripts that it imports.
-fn linked(script: &str) -> String {
+/// Replaces the imports in `script` with full URL paths.
+fn resolve_imports(script: &str) -> String {
     FILES.iter().fold(script.to_owned(), |script, (name, ..)| {
         script.replace(&format!(" from \"./{name}\""), &format!(" from \"{}\"", path(name)))
     })
 }
 
-/// The address of the file `name`.
+/// Returns the URL path of the file `name`, or an empty string if there is no such file.
 #[must_use]
 pub fn path(name: &str) -> &'static str {
     PATHS.iter().find(|(own, _)| *own == name).map_or("", |(_, path)| path)
 }
 
-/// `/assets/…`, compressed if the browser accepts it. Only these files are compressed: they are the same for everyone, so their
-/// length reveals nothing (pages hold secrets next to text that others choose, which compression can leak: BREACH).
+/// Returns the routes of `/assets/…`. The files are compressed if the browser accepts it. Nothing else is compressed: pages
+/// contain secrets next to text that others choose, and compression can leak them (BREACH). The assets are the same for
+/// every user, so their length reveals nothing.
 pub fn router() -> Router<Web> {
     Router::new().route("/assets/{name}", get(file))
 }
@@ -130,18 +131,18 @@ async fn file(Path(name): Path<String>, RawQuery(query): RawQuery, headers: Head
         return StatusCode::NOT_FOUND.into_response();
     };
     let current = query.is_some_and(|query| path(name).ends_with(&format!("?{query}")));
-    let keep = if current { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let cache_control = if current { "public, max-age=31536000, immutable" } else { "no-cache" };
     let compressed = accepts_gzip(&headers) && (1..content.plain.len()).contains(&content.gzip.len());
     let body = if compressed { &content.gzip } else { &content.plain };
     let mut response = body.clone().into_response();
-    let own = [
+    let headers = [
         (header::CONTENT_TYPE, *kind),
-        (header::CACHE_CONTROL, keep),
+        (header::CACHE_CONTROL, cache_control),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::VARY, "accept-encoding"),
     ];
     let encoding = compressed.then_some((header::CONTENT_ENCODING, "gzip"));
-    for (name, value) in own.into_iter().chain(encoding) {
+    for (name, value) in headers.into_iter().chain(encoding) {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compressed_files_are_the_same() {
+    fn decompressed_files_equal_the_originals() {
         for ((name, ..), content) in FILES.iter().zip(CONTENTS.iter()) {
             let mut text = Vec::new();
             GzDecoder::new(&content.gzip[..]).read_to_end(&mut text).unwrap();
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_has_an_address_that_names_its_content() {
+    fn every_path_contains_the_version() {
         for (name, ..) in FILES {
             assert!(path(name).starts_with(&format!("/assets/{name}?v=")), "{name}");
         }
@@ -187,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn a_script_imports_others_by_the_address_that_pages_load_them_by() {
+    fn scripts_import_each_other_by_the_path_that_pages_use() {
         assert_eq!(
-            linked("import { api } from \"./console.js\";"),
+            resolve_imports("import { api } from \"./console.js\";"),
             format!("import {{ api }} from \"{}\";", path("console.js"))
         );
         for ((name, ..), content) in FILES.iter().zip(CONTENTS.iter()) {
             let text = String::from_utf8_lossy(&content.plain);
-            assert!(!text.contains("from \"./"), "{name} imports what is not there");
+            assert!(!text.contains("from \"./"), "{name} imports a file that does not exist");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The audit log as a file, for the page and the API.
+//! The export of the audit log, for the page and the API.
 
 use serde_json::{Value, json};
 use waypost_core::Result;
@@ -8,12 +8,12 @@ use waypost_ops::audit_events::{self, AuditEventView, Filter};
 
 use crate::{Web, spreadsheet};
 
-/// What the file is.
+/// The format of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditExportFormat {
-    /// A table for spreadsheets.
+    /// CSV, for spreadsheets.
     Csv,
-    /// `{items, next_cursor}`, as the API lists them.
+    /// `{items, next_cursor}`, as in the API.
     Json,
 }
 
@@ -25,7 +25,7 @@ impl AuditExportFormat {
         }
     }
 
-    /// The media type.
+    /// Returns the media type.
     #[must_use]
     pub fn media_type(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl AuditExportFormat {
         }
     }
 
-    /// The value of `Content-Disposition`.
+    /// Returns the value of `Content-Disposition`.
     #[must_use]
     pub fn disposition(self) -> &'static str {
         match self {
@@ -44,9 +44,9 @@ impl AuditExportFormat {
     }
 }
 
-/// An entry as the API shows it.
+/// Returns an entry as in the API.
 #[must_use]
-pub fn shape(listed: &AuditEventView) -> Value {
+pub fn to_json(listed: &AuditEventView) -> Value {
     let event = &listed.event;
     json!({
         "id": event.id,
@@ -59,8 +59,8 @@ pub fn shape(listed: &AuditEventView) -> Value {
     })
 }
 
-/// All entries that `filter` lets through, as a file. Entries are read some at a time; the file is kept in memory, and has
-/// [`audit_events::MAX_EXPORT`] entries at most.
+/// Exports all entries that match `filter`. Entries are read in batches. The file is built in memory and has at most
+/// [`audit_events::MAX_EXPORT`] entries.
 ///
 /// # Errors
 /// As [`audit_events::export`] and [`audit_events::Export::next`].
@@ -91,7 +91,7 @@ pub async fn render(
                     if !first {
                         file.push(b',');
                     }
-                    file.extend(shape(listed).to_string().into_bytes());
+                    file.extend(to_json(listed).to_string().into_bytes());
                 }
             }
             first = false;

@@ -1,5 +1,5 @@
-//! The cookies of the console. All are `__Host-` cookies (RFC 6265bis, section 4.1.3.2): no hosted server's host, and no
-//! page without TLS but on loopback, can set or read them.
+//! The cookies of the console. All are `__Host-` cookies (RFC 6265bis, section 4.1.3.2): the host of a hosted server
+//! cannot set or read them, and neither can a page without TLS except on loopback.
 
 use cookie::{Cookie, SameSite};
 use data_encoding::BASE64URL_NOPAD;
@@ -8,18 +8,19 @@ use waypost_core::Random;
 
 /// The session of a signed-in user.
 pub const SESSION: &str = "__Host-wp_console";
-/// Shows that a user has signed in with this browser before ([`waypost_ops::devices`]).
+/// Proves that a user has signed in with this browser before ([`waypost_ops::devices`]).
 pub const DEVICE: &str = "__Host-wp_console_device";
-/// Names the browser while its user signs in.
+/// Identifies the browser during a sign-in.
 pub const BROWSER: &str = "__Host-wp_console_flow";
-/// What the next page shall say, once.
+/// A message that the next page shows once.
 pub const FLASH: &str = "__Host-wp_flash";
-/// Signed-in browsers stay so for 30 days.
+/// A session lasts 30 days.
 const SESSION_SECONDS: i64 = 30 * 24 * 60 * 60;
-/// Longer values are none of ours.
+/// Values longer than this were not set by the console.
 const MAX_VALUE: usize = 2_048;
 
-/// The value of the cookie `name`; none when it is missing, or comes twice: somebody plays tricks then.
+/// Returns the value of the cookie `name`. Returns `None` if it is missing or occurs more than once: a repeated cookie
+/// was set by another site.
 #[must_use]
 pub fn read(headers: &HeaderMap, name: &str) -> Option<String> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
@@ -33,7 +34,7 @@ pub fn read(headers: &HeaderMap, name: &str) -> Option<String> {
     }
 }
 
-/// 256 random bits as a cookie's value.
+/// Generates a cookie value from 256 random bits.
 #[must_use]
 pub fn new_value(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 32];
@@ -55,24 +56,24 @@ pub fn set_device(headers: &mut HeaderMap, value: &str) {
     append(headers, cookie);
 }
 
-/// Sets [`BROWSER`], until the browser is closed.
+/// Sets [`BROWSER`] until the browser is closed.
 pub fn set_browser(headers: &mut HeaderMap, value: &str) {
     append(headers, Cookie::new(BROWSER, value.to_owned()));
 }
 
-/// Sets [`FLASH`]: a sentence for the next page.
+/// Sets [`FLASH`], the message for the next page, cut to 400 characters.
 pub fn set_flash(headers: &mut HeaderMap, message: &str) {
     let message: String = message.chars().take(400).collect();
     append(headers, Cookie::new(FLASH, BASE64URL_NOPAD.encode(message.as_bytes())));
 }
 
-/// The sentence of [`FLASH`].
+/// Returns the message in [`FLASH`].
 #[must_use]
 pub fn flash(headers: &HeaderMap) -> Option<String> {
     String::from_utf8(BASE64URL_NOPAD.decode(read(headers, FLASH)?.as_bytes()).ok()?).ok()
 }
 
-/// Takes a cookie away.
+/// Deletes a cookie.
 pub fn clear(headers: &mut HeaderMap, name: &'static str) {
     let mut cookie = Cookie::new(name, "");
     cookie.set_max_age(cookie::time::Duration::ZERO);
@@ -83,7 +84,7 @@ fn append(headers: &mut HeaderMap, mut cookie: Cookie<'static>) {
     cookie.set_path("/");
     cookie.set_secure(true);
     cookie.set_http_only(true);
-    // Lax: links in mails lead here from elsewhere.
+    // Lax, because links in emails lead here.
     cookie.set_same_site(SameSite::Lax);
     if let Ok(value) = HeaderValue::from_str(&cookie.to_string()) {
         headers.append(header::SET_COOKIE, value);

@@ -1,12 +1,12 @@
-//! How to connect each MCP client to a server: links and texts to paste. Pure: a name and a URL in, texts and links out.
-//! Used by the console's install page and by the public page.
+//! Setup instructions for each MCP client: install links and snippets. Pure functions of a server's name and URL, used by
+//! the console's install page and by the public page.
 //!
 //! Sources: code.claude.com/docs (`claude mcp add`), cursor.com/docs/mcp/install-links, code.visualstudio.com/api
 //! (`vscode:mcp/install`), docs.windsurf.com (`serverUrl`), zed.dev/docs/ai/mcp (`context_servers`),
 //! developers.openai.com/codex/mcp (`mcp_servers`), geminicli.com/docs (`httpUrl`), opencode.ai/docs/mcp-servers,
 //! jetbrains.com/help/ai-assistant/mcp.html, docs.cline.bot/mcp, the Inspector's docs/mcp-server-configuration.md. A client
-//! without a documented install link has no link here. Links of the web are not used: they would send a personal URL to
-//! another company.
+//! without a documented install link has no link here. `https://` install links are not used: they would send a personal
+//! URL to a third party.
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -15,40 +15,40 @@ use url::{Host, Url};
 /// The server to connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// The name of the server in the client's configuration: its slug, which every client accepts.
+    /// The server's name in the client's configuration: its slug, which every client accepts.
     pub name: &'a str,
     /// The MCP URL.
     pub url: &'a str,
 }
 
-/// A link that adds the server with one click.
+/// A link that adds the server to a client with one click.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Its text.
+    /// The text of the link.
     pub label: &'static str,
-    /// Its URL, in a scheme that the client has registered.
+    /// The URL, with a scheme that the client has registered.
     pub href: String,
 }
 
-/// A text to paste, and where to paste it.
+/// A text to paste.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snippet {
-    /// A file, a terminal or a dialog.
+    /// Where to paste it: a file, a terminal or a dialog.
     pub place: &'static str,
     /// The text.
     pub text: String,
 }
 
-/// How one client is connected.
+/// The setup instructions for one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Its name in URLs.
+    /// The client's name in URLs.
     pub id: &'static str,
-    /// Its name.
+    /// The client's name.
     pub name: &'static str,
-    /// What to do, in a sentence or two.
+    /// Instructions in one or two sentences.
     pub hint: &'static str,
-    /// Whether the client runs in a cloud, so that the URL must have https and be reachable from the internet.
+    /// Whether the client connects from the cloud, so that the URL must use https and be reachable from the internet.
     pub needs_internet: bool,
     /// Links that add the server.
     pub links: Vec<Link>,
@@ -56,16 +56,16 @@ pub struct Client {
     pub snippets: Vec<Snippet>,
 }
 
-/// Every known client.
+/// Returns the instructions for every known client.
 #[must_use]
 pub fn all_clients(target: Target<'_>) -> Vec<Client> {
     let mut all = end_user_clients(target);
-    // Before the last one, which is "any other client".
+    // Before the last entry, "Other clients".
     all.insert(all.len() - 1, inspector(target));
     all
 }
 
-/// The clients that end users work with; the first one is recommended.
+/// Returns the instructions for the clients that end users use. The first client is the recommended one.
 #[must_use]
 pub fn end_user_clients(target: Target<'_>) -> Vec<Client> {
     vec![
@@ -85,14 +85,14 @@ pub fn end_user_clients(target: Target<'_>) -> Vec<Client> {
     ]
 }
 
-/// Whether clients in a cloud can reach `url`: it has https and no local host name.
+/// Whether clients in the cloud can reach `url`: it uses https and its host name is not local.
 #[must_use]
 pub fn is_reachable_from_internet(url: &str) -> bool {
-    let below = |url: &Url| url.domain().is_some_and(|domain| domain.ends_with(".localhost"));
-    Url::parse(url).is_ok_and(|url| url.scheme() == "https" && !is_local(&url) && !below(&url))
+    let is_subdomain = |url: &Url| url.domain().is_some_and(|domain| domain.ends_with(".localhost"));
+    Url::parse(url).is_ok_and(|url| url.scheme() == "https" && !is_local(&url) && !is_subdomain(&url))
 }
 
-/// The command that adds a server to Claude Code.
+/// Returns the command that adds a server to Claude Code.
 #[must_use]
 pub fn claude_code_command(target: Target<'_>) -> String {
     format!("claude mcp add --transport http {} {}", shell(target.name), shell(target.url))
@@ -102,7 +102,7 @@ fn claude_code(target: Target<'_>) -> Client {
     Client {
         id: "claude-code",
         name: "Claude Code",
-        hint: "Run this in a terminal. It adds the server to the current project; add --scope user to have it in every project.",
+        hint: "Run this in a terminal. It adds the server to the current project. To add it to every project, append --scope user.",
         needs_internet: false,
         links: Vec::new(),
         snippets: vec![Snippet { place: "Terminal", text: claude_code_command(target) }],
@@ -118,8 +118,8 @@ fn claude_desktop(target: Target<'_>) -> Client {
     Client {
         id: "claude-desktop",
         name: "Claude (web and desktop)",
-        hint: "In Claude, open Settings, then Connectors, choose “Add custom connector” and paste the URL. Without access to \
-               connectors, Claude Desktop can use the configuration file instead.",
+        hint: "In Claude, open Settings, then Connectors, select “Add custom connector” and paste the URL. If you do not have \
+               access to connectors, use the configuration file of Claude Desktop instead.",
         needs_internet: true,
         links: Vec::new(),
         snippets: vec![
@@ -136,7 +136,7 @@ fn chatgpt(target: Target<'_>) -> Client {
     Client {
         id: "chatgpt",
         name: "ChatGPT",
-        hint: "In ChatGPT, open Settings, then Apps & Connectors, turn on developer mode under Advanced settings, choose \
+        hint: "In ChatGPT, open Settings, then Apps & Connectors, turn on developer mode under Advanced settings, select \
                “Create” and paste the URL.",
         needs_internet: true,
         links: Vec::new(),
@@ -217,7 +217,7 @@ fn codex(target: Target<'_>) -> Client {
     Client {
         id: "codex",
         name: "Codex",
-        hint: "Run the command in a terminal, or add the lines to the file. The Codex extension for editors reads the same file.",
+        hint: "Run the command in a terminal, or add the lines to the file. The Codex editor extension reads the same file.",
         needs_internet: false,
         links: Vec::new(),
         snippets: vec![
@@ -266,7 +266,7 @@ fn jetbrains(target: Target<'_>) -> Client {
     Client {
         id: "jetbrains",
         name: "JetBrains IDEs",
-        hint: "Open Settings, then Tools, AI Assistant, Model Context Protocol (MCP), choose “Add”, “As JSON” and paste the \
+        hint: "Open Settings, then Tools, AI Assistant, Model Context Protocol (MCP), select “Add”, “As JSON” and paste the \
                text. Junie reads the same text from the file ~/.junie/mcp/mcp.json.",
         needs_internet: false,
         links: Vec::new(),
@@ -279,7 +279,7 @@ fn cline(target: Target<'_>) -> Client {
     Client {
         id: "cline",
         name: "Cline",
-        hint: "Choose “MCP Servers”, “Configure”, “Configure MCP Servers”, and add the server to the file that opens.",
+        hint: "Select “MCP Servers”, “Configure”, “Configure MCP Servers”, and add the server to the file that opens.",
         needs_internet: false,
         links: Vec::new(),
         snippets: vec![Snippet { place: "cline_mcp_settings.json", text: file("mcpServers", target.name, &server) }],
@@ -291,7 +291,7 @@ fn inspector(target: Target<'_>) -> Client {
     Client {
         id: "inspector",
         name: "MCP Inspector",
-        hint: "Shows every request and response, for authors of walkthroughs. Needs Node.js.",
+        hint: "Shows every request and response. Useful for walkthrough authors. Needs Node.js.",
         needs_internet: false,
         links: Vec::new(),
         snippets: vec![
@@ -300,7 +300,7 @@ fn inspector(target: Target<'_>) -> Client {
                 text: format!("npx @modelcontextprotocol/inspector --server-url {url} --transport http"),
             },
             Snippet {
-                place: "Terminal, without a page",
+                place: "Terminal, without a browser",
                 text: format!(
                     "npx @modelcontextprotocol/inspector --cli --server-url {url} --transport http --method tools/list"
                 ),
@@ -314,7 +314,7 @@ fn plain(target: Target<'_>) -> Client {
     Client {
         id: "json",
         name: "Other clients",
-        hint: "Most clients need only the URL. The transport is “Streamable HTTP”, sometimes called “HTTP”.",
+        hint: "Most clients need only the URL. The transport is “Streamable HTTP”, also called “HTTP”.",
         needs_internet: false,
         links: Vec::new(),
         snippets: vec![
@@ -324,18 +324,18 @@ fn plain(target: Target<'_>) -> Client {
     }
 }
 
-/// `{"MEMBER": {"NAME": server}}`, as people write it.
+/// Formats `{"MEMBER": {"NAME": server}}` with indentation.
 fn file(member: &str, name: &str, server: &Value) -> String {
     let file = json!({ member: { name: server } });
     serde_json::to_string_pretty(&file).unwrap_or_default()
 }
 
-/// A JSON string, which is also a basic string of TOML 1.0.
+/// Formats a JSON string, which is also a valid TOML 1.0 basic string.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// mcp-remote accepts http only for this machine, or with a flag.
+/// Whether mcp-remote needs a flag for this URL: without one it accepts http only for the local machine.
 fn needs_allow_http(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !is_local(&url))
 }
@@ -349,7 +349,8 @@ fn is_local(url: &Url) -> bool {
     }
 }
 
-/// A word of a POSIX shell (XCU, section 2.2.2): as it is when nothing in it means anything, else in single quotes.
+/// Formats a word for a POSIX shell (XCU, section 2.2.2): in single quotes if it has a character that is special to a
+/// shell, else unchanged.
 fn shell(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
@@ -358,7 +359,8 @@ fn shell(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// As `encodeURIComponent` of JavaScript, and stricter: only unreserved characters stay (RFC 3986, section 2.3).
+/// Percent-encodes a URL component. Stricter than JavaScript's `encodeURIComponent`: only unreserved characters are kept
+/// (RFC 3986, section 2.3).
 fn component(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {

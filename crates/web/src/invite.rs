@@ -1,4 +1,4 @@
-//! Inviting people, for the pages and the API: the act, the link, and the mail.
+//! Sending invitations, for the pages and the API: the operation, the link and the email.
 
 use waypost_core::caller::Ctx;
 use waypost_core::id::{InvitationId, OrganizationId};
@@ -11,18 +11,18 @@ use crate::Web;
 use crate::limits::LimitKind;
 use crate::request_info::RequestInfo;
 
-/// An invitation that was just made or renewed.
+/// An invitation that was just created or resent.
 pub struct SentInvitation {
     /// The invitation.
     pub listed: InvitationView,
-    /// The link, to hand over; it cannot be shown again. `None` if this installation sends email: the link is sent to the
-    /// invited address and shown to nobody else, because it proves that address.
+    /// The link to hand over, shown once. `None` if this installation sends email: the link then proves the ownership of
+    /// the email, so it is sent to that email only.
     pub link: Option<String>,
-    /// Whether an email with the link is on its way.
+    /// Whether an email with the link was enqueued.
     pub mailed: bool,
 }
 
-/// Invites the person with this address.
+/// Creates an invitation for `email` and sends it.
 ///
 /// # Errors
 /// As [`invitations::create`]; `rate_limited`.
@@ -37,7 +37,7 @@ pub async fn create(
     send(web, cx, invited).await
 }
 
-/// Gives an invitation a new link.
+/// Gives an invitation a new link and sends it.
 ///
 /// # Errors
 /// As [`invitations::resend`]; `rate_limited`.
@@ -73,20 +73,20 @@ async fn send(web: &Web, cx: &Ctx, invited: InvitationWithSecret) -> Result<Sent
         return Ok(SentInvitation { listed, link: Some(link), mailed: false });
     };
     invitations::mark_emailed(cx, web.ops(), &invited).await?;
-    // The invitation stands either way. If the email cannot be sent, the inviting person sends it again.
+    // The invitation is valid even if the email cannot be sent. In that case the inviter can resend it.
     let sent =
         outbox.enqueue(EmailKind::Invitation, organization.id.as_str(), mail(&listed, &organization.name, &link));
-    let mailed = sent.inspect_err(|error| tracing::error!(%error, "failed to send an invitation")).is_ok();
+    let mailed = sent.inspect_err(|error| tracing::error!(%error, "failed to enqueue an invitation")).is_ok();
     Ok(SentInvitation { listed, link: None, mailed })
 }
 
 fn mail(listed: &InvitationView, organization: &str, link: &str) -> EmailMessage {
     let invitation = &listed.invitation;
-    let who = listed.invited_by.as_deref().unwrap_or("The operator");
+    let inviter = listed.invited_by.as_deref().unwrap_or("The operator");
     let text = format!(
-        "{who} invites you to {organization} on Waypost, with the role {}.\n\n\
-         Open this link to accept. It is valid for 48 hours, once, and only for {}:\n{link}\n\n\
-         If you do not know what this is about, ignore this mail.\n",
+        "{inviter} has invited you to join {organization} on Waypost with the role {}.\n\n\
+         To accept, open this link. It works once, within 48 hours, and only for {}:\n{link}\n\n\
+         If you were not expecting this invitation, ignore this email.\n",
         invitation.role, invitation.email
     );
     EmailMessage { to: invitation.email.clone(), subject: format!("Invitation to {}", quote_name(organization)), text }

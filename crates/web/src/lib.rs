@@ -1,7 +1,6 @@
-//! The console and the REST API (docs/console.md): what the people of an organisation do, on pages and in scripts. Both
-//! translate and nothing more; every act is one of `waypost_ops`.
+//! The console and the REST API (docs/console.md). Both only translate HTTP to and from the operations in `waypost_ops`.
 //!
-//! A noun has a file of its name in [`api`] and one in [`pages`].
+//! Each resource has a file of the same name in [`api`] and in [`pages`].
 
 pub mod api;
 pub mod asset;
@@ -39,7 +38,7 @@ use crate::limits::Limits;
 use crate::providers::Provider;
 use crate::request_info::RequestInfo;
 
-/// What the console and the API work with.
+/// The shared state of the console and the API.
 #[derive(Clone)]
 pub struct Web {
     state: Arc<State>,
@@ -48,26 +47,26 @@ pub struct Web {
 
 /// The parts of a [`Web`].
 pub struct State {
-    /// Hosted servers at work in this process.
+    /// The hosted servers of this process.
     pub hosting: Hosting,
-    /// The origin under which others reach this installation.
+    /// The public origin of this installation.
     pub public_url: PublicUrl,
-    /// How often one address may ask.
+    /// Rate limits per client address.
     pub limits: Limits,
-    /// Where mails go; none when this installation cannot send any.
+    /// The outbox for emails. `None` if this installation sends no email.
     pub mail: Option<Outbox>,
-    /// Where random bytes come from.
+    /// The source of random bytes.
     pub random: Arc<dyn Random>,
-    /// What it takes to ask identity providers.
+    /// Everything that requests to identity providers need.
     pub provider_context: IdentityProviderContext,
-    /// Who may make an account for themselves.
+    /// Who may sign up.
     pub sign_up: SignUp,
     /// Providers that users can sign in with.
     pub providers: Vec<Provider>,
 }
 
 impl Web {
-    /// Console and API of this installation.
+    /// Creates the console and the API of this installation.
     #[must_use]
     pub fn new(state: State) -> Self {
         let (ops, secret) = (state.hosting.ops().clone(), state.hosting.secret().clone());
@@ -75,19 +74,19 @@ impl Web {
         Self { state: Arc::new(state), accounts }
     }
 
-    /// How users sign in.
+    /// Returns the operations on user accounts and sign-in.
     #[must_use]
     pub fn accounts(&self) -> &UserAccounts {
         &self.accounts
     }
 
-    /// What acts are done on.
+    /// Returns what operations run on.
     #[must_use]
     pub fn ops(&self) -> &Ops {
         self.hosting.ops()
     }
 
-    /// A context for what `caller` asks for.
+    /// Creates the context of an operation for `caller`.
     #[must_use]
     pub fn context(&self, caller: Caller, info: &RequestInfo) -> Ctx {
         self.hosting.context(caller, Arc::clone(&self.random), info.request_id.clone())
@@ -102,7 +101,8 @@ impl std::ops::Deref for Web {
     }
 }
 
-/// Everything on HOST but the hosted servers. Whoever mounts it puts a [`RequestInfo`] into each request's extensions.
+/// Returns the router for everything on HOST except the hosted servers. It requires a [`RequestInfo`] in each request's
+/// extensions.
 pub fn router(web: Web) -> Router {
     Router::new()
         .merge(pages::routes().into_router())

@@ -1,4 +1,4 @@
-//! How often one address may ask, per kind of request: guessing and flooding become slow, people notice nothing.
+//! Rate limits per client address and kind of request. They slow down guessing and flooding, and do not affect normal use.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,30 +7,30 @@ use std::time::Duration;
 use waypost_core::Clock;
 use waypost_ops::limits::{Limiter, Rate, network};
 
-/// What is asked.
+/// A kind of request that has its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LimitKind {
-    /// A password, a code or a link that somebody enters.
+    /// An attempt to sign in with a password, a code or a link.
     SignIn,
     /// A sign-up.
     SignUp,
     /// An invitation.
     Invitation,
-    /// Anything that sends a mail.
+    /// Any request that sends an email.
     Mail,
-    /// A key or a cookie that opens nothing.
+    /// A request with an invalid API key or session cookie.
     InvalidCredentials,
     /// A request to the API.
     Api,
     /// A view of a server's public page.
     PublicPage,
-    /// Any request that is not to the MCP address of a server, beside the limit of its own kind.
+    /// Any request except those to the MCP URL of a server. It counts in addition to the limit of its own kind.
     Request,
 }
 
 impl LimitKind {
-    /// The requests per minute; as many may come at once. An office of fifty behind one address notices nothing; who
-    /// guesses is stopped by the limits of each account and each code as well. There is no kind without a limit.
+    /// Returns the requests per minute, which is also the burst. The limits are high enough for an office of fifty users
+    /// behind one address. Guessing is also limited per account and per code. Every kind has a limit.
     fn rate(self) -> Rate {
         match self {
             Self::SignIn => Rate::per_minute("sign_in", 120),
@@ -45,12 +45,12 @@ impl LimitKind {
     }
 }
 
-/// The limits of this process.
+/// The rate limits of this process.
 #[derive(Clone)]
 pub struct Limits(Limiter<(LimitKind, IpAddr)>);
 
 impl Limits {
-    /// Returns limits of which nothing is used.
+    /// Creates limits with no requests counted.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self(Limiter::new(clock))
@@ -59,7 +59,7 @@ impl Limits {
     /// Counts a request from `address`, or from its network if it is an IPv6 address.
     ///
     /// # Errors
-    /// The time to wait if there were too many.
+    /// Returns the time to wait if there were too many requests.
     pub fn check(&self, kind: LimitKind, address: IpAddr) -> Result<(), Duration> {
         self.0.check((kind, network(address)), kind.rate())
     }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_a_limit_of_its_own() {
+    fn every_kind_has_its_own_limit() {
         use LimitKind::{Api, InvalidCredentials, Invitation, Mail, PublicPage, Request, SignIn, SignUp};
         let limits = Limits::new(Arc::new(ManualClock::new(Timestamp(0))));
         let address = IpAddr::from([192, 0, 2, 7]);

@@ -1,9 +1,10 @@
-//! Markdown of authors and of end users as HTML for pages.
+//! Renders Markdown written by authors and end users as HTML for pages.
 
 use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd, html};
 
-/// Renders Markdown as HTML that holds nothing but the elements of Markdown itself: HTML in it is shown as text, links lead
-/// to the web or to a mail address, and images, which would tell their host of every reader, are links.
+/// Renders Markdown as safe HTML that contains only the elements of Markdown itself. Embedded HTML is shown as text, links
+/// lead only to the web or to an email, and images become links, because loading an image would reveal the reader to its
+/// host.
 #[must_use]
 pub fn render(text: &str) -> String {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
@@ -17,7 +18,7 @@ pub fn render(text: &str) -> String {
             Event::Start(Tag::Link { link_type: LinkType::Inline, dest_url, title, id })
         }
         Event::End(TagEnd::Image) => Event::End(TagEnd::Link),
-        // The page has a heading of its own.
+        // Levels 1 and 2 are used by the page itself.
         Event::Start(Tag::Heading { level, .. }) => {
             Event::Start(Tag::Heading { level: lower(level), id: None, classes: Vec::new(), attrs: Vec::new() })
         }
@@ -39,12 +40,12 @@ fn lower(level: pulldown_cmark::HeadingLevel) -> pulldown_cmark::HeadingLevel {
     }
 }
 
-/// Whether a link of an author may stand on our pages.
+/// Whether a link target is allowed on our pages.
 fn is_safe(url: &str) -> bool {
     let scheme = url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
         Some("http" | "https" | "mailto") => true,
-        // A colon behind a slash, a question mark or a hash is none of a scheme.
+        // A colon after a slash, a question mark or a hash does not end a scheme.
         Some(other) => other.contains(['/', '?', '#']),
         None => true,
     }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shows_markdown_and_nothing_else() {
+    fn only_markdown_is_rendered() {
         assert_eq!(render("# A\n\n**b** `c`"), "<h3>A</h3>\n<p><strong>b</strong> <code>c</code></p>\n");
         assert_eq!(render("<script>alert(1)</script>"), "&lt;script&gt;alert(1)&lt;/script&gt;");
         assert_eq!(render("a <b onclick=x>b</b>"), "<p>a &lt;b onclick=x&gt;b&lt;/b&gt;</p>\n");
@@ -68,9 +69,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever the text, no element but those of Markdown comes out, and no attribute that runs a script.
+        /// For any text, the output contains only Markdown's elements and no attribute that runs a script.
         #[test]
-        fn no_text_makes_a_script(text in r#"[ -~\n]{0,200}|(<|>|/|script|javascript:|on|=|"|'|\(|\)|\[|\]|!|&|#|x| |\n){0,60}"#) {
+        fn no_text_results_in_a_script(text in r#"[ -~\n]{0,200}|(<|>|/|script|javascript:|on|=|"|'|\(|\)|\[|\]|!|&|#|x| |\n){0,60}"#) {
             let html = render(&text);
             let tags = html.split('<').skip(1).map(|tag| tag.trim_start_matches('/'));
             for tag in tags {

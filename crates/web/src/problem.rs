@@ -1,4 +1,4 @@
-//! Errors of the API: problem details (RFC 9457) with a stable `code`.
+//! API errors: problem details (RFC 9457) with a stable `code`.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -7,31 +7,31 @@ use serde_json::{Map, Value};
 use utoipa::{IntoResponses, ToSchema};
 use waypost_core::{Code, Error};
 
-/// What a handler of the API gives.
+/// The result of an API handler.
 pub type ApiResult<T> = Result<T, ApiError>;
 
-/// The body of an answer that is an error.
+/// An error response (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// Always `about:blank`: the code says more than a page could.
+    /// Always `about:blank`. Use `code` to identify the error.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The status in words.
+    /// The reason phrase of the HTTP status.
     pub title: String,
-    /// The status.
+    /// The HTTP status.
     pub status: u16,
-    /// What happened and what to do, for people.
+    /// What happened and what to do, in English.
     pub detail: String,
-    /// What happened, for programs; stable.
+    /// The error code. Codes are stable.
     #[schema(value_type = String, example = "not_found")]
     pub code: &'static str,
-    /// Which argument is wrong and the like.
+    /// Further members, depending on the code, such as `field` for an invalid argument.
     #[serde(flatten)]
     #[schema(value_type = Object, additional_properties)]
     pub details: Map<String, Value>,
 }
 
-/// An error on its way out of the API.
+/// An error with the HTTP status of its response.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -45,14 +45,14 @@ impl From<Error> for ApiError {
 }
 
 impl ApiError {
-    /// An error with a status of its own.
+    /// Creates an error with a status other than that of its code.
     #[must_use]
     pub fn new(status: StatusCode, error: Error) -> Self {
         Self { status, error }
     }
 }
 
-/// The status that an error has over HTTP (RFC 9110, section 15; RFC 6585).
+/// Returns the HTTP status for an error code (RFC 9110, section 15; RFC 6585).
 #[must_use]
 pub fn status(code: Code) -> StatusCode {
     match code {
@@ -75,17 +75,17 @@ pub fn status(code: Code) -> StatusCode {
     }
 }
 
-/// Seconds until a request is worth repeating, if the error says so.
+/// Returns the number of seconds to wait before a retry. `None` if the error does not say.
 #[must_use]
 pub fn retry_after(error: &Error) -> Option<u64> {
     error.details.get("retry_after_seconds").and_then(Value::as_u64)
 }
 
-/// Logs an error that is ours, once, at the edge.
+/// Logs an internal or availability error. Called once per request, where the response is created.
 pub fn log(error: &Error) {
     if matches!(error.code, Code::Internal | Code::Unavailable) {
         let cause = std::error::Error::source(error).map(ToString::to_string);
-        tracing::error!(code = error.code.as_str(), cause, "the request failed");
+        tracing::error!(code = error.code.as_str(), cause, "request failed");
     }
 }
 
@@ -93,7 +93,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Self { status, error } = self;
         log(&error);
-        let retry_after = error.details.get("retry_after_seconds").and_then(Value::as_u64);
+        let retry_after = retry_after(&error);
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
         let problem = Problem {
             kind: "about:blank",
@@ -120,40 +120,40 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The answers that every operation may give beside its own, for the OpenAPI document.
+/// The error responses of every operation, for the OpenAPI document.
 #[derive(IntoResponses)]
 pub enum Problems {
-    /// The request cannot be read.
+    /// Malformed request.
     #[response(status = 400, content_type = "application/problem+json")]
     BadRequest(Problem),
-    /// No key, no session, or one that is not valid.
+    /// Missing or invalid credentials.
     #[response(status = 401, content_type = "application/problem+json")]
     Unauthorized(Problem),
-    /// The role is too low.
+    /// The caller's role does not allow this operation.
     #[response(status = 403, content_type = "application/problem+json")]
     Forbidden(Problem),
-    /// There is no such thing, or none that the caller may know of.
+    /// The resource does not exist, or belongs to another organisation.
     #[response(status = 404, content_type = "application/problem+json")]
     NotFound(Problem),
-    /// It contradicts what is there.
+    /// The request conflicts with the current state.
     #[response(status = 409, content_type = "application/problem+json")]
     Conflict(Problem),
-    /// What was edited has changed meanwhile.
+    /// The resource has changed since the revision in `If-Match`.
     #[response(status = 412, content_type = "application/problem+json")]
     PreconditionFailed(Problem),
-    /// The body is too large.
+    /// The request body is too large.
     #[response(status = 413, content_type = "application/problem+json")]
     TooLarge(Problem),
-    /// The body is of a kind that is not read here.
+    /// The `Content-Type` of the request body is not supported.
     #[response(status = 415, content_type = "application/problem+json")]
     UnsupportedMediaType(Problem),
-    /// A field is wrong; `field` names it.
+    /// A field is invalid. `field` names it.
     #[response(status = 422, content_type = "application/problem+json")]
     Invalid(Problem),
-    /// Too many requests; `Retry-After` says how long to wait.
+    /// Too many requests. `Retry-After` is the number of seconds to wait.
     #[response(status = 429, content_type = "application/problem+json")]
     TooMany(Problem),
-    /// A part that is needed does not answer at the moment.
+    /// A required service is temporarily unavailable. Try again later.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),
 }

@@ -1,4 +1,4 @@
-//! Providers that users of the console can sign in with: whom they vouch for.
+//! Identity providers that console users can sign in with.
 
 mod github;
 mod openid;
@@ -11,38 +11,38 @@ use waypost_outbound::{Purpose, Route};
 
 pub use github::Github;
 
-/// A provider of the installation.
+/// An identity provider of the installation.
 #[derive(Debug, Clone)]
 pub struct Provider {
-    /// Its name in addresses: `github`, `google` or `openid`.
+    /// The provider's name in URLs: `github`, `google` or `openid`.
     pub key: &'static str,
-    /// Its name on the button.
+    /// The provider's name on the sign-in button.
     pub name: String,
-    /// How it is asked.
+    /// The provider's protocol.
     pub kind: ProviderKind,
-    /// Waypost's name there.
+    /// Waypost's client ID at the provider.
     pub client_id: String,
-    /// Waypost's secret there.
+    /// Waypost's client secret at the provider.
     pub client_secret: SecretText,
 }
 
-/// How a provider is asked.
+/// The protocol of a provider.
 #[derive(Debug, Clone)]
 pub enum ProviderKind {
-    /// OpenID Connect, by discovery from this issuer.
+    /// OpenID Connect with discovery.
     Openid {
-        /// The issuer.
+        /// The issuer URL.
         issuer: String,
     },
-    /// GitHub: plain OAuth with addresses of its own.
+    /// GitHub: plain OAuth with GitHub's own endpoints.
     Github(Github),
 }
 
 impl Provider {
-    /// The address to which the browser leaves.
+    /// Returns the URL to which the browser is redirected.
     ///
     /// # Errors
-    /// `unavailable` when the provider does not answer.
+    /// `unavailable` if the provider does not respond.
     pub async fn authorization_url(
         &self,
         provider_context: &IdentityProviderContext,
@@ -57,10 +57,10 @@ impl Provider {
         }
     }
 
-    /// Whom the provider vouches for with `code`.
+    /// Exchanges `code` for the identity of the user.
     ///
     /// # Errors
-    /// `unavailable` when the provider does not answer; `forbidden` when what it says cannot be trusted.
+    /// `unavailable` if the provider does not respond. `forbidden` if its response is an error or cannot be trusted.
     pub async fn fetch_identity(
         &self,
         provider_context: &IdentityProviderContext,
@@ -77,21 +77,22 @@ impl Provider {
         }
     }
 
-    /// The route of requests to it. The operator named it, so only entries of `outbound_allow` without an organisation
-    /// apply.
+    /// Returns the route of requests to the provider. The operator configured it, so only entries of `outbound_allow`
+    /// without an organisation apply.
     fn route(&self, provider_context: &IdentityProviderContext) -> Result<Route> {
-        provider_context.outbound.route(Purpose::SignIn, &[]).map_err(|error| self.down(error))
+        provider_context.outbound.route(Purpose::SignIn, &[]).map_err(|error| self.unavailable(error))
     }
 
-    /// The provider cannot be reached.
-    fn down(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        Error::new(Code::Unavailable, format!("{} does not answer. Try again, or sign in another way.", self.name))
+    /// Creates the error for a provider that does not respond.
+    fn unavailable(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::new(Code::Unavailable, format!("{} is not responding. Try again, or sign in another way.", self.name))
             .caused_by(cause)
     }
 
-    /// The provider says no, or what it says cannot be used. `why` goes into the log, and holds no code and no token.
-    fn refused(&self, why: &'static str) -> Error {
-        tracing::warn!(provider = self.key, why, "nobody was signed in by a provider");
+    /// Creates the error for a sign-in that the provider rejected, or whose response is invalid. The reason is logged; it
+    /// must not contain a code or a token.
+    fn rejected(&self, reason: &'static str) -> Error {
+        tracing::warn!(provider = self.key, reason, "sign-in with a provider failed");
         Error::new(Code::Forbidden, format!("{} could not sign you in. Try again, or sign in another way.", self.name))
     }
 }

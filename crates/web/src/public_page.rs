@@ -1,8 +1,9 @@
-//! The public page of a hosted server (docs/public-page.md): what the server teaches, and how to connect each client.
+//! The public page of a hosted server (docs/public-page.md). It lists the walkthroughs and shows how to connect each
+//! client.
 //!
-//! On a server without OAuth every visitor gets a personal URL. Its ID is a bearer secret that exists in the visitor's
-//! cookie and client only: a page view stores nothing. The page is one response without scripts or styles from anywhere
-//! else, so it is the same on HOST and on the server's own host.
+//! On a server without OAuth, every visitor gets a personal URL. Its ID is a bearer secret that exists only in the
+//! visitor's cookie and client: a page view stores nothing. Style and script are part of the page, so it is the same on
+//! HOST and on the server's own host.
 
 mod cookie;
 mod view;
@@ -26,15 +27,15 @@ use crate::problem;
 /// A request for the public page of a server.
 #[derive(Debug, Clone)]
 pub struct PageRequest {
-    /// The address as it was asked, possibly with a former slug.
+    /// The requested address, possibly with a former slug.
     pub address: ServerUrls,
-    /// The present address in the same form.
+    /// The address with the current slug, in the same form.
     pub current: ServerUrls,
-    /// The server and what it offers.
+    /// The server and its walkthroughs.
     pub offers: Arc<Offers>,
-    /// The client's address.
+    /// The client's IP address.
     pub client: IpAddr,
-    /// The request's ID, as in the log.
+    /// The request ID, as logged.
     pub request_id: String,
 }
 
@@ -54,7 +55,7 @@ pub fn check_rate(web: &Web, client: IpAddr) -> Result<(), Response> {
     let Err(wait) = web.limits.check(LimitKind::PublicPage, client) else { return Ok(()) };
     let seconds = wait.as_secs().max(1);
     let message =
-        format!("There were too many requests from your network. Wait {seconds} seconds, then load the page again.");
+        format!("There were too many requests from your network. Wait {seconds} seconds, then reload the page.");
     let mut response = view::notice(StatusCode::TOO_MANY_REQUESTS, "Too many requests", &message);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     Err(response)
@@ -77,7 +78,7 @@ pub async fn show(web: &Web, page: &PageRequest, headers: &HeaderMap) -> Respons
     let handed_over = || known(handover.as_ref()?);
     let id = known(&cookie).or_else(handed_over).unwrap_or_else(|| PersonalId::new(&*web.random));
     let mut response = view::page(web, page, &branding, Some(&id));
-    // Set each time: the browser keeps it for a year after the last visit.
+    // Set on every view, so that it expires a year after the last one.
     cookie.set(response.headers_mut(), id.to_cookie(keys, &server.id));
     if let Some(handover) = handover.filter(|_| page.address.prefix() != page.current.prefix()) {
         handover.set(response.headers_mut(), id.to_cookie(keys, &server.id));
@@ -85,7 +86,7 @@ pub async fn show(web: &Web, page: &PageRequest, headers: &HeaderMap) -> Respons
     response
 }
 
-/// The organisation's logo, for the page.
+/// Returns the organisation's logo for the page.
 pub async fn logo(web: &Web, page: &PageRequest) -> Response {
     match logos::get(&page.context(web), web.ops(), &page.offers.server.organization_id).await {
         Ok(Some(png)) => view::png(png),
@@ -94,18 +95,17 @@ pub async fn logo(web: &Web, page: &PageRequest) -> Response {
     }
 }
 
-/// The response for a page that does not exist. It is the same for a server that does not exist and for a page that is
-/// switched off.
+/// Returns the 404 response. It is the same for a server that does not exist and for a page that is turned off.
 #[must_use]
 pub fn not_found() -> Response {
-    let message = "There is no page at this address. Check the link, or ask the person who gave it to you.";
+    let message = "There is no page at this URL. Check the link, or ask the person who sent it to you.";
     view::notice(StatusCode::NOT_FOUND, "Page not found", message)
 }
 
-/// The response for a page that cannot be shown at the moment.
+/// Returns the response for a page that cannot be rendered.
 #[must_use]
 pub fn failed(error: Error) -> Response {
     problem::log(&error);
-    let message = "The page cannot be shown at the moment. Try again in a moment.";
+    let message = "The page cannot be shown at the moment. Try again later.";
     view::notice(problem::status(error.code), "Something went wrong", message).into_response()
 }

@@ -1,4 +1,4 @@
-//! What the root found out about a request.
+//! Facts about a request that the root router determines once.
 
 use std::net::IpAddr;
 
@@ -8,24 +8,24 @@ use waypost_core::Error;
 
 use crate::problem::ApiError;
 
-/// A request to HOST: it stands in the request's extensions.
+/// Facts about a request to HOST, stored in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct RequestInfo {
-    /// The host and port, as the client wrote them.
+    /// The host and port, as sent by the client.
     pub authority: String,
-    /// The client's address.
+    /// The client's IP address.
     pub client: IpAddr,
-    /// The request's id, as in the log.
+    /// The request ID, as logged.
     pub request_id: String,
 }
 
 impl RequestInfo {
-    /// Returns what the root found out.
+    /// Reads the request info from the request's extensions.
     ///
     /// # Errors
-    /// `internal` if it found out nothing: without the client's address no limit can be applied.
+    /// `internal` if it is missing: without the client's address no limit can be applied.
     pub fn of(parts: &Parts) -> Result<Self, Error> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| Error::internal("a request without a client address"))
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Error::internal("the request has no client address"))
     }
 }
 
@@ -49,8 +49,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_without_a_client_address_is_rejected() {
-        let router = Router::new().route("/", get(|_: RequestInfo| async { "let in" }));
-        let answer = router.oneshot(Request::new(Body::empty())).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let router = Router::new().route("/", get(|_: RequestInfo| async { "accepted" }));
+        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

@@ -50,7 +50,7 @@ async fn bulk_publishing_over_the_api_needs_confirmation() {
     let preview = bulk(request.clone()).await.assert_status(409).json();
     assert_eq!((&preview["code"], &preview["field"]), (&json!("confirmation_required"), &json!("confirm")));
     let impact = &preview["impact"];
-    let sentences = json!(["This is the first version, with one step.", "Nobody is in the midst of this walkthrough."]);
+    let sentences = json!(["This is the first version, with one step.", "No one is currently in progress."]);
     assert_eq!((&impact[0]["title"], &impact[0]["sentences"]), (&json!("First"), &sentences));
     assert_eq!(impact[0]["problem"], Value::Null);
     assert!(impact[2]["problem"].as_str().unwrap().contains("there are no steps"), "{impact}");
@@ -102,7 +102,7 @@ async fn bulk_publishing_on_the_page_shows_the_impact_first() {
     request
         .assert_status(200)
         .assert_contains("Publish 2 walkthroughs?")
-        .assert_contains("Nobody is in the midst")
+        .assert_contains("No one is currently in progress")
         .assert_contains("there are no steps");
     assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null), "nothing is published yet");
 

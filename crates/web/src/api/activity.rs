@@ -1,4 +1,4 @@
-//! `/events`, `/tool-calls` and `/sessions`: the log of an organisation.
+//! `/events`, `/tool-calls` and `/sessions`: the activity log of an organisation.
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -17,13 +17,13 @@ use super::page::{Page, Paging};
 use crate::Web;
 use crate::problem::{ApiResult, Problems};
 
-/// The operations on the log.
+/// The operations on the activity log.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(events)).routes(routes!(tool_calls)).routes(routes!(sessions))
 }
 
-/// What a list of the log is asked for.
-pub(super) struct Listing {
+/// The query parameters of a list of the activity log.
+pub(super) struct ActivityQuery {
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
     pub(super) server_id: Option<String>,
@@ -33,43 +33,44 @@ pub(super) struct Listing {
     pub(super) cursor: Option<String>,
 }
 
-/// The cursor behind a row.
+/// Formats the cursor of the page after a row.
 pub(crate) fn cursor(at: Timestamp, id: &str) -> String {
     format!("{}.{id}", at.0)
 }
 
-/// The time and id in a cursor.
+/// Parses a cursor into a time and an ID.
 ///
 /// # Errors
-/// `invalid_arguments` when it is none of ours.
-pub(crate) fn behind(cursor: &str) -> Result<(Timestamp, String)> {
-    let wrong = || Error::invalid("cursor", "`cursor` is not the `next_cursor` of a page of this list.");
-    let (at, id) = cursor.split_once('.').ok_or_else(wrong)?;
-    let fine = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if !fine {
-        return Err(wrong());
+/// `invalid_arguments` if the cursor is malformed.
+pub(crate) fn parse_cursor(cursor: &str) -> Result<(Timestamp, String)> {
+    let invalid = || Error::invalid("cursor", "`cursor` is invalid. Use the `next_cursor` of a page of this list.");
+    let (at, id) = cursor.split_once('.').ok_or_else(invalid)?;
+    let is_id = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !is_id {
+        return Err(invalid());
     }
-    Ok((Timestamp(at.parse().map_err(|_| wrong())?), id.to_owned()))
+    Ok((Timestamp(at.parse().map_err(|_| invalid())?), id.to_owned()))
 }
 
-impl Listing {
-    /// Rows on the page.
+impl ActivityQuery {
+    /// Returns the page size.
     pub(super) fn limit(&self) -> Result<u32> {
         Paging { limit: self.limit, cursor: None }.limit()
     }
 
-    /// What to look for: one row more than the page has.
+    /// Returns the filter for one row more than the page size.
     pub(super) fn filter(&self, oldest_first: bool) -> Result<ActivityFilter> {
-        let edge = |field, text: &Option<String>, open| text.as_deref().map_or(Ok(open), |text| time(field, text));
+        let bound =
+            |field, text: &Option<String>, default| text.as_deref().map_or(Ok(default), |text| time(field, text));
         Ok(ActivityFilter {
             server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
             end_user_id: self.end_user_id.as_deref().map(|text| id(text, "end user")).transpose()?,
             walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
             range: Range {
-                from: edge("from", &self.from, Timestamp(i64::MIN))?,
-                to: edge("to", &self.to, Timestamp(i64::MAX))?,
+                from: bound("from", &self.from, Timestamp(i64::MIN))?,
+                to: bound("to", &self.to, Timestamp(i64::MAX))?,
             },
-            after: self.cursor.as_deref().map(behind).transpose()?,
+            after: self.cursor.as_deref().map(parse_cursor).transpose()?,
             oldest_first,
             limit: self.limit()? + 1,
         })
@@ -79,84 +80,86 @@ impl Listing {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct EventParams {
-    /// From this time on, RFC 3339.
+struct EventQuery {
+    /// Only events at or after this time.
     #[param(format = DateTime)]
     from: Option<String>,
-    /// Before this time, RFC 3339.
+    /// Only events before this time.
     #[param(format = DateTime)]
     to: Option<String>,
-    /// On this server only.
+    /// Only events on this server (`srv_…`).
     server_id: Option<String>,
-    /// Of this walkthrough only.
+    /// Only events of this walkthrough (`wt_…`).
     walkthrough_id: Option<String>,
-    /// Of this end user only.
+    /// Only events of this end user (`eu_…`).
     end_user_id: Option<String>,
-    /// Rows at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct CallParams {
-    /// From this time on, RFC 3339.
+struct CallQuery {
+    /// Only items created at or after this time.
     #[param(format = DateTime)]
     from: Option<String>,
-    /// Before this time, RFC 3339.
+    /// Only items created before this time.
     #[param(format = DateTime)]
     to: Option<String>,
-    /// On this server only.
+    /// Only items on this server (`srv_…`).
     server_id: Option<String>,
-    /// Of this end user only.
+    /// Only items of this end user (`eu_…`).
     end_user_id: Option<String>,
-    /// Rows at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
-impl From<EventParams> for Listing {
-    fn from(it: EventParams) -> Self {
-        let EventParams { from, to, server_id, walkthrough_id, end_user_id, limit, cursor } = it;
+impl From<EventQuery> for ActivityQuery {
+    fn from(it: EventQuery) -> Self {
+        let EventQuery { from, to, server_id, walkthrough_id, end_user_id, limit, cursor } = it;
         Self { from, to, server_id, walkthrough_id, end_user_id, limit, cursor }
     }
 }
 
-impl From<CallParams> for Listing {
-    fn from(it: CallParams) -> Self {
-        let CallParams { from, to, server_id, end_user_id, limit, cursor } = it;
+impl From<CallQuery> for ActivityQuery {
+    fn from(it: CallQuery) -> Self {
+        let CallQuery { from, to, server_id, end_user_id, limit, cursor } = it;
         Self { from, to, server_id, walkthrough_id: None, end_user_id, limit, cursor }
     }
 }
 
-/// Something that happened to an attempt.
+/// A progress event of an attempt.
 #[derive(Debug, Serialize, ToSchema)]
 struct Event {
     id: String,
     #[schema(format = DateTime)]
     created_at: String,
-    /// What happened.
+    /// The kind of event.
     #[schema(schema_with = kinds)]
     kind: &'static str,
     server_id: String,
     walkthrough_id: String,
     end_user_id: String,
-    /// The attempt.
+    /// The ID of the attempt.
     progress_id: String,
+    /// The ID of the version that the attempt is pinned to.
     version_id: String,
+    /// The ID of the step. Null if the event is about the whole walkthrough.
     step_id: Option<String>,
-    /// The walkthrough's title in that version.
+    /// The title of the walkthrough in that version.
     walkthrough_title: Option<String>,
-    /// The step's title in that version.
+    /// The title of the step in that version.
     step_title: Option<String>,
-    /// What the client calls itself.
+    /// The name that the client reports.
     client_name: Option<String>,
-    /// Milliseconds since the attempt was worked on before; null for its first event.
+    /// Milliseconds since the previous activity of the attempt. Null for its first event.
     elapsed_ms: Option<i64>,
 }
 
@@ -189,18 +192,18 @@ impl From<activity::Event> for Event {
     }
 }
 
-/// What happened to attempts, newest first.
-#[utoipa::path(get, path = "/events", tag = "events", operation_id = "list_events", params(EventParams),
+/// Lists the progress events of attempts, newest first.
+#[utoipa::path(get, path = "/events", tag = "events", operation_id = "list_events", params(EventQuery),
     responses((status = 200, body = Page<Event>), Problems))]
 async fn events(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(params): Query<EventParams>,
+    Query(params): Query<EventQuery>,
 ) -> ApiResult<Json<Page<Event>>> {
-    let listing = Listing::from(params);
+    let listing = ActivityQuery::from(params);
     let found = activity::list_events(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let behind = |it: &activity::Event| cursor(it.created_at, it.id.as_str());
-    Ok(Json(cut(found, listing.limit()?, behind)))
+    let cursor_of = |it: &activity::Event| cursor(it.created_at, it.id.as_str());
+    Ok(Json(paginate(found, listing.limit()?, cursor_of)))
 }
 
 /// A recorded tool call.
@@ -210,22 +213,26 @@ struct ToolCall {
     #[schema(format = DateTime)]
     created_at: String,
     server_id: String,
-    /// Who called; null when that is not known.
+    /// The ID of the end user. Null if the end user is unknown.
     end_user_id: Option<String>,
-    /// The session that the call belongs to; null if the client has none.
+    /// The ID of the session. Null if the client has no session.
     session_id: Option<String>,
-    /// Whether the console's "Try it" made the call. Such calls are listed only with `end_user_id`.
+    /// Whether the call was made with "Try it" in the console. Such calls are listed only if `end_user_id` is given.
     is_test: bool,
+    /// The name of the tool.
     tool: String,
-    /// The arguments that the tool's schema names; handles and addresses are masked.
+    /// The arguments that are part of the tool's schema. Handles and emails are masked.
     #[schema(value_type = Object, additional_properties)]
     arguments: Value,
-    /// `ok`, or the code of the error.
+    /// `ok`, or the error code.
     outcome: String,
+    /// The duration in microseconds.
     duration_us: i64,
+    /// The name that the client reports.
     client_name: Option<String>,
+    /// The MCP protocol version.
     protocol_version: Option<String>,
-    /// The id of the request, as in the log of the server.
+    /// The request ID, as logged by the installation.
     request_id: String,
 }
 
@@ -250,29 +257,32 @@ impl From<activity::ToolCall> for ToolCall {
     }
 }
 
-/// Recorded tool calls, newest first. Of calls whose user is not known, only the first 60 of a server and minute are
-/// recorded one by one; analytics counts the others as well.
-#[utoipa::path(get, path = "/tool-calls", tag = "tool-calls", operation_id = "list_tool_calls", params(CallParams),
+/// Lists recorded tool calls, newest first.
+///
+/// If the end user is unknown, only the first 60 calls per server and minute are recorded individually. Analytics counts all
+/// calls.
+#[utoipa::path(get, path = "/tool-calls", tag = "tool-calls", operation_id = "list_tool_calls", params(CallQuery),
     responses((status = 200, body = Page<ToolCall>), Problems))]
 async fn tool_calls(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(params): Query<CallParams>,
+    Query(params): Query<CallQuery>,
 ) -> ApiResult<Json<Page<ToolCall>>> {
-    let listing = Listing::from(params);
+    let listing = ActivityQuery::from(params);
     let found = activity::list_calls(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let behind = |it: &activity::ToolCall| cursor(it.created_at, it.id.as_str());
-    Ok(Json(cut(found, listing.limit()?, behind)))
+    let cursor_of = |it: &activity::ToolCall| cursor(it.created_at, it.id.as_str());
+    Ok(Json(paginate(found, listing.limit()?, cursor_of)))
 }
 
-/// A client session: one client's use of one server by one end user. For an anonymous user it is their handle; for a user
-/// with a personal URL or a token it is the `Mcp-Session-Id`, or the client's name and version if it has none.
+/// A client session: an end user's use of a server with one client. It is identified by the handle of an anonymous end user;
+/// for an end user with a personal URL or a token, by the `Mcp-Session-Id`, or the client's name and version if there is
+/// none.
 #[derive(Debug, Serialize, ToSchema)]
 struct Session {
     id: String,
     #[schema(format = DateTime)]
     created_at: String,
-    /// The time of the last call, to the minute or so.
+    /// The approximate time of the last call, to the minute.
     #[schema(format = DateTime)]
     last_used_at: String,
     server_id: String,
@@ -280,7 +290,7 @@ struct Session {
     client_name: Option<String>,
     client_version: Option<String>,
     protocol_version: Option<String>,
-    /// When its user was joined to a signed-in one: then the handle opens nothing.
+    /// The time at which a signed-in end user took over the progress. The handle no longer works after that.
     #[schema(format = DateTime)]
     joined_at: Option<String>,
 }
@@ -301,21 +311,21 @@ impl From<activity::SessionRow> for Session {
     }
 }
 
-/// Client sessions by when they began, newest first. `from` and `to` are of that.
-#[utoipa::path(get, path = "/sessions", tag = "sessions", operation_id = "list_sessions", params(CallParams),
+/// Lists client sessions by creation time, newest first.
+#[utoipa::path(get, path = "/sessions", tag = "sessions", operation_id = "list_sessions", params(CallQuery),
     responses((status = 200, body = Page<Session>), Problems))]
 async fn sessions(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(params): Query<CallParams>,
+    Query(params): Query<CallQuery>,
 ) -> ApiResult<Json<Page<Session>>> {
-    let listing = Listing::from(params);
+    let listing = ActivityQuery::from(params);
     let found = activity::list_sessions(&cx, web.ops(), &organization_id, &listing.filter(false)?).await?;
-    let behind = |it: &activity::SessionRow| cursor(it.created_at, it.id.as_str());
-    Ok(Json(cut(found, listing.limit()?, behind)))
+    let cursor_of = |it: &activity::SessionRow| cursor(it.created_at, it.id.as_str());
+    Ok(Json(paginate(found, listing.limit()?, cursor_of)))
 }
 
-fn cut<T, B: From<T>>(items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Page<B> {
-    let Page { items, next_cursor } = Page::cut(items, limit, cursor);
+fn paginate<T, B: From<T>>(items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Page<B> {
+    let Page { items, next_cursor } = Page::paginate(items, limit, cursor);
     Page { items: items.into_iter().map(B::from).collect(), next_cursor }
 }

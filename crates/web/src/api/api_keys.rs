@@ -27,17 +27,16 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 struct ApiKey {
     #[schema(example = "key_0123456789abcdef")]
     id: String,
-    /// Name for people, unique in the organisation.
+    /// The display name, unique in the organisation.
     name: String,
-    /// The role that it acts as.
+    /// The role of the key.
     scope: Role,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// When it stops working, RFC 3339; null when it works until it is deleted.
+    /// The time at which the key expires. Null if it does not expire.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
-    /// When it was last used, to the minute, RFC 3339; null when it never was.
+    /// The time of the last use, to the minute. Null if the key has never been used.
     #[schema(format = DateTime)]
     last_used_at: Option<String>,
 }
@@ -55,71 +54,77 @@ impl From<organization::ApiKey> for ApiKey {
     }
 }
 
-/// A key with its secret, which is shown this once.
+/// An API key with its secret.
 #[derive(Debug, Serialize, ToSchema)]
-struct CreatedApiKey {
+struct ApiKeyWithSecret {
     #[serde(flatten)]
-    about: ApiKey,
-    /// The secret: `Authorization: Bearer wpk_…`. It cannot be had again.
+    api_key: ApiKey,
+    /// The secret, sent as `Authorization: Bearer wpk_…`. It is returned only once.
     key: String,
 }
 
-/// A key that is to be made.
+/// An API key to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewApiKey {
-    /// Name for people, unique in the organisation.
+struct ApiKeyCreate {
+    /// The display name, unique in the organisation.
     #[schema(min_length = 1, max_length = 200, example = "CI")]
     name: String,
-    /// The role that it acts as, at most the caller's own. A caller with an API key can only create keys with fewer rights or an
-    /// earlier end than that key; they are deleted with it.
+    /// The role of the key. It cannot exceed the caller's own role. A caller that uses an API key can only create keys with
+    /// fewer rights or an earlier expiry than that key, and they are deleted with it.
     scope: Role,
-    /// When it stops working, RFC 3339, at most ten years from now; without it, it works until it is deleted.
+    /// The time at which the key expires, at most ten years from now. By default it does not expire.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
 }
 
-/// What is to be changed; what is absent stays.
+/// Changes to an API key. Absent members are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ApiKeyChanges {
+struct ApiKeyUpdate {
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// Another role, at most the caller's own.
+    /// The new role. It cannot exceed the caller's own role.
     scope: Option<Role>,
-    /// Another end, RFC 3339; null for none.
+    /// The time at which the key expires. Null removes the expiry.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<String>>,
 }
 
-/// The API keys of the organisation, by name, without their secrets. Needs the role `admin`.
+/// Lists the API keys of the organisation by name, without their secrets.
+///
+/// Requires the role `admin`.
 #[utoipa::path(get, path = "/api-keys", tag = "api-keys", operation_id = "list_api_keys",
     responses((status = 200, body = Page<ApiKey>), Problems))]
 async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> ApiResult<Json<Page<ApiKey>>> {
     let items = api_keys::list(&cx, web.ops(), &organization_id).await?.into_iter().map(ApiKey::from).collect();
-    Ok(Json(Page::whole(items)))
+    Ok(Json(Page::complete(items)))
 }
 
-/// Makes an API key. Its secret is in the answer, this once. Needs the role `admin`; no key is made above the caller's own
-/// role.
+/// Creates an API key.
+///
+/// The response is the only one that contains the secret. Requires the role `admin`. The role of the key cannot exceed the
+/// caller's own role.
 #[utoipa::path(post, path = "/api-keys", tag = "api-keys", operation_id = "create_api_key",
-    request_body = NewApiKey, responses((status = 201, body = CreatedApiKey), Problems))]
+    request_body = ApiKeyCreate, responses((status = 201, body = ApiKeyWithSecret), Problems))]
 async fn create(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Json(new): Json<NewApiKey>,
+    Json(new): Json<ApiKeyCreate>,
 ) -> ApiResult<Response> {
     let expires_at = new.expires_at.as_deref().map(time).transpose()?;
     let key = api_keys::CreateApiKey { name: &new.name, scope: new.scope.into(), expires_at };
     let (made, key) = api_keys::create(&cx, web.ops(), &organization_id, key).await?;
-    let body = CreatedApiKey { about: made.into(), key };
-    let mut response = created(&format!("api-keys/{}", body.about.id), &body);
+    let body = ApiKeyWithSecret { api_key: made.into(), key };
+    let mut response = created(&format!("api-keys/{}", body.api_key.id), &body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
-/// An API key, without its secret. Needs the role `admin`.
+/// Returns an API key without its secret.
+///
+/// Requires the role `admin`.
 #[utoipa::path(get, path = "/api-keys/{id}", tag = "api-keys", operation_id = "get_api_key",
     params(("id" = String, Path, description = "`key_…`")), responses((status = 200, body = ApiKey), Problems))]
 async fn get(
@@ -130,16 +135,18 @@ async fn get(
     Ok(Json(api_keys::show(&cx, web.ops(), &organization_id, &id(&text, "API key")?).await?.into()))
 }
 
-/// Changes name, scope and end of an API key; its secret stays. Needs the role `admin`, and a role that covers the key's
-/// scope before and after.
+/// Updates the name, role or expiry of an API key.
+///
+/// The secret does not change. Requires the role `admin`. Neither the current nor the new role of the key can exceed the
+/// caller's own role.
 #[utoipa::path(patch, path = "/api-keys/{id}", tag = "api-keys", operation_id = "update_api_key",
-    params(("id" = String, Path, description = "`key_…`")), request_body = ApiKeyChanges,
+    params(("id" = String, Path, description = "`key_…`")), request_body = ApiKeyUpdate,
     responses((status = 200, body = ApiKey), Problems))]
 async fn update(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
-    Json(changes): Json<ApiKeyChanges>,
+    Json(changes): Json<ApiKeyUpdate>,
 ) -> ApiResult<Json<ApiKey>> {
     let key: ApiKeyId = id(&text, "API key")?;
     let expires_at = match changes.expires_at {
@@ -151,7 +158,9 @@ async fn update(
     Ok(Json(api_keys::update(&cx, web.ops(), &organization_id, &key, &changes).await?.into()))
 }
 
-/// Deletes an API key: calls with its secret are refused at once. Needs the role `admin`.
+/// Deletes an API key.
+///
+/// Requests with its secret are rejected immediately. Requires the role `admin`.
 #[utoipa::path(delete, path = "/api-keys/{id}", tag = "api-keys", operation_id = "delete_api_key",
     params(("id" = String, Path, description = "`key_…`")), responses((status = 204), Problems))]
 async fn delete(
@@ -166,6 +175,6 @@ async fn delete(
 
 fn time(text: &str) -> Result<Timestamp> {
     Timestamp::from_rfc3339(text).ok_or_else(|| {
-        Error::invalid("expires_at", "`expires_at` is a time by RFC 3339, such as `2027-01-31T00:00:00Z`.")
+        Error::invalid("expires_at", "`expires_at` must be an RFC 3339 time, such as `2027-01-31T00:00:00Z`.")
     })
 }

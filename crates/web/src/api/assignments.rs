@@ -23,37 +23,36 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete)).routes(routes!(reorder))
 }
 
-/// A walkthrough on a server.
+/// A walkthrough assigned to a server.
 #[derive(Debug, Serialize, ToSchema)]
 struct Assignment {
     #[schema(example = "msw_0123456789abcdef")]
     id: String,
     server_id: String,
     walkthrough_id: String,
-    /// Smaller numbers stand first.
+    /// The position among the server's assignments. Smaller numbers come first.
     display_order: i64,
-    /// Whether it is offered; a walkthrough that is not published is not offered either.
+    /// Whether the assignment is enabled. The walkthrough is offered only if it is also published.
     enabled: bool,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
     server: AssignedServer,
     walkthrough: AssignedWalkthrough,
 }
 
-/// Where it is placed.
+/// The server of an assignment.
 #[derive(Debug, Serialize, ToSchema)]
 struct AssignedServer {
     slug: String,
     name: String,
 }
 
-/// What is placed.
+/// The walkthrough of an assignment.
 #[derive(Debug, Serialize, ToSchema)]
 struct AssignedWalkthrough {
     slug: String,
     title: String,
-    /// `draft`, `published` or `archived`: only a published one is offered.
+    /// `draft`, `published` or `archived`. Only a published walkthrough is offered.
     state: String,
 }
 
@@ -75,10 +74,10 @@ impl From<ListedAssignment> for Assignment {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Of {
-    /// What is placed on this server, `srv_…`, in display order.
+struct AssignmentQuery {
+    /// Only assignments to this server (`srv_…`), in display order.
     server_id: Option<String>,
-    /// Where this walkthrough is placed, `wt_…`, by the servers' slugs.
+    /// Only assignments of this walkthrough (`wt_…`), by the slug of the server.
     walkthrough_id: Option<String>,
 }
 
@@ -86,70 +85,74 @@ fn id(text: &str) -> Result<AssignmentId, Error> {
     text.parse().map_err(|_| Error::not_found("assignment"))
 }
 
-fn walkthrough(text: &str) -> Result<WalkthroughId, Error> {
+fn walkthrough_id(text: &str) -> Result<WalkthroughId, Error> {
     text.parse().map_err(|_| Error::not_found("walkthrough"))
 }
 
-/// The assignments of a server, or those of a walkthrough; with both, the one of the walkthrough on the server. The list
-/// is whole: `next_cursor` is null.
-#[utoipa::path(get, path = "/assignments", tag = "assignments", operation_id = "list_assignments", params(Of),
+/// Lists the assignments of a server or of a walkthrough.
+///
+/// At least one of the two parameters is required. The list is complete: `next_cursor` is always null.
+#[utoipa::path(get, path = "/assignments", tag = "assignments", operation_id = "list_assignments", params(AssignmentQuery),
     responses((status = 200, body = Page<Assignment>), Problems))]
 async fn list(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(of): Query<Of>,
+    Query(query): Query<AssignmentQuery>,
 ) -> ApiResult<Json<Page<Assignment>>> {
-    let server_id = of.server_id.as_deref().map(servers::id).transpose()?;
-    let walkthrough_id = of.walkthrough_id.as_deref().map(walkthrough).transpose()?;
+    let server_id = query.server_id.as_deref().map(servers::id).transpose()?;
+    let walkthrough_id = query.walkthrough_id.as_deref().map(walkthrough_id).transpose()?;
     let found = match (&server_id, &walkthrough_id) {
         (Some(server_id), _) => assignments::list(&cx, web.ops(), &organization_id, server_id).await?,
         (None, Some(walkthrough_id)) => {
             assignments::list_for_walkthrough(&cx, web.ops(), &organization_id, walkthrough_id).await?
         }
         (None, None) => {
-            let message = "Name a server (`server_id`) or a walkthrough (`walkthrough_id`).";
+            let message = "Specify a server (`server_id`) or a walkthrough (`walkthrough_id`).";
             return Err(Error::invalid("server_id", message).into());
         }
     };
-    let wanted = |it: &ListedAssignment| walkthrough_id.as_ref().is_none_or(|id| *id == it.assignment.walkthrough_id);
-    Ok(Json(Page::whole(found.into_iter().filter(wanted).map(Assignment::from).collect())))
+    let matches = |it: &ListedAssignment| walkthrough_id.as_ref().is_none_or(|id| *id == it.assignment.walkthrough_id);
+    Ok(Json(Page::complete(found.into_iter().filter(matches).map(Assignment::from).collect())))
 }
 
-/// A walkthrough to place on a server.
+/// An assignment to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewAssignment {
-    /// `srv_…`
+struct AssignmentCreate {
+    /// The ID of the server (`srv_…`).
     #[schema(max_length = 50)]
     server_id: String,
-    /// `wt_…`
+    /// The ID of the walkthrough (`wt_…`).
     #[schema(max_length = 50)]
     walkthrough_id: String,
-    /// Smaller numbers stand first; after the last one by default.
+    /// The position among the server's assignments. Smaller numbers come first. Defaults to the last position.
     #[schema(minimum = -1_000_000_000, maximum = 1_000_000_000)]
     display_order: Option<i64>,
-    /// Whether it is offered; it is by default.
+    /// Whether the assignment is enabled. Defaults to true.
     enabled: Option<bool>,
 }
 
-/// Places a walkthrough on a server. When it is placed there, what is given changes, and the rest stays.
+/// Assigns a walkthrough to a server.
+///
+/// If it is already assigned to the server, the given members are updated and the others are not changed.
 #[utoipa::path(post, path = "/assignments", tag = "assignments", operation_id = "create_assignment",
-    request_body = NewAssignment,
-    responses((status = 201, body = Assignment, headers(("Location" = String, description = "Its address"))), Problems))]
+    request_body = AssignmentCreate,
+    responses((status = 201, body = Assignment, headers(("Location" = String, description = "The URL of the assignment"))), Problems))]
 async fn create(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Json(body): Json<NewAssignment>,
+    Json(body): Json<AssignmentCreate>,
 ) -> ApiResult<Response> {
     let placement = AssignmentPatch { display_order: body.display_order, enabled: body.enabled };
-    let (server_id, walkthrough_id) = (servers::id(&body.server_id)?, walkthrough(&body.walkthrough_id)?);
-    let made = assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), placement).await?;
-    let listed = assignments::get(&cx, web.ops(), &organization_id, &made.id).await?;
-    let location = format!("/api/v1/assignments/{}", made.id);
+    let (server_id, walkthrough_id) = (servers::id(&body.server_id)?, walkthrough_id(&body.walkthrough_id)?);
+    let assignment =
+        assignments::assign(&cx, web.ops(), &organization_id, (&server_id, &walkthrough_id), placement).await?;
+    let listed = assignments::get(&cx, web.ops(), &organization_id, &assignment.id).await?;
+    let location = format!("/api/v1/assignments/{}", assignment.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(Assignment::from(listed))).into_response())
 }
 
-/// One assignment.
+/// Returns an assignment.
 #[utoipa::path(get, path = "/assignments/{assignment_id}", tag = "assignments", operation_id = "get_assignment",
     params(("assignment_id" = String, Path, description = "`msw_…`")),
     responses((status = 200, body = Assignment), Problems))]
@@ -162,34 +165,38 @@ async fn show(
     Ok(Json(listed.into()))
 }
 
-/// What changes of an assignment; what is absent stays.
+/// Changes to an assignment. Absent members are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct AssignmentChange {
-    /// Smaller numbers stand first.
+struct AssignmentUpdate {
+    /// The position among the server's assignments. Smaller numbers come first.
     #[schema(minimum = -1_000_000_000, maximum = 1_000_000_000, nullable = false)]
     display_order: Option<i64>,
-    /// Whether it is offered.
+    /// Whether the assignment is enabled.
     #[schema(nullable = false)]
     enabled: Option<bool>,
 }
 
-/// Moves an assignment, or switches it on or off. No other assignment changes.
+/// Moves, enables or disables an assignment.
+///
+/// No other assignment changes.
 #[utoipa::path(patch, path = "/assignments/{assignment_id}", tag = "assignments", operation_id = "update_assignment",
-    params(("assignment_id" = String, Path, description = "`msw_…`")), request_body = AssignmentChange,
+    params(("assignment_id" = String, Path, description = "`msw_…`")), request_body = AssignmentUpdate,
     responses((status = 200, body = Assignment), Problems))]
 async fn update(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(assignment_id): Path<String>,
-    Json(change): Json<AssignmentChange>,
+    Json(change): Json<AssignmentUpdate>,
 ) -> ApiResult<Json<Assignment>> {
     let placement = AssignmentPatch { display_order: change.display_order, enabled: change.enabled };
     let listed = assignments::update(&cx, web.ops(), &organization_id, &id(&assignment_id)?, placement).await?;
     Ok(Json(listed.into()))
 }
 
-/// Takes a walkthrough off a server. What end users did stays, and is there again when it is placed again.
+/// Removes a walkthrough from a server.
+///
+/// The progress of end users is kept, and is available again if the walkthrough is reassigned.
 #[utoipa::path(delete, path = "/assignments/{assignment_id}", tag = "assignments", operation_id = "delete_assignment",
     params(("assignment_id" = String, Path, description = "`msw_…`")), responses((status = 204), Problems))]
 async fn delete(
@@ -201,11 +208,13 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Puts the assignments of a server in order. Those that are not named, because somebody has just added them, come behind
-/// in the order that they had; nothing but places changes. Answers with the new list.
+/// Reorders the assignments of a server.
+///
+/// Assignments that are not in the list, such as ones added in the meantime, keep their order and come last. Only positions
+/// change. Returns the reordered list.
 #[utoipa::path(put, path = "/servers/{server_id}/assignments/order", tag = "assignments",
     operation_id = "reorder_assignments", params(("server_id" = String, Path, description = "`srv_…`")),
-    request_body(content = Vec<String>, description = "The ids of assignments, `msw_…`: 1,000 at most"),
+    request_body(content = Vec<String>, description = "The IDs of the assignments (`msw_…`) in the new order. At most 1,000."),
     responses((status = 200, body = Page<Assignment>), Problems))]
 async fn reorder(
     State(web): State<Web>,
@@ -214,9 +223,9 @@ async fn reorder(
     Json(order): Json<Vec<String>>,
 ) -> ApiResult<Json<Page<Assignment>>> {
     if order.len() > 1000 {
-        return Err(Error::new(Code::InvalidArguments, "An order names 1,000 assignments at most.").into());
+        return Err(Error::new(Code::InvalidArguments, "The list has too many assignments. The limit is 1,000.").into());
     }
     let order = order.iter().map(|text| id(text)).collect::<Result<Vec<_>, _>>()?;
     let sorted = assignments::reorder(&cx, web.ops(), &organization_id, &servers::id(&server_id)?, &order).await?;
-    Ok(Json(Page::whole(sorted.into_iter().map(Assignment::from).collect())))
+    Ok(Json(Page::complete(sorted.into_iter().map(Assignment::from).collect())))
 }

@@ -23,23 +23,22 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list))
 }
 
-/// What was done, and by whom.
+/// An entry of the audit log.
 #[derive(Debug, Serialize, ToSchema)]
 struct AuditEvent {
     #[schema(example = "aud_0123456789abcdef01234567")]
     id: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// The id of the user or the key, or `operator` for the command line.
+    /// The ID of the user or API key, or `operator` for the command line.
     actor: String,
-    /// The user's address or the key's name; null when they are gone.
+    /// The user's email or the API key's name. Null if it no longer exists.
     actor_name: Option<String>,
-    /// Such as `server.update`.
+    /// The action, such as `server.update`.
     act: String,
-    /// The id of what it was done to.
+    /// The ID of the affected resource.
     target: String,
-    /// What changed.
+    /// Details of the change.
     #[schema(value_type = Object, additional_properties)]
     detail: Map<String, Value>,
 }
@@ -60,7 +59,7 @@ impl From<AuditEventView> for AuditEvent {
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum FileFormat {
+enum AuditFileFormat {
     Csv,
     Json,
 }
@@ -68,40 +67,42 @@ enum FileFormat {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Params {
-    /// What acts begin with, such as `member.` or `server.update`.
+struct AuditEventQuery {
+    /// Only actions that start with this text, such as `member.` or `server.update`.
     #[param(max_length = 254)]
     act: Option<String>,
-    /// Who did it: an id, the address of a member, the name of a key, or `operator`.
+    /// Only actions by this actor: an ID, the email of a member, the name of an API key, or `operator`.
     #[param(max_length = 254)]
     actor: Option<String>,
-    /// The id of what it was done to.
+    /// Only actions on the resource with this ID.
     #[param(max_length = 254)]
     target: Option<String>,
-    /// Not before this time, RFC 3339.
+    /// Only entries at or after this time.
     #[param(format = DateTime)]
     from: Option<String>,
-    /// Before this time, RFC 3339.
+    /// Only entries before this time.
     #[param(format = DateTime)]
     to: Option<String>,
-    /// Entries at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// Gives all entries, at most 100,000, as a file: `csv` or `json`. The log tells of it.
+    /// Returns all matching entries, at most 100,000, as a `csv` or `json` file. The export is recorded in the audit log.
     #[param(inline)]
-    format: Option<FileFormat>,
+    format: Option<AuditFileFormat>,
 }
 
-/// The audit log, newest first: who did what, when. Needs the role `admin`.
-#[utoipa::path(get, path = "/audit-events", tag = "audit-events", operation_id = "list_audit_events", params(Params),
-    responses((status = 200, description = "A page of entries, or with `format` all of them as a file",
+/// Lists the entries of the audit log, newest first.
+///
+/// Requires the role `admin`.
+#[utoipa::path(get, path = "/audit-events", tag = "audit-events", operation_id = "list_audit_events", params(AuditEventQuery),
+    responses((status = 200, description = "A page of entries, or all entries as a file if `format` is given",
         content((Page<AuditEvent> = "application/json"), (String = "text/csv"))), Problems))]
 async fn list(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(params): Query<Params>,
+    Query(params): Query<AuditEventQuery>,
 ) -> ApiResult<Response> {
     let filter = Filter {
         act: params.act,
@@ -112,12 +113,13 @@ async fn list(
     };
     if let Some(format) = params.format {
         if params.limit.is_some() || params.cursor.is_some() {
-            let message = "A file holds all entries: leave `limit` and `cursor` out, or `format`.";
+            let message =
+                "`format` exports all entries and cannot be combined with `limit` or `cursor`. Remove one of them.";
             return Err(Error::invalid("format", message).into());
         }
         let format = match format {
-            FileFormat::Csv => AuditExportFormat::Csv,
-            FileFormat::Json => AuditExportFormat::Json,
+            AuditFileFormat::Csv => AuditExportFormat::Csv,
+            AuditFileFormat::Json => AuditExportFormat::Json,
         };
         return Ok(file(format, audit_export::render(&web, &cx, &organization_id, &filter, format).await?));
     }
@@ -126,7 +128,7 @@ async fn list(
     let page = (before.as_ref(), limit + 1);
     let found = audit_events::list(&cx, web.ops(), &organization_id, &filter, page).await?;
     let items = found.into_iter().map(AuditEvent::from).collect();
-    Ok(Json(Page::cut(items, limit, |it| it.id.clone())).into_response())
+    Ok(Json(Page::paginate(items, limit, |it| it.id.clone())).into_response())
 }
 
 fn file(format: AuditExportFormat, content: Vec<u8>) -> Response {
@@ -144,6 +146,6 @@ fn file(format: AuditExportFormat, content: Vec<u8>) -> Response {
 
 fn time(field: &str, text: &str) -> Result<Timestamp> {
     Timestamp::from_rfc3339(text).ok_or_else(|| {
-        Error::invalid(field, format!("`{field}` is a time by RFC 3339, such as `2026-01-31T00:00:00Z`."))
+        Error::invalid(field, format!("`{field}` must be an RFC 3339 time, such as `2026-01-31T00:00:00Z`."))
     })
 }

@@ -1,4 +1,4 @@
-//! Who calls the API: an API key, or a signed-in user of the console.
+//! API authentication with an API key or a console session.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -13,19 +13,19 @@ use crate::problem::ApiError;
 use crate::request_info::RequestInfo;
 use crate::{Web, cookies, origin};
 
-/// With which of their organisations a signed-in user works: its slug or id.
-pub const ORGANIZATION: &str = "waypost-organization";
+/// The request header with which a signed-in user selects an organisation, by slug or ID.
+pub const ORGANIZATION_HEADER: &str = "waypost-organization";
 
-/// Who calls; stands in the request's extensions.
+/// The authenticated caller, stored in the request's extensions.
 #[derive(Debug, Clone)]
-pub struct Authenticated {
-    /// For the acts of an organisation. A user without any stays [`Caller::User`].
+pub struct AuthenticatedCaller {
+    /// The caller of an organisation's operations. A user without an organisation is a [`Caller::User`].
     pub caller: Caller,
-    /// For what users do for themselves; none with an API key.
+    /// The caller of operations on the user's own behalf. `None` for an API key.
     pub user: Option<Caller>,
 }
 
-/// Refuses every request without a valid key or session, whether there is something at its address or not.
+/// Rejects requests without a valid key or session, whether their path exists or not.
 pub async fn authenticate(State(web): State<Web>, info: RequestInfo, mut request: Request, next: Next) -> Response {
     match find(&web, &info, request.method(), request.headers()).await {
         Ok(authenticated) => {
@@ -36,9 +36,9 @@ pub async fn authenticate(State(web): State<Web>, info: RequestInfo, mut request
     }
 }
 
-async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMap) -> Result<Authenticated> {
+async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMap) -> Result<AuthenticatedCaller> {
     if let Err(wait) = web.limits.check(LimitKind::Api, info.client) {
-        let error = Error::new(Code::RateLimited, "Too many requests from your network.");
+        let error = Error::new(Code::RateLimited, "Too many requests from your network. Try again later.");
         return Err(error.with("retry_after_seconds", wait.as_secs().max(1)));
     }
     let found = match headers.get(header::AUTHORIZATION) {
@@ -48,27 +48,28 @@ async fn find(web: &Web, info: &RequestInfo, method: &Method, headers: &HeaderMa
     if let Some(found) = found {
         return Ok(found);
     }
-    // Who shows nothing guesses nothing.
-    let shown = headers.contains_key(header::AUTHORIZATION) || cookies::read(headers, cookies::SESSION).is_some();
-    let checked = if shown { web.limits.check(LimitKind::InvalidCredentials, info.client) } else { Ok(()) };
+    // A request without credentials is not an attempt to guess them.
+    let has_credentials =
+        headers.contains_key(header::AUTHORIZATION) || cookies::read(headers, cookies::SESSION).is_some();
+    let checked = if has_credentials { web.limits.check(LimitKind::InvalidCredentials, info.client) } else { Ok(()) };
     match checked {
-        Err(wait) => Err(Error::new(Code::RateLimited, "Too many requests with keys that are not valid.")
+        Err(wait) => Err(Error::new(Code::RateLimited, "Too many requests with invalid credentials. Try again later.")
             .with("retry_after_seconds", wait.as_secs().max(1))),
         Ok(()) => Err(Error::new(
             Code::SignInRequired,
-            "This needs an API key (`Authorization: Bearer wpk_…`) or the console's session, and got none that is valid.",
+            "Valid credentials are missing. Send an API key (`Authorization: Bearer wpk_…`) or a console session.",
         )),
     }
 }
 
-async fn by_key(web: &Web, info: &RequestInfo, value: &str) -> Result<Option<Authenticated>> {
+async fn by_key(web: &Web, info: &RequestInfo, value: &str) -> Result<Option<AuthenticatedCaller>> {
     // RFC 9110, section 11.1: the scheme's case does not matter.
     let Some((scheme, secret)) = value.split_once(' ') else { return Ok(None) };
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Ok(None);
     }
     let caller = api_keys::authenticate(&web.context(Caller::Visitor, info), web.ops(), secret.trim()).await?;
-    Ok(caller.map(|caller| Authenticated { caller, user: None }))
+    Ok(caller.map(|caller| AuthenticatedCaller { caller, user: None }))
 }
 
 async fn by_session(
@@ -76,20 +77,20 @@ async fn by_session(
     info: &RequestInfo,
     method: &Method,
     headers: &HeaderMap,
-) -> Result<Option<Authenticated>> {
+) -> Result<Option<AuthenticatedCaller>> {
     let Some(token) = cookies::read(headers, cookies::SESSION) else { return Ok(None) };
     let cx = web.context(Caller::Visitor, info);
     let Some(session) = user_sessions::find(&cx, web.ops(), &token).await? else { return Ok(None) };
     let safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe && !origin::is_own(headers, info) {
+    if !safe && !origin::is_same_origin(headers, info) {
         return Err(Error::new(
             Code::Forbidden,
-            "A request with the console's session has to come from its own pages.",
+            "Requests with a console session must come from the console's own pages. Use an API key instead.",
         ));
     }
     let user = Caller::User { user_id: session.user_id.clone() };
     let memberships = user_sessions::list_memberships(&cx.with_caller(user.clone()), web.ops()).await?;
-    let wanted = headers.get(ORGANIZATION).map(|value| value.to_str().unwrap_or_default());
+    let wanted = headers.get(ORGANIZATION_HEADER).map(|value| value.to_str().unwrap_or_default());
     let found = match (wanted, &session.organization_id) {
         (Some(text), _) => {
             let mut mine = memberships.iter().map(|membership| (&membership.organization, membership));
@@ -102,5 +103,5 @@ async fn by_session(
         (None, None) => memberships.first(),
     };
     let caller = found.map_or_else(|| user.clone(), |it| user_sessions::member_caller(&session.user_id, it));
-    Ok(Some(Authenticated { caller, user: Some(user) }))
+    Ok(Some(AuthenticatedCaller { caller, user: Some(user) }))
 }

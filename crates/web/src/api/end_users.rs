@@ -32,45 +32,46 @@ enum AttemptStatus {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Params {
-    /// A part of the name, of an e-mail address or of the tracking id, or the id.
+struct EndUserQuery {
+    /// Only end users whose name, email or tracking ID contains this text, or whose ID is this text.
     #[param(max_length = 254)]
     q: Option<String>,
-    /// With an attempt on this server.
+    /// Only end users with an attempt on this server (`srv_…`).
     server_id: Option<String>,
-    /// With an attempt at this walkthrough.
+    /// Only end users with an attempt at this walkthrough (`wt_…`).
     walkthrough_id: Option<String>,
-    /// With such an attempt in progress, or completed.
+    /// Only end users with an attempt in this status, among those that match the other parameters.
     #[param(inline)]
     status: Option<AttemptStatus>,
-    /// Whether test users, of the console's "Try it", are listed, too.
+    /// Whether to include test users, created by "Try it" in the console. Defaults to false.
     include_test: Option<bool>,
-    /// End users at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
-/// A person who uses a server from their MCP client.
+/// An end user: a person who uses a server from their MCP client.
 #[derive(Debug, Serialize, ToSchema)]
 struct EndUser {
+    #[schema(example = "eu_0123456789abcdef")]
     id: String,
-    /// The organisation's own name of them, from their personal URL.
+    /// The tracking ID from the personal URL. Generated IDs are masked.
     tracking_id: Option<String>,
-    /// As a provider says.
+    /// The name, from the identity provider.
     name: Option<String>,
-    /// Verified.
+    /// The verified email.
     email: Option<String>,
-    /// What they typed; it proves nothing.
+    /// The email that the end user entered. It is not verified.
     claimed_email: Option<String>,
-    /// Whether this is a console user who tries a server: excluded from all counts.
+    /// Whether this is a console user who tries a server. Test users are excluded from all counts.
     is_test: bool,
     #[schema(format = DateTime)]
     created_at: String,
-    /// Attempts that are in progress.
+    /// The number of attempts in progress.
     in_progress: u32,
-    /// Attempts that were completed.
+    /// The number of completed attempts.
     completed: u32,
     #[schema(format = DateTime)]
     last_activity_at: Option<String>,
@@ -93,7 +94,7 @@ impl From<end_users::EndUser> for EndUser {
     }
 }
 
-/// An attempt of an end user.
+/// An end user's attempt at a walkthrough.
 #[derive(Debug, Serialize, ToSchema)]
 struct Attempt {
     server_id: String,
@@ -101,7 +102,7 @@ struct Attempt {
     walkthrough_title: String,
     /// Whether the walkthrough is in the trash.
     walkthrough_deleted: bool,
-    /// The version's number.
+    /// The number of the version.
     version: u32,
     /// `in_progress` or `completed`.
     status: String,
@@ -113,26 +114,26 @@ struct Attempt {
     completed_at: Option<String>,
     #[schema(format = DateTime)]
     last_activity_at: String,
-    /// Whether it was given up for another one, or reset.
+    /// Whether the attempt was closed by a reset or by a new attempt.
     closed: bool,
 }
 
 /// An end user with their attempts.
 #[derive(Debug, Serialize, ToSchema)]
-struct WithAttempts {
+struct EndUserDetails {
     #[serde(flatten)]
     end_user: EndUser,
-    /// Those that changed last first.
+    /// The attempts, by last activity, newest first.
     attempts: Vec<Attempt>,
 }
 
-/// End users, those who came last first.
-#[utoipa::path(get, path = "/end-users", tag = "end-users", operation_id = "list_end_users", params(Params),
+/// Lists end users, newest first.
+#[utoipa::path(get, path = "/end-users", tag = "end-users", operation_id = "list_end_users", params(EndUserQuery),
     responses((status = 200, body = Page<EndUser>), Problems))]
 async fn list(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(params): Query<Params>,
+    Query(params): Query<EndUserQuery>,
 ) -> ApiResult<Json<Page<EndUser>>> {
     let paging = Paging { limit: params.limit, cursor: params.cursor };
     let limit = paging.limit()?;
@@ -149,17 +150,17 @@ async fn list(
         limit: limit + 1,
     };
     let found = end_users::list(&cx, web.ops(), &organization_id, &search).await?;
-    Ok(Json(Page::cut(found.into_iter().map(EndUser::from).collect(), limit, |it| it.id.clone())))
+    Ok(Json(Page::paginate(found.into_iter().map(EndUser::from).collect(), limit, |it| it.id.clone())))
 }
 
-/// An end user with their attempts.
+/// Returns an end user with their attempts.
 #[utoipa::path(get, path = "/end-users/{end_user_id}", tag = "end-users", operation_id = "get_end_user",
-    params(("end_user_id" = String, Path)), responses((status = 200, body = WithAttempts), Problems))]
+    params(("end_user_id" = String, Path)), responses((status = 200, body = EndUserDetails), Problems))]
 async fn get(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
-) -> ApiResult<Json<WithAttempts>> {
+) -> ApiResult<Json<EndUserDetails>> {
     let id = id(&text, "end user")?;
     let end_user = end_users::get(&cx, web.ops(), &organization_id, &id).await?.into();
     let attempts = end_users::list_progress(&cx, web.ops(), &organization_id, &id).await?;
@@ -177,11 +178,13 @@ async fn get(
         last_activity_at: it.last_activity_at.rfc3339(),
         closed: it.is_closed,
     };
-    Ok(Json(WithAttempts { end_user, attempts: attempts.into_iter().map(attempt).collect() }))
+    Ok(Json(EndUserDetails { end_user, attempts: attempts.into_iter().map(attempt).collect() }))
 }
 
-/// Erases an end user with all that is known of them: progress, events, calls, sessions, identities, grants. It cannot be
-/// taken back. The audit log keeps the id and nothing else. Needs the role `admin`.
+/// Erases an end user and all their data.
+///
+/// Deletes progress, events, tool calls, sessions, identities and OAuth grants. This cannot be undone. The audit log keeps
+/// only the ID. Requires the role `admin`.
 #[utoipa::path(delete, path = "/end-users/{end_user_id}", tag = "end-users", operation_id = "delete_end_user",
     params(("end_user_id" = String, Path)), responses((status = 204), Problems))]
 async fn delete(
@@ -193,8 +196,10 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Everything that is known of an end user, as one JSON document: profile, identities, sessions, progress, completions,
-/// events, tool calls, grants, consents, joins. Needs the role `admin`.
+/// Exports all data of an end user as one JSON document.
+///
+/// The document contains the profile, identities, sessions, progress, completions, events, tool calls, OAuth grants,
+/// consents and joins. Requires the role `admin`.
 #[utoipa::path(get, path = "/end-users/{end_user_id}/export", tag = "end-users", operation_id = "export_end_user",
     params(("end_user_id" = String, Path)), responses((status = 200, body = Object), Problems))]
 async fn export(
@@ -203,13 +208,13 @@ async fn export(
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
     let id = id(&text, "end user")?;
-    let whole = end_users::export(&cx, web.ops(), &organization_id, &id).await?;
-    Ok(json_download(&whole, id.as_str()))
+    let document = end_users::export(&cx, web.ops(), &organization_id, &id).await?;
+    Ok(json_download(&document, id.as_str()))
 }
 
-/// A JSON document as a file of its own.
-pub(crate) fn json_download(whole: &Value, name: &str) -> Response {
-    let body = serde_json::to_string_pretty(whole).unwrap_or_default();
+/// Returns a JSON document as a download.
+pub(crate) fn json_download(document: &Value, name: &str) -> Response {
+    let body = serde_json::to_string_pretty(document).unwrap_or_default();
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,4 +1,4 @@
-//! What handlers of the API take, with refusals that are problem details.
+//! The extractors of API handlers. They reject requests with problem details.
 
 use std::str::FromStr;
 
@@ -14,16 +14,16 @@ use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error};
 
-use super::authenticate::Authenticated;
+use super::authenticate::AuthenticatedCaller;
 use crate::Web;
 use crate::problem::ApiError;
 use crate::request_info::RequestInfo;
 
-/// The organisation that the caller acts for.
+/// The organisation of the request.
 pub struct Scope {
-    /// Who asks.
+    /// The caller's context.
     pub cx: Ctx,
-    /// For which organisation.
+    /// The ID of the organisation.
     pub organization_id: OrganizationId,
 }
 
@@ -31,9 +31,9 @@ impl FromRequestParts<Web> for Scope {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
-        let (authenticated, info) = arrived(parts)?;
+        let (authenticated, info) = authenticated_caller(parts)?;
         let Caller::Member { organization_id, .. } = &authenticated.caller else {
-            let message = "You are a member of no organisation yet. Make one first: POST /api/v1/organizations.";
+            let message = "You are not a member of any organisation. Create one first: POST /api/v1/organizations.";
             return Err(Error::new(Code::Conflict, message).into());
         };
         let organization_id = organization_id.clone();
@@ -41,46 +41,46 @@ impl FromRequestParts<Web> for Scope {
     }
 }
 
-/// A signed-in user, for what they do for themselves. API keys are refused.
-pub struct Person {
-    /// Who asks.
+/// A signed-in user, for operations on their own behalf. API keys are rejected.
+pub struct SessionUser {
+    /// The user's context.
     pub cx: Ctx,
 }
 
-impl FromRequestParts<Web> for Person {
+impl FromRequestParts<Web> for SessionUser {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
-        let (authenticated, info) = arrived(parts)?;
-        let user = authenticated.user.ok_or_else(|| {
-            Error::new(Code::Forbidden, "Only a signed-in user can do this, not an API key: use the console.")
-        })?;
+        let (authenticated, info) = authenticated_caller(parts)?;
+        let user = authenticated
+            .user
+            .ok_or_else(|| Error::new(Code::Forbidden, "API keys cannot do this. Sign in to the console instead."))?;
         Ok(Self { cx: web.context(user, &info) })
     }
 }
 
-/// Whoever it is: a user as such, or else a key.
-pub struct Anybody {
-    /// Who asks.
+/// Any caller: a signed-in user without an organisation, or an API key.
+pub struct AnyCaller {
+    /// The caller's context.
     pub cx: Ctx,
 }
 
-impl FromRequestParts<Web> for Anybody {
+impl FromRequestParts<Web> for AnyCaller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
-        let (authenticated, info) = arrived(parts)?;
+        let (authenticated, info) = authenticated_caller(parts)?;
         Ok(Self { cx: web.context(authenticated.user.unwrap_or(authenticated.caller), &info) })
     }
 }
 
-fn arrived(parts: &Parts) -> Result<(Authenticated, RequestInfo), ApiError> {
-    let authenticated = parts.extensions.get::<Authenticated>().cloned();
-    let authenticated = authenticated.ok_or_else(|| Error::internal("a request came to the API without a caller"))?;
+fn authenticated_caller(parts: &Parts) -> Result<(AuthenticatedCaller, RequestInfo), ApiError> {
+    let authenticated = parts.extensions.get::<AuthenticatedCaller>().cloned();
+    let authenticated = authenticated.ok_or_else(|| Error::internal("the API request has no caller"))?;
     Ok((authenticated, RequestInfo::of(parts)?))
 }
 
-/// A body in JSON. A member that is not described is refused: what nobody reads was meant otherwise.
+/// A JSON body. Unknown members are rejected, because they are probably mistakes.
 pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<Web> for Json<T> {
@@ -91,30 +91,30 @@ impl<T: DeserializeOwned> FromRequest<Web> for Json<T> {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !(kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")) {
             let error =
-                Error::new(Code::InvalidArguments, "The body has to be JSON: `Content-Type: application/json`.");
+                Error::new(Code::InvalidArguments, "The body must be JSON. Set `Content-Type: application/json`.");
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
         }
         let body = read(request, web).await?;
         let value: serde_json::Value = serde_json::from_slice(&body).map_err(|error| {
-            let error = Error::new(Code::InvalidArguments, format!("The body is not JSON: {error}."));
+            let error = Error::new(Code::InvalidArguments, format!("The body is not valid JSON: {error}."));
             ApiError::new(StatusCode::BAD_REQUEST, error)
         })?;
         serde_json::from_value(value).map(Self).map_err(|error| {
-            ApiError::from(Error::new(Code::InvalidArguments, format!("The body does not fit: {error}.")))
+            ApiError::from(Error::new(Code::InvalidArguments, format!("The body does not match the schema: {error}.")))
         })
     }
 }
 
-/// The body as bytes.
+/// Reads the body as bytes.
 ///
 /// # Errors
-/// 413 when it is too large, 400 when it breaks off.
+/// 413 if the body is too large, 400 if it is incomplete.
 pub async fn read(request: Request, web: &Web) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, web).await.map_err(|rejection| {
         let message = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            "The body is too large: 1 MiB at most."
+            "The body is too large. The limit is 1 MiB."
         } else {
-            "The body broke off."
+            "The body is incomplete. Send the request again."
         };
         ApiError::new(rejection.status(), Error::new(Code::InvalidArguments, message))
     })
@@ -126,7 +126,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
-/// The query of an address.
+/// The query string.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<Web> for Query<T> {
@@ -135,12 +135,13 @@ impl<T: DeserializeOwned> FromRequestParts<Web> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, web).await;
         query.map(|axum::extract::Query(query)| Self(query)).map_err(|rejection| {
-            Error::new(Code::InvalidArguments, format!("The query does not fit: {}.", rejection.body_text())).into()
+            Error::new(Code::InvalidArguments, format!("The query string is invalid: {}.", rejection.body_text()))
+                .into()
         })
     }
 }
 
-/// The parts of a path. Ids that are none are those of nothing: 404.
+/// The parameters of the path. A malformed ID returns 404.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Web> for Path<T> {
@@ -148,12 +149,11 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Web> for Path<T> {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
         let path = axum::extract::Path::<T>::from_request_parts(parts, web).await;
-        path.map(|axum::extract::Path(path)| Self(path)).map_err(|_| Error::not_found("thing").into())
+        path.map(|axum::extract::Path(path)| Self(path)).map_err(|_| Error::not_found("resource").into())
     }
 }
 
-/// The revision that an edit was made from (`If-Match`, RFC 9110, section 13.1.1); none when the caller does not say, or
-/// says `*`.
+/// The revision that an edit is based on (`If-Match`, RFC 9110, section 13.1.1). `None` if the header is absent or `*`.
 pub struct IfMatch(pub Option<u32>);
 
 impl FromRequestParts<Web> for IfMatch {
@@ -167,15 +167,16 @@ impl FromRequestParts<Web> for IfMatch {
         }
         let number = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|text| text.parse().ok());
         number.map(|revision| Self(Some(revision))).ok_or_else(|| {
-            // A tag that we never gave is that of nothing that is here.
-            Error::new(Code::PreconditionFailed, "`If-Match` is not the `ETag` of a walkthrough as it was answered.")
-                .into()
+            // A tag that was never issued cannot match the current revision.
+            let message =
+                "`If-Match` is not a valid revision. Send the `ETag` of the latest response, including the quotes.";
+            Error::new(Code::PreconditionFailed, message).into()
         })
     }
 }
 
-/// An answer with the revision of a draft as its `ETag`.
-pub fn tagged(revision: u32, response: impl IntoResponse) -> Response {
+/// Adds the revision to a response as its `ETag`.
+pub fn with_etag(revision: u32, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
         response.headers_mut().insert(ETAG, tag);
@@ -183,15 +184,15 @@ pub fn tagged(revision: u32, response: impl IntoResponse) -> Response {
     response
 }
 
-/// The id that stands in a path. What is none of this kind is that of nothing.
+/// Parses an ID from a path or a query.
 ///
 /// # Errors
-/// `not_found` for the noun.
+/// `not_found` for `noun` if the ID is malformed.
 pub fn id<T: FromStr>(text: &str, noun: &str) -> Result<T, Error> {
     text.parse().map_err(|_| Error::not_found(noun))
 }
 
-/// 201 with what was made, and its address below `/api/v1`.
+/// Returns a 201 response with `body`, and a `Location` below `/api/v1`.
 pub fn created(path: &str, body: &impl Serialize) -> Response {
     let mut response = (StatusCode::CREATED, axum::Json(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/{path}")) {
@@ -200,10 +201,11 @@ pub fn created(path: &str, body: &impl Serialize) -> Response {
     response
 }
 
-/// Reads a member of a change that may be null: absent is none, null is none inside.
+/// Deserializes a nullable member of a partial update. With `#[serde(default)]`, an absent member is `None` and null is
+/// `Some(None)`.
 ///
 /// # Errors
-/// When the value is of another type.
+/// Returns an error if the value has another type.
 pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(input).map(Some)
 }

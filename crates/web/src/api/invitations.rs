@@ -25,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, delete)).routes(routes!(resend))
 }
 
-/// What became of an invitation.
+/// The state of an invitation.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum InvitationStateName {
@@ -40,23 +40,22 @@ enum InvitationStateName {
 struct Invitation {
     #[schema(example = "inv_0123456789abcdef01234567")]
     id: String,
-    /// The address of the only one who can accept it.
+    /// The invited email. Only its owner can accept the invitation.
     email: String,
     role: Role,
     #[schema(inline)]
     state: InvitationStateName,
-    /// The id of the user or the key that invited, or `operator`.
+    /// The ID of the user or API key that created the invitation, or `operator`.
     invited_by: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// 48 hours after it was sent, RFC 3339.
+    /// 48 hours after the invitation was last sent.
     #[schema(format = DateTime)]
     expires_at: String,
-    /// RFC 3339; null while it is not accepted.
+    /// Null if the invitation has not been accepted.
     #[schema(format = DateTime)]
     accepted_at: Option<String>,
-    /// RFC 3339; null while it is not taken back.
+    /// Null if the invitation has not been revoked.
     #[schema(format = DateTime)]
     revoked_at: Option<String>,
 }
@@ -84,15 +83,15 @@ impl Invitation {
     }
 }
 
-/// An invitation that was just sent, or has to be handed over.
+/// An invitation that was just created or resent.
 #[derive(Debug, Serialize, ToSchema)]
 struct InvitationWithLink {
     #[serde(flatten)]
     invitation: Invitation,
-    /// Where the invited person accepts, to hand over; it is shown once. `null` if the installation sends email: the link is
-    /// only sent to the invited address then, because it proves that address.
+    /// The link for accepting the invitation, to hand over. It is returned only once. Null if the installation sends email:
+    /// the link then proves the ownership of the email, so it is sent to that email only.
     link: Option<String>,
-    /// Whether an email with the link is on its way. If it is not, and `link` is null, resend the invitation.
+    /// Whether an email with the link was queued. If this is false and `link` is null, resend the invitation.
     mailed: bool,
 }
 
@@ -102,17 +101,19 @@ impl InvitationWithLink {
     }
 }
 
-/// Whom to invite.
+/// An invitation to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewInvitation {
+struct InvitationCreate {
     #[schema(min_length = 3, max_length = 254, example = "anna@example.com")]
     email: String,
-    /// The role that they will have, at most the caller's own.
+    /// The role of the new member. It cannot exceed the caller's own role.
     role: Role,
 }
 
-/// The invitations of the organisation, newest first. Needs the role `admin`.
+/// Lists the invitations of the organisation, newest first.
+///
+/// Requires the role `admin`.
 #[utoipa::path(get, path = "/invitations", tag = "invitations", operation_id = "list_invitations", params(Paging),
     responses((status = 200, body = Page<Invitation>), Problems))]
 async fn list(
@@ -124,26 +125,30 @@ async fn list(
     let before: Option<InvitationId> = paging.after()?;
     let found = invitations::list(&cx, web.ops(), &organization_id, before.as_ref(), limit + 1).await?;
     let items = found.into_iter().map(|it| Invitation::new(it, cx.now())).collect();
-    Ok(Json(Page::cut(items, limit, |it| it.id.clone())))
+    Ok(Json(Page::paginate(items, limit, |it| it.id.clone())))
 }
 
-/// Invites a person by their address. The link is sent by email if the installation sends email, and only then: otherwise it
-/// is in the response, and accepting it creates an account that is valid for this organisation only. An invitation that is open for
-/// them is replaced. Needs the role `admin`.
+/// Invites a person by email.
+///
+/// If the installation sends email, the link is sent to that email only. Otherwise the link is in the response, and
+/// accepting it creates an account that is valid for this organisation only. A pending invitation of the same email is
+/// replaced. Requires the role `admin`.
 #[utoipa::path(post, path = "/invitations", tag = "invitations", operation_id = "create_invitation",
-    request_body = NewInvitation, responses((status = 201, body = InvitationWithLink), Problems))]
+    request_body = InvitationCreate, responses((status = 201, body = InvitationWithLink), Problems))]
 async fn create(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     info: RequestInfo,
-    Json(new): Json<NewInvitation>,
+    Json(new): Json<InvitationCreate>,
 ) -> ApiResult<Response> {
     let sent = invite::create(&web, (&cx, &info), &organization_id, (&new.email, new.role.into())).await?;
     let body = InvitationWithLink::new(sent, cx.now());
-    Ok(secret(created(&format!("invitations/{}", body.invitation.id), &body)))
+    Ok(no_store(created(&format!("invitations/{}", body.invitation.id), &body)))
 }
 
-/// An invitation. Needs the role `admin`.
+/// Returns an invitation.
+///
+/// Requires the role `admin`.
 #[utoipa::path(get, path = "/invitations/{id}", tag = "invitations", operation_id = "get_invitation",
     params(("id" = String, Path, description = "`inv_…`")), responses((status = 200, body = Invitation), Problems))]
 async fn get(
@@ -155,7 +160,9 @@ async fn get(
     Ok(Json(Invitation::new(found, cx.now())))
 }
 
-/// Takes an invitation back: its link opens nothing any more. Needs the role `admin`.
+/// Revokes an invitation. Its link stops working.
+///
+/// Requires the role `admin`.
 #[utoipa::path(delete, path = "/invitations/{id}", tag = "invitations", operation_id = "delete_invitation",
     params(("id" = String, Path, description = "`inv_…`")), responses((status = 204), Problems))]
 async fn delete(
@@ -167,8 +174,10 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Gives an open or expired invitation a new link and 48 hours more; the old link stops working. It is
-/// sent as by `create_invitation`. Needs the role `admin`.
+/// Resends a pending or expired invitation.
+///
+/// The invitation gets a new link that is valid for 48 hours, and the old link stops working. The new link is sent or
+/// returned as by `create_invitation`. Requires the role `admin`.
 #[utoipa::path(post, path = "/invitations/{id}/resend", tag = "invitations", operation_id = "resend_invitation",
     params(("id" = String, Path, description = "`inv_…`")),
     responses((status = 200, body = InvitationWithLink), Problems))]
@@ -179,11 +188,11 @@ async fn resend(
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
     let sent = invite::resend(&web, (&cx, &info), &organization_id, &id(&text, "invitation")?).await?;
-    Ok(secret(Json(InvitationWithLink::new(sent, cx.now())).into_response()))
+    Ok(no_store(Json(InvitationWithLink::new(sent, cx.now())).into_response()))
 }
 
-/// An answer that holds a secret is kept by nobody on the way.
-fn secret(mut response: Response) -> Response {
+/// Marks a response with a secret as not cacheable.
+fn no_store(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

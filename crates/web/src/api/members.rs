@@ -20,7 +20,8 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, update, delete))
 }
 
-/// What a member or a key may do: `owner` everything, `admin` everything but owners, `member` reads and writes content.
+/// The role of a member or an API key. `owner`: everything. `admin`: everything except managing owners. `member`: reads and
+/// writes content.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {
@@ -49,17 +50,17 @@ impl From<Role> for organization::Role {
     }
 }
 
-/// A user in the organisation.
+/// A member of the organisation.
 #[derive(Debug, Serialize, ToSchema)]
 struct Member {
-    /// The user.
+    /// The ID of the user.
     #[schema(example = "usr_0123456789abcdef")]
     id: String,
     email: String,
     role: Role,
-    /// Whether the address is verified. Until then, the account is valid for this organisation only.
+    /// Whether the email is verified. Until then, the account is valid for this organisation only.
     verified: bool,
-    /// Since when they are a member, RFC 3339.
+    /// The time at which the user became a member.
     #[schema(format = DateTime)]
     created_at: String,
 }
@@ -76,23 +77,25 @@ impl From<organization::Member> for Member {
     }
 }
 
-/// What is to be changed.
+/// Changes to a member.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct MemberChanges {
-    /// Another role, at most the caller's own.
+struct MemberUpdate {
+    /// The new role. It cannot exceed the caller's own role.
     role: Role,
 }
 
-/// The members of the organisation, by address. To add one, make an invitation.
+/// Lists the members of the organisation by email.
+///
+/// To add a member, create an invitation.
 #[utoipa::path(get, path = "/members", tag = "members", operation_id = "list_members",
     responses((status = 200, body = Page<Member>), Problems))]
 async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> ApiResult<Json<Page<Member>>> {
     let items = users::list(&cx, web.ops(), &organization_id).await?.into_iter().map(Member::from).collect();
-    Ok(Json(Page::whole(items)))
+    Ok(Json(Page::complete(items)))
 }
 
-/// A member.
+/// Returns a member.
 #[utoipa::path(get, path = "/members/{id}", tag = "members", operation_id = "get_member",
     params(("id" = String, Path, description = "`usr_…`")), responses((status = 200, body = Member), Problems))]
 async fn get(
@@ -104,22 +107,26 @@ async fn get(
     Ok(Json(users::find(&cx, web.ops(), &organization_id, user.as_str()).await?.into()))
 }
 
-/// Gives a member another role. Needs the role `admin`; nobody gives or takes a role above their own, and the last owner
-/// stays one.
+/// Changes the role of a member.
+///
+/// Requires the role `admin`. Neither the current nor the new role can exceed the caller's own role. The last owner's role
+/// cannot be changed.
 #[utoipa::path(patch, path = "/members/{id}", tag = "members", operation_id = "update_member",
-    params(("id" = String, Path, description = "`usr_…`")), request_body = MemberChanges,
+    params(("id" = String, Path, description = "`usr_…`")), request_body = MemberUpdate,
     responses((status = 200, body = Member), Problems))]
 async fn update(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
-    Json(changes): Json<MemberChanges>,
+    Json(changes): Json<MemberUpdate>,
 ) -> ApiResult<Json<Member>> {
     let user: UserId = id(&text, "member")?;
     Ok(Json(users::update(&cx, web.ops(), &organization_id, &user, changes.role.into()).await?.into()))
 }
 
-/// Ends a membership. What the member made stays with the organisation. Needs the role `admin`.
+/// Removes a member from the organisation.
+///
+/// Everything the member created stays with the organisation. Requires the role `admin`.
 #[utoipa::path(delete, path = "/members/{id}", tag = "members", operation_id = "delete_member",
     params(("id" = String, Path, description = "`usr_…`")), responses((status = 204), Problems))]
 async fn delete(

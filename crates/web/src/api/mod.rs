@@ -1,4 +1,5 @@
-//! The REST API under `/api/v1`: one file per noun. A handler reads, calls an act, and writes.
+//! The REST API under `/api/v1`: one file per resource. A handler parses the request, calls an operation and serializes the
+//! result.
 
 pub(crate) mod activity;
 pub(crate) mod analytics;
@@ -40,20 +41,41 @@ use crate::problem::ApiError;
     info(
         title = "Waypost",
         version = "1",
-        description = "Everything that an organisation does with Waypost. Authenticate with an API key \
-            (`Authorization: Bearer wpk_…`); everything is scoped to the key's organisation, and what belongs to another \
-            one is 404. Lists are `{items, next_cursor}`; errors are problem details (RFC 9457) with a stable `code`. Edits \
-            of a draft take `If-Match`. Requests that make something take an `Idempotency-Key`."
+        description = "The REST API of an organisation. Authenticate with an API key (`Authorization: Bearer wpk_…`). Every \
+            request is scoped to the organisation of the key: resources of other organisations return 404. Lists return \
+            `{items, next_cursor}`; pass `next_cursor` as `cursor` to get the next page. Errors are problem details \
+            (RFC 9457) with a stable `code`. Edits to a draft accept `If-Match`, and POST requests accept an \
+            `Idempotency-Key`. Times are in RFC 3339 format."
     ),
     servers((url = "/api/v1")),
+    tags(
+        (name = "analytics", description = "Reports on attempts, steps, tool calls and clients."),
+        (name = "api-keys", description = "Keys for this API."),
+        (name = "assignments", description = "Walkthroughs assigned to servers."),
+        (name = "audit-events", description = "The audit log: who did what, and when."),
+        (name = "end-users", description = "The users of your servers: progress, exports, erasure, joins and claim links."),
+        (name = "events", description = "The progress events of attempts."),
+        (name = "invitations", description = "Invitations to join the organisation."),
+        (name = "members", description = "The users of the organisation."),
+        (name = "oauth-configs", description = "Identity providers that end users sign in with."),
+        (name = "organizations", description = "Organisations and their logos."),
+        (name = "servers", description = "Hosted MCP servers and their slugs."),
+        (name = "sessions", description = "Client sessions of end users."),
+        (name = "steps", description = "The steps of a walkthrough's draft, and their revisions."),
+        (name = "tickets", description = "Support tickets and comments."),
+        (name = "tool-calls", description = "The log of tool calls."),
+        (name = "versions", description = "Publishing a draft, and the published versions of a walkthrough."),
+        (name = "walkthroughs", description = "Walkthroughs, their drafts, import and export."),
+        (name = "webhooks", description = "Webhook endpoints and deliveries."),
+    ),
     components(schemas(crate::problem::Problem)),
     security(("key" = []), ("session" = []))
 )]
 struct Document;
 
-/// Every operation, with its description.
+/// Returns the router of all operations with their OpenAPI descriptions.
 fn operations() -> OpenApiRouter<Web> {
-    // One line each, so that a new one is a new line.
+    // One line per resource keeps diffs small.
     #[rustfmt::skip]
     let all = [
         activity::routes,
@@ -73,34 +95,34 @@ fn operations() -> OpenApiRouter<Web> {
         walkthroughs::routes,
         webhooks::routes,
     ];
-    all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, noun| router.merge(noun()))
+    all.into_iter().fold(OpenApiRouter::with_openapi(Document::openapi()), |router, routes| router.merge(routes()))
 }
 
-/// The OpenAPI document.
+/// Returns the OpenAPI document.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = operations().into_openapi();
     let components = document.components.get_or_insert_default();
     let mut key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-    key.description = Some("An API key of the organisation: `wpk_…`".to_owned());
+    key.description = Some("An API key of the organisation (`wpk_…`).".to_owned());
     components.add_security_scheme("key", SecurityScheme::Http(key));
     let cookie = utoipa::openapi::security::ApiKeyValue::with_description(
         crate::cookies::SESSION,
-        "The console's session. The header `Waypost-Organization` (slug or id) says for which organisation.",
+        "A console session. The header `Waypost-Organization` (a slug or an ID) selects the organisation.",
     );
     components
         .add_security_scheme("session", SecurityScheme::ApiKey(utoipa::openapi::security::ApiKey::Cookie(cookie)));
     document
 }
 
-/// The routes below `/api/v1`.
+/// Returns the routes below `/api/v1`.
 pub fn router(web: &Web) -> Router<Web> {
     let (operations, _) = operations().split_for_parts();
     let json = document().to_pretty_json().unwrap_or_default();
     operations
-        .fallback(|| async { ApiError::from(Error::not_found("address")) })
+        .fallback(|| async { ApiError::from(Error::not_found("path")) })
         .method_not_allowed_fallback(|| async {
-            let message = "This address does not take this method.";
+            let message = "This path does not support this method. See /api/v1/openapi.json for the supported methods.";
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Error::new(waypost_core::Code::NotFound, message))
         })
         .layer(middleware::from_fn_with_state(web.clone(), idempotency::once))
@@ -115,7 +137,7 @@ pub fn router(web: &Web) -> Router<Web> {
 mod tests {
     use super::*;
 
-    /// The document that is checked in is what the code says; `WAYPOST_TEST_WRITE=1` writes it anew.
+    /// The checked-in document must equal the generated one. `WAYPOST_TEST_WRITE=1` updates it.
     #[test]
     fn the_document_is_up_to_date() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/openapi.json");
@@ -123,28 +145,34 @@ mod tests {
         if std::env::var_os("WAYPOST_TEST_WRITE").is_some() {
             std::fs::write(file, &document).unwrap();
         }
-        assert!(std::fs::read_to_string(file).unwrap() == document, "docs/openapi.json is not what the code says");
+        assert!(
+            std::fs::read_to_string(file).unwrap() == document,
+            "docs/openapi.json is out of date; update it with WAYPOST_TEST_WRITE=1"
+        );
     }
 
-    /// A document with a reference to nothing is none that a tool reads.
+    /// Tools reject a document with a dangling reference.
     #[test]
-    fn every_reference_leads_somewhere() {
+    fn every_reference_can_be_resolved() {
         let document = document().to_json().unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&document).unwrap();
         for part in document.split("\"#/components/schemas/").skip(1) {
             let name = part.split('"').next().unwrap();
-            assert!(parsed["components"]["schemas"].get(name).is_some(), "there is no schema {name}");
+            assert!(parsed["components"]["schemas"].get(name).is_some(), "schema {name} is missing");
         }
     }
 
     #[test]
-    fn every_operation_has_a_name_of_its_own() {
+    fn every_operation_has_a_unique_id_and_a_described_tag() {
         let document = serde_json::to_value(document()).unwrap();
+        let tags: Vec<_> = document["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
         let mut names = std::collections::BTreeSet::new();
         for (path, methods) in document["paths"].as_object().unwrap() {
             for (method, operation) in methods.as_object().unwrap() {
-                let name = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no name"));
-                assert!(names.insert(name.to_owned()), "{name} is there twice");
+                let name =
+                    operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path} has no operation ID"));
+                assert!(names.insert(name.to_owned()), "{name} is used twice");
+                assert!(tags.contains(&&operation["tags"][0]), "{name} has a tag without a description");
             }
         }
     }

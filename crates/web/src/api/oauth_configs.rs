@@ -1,4 +1,4 @@
-//! `/oauth-configs`: identity providers that sign end users in.
+//! `/oauth-configs`: identity providers that end users sign in with.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -26,72 +26,70 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, update, delete)).routes(routes!(check))
 }
 
-/// An identity provider. Its client secret is written and never shown.
+/// An identity provider. Its client secret is write-only.
 #[derive(Debug, Serialize, ToSchema)]
 struct OauthConfig {
     #[schema(example = "oac_0123456789abcdef")]
     id: String,
-    /// Name for people, unique in the organisation.
+    /// The display name, unique in the organisation.
     name: String,
-    /// `openid` or `oauth`: what it speaks.
+    /// The protocol, `openid` or `oauth`.
     kind: String,
-    /// Its issuer identifier; null when its endpoints were typed in.
+    /// The issuer identifier. Null if the endpoints were configured individually.
     issuer: Option<String>,
     authorization_endpoint: String,
     token_endpoint: String,
     userinfo_endpoint: Option<String>,
     jwks_uri: Option<String>,
-    /// What the provider calls Waypost.
+    /// The client ID registered at the provider.
     client_id: String,
-    /// Whether a client secret is kept.
+    /// Whether a client secret is stored.
     has_client_secret: bool,
-    /// How the secret is shown to the token endpoint.
+    /// The client authentication method at the token endpoint.
     #[schema(schema_with = schema::token_auth_method)]
     token_auth_method: TokenAuthMethod,
-    /// What is asked for.
+    /// The requested scopes.
     scopes: Vec<String>,
-    /// The claim that names a user for ever.
+    /// The claim that identifies a user permanently.
     subject_claim: String,
-    /// Whether a verified address links its users with those of other providers that have the same one.
+    /// Whether end users are linked to those of other providers with the same verified email.
     link_verified_email: bool,
-    /// The slugs of the servers that use it.
+    /// The slugs of the servers that use the provider.
     servers: Vec<String>,
-    /// What to register at the provider: one for each form of address of every server that uses it.
+    /// The redirect URIs to register at the provider: one for each URL form of each server that uses it.
     redirect_uris: Vec<String>,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     updated_at: String,
-    /// What was found out when the provider was looked at; only after creation and changes.
+    /// The findings of the check. Present only in responses to creation and updates.
     #[serde(skip_serializing_if = "Option::is_none")]
-    findings: Option<Vec<Finding>>,
+    findings: Option<Vec<OauthConfigFinding>>,
 }
 
-/// One thing that was found out about a provider.
+/// A finding about an identity provider.
 #[derive(Debug, Serialize, ToSchema)]
-struct Finding {
-    /// `ok`, `warning`, or `error`: people cannot sign in.
+struct OauthConfigFinding {
+    /// `ok`, `warning` or `error`. An error means that sign-in does not work.
     level: &'static str,
-    /// A sentence for the administrator.
+    /// A message for the administrator.
     message: String,
 }
 
-impl From<oauth_configs::Finding> for Finding {
+impl From<oauth_configs::Finding> for OauthConfigFinding {
     fn from(it: oauth_configs::Finding) -> Self {
         Self { level: it.level.as_str(), message: it.message }
     }
 }
 
-/// Where an answer is made.
-struct At<'a> {
+/// Builds responses with the URLs of the current request.
+struct ResponseBuilder<'a> {
     web: &'a Web,
     info: &'a RequestInfo,
     cx: &'a Ctx,
 }
 
-impl At<'_> {
+impl ResponseBuilder<'_> {
     async fn body(&self, it: oauth_config::OauthConfig) -> Result<OauthConfig, Error> {
         let servers = oauth_configs::servers(self.cx, self.web.ops(), &it.organization_id, &it.id).await?;
         let redirect_uris =
@@ -119,60 +117,60 @@ impl At<'_> {
         })
     }
 
-    async fn examined(
+    async fn with_findings(
         &self,
         (it, findings): (oauth_config::OauthConfig, Vec<oauth_configs::Finding>),
     ) -> Result<OauthConfig, Error> {
-        let findings = Some(findings.into_iter().map(Finding::from).collect());
+        let findings = Some(findings.into_iter().map(OauthConfigFinding::from).collect());
         Ok(OauthConfig { findings, ..self.body(it).await? })
     }
 }
 
-/// What is set on a provider; what is absent stays, or is what the provider says. Name the provider by `issuer`, or by
-/// `metadata_url`, or, when it has no metadata, by its three endpoints.
+/// The settings of an identity provider. Absent members keep their value, or are read from the provider's metadata. Specify
+/// the provider by `issuer` or by `metadata_url`; if it has no metadata, by its three endpoints.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct OauthConfigChange {
-    /// Name for people, unique in the organisation.
+struct OauthConfigSettings {
+    /// The display name, unique in the organisation.
     #[schema(min_length = 1, max_length = 200, nullable = false)]
     name: Option<String>,
-    /// The issuer, exactly as the provider writes it; its metadata is found from it.
+    /// The issuer identifier, exactly as in the provider's metadata. The metadata is discovered from it.
     #[schema(format = "uri", nullable = false)]
     issuer: Option<String>,
-    /// Where the provider's metadata is, instead of the issuer.
+    /// The URL of the provider's metadata. Use it instead of `issuer`.
     #[schema(format = "uri", nullable = false)]
     metadata_url: Option<String>,
-    /// For a provider without metadata.
+    /// Only for a provider without metadata.
     #[schema(format = "uri", nullable = false)]
     authorization_endpoint: Option<String>,
-    /// For a provider without metadata.
+    /// Only for a provider without metadata.
     #[schema(format = "uri", nullable = false)]
     token_endpoint: Option<String>,
-    /// For a provider without metadata, or whose metadata does not name it.
+    /// Only for a provider whose metadata is missing or does not contain it.
     #[schema(format = "uri", nullable = false)]
     userinfo_endpoint: Option<String>,
-    /// What the provider calls Waypost.
+    /// The client ID registered at the provider.
     #[schema(min_length = 1, max_length = 1024, pattern = "^[ -~]+$", nullable = false)]
     client_id: Option<String>,
-    /// The secret that the provider gave. It is kept sealed and never shown.
+    /// The client secret issued by the provider. It is stored encrypted and never returned.
     #[schema(write_only, min_length = 1, max_length = 1024, pattern = "^[ -~]+$", nullable = false)]
     client_secret: Option<String>,
-    /// What to ask for, all of it. By default openid, email and profile, as far as the provider knows them.
+    /// All scopes to request. Defaults to `openid`, `email` and `profile`, as far as the provider supports them.
     #[schema(max_items = 50, nullable = false)]
     scopes: Option<Vec<String>>,
-    /// How the secret is shown to the token endpoint; by default what the provider says.
+    /// The client authentication method at the token endpoint. Defaults to the method in the provider's metadata.
     #[schema(schema_with = schema::token_auth_method)]
     token_auth_method: Option<TokenAuthMethod>,
-    /// The claim that names a user for ever; `sub` by default, without OpenID Connect `id`.
+    /// The claim that identifies a user permanently. Defaults to `sub` for OpenID Connect, else to `id`.
     #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]+$", nullable = false)]
     subject_claim: Option<String>,
-    /// Whether users with the same verified address as those of other providers are the same; they are not by default.
+    /// Whether end users are linked to those of other providers with the same verified email. Defaults to false.
     #[schema(nullable = false)]
     link_verified_email: Option<bool>,
 }
 
-impl From<OauthConfigChange> for Settings {
-    fn from(it: OauthConfigChange) -> Self {
+impl From<OauthConfigSettings> for Settings {
+    fn from(it: OauthConfigSettings) -> Self {
         Self {
             name: it.name,
             issuer: it.issuer,
@@ -190,7 +188,7 @@ impl From<OauthConfigChange> for Settings {
     }
 }
 
-async fn found(
+async fn get_config(
     cx: &Ctx,
     web: &Web,
     organization: &OrganizationId,
@@ -200,13 +198,15 @@ async fn found(
     oauth_configs::show(cx, web.ops(), organization, &id).await
 }
 
-/// The field as it is called here.
-fn renamed(error: Error) -> Error {
+/// Replaces the name of the field in an error with the name that the API uses.
+fn rename_field(error: Error) -> Error {
     let scope = error.details.get("field").is_some_and(|field| field == "scope");
     if scope { error.with("field", "scopes") } else { error }
 }
 
-/// The identity providers of the organisation, by name. The list is whole: `next_cursor` is null.
+/// Lists the identity providers of the organisation by name.
+///
+/// The list is complete: `next_cursor` is always null.
 #[utoipa::path(get, path = "/oauth-configs", tag = "oauth-configs", operation_id = "list_oauth_configs",
     responses((status = 200, body = Page<OauthConfig>), Problems))]
 async fn list(
@@ -214,32 +214,34 @@ async fn list(
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,
 ) -> ApiResult<Json<Page<OauthConfig>>> {
-    let at = At { web: &web, info: &info, cx: &cx };
+    let builder = ResponseBuilder { web: &web, info: &info, cx: &cx };
     let mut items = Vec::new();
     for config in oauth_configs::list(&cx, web.ops(), &organization_id).await? {
-        items.push(at.body(config).await?);
+        items.push(builder.body(config).await?);
     }
-    Ok(Json(Page::whole(items)))
+    Ok(Json(Page::complete(items)))
 }
 
-/// Looks at a provider and, when people can sign in with it, saves it; `findings` says what was found.
+/// Checks an identity provider and creates it if sign-in works.
+///
+/// `findings` contains the result of the check.
 #[utoipa::path(post, path = "/oauth-configs", tag = "oauth-configs", operation_id = "create_oauth_config",
-    request_body = OauthConfigChange,
-    responses((status = 201, body = OauthConfig, headers(("Location" = String, description = "Its address"))), Problems))]
+    request_body = OauthConfigSettings,
+    responses((status = 201, body = OauthConfig, headers(("Location" = String, description = "The URL of the identity provider"))), Problems))]
 async fn create(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,
-    Json(body): Json<OauthConfigChange>,
+    Json(body): Json<OauthConfigSettings>,
 ) -> ApiResult<Response> {
-    let made = oauth_configs::create(&cx, web.ops(), &web.provider_context, &organization_id, &body.into()).await;
-    let made = made.map_err(renamed)?;
-    let location = format!("/api/v1/oauth-configs/{}", made.0.id);
-    let body = At { web: &web, info: &info, cx: &cx }.examined(made).await?;
+    let result = oauth_configs::create(&cx, web.ops(), &web.provider_context, &organization_id, &body.into()).await;
+    let created = result.map_err(rename_field)?;
+    let location = format!("/api/v1/oauth-configs/{}", created.0.id);
+    let body = ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(created).await?;
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
 }
 
-/// One identity provider.
+/// Returns an identity provider.
 #[utoipa::path(get, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs", operation_id = "get_oauth_config",
     params(("oauth_config_id" = String, Path, description = "`oac_…`")),
     responses((status = 200, body = OauthConfig), Problems))]
@@ -249,29 +251,34 @@ async fn show(
     Scope { cx, organization_id }: Scope,
     Path(id): Path<String>,
 ) -> ApiResult<Json<OauthConfig>> {
-    let config = found(&cx, &web, &organization_id, &id).await?;
-    Ok(Json(At { web: &web, info: &info, cx: &cx }.body(config).await?))
+    let config = get_config(&cx, &web, &organization_id, &id).await?;
+    Ok(Json(ResponseBuilder { web: &web, info: &info, cx: &cx }.body(config).await?))
 }
 
-/// Changes what is named. Whatever the provider has to say in it, it is looked at again before. Another provider means
-/// that everybody who signed in with it signs in again.
+/// Updates an identity provider.
+///
+/// If the change affects sign-in, the provider is checked first. Changing to a different provider signs out every end user
+/// who signed in with the previous one.
 #[utoipa::path(patch, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs",
     operation_id = "update_oauth_config", params(("oauth_config_id" = String, Path, description = "`oac_…`")),
-    request_body = OauthConfigChange, responses((status = 200, body = OauthConfig), Problems))]
+    request_body = OauthConfigSettings, responses((status = 200, body = OauthConfig), Problems))]
 async fn update(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Path(id): Path<String>,
-    Json(change): Json<OauthConfigChange>,
+    Json(change): Json<OauthConfigSettings>,
 ) -> ApiResult<Json<OauthConfig>> {
-    let old = found(&cx, &web, &organization_id, &id).await?;
-    let changed =
-        oauth_configs::update(&cx, web.ops(), &web.provider_context, &old, &change.into()).await.map_err(renamed)?;
-    Ok(Json(At { web: &web, info: &info, cx: &cx }.examined(changed).await?))
+    let old = get_config(&cx, &web, &organization_id, &id).await?;
+    let changed = oauth_configs::update(&cx, web.ops(), &web.provider_context, &old, &change.into())
+        .await
+        .map_err(rename_field)?;
+    Ok(Json(ResponseBuilder { web: &web, info: &info, cx: &cx }.with_findings(changed).await?))
 }
 
-/// Deletes a provider with the tokens that it gave; refused while servers use it. End users and what they did stay.
+/// Deletes an identity provider and the tokens it issued.
+///
+/// Fails with 409 while servers use the provider. End users and their progress are kept.
 #[utoipa::path(delete, path = "/oauth-configs/{oauth_config_id}", tag = "oauth-configs",
     operation_id = "delete_oauth_config", params(("oauth_config_id" = String, Path, description = "`oac_…`")),
     responses((status = 204), Problems))]
@@ -285,22 +292,24 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What was found out about a provider.
+/// The result of checking an identity provider.
 #[derive(Debug, Serialize, ToSchema)]
-struct Findings {
-    findings: Vec<Finding>,
+struct OauthConfigCheck {
+    findings: Vec<OauthConfigFinding>,
 }
 
-/// Looks at a saved provider again: whether people can sign in with it now. Changes nothing.
+/// Checks whether sign-in with an identity provider works.
+///
+/// Changes nothing.
 #[utoipa::path(post, path = "/oauth-configs/{oauth_config_id}/check", tag = "oauth-configs",
     operation_id = "check_oauth_config", params(("oauth_config_id" = String, Path, description = "`oac_…`")),
-    responses((status = 200, body = Findings), Problems))]
+    responses((status = 200, body = OauthConfigCheck), Problems))]
 async fn check(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(id): Path<String>,
-) -> ApiResult<Json<Findings>> {
-    let config = found(&cx, &web, &organization_id, &id).await?;
+) -> ApiResult<Json<OauthConfigCheck>> {
+    let config = get_config(&cx, &web, &organization_id, &id).await?;
     let findings = oauth_configs::check(&cx, web.ops(), &web.provider_context, &config).await?;
-    Ok(Json(Findings { findings: findings.into_iter().map(Finding::from).collect() }))
+    Ok(Json(OauthConfigCheck { findings: findings.into_iter().map(OauthConfigFinding::from).collect() }))
 }

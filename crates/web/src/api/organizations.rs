@@ -15,8 +15,8 @@ use waypost_core::{Error, organization};
 use waypost_ops::organizations::OrganizationPatch;
 use waypost_ops::{logos, organizations, user_sessions};
 
-use super::authenticate::Authenticated;
-use super::extract::{Anybody, Json, Person, created};
+use super::authenticate::AuthenticatedCaller;
+use super::extract::{AnyCaller, Json, SessionUser, created};
 use super::page::Page;
 use crate::Web;
 use crate::problem::{ApiError, ApiResult, Problems};
@@ -31,19 +31,19 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     ))
 }
 
-/// An organisation by the id in the path: any that the signed-in user is a member of, or the key's own.
-struct At {
+/// The organisation in the path: any organisation of the signed-in user, or the one that the API key belongs to.
+struct OrganizationPath {
     cx: Ctx,
     organization_id: OrganizationId,
 }
 
-impl FromRequestParts<Web> for At {
+impl FromRequestParts<Web> for OrganizationPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, ApiError> {
         let missing = || Error::not_found("organisation");
         let info = RequestInfo::of(parts)?;
-        let authenticated = parts.extensions.get::<Authenticated>().cloned().ok_or_else(missing)?;
+        let authenticated = parts.extensions.get::<AuthenticatedCaller>().cloned().ok_or_else(missing)?;
         let path = axum::extract::Path::<String>::from_request_parts(parts, web).await;
         let id: OrganizationId = path.ok().and_then(|path| path.0.parse().ok()).ok_or_else(missing)?;
         let caller = match &authenticated.user {
@@ -62,15 +62,14 @@ impl FromRequestParts<Web> for At {
     }
 }
 
-/// An organisation: the tenant.
+/// An organisation.
 #[derive(Debug, Serialize, ToSchema)]
 struct Organization {
     #[schema(example = "org_0123456789abcdef")]
     id: String,
-    /// Short name, unique.
+    /// The slug. Unique in the installation.
     slug: String,
     name: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
 }
@@ -81,110 +80,137 @@ impl From<organization::Organization> for Organization {
     }
 }
 
-/// An organisation that is to be made.
+/// An organisation to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewOrganization {
-    /// Short name, unique: small letters, digits and `-`.
+struct OrganizationCreate {
+    /// The slug. Unique in the installation. Lowercase letters, digits and `-`.
     #[schema(min_length = 2, max_length = 40, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])$", example = "acme")]
     slug: String,
-    /// What it is called; by its slug when this is absent.
+    /// The display name. Defaults to the slug.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
 }
 
-/// What is to be changed; what is absent stays.
+/// Changes to an organisation. Absent members are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct OrganizationChanges {
-    /// Another short name. Addresses of the console change with it; those of servers do not.
+struct OrganizationUpdate {
+    /// The new slug. It changes the URLs of the console, but not those of servers.
     #[schema(min_length = 2, max_length = 40, pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])$")]
     slug: Option<String>,
-    /// Another name.
+    /// The new display name.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
 }
 
-/// The organisations that the caller can see: a user's, or the key's own.
+/// Lists the organisations of the signed-in user, or the organisation of the API key.
 #[utoipa::path(get, path = "/organizations", tag = "organizations", operation_id = "list_organizations",
     responses((status = 200, body = Page<Organization>), Problems))]
-async fn list(State(web): State<Web>, Anybody { cx }: Anybody) -> ApiResult<Json<Page<Organization>>> {
+async fn list(State(web): State<Web>, AnyCaller { cx }: AnyCaller) -> ApiResult<Json<Page<Organization>>> {
     let items = organizations::list(&cx, web.ops()).await?.into_iter().map(Organization::from).collect();
-    Ok(Json(Page::whole(items)))
+    Ok(Json(Page::complete(items)))
 }
 
-/// Makes an organisation, which the signed-in user owns then. API keys cannot.
+/// Creates an organisation owned by the signed-in user.
+///
+/// API keys cannot create organisations.
 #[utoipa::path(post, path = "/organizations", tag = "organizations", operation_id = "create_organization",
-    request_body = NewOrganization, responses((status = 201, body = Organization), Problems))]
+    request_body = OrganizationCreate, responses((status = 201, body = Organization), Problems))]
 async fn create(
     State(web): State<Web>,
-    Person { cx }: Person,
-    Json(new): Json<NewOrganization>,
+    SessionUser { cx }: SessionUser,
+    Json(new): Json<OrganizationCreate>,
 ) -> ApiResult<Response> {
-    let made = organizations::create(&cx, web.ops(), &new.slug, new.name.as_deref()).await?;
-    Ok(created(&format!("organizations/{}", made.id), &Organization::from(made)))
+    let organization = organizations::create(&cx, web.ops(), &new.slug, new.name.as_deref()).await?;
+    Ok(created(&format!("organizations/{}", organization.id), &Organization::from(organization)))
 }
 
-/// An organisation.
+/// Returns an organisation.
 #[utoipa::path(get, path = "/organizations/{id}", tag = "organizations", operation_id = "get_organization",
     params(("id" = String, Path, description = "`org_…`")),
     responses((status = 200, body = Organization), Problems))]
-async fn get(State(web): State<Web>, At { cx, organization_id }: At) -> ApiResult<Json<Organization>> {
+async fn get(
+    State(web): State<Web>,
+    OrganizationPath { cx, organization_id }: OrganizationPath,
+) -> ApiResult<Json<Organization>> {
     Ok(Json(organizations::show(&cx, web.ops(), &organization_id).await?.into()))
 }
 
-/// Changes an organisation's name or slug. Needs the role `admin`.
+/// Updates the name or slug of an organisation.
+///
+/// Requires the role `admin`.
 #[utoipa::path(patch, path = "/organizations/{id}", tag = "organizations", operation_id = "update_organization",
-    params(("id" = String, Path, description = "`org_…`")), request_body = OrganizationChanges,
+    params(("id" = String, Path, description = "`org_…`")), request_body = OrganizationUpdate,
     responses((status = 200, body = Organization), Problems))]
 async fn update(
     State(web): State<Web>,
-    At { cx, organization_id }: At,
-    Json(changes): Json<OrganizationChanges>,
+    OrganizationPath { cx, organization_id }: OrganizationPath,
+    Json(changes): Json<OrganizationUpdate>,
 ) -> ApiResult<Json<Organization>> {
     let changes = OrganizationPatch { slug: changes.slug, name: changes.name };
     Ok(Json(organizations::update(&cx, web.ops(), &organization_id, &changes).await?.into()))
 }
 
-/// Deletes an organisation and all that it owns: servers, walkthroughs, end users and their progress, members, keys. Its
-/// audit log stays with the installation. Needs the role `owner`.
+/// Deletes an organisation and everything it owns.
+///
+/// Deletes servers, walkthroughs, end users and their progress, memberships and API keys. The installation keeps the audit
+/// log. Requires the role `owner`.
 #[utoipa::path(delete, path = "/organizations/{id}", tag = "organizations", operation_id = "delete_organization",
     params(("id" = String, Path, description = "`org_…`")), responses((status = 204), Problems))]
-async fn delete(State(web): State<Web>, At { cx, organization_id }: At) -> ApiResult<StatusCode> {
+async fn delete(
+    State(web): State<Web>,
+    OrganizationPath { cx, organization_id }: OrganizationPath,
+) -> ApiResult<StatusCode> {
     organizations::delete(&cx, web.ops(), &organization_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The logo of an organisation: a PNG of at most 256 by 256 pixels.
+/// Returns the logo of an organisation, a PNG of at most 256 by 256 pixels.
 #[utoipa::path(get, path = "/organizations/{id}/logo", tag = "organizations", operation_id = "get_organization_logo",
     params(("id" = String, Path, description = "`org_…`")),
     responses((status = 200, content_type = "image/png", body = Vec<u8>), Problems))]
-async fn logo(State(web): State<Web>, At { cx, organization_id }: At) -> ApiResult<Response> {
+async fn logo(
+    State(web): State<Web>,
+    OrganizationPath { cx, organization_id }: OrganizationPath,
+) -> ApiResult<Response> {
     let logo = logos::show(&cx, web.ops(), &organization_id).await?.ok_or_else(|| Error::not_found("logo"))?;
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Ok((headers, logo).into_response())
 }
 
-/// Sets the logo from a file: PNG, JPEG, GIF or WebP, at most 1 MB, 4 megapixels and 4096 pixels on a side. Needs the role `admin`.
+/// Sets the logo of an organisation.
+///
+/// The body is a PNG, JPEG, GIF or WebP file of at most 1 MB, 4 megapixels and 4096 pixels on a side. Requires the role
+/// `admin`.
 #[utoipa::path(put, path = "/organizations/{id}/logo", tag = "organizations", operation_id = "set_organization_logo",
     params(("id" = String, Path, description = "`org_…`")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204), Problems))]
-async fn set_logo(State(web): State<Web>, At { cx, organization_id }: At, file: LogoFile) -> ApiResult<StatusCode> {
+async fn set_logo(
+    State(web): State<Web>,
+    OrganizationPath { cx, organization_id }: OrganizationPath,
+    file: LogoFile,
+) -> ApiResult<StatusCode> {
     logos::set(&cx, web.ops(), &organization_id, file.0.to_vec()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes the logo away. Needs the role `admin`.
+/// Deletes the logo of an organisation.
+///
+/// Requires the role `admin`.
 #[utoipa::path(delete, path = "/organizations/{id}/logo", tag = "organizations",
     operation_id = "delete_organization_logo", params(("id" = String, Path, description = "`org_…`")),
     responses((status = 204), Problems))]
-async fn delete_logo(State(web): State<Web>, At { cx, organization_id }: At) -> ApiResult<StatusCode> {
+async fn delete_logo(
+    State(web): State<Web>,
+    OrganizationPath { cx, organization_id }: OrganizationPath,
+) -> ApiResult<StatusCode> {
     logos::remove(&cx, web.ops(), &organization_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The body, of whatever kind it says to be: what it is, its bytes tell.
+/// The file in the body. Its `Content-Type` is ignored; the format is detected from the content.
 struct LogoFile(Bytes);
 
 impl axum::extract::FromRequest<Web> for LogoFile {
@@ -192,7 +218,7 @@ impl axum::extract::FromRequest<Web> for LogoFile {
 
     async fn from_request(request: axum::extract::Request, web: &Web) -> Result<Self, ApiError> {
         Bytes::from_request(request, web).await.map(Self).map_err(|rejection| {
-            let message = "The file is larger than 1 MB, or broke off.";
+            let message = "The file is too large or incomplete. The limit is 1 MB.";
             ApiError::new(rejection.status(), Error::invalid("logo", message))
         })
     }

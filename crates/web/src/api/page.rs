@@ -1,4 +1,4 @@
-//! Lists: `{items, next_cursor}`.
+//! Paginated lists: `{items, next_cursor}`.
 
 use std::str::FromStr;
 
@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use waypost_core::{Error, Result};
 
-/// Items on a page at most.
+/// The maximum number of items per page.
 pub const MAX_LIMIT: u32 = 200;
-/// Items on a page when nobody says.
+/// The default number of items per page.
 pub const LIMIT: u32 = 50;
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
-    /// What is on it.
+    /// The items of this page.
     pub items: Vec<T>,
-    /// `cursor` of the next page; null on the last one.
+    /// The `cursor` of the next page. Null on the last page.
     pub next_cursor: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// A list that fits on one page.
+    /// Creates the only page of a complete list.
     #[must_use]
-    pub fn whole(items: Vec<T>) -> Self {
+    pub fn complete(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }
     }
 
-    /// A page of a list that was read to `limit + 1`; `cursor` names an item for the page after it.
+    /// Creates a page from up to `limit + 1` items. `cursor` returns the cursor of the page after an item.
     #[must_use]
-    pub fn cut(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
+    pub fn paginate(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
         let limit = limit as usize;
         let more = items.len() > limit;
         items.truncate(limit);
@@ -38,36 +38,37 @@ impl<T> Page<T> {
     }
 }
 
-/// Which page of a list.
+/// The page parameters of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Paging {
-    /// Items at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
 }
 
 impl Paging {
-    /// The limit.
+    /// Returns the limit.
     ///
     /// # Errors
-    /// `invalid_arguments` when it is out of range.
+    /// `invalid_arguments` if it is out of range.
     pub fn limit(&self) -> Result<u32> {
         match self.limit.unwrap_or(LIMIT) {
             limit @ 1..=MAX_LIMIT => Ok(limit),
-            _ => Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_LIMIT}."))),
+            _ => Err(Error::invalid("limit", format!("`limit` must be a number from 1 to {MAX_LIMIT}."))),
         }
     }
 
-    /// The cursor, where it is the id of the last item of the page before.
+    /// Parses a cursor that is the ID of the last item of the previous page.
     ///
     /// # Errors
-    /// `invalid_arguments` when it is none.
+    /// `invalid_arguments` if it is malformed.
     pub fn after<T: FromStr>(&self) -> Result<Option<T>> {
         let cursor = self.cursor.as_deref().map(str::parse).transpose();
-        cursor.map_err(|_| Error::invalid("cursor", "`cursor` is not the `next_cursor` of a page of this list."))
+        cursor
+            .map_err(|_| Error::invalid("cursor", "`cursor` is invalid. Use the `next_cursor` of a page of this list."))
     }
 }

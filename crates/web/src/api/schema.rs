@@ -1,4 +1,4 @@
-//! Schemas of values that several bodies have.
+//! Schemas shared by several request and response bodies.
 
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, Type};
 use waypost_core::oauth_config::TokenAuthMethod;
@@ -10,47 +10,47 @@ fn one_of(names: impl Iterator<Item = &'static str>) -> Schema {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build().into()
 }
 
-/// Of [`AuthType`].
+/// The schema of [`AuthType`].
 pub(super) fn auth_type() -> Schema {
     one_of(AuthType::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of [`SignIn`].
+/// The schema of [`SignIn`].
 pub(super) fn sign_in() -> Schema {
     one_of(SignIn::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of [`Toolset`].
+/// The schema of [`Toolset`].
 pub(super) fn toolset() -> Schema {
     one_of(Toolset::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of [`Support`].
+/// The schema of [`Support`].
 pub(super) fn support() -> Schema {
     one_of(Support::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of [`TokenAuthMethod`].
+/// The schema of [`TokenAuthMethod`].
 pub(super) fn token_auth_method() -> Schema {
     one_of(TokenAuthMethod::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of [`TicketStatus`].
+/// The schema of [`TicketStatus`].
 pub(super) fn ticket_status() -> Schema {
     one_of(TicketStatus::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of [`Priority`].
+/// The schema of [`Priority`].
 pub(super) fn priority() -> Schema {
     one_of(Priority::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of [`WebhookEvent`], with the one that every receiver gets.
+/// The schema of [`WebhookEvent`], including the test event, which cannot be subscribed to.
 pub(super) fn webhook_event() -> Schema {
     one_of(WebhookEvent::ALL.iter().map(|it| it.as_str()))
 }
 
-/// Of a list of [`WebhookEvent::CHOICES`].
+/// The schema of a list of [`WebhookEvent::CHOICES`].
 pub(super) fn webhook_events() -> Schema {
     let event = one_of(WebhookEvent::CHOICES.iter().map(|it| it.as_str()));
     ArrayBuilder::new()
@@ -61,7 +61,7 @@ pub(super) fn webhook_events() -> Schema {
         .into()
 }
 
-/// Of [`DeliveryStatus`].
+/// The schema of [`DeliveryStatus`].
 pub(super) fn delivery_status() -> Schema {
     one_of(DeliveryStatus::ALL.iter().map(|it| it.as_str()))
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64URL_NOPAD;
 use http::{StatusCode, header};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -13,7 +13,7 @@ use waypost_core::server::{self, AuthType, SignIn, Support, Toolset};
 use waypost_core::{Error, slug};
 use waypost_ops::servers::{self, ServerSearch, ServerSettings};
 
-use super::extract::{Json, Path, Query, Scope};
+use super::extract::{Json, Path, Query, Scope, nullable};
 use super::page::{Page, Paging};
 use super::schema;
 use crate::Web;
@@ -32,57 +32,53 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 
 /// A hosted MCP server.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Server)]
-struct ServerBody {
+struct Server {
     #[schema(example = "srv_0123456789abcdef")]
     id: String,
-    /// Host name label, unique over all organisations.
+    /// The slug, a host name label. Unique across all organisations.
     slug: String,
-    /// Name for people.
+    /// The display name.
     name: String,
-    /// The product that it guides through.
+    /// The name of the product that the walkthroughs are about.
     product_name: String,
-    /// How end users are recognised.
+    /// How end users are identified.
     #[schema(schema_with = schema::auth_type)]
     auth_type: AuthType,
-    /// When a server with sign-in asks for it.
+    /// When end users are asked to sign in, on a server with OAuth.
     #[schema(schema_with = schema::sign_in)]
     sign_in: SignIn,
-    /// The identity provider that signs end users in; only with `custom_oauth` it is asked.
+    /// The identity provider that end users sign in with. Used only if `auth_type` is `custom_oauth`.
     oauth_config_id: Option<String>,
-    /// Whether the walkthrough tools are offered at all.
+    /// Whether the walkthrough tools are listed.
     walkthrough_tools_enabled: bool,
-    /// Which of them.
+    /// Which walkthrough tools are listed.
     #[schema(schema_with = schema::toolset)]
     toolset: Toolset,
-    /// Whether it offers support.
+    /// Whether end users can open support tickets.
     #[schema(schema_with = schema::support)]
     support: Support,
-    /// Origins of browsers that may call it, beside its own hosts.
+    /// Origins of web pages that may call the server, in addition to its own hosts.
     allowed_origins: Vec<String>,
     /// Whether the public page is served.
     public_page: bool,
     /// Whether search engines may index the public page.
     public_page_indexed: bool,
-    /// The public page, which shows users how to connect each client. Returns 404 while `public_page` is false.
+    /// The URL of the public page, which shows how to connect each client. It returns 404 while `public_page` is false.
     #[schema(format = "uri")]
     public_page_url: String,
-    /// The MCP address that works everywhere: `HOST/s/SLUG/mcp`.
+    /// The MCP URL in path form, `HOST/s/SLUG/mcp`.
     #[schema(format = "uri")]
     mcp_url: String,
-    /// The same server on a host name of its own, `SLUG.HOST/mcp`, which needs a wildcard entry in the DNS; null where
-    /// HOST is an address, which has no names below it.
+    /// The MCP URL in host form, `SLUG.HOST/mcp`. It needs a wildcard DNS record. Null if HOST is an IP address.
     #[schema(format = "uri")]
     mcp_host_url: Option<String>,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     updated_at: String,
 }
 
-impl ServerBody {
+impl Server {
     fn new(web: &Web, info: &RequestInfo, it: server::Server) -> Self {
         Self {
             public_page_url: web.public_url.path_urls(&info.authority, &it.slug).page(),
@@ -107,42 +103,42 @@ impl ServerBody {
     }
 }
 
-/// What is set on a server. What is absent stays, or is the default for a new one.
+/// Changes to a server. Absent members are not changed.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ServerChange {
-    /// Host name label, unique over all organisations. After a change the former one goes on serving until it is
-    /// released.
+struct ServerUpdate {
+    /// The slug, a host name label. Unique across all organisations. After a change, the former slug keeps serving until it
+    /// is released.
     #[schema(min_length = 3, max_length = 40, pattern = "^[a-z0-9][a-z0-9-]*[a-z0-9]$", nullable = false)]
     slug: Option<String>,
-    /// Name for people; the slug by default.
+    /// The display name.
     #[schema(min_length = 1, max_length = 200, nullable = false)]
     name: Option<String>,
-    /// The product that it guides through; the name by default.
+    /// The name of the product that the walkthroughs are about.
     #[schema(min_length = 1, max_length = 200, nullable = false)]
     product_name: Option<String>,
-    /// How end users are recognised. A change ends the sign-in of everybody who is signed in.
+    /// How end users are identified. A change signs every end user out.
     #[schema(schema_with = schema::auth_type)]
     auth_type: Option<AuthType>,
-    /// When a server with sign-in asks for it.
+    /// When end users are asked to sign in, on a server with OAuth.
     #[schema(schema_with = schema::sign_in)]
     sign_in: Option<SignIn>,
-    /// The identity provider that signs end users in with `custom_oauth`; null for none. The only one of the organisation
-    /// is taken by itself.
-    #[serde(deserialize_with = "present")]
+    /// The identity provider that end users sign in with, for `custom_oauth`. Null for none. If the organisation has only
+    /// one identity provider, that is the default.
+    #[serde(deserialize_with = "nullable")]
     #[serde(default)]
     #[schema(value_type = Option<String>, pattern = "^oac_[0-9A-Za-z]{12,40}$")]
     oauth_config_id: Option<Option<String>>,
-    /// Whether the walkthrough tools are offered at all.
+    /// Whether the walkthrough tools are listed.
     #[schema(nullable = false)]
     walkthrough_tools_enabled: Option<bool>,
-    /// Which of them.
+    /// Which walkthrough tools are listed.
     #[schema(schema_with = schema::toolset)]
     toolset: Option<Toolset>,
-    /// Whether it offers support.
+    /// Whether end users can open support tickets.
     #[schema(schema_with = schema::support)]
     support: Option<Support>,
-    /// Origins of browsers that may call it, all of them, such as `https://example.com`.
+    /// All origins of web pages that may call the server, such as `https://example.com`. Replaces the current list.
     #[schema(max_items = 50, nullable = false)]
     allowed_origins: Option<Vec<String>>,
     /// Whether the public page is served.
@@ -153,53 +149,49 @@ struct ServerChange {
     public_page_indexed: Option<bool>,
 }
 
-/// A new server.
+/// A server to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewServer {
-    /// Host name label, unique over all organisations.
+struct ServerCreate {
+    /// The slug, a host name label. Unique across all organisations.
     #[schema(min_length = 3, max_length = 40, pattern = "^[a-z0-9][a-z0-9-]*[a-z0-9]$")]
     slug: String,
-    /// Name for people; the slug by default.
+    /// The display name. Defaults to the slug.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// The product that it guides through; the name by default.
+    /// The name of the product that the walkthroughs are about. Defaults to the name.
     #[schema(min_length = 1, max_length = 200)]
     product_name: Option<String>,
-    /// How end users are recognised; `none` by default.
+    /// How end users are identified. Defaults to `none`.
     #[schema(schema_with = schema::auth_type)]
     auth_type: Option<AuthType>,
-    /// When a server with sign-in asks for it; `auto` by default: clients that are known to fail during a session are
-    /// asked when they connect, others when a call needs a user.
+    /// When end users are asked to sign in, on a server with OAuth. Defaults to `auto`: clients that are known to fail if
+    /// asked during a session are asked when they connect, others when a call needs it.
     #[schema(schema_with = schema::sign_in)]
     sign_in: Option<SignIn>,
-    /// The identity provider that signs end users in with `custom_oauth`. The only one of the organisation is taken by
-    /// itself.
+    /// The identity provider that end users sign in with, for `custom_oauth`. If the organisation has only one identity
+    /// provider, that is the default.
     #[schema(pattern = "^oac_[0-9A-Za-z]{12,40}$")]
     oauth_config_id: Option<String>,
-    /// Whether the walkthrough tools are offered at all; they are by default.
+    /// Whether the walkthrough tools are listed. Defaults to true.
     walkthrough_tools_enabled: Option<bool>,
-    /// Which of them; `guided` by default.
+    /// Which walkthrough tools are listed. Defaults to `guided`.
     #[schema(schema_with = schema::toolset)]
     toolset: Option<Toolset>,
-    /// Whether it offers support; `off` by default.
+    /// Whether end users can open support tickets. Defaults to `off`.
     #[schema(schema_with = schema::support)]
     support: Option<Support>,
-    /// Origins of browsers that may call it, such as `https://example.com`.
+    /// Origins of web pages that may call the server, such as `https://example.com`.
     #[schema(max_items = 50)]
     allowed_origins: Option<Vec<String>>,
-    /// Whether the public page is served; it is by default.
+    /// Whether the public page is served. Defaults to true.
     public_page: Option<bool>,
-    /// Whether search engines may index the public page; they may not by default.
+    /// Whether search engines may index the public page. Defaults to false.
     public_page_indexed: Option<bool>,
 }
 
-/// Tells a member that is null from one that is not there.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(deserializer).map(Some)
-}
-
-/// The provider as the settings name it. An id, and no name: what is found by name changes its meaning.
+/// Converts the provider's ID for [`Settings`], which also accept names. The API accepts only an ID, because a name can
+/// change.
 fn provider(id: Option<Option<String>>) -> Result<Option<String>, Error> {
     match id {
         None => Ok(None),
@@ -208,7 +200,7 @@ fn provider(id: Option<Option<String>>) -> Result<Option<String>, Error> {
             let id: OauthConfigId = text.parse().map_err(|_| {
                 Error::invalid(
                     "oauth_config_id",
-                    "`oauth_config_id` is the id of an identity provider (`oac_…`) or null.",
+                    "`oauth_config_id` must be the ID of an identity provider (`oac_…`) or null.",
                 )
             })?;
             Ok(Some(id.to_string()))
@@ -216,10 +208,10 @@ fn provider(id: Option<Option<String>>) -> Result<Option<String>, Error> {
     }
 }
 
-impl TryFrom<ServerChange> for ServerSettings {
+impl TryFrom<ServerUpdate> for ServerSettings {
     type Error = Error;
 
-    fn try_from(it: ServerChange) -> Result<Self, Error> {
+    fn try_from(it: ServerUpdate) -> Result<Self, Error> {
         Ok(Self {
             slug: it.slug,
             name: it.name,
@@ -237,8 +229,8 @@ impl TryFrom<ServerChange> for ServerSettings {
     }
 }
 
-impl From<NewServer> for ServerChange {
-    fn from(it: NewServer) -> Self {
+impl From<ServerCreate> for ServerUpdate {
+    fn from(it: ServerCreate) -> Self {
         Self {
             slug: Some(it.slug),
             name: it.name,
@@ -260,18 +252,18 @@ impl From<NewServer> for ServerChange {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct ServerQuery {
-    /// Items at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     #[param(max_length = 100)]
     cursor: Option<String>,
-    /// A part of the name, the product's name or the slug.
+    /// Only servers whose name, product name or slug contains this text.
     #[param(max_length = 200)]
     q: Option<String>,
 }
 
-/// The server that a path names; what is no id names nothing.
+/// Parses a server ID. A malformed ID is an unknown server.
 pub(super) fn id(text: &str) -> Result<ServerId, Error> {
     text.parse().map_err(|_| Error::not_found("server"))
 }
@@ -281,85 +273,89 @@ fn after(cursor: Option<&str>) -> Result<Option<String>, Error> {
     let slug = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     match slug {
         Some(slug) if slug::check_server_slug(&slug).is_ok() => Ok(Some(slug)),
-        _ => Err(Error::invalid("cursor", "`cursor` is not the `next_cursor` of a page of this list.")),
+        _ => Err(Error::invalid("cursor", "`cursor` is invalid. Use the `next_cursor` of a page of this list.")),
     }
 }
 
-/// The servers of the organisation, by slug.
+/// Lists the servers of the organisation by slug.
 #[utoipa::path(get, path = "/servers", tag = "servers", operation_id = "list_servers", params(ServerQuery),
-    responses((status = 200, body = Page<ServerBody>), Problems))]
+    responses((status = 200, body = Page<Server>), Problems))]
 async fn list(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Query(query): Query<ServerQuery>,
-) -> ApiResult<Json<Page<ServerBody>>> {
+) -> ApiResult<Json<Page<Server>>> {
     let limit = Paging { limit: query.limit, cursor: None }.limit()?;
     if query.q.as_ref().is_some_and(|q| q.chars().count() > 200) {
-        return Err(Error::invalid("q", "`q` has 200 characters at most.").into());
+        return Err(Error::invalid("q", "`q` is too long. The limit is 200 characters.").into());
     }
     let search = ServerSearch { text: query.q, after: after(query.cursor.as_deref())?, limit };
     let (found, more) = servers::search(&cx, web.ops(), &organization_id, &search).await?;
     let next_cursor = found.last().filter(|_| more).map(|server| BASE64URL_NOPAD.encode(server.slug.as_bytes()));
-    let items = found.into_iter().map(|server| ServerBody::new(&web, &info, server)).collect();
+    let items = found.into_iter().map(|server| Server::new(&web, &info, server)).collect();
     Ok(Json(Page { items, next_cursor }))
 }
 
-/// Makes a server. Nothing is assigned to it yet.
-#[utoipa::path(post, path = "/servers", tag = "servers", operation_id = "create_server", request_body = NewServer,
-    responses((status = 201, body = ServerBody, headers(("Location" = String, description = "Its address"))), Problems))]
+/// Creates a server.
+///
+/// The new server has no assigned walkthroughs.
+#[utoipa::path(post, path = "/servers", tag = "servers", operation_id = "create_server", request_body = ServerCreate,
+    responses((status = 201, body = Server, headers(("Location" = String, description = "The URL of the server"))), Problems))]
 async fn create(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,
-    Json(body): Json<NewServer>,
+    Json(body): Json<ServerCreate>,
 ) -> ApiResult<Response> {
     let slug = body.slug.clone();
-    let settings = ServerSettings::try_from(ServerChange::from(body))?;
-    let server = servers::create(&cx, web.ops(), &organization_id, &slug, &settings).await.map_err(renamed)?;
+    let settings = ServerSettings::try_from(ServerUpdate::from(body))?;
+    let server = servers::create(&cx, web.ops(), &organization_id, &slug, &settings).await.map_err(rename_field)?;
     let location = format!("/api/v1/servers/{}", server.id);
-    let body = Json(ServerBody::new(&web, &info, server));
+    let body = Json(Server::new(&web, &info, server));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())
 }
 
-/// The field as it is called here.
-fn renamed(error: Error) -> Error {
+/// Replaces the name of the field in an error with the name that the API uses.
+fn rename_field(error: Error) -> Error {
     let provider = error.details.get("field").is_some_and(|field| field == "oauth_config");
     if provider { error.with("field", "oauth_config_id") } else { error }
 }
 
-/// One server.
+/// Returns a server.
 #[utoipa::path(get, path = "/servers/{server_id}", tag = "servers", operation_id = "get_server",
     params(("server_id" = String, Path, description = "`srv_…`")),
-    responses((status = 200, body = ServerBody), Problems))]
+    responses((status = 200, body = Server), Problems))]
 async fn show(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
-) -> ApiResult<Json<ServerBody>> {
+) -> ApiResult<Json<Server>> {
     let server = servers::get(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
-    Ok(Json(ServerBody::new(&web, &info, server)))
+    Ok(Json(Server::new(&web, &info, server)))
 }
 
-/// Changes settings of a server.
+/// Updates the settings of a server.
 #[utoipa::path(patch, path = "/servers/{server_id}", tag = "servers", operation_id = "update_server",
-    params(("server_id" = String, Path, description = "`srv_…`")), request_body = ServerChange,
-    responses((status = 200, body = ServerBody), Problems))]
+    params(("server_id" = String, Path, description = "`srv_…`")), request_body = ServerUpdate,
+    responses((status = 200, body = Server), Problems))]
 async fn update(
     State(web): State<Web>,
     info: RequestInfo,
     Scope { cx, organization_id }: Scope,
     Path(server_id): Path<String>,
-    Json(change): Json<ServerChange>,
-) -> ApiResult<Json<ServerBody>> {
+    Json(change): Json<ServerUpdate>,
+) -> ApiResult<Json<Server>> {
     let id = id(&server_id)?;
     let settings = ServerSettings::try_from(change)?;
-    let server = servers::update(&cx, web.ops(), &organization_id, &id, &settings).await.map_err(renamed)?;
-    Ok(Json(ServerBody::new(&web, &info, server)))
+    let server = servers::update(&cx, web.ops(), &organization_id, &id, &settings).await.map_err(rename_field)?;
+    Ok(Json(Server::new(&web, &info, server)))
 }
 
-/// Deletes a server with its assignments and everything that end users did on it. Walkthroughs stay.
+/// Deletes a server.
+///
+/// Its assignments, and the progress and activity of end users on it, are deleted. Walkthroughs are kept.
 #[utoipa::path(delete, path = "/servers/{server_id}", tag = "servers", operation_id = "delete_server",
     params(("server_id" = String, Path, description = "`srv_…`")), responses((status = 204), Problems))]
 async fn delete(
@@ -375,42 +371,42 @@ async fn delete(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct SlugQuery {
-    /// The slug that somebody would like.
+    /// The slug to check.
     slug: String,
-    /// The server that would get it, `srv_…`; a former slug of its own is free for it.
+    /// The ID of the server (`srv_…`) that would get the slug. Its own former slugs are available to it.
     server_id: Option<String>,
 }
 
-/// Whether a slug can be had.
+/// The availability of a slug.
 #[derive(Debug, Serialize, ToSchema)]
-struct SlugCheck {
+struct SlugAvailability {
     slug: String,
-    /// Whether a server could have it now.
+    /// Whether the slug is available.
     available: bool,
-    /// Why not; null when it is available.
+    /// Why the slug is not available. Null if it is.
     reason: Option<String>,
 }
 
-/// Says whether a server could have a slug.
+/// Checks whether a slug is available.
 #[utoipa::path(get, path = "/servers/slug-check", tag = "servers", operation_id = "check_server_slug",
-    params(SlugQuery), responses((status = 200, body = SlugCheck), Problems))]
+    params(SlugQuery), responses((status = 200, body = SlugAvailability), Problems))]
 async fn check_slug(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Query(query): Query<SlugQuery>,
-) -> ApiResult<Json<SlugCheck>> {
+) -> ApiResult<Json<SlugAvailability>> {
     let own = query.server_id.as_deref().map(id).transpose()?;
     let reason = servers::find_slug_problem(&cx, web.ops(), &organization_id, &query.slug, own.as_ref()).await?;
-    Ok(Json(SlugCheck { slug: query.slug, available: reason.is_none(), reason }))
+    Ok(Json(SlugAvailability { slug: query.slug, available: reason.is_none(), reason }))
 }
 
-/// A slug that a server had before, and still answers to.
+/// A former slug that a server still serves.
 #[derive(Debug, Serialize, ToSchema)]
 struct FormerSlug {
     slug: String,
 }
 
-/// The slugs that a server had before and still answers to.
+/// Lists the former slugs that a server still serves.
 #[utoipa::path(get, path = "/servers/{server_id}/slugs", tag = "servers", operation_id = "list_former_slugs",
     params(("server_id" = String, Path, description = "`srv_…`")),
     responses((status = 200, body = Page<FormerSlug>), Problems))]
@@ -420,12 +416,14 @@ async fn list_slugs(
     Path(server_id): Path<String>,
 ) -> ApiResult<Json<Page<FormerSlug>>> {
     let slugs = servers::list_former_slugs(&cx, web.ops(), &organization_id, &id(&server_id)?).await?;
-    Ok(Json(Page::whole(slugs.into_iter().map(|slug| FormerSlug { slug }).collect())))
+    Ok(Json(Page::complete(slugs.into_iter().map(|slug| FormerSlug { slug }).collect())))
 }
 
-/// Gives up a former slug: the server answers to it no more, and another one may have it.
+/// Releases a former slug.
+///
+/// The server stops serving the slug, and other servers can use it.
 #[utoipa::path(delete, path = "/servers/{server_id}/slugs/{slug}", tag = "servers", operation_id = "release_slug",
-    params(("server_id" = String, Path, description = "`srv_…`"), ("slug" = String, Path, description = "The slug")),
+    params(("server_id" = String, Path, description = "`srv_…`"), ("slug" = String, Path, description = "The former slug.")),
     responses((status = 204), Problems))]
 async fn release_slug(
     State(web): State<Web>,

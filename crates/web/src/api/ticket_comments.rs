@@ -20,26 +20,24 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(update, delete))
 }
 
-/// What the team wrote on a ticket.
+/// A comment on a ticket.
 #[derive(Debug, Serialize, ToSchema)]
 struct TicketComment {
     #[schema(example = "tkc_0123456789abcdef01234567")]
     id: String,
     ticket_id: String,
-    /// The id of the user or the key that wrote it.
+    /// The ID of the user or API key that wrote the comment.
     author: String,
     /// Markdown.
     body: String,
-    /// Whether it is a note for the team only.
+    /// Whether this is an internal note, visible only to members.
     internal: bool,
-    /// Whether it was sent to the user by mail.
+    /// Whether the comment was sent to the end user by email.
     mailed: bool,
-    /// What stood there before, oldest first.
+    /// The former texts of the comment, oldest first.
     edits: Vec<TicketCommentEdit>,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -49,9 +47,8 @@ struct TicketComment {
 struct TicketCommentEdit {
     /// Markdown.
     body: String,
-    /// The id of the user or the key that replaced it.
+    /// The ID of the user or API key that edited the comment.
     edited_by: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     edited_at: String,
 }
@@ -78,29 +75,31 @@ impl From<CommentWithEdits> for TicketComment {
     }
 }
 
-/// What to write on a ticket.
+/// A comment to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewTicketComment {
+struct TicketCommentCreate {
     /// Markdown.
     #[schema(min_length = 1, max_length = 20_000)]
     body: String,
-    /// A note for the team only. Anything else goes to the user by mail, when their address is known and the installation
-    /// can send any.
+    /// Whether this is an internal note, visible only to members. Other comments are sent to the end user by email, if their
+    /// email is known and the installation sends email.
     #[serde(default)]
     internal: bool,
 }
 
-/// What to change of a comment.
+/// Changes to a comment.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TicketCommentChange {
-    /// Markdown. It is not mailed again.
+struct TicketCommentUpdate {
+    /// Markdown. The edited comment is not sent by email again.
     #[schema(min_length = 1, max_length = 20_000)]
     body: String,
 }
 
-/// The comments on a ticket, oldest first: 500 at most.
+/// Lists the comments on a ticket, oldest first.
+///
+/// A ticket has at most 500 comments.
 #[utoipa::path(get, path = "/tickets/{id}/comments", tag = "tickets", operation_id = "list_ticket_comments",
     params(("id" = String, Path, description = "`tkt_…`")),
     responses((status = 200, body = Page<TicketComment>), Problems))]
@@ -110,18 +109,18 @@ async fn list(
     Path(text): Path<String>,
 ) -> ApiResult<Json<Page<TicketComment>>> {
     let all = ticket_comments::list(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
-    Ok(Json(Page::whole(all.into_iter().map(TicketComment::from).collect())))
+    Ok(Json(Page::complete(all.into_iter().map(TicketComment::from).collect())))
 }
 
-/// Writes on a ticket: an answer to the user, or a note for the team.
+/// Adds a comment to a ticket: a reply to the end user, or an internal note.
 #[utoipa::path(post, path = "/tickets/{id}/comments", tag = "tickets", operation_id = "create_ticket_comment",
-    params(("id" = String, Path, description = "`tkt_…`")), request_body = NewTicketComment,
+    params(("id" = String, Path, description = "`tkt_…`")), request_body = TicketCommentCreate,
     responses((status = 201, body = TicketComment), Problems))]
 async fn create(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
-    Json(new): Json<NewTicketComment>,
+    Json(new): Json<TicketCommentCreate>,
 ) -> ApiResult<Response> {
     let ticket: TicketId = id(&text, "ticket")?;
     let new = NewComment { body: new.body, internal: new.internal };
@@ -129,24 +128,28 @@ async fn create(
     Ok(created(&format!("tickets/{ticket}/comments/{}", comment.id), &comment))
 }
 
-/// Changes a comment; what stood there is kept in `edits`. For its author, and for admins.
+/// Updates a comment.
+///
+/// The former text is kept in `edits`. Only the author and admins can update a comment.
 #[utoipa::path(patch, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
     operation_id = "update_ticket_comment",
     params(("id" = String, Path, description = "`tkt_…`"), ("comment_id" = String, Path, description = "`tkc_…`")),
-    request_body = TicketCommentChange, responses((status = 200, body = TicketComment), Problems))]
+    request_body = TicketCommentUpdate, responses((status = 200, body = TicketComment), Problems))]
 async fn update(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path((ticket, comment)): Path<(String, String)>,
-    Json(change): Json<TicketCommentChange>,
+    Json(change): Json<TicketCommentUpdate>,
 ) -> ApiResult<Json<TicketComment>> {
     let (ticket, comment): (TicketId, TicketCommentId) = (id(&ticket, "ticket")?, id(&comment, "comment")?);
-    let place = (&ticket, &comment);
-    let changed = ticket_comments::update(&cx, web.ops(), &organization_id, place, &change.body).await?;
+    let target = (&ticket, &comment);
+    let changed = ticket_comments::update(&cx, web.ops(), &organization_id, target, &change.body).await?;
     Ok(Json(changed.into()))
 }
 
-/// Deletes a comment with what stood there before. For its author, and for admins.
+/// Deletes a comment and its former texts.
+///
+/// Only the author and admins can delete a comment.
 #[utoipa::path(delete, path = "/tickets/{id}/comments/{comment_id}", tag = "tickets",
     operation_id = "delete_ticket_comment",
     params(("id" = String, Path, description = "`tkt_…`"), ("comment_id" = String, Path, description = "`tkc_…`")),

@@ -12,7 +12,7 @@ use waypost_core::ticket::{Priority, TicketStatus};
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::tickets::{self, Filter, Named, TicketListQuery, TicketPatch, search_text};
 
-use super::extract::{IfMatch, Json, Path, Query, Scope, id, nullable, tagged};
+use super::extract::{IfMatch, Json, Path, Query, Scope, id, nullable, with_etag};
 use super::page::Page;
 use super::schema;
 use crate::Web;
@@ -28,60 +28,58 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 struct Ticket {
     #[schema(example = "tkt_0123456789abcdef01234567")]
     id: String,
-    /// Its number within the organisation, for people.
+    /// The number of the ticket, unique in the organisation.
     number: u32,
-    /// In a line, as the user's agent wrote it.
+    /// A one-line summary, written by the end user's agent.
     title: String,
-    /// What is wrong.
+    /// The description of the problem.
     problem: String,
-    /// What else may help.
+    /// Additional context.
     context: Option<String>,
     #[schema(schema_with = schema::ticket_status)]
     status: TicketStatus,
     #[schema(schema_with = schema::priority)]
     priority: Priority,
-    /// The member who has it.
+    /// The ID of the assigned member. Null if the ticket is unassigned.
     assignee_id: Option<String>,
-    /// Where to answer to.
+    /// The email to which replies are sent.
     email: Option<String>,
-    /// Whether that address was proved at a sign-in; otherwise it is what somebody said.
+    /// Whether the email was verified by a sign-in.
     email_verified: bool,
-    /// The server on which it was opened; null when that was deleted.
+    /// The server on which the ticket was opened. Null if the server was deleted.
     server_id: Option<String>,
-    /// Who opened it; null when nobody could tell.
+    /// The end user who opened the ticket. Null if unknown.
     end_user_id: Option<String>,
-    /// Where they were then.
+    /// The walkthrough and step at which the ticket was opened.
     walkthrough: Option<TicketWalkthrough>,
-    /// Counted up by every change; also the `ETag`.
+    /// The revision, increased by every change. It is also the `ETag`.
     revision: u32,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     updated_at: String,
-    /// RFC 3339; null while it is neither resolved nor closed.
+    /// Null while the ticket is neither resolved nor closed.
     #[schema(format = DateTime)]
     resolved_at: Option<String>,
 }
 
-/// Where a user was when they opened a ticket.
+/// The walkthrough in progress when a ticket was opened.
 #[derive(Debug, Serialize, ToSchema)]
 struct TicketWalkthrough {
-    /// Null when it was deleted.
+    /// Null if the walkthrough was deleted.
     id: Option<String>,
     title: String,
     version: u32,
-    /// The step that they were at.
+    /// The current step.
     step: Option<TicketStep>,
 }
 
-/// The step that a user was at.
+/// The current step when a ticket was opened.
 #[derive(Debug, Serialize, ToSchema)]
 struct TicketStep {
     id: String,
     title: String,
-    /// From 1.
+    /// The position of the step, starting at 1.
     position: u32,
 }
 
@@ -116,35 +114,35 @@ impl From<Named> for Ticket {
     }
 }
 
-/// Which tickets to list.
+/// The query parameters of the ticket list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct TicketQuery {
-    /// In this status.
+    /// Only tickets with this status.
     #[param(schema_with = schema::ticket_status)]
     status: Option<TicketStatus>,
-    /// With this priority.
+    /// Only tickets with this priority.
     #[param(schema_with = schema::priority)]
     priority: Option<Priority>,
-    /// Those of a member (`usr_…`), your own (`me`), or those that nobody has (`none`).
+    /// Only tickets assigned to this member (`usr_…`), to yourself (`me`) or to no one (`none`).
     assignee: Option<String>,
-    /// Opened on this server (`srv_…`).
+    /// Only tickets opened on this server (`srv_…`).
     server_id: Option<String>,
-    /// Opened in this walkthrough (`wt_…`).
+    /// Only tickets opened in this walkthrough (`wt_…`).
     walkthrough_id: Option<String>,
-    /// With these words in number, title, problem or address.
+    /// Only tickets whose number, title, problem or email contains these words.
     #[param(max_length = 200)]
     q: Option<String>,
-    /// Items at most.
+    /// The maximum number of items to return.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
 }
 
 impl TicketQuery {
-    fn read(self, cx: &Ctx) -> Result<TicketListQuery> {
+    fn into_list(self, cx: &Ctx) -> Result<TicketListQuery> {
         let filter = Filter {
             status: self.status,
             priority: self.priority,
@@ -161,10 +159,10 @@ impl TicketQuery {
     }
 }
 
-/// Whose tickets are meant; `none` is nobody's.
+/// Parses an assignee filter: a user ID, `me` or `none`. Returns `None` for `none`.
 ///
 /// # Errors
-/// `invalid_arguments` for anything that is none of it.
+/// `invalid_arguments` if the text is anything else.
 pub(crate) fn assignee(cx: &Ctx, text: &str) -> Result<Option<UserId>> {
     match text {
         "none" => Ok(None),
@@ -174,78 +172,78 @@ pub(crate) fn assignee(cx: &Ctx, text: &str) -> Result<Option<UserId>> {
 }
 
 fn named<T: std::str::FromStr>(field: &str, text: &str) -> Result<T> {
-    text.parse().map_err(|_| Error::invalid(field, format!("`{field}` is no id of that kind.")))
+    text.parse().map_err(|_| Error::invalid(field, format!("`{field}` is not a valid ID.")))
 }
 
-/// What to change of a ticket; what is absent stays.
+/// Changes to a ticket. Absent members are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TicketChange {
-    /// A closed ticket can be opened again as `pending` or `in_progress`; `needs_email` is only for those without address.
+struct TicketUpdate {
+    /// A closed ticket can be reopened as `pending` or `in_progress`. `needs_email` is allowed only without an email.
     #[schema(schema_with = schema::ticket_status)]
     status: Option<TicketStatus>,
     #[schema(schema_with = schema::priority)]
     priority: Option<Priority>,
-    /// A member, by id or e-mail address; null: nobody.
+    /// The ID or email of the member to assign. Null unassigns the ticket.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(max_length = 254)]
     assignee_id: Option<Option<String>>,
-    /// Where to answer to. It ends the wait for one.
+    /// The email to which replies are sent. Setting it ends the status `needs_email`.
     #[schema(min_length = 3, max_length = 254, example = "anna@example.com")]
     email: Option<String>,
 }
 
-impl From<TicketChange> for TicketPatch {
-    fn from(change: TicketChange) -> Self {
-        let TicketChange { status, priority, assignee_id, email } = change;
+impl From<TicketUpdate> for TicketPatch {
+    fn from(change: TicketUpdate) -> Self {
+        let TicketUpdate { status, priority, assignee_id, email } = change;
         Self { status, priority, assignee: assignee_id, email }
     }
 }
 
-/// What to change of many tickets.
+/// Changes to several tickets. Absent members are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct BulkTickets {
-    /// The tickets, 100 at most.
+struct TicketBulkUpdate {
+    /// The IDs of the tickets. At most 100.
     #[schema(min_items = 1, max_items = 100)]
     ids: Vec<String>,
     #[schema(schema_with = schema::ticket_status)]
     status: Option<TicketStatus>,
     #[schema(schema_with = schema::priority)]
     priority: Option<Priority>,
-    /// A member, by id or e-mail address; null: nobody.
+    /// The ID or email of the member to assign. Null unassigns the tickets.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(max_length = 254)]
     assignee_id: Option<Option<String>>,
 }
 
-/// What became of a bulk change.
+/// The results of a bulk update.
 #[derive(Debug, Serialize, ToSchema)]
-struct BulkTicketResults {
-    /// One for each id, in their order.
-    results: Vec<BulkTicketResult>,
+struct TicketBulkResults {
+    /// One result for each ID, in the same order.
+    results: Vec<TicketBulkResult>,
 }
 
-/// What became of one ticket.
+/// The result of a bulk update for one ticket.
 #[derive(Debug, Serialize, ToSchema)]
-struct BulkTicketResult {
+struct TicketBulkResult {
     id: String,
-    /// The ticket as it is now; null when it did not change.
+    /// The updated ticket. Null if the update failed.
     ticket: Option<Ticket>,
-    /// Why it did not change; null when it did.
-    error: Option<BulkTicketError>,
+    /// Why the update failed. Null if it succeeded.
+    error: Option<TicketBulkError>,
 }
 
-/// Why a ticket did not change.
+/// The reason why the update of a ticket failed.
 #[derive(Debug, Serialize, ToSchema)]
-struct BulkTicketError {
-    /// As the `code` of a problem.
+struct TicketBulkError {
+    /// An error code, as in a problem response.
     #[schema(value_type = String)]
     code: &'static str,
     detail: String,
 }
 
-/// The support tickets of the organisation, newest first.
+/// Lists the support tickets of the organisation, newest first.
 #[utoipa::path(get, path = "/tickets", tag = "tickets", operation_id = "list_tickets", params(TicketQuery),
     responses((status = 200, body = Page<Ticket>), Problems))]
 async fn list(
@@ -253,12 +251,12 @@ async fn list(
     Scope { cx, organization_id }: Scope,
     Query(query): Query<TicketQuery>,
 ) -> ApiResult<Json<Page<Ticket>>> {
-    let page = tickets::list(&cx, web.ops(), &organization_id, query.read(&cx)?).await?;
+    let page = tickets::list(&cx, web.ops(), &organization_id, query.into_list(&cx)?).await?;
     let items = page.items.into_iter().map(Ticket::from).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
-/// A support ticket.
+/// Returns a support ticket.
 #[utoipa::path(get, path = "/tickets/{id}", tag = "tickets", operation_id = "get_ticket",
     params(("id" = String, Path, description = "`tkt_…`")), responses((status = 200, body = Ticket), Problems))]
 async fn get(
@@ -267,45 +265,49 @@ async fn get(
     Path(text): Path<String>,
 ) -> ApiResult<Response> {
     let found = tickets::get(&cx, web.ops(), &organization_id, &id(&text, "ticket")?).await?;
-    Ok(tagged(found.ticket.revision, Json(Ticket::from(found))))
+    Ok(with_etag(found.ticket.revision, Json(Ticket::from(found))))
 }
 
-/// Changes a ticket. The user is told by mail when it is resolved, and the assignee when it becomes theirs. With
-/// `If-Match`, only when nobody changed it meanwhile.
+/// Updates a ticket.
+///
+/// Resolving a ticket notifies the end user by email. Assigning it notifies the assignee. With `If-Match`, the update fails
+/// with 412 if the ticket has changed in the meantime.
 #[utoipa::path(patch, path = "/tickets/{id}", tag = "tickets", operation_id = "update_ticket",
     params(("id" = String, Path, description = "`tkt_…`"),
-        ("If-Match" = Option<String>, Header, description = "The `ETag` of the ticket as it was read")),
-    request_body = TicketChange, responses((status = 200, body = Ticket), Problems))]
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the ticket.")),
+    request_body = TicketUpdate, responses((status = 200, body = Ticket), Problems))]
 async fn update(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
     IfMatch(revision): IfMatch,
-    Json(change): Json<TicketChange>,
+    Json(change): Json<TicketUpdate>,
 ) -> ApiResult<Response> {
     let ticket: TicketId = id(&text, "ticket")?;
     let changed = tickets::update(&cx, web.ops(), &organization_id, (&ticket, revision), &change.into()).await?;
-    Ok(tagged(changed.ticket.revision, Json(Ticket::from(changed))))
+    Ok(with_etag(changed.ticket.revision, Json(Ticket::from(changed))))
 }
 
-/// Changes many tickets in the same way, each by itself: what is wrong with one stands in its result.
+/// Updates several tickets in the same way.
+///
+/// Each ticket is updated independently. Errors are reported in the result of the ticket.
 #[utoipa::path(post, path = "/tickets/bulk", tag = "tickets", operation_id = "update_tickets",
-    request_body = BulkTickets, responses((status = 200, body = BulkTicketResults), Problems))]
+    request_body = TicketBulkUpdate, responses((status = 200, body = TicketBulkResults), Problems))]
 async fn bulk(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Json(bulk): Json<BulkTickets>,
-) -> ApiResult<Json<BulkTicketResults>> {
-    let BulkTickets { ids, status, priority, assignee_id } = bulk;
+    Json(bulk): Json<TicketBulkUpdate>,
+) -> ApiResult<Json<TicketBulkResults>> {
+    let TicketBulkUpdate { ids, status, priority, assignee_id } = bulk;
     let change = TicketPatch { status, priority, assignee: assignee_id, email: None };
     let results = tickets::update_many(&cx, web.ops(), &organization_id, &ids, &change).await?;
     let result = |it: tickets::BulkResult| match it.result {
-        Ok(named) => BulkTicketResult { id: it.id, ticket: Some(named.into()), error: None },
+        Ok(named) => TicketBulkResult { id: it.id, ticket: Some(named.into()), error: None },
         Err(error) => {
             crate::problem::log(&error);
-            let error = BulkTicketError { code: error.code.as_str(), detail: error.message };
-            BulkTicketResult { id: it.id, ticket: None, error: Some(error) }
+            let error = TicketBulkError { code: error.code.as_str(), detail: error.message };
+            TicketBulkResult { id: it.id, ticket: None, error: Some(error) }
         }
     };
-    Ok(Json(BulkTicketResults { results: results.into_iter().map(result).collect() }))
+    Ok(Json(TicketBulkResults { results: results.into_iter().map(result).collect() }))
 }

@@ -20,7 +20,7 @@ use super::schema;
 use crate::Web;
 use crate::problem::{ApiResult, Problems};
 
-/// The operations on receivers of webhooks, and on messages to them.
+/// The operations on webhook endpoints and deliveries.
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
@@ -32,31 +32,30 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
         .routes(routes!(replay))
 }
 
-/// A receiver of webhooks.
+/// A webhook endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 struct Webhook {
     #[schema(example = "whk_0123456789abcdef")]
     id: String,
-    /// Where messages go.
+    /// The URL to which messages are sent.
     #[schema(format = "uri")]
     url: String,
-    /// What it is for, for people.
+    /// A description for your own use.
     description: String,
-    /// What it is told of.
+    /// The events that are sent.
     #[schema(schema_with = schema::webhook_events)]
     events: Vec<WebhookEvent>,
-    /// Whether anything is sent to it.
+    /// Whether messages are sent.
     enabled: bool,
-    /// Since when every attempt has failed, RFC 3339; null while it works.
+    /// The time since which every attempt has failed. Null if the last attempt succeeded.
     #[schema(format = DateTime)]
     failing_since: Option<String>,
-    /// When it was switched off by itself, because it had failed for five days or had said that it was gone; RFC 3339.
+    /// The time at which the webhook was disabled automatically, because it had been failing for five days or returned
+    /// 410 Gone.
     #[schema(format = DateTime)]
     disabled_at: Option<String>,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     updated_at: String,
 }
@@ -77,12 +76,12 @@ impl From<webhook::Webhook> for Webhook {
     }
 }
 
-/// A receiver with its secret, which is shown this once.
+/// A webhook endpoint with its secret.
 #[derive(Debug, Serialize, ToSchema)]
 struct WebhookWithSecret {
     #[serde(flatten)]
     webhook: Webhook,
-    /// What messages are signed with (Standard Webhooks). It cannot be had again.
+    /// The secret that messages are signed with (Standard Webhooks). It is returned only once.
     #[schema(example = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     secret: String,
 }
@@ -93,43 +92,43 @@ impl WebhookWithSecret {
     }
 }
 
-/// A receiver to make.
+/// A webhook endpoint to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewWebhook {
-    /// Where messages go: an address on the public internet, `https://`.
+struct WebhookCreate {
+    /// The URL to which messages are sent. It must use https and be reachable on the public internet.
     #[schema(min_length = 1, max_length = 2_000, example = "https://example.com/webhooks")]
     url: String,
-    /// What it is for, for people.
+    /// A description for your own use.
     #[serde(default)]
     #[schema(max_length = 200)]
     description: String,
-    /// What it is told of.
+    /// The events to send.
     #[schema(schema_with = schema::webhook_events)]
     events: Vec<WebhookEvent>,
 }
 
-/// What to change of a receiver; what is absent stays.
+/// Changes to a webhook endpoint. Absent members are not changed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WebhookChange {
-    /// Where messages go.
+struct WebhookUpdate {
+    /// The URL to which messages are sent.
     #[schema(min_length = 1, max_length = 2_000)]
     url: Option<String>,
-    /// What it is for, for people.
+    /// A description for your own use.
     #[schema(max_length = 200)]
     description: Option<String>,
-    /// What it is told of.
+    /// All events to send. Replaces the current list.
     #[schema(schema_with = schema::webhook_events)]
     events: Option<Vec<WebhookEvent>>,
-    /// Whether anything is sent to it. Switched off, what waits for it is given up.
+    /// Whether messages are sent. Disabling the webhook discards queued messages.
     enabled: Option<bool>,
 }
 
-/// A message to a receiver.
+/// A delivery: a message to a webhook endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 struct WebhookDelivery {
-    /// The `webhook-id` of the message: the same for every attempt.
+    /// The `webhook-id` of the message, which is the same for every attempt.
     #[schema(example = "whd_0123456789abcdef01234567")]
     id: String,
     webhook_id: String,
@@ -137,28 +136,25 @@ struct WebhookDelivery {
     event: WebhookEvent,
     #[schema(schema_with = schema::delivery_status)]
     status: DeliveryStatus,
-    /// Attempts so far.
+    /// The number of attempts so far.
     attempts: u32,
-    /// The body, as it is sent.
+    /// The request body.
     payload: String,
-    /// What the receiver answered last.
+    /// The HTTP status of the last response.
     response_status: Option<u32>,
-    /// The first 1,000 characters of that.
+    /// The first 1,000 characters of the last response.
     response_body: Option<String>,
     /// Why the last attempt failed.
     error: Option<String>,
-    /// How long the last attempt took.
+    /// The duration of the last attempt.
     duration_ms: Option<i64>,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     created_at: String,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     last_attempt_at: Option<String>,
-    /// RFC 3339; null when there is no other attempt.
+    /// The time of the next attempt. Null if there is none.
     #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
-    /// RFC 3339.
     #[schema(format = DateTime)]
     delivered_at: Option<String>,
 }
@@ -184,29 +180,35 @@ impl From<webhook::Delivery> for WebhookDelivery {
     }
 }
 
-/// The receivers of webhooks, oldest first: 20 at most. Needs the role `admin`.
+/// Lists the webhook endpoints, oldest first.
+///
+/// An organisation has at most 20. Requires the role `admin`.
 #[utoipa::path(get, path = "/webhooks", tag = "webhooks", operation_id = "list_webhooks",
     responses((status = 200, body = Page<Webhook>), Problems))]
 async fn list(State(web): State<Web>, Scope { cx, organization_id }: Scope) -> ApiResult<Json<Page<Webhook>>> {
     let all = ops::list(&cx, web.ops(), &organization_id).await?;
-    Ok(Json(Page::whole(all.into_iter().map(Webhook::from).collect())))
+    Ok(Json(Page::complete(all.into_iter().map(Webhook::from).collect())))
 }
 
-/// Makes a receiver. Its secret is in the answer and nowhere else. Needs the role `admin`.
-#[utoipa::path(post, path = "/webhooks", tag = "webhooks", operation_id = "create_webhook", request_body = NewWebhook,
+/// Creates a webhook endpoint.
+///
+/// The response is the only one that contains the secret. Requires the role `admin`.
+#[utoipa::path(post, path = "/webhooks", tag = "webhooks", operation_id = "create_webhook", request_body = WebhookCreate,
     responses((status = 201, body = WebhookWithSecret), Problems))]
 async fn create(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Json(new): Json<NewWebhook>,
+    Json(new): Json<WebhookCreate>,
 ) -> ApiResult<Response> {
     let new = webhooks::NewWebhook { url: new.url, description: new.description, events: new.events };
     let (webhook, secret) = ops::create(&cx, web.ops(), &web.provider_context, &organization_id, &new).await?;
     let path = format!("webhooks/{}", webhook.id);
-    Ok(unkept(created(&path, &WebhookWithSecret::new(webhook, &secret))))
+    Ok(no_store(created(&path, &WebhookWithSecret::new(webhook, &secret))))
 }
 
-/// A receiver. Needs the role `admin`.
+/// Returns a webhook endpoint.
+///
+/// Requires the role `admin`.
 #[utoipa::path(get, path = "/webhooks/{id}", tag = "webhooks", operation_id = "get_webhook",
     params(("id" = String, Path, description = "`whk_…`")), responses((status = 200, body = Webhook), Problems))]
 async fn get(
@@ -217,24 +219,28 @@ async fn get(
     Ok(Json(ops::get(&cx, web.ops(), &organization_id, &id(&text, "webhook")?).await?.into()))
 }
 
-/// Changes a receiver. Needs the role `admin`.
+/// Updates a webhook endpoint.
+///
+/// Requires the role `admin`.
 #[utoipa::path(patch, path = "/webhooks/{id}", tag = "webhooks", operation_id = "update_webhook",
-    params(("id" = String, Path, description = "`whk_…`")), request_body = WebhookChange,
+    params(("id" = String, Path, description = "`whk_…`")), request_body = WebhookUpdate,
     responses((status = 200, body = Webhook), Problems))]
 async fn update(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
     Path(text): Path<String>,
-    Json(change): Json<WebhookChange>,
+    Json(change): Json<WebhookUpdate>,
 ) -> ApiResult<Json<Webhook>> {
     let webhook: WebhookId = id(&text, "webhook")?;
-    let WebhookChange { url, description, events, enabled } = change;
+    let WebhookUpdate { url, description, events, enabled } = change;
     let change = WebhookPatch { url, description, events, enabled };
     let changed = ops::update(&cx, web.ops(), &web.provider_context, (&organization_id, &webhook), &change).await?;
     Ok(Json(changed.into()))
 }
 
-/// Deletes a receiver with the log of what was sent to it. Needs the role `admin`.
+/// Deletes a webhook endpoint and its deliveries.
+///
+/// Requires the role `admin`.
 #[utoipa::path(delete, path = "/webhooks/{id}", tag = "webhooks", operation_id = "delete_webhook",
     params(("id" = String, Path, description = "`whk_…`")), responses((status = 204), Problems))]
 async fn delete(
@@ -246,8 +252,9 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Sends a receiver a `webhook.test`. The answer says that it is on its way; read the delivery to see what came of it.
-/// Needs the role `admin`.
+/// Sends a `webhook.test` event to a webhook endpoint.
+///
+/// The response is the queued delivery. Get the delivery to see the result. Requires the role `admin`.
 #[utoipa::path(post, path = "/webhooks/{id}/test", tag = "webhooks", operation_id = "test_webhook",
     params(("id" = String, Path, description = "`whk_…`")),
     responses((status = 201, body = WebhookDelivery), Problems))]
@@ -261,8 +268,10 @@ async fn test(
     Ok(created(&format!("webhook-deliveries/{}", body.id), &body))
 }
 
-/// Gives a receiver a new secret, which is in the answer and nowhere else. The one before it signs as well for 24 hours
-/// more. Needs the role `admin`.
+/// Rotates the secret of a webhook endpoint.
+///
+/// The response is the only one that contains the new secret. For 24 hours, messages are signed with both the new and the
+/// previous secret. Requires the role `admin`.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", tag = "webhooks", operation_id = "rotate_webhook_secret",
     params(("id" = String, Path, description = "`whk_…`")),
     responses((status = 200, body = WebhookWithSecret), Problems))]
@@ -274,10 +283,12 @@ async fn rotate_secret(
     let webhook: WebhookId = id(&text, "webhook")?;
     let (webhook, secret) =
         ops::rotate_secret(&cx, web.ops(), &web.provider_context, &organization_id, &webhook).await?;
-    Ok(unkept(Json(WebhookWithSecret::new(webhook, &secret)).into_response()))
+    Ok(no_store(Json(WebhookWithSecret::new(webhook, &secret)).into_response()))
 }
 
-/// What was sent to a receiver within 30 days, newest first. Needs the role `admin`.
+/// Lists the deliveries of a webhook endpoint from the last 30 days, newest first.
+///
+/// Requires the role `admin`.
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries", tag = "webhooks", operation_id = "list_webhook_deliveries",
     params(("id" = String, Path, description = "`whk_…`"), Paging),
     responses((status = 200, body = Page<WebhookDelivery>), Problems))]
@@ -288,13 +299,15 @@ async fn list_deliveries(
     Query(paging): Query<Paging>,
 ) -> ApiResult<Json<Page<WebhookDelivery>>> {
     let webhook: WebhookId = id(&text, "webhook")?;
-    let wanted = (Some(paging.limit()?), paging.cursor.as_deref());
-    let page = deliveries::list(&cx, web.ops(), (&organization_id, &webhook), wanted).await?;
+    let requested = (Some(paging.limit()?), paging.cursor.as_deref());
+    let page = deliveries::list(&cx, web.ops(), (&organization_id, &webhook), requested).await?;
     let items = page.items.into_iter().map(WebhookDelivery::from).collect();
     Ok(Json(Page { items, next_cursor: page.next_cursor }))
 }
 
-/// A message to a receiver. Needs the role `admin`.
+/// Returns a delivery.
+///
+/// Requires the role `admin`.
 #[utoipa::path(get, path = "/webhook-deliveries/{id}", tag = "webhooks", operation_id = "get_webhook_delivery",
     params(("id" = String, Path, description = "`whd_…`")),
     responses((status = 200, body = WebhookDelivery), Problems))]
@@ -307,7 +320,9 @@ async fn get_delivery(
     Ok(Json(found.into()))
 }
 
-/// Sends a message again, under the same id. Needs the role `admin`.
+/// Sends a message again with the same ID.
+///
+/// Requires the role `admin`.
 #[utoipa::path(post, path = "/webhook-deliveries/{id}/replay", tag = "webhooks", operation_id = "replay_webhook_delivery",
     params(("id" = String, Path, description = "`whd_…`")),
     responses((status = 200, body = WebhookDelivery), Problems))]
@@ -320,8 +335,8 @@ async fn replay(
     Ok(Json(deliveries::replay(&cx, web.ops(), &organization_id, &message).await?.into()))
 }
 
-/// An answer that holds a secret is kept by nobody on the way.
-fn unkept(mut response: Response) -> Response {
+/// Marks a response with a secret as not cacheable.
+fn no_store(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

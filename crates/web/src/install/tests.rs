@@ -2,16 +2,16 @@ use super::*;
 
 const URL: &str = "https://way.example/s/acme/mcp";
 
-fn one(id: &str, target: Target<'_>) -> Client {
+fn client(id: &str, target: Target<'_>) -> Client {
     all_clients(target).into_iter().find(|client| client.id == id).unwrap()
 }
 
 fn texts(id: &str) -> Vec<String> {
-    one(id, Target { name: "acme", url: URL }).snippets.into_iter().map(|snippet| snippet.text).collect()
+    client(id, Target { name: "acme", url: URL }).snippets.into_iter().map(|snippet| snippet.text).collect()
 }
 
 #[test]
-fn snippets_are_exactly_what_clients_read() {
+fn snippets_have_the_format_that_clients_read() {
     assert_eq!(texts("claude-code"), ["claude mcp add --transport http acme https://way.example/s/acme/mcp"]);
     assert_eq!(
         texts("claude-desktop"),
@@ -77,7 +77,7 @@ fn snippets_are_exactly_what_clients_read() {
 }
 
 #[test]
-fn authors_have_the_inspector_and_end_users_do_not() {
+fn only_authors_get_the_inspector() {
     let target = Target { name: "acme", url: URL };
     let ids = |clients: Vec<Client>| clients.into_iter().map(|client| client.id).collect::<Vec<_>>();
     let users = ids(end_user_clients(target));
@@ -89,7 +89,7 @@ fn authors_have_the_inspector_and_end_users_do_not() {
 }
 
 #[test]
-fn clients_in_a_cloud_need_https_on_the_internet() {
+fn cloud_clients_need_https_on_the_internet() {
     let clouds: Vec<_> =
         all_clients(Target { name: "a", url: URL }).into_iter().filter(|it| it.needs_internet).collect();
     assert_eq!(clouds.iter().map(|it| it.id).collect::<Vec<_>>(), ["claude-desktop", "chatgpt"]);
@@ -100,9 +100,9 @@ fn clients_in_a_cloud_need_https_on_the_internet() {
 }
 
 #[test]
-fn links_are_exactly_what_clients_registered() {
+fn links_have_the_schemes_that_clients_registered() {
     let links =
-        |id| one(id, Target { name: "acme", url: URL }).links.into_iter().map(|link| link.href).collect::<Vec<_>>();
+        |id| client(id, Target { name: "acme", url: URL }).links.into_iter().map(|link| link.href).collect::<Vec<_>>();
     assert_eq!(
         links("cursor"),
         ["cursor://anysphere.cursor-deeplink/mcp/install?name=acme\
@@ -118,9 +118,9 @@ fn links_are_exactly_what_clients_registered() {
     }
 }
 
-/// Whatever the name, a shell reads it as one word, JSON as one name, and a link as one value.
+/// A shell reads any name as one word, JSON as one key, and a link as one value.
 #[test]
-fn hostile_names_stay_names() {
+fn hostile_names_are_escaped() {
     for name in ["a b", "it's; rm -rf ~", "$(id)", "`id`", "\"quoted\"", "back\\slash", "a&config=x", "ü\n", "'; '"] {
         let target = Target { name, url: URL };
         let command = claude_code_command(target);
@@ -131,7 +131,7 @@ fn hostile_names_stay_names() {
             .unwrap()
             .trim_end_matches(' ');
         assert_eq!(unquoted(word), name, "{command}");
-        let toml: toml::Table = one("codex", target).snippets[1].text.parse().unwrap();
+        let toml: toml::Table = client("codex", target).snippets[1].text.parse().unwrap();
         assert_eq!(toml["mcp_servers"][name]["url"].as_str(), Some(URL));
         for client in all_clients(target) {
             for snippet in &client.snippets {
@@ -148,13 +148,13 @@ fn hostile_names_stay_names() {
                 );
             }
         }
-        let cursor = Url::parse(&one("cursor", target).links[0].href).unwrap();
+        let cursor = Url::parse(&client("cursor", target).links[0].href).unwrap();
         let pairs: Vec<_> = cursor.query_pairs().map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
         assert_eq!((pairs.len(), pairs[0].1.as_str()), (2, name));
     }
 }
 
-/// What a shell makes of a word in single quotes.
+/// Unquotes a word in single quotes as a shell does.
 fn unquoted(word: &str) -> String {
     let (mut out, mut quoted, mut chars) = (String::new(), false, word.chars());
     while let Some(c) = chars.next() {
@@ -172,12 +172,12 @@ fn unquoted(word: &str) -> String {
 }
 
 #[test]
-fn an_address_without_tls_is_allowed_where_mcp_remote_wants_to_be_told() {
-    let told = |url| one("claude-desktop", Target { name: "a", url }).snippets[1].text.contains("--allow-http");
-    assert!(told("http://way.example/s/a/mcp"));
+fn mcp_remote_gets_allow_http_for_remote_urls_without_tls() {
+    let has_flag = |url| client("claude-desktop", Target { name: "a", url }).snippets[1].text.contains("--allow-http");
+    assert!(has_flag("http://way.example/s/a/mcp"));
     for url in
         ["https://way.example/s/a/mcp", "http://localhost:8080/s/a/mcp", "http://127.0.0.1/s/a/mcp", "http://[::1]/x"]
     {
-        assert!(!told(url), "{url}");
+        assert!(!has_flag(url), "{url}");
     }
 }

@@ -21,7 +21,7 @@ use super::routes::{Access, Routes};
 use super::session::Member;
 use super::view::{self, FormError, PageError, PageResult};
 use crate::Web;
-use crate::api::activity::{behind, cursor};
+use crate::api::activity::{cursor, parse_cursor};
 use crate::api::end_users::json_download;
 
 /// Rows on a page.
@@ -289,7 +289,7 @@ async fn render_end_user(
     let page_error = |error| PageError::from(error).with_layout(layout.clone().with_section("end-users"));
     let id = parse_id(id).map_err(page_error)?;
     let end_user = end_users::get(cx, web.ops(), organization_id, &id).await.map_err(page_error)?;
-    let before = if timeline.before.is_empty() { Ok(None) } else { behind(&timeline.before).map(Some) };
+    let before = if timeline.before.is_empty() { Ok(None) } else { parse_cursor(&timeline.before).map(Some) };
     let page = (before.map_err(page_error)?, ROWS + 1);
     let of = (organization_id, &id);
     let mut moments = end_users::get_timeline(cx, web.ops(), of, timeline.kinds(), page).await.map_err(page_error)?;

@@ -1,4 +1,4 @@
-//! GitHub: plain OAuth (RFC 6749) with PKCE, and its own addresses for user and e-mail.
+//! GitHub: plain OAuth (RFC 6749) with PKCE, and GitHub's own endpoints for the user and their emails.
 
 use data_encoding::BASE64URL_NOPAD;
 use http::{Method, Request, StatusCode, header};
@@ -13,12 +13,12 @@ use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCa
 
 use super::Provider;
 
-/// Where GitHub is.
+/// The origins of GitHub.
 #[derive(Debug, Clone)]
 pub struct Github {
-    /// The origin of its pages.
+    /// The origin of GitHub's pages.
     pub site: String,
-    /// The origin of its API.
+    /// The origin of GitHub's API.
     pub api: String,
 }
 
@@ -30,13 +30,13 @@ impl Default for Github {
 
 #[derive(Deserialize)]
 struct Token {
-    access_token: Option<SecretTextDto>,
+    access_token: Option<AccessToken>,
 }
 
-/// A token as it comes.
+/// An access token as received.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct SecretTextDto(String);
+struct AccessToken(String);
 
 #[derive(Deserialize)]
 struct User {
@@ -89,15 +89,16 @@ impl Github {
             .method(Method::POST)
             .uri(format!("{}/login/oauth/access_token", self.site))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let token: Token = ask(provider, provider_context, request, form.into_bytes()).await?;
-        let token = token.access_token.ok_or_else(|| provider.refused("its token endpoint says no"))?;
+        let token: Token = fetch(provider, provider_context, request, form.into_bytes()).await?;
+        let token =
+            token.access_token.ok_or_else(|| provider.rejected("the token endpoint returned no access token"))?;
         let token = SecretText::new(token.0);
         let get = |path: &str| {
             let bearer = format!("Bearer {}", token.expose());
             Request::builder().uri(format!("{}{path}", self.api)).header(header::AUTHORIZATION, bearer)
         };
-        let user: User = ask(provider, provider_context, get("/user"), Vec::new()).await?;
-        let emails: Vec<Email> = ask(provider, provider_context, get("/user/emails"), Vec::new()).await?;
+        let user: User = fetch(provider, provider_context, get("/user"), Vec::new()).await?;
+        let emails: Vec<Email> = fetch(provider, provider_context, get("/user/emails"), Vec::new()).await?;
         Ok(ProviderIdentity {
             issuer: self.site.clone(),
             subject: user.id.to_string(),
@@ -107,7 +108,7 @@ impl Github {
     }
 }
 
-async fn ask<T: DeserializeOwned>(
+async fn fetch<T: DeserializeOwned>(
     provider: &Provider,
     provider_context: &IdentityProviderContext,
     request: http::request::Builder,
@@ -117,10 +118,11 @@ async fn ask<T: DeserializeOwned>(
         .header(header::ACCEPT, "application/json")
         .header(header::USER_AGENT, "waypost")
         .body(body)
-        .map_err(|_| provider.refused("its token cannot be sent back to it"))?;
-    let answer = send(provider.route(provider_context)?, request).await.map_err(|error| provider.down(error))?;
-    if answer.status() != StatusCode::OK {
-        return Err(provider.refused("one of its addresses says no"));
+        .map_err(|_| provider.rejected("the access token is not a valid header value"))?;
+    let response =
+        send(provider.route(provider_context)?, request).await.map_err(|error| provider.unavailable(error))?;
+    if response.status() != StatusCode::OK {
+        return Err(provider.rejected("an endpoint returned an error"));
     }
-    serde_json::from_slice(answer.body()).map_err(|_| provider.refused("its answer cannot be read"))
+    serde_json::from_slice(response.body()).map_err(|_| provider.rejected("malformed response"))
 }

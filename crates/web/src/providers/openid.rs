@@ -15,9 +15,9 @@ use waypost_ops::user_accounts::{PendingUserLogin, ProviderIdentity, UserLoginCa
 
 use super::Provider;
 
-/// Clocks of providers may be behind this much.
+/// The allowed clock skew of providers.
 const SKEW_MS: i64 = 60 * 1_000;
-/// With a public key only: a shared secret would let everybody who knows it sign, and `none` everybody.
+/// Algorithms with a public key only. With a shared secret, everyone who knows it can sign; with `none`, everyone can.
 const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
     CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
@@ -30,8 +30,8 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
     CoreJwsSigningAlgorithm::EdDsa,
 ];
 
-/// What the provider says of itself, with its keys: asked each time, because users of the console sign in rarely, and new
-/// keys count at once.
+/// Fetches the provider's metadata and keys. They are not cached: console users sign in rarely, and new keys must take
+/// effect immediately.
 async fn discover(
     provider: &Provider,
     issuer: &str,
@@ -41,8 +41,8 @@ async fn discover(
     let http = |request| send(route.clone(), request);
     let url = IssuerUrl::new(issuer.to_owned()).map_err(Error::internal)?;
     CoreProviderMetadata::discover_async(url, &http).await.map_err(|error| match error {
-        DiscoveryError::Request(error) => provider.down(error),
-        _ => provider.refused("what it says of itself cannot be used"),
+        DiscoveryError::Request(error) => provider.unavailable(error),
+        _ => provider.rejected("invalid provider metadata"),
     })
 }
 
@@ -81,13 +81,13 @@ pub(super) async fn fetch_identity(
         .set_redirect_uri(RedirectUrl::new(redirect_uri.to_owned()).map_err(Error::internal)?);
     let request = client
         .exchange_code(AuthorizationCode::new(code.to_owned()))
-        .map_err(|_| provider.refused("it has no token endpoint"))?
+        .map_err(|_| provider.rejected("the provider has no token endpoint"))?
         .set_pkce_verifier(PkceCodeVerifier::new(returned.verifier.expose().to_owned()));
-    let answer = request.request_async(&http).await.map_err(|error| match error {
-        CoreRequestTokenError::Request(error) => provider.down(error),
-        _ => provider.refused("its token endpoint says no"),
+    let response = request.request_async(&http).await.map_err(|error| match error {
+        CoreRequestTokenError::Request(error) => provider.unavailable(error),
+        _ => provider.rejected("the token endpoint returned an error"),
     })?;
-    let token = answer.id_token().ok_or_else(|| provider.refused("there is no ID token in its answer"))?;
+    let token = response.id_token().ok_or_else(|| provider.rejected("the token endpoint returned no ID token"))?;
     let now = now.plus(-SKEW_MS);
     let verifier = client
         .id_token_verifier()
@@ -95,19 +95,21 @@ pub(super) async fn fetch_identity(
         .set_time_fn(move || DateTime::from_timestamp_millis(now.0).unwrap_or_default());
     let claims = token
         .claims(&verifier, &Nonce::new(returned.nonce.clone()))
-        .map_err(|_| provider.refused("its ID token cannot be trusted"))?;
-    // Core, 3.1.3.7: when it says whom it was made for, that is Waypost.
+        .map_err(|_| provider.rejected("the ID token failed validation"))?;
+    // Core, 3.1.3.7: the authorized party, if present, must be this client.
     if claims.authorized_party().is_some_and(|party| party.as_str() != provider.client_id) {
-        return Err(provider.refused("its ID token was made for somebody else"));
+        return Err(provider.rejected("the ID token was issued to another client"));
     }
     let mut email = claims.email().map(|email| (email.to_string(), claims.email_verified() == Some(true)));
     let mut name = claims.name().and_then(|name| name.get(None)).map(|name| name.to_string());
     if email.is_none()
-        && let Ok(request) = client.user_info(answer.access_token().clone(), Some(claims.subject().clone()))
+        && let Ok(request) = client.user_info(response.access_token().clone(), Some(claims.subject().clone()))
     {
-        // Core, 5.3.2: it has to be of the same user, which the library checks.
-        let info: CoreUserInfoClaims =
-            request.request_async(&http).await.map_err(|_| provider.refused("its userinfo endpoint says no"))?;
+        // Core, 5.3.2: the subject must be the same, which the library checks.
+        let info: CoreUserInfoClaims = request
+            .request_async(&http)
+            .await
+            .map_err(|_| provider.rejected("the userinfo endpoint returned an error"))?;
         email = info.email().map(|email| (email.to_string(), info.email_verified() == Some(true)));
         name = name.or_else(|| info.name().and_then(|name| name.get(None)).map(|name| name.to_string()));
     }

@@ -1,12 +1,13 @@
 //! The cookie that remembers a visitor's personal ID.
 //!
-//! Other servers of this installation belong to other tenants. A cookie is therefore limited to one server by its path,
-//! or by its host, and its value is signed for that server: a value that was made for another server, or made up, counts as
-//! none. Under https the name has a prefix that browsers enforce (RFC 6265bis, section 4.1.3): no page without TLS, and with
-//! `__Host-` no sibling host, can set it.
+//! Other servers of this installation belong to other tenants. A cookie is therefore limited to one server by its path or
+//! host, and its value is signed for that server: a forged value, or a value for another server, is ignored. Under https
+//! the name has a prefix that browsers enforce (RFC 6265bis, section 4.1.3): a page without TLS cannot set the cookie, and
+//! with `__Host-` a sibling host cannot either.
 //!
-//! When a server gets another slug, the browser has the cookie for the former path only. The page at the former address
-//! therefore hands the ID over, in a second cookie for the present path, which counts where the first one does not exist.
+//! If the slug of a server changes, the browser has a cookie for the former path only. The page at the former path
+//! therefore hands the ID over in a second cookie for the current path, which is used if the first one does not exist
+//! there.
 
 use cookie::{Cookie, SameSite};
 use http::{HeaderMap, HeaderValue, header};
@@ -14,10 +15,10 @@ use waypost_ops::public_url::ServerUrls;
 
 use crate::cookies;
 
-/// A year: browsers cap the lifetime at 400 days (RFC 6265bis, section 5.5).
+/// One year. Browsers cap the lifetime at 400 days (RFC 6265bis, section 5.5).
 const SECONDS: i64 = 365 * 24 * 60 * 60;
 
-/// Where the cookie of one server is kept.
+/// The name and scope of the cookie of one server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     name: &'static str,
@@ -26,7 +27,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The place of the cookie for pages at `address`.
+    /// Returns the cookie slot for pages at `address`.
     pub fn of(address: &ServerUrls) -> Self {
         let secure = address.origin().starts_with("https://");
         let prefix = address.prefix();
@@ -39,8 +40,8 @@ impl Slot {
         Self { name, path, secure }
     }
 
-    /// The place where a page at a former address hands the ID over to the page at `current`. Returns `None` on a host of the
-    /// server's own: a host cannot set cookies for another one.
+    /// Returns the slot in which a page at a former address hands the ID over to the page at `current`. Returns `None` if
+    /// the server has its own host: a host cannot set cookies for another host.
     pub fn handover(current: &ServerUrls) -> Option<Self> {
         let Self { name, path, secure } = Self::of(current);
         let name = match name {
@@ -50,12 +51,12 @@ impl Slot {
         (path != "/").then_some(Self { name, path, secure })
     }
 
-    /// The value. Returns `None` if there is none, or more than one: one of them is not from this page then.
+    /// Returns the value. Returns `None` if there is none, or more than one: in that case another page set one of them.
     pub fn read(&self, headers: &HeaderMap) -> Option<String> {
         cookies::read(headers, self.name)
     }
 
-    /// Sets the value.
+    /// Sets the cookie.
     pub fn set(self, headers: &mut HeaderMap, value: String) {
         let mut cookie = Cookie::new(self.name, value);
         cookie.set_path(self.path);

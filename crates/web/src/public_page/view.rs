@@ -18,13 +18,13 @@ use crate::install::{self, Client, Target};
 
 const STYLE: &str = include_str!("../../assets/public-page.css");
 const SCRIPT: &str = include_str!("../../assets/public-page.js");
-/// Walkthroughs that are listed at most, so that the page stays small.
+/// The maximum number of listed walkthroughs.
 const MAX_LISTED: usize = 50;
-/// Characters of a description that are shown at most.
+/// The maximum number of characters of a description.
 const MAX_DESCRIPTION: usize = 240;
 
-/// Style and script are in the page; the policy names them by their hashes (CSP Level 3, section 2.3.1), so nothing that
-/// an author wrote can run or style anything.
+/// The content security policy. It allows the inline style and script by their hashes (CSP Level 3, section 2.3.1), so text
+/// written by an author can neither run scripts nor apply styles.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = |text: &str| BASE64.encode(&Sha256::digest(text.as_bytes()));
     format!(
@@ -35,15 +35,15 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// A walkthrough as it is listed.
-struct Listed {
+/// A walkthrough in the list.
+struct WalkthroughItem {
     title: String,
     description: String,
     steps: String,
     minutes: Option<String>,
 }
 
-impl Listed {
+impl WalkthroughItem {
     fn new(offer: &Offer) -> Self {
         let counted = |count: u32, one: &str, many: &str| match count {
             1 => format!("1 {one}"),
@@ -80,13 +80,13 @@ struct PageTemplate<'a> {
     reachable: bool,
     clients: Vec<Client>,
     /// `None` if walkthroughs are shown to signed-in users only.
-    walkthroughs: Option<Vec<Listed>>,
-    /// How many more there are.
+    walkthroughs: Option<Vec<WalkthroughItem>>,
+    /// The number of walkthroughs that are not listed.
     more: usize,
 }
 
 impl PageTemplate<'_> {
-    /// The product, unless the heading has named it already.
+    /// Returns the product name, or the server's name if there is none.
     fn subject(&self) -> &str {
         if self.product.is_empty() { self.name } else { self.product }
     }
@@ -113,25 +113,25 @@ pub(super) fn page(web: &Web, request: &PageRequest, branding: &Branding, id: Op
         name: &server.name,
         product: &server.product_name,
         organization: &branding.name,
-        // On the address that was asked: a policy of `'self'` allows no other host.
+        // At the requested address, because the policy `'self'` allows no other host.
         logo: branding.logo.map(|at| format!("{}/logo.png?v={}", request.address.prefix(), at.0)),
         personal: id.is_some(),
         loopback: web.public_url.is_loopback().then(|| web.public_url.origin()),
         reachable: install::is_reachable_from_internet(&url),
         clients: install::end_user_clients(Target { name: &server.slug, url: &url }),
-        walkthroughs: (!hidden).then(|| offers.iter().take(MAX_LISTED).map(Listed::new).collect()),
+        walkthroughs: (!hidden).then(|| offers.iter().take(MAX_LISTED).map(WalkthroughItem::new).collect()),
         more: offers.len().saturating_sub(MAX_LISTED),
         url,
     };
     respond(StatusCode::OK, &template, server.public_page_indexed)
 }
 
-/// Renders a page with a sentence on it.
+/// Renders a page with a message.
 pub(super) fn notice(status: StatusCode, title: &str, message: &str) -> Response {
     respond(status, &NoticeTemplate { style: STYLE, title, message }, false)
 }
 
-/// A logo. Its URL names its version, so browsers may keep it.
+/// Returns a logo response. Browsers may cache it, because its URL contains the version.
 pub(super) fn png(content: Vec<u8>) -> Response {
     let mut response = content.into_response();
     for (name, value) in [
@@ -157,7 +157,7 @@ fn respond(status: StatusCode, template: &impl Template, indexed: bool) -> Respo
     if let Ok(policy) = HeaderValue::from_str(&POLICY) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    // A copy in an archive would give one visitor's personal URL to everyone.
+    // An archived copy would publish a visitor's personal URL.
     let robots = if indexed { "noarchive" } else { "noindex, nofollow, noarchive" };
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_client_can_be_chosen_without_a_script() {
+    fn every_client_can_be_selected_without_a_script() {
         for client in install::end_user_clients(Target { name: "a", url: "https://x.example/s/a/mcp" }) {
             let rule = format!(".connect:has(#{0}:checked) [data-client=\"{0}\"]", client.id);
             assert!(STYLE.contains(&rule), "{rule} is missing in public-page.css");

@@ -17,7 +17,7 @@ fn share(value: Option<f64>) -> String {
 
 /// The numbers of one range.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Numbers {
+pub(super) struct AnalyticsTotals {
     #[schema(format = DateTime)]
     from: String,
     #[schema(format = DateTime)]
@@ -43,7 +43,7 @@ pub(super) struct Numbers {
     p90_time_to_complete_ms: Option<i64>,
 }
 
-impl Numbers {
+impl AnalyticsTotals {
     fn of(range: Range, it: &Overview) -> Self {
         Self {
             from: range.from.rfc3339(),
@@ -63,22 +63,22 @@ impl Numbers {
 
 /// The numbers of a range and of the one before.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct OverviewBody {
-    current: Numbers,
-    previous: Numbers,
+pub(super) struct AnalyticsOverview {
+    current: AnalyticsTotals,
+    previous: AnalyticsTotals,
 }
 
-impl OverviewBody {
+impl AnalyticsOverview {
     pub(super) fn of(report: &Report) -> Self {
         let range = report.range();
         Self {
-            current: Numbers::of(range, &report.overview()),
-            previous: Numbers::of(range.before(), &report.before()),
+            current: AnalyticsTotals::of(range, &report.overview()),
+            previous: AnalyticsTotals::of(range.before(), &report.before()),
         }
     }
 }
 
-impl Table for OverviewBody {
+impl Table for AnalyticsOverview {
     const NAME: &'static str = "overview";
 
     fn head() -> Vec<&'static str> {
@@ -98,7 +98,7 @@ impl Table for OverviewBody {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &Numbers| {
+        let row = |it: &AnalyticsTotals| {
             vec![
                 it.from.clone(),
                 it.to.clone(),
@@ -119,7 +119,7 @@ impl Table for OverviewBody {
 
 /// One day.
 #[derive(Debug, Serialize, ToSchema)]
-struct DayRow {
+struct AnalyticsDay {
     /// When the day begins.
     #[schema(format = DateTime)]
     at: String,
@@ -130,13 +130,13 @@ struct DayRow {
 
 /// The days of a range.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Timeline {
-    items: Vec<DayRow>,
+pub(super) struct AnalyticsTimeline {
+    items: Vec<AnalyticsDay>,
 }
 
-impl Timeline {
+impl AnalyticsTimeline {
     pub(super) fn of(report: &Report, offset_ms: i64) -> Self {
-        let row = |day: waypost_core::analytics::Day| DayRow {
+        let row = |day: waypost_core::analytics::Day| AnalyticsDay {
             at: day.at.rfc3339(),
             started: day.started,
             completed: day.completed,
@@ -146,7 +146,7 @@ impl Timeline {
     }
 }
 
-impl Table for Timeline {
+impl Table for AnalyticsTimeline {
     const NAME: &'static str = "timeline";
 
     fn head() -> Vec<&'static str> {
@@ -154,15 +154,16 @@ impl Table for Timeline {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row =
-            |it: &DayRow| vec![it.at.clone(), it.started.to_string(), it.completed.to_string(), it.active.to_string()];
+        let row = |it: &AnalyticsDay| {
+            vec![it.at.clone(), it.started.to_string(), it.completed.to_string(), it.active.to_string()]
+        };
         self.items.iter().map(row).collect()
     }
 }
 
 /// One step of a funnel.
 #[derive(Debug, Serialize, ToSchema)]
-struct FunnelRow {
+struct FunnelStep {
     step_id: String,
     /// From 1.
     position: usize,
@@ -179,21 +180,21 @@ struct FunnelRow {
 
 /// The funnel of one version. Without a version there are no steps, and `version` is null.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct FunnelBody {
+pub(super) struct AnalyticsFunnel {
     version: Option<u32>,
     /// Attempts that began at this version in the range.
     started: u64,
     /// Those of them that were completed before the end of the range.
     completed: u64,
-    steps: Vec<FunnelRow>,
+    steps: Vec<FunnelStep>,
 }
 
-impl FunnelBody {
+impl AnalyticsFunnel {
     pub(super) fn of(report: &Report) -> Self {
         let Some(funnel) = report.funnel() else {
             return Self { version: None, started: 0, completed: 0, steps: Vec::new() };
         };
-        let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| FunnelRow {
+        let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| FunnelStep {
             step_id: stage.step_id.to_string(),
             position: at + 1,
             title: stage.title,
@@ -207,7 +208,7 @@ impl FunnelBody {
     }
 }
 
-impl Table for FunnelBody {
+impl Table for AnalyticsFunnel {
     const NAME: &'static str = "funnel";
 
     fn head() -> Vec<&'static str> {
@@ -216,7 +217,7 @@ impl Table for FunnelBody {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let version = self.version.map_or_else(String::new, |version| version.to_string());
-        let row = |it: &FunnelRow| {
+        let row = |it: &FunnelStep| {
             vec![
                 version.clone(),
                 it.position.to_string(),
@@ -234,7 +235,7 @@ impl Table for FunnelBody {
 
 /// How long one step took.
 #[derive(Debug, Serialize, ToSchema)]
-struct StepRow {
+struct StepDuration {
     step_id: String,
     /// From 1.
     position: usize,
@@ -249,15 +250,15 @@ struct StepRow {
 
 /// How long each step of a version took.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct StepList {
+pub(super) struct StepDurationList {
     version: Option<u32>,
-    items: Vec<StepRow>,
+    items: Vec<StepDuration>,
 }
 
-impl StepList {
+impl StepDurationList {
     pub(super) fn of(report: &Report) -> Self {
         let Some(funnel) = report.funnel() else { return Self { version: None, items: Vec::new() } };
-        let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| StepRow {
+        let row = |(at, stage): (usize, waypost_ops::analytics::FunnelStage)| StepDuration {
             step_id: stage.step_id.to_string(),
             position: at + 1,
             title: stage.title,
@@ -269,7 +270,7 @@ impl StepList {
     }
 }
 
-impl Table for StepList {
+impl Table for StepDurationList {
     const NAME: &'static str = "steps";
 
     fn head() -> Vec<&'static str> {
@@ -277,7 +278,7 @@ impl Table for StepList {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &StepRow| {
+        let row = |it: &StepDuration| {
             vec![
                 it.position.to_string(),
                 it.step_id.clone(),
@@ -293,7 +294,7 @@ impl Table for StepList {
 
 /// One tool.
 #[derive(Debug, Serialize, ToSchema)]
-struct ToolBody {
+struct ToolUsage {
     tool: String,
     calls: u64,
     /// Those of them that failed.
@@ -306,13 +307,13 @@ struct ToolBody {
 
 /// The tools of a range.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ToolList {
-    items: Vec<ToolBody>,
+pub(super) struct ToolUsageList {
+    items: Vec<ToolUsage>,
 }
 
-impl ToolList {
+impl ToolUsageList {
     pub(super) fn of(report: &Report) -> Self {
-        let row = |it: waypost_core::analytics::ToolRow| ToolBody {
+        let row = |it: waypost_core::analytics::ToolRow| ToolUsage {
             tool: it.tool,
             calls: it.calls,
             errors: it.errors,
@@ -323,7 +324,7 @@ impl ToolList {
     }
 }
 
-impl Table for ToolList {
+impl Table for ToolUsageList {
     const NAME: &'static str = "tools";
 
     fn head() -> Vec<&'static str> {
@@ -331,7 +332,7 @@ impl Table for ToolList {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &ToolBody| {
+        let row = |it: &ToolUsage| {
             vec![it.tool.clone(), it.calls.to_string(), it.errors.to_string(), number(it.median_us), number(it.p90_us)]
         };
         self.items.iter().map(row).collect()
@@ -340,7 +341,7 @@ impl Table for ToolList {
 
 /// One kind of error.
 #[derive(Debug, Serialize, ToSchema)]
-struct ErrorBody {
+struct ErrorCount {
     code: String,
     tool: String,
     count: u64,
@@ -348,18 +349,18 @@ struct ErrorBody {
 
 /// The errors of a range.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ErrorList {
-    items: Vec<ErrorBody>,
+pub(super) struct ErrorCountList {
+    items: Vec<ErrorCount>,
 }
 
-impl ErrorList {
+impl ErrorCountList {
     pub(super) fn of(report: &Report) -> Self {
-        let row = |it: waypost_core::analytics::ErrorRow| ErrorBody { code: it.code, tool: it.tool, count: it.count };
+        let row = |it: waypost_core::analytics::ErrorRow| ErrorCount { code: it.code, tool: it.tool, count: it.count };
         Self { items: report.errors().into_iter().map(row).collect() }
     }
 }
 
-impl Table for ErrorList {
+impl Table for ErrorCountList {
     const NAME: &'static str = "errors";
 
     fn head() -> Vec<&'static str> {
@@ -373,7 +374,7 @@ impl Table for ErrorList {
 
 /// A place between which attempts go.
 #[derive(Debug, Serialize, ToSchema)]
-struct Node {
+struct FlowPoint {
     /// `start`, `step`, `end` (completed) or `left` (nothing came after it before the end of the range).
     kind: &'static str,
     /// For a step: which.
@@ -382,7 +383,7 @@ struct Node {
     title: Option<String>,
 }
 
-impl From<FlowNode> for Node {
+impl From<FlowNode> for FlowPoint {
     fn from(place: FlowNode) -> Self {
         let plain = |kind| Self { kind, step_id: None, title: None };
         match place {
@@ -394,7 +395,7 @@ impl From<FlowNode> for Node {
     }
 }
 
-impl Node {
+impl FlowPoint {
     fn cells(&self) -> [String; 3] {
         [self.kind.to_owned(), self.step_id.clone().unwrap_or_default(), self.title.clone().unwrap_or_default()]
     }
@@ -402,22 +403,22 @@ impl Node {
 
 /// How many attempts went from one place to another.
 #[derive(Debug, Serialize, ToSchema)]
-struct FlowBody {
-    from: Node,
-    to: Node,
+struct Flow {
+    from: FlowPoint,
+    to: FlowPoint,
     count: u64,
 }
 
 /// The ways of the attempts of a funnel.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FlowList {
-    items: Vec<FlowBody>,
+    items: Vec<Flow>,
 }
 
 impl FlowList {
     pub(super) fn of(report: &Report) -> Self {
         let row =
-            |it: waypost_ops::analytics::FlowEdge| FlowBody { from: it.from.into(), to: it.to.into(), count: it.count };
+            |it: waypost_ops::analytics::FlowEdge| Flow { from: it.from.into(), to: it.to.into(), count: it.count };
         Self { items: report.flows().into_iter().map(row).collect() }
     }
 }
@@ -430,15 +431,14 @@ impl Table for FlowList {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row =
-            |it: &FlowBody| it.from.cells().into_iter().chain(it.to.cells()).chain([it.count.to_string()]).collect();
+        let row = |it: &Flow| it.from.cells().into_iter().chain(it.to.cells()).chain([it.count.to_string()]).collect();
         self.items.iter().map(row).collect()
     }
 }
 
 /// One client.
 #[derive(Debug, Serialize, ToSchema)]
-struct ClientBody {
+struct ClientUsage {
     /// What it calls itself; null for those that did not say.
     name: Option<String>,
     started: u64,
@@ -449,13 +449,13 @@ struct ClientBody {
 
 /// The clients of a range.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ClientList {
-    items: Vec<ClientBody>,
+pub(super) struct ClientUsageList {
+    items: Vec<ClientUsage>,
 }
 
-impl ClientList {
+impl ClientUsageList {
     pub(super) fn of(report: &Report) -> Self {
-        let row = |it: waypost_core::analytics::ClientRow| ClientBody {
+        let row = |it: waypost_core::analytics::ClientRow| ClientUsage {
             name: it.name,
             started: it.started,
             completed: it.completed,
@@ -466,7 +466,7 @@ impl ClientList {
     }
 }
 
-impl Table for ClientList {
+impl Table for ClientUsageList {
     const NAME: &'static str = "clients";
 
     fn head() -> Vec<&'static str> {
@@ -474,7 +474,7 @@ impl Table for ClientList {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let row = |it: &ClientBody| {
+        let row = |it: &ClientUsage| {
             vec![
                 it.name.clone().unwrap_or_default(),
                 it.started.to_string(),

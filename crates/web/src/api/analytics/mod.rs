@@ -18,7 +18,10 @@ use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::Ops;
 use waypost_ops::analytics::{self, AnalyticsQuery, MAX_OFFSET_MS, Report, ReportParts};
 
-use self::body::{ClientList, ErrorList, FlowList, FunnelBody, OverviewBody, StepList, Timeline, ToolList};
+use self::body::{
+    AnalyticsFunnel, AnalyticsOverview, AnalyticsTimeline, ClientUsageList, ErrorCountList, FlowList, StepDurationList,
+    ToolUsageList,
+};
 use self::rejected::RejectedCallList;
 use super::extract::{Query, Scope, id};
 use crate::problem::{ApiResult, Problems};
@@ -41,7 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Format {
+enum AnalyticsFormat {
     #[default]
     Json,
     Csv,
@@ -50,7 +53,7 @@ enum Format {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Params {
+struct ReportQuery {
     /// From this time on, RFC 3339. 30 days before `to` when absent. At most 3,660 days before `to`.
     #[param(format = DateTime)]
     from: Option<String>,
@@ -72,7 +75,7 @@ struct Params {
     tz_offset_minutes: Option<i64>,
     /// `json` or `csv`.
     #[param(inline)]
-    format: Option<Format>,
+    format: Option<AnalyticsFormat>,
 }
 
 /// A time in a query.
@@ -85,8 +88,8 @@ pub(super) fn time(field: &str, text: &str) -> Result<Timestamp> {
     })
 }
 
-impl Params {
-    fn ask(&self, now: Timestamp) -> Result<AnalyticsQuery> {
+impl ReportQuery {
+    fn to_query(&self, now: Timestamp) -> Result<AnalyticsQuery> {
         let to = self.to.as_deref().map_or(Ok(now), |text| time("to", text))?;
         let from =
             self.from.as_deref().map_or_else(|| Ok(analytics::last_days(to, 30).from), |text| time("from", text))?;
@@ -125,24 +128,24 @@ trait Table {
     fn rows(&self) -> Vec<Vec<String>>;
 }
 
-struct Asked {
+struct ReportRequest {
     web: Web,
     scope: Scope,
-    params: Params,
+    params: ReportQuery,
 }
 
-impl Asked {
+impl ReportRequest {
     async fn answer<T: Table + Serialize + Send + 'static>(
         self,
         parts: ReportParts,
         answer: impl FnOnce(&Report) -> T + Send + 'static,
     ) -> ApiResult<Response> {
         let Scope { cx, organization_id } = &self.scope;
-        let ask = self.params.ask(cx.now())?;
-        let body = analytics::run(cx, self.web.ops(), (organization_id, &ask), parts, answer).await?;
+        let query = self.params.to_query(cx.now())?;
+        let body = analytics::run(cx, self.web.ops(), (organization_id, &query), parts, answer).await?;
         Ok(match self.params.format.unwrap_or_default() {
-            Format::Json => axum::Json(body).into_response(),
-            Format::Csv => csv(&body),
+            AnalyticsFormat::Json => axum::Json(body).into_response(),
+            AnalyticsFormat::Csv => csv(&body),
         })
     }
 }
@@ -183,15 +186,15 @@ pub(crate) async fn file(
     }
     let before = ReportParts { before: true, ..EVENTS };
     let (parts, answer): (ReportParts, Write) = match part {
-        "overview" => (before, |report, json| write(&OverviewBody::of(report), json)),
-        "timeline" => (EVENTS, |report, json| write(&Timeline::of(report, 0), json)),
-        "funnel" => (EVENTS, |report, json| write(&FunnelBody::of(report), json)),
-        "steps" => (EVENTS, |report, json| write(&StepList::of(report), json)),
+        "overview" => (before, |report, json| write(&AnalyticsOverview::of(report), json)),
+        "timeline" => (EVENTS, |report, json| write(&AnalyticsTimeline::of(report, 0), json)),
+        "funnel" => (EVENTS, |report, json| write(&AnalyticsFunnel::of(report), json)),
+        "steps" => (EVENTS, |report, json| write(&StepDurationList::of(report), json)),
         "flows" => (EVENTS, |report, json| write(&FlowList::of(report), json)),
-        "tools" => (CALLS, |report, json| write(&ToolList::of(report), json)),
-        "errors" => (CALLS, |report, json| write(&ErrorList::of(report), json)),
+        "tools" => (CALLS, |report, json| write(&ToolUsageList::of(report), json)),
+        "errors" => (CALLS, |report, json| write(&ErrorCountList::of(report), json)),
         "rejected-calls" => (CALLS, |report, json| write(&RejectedCallList::of(report), json)),
-        "clients" => (ReportParts { calls: true, ..EVENTS }, |report, json| write(&ClientList::of(report), json)),
+        "clients" => (ReportParts { calls: true, ..EVENTS }, |report, json| write(&ClientUsageList::of(report), json)),
         _ => return Err(Error::not_found("export")),
     };
     analytics::run(cx, ops, asked, parts, move |report| answer(report, json)).await
@@ -202,78 +205,82 @@ const CALLS: ReportParts = ReportParts { events: false, calls: true, before: fal
 
 /// How many began, were active and completed, how many of those who began completed and resumed, and how long it took: in
 /// the range, and in the one of the same length before.
-#[utoipa::path(get, path = "/analytics/overview", tag = "analytics", operation_id = "get_analytics_overview", params(Params),
-    responses((status = 200, content((OverviewBody = "application/json"), (String = "text/csv"))), Problems))]
-async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
+#[utoipa::path(get, path = "/analytics/overview", tag = "analytics", operation_id = "get_analytics_overview", params(ReportQuery),
+    responses((status = 200, content((AnalyticsOverview = "application/json"), (String = "text/csv"))), Problems))]
+async fn overview(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let parts = ReportParts { before: true, ..EVENTS };
-    Asked { web, scope, params }.answer(parts, OverviewBody::of).await
+    ReportRequest { web, scope, params }.answer(parts, AnalyticsOverview::of).await
 }
 
 /// Started, completed and active on each day of the range.
-#[utoipa::path(get, path = "/analytics/timeline", tag = "analytics", operation_id = "get_analytics_timeline", params(Params),
-    responses((status = 200, content((Timeline = "application/json"), (String = "text/csv"))), Problems))]
-async fn timeline(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
+#[utoipa::path(get, path = "/analytics/timeline", tag = "analytics", operation_id = "get_analytics_timeline", params(ReportQuery),
+    responses((status = 200, content((AnalyticsTimeline = "application/json"), (String = "text/csv"))), Problems))]
+async fn timeline(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let offset = params.offset_ms()?;
-    Asked { web, scope, params }.answer(EVENTS, move |report| Timeline::of(report, offset)).await
+    ReportRequest { web, scope, params }.answer(EVENTS, move |report| AnalyticsTimeline::of(report, offset)).await
 }
 
 /// How far the attempts came that began in the range at one version of a walkthrough: `version`, or else the newest at
 /// which any began. Needs `walkthrough_id`.
-#[utoipa::path(get, path = "/analytics/funnel", tag = "analytics", operation_id = "get_analytics_funnel", params(Params),
-    responses((status = 200, content((FunnelBody = "application/json"), (String = "text/csv"))), Problems))]
-async fn funnel(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    needs_walkthrough(&params)?;
-    Asked { web, scope, params }.answer(EVENTS, FunnelBody::of).await
+#[utoipa::path(get, path = "/analytics/funnel", tag = "analytics", operation_id = "get_analytics_funnel", params(ReportQuery),
+    responses((status = 200, content((AnalyticsFunnel = "application/json"), (String = "text/csv"))), Problems))]
+async fn funnel(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    require_walkthrough(&params)?;
+    ReportRequest { web, scope, params }.answer(EVENTS, AnalyticsFunnel::of).await
 }
 
 /// How long each step took those of the funnel who completed it. Needs `walkthrough_id`.
-#[utoipa::path(get, path = "/analytics/steps", tag = "analytics", operation_id = "get_analytics_steps", params(Params),
-    responses((status = 200, content((StepList = "application/json"), (String = "text/csv"))), Problems))]
-async fn steps(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    needs_walkthrough(&params)?;
-    Asked { web, scope, params }.answer(EVENTS, StepList::of).await
+#[utoipa::path(get, path = "/analytics/steps", tag = "analytics", operation_id = "get_analytics_steps", params(ReportQuery),
+    responses((status = 200, content((StepDurationList = "application/json"), (String = "text/csv"))), Problems))]
+async fn steps(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    require_walkthrough(&params)?;
+    ReportRequest { web, scope, params }.answer(EVENTS, StepDurationList::of).await
 }
 
 /// The tools, the most used first, with errors and durations.
-#[utoipa::path(get, path = "/analytics/tools", tag = "analytics", operation_id = "get_analytics_tools", params(Params),
-    responses((status = 200, content((ToolList = "application/json"), (String = "text/csv"))), Problems))]
-async fn tools(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    Asked { web, scope, params }.answer(CALLS, ToolList::of).await
+#[utoipa::path(get, path = "/analytics/tools", tag = "analytics", operation_id = "get_analytics_tools", params(ReportQuery),
+    responses((status = 200, content((ToolUsageList = "application/json"), (String = "text/csv"))), Problems))]
+async fn tools(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    ReportRequest { web, scope, params }.answer(CALLS, ToolUsageList::of).await
 }
 
 /// The errors of tool calls, the most frequent first.
-#[utoipa::path(get, path = "/analytics/errors", tag = "analytics", operation_id = "get_analytics_errors", params(Params),
-    responses((status = 200, content((ErrorList = "application/json"), (String = "text/csv"))), Problems))]
-async fn errors(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    Asked { web, scope, params }.answer(CALLS, ErrorList::of).await
+#[utoipa::path(get, path = "/analytics/errors", tag = "analytics", operation_id = "get_analytics_errors", params(ReportQuery),
+    responses((status = 200, content((ErrorCountList = "application/json"), (String = "text/csv"))), Problems))]
+async fn errors(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    ReportRequest { web, scope, params }.answer(CALLS, ErrorCountList::of).await
 }
 
 /// Calls that were rejected before they reached a tool (401, 403, 413, 429), by server and reason, the most frequent first.
 /// They are counted by the minute. Only the range and `server_id` narrow them.
 #[utoipa::path(get, path = "/analytics/rejected-calls", tag = "analytics", operation_id = "get_analytics_rejected_calls",
-    params(Params),
+    params(ReportQuery),
     responses((status = 200, content((RejectedCallList = "application/json"), (String = "text/csv"))), Problems))]
-async fn rejected_calls(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    Asked { web, scope, params }.answer(CALLS, RejectedCallList::of).await
+async fn rejected_calls(
+    State(web): State<Web>,
+    scope: Scope,
+    Query(params): Query<ReportQuery>,
+) -> ApiResult<Response> {
+    ReportRequest { web, scope, params }.answer(CALLS, RejectedCallList::of).await
 }
 
 /// Where the attempts of the funnel went: from which step to which. Needs `walkthrough_id`.
-#[utoipa::path(get, path = "/analytics/flows", tag = "analytics", operation_id = "get_analytics_flows", params(Params),
+#[utoipa::path(get, path = "/analytics/flows", tag = "analytics", operation_id = "get_analytics_flows", params(ReportQuery),
     responses((status = 200, content((FlowList = "application/json"), (String = "text/csv"))), Problems))]
-async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
-    needs_walkthrough(&params)?;
-    Asked { web, scope, params }.answer(EVENTS, FlowList::of).await
+async fn flows(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
+    require_walkthrough(&params)?;
+    ReportRequest { web, scope, params }.answer(EVENTS, FlowList::of).await
 }
 
 /// The clients that people used.
-#[utoipa::path(get, path = "/analytics/clients", tag = "analytics", operation_id = "get_analytics_clients", params(Params),
-    responses((status = 200, content((ClientList = "application/json"), (String = "text/csv"))), Problems))]
-async fn clients(State(web): State<Web>, scope: Scope, Query(params): Query<Params>) -> ApiResult<Response> {
+#[utoipa::path(get, path = "/analytics/clients", tag = "analytics", operation_id = "get_analytics_clients", params(ReportQuery),
+    responses((status = 200, content((ClientUsageList = "application/json"), (String = "text/csv"))), Problems))]
+async fn clients(State(web): State<Web>, scope: Scope, Query(params): Query<ReportQuery>) -> ApiResult<Response> {
     let parts = ReportParts { calls: true, ..EVENTS };
-    Asked { web, scope, params }.answer(parts, ClientList::of).await
+    ReportRequest { web, scope, params }.answer(parts, ClientUsageList::of).await
 }
 
-fn needs_walkthrough(params: &Params) -> Result<()> {
+fn require_walkthrough(params: &ReportQuery) -> Result<()> {
     if params.walkthrough_id.is_some() {
         return Ok(());
     }

@@ -15,7 +15,7 @@ use waypost_core::Error;
 use waypost_core::event::EventKind;
 use waypost_ops::activity::{self, Event};
 
-use super::super::activity::{Listing, cursor};
+use super::super::activity::{ActivityQuery, cursor};
 use super::super::extract::{Query, Scope};
 use crate::Web;
 use crate::problem::{ApiResult, Problems};
@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Format {
+enum StatementFormat {
     #[default]
     Json,
     Ndjson,
@@ -39,7 +39,7 @@ enum Format {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Params {
+struct StatementQuery {
     /// From this time on, RFC 3339.
     #[param(format = DateTime)]
     from: Option<String>,
@@ -59,21 +59,21 @@ struct Params {
     cursor: Option<String>,
     /// `json`: an array; `ndjson`: a statement to a line.
     #[param(inline)]
-    format: Option<Format>,
+    format: Option<StatementFormat>,
 }
 
 /// The log, oldest first, as xAPI 1.0.3 statements: `initialized` when an attempt begins, `progressed` when a step is
 /// completed, `completed` when the attempt is. Ids are stable: to send a statement twice does no harm. The next page is
 /// that of the header `X-Next-Cursor`; without one this is the last.
-#[utoipa::path(get, path = "/analytics/xapi", tag = "analytics", operation_id = "export_xapi", params(Params),
+#[utoipa::path(get, path = "/analytics/xapi", tag = "analytics", operation_id = "export_xapi", params(StatementQuery),
     responses((status = 200, description = "Statements", content((Vec<Value> = "application/json"),
         (String = "application/x-ndjson"))), Problems))]
 async fn xapi(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(params): Query<Params>,
+    Query(params): Query<StatementQuery>,
 ) -> ApiResult<Response> {
-    let listing = Listing {
+    let listing = ActivityQuery {
         from: params.from,
         to: params.to,
         server_id: params.server_id,
@@ -91,8 +91,8 @@ async fn xapi(
     let home = &web.public_url.origin();
     let statements: Vec<Value> = events.iter().filter_map(|event| statement(home, event)).collect();
     let mut response = match params.format.unwrap_or_default() {
-        Format::Json => axum::Json(statements).into_response(),
-        Format::Ndjson => {
+        StatementFormat::Json => axum::Json(statements).into_response(),
+        StatementFormat::Ndjson => {
             let lines: String = statements.iter().map(|statement| format!("{statement}\n")).collect();
             ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from(lines)).into_response()
         }

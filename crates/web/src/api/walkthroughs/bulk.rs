@@ -16,8 +16,8 @@ use waypost_ops::walkthroughs::draft::{self, StepPatch};
 use waypost_ops::walkthroughs::preview::{self, PreviewPoint};
 use waypost_ops::walkthroughs::{self, EditTarget, publish};
 
-use super::dto::StepChange;
-use super::publish_impact::PublishImpact;
+use super::dto::StepUpdate;
+use super::publish_impact::PublishImpactSummary;
 use super::{id, walkthrough_id};
 use crate::api::extract::{Json, Path, Scope};
 use crate::api::page::Page;
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 /// What to do with several walkthroughs.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Action {
+pub(crate) enum WalkthroughBulkAction {
     /// Publish their drafts.
     Publish,
     /// Take them out of use.
@@ -51,8 +51,8 @@ pub(crate) enum Action {
 /// Several walkthroughs, and what to do with them.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Bulk {
-    action: Action,
+struct WalkthroughBulkRequest {
+    action: WalkthroughBulkAction,
     #[schema(min_items = 1, max_items = 100)]
     ids: Vec<String>,
     /// Where to, for `assign`.
@@ -69,7 +69,7 @@ struct Bulk {
 
 /// What became of one of them.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Outcome {
+pub(crate) struct WalkthroughBulkResult {
     /// The id as it was sent.
     pub id: String,
     pub ok: bool,
@@ -84,11 +84,15 @@ pub(crate) struct Outcome {
 /// Does the same to several walkthroughs. Each is an act of its own: what is refused for one is done for the others, and the
 /// answer says which. `publish` has to be confirmed after its impact was shown.
 #[utoipa::path(post, path = "/walkthroughs/bulk", tag = "walkthroughs", operation_id = "bulk_walkthroughs",
-    request_body = Bulk, responses((status = 200, body = Page<Outcome>), Problems))]
-async fn bulk(State(web): State<Web>, scope: Scope, Json(asked): Json<Bulk>) -> ApiResult<Json<Page<Outcome>>> {
+    request_body = WalkthroughBulkRequest, responses((status = 200, body = Page<WalkthroughBulkResult>), Problems))]
+async fn bulk(
+    State(web): State<Web>,
+    scope: Scope,
+    Json(asked): Json<WalkthroughBulkRequest>,
+) -> ApiResult<Json<Page<WalkthroughBulkResult>>> {
     let server = asked.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
     check_count(&asked.ids)?;
-    if matches!(asked.action, Action::Publish) && !asked.confirm {
+    if matches!(asked.action, WalkthroughBulkAction::Publish) && !asked.confirm {
         return Err(unconfirmed(&web, &scope, &asked.ids).await?.into());
     }
     let asked_for = asked.ids.into_iter().map(|id| {
@@ -96,7 +100,7 @@ async fn bulk(State(web): State<Web>, scope: Scope, Json(asked): Json<Bulk>) -> 
         (id, revision)
     });
     let asked_for = asked_for.collect();
-    Ok(Json(Page::whole(run(&web, &scope, (asked.action, server), asked_for).await?)))
+    Ok(Json(Page::complete(run(&web, &scope, (asked.action, server), asked_for).await?)))
 }
 
 fn check_count<T>(ids: &[T]) -> Result<()> {
@@ -110,7 +114,7 @@ fn check_count<T>(ids: &[T]) -> Result<()> {
 async fn unconfirmed(web: &Web, scope: &Scope, ids: &[String]) -> Result<Error> {
     let mut impact = Vec::with_capacity(ids.len());
     for text in ids {
-        impact.push(PublishImpact::find(web, (&scope.cx, &scope.organization_id), text).await?);
+        impact.push(PublishImpactSummary::find(web, (&scope.cx, &scope.organization_id), text).await?);
     }
     let message = "Nothing was published. Send `confirm` true to publish them; `impact` says what that means.";
     let impact = serde_json::to_value(impact).map_err(Error::internal)?;
@@ -124,11 +128,11 @@ async fn unconfirmed(web: &Web, scope: &Scope, ids: &[String]) -> Result<Error> 
 pub(crate) async fn run(
     web: &Web,
     scope: &Scope,
-    (action, server): (Action, Option<ServerId>),
+    (action, server): (WalkthroughBulkAction, Option<ServerId>),
     ids: Vec<(String, Option<u32>)>,
-) -> Result<Vec<Outcome>> {
+) -> Result<Vec<WalkthroughBulkResult>> {
     check_count(&ids)?;
-    if matches!(action, Action::Assign) && server.is_none() {
+    if matches!(action, WalkthroughBulkAction::Assign) && server.is_none() {
         return Err(Error::invalid("server_id", "`server_id` says on which server to place them."));
     }
     let mut outcomes = Vec::with_capacity(ids.len());
@@ -138,11 +142,17 @@ pub(crate) async fn run(
             Err(error) => Err(error),
         };
         outcomes.push(match done {
-            Ok(()) => Outcome { id: text, ok: true, status: 200, code: None, detail: None },
+            Ok(()) => WalkthroughBulkResult { id: text, ok: true, status: 200, code: None, detail: None },
             Err(error) => {
                 problem::log(&error);
                 let status = problem::status(error.code).as_u16();
-                Outcome { id: text, ok: false, status, code: Some(error.code.as_str()), detail: Some(error.message) }
+                WalkthroughBulkResult {
+                    id: text,
+                    ok: false,
+                    status,
+                    code: Some(error.code.as_str()),
+                    detail: Some(error.message),
+                }
             }
         });
     }
@@ -152,17 +162,17 @@ pub(crate) async fn run(
 async fn one(
     web: &Web,
     scope: &Scope,
-    (action, server): (Action, Option<&ServerId>),
+    (action, server): (WalkthroughBulkAction, Option<&ServerId>),
     (id, revision): (&WalkthroughId, Option<u32>),
 ) -> Result<()> {
     let (cx, ops, org) = (&scope.cx, web.ops(), &scope.organization_id);
     let target = EditTarget { organization_id: org, walkthrough_id: id, revision };
     match action {
-        Action::Publish => publish::publish(cx, ops, target, false).await.map(drop),
-        Action::Archive => publish::archive(cx, ops, target).await.map(drop),
-        Action::Unarchive => publish::unarchive(cx, ops, target).await.map(drop),
-        Action::Delete => walkthroughs::delete(cx, ops, target).await,
-        Action::Assign => match server {
+        WalkthroughBulkAction::Publish => publish::publish(cx, ops, target, false).await.map(drop),
+        WalkthroughBulkAction::Archive => publish::archive(cx, ops, target).await.map(drop),
+        WalkthroughBulkAction::Unarchive => publish::unarchive(cx, ops, target).await.map(drop),
+        WalkthroughBulkAction::Delete => walkthroughs::delete(cx, ops, target).await,
+        WalkthroughBulkAction::Assign => match server {
             Some(server) => assignments::assign(cx, ops, org, (server, id), AssignmentPatch::default()).await.map(drop),
             None => Err(Error::not_found("server")),
         },
@@ -172,7 +182,7 @@ async fn one(
 /// How to show the draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Format {
+enum PreviewFormat {
     /// As the author wrote it.
     Markdown,
     /// As the agent receives it: text block and structured content.
@@ -184,17 +194,17 @@ enum Format {
 /// What to show.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
-    format: Format,
+struct PreviewRequest {
+    format: PreviewFormat,
     /// Only this step; the whole walkthrough when absent.
     step_id: Option<String>,
     /// What this step holds otherwise than the draft: what is typed and not saved yet.
-    step: Option<StepChange>,
+    step: Option<StepUpdate>,
 }
 
 /// A step as it will be shown.
 #[derive(Debug, Serialize, ToSchema)]
-struct PreviewedStep {
+struct StepPreview {
     step_id: String,
     /// From 1.
     position: usize,
@@ -237,13 +247,13 @@ impl From<Change> for ServedChange {
 
 /// Shows steps of the draft as they will be shown to a user who has done all steps before them. Nothing is saved.
 #[utoipa::path(post, path = "/walkthroughs/{id}/preview", tag = "walkthroughs", operation_id = "preview_walkthrough",
-    params(("id" = String, Path)), request_body = Wanted, responses((status = 200, body = Page<PreviewedStep>), Problems))]
+    params(("id" = String, Path)), request_body = PreviewRequest, responses((status = 200, body = Page<StepPreview>), Problems))]
 async fn show_preview(
     State(web): State<Web>,
     scope: Scope,
     Path(walkthrough): Path<String>,
-    Json(wanted): Json<Wanted>,
-) -> ApiResult<Json<Page<PreviewedStep>>> {
+    Json(wanted): Json<PreviewRequest>,
+) -> ApiResult<Json<Page<StepPreview>>> {
     let walkthrough = walkthrough_id(&walkthrough)?;
     if wanted.step.is_some() && wanted.step_id.is_none() {
         return Err(Error::invalid("step_id", "`step_id` says which step `step` is about.").into());
@@ -262,11 +272,11 @@ async fn show_preview(
         let step = it.step?;
         let content = step.content;
         let (text, structured, html) = match wanted.format {
-            Format::Markdown => (Some(content.content), None, None),
-            Format::Agent => (Some(it.answer.text), Some(it.answer.structured), None),
-            Format::Html => (None, None, Some(markdown::render(&content.content))),
+            PreviewFormat::Markdown => (Some(content.content), None, None),
+            PreviewFormat::Agent => (Some(it.answer.text), Some(it.answer.structured), None),
+            PreviewFormat::Html => (None, None, Some(markdown::render(&content.content))),
         };
-        Some(PreviewedStep {
+        Some(StepPreview {
             step_id: step.id.to_string(),
             position: it.completed + 1,
             changes: it.changes.into_iter().map(ServedChange::from).collect(),
@@ -277,5 +287,5 @@ async fn show_preview(
             html,
         })
     });
-    Ok(Json(Page::whole(shown.collect())))
+    Ok(Json(Page::complete(shown.collect())))
 }

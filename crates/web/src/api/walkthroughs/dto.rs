@@ -1,22 +1,19 @@
 //! What the API says of walkthroughs and steps.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use waypost_core::step;
-use waypost_core::walkthrough::{self, WalkthroughFields, WalkthroughState, WalkthroughType};
+use waypost_core::walkthrough::{self, WalkthroughFields};
 use waypost_ops::walkthroughs::draft::{self, StepPatch};
 use waypost_ops::walkthroughs::{Draft, ListedWalkthrough};
 
-/// Reads a member that is there, so that `null` can be told from absent.
-pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::<T>::deserialize(from).map(Some)
-}
+use crate::api::extract::nullable;
 
 /// What a walkthrough is for; decides which fields publishing requires.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Type {
+pub(super) enum WalkthroughType {
     /// Lessons in order.
     Course,
     /// Sets something up: every step needs `operations_for_agent`.
@@ -29,19 +26,7 @@ pub(super) enum Type {
     Quickstart,
 }
 
-impl From<Type> for WalkthroughType {
-    fn from(it: Type) -> Self {
-        match it {
-            Type::Course => Self::Course,
-            Type::Installer => Self::Installer,
-            Type::Troubleshooting => Self::Troubleshooting,
-            Type::Integration => Self::Integration,
-            Type::Quickstart => Self::Quickstart,
-        }
-    }
-}
-
-impl From<WalkthroughType> for Type {
+impl From<WalkthroughType> for walkthrough::WalkthroughType {
     fn from(it: WalkthroughType) -> Self {
         match it {
             WalkthroughType::Course => Self::Course,
@@ -53,10 +38,22 @@ impl From<WalkthroughType> for Type {
     }
 }
 
+impl From<walkthrough::WalkthroughType> for WalkthroughType {
+    fn from(it: walkthrough::WalkthroughType) -> Self {
+        match it {
+            walkthrough::WalkthroughType::Course => Self::Course,
+            walkthrough::WalkthroughType::Installer => Self::Installer,
+            walkthrough::WalkthroughType::Troubleshooting => Self::Troubleshooting,
+            walkthrough::WalkthroughType::Integration => Self::Integration,
+            walkthrough::WalkthroughType::Quickstart => Self::Quickstart,
+        }
+    }
+}
+
 /// Where a walkthrough is in its life.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(super) enum WalkthroughState {
     /// Never published, or taken back: not served.
     Draft,
     /// Its newest version is served where it is assigned.
@@ -65,22 +62,22 @@ pub(super) enum State {
     Archived,
 }
 
-impl From<State> for WalkthroughState {
-    fn from(it: State) -> Self {
-        match it {
-            State::Draft => Self::Draft,
-            State::Published => Self::Published,
-            State::Archived => Self::Archived,
-        }
-    }
-}
-
-impl From<WalkthroughState> for State {
+impl From<WalkthroughState> for walkthrough::WalkthroughState {
     fn from(it: WalkthroughState) -> Self {
         match it {
             WalkthroughState::Draft => Self::Draft,
             WalkthroughState::Published => Self::Published,
             WalkthroughState::Archived => Self::Archived,
+        }
+    }
+}
+
+impl From<walkthrough::WalkthroughState> for WalkthroughState {
+    fn from(it: walkthrough::WalkthroughState) -> Self {
+        match it {
+            walkthrough::WalkthroughState::Draft => Self::Draft,
+            walkthrough::WalkthroughState::Published => Self::Published,
+            walkthrough::WalkthroughState::Archived => Self::Archived,
         }
     }
 }
@@ -95,8 +92,8 @@ pub(super) struct WalkthroughSummary {
     pub title: String,
     pub description: String,
     #[serde(rename = "type")]
-    pub kind: Type,
-    pub state: State,
+    pub kind: WalkthroughType,
+    pub state: WalkthroughState,
     /// Steps in the draft.
     pub step_count: u32,
     pub estimated_duration_minutes: Option<u32>,
@@ -140,7 +137,7 @@ impl From<&ListedWalkthrough> for WalkthroughSummary {
 
 /// A walkthrough's head with its metadata: what can be edited of it.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct WalkthroughHead {
+pub(super) struct WalkthroughDetails {
     #[serde(flatten)]
     pub summary: WalkthroughSummary,
     /// Free members.
@@ -148,7 +145,7 @@ pub(super) struct WalkthroughHead {
     pub metadata: Map<String, Value>,
 }
 
-impl From<&ListedWalkthrough> for WalkthroughHead {
+impl From<&ListedWalkthrough> for WalkthroughDetails {
     fn from(listed: &ListedWalkthrough) -> Self {
         Self { summary: listed.into(), metadata: listed.walkthrough.metadata.clone() }
     }
@@ -158,7 +155,7 @@ impl From<&ListedWalkthrough> for WalkthroughHead {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Walkthrough {
     #[serde(flatten)]
-    pub head: WalkthroughHead,
+    pub head: WalkthroughDetails,
     /// In order.
     pub steps: Vec<Step>,
 }
@@ -195,7 +192,7 @@ pub(super) struct Step {
 
 impl Step {
     /// A step of a walkthrough of the type `kind`, at `position`.
-    pub(super) fn new(kind: WalkthroughType, position: usize, step: &step::Step) -> Self {
+    pub(super) fn new(kind: walkthrough::WalkthroughType, position: usize, step: &step::Step) -> Self {
         let content = &step.content;
         Self {
             id: step.id.to_string(),
@@ -220,7 +217,7 @@ pub(super) fn steps(head: &walkthrough::Walkthrough, steps: &[step::Step]) -> Ve
 
 /// A step after an edit.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct EditedStep {
+pub(super) struct StepEditResult {
     /// The walkthrough's revision, for the next edit.
     pub revision: u32,
     pub step: Step,
@@ -228,7 +225,7 @@ pub(super) struct EditedStep {
 
 /// A step that was deleted.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RemovedStep {
+pub(super) struct StepDeleteResult {
     /// The walkthrough's revision, for the next edit.
     pub revision: u32,
     /// As it was: send it to `/restore` to bring it back.
@@ -237,8 +234,8 @@ pub(super) struct RemovedStep {
     pub after: Option<String>,
 }
 
-impl RemovedStep {
-    pub(super) fn new(kind: WalkthroughType, position: usize, removed: &draft::StepDeletion) -> Self {
+impl StepDeleteResult {
+    pub(super) fn new(kind: walkthrough::WalkthroughType, position: usize, removed: &draft::StepDeletion) -> Self {
         Self {
             revision: removed.revision,
             step: Step::new(kind, position, &removed.step),
@@ -250,12 +247,12 @@ impl RemovedStep {
 /// A walkthrough to make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewWalkthrough {
+pub(super) struct WalkthroughCreate {
     /// Unique in the organisation.
     #[schema(min_length = 1, max_length = 200)]
     pub title: String,
     #[serde(rename = "type")]
-    pub kind: Type,
+    pub kind: WalkthroughType,
     /// One paragraph.
     #[serde(default)]
     #[schema(max_length = 65536)]
@@ -275,8 +272,8 @@ pub(super) struct NewWalkthrough {
     pub template: bool,
 }
 
-impl From<NewWalkthrough> for waypost_ops::walkthroughs::NewWalkthrough {
-    fn from(it: NewWalkthrough) -> Self {
+impl From<WalkthroughCreate> for waypost_ops::walkthroughs::NewWalkthrough {
+    fn from(it: WalkthroughCreate) -> Self {
         Self {
             fields: WalkthroughFields {
                 title: it.title,
@@ -294,7 +291,7 @@ impl From<NewWalkthrough> for waypost_ops::walkthroughs::NewWalkthrough {
 /// What to change of a walkthrough; what is absent stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WalkthroughChange {
+pub(super) struct WalkthroughUpdate {
     #[schema(min_length = 1, max_length = 200)]
     pub title: Option<String>,
     /// Served at once; the other fields are served when they are published.
@@ -303,9 +300,9 @@ pub(super) struct WalkthroughChange {
     #[schema(max_length = 65536)]
     pub description: Option<String>,
     #[serde(rename = "type")]
-    pub kind: Option<Type>,
+    pub kind: Option<WalkthroughType>,
     /// Null clears it.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
     pub estimated_duration_minutes: Option<Option<u32>>,
     #[schema(max_items = 100)]
@@ -314,8 +311,8 @@ pub(super) struct WalkthroughChange {
     pub metadata: Option<Map<String, Value>>,
 }
 
-impl From<WalkthroughChange> for waypost_ops::walkthroughs::WalkthroughPatch {
-    fn from(it: WalkthroughChange) -> Self {
+impl From<WalkthroughUpdate> for waypost_ops::walkthroughs::WalkthroughPatch {
+    fn from(it: WalkthroughUpdate) -> Self {
         Self {
             title: it.title,
             slug: it.slug,
@@ -331,33 +328,33 @@ impl From<WalkthroughChange> for waypost_ops::walkthroughs::WalkthroughPatch {
 /// Fields of a step to change; what is absent stays, null clears.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StepChange {
-    #[serde(default, deserialize_with = "present")]
+pub(super) struct StepUpdate {
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 256)]
     pub key: Option<Option<String>>,
     #[schema(min_length = 1, max_length = 200)]
     pub title: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 200)]
     pub section_title: Option<Option<String>>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub content: Option<Option<String>>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub introduction_for_agent: Option<Option<String>>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub context_for_agent: Option<Option<String>>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>, max_length = 65536)]
     pub operations_for_agent: Option<Option<String>>,
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Map<String, Value>>,
 }
 
-impl From<StepChange> for StepPatch {
-    fn from(it: StepChange) -> Self {
+impl From<StepUpdate> for StepPatch {
+    fn from(it: StepUpdate) -> Self {
         Self {
             key: it.key,
             title: it.title,

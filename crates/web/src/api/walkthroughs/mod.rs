@@ -26,8 +26,10 @@ use waypost_core::walkthrough::WalkthroughSort;
 use waypost_core::{Code, Error, Result, template, walkthrough};
 use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughListQuery, publish};
 
-use self::dto::{NewWalkthrough, Type, Walkthrough, WalkthroughChange, WalkthroughHead, WalkthroughSummary};
-use super::extract::{IfMatch, Json, Path, Query, Scope, tagged};
+use self::dto::{
+    Walkthrough, WalkthroughCreate, WalkthroughDetails, WalkthroughSummary, WalkthroughType, WalkthroughUpdate,
+};
+use super::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
 use super::page::Page;
 use crate::Web;
 use crate::problem::{ApiError, ApiResult, Problems};
@@ -65,15 +67,15 @@ fn target<'a>(scope: &'a Scope, walkthrough_id: &'a WalkthroughId, seen: IfMatch
 
 /// An answer to a creation: 201, where it is, and its revision.
 fn created(location: &str, revision: u32, body: impl IntoResponse) -> Response {
-    let mut response = tagged(revision, (StatusCode::CREATED, body));
+    let mut response = with_etag(revision, (StatusCode::CREATED, body));
     if let Ok(location) = HeaderValue::from_str(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
 }
 
-async fn head(cx: &Ctx, web: &Web, org: &OrganizationId, head: walkthrough::Walkthrough) -> Result<WalkthroughHead> {
-    Ok(WalkthroughHead::from(&walkthroughs::describe(cx, web.ops(), org, head).await?))
+async fn head(cx: &Ctx, web: &Web, org: &OrganizationId, head: walkthrough::Walkthrough) -> Result<WalkthroughDetails> {
+    Ok(WalkthroughDetails::from(&walkthroughs::describe(cx, web.ops(), org, head).await?))
 }
 
 async fn full(cx: &Ctx, web: &Web, org: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
@@ -102,23 +104,23 @@ async fn conflict(scope: &Scope, web: &Web, id: &WalkthroughId, error: Error) ->
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Filter {
+struct WalkthroughQuery {
     /// Title, slug, description or tags hold this.
     #[param(max_length = 200)]
     q: Option<String>,
     /// In this state.
-    state: Option<dto::State>,
+    state: Option<dto::WalkthroughState>,
     /// Of this type.
     #[serde(rename = "type")]
-    kind: Option<Type>,
+    kind: Option<WalkthroughType>,
     /// Placed on this server.
     server_id: Option<String>,
     /// By what the list is sorted; `title` when absent.
     #[param(inline)]
-    sort: Option<Sort>,
+    sort: Option<SortField>,
     /// `asc` when absent.
     #[param(inline)]
-    order: Option<Order>,
+    order: Option<SortOrder>,
     /// Items at most.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u32>,
@@ -129,7 +131,7 @@ struct Filter {
 /// By what a list is sorted.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Sort {
+enum SortField {
     Title,
     UpdatedAt,
     CreatedAt,
@@ -138,12 +140,12 @@ enum Sort {
 /// Which end comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+enum SortOrder {
     Asc,
     Desc,
 }
 
-impl Filter {
+impl WalkthroughQuery {
     fn into_list(self) -> Result<WalkthroughListQuery> {
         let server_id = self.server_id.map(|text| id::<ServerId>(&text, "server")).transpose()?;
         Ok(WalkthroughListQuery {
@@ -152,11 +154,11 @@ impl Filter {
             kind: self.kind.map(Into::into),
             server_id,
             sort: self.sort.map(|sort| match sort {
-                Sort::Title => WalkthroughSort::Title,
-                Sort::UpdatedAt => WalkthroughSort::UpdatedAt,
-                Sort::CreatedAt => WalkthroughSort::CreatedAt,
+                SortField::Title => WalkthroughSort::Title,
+                SortField::UpdatedAt => WalkthroughSort::UpdatedAt,
+                SortField::CreatedAt => WalkthroughSort::CreatedAt,
             }),
-            descending: self.order == Some(Order::Desc),
+            descending: self.order == Some(SortOrder::Desc),
             limit: self.limit,
             cursor: self.cursor,
         })
@@ -164,12 +166,12 @@ impl Filter {
 }
 
 /// The walkthroughs of the organisation, searched, filtered and sorted.
-#[utoipa::path(get, path = "/walkthroughs", tag = "walkthroughs", operation_id = "list_walkthroughs", params(Filter),
+#[utoipa::path(get, path = "/walkthroughs", tag = "walkthroughs", operation_id = "list_walkthroughs", params(WalkthroughQuery),
     responses((status = 200, body = Page<WalkthroughSummary>), Problems))]
 async fn list(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(filter): Query<Filter>,
+    Query(filter): Query<WalkthroughQuery>,
 ) -> ApiResult<Json<Page<WalkthroughSummary>>> {
     let page = walkthroughs::list(&cx, web.ops(), &organization_id, filter.into_list()?).await?;
     let items = page.items.iter().map(WalkthroughSummary::from).collect();
@@ -178,8 +180,8 @@ async fn list(
 
 /// Makes a draft, empty or with the steps of its type's template.
 #[utoipa::path(post, path = "/walkthroughs", tag = "walkthroughs", operation_id = "create_walkthrough",
-    request_body = NewWalkthrough, responses((status = 201, body = Walkthrough), Problems))]
-async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<NewWalkthrough>) -> ApiResult<Response> {
+    request_body = WalkthroughCreate, responses((status = 201, body = Walkthrough), Problems))]
+async fn create(State(web): State<Web>, scope: Scope, Json(new): Json<WalkthroughCreate>) -> ApiResult<Response> {
     let (cx, org) = (&scope.cx, &scope.organization_id);
     let steps = if new.template { template::steps(new.kind.into()) } else { Vec::new() };
     let made = walkthroughs::create_with_steps(cx, web.ops(), org, new.into(), steps).await?;
@@ -195,9 +197,9 @@ async fn show(State(web): State<Web>, scope: Scope, Path(id): Path<String>, head
     let body = full(&scope.cx, &web, &scope.organization_id, &walkthrough_id(&id)?).await?;
     let revision = body.head.summary.revision;
     if has(&headers, revision) {
-        return Ok(tagged(revision, StatusCode::NOT_MODIFIED));
+        return Ok(with_etag(revision, StatusCode::NOT_MODIFIED));
     }
-    Ok(tagged(revision, Json(body)))
+    Ok(with_etag(revision, Json(body)))
 }
 
 /// Whether the caller has this revision (`If-None-Match`, RFC 9110, section 13.1.2).
@@ -211,19 +213,19 @@ fn has(headers: &HeaderMap, revision: u32) -> bool {
 /// Changes the head of the draft. A 412 holds what is there now: `revision` and `current`.
 #[utoipa::path(patch, path = "/walkthroughs/{id}", tag = "walkthroughs", operation_id = "update_walkthrough",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = WalkthroughChange, responses((status = 200, body = WalkthroughHead), Problems))]
+    request_body = WalkthroughUpdate, responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn update(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
     seen: IfMatch,
-    Json(change): Json<WalkthroughChange>,
+    Json(change): Json<WalkthroughUpdate>,
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     match walkthroughs::update(&scope.cx, web.ops(), target(&scope, &id, seen), change.into()).await {
         Ok(changed) => {
             let body = head(&scope.cx, &web, &scope.organization_id, changed).await?;
-            Ok(tagged(body.summary.revision, Json(body)))
+            Ok(with_etag(body.summary.revision, Json(body)))
         }
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }
@@ -243,7 +245,7 @@ async fn delete(State(web): State<Web>, scope: Scope, Path(id): Path<String>, se
 /// How to duplicate a walkthrough.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Duplicate {
+struct DuplicateOptions {
     /// Made from the title of the original when absent.
     #[schema(min_length = 1, max_length = 200)]
     title: Option<String>,
@@ -251,12 +253,12 @@ struct Duplicate {
 
 /// Makes another walkthrough with the same draft.
 #[utoipa::path(post, path = "/walkthroughs/{id}/duplicate", tag = "walkthroughs", operation_id = "duplicate_walkthrough",
-    params(("id" = String, Path)), request_body = Duplicate, responses((status = 201, body = Walkthrough), Problems))]
+    params(("id" = String, Path)), request_body = DuplicateOptions, responses((status = 201, body = Walkthrough), Problems))]
 async fn duplicate(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
-    Json(how): Json<Duplicate>,
+    Json(how): Json<DuplicateOptions>,
 ) -> ApiResult<Response> {
     let (cx, org) = (&scope.cx, &scope.organization_id);
     let made = walkthroughs::duplicate(cx, web.ops(), org, &walkthrough_id(&id)?, how.title).await?;
@@ -267,7 +269,7 @@ async fn duplicate(
 /// Takes a walkthrough out of use: it is not served, and everything is kept.
 #[utoipa::path(post, path = "/walkthroughs/{id}/archive", tag = "walkthroughs", operation_id = "archive_walkthrough",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
-    responses((status = 200, body = WalkthroughHead), Problems))]
+    responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let changed = publish::archive(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
@@ -277,7 +279,7 @@ async fn archive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, s
 /// Takes a walkthrough out of the archive, as a draft.
 #[utoipa::path(post, path = "/walkthroughs/{id}/unarchive", tag = "walkthroughs", operation_id = "unarchive_walkthrough",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
-    responses((status = 200, body = WalkthroughHead), Problems))]
+    responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let changed = publish::unarchive(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
@@ -287,7 +289,7 @@ async fn unarchive(State(web): State<Web>, scope: Scope, Path(id): Path<String>,
 /// Stops serving a walkthrough. Versions and progress are kept; publishing serves it again.
 #[utoipa::path(post, path = "/walkthroughs/{id}/unpublish", tag = "walkthroughs", operation_id = "unpublish_walkthrough",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
-    responses((status = 200, body = WalkthroughHead), Problems))]
+    responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn unpublish(State(web): State<Web>, scope: Scope, Path(id): Path<String>, seen: IfMatch) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let changed = publish::unpublish(&scope.cx, web.ops(), target(&scope, &id, seen)).await;
@@ -303,7 +305,7 @@ async fn in_state(
     match changed {
         Ok(changed) => {
             let body = head(&scope.cx, web, &scope.organization_id, changed).await?;
-            Ok(tagged(body.summary.revision, Json(body)))
+            Ok(with_etag(body.summary.revision, Json(body)))
         }
         Err(error) => Err(conflict(scope, web, id, error).await),
     }

@@ -14,7 +14,7 @@ use crate::{Web, impact};
 
 /// What publishing a walkthrough would do, as far as one decides on it.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct PublishImpact {
+pub(crate) struct PublishImpactSummary {
     /// The id as it was sent.
     pub id: String,
     /// Null if there is no such walkthrough.
@@ -27,7 +27,7 @@ pub(crate) struct PublishImpact {
     pub problem: Option<String>,
 }
 
-impl PublishImpact {
+impl PublishImpactSummary {
     /// Finds out what publishing the walkthrough `text` would do. One that does not exist is a `problem`.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use waypost_core::revision::{self, RevisionAct};
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::revisions::{self, DeletedStep, ListedRevision};
 
-use super::dto::EditedStep;
+use super::dto::StepEditResult;
 use super::steps::{answer, step_id};
 use super::{target, walkthrough_id};
 use crate::Web;
@@ -31,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 /// The act that made a revision.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum StepRevisionAct {
+enum StepRevisionOperation {
     /// The step as it was before its history was kept.
     Baseline,
     Add,
@@ -43,7 +43,7 @@ enum StepRevisionAct {
     Delete,
 }
 
-impl From<RevisionAct> for StepRevisionAct {
+impl From<RevisionAct> for StepRevisionOperation {
     fn from(act: RevisionAct) -> Self {
         match act {
             RevisionAct::Baseline => Self::Baseline,
@@ -61,7 +61,7 @@ impl From<RevisionAct> for StepRevisionAct {
 struct StepRevisionSummary {
     /// Counts from 1 within the step.
     number: u32,
-    act: StepRevisionAct,
+    act: StepRevisionOperation,
     /// The ID of the user or the key, `operator` for the command line, or empty if unknown.
     actor: String,
     /// The user's address or the key's name. `null` if unknown.
@@ -188,7 +188,7 @@ async fn show(
     operation_id = "restore_step_revision",
     params(("id" = String, Path), ("step_id" = String, Path), ("number" = u32, Path),
         ("If-Match" = Option<String>, Header)),
-    responses((status = 200, body = EditedStep), Problems))]
+    responses((status = 200, body = StepEditResult), Problems))]
 async fn restore(
     State(web): State<Web>,
     scope: Scope,
@@ -210,5 +210,5 @@ async fn list_deleted(
 ) -> ApiResult<Json<Page<DeletedStepSummary>>> {
     let id = walkthrough_id(&id)?;
     let deleted = revisions::list_deleted(&cx, web.ops(), &organization_id, &id).await?;
-    Ok(Json(Page::whole(deleted.into_iter().map(Into::into).collect())))
+    Ok(Json(Page::complete(deleted.into_iter().map(Into::into).collect())))
 }

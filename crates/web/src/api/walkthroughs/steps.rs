@@ -13,10 +13,10 @@ use waypost_core::step::StepContent;
 use waypost_core::{Code, Error, Result};
 use waypost_ops::walkthroughs::{self, draft};
 
-use super::dto::{self, EditedStep, RemovedStep, Step, StepChange, present};
+use super::dto::{self, Step, StepDeleteResult, StepEditResult, StepUpdate};
 use super::{created, id, target, walkthrough_id};
 use crate::Web;
-use crate::api::extract::{IfMatch, Json, Path, Scope, tagged};
+use crate::api::extract::{IfMatch, Json, Path, Scope, nullable, with_etag};
 use crate::api::page::Page;
 use crate::problem::{ApiError, ApiResult, Problems};
 
@@ -37,7 +37,7 @@ pub(super) fn step_id(text: &str) -> Result<StepId> {
 /// A step to add.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewStep {
+struct StepCreate {
     /// Unique in the walkthrough.
     #[schema(max_length = 256)]
     key: Option<String>,
@@ -56,7 +56,7 @@ struct NewStep {
     #[schema(value_type = Option<Object>)]
     metadata: Option<Map<String, Value>>,
     /// The step to stand behind; null for the first place, absent for the last.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     after: Option<Option<String>>,
 }
@@ -72,8 +72,8 @@ fn place(after: Option<Option<String>>) -> Result<Place> {
     }
 }
 
-impl NewStep {
-    fn into_act(self) -> Result<draft::NewStep> {
+impl StepCreate {
+    fn into_new_step(self) -> Result<draft::NewStep> {
         Ok(draft::NewStep {
             place: place(self.after)?,
             key: self.key,
@@ -91,11 +91,11 @@ impl NewStep {
 }
 
 /// A step with its place, which only the chain as a whole tells.
-async fn placed(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::StepEdit) -> Result<EditedStep> {
+async fn placed(scope: &Scope, web: &Web, id: &WalkthroughId, edited: draft::StepEdit) -> Result<StepEditResult> {
     let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, id).await?;
     let at = draft.steps.iter().position(|step| step.id == edited.step.id).unwrap_or(0);
     let step = Step::new(draft.walkthrough.kind, at + 1, &edited.step);
-    Ok(EditedStep { revision: edited.revision, step })
+    Ok(StepEditResult { revision: edited.revision, step })
 }
 
 /// With the step as it is now, when the edit was made from an older revision: both can be shown then. `current` is null
@@ -125,22 +125,22 @@ async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> A
     let id = walkthrough_id(&id)?;
     let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let steps = dto::steps(&draft.walkthrough, &draft.steps);
-    Ok(tagged(draft.walkthrough.revision, Json(Page::whole(steps))))
+    Ok(with_etag(draft.walkthrough.revision, Json(Page::complete(steps))))
 }
 
 /// Adds a step to the draft.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps", tag = "steps", operation_id = "create_step",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = NewStep, responses((status = 201, body = EditedStep), Problems))]
+    request_body = StepCreate, responses((status = 201, body = StepEditResult), Problems))]
 async fn add(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
     seen: IfMatch,
-    Json(new): Json<NewStep>,
+    Json(new): Json<StepCreate>,
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
-    match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, seen), new.into_act()?).await {
+    match draft::add_step(&scope.cx, web.ops(), target(&scope, &id, seen), new.into_new_step()?).await {
         Ok(edited) => answer_created(&scope, &web, &id, edited).await,
         Err(error) => Err(conflict(&scope, &web, (&id, None), error).await),
     }
@@ -161,7 +161,7 @@ pub(super) async fn answer(
     match edited {
         Ok(edited) => {
             let body = placed(scope, web, id, edited).await?;
-            Ok(tagged(body.revision, Json(body)))
+            Ok(with_etag(body.revision, Json(body)))
         }
         Err(error) => Err(conflict(scope, web, (id, Some(step)), error).await),
     }
@@ -174,19 +174,19 @@ async fn show(State(web): State<Web>, scope: Scope, Path((id, step)): Path<(Stri
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let found = draft::get_step(&scope.cx, web.ops(), &scope.organization_id, &id, &step).await?;
     let body = placed(&scope, &web, &id, found).await?;
-    Ok(tagged(body.revision, Json(body.step)))
+    Ok(with_etag(body.revision, Json(body.step)))
 }
 
 /// Changes fields of a step. A 412 holds what is there now: `revision` and `current`.
 #[utoipa::path(patch, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "update_step",
     params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = StepChange, responses((status = 200, body = EditedStep), Problems))]
+    request_body = StepUpdate, responses((status = 200, body = StepEditResult), Problems))]
 async fn update(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
     seen: IfMatch,
-    Json(change): Json<StepChange>,
+    Json(change): Json<StepUpdate>,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
     let edited = draft::patch_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, change.into()).await;
@@ -196,7 +196,7 @@ async fn update(
 /// Deletes a step from the draft. Versions keep it, and so does who completed it; `/restore` brings it back.
 #[utoipa::path(delete, path = "/walkthroughs/{id}/steps/{step_id}", tag = "steps", operation_id = "delete_step",
     params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
-    responses((status = 200, body = RemovedStep), Problems))]
+    responses((status = 200, body = StepDeleteResult), Problems))]
 async fn remove(
     State(web): State<Web>,
     scope: Scope,
@@ -208,8 +208,8 @@ async fn remove(
     match draft::delete_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step).await {
         Ok(removed) => {
             let at = before.steps.iter().position(|other| other.id == step).unwrap_or(0);
-            let body = RemovedStep::new(before.walkthrough.kind, at + 1, &removed);
-            Ok(tagged(body.revision, Json(body)))
+            let body = StepDeleteResult::new(before.walkthrough.kind, at + 1, &removed);
+            Ok(with_etag(body.revision, Json(body)))
         }
         Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
     }
@@ -218,7 +218,7 @@ async fn remove(
 /// Where to move a step.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Move {
+struct StepMove {
     /// The step to stand behind; null for the first place.
     #[schema(required)]
     after: Option<String>,
@@ -227,13 +227,13 @@ struct Move {
 /// Moves a step to another place.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/move", tag = "steps", operation_id = "move_step",
     params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = Move, responses((status = 200, body = EditedStep), Problems))]
+    request_body = StepMove, responses((status = 200, body = StepEditResult), Problems))]
 async fn move_to(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
     seen: IfMatch,
-    Json(to): Json<Move>,
+    Json(to): Json<StepMove>,
 ) -> ApiResult<Response> {
     let (id, step, to) = (walkthrough_id(&id)?, step_id(&step)?, place(Some(to.after))?);
     let edited = draft::move_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, &to).await;
@@ -244,7 +244,7 @@ async fn move_to(
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/duplicate", tag = "steps",
     operation_id = "duplicate_step",
     params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
-    responses((status = 201, body = EditedStep), Problems))]
+    responses((status = 201, body = StepEditResult), Problems))]
 async fn duplicate(
     State(web): State<Web>,
     scope: Scope,
@@ -261,10 +261,10 @@ async fn duplicate(
 /// A step to bring back.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Restore {
-    step: RestoredStep,
+struct StepRestore {
+    step: StepSnapshot,
     /// The step to stand behind; null for the first place, absent for the last.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     after: Option<Option<String>>,
 }
@@ -272,7 +272,7 @@ struct Restore {
 /// A step as its deletion answered it. `id`, `position` and `missing` are taken and not looked at: the path names the step.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct RestoredStep {
+struct StepSnapshot {
     id: Option<String>,
     position: Option<u64>,
     missing: Option<Vec<String>>,
@@ -297,16 +297,16 @@ struct RestoredStep {
 /// Brings a deleted step back under its id: who had completed it has completed it.
 #[utoipa::path(post, path = "/walkthroughs/{id}/steps/{step_id}/restore", tag = "steps", operation_id = "restore_step",
     params(("id" = String, Path), ("step_id" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = Restore, responses((status = 201, body = EditedStep), Problems))]
+    request_body = StepRestore, responses((status = 201, body = StepEditResult), Problems))]
 async fn restore(
     State(web): State<Web>,
     scope: Scope,
     Path((id, step)): Path<(String, String)>,
     seen: IfMatch,
-    Json(Restore { step: was, after }): Json<Restore>,
+    Json(StepRestore { step: was, after }): Json<StepRestore>,
 ) -> ApiResult<Response> {
     let (id, step) = (walkthrough_id(&id)?, step_id(&step)?);
-    let new = NewStep {
+    let new = StepCreate {
         key: was.key,
         title: was.title,
         section_title: was.section_title,
@@ -317,7 +317,7 @@ async fn restore(
         metadata: was.metadata,
         after,
     };
-    match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, new.into_act()?).await {
+    match draft::restore_step(&scope.cx, web.ops(), target(&scope, &id, seen), &step, new.into_new_step()?).await {
         Ok(edited) => answer_created(&scope, &web, &id, edited).await,
         Err(error) => Err(conflict(&scope, &web, (&id, Some(&step)), error).await),
     }

@@ -38,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct How {
+struct ImportQuery {
     /// Says what would happen, and changes nothing.
     #[serde(default)]
     dry_run: bool,
@@ -66,14 +66,14 @@ struct How {
 /// Files of a form: one file, or those of a folder with their paths below it as names.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "describes a form")]
-struct Files {
+struct ImportFiles {
     #[schema(value_type = Vec<String>, format = Binary)]
     file: Vec<Vec<u8>>,
 }
 
 /// What happens to a step.
 #[derive(Debug, Serialize, ToSchema)]
-struct Imported {
+struct ImportedStep {
     /// `added`, `updated`, `moved`, `unchanged` or `removed`.
     change: &'static str,
     title: String,
@@ -83,7 +83,7 @@ struct Imported {
 
 /// What an import did, or would do.
 #[derive(Debug, Serialize, ToSchema)]
-struct Report {
+struct ImportResult {
     /// The walkthrough; null when a dry run would make a new one.
     id: Option<String>,
     slug: String,
@@ -97,7 +97,7 @@ struct Report {
     /// One line about the steps.
     summary: String,
     /// What happens to each step.
-    steps: Vec<Imported>,
+    steps: Vec<ImportedStep>,
     /// The same for people, a line each, with the summary.
     plan: String,
     /// The version that is served, when it was to be published.
@@ -112,7 +112,7 @@ struct Report {
     dry_run: bool,
 }
 
-impl From<ImportReport> for Report {
+impl From<ImportReport> for ImportResult {
     fn from(it: ImportReport) -> Self {
         let steps = it.steps.into_iter();
         Self {
@@ -123,7 +123,7 @@ impl From<ImportReport> for Report {
             changed: it.changed,
             revision: it.revision,
             summary: it.summary,
-            steps: steps.map(|it| Imported { change: it.change, title: it.title, fields: it.fields }).collect(),
+            steps: steps.map(|it| ImportedStep { change: it.change, title: it.title, fields: it.fields }).collect(),
             plan: it.plan,
             published_version: it.published_version,
             published_new: it.published_new,
@@ -137,15 +137,15 @@ impl From<ImportReport> for Report {
 /// Makes or updates a draft from a file (JSON, Markdown, CodeTour) or from a folder (Markdown, Killercoda, CodeTour), sent as a
 /// form with the paths of its files.
 /// The same file a second time changes nothing. Refusals name `file`, `step` and `field`.
-#[utoipa::path(post, path = "/walkthroughs/import", tag = "walkthroughs", operation_id = "import_walkthrough", params(How),
-    request_body(content((Files = "multipart/form-data"), (Value = "application/json"), (String = "text/markdown"))),
-    responses((status = 200, body = Report), Problems))]
+#[utoipa::path(post, path = "/walkthroughs/import", tag = "walkthroughs", operation_id = "import_walkthrough", params(ImportQuery),
+    request_body(content((ImportFiles = "multipart/form-data"), (Value = "application/json"), (String = "text/markdown"))),
+    responses((status = 200, body = ImportResult), Problems))]
 async fn import_files(
     State(web): State<Web>,
     Scope { cx, organization_id }: Scope,
-    Query(how): Query<How>,
+    Query(how): Query<ImportQuery>,
     request: Request,
-) -> ApiResult<Json<Report>> {
+) -> ApiResult<Json<ImportResult>> {
     let files = files(&web, how.filename.as_deref(), request).await?;
     let file = parse(how.filename.as_deref(), &files)?;
     let server = match &how.server_id {
@@ -177,9 +177,9 @@ fn in_browser(mut error: Error) -> Error {
 }
 
 /// A file as it came: its path and its bytes.
-type Sent = (String, Bytes);
+type UploadedFile = (String, Bytes);
 
-async fn files(web: &Web, filename: Option<&str>, request: Request) -> Result<Vec<Sent>, ApiError> {
+async fn files(web: &Web, filename: Option<&str>, request: Request) -> Result<Vec<UploadedFile>, ApiError> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let name = match kind.as_str() {
@@ -197,7 +197,7 @@ async fn files(web: &Web, filename: Option<&str>, request: Request) -> Result<Ve
     Ok(vec![(name, body)])
 }
 
-async fn form(web: &Web, request: Request) -> Result<Vec<Sent>, ApiError> {
+async fn form(web: &Web, request: Request) -> Result<Vec<UploadedFile>, ApiError> {
     let mut form = Multipart::from_request(request, web).await.map_err(|rejection| broken(rejection.status()))?;
     let mut files = Vec::new();
     while let Some(field) = form.next_field().await.map_err(|error| broken(error.status()))? {
@@ -246,7 +246,7 @@ fn checked(path: &str) -> Result<String> {
 }
 
 /// One file as such; several, or one with a path, as a folder.
-fn parse(filename: Option<&str>, files: &[Sent]) -> Result<WalkthroughFile> {
+fn parse(filename: Option<&str>, files: &[UploadedFile]) -> Result<WalkthroughFile> {
     match files {
         [] => Err(Error::invalid("file", "There is no file. Choose one, or a folder.")),
         [(name, bytes)] if !name.contains('/') => transfer::parse(name, text(name, bytes)?),
@@ -274,7 +274,7 @@ fn text<'a>(name: &str, bytes: &'a Bytes) -> Result<&'a str> {
 /// As what to export.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Format {
+enum ExportFormat {
     /// The envelope of version 1.1, which holds everything.
     #[default]
     Json,
@@ -286,33 +286,33 @@ enum Format {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct As {
+struct ExportQuery {
     /// `json` when absent.
     #[serde(default)]
     #[param(inline)]
-    format: Format,
+    format: ExportFormat,
 }
 
 /// The draft as a file that an import makes the same thing of.
 #[utoipa::path(get, path = "/walkthroughs/{id}/export", tag = "walkthroughs", operation_id = "export_walkthrough",
-    params(("id" = String, Path), As),
+    params(("id" = String, Path), ExportQuery),
     responses((status = 200, description = "The file", content((Value = "application/json"), (String = "text/markdown"))),
         Problems))]
 async fn export_file(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
-    Query(As { format }): Query<As>,
+    Query(ExportQuery { format }): Query<ExportQuery>,
 ) -> ApiResult<Response> {
     let (cx, org, id) = (&scope.cx, &scope.organization_id, walkthrough_id(&id)?);
     let slug = walkthroughs::get_draft(cx, web.ops(), org, &id).await?.walkthrough.slug;
     let (kind, extension, body) = match format {
-        Format::Json => {
+        ExportFormat::Json => {
             let envelope = export::export(cx, web.ops(), org, &id).await?;
             let text = serde_json::to_string_pretty(&envelope).map_err(Error::internal)?;
             ("application/json", "json", text + "\n")
         }
-        Format::Markdown => {
+        ExportFormat::Markdown => {
             ("text/markdown; charset=utf-8", "md", export::export_as_markdown(cx, web.ops(), org, &id).await?)
         }
     };

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_ops::walkthroughs::trash;
 
-use super::dto::{State as WalkthroughState, Type, WalkthroughHead};
+use super::dto::{WalkthroughDetails, WalkthroughState, WalkthroughType};
 use super::{in_state, walkthrough_id};
 use crate::Web;
 use crate::api::extract::{Json, Path, Scope};
@@ -29,7 +29,7 @@ struct TrashedWalkthrough {
     slug: String,
     title: String,
     #[serde(rename = "type")]
-    kind: Type,
+    kind: WalkthroughType,
     /// The state that it has after it was restored.
     state: WalkthroughState,
     #[schema(format = DateTime)]
@@ -68,13 +68,13 @@ async fn list(
     Scope { cx, organization_id }: Scope,
 ) -> ApiResult<Json<Page<TrashedWalkthrough>>> {
     let found = trash::list_deleted(&cx, web.ops(), &organization_id).await?;
-    Ok(Json(Page::whole(found.into_iter().map(Into::into).collect())))
+    Ok(Json(Page::complete(found.into_iter().map(Into::into).collect())))
 }
 
 /// Takes a walkthrough out of the trash, with its ID, its assignments, its versions and everybody's progress, in the state
 /// that it had. If another walkthrough has its title or slug by now, it gets another one. 409 if it is not in the trash.
 #[utoipa::path(post, path = "/walkthroughs/{id}/restore", tag = "walkthroughs", operation_id = "restore_walkthrough",
-    params(("id" = String, Path)), responses((status = 200, body = WalkthroughHead), Problems))]
+    params(("id" = String, Path)), responses((status = 200, body = WalkthroughDetails), Problems))]
 async fn restore(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let restored = trash::restore(&scope.cx, web.ops(), &scope.organization_id, &id).await;

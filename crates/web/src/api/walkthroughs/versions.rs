@@ -17,12 +17,12 @@ use waypost_core::version::VersionHead;
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::{self, publish, versions};
 
-use super::dto::{Step, Type, Walkthrough};
+use super::dto::{Step, Walkthrough, WalkthroughType};
 use super::{conflict, full, target, walkthrough_id};
 use crate::Web;
-use crate::api::extract::{IfMatch, Json, Path, Query, Scope, tagged};
+use crate::api::extract::{IfMatch, Json, Path, Query, Scope, with_etag};
 use crate::api::page::Page;
-use crate::diff::{Differ, Line};
+use crate::diff::{DiffLine, Differ};
 use crate::impact;
 use crate::problem::{ApiResult, Problems};
 
@@ -49,7 +49,7 @@ struct VersionSummary {
     title: String,
     description: String,
     #[serde(rename = "type")]
-    kind: Type,
+    kind: WalkthroughType,
     estimated_duration_minutes: Option<u32>,
     tags: Vec<String>,
     step_count: u32,
@@ -82,7 +82,7 @@ impl From<&VersionHead> for VersionSummary {
 
 /// A version in the history.
 #[derive(Debug, Serialize, ToSchema)]
-struct ListedVersion {
+struct VersionListItem {
     #[serde(flatten)]
     version: VersionSummary,
     /// People in progress on it.
@@ -104,7 +104,7 @@ struct Version {
 /// How to publish.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Publish {
+struct PublishOptions {
     /// Publishes although code has characters that change the direction of text; it is served without them.
     #[serde(default)]
     confirm_bidi: bool,
@@ -112,7 +112,7 @@ struct Publish {
 
 /// What publishing gave.
 #[derive(Debug, Serialize, ToSchema)]
-struct Published {
+struct PublishResult {
     version_id: String,
     /// The number of the version that is served now.
     number: u32,
@@ -126,26 +126,26 @@ struct Published {
 /// version.
 #[utoipa::path(post, path = "/walkthroughs/{id}/publish", tag = "versions", operation_id = "publish_walkthrough",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
-    request_body = Publish, responses((status = 200, body = Published), Problems))]
+    request_body = PublishOptions, responses((status = 200, body = PublishResult), Problems))]
 async fn publish_draft(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
     seen: IfMatch,
-    Json(how): Json<Publish>,
+    Json(how): Json<PublishOptions>,
 ) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     match publish::publish(&scope.cx, web.ops(), target(&scope, &id, seen), how.confirm_bidi).await {
         Ok(published) => {
             let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
             let revision = draft.walkthrough.revision;
-            let body = Published {
+            let body = PublishResult {
                 version_id: published.version_id.to_string(),
                 number: published.number,
                 created: published.created,
                 revision,
             };
-            Ok(tagged(revision, Json(body)))
+            Ok(with_etag(revision, Json(body)))
         }
         Err(error) => Err(conflict(&scope, &web, &id, error).await),
     }
@@ -153,7 +153,7 @@ async fn publish_draft(
 
 /// Something that was found in the draft.
 #[derive(Debug, Serialize, ToSchema)]
-struct Finding {
+struct LintFinding {
     /// `error`: publishing is refused. `warning`: worth a look. `notice`: a field is served otherwise than it was typed.
     severity: &'static str,
     /// Where the step stands, from 1; null for the walkthrough.
@@ -165,7 +165,7 @@ struct Finding {
     message: String,
 }
 
-impl Finding {
+impl LintFinding {
     fn new(it: &lint::Finding, steps: &[waypost_core::step::Step]) -> Self {
         let step = it.position.and_then(|position| steps.get(position - 1));
         Self {
@@ -181,12 +181,16 @@ impl Finding {
 
 /// What stands in the way of publishing, and what its author probably did not mean.
 #[utoipa::path(get, path = "/walkthroughs/{id}/lint", tag = "versions", operation_id = "lint_walkthrough",
-    params(("id" = String, Path)), responses((status = 200, body = Page<Finding>), Problems))]
-async fn lint_draft(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Json<Page<Finding>>> {
+    params(("id" = String, Path)), responses((status = 200, body = Page<LintFinding>), Problems))]
+async fn lint_draft(
+    State(web): State<Web>,
+    scope: Scope,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Page<LintFinding>>> {
     let id = walkthrough_id(&id)?;
     let draft = walkthroughs::get_draft(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let findings = publish::lint(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-    Ok(Json(Page::whole(findings.iter().map(|finding| Finding::new(finding, &draft.steps)).collect())))
+    Ok(Json(Page::complete(findings.iter().map(|finding| LintFinding::new(finding, &draft.steps)).collect())))
 }
 
 /// A field that is different.
@@ -196,7 +200,7 @@ struct FieldDiff {
     before: String,
     after: String,
     /// What is different, line by line.
-    lines: Vec<Line>,
+    lines: Vec<DiffLine>,
 }
 
 impl FieldDiff {
@@ -249,7 +253,7 @@ impl StepDiff {
 
 /// What is different between two states.
 #[derive(Debug, Serialize, ToSchema)]
-struct Diff {
+struct WalkthroughDiff {
     /// Whether there is no difference.
     is_same: bool,
     /// Fields of the head.
@@ -258,7 +262,7 @@ struct Diff {
     steps: Vec<StepDiff>,
 }
 
-impl From<Comparison> for Diff {
+impl From<Comparison> for WalkthroughDiff {
     fn from(it: Comparison) -> Self {
         let differ = Differ::default();
         Self {
@@ -271,25 +275,25 @@ impl From<Comparison> for Diff {
 
 /// So many people, by so many steps.
 #[derive(Debug, Serialize, ToSchema)]
-struct Group {
+struct StepCountGroup {
     steps: u32,
     people: u64,
 }
 
-fn groups(counted: &BTreeMap<u32, u64>) -> Vec<Group> {
-    counted.iter().map(|(steps, people)| Group { steps: *steps, people: *people }).collect()
+fn groups(counted: &BTreeMap<u32, u64>) -> Vec<StepCountGroup> {
+    counted.iter().map(|(steps, people)| StepCountGroup { steps: *steps, people: *people }).collect()
 }
 
 /// So many people on a version.
 #[derive(Debug, Serialize, ToSchema)]
-struct OnVersion {
+struct VersionUserCount {
     version: u32,
     people: u64,
 }
 
 /// People to whom the same happens on moving.
 #[derive(Debug, Serialize, ToSchema)]
-struct MoveGroup {
+struct MigrationGroup {
     people: u64,
     /// How many completed steps each of them loses.
     lose: u32,
@@ -299,7 +303,7 @@ struct MoveGroup {
     complete: bool,
 }
 
-impl MoveGroup {
+impl MigrationGroup {
     fn new(Consequence { lost, again, completes }: Consequence, people: u64) -> Self {
         Self { people, lose: lost, repeat: again, complete: completes }
     }
@@ -309,47 +313,47 @@ impl MoveGroup {
 /// members are sums over the groups and overlap: somebody who loses steps and has to go back for others is in `lose` and in
 /// `repeat`, and somebody in `complete` is in `lose_nothing`, `lose` or `repeat` as well.
 #[derive(Debug, Serialize, ToSchema)]
-struct OnMoving {
+struct MigrationImpact {
     /// Their `people` add up to `in_progress`.
-    groups: Vec<MoveGroup>,
+    groups: Vec<MigrationGroup>,
     /// Who keeps every completed step and goes on where they were.
     lose_nothing: u64,
     /// Who loses completed steps, because the new version does not have them.
-    lose: Vec<Group>,
+    lose: Vec<StepCountGroup>,
     /// Who has to go back for steps that stand before where they were.
-    repeat: Vec<Group>,
+    repeat: Vec<StepCountGroup>,
     /// For whom moving completes the walkthrough.
     complete: u64,
 }
 
 /// What publishing the draft would change, and whom it would affect.
 #[derive(Debug, Serialize, ToSchema)]
-struct Impact {
+struct PublishImpact {
     /// The revision of the draft that this is said of.
     revision: u32,
     /// The newest version; null before the first.
     from_version: Option<u32>,
     /// The number that the new version would have.
     to_version: u32,
-    diff: Diff,
+    diff: WalkthroughDiff,
     /// People in the midst of it. They stay on their version until they ask for the newest.
     in_progress: u64,
-    by_version: Vec<OnVersion>,
-    on_moving: OnMoving,
+    by_version: Vec<VersionUserCount>,
+    on_moving: MigrationImpact,
     /// The same in sentences.
     sentences: Vec<String>,
 }
 
 /// What publishing the draft would change since the newest version, and whom it would affect: exact, from the open attempts.
 #[utoipa::path(get, path = "/walkthroughs/{id}/impact", tag = "versions", operation_id = "get_impact",
-    params(("id" = String, Path)), responses((status = 200, body = Impact), Problems))]
+    params(("id" = String, Path)), responses((status = 200, body = PublishImpact), Problems))]
 async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Response> {
     let id = walkthrough_id(&id)?;
     let found = versions::get_impact(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
     let mut sentences = vec![impact::summary(&found)];
     sentences.extend(impact::sentences(&found));
     let means = &found.consequences;
-    let body = Impact {
+    let body = PublishImpact {
         revision: found.revision,
         from_version: found.from_version,
         to_version: found.to_version,
@@ -357,10 +361,10 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
         by_version: found
             .by_version
             .iter()
-            .map(|(version, people)| OnVersion { version: *version, people: *people })
+            .map(|(version, people)| VersionUserCount { version: *version, people: *people })
             .collect(),
-        on_moving: OnMoving {
-            groups: means.groups.iter().map(|(it, people)| MoveGroup::new(*it, *people)).collect(),
+        on_moving: MigrationImpact {
+            groups: means.groups.iter().map(|(it, people)| MigrationGroup::new(*it, *people)).collect(),
             lose_nothing: means.lose_nothing,
             lose: groups(&means.lose),
             repeat: groups(&means.again),
@@ -369,21 +373,21 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
         sentences,
         diff: found.comparison.into(),
     };
-    Ok(tagged(body.revision, Json(body)))
+    Ok(with_etag(body.revision, Json(body)))
 }
 
 /// The versions, newest first, withdrawn ones included.
 #[utoipa::path(get, path = "/walkthroughs/{id}/versions", tag = "versions", operation_id = "list_versions",
-    params(("id" = String, Path)), responses((status = 200, body = Page<ListedVersion>), Problems))]
-async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Json<Page<ListedVersion>>> {
+    params(("id" = String, Path)), responses((status = 200, body = Page<VersionListItem>), Problems))]
+async fn list(State(web): State<Web>, scope: Scope, Path(id): Path<String>) -> ApiResult<Json<Page<VersionListItem>>> {
     let id = walkthrough_id(&id)?;
     let found = versions::list(&scope.cx, web.ops(), &scope.organization_id, &id).await?;
-    let listed = found.iter().map(|it| ListedVersion {
+    let listed = found.iter().map(|it| VersionListItem {
         version: (&it.head).into(),
         in_progress: it.in_progress,
         is_current: it.is_current,
     });
-    Ok(Json(Page::whole(listed.collect())))
+    Ok(Json(Page::complete(listed.collect())))
 }
 
 /// The number of a version as it stands in a path.
@@ -414,7 +418,7 @@ async fn show(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Between {
+struct CompareQuery {
     /// The number of a version.
     #[param(minimum = 1)]
     from: u32,
@@ -425,13 +429,13 @@ struct Between {
 
 /// What is different between a version and another one, or the draft: step by step, field by field, line by line.
 #[utoipa::path(get, path = "/walkthroughs/{id}/versions/compare", tag = "versions", operation_id = "compare_versions",
-    params(("id" = String, Path), Between), responses((status = 200, body = Diff), Problems))]
+    params(("id" = String, Path), CompareQuery), responses((status = 200, body = WalkthroughDiff), Problems))]
 async fn compare(
     State(web): State<Web>,
     scope: Scope,
     Path(id): Path<String>,
-    Query(Between { from, to }): Query<Between>,
-) -> ApiResult<Json<Diff>> {
+    Query(CompareQuery { from, to }): Query<CompareQuery>,
+) -> ApiResult<Json<WalkthroughDiff>> {
     let id = walkthrough_id(&id)?;
     let to = match to.as_str() {
         "draft" => None,
@@ -461,13 +465,13 @@ async fn restore(
 
 async fn answer(scope: &Scope, web: &Web, id: &WalkthroughId) -> ApiResult<Response> {
     let body = full(&scope.cx, web, &scope.organization_id, id).await?;
-    Ok(tagged(body.head.summary.revision, Json(body)))
+    Ok(with_etag(body.head.summary.revision, Json(body)))
 }
 
 /// Why a version is taken back.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Withdrawal {
+struct VersionWithdrawal {
     /// Told to the users who were on it.
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
@@ -477,13 +481,13 @@ struct Withdrawal {
 #[utoipa::path(post, path = "/walkthroughs/{id}/versions/{number}/withdraw", tag = "versions",
     operation_id = "withdraw_version",
     params(("id" = String, Path), ("number" = u32, Path, minimum = 1), ("If-Match" = Option<String>, Header)),
-    request_body = Withdrawal, responses((status = 200, body = Walkthrough), Problems))]
+    request_body = VersionWithdrawal, responses((status = 200, body = Walkthrough), Problems))]
 async fn withdraw(
     State(web): State<Web>,
     scope: Scope,
     Path((id, version)): Path<(String, String)>,
     seen: IfMatch,
-    Json(why): Json<Withdrawal>,
+    Json(why): Json<VersionWithdrawal>,
 ) -> ApiResult<Response> {
     let (id, version) = (walkthrough_id(&id)?, number(&version)?);
     match publish::withdraw(&scope.cx, web.ops(), target(&scope, &id, seen), version, &why.reason).await {

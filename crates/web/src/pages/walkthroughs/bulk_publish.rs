@@ -4,7 +4,7 @@ use askama::Template;
 use waypost_core::{Error, Result};
 
 use crate::Web;
-use crate::api::walkthroughs::publish_impact::PublishImpact;
+use crate::api::walkthroughs::publish_impact::PublishImpactSummary;
 use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::session::Member;
 
@@ -17,8 +17,8 @@ const MAX_IDS: usize = 100;
 pub(super) struct BulkPublishPage {
     layout: Layout,
     org: CurrentOrganization,
-    ready: Vec<PublishImpact>,
-    refused: Vec<PublishImpact>,
+    ready: Vec<PublishImpactSummary>,
+    refused: Vec<PublishImpactSummary>,
 }
 
 /// Makes the page for these walkthroughs.
@@ -31,16 +31,16 @@ pub(super) async fn confirm(web: &Web, member: &Member, ids: &[String]) -> Resul
     }
     let mut all = Vec::with_capacity(ids.len());
     for text in ids {
-        all.push(PublishImpact::find(web, (&member.cx, &member.organization_id), text).await?);
+        all.push(PublishImpactSummary::find(web, (&member.cx, &member.organization_id), text).await?);
     }
-    let (ready, refused) = all.into_iter().partition(|it: &PublishImpact| it.problem.is_none());
+    let (ready, refused) = all.into_iter().partition(|it: &PublishImpactSummary| it.problem.is_none());
     let (layout, org) = (member.layout.clone().with_section("walkthroughs"), member.org.clone());
     Ok(BulkPublishPage { layout, org, ready, refused })
 }
 
 impl BulkPublishPage {
     /// The title, or the id of what does not exist.
-    fn title(it: &PublishImpact) -> &str {
+    fn title(it: &PublishImpactSummary) -> &str {
         it.title.as_deref().unwrap_or(&it.id)
     }
 }

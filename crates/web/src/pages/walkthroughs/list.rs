@@ -17,7 +17,7 @@ use waypost_ops::walkthroughs::{self, ListedWalkthrough, WalkthroughListQuery, p
 use super::{DraftContext, badge, bulk_publish, kind_name, walkthrough_id};
 use crate::Web;
 use crate::api::extract::Scope;
-use crate::api::walkthroughs::bulk::{self, Action};
+use crate::api::walkthroughs::bulk::{self, WalkthroughBulkAction};
 use crate::pages::form::Form;
 use crate::pages::layout::{CurrentOrganization, Layout};
 use crate::pages::routes::{Access, Routes};
@@ -186,7 +186,7 @@ fn columns(filter: &WalkthroughQuery, org: &CurrentOrganization) -> Vec<Column> 
 
 /// The ids that were ticked, and what to do with them.
 struct BulkSelection {
-    action: Option<Action>,
+    action: Option<WalkthroughBulkAction>,
     /// As it stands in the form.
     word: String,
     server: Option<ServerId>,
@@ -201,11 +201,11 @@ impl BulkSelection {
         let word = one("action").unwrap_or_default();
         Self {
             action: match word.as_str() {
-                "publish" => Some(Action::Publish),
-                "archive" => Some(Action::Archive),
-                "unarchive" => Some(Action::Unarchive),
-                "assign" => Some(Action::Assign),
-                "delete" => Some(Action::Delete),
+                "publish" => Some(WalkthroughBulkAction::Publish),
+                "archive" => Some(WalkthroughBulkAction::Archive),
+                "unarchive" => Some(WalkthroughBulkAction::Unarchive),
+                "assign" => Some(WalkthroughBulkAction::Assign),
+                "delete" => Some(WalkthroughBulkAction::Delete),
                 _ => None,
             },
             word,
@@ -261,11 +261,11 @@ async fn apply_bulk(State(web): State<Web>, member: Member, Form(fields): Form<V
         return Err(page_error(Error::invalid("action", "Choose what to do with the walkthroughs.")));
     };
     let ids: Vec<String> = selection.ids.iter().map(|(id, _)| id.clone()).collect();
-    if matches!(action, Action::Delete) && !selection.is_confirmed {
+    if matches!(action, WalkthroughBulkAction::Delete) && !selection.is_confirmed {
         let page = delete_page(&web, &member, &ids, org.path("walkthroughs/bulk")).await.map_err(page_error)?;
         return Ok(view::page(&page));
     }
-    if matches!(action, Action::Publish) && !selection.is_confirmed {
+    if matches!(action, WalkthroughBulkAction::Publish) && !selection.is_confirmed {
         let page = bulk_publish::confirm(&web, &member, &ids).await.map_err(page_error)?;
         return Ok(view::page(&page));
     }

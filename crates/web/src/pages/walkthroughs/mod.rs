@@ -19,7 +19,7 @@ use super::routes::Routes;
 use super::session::Member;
 use super::view::PageError;
 use crate::Web;
-use crate::diff::{Differ, Line, Tag};
+use crate::diff::{DiffLine, DiffTag, Differ};
 
 /// The pages.
 pub(super) fn routes() -> Routes {
@@ -143,7 +143,7 @@ fn field_name(field: &str) -> String {
 /// A field that is different, for a page.
 struct FieldChange {
     name: String,
-    lines: Vec<Line>,
+    lines: Vec<DiffLine>,
 }
 
 /// A step that is different, for a page.
@@ -201,11 +201,11 @@ impl Changes {
 }
 
 /// The mark of a line, which says what the colour says.
-fn mark(tag: &Tag) -> &'static str {
+fn mark(tag: &DiffTag) -> &'static str {
     match tag {
-        Tag::Same => " ",
-        Tag::Added => "+",
-        Tag::Removed => "−",
-        Tag::Skipped => "⋯",
+        DiffTag::Same => " ",
+        DiffTag::Added => "+",
+        DiffTag::Removed => "−",
+        DiffTag::Skipped => "⋯",
     }
 }
