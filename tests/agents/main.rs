@@ -1,7 +1,6 @@
-//! Real agents and frameworks play the demo walkthrough with a scripted model (`e2e/agents`): each completes it, and
-//! each is killed in the middle and continues at the same step as a new process. The tests measure what the model is
-//! shown and write it into the table of `docs/clients.md` (`WAYPOST_TEST_WRITE=1`); without that variable they fail if
-//! the table differs from what they measured.
+//! Real agents and frameworks play the demo walkthrough with a scripted model (`e2e/agents`). Each completes it, and
+//! each is killed midway and continues at the same step as a new process. The tests measure the model's input and
+//! compare it with the table in `docs/clients.md`; with `WAYPOST_TEST_WRITE=1` they write the table instead.
 
 #![expect(clippy::expect_used, reason = "a test cannot go on without")]
 
@@ -18,7 +17,7 @@ mod support;
 mod table;
 mod token;
 
-/// The tests of each agent; all have the same scenarios.
+/// Defines the tests of each agent. All agents have the same scenarios.
 macro_rules! agents {
     ($($module:ident => $agent:ident;)+) => {
         $(mod $module {

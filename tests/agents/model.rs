@@ -1,4 +1,4 @@
-//! The scripted model (`e2e/agents/model`), which plays a plan and records what it was shown.
+//! The scripted model (`e2e/agents/model`), which follows a plan and records its input.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,11 +16,11 @@ pub struct Model {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     log: PathBuf,
-    /// Where it listens.
+    /// The origin on which it listens.
     pub origin: String,
 }
 
-/// The calls of a model.
+/// The tool calls that a model makes.
 pub struct Plan {
     steps: Vec<Value>,
     end: &'static str,
@@ -28,12 +28,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan without calls; the model stops with a text after the last one.
+    /// Creates a plan without calls. The model ends with a text after the last call.
     pub fn new() -> Self {
         Self { steps: Vec::new(), end: "stop", descriptions: json!({}) }
     }
 
-    /// Adds a call. Values that start with `$` refer to what the model was shown (`e2e/agents/model/plan.mjs`).
+    /// Adds a call. Values that start with `$` refer to the model's input (`e2e/agents/model/plan.mjs`).
     pub fn call(self, tool: &str, arguments: Value) -> Self {
         self.call_times(1, tool, arguments)
     }
@@ -44,77 +44,77 @@ impl Plan {
         self
     }
 
-    /// Lets the model find tools by their descriptions if it does not find them by their names.
+    /// Lets the model find tools by description if no name matches.
     pub fn describe(mut self, tools: &[(String, String)]) -> Self {
         self.descriptions = tools.iter().map(|(name, description)| (name.clone(), json!(description))).collect();
         self
     }
 
-    /// Lets the model never answer after the last call.
+    /// Makes the model never respond after the last call.
     pub fn hang(mut self) -> Self {
         self.end = "hang";
         self
     }
 }
 
-/// A request that the model received, with the tools of the server in it.
+/// A model request that contains the server's tools.
 pub struct Request(Value);
 
 impl Request {
-    /// Everything that the model was told beside tools and results.
+    /// Returns the model's input apart from tools and results.
     pub fn system(&self) -> &str {
         self.0["system"].as_str().expect("it is recorded")
     }
 
-    /// The description of a tool as the model was shown it.
+    /// Returns the description of a tool as the model received it.
     pub fn description(&self, tool: &str) -> &str {
         let tools = self.0["tools"].as_array().expect("they are recorded");
         let found = tools.iter().find(|it| it["name"].as_str().is_some_and(|name| name.ends_with(tool)));
         found.and_then(|it| it["description"].as_str()).unwrap_or_default()
     }
 
-    /// The tool results that the model was shown so far.
+    /// Returns the tool results that the model has received so far.
     pub fn results(&self) -> Vec<ToolResult<'_>> {
         self.0["results"].as_array().expect("they are recorded").iter().map(ToolResult).collect()
     }
 
-    /// Whether the model was streaming its answer.
+    /// Whether the model streamed its response.
     pub fn is_streamed(&self) -> bool {
         self.0["stream"] == true
     }
 }
 
-/// A tool result as the model was shown it.
+/// A tool result as the model received it.
 #[derive(Clone, Copy)]
 pub struct ToolResult<'a>(&'a Value);
 
 impl<'a> ToolResult<'a> {
-    /// All of it as text.
+    /// Returns the whole result as text.
     pub fn text(self) -> &'a str {
         self.0["text"].as_str().expect("it is recorded")
     }
 
-    /// The structured content of a step result, if the model was shown it.
+    /// Returns the structured content of a step result, if the model received it.
     pub fn structured(self) -> Option<&'a Value> {
         Some(&self.0["structured"]).filter(|it| it.is_object())
     }
 
-    /// The text block of a step result, if the model was shown it.
+    /// Returns the text block of a step result, if the model received it.
     pub fn block(self) -> Option<&'a str> {
         self.0["block"].as_str()
     }
 
-    /// The ID of the current step that it names.
+    /// Returns the ID of the current step in the result.
     pub fn step(self) -> Option<&'a str> {
         self.0["step"].as_str()
     }
 
-    /// The progress handle that it names.
+    /// Returns the progress handle in the result.
     pub fn handle(self) -> Option<&'a str> {
         self.0["handle"].as_str()
     }
 
-    /// Whether the model can see that the walkthrough is completed.
+    /// Whether the result shows that the walkthrough is completed.
     pub fn is_completed(self) -> bool {
         let structured = self.structured().is_some_and(|it| it["progress"]["status"] == "completed");
         structured || self.block().is_some_and(|it| it.contains("(100 %)"))
@@ -122,7 +122,7 @@ impl<'a> ToolResult<'a> {
 }
 
 impl Model {
-    /// Starts a model with a plan; its files are `NAME.json` and `NAME.jsonl` in `folder`.
+    /// Starts a model with a plan. Its files are `NAME.json` and `NAME.jsonl` in `within`.
     pub async fn start(within: &Path, name: &str, plan: Plan) -> Self {
         let file = within.join(format!("{name}.json"));
         let log = within.join(format!("{name}.jsonl"));
@@ -140,7 +140,7 @@ impl Model {
         model
     }
 
-    /// Waits until an agent asks for more than the plan has.
+    /// Waits until an agent requests more than the plan contains.
     pub async fn wait_until_held(&mut self) {
         self.line("held").await;
     }
@@ -153,7 +153,7 @@ impl Model {
         rest.to_owned()
     }
 
-    /// The requests that had the server's tools.
+    /// Returns the requests that contained the server's tools.
     pub fn requests(&self) -> Vec<Request> {
         let lines = self.text();
         let values = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("the log is JSON"));
@@ -165,7 +165,7 @@ impl Model {
         with_tools.map(Request).collect()
     }
 
-    /// Its log.
+    /// Returns the model's log.
     pub fn text(&self) -> String {
         std::fs::read_to_string(&self.log).expect("the model has a log")
     }

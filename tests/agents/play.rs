@@ -1,4 +1,4 @@
-//! Agents that complete the walkthrough, and agents that are killed in the middle and continue.
+//! Agents that complete the walkthrough, and agents that are killed midway and continue.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,8 @@ use crate::table;
 /// How many steps are completed when an agent is killed.
 pub const STEPS_BEFORE_KILL: usize = 3;
 
-/// The agent completes the walkthrough. The model rushes: it calls `next_walkthrough_step` without a turn of the user in
-/// between, and what it is shown has to tell it not to.
+/// The agent completes the walkthrough. The model calls `next_walkthrough_step` without waiting for the user, and its
+/// input must tell it to wait.
 pub async fn completes(agent: &Agent) {
     let server = Server::demo().await;
     let plan = Plan::new()
@@ -31,10 +31,10 @@ pub async fn completes(agent: &Agent) {
     table::record(agent, "Version", &agent.version());
 }
 
-/// The agent's configuration has a personal URL. Nothing is kept but the configuration.
+/// The agent is configured with a personal URL. Only the configuration is kept.
 pub async fn continues_with_personal_url(agent: &Agent) {
     let server = Server::demo().await;
-    // As long as those that the public page generates.
+    // As long as the IDs that the public page generates.
     let url = server.personal_url("Zx3kq8vTn0aLw7RbYc5dQe");
     let tools = server.tools(&url).await;
     let begin = Plan::new()
@@ -81,20 +81,20 @@ pub async fn continues_with_handle(agent: &Agent) {
     table::record(agent, "Continues with handle", "yes");
 }
 
-/// The arguments of `next_walkthrough_step`, from what the model was shown.
+/// Returns arguments for `next_walkthrough_step`, taken from the model's input.
 pub fn next_arguments() -> Value {
     json!({
         "walkthrough_id": "$walkthrough_id", "current_step_id": "$current_step_id", "progress_handle": "$progress_handle?",
     })
 }
 
-/// A run of an agent with a model of its own.
+/// A run of an agent with its own model.
 pub struct Run {
     process: Process,
     model: Model,
 }
 
-/// What a model that keeps notes would have written down when its agent was killed.
+/// What a model that keeps notes has written down when its agent is killed.
 pub struct Notes {
     pub walkthrough: String,
     pub step: String,
@@ -102,7 +102,7 @@ pub struct Notes {
 }
 
 impl RunConfig {
-    /// A URL and a model, nobody to sign in.
+    /// A configuration without sign-in.
     pub fn new(url: &str, model: &str) -> Self {
         Self { url: url.to_owned(), model: model.to_owned(), token: None, user: None }
     }
@@ -120,7 +120,7 @@ impl Run {
         Self::start_in(server.installation.folder().join(name), agent, name, plan, config).await
     }
 
-    /// Starts the agent with a home folder, in which it may find what it has kept.
+    /// Starts the agent with a home folder that can contain its earlier state.
     pub async fn start_in(
         home: PathBuf,
         agent: &Agent,
@@ -134,13 +134,13 @@ impl Run {
         Self { process: Process::start(command, &home), model }
     }
 
-    /// Waits until the agent ends by itself.
+    /// Waits until the agent exits. Returns the model's requests.
     pub async fn wait_for_exit(mut self) -> Vec<Request> {
         self.process.wait().await;
         self.model.requests()
     }
 
-    /// Waits until the agent ends with a completed walkthrough. Returns what the model was shown.
+    /// Waits until the agent exits with a completed walkthrough. Returns the model's requests.
     pub async fn wait_until_completed(mut self) -> Vec<Request> {
         let status = self.process.wait().await;
         let details = || format!("{status}\n{}\n{}", self.process.output(), self.model.text());
@@ -151,7 +151,7 @@ impl Run {
         requests
     }
 
-    /// Waits until the model holds its answer back, and kills the agent.
+    /// Waits until the model withholds its response, then kills the agent.
     pub async fn kill_when_held(mut self) -> Notes {
         tokio::select! {
             () = self.model.wait_until_held() => {}
@@ -174,15 +174,15 @@ impl Run {
     }
 }
 
-/// The result of the call `index` of the new process has the step at which the first was killed.
+/// Checks that the result of call `index` of the new process has the step at which the first was killed.
 pub fn check_continues(requests: &[Request], index: usize, step: &str) {
     let results = requests.last().expect("the model was asked").results();
     assert_eq!(results[index].step(), Some(step), "{}", results[index].text());
-    // No step was completed twice, and none was skipped.
+    // No step is completed twice or skipped.
     assert_eq!(results.len(), index + 1 + STEPS - STEPS_BEFORE_KILL);
 }
 
-/// The server recorded these calls and then one for each step, all of them successful.
+/// Checks that the server recorded these calls and then one per step, all successful.
 fn check_calls(calls: &[Value], first: &[&str], steps: usize) {
     let recorded: Vec<_> = calls.iter().map(|it| (it["tool"].as_str(), it["outcome"].as_str())).collect();
     let tools = first.iter().copied().chain(std::iter::repeat_n("next_walkthrough_step", steps));
@@ -190,7 +190,7 @@ fn check_calls(calls: &[Value], first: &[&str], steps: usize) {
     assert_eq!(recorded, expected);
 }
 
-/// All recorded progress belongs to one end user, and every call succeeded.
+/// Checks that all recorded progress belongs to one end user and that every call succeeded.
 pub fn check_one_user(calls: &[Value]) {
     let writes: Vec<_> = calls.iter().filter(|it| it["tool"] != "list_walkthroughs").collect();
     assert!(writes.iter().all(|it| it["outcome"] == "ok"), "{calls:#?}");

@@ -1,4 +1,4 @@
-//! An agent's process, and everything that it starts.
+//! An agent's process group.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// How long a run may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A process in a group of its own, which is killed when this is dropped.
+/// A process in its own process group, which is killed on drop.
 pub struct Process {
     child: Child,
     group: Pid,
@@ -27,7 +27,7 @@ impl Process {
         Self::spawn(command, home)
     }
 
-    /// Starts a command with a standard input for [`Self::answer_prompt`].
+    /// Starts a command with a standard input, for [`Self::answer_prompt`].
     pub fn start_with_input(mut command: Command, home: &Path) -> Self {
         command.stdin(Stdio::piped());
         Self::spawn(command, home)
@@ -44,7 +44,7 @@ impl Process {
         Self { child, group: id, output }
     }
 
-    /// Waits until it asks a question, and answers it.
+    /// Waits until the process prints a question, then answers it.
     pub async fn answer_prompt(&mut self, question: &str, answer: &str) {
         let mut looks = tokio::time::interval(Duration::from_millis(50));
         let asked = timeout(LIMIT, async {
@@ -57,21 +57,21 @@ impl Process {
         input.write_all(answer.as_bytes()).await.expect("it reads its input");
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process exits.
     pub async fn wait(&mut self) -> ExitStatus {
         let status = timeout(LIMIT, self.child.wait()).await;
         let status = status.unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()));
         status.expect("it is a child")
     }
 
-    /// Kills it and everything that it started, as a crash or a closed terminal does.
+    /// Kills the process group, as a crash or a closed terminal does.
     pub async fn kill(mut self) {
         assert!(self.child.try_wait().expect("it is a child").is_none(), "it has ended:\n{}", self.output());
         kill_process_group(self.group, Signal::KILL).expect("the group exists");
         self.child.wait().await.expect("it is a child");
     }
 
-    /// What it printed.
+    /// Returns what the process printed.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.output).unwrap_or_default()).into_owned()
     }
@@ -79,7 +79,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // As long as it was not waited for, its ID belongs to nobody else.
+        // The process ID cannot be reused before the process has been waited for.
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process_group(self.group, Signal::KILL);
         }

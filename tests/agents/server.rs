@@ -1,4 +1,4 @@
-//! The server that the agents play on, and what it recorded of them.
+//! The server that the agents use, and its recorded calls.
 
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::installation::{Installation, ServeProcess};
 use crate::support::user::SimulatedUser;
 
-/// How many steps the demo's first walkthrough has.
+/// The number of steps of the demo's first walkthrough.
 pub const STEPS: usize = 8;
 
 /// A running server with the demo walkthrough.
@@ -19,15 +19,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// `waypost serve --demo`: anybody may play on it.
+    /// Starts `waypost serve --demo`, which needs no sign-in.
     pub async fn demo() -> Self {
         let mut installation = Installation::empty();
         let program = installation.serve_demo().await;
         Self::new(installation, program, "demo", "/s/demo").await
     }
 
-    /// A server whose users sign in with the mail that `serve` prints, and its user.
-    /// `sign_in` is the server's setting, the default if `None`.
+    /// Starts a server whose users sign in with emails printed by `serve`, and a simulated user. `sign_in` is the
+    /// server's setting; `None` means the default.
     pub async fn with_sign_in(sign_in: Option<&str>) -> (Self, SimulatedUser) {
         let mut installation = Installation::new().await;
         let setting = sign_in.map(|value| ["--sign-in", value]);
@@ -46,22 +46,22 @@ impl Server {
         Self { installation, program, key, path, http }
     }
 
-    /// Its MCP address.
+    /// Returns the MCP URL.
     pub fn url(&self) -> String {
         format!("{}/mcp", self.issuer())
     }
 
-    /// The personal URL with a tracking ID.
+    /// Returns the personal URL for a tracking ID.
     pub fn personal_url(&self, tracking_id: &str) -> String {
         format!("{}/t/{tracking_id}/mcp", self.issuer())
     }
 
-    /// The issuer of its tokens.
+    /// Returns the issuer.
     pub fn issuer(&self) -> String {
         format!("{}{}", self.program.origin, self.path)
     }
 
-    /// The recorded tool calls, oldest first.
+    /// Returns the recorded tool calls, oldest first.
     pub async fn calls(&self) -> Vec<Value> {
         let url = format!("{}/api/v1/tool-calls?limit=100", self.program.origin);
         let response = self.http.get(url).bearer_auth(&self.key).send().await.expect("the API answers");
@@ -71,7 +71,7 @@ impl Server {
         calls
     }
 
-    /// The `instructions` that it gives to clients.
+    /// Returns the `instructions` for clients.
     pub async fn instructions(&self) -> String {
         let client = json!({ "name": "test", "version": "1" });
         let params = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client });
@@ -79,7 +79,7 @@ impl Server {
         result["instructions"].as_str().expect("it has instructions").to_owned()
     }
 
-    /// Names and descriptions of the tools at one of its addresses.
+    /// Returns names and descriptions of the tools at a URL.
     pub async fn tools(&self, url: &str) -> Vec<(String, String)> {
         let result = self.send_request(url, "tools/list", json!({})).await;
         let text = |value: &Value| value.as_str().expect("it is text").to_owned();

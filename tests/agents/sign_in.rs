@@ -1,4 +1,4 @@
-//! Agents that play on a server whose users sign in, are killed in the middle and continue without another sign-in.
+//! Agents on a server with sign-in: each is killed midway and continues without signing in again.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::server::{STEPS, Server};
 use crate::support::user::SimulatedUser;
 use crate::{table, token};
 
-/// The agent signs in once, in the way that it has; both processes have the same home folder.
+/// The agent signs in once with its own method. Both processes share a home folder.
 pub async fn continues(agent: &Agent) {
     let (server, user) = Server::with_sign_in(agent.server_sign_in).await;
     let prompted = detect_sign_in_prompt(agent, &server, &user).await;
@@ -60,13 +60,13 @@ pub async fn continues(agent: &Agent) {
     table::record(agent, "Continues signed in", "yes");
 }
 
-/// Signs in with the agent's own command and waits until it has ended.
+/// Signs in with the agent's own command and waits until it exits.
 async fn log_in(agent: &Agent, server: &Server, user: &SimulatedUser) {
     let home = server.installation.folder().join("home");
     std::fs::create_dir_all(&home).expect("the folder takes folders");
     let config = RunConfig {
         url: server.url(),
-        // It asks the model nothing.
+        // The command does not call the model.
         model: "http://127.0.0.1:9".to_owned(),
         token: None,
         user: Some(user.origin.clone()),
@@ -80,7 +80,7 @@ async fn log_in(agent: &Agent, server: &Server, user: &SimulatedUser) {
     assert_eq!(user.sign_ins(), before + 1, "{status}\n{}", process.output());
 }
 
-/// When an agent that is not signed in is asked to: when it connects, or when a call needs it.
+/// Determines when an agent is asked to sign in: on connect, or when a call needs it.
 async fn detect_sign_in_prompt(agent: &Agent, server: &Server, user: &SimulatedUser) -> &'static str {
     let list = Plan::new().call("list_walkthroughs", json!({}));
     let origin = (agent.sign_in == SignIn::Client).then(|| user.origin.clone());

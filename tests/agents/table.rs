@@ -1,4 +1,4 @@
-//! The table in `docs/clients.md`: one row for each agent, one column for each thing that is measured.
+//! The table in `docs/clients.md`: one row per agent, one column per measurement.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -22,17 +22,17 @@ const COLUMNS: [&str; 11] = [
     "Continues signed in",
 ];
 
-/// The tests run in parallel and all write into one file.
+/// Guards the file, because tests run in parallel.
 static FILE: Mutex<()> = Mutex::new(());
 
-/// The document: the text around the table, and its rows.
+/// The text around the table, and its rows.
 struct Document {
     before: String,
     rows: Vec<Vec<String>>,
     after: String,
 }
 
-/// Compares what was measured with the committed table, or writes it there with `WAYPOST_TEST_WRITE=1`.
+/// Compares a measurement with the committed table, or writes it with `WAYPOST_TEST_WRITE=1`.
 pub fn record(agent: &Agent, column: &str, measured: &str) {
     let index = COLUMNS.iter().position(|it| *it == column).expect("the table has the column");
     let _guard = FILE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ pub fn record(agent: &Agent, column: &str, measured: &str) {
     );
 }
 
-/// Checks that there is a row for each of the agents with the version that is installed, and no other row.
+/// Checks that each agent has a row with its installed version, and that there are no other rows.
 pub fn check_rows(agents: &[&Agent]) {
     let _guard = FILE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut document = Document::read();
@@ -83,13 +83,13 @@ impl Document {
         let text = std::fs::read_to_string(file()).expect("docs/clients.md can be read");
         let (before, rest) = text.split_once(BEGIN).expect("docs/clients.md has the mark where the table begins");
         let (table, after) = rest.split_once(END).expect("docs/clients.md has the mark where the table ends");
-        // The first two rows are the names of the columns and the line below them.
+        // Skips the header row and the separator.
         let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
         let rows = rows.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect());
         Self { before: before.to_owned(), rows: rows.collect(), after: after.to_owned() }
     }
 
-    /// The row of an agent, a new one if it has none.
+    /// Returns the row of an agent. Adds one if it is missing.
     fn row(&mut self, agent: &str) -> &mut Vec<String> {
         let index = self.rows.iter().position(|row| row[0] == agent).unwrap_or_else(|| {
             self.rows.push(vec![agent.to_owned()]);

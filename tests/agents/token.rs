@@ -1,4 +1,4 @@
-//! An access token for agents without an OAuth client: the user signs in with a client of the test's own.
+//! Access tokens for agents without an OAuth client. The user signs in with the test's own client.
 
 use data_encoding::BASE64URL_NOPAD;
 use reqwest::Client;
@@ -12,7 +12,7 @@ use crate::support::user::SimulatedUser;
 const REDIRECT: &str = "http://127.0.0.1:33419/callback";
 const VERIFIER: &str = "a-verifier-that-is-long-enough-for-rfc-7636-0123456789";
 
-/// Registers a client at the server.
+/// Registers an OAuth client at the server.
 pub async fn register(server: &Server) -> Value {
     let metadata = json!({
         "client_name": "Test", "redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none",

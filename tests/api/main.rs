@@ -1,5 +1,5 @@
-//! The REST API as its OpenAPI document describes it, tried by schemathesis (`e2e/api`): no server error, and nothing
-//! that is not documented.
+//! Tests the REST API against its OpenAPI document with schemathesis (`e2e/api`): no server errors and no
+//! undocumented behaviour.
 
 #![expect(clippy::expect_used, reason = "a test cannot go on without")]
 
@@ -17,16 +17,16 @@ use tokio::time::timeout;
 
 use support::installation::Installation;
 
-/// Cases per operation and phase at most.
+/// The maximum number of cases per operation and phase.
 const MAX_EXAMPLES: &str = "12";
-/// What is checked of every answer. Whether a value is taken or refused is for the tests of each act: the document cannot
-/// say all that makes a value right.
+/// The checks for every response. Validation of values is left to the tests of each operation, because the document
+/// cannot express every rule.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,unsupported_method,ignored_auth";
-/// How long it may take.
+/// The time limit for the whole run.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// With the key of an owner: whatever can be done, is tried.
+/// Uses an owner's key, so that every operation is tried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_schemathesis), ignore = "needs schemathesis: bash e2e/api/install.sh")]
 async fn the_api_matches_its_openapi_document() {
@@ -43,7 +43,7 @@ async fn the_api_matches_its_openapi_document() {
     command.arg("--header").arg(format!("Authorization: Bearer {key}"));
     command.args(["--max-examples", MAX_EXAMPLES, "--seed", "1", "--checks", CHECKS, "--generation-database", "none"]);
     command.args(["--no-color", "--continue-on-failure", "--no-shrink", "--warnings", "off"]);
-    // The key's own organisation stays: without it nothing else can be tried.
+    // Deleting the key's own organisation would make all other operations fail.
     command.args(["--exclude-operation-id", "delete_organization"]);
     command.current_dir(installation.folder()).stdin(Stdio::null()).kill_on_drop(true);
     command.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");

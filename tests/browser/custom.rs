@@ -1,4 +1,4 @@
-//! Where the provider of an organisation knows the users.
+//! Sign-in with the organisation's identity provider.
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -11,16 +11,16 @@ use crate::{node_command, play_scenario};
 
 const SECRET: &str = "a secret that only the two know";
 
-/// A running `oidc-provider`, killed when it is dropped. Every start signs with another key.
+/// A running `oidc-provider`, killed on drop. Each start uses a new signing key.
 struct Provider {
     child: Child,
     issuer: String,
-    // Held open, for what it prints later.
+    // Kept open for later output.
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Provider {
-    /// Starts it for Waypost at `origin`, on `port` or, for 0, on any.
+    /// Starts the provider for Waypost at `origin`. Port 0 means any free port.
     async fn start(origin: &str, port: &str) -> Self {
         let mut command = node_command("provider.mjs");
         command.args([port, &format!("{origin}/s/partner/oauth/callback")]);
@@ -38,7 +38,7 @@ impl Provider {
         Self { child, issuer, _output: lines }
     }
 
-    /// The same provider with another key.
+    /// Restarts the provider with a new signing key.
     async fn restart(mut self, origin: &str) -> Self {
         self.child.kill().await.expect("it runs");
         let (_, port) = self.issuer.rsplit_once(':').expect("it has a port");
@@ -46,7 +46,7 @@ impl Provider {
     }
 }
 
-/// An installation with the server `partner`, its provider and the words of `oauth-config create` beyond the usual.
+/// Starts an installation with the server `partner` and its provider. `options` are added to `oauth-config create`.
 async fn start(options: &[&str], auth_type: &str) -> (Installation, ServeProcess, Provider) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;
@@ -67,7 +67,7 @@ async fn scenario(name: &str) {
     play_scenario("custom", name, &installation, url, json!({ "provider": provider.issuer })).await;
 }
 
-/// One test for each scenario of `e2e/browser/custom.mjs` that stands alone.
+/// Defines one test per independent scenario of `e2e/browser/custom.mjs`.
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,8 +92,8 @@ async fn a_new_provider_signing_key_is_accepted() {
     play_scenario("custom", "again", &installation, url, config).await;
 }
 
-/// The same address, once proved by a code and once by the provider's word: one person only where the organisation
-/// wants it so.
+/// The same email is verified once by a code and once by the provider. Both are one end user only if the organisation
+/// enables linking.
 async fn assert_email_linking(setting: &str, completed: u32) {
     let (installation, server, provider) = start(&["--link-verified-email", setting], "platform_oauth").await;
     let url = format!("{}/s/partner/mcp", server.origin);

@@ -1,4 +1,4 @@
-//! Two people write a walkthrough in the editor; and the rules of its scripts, which need no browser.
+//! Two users edit a walkthrough in the editor. Also runs the unit tests of its scripts, which need no browser.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Walkthroughs in the formats of others, dropped on the console's import page, play to their end.
+//! Walkthroughs in third-party formats can be imported on the console's import page and completed.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::installation::Installation;
 use crate::{BROWSERS, installed_browser, node_command, screenshots_folder};
 
-/// Drops each sample and plays it; `folder` holds nothing that can be imported.
+/// Imports each sample on the page and plays it.
 async fn drop_and_play(samples: Vec<PathBuf>) {
     let mut installation = Installation::new().await;
     let server = installation.serve().await;

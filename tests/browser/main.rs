@@ -1,10 +1,11 @@
-//! People who sign in with a real browser, Chromium: where Waypost knows them itself (`platform_oauth`), and where their
-//! organisation's provider does (`custom_oauth`; the npm package `oidc-provider`). The scenarios are in `e2e/browser`.
+//! End users who sign in with Chromium, with Waypost's own sign-in (`platform_oauth`) and with the organisation's
+//! identity provider (`custom_oauth`, simulated by the npm package `oidc-provider`). The scenarios are in
+//! `e2e/browser`.
 //!
-//! And users who write in the editor (`e2e/console/editor.mjs`) and import files (`e2e/console/imports.mjs`).
+//! Also console users who work in the editor (`e2e/console/editor.mjs`) and import files (`e2e/console/imports.mjs`).
 //!
-//! They also look for barriers with axe-core, and make screenshots of the pages, on a phone and a desk, in light and
-//! dark, in the folder that the variable `SCREENSHOTS` names.
+//! The scenarios check accessibility with axe-core and take screenshots, on phone and desktop, in light and dark
+//! mode, in the folder named by the variable `SCREENSHOTS`.
 
 #![expect(clippy::expect_used, reason = "a test cannot go on without")]
 
@@ -28,15 +29,15 @@ use tokio::sync::Semaphore;
 use support::installation::Installation;
 use support::user::SimulatedUser;
 
-/// How many browsers run at once: more only wait for each other.
+/// Limits the number of concurrent browsers.
 static BROWSERS: Semaphore = Semaphore::const_new(2);
 
-/// A Node.js program of `e2e/browser`.
+/// Returns the command for a Node.js program in `e2e/browser`.
 fn node_command(program: &str) -> Command {
     let browser = installed_browser();
     let mut command = Command::new(browser.node);
     command.arg(folder().join(program)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A proxy of the machine is not for a server on it.
+    // Loopback requests must not use a proxy.
     command.env("NO_PROXY", "127.0.0.1,localhost").env("no_proxy", "127.0.0.1,localhost").kill_on_drop(true);
     command
 }
@@ -50,12 +51,12 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/browser")
 }
 
-/// Where screenshots go.
+/// Returns the folder for screenshots.
 fn screenshots_folder() -> PathBuf {
     std::env::var_os("SCREENSHOTS").map_or_else(|| std::env::temp_dir().join("waypost-screenshots"), PathBuf::from)
 }
 
-/// Plays a scenario of the kind `platform` or `custom` against the server at `url`. `more` is for the scenario.
+/// Plays a scenario of the kind `platform` or `custom` against the server at `url`. `more` is passed to the scenario.
 async fn play_scenario(kind: &str, scenario: &str, installation: &Installation, url: String, more: Value) {
     let _turn = BROWSERS.acquire().await.expect("nobody closes it");
     let mail = SimulatedUser::start("nobody@example.com", installation.mailbox.clone()).await;

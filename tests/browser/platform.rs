@@ -1,4 +1,4 @@
-//! Where Waypost itself knows the users.
+//! Waypost's own sign-in.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ async fn scenario(name: &str) {
     play_scenario("platform", name, &installation, format!("{}/s/tour/mcp", server.origin), json!({})).await;
 }
 
-/// One test for each scenario of `e2e/browser/platform.mjs`.
+/// Defines one test per scenario of `e2e/browser/platform.mjs`.
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

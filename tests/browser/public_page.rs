@@ -1,4 +1,4 @@
-//! A first-time visitor copies a text from a server's public page, and a real client plays with it.
+//! A first-time visitor copies a snippet from a server's public page, and a real client uses it.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! From an empty database to a ticket that is answered: everything that the console is for, in one story.
+//! The main console workflows in one scenario, from an empty database to an answered ticket.
 
 use serde_json::json;
 

@@ -40,7 +40,7 @@ fn an_operator_sets_up_an_organisation() {
     created at:                 TIME
     updated at:                 TIME
     ");
-    // With one organisation, it need not be named.
+    // With a single organisation, `--org` can be omitted.
     insta::assert_snapshot!(workspace.run_ok(&["key", "create", "--name", "ci"]), @"
     id:    key_…
     name:  ci
@@ -141,7 +141,7 @@ async fn joins_are_listed_and_undone() {
 
 #[test]
 fn a_logo_is_set_and_removed() {
-    // The smallest picture there is: one pixel.
+    // A picture of one pixel.
     const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
     let workspace = Workspace::new();
     workspace.run_ok(&["org", "create", "acme"]);

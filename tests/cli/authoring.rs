@@ -1,4 +1,4 @@
-//! Walkthroughs from files.
+//! Authoring walkthroughs from files.
 
 use serde_json::json;
 

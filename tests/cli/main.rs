@@ -1,4 +1,4 @@
-//! The command line, as its users meet it: the built program, its answers and its exit codes.
+//! Tests of the command line: the output and exit codes of the built program.
 
 mod admin;
 mod authoring;
@@ -16,12 +16,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use waypost_testkit::TempDir;
 
-/// An installation of its own.
+/// A temporary folder with an installation.
 struct Workspace {
     folder: TempDir,
 }
 
-/// What a command answered.
+/// The exit code and output of a command.
 struct CommandResult {
     code: i32,
     out: String,
@@ -44,7 +44,7 @@ impl Workspace {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A command with nothing in its environment that this machine may have set.
+    /// Returns a command with an empty environment.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
         command.env_clear().current_dir(self.folder.path()).stdin(Stdio::null()).args(arguments);
@@ -60,7 +60,7 @@ impl Workspace {
         CommandResult { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// The standard output of a command that must succeed.
+    /// Runs a command that must succeed. Returns its standard output.
     #[track_caller]
     fn run_ok(&self, arguments: &[&str]) -> String {
         let result = self.run(arguments);
@@ -68,7 +68,7 @@ impl Workspace {
         result.out
     }
 
-    /// The JSON of a command that must succeed, with its identifiers.
+    /// Runs a command with `--json` that must succeed. Returns its JSON with real IDs.
     #[track_caller]
     fn run_json(&self, arguments: &[&str]) -> Value {
         let output = self.command(&[arguments, &["--json"]].concat()).output().unwrap();
@@ -76,7 +76,7 @@ impl Workspace {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// The standard error of a command that must fail with `code`.
+    /// Runs a command that must exit with `code`. Returns its standard error.
     #[track_caller]
     fn run_err(&self, code: i32, arguments: &[&str]) -> String {
         let result = self.run(arguments);
@@ -85,7 +85,7 @@ impl Workspace {
     }
 }
 
-/// Identifiers, times, secrets and the folder, which differ each time, by their kind only.
+/// Replaces IDs, times, secrets and the folder with placeholders.
 fn redact(text: &str, folder: &Path) -> String {
     let text = text.replace(folder.to_str().unwrap(), "DIR");
     let mut clean = String::with_capacity(text.len());

@@ -1,4 +1,4 @@
-//! Migrations, check-ups, backups, and what can be wrong with a machine.
+//! Migrations, `doctor`, backups and machine problems.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -10,7 +10,7 @@ use waypost_store::{Db, on};
 
 use crate::Workspace;
 
-/// The number of the newest migration, read from the names of the files.
+/// Returns the newest schema version, from the names of the migration files.
 fn newest_schema() -> u32 {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/store/migrations/sqlite");
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -55,7 +55,7 @@ fn concurrent_first_commands_succeed() {
     }
 }
 
-/// Makes the database look as if a later program had migrated it.
+/// Makes the database look as if a newer version had migrated it.
 async fn simulate_newer_schema(workspace: &Workspace) {
     let db = Db::open(&format!("sqlite://{}", workspace.path("waypost-data/waypost.db").display())).await.unwrap();
     let mut tx = db.begin().await.unwrap();
@@ -85,7 +85,7 @@ async fn a_command_waits_for_a_running_migration() {
     let lock = std::fs::File::open(workspace.path("waypost-data/waypost.db.migrate.lock")).unwrap();
     lock.lock().unwrap();
     let child = workspace.command(&["org", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // However fast the command is, it must see what was done under the lock.
+    // The command must see the changes made under the lock, however fast it is.
     simulate_newer_schema(&workspace).await;
     lock.unlock().unwrap();
     let output = child.wait_with_output().unwrap();
@@ -162,7 +162,7 @@ fn doctor_changes_nothing() {
     assert_eq!(found["status"], "ok", "{found:#}");
     workspace.write_file("waypost-data/secret.key", "no key");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // Whoever asks is turned away at once.
+    // Closes the connection immediately.
     let port = listener.local_addr().unwrap().port();
     let answering = std::thread::spawn(move || drop(listener.accept()));
     workspace.write_file("waypost.toml", &format!("listen = '127.0.0.1:{port}'\ndiagnostics_listen = 'off'\n"));
@@ -216,7 +216,7 @@ async fn the_demo_prints_its_public_page_url_first() {
     assert!(page.contains("<h1>Waypost demo</h1>") && page.contains("works only on this machine"), "{page}");
 }
 
-/// A running `serve`, ended with the test.
+/// A running `serve`, killed on drop.
 struct ServeProcess(Child);
 
 impl Drop for ServeProcess {
@@ -262,7 +262,7 @@ fn commands_work_on_postgresql() {
     assert!(result.out.contains("WAYPOST_SECRET_KEY") && result.out.contains("PostgreSQL 1"), "{}", result.out);
 }
 
-/// Makes the file of the database one as older versions made it: free pages stay in it.
+/// Makes the database file look like one of an older version, which keeps free pages.
 async fn simulate_old_file(workspace: &Workspace) {
     let url = format!("sqlite://{}", workspace.path("waypost-data/waypost.db").display());
     let mut file = url.parse::<SqliteConnectOptions>().unwrap().connect().await.unwrap();

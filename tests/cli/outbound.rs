@@ -1,4 +1,4 @@
-//! The setting `outbound_allow` of a running server: who may send webhooks to this machine.
+//! The setting `outbound_allow` of a running server: which organisations can send webhooks to loopback.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::Workspace;
 
-/// A running `serve`, ended with the test.
+/// A running `serve`, killed on drop.
 struct ServeProcess(Child);
 
 impl Drop for ServeProcess {

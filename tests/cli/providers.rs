@@ -1,4 +1,4 @@
-//! Identity providers, and the key that their secrets are sealed with.
+//! Identity providers and the secret key that seals their client secrets.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{CommandResult, Workspace};
 
-/// A provider as far as `oauth-config` looks at it; it ends with the test's process.
+/// Starts a provider that serves what `oauth-config` reads. It runs until the test process exits.
 pub fn start_provider() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
@@ -35,12 +35,12 @@ pub fn start_provider() -> String {
 }
 
 impl Workspace {
-    /// A command that may ask this machine's loopback.
+    /// Runs a command that can reach providers on loopback.
     fn run_with_loopback(&self, arguments: &[&str]) -> CommandResult {
         self.to_result(self.command(arguments).env("WAYPOST_OUTBOUND_ALLOW", "127.0.0.0/8=sign-in").output().unwrap())
     }
 
-    /// An organisation with a provider and a server that uses it; gives the provider's issuer.
+    /// Creates an organisation with a provider and a server that uses it. Returns the issuer.
     fn create_provider(&self) -> String {
         let issuer = start_provider();
         let secret = self.write_file("client-secret", "geheim\n");
@@ -77,7 +77,7 @@ impl Workspace {
         std::fs::read_to_string(self.path(&format!("waypost-data/{name}"))).unwrap()
     }
 
-    /// Writes the key of `name` into the file `to`.
+    /// Writes a key into the file `to` in the data directory.
     fn set_key(&self, to: &str, key: &str) {
         std::fs::write(self.path(&format!("waypost-data/{to}")), key).unwrap();
     }
@@ -100,7 +100,7 @@ fn an_operator_configures_a_provider() {
     assert!(error.contains("Servers sign their users in with this provider: `acme-docs`"), "{error}");
     let checked = workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]);
     assert_eq!((checked.code, checked.err.as_str()), (0, ""), "{}", checked.out);
-    // Without the allowance there is no way to it.
+    // Without the `outbound_allow` entry the provider cannot be reached.
     let checked = workspace.run(&["oauth-config", "check", "Acme ID"]);
     assert!(checked.code == 1 && checked.out.contains("outbound_allow"), "{}", checked.out);
     let error = workspace.run_err(1, &["oauth-config", "update", "Acme ID", "--client-id", "other"]);
@@ -122,7 +122,7 @@ fn rotation_creates_a_new_key_and_keeps_the_old_one() {
     let second = workspace.key("secret.key");
     assert!(first != second && workspace.key("secret.key.previous") == first);
     assert_eq!(workspace.doctor(), (true, "the secret key opens all of them".to_owned()));
-    // The former key is not needed for what is sealed any more.
+    // The old key is no longer needed.
     std::fs::remove_file(workspace.path("waypost-data/secret.key.previous")).unwrap();
     assert!(workspace.doctor().0);
     assert_eq!(workspace.run_with_loopback(&["oauth-config", "check", "Acme ID"]).code, 0);
@@ -139,17 +139,17 @@ fn rotation_creates_a_new_key_and_keeps_the_old_one() {
     }
 }
 
-/// Every state in which the power can fail: everything opens, and the next command brings it to an end.
+/// In every state after a power failure, all secrets can be opened, and the next command completes the rotation.
 #[test]
 fn an_interrupted_rotation_is_completed() {
     let workspace = Workspace::new();
     workspace.create_provider();
     let first = workspace.key("secret.key");
-    // After the first step: the key stands in both files.
+    // After the first step, the key is in both files.
     workspace.set_key("secret.key.previous", &first);
     assert!(workspace.doctor().0);
     assert_eq!(workspace.run_json(&["secret", "rotate"])["new_key"], true);
-    // After the second: nothing is sealed with the new key yet.
+    // After the second step, nothing is sealed with the new key yet.
     let second = workspace.key("secret.key");
     let third = "ab".repeat(32);
     workspace.set_key("secret.key.previous", &second);
@@ -181,7 +181,7 @@ fn configured_keys_are_rotated_by_the_operator() {
     assert_eq!(workspace.key("secret.key").trim(), former, "the file is none of its business");
     let (ok, found) = workspace.doctor();
     assert!(!ok && found.contains("neither the current nor the previous one"), "{found}");
-    // And where there is no key at all, none opens anything.
+    // Without any key, no secret can be opened.
     std::fs::remove_file(workspace.path("waypost-data/secret.key")).unwrap();
     assert!(!workspace.doctor().0);
 }

@@ -1,4 +1,4 @@
-//! Commands through the REST API of a running server: as on the database, and what can be wrong on the way.
+//! Commands that use the REST API of a running server behave like commands on the database.
 
 mod errors;
 
@@ -12,11 +12,11 @@ use crate::{CommandResult, Workspace, providers};
 
 const HELLO: &str = "# Hello\n\nWhat it is about.\n\n## One\n\nFirst text.\n\n## Two\n\nSecond text.\n";
 
-/// An organisation `acme` on a running `waypost serve`, and a key of it with which everything may be done.
+/// A running `waypost serve` with the organisation `acme` and an API key of its owner.
 pub(crate) struct RunningServer {
     pub(crate) workspace: Workspace,
     child: Child,
-    /// Open, or what it goes on printing would end it.
+    /// Kept open, because a closed pipe would end the process.
     _out: Lines<BufReader<ChildStdout>>,
     pub(crate) url: String,
     key: String,
@@ -34,7 +34,7 @@ impl RunningServer {
         Self::with(&[])
     }
 
-    /// The same with settings of the environment.
+    /// Starts a server with additional environment variables.
     fn with(settings: &[(&str, &str)]) -> Self {
         let workspace = Workspace::new();
         workspace.run_ok(&["org", "create", "acme", "--name", "Acme Inc."]);
@@ -54,10 +54,10 @@ impl RunningServer {
         Self { workspace, child, _out: out, url, key }
     }
 
-    /// A command that is sent to the server, with its key in the environment.
+    /// Returns a command that uses the server's API, with URL and key in the environment.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.workspace.command(arguments);
-        // Whatever it says, it must not come from a database that it happens to find.
+        // Makes sure that the command does not find a local database.
         command.current_dir(self.workspace.path("waypost-data"));
         command.env("WAYPOST_URL", &self.url).env("WAYPOST_API_KEY", &self.key);
         command
@@ -88,7 +88,7 @@ impl RunningServer {
         result.err
     }
 
-    /// A question has the same answer here and there, for people and for programs.
+    /// Asserts that a command has the same output remotely and locally, as text and as JSON.
     #[track_caller]
     fn assert_same(&self, arguments: &[&str]) {
         for words in [arguments.to_vec(), [arguments, &["--json"]].concat()] {
@@ -101,7 +101,7 @@ impl RunningServer {
         }
     }
 
-    /// What `arguments` change there is what `show` finds here afterwards.
+    /// Asserts that the output of a remote change equals what `show` prints locally afterwards.
     #[track_caller]
     fn assert_change(&self, arguments: &[&str], show: &[&str]) -> Value {
         let output = self.run_json(arguments);
@@ -110,7 +110,7 @@ impl RunningServer {
     }
 }
 
-/// The names of the members in their order.
+/// Returns the member names in order.
 fn member_names(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
@@ -121,7 +121,7 @@ fn org_and_key_commands_work_remotely() {
     server.assert_same(&["org", "list"]);
     server.assert_same(&["org", "show", "acme"]);
     server.assert_change(&["org", "update", "acme", "--name", "Acme"], &["org", "show", "acme"]);
-    // Answers of creation as on the database, member by member.
+    // The outputs of creation have the same members as on the database.
     let mut remote = server.run_json(&["key", "create", "--name", "ci", "--org", "acme", "--expires-in-days", "3"]);
     let mut local = server.workspace.run_json(&["key", "create", "--name", "cd", "--expires-in-days", "3"]);
     assert_eq!(member_names(&remote), member_names(&local));
@@ -153,7 +153,7 @@ fn org_and_key_commands_work_remotely() {
 
 #[test]
 fn logo_commands_work_remotely() {
-    // The smallest picture there is: one pixel.
+    // A picture of one pixel.
     const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
     let server = RunningServer::new();
     let picture = server.workspace.path("logo.gif");
@@ -175,11 +175,11 @@ fn user_commands_work_remotely() {
     server.assert_same(&["user", "show", "gone@acme.example"]);
     let changed = ["user", "update", "bob@acme.example", "--role", "admin"];
     server.assert_change(&changed, &["user", "show", "bob@acme.example"]);
-    // The last owner stays one: the refusal is the same.
+    // Removing the last owner fails with the same error.
     server.assert_same(&["user", "update", "ann@acme.example", "--role", "member"]);
     server.assert_same(&["user", "delete", "bob@acme.example"]);
     insta::assert_snapshot!(server.run_ok(&["user", "delete", "bob@acme.example", "--yes"]), @"Took bob@acme.example out of the organisation acme.");
-    // Nobody becomes a member without knowing.
+    // Over the API a user is invited and must accept.
     let invited = server.run_json(&["user", "create", "cid@acme.example", "--role", "admin"]);
     assert_eq!(member_names(&invited), ["id", "email", "role", "created_at", "expires_at", "link", "mailed"]);
     assert_eq!((&invited["role"], &invited["mailed"]), (&json!("admin"), &json!(false)));
@@ -192,7 +192,7 @@ fn user_commands_work_remotely() {
     assert_eq!(server.run_json(&["user", "list"])["items"].as_array().unwrap().len(), 1);
 }
 
-/// If the installation sends email, the link of an invitation is in the email and nowhere else: it proves the address.
+/// If the installation sends email, the invitation link is only in the email, because it verifies the address.
 #[test]
 fn an_emailed_invitation_shows_no_link() {
     let server =
@@ -224,7 +224,7 @@ fn server_commands_work_remotely() {
     let update = [&["server", "update", "acme-docs", "--slug", "acme-help"][..], &settings].concat();
     let changed = server.assert_change(&update, &["server", "show", "acme-help"]);
     assert_eq!(changed["former_slugs"], json!(["acme-docs"]));
-    // It still answers to its former slug.
+    // The server can still be found by its old slug.
     server.assert_same(&["server", "show", "acme-docs"]);
     let freed = server.run_json(&["server", "release-slug", "acme-help", "acme-docs"]);
     assert_eq!(freed["former_slugs"], json!([]));
@@ -306,7 +306,7 @@ fn walkthrough_and_assignment_commands_work_remotely() {
     assert_eq!((&placed["display_order"], &placed["enabled"]), (&json!(-3), &json!(false)));
     server.assert_same(&["assignment", "list", "--server", "acme-docs"]);
     server.assert_same(&[&["assignment", "list"][..], &on].concat());
-    // What is placed already is changed, here as there.
+    // An existing assignment is updated, remotely and locally.
     server.assert_same(&[&["assignment", "update"][..], &on, &["--enabled"]].concat());
     insta::assert_snapshot!(server.run_ok(&[&["assignment", "remove"][..], &on].concat()), @"Took Hello off the server acme-docs.");
     server.assert_same(&[&["assignment", "remove"][..], &on].concat());
@@ -334,7 +334,7 @@ fn walkthrough_and_assignment_commands_work_remotely() {
     server.assert_same(&["walkthrough", "restore", &id]);
 }
 
-/// Only what a new one differs in each time is left out.
+/// Removes the members that differ for each new walkthrough.
 fn without_identity(mut report: Value) -> Value {
     for member in ["id", "slug", "title"] {
         report[member].take();
@@ -362,12 +362,12 @@ fn import_publish_and_withdraw_work_remotely() {
     server.assert_same(&["walkthrough", "import", course, "--dry-run"]);
     assert_eq!(server.run_json(&["walkthrough", "import", course])["title"], "A course");
     server.assert_same(&["walkthrough", "import", &format!("{course}/")]);
-    // A folder in which everything is in one section, and no README gives it a title.
+    // A folder with a single section and no README that provides a title.
     let alone = server.workspace.write_file("alone/01-only/01-first.md", "# First\n\ntext");
     let alone = alone.trim_end_matches("/01-only/01-first.md");
     assert_eq!(server.run_json(&["walkthrough", "import", alone])["title"], "Alone");
     server.assert_same(&["walkthrough", "import", alone]);
-    // Refusals are those of the command on the database, word by word.
+    // Errors are identical to those of local commands.
     let other = server.workspace.write_file("other.md", "# Hello\n\n## Three\n\nx\n\n## Four\n\nx\n\n## Five\n\nx\n");
     let bad = server.workspace.write_file("bad.md", "no title");
     server.assert_same(&["walkthrough", "import", &other]);

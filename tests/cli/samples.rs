@@ -1,5 +1,5 @@
-//! Walkthroughs in the formats of others play to their end: imported from the disk and through the API, as the console's
-//! import page does it, and after a detour over Markdown.
+//! Walkthroughs in third-party formats can be completed after an import from disk, an import through the API (as on
+//! the console's import page), and a round trip through Markdown.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::remote::RunningServer;
 
-/// Our own fixtures: one of each format.
+/// The repository's own fixtures, one per format.
 const FIXTURES: [&str; 6] =
     ["tour", "tour/.tours/around.tour", "scenario", "skills", "course", "docs/write-a-recipe.md"];
-/// What others have written, where it is found.
+/// Third-party samples, if available.
 const SAMPLES: [&str; 8] = [
     "codetour",
     "codetour/intro.tour",
@@ -26,7 +26,7 @@ fn fixtures_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/imports")
 }
 
-/// The folder of the samples, which only some machines have.
+/// Returns the folder of the third-party samples, if it exists.
 fn samples_folder() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/imports");
     let found = std::env::var_os("WAYPOST_TEST_SAMPLES").map_or(beside, PathBuf::from);
@@ -37,14 +37,14 @@ fn samples_folder() -> Option<PathBuf> {
     None
 }
 
-/// Imports with the words of the command line, on the database or through the API, and gives the report.
+/// Imports a file on the database or through the API. Returns the report.
 fn import(server: &RunningServer, through_api: bool, file: &Path, title: &str, slug: &str) -> Value {
     let file = file.to_str().unwrap();
     let words = ["walkthrough", "import", file, "--title", title, "--server", slug, "--publish"];
     if through_api { server.run_json(&words) } else { server.workspace.run_json(&words) }
 }
 
-/// Plays the only walkthrough of a server over MCP, to its end.
+/// Completes the only walkthrough of a server over MCP.
 fn play(server: &RunningServer, slug: &str) {
     let url = format!("{}/s/{slug}/mcp", server.url);
     let walk = ["walk", &url, "--yes", "--json"];
@@ -53,7 +53,8 @@ fn play(server: &RunningServer, slug: &str) {
     assert!(output.status.success(), "{slug}: {out}{err}");
 }
 
-/// Everything that is promised of a file: it plays, a second import changes nothing, and so does its Markdown.
+/// Checks that a file can be completed, that a second import changes nothing, and that its Markdown export changes
+/// nothing.
 fn check_sample(server: &RunningServer, number: usize, file: &Path) {
     let title = format!("Sample {number}");
     let slug = format!("sample-{number}");
@@ -72,7 +73,7 @@ fn check_sample(server: &RunningServer, number: usize, file: &Path) {
     let same = server.workspace.run_json(&["walkthrough", "import", copy.to_str().unwrap()]);
     assert_eq!((&same["id"], &same["changed"]), (&created["id"], &json!(false)), "{}: {same}", file.display());
 
-    // As from the page: sent as a form, for somebody who has none of it.
+    // Imports it again as a new walkthrough, uploaded as a form like on the import page.
     let (title, slug) = (format!("Page {number}"), format!("page-{number}"));
     server.workspace.run_ok(&["server", "create", &slug, "--org", "acme"]);
     let created = import(server, true, file, &title, &slug);

@@ -1,5 +1,5 @@
-//! Nothing that opens anything stands in the log (docs/sign-in.md, invariant 9): with the built program users sign in in
-//! every way, well and badly, and then its log is searched for every value that was sent or given out.
+//! No secret is logged (docs/sign-in.md, invariant 9). Users of the built program sign in with every method,
+//! successfully and unsuccessfully. Then the log is searched for every secret that was sent or issued.
 
 mod traffic;
 
@@ -17,9 +17,9 @@ use crate::Workspace;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const WALKTHROUGH: &str = "# Hello\n\nWhat it is about.\n\n## One\n\nFirst text.\n\n## Two\n\nSecond text.\n";
-/// A part of a secret that is this long is one, too.
+/// A part of a secret with this length also counts as a secret.
 const PART: usize = 16;
-/// What the log knows of the requests: routes, without what stood in their place.
+/// The routes in the log, which contain placeholders instead of values.
 const ROUTES: [&str; 11] = [
     "/s/{slug}/mcp",
     "/s/{slug}/t/{tracking_id}/mcp",
@@ -57,7 +57,7 @@ impl ServeProcess {
         program
     }
 
-    /// The rest of the next line of its standard output in which `mark` stands.
+    /// Returns the rest of the next line of standard output that contains `mark`.
     async fn wait_for(&mut self, mark: &str) -> String {
         let found = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
@@ -70,12 +70,12 @@ impl ServeProcess {
         timeout(TIMEOUT, found).await.unwrap_or_else(|_| panic!("no {mark}"))
     }
 
-    /// The code in the mail that it prints next.
+    /// Returns the code in the next printed email.
     async fn next_mail_code(&mut self) -> String {
         self.wait_for("&code=").await.trim_end().to_owned()
     }
 
-    /// Ends it; what it logged.
+    /// Stops the process and returns its log.
     async fn stop(mut self) -> String {
         let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
@@ -86,7 +86,7 @@ impl ServeProcess {
     }
 }
 
-/// The lines of `log` in which a secret stands, as it is, as in a form or an address, or a long part of it.
+/// Returns the lines of `log` that contain a secret, its form encoding or a long part of it.
 fn find_leaks(log: &str, secrets: &[Secret]) -> Vec<String> {
     let mut found = Vec::new();
     for Secret { kind, value } in secrets {
@@ -113,7 +113,7 @@ async fn assert_no_secrets_logged(level: &str) {
     visit.run_all(&mut program).await;
     let log = program.stop().await;
     assert_eq!(find_leaks(&log, &visit.secrets), [""; 0]);
-    // The log tells of every request, and the search finds what is there.
+    // Every request is logged, and the search finds planted values.
     let logged = log.lines().filter(|line| line.contains("\"message\":\"answered\"")).count();
     assert_eq!(logged, visit.sent, "{log}");
     for route in ROUTES {

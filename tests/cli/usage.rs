@@ -1,4 +1,4 @@
-//! Wrong usage and wrong settings.
+//! Incorrect usage and invalid settings.
 
 use crate::Workspace;
 

@@ -1,4 +1,4 @@
-//! Without sign-in: each client plays the demo walkthrough in every era and revision that it speaks.
+//! Without sign-in: each client plays the demo walkthrough in every era and revision that it supports.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -8,11 +8,11 @@ use waypost_testkit::TempDir;
 
 use crate::{clients_folder, interpreter_for};
 
-/// A server with the demo, on a port of its own; ends with the test.
+/// A demo server on a free port, killed on drop.
 struct DemoServer {
     child: Child,
     url: String,
-    // Held open, for what the server prints later.
+    // Kept open for later output.
     _output: BufReader<ChildStdout>,
     folder: TempDir,
 }
@@ -22,7 +22,7 @@ impl DemoServer {
         let folder = waypost_testkit::folder();
         let log = std::fs::File::create(folder.path().join("log")).expect("the folder takes files");
         let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
-        // The settings of whoever runs the tests are not the test's.
+        // The test must not inherit settings from the environment.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
             command.env_remove(name);
         }
@@ -64,14 +64,14 @@ fn read_log(folder: &TempDir) -> String {
     std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
 }
 
-/// Runs the client's script and reads the line of JSON that it ends with.
+/// Runs the client's script and checks the line of JSON that it prints at its end.
 fn play_walkthrough(script: &str, era: &str, version: &str) {
     let server = DemoServer::start();
     let output = Command::new(interpreter_for(script))
         .arg(clients_folder().join(script))
         .args([&server.url, era])
         .current_dir(server.folder.path())
-        // A proxy of the machine is not for a server on it.
+        // Loopback requests must not use a proxy.
         .env("NO_PROXY", "127.0.0.1")
         .env("no_proxy", "127.0.0.1")
         .stdin(Stdio::null())
@@ -90,7 +90,7 @@ fn play_walkthrough(script: &str, era: &str, version: &str) {
     assert!(report["steps"].as_u64().is_some_and(|steps| steps > 1), "{details}");
 }
 
-/// One test for each era: `era_of_the_script => its name on the command line, the version that it must agree on`.
+/// Defines one test per era: `test name => era argument, version that must be negotiated`.
 macro_rules! eras {
     ($module:ident, $script:literal, $($test:ident => $era:literal, $version:literal;)+) => {
         mod $module {

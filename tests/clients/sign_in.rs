@@ -1,6 +1,6 @@
-//! With sign-in: each client signs in where it is asked to, when it starts a walkthrough or at once, as a client that
-//! registers itself or with a metadata document, and plays. In the middle client and server are killed; the next run of
-//! both goes on at the same step, without another sign-in.
+//! With sign-in: each client signs in when asked, either on connect or when it starts a walkthrough, as a dynamically
+//! registered client or with a metadata document. Client and server are killed midway. The next run of both continues
+//! at the same step without signing in again.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +16,7 @@ use crate::support::installation::Installation;
 use crate::support::user::SimulatedUser;
 use crate::{clients_folder, interpreter_for};
 
-/// Where each client has its user's browser sent; on loopback any port will do.
+/// The redirect URI of each client. On loopback any port is accepted.
 const REDIRECT_URIS: &[(&str, &str)] = &[
     ("python", "http://127.0.0.1/callback"),
     ("typescript", "http://127.0.0.1/callback"),
@@ -24,26 +24,27 @@ const REDIRECT_URIS: &[(&str, &str)] = &[
     ("mcp-remote", "http://127.0.0.1/oauth/callback"),
 ];
 
-/// How a client gets its id.
+/// How a client obtains its client ID.
 #[derive(Clone, Copy, PartialEq)]
 enum Registration {
     Dynamic,
     Document,
 }
 
-/// A client's script, the name of its document, and the era to speak.
+/// A client script, the name of its document and the era to use.
 struct Case {
     script: &'static str,
     client: &'static str,
     era: &'static str,
     version: &'static str,
     registration: Registration,
-    /// When the server wants its users to sign in.
+    /// The server's `sign_in` setting.
     sign_in: &'static str,
 }
 
 impl Case {
-    /// Whether the client must sign in before it is connected. With `auto`, a client that fails later must.
+    /// Whether the client must sign in on connect. With `auto`, this is the case for clients that fail if asked
+    /// later.
     fn is_asked_on_connect(&self) -> bool {
         self.sign_in == "on_connect" || self.sign_in == "auto" && self.era == "mcp-remote-0.1"
     }
@@ -61,7 +62,7 @@ impl Run {
         let child = Command::new(interpreter_for(script))
             .arg(clients_folder().join("sign_in").join(script))
             .arg(config.to_string())
-            // A proxy of the machine is not for a server on it.
+            // Loopback requests must not use a proxy.
             .env("NO_PROXY", "127.0.0.1,localhost")
             .env("no_proxy", "127.0.0.1,localhost")
             .stdin(Stdio::null())
@@ -73,7 +74,7 @@ impl Run {
         Self { child, arguments }
     }
 
-    /// The line of JSON that it prints when it has come as far as it goes.
+    /// Returns the line of JSON that the script prints at its end.
     async fn report(&mut self) -> Value {
         let mut lines = BufReader::new(self.child.stdout.take().expect("its output is a pipe")).lines();
         let line = timeout(TIMEOUT, lines.next_line()).await;
@@ -128,7 +129,7 @@ async fn play_case(case: Case) {
     println!("{} {} {}: {first} {second}", case.client, case.era, case.sign_in);
 }
 
-/// Invariant 9: what the user and the client know stands in no line of the log.
+/// Invariant 9: no secret of the user or the client is logged.
 fn assert_no_secret_logged(installation: &Installation, user: &SimulatedUser, state: &Path) {
     let mut secrets = user.secrets();
     assert!(secrets.len() >= 4, "a code by mail, two cookies, an authorization code: {}", secrets.len());
@@ -140,7 +141,7 @@ fn assert_no_secret_logged(installation: &Installation, user: &SimulatedUser, st
     }
 }
 
-/// The tokens in the files that a client keeps: it is JSON in all of them.
+/// Collects the tokens in the client's files, which are all JSON.
 fn collect_tokens(folder: &Path, found: &mut Vec<String>) {
     let before = found.len();
     for entry in list_files(folder) {
@@ -158,7 +159,7 @@ fn list_files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { list_files(&path) } else { vec![path] }).collect()
 }
 
-/// A client's tests: the era that it is to speak, and the version that it must agree on.
+/// Defines a client's tests, with the era to use and the version that must be negotiated.
 macro_rules! signs_in {
     ($module:ident, $script:literal, $client:literal, $($test:ident => $registration:ident, $sign_in:literal, $era:literal, $version:literal;)+) => {
         mod $module {
@@ -195,7 +196,7 @@ signs_in! { inspector, "inspector.mjs", "inspector",
     on_connect => Dynamic, "on_connect", "auto", "2026-07-28";
 }
 
-// Whatever it speaks with the server, the client behind it speaks the old way.
+// Whatever mcp-remote uses with the server, the client behind it uses a legacy revision.
 signs_in! { mcp_remote, "mcp_remote.mjs", "mcp-remote",
     registered => Dynamic, "when_needed", "legacy", "2025-11-25";
     with_document => Document, "when_needed", "auto", "2025-11-25";

@@ -1,5 +1,5 @@
-//! Each text of the public page is given to the client that it is for: the client's own program reads it, and connects
-//! to the personal URL in it. For clients that cannot be installed here, the form and the link are checked.
+//! Each snippet of the public page is given to its client, which must read it and connect to the personal URL in it.
+//! For clients that cannot be installed here, the format and the link are checked.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -37,40 +37,40 @@ impl SnippetFixture {
         Self { home: waypost_testkit::folder(), page, url, _server: server, _installation: installation }
     }
 
-    /// What the page shows for a client.
+    /// Returns the part of the page for a client.
     fn panel(&self, client: &str) -> &str {
         between(&self.page, &format!("<div class=\"how\" data-client=\"{client}\">"), "<div class=\"how\"")
     }
 
-    /// The text to paste at `place`.
+    /// Returns the snippet for `place`.
     fn text(&self, client: &str, place: &str) -> String {
         let rest = between(self.panel(client), &format!("<h4>{place}</h4>"), "</pre>");
         unescape(between(rest, "<code>", "</code>"))
     }
 
-    /// The text to paste at `place`, which is JSON.
+    /// Returns the snippet for `place` as JSON.
     fn json(&self, client: &str, place: &str) -> Value {
         serde_json::from_str(&self.text(client, place)).expect("the text is JSON")
     }
 
-    /// The links that add the server.
+    /// Returns the links that add the server to a client.
     fn links(&self, client: &str) -> Vec<String> {
         self.panel(client).split("href=\"").skip(1).map(|rest| unescape(between(rest, "", "\""))).collect()
     }
 
-    /// Saves a text where its place says.
+    /// Saves a snippet into a file in the home folder.
     fn save(&self, file: &str, text: &str) {
         let path = self.home.path().join(file);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
         std::fs::write(path, text).expect("the folder takes files");
     }
 
-    /// Takes everything away that a client has saved.
+    /// Replaces the home folder with an empty one.
     fn clear_home(&mut self) {
         self.home = waypost_testkit::folder();
     }
 
-    /// Runs what a person types into a terminal. Returns what it printed.
+    /// Runs a shell command and returns its output.
     async fn shell(&self, line: &str) -> String {
         let modules = root().join("e2e/agents/node_modules");
         let folders = [
@@ -83,7 +83,7 @@ impl SnippetFixture {
         let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&path))).expect("a path");
         let mut command = Command::new("sh");
         command.args(["-c", line]).env_clear().env("PATH", path).env("HOME", self.home.path());
-        // None of these programs is to ask anything of the internet, nor a proxy for this machine.
+        // The programs must not use the internet, or a proxy for loopback.
         command.env("NO_PROXY", "127.0.0.1,localhost").env("GEMINI_CLI_TRUST_WORKSPACE", "true");
         command.env("DISABLE_AUTOUPDATER", "1").env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
         command.current_dir(self.home.path()).stdin(Stdio::null()).kill_on_drop(true);
@@ -91,11 +91,11 @@ impl SnippetFixture {
         let output = String::from_utf8_lossy(&finished.stdout).into_owned();
         let error = String::from_utf8_lossy(&finished.stderr);
         assert!(finished.status.success(), "{line}: {}\n{output}\n{error}", finished.status);
-        // Some of them list servers on standard error.
+        // Some clients list servers on standard error.
         if output.trim().is_empty() { error.into_owned() } else { output }
     }
 
-    /// Sees that the client lists the server, and has connected to it.
+    /// Asserts that the client lists the server as connected.
     async fn assert_listed(&self, command: &str, connected: &str) {
         let output = self.shell(command).await;
         for part in [SLUG, self.url.as_str(), connected] {
@@ -108,7 +108,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// What stands in `text` between `start` and the next `end`, or the end of the text.
+/// Returns the text between `start` and the next `end`, or the end of `text`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
     let (_, rest) = text.split_once(start).unwrap_or_else(|| panic!("no {start}: {text}"));
     rest.split_once(end).map_or(rest, |(found, _)| found)
@@ -166,7 +166,7 @@ async fn opencode_reads_its_file() {
     fixture.assert_listed("opencode mcp list", "connected").await;
 }
 
-/// The forms are those that the documentation of each client shows (`crates/web/src/install.rs` names it).
+/// The formats are those in the documentation of each client (linked in `crates/web/src/install.rs`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_clients_get_the_documented_form() {
     let fixture = SnippetFixture::new().await;
@@ -219,7 +219,7 @@ async fn other_clients_get_the_documented_form() {
 }
 
 fn percent_decode(text: &str) -> String {
-    // A value of a form, in which a plus would be a space: there is none.
+    // A form decoder reads a plus as a space, so the text must not contain one.
     assert!(!text.contains('+'), "{text}");
     url::form_urlencoded::parse(format!("x={text}").as_bytes()).next().expect("a value").1.into_owned()
 }

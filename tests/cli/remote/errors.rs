@@ -1,8 +1,8 @@
-//! What can be wrong between a command and the API: each in one line that says what to do.
+//! Errors between a command and the API. Each is reported in one line that says what to do.
 
 use super::*;
 
-/// Gives the same answer to everybody; ends with the test's process.
+/// Starts a server that returns a fixed response. It runs until the test process exits.
 fn start_fixed_server(head: &'static str, body: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -17,7 +17,7 @@ fn start_fixed_server(head: &'static str, body: &'static str) -> String {
     url
 }
 
-/// What a command says that is sent to `url`, which stands as URL in it.
+/// Returns the error of a command for `url`, in which `url` is replaced with `URL`.
 fn error_for(workspace: &Workspace, url: &str) -> String {
     let result = workspace.run(&["server", "list", "--url", url, "--api-key", "wpk_x"]);
     assert_eq!((result.code, result.out.as_str()), (1, ""), "{}", result.err);
@@ -45,7 +45,7 @@ fn an_unreachable_or_foreign_server_is_reported() {
     assert!(error.starts_with("error: no encrypted connection to URL (") && error.contains("say http://"), "{error}");
 }
 
-/// A server that means ill does not reach the terminal, and does not go on for ever.
+/// A hostile server cannot send control characters to the terminal or an endless list.
 #[test]
 fn a_hostile_server_cannot_control_the_terminal() {
     let workspace = Workspace::new();
@@ -80,7 +80,7 @@ fn rejected_keys_are_explained() {
     let (code, error) = wrong("wpk_ä");
     assert_eq!(code, 2);
     insta::assert_snapshot!(error, @"error: the API key holds characters that no key has: copy it again, it begins with wpk_");
-    // A key that may not do it says so in the words of the API.
+    // For a key without permission the API's message is shown.
     let member = server.run_json(&["key", "create", "--name", "reader", "--scope", "member"]);
     let member = member["key"].as_str().unwrap();
     let rejected = server.run_err(1, &["key", "list", "--api-key", member]);
@@ -143,7 +143,7 @@ fn conflicting_flags_are_rejected() {
     assert!(!workspace.path("waypost-data").exists(), "nothing is made on this machine");
 }
 
-/// The variables say where commands work: what they cannot say anything to goes on, or says so.
+/// `WAYPOST_URL` selects a remote server. Commands without a remote mode either ignore it or reject it.
 #[test]
 fn local_commands_reject_a_remote_url() {
     let workspace = Workspace::new();
@@ -165,7 +165,7 @@ fn local_commands_reject_a_remote_url() {
     assert_eq!(run(&["org", "list"]).code, 1, "nobody is there");
 }
 
-/// Every page is asked for, with the key, and with cursors as they were given.
+/// Every page is requested with the key and with the unchanged cursor.
 #[test]
 fn lists_read_every_page() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

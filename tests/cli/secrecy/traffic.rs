@@ -1,4 +1,4 @@
-//! Clients and browsers with secrets: those that the test plants, and those that the program gives out.
+//! Clients and browsers that send planted secrets and receive issued ones.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ const HANDLE: &str = "hdl_planted0handle0planted0handle0planted";
 const SESSION: &str = "planted-session-3141592653589793";
 const TRACKING: &str = "planted-tracking-27182818";
 
-/// Every kind of secret that there must have been.
+/// Every kind of secret that the traffic must contain.
 pub const SECRET_KINDS: [&str; 18] = [
     "planted",
     "session",
@@ -60,7 +60,7 @@ impl Secret {
     }
 }
 
-/// An answer, read.
+/// A response whose body has been read.
 struct HttpResponse {
     status: StatusCode,
     location: String,
@@ -84,7 +84,7 @@ impl HttpResponse {
         Some(rest.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&"))
     }
 
-    /// A parameter of the address to which the browser is sent.
+    /// Returns a query parameter of the redirect target.
     fn parameter(&self, name: &str) -> String {
         let base = Url::parse("http://localhost/").unwrap();
         let url = base.join(&self.location).unwrap();
@@ -93,7 +93,7 @@ impl HttpResponse {
     }
 }
 
-/// A client that the server knows, with the secret that it was given.
+/// A registered client with its secret.
 struct Client {
     id: String,
     secret: String,
@@ -105,14 +105,14 @@ struct Tokens {
     refresh: String,
 }
 
-/// Everybody who comes, and what must stay between them and the program.
+/// The traffic of several users, and the secrets in it.
 pub struct Traffic {
     http: reqwest::Client,
     port: u16,
     cookies: BTreeMap<String, String>,
-    /// The values so far.
+    /// The secrets so far.
     pub secrets: Vec<Secret>,
-    /// Requests so far.
+    /// The number of requests so far.
     pub sent: usize,
 }
 
@@ -145,7 +145,7 @@ impl Traffic {
         }
     }
 
-    /// All of it, as different people.
+    /// Sends all traffic, as several users.
     pub async fn run_all(&mut self, program: &mut ServeProcess) {
         let client = self.register().await;
         self.new_browser();
@@ -163,7 +163,7 @@ impl Traffic {
         self.visit_public_page(&client).await;
     }
 
-    /// Goes on as somebody else, with a cookie of another program.
+    /// Continues as another user, with a cookie of another program.
     fn new_browser(&mut self) {
         self.cookies = BTreeMap::from([("planted".to_owned(), COOKIE.to_owned())]);
     }
@@ -210,7 +210,7 @@ impl Traffic {
         response
     }
 
-    /// Fills in the form of `page` that is sent to `name`.
+    /// Submits the form of `page` with the action `name`.
     async fn submit_form(&mut self, page: &HttpResponse, name: &str, form: &[(&str, &str)]) -> HttpResponse {
         let action = page.between(&format!("action=\"/s/acme-docs/oauth/{name}?"));
         let action = action.unwrap_or_else(|| panic!("no form for {name}: {}", page.body));
@@ -236,12 +236,12 @@ impl Traffic {
         client
     }
 
-    /// Comes to the authorization endpoint, and to the page that it leads to.
+    /// Opens an authorization request and follows it to its page.
     async fn authorize(&mut self, client: &Client) -> HttpResponse {
         self.authorize_at(client, "/s/acme-docs/mcp").await
     }
 
-    /// The same for a client that was given another address of the server.
+    /// Like `authorize`, for a client that uses another URL of the server.
     async fn authorize_at(&mut self, client: &Client, path: &str) -> HttpResponse {
         let resource = format!("http://localhost:{}{path}", self.port);
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
@@ -259,7 +259,7 @@ impl Traffic {
         self.follow(response).await.assert_status(200)
     }
 
-    /// A visitor of the public page plays with the personal URL that it shows; then the server asks users to sign in.
+    /// A visitor uses the personal URL that the public page shows, then a server that requires sign-in.
     async fn visit_public_page(&mut self, client: &Client) {
         let request = self.browser(http::Method::GET, "/s/acme-open").header(header::ACCEPT, "text/html");
         let page = self.send(request).await.assert_status(200);
@@ -274,7 +274,7 @@ impl Traffic {
         self.authorize_at(client, &format!("/s/acme-docs/t/{id}/mcp")).await;
     }
 
-    /// Another page of a new request.
+    /// Opens another page of a new authorization request.
     async fn open_page(&mut self, client: &Client, name: &str) -> HttpResponse {
         let request = self.authorize(client).await.between("?request=").unwrap();
         self.get(&format!("/s/acme-docs/oauth/{name}?request={request}")).await.assert_status(200)
@@ -286,7 +286,7 @@ impl Traffic {
         self.submit_form(&consent, "consent", &[("decision", "allow")]).await
     }
 
-    /// The code with which the browser is sent back.
+    /// Returns the authorization code of the callback.
     fn take_code(&mut self, callback: &HttpResponse) -> String {
         assert!(
             callback.location.starts_with(CALLBACK),
@@ -344,7 +344,7 @@ impl Traffic {
         self.take_tokens(response)
     }
 
-    /// With the link of the mail; and then the client shows its code twice.
+    /// Signs in with the link in the email. Then the client uses its code twice.
     async fn sign_in_with_code(&mut self, program: &mut ServeProcess, client: &Client) {
         let page = self.authorize(client).await;
         let sent = self.submit_form(&page, "sign-in/code", &[("email", EMAIL)]).await.assert_status(303);
@@ -395,7 +395,7 @@ impl Traffic {
         tokens
     }
 
-    /// Rotates twice, and comes back with the first one, which ends the grant. The secret also comes in the body.
+    /// Rotates twice and reuses the first token, which revokes the grant. The client secret is also sent in the body.
     async fn refresh(&mut self, client: &Client, first: Tokens) {
         let secret = [("client_id", client.id.as_str()), ("client_secret", client.secret.as_str())];
         let mut token = first.refresh.clone();
@@ -418,7 +418,7 @@ impl Traffic {
         self.post_form("revoke", client, &[("token", BAD_TOKEN)]).await.assert_status(200);
     }
 
-    /// Calls with a good token and with bad ones, at every kind of address.
+    /// Calls tools with a valid token and with invalid ones, at every kind of URL.
     async fn call_with_tokens(&mut self, tokens: &Tokens) {
         let personal = format!("/s/acme-docs/t/{TRACKING}/mcp");
         for path in ["/s/acme-docs/mcp", &personal] {
@@ -436,7 +436,7 @@ impl Traffic {
             .assert_status(200);
     }
 
-    /// Makes a session and uses it, and one that is none.
+    /// Creates a session and uses it, then uses an invalid one.
     async fn initialize(&mut self, token: &str) {
         let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {},
@@ -453,7 +453,7 @@ impl Traffic {
         }
     }
 
-    /// Begins the walkthrough, with a handle beside the token.
+    /// Starts the walkthrough, with a handle in addition to the token.
     async fn start_walkthrough(&mut self, path: &str, token: Option<&str>) -> HttpResponse {
         let mut request = self.tool_call(path);
         if let Some(token) = token {

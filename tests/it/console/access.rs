@@ -1,5 +1,6 @@
-//! Who may do what, over HTTP: every operation of the API and every page is tried without credentials, as each role, and
-//! by the owner of another organisation. The outcome is `docs/access.md`; a route that is not in it fails this test.
+//! Access rules over HTTP: every API operation and every page is requested without credentials, with each role, and
+//! by the owner of another organisation. The results are written to `docs/access.md`. A route that is missing there
+//! fails the test.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,16 +19,16 @@ use super::{ConsoleBrowser, ConsoleResponse, read_response};
 use crate::app::{App, Org};
 use crate::client::Client;
 
-/// The callers, from the least to the most.
+/// The roles, from least to most privileged.
 const ROLES: [Role; 3] = [Role::Member, Role::Admin, Role::Owner];
 
-/// Two organisations with everything in them; the ids of the first one by the name of the noun in paths and bodies.
+/// Two organisations, one with a resource of every kind. `ids` maps the noun in paths and bodies to an ID.
 struct Fixture {
     folder: TempDir,
     ids: BTreeMap<String, String>,
-    /// The first organisation's keys, by role.
+    /// The first organisation's API keys, by role.
     keys: BTreeMap<&'static str, String>,
-    /// The key of the other one's owner.
+    /// The API key of the other organisation's owner.
     other: String,
     org: String,
 }
@@ -60,7 +61,7 @@ async fn create_key(org: &Org, name: &str, role: Role) -> String {
     api_keys::create(org.app.cx(), &org.app.ops(), &org.id, new).await.unwrap().1
 }
 
-/// Makes `body` at `path` as the owner; gives what is answered.
+/// Posts `body` to `path` as the owner and returns the response.
 async fn create(app: &App, key: &str, path: &str, body: Value) -> Value {
     let response = call(app, Some(key), "POST", &format!("/api/v1{path}"), Some(&body)).await;
     assert!(response.status.is_success(), "{path}: {} {}", response.status, response.body);
@@ -85,7 +86,7 @@ async fn fixture() -> Fixture {
     Fixture { folder, ids, keys, other, org }
 }
 
-/// Puts one of each into an organisation; a noun that has something in a path belongs in here.
+/// Creates one resource of every kind. Every noun that is followed by an ID in a path must be in the result.
 async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let mut ids = BTreeMap::new();
     let mut keep = |noun: &str, value: &Value| ids.insert(noun.to_owned(), value.as_str().unwrap().to_owned());
@@ -121,7 +122,7 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     let receiver = json!({ "url": "https://hook.example/x", "events": ["ticket.created"] });
     let receiver = create(app, owner, "/webhooks", receiver).await;
     keep("webhooks", &receiver["id"]);
-    // An end user who asks for help, which is told to the receiver.
+    // An end user opens a ticket, which creates a webhook delivery.
     app.refresh().await;
     let end_user = Client::modern(app, "/s/second-name/t/ann/mcp".to_owned());
     end_user.call("select_walkthrough", json!({ "walkthrough_id": walkthrough["id"] })).await.ok();
@@ -144,9 +145,9 @@ async fn fill(app: &App, ours: &Org, owner: &str) -> BTreeMap<String, String> {
     ids
 }
 
-/// A value that a schema lets through, with the fixture's ids where one is asked for.
+/// Returns a value that matches a schema, with the fixture's IDs where an ID is expected.
 fn example_value(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap<String, String>)) -> Value {
-    // Where any text would be refused before the thing itself is looked up.
+    // Parameters for which any other text is rejected before the resource is looked up.
     match name {
         "after" => return Value::Null,
         "from" | "to" => return json!("1"),
@@ -183,7 +184,7 @@ fn example_value(document: &Value, schema: &Value, (name, ids): (&str, &BTreeMap
     }
 }
 
-/// The path with the ids of the fixture. A name in braces stands behind its noun: `/servers/{server_id}`.
+/// Fills the fixture's IDs into a path template. A placeholder follows its noun: `/servers/{server_id}`.
 fn resolve_path(path: &str, fixture: &Fixture) -> String {
     let mut parts: Vec<String> = Vec::new();
     for part in path.split('/') {
@@ -200,13 +201,13 @@ fn resolve_path(path: &str, fixture: &Fixture) -> String {
     parts.join("/")
 }
 
-/// What the first caller that is let in is; or how all are refused.
+/// Returns the least role that has access, or `user` if no API key has access.
 async fn least_role(app: &App, fixture: &Fixture, (method, path, body): (&str, &str, Option<&Value>)) -> String {
     for role in ROLES {
         let response = call(app, Some(&fixture.keys[role.as_str()]), method, path, body).await;
         assert!(!response.status.is_server_error(), "{method} {path}: {} {}", response.status, response.body);
         if response.status != StatusCode::FORBIDDEN {
-            // No logo, and no step that was deleted: only those are told who may see it.
+            // A 404 is expected only for a missing logo or a step that was not deleted.
             let absent = ["no such logo", "was deleted from this walkthrough"];
             let is_there =
                 response.status != StatusCode::NOT_FOUND || absent.iter().any(|it| response.body.contains(it));
@@ -225,7 +226,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
             let content = operation["requestBody"]["content"].as_object().and_then(|content| content.values().next());
             let mut body = content.map(|content| example_value(&document, &content["schema"], ("", &fixture.ids)));
             if let Some(body) = body.as_mut().filter(|_| path == "/api-keys") {
-                // A key can only create a weaker one.
+                // An API key can only create a weaker key, so the new key must expire.
                 body["expires_at"] = json!("2030-01-01T00:00:00Z");
             }
             let own = format!("/api/v1{}", resolve_path(path, fixture));
@@ -242,7 +243,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
                 .collect();
             let own = if query.is_empty() { own } else { format!("{own}?{}", query.join("&")) };
             let method = method.to_uppercase();
-            // A copy for each operation that changes something: what one of them deletes, the next one needs.
+            // Every writing operation gets its own copy, because one operation can delete what the next one needs.
             let own_copy = if method == "GET" { None } else { Some(start_copy(fixture).await) };
             let app = own_copy.as_ref().map_or(&read_copy.1, |(_, app)| app);
             let anonymous = call(app, None, &method, &own, body.as_ref()).await;
@@ -265,7 +266,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
                 );
             }
             let least = least_role(app, fixture, (&method, &own, body.as_ref())).await;
-            let other = if path.contains('{') { foreign.status.as_u16().to_string() } else { "its own".to_owned() };
+            let other = if path.contains('{') { foreign.status.as_u16().to_string() } else { "own data".to_owned() };
             writeln!(table, "| `{method} /api/v1{path}` | {least} | {other} |").unwrap();
             if let Some((_, app)) = own_copy {
                 app.stop().await;
@@ -275,7 +276,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
     read_copy.1.stop().await;
 }
 
-/// The product on a copy of the fixture, whose calls are not counted.
+/// Starts the product on a copy of the fixture. Its calls are not checked.
 async fn start_copy(fixture: &Fixture) -> (TempDir, App) {
     let folder = waypost_testkit::folder();
     std::fs::copy(database_file(&fixture.folder), database_file(&folder)).unwrap();
@@ -294,7 +295,7 @@ async fn check_pages(app: &App, table: &mut String) {
     }
     for route in waypost_web::pages::routes().list() {
         let path = route.path.replace("{org}", "console");
-        // Ids of nothing: who is let in finds nothing there, who is not does not get that far.
+        // Unknown IDs: callers with access get 404, others are rejected first.
         let path = path
             .split('/')
             .map(|part| if part.starts_with('{') { "nothing" } else { part })
@@ -336,14 +337,14 @@ async fn check_pages(app: &App, table: &mut String) {
             assert!(route.access == Access::Public || sent, "{method} {at}: a visitor gets {}", response.status);
         }
         let least = match route.access {
-            Access::Public => "everybody",
+            Access::Public => "anyone",
             Access::User => "user",
-            Access::Member(action) => action.least_role().map_or("nobody", Role::as_str),
+            Access::Member(action) => action.least_role().map_or("no one", Role::as_str),
         };
         let other = if matches!(route.access, Access::Member(_)) { "404" } else { "-" };
         writeln!(table, "| `{method} {at}` | {least} | {other} |").unwrap();
     }
-    // A form that another site sends with the cookies of a signed-in user.
+    // A cross-site form with the cookies of a signed-in user.
     for site in [Some("cross-site"), Some("same-site"), None] {
         let mut request =
             Request::post("/o/console/settings").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -356,15 +357,16 @@ async fn check_pages(app: &App, table: &mut String) {
 }
 
 const HEADER: &str = "\
-<!-- Made by the test `console::access` (tests/it). Do not edit. -->
+<!-- Written by the test `console::access` (tests/it). Do not edit. -->
 
-# Who may do what
+# Access rules
 
-Each operation of the API and each page was tried without credentials, as each role, and by the owner of another
-organisation. \"From\" is the least role that is let in (`user`: only a signed-in user for themselves, no API key);
-\"elsewhere\" is what the owner of another organisation gets for the same address. Without credentials every operation is
-401, and every page but those for everybody leads to the sign-in. Keys and invitations were asked for with the role `owner`, which only owners give. `cargo test --test it access` tries all of it and fails when a
-route is missing here. The [public pages](public-page.md) of the servers are for everybody who has the link.
+The test requests each API operation and each page without credentials, with each role, and as the owner of another
+organisation. \"From\" is the least role with access (`user`: only a signed-in user for their own account, no API key).
+\"Elsewhere\" is the response to the owner of another organisation for the same path. Without credentials every operation
+returns 401, and every page except the public ones redirects to the sign-in. API keys and invitations are requested with
+the role `owner`, which only owners can grant. `cargo test --test it access` fails if a route is missing here. The
+[public pages](public-page.md) of servers are open to anyone with the link.
 
 | Operation | From | Elsewhere |
 |---|---|---|

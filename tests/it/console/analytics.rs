@@ -1,4 +1,4 @@
-//! What was played is what analytics shows, in the API and on the pages; and end users are listed, exported and erased.
+//! Analytics match the recorded calls, in the API and on the pages. End users are listed, exported and erased.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ struct Fixture {
     version: u32,
 }
 
-/// Ann completes three steps, Bob one, Cid begins and fails once, each a minute after the other.
+/// Ann completes three steps and Bob one, a minute apart. Cid starts and fails once.
 async fn set_up(app: App) -> Fixture {
     let org = app.org("acme").await;
     let server = org.server("acme").await;
@@ -38,7 +38,7 @@ async fn set_up(app: App) -> Fixture {
     let failed = cid.call("next_walkthrough_step", json!({ "current_step_id": "ws_0123456789abcdef" })).await;
     assert_eq!(failed.error_code(), "step_mismatch");
     app.advance_clock(60_000).await;
-    // A call that failed is written down a moment after its answer.
+    // A failed call is recorded shortly after its response.
     while app.count("SELECT count(*) FROM tool_calls").await < 8 {
         tokio::task::yield_now().await;
     }
@@ -57,7 +57,7 @@ async fn analytics_match_the_recorded_calls(app: App) {
     let fixture = set_up(app).await;
     for packed in [false, true] {
         if packed {
-            // The same from segments as from the log.
+            // Packed segments give the same results as the log.
             let later = ManualClock::new(fixture.app.cx().now().plus(7_200_000));
             waypost_ops::analytics::pack_settled(fixture.app.db(), &later).await.unwrap();
             assert!(fixture.app.count("SELECT count(*) FROM analytics_segments").await >= 2);
@@ -184,7 +184,7 @@ async fn the_impact_of_publishing_adds_up(app: App) {
     owner.api(Method::DELETE, &format!("{at}/steps/{download}"), None).await.assert_status(200);
     let step = json!({ "title": "Prepare", "content": "c", "after": null });
     owner.api(Method::POST, &format!("{at}/steps"), Some(step)).await.assert_status(201);
-    // Bob has completed the step that is gone; he and Cid have to go back for the new one. Ann has completed it all.
+    // Bob has completed the removed step; he and Cid must go back for the new one. Ann has completed everything.
     let impact = fixture.get(&format!("{at}/impact")).await;
     let moving = &impact["on_moving"];
     let group = |lose: u32| json!({ "people": 1, "lose": lose, "repeat": 1, "complete": false });
@@ -211,7 +211,7 @@ async fn end_users_are_exported_and_erased_completely(app: App) {
         .assert_contains("Erase this end user")
         .assert_contains("1 attempts, 5 events");
     member.get_page(&format!("/o/acme/end-users/{ann}")).await.assert_lacks("Erase this end user");
-    // The time line has the titles of that time, also when the step is deleted and the walkthrough renamed.
+    // The timeline keeps the titles of that time, even if the step is deleted and the walkthrough renamed.
     let server = Server {
         app: fixture.app.clone(),
         org: fixture.org.clone(),
@@ -243,7 +243,7 @@ async fn end_users_are_exported_and_erased_completely(app: App) {
     let log = "SELECT act || ' ' || detail FROM audit_events WHERE act LIKE 'end_user.%' ORDER BY id";
     let log = fixture.app.query_lines(log).await;
     assert!(log.contains("end_user.export {}") && log.contains("\"events\":5") && !log.contains("ann"), "{log}");
-    // Her calls are gone with her.
+    // Her calls were erased with her.
     fixture.app.skip_call_check();
     fixture.app.clone().finish().await;
 }

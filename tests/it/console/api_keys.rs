@@ -65,7 +65,7 @@ async fn keys_expire_and_record_their_last_use(app: App) {
         member.api(method.clone(), &path, body.clone()).await.assert_status(403);
         ConsoleBrowser::new(&app).api(method, &path, body).await.assert_status(401);
     }
-    // Nobody reaches above their own role, neither a person nor a key.
+    // Neither a user nor an API key can manage keys above their own role.
     let owner_key = json!({ "name": "O", "scope": "owner" });
     let created = owner.api(Method::POST, "/api-keys", Some(owner_key.clone())).await.assert_status(201).json();
     let above = format!("/api-keys/{}", created["id"].as_str().unwrap());

@@ -6,8 +6,8 @@ use http::{Method, Request, header};
 use super::ConsoleBrowser;
 use crate::app::App;
 
-/// The length of a compressed response tells what is in it. Files are the same for everyone; everything else may hold a secret
-/// next to a text that somebody else has chosen (BREACH).
+/// The length of a compressed response reveals its content. Static files are the same for everyone; other responses
+/// can contain a secret next to text chosen by an attacker (BREACH).
 #[tokio::test]
 async fn only_static_files_are_compressed() {
     let app = App::new().await;

@@ -118,7 +118,7 @@ async fn exports_are_escaped_and_logged(app: App) {
     exports.assert_contains("\"format\":\"csv\"").assert_contains("\"format\":\"json\"");
     let empty = owner.api(Method::GET, "/audit-events?format=json&act=none", None).await;
     assert_eq!(empty.json(), json!({ "items": [], "next_cursor": null }));
-    // What a key did shows with its name, and without once it is gone.
+    // Events can be filtered by the API key that caused them.
     let by_key = format!("/audit-events?actor={key_id}");
     owner.api(Method::GET, &by_key, None).await.assert_status(200);
     app.finish().await;

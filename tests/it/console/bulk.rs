@@ -64,7 +64,7 @@ async fn bulk_publishing_over_the_api_needs_confirmation() {
     }
     assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null));
 
-    // Somebody edits one of them before it is confirmed.
+    // One walkthrough is edited before the confirmation.
     let revisions: serde_json::Map<_, _> = impact.as_array().unwrap()[..2]
         .iter()
         .map(|it| (it["id"].as_str().unwrap().to_owned(), it["revision"].clone()))
@@ -106,7 +106,7 @@ async fn bulk_publishing_on_the_page_shows_the_impact_first() {
         .assert_contains("there are no steps");
     assert_eq!((version(&first).await, version(&second).await), (Value::Null, Value::Null), "nothing is published yet");
 
-    // Somebody edits one of them while the page is open.
+    // One walkthrough is edited while the page is open.
 
     let (of_one, of_two) = (format!("revision-{one}"), format!("revision-{two}"));
     let edit = json!({ "content": "later" });

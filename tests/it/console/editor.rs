@@ -1,4 +1,4 @@
-//! The editor's page, and what its preview shows.
+//! The editor page and its preview.
 
 use http::Method;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::app::{App, Org, open};
 
 const HOSTILE: &str = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'";
 
-/// A walkthrough of `org` with these steps; gives its id, and those of the steps.
+/// Creates a walkthrough with the given steps. Returns its ID and the IDs of the steps.
 async fn create_walkthrough(browser: &ConsoleBrowser, title: &str, steps: &[(&str, &str)]) -> (String, Vec<String>) {
     let created = browser.api(Method::POST, "/walkthroughs", Some(json!({ "title": title, "type": "course" }))).await;
     let id = created.assert_status(201).json()["id"].as_str().unwrap().to_owned();
@@ -110,7 +110,7 @@ async fn the_preview_shows_unsaved_text_without_saving_it(app: App) {
     app.finish().await;
 }
 
-/// What the editor asks every few seconds: whether somebody else has changed the draft.
+/// The editor polls every few seconds whether another user has changed the draft.
 async fn an_unchanged_draft_returns_304(app: App) {
     let (_, browser, outsider) = set_up(&app).await;
     let (id, _) = create_walkthrough(&browser, "Rockets", &[("One", "Text")]).await;

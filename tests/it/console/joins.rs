@@ -1,4 +1,4 @@
-//! Claimed progress: what admins are told of it, and undoing it in one action.
+//! Claimed progress: how admins are informed and how a claim is undone.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ waypost_testkit::both!(open =>
     a_claim_is_reported_and_undone_over_the_api,
 );
 
-/// A server with sign-in, where "ann" made two steps before.
+/// A server with sign-in on which "ann" has reached step 2 before sign-in was required.
 async fn set_up(app: &App) -> Server {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
@@ -25,7 +25,7 @@ async fn set_up(app: &App) -> Server {
     server
 }
 
-/// Signs in as `subject` at `url`, consents, and tells at which step they are.
+/// Signs in as `subject` at `url`, consents and returns the position of the current step.
 async fn sign_in_and_get_position(server: &Server, subject: &str, url: &str) -> Value {
     let client = OauthClient::register_at(server, WEB_CALLBACK).await;
     let (browser, _) = sign_in::EndUserBrowser::signed_in(server, subject).await;
@@ -35,7 +35,7 @@ async fn sign_in_and_get_position(server: &Server, subject: &str, url: &str) -> 
     response["result"]["structuredContent"]["step"]["position"].clone()
 }
 
-/// The claim link that the page shows.
+/// Returns the claim link that the page shows.
 fn claim_link_on(page: &str) -> String {
     let at = page.find("http://localhost:8080/s/acme/t/claim~").expect("a link");
     page[at..].split('<').next().unwrap().to_owned()
@@ -66,7 +66,7 @@ async fn a_claim_is_reported_and_undone_on_the_page(app: App) {
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.undo'").await, 1, "once");
     admin.get_page("/o/acme/joins").await.assert_contains("Undone").assert_lacks("/undo\"");
     admin.get_page("/o/acme").await.assert_lacks("claims of tracking IDs");
-    // The link that was used is worth nothing after that, to anybody.
+    // The used link no longer claims anything, for any user.
     for subject in ["anna", "bea"] {
         app.advance_clock(1).await;
         assert_eq!(sign_in_and_get_position(&server, subject, &link).await, 1, "{subject}");
@@ -107,7 +107,7 @@ async fn a_claim_is_reported_and_undone_over_the_api(app: App) {
     let again = admin.api(Method::POST, &format!("{path}/undo"), None).await.assert_status(200).json();
     assert_eq!(again, undone, "undoing again changes nothing");
     assert_eq!(admin.api(Method::GET, &path, None).await.assert_status(200).json(), undone);
-    // A new link works, for the right person.
+    // A new link works for another user.
     let new = json!({ "tracking_id": "ann" });
     let created = admin.api(Method::POST, &format!("/servers/{}/claim-links", server.id), Some(new)).await;
     let fresh = created.assert_status(201).json()["url"].as_str().unwrap().to_owned();

@@ -28,7 +28,7 @@ async fn roles_are_enforced_and_members_removed(app: App) {
     let role_change = |role: &str| Some(json!({ "role": role }));
     let path = |id: &str| format!("/members/{id}");
 
-    // Nobody raises themselves, and nothing but the role can be sent.
+    // Users cannot raise their own role, and only the role can be changed.
     member.api(Method::PATCH, &path(&member_id), role_change("owner")).await.assert_status(403);
     admin.api(Method::PATCH, &path(&admin_id), role_change("owner")).await.assert_status(403);
     admin.api(Method::PATCH, &path(&owner_id), role_change("member")).await.assert_status(403);
@@ -80,7 +80,7 @@ async fn roles_are_enforced_and_members_removed(app: App) {
     app.finish().await;
 }
 
-/// The page as a plain member sees it.
+/// Opens the members page as a new member.
 async fn open_page_as_member(org: &crate::app::Org, _: &ConsoleBrowser) -> super::ConsoleResponse {
     ConsoleBrowser::member(org, "plain@example.com", Role::Member).await.get_page("/o/acme/members").await
 }
@@ -170,7 +170,7 @@ async fn invitations_are_rate_limited(app: App) {
     let org = app.org("acme").await;
     let admin = ConsoleBrowser::member(&org, "admin@example.com", Role::Admin).await;
     let mut accepted = 0;
-    // The limit fills up again while the requests are sent, so it may take more than 61 of them.
+    // The limit refills while the requests are sent, so more than 60 can be accepted.
     let rejected = loop {
         let body = json!({ "email": format!("x{accepted}@example.com"), "role": "member" });
         let response = admin.api(Method::POST, "/invitations", Some(body)).await;

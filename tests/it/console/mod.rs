@@ -1,5 +1,5 @@
-//! The console and the REST API over HTTP, in this process. Each module has the name of what it tests; a [`ConsoleBrowser`] keeps
-//! cookies and sends what a browser sends.
+//! The console and the REST API over HTTP, in the test process. Each module is named after what it tests. A
+//! [`ConsoleBrowser`] keeps cookies and sends the headers of a browser.
 
 #![allow(dead_code, reason = "the modules to come use all of it")]
 
@@ -39,7 +39,7 @@ use waypost_ops::users;
 
 use crate::app::{App, Org};
 
-/// An answer.
+/// A response whose body has been read.
 #[derive(Debug)]
 pub struct ConsoleResponse {
     pub status: StatusCode,
@@ -48,44 +48,44 @@ pub struct ConsoleResponse {
 }
 
 impl ConsoleResponse {
-    /// A header's value; empty when it is not there.
+    /// Returns the value of a header, or an empty string if it is absent.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Where the browser is sent.
+    /// Returns the redirect target.
     pub fn location(&self) -> &str {
         self.header("location")
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    /// Sees that the page says this.
+    /// Asserts that the body contains `text`.
     #[track_caller]
     pub fn assert_contains(&self, text: &str) -> &Self {
         assert!(self.body.contains(text), "{text:?} is missing:\n{}", self.body);
         self
     }
 
-    /// Sees that the page does not say this.
+    /// Asserts that the body does not contain `text`.
     #[track_caller]
     pub fn assert_lacks(&self, text: &str) -> &Self {
         assert!(!self.body.contains(text), "{text:?} is there:\n{}", self.body);
         self
     }
 
-    /// Sees that the status is this one.
+    /// Asserts the status code.
     #[track_caller]
     pub fn assert_status(&self, status: u16) -> &Self {
         assert_eq!(self.status.as_u16(), status, "{} {}", self.location(), self.body);
         self
     }
 
-    /// Sees that the browser is sent to `location`.
+    /// Asserts a redirect to `location`.
     #[track_caller]
     pub fn assert_redirect(&self, location: &str) -> &Self {
         assert_eq!((self.status.as_u16(), self.location()), (303, location), "{}", self.body);
@@ -97,31 +97,31 @@ impl ConsoleResponse {
 pub struct ConsoleBrowser {
     app: App,
     cookies: Mutex<BTreeMap<String, String>>,
-    /// The slug of the organisation that calls of the API are for; the session's when empty.
+    /// The slug of the organisation for API calls. If empty, the session's organisation is used.
     org: String,
-    /// The client address, if it is not that of the others.
+    /// The client address, if it differs from the default.
     client: Option<IpAddr>,
 }
 
 impl ConsoleBrowser {
-    /// One that nobody has signed in with.
+    /// Returns a browser without a session.
     pub fn new(app: &App) -> Self {
         Self { app: app.clone(), cookies: Mutex::default(), org: String::new(), client: None }
     }
 
-    /// One in which `email` is signed in, as a member of `org` with this role.
+    /// Creates a member of `org` with this role and signs it in.
     pub async fn member(org: &Org, email: &str, role: Role) -> Self {
         let app = &org.app;
         let member = users::create(app.cx(), &app.ops(), &org.id, email, role).await.unwrap();
         Self::of_user(app, &member.user_id).await
     }
 
-    /// One in which the owner of `org` is signed in.
+    /// Creates an owner of `org` and signs it in.
     pub async fn owner(org: &Org) -> Self {
         Self::member(org, &format!("owner@{}.example", org.id.as_str().replace('_', "-")), Role::Owner).await
     }
 
-    /// One in which this user is signed in.
+    /// Signs a user in and verifies the user's email.
     pub async fn of_user(app: &App, user: &UserId) -> Self {
         let mut tx = app.db().begin().await.unwrap();
         waypost_store::user::verify(&mut tx, user, app.cx().now()).await.unwrap();
@@ -133,12 +133,12 @@ impl ConsoleBrowser {
         browser
     }
 
-    /// The same at client address number `n`.
+    /// Uses the client address 198.51.100.`n`.
     pub fn with_client_address(self, n: u8) -> Self {
         Self { client: Some([198, 51, 100, n].into()), ..self }
     }
 
-    /// The same for calls of the API in another organisation.
+    /// Sets the organisation for API calls.
     pub fn for_org(self, slug: &str) -> Self {
         Self { org: slug.to_owned(), ..self }
     }
@@ -161,7 +161,7 @@ impl ConsoleBrowser {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
 
-    /// Loads a page and sees that it is there.
+    /// Loads a page and asserts status 200.
     #[track_caller]
     pub fn get_page(&self, path: &str) -> impl Future<Output = ConsoleResponse> {
         let at = std::panic::Location::caller();
@@ -172,7 +172,7 @@ impl ConsoleBrowser {
         }
     }
 
-    /// Sends a form of ours.
+    /// Submits a same-origin form.
     pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> ConsoleResponse {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = Request::post(path)
@@ -181,7 +181,7 @@ impl ConsoleBrowser {
         self.send(request.body(Body::from(body)).unwrap()).await
     }
 
-    /// Calls the API as a script of ours does; `path` is below `/api/v1`.
+    /// Calls the API as a script of the console does. `path` is relative to `/api/v1`.
     pub async fn api(&self, method: Method, path: &str, body: Option<Value>) -> ConsoleResponse {
         let mut request =
             Request::builder().method(method).uri(format!("/api/v1{path}")).header("sec-fetch-site", "same-origin");
@@ -198,7 +198,7 @@ impl ConsoleBrowser {
         self.send(request.body(body).unwrap()).await
     }
 
-    /// Sends any request, with host and cookies; keeps the cookies of the answer.
+    /// Sends a request with host and cookies, and keeps the cookies of the response.
     pub async fn send(&self, mut request: Request<Body>) -> ConsoleResponse {
         request.headers_mut().entry(header::HOST).or_insert("localhost:8080".parse().unwrap());
         if let Some(client) = self.client {
@@ -224,7 +224,7 @@ impl ConsoleBrowser {
     }
 }
 
-/// Calls the API with a new key of `org`.
+/// Calls the API with a new API key of `org`.
 pub async fn call_with_key(org: &Org, role: Role, method: Method, path: &str, body: Option<Value>) -> ConsoleResponse {
     let secret = create_key(&org.app, &org.id, role).await;
     let request = Request::builder()
@@ -237,7 +237,7 @@ pub async fn call_with_key(org: &Org, role: Role, method: Method, path: &str, bo
     read_response(org.app.send(request.body(body).unwrap()).await).await
 }
 
-/// The secret of a new key of an organisation, as it is there when this is called.
+/// Creates an API key and returns its secret.
 pub async fn create_key(app: &App, org: &OrganizationId, role: Role) -> String {
     let name = format!("key {}", app.count("SELECT count(*) FROM api_keys").await);
     let new = waypost_ops::api_keys::CreateApiKey { name: &name, scope: role, expires_at: None };

@@ -1,4 +1,4 @@
-//! Organisations: making one, its settings, its logo, its end, and the overview.
+//! Organisations: creation, settings, logo, deletion and the overview.
 
 use axum::body::Body;
 use http::{Method, Request, header};
@@ -83,7 +83,7 @@ async fn roles_are_enforced(app: App) {
     member.api(Method::PATCH, &path, rename()).await.assert_status(403);
     member.get("/o/acme/settings").await.assert_status(403);
     member.get_page("/o/acme").await.assert_lacks("Latest changes").assert_lacks("/o/acme/audit");
-    // Of several organisations, by its id, whichever the session works for.
+    // The organisation is addressed by ID, independent of the session's organisation.
     admin.api(Method::PATCH, &path, rename()).await.assert_status(200);
     admin.api(Method::PATCH, &path, Some(json!({ "created_at": "2020-01-01T00:00:00Z" }))).await.assert_status(422);
     admin.api(Method::DELETE, &path, None).await.assert_status(403);
@@ -119,7 +119,7 @@ async fn deleting_an_organisation_deletes_its_contents(app: App) {
         .assert_contains("Nothing was deleted");
     let secret = create_key(&app, &org.id, Role::Owner).await;
     owner.post("/o/acme/settings/delete", &[("confirm", "acme")]).await.assert_redirect("/");
-    // The account stays: the user can make another one.
+    // The account is kept: the user can create another organisation.
     owner.get("/").await.assert_redirect("/organizations/new");
     owner.get_page("/organizations/new").await.assert_contains("is deleted").assert_contains("your first one");
     let request =

@@ -1,4 +1,4 @@
-//! Signing in to the console with GitHub and with a provider of OpenID Connect, which stand in this process.
+//! Signing in to the console with GitHub and with an OpenID Connect provider. Both providers run in the test process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use waypost_web::providers::{Github, Provider, ProviderKind};
 use super::{ConsoleBrowser, ConsoleResponse};
 use crate::app::{App, START, Setup};
 
-/// What the provider says, and whom it has sent back: PKCE's challenge and the nonce, by code.
+/// The claims and emails that the provider returns, and its issued codes with PKCE challenge and nonce.
 struct ProviderState {
     claims: Value,
     emails: Value,
@@ -79,7 +79,7 @@ impl FakeProvider {
         App::with(Setup { sign_up, providers: self.providers(), ..Setup::default() }).await
     }
 
-    /// Leaves for `provider`, agrees there, and gives the address to which the browser is sent back.
+    /// Begins a login with `provider` and authorises it. Returns the path of the callback.
     async fn authorize(&self, browser: &ConsoleBrowser, provider: &str) -> String {
         let redirect = browser.get(&format!("/login/with/{provider}?next=/account")).await;
         let url = Url::parse(redirect.assert_status(303).location()).unwrap();
@@ -170,7 +170,7 @@ async fn a_provider_signs_in_the_member_with_its_email() {
             .assert_contains("Continue with Acme ID");
         fake.sign_in(&browser, provider).await.assert_redirect("/account");
         browser.get_page("/account").await.assert_contains("Anna@example.com");
-        // Known from now on, also with another address there.
+        // The identity is linked now, so a different email at the provider does not matter.
         fake.set_claims(json!({"email": "new@example.com"}));
         let again = ConsoleBrowser::new(&app);
         fake.sign_in(&again, provider).await.assert_redirect("/account");
@@ -241,7 +241,7 @@ async fn repeated_logins_replace_rows_of_the_same_network() {
     let browser = ConsoleBrowser::new(&app);
     for n in 0..310 {
         if n % 100 == 0 {
-            // The limit by the minute is another one.
+            // Avoids the separate limit per minute.
             app.advance_clock(60_000).await;
         }
         ConsoleBrowser::new(&app).get("/login/with/github").await.assert_status(303);
@@ -273,7 +273,7 @@ async fn invalid_id_tokens_are_rejected() {
     app.finish().await;
 }
 
-/// Whoever made the account with an invitation link may not be who has the address: their password and sessions end.
+/// An account created with a link may not belong to the owner of the email, so its password and sessions are revoked.
 #[tokio::test]
 async fn the_first_provider_sign_in_revokes_the_earlier_password() {
     const PASSWORD: &str = "quartz-banjo-umbrella-42";

@@ -1,4 +1,4 @@
-//! Servers, their walkthroughs, the install page and sign-in providers, as pages and over the API.
+//! Servers, their walkthroughs, the install page and sign-in providers, on pages and over the API.
 
 use http::{Method, StatusCode, header};
 use serde_json::json;
@@ -21,7 +21,7 @@ async fn a_server_is_created_updated_and_deleted(app: App) {
     let owner = ConsoleBrowser::owner(&org).await;
     owner.get_page("/o/acme/servers").await.assert_contains("No server yet").assert_contains("/o/acme/servers/new");
     owner.get_page("/o/acme/servers/new").await.assert_contains("hx-get=\"/o/acme/servers/slug");
-    // The slug follows the name, until somebody writes one.
+    // The slug follows the name until the user enters one.
     let field = "/o/acme/servers/slug?part=field&name=Acme%20Docs%21";
     owner.get_page(field).await.assert_contains("value=\"acme-docs\"");
     owner.get_page(&format!("{field}&slug=mine&suggested=acme")).await.assert_contains("value=\"mine\"");
@@ -116,7 +116,7 @@ async fn roles_and_organisations_are_enforced(app: App) {
     }
     member.get("/o/acme/servers/new").await.assert_status(403);
     member.post("/o/acme/servers", &fields).await.assert_status(403);
-    // In the address of their own organisation, and in that of the server's.
+    // With the slug of their own organisation, and with the slug of the server's organisation.
     for base in [base.replace("/o/acme", "/o/other"), base.clone()] {
         for rest in reads {
             outsider.get(&format!("{base}{rest}")).await.assert_status(404);
@@ -346,7 +346,7 @@ async fn sign_in_providers_are_managed(app: App) {
         ("token_auth_method", "client_secret_basic"),
         ("subject_claim", "sub"),
     ];
-    // A new name concerns nobody but the organisation: the provider is not asked.
+    // A new name needs no request to the provider.
     owner.post(&base, &fields).await.assert_redirect(&base);
     owner.get_page("/o/acme/oauth-configs").await.assert_contains("Renamed");
     let response = owner.api(Method::GET, &format!("/oauth-configs/{id}"), None).await;
@@ -373,7 +373,7 @@ async fn sign_in_providers_are_managed(app: App) {
     app.finish().await;
 }
 
-/// A provider that is saved, as if somebody had looked at it.
+/// Inserts a provider without checking it.
 async fn insert_provider(app: &App, org: &Org) -> String {
     use waypost_core::id::OauthConfigId;
     use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};

@@ -1,4 +1,4 @@
-//! How users get in, and manage themselves.
+//! How users sign in, accept invitations and manage their account.
 
 use waypost_core::organization::{Role, SignUp};
 use waypost_core::secret::SecretKey;
@@ -19,13 +19,13 @@ async fn start_app(sign_up: SignUp, can_mail: bool) -> App {
     App::with(Setup { sign_up, can_mail, ..Setup::default() }).await
 }
 
-/// The code of the `count`-th mail.
+/// Returns the code in the `count`-th email.
 async fn email_code(app: &App, count: usize) -> String {
     let mails = app.mails().wait_for_count(count).await;
     mails[count - 1].text.lines().next().unwrap().to_owned()
 }
 
-/// The hidden field `name` of a form.
+/// Returns the value of the hidden field `name`.
 #[track_caller]
 fn hidden_field(response: &ConsoleResponse, name: &str) -> String {
     let mark = format!("name=\"{name}\" value=\"");
@@ -33,7 +33,7 @@ fn hidden_field(response: &ConsoleResponse, name: &str) -> String {
     rest.split('"').next().unwrap().to_owned()
 }
 
-/// A member with a password and a verified address, in a browser that came by a link.
+/// Creates a member with a password and a verified email, signed in in the returned browser.
 async fn create_verified_member(app: &App, org: &crate::app::Org, email: &str, role: Role) -> ConsoleBrowser {
     let browser = create_unverified_member(app, org, email, role).await;
     let member = users::find(app.cx(), &app.ops(), &org.id, email).await.unwrap();
@@ -43,7 +43,7 @@ async fn create_verified_member(app: &App, org: &crate::app::Org, email: &str, r
     browser
 }
 
-/// A member with a password who had nothing but a link by the operator, in the browser that came by it.
+/// Creates a member who set a password through an operator's link, so the email is unverified.
 async fn create_unverified_member(app: &App, org: &crate::app::Org, email: &str, role: Role) -> ConsoleBrowser {
     let member = users::create(app.cx(), &app.ops(), &org.id, email, role).await.unwrap();
     let link = create_account_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();
@@ -99,8 +99,7 @@ async fn the_first_owner_can_set_up_once(app: App) {
 
 waypost_testkit::both!(open => the_first_owner_can_set_up_once);
 
-/// A cookie that somebody planted in the browser opens nothing after the sign-in; neither does one that was copied before
-/// the end of the session.
+/// A session cookie planted before the sign-in is invalid afterwards, and so is a copied cookie after signing out.
 #[tokio::test]
 async fn signing_in_creates_a_new_session_and_signing_out_ends_it() {
     let app = App::new().await;
@@ -152,7 +151,7 @@ async fn cross_site_forms_are_rejected() {
     app.finish().await;
 }
 
-/// What is answered for an address, without what has to differ: the address and the id of the code.
+/// Removes from a response what differs by design: the email and the ID of the code.
 fn normalize(response: &ConsoleResponse, email: &str) -> (u16, String, String) {
     let location = response.location().split("sent=").next().unwrap().to_owned();
     (response.status.as_u16(), location, response.body.replace(email, "ADDRESS"))
@@ -213,7 +212,7 @@ async fn email_codes_sign_up_sign_in_and_reset_passwords() {
     page.assert_contains("anna@example.com").assert_contains("Your name").assert_lacks("New password");
     let id = hidden_field(&page, "sent");
     let code_one = email_code(&app, 1).await;
-    // Another browser can do nothing with the code.
+    // Another browser cannot use the code.
     let other = ConsoleBrowser::new(&app);
     other.get(sent.location()).await.assert_status(422).assert_contains("does not work");
     let form = [("sent", id.as_str()), ("code", code_one.as_str()), ("name", "Anna")];
@@ -222,7 +221,7 @@ async fn email_codes_sign_up_sign_in_and_reset_passwords() {
     browser.post("/code", &form).await.assert_redirect("/");
     browser.get("/").await.assert_redirect("/organizations/new");
     browser.post("/code", &form).await.assert_status(422);
-    // A code to sign in with, and a new password.
+    // A sign-in code, then a new password.
     let other = ConsoleBrowser::new(&app);
     let fields = [("email", "anna@example.com"), ("next", "/account"), ("password", "")];
     let sent = other.post("/login/code", &fields).await;
@@ -283,13 +282,13 @@ async fn an_invited_colleague_joins() {
         format!("/invite?token={}", created.secret)
     };
     let path = invite("berta@example.com").await;
-    // Who is signed in with another address is told so, and comes back after signing out.
+    // A user signed in with another email is told so and returns after signing out.
     let page = anna.get_page(&path).await;
     page.assert_contains("You are signed in as <strong>anna@example.com</strong>").assert_contains("berta@example.com");
     assert_eq!(hidden_field(&page, "next"), path);
     let token = path.split_once('=').unwrap().1;
     anna.post("/invite", &[("token", token)]).await.assert_status(403).assert_contains("Sign in with that address");
-    // The new one makes an account.
+    // The invited person creates an account.
     let berta = ConsoleBrowser::new(&app);
     berta
         .get_page(&path)
@@ -307,7 +306,8 @@ async fn an_invited_colleague_joins() {
     berta.get_page("/account").await.assert_contains("Berta  Bcc: x").assert_contains("Welcome to acme.");
     ConsoleBrowser::new(&app).get(&path).await.assert_status(404).assert_contains("not valid any more");
     berta.post("/invite", &fields).await.assert_status(404);
-    // Her account is for this organisation only: the invitation of another one makes another account.
+    // Her unverified account is limited to this organisation: another organisation's invitation creates a separate
+    // account.
     berta.get("/organizations/new").await.assert_status(200);
     berta
         .post("/organizations/new", &[("name", "Mine"), ("slug", "mine")])
@@ -334,7 +334,7 @@ async fn an_invited_colleague_joins() {
     berta.get_page("/o/acme/members").await;
     let member = users::find(app.cx(), &app.ops(), &other_org.id, "berta@example.com").await.unwrap();
     users::delete(app.cx(), &app.ops(), &other_org.id, &member.user_id).await.unwrap();
-    // Who has a verified account signs in, and comes back.
+    // A user with a verified account signs in and returns to the invitation.
     let member = users::find(app.cx(), &app.ops(), &org.id, "berta@example.com").await.unwrap();
     let mut tx = app.db().begin().await.unwrap();
     waypost_store::user::verify(&mut tx, &member.user_id, app.cx().now()).await.unwrap();
@@ -356,7 +356,7 @@ async fn an_invited_colleague_joins() {
     app.finish().await;
 }
 
-/// The page is the same whether the address has a verified account, an unverified one, or none.
+/// The page is the same whether the email has a verified account, an unverified account or none.
 #[tokio::test]
 async fn an_invitation_does_not_reveal_whether_an_account_exists() {
     for sign_up in [SignUp::Invite, SignUp::Closed] {
@@ -385,7 +385,8 @@ async fn an_invitation_does_not_reveal_whether_an_account_exists() {
     }
 }
 
-/// Wrong passwords of somebody else, also from the same client address, do not reject a browser that has signed in before.
+/// Wrong passwords entered by others, even from the same client address, do not lock out a browser that has signed in
+/// before.
 #[tokio::test]
 async fn failed_sign_ins_by_others_do_not_lock_out_a_user() {
     let app = start_app(SignUp::Invite, true).await;
@@ -405,7 +406,7 @@ async fn failed_sign_ins_by_others_do_not_lock_out_a_user() {
     }
     let limited = attacker.post("/login/code", &credentials[..1]).await;
     assert!(!limited.assert_status(429).header("retry-after").is_empty());
-    // General limits by client address come before these for everybody else.
+    // For other browsers the general limit per client address applies first.
     for n in 0..130 {
         attacker.post("/login", &[("email", &format!("a{n}@")), ("password", "x")]).await;
     }
@@ -417,7 +418,7 @@ async fn failed_sign_ins_by_others_do_not_lock_out_a_user() {
     let (id, mails) = (hidden_field(&page, "sent"), app.mails().wait_for_count(4).await);
     let code = mails[3].text.lines().next().unwrap().to_owned();
     anna.post("/code", &[("sent", &id), ("code", &code)]).await.assert_redirect("/");
-    // Another browser at another address is not rejected, either.
+    // Another browser at another address is not rejected either.
     ConsoleBrowser::new(&app).with_client_address(1).post("/login", &credentials).await.assert_redirect("/");
     app.finish().await;
 }
@@ -442,7 +443,7 @@ async fn users_manage_their_own_account() {
     browser.post("/account/password", &fields).await.assert_redirect("/account");
     browser.get_page("/account").await.assert_contains("one other browser signed out");
     two.get("/account").await.assert_redirect("/login?next=%2Faccount");
-    // Each browser can be signed out, and those of others cannot.
+    // Users can end their own sessions but not those of others.
     let fields = [("email", "anna@example.com"), ("password", OTHER_PASSWORD)];
     two.post("/login", &fields).await.assert_redirect("/");
     let anna = users::find(app.cx(), &app.ops(), &org.id, "anna@example.com").await.unwrap();
@@ -461,7 +462,7 @@ async fn users_manage_their_own_account() {
     browser.post("/account/sessions/end-others", &[]).await.assert_redirect("/account");
     two.get("/account").await.assert_redirect("/login?next=%2Faccount");
     browser.get_page("/account").await;
-    // The last owner stays; others leave.
+    // The last owner cannot leave; others can.
     let leave = format!("/account/organizations/{}/leave", org.id);
     browser.post(&leave, &[]).await.assert_status(409).assert_contains("You are the last owner");
     mallory.post(&leave, &[]).await.assert_redirect("/account");

@@ -1,5 +1,5 @@
-//! The attack by an invitation (docs/security.md): an account that another organisation prepared for an address must be worth
-//! nothing when the owner of the address comes.
+//! Account takeover through an invitation (docs/security.md): an account that another organisation prepared for an
+//! email must give no access once the owner of the email signs in.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -24,14 +24,14 @@ async fn invite(admin: &ConsoleBrowser, role: &str) -> Value {
     admin.api(Method::POST, "/invitations", Some(body)).await.assert_status(201).json()
 }
 
-/// The code in the newest email to the victim.
+/// Returns the code in the `count`-th email, which must be to the victim.
 async fn email_code(app: &App, count: usize) -> String {
     let mails = app.mails().wait_for_count(count).await;
     assert_eq!(mails[count - 1].to, VICTIM);
     mails[count - 1].text.lines().next().unwrap().to_owned()
 }
 
-/// The person signs in with a code by email, which is the `count`-th one.
+/// Signs the victim in with an email code from the `count`-th email.
 async fn sign_in_by_code(app: &App, count: usize) -> ConsoleBrowser {
     let browser = ConsoleBrowser::new(app);
     let sent = browser.post("/login/code", &[("email", VICTIM), ("next", "/account")]).await;
@@ -42,8 +42,8 @@ async fn sign_in_by_code(app: &App, count: usize) -> ConsoleBrowser {
     browser
 }
 
-/// Tenant A's admin reads the link, sets a password and creates a key; then the installation sends email, BigCorp invites the
-/// real person, and she signs in.
+/// A tenant's admin reads the link, sets a password and creates a key. Later the installation sends email, another
+/// organisation invites the real person, and she signs in.
 async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     let app = App::open_at(&url).await;
     let evil = app.org("evil").await;
@@ -63,7 +63,6 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     let cookie = attacker.cookie("__Host-wp_console").unwrap();
     app.finish().await;
 
-    // From now on the installation sends email.
     let app = App::open_with(&url, Setup { can_mail: true, seed: 2, ..Setup::default() }).await;
     let big = app.org("big").await;
     let big_owner = ConsoleBrowser::member(&big, "boss@big.example", Role::Owner).await;
@@ -71,7 +70,7 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     assert_eq!((&sent["link"], &sent["mailed"]), (&Value::Null, &json!(true)));
     let mails = app.mails().wait_for_count(1).await;
     let token = token(&mails[0].text);
-    // The person signs in with a code, as she would without the invitation, and accepts.
+    // The person signs in with a code, as without the invitation, and accepts.
     let victim = sign_in_by_code(&app, 2).await;
     victim
         .get_page("/account")
@@ -82,7 +81,7 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     victim.post("/invite", &[("token", &token)]).await.assert_redirect("/o/big");
     victim.get_page("/o/big").await;
 
-    // The attacker's session, password and key give nothing.
+    // The attacker's session, password and key give no access.
     let attacker = ConsoleBrowser::new(&app);
     attacker.set_cookie("__Host-wp_console", &cookie);
     attacker.get("/o/big").await.assert_redirect("/login?next=%2Fo%2Fbig");
@@ -95,7 +94,7 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     assert_eq!(call(&app, &key).await, 401);
     assert_eq!(app.count("SELECT count(*) FROM api_keys").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM users WHERE email = 'victim@big.example'").await, 1);
-    // BigCorp sees that somebody tried, and from where.
+    // The audit log of the organisation shows the failed attempt and its address.
     let events = big_owner.api(Method::GET, "/audit-events?act=user.sign_in", None).await.json();
     let failed = events["items"].as_array().unwrap().iter().find(|it| it["act"] == "user.sign_in_failed").unwrap();
     assert_eq!((&failed["detail"]["by"], &failed["detail"]["address"]), (&json!("password"), &json!("192.0.2.7")));
@@ -103,8 +102,8 @@ async fn an_account_prepared_by_another_tenant_gives_no_access(url: String) {
     app.finish().await;
 }
 
-/// The other order: BigCorp's invitation is open, and another tenant invites the same address. Where email is sent, nobody but
-/// the owner of the address gets a link.
+/// The reverse order: an invitation is open, and another tenant invites the same email. If the installation sends
+/// email, only the owner of the email gets a link.
 async fn with_email_only_the_recipient_gets_the_link(url: String) {
     let app = App::open_with(&url, Setup { can_mail: true, ..Setup::default() }).await;
     let (evil, big) = (app.org("evil").await, app.org("big").await);
@@ -113,7 +112,7 @@ async fn with_email_only_the_recipient_gets_the_link(url: String) {
     let sent = invite(&admin, "owner").await;
     let mails = app.mails().wait_for_count(1).await;
     let secret = token(&mails[0].text);
-    // Neither the response, the list, the page, the log nor a key of the tenant has the link.
+    // The link is not in the response, the list, the page or the audit log, and not readable with an API key.
     let id = sent["id"].as_str().unwrap().to_owned();
     let mut read = vec![sent.to_string()];
     for path in ["/invitations".to_owned(), format!("/invitations/{id}"), "/audit-events".to_owned()] {
@@ -133,7 +132,7 @@ async fn with_email_only_the_recipient_gets_the_link(url: String) {
     invite(&big_owner, "admin").await;
     let mails = app.mails().wait_for_count(3).await;
     let big_token = token(&mails[2].text);
-    // The link in the email verifies the address, and leads to every organisation that invited it before.
+    // The link in the email verifies the email, so earlier invitations can be accepted too.
     let victim = ConsoleBrowser::new(&app);
     let fields = [("token", &*big_token), ("name", "Vera"), ("password", PASSWORD)];
     victim.post("/invite", &fields).await.assert_redirect("/o/big");

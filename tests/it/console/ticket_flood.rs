@@ -1,4 +1,4 @@
-//! A flood of tickets: what is stored, what is sent, and that others still sign in.
+//! A flood of tickets: what is stored, which emails are sent, and that other users can still sign in.
 
 use serde_json::json;
 use waypost_core::organization::Role;
@@ -27,7 +27,7 @@ async fn create_support_server(org: &Org, slug: &str) -> Server {
     org.server_with(slug, ServerSettings { support: Some(Support::Tickets), ..ServerSettings::default() }).await
 }
 
-/// A ticket as long as it may be.
+/// Opens a ticket of maximum length. Returns `ok` or the error code.
 async fn open_ticket(server: &Server, tracking_id: &str, n: usize) -> String {
     let arguments = json!({ "title": format!("Ticket {n} of {tracking_id}"), "problem": "x".repeat(8_000),
         "context": "y".repeat(8_000), "email": "z@b.example" });
@@ -35,7 +35,7 @@ async fn open_ticket(server: &Server, tracking_id: &str, n: usize) -> String {
     if result.structured["error"].is_null() { "ok".to_owned() } else { result.error_code().to_owned() }
 }
 
-/// The number of emails to an address.
+/// Counts the emails sent to an address.
 fn count_emails(app: &App, to: &str) -> usize {
     app.mails().sent().iter().filter(|mail| mail.to == to).count()
 }
@@ -49,7 +49,7 @@ async fn tickets_from_one_address_are_limited_and_emails_batched(url: String) {
     let second = create_support_server(&other, "second").await;
     let mut accepted = 0;
     for n in 0..2_000 {
-        // Each call has another made-up identity.
+        // Each call uses a new tracking ID.
         match open_ticket(&server, &format!("guess-{n}"), n).await.as_str() {
             "ok" => accepted += 1,
             code => assert_eq!(code, "rate_limited"),
@@ -63,13 +63,13 @@ async fn tickets_from_one_address_are_limited_and_emails_batched(url: String) {
     assert_eq!(users, 30, "a refused call makes no user");
     assert_eq!(open_ticket(&second, "guess", 0).await, "rate_limited", "the address counts, on every server");
     assert_eq!(count_emails(&app, "owner@acme.example"), 1, "the first ticket");
-    // Others sign in meanwhile.
+    // Other users can still sign in.
     let browser = ConsoleBrowser::new(&app);
     browser.post("/login/code", &[("email", "owner@other.example"), ("next", "/account")]).await.assert_status(303);
     let mails = app.mails().wait_for_count(2).await;
     assert_eq!(mails[1].to, "owner@other.example");
     assert!(mails[1].subject.ends_with("is your code for Waypost"));
-    // The rest is in one digest, five minutes after the first email.
+    // The remaining tickets are in one digest, five minutes after the first email.
     app.advance_clock(5 * MINUTE - 1).await;
     assert_eq!(app.send_emails().await, 0);
     app.advance_clock(1).await;
@@ -82,12 +82,12 @@ async fn tickets_from_one_address_are_limited_and_emails_batched(url: String) {
     assert!(app.mails().sent().iter().all(|mail| mail.text.len() < 8_000), "no email is long");
     app.advance_clock(60 * MINUTE).await;
     assert_eq!(app.send_emails().await, 0, "nothing new");
-    // Another hour, another ticket.
+    // The limit refills after an hour.
     assert_eq!(open_ticket(&server, "guess-again", 0).await, "ok");
     app.finish().await;
 }
 
-/// A call that repeats a ticket adds the address also beyond the limit, and the team's own work is not limited.
+/// Adding an email to an existing ticket works beyond the limit, and the team's comments are not limited.
 #[tokio::test]
 async fn each_server_has_its_own_ticket_limit() {
     let ticket_limits = TicketLimits { per_address: 0, per_server: 3 };
@@ -143,7 +143,7 @@ async fn two_replicas_send_a_digest_once(url: String) {
     two.finish().await;
 }
 
-/// What waits when a process ends is sent by the next one.
+/// Emails queued when a process ends are sent by the next process.
 async fn queued_emails_are_sent_after_a_restart(url: String) {
     let app = start_with_email(&url, 1).await;
     let acme = app.org("acme").await;

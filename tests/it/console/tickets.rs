@@ -1,4 +1,4 @@
-//! Support: a ticket over MCP, the team's work on it, mails, and what is refused.
+//! Support tickets: opening them over MCP, handling them, emails and validation.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ async fn a_ticket_needs_an_email(app: App) {
     let context = &ticket["walkthrough"];
     assert_eq!((&context["title"], &context["version"]), (&json!("Install Acme"), &json!(1)));
     assert_eq!((&context["step"]["title"], &context["step"]["position"]), (&json!("Unpack"), &json!(2)));
-    // The same call again is the same ticket; with an address it goes on.
+    // A repeated call returns the same ticket. With an email the ticket becomes pending.
     let again = user.call("get_support", ticket_arguments("No start")).await;
     assert_eq!(again.ok(), opened.ok());
     let mut with_email = ticket_arguments("No start");
@@ -57,7 +57,7 @@ async fn a_ticket_needs_an_email(app: App) {
         owner.api(Method::GET, "/tickets?status=pending", None).await.json()["items"][0]["email"],
         "Zoe@b.example"
     );
-    // Whoever is not known at all gets a ticket as well. Ids tell the order from one millisecond to the next.
+    // An unknown caller can open a ticket too. IDs are ordered only across milliseconds.
     app.advance_clock(1).await;
     let outsider = server.modern().call("get_support", ticket_arguments("Who am I")).await;
     assert_eq!(outsider.ok()["status"], "needs_email");
@@ -116,7 +116,7 @@ async fn deleting_an_end_user_deletes_their_tickets(app: App) {
     app.finish().await;
 }
 
-/// A walkthrough in the trash has no page: where it is mentioned, its title is no link until it is restored.
+/// A walkthrough in the trash has no page, so its title is not a link until it is restored.
 async fn a_deleted_walkthrough_has_no_link(app: App) {
     let server = set_up(&app).await;
     let owner = ConsoleBrowser::owner(&server.org).await;
@@ -186,7 +186,7 @@ async fn the_team_is_notified_and_replies_by_email() {
         .assert_lacks("<img src=x")
         .assert_contains("Goes to zoe@b.example by mail");
     member.get_page("/o/acme/tickets").await.assert_contains("#1 Help").assert_lacks("<script>alert");
-    // A note stays inside; an answer goes out and resolves.
+    // A note is internal; an answer is emailed and resolves the ticket.
     let note = [("body", "Only us"), ("kind", "note"), ("then", "")];
     member.post(&format!("{path}/comments"), &note).await.assert_redirect(&path);
     app.advance_clock(1).await;
@@ -206,13 +206,13 @@ async fn the_team_is_notified_and_replies_by_email() {
         .assert_contains("Sent to zoe@b.example")
         .assert_contains("<strong>this</strong>")
         .assert_contains("Resolved");
-    // The assignee is told, unless they took it themselves.
+    // The assignee is notified unless they assigned the ticket to themselves.
     let change = json!({ "assignee_id": "owner@acme.example", "status": "in_progress" });
     member.api(Method::PATCH, &format!("/tickets/{id}"), Some(change)).await.assert_status(200);
     app.send_emails().await;
     let mails = app.mails().sent();
     assert_eq!((mails[3].to.as_str(), &mails[3].subject[..10]), ("owner@acme.example", "[#1] Yours"));
-    // What was written can be changed, with its history; by its author and by admins.
+    // A comment can be edited by its author and by admins, with a history.
     let comments = member.api(Method::GET, &format!("/tickets/{id}/comments"), None).await.assert_status(200).json();
     let comment = comments["items"][1]["id"].as_str().unwrap();
     let field = format!("body-{comment}");
@@ -270,7 +270,7 @@ async fn tickets_are_managed_over_the_api() {
         owner.api(Method::GET, &format!("/tickets?{invalid}"), None).await.assert_status(422);
     }
     owner.api(Method::GET, "/tickets?q=%00%25_", None).await.assert_status(200);
-    // The console's own forms.
+    // The forms of the console.
     let form =
         [("ids", id.as_str()), ("status", "resolved"), ("priority", ""), ("assignee", ""), ("back", "status=pending")];
     owner.post("/o/acme/tickets/bulk", &form).await.assert_redirect("/o/acme/tickets?status=pending");
@@ -282,7 +282,7 @@ async fn tickets_are_managed_over_the_api() {
     owner.get("/o/acme/tickets?status=odd").await.assert_status(422);
     let stale = [("status", "closed"), ("priority", "low"), ("assignee", "none"), ("revision", "1")];
     owner.post(&format!("/o/acme{path}"), &stale).await.assert_status(412).assert_contains("has changed meanwhile");
-    // Another organisation does not know of it.
+    // Another organisation gets 404.
     let other = ConsoleBrowser::owner(&app.org("other").await).await;
     other.api(Method::GET, &path, None).await.assert_status(404);
     other.api(Method::PATCH, &path, Some(json!({ "status": "closed" }))).await.assert_status(404);

@@ -1,4 +1,4 @@
-//! "Try it": calls from the console are marked as tests and counted nowhere; only the console can mark them.
+//! "Try it": calls from the console are marked as tests and not counted. Only the console can mark calls.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn list_items(org: &Org, path: &str) -> Vec<Value> {
     response.json()["items"].as_array().unwrap().clone()
 }
 
-/// The address of the MCP client in the page.
+/// Returns the path of the MCP client in the page.
 fn mcp_path(page: &ConsoleResponse) -> String {
     let (_, rest) = page.body.split_once("data-path=\"").unwrap();
     rest.split_once('"').unwrap().0.to_owned()
@@ -71,14 +71,14 @@ async fn test_calls_are_not_counted(app: App) {
     browser.get_page("/o/acme/analytics").await.assert_contains("Nothing happened in this time");
     browser.get_page("/o/acme/end-users").await.assert_contains("Nobody has come yet");
 
-    // What an end user does beside it counts.
+    // Calls of an end user are counted.
     server.personal("ann").call("select_walkthrough", json!({ "walkthrough_id": SLUG })).await.ok();
     app.advance_clock(1_000).await;
     let overview =
         call_with_key(org, Role::Member, Method::GET, "/analytics/overview", None).await.json()["current"].clone();
     assert_eq!(json!([overview["started"], overview["active"], overview["completed"]]), json!([1, 1, 0]));
 
-    // Who looks for the tests finds them, marked.
+    // Tests are listed on request and are marked.
     let all = list_items(org, "/end-users?include_test=true").await;
     let test = all.iter().find(|it| it["is_test"] == true).unwrap();
     assert_eq!(all.len(), 2);
@@ -119,7 +119,7 @@ async fn only_the_console_can_mark_test_calls(app: App) {
         assert_eq!(response.status, 404, "{id}");
     }
     assert_eq!(other.personal(&id).request("tools/list", json!({})).send().await.status, 404, "of another server");
-    // The name of the client, which anyone can send, marks nothing.
+    // The client name does not mark a call as a test, because any client can send it.
     server.personal("ann").call("select_walkthrough", select.clone()).await.ok();
     assert_eq!(app.count("SELECT count(*) FROM end_users WHERE is_test").await, 0);
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);

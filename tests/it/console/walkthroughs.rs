@@ -1,4 +1,4 @@
-//! Walkthroughs over the REST API and on pages: what an author does, what is refused, and what nobody else may.
+//! Walkthroughs over the REST API and on pages: editing, versions, import, validation and access.
 
 use axum::body::Body;
 use http::{Method, Request, header};
@@ -12,7 +12,7 @@ pub async fn call(browser: &ConsoleBrowser, method: Method, path: &str, body: Va
     browser.api(method, path, Some(body)).await
 }
 
-/// As [`call`], as an edit of what had this revision.
+/// Like [`call`], with an `If-Match` header for `revision`.
 async fn call_with_revision(
     browser: &ConsoleBrowser,
     method: Method,
@@ -28,7 +28,7 @@ async fn call_with_revision(
     browser.send(request.body(Body::from(body.to_string())).unwrap()).await
 }
 
-/// A walkthrough with these steps: its address in the API, and the ids of its steps.
+/// Creates a walkthrough with the given steps. Returns its API path and the IDs of the steps.
 pub async fn create_walkthrough(browser: &ConsoleBrowser, title: &str, steps: &[&str]) -> (String, Vec<String>) {
     let response = call(browser, Method::POST, "/walkthroughs", json!({ "title": title, "type": "course" })).await;
     let at = response.assert_status(201).location().strip_prefix("/api/v1").unwrap().to_owned();
@@ -52,7 +52,7 @@ async fn a_draft_is_edited_step_by_step() {
     let browser = ConsoleBrowser::owner(&app.org("acme").await).await;
     let (at, ids) = create_walkthrough(&browser, "Set up", &["A", "B", "C"]).await;
     let one = |at: &str, id: &str| format!("{at}/steps/{id}");
-    // The fourth edit: made at revision 1, three steps added.
+    // The revision is 4: created at revision 1, then three steps were added.
     let patched =
         call_with_revision(&browser, Method::PATCH, &one(&at, &ids[1]), (4, json!({ "content": "new" }))).await;
     assert_eq!(
@@ -250,7 +250,7 @@ async fn ids_of_another_organisation_return_404() {
         (Method::POST, "/versions/1/withdraw".into(), Some(json!({ "reason": "x" }))),
     ] {
         browser.api(method.clone(), &format!("{foreign}{path}"), body.clone()).await.assert_status(404);
-        // Nor does a step of somebody else belong to one's own walkthrough.
+        // A foreign step is not found in the organisation's own walkthrough either.
         if path.contains(steps[0].as_str()) {
             browser.api(method, &format!("{mine}{path}"), body).await.assert_status(404);
         }
@@ -265,7 +265,7 @@ async fn ids_of_another_organisation_return_404() {
     app.finish().await;
 }
 
-/// Sends files as a form, each a path and its bytes.
+/// Uploads files as multipart form data. Each file is a path and its bytes.
 async fn import(browser: &ConsoleBrowser, query: &str, files: &[(&str, &[u8])]) -> ConsoleResponse {
     let mut body = Vec::new();
     for (path, bytes) in files {

@@ -1,4 +1,4 @@
-//! Outgoing webhooks: what is sent, how it is signed, and when it is tried again.
+//! Outgoing webhooks: payloads, signatures and retries.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ use crate::app::{App, DAY, Setup};
 
 const MINUTE: i64 = 60_000;
 
-/// A receiver on this machine: what it got, and what it answers.
+/// A webhook receiver on loopback that records requests and returns a configured response.
 struct Receiver {
     url: String,
     requests: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
@@ -141,12 +141,12 @@ async fn a_delivery_is_signed_and_logged() {
     );
     assert!(log["next_cursor"].is_string());
     owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("thanks").assert_contains("delivered");
-    // Again, under the same id.
+    // A replay has the same ID.
     let first = log["items"][0]["id"].as_str().unwrap();
     owner.api(Method::POST, &format!("/webhook-deliveries/{first}/replay"), None).await.assert_status(200);
     assert_eq!(send_pending(&app).await, 1);
     assert_eq!(receiver.take_requests()[0].0["webhook-id"], *first);
-    // Both secrets sign for a day.
+    // For one day deliveries are signed with both secrets.
     let rotated =
         owner.api(Method::POST, &format!("/webhooks/{id}/rotate-secret"), None).await.assert_status(200).json();
     let new = SecretText::new(rotated["secret"].as_str().unwrap());
@@ -191,7 +191,7 @@ async fn failed_deliveries_are_retried_and_then_abandoned() {
         .await
         .assert_contains("answered with status 500")
         .assert_contains("has failed");
-    // Five days are enough.
+    // A webhook that fails for five days is disabled.
     app.advance_clock(4 * DAY).await;
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
     send_pending(&app).await;
@@ -266,12 +266,12 @@ async fn webhooks_cannot_reach_private_networks() {
             .await
             .assert_status(422);
     }
-    // A name that resolves to this machine is refused when it is asked.
+    // A name that resolves to loopback is rejected when the delivery is sent.
     let (id, _) = create_webhook(&owner, "https://localhost/hook", json!(["ticket.created"])).await;
     owner.api(Method::POST, &format!("/webhooks/{id}/test"), None).await.assert_status(201);
     send_pending(&app).await;
     owner.get_page(&format!("/o/acme/webhooks/{id}")).await.assert_contains("has no address on the public internet");
-    // Members do not see receivers, others know of none.
+    // Members cannot see webhooks; other organisations get 404.
     let member = ConsoleBrowser::member(&org, "m@acme.example", Role::Member).await;
     for path in ["/webhooks".to_owned(), format!("/webhooks/{id}"), format!("/webhooks/{id}/deliveries")] {
         member.api(Method::GET, &path, None).await.assert_status(403);
@@ -322,7 +322,7 @@ async fn entries_for_other_purposes_or_organisations_do_not_apply() {
     let (id, _) = create_webhook(&owner, "https://example.com/", events.clone()).await;
     let change = json!({ "url": receiver.url });
     owner.api(Method::PATCH, &format!("/webhooks/{id}"), Some(change)).await.assert_status(422);
-    // Names are resolved when a message is sent. One that is internal reads like one that does not exist.
+    // Names are resolved when a delivery is sent. The error for an internal name equals that for an unknown name.
     let named = receiver.url.replace("http://127.0.0.1", "https://localhost");
     let (id, _) = create_webhook(&owner, &named, events.clone()).await;
     let (_, internal) = test(&owner, &id).await;
@@ -330,7 +330,7 @@ async fn entries_for_other_purposes_or_organisations_do_not_apply() {
     let (id, _) = create_webhook(&owner, "https://nobody.invalid/", events.clone()).await;
     assert_eq!(test(&owner, &id).await.1, internal.replace("localhost", "nobody.invalid"));
     assert_eq!(receiver.take_requests().len(), 0);
-    // The organisation of the entry is let through, as long as the entry names it.
+    // The organisation named in the entry is allowed as long as its slug matches.
     let (id, _) = create_webhook(&allowed, &receiver.url, events).await;
     assert_eq!(test(&allowed, &id).await.0, "delivered");
     assert_eq!(receiver.take_requests().len(), 1);
@@ -361,7 +361,7 @@ async fn a_delivery_records_the_status_and_200_printable_characters() {
     app.finish().await;
 }
 
-/// The way of a step is the same as before when nobody wants to know, and a receiver that goes holds nobody up.
+/// A webhook deleted during a walkthrough does not affect the steps.
 #[tokio::test]
 async fn a_deleted_webhook_does_not_fail_a_step() {
     let app = start_app().await;
@@ -373,7 +373,7 @@ async fn a_deleted_webhook_does_not_fail_a_step() {
     app.refresh().await;
     let mut user = server.personal("ann");
     user.play("select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await.ok();
-    // This process has not noticed yet that it is gone.
+    // This process has not reloaded the offers yet.
     owner.api(Method::DELETE, &format!("/webhooks/{id}"), None).await.assert_status(204);
     let done = user.play("next_walkthrough_step", json!({})).await;
     assert_eq!(done.ok()["progress"]["status"], "completed");

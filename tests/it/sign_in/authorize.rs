@@ -18,8 +18,7 @@ async fn a_request_leads_through_sign_in_to_a_code(app: App) {
     assert_eq!(response.status, StatusCode::OK, "the user is asked");
     let code = client.get_code(&browser, &[]).await;
     assert!(code.starts_with("wpc_"));
-    // AS-5: state and issuer come with the code, each once.
-    // RFC 8252, section 8.6: any program on the device can pretend to be the client, so the user is asked again.
+    // RFC 8252, section 8.6: any program on the device can impersonate the client, so consent is asked again.
     let response = browser.open(&client.authorize_path(&[])).await;
     assert_eq!(response.status, StatusCode::OK, "the user is asked again");
     let none = browser.get(&client.authorize_path(&[("prompt", "none")])).await;
@@ -33,7 +32,7 @@ async fn a_request_leads_through_sign_in_to_a_code(app: App) {
     app.finish().await;
 }
 
-/// AS-4: with an unknown client or redirect URI the browser is sent nowhere.
+/// AS-4: with an unknown client or redirect URI the browser is not redirected.
 #[tokio::test]
 async fn unknown_clients_and_redirect_uris_get_a_page() {
     let app = App::new().await;
@@ -61,7 +60,7 @@ async fn unknown_clients_and_redirect_uris_get_a_page() {
     }
     let twice = format!("{}&client_id=client_x", client.authorize_path(&[]));
     assert_eq!(browser.get(&twice).await.status, StatusCode::BAD_REQUEST, "RFC 6749, section 3.1");
-    // The port of a loopback address is the client's own business (RFC 8252, section 7.3).
+    // Any port is accepted for a loopback redirect URI (RFC 8252, section 7.3).
     let response = browser.get(&client.authorize_path(&[("redirect_uri", "http://127.0.0.1:5000/callback")])).await;
     assert!(response.location().starts_with("/s/acme/oauth/sign-in"));
     let response = browser.get(&client.authorize_path(&[("redirect_uri", "")])).await;
@@ -69,7 +68,7 @@ async fn unknown_clients_and_redirect_uris_get_a_page() {
     app.finish().await;
 }
 
-/// The errors of requests whose client and redirect URI are known, for a user who is signed in.
+/// Errors for requests with a known client and redirect URI, for a signed-in user.
 const ERRORS: &[(&[(&str, &str)], &str)] = &[
     (&[("response_type", "token")], "unsupported_response_type"),
     (&[("response_type", "")], "invalid_request"),
@@ -111,7 +110,7 @@ async fn other_errors_are_sent_to_the_client() {
     app.finish().await;
 }
 
-/// RFC 9700, section 4.11.2: anybody can register a client, and would have a redirect from a trusted host to any address.
+/// RFC 9700, section 4.11.2: anyone can register a client and would get a redirect from a trusted host to any URL.
 #[tokio::test]
 async fn a_new_client_gets_no_redirects_before_the_user_consents() {
     let app = App::new().await;
@@ -134,7 +133,7 @@ async fn a_new_client_gets_no_redirects_before_the_user_consents() {
         assert!(page.body.contains(&link) && page.body.contains("state=a+b%26c"), "{link}: {}", page.body);
         assert!(!page.body.contains("http-equiv"), "nothing goes on by itself");
     }
-    // The person who allowed the client has seen the page; others have not.
+    // Only the user who allowed the client has seen the consent page.
     client.get_code(&browser, &[]).await;
     let response = browser.get(&client.authorize_path(&[("scope", "x")])).await;
     assert_eq!(response.parameter("error").as_deref(), Some("invalid_scope"));
@@ -150,7 +149,7 @@ async fn a_new_client_gets_no_redirects_before_the_user_consents() {
     app.finish().await;
 }
 
-/// Each makes a request to an address that anybody can choose.
+/// Each fetch is a request to a URL chosen by the caller.
 #[tokio::test]
 async fn document_fetches_are_rate_limited() {
     let app = App::new().await;
@@ -168,7 +167,7 @@ async fn document_fetches_are_rate_limited() {
     app.finish().await;
 }
 
-/// AS-6: any address of the server is a resource, however it is written, and none means the server.
+/// AS-6: every URL of the server is a valid resource in any equivalent spelling. A missing resource means the server.
 #[tokio::test]
 async fn equivalent_resource_urls_are_accepted() {
     let app = App::new().await;
@@ -189,7 +188,7 @@ async fn equivalent_resource_urls_are_accepted() {
     app.finish().await;
 }
 
-/// AS-16: what the client asks to be asked again is asked again; unknown parameters do no harm.
+/// AS-16: `prompt` is honoured, and unknown parameters are ignored.
 #[tokio::test]
 async fn the_prompt_parameter_is_honoured() {
     let app = App::new().await;

@@ -1,4 +1,4 @@
-//! Consent: AS-7 and AS-11, and what binds a request to its browser.
+//! Consent (AS-7 and AS-11) and the binding of a request to its browser.
 
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -76,13 +76,13 @@ async fn a_request_belongs_to_its_browser() {
     let (attacker, _) = EndUserBrowser::signed_in(&server, "attacker").await;
     let page = attacker.open(&client.authorize_path(&[])).await;
     let (action, csrf) = (form_action(&page), page.hidden_field("csrf"));
-    // The victim is lured to the attacker's request: nothing is shown, nothing is done.
+    // The victim opens the attacker's request: nothing is shown and nothing happens.
     assert_eq!(victim.get(&action).await.status, StatusCode::BAD_REQUEST);
     victim.get(&client.authorize_path(&[])).await.location();
     assert_eq!(victim.get(&action).await.status, StatusCode::BAD_REQUEST);
     let form = [("csrf", csrf.as_str()), ("decision", "allow")];
     assert_eq!(victim.post(&action, &form).await.status, StatusCode::BAD_REQUEST);
-    // A form without the token, or with that of another request, is refused.
+    // A form without its token, or with the token of another request, is rejected.
     for csrf in ["", "AAAA", &victim.open(&client.authorize_path(&[])).await.hidden_field("csrf")] {
         let response = attacker.post(&action, &[("csrf", csrf), ("decision", "allow")]).await;
         assert_eq!(response.status, StatusCode::FORBIDDEN);
@@ -101,12 +101,12 @@ async fn a_session_is_valid_for_one_organisation() {
     let (browser, _) = EndUserBrowser::signed_in(&acme, "anna").await;
     let response = browser.get(&client.authorize_path(&[])).await;
     assert!(response.location().starts_with("/s/other/oauth/sign-in"), "{}", response.location());
-    // Nor under the other one's name.
+    // The cookie is not accepted under the other organisation's name either.
     let stolen = browser.cookie(&format!("__Host-wp_eu_{}", acme.org.id)).unwrap();
     browser.set_cookie(&format!("__Host-wp_eu_{}", other.org.id), &stolen);
     let response = browser.get(&client.authorize_path(&[])).await;
     assert!(response.location().starts_with("/s/other/oauth/sign-in"), "{}", response.location());
-    // A browser stays signed in for 30 days.
+    // A browser session lasts 30 days.
     app.advance_clock(29 * DAY).await;
     let client = OauthClient::register(&acme).await;
     assert_eq!(browser.open(&client.authorize_path(&[])).await.status, StatusCode::OK);
@@ -118,7 +118,7 @@ async fn a_session_is_valid_for_one_organisation() {
     app.finish().await;
 }
 
-/// AS-12: asking for more is asked again, and takes nothing away.
+/// AS-12: additional scopes need new consent and do not affect existing grants.
 #[tokio::test]
 async fn additional_scopes_need_consent_and_keep_existing_grants() {
     let app = App::new().await;
@@ -143,15 +143,16 @@ async fn additional_scopes_need_consent_and_keep_existing_grants() {
         super::start_walkthrough(&server, Some(&Tokens::from_response(&more).access)).await.status,
         StatusCode::OK
     );
-    // The first grant lives on, and less than what was allowed is not asked for again.
+    // The first grant remains valid, and a subset of the allowed scopes needs no new consent.
     Tokens::from_response(&client.refresh(&reading.refresh).await);
     let response = browser.open(&client.authorize_path(&[("scope", "walk:read")])).await;
     assert!(response.location().starts_with(WEB_CALLBACK));
     app.finish().await;
 }
 
-/// The attack: labels are guessed after the server has moved to sign-in. Nothing is gained, and the answers do not reveal which
-/// labels are in use. With the organisation's link the progress is claimed, once, after the page has said so.
+/// An attacker guesses labels after the server has switched to sign-in. The guesses give no progress, and the
+/// responses do not reveal which labels exist. With the organisation's link the progress is claimed once, after the
+/// page has announced it.
 async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
@@ -185,19 +186,19 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     let (first, _) = EndUserBrowser::signed_in(&server, "anna").await;
     client.get_code(&first, &[]).await;
     let link = create_claim_link(&server, "ann").await;
-    // The metadata that a client reads at the link names the link, and a call without a token leads there.
+    // The metadata for the link names the link as the resource.
     let path = link.strip_prefix("http://localhost:8080").unwrap();
     let metadata = first.get(&format!("/.well-known/oauth-protected-resource{path}")).await.json();
     assert_eq!(metadata["resource"], link);
     let resource = [("resource", link.as_str())];
-    // A client that she knows already: she is asked all the same, because there is something to tell.
+    // The client is already allowed, but consent is asked because the page must announce the claim.
     let page = first.open(&client.authorize_path(&resource)).await;
     assert!(page.status == StatusCode::OK && page.body.contains("ann"), "{}", page.body);
     let tokens = Tokens::from_response(&client.exchange(&client.get_code(&first, &resource).await).await);
     assert_eq!(position(&tokens).await, 2);
     assert_eq!(app.count("SELECT count(*) FROM audit_events WHERE act = 'join.create'").await, 1);
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE resource LIKE '%claim%'").await, 0, "not kept");
-    // Claimed, it answers as if nobody had the label.
+    // After the claim, the response is the same as for an unknown label.
     let response = attacker.open(&client.authorize_path(&resource)).await;
     assert!(response.location().starts_with(WEB_CALLBACK), "there is nothing to tell");
     let tokens = Tokens::from_response(&client.exchange(&response.parameter("code").unwrap()).await);
@@ -210,7 +211,7 @@ async fn a_label_can_only_be_claimed_with_a_signed_link(app: App) {
     app.finish().await;
 }
 
-/// A claim link of the organisation: the URL.
+/// Creates a claim link and returns its URL.
 async fn create_claim_link(server: &Server, label: &str) -> String {
     let (cx, ops) = (server.app.cx(), server.app.ops());
     let claim = (label, 3_600_000);
@@ -219,7 +220,8 @@ async fn create_claim_link(server: &Server, label: &str) -> String {
     format!("http://localhost:8080/s/{}/t/{}/mcp", server.slug, link.segment())
 }
 
-/// Before and after the move to sign-in a link identifies nobody else than its label does, and no test of the console.
+/// Without sign-in a claim link identifies the same end user as its label. It cannot be turned into a console test
+/// ID.
 async fn a_claim_link_without_sign_in_acts_as_its_label(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
@@ -235,7 +237,7 @@ async fn a_claim_link_without_sign_in_acts_as_its_label(app: App) {
     app.finish().await;
 }
 
-/// An ID that the public page generated is a secret: its holder needs no link.
+/// An ID generated by the public page is a secret, so its holder needs no link.
 async fn a_generated_personal_url_is_claimed_by_its_holder(app: App) {
     let server = app.server("acme").await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;

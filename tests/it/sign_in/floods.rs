@@ -1,4 +1,4 @@
-//! What anybody can create without having signed in stays bounded, and goes again (docs/security.md).
+//! Data that anonymous callers can create is bounded and expires (docs/security.md).
 
 use axum::body::Body;
 use http::Request;
@@ -32,7 +32,7 @@ async fn registrations_put_no_client_text_in_the_audit_log(app: App) {
     let entry = app.query_lines("SELECT detail FROM audit_events WHERE act = 'client.register'").await;
     assert!(!entry.contains("Attacker") && !entry.contains("aaa") && !entry.contains("127.0.0.1"), "{entry}");
     assert!(entry.contains("\"name_length\":200") && entry.contains("[2020,30]"), "{entry}");
-    // 40 KB of addresses are refused.
+    // 40 KB of redirect URIs are rejected.
     let many = json!({ "redirect_uris": vec![long; 20] });
     assert_eq!(post_json(&app, &oauth_path(&server, "register"), &many).await.error().1, "invalid_redirect_uri");
     for _ in 0..30 {
@@ -52,7 +52,7 @@ async fn an_unused_registration_expires(app: App) {
     let client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     app.advance_clock(DAY - 1).await;
-    // Whoever began in time may finish.
+    // A user who began in time can finish.
     let page = browser.open(&client.authorize_path(&[])).await;
     let late = OauthClient::register(&server).await;
     app.advance_clock(1).await;
@@ -74,7 +74,7 @@ async fn a_used_registration_is_kept(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
-    // In the same millisecond.
+    // Used in the millisecond of the registration.
     client.get_code(&browser, &[]).await;
     app.advance_clock(29 * DAY).await;
     authorizations::delete_expired(app.db(), &*app.cx().clock).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_used_registration_is_kept(app: App) {
     app.finish().await;
 }
 
-/// One call deletes more than two addresses can create in the time between two calls.
+/// One call deletes more rows than two client addresses can create between two calls.
 async fn all_expired_rows_are_deleted(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -137,7 +137,7 @@ async fn all_expired_rows_are_deleted(app: App) {
     app.finish().await;
 }
 
-/// Every page of a request has the token of its forms, also for visitors who have not signed in.
+/// Every page of a request contains its form token, even for visitors who have not signed in.
 async fn visitors_write_nothing_to_the_audit_log(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -151,7 +151,8 @@ async fn visitors_write_nothing_to_the_audit_log(app: App) {
     app.finish().await;
 }
 
-/// Pages and pictures cost a few statements that read: they are shown while another transaction has the only writer.
+/// Pages and images need only a few reading statements, so they are served while another transaction holds the
+/// writer.
 #[tokio::test]
 async fn pages_and_images_need_no_write_transaction() {
     let app = App::new().await;
@@ -233,7 +234,7 @@ async fn tokens_of_a_grant_are_limited(app: App) {
     let client = OauthClient::register(&server).await;
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let tokens = client.get_tokens(&browser).await;
-    // As if it had been rotated 1,298 times.
+    // Simulates 1,298 rotations.
     app.execute("UPDATE refresh_tokens SET generation = 1299").await;
     app.execute("UPDATE oauth_grants SET generation = 1299").await;
     for sql in [
@@ -268,7 +269,7 @@ async fn repeated_revocations_log_one_entry_per_hour(app: App) {
     };
     let mut tokens = client.get_tokens(&browser).await;
     for _ in 0..5 {
-        // The same one twice, then one after the other.
+        // Each token is revoked twice.
         revoke(&tokens.access).await;
         revoke(&tokens.access).await;
         tokens = Tokens::from_response(&client.refresh(&tokens.refresh).await);
@@ -286,7 +287,7 @@ async fn repeated_revocations_log_one_entry_per_hour(app: App) {
     app.finish().await;
 }
 
-/// What stands between `oauth/` and the query.
+/// Returns the part of the path between `oauth/` and the query.
 fn page_name(path: &str) -> &str {
     path.split_once("/oauth/").unwrap().1.split('?').next().unwrap()
 }

@@ -41,7 +41,7 @@ async fn client_documents_can_be_switched_off() {
     app.finish().await;
 }
 
-/// AS-1 and AS-2: the issuer is byte for byte what clients derived the address from.
+/// AS-1 and AS-2: the issuer equals, byte for byte, the value from which clients derive the metadata URL.
 #[tokio::test]
 async fn authorization_server_metadata_matches_the_requested_issuer() {
     let app = App::new().await;
@@ -74,7 +74,7 @@ async fn authorization_server_metadata_matches_the_requested_issuer() {
     app.finish().await;
 }
 
-/// RS-3: `resource` is the very URL, for each form and for personal ones; open to every origin.
+/// RS-3: `resource` is exactly the requested URL, for both forms and for personal URLs. All origins are allowed.
 #[tokio::test]
 async fn each_resource_url_has_its_own_metadata() {
     let app = App::with(Setup { public_url: "https://way.example", ..Setup::default() }).await;

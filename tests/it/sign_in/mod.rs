@@ -1,5 +1,4 @@
-//! Signing in over HTTP (docs/sign-in.md): what clients and browsers send, and what they get. RS-n and AS-n name the
-//! requirements that a test is about.
+//! Signing in over HTTP (docs/sign-in.md). RS-n and AS-n name the requirements that a test covers.
 
 mod authorize;
 mod consent;
@@ -27,14 +26,14 @@ use waypost_ops::{browser_sessions, servers};
 
 use crate::app::{App, Server};
 
-/// Where the client listens.
+/// The redirect URI of a client on the user's device.
 pub const CALLBACK: &str = "http://127.0.0.1:3999/callback";
-/// Where a client on the web has its users sent.
+/// The redirect URI of a web client.
 pub const WEB_CALLBACK: &str = "https://app.example/callback";
 /// The client's PKCE verifier.
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
-/// A server with Waypost's own sign-in, and a walkthrough of three steps.
+/// Creates a server with `platform_oauth` and a walkthrough with three steps.
 pub async fn create_sign_in_server(app: &App, slug: &str) -> Server {
     let server = app.server(slug).await;
     server.walkthrough("Install Acme", &["Download", "Unpack", "Run"]).await;
@@ -42,14 +41,14 @@ pub async fn create_sign_in_server(app: &App, slug: &str) -> Server {
     server
 }
 
-/// From now on the server asks its users to sign in.
+/// Switches the server to `platform_oauth`.
 pub async fn require_sign_in(server: &Server) {
     let settings =
         servers::ServerSettings { auth_type: Some(AuthType::PlatformOauth), ..servers::ServerSettings::default() };
     server.set(settings).await;
 }
 
-/// An answer, read.
+/// A response whose body has been read.
 #[derive(Debug)]
 pub struct SignInResponse {
     pub status: StatusCode,
@@ -66,13 +65,13 @@ impl SignInResponse {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.body))
     }
 
-    /// Where the browser is sent.
+    /// Returns the redirect target. Panics if the response is not a redirect.
     pub fn location(&self) -> &str {
         assert_eq!(self.status, StatusCode::SEE_OTHER, "{}", self.body);
         self.header(header::LOCATION)
     }
 
-    /// A parameter of the address to which the browser is sent.
+    /// Returns a query parameter of the redirect target.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let url = Url::parse(self.location()).unwrap();
         let mut found = url.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned());
@@ -81,14 +80,14 @@ impl SignInResponse {
         value
     }
 
-    /// The error of an OAuth answer, with its status.
+    /// Returns the status and the OAuth error code.
     pub fn error(&self) -> (u16, String) {
         assert_eq!(self.header(header::CACHE_CONTROL), "no-store");
         assert!(self.json()["error_description"].is_string(), "{}", self.body);
         (self.status.as_u16(), self.json()["error"].as_str().unwrap().to_owned())
     }
 
-    /// The value of a hidden field.
+    /// Returns the value of a hidden field.
     pub fn hidden_field(&self, name: &str) -> String {
         let mark = format!("name=\"{name}\" value=\"");
         let (_, rest) = self.body.split_once(&mark).unwrap_or_else(|| panic!("no {name} in {}", self.body));
@@ -108,7 +107,7 @@ impl EndUserBrowser {
         Self { app: app.clone(), cookies: Arc::default() }
     }
 
-    /// A browser in which somebody is signed in to the organisation of `server`.
+    /// Returns a browser signed in to the organisation of `server`, and the end user.
     pub async fn signed_in(server: &Server, subject: &str) -> (Self, EndUserId) {
         let browser = Self::new(&server.app);
         let identity = browser.sign_in(server, subject).await;
@@ -140,7 +139,7 @@ impl EndUserBrowser {
         self.cookies.lock().unwrap().get(name).cloned()
     }
 
-    /// All cookies, as they are sent.
+    /// Returns all cookies as a `Cookie` header.
     pub fn cookies(&self) -> String {
         let cookies = self.cookies.lock().unwrap();
         cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
@@ -210,7 +209,7 @@ pub fn encode_form(form: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
 }
 
-/// A client of a server, as the endpoints see it.
+/// An OAuth client registered at a server.
 #[derive(Clone)]
 pub struct OauthClient {
     pub server: Server,
@@ -236,7 +235,7 @@ impl OauthClient {
         Self { server: server.clone(), id: response.json()["client_id"].as_str().unwrap().to_owned(), callback }
     }
 
-    /// The path of an authorization request, with `changes`: an empty value leaves the parameter out.
+    /// Returns the path of an authorization request with `changes` applied. An empty value removes a parameter.
     pub fn authorize_path(&self, changes: &[(&str, &str)]) -> String {
         let challenge = BASE64URL_NOPAD.encode(&Sha256::digest(VERIFIER));
         let resource = format!("http://localhost:8080/s/{}/mcp", self.server.slug);
@@ -255,7 +254,7 @@ impl OauthClient {
         format!("{}?{query}", oauth_path(&self.server, "authorize"))
     }
 
-    /// Goes through consent where it is asked for, and gives the code.
+    /// Opens an authorization request, consents if asked, and returns the code.
     pub async fn get_code(&self, browser: &EndUserBrowser, changes: &[(&str, &str)]) -> String {
         let mut response = browser.open(&self.authorize_path(changes)).await;
         if response.status == StatusCode::OK {
@@ -266,7 +265,7 @@ impl OauthClient {
         response.parameter("code").unwrap_or_else(|| panic!("no code: {}", response.location()))
     }
 
-    /// Asks the token endpoint for `form`, as this client.
+    /// Posts `form` to the token endpoint as this client.
     pub async fn post_token(&self, form: &[(&str, &str)]) -> SignInResponse {
         let form: Vec<_> = form.iter().copied().chain([("client_id", self.id.as_str())]).collect();
         post_form(&self.server.app, &oauth_path(&self.server, "token"), &form).await
@@ -281,13 +280,13 @@ impl OauthClient {
         self.post_token(&[("grant_type", "refresh_token"), ("refresh_token", token)]).await
     }
 
-    /// Signs in from beginning to end.
+    /// Runs the authorization code flow and returns the tokens.
     pub async fn get_tokens(&self, browser: &EndUserBrowser) -> Tokens {
         Tokens::from_response(&self.exchange(&self.get_code(browser, &[]).await).await)
     }
 }
 
-/// What the token endpoint gave.
+/// A token response.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     pub access: String,
@@ -309,7 +308,7 @@ pub fn oauth_path(server: &Server, name: &str) -> String {
     format!("/s/{}/oauth/{name}", server.slug)
 }
 
-/// Where the first form of a page is sent.
+/// Returns the action of the first form of a page.
 pub fn form_action(page: &SignInResponse) -> String {
     let (_, rest) = page.body.split_once("action=\"").unwrap_or_else(|| panic!("no form: {}", page.body));
     rest.split('"').next().unwrap().replace("&amp;", "&").replace("&#38;", "&")
@@ -327,7 +326,7 @@ pub async fn post_form(app: &App, path: &str, form: &[(&str, &str)]) -> SignInRe
     send(app, request.body(Body::from(encode_form(form))).unwrap()).await
 }
 
-/// Calls a tool with a bearer token, or without one.
+/// Calls a tool, with a bearer token if given.
 pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: Value) -> SignInResponse {
     let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": tool, "arguments": arguments } });
@@ -345,7 +344,7 @@ pub async fn call(server: &Server, token: Option<&str>, tool: &str, arguments: V
     response
 }
 
-/// Begins the walkthrough.
+/// Calls `select_walkthrough` for the test walkthrough.
 pub async fn start_walkthrough(server: &Server, token: Option<&str>) -> SignInResponse {
     call(server, token, "select_walkthrough", json!({ "walkthrough_id": "install-acme" })).await
 }

@@ -1,4 +1,4 @@
-//! Tokens at the MCP addresses: RS-1, RS-2, RS-4, RS-5, RS-8.
+//! Tokens at MCP URLs: RS-1, RS-2, RS-4, RS-5, RS-8.
 
 use http::{Request, header};
 use serde_json::json;
@@ -17,7 +17,7 @@ waypost_testkit::both!(open =>
 
 const CHALLENGE: &str = "Bearer resource_metadata=\"http://localhost:8080/.well-known/oauth-protected-resource/s/acme/mcp\", scope=\"walk\"";
 
-/// RS-5: not in the same organisation, and not in another one.
+/// RS-5: neither in the same organisation nor in another.
 async fn a_token_is_invalid_on_other_servers(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let sibling = server.org.server("acme-two").await;
@@ -32,12 +32,12 @@ async fn a_token_is_invalid_on_other_servers(app: App) {
         assert_eq!(response.status, 401);
         assert!(response.header(header::WWW_AUTHENTICATE).contains("error=\"invalid_token\""));
     }
-    // The refresh token is no access token, nor is the code.
+    // A refresh token is not accepted as an access token.
     assert_eq!(start_walkthrough(&server, Some(&tokens.refresh)).await.status, 401);
     app.finish().await;
 }
 
-/// One end user across clients and servers of an organisation, with what they did.
+/// An end user keeps their progress across the clients of a server.
 async fn a_user_continues_in_every_client(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let (laptop, desktop) = (OauthClient::register(&server).await, OauthClient::register(&server).await);
@@ -72,7 +72,7 @@ async fn an_access_token_expires_after_an_hour(app: App) {
     app.finish().await;
 }
 
-/// A change of who signs people in ends what was given before, and a browser that another issuer knows is not signed in.
+/// Changing the sign-in method invalidates existing tokens. A browser session of another issuer is not accepted.
 async fn changing_the_sign_in_method_invalidates_tokens(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -90,7 +90,7 @@ async fn changing_the_sign_in_method_invalidates_tokens(app: App) {
     app.finish().await;
 }
 
-/// RS-1 and RS-2: 401 exactly where the call needs an identity, and with a token that is not good always.
+/// RS-1 and RS-2: 401 only if the call needs an identity, and always for an invalid token.
 #[tokio::test]
 async fn a_token_is_required_where_identity_is_needed() {
     let app = App::new().await;
@@ -114,7 +114,7 @@ async fn a_token_is_required_where_identity_is_needed() {
     app.finish().await;
 }
 
-/// RS-4: a token in the query string is refused, and not looked at.
+/// RS-4: a token in the query string is rejected without being evaluated.
 #[tokio::test]
 async fn a_token_in_the_query_string_is_rejected() {
     let app = App::new().await;

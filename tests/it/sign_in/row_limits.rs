@@ -1,4 +1,4 @@
-//! Rows that anybody can create at a server's OAuth endpoints: the limits of docs/security.md are those of the product. What is
+//! Limits for rows that anonymous callers can create at a server's OAuth endpoints (docs/security.md). Which rows are
 //! replaced is tested in crates/store/tests/it/open_rows.rs.
 
 use super::{EndUserBrowser, OauthClient, create_sign_in_server};

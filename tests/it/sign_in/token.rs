@@ -25,7 +25,7 @@ fn invalid_grant() -> (u16, String) {
     (400, "invalid_grant".to_owned())
 }
 
-/// AS-3: single use, 60 seconds, bound to client, redirect URI and challenge.
+/// AS-3: a code is valid once, for 60 seconds, and bound to client, redirect URI and challenge.
 async fn a_code_works_once_and_only_for_its_client(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let other = create_sign_in_server(&app, "other").await;
@@ -34,7 +34,7 @@ async fn a_code_works_once_and_only_for_its_client(app: App) {
     let (browser, _) = EndUserBrowser::signed_in(&server, "anna").await;
     let grant = ("grant_type", "authorization_code");
     let (redirect, verifier) = (("redirect_uri", CALLBACK), ("code_verifier", VERIFIER));
-    // Each with a fresh code: what was tried with a wrong proof is used up.
+    // Each case needs a new code, because a wrong verifier uses the code up.
     let code = client.get_code(&browser, &[]).await;
     let wrong = ("code_verifier", "wrong-verifier-wrong-verifier-wrong-verifier");
     assert_eq!(client.post_token(&[grant, redirect, ("code", &code), wrong]).await.error(), invalid_grant());
@@ -79,7 +79,7 @@ async fn refresh_tokens_rotate(app: App) {
     assert_eq!(other_client.refresh(&first.refresh).await.error(), invalid_grant(), "another client's");
     let second = Tokens::from_response(&client.refresh(&first.refresh).await);
     assert_ne!(first.refresh, second.refresh);
-    // The answer was lost: within ten seconds, and before the successor was used, there is another pair.
+    // A lost response: within ten seconds, and before the successor is used, another pair is issued.
     app.advance_clock(10_000).await;
     let third = Tokens::from_response(&client.refresh(&first.refresh).await);
     let fourth = Tokens::from_response(&client.refresh(&second.refresh).await);
@@ -88,7 +88,7 @@ async fn refresh_tokens_rotate(app: App) {
     for token in [&first.access, &second.access, &third.access, &fourth.access] {
         assert_eq!(start_walkthrough(&server, Some(token)).await.status, 200);
     }
-    // Less may be asked for, never more; and what was asked in vain costs nothing.
+    // A refresh can narrow the scope but not widen it. A rejected request does not use the token up.
     let refresh = ("grant_type", "refresh_token");
     let narrow = client.post_token(&[refresh, ("refresh_token", &fourth.refresh), ("scope", "walk:read")]).await;
     assert_eq!(narrow.json()["scope"], "walk:read");
@@ -100,7 +100,7 @@ async fn refresh_tokens_rotate(app: App) {
     app.finish().await;
 }
 
-/// AS-9: a client may have two processes.
+/// AS-9: a client can have two processes.
 async fn two_simultaneous_refreshes_both_succeed(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -117,7 +117,7 @@ async fn two_simultaneous_refreshes_both_succeed(app: App) {
     app.finish().await;
 }
 
-/// AS-9: reuse ends the family, for the thief and for the owner.
+/// AS-9: reuse revokes the whole token family.
 async fn reusing_a_refresh_token_revokes_the_grant(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let client = OauthClient::register(&server).await;
@@ -134,7 +134,7 @@ async fn reusing_a_refresh_token_revokes_the_grant(app: App) {
         assert_eq!(start_walkthrough(&server, Some(&own.access)).await.status, 401);
     }
     assert_eq!(app.count("SELECT count(*) FROM oauth_grants WHERE revoked_reason = 'refresh_reuse'").await, 2);
-    // And a grant that nobody refreshes ends after 90 days.
+    // An unused grant expires after 90 days.
     let idle = client.get_tokens(&browser).await;
     app.advance_clock(90 * DAY).await;
     assert_eq!(client.refresh(&idle.refresh).await.error(), invalid_grant());
@@ -240,7 +240,7 @@ async fn a_confidential_client_must_authenticate() {
     app.finish().await;
 }
 
-/// Rows go some time after they have ended; a client goes when it never came back, or not for half a year.
+/// Rows are deleted some time after they expire. A client is deleted if it was never used or not for half a year.
 async fn expired_rows_are_deleted(app: App) {
     let server = create_sign_in_server(&app, "acme").await;
     let (client, _unused) = (OauthClient::register(&server).await, OauthClient::register(&server).await);
@@ -276,7 +276,7 @@ async fn expired_rows_are_deleted(app: App) {
     app.finish().await;
 }
 
-/// RFC 6749, sections 4.1.2.1 and 5.2: the database is away.
+/// RFC 6749, sections 4.1.2.1 and 5.2.
 #[tokio::test]
 async fn a_database_outage_returns_temporarily_unavailable() {
     let app = App::new().await;
