@@ -23,7 +23,7 @@ use tracing::Instrument;
 use waypost_auth::Auth;
 use waypost_core::id::base32;
 use waypost_core::{Code, Error, Random};
-use waypost_mcp::endpoint::{Endpoint, Responder};
+use waypost_mcp::endpoint::{Endpoint, HandlerFactory};
 use waypost_ops::hosting::Hosting;
 use waypost_ops::limits::MAX_BODY;
 use waypost_ops::public_url::HostKind as Host;
@@ -67,7 +67,7 @@ struct RequestedHost {
 }
 
 /// The router of the main address.
-pub fn build<R: Responder>(routes: RouterState<R>) -> Router {
+pub fn build<R: HandlerFactory>(routes: RouterState<R>) -> Router {
     let routes = Arc::new(routes);
     // Which origins may call is decided in `server::find_server`; whatever comes through is echoed. A preflight is answered
     // before anybody asks for a token.
@@ -111,7 +111,7 @@ pub fn build<R: Responder>(routes: RouterState<R>) -> Router {
 }
 
 /// The authorization servers: metadata and endpoints for clients of any origin, which carry no cookies, and the pages.
-fn oauth<R: Responder>(routes: &Arc<RouterState<R>>) -> Router {
+fn oauth<R: HandlerFactory>(routes: &Arc<RouterState<R>>) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::any())
         .allow_methods([Method::GET, Method::POST])
@@ -132,7 +132,7 @@ fn oauth<R: Responder>(routes: &Arc<RouterState<R>>) -> Router {
 }
 
 /// The public pages of the servers, at the path form of their addresses. [`visit`] serves them on their own hosts.
-fn public_pages<R: Responder>(routes: &Arc<RouterState<R>>) -> Router {
+fn public_pages<R: HandlerFactory>(routes: &Arc<RouterState<R>>) -> Router {
     let page = || -> MethodRouter<Arc<RouterState<R>>> { get(page::show::<R>).fallback(nowhere) };
     Router::new()
         .route("/s/{slug}", page())
@@ -143,7 +143,11 @@ fn public_pages<R: Responder>(routes: &Arc<RouterState<R>>) -> Router {
 }
 
 /// The console and the API are served on HOST only. A server's own host has its public page and the logo on it.
-async fn visit<R: Responder>(State(routes): State<Arc<RouterState<R>>>, mut request: Request, next: Next) -> Response {
+async fn visit<R: HandlerFactory>(
+    State(routes): State<Arc<RouterState<R>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let asked = request.extensions().get::<RequestedHost>().cloned();
     let Some(RequestedHost { authority, host: Host::Main }) = asked else {
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -177,7 +181,7 @@ fn plain(status: StatusCode, code: &str, message: &str) -> Response {
 }
 
 /// Gives the request an id, and counts it with its status and time.
-async fn observe<R: Responder>(
+async fn observe<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
@@ -204,7 +208,7 @@ async fn observe<R: Responder>(
 }
 
 /// Notes the client's address, by which requests are limited. A request without one is not let in.
-async fn identify<R: Responder>(
+async fn identify<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
@@ -228,7 +232,7 @@ fn no_client() -> Response {
 
 /// Limits the requests that are not for an MCP address, whatever they ask. Many have a tighter limit of their own; calls
 /// of MCP have limits per caller, address and server instead.
-async fn limit<R: Responder>(State(routes): State<Arc<RouterState<R>>>, request: Request, next: Next) -> Response {
+async fn limit<R: HandlerFactory>(State(routes): State<Arc<RouterState<R>>>, request: Request, next: Next) -> Response {
     let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
     match check_rate(&routes, client) {
         // The API asks for a key first, and refuses a large body itself.
@@ -253,7 +257,7 @@ fn too_large(request: &Request) -> Response {
     plain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-fn check_rate<R: Responder>(routes: &RouterState<R>, client: IpAddr) -> waypost_core::Result<()> {
+fn check_rate<R: HandlerFactory>(routes: &RouterState<R>, client: IpAddr) -> waypost_core::Result<()> {
     routes.web.limits.check(LimitKind::Request, client).map_err(|wait| {
         let seconds = wait.as_secs().max(1);
         let message = format!("There were too many requests from your network. Try again in {seconds} seconds.");
@@ -262,7 +266,7 @@ fn check_rate<R: Responder>(routes: &RouterState<R>, client: IpAddr) -> waypost_
 }
 
 /// Refuses a request that came no further, and counts it as well.
-fn refuse_counted<R: Responder>(routes: &RouterState<R>, client: IpAddr, refusal: Response) -> Response {
+fn refuse_counted<R: HandlerFactory>(routes: &RouterState<R>, client: IpAddr, refusal: Response) -> Response {
     match check_rate(routes, client) {
         Ok(()) => refusal,
         Err(error) => too_many(&error),
@@ -277,7 +281,7 @@ fn too_many(error: &Error) -> Response {
 }
 
 /// Refuses a host that is neither HOST nor one label below it (RFC 9110, section 15.5.20).
-async fn check_host<R: Responder>(
+async fn check_host<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,

@@ -18,7 +18,7 @@ use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::Keys;
 use waypost_core::{SystemClock, SystemRandom};
-use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
+use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
@@ -122,9 +122,14 @@ pub async fn run(app: App, args: Args) -> anyhow::Result<()> {
         per_server: settings.rate_limit_per_server,
     };
     let limits = Limits::new(options, Arc::new(SystemClock));
-    let endpoint =
-        Endpoint::new(Product, hosting.clone(), limits, Arc::new(SystemRandom), (Sessions::Signed, end.clone()))
-            .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
+    let endpoint = Endpoint::new(
+        ProductHandlers,
+        hosting.clone(),
+        limits,
+        Arc::new(SystemRandom),
+        (SessionMode::Signed, end.clone()),
+    )
+    .with_listeners(Listeners::new(listen_options(settings), stop.clone()));
     let outbound = Outbound::new(outbound::policy(settings, args.demo)?)
         .context("the way out to other servers cannot be prepared: check the setting `outbound_ca_file`")?;
     let provider_context = IdentityProviderContext { outbound: outbound.clone(), keyring: hosting.keys().keyring() };

@@ -6,7 +6,7 @@ use axum::extract::{RawPathParams, Request, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, Method, header};
 use waypost_core::Code;
-use waypost_mcp::endpoint::Responder;
+use waypost_mcp::endpoint::HandlerFactory;
 use waypost_ops::public_url::HostKind as Host;
 use waypost_web::public_page::{self, PageRequest};
 
@@ -33,7 +33,7 @@ pub(super) fn accepts_html(headers: &HeaderMap) -> bool {
 }
 
 /// `GET /s/SLUG`.
-pub(super) async fn show<R: Responder>(
+pub(super) async fn show<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     request: Request,
@@ -43,7 +43,7 @@ pub(super) async fn show<R: Responder>(
 
 /// The public page of the server that `request` names by its path (`slug`) or by its host. No other part of the path is
 /// read: an ID in the URL is never shown or adopted.
-pub(super) async fn of<R: Responder>(routes: &RouterState<R>, slug: Option<String>, request: Request) -> Response {
+pub(super) async fn of<R: HandlerFactory>(routes: &RouterState<R>, slug: Option<String>, request: Request) -> Response {
     if let Some(slug) = slug.as_ref().filter(|slug| slug.bytes().any(|byte| byte.is_ascii_uppercase())) {
         // Paths of cookies are case-sensitive: one server has one path.
         let path = format!("/s/{}", slug.to_ascii_lowercase());
@@ -61,7 +61,7 @@ pub(super) async fn of<R: Responder>(routes: &RouterState<R>, slug: Option<Strin
 }
 
 /// `GET /s/SLUG/logo.png`, and `/logo.png` on the server's own host.
-pub(super) async fn logo<R: Responder>(
+pub(super) async fn logo<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     request: Request,
@@ -76,7 +76,7 @@ pub(super) async fn logo<R: Responder>(
 }
 
 /// What is needed of the request, once its client is known not to ask too often.
-fn open<R: Responder>(
+fn open<R: HandlerFactory>(
     routes: &RouterState<R>,
     slug: Option<String>,
     request: &Request,
@@ -87,7 +87,7 @@ fn open<R: Responder>(
 }
 
 /// The server, unless its page is switched off: that gives the same response as a server that does not exist.
-async fn lookup<R: Responder>(routes: &RouterState<R>, located: ServerTarget) -> Result<PageRequest, Response> {
+async fn lookup<R: HandlerFactory>(routes: &RouterState<R>, located: ServerTarget) -> Result<PageRequest, Response> {
     let asked = located.asked.clone();
     let site = match find(routes, located).await {
         Ok(site) if site.server().public_page => site,

@@ -14,7 +14,7 @@ use waypost_auth::server_request::{ServerRequest, has_oauth};
 use waypost_core::claim_link::{self, is_personal_segment};
 use waypost_core::{Code, Error, personal};
 use waypost_mcp::bearer::{Bearer, Challenge};
-use waypost_mcp::endpoint::{Arrived, Responder, refuse_error};
+use waypost_mcp::endpoint::{HandlerFactory, McpRequest, error_response};
 use waypost_ops::call_records::{Rejection, record_rejection};
 use waypost_ops::public_url::HostKind as Host;
 use waypost_ops::try_it;
@@ -54,7 +54,7 @@ pub(super) fn locate(slug: Option<String>, request: &Request) -> waypost_core::R
 }
 
 /// The server that a request is for.
-pub(super) async fn find<R: Responder>(
+pub(super) async fn find<R: HandlerFactory>(
     routes: &RouterState<R>,
     located: ServerTarget,
 ) -> waypost_core::Result<ServerRequest> {
@@ -82,7 +82,7 @@ pub(super) fn param(params: &RawPathParams, name: &str) -> Option<String> {
 }
 
 /// Finds the server whose authorization server is asked.
-pub(super) async fn find_site<R: Responder>(
+pub(super) async fn find_site<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     mut request: Request,
@@ -104,7 +104,7 @@ pub(super) async fn find_site<R: Responder>(
 }
 
 /// Finds the server whose MCP address is asked, and refuses origins that may not call it.
-pub(super) async fn find_server<R: Responder>(
+pub(super) async fn find_server<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     params: RawPathParams,
     mut request: Request,
@@ -130,7 +130,7 @@ pub(super) async fn find_server<R: Responder>(
     };
     let site = match find(&routes, located).await {
         Ok(site) => site,
-        Err(error) => return refuse_error(&error),
+        Err(error) => return error_response(&error),
     };
     if let Some(origin) = request.headers().get(header::ORIGIN) {
         let server = site.server();
@@ -146,7 +146,7 @@ pub(super) async fn find_server<R: Responder>(
     if *request.method() == Method::OPTIONS
         && let Err(error) = check_rate(&routes, site.client)
     {
-        return refuse_error(&error);
+        return error_response(&error);
     }
     // Whom the ID identifies, beside the ID itself, which belongs to the address.
     let (keys, now) = (routes.hosting.keys(), routes.hosting.clock().now());
@@ -161,25 +161,25 @@ pub(super) async fn find_server<R: Responder>(
 }
 
 /// Refuses a request at an MCP address that does not reach the endpoint, which has limits of its own.
-fn refuse_limited<R: Responder>(routes: &RouterState<R>, request: &Request, error: Error) -> Response {
+fn refuse_limited<R: HandlerFactory>(routes: &RouterState<R>, request: &Request, error: Error) -> Response {
     let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
-    refuse_error(&check_rate(routes, client).err().unwrap_or(error))
+    error_response(&check_rate(routes, client).err().unwrap_or(error))
 }
 
 /// Finds out whom the request's token names.
-pub(super) async fn arrive<R: Responder>(
+pub(super) async fn arrive<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     type Found = (ServerRequest, Option<String>, Option<String>);
     let Some((site, tracking_id, user)) = request.extensions_mut().remove::<Found>() else {
-        return refuse_error(&Error::internal("a request came to an MCP address without a server"));
+        return error_response(&Error::internal("a request came to an MCP address without a server"));
     };
     let headers = request.headers().clone();
     let bearer = match bearer(&routes.auth, &site, (tracking_id.as_deref(), &headers)).await {
         Ok(bearer) => bearer,
-        Err(error) => return refuse_error(&error),
+        Err(error) => return error_response(&error),
     };
     let ServerRequest { offers, address: mcp_address, client: address, request_id, .. } = site;
     if !request.uri().path().trim_end_matches('/').ends_with("/mcp") {
@@ -187,7 +187,7 @@ pub(super) async fn arrive<R: Responder>(
     }
     // From here on nothing sees a personal ID, only its hash.
     let tracking_id = user.map(|id| personal::stored(&id).into_owned());
-    request.extensions_mut().insert(Arc::new(Arrived { offers, tracking_id, bearer, address, request_id }));
+    request.extensions_mut().insert(Arc::new(McpRequest { offers, tracking_id, bearer, address, request_id }));
     next.run(request).await
 }
 
@@ -207,27 +207,29 @@ async fn bearer(
     })
 }
 
-pub(super) async fn endpoint<R: Responder>(
+pub(super) async fn endpoint<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     request: Request<Body>,
 ) -> Response {
-    match request.extensions().get::<Arc<Arrived>>().cloned() {
+    match request.extensions().get::<Arc<McpRequest>>().cloned() {
         Some(arrived) => routes.endpoint.handle(request, &arrived).await,
-        None => refuse_error(&Error::internal("a request came to the endpoint without a server")),
+        None => error_response(&Error::internal("a request came to the endpoint without a server")),
     }
 }
 
 /// The addresses of the HTTP+SSE transport.
-pub(super) async fn removed_transport<R: Responder>(
+pub(super) async fn removed_transport<R: HandlerFactory>(
     State(routes): State<Arc<RouterState<R>>>,
     request: Request<Body>,
 ) -> Response {
     let Some(ClientAddress { address: client, .. }) = request.extensions().get().copied() else { return no_client() };
     if let Err(error) = check_rate(&routes, client) {
-        return refuse_error(&error);
+        return error_response(&error);
     }
     match request.extensions().get::<McpAddress>() {
-        Some(address) => waypost_mcp::transport::removed(&address.0),
-        None => refuse_error(&Error::internal("a request came to an address of the former transport without a server")),
+        Some(address) => waypost_mcp::transport::gone(&address.0),
+        None => {
+            error_response(&Error::internal("a request came to an address of the former transport without a server"))
+        }
     }
 }

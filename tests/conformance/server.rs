@@ -16,7 +16,7 @@ use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
 use waypost_core::secret::SecretKey;
 use waypost_core::{SystemClock, SystemRandom};
-use waypost_mcp::endpoint::{Endpoint, Product, Responder, Sessions};
+use waypost_mcp::endpoint::{Endpoint, HandlerFactory, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::identity_provider::IdentityProviderContext;
@@ -49,7 +49,7 @@ pub async fn with_fixtures() -> Server {
     let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
     let organization = organizations::create(&cx, &ops, "conformance", None).await.unwrap();
     servers::create(&cx, &ops, &organization.id, "conformance", &servers::ServerSettings::default()).await.unwrap();
-    let sessions = Sessions::InMemory(Arc::new(LocalSessionManager::default()));
+    let sessions = SessionMode::InMemory(Arc::new(LocalSessionManager::default()));
     start(folder, db, Fixtures::new(), (sessions, "conformance")).await
 }
 
@@ -57,7 +57,7 @@ pub async fn with_fixtures() -> Server {
 pub async fn with_demo() -> Server {
     let (folder, db) = store().await;
     demo::create(&db).await.unwrap();
-    start(folder, db, Product, (Sessions::Signed, "demo")).await
+    start(folder, db, ProductHandlers, (SessionMode::Signed, "demo")).await
 }
 
 async fn store() -> (TempDir, Db) {
@@ -67,7 +67,12 @@ async fn store() -> (TempDir, Db) {
     (folder, db)
 }
 
-async fn start<R: Responder>(folder: TempDir, db: Db, responder: R, (sessions, slug): (Sessions, &str)) -> Server {
+async fn start<R: HandlerFactory>(
+    folder: TempDir,
+    db: Db,
+    responder: R,
+    (sessions, slug): (SessionMode, &str),
+) -> Server {
     let settings = Settings::default();
     let options = HostingOptions {
         keys: SecretKey::new([7; 32]).into(),

@@ -26,7 +26,7 @@ use waypost_core::random::SeededRandom;
 use waypost_core::secret::SecretKey;
 use waypost_jobs::Jobs;
 use waypost_mail::{MemoryMailer, Outbox};
-use waypost_mcp::endpoint::{Endpoint, Product, Sessions};
+use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_mcp::listen::{ListenOptions, Listeners};
 use waypost_ops::hosting::{Hosting, HostingOptions, Tasks};
@@ -170,11 +170,11 @@ impl App {
         };
         let hosting = hosting.with_ticket_limits(setup.ticket_limits);
         let endpoint = Endpoint::new(
-            Product,
+            ProductHandlers,
             hosting.clone(),
             Limits::new(setup.limits, clock.clone()),
             Arc::clone(&random),
-            (Sessions::Signed, CancellationToken::new()),
+            (SessionMode::Signed, CancellationToken::new()),
         )
         .with_listeners(Listeners::new(setup.listen, setup.stop));
         let mut allow = setup.allow;

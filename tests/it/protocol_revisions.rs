@@ -112,7 +112,7 @@ async fn only_2025_03_26_accepts_batches() {
     2026-07-28: 400 -32600 Invalid Request: this revision has no batches.
     1999-01-01: 400 -32600 Invalid Request: this revision has no batches.
     empty: 400 -32600 Invalid Request: a batch has 1 to 50 messages.
-    nested: 400 -32600 Invalid Request: a batch in a batch.
+    nested: 400 -32600 Invalid Request: a batch cannot contain a batch.
     with initialize: 400 -32600 Invalid Request: initialize cannot be part of a batch.
     modern inside: 400 -32600 Invalid Request: this revision has no batches.
     notifications only: 202 ""
@@ -188,7 +188,7 @@ async fn initialize_negotiates_a_revision() {
           "title": "acme",
           "version": "0.1.0"
         },
-        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what there is, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning."
+        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what is available, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning."
       }
     }
     "#);
@@ -305,13 +305,13 @@ async fn removed_methods_are_not_found_in_2026_07_28() {
         }
     }
     assert_snapshot!(seen, @r"
-    modern ping: 404 -32601 Method not found: ping. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
-    modern initialize: 404 -32601 Method not found: initialize. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
-    modern logging/setLevel: 404 -32601 Method not found: logging/setLevel. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
-    modern resources/subscribe: 404 -32601 Method not found: resources/subscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
-    modern resources/unsubscribe: 404 -32601 Method not found: resources/unsubscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request is of 2026-07-28.
-    modern no/such: 404 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.
-    modern : 404 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 has it.
+    modern ping: 404 -32601 Method not found: ping. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request uses 2026-07-28.
+    modern initialize: 404 -32601 Method not found: initialize. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request uses 2026-07-28.
+    modern logging/setLevel: 404 -32601 Method not found: logging/setLevel. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request uses 2026-07-28.
+    modern resources/subscribe: 404 -32601 Method not found: resources/subscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request uses 2026-07-28.
+    modern resources/unsubscribe: 404 -32601 Method not found: resources/unsubscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this request uses 2026-07-28.
+    modern no/such: 404 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 defines it.
+    modern : 404 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 defines it.
     legacy ping no header: 200 result
     legacy ping 2025-11-25: 200 result
     legacy logging/setLevel no header: 200 -32601 Method not found: logging/setLevel. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
@@ -320,10 +320,10 @@ async fn removed_methods_are_not_found_in_2026_07_28() {
     legacy resources/subscribe 2025-11-25: 200 -32601 Method not found: resources/subscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
     legacy resources/unsubscribe no header: 200 -32601 Method not found: resources/unsubscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
     legacy resources/unsubscribe 2025-11-25: 200 -32601 Method not found: resources/unsubscribe. It exists in 2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25; this server does not offer it.
-    legacy no/such no header: 200 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.
-    legacy no/such 2025-11-25: 200 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.
-    legacy  no header: 200 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 has it.
-    legacy  2025-11-25: 200 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 has it.
+    legacy no/such no header: 200 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 defines it.
+    legacy no/such 2025-11-25: 200 -32601 Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 defines it.
+    legacy  no header: 200 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 defines it.
+    legacy  2025-11-25: 200 -32601 Method not found: . No revision from 2024-11-05 to 2026-07-28 defines it.
     ");
     app.finish().await;
 }
@@ -434,7 +434,7 @@ async fn results_have_the_shape_of_their_era() {
             "listChanged": true
           }
         },
-        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what there is, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning.",
+        "instructions": "Guided walkthroughs for acme. Call list_walkthroughs to see what is available, then lead the user through one step at a time: show the step's content, then stop and wait, and call next_walkthrough_step only when the user says that the step is done. In a step, intro: say it first; context: for you only; operations: do these; content: show as written. Progress is kept for the progress_handle in the results. Pass progress_handle on EVERY call, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user starts from the beginning.",
         "ttlMs": 60000,
         "cacheScope": "public",
         "_meta": {

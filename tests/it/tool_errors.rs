@@ -134,7 +134,7 @@ async fn invalid_arguments_name_the_field() {
     complete_step {"walkthrough_id":"install-acme"}
       invalid_arguments "step_id": "`step_id` is missing."
     list_walkthroughs {"cursor":"nonsense"}
-      invalid_arguments "cursor": "`cursor` is not one that this server gave. Begin without it."
+      invalid_arguments "cursor": "`cursor` is invalid. Start again without it."
     list_walkthroughs {"query":1}
       invalid_arguments "query": "`query` must be a string."
     "#);

@@ -247,7 +247,7 @@ async fn an_unavailable_walkthrough_is_hidden_and_returns_with_its_progress(app:
         assert_eq!(user.list_tools().await.len(), 0, "{state}");
         let listed = user.call("list_walkthroughs", json!({})).await;
         assert_eq!(listed.ok()["walkthroughs"], json!([]), "{state}");
-        assert_eq!(listed.text, "There are no walkthroughs here at the moment.");
+        assert_eq!(listed.text, "No walkthroughs are available at the moment.");
         assert_eq!(listed.message(), listed.text);
         for tool in ["select_walkthrough", "next_walkthrough_step", "get_walkthrough_status"] {
             assert_eq!(user.call(tool, named.clone()).await.error_code(), "walkthrough_not_found", "{state} {tool}");

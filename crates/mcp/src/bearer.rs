@@ -1,5 +1,5 @@
-//! The token of a request: what the router found out about it, whether the request needs one, and the answers that ask
-//! for one (MCP, "Authorization"; RFC 6750, section 3; RFC 9728, section 5.1).
+//! Access tokens of requests: the result of their validation, whether a request needs one, and the challenges (MCP,
+//! "Authorization"; RFC 6750, section 3; RFC 9728, section 5.1).
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
@@ -7,51 +7,51 @@ use serde_json::Value;
 use waypost_core::scope::{Scope, Scopes};
 use waypost_ops::identity::Subject;
 
-use crate::message::{Message, Refusal};
+use crate::message::{JsonRpcError, Message};
 use crate::{resources, tools};
 
-/// The JSON-RPC code of a request that needs a token, outside of the ranges that others have reserved.
+/// The JSON-RPC code of a request that needs a token, outside the reserved ranges.
 const UNAUTHORIZED: i64 = -31_401;
-/// The JSON-RPC code of a request whose token allows too little.
+/// The JSON-RPC code of a request whose token has insufficient scope.
 const FORBIDDEN: i64 = -31_403;
 
-/// What the router found out about the request's token, before the endpoint, which decides whether one is needed.
+/// The router's validation result for the token of a request. The endpoint decides whether a token is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bearer {
-    /// The server asks nobody to sign in; what the request carries is ignored.
+    /// The server does not use sign-in. A token in the request is ignored.
     NotRequired,
-    /// No token was sent; how to ask for one.
+    /// No token was sent.
     Missing(Challenge),
-    /// A token was sent and is not valid: the answer is 401, whatever the request asks for.
+    /// The token that was sent is invalid. The response is always 401.
     Invalid(Challenge),
-    /// A valid token of this server was sent.
+    /// A valid token for this server was sent.
     Valid {
-        /// Whom it names.
+        /// The subject of the token.
         subject: Subject,
-        /// How to ask for one that allows more.
+        /// The challenge, in case the scope is insufficient.
         challenge: Challenge,
     },
 }
 
-/// How the client learns where to get a token (RFC 9728, section 5.1).
+/// A `WWW-Authenticate` challenge, which tells the client where to get a token (RFC 9728, section 5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    /// The metadata URL of the very address that was asked.
+    /// The URL of the protected-resource metadata of the requested MCP URL.
     pub resource_metadata: String,
 }
 
-/// Why a request is turned away, and what its sender can do about it.
+/// The rejection of a request because of its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Denial<'a> {
     status: StatusCode,
-    /// The error code of RFC 6750, section 3.1; none when no token was sent.
+    /// The error code of RFC 6750, section 3.1. `None` if no token was sent.
     error: Option<&'static str>,
     message: &'static str,
     challenge: &'a Challenge,
 }
 
 impl Bearer {
-    /// Whom the request names.
+    /// Returns the subject of a valid token.
     #[must_use]
     pub fn subject(&self) -> Option<&Subject> {
         match self {
@@ -60,10 +60,10 @@ impl Bearer {
         }
     }
 
-    /// Lets a request for `uri` with these messages through, or says why not; `on_connect` is whether this client is
-    /// asked to sign in for every request. This comes before everything that the
-    /// protocol says about the messages: nobody learns anything with a token that is not valid.
-    pub(crate) fn admit<'m>(
+    /// Checks whether a request for `uri` with these messages has the token that it needs. `on_connect` is whether this
+    /// client must sign in for every request. Must be called before any protocol check, so that a request with an invalid
+    /// token reveals nothing.
+    pub(crate) fn authorize<'m>(
         &self,
         on_connect: bool,
         uri: &Uri,
@@ -76,20 +76,20 @@ impl Bearer {
         let denied = |status, error, message| Err(Denial { status, error, message, challenge });
         let unauthorized = StatusCode::UNAUTHORIZED;
         if has_token(uri) {
-            // It is in logs and histories by now (RFC 6750, section 5.3): it is not even looked at.
-            let message = "A token belongs into the Authorization header, not into the address.";
+            // The token may be in logs and histories by now, so it is never accepted (RFC 6750, section 5.3).
+            let message = "Send the token in the Authorization header, not in the URL.";
             return denied(unauthorized, Some("invalid_request"), message);
         }
-        let needed = messages.filter_map(needs).map(Scopes::from).reduce(|a, b| a.union(&b));
+        let needed = messages.filter_map(required_scope).map(Scopes::from).reduce(|a, b| a.union(&b));
         match self {
             Self::Invalid(_) => {
-                denied(unauthorized, Some("invalid_token"), "The token is not valid here, or no longer. Sign in again.")
+                denied(unauthorized, Some("invalid_token"), "The token is invalid or expired. Sign in again.")
             }
             Self::Missing(_) if needed.is_some() || on_connect => {
-                denied(unauthorized, None, "Sign in to go on: this needs an access token.")
+                denied(unauthorized, None, "This request requires an access token. Sign in to continue.")
             }
             Self::Valid { subject, .. } if needed.is_some_and(|needed| !subject.scopes.covers(&needed)) => {
-                let message = "The token allows reading only. Sign in again and allow more.";
+                let message = "The token is read-only. Sign in again and grant full access.";
                 denied(StatusCode::FORBIDDEN, Some("insufficient_scope"), message)
             }
             _ => Ok(()),
@@ -97,8 +97,8 @@ impl Bearer {
     }
 }
 
-/// What a token must allow for this message; none when it needs nobody.
-fn needs(message: &Message) -> Option<Scope> {
+/// Returns the scope that this message needs, or `None` if it needs no token.
+fn required_scope(message: &Message) -> Option<Scope> {
     let name = message.name.as_deref()?;
     match message.method.as_deref()? {
         "tools/call" => tools::find(name)?.needs,
@@ -113,14 +113,14 @@ fn has_token(uri: &Uri) -> bool {
 }
 
 impl Denial<'_> {
-    /// The status of the answer.
+    /// Returns the status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The answer to the request `id`.
+    /// Returns the response to the request `id`.
     pub(crate) fn into_response(self, id: Option<Value>) -> Response {
-        // All that any operation here needs, in one go: nobody should have to sign in twice.
+        // Ask for the scope of all operations, so that users do not have to sign in twice.
         let scope = Scopes::default();
         let mut header =
             format!("Bearer resource_metadata=\"{}\", scope=\"{scope}\"", self.challenge.resource_metadata);
@@ -128,7 +128,7 @@ impl Denial<'_> {
             header.push_str(&format!(", error=\"{error}\""));
         }
         let code = if self.status == StatusCode::FORBIDDEN { FORBIDDEN } else { UNAUTHORIZED };
-        let body = Refusal::new(code, self.message, id).to_json().to_string();
+        let body = JsonRpcError::new(code, self.message, id).to_json().to_string();
         let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         let header = HeaderValue::try_from(header).unwrap_or(HeaderValue::from_static("Bearer"));
         response.headers_mut().insert(header::WWW_AUTHENTICATE, header);

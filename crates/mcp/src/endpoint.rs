@@ -1,8 +1,8 @@
-//! The MCP address of a hosted server: every protocol revision on one endpoint.
+//! The MCP endpoint of hosted servers, for every protocol revision.
 //!
-//! What rmcp leaves open is done here: bodies that are no JSON-RPC, batches of 2025-03-26, signed sessions for the
-//! revisions with a handshake, sloppy `Accept` headers, rate limits, the question of a token; and every refusal has a JSON-RPC body, because
-//! clients tell the eras apart by it.
+//! It handles what rmcp does not: bodies that are not JSON-RPC, batches of 2025-03-26, signed sessions for the revisions with
+//! a handshake, incomplete `Accept` headers, rate limits and access tokens. Every error response has a JSON-RPC body, because
+//! clients use it to tell the kinds of revisions apart.
 
 mod admission;
 
@@ -32,131 +32,133 @@ use waypost_ops::limits::MAX_BODY;
 use waypost_ops::offers::Offers;
 
 use crate::bearer::Bearer;
+use crate::context::HandlerContext;
 use crate::limits::Limits;
 use crate::listen::{self, ListenOptions, Listeners};
 use crate::message::{
-    self, Body as Peeked, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
-    Message, Refusal,
+    self, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, JsonRpcError, META_PROTOCOL_VERSION, METHOD_NOT_FOUND,
+    Message, RequestBody,
 };
 use crate::session::Session;
-use crate::target::Target;
 use crate::{methods, transport};
 
 const SESSION_HEADER: &str = "mcp-session-id";
 const VERSION_HEADER: &str = "mcp-protocol-version";
 /// The revisions with a handshake, oldest first.
 pub(crate) const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
-/// The only revision that has batches.
+/// The only revision that supports batches.
 const BATCH_REVISION: &str = "2025-03-26";
 /// The revision without a handshake.
 pub(crate) const STATELESS_REVISION: &str = "2026-07-28";
 
-/// What answers the requests of a server: the product's handler, or the fixtures of the conformance suite.
-pub trait Responder: Clone + Send + Sync + 'static {
-    /// The handler of one request.
+/// Creates the handlers of requests: those of the product, or the fixtures of the conformance suite.
+pub trait HandlerFactory: Clone + Send + Sync + 'static {
+    /// The handler type.
     type Handler: ServerHandler + Send + 'static;
 
-    /// Makes the handler of a request.
-    fn handler(&self, target: Target) -> Self::Handler;
+    /// Creates the handler of one request.
+    fn create(&self, context: HandlerContext) -> Self::Handler;
 }
 
-/// The product's [`Responder`].
+/// The product's [`HandlerFactory`].
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Product;
+pub struct ProductHandlers;
 
-impl Responder for Product {
+impl HandlerFactory for ProductHandlers {
     type Handler = crate::handler::Handler;
 
-    fn handler(&self, target: Target) -> Self::Handler {
-        crate::handler::Handler::new(target)
+    fn create(&self, context: HandlerContext) -> Self::Handler {
+        crate::handler::Handler::new(context)
     }
 }
 
-/// Who keeps the sessions of the revisions with a handshake.
+/// Where the sessions of the revisions with a handshake are kept.
 #[derive(Clone)]
-pub enum Sessions {
-    /// Nobody: the id itself says everything.
+pub enum SessionMode {
+    /// Nowhere: the signed session ID contains the session.
     Signed,
-    /// This process, in memory: what the conformance suite's fixtures need to call clients back.
+    /// In this process's memory, which the fixtures of the conformance suite need to send requests to clients.
     InMemory(Arc<LocalSessionManager>),
 }
 
-/// An endpoint for every hosted server.
+/// The endpoint of all hosted servers.
 #[derive(Clone)]
-pub struct Endpoint<R> {
-    responder: R,
+pub struct Endpoint<F> {
+    handlers: F,
     hosting: Hosting,
     limits: Limits,
     random: Arc<dyn Random>,
-    sessions: Sessions,
+    sessions: SessionMode,
     listeners: Listeners,
     config: StreamableHttpServerConfig,
 }
 
-/// A request that has found its server.
+/// A request that was routed to a server.
 #[derive(Debug)]
-pub struct Arrived {
+pub struct McpRequest {
     /// The server and what it offers.
     pub offers: Arc<Offers>,
     /// The tracking ID of a personal URL, in its stored form (`waypost_core::personal::stored`).
     pub tracking_id: Option<String>,
-    /// What is known of the request's token.
+    /// The validation result of the request's token.
     pub bearer: Bearer,
-    /// The client's address.
+    /// The client's IP address.
     pub address: IpAddr,
-    /// The request's id, as in the log.
+    /// The request ID, as in the log.
     pub request_id: String,
 }
 
-impl<R: Responder> Endpoint<R> {
-    /// An endpoint whose streams end when `shutdown` is cancelled.
+impl<F: HandlerFactory> Endpoint<F> {
+    /// Creates an endpoint whose streams end when `shutdown` is cancelled.
     #[must_use]
     pub fn new(
-        responder: R,
+        handlers: F,
         hosting: Hosting,
         limits: Limits,
         random: Arc<dyn Random>,
-        (sessions, shutdown): (Sessions, CancellationToken),
+        (sessions, shutdown): (SessionMode, CancellationToken),
     ) -> Self {
         let config = StreamableHttpServerConfig::default()
-            .with_legacy_session_mode(matches!(sessions, Sessions::InMemory(_)))
+            .with_legacy_session_mode(matches!(sessions, SessionMode::InMemory(_)))
             .with_json_response(true)
-            // Host and Origin are checked by the router, which knows every host; the body is limited here.
+            // The router checks Host and Origin, because it knows every host. The body is limited here.
             .disable_allowed_hosts()
             .disable_allowed_origins()
             .with_max_request_body_bytes(MAX_BODY)
             .with_cancellation_token(shutdown.clone());
         let listeners = Listeners::new(ListenOptions::default(), shutdown);
-        Self { responder, hosting, limits, random, sessions, listeners, config }
+        Self { handlers, hosting, limits, random, sessions, listeners, config }
     }
 
-    /// The same, with these limits of streams that listen for changes, and a token that ends them with a result.
+    /// Sets the limits of `subscriptions/listen` streams, and the token that ends them with a result.
     #[must_use]
     pub fn with_listeners(self, listeners: Listeners) -> Self {
         Self { listeners, ..self }
     }
 
-    /// Answers a request.
-    pub async fn handle(&self, request: Request<Body>, mcp_request: &Arrived) -> Response {
+    /// Handles a request.
+    pub async fn handle(&self, request: Request<Body>, mcp_request: &McpRequest) -> Response {
         let since = Instant::now();
         let (mut parts, body) = request.into_parts();
-        if parts.method != Method::POST && matches!(self.sessions, Sessions::Signed) {
-            let counted = self.admit(&parts, None, mcp_request).and_then(|()| self.limit_sender(None, mcp_request));
+        if parts.method != Method::POST && matches!(self.sessions, SessionMode::Signed) {
+            let counted =
+                self.authorize(&parts, None, mcp_request).and_then(|()| self.limit_request(None, mcp_request));
             if let Err(response) = counted {
                 return response;
             }
-            // 2025-11-25, "Streamable HTTP": 405 says that there is no stream to listen to and no session to end.
-            return transport::only_post(&parts.headers);
+            // 2025-11-25, "Streamable HTTP": 405 means that there is no GET stream and no session to delete.
+            return transport::method_not_allowed(&parts.headers);
         }
         let read = Limited::new(body, MAX_BODY).collect().await.map(Collected::to_bytes);
         let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) => {
-                let counted = self.admit(&parts, None, mcp_request).and_then(|()| self.limit_sender(None, mcp_request));
+                let counted =
+                    self.authorize(&parts, None, mcp_request).and_then(|()| self.limit_request(None, mcp_request));
                 if let Err(response) = counted {
                     return response;
                 }
-                let refused = refuse_body(&*error);
+                let refused = body_error_response(&*error);
                 if refused.status() == StatusCode::PAYLOAD_TOO_LARGE {
                     self.record_rejection(Rejection::TooLarge, mcp_request);
                 }
@@ -164,49 +166,49 @@ impl<R: Responder> Endpoint<R> {
             }
         };
         if parts.method != Method::POST {
-            if let Err(response) = self.limit_sender(None, mcp_request) {
+            if let Err(response) = self.limit_request(None, mcp_request) {
                 return response;
             }
-            let target = self.target(mcp_request, since, (false, None), ClientInfo::default());
-            return self.serve(target, Request::from_parts(parts, bytes)).await.map(Body::new);
+            let context = self.handler_context(mcp_request, since, (false, None), ClientInfo::default());
+            return self.serve(context, Request::from_parts(parts, bytes)).await.map(Body::new);
         }
         let peeked = message::peek(&bytes);
-        if let Err(response) = self.admit(&parts, peeked.as_ref().ok(), mcp_request) {
+        if let Err(response) = self.authorize(&parts, peeked.as_ref().ok(), mcp_request) {
             return response;
         }
         let peeked = match peeked {
             Ok(peeked) => peeked,
-            Err(refusal) => return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, mcp_request),
+            Err(error) => return self.reject(StatusCode::BAD_REQUEST, &error, mcp_request),
         };
         normalize_accept(&mut parts.headers);
         match peeked {
-            Peeked::Single(message) => {
+            RequestBody::Single(message) => {
                 let request = Request::from_parts(parts, bytes);
-                self.answer(request, &message, mcp_request, since).await
+                self.handle_message(request, &message, mcp_request, since).await
             }
-            Peeked::Batch(batch) => self.answer_batch(&parts, batch, mcp_request, since).await,
+            RequestBody::Batch(batch) => self.handle_batch(&parts, batch, mcp_request, since).await,
         }
     }
 
-    async fn answer(
+    async fn handle_message(
         &self,
         mut request: Request<Bytes>,
         message: &Message,
-        mcp_request: &Arrived,
+        mcp_request: &McpRequest,
         since: Instant,
     ) -> Response {
-        if let Err(refusal) = check_era(request.headers(), message) {
-            let status = if refusal.code == METHOD_NOT_FOUND { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
-            return self.refuse_counted(status, &refusal, mcp_request);
+        if let Err(error) = check_revision(request.headers(), message) {
+            let status = if error.code == METHOD_NOT_FOUND { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            return self.reject(status, &error, mcp_request);
         }
         let initialize = message.method.as_deref() == Some("initialize");
         let mut session = None;
-        if !message.modern && !initialize && matches!(self.sessions, Sessions::Signed) {
+        if !message.is_modern && !initialize && matches!(self.sessions, SessionMode::Signed) {
             session = match self.open_session(request.headers_mut(), mcp_request) {
                 Ok(session) => session,
-                Err(refusal) => {
-                    let refusal = Refusal { id: message.id.clone(), ..refusal };
-                    return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, mcp_request);
+                Err(error) => {
+                    let error = JsonRpcError { id: message.id.clone(), ..error };
+                    return self.reject(StatusCode::NOT_FOUND, &error, mcp_request);
                 }
             };
         }
@@ -214,106 +216,112 @@ impl<R: Responder> Endpoint<R> {
         if let Err(response) = self.limit(&key, message.id.as_ref(), mcp_request) {
             return response;
         }
-        let can_respond = !message.modern && matches!(self.sessions, Sessions::Signed);
+        let can_respond = !message.is_modern && matches!(self.sessions, SessionMode::Signed);
         if can_respond && message.method.is_none() && !is_modern_header(request.headers()) {
-            // A late answer to a question that nobody here asked: legal, and of no consequence.
+            // A response to a server request. Such responses are valid, but this server sends no requests: ignore it.
             return StatusCode::ACCEPTED.into_response();
         }
         let client = client_of(request.headers(), message, session.as_ref());
-        let mut target =
-            self.target(mcp_request, since, (message.modern, session.and_then(|session| session.handle)), client);
-        if message.modern && message.method.as_deref() == Some(listen::METHOD) {
-            let listener = match self.listener(request.headers(), message.id.as_ref(), mcp_request) {
+        let mut context = self.handler_context(
+            mcp_request,
+            since,
+            (message.is_modern, session.and_then(|session| session.handle)),
+            client,
+        );
+        if message.is_modern && message.method.as_deref() == Some(listen::METHOD) {
+            let listener = match self.open_listener(request.headers(), message.id.as_ref(), mcp_request) {
                 Ok(listener) => listener,
                 Err(response) => return response,
             };
-            target.offers = Arc::new(mcp_request.offers.without_list());
-            target.listener = Some(listener);
+            context.offers = Arc::new(mcp_request.offers.without_list());
+            context.listener = Some(listener);
         }
-        let response = shape(self.serve(target, request).await, message.id.as_ref()).await;
-        let response = transport::name_method(response, message).await;
-        if initialize && response.status() == StatusCode::OK && matches!(self.sessions, Sessions::Signed) {
+        let response = normalize_error(self.serve(context, request).await, message.id.as_ref()).await;
+        let response = transport::explain_unknown_method(response, message).await;
+        if initialize && response.status() == StatusCode::OK && matches!(self.sessions, SessionMode::Signed) {
             return self.with_session(response, message, mcp_request).await;
         }
         response
     }
 
-    /// A batch, call by call: only 2025-03-26 has them, which is also the revision of a request without a header.
-    async fn answer_batch(
+    /// Handles the messages of a batch one by one. Only 2025-03-26 supports batches; it is also the revision of a request
+    /// without a version header.
+    async fn handle_batch(
         &self,
         parts: &http::request::Parts,
         batch: Vec<(Message, String)>,
-        mcp_request: &Arrived,
+        mcp_request: &McpRequest,
         since: Instant,
     ) -> Response {
         let mut headers = parts.headers.clone();
-        if matches!(self.sessions, Sessions::Signed)
-            && let Err(refusal) = self.open_session(&mut headers, mcp_request)
+        if matches!(self.sessions, SessionMode::Signed)
+            && let Err(error) = self.open_session(&mut headers, mcp_request)
         {
-            return self.refuse_counted(StatusCode::NOT_FOUND, &refusal, mcp_request);
+            return self.reject(StatusCode::NOT_FOUND, &error, mcp_request);
         }
         let revision = headers.get(VERSION_HEADER).and_then(|value| value.to_str().ok());
         if revision.is_some_and(|revision| revision != BATCH_REVISION)
-            || batch.iter().any(|(message, _)| message.modern)
+            || batch.iter().any(|(message, _)| message.is_modern)
         {
-            let refusal = Refusal::new(INVALID_REQUEST, "Invalid Request: this revision has no batches.", None);
-            return self.refuse_counted(StatusCode::BAD_REQUEST, &refusal, mcp_request);
+            let error =
+                JsonRpcError::new(INVALID_REQUEST, "Invalid Request: this revision does not support batches.", None);
+            return self.reject(StatusCode::BAD_REQUEST, &error, mcp_request);
         }
-        let mut answers: Vec<Value> = Vec::new();
+        let mut responses: Vec<Value> = Vec::new();
         for (message, text) in batch {
             let mut request = Request::new(Bytes::from(text));
             *request.method_mut() = Method::POST;
             *request.uri_mut() = parts.uri.clone();
             request.headers_mut().clone_from(&parts.headers);
             request.headers_mut().remove(header::CONTENT_LENGTH);
-            let response = self.answer(request, &message, mcp_request, since).await;
-            if response.status() == StatusCode::TOO_MANY_REQUESTS && answers.is_empty() {
+            let response = self.handle_message(request, &message, mcp_request, since).await;
+            if response.status() == StatusCode::TOO_MANY_REQUESTS && responses.is_empty() {
                 return response;
             }
             if message.id.is_some() && message.method.is_some() {
                 let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                answers.extend(serde_json::from_slice::<Value>(&body).ok());
+                responses.extend(serde_json::from_slice::<Value>(&body).ok());
             }
         }
-        if answers.is_empty() {
+        if responses.is_empty() {
             return StatusCode::ACCEPTED.into_response();
         }
-        ([(header::CONTENT_TYPE, "application/json")], Value::Array(answers).to_string()).into_response()
+        ([(header::CONTENT_TYPE, "application/json")], Value::Array(responses).to_string()).into_response()
     }
 
-    /// Hands a request to rmcp. The service is made for this request alone, because its handler knows the tenant.
-    async fn serve(&self, target: Target, request: Request<Bytes>) -> Response<BoxBody<Bytes, Infallible>> {
+    /// Passes a request to rmcp. Each request gets its own service, because the handler is specific to the tenant.
+    async fn serve(&self, context: HandlerContext, request: Request<Bytes>) -> Response<BoxBody<Bytes, Infallible>> {
         let request = request.map(Full::new);
-        let responder = self.responder.clone();
-        let factory = move || Ok(responder.handler(target.clone()));
+        let handlers = self.handlers.clone();
+        let factory = move || Ok(handlers.create(context.clone()));
         match &self.sessions {
-            Sessions::Signed => {
+            SessionMode::Signed => {
                 StreamableHttpService::new(factory, Arc::new(NeverSessionManager::default()), self.config.clone())
                     .handle(request)
                     .await
             }
-            Sessions::InMemory(sessions) => {
+            SessionMode::InMemory(sessions) => {
                 StreamableHttpService::new(factory, Arc::clone(sessions), self.config.clone()).handle(request).await
             }
         }
     }
 
-    fn target(
+    fn handler_context(
         &self,
-        mcp_request: &Arrived,
+        mcp_request: &McpRequest,
         since: Instant,
-        (modern, session): (bool, Option<String>),
+        (is_modern, session): (bool, Option<String>),
         client: ClientInfo,
-    ) -> Target {
+    ) -> HandlerContext {
         let server = &mcp_request.offers.server;
         let caller = Caller::Client { organization_id: server.organization_id.clone(), server_id: server.id.clone() };
         let cx: Ctx = self.hosting.context(caller, Arc::clone(&self.random), mcp_request.request_id.clone());
         let at = cx.now();
-        Target {
+        HandlerContext {
             cx,
             hosting: self.hosting.clone(),
             offers: Arc::clone(&mcp_request.offers),
-            modern,
+            is_modern,
             tracking_id: mcp_request.tracking_id.clone(),
             subject: mcp_request.bearer.subject().cloned(),
             session,
@@ -325,16 +333,18 @@ impl<R: Responder> Endpoint<R> {
         }
     }
 
-    /// Reads the session header, where there is one, and lends the negotiated revision to a request without its own.
-    fn open_session(&self, headers: &mut HeaderMap, mcp_request: &Arrived) -> Result<Option<Session>, Refusal> {
+    /// Reads the session header, if present, and adds the negotiated revision to a request without a version header.
+    fn open_session(&self, headers: &mut HeaderMap, mcp_request: &McpRequest) -> Result<Option<Session>, JsonRpcError> {
         let Some(id) = headers.get(SESSION_HEADER) else { return Ok(None) };
         let now = self.hosting.clock().now();
         let session = id
             .to_str()
             .ok()
             .and_then(|id| Session::open(id, self.hosting.keys(), &mcp_request.offers.server.id, now))
-            .filter(|session| mcp_request.bearer.subject().is_none_or(|subject| session.admits(&subject.end_user_id)))
-            .ok_or_else(|| Refusal::new(INVALID_REQUEST, "Session not found. Send initialize again.", None))?;
+            .filter(|session| {
+                mcp_request.bearer.subject().is_none_or(|subject| session.is_valid_for(&subject.end_user_id))
+            })
+            .ok_or_else(|| JsonRpcError::new(INVALID_REQUEST, "Session not found. Send initialize again.", None))?;
         if !headers.contains_key(VERSION_HEADER)
             && let Ok(version) = HeaderValue::from_str(&session.protocol_version)
         {
@@ -343,20 +353,20 @@ impl<R: Responder> Endpoint<R> {
         Ok(Some(session))
     }
 
-    /// Adds a session to an answer to `initialize`, unless it is an error.
-    async fn with_session(&self, response: Response, message: &Message, mcp_request: &Arrived) -> Response {
+    /// Adds a session ID to a successful response to `initialize`.
+    async fn with_session(&self, response: Response, message: &Message, mcp_request: &McpRequest) -> Response {
         let (mut parts, body) = response.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let succeeded = serde_json::from_slice::<Value>(&body).is_ok_and(|answer| answer.get("result").is_some());
+        let succeeded = serde_json::from_slice::<Value>(&body).is_ok_and(|body| body.get("result").is_some());
         if succeeded {
-            self.mint_session(&mut parts.headers, message, mcp_request);
+            self.issue_session(&mut parts.headers, message, mcp_request);
         }
         Response::from_parts(parts, Body::from(body))
     }
 
-    fn mint_session(&self, headers: &mut HeaderMap, message: &Message, mcp_request: &Arrived) {
+    fn issue_session(&self, headers: &mut HeaderMap, message: &Message, mcp_request: &McpRequest) {
         let requested = message.requested_version.as_deref().unwrap_or_default();
-        // Lifecycle: the requested revision if it is served, else the newest with a handshake.
+        // Lifecycle: the requested revision if it is supported, else the newest one with a handshake.
         let negotiated = LEGACY.iter().copied().find(|known| *known == requested).unwrap_or("2025-11-25");
         let session = Session::new(
             mcp_request.offers.server.id.clone(),
@@ -372,18 +382,18 @@ impl<R: Responder> Endpoint<R> {
     }
 }
 
-/// What rmcp would let pass, or refuse with another code.
-fn check_era(headers: &HeaderMap, message: &Message) -> Result<(), Refusal> {
+/// Rejects requests that rmcp would accept, or reject with another code.
+fn check_revision(headers: &HeaderMap, message: &Message) -> Result<(), JsonRpcError> {
     let (Some(id), Some(method)) = (&message.id, message.method.as_deref()) else { return Ok(()) };
-    if message.modern && method == "initialize" {
+    if message.is_modern && method == "initialize" {
         // 2026-07-28 has no handshake.
-        return Err(Refusal::new(METHOD_NOT_FOUND, methods::not_found(method, true), Some(id.clone())));
+        return Err(JsonRpcError::new(METHOD_NOT_FOUND, methods::not_found(method, true), Some(id.clone())));
     }
     let declared = headers.get(VERSION_HEADER).is_some_and(|version| version == STATELESS_REVISION);
-    if declared && !message.modern && method != "initialize" {
-        let why =
+    if declared && !message.is_modern && method != "initialize" {
+        let text =
             format!("Invalid params: `_meta` lacks {META_PROTOCOL_VERSION}, which {STATELESS_REVISION} requires.");
-        return Err(Refusal::new(INVALID_PARAMS, why, Some(id.clone())));
+        return Err(JsonRpcError::new(INVALID_PARAMS, text, Some(id.clone())));
     }
     Ok(())
 }
@@ -400,22 +410,23 @@ fn client_of(headers: &HeaderMap, message: &Message, session: Option<&Session>) 
     ClientInfo { name: name.map(short), version: client_version.map(short), protocol_version: version.map(short) }
 }
 
-/// Clients that accept anything, or say nothing, get JSON; rmcp wants to hear of both types.
+/// Adds both media types that rmcp requires to the `Accept` header of clients that accept anything, only JSON or nothing in
+/// particular. They receive JSON.
 fn normalize_accept(headers: &mut HeaderMap) {
-    let sloppy = match headers.get(header::ACCEPT).map(HeaderValue::to_str) {
+    let accepts_json = match headers.get(header::ACCEPT).map(HeaderValue::to_str) {
         None => true,
         Some(Ok(accept)) => {
             accept.contains("*/*") || accept.contains("application/*") || accept.contains("application/json")
         }
         Some(Err(_)) => false,
     };
-    if sloppy {
+    if accepts_json {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     }
 }
 
-/// Gives every refusal of rmcp that is plain text a JSON-RPC body, and every parse of a known shape its right code.
-async fn shape(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value>) -> Response {
+/// Replaces the plain-text errors of rmcp with JSON-RPC errors that have the correct code.
+async fn normalize_error(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value>) -> Response {
     let (mut parts, body) = response.into_parts();
     let is_json = parts
         .headers
@@ -427,8 +438,11 @@ async fn shape(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value
     let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     if parts.status == StatusCode::UNSUPPORTED_MEDIA_TYPE && !text.contains("Content-Type") {
-        // The body is a JSON-RPC message (see `message::peek`) whose parameters rmcp cannot read.
-        return refuse(StatusCode::BAD_REQUEST, &Refusal::new(INVALID_PARAMS, "Invalid params.", id.cloned()));
+        // The body is a JSON-RPC message (see `message::peek`) with params that rmcp cannot parse.
+        return json_rpc_error_response(
+            StatusCode::BAD_REQUEST,
+            &JsonRpcError::new(INVALID_PARAMS, "Invalid params.", id.cloned()),
+        );
     }
     let (code, message) = if parts.status.is_server_error() {
         tracing::error!(status = parts.status.as_u16(), body = %text, "rmcp failed");
@@ -438,25 +452,31 @@ async fn shape(response: Response<BoxBody<Bytes, Infallible>>, id: Option<&Value
     };
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let refusal = Refusal::new(code, message, id.cloned());
-    Response::from_parts(parts, Body::from(refusal.to_json().to_string()))
+    let error = JsonRpcError::new(code, message, id.cloned());
+    Response::from_parts(parts, Body::from(error.to_json().to_string()))
 }
 
-pub(crate) fn refuse(status: StatusCode, refusal: &Refusal) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], refusal.to_json().to_string()).into_response()
+pub(crate) fn json_rpc_error_response(status: StatusCode, error: &JsonRpcError) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], error.to_json().to_string()).into_response()
 }
 
-fn refuse_body(error: &(dyn std::error::Error + 'static)) -> Response {
+fn body_error_response(error: &(dyn std::error::Error + 'static)) -> Response {
     if error.is::<http_body_util::LengthLimitError>() {
         let message = format!("The body is larger than {MAX_BODY} bytes.");
-        return refuse(StatusCode::PAYLOAD_TOO_LARGE, &Refusal::new(INVALID_REQUEST, message, None));
+        return json_rpc_error_response(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &JsonRpcError::new(INVALID_REQUEST, message, None),
+        );
     }
-    refuse(StatusCode::BAD_REQUEST, &Refusal::new(message::PARSE_ERROR, "The body could not be read.", None))
+    json_rpc_error_response(
+        StatusCode::BAD_REQUEST,
+        &JsonRpcError::new(message::PARSE_ERROR, "The body could not be read.", None),
+    )
 }
 
-/// A refusal outside of the protocol, such as an unknown slug, with a JSON-RPC body all the same.
+/// Returns the response to an error outside the protocol, such as an unknown slug, with a JSON-RPC body.
 #[must_use]
-pub fn refuse_error(error: &Error) -> Response {
+pub fn error_response(error: &Error) -> Response {
     let status = match error.code {
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

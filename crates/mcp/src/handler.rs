@@ -1,4 +1,4 @@
-//! What a hosted server answers: the product's side of rmcp, one small value per request.
+//! The rmcp handler of hosted servers, created for each request.
 
 use rmcp::ErrorData;
 use rmcp::handler::server::ServerHandler;
@@ -16,12 +16,12 @@ use waypost_core::server::Support;
 use waypost_core::{Code, Error};
 use waypost_ops::hosting::with_timeout;
 
-use crate::target::Target;
+use crate::context::HandlerContext;
 use crate::{methods, prompts, resources, tools};
 
-/// How long clients may keep lists: they change when an author publishes, and a list that is a minute old does no harm.
+/// How long clients may cache lists. Lists change when an author publishes; one that is a minute old does no harm.
 const LIST_TTL_MS: u64 = 60_000;
-/// The methods that this server has; what else arrives as a custom request is unknown.
+/// The methods that this server supports. Other custom requests are unknown methods.
 const METHODS: &[&str] = &[
     "initialize",
     "server/discover",
@@ -37,29 +37,29 @@ const METHODS: &[&str] = &[
     "subscriptions/listen",
 ];
 
-/// Answers one request of a hosted server.
+/// Handles one request to a hosted server.
 pub struct Handler {
-    target: Target,
+    context: HandlerContext,
 }
 
 impl Handler {
-    /// Answers the request of `target`.
+    /// Creates the handler of the request with this context.
     #[must_use]
-    pub fn new(target: Target) -> Self {
-        Self { target }
+    pub fn new(context: HandlerContext) -> Self {
+        Self { context }
     }
 
     fn implementation(&self) -> Implementation {
-        let server = &self.target.offers.server;
+        let server = &self.context.offers.server;
         let mut implementation = Implementation::new(&server.slug, env!("CARGO_PKG_VERSION"));
         implementation.title = Some(server.name.clone());
         implementation
     }
 
-    /// `_meta` with the server's identity, which every result should carry (2026-07-28, "Per-request metadata"), and
-    /// which the revisions before do not know.
+    /// Returns `_meta` with the server's identity, which every result should have (2026-07-28, "Per-request metadata"). `None`
+    /// for earlier revisions.
     fn meta(&self) -> Option<MetaObject> {
-        if !self.target.modern {
+        if !self.context.is_modern {
             return None;
         }
         let mut meta = MetaObject::default();
@@ -67,14 +67,14 @@ impl Handler {
         Some(meta)
     }
 
-    /// How long a list may be kept, which only the stateless era says.
+    /// Returns how long a list may be cached. `None` for revisions with a handshake.
     fn list_caching(&self) -> (Option<u64>, Option<CacheScope>) {
-        if self.target.modern { (Some(LIST_TTL_MS), Some(CacheScope::Public)) } else { (None, None) }
+        if self.context.is_modern { (Some(LIST_TTL_MS), Some(CacheScope::Public)) } else { (None, None) }
     }
 
-    /// The server's `instructions`. They promise what is true for this address: who the user is and where progress is kept.
+    /// Returns the server's `instructions`. They state how this URL identifies the user and where progress is kept.
     fn instructions(&self) -> String {
-        let server = &self.target.offers.server;
+        let server = &self.context.offers.server;
         let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
         let next = match Flow::from(server.toolset) {
             Flow::Guided => "next_walkthrough_step",
@@ -82,7 +82,7 @@ impl Handler {
         };
         let kept = if server.auth_type.signs_in() {
             "Progress is kept for the signed-in user.".to_owned()
-        } else if self.target.tracking_id.is_some() {
+        } else if self.context.tracking_id.is_some() {
             "Progress is kept for this personal URL.".to_owned()
         } else {
             format!(
@@ -92,7 +92,7 @@ impl Handler {
             )
         };
         format!(
-            "Guided walkthroughs for {product}. Call list_walkthroughs to see what there is, then lead the user through one \
+            "Guided walkthroughs for {product}. Call list_walkthroughs to see what is available, then lead the user through one \
              step at a time: show the step's content, then stop and wait, and call {next} only when the user says that \
              the step is done. In a step, {FIELDS}. {kept}{}",
             if server.support == Support::Tickets { " get_support opens a ticket with the team." } else { "" }
@@ -100,10 +100,10 @@ impl Handler {
     }
 }
 
-/// A fault as a protocol error, for methods whose results have no `isError`.
-fn protocol_error(target: &Target, error: &Error) -> ErrorData {
+/// Converts an error to a protocol error, for methods whose results have no `isError`.
+fn protocol_error(context: &HandlerContext, error: &Error) -> ErrorData {
     if let Some(cause) = std::error::Error::source(error) {
-        tracing::error!(request_id = target.cx.request_id, cause = cause.to_string(), "a request failed");
+        tracing::error!(request_id = context.cx.request_id, cause = cause.to_string(), "request failed");
     }
     let code = match error.code {
         Code::InvalidArguments => ErrorCode::INVALID_PARAMS,
@@ -116,8 +116,8 @@ fn invalid_params(message: impl Into<String>) -> ErrorData {
     ErrorData::invalid_params(message.into(), None)
 }
 
-/// Lists come in one page; whoever names another one asks for what is not there.
-fn only_page(request: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
+/// Rejects cursors: lists have only one page.
+fn reject_cursor(request: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
     match request.and_then(|request| request.cursor.as_deref()) {
         None | Some("") => Ok(()),
         Some(_) => Err(invalid_params("Invalid cursor.")),
@@ -128,8 +128,8 @@ impl ServerHandler for Handler {
     fn get_info(&self) -> InitializeResult {
         let plain =
             ServerCapabilities::builder().enable_tools().enable_prompts().enable_resources().enable_completions();
-        // Before 2026-07-28 changes are sent on the stream of GET, which hosted servers do not have.
-        let capabilities = if self.target.modern {
+        // Before 2026-07-28, changes are sent on the GET stream, which hosted servers do not support.
+        let capabilities = if self.context.is_modern {
             let lists = plain.enable_tool_list_changed().enable_prompts_list_changed().enable_resources_list_changed();
             lists.enable_resources_subscribe().build()
         } else {
@@ -154,32 +154,34 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        only_page(request.as_ref())?;
-        let mut result = ListToolsResult::with_all_items(tools::listed(&self.target));
+        reject_cursor(request.as_ref())?;
+        let mut result = ListToolsResult::with_all_items(tools::list(&self.context));
         (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
         Ok(result)
     }
 
-    /// Without a request's context rmcp asks for schemas only, to check `Mcp-Param-*` headers.
+    /// rmcp calls this only for the schema, to check `Mcp-Param-*` headers.
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        tools::find_listed(&self.target, name)
+        tools::find_listed(&self.context, name)
     }
 
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
+        request_context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(entry) = tools::find(&request.name) else {
             return Err(invalid_params(format!("Unknown tool: {}", request.name)));
         };
-        // Before 2026-07-28 the server asks while the call is open, for which it would have to keep a session.
-        let elicitation = context.client_capabilities().filter(|_| self.target.modern).and_then(|all| all.elicitation);
-        // 2026-07-28, "Elicitation": a capability that names no mode means forms.
-        let shows_forms = elicitation.is_some_and(|modes| modes.form.is_some() || modes.url.is_none());
-        let asked = tools::Asked { arguments: request.arguments, answers: request.input_responses, shows_forms };
-        let mut response = tools::call(&self.target, entry, asked).await;
+        // Before 2026-07-28, elicitation happens while the call is open, which would require server-side sessions.
+        let elicitation =
+            request_context.client_capabilities().filter(|_| self.context.is_modern).and_then(|all| all.elicitation);
+        // 2026-07-28, "Elicitation": a capability without a mode means forms.
+        let supports_forms = elicitation.is_some_and(|modes| modes.form.is_some() || modes.url.is_none());
+        let input =
+            tools::CallInput { arguments: request.arguments, responses: request.input_responses, supports_forms };
+        let mut response = tools::call(&self.context, entry, input).await;
         match &mut response {
             CallToolResponse::Complete(result) => result.meta = self.meta(),
             CallToolResponse::InputRequired(result) => result.meta = self.meta(),
@@ -193,8 +195,8 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        only_page(request.as_ref())?;
-        let mut result = ListPromptsResult::with_all_items(prompts::list(&self.target.offers));
+        reject_cursor(request.as_ref())?;
+        let mut result = ListPromptsResult::with_all_items(prompts::list(&self.context.offers));
         (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
         Ok(result)
@@ -205,7 +207,7 @@ impl ServerHandler for Handler {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let mut result = prompts::get(&self.target, &request.name)
+        let mut result = prompts::get(&self.context, &request.name)
             .ok_or_else(|| invalid_params(format!("Unknown prompt: {}", request.name)))?;
         result.meta = self.meta();
         Ok(result.into())
@@ -216,8 +218,8 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        only_page(request.as_ref())?;
-        let mut result = ListResourcesResult::with_all_items(resources::list(&self.target.offers));
+        reject_cursor(request.as_ref())?;
+        let mut result = ListResourcesResult::with_all_items(resources::list(&self.context.offers));
         (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
         Ok(result)
@@ -228,7 +230,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        only_page(request.as_ref())?;
+        reject_cursor(request.as_ref())?;
         let mut result = ListResourceTemplatesResult::with_all_items(resources::templates());
         (result.ttl_ms, result.cache_scope) = self.list_caching();
         result.meta = self.meta();
@@ -240,13 +242,13 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let read = with_timeout(resources::read(&self.target, &request.uri)).await;
-        let Some(read) = read.map_err(|error| protocol_error(&self.target, &error))? else {
-            // SEP-2164: rmcp makes -32602 of this for the stateless era.
+        let read = with_timeout(resources::read(&self.context, &request.uri)).await;
+        let Some(read) = read.map_err(|error| protocol_error(&self.context, &error))? else {
+            // SEP-2164: rmcp converts this to -32602 for stateless revisions.
             return Err(ErrorData::resource_not_found("Resource not found", Some(json!({ "uri": request.uri }))));
         };
         let mut result = ReadResourceResult::new(vec![read.contents]);
-        (result.ttl_ms, result.cache_scope) = match (self.target.modern, read.public) {
+        (result.ttl_ms, result.cache_scope) = match (self.context.is_modern, read.is_public) {
             (true, false) => (Some(0), Some(CacheScope::Private)),
             _ => self.list_caching(),
         };
@@ -259,16 +261,16 @@ impl ServerHandler for Handler {
         request: CompleteRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let wanted = match &request.r#ref {
+        let completes_ids = match &request.r#ref {
             Reference::Resource(template) => {
                 template.uri == resources::STEP_TEMPLATE && request.argument.name == "walkthrough_id"
             }
-            // Prompts take no arguments; there is nothing to complete, also for one that does not exist.
+            // Prompts have no arguments, so there is nothing to complete, even for an unknown prompt.
             _ => false,
         };
         let mut values: Vec<String> = Vec::new();
-        if wanted {
-            let ids = self.target.offers.list().iter().map(|offer| offer.walkthrough_id.to_string());
+        if completes_ids {
+            let ids = self.context.offers.list().iter().map(|offer| offer.walkthrough_id.to_string());
             values =
                 ids.filter(|id| id.starts_with(&request.argument.value)).take(CompletionInfo::MAX_VALUES).collect();
         }
@@ -278,26 +280,26 @@ impl ServerHandler for Handler {
     }
 
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
-        self.target.listener.as_ref()?.accepted(requested)
+        self.context.listener.as_ref()?.accepted(requested)
     }
 
-    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        if let Some(listener) = &self.target.listener {
-            listener.run(&self.target, &context).await;
+    async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
+        if let Some(listener) = &self.context.listener {
+            listener.run(&self.context, &subscription).await;
         }
         Ok(())
     }
 
-    /// What rmcp could not read as one of its requests: an unknown method, or a known one with the wrong parameters.
+    /// Called for requests that rmcp could not parse: unknown methods, and known methods with invalid params.
     async fn on_custom_request(
         &self,
         request: CustomRequest,
         _: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         if METHODS.contains(&request.method.as_str()) {
-            return Err(invalid_params(format!("Invalid params of {}.", request.method)));
+            return Err(invalid_params(format!("Invalid params for {}.", request.method)));
         }
-        let message = methods::not_found(&request.method, self.target.modern);
+        let message = methods::not_found(&request.method, self.context.is_modern);
         Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, message, None))
     }
 }

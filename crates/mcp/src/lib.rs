@@ -1,6 +1,7 @@
 //! Hosted MCP servers: the endpoint for every protocol revision, and the tools, prompts and resources behind it.
 
 pub mod bearer;
+pub mod context;
 pub mod endpoint;
 pub mod handler;
 pub mod known_clients;
@@ -11,6 +12,5 @@ mod methods;
 mod prompts;
 mod resources;
 pub mod session;
-pub mod target;
 pub mod tools;
 pub mod transport;

@@ -1,12 +1,12 @@
 //! Rate limits of MCP calls: per caller, per client address and per server.
 //!
-//! Who counts as a caller (docs/security.md, "Rate limits of MCP calls"):
+//! How calls are counted (docs/security.md, "Rate limits of MCP calls"):
 //!
-//! 1. An end user whom a token proves counts for themselves alone.
-//! 2. Anything else is only claimed, so it counts for the client address as well. An identity that has stored progress
-//!    shares the wide bucket of its address with others of the kind; all other calls share the narrow one, which is that
-//!    of a single caller.
-//! 3. Everything counts for the server.
+//! 1. An end user proven by a token counts only against their own bucket.
+//! 2. All other identities are only claimed, so they also count against the client address. Identities that have stored
+//!    progress share the wide bucket of their address; all other calls share the narrow one, which has the limit of a single
+//!    caller.
+//! 3. Every call counts against the server.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,18 +17,17 @@ use waypost_core::id::{EndUserId, ServerId};
 use waypost_ops::identity::AnonymousKey;
 use waypost_ops::limits::{Limiter, Rate, network};
 
-/// How many calls are let through.
+/// The limits of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitOptions {
-    /// Calls per second of one caller, and of all callers of one client address who have stored no progress. 0 is no
-    /// limit.
+    /// Calls per second of one caller, and of all callers without stored progress at one client address. 0 means no limit.
     pub per_caller: u32,
-    /// Calls of one caller at once.
+    /// The burst of one caller.
     pub burst: u32,
-    /// How many times that all anonymous users of one client address together may call who have stored progress; at
-    /// least 1.
+    /// The limit of all anonymous users with stored progress at one client address, as a multiple of `per_caller`; at least
+    /// 1.
     pub per_address: u32,
-    /// Calls per second to one server, of all callers; 0 is no limit.
+    /// Calls per second to one server, by all callers; 0 means no limit.
     pub per_server: u32,
 }
 
@@ -39,20 +38,20 @@ impl Default for LimitOptions {
 }
 
 impl LimitOptions {
-    /// No limit at all.
+    /// No limits.
     pub const OFF: Self = Self { per_caller: 0, burst: 0, per_address: 1, per_server: 0 };
 }
 
-/// Whom a call is counted for.
+/// The identity that a call is counted against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallerKey {
-    /// An end user whom a token proves.
+    /// An end user proven by a token.
     EndUser(EndUserId),
     /// An anonymous user who has stored progress, at a client address.
     Known(AnonymousKey, IpAddr),
-    /// A handle or a tracking ID of which nothing is known, at a client address. Everybody can make one up.
+    /// An unknown handle or tracking ID, which any client can make up, at a client address.
     Claimed(AnonymousKey, IpAddr),
-    /// A client address, when nothing else is known.
+    /// A client address, if nothing else is known.
     Address(IpAddr),
 }
 
@@ -62,7 +61,7 @@ enum Bucket {
     Anonymous(AnonymousKey),
     /// Calls from an address without an identity that has stored progress.
     Narrow(IpAddr),
-    /// Calls from an address with one.
+    /// Calls from an address with such an identity.
     Wide(IpAddr),
     Server(ServerId),
 }
@@ -78,7 +77,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Returns limits as `options` say.
+    /// Creates limits from `options`.
     #[must_use]
     pub fn new(options: LimitOptions, clock: Arc<dyn Clock>) -> Self {
         let LimitOptions { per_caller, burst, per_address, per_server } = options;
@@ -95,17 +94,17 @@ impl Limits {
     /// Counts a call.
     ///
     /// # Errors
-    /// The time to wait if it is one too many.
+    /// The time to wait if a limit is exceeded.
     pub fn check(&self, caller: &CallerKey, server: &ServerId) -> Result<(), Duration> {
         match caller {
             CallerKey::EndUser(id) => self.one(Bucket::EndUser(id.clone()), self.caller)?,
             CallerKey::Known(key, address) => {
-                // Themselves first: who calls too often takes nothing from others at the same address.
+                // The caller's own bucket first: excess calls must not use up the bucket of the address.
                 self.one(Bucket::Anonymous(key.clone()), self.caller)?;
                 self.one(Bucket::Wide(network(*address)), self.wide)?;
             }
             CallerKey::Claimed(key, address) => {
-                // The address first: made-up identities take no memory then.
+                // The address first, so that rejected made-up identities use no memory.
                 self.one(Bucket::Narrow(network(*address)), self.narrow)?;
                 self.one(Bucket::Anonymous(key.clone()), self.caller)?;
             }
@@ -139,7 +138,7 @@ mod tests {
         AnonymousKey::Tracking(OrganizationId::from_store("org_1".into()), name.to_string())
     }
 
-    /// How many of 300 calls pass.
+    /// Returns how many of 300 calls pass.
     fn passed(limits: &Limits, caller: impl Fn(usize) -> CallerKey) -> usize {
         let server = ServerId::from_store("srv_1".into());
         (0..300).filter(|n| limits.check(&caller(*n), &server).is_ok()).count()
@@ -149,28 +148,32 @@ mod tests {
     fn made_up_identities_share_the_limit_of_one_caller() {
         let limits = limits(0);
         assert_eq!(passed(&limits, |n| CallerKey::Claimed(key(n), ONE)), 5);
-        assert_eq!(passed(&limits, |_| CallerKey::Address(ONE)), 0, "together with calls without any");
+        assert_eq!(passed(&limits, |_| CallerKey::Address(ONE)), 0, "calls without an identity share it");
         let of_network = |n: usize| format!("2001:db8:0:1::{n:x}").parse().unwrap();
-        assert_eq!(passed(&limits, |n| CallerKey::Claimed(key(n), of_network(n))), 5, "an IPv6 network is one");
+        assert_eq!(
+            passed(&limits, |n| CallerKey::Claimed(key(n), of_network(n))),
+            5,
+            "an IPv6 network counts as one address"
+        );
         let others = |n: usize| IpAddr::from([198, 51, 100, u8::try_from(n % 250).unwrap()]);
         assert_eq!(passed(&limits, |n| CallerKey::Claimed(key("one"), others(n))), 5, "one identity at many addresses");
     }
 
     #[test]
-    fn users_with_progress_count_for_themselves_and_more_widely_for_their_address() {
+    fn users_with_progress_share_a_wider_limit_per_address() {
         let limits = limits(0);
         assert_eq!(passed(&limits, |_| CallerKey::Known(key("ann"), ONE)), 5);
         assert_eq!(passed(&limits, |n| CallerKey::Known(key(n), ONE)), 15, "four times the limit of a caller");
+        assert_eq!(passed(&limits, |_| CallerKey::Address(ONE)), 5, "known and unknown callers do not share a bucket");
         assert_eq!(
-            passed(&limits, |_| CallerKey::Address(ONE)),
-            5,
-            "strangers do not take it from them, or they from strangers"
+            passed(&limits, |_| CallerKey::Known(key("ann"), TWO)),
+            0,
+            "another address is not another identity"
         );
-        assert_eq!(passed(&limits, |_| CallerKey::Known(key("ann"), TWO)), 0, "an address is no new identity");
     }
 
     #[test]
-    fn a_token_proves_who_calls() {
+    fn users_with_a_token_are_not_limited_by_address() {
         let limits = limits(0);
         let user = |name: String| CallerKey::EndUser(EndUserId::from_store(name));
         assert_eq!(passed(&limits, |_| user("eu_1".into())), 5);
@@ -178,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_has_a_limit_for_all() {
+    fn a_server_has_a_limit_for_all_callers() {
         let limits = limits(20);
         let user = |n: usize| CallerKey::EndUser(EndUserId::from_store(format!("eu_{n}")));
         assert_eq!(passed(&limits, user), 20);
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_can_be_switched_off() {
+    fn limits_can_be_disabled() {
         let limits = Limits::new(LimitOptions::OFF, Arc::new(ManualClock::new(Timestamp(0))));
         assert_eq!(passed(&limits, |_| CallerKey::Address(ONE)), 300);
         assert_eq!(passed(&limits, |_| CallerKey::Known(key("ann"), ONE)), 300);

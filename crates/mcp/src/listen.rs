@@ -1,9 +1,9 @@
-//! `subscriptions/listen` (2026-07-28, "Subscriptions"): streams that tell clients when a list has changed.
+//! `subscriptions/listen` (2026-07-28, "Subscriptions"): streams that notify clients when a list changes.
 //!
 //! A stream waits on the process's change signal ([`Catalog::changes`](waypost_ops::offers::OfferCache::changes)) and
-//! compares digests of what the server lists, so listeners cost no query of their own: the snapshot of a server is
-//! loaded once after a change, and its digests are computed once. The handler of a stream keeps digests, not the
-//! snapshot that it began with.
+//! compares digests of the server's lists, so listeners need no queries of their own: the snapshot of a server is loaded once
+//! after a change, and its digests are computed once. The handler of a stream keeps digests, not the snapshot that it
+//! started with.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -24,26 +24,26 @@ use waypost_ops::limits::network;
 use waypost_ops::oauth_grants;
 use waypost_ops::offers::Offers;
 
-use crate::target::Target;
+use crate::context::HandlerContext;
 use crate::{prompts, resources, tools};
 
 /// The method that opens a stream.
 pub(crate) const METHOD: &str = "subscriptions/listen";
-/// How long a stream waits after a change before it looks: several changes in a row are one notification.
+/// How long a stream waits after a change before it compares, so that several changes in a row become one notification.
 const SETTLE: Duration = Duration::from_millis(300);
-/// Resources that one stream may subscribe to; the rest is not honoured.
+/// The maximum number of resources that one stream can subscribe to. The rest is ignored.
 const MAX_RESOURCES: usize = 100;
 
-/// How many streams may be open in this process, and how often their tokens are checked.
+/// Limits of the streams of this process, and how often their tokens are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// In total; 0 is no limit.
+    /// Streams in total; 0 means no limit.
     pub total: usize,
-    /// To one server; 0 is no limit.
+    /// Streams per server; 0 means no limit.
     pub per_server: usize,
-    /// From one client address, or one /64 network of IPv6; 0 is no limit.
+    /// Streams per client IPv4 address or /64 network of IPv6; 0 means no limit.
     pub per_address: usize,
-    /// How often the token of a stream is checked, and a failed look at the server is repeated.
+    /// How often the token of a stream is checked, and a failed comparison is retried.
     pub check: Duration,
 }
 
@@ -70,38 +70,38 @@ struct Open {
     addresses: HashMap<IpAddr, usize>,
 }
 
-/// Why no further stream may be opened.
+/// The limit that prevents another stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
-    /// The client's address has too many.
+pub(crate) enum StreamLimit {
+    /// The limit of the client's IP address.
     Address,
-    /// The server or the process has too many.
+    /// The limit of the server or of the process.
     Server,
 }
 
 impl Listeners {
-    /// No open streams. Streams end with a result when `stop` is cancelled.
+    /// Creates an empty set. Streams end with a result when `stop` is cancelled.
     #[must_use]
     pub fn new(options: ListenOptions, stop: CancellationToken) -> Self {
         Self(Arc::new(Shared { options, open: Mutex::default(), stop }))
     }
 
-    /// Counts a stream until the returned value is dropped.
+    /// Counts a stream until the returned slot is dropped.
     ///
     /// # Errors
-    /// Which limit is reached.
-    pub(crate) fn open(&self, server: &ServerId, address: IpAddr) -> Result<Slot, Full> {
+    /// The limit that is reached.
+    pub(crate) fn open(&self, server: &ServerId, address: IpAddr) -> Result<Slot, StreamLimit> {
         let address = network(address);
         let ListenOptions { total, per_server, per_address, .. } = self.0.options;
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |limit: usize, count: usize| limit > 0 && count >= limit;
         let count = |count: Option<&usize>| count.copied().unwrap_or(0);
         let full = if is_full(per_address, count(open.addresses.get(&address))) {
-            Some((Full::Address, "address"))
+            Some((StreamLimit::Address, "address"))
         } else if is_full(per_server, count(open.servers.get(server))) {
-            Some((Full::Server, "server"))
+            Some((StreamLimit::Server, "server"))
         } else if is_full(total, open.total) {
-            Some((Full::Server, "total"))
+            Some((StreamLimit::Server, "total"))
         } else {
             None
         };
@@ -134,7 +134,7 @@ impl Drop for Slot {
     }
 }
 
-/// Counts one less, and forgets a key that has none, so that the maps stay as small as the number of streams.
+/// Decrements a count and removes it at 0, so that the maps do not grow beyond the number of streams.
 fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
@@ -144,12 +144,12 @@ fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// A stream that is about to open: what its handler needs beside the request's [`Target`].
+/// A stream that is about to open, with what its handler needs besides the [`HandlerContext`].
 pub(crate) struct Listener {
     slot: Slot,
-    /// The server as the client sees it when the stream opens; taken when it has opened.
+    /// What the server offers when the stream opens. Taken once the stream is open.
     first: Mutex<Option<Arc<Offers>>>,
-    /// The hash of the request's token, on a server whose users sign in.
+    /// The hash of the request's token, on a server with sign-in.
     token_hash: Option<String>,
 }
 
@@ -162,8 +162,8 @@ impl Listener {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The subset of `requested` that is honoured: every list, and the outlines of walkthroughs that are offered. What
-    /// a step's resource shows depends on its user, so nobody can be told when it changes.
+    /// Returns the subset of `requested` that is honoured: all lists, and the outlines of offered walkthroughs. The resource
+    /// of a step depends on the user, so its changes cannot be announced.
     pub(crate) fn accepted(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
         let first = self.first()?;
         let mut accepted = requested.clone();
@@ -175,14 +175,19 @@ impl Listener {
         Some(accepted)
     }
 
-    /// Serves the stream until the client leaves, the program stops, or the client has to ask again: the server is
-    /// gone, its rules have changed, or the token is not valid any more.
-    pub(crate) async fn run(&self, target: &Target, context: &SubscriptionContext) {
-        let offer_cache = target.hosting.offer_cache();
-        // Before the first look: a change between the look and the signal must not be lost.
+    /// Serves the stream until the client disconnects, the program stops, or the client has to reconnect because the server
+    /// was deleted, its access rules changed or the token is no longer valid.
+    pub(crate) async fn run(&self, context: &HandlerContext, subscription: &SubscriptionContext) {
+        let offer_cache = context.hosting.offer_cache();
+        // Subscribe before the first comparison, so that no change in between is lost.
         let mut changes = offer_cache.changes();
         let Some(first) = self.first.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let mut stream = Stream { target, listener: self, context, seen: Seen::of(target, &first, context.accepted()) };
+        let mut stream = OpenStream {
+            context,
+            listener: self,
+            subscription,
+            seen: KnownState::of(context, &first, subscription.accepted()),
+        };
         drop(first);
         let mut checks = interval(self.slot.listeners.0.options.check);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -190,14 +195,14 @@ impl Listener {
         let mut is_stale = true;
         loop {
             if is_stale {
-                match stream.look().await {
-                    Look::Done => is_stale = false,
-                    Look::Failed => {}
-                    Look::Ended => return,
+                match stream.send_changes().await {
+                    CheckOutcome::Done => is_stale = false,
+                    CheckOutcome::Failed => {}
+                    CheckOutcome::Ended => return,
                 }
             }
             tokio::select! {
-                () = context.cancelled() => return,
+                () = subscription.cancelled() => return,
                 () = self.slot.listeners.0.stop.cancelled() => return,
                 changed = changes.changed() => {
                     if changed.is_err() {
@@ -205,13 +210,13 @@ impl Listener {
                     }
                     is_stale = true;
                     tokio::select! {
-                        () = context.cancelled() => return,
+                        () = subscription.cancelled() => return,
                         () = self.slot.listeners.0.stop.cancelled() => return,
                         () = sleep(SETTLE) => {}
                     }
                 }
                 _ = checks.tick() => {
-                    if stream.is_admitted().await == Some(false) {
+                    if stream.is_authorized().await == Some(false) {
                         return;
                     }
                 }
@@ -220,112 +225,112 @@ impl Listener {
     }
 }
 
-/// What a stream's client knows.
-struct Seen {
-    rules: Rules,
+/// The state that a stream's client knows.
+struct KnownState {
+    rules: AccessRules,
     lists: [u64; 3],
-    /// The subscribed outlines with the version that each shows.
+    /// The subscribed outlines and the version of each.
     outlines: Vec<(String, Option<VersionId>)>,
 }
 
-/// What decides who may listen. If it changes, the client has to ask again.
+/// The server settings that decide who may listen. If they change, the client has to reconnect.
 #[derive(PartialEq)]
-struct Rules(String, u64);
+struct AccessRules(String, u64);
 
-impl Rules {
+impl AccessRules {
     fn of(server: &Server) -> Self {
         let parts = (server.auth_type, server.sign_in, &server.oauth_config_id, &server.allowed_origins);
         Self(server.id.to_string(), digest(&parts))
     }
 }
 
-impl Seen {
-    fn of(target: &Target, offers: &Arc<Offers>, accepted: &SubscriptionFilter) -> Self {
+impl KnownState {
+    fn of(context: &HandlerContext, offers: &Arc<Offers>, accepted: &SubscriptionFilter) -> Self {
         let uris = accepted.resource_subscriptions.iter().flatten();
         Self {
-            rules: Rules::of(&offers.server),
-            lists: lists(target, offers),
+            rules: AccessRules::of(&offers.server),
+            lists: lists(context, offers),
             outlines: uris.map(|uri| (uri.clone(), outline(offers, uri))).collect(),
         }
     }
 }
 
-/// The newest version of the walkthrough whose outline is at `uri`; `None` if there is no such resource.
+/// Returns the newest version of the walkthrough whose outline is at `uri`, or `None` if there is no such resource.
 fn outline(offers: &Offers, uri: &str) -> Option<VersionId> {
     let id = resources::outline_id(uri)?;
     let offer = offers.list().iter().find(|offer| offer.walkthrough_id.as_str() == id)?;
     Some(offer.version_id.clone())
 }
 
-/// Digests of the lists of tools, prompts and resources.
-fn lists(target: &Target, offers: &Arc<Offers>) -> [u64; 3] {
+/// Returns digests of the lists of tools, prompts and resources.
+fn lists(context: &HandlerContext, offers: &Arc<Offers>) -> [u64; 3] {
     offers.digests(|| {
-        let target = Target { offers: Arc::clone(offers), listener: None, ..target.clone() };
-        // A new version changes what a prompt and a resource say, also if it changes neither title nor description.
+        let context = HandlerContext { offers: Arc::clone(offers), listener: None, ..context.clone() };
+        // A new version changes the content of its prompt and resource, even if title and description stay the same.
         let versions: Vec<&str> = offers.list().iter().map(|offer| offer.version_id.as_str()).collect();
-        let tools = digest(&tools::listed(&target));
+        let tools = digest(&tools::list(&context));
         [tools, digest(&(prompts::list(offers), &versions)), digest(&(resources::list(offers), &versions))]
     })
 }
 
-/// Compared within this process only.
+/// Returns a digest that is comparable within this process only.
 fn digest(value: &impl Serialize) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(&serde_json::to_vec(value).unwrap_or_default());
     hasher.finish()
 }
 
-/// What came of a look at the server.
-enum Look {
-    /// The client knows everything.
+/// The outcome of comparing the server with what the client knows.
+enum CheckOutcome {
+    /// The client is up to date.
     Done,
-    /// The database is away: look again later.
+    /// The database is unavailable. The comparison has to be retried.
     Failed,
     /// The stream has ended.
     Ended,
 }
 
 /// An open stream.
-struct Stream<'a> {
-    target: &'a Target,
+struct OpenStream<'a> {
+    context: &'a HandlerContext,
     listener: &'a Listener,
-    context: &'a SubscriptionContext,
-    seen: Seen,
+    subscription: &'a SubscriptionContext,
+    seen: KnownState,
 }
 
-impl Stream<'_> {
-    /// Looks at the server and sends what has changed.
-    async fn look(&mut self) -> Look {
-        let offers = match self.target.hosting.offer_cache().refresh(&self.target.offers.server.slug).await {
+impl OpenStream<'_> {
+    /// Compares the server with what the client knows and sends notifications of changes.
+    async fn send_changes(&mut self) -> CheckOutcome {
+        let offers = match self.context.hosting.offer_cache().refresh(&self.context.offers.server.slug).await {
             Ok(offers) => offers,
-            Err(error) if error.code == Code::NotFound => return Look::Ended,
-            Err(_) => return Look::Failed,
+            Err(error) if error.code == Code::NotFound => return CheckOutcome::Ended,
+            Err(_) => return CheckOutcome::Failed,
         };
-        let now = Seen::of(self.target, &offers, self.context.accepted());
+        let now = KnownState::of(self.context, &offers, self.subscription.accepted());
         drop(offers);
         if now.rules != self.seen.rules {
-            return Look::Ended;
+            return CheckOutcome::Ended;
         }
         if now.lists == self.seen.lists && now.outlines == self.seen.outlines {
-            return Look::Done;
+            return CheckOutcome::Done;
         }
-        match self.is_admitted().await {
+        match self.is_authorized().await {
             Some(true) => {}
-            Some(false) => return Look::Ended,
-            None => return Look::Failed,
+            Some(false) => return CheckOutcome::Ended,
+            None => return CheckOutcome::Failed,
         }
         match self.send(&now).await {
             Ok(()) => {
                 self.seen = now;
-                Look::Done
+                CheckOutcome::Done
             }
-            Err(_) => Look::Ended,
+            Err(_) => CheckOutcome::Ended,
         }
     }
 
-    async fn send(&self, now: &Seen) -> Result<(), SubscriptionSendError> {
-        let (sink, accepted) = (self.context.sink(), self.context.accepted());
-        let changed: [bool; 3] = std::array::from_fn(|at| now.lists[at] != self.seen.lists[at]);
+    async fn send(&self, new: &KnownState) -> Result<(), SubscriptionSendError> {
+        let (sink, accepted) = (self.subscription.sink(), self.subscription.accepted());
+        let changed: [bool; 3] = std::array::from_fn(|at| new.lists[at] != self.seen.lists[at]);
         if changed[0] && accepted.tools_list_changed == Some(true) {
             sink.notify_tool_list_changed().await?;
         }
@@ -335,7 +340,7 @@ impl Stream<'_> {
         if changed[2] && accepted.resources_list_changed == Some(true) {
             sink.notify_resource_list_changed().await?;
         }
-        for ((uri, now), (_, before)) in now.outlines.iter().zip(&self.seen.outlines) {
+        for ((uri, now), (_, before)) in new.outlines.iter().zip(&self.seen.outlines) {
             if now != before {
                 sink.notify_resource_updated(uri).await?;
             }
@@ -343,10 +348,10 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Whether the client may still listen; `None` if the database is away.
-    async fn is_admitted(&self) -> Option<bool> {
+    /// Whether the client's token is still valid. `None` if the database is unavailable.
+    async fn is_authorized(&self) -> Option<bool> {
         let Some(token_hash) = &self.listener.token_hash else { return Some(true) };
-        oauth_grants::is_token_active(&self.target.hosting, &self.target.offers.server, token_hash).await.ok()
+        oauth_grants::is_token_active(&self.context.hosting, &self.context.offers.server, token_hash).await.ok()
     }
 }
 
@@ -371,14 +376,14 @@ mod tests {
         let address = |n: u8| IpAddr::from([192, 0, 2, n]);
         let (first, second) = (listeners.open(&server(1), address(1)), listeners.open(&server(1), address(1)));
         assert!(first.is_ok() && second.is_ok());
-        assert_eq!(listeners.open(&server(2), address(1)).err(), Some(Full::Address));
+        assert_eq!(listeners.open(&server(2), address(1)).err(), Some(StreamLimit::Address));
         let third = listeners.open(&server(1), address(2));
-        assert_eq!(listeners.open(&server(1), address(3)).err(), Some(Full::Server));
+        assert_eq!(listeners.open(&server(1), address(3)).err(), Some(StreamLimit::Server));
         let fourth = listeners.open(&server(2), address(3));
-        assert_eq!(listeners.open(&server(2), address(4)).err(), Some(Full::Server), "in total");
+        assert_eq!(listeners.open(&server(2), address(4)).err(), Some(StreamLimit::Server), "in total");
         drop((first, second, third, fourth));
         let open = listeners.0.open.lock().unwrap();
-        assert_eq!((open.total, open.servers.len(), open.addresses.len()), (0, 0, 0), "nothing is left behind");
+        assert_eq!((open.total, open.servers.len(), open.addresses.len()), (0, 0, 0), "all counts are released");
     }
 
     #[test]
@@ -386,7 +391,7 @@ mod tests {
         let listeners = listeners(0, 0, 1);
         let open = |address: &str| listeners.open(&server(1), address.parse().unwrap());
         let _first = open("2001:db8::1").unwrap();
-        assert_eq!(open("2001:db8::2").err(), Some(Full::Address));
+        assert_eq!(open("2001:db8::2").err(), Some(StreamLimit::Address));
         let _other = open("2001:db8:0:1::1").unwrap();
         let _unlimited: Vec<_> = (0..50_u8).map(|n| open(&format!("192.0.2.{n}")).unwrap()).collect();
     }

@@ -1,11 +1,11 @@
-//! Which methods the protocol revisions have, for the message of a `-32601` error.
+//! The methods of each protocol revision, for the message of a `-32601` error.
 
 use crate::endpoint::{LEGACY, STATELESS_REVISION};
 
-/// Characters of a method's name that are returned at most.
+/// The maximum number of characters of a method name that is echoed.
 const MAX_NAME: usize = 64;
 
-/// The revisions of a method.
+/// The revisions that define a method.
 #[derive(Debug, Clone, Copy)]
 enum Since {
     /// All revisions with a handshake, and 2026-07-28.
@@ -14,15 +14,15 @@ enum Since {
     Handshake,
     /// 2026-07-28.
     Stateless,
-    /// 2025-11-25 as an experiment.
+    /// 2025-11-25, as an experimental feature.
     Tasks,
-    /// 2025-11-25 as an experiment, and as an extension of 2026-07-28.
+    /// 2025-11-25, as an experimental feature, and an extension of 2026-07-28.
     TasksExtension,
     /// All revisions with a handshake, sent by servers.
     ByServers,
 }
 
-/// The requests of the protocol.
+/// All requests of the protocol.
 const METHODS: &[(&str, Since)] = &[
     ("initialize", Since::Handshake),
     ("ping", Since::Handshake),
@@ -49,7 +49,7 @@ const METHODS: &[(&str, Since)] = &[
     ("elicitation/create", Since::ByServers),
 ];
 
-/// Whether a request for `method` may end in `-32601`: it is not one of those that every revision has.
+/// Whether a request for `method` can fail with `-32601`, because not every revision defines it.
 #[must_use]
 pub(crate) fn may_be_missing(method: &str, is_modern: bool) -> bool {
     match METHODS.iter().find(|(known, _)| *known == method) {
@@ -59,8 +59,8 @@ pub(crate) fn may_be_missing(method: &str, is_modern: bool) -> bool {
     }
 }
 
-/// The message of a `-32601` error: names the method and the revisions that have it. `is_modern` says whether the request is
-/// of 2026-07-28.
+/// Returns the message of a `-32601` error, which names the method and the revisions that define it. `is_modern` is
+/// whether the request uses 2026-07-28.
 #[must_use]
 pub(crate) fn not_found(method: &str, is_modern: bool) -> String {
     let name: String = method.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
@@ -69,13 +69,13 @@ pub(crate) fn not_found(method: &str, is_modern: bool) -> String {
     let (revisions, is_in_era) = match known {
         None => {
             return format!(
-                "Method not found: {name}. No revision from {} to {STATELESS_REVISION} has it.",
+                "Method not found: {name}. No revision from {} to {STATELESS_REVISION} defines it.",
                 LEGACY.first().copied().unwrap_or_default()
             );
         }
         Some(Since::ByServers) => {
             return format!(
-                "Method not found: {name}. In the revisions that have it ({handshake}), servers send it to clients."
+                "Method not found: {name}. In the revisions that define it ({handshake}), servers send it to clients."
             );
         }
         Some(Since::Always) => (format!("{handshake}, {STATELESS_REVISION}"), true),
@@ -86,8 +86,8 @@ pub(crate) fn not_found(method: &str, is_modern: bool) -> String {
     };
     let why = match (is_in_era, is_modern) {
         (true, _) => "this server does not offer it".to_owned(),
-        (false, true) => format!("this request is of {STATELESS_REVISION}"),
-        (false, false) => "this request is of a revision with a handshake".to_owned(),
+        (false, true) => format!("this request uses {STATELESS_REVISION}"),
+        (false, false) => "this request uses a revision with a handshake".to_owned(),
     };
     format!("Method not found: {name}. It exists in {revisions}; {why}.")
 }
@@ -100,7 +100,7 @@ mod tests {
     fn the_message_names_the_method_and_its_revisions() {
         let legacy = "2024-11-05, 2025-03-26, 2025-06-18, 2025-11-25";
         let cases = [
-            ("ping", true, format!("Method not found: ping. It exists in {legacy}; this request is of 2026-07-28.")),
+            ("ping", true, format!("Method not found: ping. It exists in {legacy}; this request uses 2026-07-28.")),
             (
                 "logging/setLevel",
                 false,
@@ -109,19 +109,19 @@ mod tests {
             (
                 "subscriptions/listen",
                 false,
-                "Method not found: subscriptions/listen. It exists in 2026-07-28; this request is of a revision with a \
+                "Method not found: subscriptions/listen. It exists in 2026-07-28; this request uses a revision with a \
                  handshake."
                     .to_owned(),
             ),
             (
                 "no/such",
                 true,
-                "Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 has it.".to_owned(),
+                "Method not found: no/such. No revision from 2024-11-05 to 2026-07-28 defines it.".to_owned(),
             ),
         ];
         for (method, is_modern, expected) in cases {
             assert_eq!(not_found(method, is_modern), expected);
         }
-        assert!(not_found(&"x\n".repeat(10_000), false).len() < 200, "what was sent is returned short");
+        assert!(not_found(&"x\n".repeat(10_000), false).len() < 200, "a long method name is truncated");
     }
 }

@@ -1,12 +1,12 @@
-//! Each walkthrough that is offered is a prompt, named by its slug.
+//! Prompts: one for each offered walkthrough, named by its slug.
 
 use rmcp::model::{GetPromptResult, Prompt, PromptMessage, Role};
 use waypost_core::guidance::{FIELDS, Flow, PASS_HANDLE, WAIT};
 use waypost_ops::offers::{Offer, Offers};
 
-use crate::target::Target;
+use crate::context::HandlerContext;
 
-/// Every prompt, in display order.
+/// Returns all prompts, in display order.
 #[must_use]
 pub(crate) fn list(offers: &Offers) -> Vec<Prompt> {
     offers
@@ -19,7 +19,7 @@ pub(crate) fn list(offers: &Offers) -> Vec<Prompt> {
         .collect()
 }
 
-/// The description of a prompt. Clients show it in menus, and some refuse a prompt without one.
+/// Returns the description of a prompt. Clients show it in menus, and some reject a prompt without one.
 fn description(offer: &Offer) -> String {
     match offer.description.as_str() {
         "" => format!("Guides you through \"{}\" ({} steps), one step at a time.", offer.title, offer.step_count),
@@ -27,15 +27,15 @@ fn description(offer: &Offer) -> String {
     }
 }
 
-/// The prompt named `slug`; `None` if nothing of that name is offered.
+/// Returns the prompt named `slug`, or `None` if no walkthrough with this slug is offered.
 #[must_use]
-pub(crate) fn get(target: &Target, slug: &str) -> Option<GetPromptResult> {
-    let offer = target.offers.list().iter().find(|offer| offer.slug == slug)?;
-    let text = instruction(offer, target.offers.server.toolset.into(), target.is_by_handle());
+pub(crate) fn get(context: &HandlerContext, slug: &str) -> Option<GetPromptResult> {
+    let offer = context.offers.list().iter().find(|offer| offer.slug == slug)?;
+    let text = instruction(offer, context.offers.server.toolset.into(), context.is_by_handle());
     Some(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).with_description(description(offer)))
 }
 
-/// The text of a prompt. It states the rules, because some hosts use nothing but prompts.
+/// Returns the text of a prompt. It states the rules, because some hosts use only prompts.
 fn instruction(offer: &Offer, flow: Flow, is_by_handle: bool) -> String {
     let (id, title, steps) = (&offer.walkthrough_id, &offer.title, offer.step_count);
     let (first, next) = match flow {
@@ -45,7 +45,7 @@ fn instruction(offer: &Offer, flow: Flow, is_by_handle: bool) -> String {
     let handle = if is_by_handle {
         format!(
             " {PASS_HANDLE}, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; \
-             if your notes have one already, pass it from the first call."
+             if your notes already have one, pass it from the first call on."
         )
     } else {
         String::new()

@@ -1,4 +1,4 @@
-//! Each walkthrough that is offered is a resource, its outline; each step that a user has reached is one, too.
+//! Resources: the outline of each offered walkthrough, and each step that the user has reached.
 
 use rmcp::model::{Resource, ResourceContents, ResourceTemplate};
 use waypost_core::id::StepId;
@@ -7,16 +7,16 @@ use waypost_core::{Code, Result, render};
 use waypost_ops::offers::Offers;
 use waypost_ops::progress::{self, PlayRequest};
 
-use crate::target::Target;
+use crate::context::HandlerContext;
 
 const SCHEME: &str = "walkthrough://";
-/// Between the id of a walkthrough and that of a step.
+/// Separates the ID of a walkthrough from the ID of a step.
 const STEPS: &str = "/steps/";
 const MARKDOWN: &str = "text/markdown";
-/// The address of a step.
+/// The URI template of a step.
 pub(crate) const STEP_TEMPLATE: &str = "walkthrough://{walkthrough_id}/steps/{step_id}";
 
-/// Every outline, in display order.
+/// Returns all outlines, in display order.
 #[must_use]
 pub(crate) fn list(offers: &Offers) -> Vec<Resource> {
     offers
@@ -31,71 +31,80 @@ pub(crate) fn list(offers: &Offers) -> Vec<Resource> {
         .collect()
 }
 
-/// The template of the steps' addresses.
+/// Returns the template of step URIs.
 #[must_use]
 pub(crate) fn templates() -> Vec<ResourceTemplate> {
     vec![
         ResourceTemplate::new(STEP_TEMPLATE, "step")
             .with_title("Step of a walkthrough")
-            .with_description("A step that the user has completed or is at.")
+            .with_description("A step that the user has completed, or the current one.")
             .with_mime_type(MARKDOWN),
     ]
 }
 
-/// The walkthrough whose outline is at `uri`; `None` if `uri` is no outline.
+/// Returns the ID of the walkthrough whose outline is at `uri`, or `None` if `uri` is not an outline.
 #[must_use]
 pub(crate) fn outline_id(uri: &str) -> Option<&str> {
     uri.strip_prefix(SCHEME).filter(|path| !path.contains('/'))
 }
 
-/// Whether `uri` is that of a step: what is there depends on who asks.
+/// Whether `uri` identifies a step. The content of a step depends on the user.
 #[must_use]
 pub(crate) fn is_step(uri: &str) -> bool {
     uri.strip_prefix(SCHEME).is_some_and(|path| path.contains(STEPS))
 }
 
 /// A resource that was read.
-pub(crate) struct Read {
-    /// What it holds.
+pub(crate) struct ResourceContent {
+    /// The contents.
     pub(crate) contents: ResourceContents,
-    /// Whether it is the same for everybody.
-    pub(crate) public: bool,
+    /// Whether the contents are the same for all users.
+    pub(crate) is_public: bool,
 }
 
-/// Reads `uri`; none when there is no such resource, or the user has not come to that step yet.
+/// Reads `uri`. Returns `None` if there is no such resource, or the user has not reached that step.
 ///
 /// # Errors
-/// `unavailable` when the database is away.
-pub(crate) async fn read(target: &Target, uri: &str) -> Result<Option<Read>> {
+/// `unavailable` if the database cannot be reached.
+pub(crate) async fn read(context: &HandlerContext, uri: &str) -> Result<Option<ResourceContent>> {
     let Some(path) = uri.strip_prefix(SCHEME) else { return Ok(None) };
     let (walkthrough, step) = match path.split_once(STEPS) {
         Some((walkthrough, step)) => (walkthrough, Some(StepId::from_store(step.to_owned()))),
         None => (path, None),
     };
-    // A slug is a name for tools; the address of a resource is the id alone.
-    if !target.offers.list().iter().any(|offer| offer.walkthrough_id.as_str() == walkthrough) {
+    // Slugs are for tools only; the URI of a resource contains the ID.
+    if !context.offers.list().iter().any(|offer| offer.walkthrough_id.as_str() == walkthrough) {
         return Ok(None);
     }
     match step {
         None => {
             let (offer, version) =
-                progress::get_latest_version(&target.cx, &target.hosting, &target.offers, walkthrough).await?;
+                progress::get_latest_version(&context.cx, &context.hosting, &context.offers, walkthrough).await?;
             let standing = Standing { attempt: None, latest_number: version.number, version };
             let mut text = format!("# {}\n\n", offer.title);
             if !offer.description.is_empty() {
                 text.push_str(&format!("{}\n\n", offer.description));
             }
             text.push_str(&render::outline(&standing, ""));
-            Ok(Some(Read { contents: ResourceContents::text(text, uri).with_mime_type(MARKDOWN), public: true }))
+            Ok(Some(ResourceContent {
+                contents: ResourceContents::text(text, uri).with_mime_type(MARKDOWN),
+                is_public: true,
+            }))
         }
-        Some(step) => read_step(target, uri, walkthrough, &step).await,
+        Some(step) => read_step(context, uri, walkthrough, &step).await,
     }
 }
 
-async fn read_step(target: &Target, uri: &str, walkthrough: &str, step: &StepId) -> Result<Option<Read>> {
-    let call = target.call("resources/read", "{}".to_owned());
-    let play = PlayRequest { offers: &target.offers, credentials: target.credentials(None)?, email: None, call: &call };
-    let answer = match progress::get_status(&target.cx, &target.hosting, &play, walkthrough).await {
+async fn read_step(
+    context: &HandlerContext,
+    uri: &str,
+    walkthrough: &str,
+    step: &StepId,
+) -> Result<Option<ResourceContent>> {
+    let call = context.call_context("resources/read", "{}".to_owned());
+    let play =
+        PlayRequest { offers: &context.offers, credentials: context.credentials(None)?, email: None, call: &call };
+    let answer = match progress::get_status(&context.cx, &context.hosting, &play, walkthrough).await {
         Ok(answer) => answer,
         Err(error) if error.code == Code::Unavailable => return Err(error),
         Err(_) => return Ok(None),
@@ -107,5 +116,5 @@ async fn read_step(target: &Target, uri: &str, walkthrough: &str, step: &StepId)
     }
     let content = &standing.version.steps()[index].content;
     let text = format!("# {}\n\n{}\n", content.title, content.content);
-    Ok(Some(Read { contents: ResourceContents::text(text, uri).with_mime_type(MARKDOWN), public: false }))
+    Ok(Some(ResourceContent { contents: ResourceContents::text(text, uri).with_mime_type(MARKDOWN), is_public: false }))
 }

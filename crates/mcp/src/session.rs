@@ -1,8 +1,9 @@
-//! Sessions of the revisions before 2026-07-28, without a row anywhere: the id that the client sends back says all
-//! that the server has to know, and is signed.
+//! Sessions of the revisions before 2026-07-28, without server-side state: the session ID is signed and contains
+//! everything that the server needs.
 //!
-//! `BASE64URL(payload) . BASE64URL(HMAC-SHA256)`, both without padding: visible ASCII, as "Session Management" of
-//! Streamable HTTP asks for. The payload holds server, time, 128 random bits and the negotiated revision.
+//! The format is `BASE64URL(payload) . BASE64URL(HMAC-SHA256)`, both without padding: visible ASCII, as "Session
+//! Management" of Streamable HTTP requires. The payload contains the server, the time, 128 random bits and the negotiated
+//! revision.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -11,45 +12,45 @@ use waypost_core::secret::{Keys, SecretKey, hash};
 use waypost_core::{Random, Timestamp};
 use waypost_ops::identity::session_handle;
 
-/// A session is valid for 30 days.
+/// The lifetime of a session: 30 days.
 pub const LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 const PURPOSE: &str = "mcp session";
-/// The longest id that is looked at.
+/// The maximum length of a session ID. Longer ones are rejected unread.
 const MAX_LENGTH: usize = 1_024;
-/// The longest name and version of a client, in characters.
+/// The maximum length of a client's name and of its version, in characters.
 const MAX_CLIENT: usize = 64;
-/// Hexadecimal digits of [`principal`].
+/// The number of hexadecimal digits of [`principal`].
 const PRINCIPAL: usize = 16;
 
-/// What a session id says.
+/// The content of a session ID.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// The only server on which it is valid.
     #[serde(rename = "s")]
     pub server_id: ServerId,
-    /// When it was made.
+    /// When it was issued.
     #[serde(rename = "t")]
     pub issued_at: Timestamp,
-    /// 128 random bits, hexadecimal: by these the end user is found.
+    /// 128 random bits in hexadecimal, from which the handle is derived.
     #[serde(rename = "r")]
     pub random: String,
     /// The negotiated revision.
     #[serde(rename = "v")]
     pub protocol_version: String,
-    /// For whom it was made, when a token came with `initialize`: see [`principal`].
+    /// The end user that it is bound to, if `initialize` had a token: see [`principal`].
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
-    /// What the client called itself, for the record of its calls.
+    /// The client's name and version, for the records of its calls.
     #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     pub client: Option<(String, String)>,
-    /// The handle that it stands for, once it was opened. The same key makes it that signed the session: it stays when
-    /// the key is replaced.
+    /// The handle of an opened session. It is derived with the key that signed the session, so it survives a rotation of
+    /// the key.
     #[serde(skip)]
     pub handle: Option<String>,
 }
 
 impl Session {
-    /// A new session on a server.
+    /// Creates a session on a server.
     #[must_use]
     pub fn new(
         server_id: ServerId,
@@ -66,20 +67,20 @@ impl Session {
         Self { server_id, issued_at: now, random, protocol_version, principal: None, client, handle: None }
     }
 
-    /// The same session, for one end user alone.
+    /// Binds the session to one end user.
     #[must_use]
     pub fn bound_to(self, end_user: Option<&EndUserId>) -> Self {
         Self { principal: end_user.map(principal), ..self }
     }
 
-    /// Whether `end_user` may use this session: everybody may use one that was made for nobody (MCP, "Security Best
-    /// Practices", session hijacking). It identifies nobody; this only keeps what belongs to two users apart.
+    /// Whether `end_user` can use this session: any user can use a session that is bound to none (MCP, "Security Best
+    /// Practices", session hijacking). A session never identifies a signed-in user; this only keeps two users apart.
     #[must_use]
-    pub fn admits(&self, end_user: &EndUserId) -> bool {
+    pub fn is_valid_for(&self, end_user: &EndUserId) -> bool {
         self.principal.as_ref().is_none_or(|own| *own == principal(end_user))
     }
 
-    /// The id for the client.
+    /// Returns the session ID for the client.
     #[must_use]
     pub fn seal(&self, secret: &SecretKey) -> String {
         let payload = serde_json::to_vec(self).unwrap_or_default();
@@ -87,7 +88,8 @@ impl Session {
         format!("{}.{}", BASE64URL_NOPAD.encode(&payload), BASE64URL_NOPAD.encode(&signature))
     }
 
-    /// Reads an id; none when it is not ours, not of this server, from the future or older than 30 days.
+    /// Reads a session ID. Returns `None` if its signature is invalid, it belongs to another server, was issued in the
+    /// future or is older than 30 days.
     #[must_use]
     pub fn open(id: &str, keys: &Keys, server_id: &ServerId, now: Timestamp) -> Option<Self> {
         if id.len() > MAX_LENGTH {
@@ -99,13 +101,13 @@ impl Session {
         let key = keys.that_signed(PURPOSE, &payload, &signature)?;
         let session: Self = serde_json::from_slice(&payload).ok()?;
         let handle = Some(session_handle(key, session.random.as_bytes()));
-        // A minute of grace for replicas whose clocks differ.
+        // Allow one minute of clock skew between replicas.
         let age = now.since(session.issued_at);
         (session.server_id == *server_id && (-60_000..LIFETIME_MS).contains(&age)).then_some(Self { handle, ..session })
     }
 }
 
-/// A short name of an end user that tells nobody who they are.
+/// Returns a short digest of an end user's ID, which does not reveal the ID.
 fn principal(end_user: &EndUserId) -> String {
     hash(end_user.as_str()).chars().take(PRINCIPAL).collect()
 }
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opens_only_what_it_sealed() {
+    fn only_signed_ids_are_accepted() {
         let secret = SecretKey::new([7; 32]);
         let server = ServerId::from_store("srv_1".into());
         let start = Timestamp(1_000_000_000);
@@ -141,19 +143,20 @@ mod tests {
             let changed = String::from_utf8(changed).unwrap();
             assert_eq!(Session::open(&changed, &keys, &server, start), None, "changed at {at}");
         }
-        for nonsense in ["", ".", "a.b", "é.é", &"a".repeat(10_000)] {
-            assert_eq!(Session::open(nonsense, &keys, &server, start), None);
+        for invalid in ["", ".", "a.b", "é.é", &"a".repeat(10_000)] {
+            assert_eq!(Session::open(invalid, &keys, &server, start), None);
         }
     }
+
     #[test]
-    fn is_bound_to_whom_it_was_made_for() {
+    fn a_bound_session_is_valid_for_its_user_only() {
         let secret = SecretKey::new([7; 32]);
         let (server, now) = (ServerId::from_store("srv_1".into()), Timestamp(1_000_000_000));
         let (anna, bert) = (EndUserId::from_store("eu_anna".into()), EndUserId::from_store("eu_bert".into()));
         let session = Session::new(server.clone(), now, &SeededRandom::new(1), "2025-06-18".into(), None);
-        assert!(session.admits(&anna) && session.admits(&bert), "made for nobody");
+        assert!(session.is_valid_for(&anna) && session.is_valid_for(&bert), "not bound to a user");
         let id = session.bound_to(Some(&anna)).seal(&secret);
         let opened = Session::open(&id, &secret.into(), &server, now).unwrap();
-        assert!(opened.admits(&anna) && !opened.admits(&bert));
+        assert!(opened.is_valid_for(&anna) && !opened.is_valid_for(&bert));
     }
 }

@@ -1,8 +1,8 @@
-//! What is said to clients of the HTTP+SSE transport of 2024-11-05, which is not served, and to requests for a method that
-//! does not exist.
+//! Responses to clients of the HTTP+SSE transport of 2024-11-05, which is not supported, and to requests for unknown
+//! methods.
 //!
-//! Clients of that transport send GET with `Accept: text/event-stream`, to `/sse` or to the configured address, and POST to
-//! `/messages`. Most show their user nothing but status and reason phrase, so that the phrase says what to change, too.
+//! Clients of that transport send GET with `Accept: text/event-stream`, to `/sse` or to the configured URL, and POST to
+//! `/messages`. Most show their user only the status and the reason phrase, so the phrase also says what to change.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -11,17 +11,17 @@ use http_body_util::BodyExt;
 use hyper::ext::ReasonPhrase;
 use serde_json::Value;
 
-use crate::endpoint::refuse;
-use crate::message::{INVALID_REQUEST, METHOD_NOT_FOUND, Message, Refusal};
+use crate::endpoint::json_rpc_error_response;
+use crate::message::{INVALID_REQUEST, JsonRpcError, METHOD_NOT_FOUND, Message};
 use crate::methods;
 
-/// How to get away from the HTTP+SSE transport. `address` is that of the server, if it differs from the one in use.
-fn advice(address: Option<&str>) -> String {
-    let address = address.map_or_else(|| "this URL".to_owned(), |address| format!("the URL {address}"));
+/// Explains how to replace the HTTP+SSE transport. `url` is the MCP URL, if it differs from the requested one.
+fn advice(url: Option<&str>) -> String {
+    let url = url.map_or_else(|| "this URL".to_owned(), |url| format!("the URL {url}"));
     format!(
-        "This server does not serve the HTTP+SSE transport of 2024-11-05. In the client's configuration, set the transport to \
-         Streamable HTTP (often called \"http\") with {address}. If the client has no such setting, update it: the SDKs support \
-         it since Python mcp 1.8 and TypeScript 1.10."
+        "This server does not support the HTTP+SSE transport of 2024-11-05. In the client's configuration, set the transport \
+         to Streamable HTTP (often called \"http\") with {url}. If the client has no such setting, update it: the SDKs have \
+         supported it since Python mcp 1.8 and TypeScript 1.10."
     )
 }
 
@@ -31,15 +31,16 @@ fn with_reason(mut response: Response, reason: &'static str) -> Response {
     response
 }
 
-/// The response to a method other than POST at an MCP address: 405.
-pub(crate) fn only_post(headers: &HeaderMap) -> Response {
+/// Returns the response to a method other than POST at an MCP URL: 405.
+pub(crate) fn method_not_allowed(headers: &HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let wants_stream = accept.contains("text/event-stream");
     let message = match wants_stream {
-        true => format!("There is no stream to listen to here: only POST is served. {}", advice(None)),
-        false => "Only POST is served here.".to_owned(),
+        true => format!("Only POST is supported here; there is no GET stream. {}", advice(None)),
+        false => "Only POST is supported here.".to_owned(),
     };
-    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &Refusal::new(INVALID_REQUEST, message, None));
+    let mut response =
+        json_rpc_error_response(StatusCode::METHOD_NOT_ALLOWED, &JsonRpcError::new(INVALID_REQUEST, message, None));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     if wants_stream {
         with_reason(response, "Method Not Allowed: use Streamable HTTP instead of SSE")
@@ -48,16 +49,19 @@ pub(crate) fn only_post(headers: &HeaderMap) -> Response {
     }
 }
 
-/// The response at `/sse` and `/messages`: 410, with the address that is served.
+/// Returns the response at `/sse` and `/messages`: 410, with the MCP URL.
 #[must_use]
-pub fn removed(address: &str) -> Response {
-    let refusal = Refusal::new(INVALID_REQUEST, advice(Some(address)), None);
-    with_reason(refuse(StatusCode::GONE, &refusal), "Gone: use Streamable HTTP at the address that ends in /mcp")
+pub fn gone(url: &str) -> Response {
+    let error = JsonRpcError::new(INVALID_REQUEST, advice(Some(url)), None);
+    with_reason(
+        json_rpc_error_response(StatusCode::GONE, &error),
+        "Gone: use Streamable HTTP at the URL that ends in /mcp",
+    )
 }
 
-/// Gives a `-32601` error of rmcp a message that names the method and the revisions that have it.
-pub(crate) async fn name_method(response: Response, message: &Message) -> Response {
-    let Some(method) = message.method.as_deref().filter(|method| methods::may_be_missing(method, message.modern))
+/// Replaces the message of rmcp's `-32601` error with one that names the method and the revisions that define it.
+pub(crate) async fn explain_unknown_method(response: Response, message: &Message) -> Response {
+    let Some(method) = message.method.as_deref().filter(|method| methods::may_be_missing(method, message.is_modern))
     else {
         return response;
     };
@@ -70,14 +74,14 @@ pub(crate) async fn name_method(response: Response, message: &Message) -> Respon
     }
     let (mut parts, body) = response.into_parts();
     let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let mut answer: Value = match serde_json::from_slice(&bytes) {
-        Ok(answer) => answer,
+    let mut body_json: Value = match serde_json::from_slice(&bytes) {
+        Ok(body) => body,
         Err(_) => return Response::from_parts(parts, Body::from(bytes)),
     };
-    if answer["error"]["code"] != METHOD_NOT_FOUND {
+    if body_json["error"]["code"] != METHOD_NOT_FOUND {
         return Response::from_parts(parts, Body::from(bytes));
     }
-    answer["error"]["message"] = methods::not_found(method, message.modern).into();
+    body_json["error"]["message"] = methods::not_found(method, message.is_modern).into();
     parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from(answer.to_string()))
+    Response::from_parts(parts, Body::from(body_json.to_string()))
 }

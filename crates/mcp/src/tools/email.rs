@@ -1,5 +1,5 @@
-//! The address that some servers ask for: by a form, where the client can show one (2026-07-28, "Multi Round-Trip
-//! Requests" and "Elicitation"), else by an argument.
+//! The email that some servers ask for: with a form if the client supports forms (2026-07-28, "Multi Round-Trip Requests"
+//! and "Elicitation"), else with an argument.
 
 use rmcp::model::{InputRequiredResult, InputResponses, JsonObject};
 use serde_json::json;
@@ -9,43 +9,43 @@ use waypost_core::{Code, Error, Result};
 
 use super::{schema, text};
 
-/// The name of the question and of its only field, and of the argument.
+/// The name of the input request, of its only field, and of the argument.
 const EMAIL: &str = "email";
 
-/// The address in a call, in the argument or in the answer to the question.
+/// Reads the email from the argument or from the user's response to the form.
 ///
 /// # Errors
-/// `invalid_arguments` when the argument is no address; `email_required` when the user has not answered with one.
-pub(super) fn given(arguments: &JsonObject, answers: Option<&InputResponses>) -> Result<Option<Email>> {
-    if let Some(address) = text(arguments, EMAIL) {
-        return email::parse(address).map(Some);
+/// `invalid_arguments` if the argument is not a valid email; `email_required` if the user's response has none.
+pub(super) fn read(arguments: &JsonObject, responses: Option<&InputResponses>) -> Result<Option<Email>> {
+    if let Some(email) = text(arguments, EMAIL) {
+        return email::parse(email).map(Some);
     }
-    let Some(answer) = answers.and_then(|answers| answers.get(EMAIL)) else { return Ok(None) };
+    let Some(response) = responses.and_then(|responses| responses.get(EMAIL)) else { return Ok(None) };
     let declined = || {
-        let message = "The user has given no e-mail address, and this server asks for one. Tell the user why nothing \
-                       begins; when they change their mind, call again with the address as `email`.";
+        let message = "The user did not provide an email address, which this server requires. Tell the user why the \
+                       walkthrough cannot start. If they change their mind, call again with `email`.";
         Error::new(Code::EmailRequired, message).with("field", EMAIL)
     };
-    let accepted = answer["action"] == "accept";
-    let address = answer["content"][EMAIL].as_str().filter(|_| accepted).ok_or_else(declined)?;
-    email::parse(address).map(Some).map_err(|_| declined())
+    let is_accepted = response["action"] == "accept";
+    let email = response["content"][EMAIL].as_str().filter(|_| is_accepted).ok_or_else(declined)?;
+    email::parse(email).map(Some).map_err(|_| declined())
 }
 
-/// Whether the call was refused for want of an address, and its user has not been asked.
-pub(super) fn is_unasked(error: &Error, answers: Option<&InputResponses>) -> bool {
-    error.code == Code::EmailRequired && answers.is_none_or(|answers| !answers.contains_key(EMAIL))
+/// Whether the call failed because the email is missing, and the user has not been asked for it.
+pub(super) fn can_ask(error: &Error, responses: Option<&InputResponses>) -> bool {
+    error.code == Code::EmailRequired && responses.is_none_or(|responses| !responses.contains_key(EMAIL))
 }
 
-/// The question. It carries no state: with the answer the call says all that is to be known.
+/// Returns the form that asks for the email. It needs no state: the repeated call contains everything.
 ///
 /// # Errors
-/// A fault of our own, when rmcp does not know its own form.
-pub(super) fn question(server: &Server) -> Result<InputRequiredResult> {
+/// `internal` if rmcp cannot parse the form.
+pub(super) fn form(server: &Server) -> Result<InputRequiredResult> {
     let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
     let mut field = schema::email();
-    field["title"] = "E-mail address".into();
+    field["title"] = "Email address".into();
     let form = json!({ "type": "object", "properties": { EMAIL: field }, "required": [EMAIL] });
-    let message = format!("{product} asks for your e-mail address before you begin.");
+    let message = format!("{product} asks for your email address before you start.");
     let request = json!({
         "method": "elicitation/create",
         "params": { "mode": "form", "message": message, "requestedSchema": form },

@@ -1,4 +1,4 @@
-//! The tools of a hosted server: one table, from which they are listed, checked and called.
+//! The tools of hosted servers: one table, from which tools are listed, validated and called.
 
 mod arguments;
 mod email;
@@ -19,11 +19,11 @@ use waypost_core::{Code, Error, Result};
 use waypost_ops::hosting::with_timeout;
 
 pub use self::walkthrough::Answer;
-use crate::target::Target;
+use crate::context::HandlerContext;
 
-/// A tool, by name.
+/// The name of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Name {
+pub(crate) enum ToolName {
     List,
     Select,
     Next,
@@ -37,27 +37,27 @@ pub(crate) enum Name {
     Support,
 }
 
-/// A row of the table of tools.
-pub(crate) struct Entry {
-    pub(crate) name: Name,
+/// An entry of the tool table.
+pub(crate) struct ToolEntry {
+    pub(crate) name: ToolName,
     toolset: &'static [Toolset],
-    forms: Vec<(Audience, Form)>,
+    variants: Vec<(Audience, ToolVariant)>,
     /// The scope that a token needs on a server whose users sign in; `None` if the tool needs no user.
     pub(crate) needs: Option<Scope>,
 }
 
-/// A tool as it is listed and as its arguments are checked.
-struct Form {
+/// A tool as it is listed for one audience, with the validator of its arguments.
+struct ToolVariant {
     tool: Tool,
     validator: jsonschema::Validator,
 }
 
-/// What the description and the arguments of a tool depend on.
+/// The properties of a request that the description and the arguments of a tool depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Audience {
-    /// The user is identified by a handle: there is no sign-in and no personal URL.
+    /// Whether a handle identifies the user: there is neither sign-in nor a personal URL.
     pub(super) by_handle: bool,
-    /// The server asks for an e-mail address.
+    /// Whether the server asks for an email.
     pub(super) asks_email: bool,
 }
 
@@ -69,80 +69,80 @@ impl Audience {
         Self { by_handle: false, asks_email: true },
     ];
 
-    fn of(target: &Target) -> Self {
-        let auth_type = target.offers.server.auth_type;
-        Self { by_handle: target.is_by_handle(), asks_email: auth_type == AuthType::CollectEmail }
+    fn of(context: &HandlerContext) -> Self {
+        let auth_type = context.offers.server.auth_type;
+        Self { by_handle: context.is_by_handle(), asks_email: auth_type == AuthType::CollectEmail }
     }
 }
 
-/// What came with a call of a tool.
-pub(crate) struct Asked {
+/// The input of a tool call.
+pub(crate) struct CallInput {
     /// The arguments.
     pub(crate) arguments: Option<JsonObject>,
-    /// The user's answers to what an earlier result asked for.
-    pub(crate) answers: Option<InputResponses>,
-    /// Whether the client can show the user a form.
-    pub(crate) shows_forms: bool,
+    /// The user's responses to the input requests of an earlier result.
+    pub(crate) responses: Option<InputResponses>,
+    /// Whether the client can show forms to the user.
+    pub(crate) supports_forms: bool,
 }
 
 const GUIDED: &[Toolset] = &[Toolset::Guided, Toolset::All];
 const STEPWISE: &[Toolset] = &[Toolset::Stepwise, Toolset::All];
 const BOTH: &[Toolset] = &[Toolset::Guided, Toolset::Stepwise, Toolset::All];
 
-/// What a tool does to its world (MCP, "Tool annotations").
+/// The effect of a tool (MCP, "Tool annotations").
 #[derive(Clone, Copy)]
 enum Effect {
     Reads,
-    /// Adds; the same call again changes nothing.
-    Repeatable,
-    /// Adds; the same call again may add again.
+    /// Adds data; a repeated call changes nothing.
+    Idempotent,
+    /// Adds data; a repeated call may add more.
     Adds,
     Destroys,
 }
 
-/// Name, title and description of a tool. The description does not mention handles: [`describe`] does.
+/// The name, title and description of a tool. [`describe`] adds the rule about handles.
 type Texts = (&'static str, &'static str, String);
 
 fn entry(
-    name: Name,
+    name: ToolName,
     toolset: &'static [Toolset],
     (id, title, description): Texts,
     effect: Effect,
     (arguments, result): (Value, Value),
-) -> Entry {
+) -> ToolEntry {
     let annotations = ToolAnnotations::from_raw(
         None,
         Some(matches!(effect, Effect::Reads)),
         Some(matches!(effect, Effect::Destroys)),
-        Some(matches!(effect, Effect::Reads | Effect::Repeatable)),
+        Some(matches!(effect, Effect::Reads | Effect::Idempotent)),
         Some(false),
     );
     let result = object(result);
-    let form = |audience: Audience| {
-        let is_start = matches!(name, Name::Select | Name::Complete);
+    let variant = |audience: Audience| {
+        let is_start = matches!(name, ToolName::Select | ToolName::Complete);
         let arguments = schema::for_audience(arguments.clone(), audience, is_start);
         #[expect(clippy::expect_used, reason = "the schemas are constants, and a test compiles each")]
-        let validator = jsonschema::validator_for(&schema::checked(arguments.clone())).expect("a valid schema");
+        let validator = jsonschema::validator_for(&schema::for_validation(arguments.clone())).expect("a valid schema");
         let tool = Tool::new(id, describe(name, &description, audience), object(arguments))
             .with_title(title)
             .with_raw_output_schema(Arc::clone(&result))
             .with_annotations(annotations.clone());
-        (audience, Form { tool, validator })
+        (audience, ToolVariant { tool, validator })
     };
     let needs = match (name, effect) {
-        (Name::List, _) => None,
+        (ToolName::List, _) => None,
         (_, Effect::Reads) => Some(Scope::WalkRead),
         _ => Some(Scope::Walk),
     };
-    Entry { name, toolset, forms: Audience::ALL.map(form).into(), needs }
+    ToolEntry { name, toolset, variants: Audience::ALL.map(variant).into(), needs }
 }
 
-/// The description of a tool, with the rule about the handle if the user is identified by one.
-fn describe(name: Name, description: &str, audience: Audience) -> String {
+/// Returns the description of a tool, with the rule about handles if a handle identifies the user.
+fn describe(name: ToolName, description: &str, audience: Audience) -> String {
     match name {
         _ if !audience.by_handle => description.to_owned(),
-        Name::Support => description.to_owned(),
-        Name::Select | Name::Complete => {
+        ToolName::Support => description.to_owned(),
+        ToolName::Select | ToolName::Complete => {
             format!("{description} {PASS_HANDLE}, and keep it in your notes to resume after a restart.")
         }
         _ => format!("{description} {PASS_HANDLE}."),
@@ -156,116 +156,119 @@ fn object(value: Value) -> Arc<JsonObject> {
     }
 }
 
-static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(table::entries);
+static TABLE: LazyLock<Vec<ToolEntry>> = LazyLock::new(table::entries);
 
-/// The tools that a server lists: those of its toolset, while it offers anything; and support, where there is any.
+/// Returns the tools that a server lists: those of its toolset if it offers a walkthrough, and support if enabled.
 #[must_use]
-pub fn listed(target: &Target) -> Vec<Tool> {
-    TABLE.iter().filter(|entry| entry.is_listed(target)).map(|entry| entry.form(target).tool.clone()).collect()
+pub fn list(context: &HandlerContext) -> Vec<Tool> {
+    TABLE.iter().filter(|entry| entry.is_listed(context)).map(|entry| entry.variant(context).tool.clone()).collect()
 }
 
-/// The tool called `name`, while it is listed.
-pub(crate) fn find_listed(target: &Target, name: &str) -> Option<Tool> {
-    find(name).filter(|entry| entry.is_listed(target)).map(|entry| entry.form(target).tool.clone())
+/// Returns the tool called `name` if it is listed.
+pub(crate) fn find_listed(context: &HandlerContext, name: &str) -> Option<Tool> {
+    find(name).filter(|entry| entry.is_listed(context)).map(|entry| entry.variant(context).tool.clone())
 }
 
-/// The tool called `name`, listed or not; none when there is no such tool on any server.
-pub(crate) fn find(name: &str) -> Option<&'static Entry> {
-    TABLE.iter().find(|entry| entry.forms.iter().any(|(_, form)| form.tool.name == name))
+/// Returns the tool called `name`, listed or not. `None` if no server has such a tool.
+pub(crate) fn find(name: &str) -> Option<&'static ToolEntry> {
+    TABLE.iter().find(|entry| entry.variants.iter().any(|(_, variant)| variant.tool.name == name))
 }
 
-impl Entry {
-    fn is_in(&self, server: &Server) -> bool {
+impl ToolEntry {
+    fn is_enabled(&self, server: &Server) -> bool {
         match self.name {
-            Name::Support => server.support == Support::Tickets,
+            ToolName::Support => server.support == Support::Tickets,
             _ => self.toolset.contains(&server.toolset),
         }
     }
 
-    fn is_listed(&self, target: &Target) -> bool {
-        self.is_in(&target.offers.server) && (self.name == Name::Support || !target.offers.list().is_empty())
+    fn is_listed(&self, context: &HandlerContext) -> bool {
+        self.is_enabled(&context.offers.server) && (self.name == ToolName::Support || !context.offers.list().is_empty())
     }
 
-    /// The tool as `target` has it.
-    fn form(&self, target: &Target) -> &Form {
-        let audience = Audience::of(target);
-        let found = self.forms.iter().find(|(known, _)| *known == audience);
-        #[expect(clippy::expect_used, reason = "`entry` makes a form for every audience")]
-        let (_, form) = found.expect("a form for every audience");
-        form
+    /// Returns the variant of the tool for `context`.
+    fn variant(&self, context: &HandlerContext) -> &ToolVariant {
+        let audience = Audience::of(context);
+        let found = self.variants.iter().find(|(known, _)| *known == audience);
+        #[expect(clippy::expect_used, reason = "`entry` creates a variant for every audience")]
+        let (_, variant) = found.expect("a variant for every audience");
+        variant
     }
 }
 
 /// Calls a tool. Every failure is a result with `isError` (MCP, "Error Handling" of tools).
-pub(crate) async fn call(target: &Target, entry: &Entry, asked: Asked) -> CallToolResponse {
+pub(crate) async fn call(context: &HandlerContext, entry: &ToolEntry, input: CallInput) -> CallToolResponse {
     let started = std::time::Instant::now();
-    let Form { tool, validator } = entry.form(target);
-    let mut arguments = asked.arguments.unwrap_or_default();
+    let ToolVariant { tool, validator } = entry.variant(context);
+    let mut arguments = input.arguments.unwrap_or_default();
     arguments::drop_absent(&mut arguments, &tool.input_schema);
-    let call = target.call(&tool.name, arguments::for_record(&arguments, &tool.input_schema));
-    let answered = match check((target, entry, validator), &arguments, asked.answers.as_ref()) {
-        Ok(email) if entry.name == Name::Support => with_timeout(support::call(target, &arguments, email, &call)).await,
-        Ok(email) => with_timeout(walkthrough::call(target, entry.name, &arguments, email, &call)).await,
+    let call = context.call_context(&tool.name, arguments::redact(&arguments, &tool.input_schema));
+    let result = match check((context, entry, validator), &arguments, input.responses.as_ref()) {
+        Ok(email) if entry.name == ToolName::Support => {
+            with_timeout(support::call(context, &arguments, email, &call)).await
+        }
+        Ok(email) => with_timeout(walkthrough::call(context, entry.name, &arguments, email, &call)).await,
         Err(error) => Err(error),
     };
-    let outcome = match &answered {
+    let outcome = match &result {
         Ok(_) => "ok",
         Err(error) => public_code(error.code),
     };
     metrics::counter!("waypost_tool_calls_total", "tool" => tool.name.to_string(), "outcome" => outcome).increment(1);
     metrics::histogram!("waypost_tool_call_seconds", "tool" => tool.name.to_string())
         .record(started.elapsed().as_secs_f64());
-    match answered {
+    match result {
         Ok(answer) => {
-            // `CallToolResult::structured` would also write the whole JSON into a text block, which is not wanted here.
+            // `CallToolResult::structured` would also copy the JSON into a text block.
             let mut result = CallToolResult::success(vec![ContentBlock::text(answer.text)]);
             result.structured_content = Some(answer.structured);
             result.into()
         }
         Err(error) => {
-            target.record_failure(&call, &error, text(&arguments, "progress_handle")).await;
-            if asked.shows_forms
-                && email::is_unasked(&error, asked.answers.as_ref())
-                && let Ok(question) = email::question(&target.offers.server)
+            context.record_failure(&call, &error, text(&arguments, "progress_handle")).await;
+            if input.supports_forms
+                && email::can_ask(&error, input.responses.as_ref())
+                && let Ok(form) = email::form(&context.offers.server)
             {
-                return CallToolResponse::InputRequired(question);
+                return CallToolResponse::InputRequired(form);
             }
             failure(&error).into()
         }
     }
 }
 
-/// A tool of the toolset that this server does not have still answers: clients keep lists, and servers change
-/// (contract, section 4). Gives the address that came with the call, where one is asked for.
+/// Checks whether the tool is enabled and its arguments are valid. Returns the email of the call, if the server asks for
+/// one. A disabled tool fails with `walkthrough_not_found`, because clients cache lists and settings change (contract,
+/// section 4).
 fn check(
-    (target, entry, validator): (&Target, &Entry, &jsonschema::Validator),
+    (context, entry, validator): (&HandlerContext, &ToolEntry, &jsonschema::Validator),
     arguments: &JsonObject,
-    answers: Option<&InputResponses>,
+    responses: Option<&InputResponses>,
 ) -> Result<Option<Email>> {
-    let server = &target.offers.server;
-    if !entry.is_in(server) && entry.name == Name::Support {
-        let message = "This server offers no support through this tool. List the tools again.";
+    let server = &context.offers.server;
+    if !entry.is_enabled(server) && entry.name == ToolName::Support {
+        let message = "Support tickets are disabled on this server. List the tools again.";
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
-    if !entry.is_in(server) {
-        let message = "This server offers no walkthrough through this tool. List the tools again.";
+    if !entry.is_enabled(server) {
+        let message = "This tool is disabled on this server. List the tools again.";
         return Err(Error::new(Code::WalkthroughNotFound, message));
     }
     arguments::check(validator, arguments)?;
-    if entry.name == Name::Support {
+    if entry.name == ToolName::Support {
         return text(arguments, "email").map(address::parse).transpose();
     }
-    if matches!(entry.name, Name::Select | Name::Complete) && server.auth_type == AuthType::CollectEmail {
-        email::given(arguments, answers)
+    if matches!(entry.name, ToolName::Select | ToolName::Complete) && server.auth_type == AuthType::CollectEmail {
+        email::read(arguments, responses)
     } else {
         Ok(None)
     }
 }
 
-/// The code of an error as clients of a hosted server know it (contract, section 4).
+/// Returns the public code of an error (contract, section 4).
 fn public_code(code: Code) -> &'static str {
     match code {
-        // What has no name of its own there is a fault that the client can do nothing about but try again.
+        // Errors without a public code: the client can only retry.
         Code::Internal | Code::Conflict | Code::Forbidden | Code::NotFound | Code::PreconditionFailed => "unavailable",
         code => code.as_str(),
     }
@@ -285,15 +288,15 @@ fn failure(error: &Error) -> CallToolResult {
     result
 }
 
-/// A text argument.
+/// Returns a text argument.
 pub(crate) fn text<'a>(arguments: &'a JsonObject, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str)
 }
 
-/// A text argument that the schema requires.
+/// Returns a required text argument.
 ///
 /// # Errors
-/// `invalid_arguments` when it is missing all the same.
+/// `invalid_arguments` if it is missing.
 pub(crate) fn required<'a>(arguments: &'a JsonObject, name: &str) -> Result<&'a str> {
     text(arguments, name).ok_or_else(|| Error::invalid(name, format!("`{name}` is missing.")))
 }

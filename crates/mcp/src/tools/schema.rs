@@ -1,6 +1,6 @@
-//! JSON Schemas of the tools' arguments and results (JSON Schema 2020-12, root `type: object`, portable to every
-//! revision). Every member of a result is typed; nothing is required at the root, because some SDKs validate error
-//! results against the same schema.
+//! JSON Schemas of the tools' arguments and results (JSON Schema 2020-12, root `type: object`, valid in every revision).
+//! Every member of a result is typed. Nothing is required at the root, because some SDKs validate error results against
+//! the same schema.
 
 use serde_json::{Value, json};
 use waypost_core::search::MAX_QUERY;
@@ -20,7 +20,7 @@ fn nullable(kind: &str) -> Value {
     json!({ "type": [kind, "null"] })
 }
 
-/// An object of which every member is there, unless the schema admits an error instead.
+/// An object schema without required members.
 fn object(properties: Value) -> Value {
     json!({ "type": "object", "properties": properties })
 }
@@ -30,7 +30,7 @@ fn handle() -> Value {
 }
 
 fn walkthrough_id() -> Value {
-    json!({ "type": "string", "description": "Id or slug" })
+    json!({ "type": "string", "description": "ID or slug" })
 }
 
 /// The arguments of a tool: an object with `properties` and nothing else.
@@ -47,7 +47,7 @@ fn result(mut properties: Value) -> Value {
     object(properties)
 }
 
-/// The result of a walkthrough tool: every one has the handle and what to do next.
+/// The result of a walkthrough tool: its members, the handle and the message.
 fn walkthrough_result(mut properties: Value) -> Value {
     properties["progress_handle"] = nullable("string");
     properties["message"] = string();
@@ -99,8 +99,8 @@ pub(super) fn step_result() -> Value {
 pub(super) fn list_arguments() -> Value {
     arguments(
         json!({
-            "query": { "type": "string", "maxLength": MAX_QUERY, "description": "Words to look for" },
-            "cursor": { "type": "string", "description": "next_cursor of the page before" },
+            "query": { "type": "string", "maxLength": MAX_QUERY, "description": "Search words" },
+            "cursor": { "type": "string", "description": "next_cursor of the previous page" },
             "progress_handle": handle(),
         }),
         &[],
@@ -121,7 +121,7 @@ pub(super) fn select_arguments() -> Value {
     arguments(
         json!({
             "walkthrough_id": walkthrough_id(),
-            "resume_if_exists": { "type": "boolean", "default": true, "description": "false replaces the attempt by a new one" },
+            "resume_if_exists": { "type": "boolean", "default": true, "description": "false replaces the attempt with a new one" },
             "confirm": { "type": "boolean",
                 "description": "Required to replace an attempt that has progress" },
             "use_version": { "type": "string", "enum": ["started", "latest"], "default": "started",
@@ -132,16 +132,16 @@ pub(super) fn select_arguments() -> Value {
     )
 }
 
-/// The longest address (RFC 5321, 4.5.3.1: 64 octets, `@` and 255).
+/// The maximum length of an email (RFC 5321, 4.5.3.1: 64 octets, `@` and 255).
 const MAX_EMAIL: usize = 320;
 
-/// The user's address, where the server asks for it.
+/// The schema of the user's email.
 pub(super) fn email() -> Value {
-    json!({ "type": "string", "format": "email", "maxLength": MAX_EMAIL, "description": "The user's e-mail address" })
+    json!({ "type": "string", "format": "email", "maxLength": MAX_EMAIL, "description": "The user's email address" })
 }
 
-/// `arguments` as a server lists them: `is_start` is set for a tool that can start a walkthrough, which asks for an
-/// address on a server of `collect_email`.
+/// Returns `arguments` as they are listed for an audience. `is_start` is whether the tool can start a walkthrough, for which
+/// a `collect_email` server asks for an email.
 pub(super) fn for_audience(mut arguments: Value, audience: Audience, is_start: bool) -> Value {
     if is_start && audience.asks_email {
         arguments["properties"]["email"] = email();
@@ -152,8 +152,9 @@ pub(super) fn for_audience(mut arguments: Value, audience: Audience, is_start: b
     arguments
 }
 
-/// `arguments` as calls are checked: without `confirm`, the error is `confirmation_required` and not `invalid_arguments`.
-pub(super) fn checked(mut arguments: Value) -> Value {
+/// Returns `arguments` for validation: `confirm` is not required, so that the error without it is `confirmation_required`
+/// instead of `invalid_arguments`.
+pub(super) fn for_validation(mut arguments: Value) -> Value {
     if let Some(required) = arguments["required"].as_array_mut() {
         required.retain(|name| name != "confirm");
     }
@@ -164,14 +165,14 @@ pub(super) fn next_arguments() -> Value {
     arguments(
         json!({
             "walkthrough_id": walkthrough_id(),
-            "current_step_id": { "type": "string", "description": "The step that the user has done" },
+            "current_step_id": { "type": "string", "description": "The step that the user has completed" },
             "progress_handle": handle(),
         }),
         &[],
     )
 }
 
-/// The arguments of the tools that read one walkthrough.
+/// The arguments of tools that read one walkthrough.
 pub(super) fn read_arguments() -> Value {
     arguments(json!({ "walkthrough_id": walkthrough_id(), "progress_handle": handle() }), &["walkthrough_id"])
 }
@@ -215,7 +216,7 @@ pub(super) fn complete_arguments() -> Value {
     arguments(
         json!({
             "walkthrough_id": walkthrough_id(),
-            "step_id": { "type": "string", "description": "The step that the user has done" },
+            "step_id": { "type": "string", "description": "The step that the user has completed" },
             "progress_handle": handle(),
         }),
         &["walkthrough_id", "step_id"],
@@ -229,9 +230,9 @@ pub(super) fn steps_result() -> Value {
 pub(super) fn support_arguments() -> Value {
     arguments(
         json!({
-            "title": { "type": "string", "minLength": 1, "maxLength": MAX_TITLE, "description": "The problem in a line" },
+            "title": { "type": "string", "minLength": 1, "maxLength": MAX_TITLE, "description": "The problem in one line" },
             "problem": { "type": "string", "minLength": 1, "maxLength": MAX_TEXT,
-                "description": "What the user wants, what happens instead" },
+                "description": "What the user is trying to do, and what happens instead" },
             "context": { "type": "string", "maxLength": MAX_TEXT,
                 "description": "What was tried, error messages, versions" },
             "email": email(),

@@ -1,4 +1,4 @@
-//! The tool that opens support tickets.
+//! The `get_support` tool, which creates support tickets.
 
 use rmcp::model::JsonObject;
 use serde_json::json;
@@ -11,14 +11,14 @@ use waypost_ops::tickets::creation::{NewTicket, create};
 
 use super::walkthrough::Answer;
 use super::{required, text};
-use crate::target::Target;
+use crate::context::HandlerContext;
 
-/// Opens a ticket.
+/// Creates a ticket.
 ///
 /// # Errors
-/// As the act behind it.
+/// Those of [`create`].
 pub(super) async fn call(
-    target: &Target,
+    context: &HandlerContext,
     arguments: &JsonObject,
     email: Option<Email>,
     call: &CallContext,
@@ -28,9 +28,9 @@ pub(super) async fn call(
         problem: required(arguments, "problem")?.to_owned(),
         context: text(arguments, "context").map(str::to_owned),
     };
-    let credentials = target.credentials(text(arguments, "progress_handle"))?;
-    let play = PlayRequest { offers: &target.offers, credentials, email, call };
-    let ticket = create(&target.cx, &target.hosting, &play, new).await?;
+    let credentials = context.credentials(text(arguments, "progress_handle"))?;
+    let play = PlayRequest { offers: &context.offers, credentials, email, call };
+    let ticket = create(&context.cx, &context.hosting, &play, new).await?;
     let text = message(&ticket);
     let structured = json!({ "ticket_id": ticket.id, "status": ticket.status.as_str(), "message": text });
     Ok(Answer { structured, text })
@@ -39,10 +39,10 @@ pub(super) async fn call(
 fn message(ticket: &Ticket) -> String {
     let next = match ticket.status {
         TicketStatus::NeedsEmail => {
-            "The team does not know where to answer to. Ask the user for an e-mail address, then call get_support again \
-             with the same title, problem and context, and with email."
+            "The team has no email address to reply to. Ask the user for one, then call get_support again with the same \
+             title, problem and context, and with email."
         }
-        _ => "The team answers by e-mail. Tell the user.",
+        _ => "The team will reply by email. Tell the user.",
     };
     format!("Support ticket #{} is open. {next}", ticket.number)
 }

@@ -1,4 +1,4 @@
-//! The table of tools. Descriptions state the rules, because some clients never show the server's `instructions`.
+//! The tool table. Descriptions state the rules, because some clients ignore the server's `instructions`.
 
 use waypost_core::guidance::{FIELDS, WAIT};
 
@@ -6,15 +6,15 @@ use super::schema::{
     complete_arguments, details_result, list_arguments, list_result, next_arguments, read_arguments, reset_arguments,
     reset_result, select_arguments, status_result, step_result, steps_result, support_arguments, support_result,
 };
-use super::{BOTH, Effect, Entry, GUIDED, Name, STEPWISE, entry};
+use super::{BOTH, Effect, GUIDED, STEPWISE, ToolEntry, ToolName, entry};
 
-/// Every tool, in the order of `tools/list`.
-pub(super) fn entries() -> Vec<Entry> {
+/// Returns all tools, in the order of `tools/list`.
+pub(super) fn entries() -> Vec<ToolEntry> {
     [guided(), stepwise(), vec![support()]].into_iter().flatten().collect()
 }
 
-fn guided() -> Vec<Entry> {
-    let list = "Lists the walkthroughs here and the user's progress in each. Call it first.";
+fn guided() -> Vec<ToolEntry> {
+    let list = "Lists the walkthroughs on this server and the user's progress in each. Call it first.";
     let select = format!(
         "Starts or resumes a walkthrough and returns its current step. Show it, then stop and wait; call \
          next_walkthrough_step only when the user says it is done. In a step, {FIELDS}."
@@ -26,35 +26,35 @@ fn guided() -> Vec<Entry> {
     let reset = "Ends the user's attempt; they start again at the first step. Ask the user first.";
     vec![
         entry(
-            Name::List,
+            ToolName::List,
             BOTH,
             ("list_walkthroughs", "List walkthroughs", list.to_owned()),
             Effect::Reads,
             (list_arguments(), list_result()),
         ),
         entry(
-            Name::Select,
+            ToolName::Select,
             GUIDED,
             ("select_walkthrough", "Start or resume", select),
             Effect::Destroys,
             (select_arguments(), step_result()),
         ),
         entry(
-            Name::Next,
+            ToolName::Next,
             GUIDED,
             ("next_walkthrough_step", "Next step", next),
             Effect::Adds,
             (next_arguments(), step_result()),
         ),
         entry(
-            Name::Status,
+            ToolName::Status,
             GUIDED,
             ("get_walkthrough_status", "Status", "Shows which steps of a walkthrough are completed.".to_owned()),
             Effect::Reads,
             (read_arguments(), status_result()),
         ),
         entry(
-            Name::Reset,
+            ToolName::Reset,
             BOTH,
             ("reset_walkthrough_progress", "Reset progress", reset.to_owned()),
             Effect::Destroys,
@@ -63,7 +63,7 @@ fn guided() -> Vec<Entry> {
     ]
 }
 
-fn stepwise() -> Vec<Entry> {
+fn stepwise() -> Vec<ToolEntry> {
     let details = "Shows a walkthrough and the user's progress in it.";
     let current = format!(
         "Returns the first step that is not completed, with its content. Show the content, then stop and wait; call \
@@ -77,35 +77,35 @@ fn stepwise() -> Vec<Entry> {
                   still exist stay completed. Ask the user first.";
     vec![
         entry(
-            Name::Details,
+            ToolName::Details,
             STEPWISE,
             ("get_walkthrough_details", "Details", details.to_owned()),
             Effect::Reads,
             (read_arguments(), details_result()),
         ),
         entry(
-            Name::Current,
+            ToolName::Current,
             STEPWISE,
             ("get_current_step", "Current step", current),
             Effect::Reads,
             (read_arguments(), step_result()),
         ),
         entry(
-            Name::Complete,
+            ToolName::Complete,
             STEPWISE,
             ("complete_step", "Complete a step", complete),
-            Effect::Repeatable,
+            Effect::Idempotent,
             (complete_arguments(), step_result()),
         ),
         entry(
-            Name::Move,
+            ToolName::Move,
             STEPWISE,
             ("move_to_latest_version", "Move to the newest version", latest.to_owned()),
-            Effect::Repeatable,
+            Effect::Idempotent,
             (read_arguments(), step_result()),
         ),
         entry(
-            Name::Steps,
+            ToolName::Steps,
             STEPWISE,
             (
                 "get_walkthrough_steps",
@@ -118,12 +118,12 @@ fn stepwise() -> Vec<Entry> {
     ]
 }
 
-fn support() -> Entry {
+fn support() -> ToolEntry {
     let description = "Opens a support ticket with the team behind this product. Call it when the user is stuck and wants \
-                       help from a person: describe the problem, and in context what was tried and which errors came, \
-                       without secrets. Ask the user first, and for their e-mail address.";
+                       help from a person: describe the problem, and in context what was tried and which errors occurred, \
+                       without secrets. Ask the user first, and ask for their email address.";
     entry(
-        Name::Support,
+        ToolName::Support,
         BOTH,
         ("get_support", "Get support", description.to_owned()),
         Effect::Adds,

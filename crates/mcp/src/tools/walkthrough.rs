@@ -1,4 +1,5 @@
-//! The walkthrough tools: arguments in, acts of [`waypost_ops::progress`], structured content and text out.
+//! The walkthrough tools: they read arguments, call the operations of [`waypost_ops::progress`], and return structured
+//! content and text.
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
@@ -16,103 +17,103 @@ use waypost_ops::offers::Offer;
 use waypost_ops::progress::{self, ListResult, OfferProgress, PlayRequest, StepResult};
 use waypost_ops::search;
 
-use super::{Name, required, text};
-use crate::target::Target;
+use super::{ToolName, required, text};
+use crate::context::HandlerContext;
 
-/// Walkthroughs on a page of the list.
-const PAGE: usize = 200;
-/// Characters of a step's id that are looked at.
+/// The number of walkthroughs on a page.
+const PAGE_SIZE: usize = 200;
+/// The number of characters of a step ID that are read.
 const MAX_STEP_ID: usize = 64;
 
 /// Calls the tool `name`.
 ///
 /// # Errors
-/// As the act behind it.
+/// Those of the operation.
 pub(super) async fn call(
-    target: &Target,
-    name: Name,
+    context: &HandlerContext,
+    name: ToolName,
     arguments: &JsonObject,
     email: Option<Email>,
     call: &CallContext,
 ) -> Result<Answer> {
-    let (cx, hosting) = (&target.cx, &target.hosting);
-    let credentials = target.credentials(text(arguments, "progress_handle"))?;
-    let play = PlayRequest { offers: &target.offers, credentials, email, call };
+    let (cx, hosting) = (&context.cx, &context.hosting);
+    let credentials = context.credentials(text(arguments, "progress_handle"))?;
+    let play = PlayRequest { offers: &context.offers, credentials, email, call };
     let walkthrough = || required(arguments, "walkthrough_id");
     let flow = match name {
-        Name::List | Name::Reset | Name::Support => target.offers.server.toolset.into(),
-        Name::Select | Name::Next | Name::Status => Flow::Guided,
-        Name::Details | Name::Current | Name::Complete | Name::Move | Name::Steps => Flow::Stepwise,
+        ToolName::List | ToolName::Reset | ToolName::Support => context.offers.server.toolset.into(),
+        ToolName::Select | ToolName::Next | ToolName::Status => Flow::Guided,
+        ToolName::Details | ToolName::Current | ToolName::Complete | ToolName::Move | ToolName::Steps => Flow::Stepwise,
     };
     match name {
-        Name::List => {
-            // Before the act, which records the call as one that succeeded.
-            let page = Page::read(target, arguments).await?;
+        ToolName::List => {
+            // Must precede the operation, which records the call as successful.
+            let page = Page::read(context, arguments).await?;
             Ok(list(&progress::list(cx, hosting, &play).await?, flow, &page))
         }
-        Name::Select => {
-            let how = Select {
+        ToolName::Select => {
+            let options = Select {
                 resume: arguments.get("resume_if_exists").and_then(Value::as_bool).unwrap_or(true),
                 to_latest: text(arguments, "use_version") == Some("latest"),
                 confirmed: is_confirmed(arguments),
             };
-            Ok(step(&progress::select(cx, hosting, &play, walkthrough()?, how).await?, flow))
+            Ok(step(&progress::select(cx, hosting, &play, walkthrough()?, options).await?, flow))
         }
-        Name::Next => {
+        ToolName::Next => {
             let current = text(arguments, "current_step_id").map(step_id);
             Ok(step(&progress::advance(cx, hosting, &play, text(arguments, "walkthrough_id"), current).await?, flow))
         }
-        Name::Status => Ok(status(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
-        Name::Reset => {
+        ToolName::Status => Ok(status(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        ToolName::Reset => {
             let id = walkthrough()?;
             if !is_confirmed(arguments) {
-                // An unknown walkthrough is reported first: nobody should confirm what cannot be done.
-                target.offers.get(id)?;
+                // Report an unknown walkthrough first: the user should not confirm what cannot be done.
+                context.offers.get(id)?;
                 let message = "Resetting ends the user's attempt. Ask the user, then call again with confirm true.";
                 return Err(Error::new(Code::ConfirmationRequired, message));
             }
             Ok(reset(&progress::reset(cx, hosting, &play, id).await?, flow))
         }
-        Name::Details => Ok(details(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
-        Name::Current => Ok(step(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
-        Name::Complete => {
+        ToolName::Details => Ok(details(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        ToolName::Current => Ok(step(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        ToolName::Complete => {
             let step_id = step_id(required(arguments, "step_id")?);
             Ok(step(&progress::complete_step(cx, hosting, &play, walkthrough()?, step_id).await?, flow))
         }
-        Name::Move => Ok(step(&progress::move_to_latest(cx, hosting, &play, walkthrough()?).await?, flow)),
-        Name::Steps => Ok(steps(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
-        Name::Support => Err(Error::internal("support is none of the walkthrough tools")),
+        ToolName::Move => Ok(step(&progress::move_to_latest(cx, hosting, &play, walkthrough()?).await?, flow)),
+        ToolName::Steps => Ok(steps(&progress::get_status(cx, hosting, &play, walkthrough()?).await?, flow)),
+        ToolName::Support => Err(Error::internal("get_support is not a walkthrough tool")),
     }
 }
 
-/// Whether the user has agreed.
+/// Whether the user has confirmed.
 fn is_confirmed(arguments: &JsonObject) -> bool {
     arguments.get("confirm").and_then(Value::as_bool) == Some(true)
 }
 
-/// A step's id as it was sent. One that is longer than any is cut: it is none, and is said back.
+/// Returns a step ID as it was sent. One that is too long to exist is truncated, because it is echoed.
 fn step_id(text: &str) -> StepId {
     StepId::from_store(text.chars().take(MAX_STEP_ID).collect())
 }
 
-fn played(answer: &StepResult, flow: Flow) -> Played<'_> {
+fn played(result: &StepResult, flow: Flow) -> Played<'_> {
     Played {
-        walkthrough_id: &answer.offer.walkthrough_id,
-        slug: &answer.offer.slug,
-        standing: &answer.standing,
-        completed_step_id: answer.completed_step_id.as_ref(),
-        notices: &answer.notices,
-        user: &answer.user,
+        walkthrough_id: &result.offer.walkthrough_id,
+        slug: &result.offer.slug,
+        standing: &result.standing,
+        completed_step_id: result.completed_step_id.as_ref(),
+        notices: &result.notices,
+        user: &result.user,
         flow,
     }
 }
 
 /// The step result of contract, section 4.
-fn step(answer: &StepResult, flow: Flow) -> Answer {
-    answer::step(&played(answer, flow))
+fn step(result: &StepResult, flow: Flow) -> Answer {
+    answer::step(&played(result, flow))
 }
 
-/// A result with the members that every walkthrough tool has.
+/// Adds the members that every walkthrough result has.
 fn with_message(mut structured: Value, user: &User, message: String) -> Value {
     structured["progress_handle"] = user.handle().into();
     structured["message"] = message.into();
@@ -140,37 +141,37 @@ fn steps_json(standing: &Standing) -> Vec<Value> {
         .collect()
 }
 
-fn status(answer: &StepResult, flow: Flow) -> Answer {
-    let played = played(answer, flow);
-    let message = played.guide().status_message(&answer.standing, &answer.notices);
-    let text = render::outline(&answer.standing, &message);
+fn status(result: &StepResult, flow: Flow) -> Answer {
+    let played = played(result, flow);
+    let message = played.guide().status_message(&result.standing, &result.notices);
+    let text = render::outline(&result.standing, &message);
     let structured = json!({
         "walkthrough": answer::walkthrough(&played),
-        "progress": answer::progress(&answer.standing),
-        "steps": steps_json(&answer.standing),
+        "progress": answer::progress(&result.standing),
+        "steps": steps_json(&result.standing),
     });
-    Answer { structured: with_message(structured, &answer.user, message), text }
+    Answer { structured: with_message(structured, &result.user, message), text }
 }
 
-fn steps(answer: &StepResult, flow: Flow) -> Answer {
-    let played = played(answer, flow);
-    let message = played.guide().status_message(&answer.standing, &answer.notices);
-    let text = render::outline(&answer.standing, &message);
-    let structured = json!({ "walkthrough": answer::walkthrough(&played), "steps": steps_json(&answer.standing) });
-    Answer { structured: with_message(structured, &answer.user, message), text }
+fn steps(result: &StepResult, flow: Flow) -> Answer {
+    let played = played(result, flow);
+    let message = played.guide().status_message(&result.standing, &result.notices);
+    let text = render::outline(&result.standing, &message);
+    let structured = json!({ "walkthrough": answer::walkthrough(&played), "steps": steps_json(&result.standing) });
+    Answer { structured: with_message(structured, &result.user, message), text }
 }
 
-fn reset(answer: &StepResult, flow: Flow) -> Answer {
-    let message = played(answer, flow).guide().reset_message();
-    let structured = json!({ "walkthrough_id": answer.offer.walkthrough_id, "reset": true });
-    Answer { structured: with_message(structured, &answer.user, message.clone()), text: message }
+fn reset(result: &StepResult, flow: Flow) -> Answer {
+    let message = played(result, flow).guide().reset_message();
+    let structured = json!({ "walkthrough_id": result.offer.walkthrough_id, "reset": true });
+    Answer { structured: with_message(structured, &result.user, message.clone()), text: message }
 }
 
-/// What there is to know about a walkthrough. The steps are those of the user's version; what describes the walkthrough is
-/// as published last.
-fn details(answer: &StepResult, flow: Flow) -> Answer {
-    let (offer, standing, played) = (&answer.offer, &answer.standing, played(answer, flow));
-    let message = played.guide().status_message(standing, &answer.notices);
+/// Returns the details of a walkthrough. The steps are those of the user's version; the description is that of the latest
+/// version.
+fn details(result: &StepResult, flow: Flow) -> Answer {
+    let (offer, standing, played) = (&result.offer, &result.standing, played(result, flow));
+    let message = played.guide().status_message(standing, &result.notices);
     let mut row = row(offer, standing.status(), standing.percent());
     row.steps = u32::try_from(standing.version.total()).unwrap_or(u32::MAX);
     row.title = &standing.version.title;
@@ -189,7 +190,7 @@ fn details(answer: &StepResult, flow: Flow) -> Answer {
     });
     let progress = answer::progress(standing);
     let structured = json!({ "walkthrough": walkthrough, "progress": progress, "current_step": current });
-    Answer { structured: with_message(structured, &answer.user, message), text }
+    Answer { structured: with_message(structured, &result.user, message), text }
 }
 
 fn row(offer: &Offer, status: Status, percent: u8) -> ListRow<'_> {
@@ -204,41 +205,44 @@ fn row(offer: &Offer, status: Status, percent: u8) -> ListRow<'_> {
     }
 }
 
-/// Which walkthroughs a call asks for.
+/// The page of the list that a call requests.
 struct Page<'a> {
-    /// The query, if it has a word.
+    /// The query, if it contains a word.
     query: Option<&'a str>,
-    /// The positions of the matching walkthroughs, best first; in display order without a query.
-    found: Vec<usize>,
-    /// How many of them come before this page.
-    after: usize,
+    /// The positions of the matching walkthroughs: best match first, or in display order without a query.
+    matches: Vec<usize>,
+    /// The number of matches before this page.
+    offset: usize,
 }
 
 impl<'a> Page<'a> {
+    /// Reads the page from the arguments of a call.
+    ///
     /// # Errors
-    /// `invalid_arguments` for a cursor that is not one of this list; `unavailable`.
-    async fn read(target: &Target, arguments: &'a JsonObject) -> Result<Self> {
-        let (offers, query) = (&target.offers, text(arguments, "query"));
+    /// `invalid_arguments` for an invalid cursor; `unavailable`.
+    async fn read(context: &HandlerContext, arguments: &'a JsonObject) -> Result<Self> {
+        let (offers, query) = (&context.offers, text(arguments, "query"));
         let ranked = match query {
-            Some(query) => search::rank_offers(&target.cx, &target.hosting, offers, query).await?,
+            Some(query) => search::rank_offers(&context.cx, &context.hosting, offers, query).await?,
             None => None,
         };
         let query = query.filter(|_| ranked.is_some());
-        let found = ranked.unwrap_or_else(|| (0..offers.list().len()).collect());
-        let Some(cursor) = text(arguments, "cursor") else { return Ok(Self { query, found, after: 0 }) };
+        let matches = ranked.unwrap_or_else(|| (0..offers.list().len()).collect());
+        let Some(cursor) = text(arguments, "cursor") else { return Ok(Self { query, matches, offset: 0 }) };
         let id = |position: &usize| offers.list().get(*position).map(|offer| offer.walkthrough_id.as_str());
-        match found.iter().position(|position| id(position) == Some(cursor)) {
-            Some(last) => Ok(Self { query, found, after: last + 1 }),
-            None => Err(Error::invalid("cursor", "`cursor` is not one that this server gave. Begin without it.")),
+        match matches.iter().position(|position| id(position) == Some(cursor)) {
+            Some(last) => Ok(Self { query, matches, offset: last + 1 }),
+            None => Err(Error::invalid("cursor", "`cursor` is invalid. Start again without it.")),
         }
     }
 }
 
-fn list(listed: &ListResult<'_>, flow: Flow, asked: &Page<'_>) -> Answer {
+fn list(listed: &ListResult<'_>, flow: Flow, request: &Page<'_>) -> Answer {
     let rest: Vec<&OfferProgress<'_>> =
-        asked.found.iter().skip(asked.after).filter_map(|position| listed.rows.get(*position)).collect();
-    let page = &rest[..rest.len().min(PAGE)];
-    let next_cursor = (rest.len() > PAGE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
+        request.matches.iter().skip(request.offset).filter_map(|position| listed.rows.get(*position)).collect();
+    let page = &rest[..rest.len().min(PAGE_SIZE)];
+    let next_cursor =
+        (rest.len() > PAGE_SIZE).then(|| page.last().map(|row| row.offer.walkthrough_id.clone())).flatten();
     let walkthroughs: Vec<Value> = page
         .iter()
         .map(|OfferProgress { offer, status, percent }| {
@@ -266,10 +270,10 @@ fn list(listed: &ListResult<'_>, flow: Flow, asked: &Page<'_>) -> Answer {
             status: *status,
         })
         .collect();
-    let message = match (choices.is_empty(), asked.query) {
+    let message = match (choices.is_empty(), request.query) {
         (false, _) => guidance::list_message(flow, &listed.user, &choices, next_cursor.is_some()),
         (true, Some(query)) if !listed.rows.is_empty() => guidance::no_match(query, listed.rows.len()),
-        (true, _) => "There are no walkthroughs here at the moment.".to_owned(),
+        (true, _) => "No walkthroughs are available at the moment.".to_owned(),
     };
     let text = render::list(&rows, &message);
     let structured = json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor });

@@ -1,4 +1,4 @@
-//! The endpoint of a server whose users sign in, with what the router would have found out about the token.
+//! Tests of the endpoint of a server with sign-in. They pass the validation result of the token, as the router does.
 
 mod sign_in;
 mod stage;

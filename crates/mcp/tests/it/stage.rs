@@ -1,4 +1,4 @@
-//! A hosted server whose users sign in, behind its endpoint.
+//! A hosted server with sign-in, and its endpoint.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use waypost_core::secret::SecretKey;
 use waypost_core::server::{AuthType, SignIn, Toolset};
 use waypost_core::{Timestamp, transfer};
 use waypost_mcp::bearer::{Bearer, Challenge};
-use waypost_mcp::endpoint::{Arrived, Endpoint, Product, Sessions};
+use waypost_mcp::endpoint::{Endpoint, McpRequest, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
 use waypost_ops::hosting::{Hosting, HostingOptions};
 use waypost_ops::identity::Subject;
@@ -28,7 +28,7 @@ use waypost_store::{Db, migrate, on};
 
 pub const MODERN: &str = "2026-07-28";
 pub const METADATA: &str = "https://guide.example.com/.well-known/oauth-protected-resource/mcp";
-/// The challenge to whoever sent no token.
+/// The challenge if no token was sent.
 pub const CHALLENGE: &str =
     r#"Bearer resource_metadata="https://guide.example.com/.well-known/oauth-protected-resource/mcp", scope="walk""#;
 pub const WALKTHROUGH: &str = "tour";
@@ -37,18 +37,18 @@ pub struct Stage {
     pub cx: Ctx,
     pub ops: Ops,
     pub hosting: Hosting,
-    pub endpoint: Endpoint<Product>,
+    pub endpoint: Endpoint<ProductHandlers>,
     pub org: OrganizationId,
     pub server: ServerId,
     tasks: waypost_ops::hosting::Tasks,
 }
 
-/// A server of `platform_oauth` that asks when it is needed, with both toolsets.
+/// A server with `platform_oauth` and all tools, which asks for sign-in when needed.
 pub async fn stage(url: &str) -> Stage {
     limited(url, LimitOptions::OFF).await
 }
 
-/// The same with rate limits.
+/// Same as [`stage`], with rate limits.
 pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
     let db = Db::open(url).await.unwrap();
     migrate::migrate(&db).await.unwrap();
@@ -61,9 +61,9 @@ pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
         random: Arc::new(SystemRandom),
     };
     let (hosting, tasks) = Hosting::start(db.clone(), options);
-    let sessions = (Sessions::Signed, CancellationToken::new());
+    let sessions = (SessionMode::Signed, CancellationToken::new());
     let endpoint = Endpoint::new(
-        Product,
+        ProductHandlers,
         hosting.clone(),
         Limits::new(limits, cx.clock.clone()),
         Arc::new(SystemRandom),
@@ -86,15 +86,15 @@ pub async fn limited(url: &str, limits: LimitOptions) -> Stage {
     Stage { cx, ops, hosting, endpoint, org, server, tasks }
 }
 
-/// What the endpoint answered.
+/// The endpoint's response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct TestResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Value,
 }
 
-impl Answer {
+impl TestResponse {
     pub fn challenge(&self) -> Option<&str> {
         self.headers.get("www-authenticate").map(|value| value.to_str().unwrap())
     }
@@ -106,8 +106,8 @@ impl Answer {
     }
 }
 
-/// A request, for a test to change.
-pub struct Asked {
+/// A request that tests can change.
+pub struct TestRequest {
     pub method: Method,
     pub uri: &'static str,
     pub headers: Vec<(&'static str, String)>,
@@ -115,27 +115,27 @@ pub struct Asked {
     pub tracking_id: Option<&'static str>,
 }
 
-impl Asked {
+impl TestRequest {
     pub fn post(body: impl Into<String>) -> Self {
         let headers = vec![("host", "guide.example.com".to_owned()), ("content-type", "application/json".to_owned())];
         Self { method: Method::POST, uri: "/mcp", headers, body: body.into(), tracking_id: None }
     }
 
-    /// A request of 2026-07-28.
+    /// Creates a request of 2026-07-28.
     pub fn modern(method: &str, mut params: Value) -> Self {
         params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": MODERN,
             "io.modelcontextprotocol/clientCapabilities": {},
         });
         let body = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
-        let asked = Self::post(body.to_string()).header("mcp-protocol-version", MODERN).header("mcp-method", method);
+        let request = Self::post(body.to_string()).header("mcp-protocol-version", MODERN).header("mcp-method", method);
         match params["name"].as_str().or(params["uri"].as_str()) {
-            Some(name) => asked.header("mcp-name", name),
-            None => asked,
+            Some(name) => request.header("mcp-name", name),
+            None => request,
         }
     }
 
-    /// A request of a revision with a handshake.
+    /// Creates a request of a revision with a handshake.
     pub fn legacy(method: &str, params: Value) -> Self {
         let body = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
         Self::post(body.to_string())
@@ -164,7 +164,7 @@ impl Stage {
         self.set(ServerSettings { sign_in: Some(sign_in), ..ServerSettings::default() }).await;
     }
 
-    /// A token of a new user.
+    /// Creates a user and returns a token of theirs.
     pub async fn token(&self, name: &str, scopes: Scopes) -> Bearer {
         let end_user_id = EndUserId::from_store(format!("eu_{name}"));
         let sql = format!(
@@ -178,28 +178,28 @@ impl Stage {
         Bearer::Valid { subject: Subject { end_user_id, grant_id, scopes }, challenge: challenge() }
     }
 
-    pub async fn send(&self, bearer: &Bearer, asked: Asked) -> Answer {
+    pub async fn send(&self, bearer: &Bearer, test_request: TestRequest) -> TestResponse {
         self.hosting.offer_cache().poll().await.unwrap();
-        let mcp_request = Arrived {
+        let mcp_request = McpRequest {
             offers: self.hosting.offer_cache().get("guide").await.unwrap(),
-            tracking_id: asked.tracking_id.map(str::to_owned),
+            tracking_id: test_request.tracking_id.map(str::to_owned),
             bearer: bearer.clone(),
             address: IpAddr::from([192, 0, 2, 7]),
             request_id: "req_test".to_owned(),
         };
-        let mut request = Request::builder().method(asked.method).uri(asked.uri);
-        for (name, value) in asked.headers {
+        let mut request = Request::builder().method(test_request.method).uri(test_request.uri);
+        for (name, value) in test_request.headers {
             request = request.header(name, value);
         }
-        let response = self.endpoint.handle(request.body(Body::from(asked.body)).unwrap(), &mcp_request).await;
+        let response = self.endpoint.handle(request.body(Body::from(test_request.body)).unwrap(), &mcp_request).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, body }
+        TestResponse { status: parts.status, headers: parts.headers, body }
     }
 
-    /// What was turned away, by reason, once everything is written.
-    pub async fn refused(self) -> Vec<(String, i64)> {
+    /// Stops the server and returns the number of rejected requests by reason.
+    pub async fn rejections(self) -> Vec<(String, i64)> {
         let db = self.ops.db().clone();
         let Self { hosting, endpoint, tasks, .. } = self;
         drop((hosting, endpoint));

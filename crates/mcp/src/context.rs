@@ -1,4 +1,4 @@
-//! What a request is about: the server that it is for, and all that is known of its sender.
+//! The context of one MCP request: the server, and what is known about the caller.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,43 +14,43 @@ use waypost_ops::try_it;
 
 use crate::listen::Listener;
 
-/// The longest tracking id and the longest handle.
-const MAX_NAME: usize = 128;
+/// The maximum length of a handle, in bytes.
+const MAX_HANDLE: usize = 128;
 
-/// A request's server and sender.
+/// The server and the caller of one request.
 #[derive(Clone)]
-pub struct Target {
-    /// With what acts are done.
+pub struct HandlerContext {
+    /// The context of the operations.
     pub cx: Ctx,
-    /// Where acts are done.
+    /// The hosting services of this process.
     pub hosting: Hosting,
     /// The server and what it offers.
     pub offers: Arc<Offers>,
-    /// Whether the request is of the stateless era, whose results say more of themselves.
-    pub modern: bool,
-    /// The tracking id of the personal URL.
+    /// Whether the request uses a stateless revision, whose results carry more metadata.
+    pub is_modern: bool,
+    /// The tracking ID of the personal URL.
     pub tracking_id: Option<String>,
-    /// Whom the token names, where users sign in.
+    /// The subject of the token, on a server whose users sign in.
     pub subject: Option<Subject>,
-    /// The handle that a valid session stands for.
+    /// The handle of a valid session.
     pub session: Option<String>,
-    /// What the client says of itself.
+    /// The client's description of itself.
     pub client: ClientInfo,
-    /// The client's address.
+    /// The client's IP address.
     pub address: IpAddr,
-    /// The stream that the request opens: only for `subscriptions/listen`.
+    /// The stream that the request opens. `Some` only for `subscriptions/listen`.
     pub(crate) listener: Option<Arc<Listener>>,
-    /// When the request arrived, on the monotonic clock.
+    /// When the request was received, on the monotonic clock.
     pub since: Instant,
-    /// When the request arrived.
+    /// When the request was received.
     pub at: Timestamp,
 }
 
-impl Target {
-    /// What the request shows of who makes it, in the order in which it counts (contract, section 4).
+impl HandlerContext {
+    /// Returns the credentials of the request, by precedence (contract, section 4).
     ///
     /// # Errors
-    /// `invalid_arguments` when the handle is longer than any handle.
+    /// `invalid_arguments` if the handle is longer than any handle.
     pub(crate) fn credentials(&self, handle: Option<&str>) -> Result<Credentials> {
         if self.offers.server.auth_type.signs_in() {
             return Ok(self.signed_in(handle));
@@ -59,7 +59,7 @@ impl Target {
             return Ok(Credentials::Tracking(tracking_id.clone()));
         }
         match (handle, &self.session) {
-            (Some(handle), _) if handle.len() > MAX_NAME => {
+            (Some(handle), _) if handle.len() > MAX_HANDLE => {
                 Err(Error::invalid("progress_handle", "`progress_handle` is not a handle of this server."))
             }
             (Some(handle), _) => Ok(Credentials::Handle(handle.to_owned())),
@@ -68,24 +68,25 @@ impl Target {
         }
     }
 
-    /// The subject of the token and what is shown beside it: of a client that began before its user signed in. What
-    /// is no handle of anybody does no harm there.
+    /// Returns the subject of the token with the handle or session sent alongside, by a client that started before its user
+    /// signed in. An unknown handle is ignored there.
     fn signed_in(&self, handle: Option<&str>) -> Credentials {
         let Some(subject) = self.subject.clone() else { return Credentials::Nothing };
         let beside = match (handle, &self.session) {
-            (Some(handle), _) if handle.len() <= MAX_NAME => Credentials::Handle(handle.to_owned()),
+            (Some(handle), _) if handle.len() <= MAX_HANDLE => Credentials::Handle(handle.to_owned()),
             (_, Some(session)) => Credentials::Session(session.clone()),
             _ => Credentials::Nothing,
         };
         Credentials::Subject(subject, Box::new(beside))
     }
 
-    /// Whether a handle, or a session that stands for one, identifies the user: without sign-in and personal URL.
+    /// Whether a handle or a session identifies the user: there is neither sign-in nor a personal URL.
     pub(crate) fn is_by_handle(&self) -> bool {
         !self.offers.server.auth_type.signs_in() && self.tracking_id.is_none()
     }
 
-    pub(crate) fn call(&self, tool: &str, arguments: String) -> CallContext {
+    /// Returns the context of a call, for its record.
+    pub(crate) fn call_context(&self, tool: &str, arguments: String) -> CallContext {
         CallContext {
             tool: tool.to_owned(),
             arguments,
@@ -98,8 +99,8 @@ impl Target {
         }
     }
 
-    /// Records a failed call with its user, if `handle` or what else the request shows identifies one; logs the cause if
-    /// the server is at fault.
+    /// Records a failed call, with its user if `handle` or the other credentials of the request identify one. Logs the
+    /// cause of an internal error.
     pub(crate) async fn record_failure(&self, call: &CallContext, error: &Error, handle: Option<&str>) {
         if let Some(cause) = std::error::Error::source(error) {
             tracing::error!(
@@ -107,12 +108,12 @@ impl Target {
                 tool = call.tool,
                 code = error.code.as_str(),
                 cause = cause.to_string(),
-                "a tool call failed"
+                "tool call failed"
             );
         }
         let server = &self.offers.server;
         let identity = if error.code == Code::Unavailable {
-            // A database that is away is not asked.
+            // The database is unavailable.
             None
         } else {
             let by_handle = if handle.is_some() { self.credentials(handle).ok() } else { None };
