@@ -1,4 +1,4 @@
-//! The suite's leg for authorization servers: metadata, and a grant by code.
+//! The suite's scenarios for authorization servers: metadata and the authorization code grant.
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -8,13 +8,13 @@ use crate::suite::{self, Report};
 use crate::support::installation::Installation;
 use crate::support::user_agent::{Decision, UserAgent};
 
-/// A port that is free at the moment, for the suite to listen on: it wants to be told.
+/// Returns a free port. The suite needs the port as an argument.
 async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// Registers the suite as a client (RFC 7591), and gives its id.
+/// Registers the suite as a client (RFC 7591) and returns the client ID.
 async fn register(issuer: &str, redirect_uri: &str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let body = json!({
@@ -26,7 +26,7 @@ async fn register(issuer: &str, redirect_uri: &str) -> String {
     registered["client_id"].as_str().unwrap().to_owned()
 }
 
-/// Runs the leg with a user who decides so.
+/// Runs the scenarios with a user who makes the given decision.
 async fn run(decision: Decision) -> Report {
     let mut installation = Installation::new().await;
     installation.create_server("tour", &["--auth-type", "platform_oauth"]).await;
@@ -38,13 +38,13 @@ async fn run(decision: Decision) -> Report {
     let arguments = ["--url", &issuer, "--client-id", &id, "--port", &port, "--resource", &resource];
     let report = suite::authorize(&arguments, async |address| {
         let callback = user.sign_in(&Url::parse(&address).unwrap(), decision).await.unwrap();
-        // A browser goes there. What the suite makes of it is in its report.
+        // Opens the callback like a browser. The outcome is in the report.
         let _ = reqwest::Client::builder().no_proxy().build().unwrap().get(callback).send().await;
     });
     report.await
 }
 
-/// AS-1, AS-2, AS-3, AS-5, AS-6, AS-10 as the suite sees them.
+/// AS-1, AS-2, AS-3, AS-5, AS-6, AS-10 as checked by the suite.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
 async fn the_authorization_server_passes() {
@@ -58,7 +58,7 @@ async fn the_authorization_server_passes() {
     }
 }
 
-/// The suite tells the difference: otherwise the test above would prove nothing.
+/// Shows that the suite can fail; otherwise the test above would prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
 async fn a_denied_request_fails_the_suite() {

@@ -1,8 +1,8 @@
-//! The official conformance suite, `@modelcontextprotocol/conformance`, against two servers that are made by the
-//! product's router: one with the fixtures that the suite wants, and the product itself with its demo. Its leg for
-//! authorization servers runs against `waypost serve`.
+//! Runs the official conformance suite, `@modelcontextprotocol/conformance`, against two servers with the product's
+//! router: one with the fixtures that the suite requires, and the product itself with its demo. The scenarios for
+//! authorization servers run against `waypost serve`.
 //!
-//! `npm ci` in `e2e/conformance` installs the suite. `WAYPOST_CONFORMANCE` names another folder to find it in.
+//! `npm ci` in `e2e/conformance` installs the suite. `WAYPOST_CONFORMANCE` names another installation folder.
 
 mod authorization;
 mod fixtures;
@@ -14,10 +14,11 @@ mod support;
 
 use suite::Report;
 
-/// Scenarios of the Tasks extension, which Waypost does not have; the suite runs them and does not count them.
+/// Prefix of the scenarios of the Tasks extension, which Waypost does not support. The suite runs them but does not
+/// count them.
 const EXTENSION: &str = "tasks-";
 
-/// Scenarios that call fixtures by their names. On the product they say nothing.
+/// Scenarios that call fixtures by name, so they do not apply to the product.
 const WITH_FIXTURES: &[&str] = &[
     "elicitation-sep1034-defaults",
     "elicitation-sep1330-enums",
@@ -59,13 +60,13 @@ const WITH_FIXTURES: &[&str] = &[
     "tools-call-with-progress",
 ];
 
-/// The checks of `server-stateless` that call fixtures: on the product they fail as "not testable".
+/// Checks of `server-stateless` that call fixtures. On the product they fail as "not testable".
 const CHECKS_WITH_FIXTURES: &[&str] = &[
     "sep-2575-http-server-no-independent-requests-on-stream",
     "sep-2575-missing-capability-http-400",
     "sep-2575-server-no-log-without-loglevel",
     "sep-2575-server-rejects-undeclared-capability",
-    // There is no tool by which a client changes what a server lists; `tests/it/subscriptions.rs` shows the notifications.
+    // The product has no tool that changes a list. `tests/it/subscriptions.rs` tests the notifications.
     "sep-2575-server-sends-prompts-list-changed-on-subscription",
     "sep-2575-server-sends-tools-list-changed-on-subscription",
 ];
@@ -75,8 +76,7 @@ fn assert_passes(report: &Report, scenario: &str, faults: &[&str]) {
     assert!(report.success_count(scenario) > 0, "{scenario} has checked nothing: {}", report.details(scenario));
 }
 
-/// Every scenario of a revision passes on the fixtures, those that do not count as well, and nothing is expected to
-/// fail.
+/// Checks that every scenario of a revision passes on the fixtures, including those that do not count.
 async fn passes_with_fixtures(revision: &str) {
     let server = server::with_fixtures().await;
     let report = suite::run(&server.url, &["--requirements", revision]).await;
@@ -89,7 +89,7 @@ async fn passes_with_fixtures(revision: &str) {
     }
 }
 
-/// The `expected` scenarios of a revision, and no others that need no fixtures, pass on the product.
+/// Checks that exactly the `expected` scenarios of a revision apply to the product, and that they pass.
 async fn passes_without_fixtures(revision: &str, expected: &[&str]) {
     let server = server::with_demo().await;
     let report = suite::run(&server.url, &["--suite", "all", "--spec-version", revision]).await;
@@ -166,7 +166,7 @@ async fn product_passes_2026_07_28() {
     passes_without_fixtures("2026-07-28", &scenarios).await;
 }
 
-/// Where nobody listens, nothing passes: otherwise the tests above would prove nothing.
+/// Shows that nothing passes without a server; otherwise the tests above would prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_conformance), ignore = "needs the MCP conformance suite")]
 async fn nothing_passes_on_a_dead_port() {

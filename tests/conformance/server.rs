@@ -1,4 +1,4 @@
-//! Servers for the suite: the product's router on a database of their own, on a free port.
+//! Servers for the suite: the product's router on a new database and a free port.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ use waypost_web::Web;
 
 use crate::fixtures::Fixtures;
 
-/// A server with the default settings, which runs until it is dropped.
+/// A server with default settings, which runs until it is dropped.
 pub struct Server {
-    /// Where it is.
+    /// The MCP URL.
     pub url: String,
     stop: CancellationToken,
     _folder: TempDir,
@@ -43,7 +43,7 @@ impl Drop for Server {
     }
 }
 
-/// The fixtures behind the product's router, with sessions in memory.
+/// Starts the fixtures behind the product's router, with sessions in memory.
 pub async fn with_fixtures() -> Server {
     let (folder, db) = store().await;
     let (cx, ops) = (Ctx::operator(), Ops::new(db.clone()));
@@ -53,7 +53,7 @@ pub async fn with_fixtures() -> Server {
     start(folder, db, Fixtures::new(), (sessions, "conformance")).await
 }
 
-/// The demo, as `waypost serve --demo` serves it.
+/// Starts the demo, as `waypost serve --demo` does.
 pub async fn with_demo() -> Server {
     let (folder, db) = store().await;
     demo::create(&db).await.unwrap();

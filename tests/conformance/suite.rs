@@ -1,4 +1,4 @@
-//! Running the suite's program, and reading what it has checked.
+//! Runs the conformance suite and reads its checks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,14 +9,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use waypost_testkit::TempDir;
 
-/// The check that is made of every message of every scenario.
+/// The check that the suite applies to every message of every scenario.
 const MESSAGE_FORM_CHECK: &str = "wire-schema-valid";
 
 /// One check of a scenario.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
-    /// Its id, such as `tools-list`.
+    /// The ID, such as `tools-list`.
     pub id: String,
     /// `SUCCESS`, `FAILURE`, `WARNING`, `SKIPPED` or `INFO`.
     pub status: String,
@@ -25,18 +25,18 @@ pub struct Check {
     pub error_message: Option<String>,
 }
 
-/// What a run has checked, by scenario.
+/// The checks of a run, by scenario.
 pub struct Report {
-    /// Whether the suite itself calls it a success.
+    /// Whether the suite exited successfully.
     pub succeeded: bool,
-    /// The checks.
+    /// The checks by scenario.
     pub checks: BTreeMap<String, Vec<Check>>,
-    /// What the suite said.
+    /// The output of the suite.
     pub output: String,
 }
 
 impl Report {
-    /// The ids of what has failed or was warned of, sorted, each once.
+    /// Returns the sorted unique IDs of checks with a failure or warning.
     pub fn failed_checks(&self, scenario: &str) -> Vec<&str> {
         let checks = self.checks.get(scenario).map(Vec::as_slice).unwrap_or_default();
         let faults = checks.iter().filter(|check| matches!(check.status.as_str(), "FAILURE" | "WARNING"));
@@ -46,25 +46,25 @@ impl Report {
         faults
     }
 
-    /// How many checks of a scenario have succeeded, besides that of the form of the messages that happened to be seen:
-    /// it also succeeds when there were none.
+    /// Returns the number of successful checks of a scenario, without the message form check, which also succeeds if
+    /// there were no messages.
     pub fn success_count(&self, scenario: &str) -> usize {
         let checks = self.checks.get(scenario).map(Vec::as_slice).unwrap_or_default();
         checks.iter().filter(|check| check.status == "SUCCESS" && check.id != MESSAGE_FORM_CHECK).count()
     }
 
-    /// The checks of a scenario, for people.
+    /// Returns the checks of a scenario for a failure message.
     pub fn details(&self, scenario: &str) -> String {
         format!("{:#?}", self.checks.get(scenario))
     }
 
-    /// What the suite says at the end.
+    /// Returns the summary at the end of the output.
     pub fn summary(&self) -> &str {
         self.output.find("=== SUMMARY ===").map_or(&self.output, |at| &self.output[at..])
     }
 }
 
-/// Runs the suite against `url` with `arguments` and waits for its end.
+/// Runs the suite against `url` with `arguments` and waits until it exits.
 pub async fn run(url: &str, arguments: &[&str]) -> Report {
     let folder = waypost_testkit::folder();
     let output = command()
@@ -79,8 +79,8 @@ pub async fn run(url: &str, arguments: &[&str]) -> Report {
     Report { succeeded: output.status.success(), checks: read_checks(&folder), output: text.into_owned() }
 }
 
-/// Runs the suite against an authorization server. `arrive` is called with the address that the suite wants to be opened
-/// in its user's browser, when it listens for the outcome.
+/// Runs the suite against an authorization server. Calls `open_url` with the URL for the user's browser once the
+/// suite listens for the callback.
 pub async fn authorize(arguments: &[&str], open_url: impl AsyncFnOnce(String)) -> Report {
     let folder = waypost_testkit::folder();
     let mut command = command();
@@ -103,7 +103,7 @@ pub async fn authorize(arguments: &[&str], open_url: impl AsyncFnOnce(String)) -
     Report { succeeded: status.success(), checks: read_checks(&folder), output }
 }
 
-/// The server scenarios that count for a revision.
+/// Returns the server scenarios that a revision requires.
 pub async fn required(revision: &str) -> Vec<String> {
     let output = command().args(["list", "--requirements", revision]).output().await.expect("the suite starts");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -120,7 +120,8 @@ fn command() -> Command {
     command
 }
 
-/// The suite makes a folder `server-SCENARIO-TIME` or `authorization-server-SCENARIO-TIME` for every scenario.
+/// Reads the checks. The suite creates a folder `server-SCENARIO-TIME` or `authorization-server-SCENARIO-TIME` per
+/// scenario.
 fn read_checks(folder: &TempDir) -> BTreeMap<String, Vec<Check>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(folder.path()).unwrap().flatten() {
@@ -128,7 +129,7 @@ fn read_checks(folder: &TempDir) -> BTreeMap<String, Vec<Check>> {
         // The time is 24 characters long, such as 2026-11-21T03-47-40-963Z.
         let scenario = name.strip_prefix("authorization-server-").or_else(|| name.strip_prefix("server-"));
         let scenario = scenario.and_then(|name| name.get(..name.len() - 25)).unwrap_or(&name);
-        // A scenario that broke off has no file: it has checked nothing.
+        // An aborted scenario has no file and no checks.
         let checks = std::fs::read(entry.path().join("checks.json")).unwrap_or_else(|_| b"[]".to_vec());
         let checks: Vec<Check> = serde_json::from_slice(&checks).unwrap();
         all.insert(scenario.to_owned(), checks);

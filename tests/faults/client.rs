@@ -1,10 +1,10 @@
-//! The smallest MCP client that can walk a walkthrough: one POST per call, on a personal URL.
+//! A minimal MCP client that can play a walkthrough: one POST per call on a personal URL.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// How long a call may take before it counts as hanging.
+/// The duration after which a call counts as hanging.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A client of one server.
@@ -14,41 +14,41 @@ pub struct Client {
     origin: String,
 }
 
-/// A call that was answered with a result.
+/// A successful call.
 #[derive(Debug, Clone)]
 pub struct CallResult {
     /// The structured content.
     pub content: Value,
-    /// The request's id, which the record of the call also has.
+    /// The request ID, which is also recorded with the call.
     pub request_id: String,
 }
 
-/// A call that was not.
+/// A failed call.
 #[derive(Debug, Clone)]
 pub enum Failure {
-    /// The connection ended before the answer: nobody knows what became of the call.
+    /// The connection ended before the response, so the outcome of the call is unknown.
     Gone(#[expect(dead_code, reason = "for the message of a test that fails")] String),
-    /// The call was refused.
+    /// The call returned an error.
     Refused {
         /// The HTTP status.
         #[expect(dead_code, reason = "for the message of a test that fails")]
         status: u16,
-        /// The code of the tool's error; `unavailable` also for 503.
+        /// The error code of the tool. `unavailable` also stands for 503.
         code: String,
-        /// What the user is told.
+        /// The error message.
         message: String,
-        /// How long that took.
+        /// The duration of the call.
         after: Duration,
     },
 }
 
 impl Failure {
-    /// Whether the call was refused because the database is away.
+    /// Whether the call failed because the database is unavailable.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "unavailable")
     }
 
-    /// Whether the program is.
+    /// Whether the connection ended before the response.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Gone(_))
     }
@@ -61,12 +61,12 @@ impl Client {
         Self { http, origin: origin.to_owned() }
     }
 
-    /// The address of a user.
+    /// Returns the personal URL of a user.
     pub fn url(&self, user: &str) -> String {
         format!("{}/s/demo/t/{user}/mcp", self.origin)
     }
 
-    /// The body of a call.
+    /// Returns the body of a tool call.
     pub fn body(tool: &str, arguments: &Value) -> String {
         message("tools/call", &json!({ "name": tool, "arguments": arguments }))
     }
@@ -77,13 +77,13 @@ impl Client {
         Ok(CallResult { content: result["structuredContent"].clone(), request_id })
     }
 
-    /// How many tools are listed.
+    /// Returns the number of listed tools.
     pub async fn tools(&self) -> Result<usize, Failure> {
         let (result, _) = self.post("nobody", message("tools/list", &json!({}))).await?;
         Ok(result["tools"].as_array().unwrap().len())
     }
 
-    /// Sends a message, and gives its result and the request's id.
+    /// Sends a message. Returns the result and the request ID.
     async fn post(&self, user: &str, message: String) -> Result<(Value, String), Failure> {
         let started = Instant::now();
         let request = self
@@ -118,7 +118,7 @@ impl Client {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
         });
         let params = json!({ "notifications": { "toolsListChanged": true }, "_meta": meta });
-        // Without the time limit of a call: a stream lasts.
+        // A stream has no timeout, unlike a call.
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let request = http
             .post(format!("{}/s/demo/mcp", self.origin))
@@ -134,7 +134,7 @@ impl Client {
         Stream { text: String::from_utf8(first.to_vec()).unwrap(), response }
     }
 
-    /// The status of a plain GET, such as of `/readyz`.
+    /// Returns the status of a GET request, for example to `/readyz`.
     pub async fn get(&self, path: &str) -> Option<u16> {
         let response = self.http.get(format!("{}{path}", self.origin)).send().await;
         Some(response.ok()?.status().as_u16())
@@ -148,7 +148,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Everything that came until the server ended the stream; an error if the connection broke instead.
+    /// Reads the stream until the server ends it. Fails if the connection breaks instead.
     pub async fn read_all(mut self) -> reqwest::Result<String> {
         while let Some(chunk) = self.response.chunk().await? {
             self.text.push_str(&String::from_utf8_lossy(&chunk));

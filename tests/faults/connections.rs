@@ -1,4 +1,4 @@
-//! Clients that send no more than a part of their requests: others are served meanwhile, and it is over soon.
+//! Clients that send incomplete requests: other clients are served, and the incomplete requests are closed soon.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -14,14 +14,14 @@ use crate::installation::{Installation, TIMEOUT};
 use crate::program::{ServeProcess, configure};
 use crate::shutdown::LIMIT;
 
-/// File descriptors of the program.
+/// The number of file descriptors of the program.
 const DESCRIPTORS: usize = 1_024;
-/// Hostile connections: more than the program has descriptors.
+/// The number of hostile connections, more than the program has descriptors.
 const HOSTILE_CONNECTIONS: usize = 1_100;
-/// Memory that hostile bodies may hold: the setting, and as much again for what comes with it.
+/// The maximum memory for hostile bodies: twice the configured limit, to allow for overhead.
 const MAX_MEMORY: u64 = 2 * 64 * 1_024 * 1_024;
 
-/// The program with as few descriptors as the issue had, and its diagnostics address.
+/// Starts the program with [`DESCRIPTORS`] file descriptors. Returns it with its diagnostics origin.
 async fn start(installation: &Installation) -> (ServeProcess, String) {
     start_with(installation, DESCRIPTORS).await
 }
@@ -41,13 +41,13 @@ fn address(program: &ServeProcess) -> SocketAddr {
     program.client().url("x").split('/').nth(2).unwrap().parse().unwrap()
 }
 
-/// Opens connections at once, each of which sends `request` and `body`, and nothing more.
+/// Opens `count` connections, each of which sends only `request` and `body` bytes.
 async fn open_connections(address: SocketAddr, count: usize, (request, body): (&'static str, usize)) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     for _ in 0..count {
         opening.spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // The program may have closed it already to make room for the next one.
+            // The program may already have closed the connection to make room.
             let _ = stream.write_all(request.as_bytes()).await;
             let _ = stream.write_all(&vec![b'x'; body]).await;
             stream
@@ -75,7 +75,7 @@ async fn metric(diagnostics: &str, name: &str) -> u64 {
     values.map(|value| value.parse::<u64>().unwrap()).sum()
 }
 
-/// Both ports answer, the main one also a client whose connection it has had before.
+/// Asserts that both ports respond, also on a reused connection.
 async fn assert_both_ports_respond(program: &ServeProcess, diagnostics: &str) {
     let client = program.client();
     assert!(client.tools().await.unwrap() > 0);
@@ -98,10 +98,11 @@ async fn both_ports_respond_when_incomplete_requests_use_up_descriptors() {
     for request in incomplete {
         let hostile = open_connections(address(&program), HOSTILE_CONNECTIONS, request).await;
         assert_both_ports_respond(&program, &diagnostics).await;
-        // Those of the diagnostics port hold it up as little.
+        // Connections to the diagnostics port do not block it either.
         let more = open_connections(diagnostics[7..].parse().unwrap(), 100, request).await;
         assert_both_ports_respond(&program, &diagnostics).await;
-        // The kernel may have lost some that the program was never told of: those that sent nothing never hear of it.
+        // The kernel may have dropped connections before the program accepted them. Clients that sent nothing do not
+        // notice.
         if !request.0.is_empty() {
             wait_until_closed(hostile).await;
             wait_until_closed(more).await;
@@ -115,7 +116,7 @@ async fn both_ports_respond_when_incomplete_requests_use_up_descriptors() {
     program.stop().await;
 }
 
-/// So few descriptors that they are used up before the limit of connections is reached.
+/// With few descriptors, they are used up before the connection limit is reached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ports_respond_without_free_descriptors() {
     let installation = Installation::sqlite().await;

@@ -1,4 +1,4 @@
-//! Clients that go away in the middle of a request.
+//! Clients that disconnect during a request.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -9,7 +9,7 @@ use crate::installation::Installation;
 use crate::load::{Load, LoadUser};
 use crate::program::ServeProcess;
 
-/// Half a request, a whole one whose answer nobody waits for, and a connection that says nothing at all.
+/// Sends half a request, a whole request without waiting for the response, or nothing, and disconnects.
 async fn disconnect_midway(address: &str, walkthrough: &str, n: usize) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let body = Client::body("next_walkthrough_step", &json!({ "walkthrough_id": walkthrough }));
@@ -25,7 +25,7 @@ async fn disconnect_midway(address: &str, walkthrough: &str, n: usize) {
         _ => "",
     };
     stream.write_all(sent.as_bytes()).await.unwrap();
-    // A reset and not a farewell.
+    // Resets the connection instead of closing it.
     stream.set_zero_linger().unwrap();
 }
 

@@ -1,4 +1,5 @@
-//! A disk that takes nothing more, or fails to sync: only calls without an answer fail, and with room all is well again.
+//! A full disk, or a disk that fails to sync: only unacknowledged calls fail, and the program recovers once the disk
+//! works.
 
 use std::process::Stdio;
 
@@ -21,7 +22,8 @@ fn assert_unavailable(failure: &Failure) {
     assert!(!message.contains("SQL") && !message.contains("disk"), "no internals: {failure:?}");
 }
 
-/// Walks until the disk fails, sees that calls that write are refused and others are not, and goes on when it works.
+/// Plays until the disk fails, checks that writing calls fail and reading calls succeed, and continues once the disk
+/// works.
 async fn assert_recovery(installation: &Installation, program: ServeProcess, disk: impl DiskFault) {
     let client = program.client();
     let users = (0..USERS).map(|n| LoadUser::new(installation, n)).collect();
@@ -31,7 +33,7 @@ async fn assert_recovery(installation: &Installation, program: ServeProcess, dis
     let mut users = load.finish().await;
     assert!(users.iter().all(|user| user.is_pending), "nobody gets to the end");
     let walkthrough = json!({ "walkthrough_id": installation.walkthrough });
-    // Whatever was read before can be read, and what is written is refused, again and again.
+    // Reads of loaded data succeed, and every write fails.
     for _ in 0..20 {
         client.call("user-0", "get_walkthrough_status", walkthrough.clone()).await.unwrap();
         assert_unavailable(&client.call("user-0", "next_walkthrough_step", walkthrough.clone()).await.unwrap_err());
@@ -49,14 +51,14 @@ async fn assert_recovery(installation: &Installation, program: ServeProcess, dis
     installation.check(total_acknowledged(&users)).await;
 }
 
-/// A way to make a disk fail for one process.
+/// A disk fault that can be applied to one process.
 trait DiskFault {
     type Fault;
     async fn fail(&self, process: Pid) -> Self::Fault;
     async fn repair(&self, process: Pid, fault: Self::Fault);
 }
 
-/// No file may grow, nor be written to at all; the log among them.
+/// The process cannot write to any file, including its log.
 struct FileSizeLimit;
 
 impl DiskFault for FileSizeLimit {
@@ -73,10 +75,10 @@ impl DiskFault for FileSizeLimit {
     }
 }
 
-/// A system call of the process on the log of the database fails.
+/// A system call on the database's write-ahead log fails.
 struct InjectedFault<'a> {
     installation: &'a Installation,
-    /// As `strace --inject` has it.
+    /// In the format of `strace --inject`.
     fault: &'a str,
 }
 
@@ -99,7 +101,7 @@ impl DiskFault for InjectedFault<'_> {
         let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines();
         let line = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap_or_default();
         assert!(line.contains("attached"), "{line}");
-        // Whatever else it says must find a reader.
+        // Keeps reading, because a full pipe would block strace.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         strace
     }

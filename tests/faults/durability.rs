@@ -1,4 +1,4 @@
-//! The order of things, as the kernel sees it: the log is written, the log is synced, the answer is sent.
+//! Durability at the system call level: the write-ahead log is written and synced before the response is sent.
 
 use std::collections::HashMap;
 
@@ -9,27 +9,27 @@ use crate::installation::Installation;
 use crate::load::{Load, LoadUser, total_acknowledged};
 use crate::program::{self, SERVE, ServeProcess};
 
-/// Where a call of the system begins and where it has returned, as lines of the trace.
+/// A system call. Begin and return are line numbers of the trace.
 #[derive(Debug)]
 struct TraceEvent<'a> {
     kind: Kind,
     begins: usize,
     returns: usize,
-    /// What it wrote.
+    /// The line of the trace, which contains the written data.
     data: &'a str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// The log of the database is written.
+    /// The write-ahead log is written.
     Write,
-    /// The log of the database is synced.
+    /// The write-ahead log is synced.
     Sync,
-    /// Something is sent to a client.
+    /// Data is sent to a client.
     Send,
 }
 
-/// Reads what `strace -f -y` wrote. A call that others come between stands on two lines.
+/// Parses the output of `strace -f -y`. An interrupted call takes two lines.
 fn parse_trace(trace: &str) -> Vec<TraceEvent<'_>> {
     let mut events = Vec::new();
     let mut unfinished: HashMap<&str, usize> = HashMap::new();
@@ -63,8 +63,8 @@ fn parse_trace(trace: &str) -> Vec<TraceEvent<'_>> {
     events
 }
 
-/// For every acknowledged advance: its record is written to the log, a sync of the log begins after that and returns,
-/// and only then the first byte of the answer is sent.
+/// Checks for every acknowledged advance that its record is written to the log, that a sync begins after that and
+/// returns, and that the response is sent only then.
 fn assert_synced_before_response(trace: &str, users: &[LoadUser]) {
     let events = parse_trace(trace);
     let requests = users.iter().flat_map(|user| &user.requests);
@@ -84,7 +84,7 @@ async fn run_traced(clients: usize, steps: usize) {
     let installation = Installation::sqlite().await;
     let trace = installation.data_dir().join("trace");
     let mut command = Command::new("strace");
-    // As long as a page of the database: the record of a call stands somewhere in it.
+    // Traces whole database pages, because the record of a call can be anywhere in a page.
     command.args(["-f", "-y", "-s", "4200", "-o"]).arg(&trace);
     command.args(["-e", "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg", "-e", "signal=none", "--"]);
     command.arg(env!("CARGO_BIN_EXE_waypost"));

@@ -1,4 +1,4 @@
-//! A database with a walkthrough that is long enough to be walked for a while, and the folder of an installation.
+//! An installation with a long walkthrough, for load tests.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use waypost_ops::{Ops, organizations, servers};
 use waypost_store::{Db, health, migrate, on};
 use waypost_testkit::TempDir;
 
-/// Steps of the walkthrough.
+/// The number of steps of the walkthrough.
 pub const STEPS: usize = 150;
-/// How long anything may take that is not measured: generous, because the machine may be busy.
+/// A generous timeout for everything that is not measured.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An installation: a data folder, a database with content, and what that content is called.
+/// A data folder, a database with content, and the IDs of that content.
 pub struct Installation {
     folder: TempDir,
-    /// The database.
+    /// The URL of the database.
     pub url: String,
-    /// The organisation of everything.
+    /// The organisation.
     pub organization: OrganizationId,
     /// The server `demo`.
     pub server: ServerId,
@@ -31,14 +31,14 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// On SQLite, in the data folder.
+    /// Creates an installation on SQLite, in the data folder.
     pub async fn sqlite() -> Self {
         let folder = waypost_testkit::folder();
         let url = waypost_testkit::sqlite_url(&folder);
         Self::fill(folder, url).await
     }
 
-    /// On a schema of its own in PostgreSQL.
+    /// Creates an installation on a new PostgreSQL schema.
     pub async fn postgres() -> Self {
         Self::fill(waypost_testkit::folder(), waypost_testkit::postgres_url()).await
     }
@@ -54,22 +54,23 @@ impl Installation {
         let file = transfer::parse("long.json", &walkthrough("Step")).unwrap();
         let report = import::import(&cx, &ops, &organization, file, options).await.unwrap();
         let walkthrough = report.id.unwrap();
-        // The program is to find the database as a stopped one leaves it.
+        // Leaves the database in the state after a clean stop.
         ops.db().close().await;
         Self { folder, url, organization, server, walkthrough }
     }
 
-    /// The folder of everything, the database of SQLite among it.
+    /// Returns the data directory, which contains the SQLite database.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
-    /// The acts of an operator on the same database, as a command does them beside a running `serve`.
+    /// Opens the database for operations, like a command beside a running `serve`.
     pub async fn ops(&self) -> Ops {
         Ops::new(Db::open(&self.url).await.unwrap())
     }
 
-    /// Every advance left one completion, one event and one record, all or nothing, and the database is sound.
+    /// Checks that every advance left one completion, one event and one recorded call, and that the database is
+    /// consistent.
     pub async fn check(&self, advances: usize) {
         let db = Db::open(&self.url).await.unwrap();
         let health = health::examine(&db).await.unwrap();
@@ -88,7 +89,7 @@ impl Installation {
     }
 }
 
-/// A walkthrough to import, whose steps are called `NAME 1`, `NAME 2` and so on.
+/// Returns a walkthrough document with the step titles `NAME 1`, `NAME 2` and so on.
 pub fn walkthrough(name: &str) -> String {
     let steps: Vec<_> = (1..=STEPS)
         .map(|n| {

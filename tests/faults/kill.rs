@@ -1,4 +1,4 @@
-//! `kill -9` under load: what was acknowledged is there, and what is there was asked for.
+//! `kill -9` under load: acknowledged steps are stored, and only requested steps are stored.
 
 use crate::installation::Installation;
 use crate::load::{Load, LoadUser, total_acknowledged};
@@ -9,7 +9,7 @@ const USERS: usize = 32;
 async fn assert_nothing_acknowledged_is_lost(installation: Installation) {
     let mut users: Vec<_> = (0..USERS).map(|n| LoadUser::new(&installation, n)).collect();
     let mut program = ServeProcess::start(&installation).await;
-    // Killed at moments that have nothing to do with each other: early, in full swing, and once more.
+    // Kills the program at unrelated moments.
     for advances in [40, 411, 733] {
         let load = Load::start(users, &program.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
         load.wait_for(advances).await;

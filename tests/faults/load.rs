@@ -1,4 +1,4 @@
-//! Users who walk, and what they were told.
+//! Simulated users who play a walkthrough and remember the acknowledged steps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,26 +11,26 @@ use tokio::time::timeout;
 use crate::client::{Client, Failure};
 use crate::installation::{Installation, STEPS, TIMEOUT};
 
-/// One who walks through the walkthrough, with a memory of every acknowledged step.
+/// A simulated user who remembers every acknowledged step.
 pub struct LoadUser {
-    /// The tracking id.
+    /// The tracking ID.
     pub name: String,
     walkthrough: String,
-    /// Names the current step in every call, so that a repetition is harmless; else takes whatever is current.
+    /// Whether calls name the current step, which makes repetition safe.
     sends_step_id: bool,
     current: Option<String>,
-    /// Steps whose completion was acknowledged, in order.
+    /// The acknowledged steps, in order.
     pub acknowledged: Vec<String>,
-    /// The ids of the acknowledged requests, as the records of the calls have them.
+    /// The request IDs of the acknowledged calls, as recorded.
     pub requests: Vec<String>,
-    /// Whether the last call got no answer, or one that promises nothing.
+    /// Whether the outcome of the last call is unknown.
     pub is_pending: bool,
-    /// Stops after so many steps.
+    /// The number of steps after which the user stops.
     pub goal: usize,
 }
 
 impl LoadUser {
-    /// A user who has not begun.
+    /// Creates a user without progress.
     pub fn new(installation: &Installation, n: usize) -> Self {
         Self {
             name: format!("user-{n}"),
@@ -44,7 +44,7 @@ impl LoadUser {
         }
     }
 
-    /// Begins, or takes up where it was.
+    /// Starts or resumes the walkthrough.
     pub async fn select(&mut self, client: &Client) -> Result<(), Failure> {
         let arguments = json!({ "walkthrough_id": self.walkthrough });
         let answer = client.call(&self.name, "select_walkthrough", arguments).await?;
@@ -69,8 +69,8 @@ impl LoadUser {
         Ok(())
     }
 
-    /// Compares what was acknowledged with what is stored: everything is there, in order, and at most the one call
-    /// without an answer is there besides. What is there counts as acknowledged from then on.
+    /// Checks that all acknowledged steps are stored in order, plus at most the one step whose call got no response.
+    /// From then on the stored steps count as acknowledged.
     pub async fn compare_with_stored(&mut self, client: &Client) {
         let stored = self.stored(client).await;
         let acknowledged_count = self.acknowledged.len();
@@ -86,7 +86,7 @@ impl LoadUser {
         self.is_pending = false;
     }
 
-    /// The completed steps, as the server tells them: the first so and so many.
+    /// Returns the completed steps that the server reports, which must have no gaps.
     pub async fn stored(&self, client: &Client) -> Vec<String> {
         let arguments = json!({ "walkthrough_id": self.walkthrough });
         let answer = client.call(&self.name, "get_walkthrough_status", arguments).await.unwrap();
@@ -102,7 +102,7 @@ fn step_id(step: &Value) -> String {
     step["id"].as_str().unwrap().to_owned()
 }
 
-/// Users who walk at the same time, each in a task of its own.
+/// Users who play concurrently, each in its own task.
 pub struct Load {
     tasks: JoinSet<LoadUser>,
     acknowledged: Arc<AtomicUsize>,
@@ -110,7 +110,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Lets all users walk, each until its goal or the first failure, which `expect` looks at.
+    /// Starts all users. Each plays until its goal or its first failure, which is passed to `expect`.
     pub fn start(users: Vec<LoadUser>, client: &Client, expect: impl Fn(&Failure) + Clone + Send + 'static) -> Self {
         let (acknowledged, more) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let mut tasks = JoinSet::new();
@@ -136,7 +136,7 @@ impl Load {
         Self { tasks, acknowledged, more }
     }
 
-    /// Waits until so many advances were acknowledged since the start.
+    /// Waits until `advances` steps have been acknowledged since the start.
     pub async fn wait_for(&self, advances: usize) {
         let reached = async {
             while self.acknowledged.load(Ordering::Relaxed) < advances {
@@ -162,7 +162,7 @@ impl Load {
     }
 }
 
-/// The sum of everything that was acknowledged.
+/// Returns the number of acknowledged steps of all users.
 pub fn total_acknowledged(users: &[LoadUser]) -> usize {
     users.iter().map(|user| user.acknowledged.len()).sum()
 }

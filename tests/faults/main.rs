@@ -1,9 +1,8 @@
-//! What happens when something fails: the built program runs as a child process on a database of its own, is driven
-//! over loopback by many clients at once, and is killed, starved, cut off and started twice meanwhile.
+//! Fault injection: the built program runs as a child process on its own database under load from many clients, while
+//! it is killed, starved of resources, disconnected or started twice.
 //!
-//! The one rule behind all of it: what was acknowledged is there afterwards, and what is there was asked for.
-//! `cargo test --features slow-tests --test faults` runs them, in about a minute.
-//! No test waits by the clock; where one waits for an event, a timeout bounds how long the event may take.
+//! All tests check one rule: acknowledged changes are stored, and only requested changes are stored. `cargo test
+//! --features slow-tests --test faults` takes about a minute. No test sleeps; each wait for an event has a timeout.
 
 mod client;
 mod connections;

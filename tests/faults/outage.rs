@@ -1,4 +1,5 @@
-//! PostgreSQL goes away under load and comes back: nobody hangs, nothing acknowledged is lost, nothing stale is served.
+//! PostgreSQL becomes unavailable under load and recovers: no call hangs, no acknowledged step is lost, no stale data
+//! is served.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use crate::load::{Load, LoadUser, total_acknowledged};
 use crate::program::{SERVE, ServeProcess, waypost_command};
 use crate::proxy::{Network, Proxy};
 
-/// How long a call may take while the database is away.
+/// The maximum duration of a call while the database is unavailable.
 const MAX_LATENCY: Duration = Duration::from_secs(6);
-/// How old what a server offers may be, and how long noticing may take this test.
+/// The maximum age of served offers, plus a margin for the test.
 const MAX_AGE: Duration = Duration::from_millis(1_000 + 500);
-/// More than there are connections to the database, and than calls in a group.
+/// More users than database connections and calls in a group.
 const USERS: usize = 48;
 
 async fn survives_outage(network: Network) {
@@ -51,7 +52,7 @@ async fn survives_outage(network: Network) {
     proxy.set(Network::Up);
     let back = async {
         while client.get("/readyz").await != Some(200) {}
-        // It is ready; the first answers are of the present, and not of before.
+        // Once it is ready, the first responses are up to date.
         assert_eq!(client.tools().await.unwrap(), 0);
         assignments::assign(&cx, &ops, organization, (server, walkthrough), AssignmentPatch::default()).await.unwrap();
         while client.tools().await.unwrap() == 0 {}
@@ -69,7 +70,7 @@ async fn survives_outage(network: Network) {
     installation.check(total_acknowledged(&users)).await;
 }
 
-/// Lists of tools come from memory. A second after the database was last seen they do not.
+/// Tool lists come from memory, but not later than one second after the last contact with the database.
 async fn assert_nothing_stale(client: &Client) {
     let since = Instant::now();
     loop {
@@ -84,7 +85,7 @@ async fn assert_nothing_stale(client: &Client) {
     }
 }
 
-/// Also many calls at once are told soon, whatever they ask for.
+/// Checks that many concurrent calls of all kinds fail quickly.
 async fn assert_all_calls_fail(client: &Client, installation: &Installation) {
     let calls = (0..64).map(|n| {
         let (client, walkthrough) = (client.clone(), installation.walkthrough.to_string());
@@ -101,7 +102,7 @@ async fn assert_all_calls_fail(client: &Client, installation: &Installation) {
     }
 }
 
-/// All connections of a pool are lost without a word: they do not keep their places from new ones.
+/// If all connections of a pool are lost silently, new ones replace them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
 async fn lost_connections_are_replaced() {

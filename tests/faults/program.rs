@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::installation::{Installation, TIMEOUT};
 
-/// A key that is the same for every replica.
+/// The secret key, which all replicas share.
 pub const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A running `waypost serve`, killed when it is dropped.
@@ -22,14 +22,14 @@ pub struct ServeProcess {
     log: PathBuf,
 }
 
-/// `waypost WORDS…` on the installation's data, with nothing of this process's own settings.
+/// Returns the command `waypost ARGUMENTS…` for the installation, without inherited settings.
 pub fn waypost_command(installation: &Installation, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
     configure(&mut command, installation, arguments);
     command
 }
 
-/// The program's settings and words, on top of whatever runs it.
+/// Adds the program's settings and arguments to a command.
 pub fn configure(command: &mut Command, installation: &Installation, arguments: &[&str]) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("WAYPOST_") {
@@ -44,7 +44,7 @@ pub fn configure(command: &mut Command, installation: &Installation, arguments: 
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
 }
 
-/// The words of a `serve` on whatever port is free.
+/// The arguments of `serve` on a free port.
 pub const SERVE: &[&str] = &["serve", "--listen", "127.0.0.1:0", "--diagnostics-listen", "off"];
 
 impl ServeProcess {
@@ -53,7 +53,7 @@ impl ServeProcess {
         Self::run(waypost_command(installation, SERVE), &installation.data_dir()).await
     }
 
-    /// Runs a command that becomes `serve`, and waits until it listens. Its log goes into a file in `folder`.
+    /// Runs a command that executes `serve` and waits until it listens. The log is written to a file in `folder`.
     pub async fn run(mut command: Command, folder: &Path) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let log = folder.join(format!("serve-{}.log", NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -72,39 +72,39 @@ impl ServeProcess {
         Self { child, origin, log }
     }
 
-    /// A client of its server `demo`.
+    /// Returns a client of the server `demo`.
     pub fn client(&self) -> Client {
         Client::new(&self.origin)
     }
 
-    /// Its process.
+    /// Returns the process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap()
     }
 
-    /// Its log so far.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Ends it as `kill -9` does.
+    /// Kills the process with SIGKILL.
     pub async fn kill(mut self) {
         self.child.start_kill().unwrap();
         let status = timeout(TIMEOUT, self.child.wait()).await.unwrap().unwrap();
         assert_eq!(status.code(), None, "it is killed and does not exit");
     }
 
-    /// Asks it to stop.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits.
     pub async fn exit(&mut self) -> ExitStatus {
         timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").unwrap()
     }
 
-    /// The process that this one runs, where it is not the program itself but a tracer.
+    /// Returns the child of this process, if this process is a tracer.
     pub fn traced(&self) -> Pid {
         let tracer = self.pid().as_raw_nonzero();
         let children = std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).unwrap();
@@ -112,7 +112,7 @@ impl ServeProcess {
         Pid::from_raw(child.parse().unwrap()).unwrap()
     }
 
-    /// Asks it to stop, and sees that it does so in order.
+    /// Sends SIGTERM and checks that the process exits with 0.
     pub async fn stop(mut self) {
         self.terminate();
         let status = self.exit().await;
@@ -120,7 +120,7 @@ impl ServeProcess {
     }
 }
 
-/// The end of the log belongs to the message of a test that fails.
+/// Prints the end of the log if the test fails.
 impl Drop for ServeProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -131,18 +131,18 @@ impl Drop for ServeProcess {
     }
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct CommandResult {
-    /// The exit code; none when it was killed.
+    /// The exit code, or `None` if the process was killed.
     pub code: Option<i32>,
-    /// Its standard output.
+    /// The standard output.
     pub output: String,
-    /// Its standard error.
+    /// The standard error.
     pub error: String,
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits.
 pub async fn run_command(mut command: Command) -> CommandResult {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());

@@ -1,4 +1,4 @@
-//! A network in front of PostgreSQL that can fail.
+//! A proxy in front of PostgreSQL that simulates network failures.
 
 use std::net::SocketAddr;
 
@@ -9,18 +9,18 @@ use tokio::time::timeout;
 
 use crate::installation::TIMEOUT;
 
-/// How the network is.
+/// The state of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// As it should be.
+    /// Connections are forwarded.
     Up,
-    /// Connections end, and nobody listens.
+    /// Connections are closed, and new ones are refused.
     Refused,
-    /// What is sent arrives nowhere, and nobody says so.
+    /// Packets are dropped silently.
     Silent,
 }
 
-/// Forwards connections to the socket of a PostgreSQL.
+/// Forwards connections to the Unix socket of a PostgreSQL server.
 pub struct Proxy {
     network: watch::Sender<Network>,
     lost: watch::Sender<usize>,
@@ -30,7 +30,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the database at `url`, whose host is the folder of a socket.
+    /// Starts a proxy for the database at `url`, whose host is a socket folder.
     pub async fn start(url: &str) -> Self {
         let (user, rest) = url.split_once('@').unwrap();
         let (folder, rest) = rest.split_once('/').unwrap();
@@ -43,12 +43,12 @@ impl Proxy {
         Self { network, lost, url: format!("{user}@{address}/{rest}&sslmode=disable"), _task: task }
     }
 
-    /// Changes the network.
+    /// Changes the state of the network.
     pub fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
 
-    /// Waits until so many connections are lost in silence.
+    /// Drops packets and waits until `connections` connections are lost.
     pub async fn drop_silently(&self, connections: usize) {
         self.set(Network::Silent);
         let mut lost = self.lost.subscribe();
@@ -86,7 +86,7 @@ async fn listen(
     }
 }
 
-/// A connection belongs to the network that it was made in: when that fails, it does not come back.
+/// Forwards a connection. A connection does not recover after the network has failed.
 async fn forward(
     mut client: TcpStream,
     socket: String,
@@ -99,10 +99,10 @@ async fn forward(
             _ = tokio::io::copy_bidirectional(&mut client, &mut server) => return,
             _ = network.changed() => {}
         }
-        // The far side notices at once, so that its locks are gone; the near side learns what `network` lets it.
+        // The database side is closed immediately, which releases its locks. The client side depends on `network`.
     }
     if *network.borrow() == Network::Silent {
-        // Held open, also when the network is back: a firewall that forgot a connection drops its packets for good.
+        // Kept open even if the network recovers: a firewall that has lost a connection keeps dropping its packets.
         lost.send_modify(|lost| *lost += 1);
         std::future::pending::<()>().await;
     }

@@ -1,4 +1,4 @@
-//! Two processes on one PostgreSQL: what one changes, the other notices, and no call is lost between them.
+//! Two processes on one PostgreSQL database: each notices the other's changes, and no call is lost.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::installation::{Installation, STEPS, walkthrough};
 use crate::load::LoadUser;
 use crate::program::ServeProcess;
 
-/// How soon every process notices, and how long looking may take this test.
+/// The maximum delay until every process notices a change, plus a margin for the test.
 const MAX_DELAY: Duration = Duration::from_millis(1_000 + 500);
 
-/// Looks at both until `seen` holds of what a newcomer is offered: the number of the version; none when there is nothing.
+/// Polls both processes until a new end user is offered this version, or nothing if `version` is `None`.
 async fn assert_both_see(clients: [&Client; 2], what: &str, version: Option<u64>) {
     let since = Instant::now();
     for client in clients {
@@ -47,7 +47,7 @@ async fn both_replicas_see_changes() {
     let target = EditTarget { organization_id: organization, walkthrough_id: id, revision: None };
     let placement = |enabled| AssignmentPatch { enabled: Some(enabled), ..AssignmentPatch::default() };
 
-    // Progress that is begun through one goes on through the other.
+    // Progress started through one process continues through the other.
     let mut user = LoadUser::new(&installation, 1);
     user.select(&a).await.unwrap();
     for n in 0..6 {
@@ -79,11 +79,11 @@ async fn both_replicas_see_changes() {
     publish::withdraw(&cx, &ops, target, 2, "It names a command that deletes too much.").await.unwrap();
     assert_both_see(both, "withdrawn", Some(1)).await;
 
-    // After all of that the progress is where it was.
+    // The progress is unchanged afterwards.
     for client in both {
         assert_eq!(user.stored(client).await, user.acknowledged);
     }
-    // A server that is new is there at once, also where nobody had heard of it.
+    // A new server is available immediately on both processes.
     servers::create(&cx, &ops, organization, "brand-new", &servers::ServerSettings::default()).await.unwrap();
     for client in both {
         assert_eq!(client.get("/s/brand-new/mcp").await, Some(405));
@@ -95,7 +95,7 @@ async fn both_replicas_see_changes() {
     installation.check(6).await;
 }
 
-/// Clients of both processes play the same few users at the same time.
+/// Clients of both processes act concurrently for the same end users.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(have_postgres), ignore = "needs PostgreSQL")]
 async fn calls_through_both_have_one_order() {
@@ -113,7 +113,7 @@ async fn calls_through_both_have_one_order() {
             for n in 0..CALLS {
                 let user = (task + n) % USERS;
                 let name = format!("user-{user}");
-                // All begin at once, each user many times: they are made once.
+                // All clients start at once. Each end user is created only once.
                 let arguments = json!({ "walkthrough_id": walkthrough });
                 if n < USERS {
                     client.call(&name, "select_walkthrough", arguments.clone()).await.unwrap();
@@ -134,7 +134,7 @@ async fn calls_through_both_have_one_order() {
     for (user, mut steps) in reported {
         let advances = TASKS * CALLS / USERS;
         assert!(advances < STEPS && steps.len() == advances);
-        // Some serial order: each of the first steps was completed by exactly one call.
+        // The result equals a serial order: each step was completed by exactly one call.
         let mut stored = LoadUser::new(&installation, user).stored(&clients[user % 2]).await;
         steps.sort();
         stored.sort();

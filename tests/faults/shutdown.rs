@@ -1,4 +1,5 @@
-//! SIGTERM under load: open requests are answered, open streams end with a result, everything is recorded, and it is over soon.
+//! SIGTERM under load: open requests are completed, open streams end with a result, all calls are recorded, and the
+//! program exits in time.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::installation::Installation;
 use crate::load::{Load, LoadUser, total_acknowledged};
 use crate::program::ServeProcess;
 
-/// How long the program may take to stop.
+/// The maximum duration of a shutdown.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 async fn assert_clean_shutdown(installation: Installation) {
@@ -19,7 +20,7 @@ async fn assert_clean_shutdown(installation: Installation) {
     let client = program.client();
     let users = (0..32).map(|n| LoadUser::new(&installation, n)).collect();
     let load = Load::start(users, &client, |failure| assert!(failure.is_gone(), "{failure:?}"));
-    // Reads go through another queue, which has to be emptied as well.
+    // Reads use another queue, which must be flushed too.
     let read =
         |n| tokio::spawn(read_until_gone(client.clone(), format!("reader-{n}"), installation.walkthrough.to_string()));
     let readers: Vec<_> = (0..8).map(read).collect();
@@ -43,7 +44,7 @@ async fn assert_clean_shutdown(installation: Installation) {
     let recorded = recorded(&installation).await;
     let missing: Vec<_> = completed.difference(&recorded).collect();
     assert!(missing.is_empty(), "{} of {} calls are not recorded: {missing:?}", missing.len(), completed.len());
-    // A request that was read was answered: only those that came too late got nothing, and nothing was done for them.
+    // Every request that was read got a response. Requests that arrived too late had no effect.
     installation.check(total_acknowledged(&users)).await;
     let log = program.log();
     assert!(!log.contains("\"ERROR\"") && !log.contains("\"WARN\""), "{log}");

@@ -1,4 +1,4 @@
-//! What keeps the program from starting: each says what to do, and leaves everything as it was.
+//! Start-up errors: each message says what to do, and nothing is changed.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -26,7 +26,7 @@ async fn only_one_serve_runs_per_sqlite_file() {
         &["another `waypost serve`", "stop it first", "PostgreSQL"],
     );
 
-    // Commands run beside it, under load.
+    // Commands can run beside it under load.
     let users = (0..8).map(|n| LoadUser::new(&installation, n)).collect();
     let load = Load::start(users, &first.client(), |failure| assert!(failure.is_gone(), "{failure:?}"));
     load.wait_for(30).await;
@@ -34,14 +34,14 @@ async fn only_one_serve_runs_per_sqlite_file() {
     let backup = backup.to_str().unwrap();
     for arguments in [&["backup", backup][..], &["org", "list"], &["migrate"], &["doctor"]] {
         let result = run_command(waypost_command(&installation, arguments)).await;
-        // `doctor` may have advice about the machine; what counts is that it can look.
+        // `doctor` may report problems of the machine, but it must run.
         assert!(
             result.code == Some(0) || arguments == ["doctor"] && !result.output.is_empty(),
             "{arguments:?}: {result:?}"
         );
     }
 
-    // The lock goes with the process, however that ends.
+    // The lock is released when the process ends, even if it is killed.
     first.kill().await;
     load.finish().await;
     ServeProcess::start(&installation).await.stop().await;
@@ -113,7 +113,7 @@ async fn an_unreachable_database_is_reported() {
     assert!(!result.error.contains("hidden"), "{result:?}");
 }
 
-/// As somebody who may read the installation and not write it: root has to become nobody first.
+/// Runs a command as a user with read-only access. Root must switch to another user first.
 async fn run_as_reader(installation: &Installation, arguments: &[&str]) -> CommandResult {
     if !rustix::process::geteuid().is_root() {
         return run_command(waypost_command(installation, arguments)).await;
@@ -139,7 +139,7 @@ async fn a_read_only_folder_or_file_is_reported() {
     let installation = Installation::sqlite().await;
     set_modes(&installation, 0o555, 0o444);
     assert_start_fails(&run_as_reader(&installation, SERVE).await, &["cannot write", "--data-dir"]);
-    // The folder may be written, the database may not.
+    // The folder is writable, but the database is not.
     set_modes(&installation, 0o777, 0o444);
     assert_start_fails(&run_as_reader(&installation, SERVE).await, &["waypost.db", "for writing", "--data-dir"]);
     set_modes(&installation, 0o777, 0o666);

@@ -1,4 +1,4 @@
-//! Client id metadata documents, over https on loopback with a certificate authority of the test's own.
+//! A server for client ID metadata documents, over HTTPS on loopback with its own certificate authority.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -20,7 +20,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
-/// Documents of clients by their name; gone when this is dropped.
+/// A server for documents by client name. Stops on drop.
 pub struct DocumentServer {
     origin: String,
     /// The certificate authority, in PEM.
@@ -32,13 +32,13 @@ pub struct DocumentServer {
 #[derive(Clone)]
 struct ServerState {
     origin: String,
-    /// Pairs of a client's name and its redirect URI.
+    /// Pairs of client name and redirect URI.
     clients: Arc<Vec<(String, String)>>,
     fetch_count: Arc<AtomicUsize>,
 }
 
 impl DocumentServer {
-    /// Serves the documents of the `clients`, each a name and a redirect URI.
+    /// Serves the documents of `clients`, which are pairs of name and redirect URI.
     pub async fn start(clients: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
@@ -54,17 +54,17 @@ impl DocumentServer {
         Self { origin, authority, fetch_count, task }
     }
 
-    /// The id of a client.
+    /// Returns the client ID of a client.
     pub fn client_id(&self, client: &str) -> String {
         format!("{}/{client}/client.json", self.origin)
     }
 
-    /// How many documents were fetch_count.
+    /// Returns the number of fetched documents.
     pub fn fetch_count(&self) -> usize {
         self.fetch_count.load(Ordering::Relaxed)
     }
 
-    /// Writes the certificate authority into a file, for the setting `outbound_ca_file`.
+    /// Writes the certificate authority to a file, for the setting `outbound_ca_file`.
     pub fn write_authority(&self, file: &Path) {
         std::fs::write(file, &self.authority).expect("the folder takes files");
     }
@@ -93,7 +93,7 @@ async fn serve_document(
     })))
 }
 
-/// A certificate authority in PEM, and the setup of a server `localhost` that it vouches for.
+/// Creates a certificate authority, and the TLS configuration of a server `localhost` with a certificate from it.
 fn create_certificates() -> (String, ServerConfig) {
     let mut params = CertificateParams::new(Vec::new()).expect("there are no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -113,7 +113,7 @@ fn create_certificates() -> (String, ServerConfig) {
     (authority.pem(), config)
 }
 
-/// Accepts connections with TLS, one after the other: enough for a test.
+/// Accepts TLS connections one after the other, which is sufficient for a test.
 struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -125,7 +125,7 @@ impl Listener for TlsListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            // Whoever does not trust the certificate is gone before there is a stream.
+            // A client that does not trust the certificate ends the handshake.
             let Ok((stream, address)) = self.listener.accept().await else { continue };
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, address);

@@ -1,35 +1,35 @@
-//! The forms of a page, read well enough for the pages that Waypost renders: every attribute in quotation marks.
+//! A minimal HTML form parser, sufficient for Waypost's pages, in which every attribute is quoted.
 
 /// A form.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Form {
-    /// Where it is sent, as it stands in the page; empty for the page's own address.
+    /// The action as written in the page. Empty for the page's own URL.
     pub action: String,
-    /// Its fields in their order, with the values that they have on the page.
+    /// The fields in order, with their initial values.
     pub fields: Vec<Field>,
-    /// Names and values of the buttons that have any.
+    /// Names and values of the buttons that have both.
     pub buttons: Vec<(String, String)>,
 }
 
 /// A field of a form.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its value.
+    /// The initial value.
     pub value: String,
-    /// Its type, such as `hidden`.
+    /// The type, such as `hidden`.
     pub kind: String,
 }
 
 impl Form {
-    /// Whether it has a field of this name that a person fills.
+    /// Whether the form has a visible field with this name.
     pub fn has_visible_field(&self, name: &str) -> bool {
         self.fields.iter().any(|field| field.name == name && field.kind != "hidden")
     }
 }
 
-/// The forms of a page that are sent by POST.
+/// Returns the forms of a page with the method POST.
 pub fn parse_forms(page: &str) -> Vec<Form> {
     let mut forms = Vec::new();
     let mut current: Option<Form> = None;
@@ -56,14 +56,14 @@ fn parse_field(tag: &str) -> Option<Field> {
     Some(Field { name: find_attribute(tag, "name")?, value: find_attribute(tag, "value").unwrap_or_default(), kind })
 }
 
-/// The value of an attribute of a tag, which goes on to the end of the text that follows it.
+/// Returns the value of an attribute of a tag. `tag` also contains the text after the tag.
 fn find_attribute(tag: &str, name: &str) -> Option<String> {
     let mut rest = tag.split_once(char::is_whitespace)?.1;
     loop {
         let (before, value) = rest.split_once("=\"")?;
         let (value, after) = value.split_once('"')?;
         let found = before.rsplit(char::is_whitespace).next() == Some(name);
-        // A value cannot be that of the tag when the tag has ended before it.
+        // The attribute is not part of the tag if the tag ended before it.
         if before.contains('>') {
             return None;
         }

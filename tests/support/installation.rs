@@ -1,4 +1,4 @@
-//! An installation in a folder of its own, and its `waypost serve` as a child process that can be killed.
+//! An installation in a temporary folder, with `waypost serve` as a child process.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,34 +11,34 @@ use waypost_testkit::TempDir;
 use super::TIMEOUT;
 use super::mailbox::Mailbox;
 
-/// An organisation `acme` with a demo walkthrough, and what its servers print.
+/// An installation with the organisation `acme`.
 pub struct Installation {
     folder: TempDir,
     settings: Vec<(&'static str, String)>,
-    /// The mail that was sent.
+    /// The emails that were sent.
     pub mailbox: Mailbox,
     address: String,
 }
 
-/// A running `waypost serve`, killed when it is dropped.
+/// A running `waypost serve`, killed on drop.
 pub struct ServeProcess {
     child: Child,
-    /// Where it is, such as `http://127.0.0.1:40001`.
+    /// The origin, such as `http://127.0.0.1:40001`.
     pub origin: String,
 }
 
-/// Loopback for sign-in providers and documents of the tests.
+/// Allows loopback for sign-in providers and client documents.
 const ALLOW: &str = "127.0.0.0/8=sign-in,::1=sign-in,127.0.0.0/8=client-documents,::1=client-documents";
 
 impl Installation {
-    /// An installation that may reach loopback and sends its mail to standard output.
+    /// Creates an installation that can reach loopback and prints its emails to standard output.
     pub async fn new() -> Self {
         let installation = Self::empty();
         installation.run(&["org", "create", "acme", "--name", "Acme Rockets"]).await;
         installation
     }
 
-    /// The same with nothing in it.
+    /// Creates an empty installation.
     pub fn empty() -> Self {
         let settings = vec![
             ("WAYPOST_SMTP_URL", "console:".to_owned()),
@@ -53,17 +53,17 @@ impl Installation {
         }
     }
 
-    /// Its folder, for files of the test.
+    /// Returns the folder, in which the test can create files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Sets a setting for everything that is started from now on.
+    /// Sets an environment variable for all processes started afterwards.
     pub fn set_env(&mut self, variable: &'static str, value: String) {
         self.settings.push((variable, value));
     }
 
-    /// Makes a server that offers the first walkthrough of the demo.
+    /// Creates a server with the first walkthrough of the demo.
     pub async fn create_server(&self, slug: &str, arguments: &[&str]) {
         let create = ["server", "create", slug, "--org", "acme", "--name", "Acme Rockets", "--product", "Rockets"];
         self.run(&[&create, arguments].concat()).await;
@@ -72,7 +72,7 @@ impl Installation {
         self.run(&["walkthrough", "import", file, "--org", "acme", "--server", slug, "--publish"]).await;
     }
 
-    /// Runs a command to its end, which has to be a success, and gives what it printed.
+    /// Runs a command that must succeed and returns its output.
     pub async fn run(&self, arguments: &[&str]) -> String {
         let output = timeout(TIMEOUT, self.command(arguments).stderr(Stdio::piped()).output()).await;
         let output = output.expect("it ends in time").expect("the binary starts");
@@ -81,12 +81,12 @@ impl Installation {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Starts `waypost serve`: the first time on a free port, later on the same.
+    /// Starts `waypost serve`, the first time on a free port and later on the same port.
     pub async fn serve(&mut self) -> ServeProcess {
         self.serve_with(&["serve"]).await
     }
 
-    /// Starts `waypost serve --demo`: the same, with the demo organisation and its server `demo`.
+    /// Starts `waypost serve --demo`, which creates the demo organisation and the server `demo`.
     pub async fn serve_demo(&mut self) -> ServeProcess {
         self.serve_with(&["serve", "--demo"]).await
     }
@@ -118,7 +118,7 @@ impl Installation {
         ServeProcess { child, origin }
     }
 
-    /// The log of everything that was served.
+    /// Returns the log of all `serve` processes.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
@@ -127,7 +127,7 @@ impl Installation {
         self.folder.path().join("serve.log")
     }
 
-    /// `waypost WORDS…` on this installation's data, with nothing of this process's own settings.
+    /// Returns the command `waypost ARGUMENTS…` for this installation, without inherited settings.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WAYPOST_")) {
@@ -140,7 +140,7 @@ impl Installation {
     }
 }
 
-/// The end of the log belongs to the message of a test that fails.
+/// Prints the end of the log if the test fails.
 impl Drop for Installation {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -152,7 +152,7 @@ impl Drop for Installation {
 }
 
 impl ServeProcess {
-    /// Ends it as `kill -9` does.
+    /// Kills the process with SIGKILL.
     pub async fn kill(mut self) {
         self.child.start_kill().expect("it runs");
         let status = timeout(TIMEOUT, self.child.wait()).await.expect("it ends in time").expect("it is a child");

@@ -1,4 +1,4 @@
-//! The mail that `waypost serve` prints when its setting `smtp_url` is `console:`.
+//! The emails that `waypost serve` prints if `smtp_url` is `console:`.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use super::TIMEOUT;
 
-/// How many digits a one-time code has.
+/// The number of digits of a one-time code.
 const CODE_DIGITS: usize = 8;
 
-/// What a server has printed so far, also over its restarts.
+/// The output of a server so far, including earlier runs.
 #[derive(Clone, Default)]
 pub struct Mailbox {
     output: Arc<Mutex<Output>>,
@@ -22,7 +22,7 @@ pub struct Mailbox {
 #[derive(Default)]
 struct Output {
     lines: Vec<String>,
-    /// For each address, the first line that was not given out yet.
+    /// For each address, the first line that has not been returned yet.
     read: HashMap<String, usize>,
 }
 
@@ -33,26 +33,26 @@ impl Mailbox {
         self.new_line.notify_waiters();
     }
 
-    /// The one-time code in the next mail to `address` that has one; every mail is read once.
+    /// Returns the one-time code in the next email to `address` that contains one. Each email is read once.
     ///
     /// # Errors
-    /// What was printed, when no such mail comes in time.
+    /// Returns the output if no such email is printed in time.
     pub async fn next_code(&self, address: &str) -> Result<String, String> {
         self.wait_for_mail(address, find_code).await
     }
 
-    /// The link in the next mail to `address` that has one; every mail is read once.
+    /// Returns the link in the next email to `address` that contains one. Each email is read once.
     ///
     /// # Errors
-    /// What was printed, when no such mail comes in time.
+    /// Returns the output if no such email is printed in time.
     pub async fn next_link(&self, address: &str) -> Result<String, String> {
         self.wait_for_mail(address, find_link).await
     }
 
-    /// What stands behind `start` in the first line that begins so, as soon as it is printed.
+    /// Waits for a line that begins with `start` and returns the rest of the line.
     ///
     /// # Errors
-    /// What was printed, when no such line comes in time.
+    /// Returns the output if no such line is printed in time.
     pub async fn wait_for_line(&self, start: &str) -> Result<String, String> {
         let waiting = async {
             loop {
@@ -72,7 +72,7 @@ impl Mailbox {
         let waiting = async {
             loop {
                 let mut new_line = pin!(self.new_line.notified());
-                // Before looking, so that nothing arrives unseen in between.
+                // Registers before looking, so that no line is missed in between.
                 new_line.as_mut().enable();
                 if let Some(found) = self.take_match(address, find) {
                     return found;
@@ -84,12 +84,12 @@ impl Mailbox {
         found.map_err(|_| format!("no such mail was sent to {address}; the server printed:\n{}", self.text()))
     }
 
-    /// Everything that was printed.
+    /// Returns the whole output.
     pub fn text(&self) -> String {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).lines.join("\n")
     }
 
-    /// The first line of the next whole mail to `address` in which there is something to find.
+    /// Returns the match of `find` in the next complete email to `address` that has one.
     fn take_match(&self, address: &str, find: fn(&str) -> Option<String>) -> Option<String> {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let heading = format!("│ Mail to {address}");
@@ -106,13 +106,13 @@ impl Mailbox {
     }
 }
 
-/// The one-time code in a line: a word of just so many digits.
+/// Returns the one-time code in a line, if any.
 fn find_code(line: &str) -> Option<String> {
     let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
     words.find(|word| word.len() == CODE_DIGITS && word.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned)
 }
 
-/// The link in a line.
+/// Returns the link in a line, if any.
 fn find_link(line: &str) -> Option<String> {
     line.split_whitespace()
         .find(|word| word.starts_with("http") && (word.contains("/oauth/") || word.contains("/invite?")))

@@ -1,5 +1,5 @@
-//! What the tests of sign-in share: an installation whose `waypost serve` runs as a child process and prints its mail,
-//! a user agent that goes through the sign-in pages without a person, and clients' metadata documents over https.
+//! Support for tests with a real process: an installation whose `waypost serve` prints its emails, a user agent that
+//! submits the sign-in forms, and client metadata documents over HTTPS.
 
 pub mod documents;
 pub mod form;
@@ -10,5 +10,5 @@ pub mod user_agent;
 
 use std::time::Duration;
 
-/// How long anything that is waited for may take before it counts as hanging.
+/// The timeout after which an operation counts as hanging.
 pub const TIMEOUT: Duration = Duration::from_secs(60);

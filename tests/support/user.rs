@@ -1,10 +1,9 @@
-//! The user of a client that runs as a program of its own: an HTTP server on loopback that the client's browser is
-//! replaced by.
+//! Simulates the user of an external client program: an HTTP server on loopback that replaces the client's browser.
 //!
-//! - `GET /open?url=…` does what a browser does: it signs in, and calls the client's address with the outcome.
-//! - `GET /drive?url=…` signs in and answers with that address as text, for clients that listen nowhere.
-//! - `GET /sign-ins` answers how many times one of these was asked.
-//! - `GET /code?email=…` answers with the one-time code in the next mail to an address, `GET /link?email=…` with the link.
+//! - `GET /open?url=…` acts like a browser: it signs in and opens the client's callback URL.
+//! - `GET /drive?url=…` signs in and returns the callback URL as text, for clients that do not listen.
+//! - `GET /sign-ins` returns the number of sign-ins so far.
+//! - `GET /code?email=…` returns the one-time code in the next email to an address, `GET /link?email=…` the link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +21,9 @@ use url::{Url, form_urlencoded};
 use super::mailbox::Mailbox;
 use super::user_agent::{Decision, UserAgent};
 
-/// A user; leaves when it is dropped.
+/// A simulated user. The server stops on drop.
 pub struct SimulatedUser {
-    /// Where it is, such as `http://127.0.0.1:40001`.
+    /// The origin, such as `http://127.0.0.1:40001`.
     pub origin: String,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -38,7 +37,7 @@ struct Shared {
 }
 
 impl SimulatedUser {
-    /// The person with this address, who allows what clients ask for.
+    /// Starts a user with this email who allows every request.
     pub async fn start(email: &str, mailbox: Mailbox) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().expect("the client needs nothing");
         let agent = UserAgent::new(email, mailbox.clone());
@@ -56,12 +55,12 @@ impl SimulatedUser {
         Self { origin, shared, task }
     }
 
-    /// What they have come to know that nobody else may.
+    /// Returns the secrets that the user has received.
     pub fn secrets(&self) -> Vec<String> {
         self.shared.agent.secrets()
     }
 
-    /// How many times it was asked to sign in.
+    /// Returns the number of sign-ins so far.
     pub fn sign_ins(&self) -> usize {
         self.shared.sign_ins.load(Ordering::Relaxed)
     }
@@ -75,7 +74,7 @@ impl Drop for SimulatedUser {
 
 type HandlerResult = Result<String, (StatusCode, String)>;
 
-/// The value of a parameter of the query.
+/// Returns a query parameter.
 fn parameter(uri: &Uri, name: &str) -> Result<String, (StatusCode, String)> {
     let mut pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let value = pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()));
@@ -88,7 +87,7 @@ async fn drive(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
     shared.agent.sign_in(&url, Decision::Allow).await.map(String::from).map_err(log_failure)
 }
 
-/// Answers at once, as what opens a browser does: some clients begin to listen only when it has.
+/// Responds immediately, like a command that opens a browser: some clients start listening only after it returns.
 async fn open(shared: State<Arc<Shared>>, uri: Uri) -> StatusCode {
     tokio::spawn(async move {
         let http = shared.http.clone();
@@ -100,7 +99,7 @@ async fn open(shared: State<Arc<Shared>>, uri: Uri) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// Opens the client's address; like a person, once more while nobody listens there yet.
+/// Opens the callback URL. Retries until the client listens.
 async fn open_callback(http: &reqwest::Client, client: &str) -> Result<(), String> {
     let mut retries = tokio::time::interval(Duration::from_millis(50));
     let opened = timeout(super::TIMEOUT, async {
@@ -129,7 +128,7 @@ async fn link(State(shared): State<Arc<Shared>>, uri: Uri) -> HandlerResult {
     shared.mailbox.next_link(&parameter(&uri, "email")?).await.map_err(log_failure)
 }
 
-/// Also to standard error: a client may keep to itself what its browser says.
+/// Also logs to standard error, because a client may hide the output of its browser.
 fn log_failure(reason: String) -> (StatusCode, String) {
     eprintln!("the user cannot sign in: {reason}");
     (StatusCode::BAD_GATEWAY, reason)

@@ -1,4 +1,4 @@
-//! A user agent without a person: it goes through Waypost's pages by their forms and keeps their cookies.
+//! A simulated browser that submits the forms of Waypost's pages and keeps cookies.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,12 @@ use url::{Url, form_urlencoded};
 use super::form::{Form, parse_forms};
 use super::mailbox::Mailbox;
 
-/// More pages than any way through the sign-in has.
+/// The maximum number of pages. No sign-in flow needs as many.
 const MAX_PAGES: usize = 20;
 
 const FORM_CONTENT_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// What the person would say on the consent page.
+/// The decision on the consent page.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Decision {
     /// `allow`
@@ -25,8 +25,7 @@ pub enum Decision {
     Deny,
 }
 
-/// One browser of one person. Its cookies go to one installation only, also those that are `Secure`: as in real
-/// browsers, loopback is good enough for them.
+/// The browser of one user, for one installation. Sends `Secure` cookies over HTTP, as real browsers do for loopback.
 pub struct UserAgent {
     http: Client,
     cookies: Mutex<BTreeMap<String, String>>,
@@ -36,14 +35,14 @@ pub struct UserAgent {
 }
 
 impl UserAgent {
-    /// A browser without cookies, of the person who reads the mail to `email`.
+    /// Creates a browser without cookies, for the user who receives the emails to `email`.
     pub fn new(email: &str, mailbox: Mailbox) -> Self {
         let http = Client::builder().no_proxy().redirect(Policy::none()).timeout(super::TIMEOUT).build();
         let http = http.expect("the client needs nothing");
         Self { http, cookies: Mutex::default(), email: email.to_owned(), mailbox, secrets: Mutex::default() }
     }
 
-    /// What it has come to know that nobody else may: one-time codes, cookies, authorization codes.
+    /// Returns the secrets received so far: one-time codes, cookies, authorization codes.
     pub fn secrets(&self) -> Vec<String> {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -52,11 +51,11 @@ impl UserAgent {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.to_owned());
     }
 
-    /// Goes from an authorization URL through the pages to where the client is waiting, and gives that address.
-    /// Whoever it belongs to is not asked: that is for the caller.
+    /// Follows the pages from an authorization URL to the client's callback and returns the callback URL without
+    /// opening it.
     ///
     /// # Errors
-    /// The page on which it does not go on.
+    /// Returns the page on which the flow cannot continue.
     pub async fn sign_in(&self, authorize: &Url, decision: Decision) -> Result<Url, String> {
         let mut url = authorize.clone();
         let mut response = self.send(self.http.get(url.clone())).await?;
@@ -98,7 +97,7 @@ impl UserAgent {
                 }
                 _ => field.value.clone(),
             };
-            // Nobody has ticked anything.
+            // Checkboxes stay unchecked.
             if field.kind != "checkbox" {
                 fields.push((field.name.clone(), value));
             }
@@ -133,7 +132,7 @@ impl UserAgent {
     }
 }
 
-/// The form with which a person who signs in by a code goes on: the decision, the code, or else the address.
+/// Returns the form that continues a sign-in by code: the decision, the code or the email.
 fn find_next_form(page: &str) -> Option<Form> {
     let forms = parse_forms(page);
     let decision = |form: &&Form| form.buttons.iter().any(|(name, _)| name == "decision");
