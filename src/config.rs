@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use url::Url;
 use waypost_auth::client::document::availability::Mode as ClientDocuments;
-use waypost_core::organization::SignUp;
+use waypost_core::organization::SignUpPolicy;
 use waypost_core::seal::SecretText;
 use waypost_mail::{MailUrl, Sender};
 use waypost_ops::retention::RetentionPeriods;
@@ -156,7 +156,7 @@ pub struct Settings {
     /// Whom mails come from.
     pub mail_from: Option<Sender>,
     /// Who may make an account of the console for themselves.
-    pub sign_up: SignUp,
+    pub sign_up: SignUpPolicy,
     /// Waypost as a client of GitHub: id and secret.
     pub github: OauthClient,
     /// Waypost as a client of Google.
@@ -238,7 +238,7 @@ impl Default for Settings {
             outbound_ca_file: None,
             smtp_url: None,
             mail_from: None,
-            sign_up: SignUp::Invite,
+            sign_up: SignUpPolicy::Invite,
             github: OauthClient::default(),
             google: OauthClient::default(),
             openid: OauthClient::default(),

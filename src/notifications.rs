@@ -180,7 +180,7 @@ fn story(ticket: &Ticket) -> String {
     if let Some(context) = &ticket.context {
         story.push_str(&format!(">\n{}", quotation(context)));
     }
-    if let Some(place) = &ticket.place {
+    if let Some(place) = &ticket.origin {
         story.push_str(&format!("\nWalkthrough: {} (version {})", short(&place.title), place.version));
         if let Some(step) = &place.step {
             story.push_str(&format!(", at step {}: {}", step.position, short(&step.title)));

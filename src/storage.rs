@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use waypost_core::Random;
-use waypost_core::secret::{self, Keys};
+use waypost_core::secret::{self, SecretKeys};
 use waypost_store::{Db, migrate};
 
 use crate::config::{DatabaseUrl, SecretKey, Settings};
@@ -159,22 +159,22 @@ pub fn secret_key(settings: &Settings, random: &dyn Random) -> anyhow::Result<Se
 ///
 /// # Errors
 /// As [`secret_key`].
-pub fn keys(settings: &Settings, random: &dyn Random) -> anyhow::Result<Keys> {
+pub fn keys(settings: &Settings, random: &dyn Random) -> anyhow::Result<SecretKeys> {
     let current = for_acts(&secret_key(settings, random)?);
-    Ok(Keys { current, previous: previous_key(settings)?.as_ref().map(for_acts) })
+    Ok(SecretKeys { current, previous: previous_key(settings)?.as_ref().map(for_acts) })
 }
 
 /// The same when they are there already; nothing is made.
 ///
 /// # Errors
 /// As [`secret_key`].
-pub fn existing_keys(settings: &Settings) -> anyhow::Result<Option<Keys>> {
+pub fn existing_keys(settings: &Settings) -> anyhow::Result<Option<SecretKeys>> {
     let current = match &settings.secret_key {
         Some(key) => Some(key.clone()),
         None => read_key(&secret_file(settings))?,
     };
     let previous = previous_key(settings)?;
-    Ok(current.map(|key| Keys { current: for_acts(&key), previous: previous.as_ref().map(for_acts) }))
+    Ok(current.map(|key| SecretKeys { current: for_acts(&key), previous: previous.as_ref().map(for_acts) }))
 }
 
 /// The key before the current one.

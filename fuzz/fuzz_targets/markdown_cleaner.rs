@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use waypost_core::markdown::{bidi_in_code, clean_line, clean_markdown, clean_plain};
-use waypost_core::served;
+use waypost_core::markdown::{find_bidi_in_code, clean_line, clean_markdown, clean_plain};
+use waypost_core::clean;
 use waypost_core::step::StepContent;
 
 fuzz_target!(|text: &str| {
@@ -15,12 +15,12 @@ fuzz_target!(|text: &str| {
     assert!(!plain.chars().any(|c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}' | '\u{feff}')));
     let line = clean_line(text);
     assert!(!line.contains('\n'));
-    let _ = bidi_in_code(text);
+    let _ = find_bidi_in_code(text);
     // Words on both sides of a line break stay two words.
     let beside = format!("left<br>right {once}");
     assert!(!clean_markdown(&beside).starts_with("leftright"));
     let typed = StepContent { title: text.into(), content: text.into(), context_for_agent: Some(text.into()), ..StepContent::default() };
-    let served = served::step(&typed);
-    assert_eq!(served::step(&served), served, "what is served is clean");
-    let _ = served::changes(&typed, &served);
+    let served = clean::step(&typed);
+    assert_eq!(clean::step(&served), served, "what is served is clean");
+    let _ = clean::changes(&typed, &served);
 });

@@ -16,7 +16,7 @@ use waypost_auth::client::document::availability::{Availability, Hosts};
 use waypost_auth::identity_provider::IdentityProviders;
 use waypost_auth::{Auth, State};
 use waypost_core::caller::Ctx;
-use waypost_core::secret::Keys;
+use waypost_core::secret::SecretKeys;
 use waypost_core::{SystemClock, SystemRandom};
 use waypost_mcp::endpoint::{Endpoint, ProductHandlers, SessionMode};
 use waypost_mcp::limits::{LimitOptions, Limits};
@@ -216,7 +216,7 @@ fn say(line: &str) {
     }
 }
 
-fn start(settings: &Settings, db: Db, keys: Keys) -> (Hosting, Tasks) {
+fn start(settings: &Settings, db: Db, keys: SecretKeys) -> (Hosting, Tasks) {
     let options = HostingOptions {
         keys,
         version_cache_bytes: settings.version_cache_bytes,

@@ -2,7 +2,7 @@
 
 use clap::ArgAction;
 use serde_json::{Value, json};
-use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
+use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_ops::servers::{self, ServerSettings};
 
 use super::output;
@@ -72,8 +72,8 @@ pub struct Flags {
     auth_type: Option<AuthType>,
     /// When it asks users to sign in; `auto` by default: clients that are known to fail during a session are asked
     /// when they connect, others when a call needs a user.
-    #[arg(long, value_parser = one_of(SignIn::ALL, SignIn::as_str))]
-    sign_in: Option<SignIn>,
+    #[arg(long, value_parser = one_of(SignInPolicy::ALL, SignInPolicy::as_str))]
+    sign_in: Option<SignInPolicy>,
     /// The provider that signs end users in with `custom_oauth`, by name or id; by default the only one of the
     /// organisation; `none` for none.
     #[arg(long, value_name = "PROVIDER")]

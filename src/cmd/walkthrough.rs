@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use waypost_core::Code;
 use waypost_core::id::{OrganizationId, WalkthroughId};
-use waypost_core::version::VersionHead;
+use waypost_core::version::VersionInfo;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState, WalkthroughType};
 use waypost_ops::assignments;
 use waypost_ops::walkthroughs::{self, EditTarget, WalkthroughListQuery, WalkthroughPatch, export, publish, trash};
@@ -458,7 +458,7 @@ fn shape(head: &Walkthrough) -> Value {
     })
 }
 
-fn version_shape(version: &VersionHead) -> Value {
+fn version_shape(version: &VersionInfo) -> Value {
     json!({
         "number": version.number,
         "id": version.id,

@@ -186,7 +186,7 @@ pub(super) async fn arrive<R: HandlerFactory>(
         request.extensions_mut().insert(McpAddress(mcp_address.resource(tracking_id.as_deref())));
     }
     // From here on nothing sees a personal ID, only its hash.
-    let tracking_id = user.map(|id| personal::stored(&id).into_owned());
+    let tracking_id = user.map(|id| personal::stored_form(&id).into_owned());
     request.extensions_mut().insert(Arc::new(McpRequest { offers, tracking_id, bearer, address, request_id }));
     next.run(request).await
 }

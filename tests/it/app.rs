@@ -21,7 +21,7 @@ use waypost_auth::{Auth, State};
 use waypost_core::Random;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::{ManualClock, Timestamp};
-use waypost_core::organization::SignUp;
+use waypost_core::organization::SignUpPolicy;
 use waypost_core::random::SeededRandom;
 use waypost_core::secret::SecretKey;
 use waypost_jobs::Jobs;
@@ -56,7 +56,7 @@ pub struct Setup {
     /// New anonymous end users per client address and hour.
     pub new_users: u32,
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    pub sign_up: SignUp,
+    pub sign_up: SignUpPolicy,
     /// Whether the product can send email. Sent emails are in [`App::mails`].
     pub can_mail: bool,
     /// Sign-in providers of the console. Providers on loopback are allowed.
@@ -81,7 +81,7 @@ impl Default for Setup {
             limits: LimitOptions::OFF,
             new_users: waypost_ops::limits::NEW_USERS_PER_ADDRESS,
             trusted_proxies: Vec::new(),
-            sign_up: SignUp::Invite,
+            sign_up: SignUpPolicy::Invite,
             can_mail: false,
             providers: Vec::new(),
             // Tokens expire by the manual clock, but the interval between checks is real time.

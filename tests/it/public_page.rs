@@ -5,7 +5,7 @@ mod personal;
 use http::Method;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use waypost_core::server::{AuthType, SignIn};
+use waypost_core::server::{AuthType, SignInPolicy};
 use waypost_ops::servers::{self, ServerSettings};
 
 use crate::app::{App, Server, Setup};
@@ -203,7 +203,7 @@ async fn a_server_with_sign_in_shows_its_plain_url_and_sets_no_cookie() {
         assert!(page.body.contains("Install Acme") && page.body.contains("4 steps"), "{}", page.body);
         assert!(!page.body.contains("/t/"), "{}", page.body);
     }
-    server.set(ServerSettings { sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() }).await;
+    server.set(ServerSettings { sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() }).await;
     let page = page_request(&app, "way.example", "/s/acme").send().await;
     assert!(!page.body.contains("Install Acme") && page.body.contains("after you have signed in"), "{}", page.body);
     // `on_connect` has no effect without OAuth.

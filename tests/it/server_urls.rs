@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use insta::assert_snapshot;
 use serde_json::json;
-use waypost_core::server::{AuthType, SignIn, Toolset};
+use waypost_core::server::{AuthType, SignInPolicy, Toolset};
 use waypost_mcp::limits::LimitOptions;
 use waypost_ops::servers::{self, ServerSettings};
 
@@ -244,7 +244,7 @@ async fn rs10_the_preflight_needs_no_token() {
     const HEADERS: &str = "authorization,content-type,mcp-protocol-version,mcp-method,mcp-name,mcp-session-id,\
                            last-event-id,mcp-param-x";
     let (app, server) = set_up().await;
-    let (auth_type, sign_in) = (Some(AuthType::PlatformOauth), Some(SignIn::OnConnect));
+    let (auth_type, sign_in) = (Some(AuthType::PlatformOauth), Some(SignInPolicy::OnConnect));
     server.set(ServerSettings { auth_type, sign_in, ..ServerSettings::default() }).await;
     for path in [server.path(), "/s/acme/t/ann/mcp".to_owned()] {
         let preflight = app

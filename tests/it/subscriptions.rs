@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use waypost_core::server::{AuthType, SignIn, Support};
+use waypost_core::server::{AuthType, SignInPolicy, Support};
 use waypost_mcp::listen::ListenOptions;
 use waypost_ops::assignments::AssignmentPatch;
 use waypost_ops::servers::{self, ServerSettings};
@@ -181,7 +181,7 @@ async fn a_stream_ends_when_its_server_is_deleted_or_requires_sign_in(app: App) 
     let server = app.server("acme").await;
     let (stream, _) = Stream::open(&server, all_lists(), None).await;
     let auth_type = Some(AuthType::PlatformOauth);
-    server.set(ServerSettings { auth_type, sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() }).await;
+    server.set(ServerSettings { auth_type, sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() }).await;
     stream.assert_ends().await;
     assert_eq!(listen(&server, all_lists(), None).await.status(), StatusCode::UNAUTHORIZED);
     server.set(ServerSettings { auth_type: Some(AuthType::None), ..ServerSettings::default() }).await;

@@ -363,7 +363,7 @@ async fn read(
         redirect_uri: redirect_uri.to_owned(),
         state: state.map(str::to_owned),
         scope: scopes.to_string(),
-        resource: personal::masked(&resource),
+        resource: personal::mask(&resource),
         claim,
         code_challenge,
         prompt: params.get("prompt").map(|prompt| prompt.chars().take(64).collect()),

@@ -5,7 +5,7 @@ pub mod document;
 use std::time::Duration;
 
 use url::Url;
-use waypost_core::oauth_client::AuthMethod;
+use waypost_core::oauth_client::ClientAuthMethod;
 use waypost_core::secret::hash;
 use waypost_core::{Error, Timestamp};
 use waypost_ops::identity_provider::outbound_route;
@@ -31,7 +31,7 @@ pub struct Client {
     /// The time of its registration. `None` if it has a metadata document.
     pub registered_at: Option<Timestamp>,
     /// Its client authentication method.
-    pub auth_method: AuthMethod,
+    pub auth_method: ClientAuthMethod,
     /// The SHA-256 hash of its secret, in hexadecimal.
     secret_hash: Option<String>,
 }
@@ -68,7 +68,7 @@ pub async fn find_known(auth: &Auth, incoming: &ServerRequest, id: &str) -> Resu
         host: None,
         redirect_uris: Vec::new(),
         registered_at: None,
-        auth_method: AuthMethod::None,
+        auth_method: ClientAuthMethod::None,
         secret_hash: None,
     })
 }
@@ -94,7 +94,7 @@ pub async fn find(auth: &Auth, incoming: &ServerRequest, id: &str) -> Result<Cli
             host: Url::parse(id).ok().and_then(|url| url.host_str().map(str::to_owned)),
             redirect_uris: document.redirect_uris.clone(),
             registered_at: None,
-            auth_method: AuthMethod::None,
+            auth_method: ClientAuthMethod::None,
             secret_hash: None,
         });
     }
@@ -128,7 +128,7 @@ impl Client {
 
     /// Whether the client authenticates successfully. A public client has no secret and must not send one.
     #[must_use]
-    pub fn accepts(&self, method: AuthMethod, secret: Option<&str>) -> bool {
+    pub fn accepts(&self, method: ClientAuthMethod, secret: Option<&str>) -> bool {
         match (&self.secret_hash, secret) {
             (None, secret) => secret.is_none_or(str::is_empty),
             // Only hashes are compared, so the timing reveals nothing about the secret.

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use waypost_core::oauth_client::AuthMethod;
+use waypost_core::oauth_client::ClientAuthMethod;
 use waypost_core::scope::{Scope, Scopes};
 use waypost_ops::public_url::ServerUrls;
 
@@ -25,7 +25,7 @@ pub async fn authorization_server(State(auth): State<Auth>, incoming: ServerRequ
 
 fn document(address: &ServerUrls, documents: bool) -> Value {
     let endpoint = |name: &str| format!("{}/oauth/{name}", address.issuer());
-    let auth_methods: Vec<_> = AuthMethod::ALL.iter().map(|method| method.as_str()).collect();
+    let auth_methods: Vec<_> = ClientAuthMethod::ALL.iter().map(|method| method.as_str()).collect();
     json!({
         "issuer": address.issuer(),
         "authorization_endpoint": endpoint("authorize"),

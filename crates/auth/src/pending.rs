@@ -77,7 +77,7 @@ impl Pending {
         let is_cross_origin = origin.is_some_and(|origin| !origin.eq_ignore_ascii_case(self.incoming.address.origin()));
         let signature = BASE64URL_NOPAD.decode(csrf.as_bytes()).unwrap_or_default();
         let message = message_of(&self.request, &self.browser);
-        if is_cross_origin || auth.hosting.keys().that_signed(CSRF, message.as_bytes(), &signature).is_none() {
+        if is_cross_origin || auth.hosting.keys().find_signing_key(CSRF, message.as_bytes(), &signature).is_none() {
             return Err(page::error(
                 &self.incoming,
                 StatusCode::FORBIDDEN,

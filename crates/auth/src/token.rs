@@ -8,7 +8,7 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
-use waypost_core::oauth_client::AuthMethod;
+use waypost_core::oauth_client::ClientAuthMethod;
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::scope::Scopes;
 use waypost_ops::oauth_grants::{self, CodeExchange, TokenClient, TokenSet};
@@ -124,8 +124,8 @@ async fn authenticated(
             let why = "The client proves who it is in one way, not in two.";
             return Err(OauthError::new(OauthCode::InvalidRequest, why));
         }
-        Some((id, secret)) => (id.as_str(), Some(secret.as_str()), AuthMethod::Basic),
-        None => (required(params, "client_id")?, posted, AuthMethod::Post),
+        Some((id, secret)) => (id.as_str(), Some(secret.as_str()), ClientAuthMethod::Basic),
+        None => (required(params, "client_id")?, posted, ClientAuthMethod::Post),
     };
     if params.get("client_id").is_some_and(|named| named != id) {
         return Err(invalid("The client_id is not that of the Authorization header."));

@@ -8,7 +8,7 @@ use crate::walkthrough::names;
 
 names! {
     /// What can be done.
-    Act {
+    Operation {
         /// Make an organisation.
         OrganizationCreate = "organization.create",
         /// See an organisation.
@@ -78,10 +78,10 @@ names! {
     }
 }
 
-impl Act {
+impl Operation {
     /// The least role of a member that may do this; none when members may not at all.
     #[must_use]
-    pub fn least_role(self) -> Option<Role> {
+    pub fn minimum_role(self) -> Option<Role> {
         match self {
             Self::OrganizationCreate | Self::WalkthroughPlay | Self::EndUserSignIn | Self::TicketOpen => None,
             Self::OrganizationDelete => Some(Role::Owner),
@@ -121,13 +121,13 @@ impl Act {
 ///
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `forbidden` in their own when the role is too low.
-pub fn authorize(caller: &Caller, act: Act, organization: &OrganizationId) -> Result<()> {
+pub fn authorize(caller: &Caller, act: Operation, organization: &OrganizationId) -> Result<()> {
     match caller {
         Caller::Operator => Ok(()),
         Caller::Member { organization_id, .. } if organization_id != organization => {
             Err(Error::not_found("organisation"))
         }
-        Caller::Member { role, .. } => match act.least_role() {
+        Caller::Member { role, .. } => match act.minimum_role() {
             Some(least) if role.covers(least) => Ok(()),
             Some(least) => {
                 Err(Error::new(Code::Forbidden, format!("This needs the role `{least}`; yours is `{role}`.")))
@@ -138,7 +138,11 @@ pub fn authorize(caller: &Caller, act: Act, organization: &OrganizationId) -> Re
         Caller::Client { organization_id, .. } if organization_id != organization => {
             Err(Error::not_found("organisation"))
         }
-        Caller::Client { .. } if matches!(act, Act::WalkthroughPlay | Act::EndUserSignIn | Act::TicketOpen) => Ok(()),
+        Caller::Client { .. }
+            if matches!(act, Operation::WalkthroughPlay | Operation::EndUserSignIn | Operation::TicketOpen) =>
+        {
+            Ok(())
+        }
         Caller::Client { .. } => Err(Error::new(Code::Forbidden, "An MCP client cannot do this.")),
     }
 }
@@ -186,7 +190,7 @@ pub fn authorize_role(caller: &Caller, role: Role) -> Result<()> {
 /// # Errors
 /// `not_found` on any other server; `forbidden` for members.
 pub fn authorize_play(caller: &Caller, organization: &OrganizationId, server: &ServerId) -> Result<()> {
-    authorize(caller, Act::WalkthroughPlay, organization)?;
+    authorize(caller, Operation::WalkthroughPlay, organization)?;
     match caller {
         Caller::Client { server_id, .. } if server_id != server => Err(Error::not_found("server")),
         _ => Ok(()),
@@ -221,7 +225,7 @@ mod tests {
     fn matrix() {
         use std::fmt::Write;
         let mut table = String::new();
-        for act in Act::ALL {
+        for act in Operation::ALL {
             write!(table, "{:22}", act.as_str()).unwrap();
             for (name, caller) in callers() {
                 if authorize(&caller, *act, &organization(1)).is_ok() {
@@ -271,7 +275,7 @@ ticket.open            operator client
     #[test]
     fn a_foreign_organisation_is_not_found() {
         for (name, caller) in callers().into_iter().skip(1) {
-            for act in Act::ALL {
+            for act in Operation::ALL {
                 let error = authorize(&caller, *act, &organization(2)).unwrap_err();
                 assert_eq!(error.code, Code::NotFound, "{name} {act}");
             }

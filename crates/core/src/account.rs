@@ -1,40 +1,40 @@
-//! Waypost's own accounts of end users. There is none without an address that its owner proved by a code.
+//! Waypost accounts of end users. Every account has an email that its owner verified with a code.
 
 use crate::clock::Timestamp;
 use crate::id::{AccountId, OrganizationId};
 use crate::walkthrough::names;
 
-/// The issuer of the identities of these accounts.
+/// The issuer of these accounts' identities.
 pub const ISSUER: &str = "waypost";
 
 names! {
-    /// What somebody asked for when a code was sent to them.
+    /// The purpose of an emailed code.
     CodePurpose {
-        /// To sign in.
+        /// Sign in.
         SignIn = "sign_in",
-        /// To make an account with a password.
+        /// Create an account with a password.
         SignUp = "sign_up",
-        /// To set a new password.
+        /// Set a new password.
         Reset = "reset",
     }
 }
 
-/// An account.
+/// An end user's account.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The account; the subject of its identity.
+    /// The account's ID, which is also the subject of its identity.
     pub id: AccountId,
-    /// In which organisation.
+    /// The organisation.
     pub organization_id: OrganizationId,
-    /// The proved address, as it was typed first.
+    /// The verified email, as first entered.
     pub email: String,
-    /// The password's hash, when there is a password.
+    /// The hash of the password; `None` if the account has no password.
     pub password_hash: Option<String>,
-    /// When it was made.
+    /// When the account was created.
     pub created_at: Timestamp,
 }
 
-/// Never shows the hash.
+/// Omits the hash.
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Account")

@@ -25,7 +25,7 @@ pub struct Assignment {
 
 /// An assignment as a list shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedAssignment {
+pub struct AssignmentView {
     /// The assignment.
     pub assignment: Assignment,
     /// The walkthrough's title.
@@ -42,7 +42,7 @@ pub struct ListedAssignment {
 
 /// A walkthrough that could be placed on a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct AssignmentCandidate {
     /// The walkthrough.
     pub id: WalkthroughId,
     /// Its title.

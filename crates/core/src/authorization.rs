@@ -5,8 +5,8 @@ use crate::id::{AuthorizationRequestId, OrganizationId, ServerId};
 
 /// Progress that a request for sign-in may claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// The tracking ID of the progress, in its stored form ([`crate::personal::stored`]).
+pub struct ProgressClaim {
+    /// The tracking ID of the progress, in its stored form ([`crate::personal::stored_form`]).
     pub tracking_id: String,
     /// When the claim link was signed. `None` for a generated ID, which needs none.
     pub issued_at: Option<Timestamp>,
@@ -37,7 +37,7 @@ pub struct AuthorizationRequest {
     pub resource: String,
     /// The progress that this request may claim: its resource is a personal URL with a generated ID, or a claim link that was
     /// valid when the request was made. `None` for a label without a valid signature.
-    pub claim: Option<Claim>,
+    pub claim: Option<ProgressClaim>,
     /// The PKCE challenge, S256 (RFC 7636, section 4.3).
     pub code_challenge: String,
     /// `login` or `consent`: what must be asked again (OpenID Connect Core, section 3.1.2.1).

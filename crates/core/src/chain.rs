@@ -1,4 +1,4 @@
-//! The chain of a draft's steps: each names the next, so that a change touches its neighbours only.
+//! The linked list of a draft's steps. Each step points to the next, so an edit only affects its neighbours.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::step::Step;
 
 /// Where to put a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum StepPosition {
     /// Before all others.
     First,
     /// After this step.
@@ -17,38 +17,38 @@ pub enum Place {
     Last,
 }
 
-/// A pointer that changes: the step whose `next_step_id` is set, or none for the walkthrough's `first_step_id`.
+/// A pointer to update: the `next_step_id` of a step, or the walkthrough's `first_step_id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// The step that points; none means the head of the chain.
+pub struct LinkUpdate {
+    /// The step whose pointer changes; `None` is the head of the chain.
     pub from: Option<StepId>,
-    /// What it points to from now on.
+    /// The new target.
     pub to: Option<StepId>,
 }
 
-fn broken(step: &Step, why: &str) -> Error {
-    let message = format!("The chain of steps {why} at step {} (\"{}\").", step.id, step.content.title);
+fn chain_error(step: &Step, problem: &str) -> Error {
+    let message = format!("The chain of steps {problem} at step {} (\"{}\").", step.id, step.content.title);
     Error::new(Code::Conflict, message).with("step_id", step.id.as_str())
 }
 
-/// The steps in order, each exactly once.
+/// Returns the steps in chain order, each exactly once.
 ///
 /// # Errors
-/// `conflict` naming the step at which the chain is broken (points to a step that is not there), cyclic, forked
-/// (two steps point to one) or not reached from the head.
+/// `conflict`, naming the step at which the chain is broken (it points to a missing step), cyclic, forked (two steps
+/// point to the same step) or not connected to the head.
 pub fn order(first: Option<&StepId>, steps: Vec<Step>) -> Result<Vec<Step>> {
     let by_id: HashMap<StepId, usize> = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
     let mut pointed_at: HashMap<&StepId, &Step> = HashMap::new();
     for step in &steps {
         let Some(next) = &step.next_step_id else { continue };
         if !by_id.contains_key(next) {
-            return Err(broken(step, "is broken"));
+            return Err(chain_error(step, "is broken"));
         }
         if Some(next) == first {
-            return Err(broken(step, "is cyclic"));
+            return Err(chain_error(step, "is cyclic"));
         }
         if pointed_at.insert(next, step).is_some() {
-            return Err(broken(step, "is forked"));
+            return Err(chain_error(step, "is forked"));
         }
     }
     let mut sequence = Vec::with_capacity(steps.len());
@@ -56,68 +56,71 @@ pub fn order(first: Option<&StepId>, steps: Vec<Step>) -> Result<Vec<Step>> {
     let mut next = first;
     while let Some(id) = next {
         let Some(&at) = by_id.get(id) else {
-            return Err(Error::new(Code::Conflict, format!("The chain of steps begins at {id}, which is not there.")));
+            return Err(Error::new(
+                Code::Conflict,
+                format!("The chain of steps begins at {id}, which does not exist."),
+            ));
         };
-        // Nobody points to the first step and nobody is pointed to twice, so the walk cannot return; the check costs
-        // nothing and keeps the loop finite whatever the reasoning above is worth.
+        // No step points to the first step and no step has two predecessors, so the traversal cannot revisit a step. The
+        // check is cheap and guarantees termination even if the checks above are wrong.
         if std::mem::replace(&mut seen[at], true) {
-            return Err(broken(&steps[at], "is cyclic"));
+            return Err(chain_error(&steps[at], "is cyclic"));
         }
         sequence.push(at);
         next = steps[at].next_step_id.as_ref();
     }
-    if let Some(lost) = seen.iter().position(|seen| !seen) {
-        return Err(broken(&steps[lost], "is not connected"));
+    if let Some(unreachable) = seen.iter().position(|seen| !seen) {
+        return Err(chain_error(&steps[unreachable], "is not connected"));
     }
     let mut slots: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
     Ok(sequence.into_iter().filter_map(|at| slots[at].take()).collect())
 }
 
-/// The pointers that change when `step` is put at `place` in the ordered chain `steps`, which does not hold it.
+/// Returns the updates that insert the new `step` at `position` in the ordered chain `steps`.
 ///
 /// # Errors
-/// `step_not_found` when `place` names a step that is not in the chain.
-pub fn insert(steps: &[Step], step: &StepId, place: &Place) -> Result<Vec<Link>> {
-    let before = match place {
-        Place::First => None,
-        Place::Last => steps.last().map(|last| last.id.clone()),
-        Place::After(id) => Some(find(steps, id)?.id.clone()),
+/// `step_not_found` if `position` names a step that is not in the chain.
+pub fn insert(steps: &[Step], step: &StepId, position: &StepPosition) -> Result<Vec<LinkUpdate>> {
+    let before = match position {
+        StepPosition::First => None,
+        StepPosition::Last => steps.last().map(|last| last.id.clone()),
+        StepPosition::After(id) => Some(find(steps, id)?.id.clone()),
     };
     let next = match &before {
         None => steps.first().map(|first| first.id.clone()),
         Some(id) => find(steps, id)?.next_step_id.clone(),
     };
-    Ok(vec![Link { from: before, to: Some(step.clone()) }, Link { from: Some(step.clone()), to: next }])
+    Ok(vec![LinkUpdate { from: before, to: Some(step.clone()) }, LinkUpdate { from: Some(step.clone()), to: next }])
 }
 
-/// The pointers that change when `step` is taken out of the ordered chain `steps`.
+/// Returns the updates that remove `step` from the ordered chain `steps`.
 ///
 /// # Errors
-/// `step_not_found` when the chain does not hold it.
-pub fn remove(steps: &[Step], step: &StepId) -> Result<Vec<Link>> {
-    let gone = find(steps, step)?;
+/// `step_not_found` if the step is not in the chain.
+pub fn remove(steps: &[Step], step: &StepId) -> Result<Vec<LinkUpdate>> {
+    let removed = find(steps, step)?;
     let before = steps.iter().find(|other| other.next_step_id.as_ref() == Some(step)).map(|other| other.id.clone());
-    Ok(vec![Link { from: before, to: gone.next_step_id.clone() }])
+    Ok(vec![LinkUpdate { from: before, to: removed.next_step_id.clone() }])
 }
 
-/// The pointers that change when `step` moves to `place` within the ordered chain `steps`.
+/// Returns the updates that move `step` to `position` within the ordered chain `steps`.
 ///
 /// # Errors
-/// `step_not_found` when either is not in the chain; `conflict` when a step is to follow itself.
-pub fn relocate(steps: &[Step], step: &StepId, place: &Place) -> Result<Vec<Link>> {
-    if *place == Place::After(step.clone()) {
+/// `step_not_found` if either step is not in the chain; `conflict` if the step would follow itself.
+pub fn relocate(steps: &[Step], step: &StepId, position: &StepPosition) -> Result<Vec<LinkUpdate>> {
+    if *position == StepPosition::After(step.clone()) {
         return Err(Error::new(Code::Conflict, "A step cannot follow itself."));
     }
     let mut links = remove(steps, step)?;
     let mut rest: Vec<Step> = steps.to_vec();
     apply(&mut rest, &links);
     rest.retain(|other| other.id != *step);
-    links.extend(insert(&rest, step, place)?);
+    links.extend(insert(&rest, step, position)?);
     Ok(links)
 }
 
-/// Writes `links` into `steps`; the link of the head comes back.
-pub fn apply(steps: &mut [Step], links: &[Link]) -> Option<Option<StepId>> {
+/// Applies `links` to `steps`. Returns the new head if it changes.
+pub fn apply(steps: &mut [Step], links: &[LinkUpdate]) -> Option<Option<StepId>> {
     let mut head = None;
     for link in links {
         match &link.from {
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_and_names_the_fault() {
+    fn steps_are_ordered_and_errors_name_the_problem() {
         let ordered = order(Some(&id(2)), vec![step(1, None), step(2, Some(3)), step(3, Some(1))]).unwrap();
         assert_eq!(names(&ordered), ["ws_2", "ws_3", "ws_1"]);
         assert!(order(None, vec![]).unwrap().is_empty());
@@ -175,45 +178,45 @@ mod tests {
         ];
         for (expected, first, steps) in cases {
             let error = order(first.map(id).as_ref(), steps).unwrap_err();
-            assert!(error.message.contains(expected), "{} does not say `{expected}`", error.message);
+            assert!(error.message.contains(expected), "{} does not contain `{expected}`", error.message);
         }
     }
 
     proptest! {
-        /// Random insertions, moves and removals do to the chain what they do to a plain list, and touch at most three
-        /// pointers besides the step's own.
+        /// Random insertions, moves and removals have the same effect on the chain as on a plain list and update at most
+        /// three pointers.
         #[test]
-        fn behaves_like_a_list(acts in prop::collection::vec((0_u8..3, 0_usize..30, 0_usize..30), 0..60)) {
+        fn behaves_like_a_list(operations in prop::collection::vec((0_u8..3, 0_usize..30, 0_usize..30), 0..60)) {
             let mut list: Vec<StepId> = Vec::new();
             let mut head: Option<StepId> = None;
             let mut steps: Vec<Step> = Vec::new();
-            for (made, (act, a, b)) in acts.into_iter().enumerate() {
+            for (number, (operation, a, b)) in operations.into_iter().enumerate() {
                 let ordered = order(head.as_ref(), steps.clone()).unwrap();
-                let place = match b {
-                    0..5 => Place::First,
-                    5..10 => Place::Last,
-                    _ if list.is_empty() => Place::Last,
-                    _ => Place::After(list[b % list.len()].clone()),
+                let position = match b {
+                    0..5 => StepPosition::First,
+                    5..10 => StepPosition::Last,
+                    _ if list.is_empty() => StepPosition::Last,
+                    _ => StepPosition::After(list[b % list.len()].clone()),
                 };
-                let links = match act {
+                let links = match operation {
                     0 => {
-                        let new = id(made);
-                        steps.push(step(made, None));
-                        put(&mut list, new.clone(), &place);
-                        insert(&ordered, &new, &place).unwrap()
+                        let new = id(number);
+                        steps.push(step(number, None));
+                        put(&mut list, new.clone(), &position);
+                        insert(&ordered, &new, &position).unwrap()
                     }
                     _ if list.is_empty() => continue,
                     1 => {
                         let moved = list[a % list.len()].clone();
-                        if place == Place::After(moved.clone()) { continue; }
+                        if position == StepPosition::After(moved.clone()) { continue; }
                         list.retain(|other| *other != moved);
-                        put(&mut list, moved.clone(), &place);
-                        relocate(&ordered, &moved, &place).unwrap()
+                        put(&mut list, moved.clone(), &position);
+                        relocate(&ordered, &moved, &position).unwrap()
                     }
                     _ => {
-                        let gone = list.remove(a % list.len());
-                        let links = remove(&ordered, &gone).unwrap();
-                        steps.retain(|step| step.id != gone);
+                        let removed = list.remove(a % list.len());
+                        let links = remove(&ordered, &removed).unwrap();
+                        steps.retain(|step| step.id != removed);
                         links
                     }
                 };
@@ -227,11 +230,11 @@ mod tests {
         }
     }
 
-    fn put(list: &mut Vec<StepId>, new: StepId, place: &Place) {
-        let at = match place {
-            Place::First => 0,
-            Place::Last => list.len(),
-            Place::After(id) => list.iter().position(|other| other == id).unwrap() + 1,
+    fn put(list: &mut Vec<StepId>, new: StepId, position: &StepPosition) {
+        let at = match position {
+            StepPosition::First => 0,
+            StepPosition::Last => list.len(),
+            StepPosition::After(id) => list.iter().position(|other| other == id).unwrap() + 1,
         };
         list.insert(at, new);
     }

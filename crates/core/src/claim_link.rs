@@ -1,15 +1,16 @@
 //! Claim links: personal URLs that an organisation signs, so that one end user can claim the progress recorded under a label.
 //!
-//! A label (a tracking ID that the organisation chose) is not a secret and can be guessed. On a server where users sign in, it
-//! therefore claims nothing by itself: only `claim~LABEL~ISSUED~EXPIRES~SIGNATURE` in its place does. The signature covers
-//! organisation, server, label and both times. Everywhere else the segment identifies the same user as the label alone.
+//! A label (a tracking ID chosen by the organisation) is not a secret and can be guessed. On a server where users sign in,
+//! a label alone therefore cannot claim progress; `claim~LABEL~ISSUED~EXPIRES~SIGNATURE` in its place can. The signature
+//! covers the organisation, the server, the label and both times. Everywhere else, the segment identifies the same user
+//! as the label alone.
 
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::clock::Timestamp;
 use crate::id::{OrganizationId, ServerId};
 use crate::personal::PersonalId;
-use crate::secret::{Keys, SecretKey};
+use crate::secret::{SecretKey, SecretKeys};
 use crate::slug::is_tracking_id;
 
 /// The prefix of the path segment of a claim link.
@@ -22,7 +23,7 @@ pub const DEFAULT_LIFETIME_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 const PURPOSE: &str = "claim link";
 /// Characters of a signature: 32 bytes in base64url without padding.
 const SIGNATURE_CHARS: usize = 43;
-/// Digits of a time in milliseconds at most.
+/// Maximum number of digits of a time in milliseconds.
 const TIME_DIGITS: usize = 15;
 
 /// A parsed path segment of a claim link. It proves nothing until [`Self::is_valid`] returns true.
@@ -52,7 +53,7 @@ impl ClaimLink {
         link
     }
 
-    /// Parses a path segment. Returns `None` for anything that does not have exactly the form of a claim link.
+    /// Parses a path segment. Returns `None` if it does not have exactly the form of a claim link.
     #[must_use]
     pub fn parse(segment: &str) -> Option<Self> {
         let mut parts = segment.strip_prefix(PREFIX)?.rsplitn(4, '~');
@@ -64,7 +65,7 @@ impl ClaimLink {
         Some(Self { label: label.to_owned(), issued_at: time(issued_at)?, expires_at: time(expires_at)?, signature })
     }
 
-    /// The path segment.
+    /// Returns the path segment.
     #[must_use]
     pub fn segment(&self) -> String {
         let signature = BASE64URL_NOPAD.encode(&self.signature);
@@ -73,8 +74,13 @@ impl ClaimLink {
 
     /// Whether this installation signed the link for `server` and it has not expired. Compares in constant time.
     #[must_use]
-    pub fn is_valid(&self, keys: &Keys, (organization, server): (&OrganizationId, &ServerId), now: Timestamp) -> bool {
-        keys.that_signed(PURPOSE, &self.message(organization, server), &self.signature).is_some()
+    pub fn is_valid(
+        &self,
+        keys: &SecretKeys,
+        (organization, server): (&OrganizationId, &ServerId),
+        now: Timestamp,
+    ) -> bool {
+        keys.find_signing_key(PURPOSE, &self.message(organization, server), &self.signature).is_some()
             && now < self.expires_at
     }
 
@@ -97,20 +103,21 @@ fn time(text: &str) -> Option<Timestamp> {
     is_plain.then(|| text.parse().ok().map(Timestamp))?
 }
 
-/// Whether `segment` can stand in a personal URL: a tracking ID or a claim link, which is longer.
+/// Whether `segment` is valid in a personal URL: a tracking ID or a (longer) claim link.
 #[must_use]
 pub fn is_personal_segment(segment: &str) -> bool {
     is_tracking_id(segment) || ClaimLink::parse(segment).is_some()
 }
 
-/// The tracking ID in a segment of a personal URL: the label of a claim link, signed or not, and any other segment as it is.
+/// Returns the tracking ID in a segment of a personal URL: the label of a claim link (whether or not its signature is
+/// valid), or any other segment unchanged.
 #[must_use]
 pub fn tracking_id(segment: &str) -> String {
     ClaimLink::parse(segment).map_or_else(|| segment.to_owned(), |link| link.label)
 }
 
-/// Whether an organisation can have a claim link for `label`: a tracking ID that is neither a personal ID, which its holder
-/// claims without a link, nor a claim link itself.
+/// Whether a claim link can be created for `label`: a tracking ID that is neither a personal ID, which its holder can
+/// claim without a link, nor a claim link itself.
 #[must_use]
 pub fn is_label(label: &str) -> bool {
     is_tracking_id(label) && !label.starts_with(PREFIX) && PersonalId::parse(label).is_none()
@@ -125,7 +132,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-    fn keys(byte: u8) -> Keys {
+    fn keys(byte: u8) -> SecretKeys {
         SecretKey::new([byte; 32]).into()
     }
 
@@ -139,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn is_valid_for_one_server_of_one_installation_until_it_expires() {
+    fn a_link_is_valid_for_one_server_of_one_installation_until_it_expires() {
         let link = ClaimLink::parse(&signed("customer-4711").segment()).unwrap();
         assert_eq!((link.label.as_str(), link.issued_at, link.expires_at), ("customer-4711", NOW, NOW.plus(1_000)));
         let is_valid = |(organization, server): (&str, &str), byte: u8, now: Timestamp| {
@@ -151,13 +158,13 @@ mod tests {
         assert!(!is_valid(("org_2", "srv_1"), 7, NOW), "another organisation");
         assert!(!is_valid(("org_1", "srv_2"), 7, NOW), "another server");
         assert!(!is_valid(("org_1", "srv_1"), 8, NOW), "another installation");
-        let rotated = Keys { current: SecretKey::new([8; 32]), previous: Some(SecretKey::new([7; 32])) };
+        let rotated = SecretKeys { current: SecretKey::new([8; 32]), previous: Some(SecretKey::new([7; 32])) };
         let (organization, server) = of("org_1", "srv_1");
         assert!(link.is_valid(&rotated, (&organization, &server), NOW), "after a rotation");
     }
 
     #[test]
-    fn every_changed_character_is_noticed() {
+    fn every_modification_is_detected() {
         let (organization, server) = of("org_1", "srv_1");
         let segment = signed("a~b.c").segment();
         for at in 0..segment.len() {
@@ -167,13 +174,13 @@ mod tests {
             assert!(!changed.is_some_and(|it| it.is_valid(&keys(7), (&organization, &server), NOW)), "changed at {at}");
             assert!(ClaimLink::parse(&segment[..at]).is_none(), "cut at {at}");
         }
-        // The parts cannot be shifted against each other: times are read from the end.
+        // Parts cannot be shifted into each other: the times are parsed from the end.
         let link = signed("a~1");
         assert_eq!(ClaimLink::parse(&link.segment()).map(|it| it.label).as_deref(), Some("a~1"));
     }
 
     #[test]
-    fn labels_of_any_length_and_nothing_else_are_signed() {
+    fn only_labels_can_have_claim_links() {
         let longest = "x".repeat(128);
         let segment = signed(&longest).segment();
         assert!(is_personal_segment(&segment) && !is_tracking_id(&segment));
@@ -186,12 +193,12 @@ mod tests {
         }
         assert!(is_label("customer-4711") && is_label(&longest));
         assert!(ClaimLink::parse(&format!("claim~~1~2~{}", "A".repeat(43))).is_none(), "no label");
-        assert!(ClaimLink::parse(&format!("claim~a~01~2~{}", "A".repeat(43))).is_none(), "one form only");
+        assert!(ClaimLink::parse(&format!("claim~a~01~2~{}", "A".repeat(43))).is_none(), "no leading zeros");
     }
 
     proptest! {
         #[test]
-        fn parsing_is_the_reverse_of_writing_and_never_panics(text in any::<String>(), label in "[A-Za-z0-9._~-]{1,128}") {
+        fn parsing_round_trips_and_never_panics(text in any::<String>(), label in "[A-Za-z0-9._~-]{1,128}") {
             let _ = ClaimLink::parse(&text);
             let link = signed(&label);
             prop_assert_eq!(ClaimLink::parse(&link.segment()), Some(link));

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::id::StepId;
 use crate::step::{Step, StepContent};
-use crate::transfer::plan::moved;
+use crate::transfer::plan::find_moved;
 use crate::walkthrough::WalkthroughFields;
 
 /// A field that is other than before.
@@ -98,7 +98,7 @@ pub fn compare(before: (&WalkthroughFields, &[Step]), after: (&WalkthroughFields
     let places: HashMap<&StepId, usize> = before.1.iter().enumerate().map(|(at, step)| (&step.id, at)).collect();
     let found: Vec<Option<usize>> = after.1.iter().map(|step| places.get(&step.id).copied()).collect();
     let mut steps: Vec<StepDifference> = Vec::with_capacity(after.1.len());
-    for (((at, step), found), moved) in (1..).zip(after.1).zip(&found).zip(moved(&found)) {
+    for (((at, step), found), moved) in (1..).zip(after.1).zip(&found).zip(find_moved(&found)) {
         let was = found.map(|place| &before.1[place].content);
         steps.push(StepDifference {
             id: step.id.clone(),

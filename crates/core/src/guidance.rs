@@ -7,27 +7,28 @@
 use std::fmt::Write;
 
 use crate::id::WalkthroughId;
-use crate::progress::{Notice, Standing, Status};
+use crate::progress::{Notice, ProgressView, Status};
 use crate::server::Toolset;
 use crate::step::StepContent;
 
 /// How the fields of a step are used. Tool descriptions and prompts state it.
-pub const FIELDS: &str = "intro: say it first; context: for you only; operations: do these; content: show as written";
+pub const FIELD_USAGE: &str =
+    "intro: say it first; context: for you only; operations: do these; content: show as written";
 /// The rule against rushing. Tool descriptions and prompts state it.
-pub const WAIT: &str = "Never call it twice in a row without an answer from the user";
+pub const WAIT_RULE: &str = "Never call it twice in a row without an answer from the user";
 /// The rule for anonymous users. Tool descriptions and `instructions` of servers without sign-in state it.
-pub const PASS_HANDLE: &str = "Pass progress_handle on EVERY call";
+pub const HANDLE_RULE: &str = "Pass progress_handle on EVERY call";
 
 /// The tools that a text may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
+pub enum ToolFlow {
     /// `select_walkthrough` and `next_walkthrough_step`.
     Guided,
     /// `get_current_step` and `complete_step`.
     Stepwise,
 }
 
-impl From<Toolset> for Flow {
+impl From<Toolset> for ToolFlow {
     /// A server with both sets recommends the guided tools.
     fn from(toolset: Toolset) -> Self {
         match toolset {
@@ -39,7 +40,7 @@ impl From<Toolset> for Flow {
 
 /// How the user of a call was identified, which determines what is said about the handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum User {
+pub enum UserIdentity {
     /// By a token or a personal URL: there is no handle.
     Known,
     /// By this handle, or by a session that stands for it. A restart of the client loses the session.
@@ -48,7 +49,7 @@ pub enum User {
     Unknown,
 }
 
-impl User {
+impl UserIdentity {
     /// The handle to return.
     #[must_use]
     pub fn handle(&self) -> Option<&str> {
@@ -63,9 +64,9 @@ impl User {
 #[derive(Debug, Clone, Copy)]
 pub struct Guide<'a> {
     /// The tools that may be named.
-    pub flow: Flow,
+    pub flow: ToolFlow,
     /// The user.
-    pub user: &'a User,
+    pub user: &'a UserIdentity,
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
     /// Its title.
@@ -75,7 +76,7 @@ pub struct Guide<'a> {
 /// A call of a tool with its values, as in `next_walkthrough_step(walkthrough_id: "wt_…", progress_handle: "wph_…")`.
 /// `arguments` are written as they are; the handle is added if there is one.
 #[must_use]
-pub fn call(tool: &str, arguments: &[(&str, &str)], user: &User) -> String {
+pub fn format_call(tool: &str, arguments: &[(&str, &str)], user: &UserIdentity) -> String {
     let mut text = format!("{tool}(");
     let handle = user.handle().map(|handle| format!("\"{handle}\""));
     let handle = handle.as_deref().map(|handle| ("progress_handle", handle));
@@ -89,16 +90,16 @@ pub fn call(tool: &str, arguments: &[(&str, &str)], user: &User) -> String {
 
 /// One line of author's text: line feeds become spaces.
 #[must_use]
-pub fn line(text: &str) -> String {
+pub fn single_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Why a call without a handle finds nothing, and what to do.
 #[must_use]
-pub fn unknown_user(flow: Flow) -> String {
+pub fn unknown_user_message(flow: ToolFlow) -> String {
     let (source, start) = match flow {
-        Flow::Guided => ("from select_walkthrough", "select_walkthrough"),
-        Flow::Stepwise => ("from the first complete_step result", "get_current_step"),
+        ToolFlow::Guided => ("from select_walkthrough", "select_walkthrough"),
+        ToolFlow::Stepwise => ("from the first complete_step result", "get_current_step"),
     };
     format!(
         "No progress_handle was given, so your user is unknown. Pass the one {source}; look for it in your notes (for \
@@ -107,21 +108,23 @@ pub fn unknown_user(flow: Flow) -> String {
 }
 
 /// The sentence of `message` about the handle; empty if there is nothing to keep.
-fn keep_handle(user: &User) -> &'static str {
+fn keep_handle(user: &UserIdentity) -> &'static str {
     match user {
-        User::Handle(_) => {
+        UserIdentity::Handle(_) => {
             "Pass progress_handle on every call, and keep it in your notes (for example AGENTS.md or a .waypost file) to \
              resume after a restart."
         }
-        User::Known | User::Unknown => "",
+        UserIdentity::Known | UserIdentity::Unknown => "",
     }
 }
 
 /// The same sentence for the text block, where every byte around a step counts.
-fn keep_handle_short(user: &User) -> &'static str {
+fn keep_handle_short(user: &UserIdentity) -> &'static str {
     match user {
-        User::Handle(_) => " Pass progress_handle every time; keep it in your notes (AGENTS.md, .waypost) to resume.",
-        User::Known | User::Unknown => "",
+        UserIdentity::Handle(_) => {
+            " Pass progress_handle every time; keep it in your notes (AGENTS.md, .waypost) to resume."
+        }
+        UserIdentity::Known | UserIdentity::Unknown => "",
     }
 }
 
@@ -133,7 +136,7 @@ fn join(sentences: impl IntoIterator<Item = String>) -> String {
 
 /// What the notices say to a person who sees no tools; `None` if there is nothing to say.
 #[must_use]
-pub fn notice(notices: &[Notice]) -> Option<String> {
+pub fn user_notice(notices: &[Notice]) -> Option<String> {
     let sentences = notices.iter().filter_map(|notice| match notice {
         Notice::Replaced { percent, completed, total } => {
             Some(format!("Replaced the attempt at {percent} % ({completed} of {total} steps); its history is kept."))
@@ -143,7 +146,7 @@ pub fn notice(notices: &[Notice]) -> Option<String> {
         }
         Notice::Withdrawn { from, reason } => Some(format!(
             "Version {from} was withdrawn by its author: {}. This is the newest version.",
-            line(reason).trim_end_matches('.')
+            single_line(reason).trim_end_matches('.')
         )),
         Notice::NewerVersion { number } => Some(format!("A newer version ({number}) exists.")),
         Notice::StepAlreadyCompleted => Some("That step was completed before; nothing changed.".to_owned()),
@@ -163,35 +166,35 @@ impl Guide<'_> {
     fn call(&self, tool: &str, more: &[(&str, &str)]) -> String {
         let id = format!("\"{}\"", self.walkthrough_id);
         let arguments = [&[("walkthrough_id", id.as_str())], more].concat();
-        call(tool, &arguments, self.user)
+        format_call(tool, &arguments, self.user)
     }
 
     /// The title in quotation marks.
     fn name(&self) -> String {
-        format!("\"{}\"", line(self.title))
+        format!("\"{}\"", single_line(self.title))
     }
 
     /// The call that shows the current step.
     fn show(&self) -> String {
         match self.flow {
-            Flow::Guided => self.call("select_walkthrough", &[]),
-            Flow::Stepwise => self.call("get_current_step", &[]),
+            ToolFlow::Guided => self.call("select_walkthrough", &[]),
+            ToolFlow::Stepwise => self.call("get_current_step", &[]),
         }
     }
 
     /// The call that starts a completed walkthrough again.
     fn again(&self) -> String {
         match self.flow {
-            Flow::Guided => self.call("select_walkthrough", &[("resume_if_exists", "false"), ("confirm", "true")]),
-            Flow::Stepwise => self.call("reset_walkthrough_progress", &[("confirm", "true")]),
+            ToolFlow::Guided => self.call("select_walkthrough", &[("resume_if_exists", "false"), ("confirm", "true")]),
+            ToolFlow::Stepwise => self.call("reset_walkthrough_progress", &[("confirm", "true")]),
         }
     }
 
     /// The call that moves to the newest version. Short, because the notice comes with every step.
     fn newest(&self) -> &'static str {
         match self.flow {
-            Flow::Guided => "select_walkthrough with use_version \"latest\"",
-            Flow::Stepwise => "move_to_latest_version",
+            ToolFlow::Guided => "select_walkthrough with use_version \"latest\"",
+            ToolFlow::Stepwise => "move_to_latest_version",
         }
     }
 
@@ -199,8 +202,8 @@ impl Guide<'_> {
     fn complete(&self, step: &str) -> String {
         let step = format!("\"{step}\"");
         match self.flow {
-            Flow::Guided => self.call("next_walkthrough_step", &[("current_step_id", &step)]),
-            Flow::Stepwise => self.call("complete_step", &[("step_id", &step)]),
+            ToolFlow::Guided => self.call("next_walkthrough_step", &[("current_step_id", &step)]),
+            ToolFlow::Stepwise => self.call("complete_step", &[("step_id", &step)]),
         }
     }
 
@@ -231,7 +234,7 @@ impl Guide<'_> {
             Notice::Withdrawn { from, reason } => format!(
                 "Version {from} was withdrawn by its author: {}. This is the newest version; no step was completed by \
                  this call. Tell the user before going on.",
-                line(reason).trim_end_matches('.')
+                single_line(reason).trim_end_matches('.')
             ),
             Notice::NewerVersion { number } => {
                 format!("A newer version ({number}) exists; {} moves to it.", self.newest())
@@ -251,9 +254,9 @@ impl Guide<'_> {
 
     /// `message` of a step result.
     #[must_use]
-    pub fn step_message(&self, standing: &Standing, notices: &[Notice]) -> String {
-        let current = standing.current().map(|index| &standing.version.steps()[index]);
-        let unknown = if *self.user == User::Unknown { unknown_user(self.flow) } else { String::new() };
+    pub fn step_message(&self, progress: &ProgressView, notices: &[Notice]) -> String {
+        let current = progress.current().map(|index| &progress.version.steps()[index]);
+        let unknown = if *self.user == UserIdentity::Unknown { unknown_user_message(self.flow) } else { String::new() };
         let (fields, wait) = match current {
             Some(step) => (use_of_fields(&step.content), self.wait("<content> (step.content)", step.id.as_str())),
             None => (String::new(), String::new()),
@@ -263,31 +266,34 @@ impl Guide<'_> {
 
     /// The last lines of the text block of a step result: `section` is the name of the section with the content.
     #[must_use]
-    pub fn step_text(&self, standing: &Standing, section: &str) -> String {
-        let wait = match standing.current() {
+    pub fn step_text(&self, progress: &ProgressView, section: &str) -> String {
+        let wait = match progress.current() {
             Some(index) => {
-                let step = &standing.version.steps()[index];
+                let step = &progress.version.steps()[index];
                 self.wait(&format!("<{section}>"), step.id.as_str())
             }
             None => String::new(),
         };
-        let unknown =
-            if *self.user == User::Unknown { format!("\n{}", unknown_user(self.flow)) } else { String::new() };
+        let unknown = if *self.user == UserIdentity::Unknown {
+            format!("\n{}", unknown_user_message(self.flow))
+        } else {
+            String::new()
+        };
         format!("{wait}{}{unknown}", keep_handle_short(self.user)).trim().to_owned()
     }
 
     /// `message` of a result that shows progress and no step.
     #[must_use]
-    pub fn status_message(&self, standing: &Standing, notices: &[Notice]) -> String {
-        let next = match (standing.status(), standing.current()) {
+    pub fn status_message(&self, progress: &ProgressView, notices: &[Notice]) -> String {
+        let next = match (progress.status(), progress.current()) {
             (Status::Completed, _) | (_, None) => String::new(),
-            (Status::NotStarted, _) if *self.user == User::Unknown => unknown_user(self.flow),
+            (Status::NotStarted, _) if *self.user == UserIdentity::Unknown => unknown_user_message(self.flow),
             (Status::NotStarted, _) => {
                 format!("{} is not started. Call {} to show its first step.", self.name(), self.show())
             }
             (Status::InProgress, Some(index)) => {
-                let title = line(&standing.version.steps()[index].content.title);
-                let (position, total) = (index + 1, standing.version.total());
+                let title = single_line(&progress.version.steps()[index].content.title);
+                let (position, total) = (index + 1, progress.version.step_count());
                 format!("The current step is {position} of {total}, \"{title}\". Call {} to show it.", self.show())
             }
         };
@@ -316,7 +322,7 @@ fn use_of_fields(content: &StepContent) -> String {
 
 /// A walkthrough that `message` of a list can name.
 #[derive(Debug, Clone, Copy)]
-pub struct Choice<'a> {
+pub struct WalkthroughChoice<'a> {
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
     /// Its title.
@@ -327,25 +333,25 @@ pub struct Choice<'a> {
 
 /// `message` of a list that is not empty.
 #[must_use]
-pub fn list_message(flow: Flow, user: &User, choices: &[Choice<'_>], has_more: bool) -> String {
+pub fn list_message(flow: ToolFlow, user: &UserIdentity, choices: &[WalkthroughChoice<'_>], has_more: bool) -> String {
     let tool = match flow {
-        Flow::Guided => "select_walkthrough",
-        Flow::Stepwise => "get_current_step",
+        ToolFlow::Guided => "select_walkthrough",
+        ToolFlow::Stepwise => "get_current_step",
     };
-    let with_id = |choice: &Choice<'_>| {
+    let with_id = |choice: &WalkthroughChoice<'_>| {
         let id = format!("\"{}\"", choice.walkthrough_id);
-        call(tool, &[("walkthrough_id", id.as_str())], user)
+        format_call(tool, &[("walkthrough_id", id.as_str())], user)
     };
     let started = choices.iter().find(|choice| choice.status == Status::InProgress);
-    let resume =
-        started.map(|choice| format!("\"{}\" is in progress: {} resumes it.", line(choice.title), with_id(choice)));
+    let resume = started
+        .map(|choice| format!("\"{}\" is in progress: {} resumes it.", single_line(choice.title), with_id(choice)));
     let choose = match choices {
         [only] if started.is_none() => format!("To begin, call {}.", with_id(only)),
         [_] => String::new(),
-        _ => format!("Ask the user which one, then call {}.", call(tool, &[("walkthrough_id", "its id")], user)),
+        _ => format!("Ask the user which one, then call {}.", format_call(tool, &[("walkthrough_id", "its id")], user)),
     };
     let more = if has_more { "There are more: call list_walkthroughs again with cursor next_cursor." } else { "" };
-    let unknown = if *user == User::Unknown {
+    let unknown = if *user == UserIdentity::Unknown {
         "No progress_handle was given, so your user is unknown: if your notes (for example AGENTS.md or a .waypost file) \
          have one, pass it."
     } else {
@@ -356,6 +362,6 @@ pub fn list_message(flow: Flow, user: &User, choices: &[Choice<'_>], has_more: b
 
 /// `message` of a search that found nothing in a server with `total` walkthroughs.
 #[must_use]
-pub fn no_match(query: &str, total: usize) -> String {
-    format!("Nothing matches \"{}\". Without query there are {total}.", line(query))
+pub fn no_match_message(query: &str, total: usize) -> String {
+    format!("Nothing matches \"{}\". Without query there are {total}.", single_line(query))
 }

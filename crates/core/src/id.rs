@@ -1,4 +1,4 @@
-//! Prefixed identifiers: `prefix_` and 16 or more characters of lower-case Crockford base 32.
+//! Prefixed identifiers: `prefix_` followed by 16 or more characters of lowercase Crockford base 32.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,29 +9,29 @@ use std::sync::LazyLock;
 use crate::clock::Timestamp;
 use crate::random::Random;
 
-/// Crockford's alphabet: no `i`, `l`, `o`, `u`, so that an identifier survives being read aloud.
+/// Crockford's alphabet, which omits `i`, `l`, `o` and `u` so that identifiers can be read aloud without mistakes.
 static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification = Specification::new();
     specification.symbols.push_str("0123456789abcdefghjkmnpqrstvwxyz");
-    #[expect(clippy::expect_used, reason = "a constant that the tests below run through")]
+    #[expect(clippy::expect_used, reason = "a constant that is covered by the tests below")]
     specification.encoding().expect("32 distinct symbols")
 });
 
-/// `bytes` in lower-case Crockford base 32.
+/// Encodes `bytes` in lowercase Crockford base 32.
 #[must_use]
 pub fn base32(bytes: &[u8]) -> String {
     BASE32.encode(bytes)
 }
 
-/// 80 random bits, 16 characters: for things that are few and whose age is nobody's business.
+/// Generates 80 random bits (16 characters), for low-volume objects whose age should not be revealed.
 fn random_part(random: &dyn Random) -> String {
     let mut bytes = [0_u8; 10];
     random.fill(&mut bytes);
     base32(&bytes)
 }
 
-/// 48 bits of time and 72 random bits, 24 characters that sort by time: for rows that are many, because ordered keys
-/// keep the index pages that are written few.
+/// Generates 48 bits of time and 72 random bits (24 characters that sort by time), for high-volume rows: ordered keys
+/// reduce the number of index pages that are written.
 fn ordered_part(now: Timestamp, random: &dyn Random) -> String {
     let mut bytes = [0_u8; 15];
     bytes[..6].copy_from_slice(&now.0.to_be_bytes()[2..]);
@@ -39,11 +39,11 @@ fn ordered_part(now: Timestamp, random: &dyn Random) -> String {
     base32(&bytes)
 }
 
-/// Why a text is no identifier of the expected kind.
+/// The text is not an identifier of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected an identifier that begins with `{prefix}`")]
 pub struct InvalidId {
-    /// The prefix that the kind has, with its underscore.
+    /// The expected prefix, including the underscore.
     pub prefix: &'static str,
 }
 
@@ -55,18 +55,18 @@ macro_rules! id {
         pub struct $name(String);
 
         impl $name {
-            /// What every identifier of this kind begins with.
+            /// The prefix of every identifier of this kind.
             pub const PREFIX: &'static str = $prefix;
 
             id!(@new $kind);
 
-            /// The text, prefix included.
+            /// Returns the text, including the prefix.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// Takes a text that the store gave back, without checking it again.
+            /// Wraps a text read from the store without validating it again.
             #[must_use]
             pub fn from_store(text: String) -> Self {
                 Self(text)
@@ -84,27 +84,27 @@ macro_rules! id {
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
                 let rest = text.strip_prefix($prefix).ok_or(InvalidId { prefix: $prefix })?;
-                let fine = (12..=40).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric());
-                if fine { Ok(Self(text.to_owned())) } else { Err(InvalidId { prefix: $prefix }) }
+                let is_valid = (12..=40).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric());
+                if is_valid { Ok(Self(text.to_owned())) } else { Err(InvalidId { prefix: $prefix }) }
             }
         }
     };
     (@new random) => {
-        /// A new identifier.
+        /// Generates a new identifier.
         #[must_use]
         pub fn new(random: &dyn Random) -> Self {
             Self(format!("{}{}", Self::PREFIX, random_part(random)))
         }
     };
     (@new ordered) => {
-        /// A new identifier that sorts after those of earlier milliseconds.
+        /// Generates a new identifier that sorts after those of earlier milliseconds.
         #[must_use]
         pub fn new(now: Timestamp, random: &dyn Random) -> Self {
             Self(format!("{}{}", Self::PREFIX, ordered_part(now, random)))
         }
 
-        /// What no identifier that was made at `time` or later sorts before, and every earlier one does: for finding
-        /// rows by time through the index of their ids.
+        /// Returns the lower bound of all identifiers generated at `time` or later. Allows rows to be found by time
+        /// through the index on their IDs.
         #[must_use]
         pub fn floor(time: Timestamp) -> Self {
             struct Zeros;
@@ -130,7 +130,7 @@ id!(/// A client session: one handle of one end user on one server.
     SessionId, "ses_", ordered);
 id!(/// A walkthrough.
     WalkthroughId, "wt_", random);
-id!(/// A step of a walkthrough, the same in the draft and in every version.
+id!(/// A step of a walkthrough; the same in the draft and in every version.
     StepId, "ws_", random);
 id!(/// A published, immutable version of a walkthrough.
     VersionId, "wv_", random);
@@ -140,7 +140,7 @@ id!(/// One attempt of one end user at one walkthrough on one server.
     ProgressId, "wp_", ordered);
 id!(/// A recorded tool call.
     ToolCallId, "tc_", ordered);
-id!(/// An event in the life of an attempt.
+id!(/// An event of an attempt.
     EventId, "ev_", ordered);
 id!(/// An API key.
     ApiKeyId, "key_", random);
@@ -148,21 +148,21 @@ id!(/// An entry of the audit log.
     AuditEventId, "aud_", ordered);
 id!(/// An identity provider of an organisation.
     OauthConfigId, "oac_", random);
-id!(/// An identity of an end user: issuer and subject.
+id!(/// An end user's identity: issuer and subject.
     IdentityId, "idn_", ordered);
-id!(/// Waypost's own account of an end user.
+id!(/// An end user's Waypost account.
     AccountId, "acc_", random);
-id!(/// A request at the authorization endpoint, while its user signs in and consents.
+id!(/// An authorization request whose user is signing in and consenting.
     AuthorizationRequestId, "arq_", ordered);
-id!(/// A one-time code by mail.
+id!(/// A one-time code sent to an end user by email.
     EmailCodeId, "ecd_", ordered);
-id!(/// What a user allowed a client, with the tokens that came of it.
+id!(/// An OAuth grant: an end user's consent for a client, with its tokens.
     OauthGrantId, "ogr_", ordered);
-id!(/// Anonymous progress that became that of a signed-in user.
+id!(/// A join: anonymous progress transferred to a signed-in user.
     JoinId, "joi_", ordered);
-id!(/// A signed-in browser of a user.
+id!(/// A user's browser session.
     UserSessionId, "uss_", ordered);
-id!(/// A one-time code or link for a user, by mail.
+id!(/// A one-time code or link sent to a user by email.
     UserCodeId, "uco_", ordered);
 id!(/// An invitation to an organisation.
     InvitationId, "inv_", ordered);
@@ -170,11 +170,11 @@ id!(/// A support ticket.
     TicketId, "tkt_", ordered);
 id!(/// A comment on a ticket.
     TicketCommentId, "tkc_", ordered);
-id!(/// An email that waits to be sent.
+id!(/// A queued email.
     EmailId, "eml_", ordered);
-id!(/// A receiver of outgoing webhooks.
+id!(/// A webhook.
     WebhookId, "whk_", random);
-id!(/// A message to such a receiver.
+id!(/// A delivery to a webhook.
     WebhookDeliveryId, "whd_", ordered);
 
 #[cfg(test)]
@@ -183,7 +183,7 @@ mod tests {
     use crate::random::SeededRandom;
 
     #[test]
-    fn has_prefix_and_length() {
+    fn ids_have_a_prefix_and_a_length() {
         let random = SeededRandom::new(1);
         let id = WalkthroughId::new(&random);
         assert!(id.as_str().starts_with("wt_") && id.as_str().len() == 19, "{id}");

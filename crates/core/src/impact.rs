@@ -9,7 +9,7 @@ use crate::progress::StepSet;
 
 /// From the steps of one version to those of another, both as ordinals in their order.
 #[derive(Debug, Clone)]
-pub struct Move {
+pub struct VersionMove {
     from: Vec<u32>,
     to: Vec<u32>,
     places: HashMap<u32, usize>,
@@ -17,17 +17,17 @@ pub struct Move {
 
 /// What a move means for one attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Consequence {
+pub struct AttemptImpact {
     /// Completed steps of the old version that the new one does not have.
     pub lost: u32,
     /// Steps of the new version that stand before the place where the user was, and that they have not completed: they have
     /// to go back for them.
-    pub again: u32,
+    pub repeat: u32,
     /// Whether nothing is left to do in the new version, so that moving completes it.
     pub completes: bool,
 }
 
-impl Move {
+impl VersionMove {
     /// A move between these versions.
     #[must_use]
     pub fn new(from: Vec<u32>, to: Vec<u32>) -> Self {
@@ -37,15 +37,15 @@ impl Move {
 
     /// What it means for an attempt with these completed steps.
     #[must_use]
-    pub fn consequence(&self, completed: &StepSet) -> Consequence {
+    pub fn impact_on(&self, completed: &StepSet) -> AttemptImpact {
         let done = |ordinal: &&u32| completed.contains(**ordinal);
         let lost = self.from.iter().filter(done).filter(|ordinal| !self.places.contains_key(ordinal)).count();
         let place = self.place(completed);
-        let again = self.to[..place].iter().filter(|ordinal| !done(ordinal)).count();
+        let repeat = self.to[..place].iter().filter(|ordinal| !done(ordinal)).count();
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        Consequence {
+        AttemptImpact {
             lost: count(lost),
-            again: count(again),
+            repeat: count(repeat),
             completes: !self.to.is_empty() && self.to.iter().all(|ordinal| done(&ordinal)),
         }
     }
@@ -63,37 +63,37 @@ impl Move {
 
 /// What a move means for many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Consequences {
+pub struct MoveImpact {
     /// How many there are.
-    pub people: u64,
+    pub users: u64,
     /// Who keeps every completed step and goes on where they were.
     pub lose_nothing: u64,
     /// By how many completed steps they lose: how many people.
     pub lose: BTreeMap<u32, u64>,
     /// By how many steps they have to go back for: how many people.
-    pub again: BTreeMap<u32, u64>,
+    pub repeat: BTreeMap<u32, u64>,
     /// For whom moving completes the walkthrough.
     pub complete: u64,
     /// How many people by what happens to them: everybody is in exactly one group, so that the groups add up to `people`.
-    pub groups: BTreeMap<Consequence, u64>,
+    pub groups: BTreeMap<AttemptImpact, u64>,
 }
 
-impl Consequences {
+impl MoveImpact {
     /// Counts `people` to whom the same happens.
-    pub fn add(&mut self, consequence: Consequence, people: u64) {
-        self.people += people;
-        *self.groups.entry(consequence).or_default() += people;
+    pub fn add(&mut self, consequence: AttemptImpact, users: u64) {
+        self.users += users;
+        *self.groups.entry(consequence).or_default() += users;
         if consequence.completes {
-            self.complete += people;
+            self.complete += users;
         }
         if consequence.lost > 0 {
-            *self.lose.entry(consequence.lost).or_default() += people;
+            *self.lose.entry(consequence.lost).or_default() += users;
         }
-        if consequence.again > 0 {
-            *self.again.entry(consequence.again).or_default() += people;
+        if consequence.repeat > 0 {
+            *self.repeat.entry(consequence.repeat).or_default() += users;
         }
-        if consequence.lost == 0 && consequence.again == 0 {
-            self.lose_nothing += people;
+        if consequence.lost == 0 && consequence.repeat == 0 {
+            self.lose_nothing += users;
         }
     }
 }
@@ -107,19 +107,19 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::{ProgressId, StepId, VersionId, WalkthroughId};
-    use crate::progress::act::{Select, View};
-    use crate::progress::{Attempt, AttemptState, Offered};
+    use crate::progress::operations::{ProgressContext, SelectOptions};
+    use crate::progress::{Attempt, AttemptState, VersionOffer};
     use crate::random::SeededRandom;
     use crate::step::StepContent;
-    use crate::version::{FrozenStep, Version};
+    use crate::version::{Version, VersionStep};
 
     fn set(ordinals: &[u32]) -> StepSet {
         ordinals.iter().copied().collect()
     }
 
     fn consequence(from: &[u32], to: &[u32], completed: &[u32]) -> (u32, u32, bool) {
-        let it = Move::new(from.to_vec(), to.to_vec()).consequence(&set(completed));
-        (it.lost, it.again, it.completes)
+        let it = VersionMove::new(from.to_vec(), to.to_vec()).impact_on(&set(completed));
+        (it.lost, it.repeat, it.completes)
     }
 
     #[test]
@@ -139,16 +139,16 @@ mod tests {
 
     #[test]
     fn many_are_counted() {
-        let mut all = Consequences::default();
-        all.add(Consequence { lost: 0, again: 0, completes: false }, 380);
-        all.add(Consequence { lost: 0, again: 1, completes: false }, 30);
-        all.add(Consequence { lost: 2, again: 1, completes: false }, 2);
-        assert_eq!((all.people, all.lose_nothing), (412, 380));
-        assert_eq!((all.again[&1], all.lose[&2]), (32, 2));
+        let mut all = MoveImpact::default();
+        all.add(AttemptImpact { lost: 0, repeat: 0, completes: false }, 380);
+        all.add(AttemptImpact { lost: 0, repeat: 1, completes: false }, 30);
+        all.add(AttemptImpact { lost: 2, repeat: 1, completes: false }, 2);
+        assert_eq!((all.users, all.lose_nothing), (412, 380));
+        assert_eq!((all.repeat[&1], all.lose[&2]), (32, 2));
     }
 
     fn version(id: &str, number: u32, ordinals: &[u32]) -> Arc<Version> {
-        let step = |ordinal: &u32| FrozenStep {
+        let step = |ordinal: &u32| VersionStep {
             id: StepId::from_store(format!("ws_{ordinal}")),
             ordinal: *ordinal,
             content: StepContent::default(),
@@ -184,24 +184,24 @@ mod tests {
                 closed_at: None,
                 metadata: serde_json::Map::new(),
             };
-            let offered = Offered { latest: Arc::clone(&new), withdrawal: None };
+            let offered = VersionOffer { latest: Arc::clone(&new), withdrawal: None };
             let random = SeededRandom::new(1);
-            let view = View { attempt: Some((&attempt, &old)), offered: &offered, now: Timestamp(2), random: &random };
-            let before = view.standing().0;
-            let after = view.select(Select { to_latest: true, ..Select::default() }).unwrap().standing;
-            let said = Move::new(from.clone(), to.clone()).consequence(&completed);
+            let view = ProgressContext { attempt: Some((&attempt, &old)), offered: &offered, now: Timestamp(2), random: &random };
+            let before = view.read().0;
+            let after = view.select(SelectOptions { to_latest: true, ..SelectOptions::default() }).unwrap().progress;
+            let said = VersionMove::new(from.clone(), to.clone()).impact_on(&completed);
 
             let kept = (0..from.len()).filter(|at| before.is_completed(*at) && to.contains(&from[*at])).count();
             prop_assert_eq!(said.lost as usize, before.completed() - kept);
             prop_assert_eq!(said.completes, after.current().is_none());
             let was_next = before.current().and_then(|at| to.iter().position(|ordinal| *ordinal == from[at]));
             if let (Some(was_next), Some(is_next)) = (was_next, after.current()) {
-                prop_assert_eq!(said.again == 0, is_next == was_next);
+                prop_assert_eq!(said.repeat == 0, is_next == was_next);
                 let open = (0..was_next).filter(|at| !after.is_completed(*at)).count();
-                prop_assert_eq!(said.again as usize, open);
+                prop_assert_eq!(said.repeat as usize, open);
             }
             if from == to {
-                prop_assert_eq!((said.lost, said.again), (0, 0));
+                prop_assert_eq!((said.lost, said.repeat), (0, 0));
             }
         }
     }

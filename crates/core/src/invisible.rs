@@ -58,7 +58,7 @@ pub fn is_invisible(c: char) -> bool {
 
 /// Whether the character changes the direction of the text around it: the property `Bidi_Control` of Unicode.
 #[must_use]
-pub fn is_bidi(c: char) -> bool {
+pub fn is_bidi_control(c: char) -> bool {
     is_mark(c) || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -1,49 +1,49 @@
-//! Anonymous progress that became that of a signed-in user.
+//! Joins: anonymous progress that was transferred to a signed-in user.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::{EndUserId, JoinId, OrganizationId, ServerId, WalkthroughId};
-use crate::progress::join::Taken;
+use crate::progress::join::JoinRecord;
 use crate::walkthrough::names;
 
 names! {
-    /// By what the anonymous user was known.
+    /// How the anonymous user was identified.
     JoinKind {
-        /// A handle in the arguments of the signed-in user's own client.
+        /// By a handle in the arguments sent by the signed-in user's own client.
         Handle = "handle",
-        /// The session of that client.
+        /// By the session of that client.
         Session = "session",
-        /// The tracking id of a personal URL, which the user claimed.
+        /// By the tracking ID of a personal URL that the user claimed.
         Tracking = "tracking",
     }
 }
 
-/// One join: of one anonymous user, on one server.
+/// The transfer of one anonymous user's progress on one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
-    /// The join.
+    /// The join's ID.
     pub id: JoinId,
-    /// Whose users.
+    /// The organisation that both users belong to.
     pub organization_id: OrganizationId,
-    /// The only server whose progress was taken over.
+    /// The only server whose progress was transferred.
     pub server_id: ServerId,
     /// The anonymous user.
     pub from_end_user_id: EndUserId,
     /// The signed-in user.
     pub to_end_user_id: EndUserId,
-    /// By what the anonymous user was known.
+    /// How the anonymous user was identified.
     pub kind: JoinKind,
-    /// When.
+    /// When the progress was joined.
     pub created_at: Timestamp,
-    /// When it was taken back.
+    /// When the join was undone.
     pub undone_at: Option<Timestamp>,
 }
 
-/// How to take a join back, walkthrough by walkthrough.
+/// The data needed to undo a join.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Undo {
-    /// What was done to each.
+pub struct JoinUndo {
+    /// The change made to each walkthrough.
     #[serde(default)]
-    pub walkthroughs: Vec<(WalkthroughId, Taken)>,
+    pub walkthroughs: Vec<(WalkthroughId, JoinRecord)>,
 }

@@ -1,17 +1,17 @@
-//! The logic of Waypost without any input or output: identifiers, time, callers, errors, models, and the rules of
-//! walkthroughs (chains of steps, progress, rendering, cleaning, import and export). Everything here is a pure
-//! function of its arguments; clock and randomness come in from outside.
+//! The logic of Waypost, free of I/O: identifiers, time, callers, errors, models, and the rules of walkthroughs (chains
+//! of steps, progress, rendering, cleaning, import and export). Every function is pure; the clock and the random number
+//! generator are passed in.
 
 pub mod access;
 pub mod account;
 pub mod analytics;
-pub mod answer;
 pub mod assignment;
 pub mod audit;
 pub mod authorization;
 pub mod caller;
 pub mod chain;
 pub mod claim_link;
+pub mod clean;
 pub mod clock;
 pub mod compare;
 pub mod email;
@@ -39,12 +39,12 @@ pub mod scope;
 pub mod seal;
 pub mod search;
 pub mod secret;
-pub mod served;
 pub mod server;
 pub mod slug;
 pub mod step;
 pub mod template;
 pub mod ticket;
+pub mod tool_result;
 pub mod transfer;
 pub mod version;
 pub mod walkthrough;

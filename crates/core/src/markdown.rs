@@ -1,10 +1,10 @@
 //! Cleaning of what authors write, before it is served: only the offending spans change, and cleaning what is clean
-//! changes nothing. What authors write is stored as they typed it, but for [`line_endings`].
+//! changes nothing. What authors write is stored as they typed it, but for [`normalize_line_endings`].
 //!
 //! - [`clean_markdown`] for a step's content: no HTML, no dangerous links, nothing that is not shown.
 //! - [`clean_plain`] for agent fields and descriptions, [`clean_line`] for titles: no invisible characters. These
 //!   fields are plain text, so a `<port>` in them stays as it is.
-//! - [`bidi_in_code`] for lint and publish: such characters make code look other than it is.
+//! - [`find_bidi_in_code`] for lint and publish: such characters make code look other than it is.
 //!
 //! Two things change everywhere, in code as well: a line ends in one line feed (`\r\n` and a lone `\r` are line
 //! endings in Markdown, and the text must be the same whichever system it was written on), and invisible characters are
@@ -87,24 +87,24 @@ pub fn clean_line(text: &str) -> String {
 /// The first bidirectional control inside a code span or code block of `text`, Markdown. Such a character makes code
 /// read differently from what a machine runs.
 #[must_use]
-pub fn bidi_in_code(text: &str) -> Option<char> {
-    Survey::of(text).code.iter().flat_map(|range| text[range.clone()].chars()).find(|&c| invisible::is_bidi(c))
+pub fn find_bidi_in_code(text: &str) -> Option<char> {
+    Survey::of(text).code.iter().flat_map(|range| text[range.clone()].chars()).find(|&c| invisible::is_bidi_control(c))
 }
 
 /// Returns `text` as it is stored: every line ends in a line feed (`\r\n` and a lone `\r` are line endings in Markdown, and
 /// the text must be the same whichever system it was written on), and there is no U+0000, which PostgreSQL cannot store.
 #[must_use]
-pub fn line_endings(text: &str) -> Cow<'_, str> {
+pub fn normalize_line_endings(text: &str) -> Cow<'_, str> {
     if !text.contains(['\r', '\0']) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n"))
 }
 
-/// As [`line_endings`], and without a byte order mark at the start, before anything is parsed: it would keep a heading or
+/// As [`normalize_line_endings`], and without a byte order mark at the start, before anything is parsed: it would keep a heading or
 /// fence in the first line from being one.
 fn line_feeds(text: &str) -> Cow<'_, str> {
-    line_endings(text.trim_start_matches('\u{FEFF}'))
+    normalize_line_endings(text.trim_start_matches('\u{FEFF}'))
 }
 
 /// The last resort for text that is written to defeat the cleaner: without these characters there is no tag, entity, link,

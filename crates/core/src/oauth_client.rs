@@ -16,7 +16,7 @@ names! {
 
 names! {
     /// How a client proves at the token endpoint who it is (RFC 7591, section 2).
-    AuthMethod {
+    ClientAuthMethod {
         /// A public client: it does not.
         None = "none",
         /// HTTP Basic (RFC 6749, section 2.3.1).
@@ -42,7 +42,7 @@ pub struct OauthClient {
     /// What it is.
     pub application_type: ApplicationType,
     /// How it proves who it is.
-    pub auth_method: AuthMethod,
+    pub auth_method: ClientAuthMethod,
     /// SHA-256 of its secret, hexadecimal; none for a public client.
     pub secret_hash: Option<String>,
     /// When it registered.

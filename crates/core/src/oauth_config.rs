@@ -1,75 +1,75 @@
-//! The identity provider of an organisation: who signs end users in on servers with `custom_oauth`.
+//! An organisation's identity provider, which signs end users in on servers with `custom_oauth`.
 
 use crate::clock::Timestamp;
 use crate::id::{OauthConfigId, OrganizationId};
 use crate::walkthrough::names;
 
 names! {
-    /// What the provider speaks.
+    /// The provider's protocol.
     ProviderKind {
-        /// OpenID Connect: it says in an ID token who the user is.
+        /// OpenID Connect: an ID token identifies the user.
         Openid = "openid",
-        /// Plain OAuth: only its userinfo endpoint says who the user is.
+        /// Plain OAuth: only the userinfo endpoint identifies the user.
         Oauth = "oauth",
     }
 }
 
 names! {
-    /// How Waypost proves to the token endpoint who it is (RFC 6749, 2.3.1; OpenID Connect Core, 9).
+    /// How Waypost authenticates at the token endpoint (RFC 6749, section 2.3.1; OpenID Connect Core, section 9).
     TokenAuthMethod {
         /// HTTP Basic.
         ClientSecretBasic = "client_secret_basic",
-        /// In the body.
+        /// Credentials in the request body.
         ClientSecretPost = "client_secret_post",
-        /// Not at all: a public client, PKCE alone.
+        /// No authentication: a public client that relies on PKCE.
         None = "none",
     }
 }
 
-/// A provider, as it was checked and saved.
+/// The validated configuration of an identity provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OauthConfig {
-    /// The configuration.
+    /// The configuration's ID.
     pub id: OauthConfigId,
-    /// Whose it is.
+    /// The organisation that owns it.
     pub organization_id: OrganizationId,
-    /// Name for people, unique in the organisation.
+    /// Display name, unique in the organisation.
     pub name: String,
-    /// What it speaks.
+    /// The provider's protocol.
     pub kind: ProviderKind,
-    /// Its issuer identifier; empty when its endpoints were typed in.
+    /// The issuer identifier; empty if the endpoints were entered manually.
     pub issuer: String,
-    /// Where browsers are sent.
+    /// The URL that browsers are redirected to.
     pub authorization_endpoint: String,
-    /// Where codes become tokens.
+    /// The URL at which codes are exchanged for tokens.
     pub token_endpoint: String,
-    /// Where it says more of a user; for plain OAuth, who the user is.
+    /// The URL that returns further claims; with plain OAuth, the user's identity.
     pub userinfo_endpoint: Option<String>,
-    /// Where its keys are.
+    /// The URL of the provider's signing keys.
     pub jwks_uri: Option<String>,
-    /// Waypost's name there.
+    /// Waypost's client ID at the provider.
     pub client_id: String,
-    /// Waypost's secret there, sealed to the row.
+    /// Waypost's client secret at the provider, sealed to the row.
     pub client_secret: Option<String>,
-    /// How it is shown.
+    /// How Waypost authenticates at the token endpoint.
     pub token_auth_method: TokenAuthMethod,
-    /// What is asked for.
+    /// The requested scopes.
     pub scopes: Vec<String>,
-    /// The claim that names a user for ever.
+    /// The claim that permanently identifies a user.
     pub subject_claim: String,
-    /// Whether a verified address links its users with those of other providers that have the same one.
+    /// Whether its users are linked to users of other providers with the same verified email.
     pub link_verified_email: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When it was last changed.
     pub updated_at: Timestamp,
 }
 
 impl OauthConfig {
-    /// Whether its users may be linked by a verified address: never those of plain OAuth, whose userinfo proves
-    /// nothing of an address.
+    /// Whether its users may be linked by verified email. Always false for plain OAuth, whose userinfo does not prove
+    /// ownership of an email.
     #[must_use]
-    pub fn links(&self) -> bool {
+    pub fn can_link_by_email(&self) -> bool {
         self.link_verified_email && self.kind == ProviderKind::Openid
     }
 }

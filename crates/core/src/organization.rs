@@ -71,7 +71,7 @@ impl User {
 
 names! {
     /// Who may make an account for themselves.
-    SignUp {
+    SignUpPolicy {
         /// Whoever was invited.
         Invite = "invite",
         /// Everybody who can read mail at their address.

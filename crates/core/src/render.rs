@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use crate::guidance::{Guide, line};
-use crate::progress::{Notice, Standing, Status};
+use crate::guidance::{Guide, single_line};
+use crate::progress::{Notice, ProgressView, Status};
 use crate::step::StepContent;
 
 /// Returns the name of a section for `text`: `name`, or `name-2`, `name-3` … if the text could end it. What reads like the
@@ -53,18 +53,18 @@ fn fields(content: &StepContent) -> String {
 
 /// Renders the current step: where it is, the notices, its sections, and what to do next.
 #[must_use]
-pub fn step(standing: &Standing, guide: &Guide<'_>, notices: &[Notice]) -> String {
+pub fn step(progress: &ProgressView, guide: &Guide<'_>, notices: &[Notice]) -> String {
     let mut text = String::new();
-    let total = standing.version.total();
+    let total = progress.version.step_count();
     let notices = guide.notices(notices);
     let mut content_section = String::new();
-    match standing.current() {
+    match progress.current() {
         Some(index) => {
-            let step = &standing.version.steps()[index];
-            let (position, percent) = (index + 1, standing.percent());
-            let _ = writeln!(text, "Step {position} of {total} ({percent} %): {}", line(&step.content.title));
+            let step = &progress.version.steps()[index];
+            let (position, percent) = (index + 1, progress.percent());
+            let _ = writeln!(text, "Step {position} of {total} ({percent} %): {}", single_line(&step.content.title));
             if let Some(title) = &step.content.section_title {
-                let _ = writeln!(text, "Section: {}", line(title));
+                let _ = writeln!(text, "Section: {}", single_line(title));
             }
             if !notices.is_empty() {
                 let _ = writeln!(text, "{notices}");
@@ -76,7 +76,7 @@ pub fn step(standing: &Standing, guide: &Guide<'_>, notices: &[Notice]) -> Strin
             let _ = writeln!(text, "All {total} steps are done (100 %). {notices}");
         }
     }
-    let next = guide.step_text(standing, &content_section);
+    let next = guide.step_text(progress, &content_section);
     if !next.is_empty() {
         let _ = writeln!(text, "{next}");
     }
@@ -113,10 +113,10 @@ pub fn list(rows: &[ListRow<'_>], message: &str) -> String {
             Status::InProgress => format!("in progress, {} %", row.percent),
             Status::Completed => "completed".to_owned(),
         };
-        let title = line(row.title);
+        let title = single_line(row.title);
         let _ = writeln!(text, "{}. {title} ({} steps{minutes}; {state}) id {}", number + 1, row.steps, row.id);
         if !row.description.is_empty() {
-            let _ = writeln!(text, "   {}", line(row.description));
+            let _ = writeln!(text, "   {}", single_line(row.description));
         }
     }
     text.push_str(message);
@@ -133,54 +133,54 @@ pub struct DetailsView<'a> {
     /// Its tags.
     pub tags: &'a [String],
     /// The user's progress.
-    pub standing: &'a Standing,
+    pub progress: &'a ProgressView,
 }
 
 /// Renders a walkthrough with the user's progress, and `message` at the end.
 #[must_use]
 pub fn details(view: &DetailsView<'_>, message: &str) -> String {
-    let DetailsView { row, kind, tags, standing } = view;
-    let mut text = format!("{}\nType: {kind}; {} steps", line(row.title), row.steps);
+    let DetailsView { row, kind, tags, progress } = view;
+    let mut text = format!("{}\nType: {kind}; {} steps", single_line(row.title), row.steps);
     if let Some(minutes) = row.minutes {
         let _ = write!(text, "; about {minutes} min");
     }
     if !tags.is_empty() {
-        let _ = write!(text, "; tags: {}", tags.iter().map(|tag| line(tag)).collect::<Vec<_>>().join(", "));
+        let _ = write!(text, "; tags: {}", tags.iter().map(|tag| single_line(tag)).collect::<Vec<_>>().join(", "));
     }
     text.push('\n');
     if !row.description.is_empty() {
-        let _ = writeln!(text, "{}", line(row.description));
+        let _ = writeln!(text, "{}", single_line(row.description));
     }
-    let (completed, total) = (standing.completed(), standing.version.total());
-    let status = standing.status().as_str().replace('_', " ");
-    let _ = writeln!(text, "Progress: {status}, {completed} of {total} steps completed ({} %).", standing.percent());
+    let (completed, total) = (progress.completed(), progress.version.step_count());
+    let status = progress.status().as_str().replace('_', " ");
+    let _ = writeln!(text, "Progress: {status}, {completed} of {total} steps completed ({} %).", progress.percent());
     text.push_str(message);
     text
 }
 
 /// Renders the titles of a version's steps with their states, without content, and `message` at the end.
 #[must_use]
-pub fn outline(standing: &Standing, message: &str) -> String {
-    let (completed, total) = (standing.completed(), standing.version.total());
+pub fn outline(progress: &ProgressView, message: &str) -> String {
+    let (completed, total) = (progress.completed(), progress.version.step_count());
     let mut text = format!(
         "{}: {}, {completed} of {total} steps completed ({} %).\n",
-        line(&standing.version.title),
-        standing.status().as_str().replace('_', " "),
-        standing.percent()
+        single_line(&progress.version.title),
+        progress.status().as_str().replace('_', " "),
+        progress.percent()
     );
-    let current = standing.current();
+    let current = progress.current();
     let mut section = None;
-    for (index, step) in standing.version.steps().iter().enumerate() {
+    for (index, step) in progress.version.steps().iter().enumerate() {
         if section != step.content.section_title.as_deref() {
             section = step.content.section_title.as_deref();
-            let _ = writeln!(text, "{}", line(section.unwrap_or_default()));
+            let _ = writeln!(text, "{}", single_line(section.unwrap_or_default()));
         }
         let mark = match index {
-            _ if standing.is_completed(index) => "x",
+            _ if progress.is_completed(index) => "x",
             index if Some(index) == current => ">",
             _ => " ",
         };
-        let _ = writeln!(text, "[{mark}] {}. {} ({})", index + 1, line(&step.content.title), step.id);
+        let _ = writeln!(text, "[{mark}] {}. {} ({})", index + 1, single_line(&step.content.title), step.id);
     }
     text.push_str(message);
     text
@@ -193,20 +193,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::guidance::{Flow, User};
+    use crate::guidance::{ToolFlow, UserIdentity};
     use crate::id::{StepId, VersionId, WalkthroughId};
-    use crate::version::{FrozenStep, Version};
+    use crate::version::{Version, VersionStep};
 
-    fn standing(content: StepContent) -> Standing {
+    fn progress(content: StepContent) -> ProgressView {
         let id = StepId::from_store("ws_0123456789abcdef".into());
         let version = Version::new(
             VersionId::from_store("wv_1".into()),
             WalkthroughId::from_store("wt_1".into()),
             1,
             "T".into(),
-            vec![FrozenStep { id, ordinal: 0, content }],
+            vec![VersionStep { id, ordinal: 0, content }],
         );
-        Standing { attempt: None, version: Arc::new(version), latest_number: 1 }
+        ProgressView { attempt: None, version: Arc::new(version), latest_number: 1 }
     }
 
     fn full() -> StepContent {
@@ -223,15 +223,15 @@ mod tests {
 
     const HANDLE: &str = "wph_0123456789abcdefghjkmnpqrs";
 
-    fn rendered(standing: &Standing, flow: Flow, user: &User, notices: &[Notice]) -> String {
+    fn rendered(progress: &ProgressView, flow: ToolFlow, user: &UserIdentity, notices: &[Notice]) -> String {
         let id = WalkthroughId::from_store("wt_0123456789abcdef".into());
-        step(standing, &Guide { flow, user, walkthrough_id: &id, title: "T" }, notices)
+        step(progress, &Guide { flow, user, walkthrough_id: &id, title: "T" }, notices)
     }
 
     #[test]
     fn a_step_reads_like_this() {
-        let user = User::Handle("wph_abc".to_owned());
-        let text = rendered(&standing(full()), Flow::Guided, &user, &[Notice::Started]);
+        let user = UserIdentity::Handle("wph_abc".to_owned());
+        let text = rendered(&progress(full()), ToolFlow::Guided, &user, &[Notice::Started]);
         let expected = r#"Step 1 of 1 (0 %): Install
 Section: Begin
 Started "T".
@@ -255,7 +255,7 @@ Show <content> and stop. Only when the user says it is done, call next_walkthrou
     #[test]
     fn the_instructions_name_the_section_that_the_content_is_in() {
         let content = StepContent { content: "`</content>`".into(), ..full() };
-        let text = rendered(&standing(content), Flow::Stepwise, &User::Known, &[]);
+        let text = rendered(&progress(content), ToolFlow::Stepwise, &UserIdentity::Known, &[]);
         let last = text.lines().last().unwrap();
         assert_eq!(
             last,
@@ -274,10 +274,10 @@ Show <content> and stop. Only when the user says it is done, call next_walkthrou
             content.context_for_agent.as_ref().unwrap().len(),
             content.operations_for_agent.as_ref().unwrap().len(),
         ];
-        let user = User::Handle(HANDLE.to_owned());
-        for flow in [Flow::Guided, Flow::Stepwise] {
+        let user = UserIdentity::Handle(HANDLE.to_owned());
+        for flow in [ToolFlow::Guided, ToolFlow::Stepwise] {
             for notice in [Notice::Started, Notice::Resumed] {
-                let text = rendered(&standing(content.clone()), flow, &user, &[notice]);
+                let text = rendered(&progress(content.clone()), flow, &user, &[notice]);
                 let fixed = text.len() - own.iter().sum::<usize>() - "T".len();
                 assert!(fixed <= 450, "{flow:?}: {fixed} bytes around\n{text}");
             }

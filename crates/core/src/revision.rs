@@ -8,7 +8,7 @@ use crate::walkthrough::names;
 /// Edits of one person within this time of the first one share a revision.
 pub const COLLAPSE_MS: i64 = 10 * 60 * 1_000;
 /// A revision is kept this long after another one took its place.
-pub const KEPT_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
+pub const RETENTION_MS: i64 = 90 * 24 * 60 * 60 * 1_000;
 /// Maximum number of revisions of a step. The oldest are deleted first.
 pub const MAX_REVISIONS: u32 = 1_000;
 /// Maximum total size of a step's revisions in bytes. The oldest are deleted first.
@@ -16,7 +16,7 @@ pub const MAX_REVISION_BYTES: u64 = 8 * 1024 * 1024;
 
 names! {
     /// The act that made a revision.
-    RevisionAct {
+    RevisionOperation {
         /// The step as it was before its history was kept.
         Baseline = "baseline",
         /// The step was added.
@@ -34,11 +34,11 @@ names! {
 
 /// A revision of a step, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RevisionHead {
+pub struct RevisionInfo {
     /// Counts from 1 within the step.
     pub number: u32,
     /// The act that made it.
-    pub act: RevisionAct,
+    pub operation: RevisionOperation,
     /// The ID of the user or the key, `operator`, or empty if unknown.
     pub actor: String,
     /// The revision whose content was restored.
@@ -57,7 +57,7 @@ pub struct RevisionHead {
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRevision {
     /// The revision without its content.
-    pub head: RevisionHead,
+    pub head: RevisionInfo,
     /// The step's key at that time.
     pub key: Option<String>,
     /// Of a deletion: the step that stood before it. `None` for the first.
@@ -69,9 +69,9 @@ pub struct StepRevision {
 /// Whether an edit by `actor` at `now` replaces the revision `last` instead of making another one: both are edits of the
 /// same person, and `last` was begun less than [`COLLAPSE_MS`] ago.
 #[must_use]
-pub fn collapses(last: &RevisionHead, act: RevisionAct, actor: &str, now: Timestamp) -> bool {
+pub fn can_collapse(last: &RevisionInfo, operation: RevisionOperation, actor: &str, now: Timestamp) -> bool {
     last.is_current
-        && (last.act, act) == (RevisionAct::Edit, RevisionAct::Edit)
+        && (last.operation, operation) == (RevisionOperation::Edit, RevisionOperation::Edit)
         && last.actor == actor
         && (0..COLLAPSE_MS).contains(&now.since(last.created_at))
 }
@@ -82,9 +82,9 @@ mod tests {
 
     #[test]
     fn only_edits_of_the_same_person_within_ten_minutes_collapse() {
-        let last = RevisionHead {
+        let last = RevisionInfo {
             number: 2,
-            act: RevisionAct::Edit,
+            operation: RevisionOperation::Edit,
             actor: "usr_a".to_owned(),
             restored_from: None,
             title: String::new(),
@@ -92,21 +92,31 @@ mod tests {
             updated_at: Timestamp(5_000),
             is_current: true,
         };
-        let collapsed = |last: &RevisionHead, act, actor, at| collapses(last, act, actor, Timestamp(at));
-        assert!(collapsed(&last, RevisionAct::Edit, "usr_a", 1_000));
-        assert!(collapsed(&last, RevisionAct::Edit, "usr_a", 1_000 + COLLAPSE_MS - 1));
+        let collapsed = |last: &RevisionInfo, operation, actor, at| can_collapse(last, operation, actor, Timestamp(at));
+        assert!(collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000));
+        assert!(collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS - 1));
         assert!(
-            !collapsed(&last, RevisionAct::Edit, "usr_a", 1_000 + COLLAPSE_MS),
+            !collapsed(&last, RevisionOperation::Edit, "usr_a", 1_000 + COLLAPSE_MS),
             "from the first edit, not the last"
         );
-        assert!(!collapsed(&last, RevisionAct::Edit, "usr_a", 999), "the clock was set back");
-        assert!(!collapsed(&last, RevisionAct::Edit, "usr_b", 2_000));
-        assert!(!collapsed(&RevisionHead { is_current: false, ..last.clone() }, RevisionAct::Edit, "usr_a", 2_000));
-        for act in RevisionAct::ALL.iter().filter(|act| **act != RevisionAct::Edit) {
-            assert!(!collapsed(&last, *act, "usr_a", 2_000), "{act}");
+        assert!(!collapsed(&last, RevisionOperation::Edit, "usr_a", 999), "the clock was set back");
+        assert!(!collapsed(&last, RevisionOperation::Edit, "usr_b", 2_000));
+        assert!(!collapsed(
+            &RevisionInfo { is_current: false, ..last.clone() },
+            RevisionOperation::Edit,
+            "usr_a",
+            2_000
+        ));
+        for operation in RevisionOperation::ALL.iter().filter(|operation| **operation != RevisionOperation::Edit) {
+            assert!(!collapsed(&last, *operation, "usr_a", 2_000), "{operation}");
             assert!(
-                !collapsed(&RevisionHead { act: *act, ..last.clone() }, RevisionAct::Edit, "usr_a", 2_000),
-                "{act}"
+                !collapsed(
+                    &RevisionInfo { operation: *operation, ..last.clone() },
+                    RevisionOperation::Edit,
+                    "usr_a",
+                    2_000
+                ),
+                "{operation}"
             );
         }
     }

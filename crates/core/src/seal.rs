@@ -39,7 +39,7 @@ impl fmt::Debug for SecretText {
 
 /// Where a sealed text is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct SealLocation<'a> {
     /// The table.
     pub table: &'a str,
     /// The column.
@@ -93,7 +93,7 @@ impl Key {
     }
 
     /// Lengths keep the parts apart.
-    fn associated(&self, place: &Place<'_>) -> Aad<Vec<u8>> {
+    fn associated(&self, place: &SealLocation<'_>) -> Aad<Vec<u8>> {
         let mut data = Vec::new();
         for part in [VERSION, &self.id, place.table, place.column, place.row] {
             data.extend_from_slice(&(part.len() as u64).to_le_bytes());
@@ -112,7 +112,7 @@ impl Keyring {
 
     /// Seals `plaintext` to `place` with the current key, under a random nonce of 96 bits (SP 800-38D, 8.2.2).
     #[must_use]
-    pub fn seal(&self, place: &Place<'_>, plaintext: &[u8], random: &dyn Random) -> String {
+    pub fn seal(&self, place: &SealLocation<'_>, plaintext: &[u8], random: &dyn Random) -> String {
         let mut nonce = [0_u8; NONCE_LEN];
         random.fill(&mut nonce);
         let mut text = plaintext.to_vec();
@@ -129,7 +129,7 @@ impl Keyring {
     ///
     /// # Errors
     /// When it is no sealed text, was sealed with another key, was changed, or belongs to another place.
-    pub fn open(&self, place: &Place<'_>, sealed: &str) -> Result<Vec<u8>, SealError> {
+    pub fn open(&self, place: &SealLocation<'_>, sealed: &str) -> Result<Vec<u8>, SealError> {
         let (id, bytes) = parts(sealed)?;
         let key = self.key(id).ok_or(SealError::UnknownKey)?;
         let mut bytes = BASE64URL_NOPAD.decode(bytes.as_bytes()).map_err(|_| SealError::Malformed)?;
@@ -146,7 +146,7 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Self::open`], and when it is no UTF-8.
-    pub fn open_text(&self, place: &Place<'_>, sealed: &str) -> Result<SecretText, SealError> {
+    pub fn open_text(&self, place: &SealLocation<'_>, sealed: &str) -> Result<SecretText, SealError> {
         String::from_utf8(self.open(place, sealed)?).map(SecretText).map_err(|_| SealError::NotText)
     }
 
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::random::SeededRandom;
 
-    const PLACE: Place<'static> = Place { table: "oauth_configs", column: "client_secret", row: "oac_1" };
+    const PLACE: SealLocation<'static> = SealLocation { table: "oauth_configs", column: "client_secret", row: "oac_1" };
 
     fn key(byte: u8) -> SecretKey {
         SecretKey::new([byte; 32])
@@ -207,11 +207,11 @@ mod tests {
         let sealed = ring.seal(&PLACE, b"geheim", &SeededRandom::new(1));
         assert_eq!(ring.open(&PLACE, &sealed).as_deref(), Ok(&b"geheim"[..]));
         for moved in [
-            Place { row: "oac_2", ..PLACE },
-            Place { column: "token_endpoint", ..PLACE },
-            Place { table: "upstream_tokens", ..PLACE },
+            SealLocation { row: "oac_2", ..PLACE },
+            SealLocation { column: "token_endpoint", ..PLACE },
+            SealLocation { table: "upstream_tokens", ..PLACE },
             // The same letters, cut elsewhere.
-            Place { column: "client_secre", row: "toac_1", ..PLACE },
+            SealLocation { column: "client_secre", row: "toac_1", ..PLACE },
         ] {
             assert_eq!(ring.open(&moved, &sealed), Err(SealError::Damaged), "{moved:?}");
         }

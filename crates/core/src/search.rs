@@ -1,4 +1,4 @@
-//! Searching the walkthroughs of a server: any word matches, the best match comes first, case and accents do not count.
+//! Searching the walkthroughs of a server: any word matches, the best match comes first, and case and accents are ignored.
 
 use std::cmp::Reverse;
 
@@ -6,31 +6,31 @@ use icu_casemap::CaseMapper;
 use icu_normalizer::DecomposingNormalizer;
 use icu_normalizer::properties::CanonicalCombiningClassMap;
 
-/// Characters in a query at most. Part of the schema of `list_walkthroughs`.
+/// Maximum length of a query in characters. Part of the schema of `list_walkthroughs`.
 pub const MAX_QUERY: usize = 500;
-/// Words of a query that count.
+/// Maximum number of words used from a query.
 const MAX_WORDS: usize = 32;
-/// A shorter word matches whole words only: `to` should not match `tool`.
+/// Shorter words match only whole words: `to` should not match `tool`.
 const MIN_PART: usize = 3;
 
-/// Returns `text` as it is compared: decomposed for compatibility, without accents, case-folded.
+/// Returns `text` in the form used for comparison: compatibility-decomposed, without accents, case-folded.
 #[must_use]
 pub fn fold(text: &str) -> String {
     let classes = CanonicalCombiningClassMap::new();
     let decomposed = DecomposingNormalizer::new_nfkd().normalize(text).into_owned();
     let plain: String = decomposed.chars().filter(|c| classes.get_u8(*c) == 0).collect();
-    // Folding can compose accents that were no accents before (`İ`), so that they are removed again.
+    // Case folding can introduce combining marks (`İ`), so remove them again.
     let folded = CaseMapper::new().fold_string(&plain).into_owned();
     let decomposed = DecomposingNormalizer::new_nfkd().normalize(&folded).into_owned();
     decomposed.chars().filter(|c| classes.get_u8(*c) == 0).collect()
 }
 
-/// A query, ready to compare.
+/// A parsed query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query(Vec<String>);
 
 impl Query {
-    /// Reads a query; `None` if it has no word.
+    /// Parses a query. Returns `None` if it contains no word.
     #[must_use]
     pub fn parse(query: &str) -> Option<Self> {
         let mut words: Vec<String> = Vec::new();
@@ -43,43 +43,43 @@ impl Query {
     }
 }
 
-/// The texts of a walkthrough that are searched.
+/// The searchable texts of a walkthrough.
 #[derive(Debug, Clone, Copy)]
 pub struct Document<'a> {
-    /// Its title.
+    /// The title.
     pub title: &'a str,
-    /// Its description.
+    /// The description.
     pub description: &'a str,
-    /// Its tags.
+    /// The tags.
     pub tags: &'a [String],
-    /// The titles of its steps, one a line, as [`fold`] returns them: they are many and never change.
+    /// The titles of the steps, one per line, already folded with [`fold`]: there are many and they never change.
     pub folded_steps: &'a str,
 }
 
-/// Letters and digits between anything else. A script without spaces is one word, of which parts match.
+/// Splits a text into runs of letters and digits. Text in a script without spaces is one word, and parts of it match.
 fn words_of(folded: &str) -> impl Iterator<Item = &str> {
     folded.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
-/// How well `word` matches a text: 2 for a whole word, 1 for a part of one, 0 if it does not.
-fn quality(word: &str, folded: &str) -> u32 {
+/// Returns how well `word` matches a text: 2 for a whole word, 1 for part of a word, 0 for no match.
+fn match_quality(word: &str, folded: &str) -> u32 {
     if words_of(folded).any(|other| other == word) {
         return 2;
     }
-    let may_be_part = !word.is_ascii() || word.len() >= MIN_PART;
-    u32::from(may_be_part && folded.contains(word))
+    let can_be_part = !word.is_ascii() || word.len() >= MIN_PART;
+    u32::from(can_be_part && folded.contains(word))
 }
 
-/// Returns the numbers of the matching documents, the best first: those with most words of the query, then those that have
-/// them in the title, in a tag, in the description or in a step's title; otherwise in their order.
+/// Returns the indices of the matching documents, best match first: by the number of matching words, then by where they
+/// occur (title, tags, description, step titles), then in their original order.
 #[must_use]
 pub fn rank<'a>(query: &Query, documents: impl IntoIterator<Item = Document<'a>>) -> Vec<usize> {
     let mut found: Vec<(Reverse<(usize, u32)>, usize)> = Vec::new();
     for (number, document) in documents.into_iter().enumerate() {
         let fields = [(8, fold(document.title)), (4, fold(&document.tags.join("\n"))), (2, fold(document.description))];
         let score = |word: &String| {
-            let best = fields.iter().map(|(weight, text)| weight * quality(word, text)).max().unwrap_or(0);
-            best.max(quality(word, document.folded_steps))
+            let best = fields.iter().map(|(weight, text)| weight * match_quality(word, text)).max().unwrap_or(0);
+            best.max(match_quality(word, document.folded_steps))
         };
         let scores: Vec<u32> = query.0.iter().map(score).collect();
         let matched = scores.iter().filter(|score| **score > 0).count();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn case_and_accents_do_not_count() {
+    fn case_and_accents_are_ignored() {
         for (query, title) in [
             ("CAFÉ", "cafe"),
             ("cafe\u{301}", "Café"),
@@ -119,17 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn any_word_matches_and_the_best_comes_first() {
+    fn any_word_matches_and_the_best_match_comes_first() {
         let titles = ["Connect a database", "Install", "Install the database", "Reinstall everything"];
         assert_eq!(search("install database", &titles), [2, 0, 1, 3]);
-        assert_eq!(search("instal", &titles), [1, 2, 3], "a part of a word, in their order");
-        assert_eq!(search("a", &titles), [0], "a short word is a whole word");
+        assert_eq!(search("instal", &titles), [1, 2, 3], "part of a word, in their original order");
+        assert_eq!(search("a", &titles), [0], "a short word matches only a whole word");
         assert!(search("kubernetes", &titles).is_empty());
         assert!(Query::parse("  … !? ").is_none());
     }
 
     #[test]
-    fn every_field_is_searched_and_the_title_counts_most() {
+    fn every_field_is_searched_and_the_title_has_the_highest_weight() {
         let tags = ["docker".to_owned()];
         let nothing = Document { title: "", description: "", tags: &[], folded_steps: "" };
         let documents = [
@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn folding_is_stable_and_finds_the_text_itself(text in "\\PC{0,40}") {
+        fn folding_is_idempotent_and_a_text_matches_itself(text in "\\PC{0,40}") {
             let folded = fold(&text);
             prop_assert_eq!(fold(&folded), folded.clone());
             if Query::parse(&text).is_some() {

@@ -58,17 +58,17 @@ impl fmt::Debug for SecretKey {
 /// The installation's secret keys: what is made from now on is made with the current one, and what was made with the
 /// previous one still counts as long as it is there.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub struct SecretKeys {
     /// The key.
     pub current: SecretKey,
     /// The one before it.
     pub previous: Option<SecretKey>,
 }
 
-impl Keys {
+impl SecretKeys {
     /// The key with which `signature` is [`SecretKey::sign`] of `message`; none when it is neither.
     #[must_use]
-    pub fn that_signed(&self, purpose: &str, message: &[u8], signature: &[u8]) -> Option<&SecretKey> {
+    pub fn find_signing_key(&self, purpose: &str, message: &[u8], signature: &[u8]) -> Option<&SecretKey> {
         let mut keys = [Some(&self.current), self.previous.as_ref()].into_iter().flatten();
         keys.find(|key| key.verify(purpose, message, signature))
     }
@@ -80,7 +80,7 @@ impl Keys {
     }
 }
 
-impl From<SecretKey> for Keys {
+impl From<SecretKey> for SecretKeys {
     fn from(current: SecretKey) -> Self {
         Self { current, previous: None }
     }
@@ -106,8 +106,9 @@ mod tests {
         assert_ne!(key.sign("ab", b"c"), key.sign("a", b"bc"));
         assert_eq!(format!("{key:?}"), "SecretKey(…)");
         let other = SecretKey::new([7; 32]);
-        let keys = Keys { current: other.clone(), previous: Some(key.clone()) };
-        let signed = |keys: &Keys| keys.that_signed("session", b"message", &signature).map(|key| key.sign("a", b"b"));
+        let keys = SecretKeys { current: other.clone(), previous: Some(key.clone()) };
+        let signed =
+            |keys: &SecretKeys| keys.find_signing_key("session", b"message", &signature).map(|key| key.sign("a", b"b"));
         assert_eq!(signed(&keys), Some(key.sign("a", b"b")), "with the previous one");
         assert_eq!(signed(&key.into()), signed(&keys));
         assert_eq!(signed(&other.into()), None);

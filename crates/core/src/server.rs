@@ -21,14 +21,14 @@ names! {
 impl AuthType {
     /// Whether end users sign in: then only a token names anybody.
     #[must_use]
-    pub fn signs_in(self) -> bool {
+    pub fn has_sign_in(self) -> bool {
         matches!(self, Self::PlatformOauth | Self::CustomOauth)
     }
 }
 
 names! {
     /// When a server with sign-in asks for it.
-    SignIn {
+    SignInPolicy {
         /// When a call needs a user, except for clients that are known to fail then: those are asked when they connect.
         Auto = "auto",
         /// At the first call that needs an identity.
@@ -76,7 +76,7 @@ pub struct Server {
     /// How end users are recognised.
     pub auth_type: AuthType,
     /// When it asks for sign-in.
-    pub sign_in: SignIn,
+    pub sign_in: SignInPolicy,
     /// The provider that signs end users in; only with `custom_oauth` it is asked.
     pub oauth_config_id: Option<OauthConfigId>,
     /// Whether the walkthrough tools are offered at all.

@@ -127,7 +127,7 @@ pub fn from_title(title: &str) -> String {
 }
 
 /// `base` when it is free, else the first free of `base-2`, `base-3` and so on, shortened to fit.
-pub fn unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
+pub fn make_unique(base: &str, taken: impl Fn(&str) -> bool) -> String {
     if !taken(base) {
         return base.to_owned();
     }
@@ -155,7 +155,7 @@ fn cut(slug: &str, length: usize) -> String {
 
 /// The beginning of a slug for a server with this name: it fits, but may be reserved or taken. Room is left for a number.
 #[must_use]
-pub fn server_from_name(name: &str) -> String {
+pub fn suggest_server_slug(name: &str) -> String {
     let slug = from_title(name);
     let mut slug = slug.get(..MAX_LABEL - 3).unwrap_or(&slug).trim_end_matches('-').replace("--", "-");
     if slug.as_bytes().get(2..4) == Some(b"--") || slug.len() < 3 {
@@ -227,10 +227,10 @@ mod tests {
 
     #[test]
     fn numbers_what_is_taken() {
-        assert_eq!(unique("a", |_| false), "a");
-        assert_eq!(unique("a", |slug| ["a", "a-2"].contains(&slug)), "a-3");
+        assert_eq!(make_unique("a", |_| false), "a");
+        assert_eq!(make_unique("a", |slug| ["a", "a-2"].contains(&slug)), "a-3");
         let long = "x".repeat(60);
-        let second = unique(&long, |slug| slug == long);
+        let second = make_unique(&long, |slug| slug == long);
         assert_eq!((second.len(), second.ends_with("x-2")), (60, true));
     }
 
@@ -267,13 +267,13 @@ mod tests {
             prop_assert!((1..=60).contains(&slug.len()));
             prop_assert!(slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'));
             prop_assert!(!slug.starts_with('-') && !slug.ends_with('-'));
-            let other = unique(&slug, |taken| taken == slug);
+            let other = make_unique(&slug, |taken| taken == slug);
             prop_assert!(other != slug && (1..=60).contains(&other.len()));
         }
 
         #[test]
         fn slugs_of_any_server_fit(name in any::<String>()) {
-            let slug = server_from_name(&name);
+            let slug = suggest_server_slug(&name);
             prop_assert!(check_label(&slug, 3).is_ok() && check_label(&format!("{slug}-20"), 3).is_ok(), "{slug}");
         }
 

@@ -59,7 +59,7 @@ impl TicketStatus {
     ///
     /// # Errors
     /// `conflict`: a closed ticket is opened again first, and only one without an address waits for one.
-    pub fn go(self, next: Self, has_email: bool) -> Result<()> {
+    pub fn check_transition(self, next: Self, has_email: bool) -> Result<()> {
         let refused = |message: &str| Err(Error::new(Code::Conflict, message).with("field", "status"));
         match (self, next) {
             (from, to) if from == to => Ok(()),
@@ -103,7 +103,7 @@ impl Priority {
 
 /// Where an end user was when they asked for help. It is written down then, and stays when the walkthrough goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TicketPlace {
+pub struct TicketOrigin {
     /// The walkthrough; none when it was deleted since.
     pub walkthrough_id: Option<WalkthroughId>,
     /// Its title then.
@@ -139,7 +139,7 @@ pub struct Ticket {
     /// Who asked; none when nobody could tell.
     pub end_user_id: Option<EndUserId>,
     /// Where they were.
-    pub place: Option<TicketPlace>,
+    pub origin: Option<TicketOrigin>,
     /// In a line.
     pub title: String,
     /// What is wrong.
@@ -177,9 +177,9 @@ impl Ticket {
     /// Sets the status, and when it was resolved.
     ///
     /// # Errors
-    /// As [`TicketStatus::go`].
+    /// As [`TicketStatus::check_transition`].
     pub fn set_status(&mut self, next: TicketStatus, now: Timestamp) -> Result<()> {
-        self.status.go(next, self.email.is_some())?;
+        self.status.check_transition(next, self.email.is_some())?;
         self.resolved_at = if next.is_done() { self.resolved_at.or(Some(now)) } else { None };
         self.status = next;
         Ok(())
@@ -252,7 +252,7 @@ mod tests {
             (Pending, NeedsEmail, true, false),
             (Pending, NeedsEmail, false, true),
         ] {
-            let gone = from.go(to, has_email);
+            let gone = from.check_transition(to, has_email);
             assert_eq!(gone.is_ok(), fine, "{from} to {to}");
             if let Err(error) = gone {
                 assert_eq!((error.code, &error.details["field"]), (Code::Conflict, &"status".into()));

@@ -2,44 +2,44 @@
 
 use std::collections::HashMap;
 
+use crate::clean;
 use crate::clock::Timestamp;
 use crate::id::{StepId, VersionId, WalkthroughId};
-use crate::served;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughFields;
 
 /// A published version without its steps.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VersionHead {
-    /// The version.
+pub struct VersionInfo {
+    /// The version's ID.
     pub id: VersionId,
-    /// What it is a version of.
+    /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
-    /// Counts from 1; never given twice.
+    /// Counts from 1; never reused.
     pub number: u32,
-    /// The head of the walkthrough at the time of publishing.
+    /// The walkthrough's fields at the time of publishing.
     pub fields: WalkthroughFields,
-    /// How many steps.
+    /// Number of steps.
     pub step_count: u32,
     /// When it was published.
     pub created_at: Timestamp,
-    /// Set when the author took it back.
+    /// Set if the author withdrew the version.
     pub withdrawal: Option<Withdrawal>,
 }
 
-/// That an author took a version back.
+/// The withdrawal of a version by its author.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withdrawal {
-    /// When.
+    /// When the version was withdrawn.
     pub at: Timestamp,
-    /// Why, for the users who were on it.
+    /// The reason, shown to users who were on the version.
     pub reason: String,
 }
 
-/// A step as it was published; in a [`Version`] as it is served.
+/// A published step. In a [`Version`] its content is cleaned for serving.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FrozenStep {
-    /// The step, the same in the draft and in every version.
+pub struct VersionStep {
+    /// The step's ID, the same in the draft and in every version.
     pub id: StepId,
     /// The step's bit in a [`crate::progress::StepSet`], the same in every version.
     pub ordinal: u32,
@@ -47,59 +47,59 @@ pub struct FrozenStep {
     pub content: StepContent,
 }
 
-/// A published version as it is served, with its steps in order: clean, whatever was typed (see [`served`]).
+/// A published version, cleaned for serving (see [`clean`]), with its steps in order.
 #[derive(Debug)]
 pub struct Version {
-    /// The version.
+    /// The version's ID.
     pub id: VersionId,
-    /// What it is a version of.
+    /// The walkthrough.
     pub walkthrough_id: WalkthroughId,
     /// Counts from 1.
     pub number: u32,
-    /// The title at the time of publishing, as it is served.
+    /// The title at the time of publishing, cleaned.
     pub title: String,
-    steps: Vec<FrozenStep>,
+    steps: Vec<VersionStep>,
     index: HashMap<StepId, usize>,
 }
 
 impl Version {
-    /// A version of `steps` in their order, as their author typed them. Takes time in proportion to their texts, so that
-    /// versions are made once and shared.
+    /// Creates a version from `steps` in order, as their author typed them. Cleaning takes time proportional to the size
+    /// of the texts, so versions are built once and shared.
     #[must_use]
     pub fn new(
         id: VersionId,
         walkthrough_id: WalkthroughId,
         number: u32,
         title: String,
-        steps: Vec<FrozenStep>,
+        steps: Vec<VersionStep>,
     ) -> Self {
-        let clean = |step: FrozenStep| FrozenStep { content: served::step(&step.content), ..step };
-        let (title, steps): (_, Vec<_>) = (served::title(&title), steps.into_iter().map(clean).collect());
+        let clean = |step: VersionStep| VersionStep { content: clean::step(&step.content), ..step };
+        let (title, steps): (_, Vec<_>) = (clean::title(&title), steps.into_iter().map(clean).collect());
         let index = steps.iter().enumerate().map(|(at, step)| (step.id.clone(), at)).collect();
         Self { id, walkthrough_id, number, title, steps, index }
     }
 
-    /// The steps in order.
+    /// Returns the steps in order.
     #[must_use]
-    pub fn steps(&self) -> &[FrozenStep] {
+    pub fn steps(&self) -> &[VersionStep] {
         &self.steps
     }
 
-    /// How many steps.
+    /// Returns the number of steps.
     #[must_use]
-    pub fn total(&self) -> usize {
+    pub fn step_count(&self) -> usize {
         self.steps.len()
     }
 
-    /// Where the step stands, from 0; none when this version does not have it.
+    /// Returns the index of the step, from 0. Returns `None` if this version does not contain it.
     #[must_use]
-    pub fn find(&self, step: &StepId) -> Option<usize> {
+    pub fn position_of(&self, step: &StepId) -> Option<usize> {
         self.index.get(step).copied()
     }
 
-    /// About how many bytes this takes in memory: what a cache that is bounded in bytes counts.
+    /// Returns the approximate size in memory in bytes, for caches with a size limit.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         let text = |field: &Option<String>| field.as_ref().map_or(0, String::len);
         let steps = self.steps.iter().map(|step| {
             let content = &step.content;

@@ -220,6 +220,6 @@ impl Walkthrough {
 ///
 /// # Errors
 /// `invalid_arguments` naming `field` and the values that exist.
-pub fn parse_name<T: FromStr<Err = String>>(field: &str, text: &str) -> crate::Result<T> {
+pub fn parse_enum<T: FromStr<Err = String>>(field: &str, text: &str) -> crate::Result<T> {
     text.parse().map_err(|expected| crate::Error::invalid(field, format!("`{field}`: {expected}, not `{text}`.")))
 }

@@ -22,14 +22,14 @@ pub const MAX_URL: usize = 2_000;
 /// How long a former secret signs beside the new one.
 pub const ROTATION_MS: i64 = 24 * HOUR;
 /// A receiver that has failed for so long is switched off.
-pub const PATIENCE_MS: i64 = 5 * 24 * HOUR;
+pub const MAX_FAILING_MS: i64 = 5 * 24 * HOUR;
 /// How long one attempt belongs to whoever makes it: longer than it may take.
 pub const LEASE_MS: i64 = MINUTE;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 /// How long to wait after each failed attempt; after the last one there is no other.
-const PAUSES: [i64; 6] = [MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 8 * HOUR, 24 * HOUR];
+const RETRY_DELAYS: [i64; 6] = [MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 8 * HOUR, 24 * HOUR];
 
 names! {
     /// What a receiver is told of.
@@ -53,7 +53,7 @@ names! {
 
 impl WebhookEvent {
     /// What a receiver can ask for.
-    pub const CHOICES: [Self; 6] = [
+    pub const SUBSCRIBABLE: [Self; 6] = [
         Self::TicketCreated,
         Self::TicketUpdated,
         Self::TicketCommented,
@@ -92,7 +92,7 @@ pub struct Webhook {
     pub previous_secret: Option<String>,
     /// Until when.
     pub previous_until: Option<Timestamp>,
-    /// What it is told of, in the order of [`WebhookEvent::CHOICES`].
+    /// What it is told of, in the order of [`WebhookEvent::SUBSCRIBABLE`].
     pub events: Vec<WebhookEvent>,
     /// Whether anything is sent to it.
     pub enabled: bool,
@@ -184,7 +184,7 @@ pub fn sign(secret: &SecretText, id: &str, seconds: i64, body: &[u8]) -> Option<
 #[must_use]
 pub fn next_attempt(attempts: u32, now: Timestamp) -> Option<Timestamp> {
     let failed = usize::try_from(attempts).ok()?.checked_sub(1)?;
-    PAUSES.get(failed).map(|pause| now.plus(*pause))
+    RETRY_DELAYS.get(failed).map(|pause| now.plus(*pause))
 }
 
 /// The body of a message: `{type, timestamp, data, text}`. `text` is for people, and makes a message that chat programs

@@ -52,7 +52,7 @@ impl HandlerContext {
     /// # Errors
     /// `invalid_arguments` if the handle is longer than any handle.
     pub(crate) fn credentials(&self, handle: Option<&str>) -> Result<Credentials> {
-        if self.offers.server.auth_type.signs_in() {
+        if self.offers.server.auth_type.has_sign_in() {
             return Ok(self.signed_in(handle));
         }
         if let Some(tracking_id) = &self.tracking_id {
@@ -82,7 +82,7 @@ impl HandlerContext {
 
     /// Whether a handle or a session identifies the user: there is neither sign-in nor a personal URL.
     pub(crate) fn is_by_handle(&self) -> bool {
-        !self.offers.server.auth_type.signs_in() && self.tracking_id.is_none()
+        !self.offers.server.auth_type.has_sign_in() && self.tracking_id.is_none()
     }
 
     /// Returns the context of a call, for its record.

@@ -98,7 +98,7 @@ pub struct Endpoint<F> {
 pub struct McpRequest {
     /// The server and what it offers.
     pub offers: Arc<Offers>,
-    /// The tracking ID of a personal URL, in its stored form (`waypost_core::personal::stored`).
+    /// The tracking ID of a personal URL, in its stored form (`waypost_core::personal::stored_form`).
     pub tracking_id: Option<String>,
     /// The validation result of the request's token.
     pub bearer: Bearer,

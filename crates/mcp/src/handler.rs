@@ -11,7 +11,7 @@ use rmcp::model::{
 };
 use rmcp::service::{RequestContext, RoleServer, SubscriptionContext};
 use serde_json::json;
-use waypost_core::guidance::{FIELDS, Flow, PASS_HANDLE};
+use waypost_core::guidance::{FIELD_USAGE, HANDLE_RULE, ToolFlow};
 use waypost_core::server::Support;
 use waypost_core::{Code, Error};
 use waypost_ops::hosting::with_timeout;
@@ -76,17 +76,17 @@ impl Handler {
     fn instructions(&self) -> String {
         let server = &self.context.offers.server;
         let product = if server.product_name.is_empty() { &server.name } else { &server.product_name };
-        let next = match Flow::from(server.toolset) {
-            Flow::Guided => "next_walkthrough_step",
-            Flow::Stepwise => "complete_step",
+        let next = match ToolFlow::from(server.toolset) {
+            ToolFlow::Guided => "next_walkthrough_step",
+            ToolFlow::Stepwise => "complete_step",
         };
-        let kept = if server.auth_type.signs_in() {
+        let kept = if server.auth_type.has_sign_in() {
             "Progress is kept for the signed-in user.".to_owned()
         } else if self.context.tracking_id.is_some() {
             "Progress is kept for this personal URL.".to_owned()
         } else {
             format!(
-                "Progress is kept for the progress_handle in the results. {PASS_HANDLE}, and keep it in your notes (for \
+                "Progress is kept for the progress_handle in the results. {HANDLE_RULE}, and keep it in your notes (for \
                  example AGENTS.md or a .waypost file) to resume after a restart; without it, or a personal URL, the user \
                  starts from the beginning."
             )
@@ -94,7 +94,7 @@ impl Handler {
         format!(
             "Guided walkthroughs for {product}. Call list_walkthroughs to see what is available, then lead the user through one \
              step at a time: show the step's content, then stop and wait, and call {next} only when the user says that \
-             the step is done. In a step, {FIELDS}. {kept}{}",
+             the step is done. In a step, {FIELD_USAGE}. {kept}{}",
             if server.support == Support::Tickets { " get_support opens a ticket with the team." } else { "" }
         )
     }

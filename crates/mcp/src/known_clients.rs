@@ -4,7 +4,7 @@
 //! user. [`KNOWN_CLIENTS`] is the only list; the table in `docs/sign-in.md` is written from it. A row is added or changed
 //! only after a run of the client itself.
 
-use waypost_core::server::SignIn;
+use waypost_core::server::SignInPolicy;
 
 /// A client that fails if it is asked to sign in during a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,11 +86,11 @@ pub const KNOWN_CLIENTS: &[KnownClient] = &[
 
 /// Whether a server asks this client to sign in when it connects; `sender` is `None` if the client is unknown.
 #[must_use]
-pub fn is_asked_on_connect(sign_in: SignIn, client: Option<ConnectingClient<'_>>) -> bool {
+pub fn is_asked_on_connect(sign_in: SignInPolicy, client: Option<ConnectingClient<'_>>) -> bool {
     match sign_in {
-        SignIn::OnConnect => true,
-        SignIn::WhenNeeded => false,
-        SignIn::Auto => client.is_some_and(|client| KNOWN_CLIENTS.iter().any(|known| known.matches(client))),
+        SignInPolicy::OnConnect => true,
+        SignInPolicy::WhenNeeded => false,
+        SignInPolicy::Auto => client.is_some_and(|client| KNOWN_CLIENTS.iter().any(|known| known.matches(client))),
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
     const END: &str = "<!-- end of known clients -->\n";
 
     fn is_asked(name: &str, version: &str, method_header: bool) -> bool {
-        is_asked_on_connect(SignIn::Auto, Some(ConnectingClient { name, version, method_header }))
+        is_asked_on_connect(SignInPolicy::Auto, Some(ConnectingClient { name, version, method_header }))
     }
 
     #[test]
@@ -183,14 +183,14 @@ mod tests {
         {
             assert!(!is_asked(other, "0.1.0", false), "{other}");
         }
-        assert!(!is_asked_on_connect(SignIn::Auto, None), "a client that does not name itself");
+        assert!(!is_asked_on_connect(SignInPolicy::Auto, None), "a client that does not name itself");
     }
 
     #[test]
     fn other_sign_in_settings_apply_to_every_client() {
         let codex = ConnectingClient { name: "codex-mcp-client", version: "0.169.0", method_header: false };
-        assert!(!is_asked_on_connect(SignIn::WhenNeeded, Some(codex)));
-        assert!(is_asked_on_connect(SignIn::OnConnect, None));
+        assert!(!is_asked_on_connect(SignInPolicy::WhenNeeded, Some(codex)));
+        assert!(is_asked_on_connect(SignInPolicy::OnConnect, None));
     }
 
     /// Run with `WAYPOST_TEST_WRITE=1` to update the table.

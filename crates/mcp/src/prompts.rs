@@ -1,7 +1,7 @@
 //! Prompts: one for each offered walkthrough, named by its slug.
 
 use rmcp::model::{GetPromptResult, Prompt, PromptMessage, Role};
-use waypost_core::guidance::{FIELDS, Flow, PASS_HANDLE, WAIT};
+use waypost_core::guidance::{FIELD_USAGE, HANDLE_RULE, ToolFlow, WAIT_RULE};
 use waypost_ops::offers::{Offer, Offers};
 
 use crate::context::HandlerContext;
@@ -36,15 +36,15 @@ pub(crate) fn get(context: &HandlerContext, slug: &str) -> Option<GetPromptResul
 }
 
 /// Returns the text of a prompt. It states the rules, because some hosts use only prompts.
-fn instruction(offer: &Offer, flow: Flow, is_by_handle: bool) -> String {
+fn instruction(offer: &Offer, flow: ToolFlow, is_by_handle: bool) -> String {
     let (id, title, steps) = (&offer.walkthrough_id, &offer.title, offer.step_count);
     let (first, next) = match flow {
-        Flow::Guided => ("select_walkthrough", "next_walkthrough_step(walkthrough_id, current_step_id)"),
-        Flow::Stepwise => ("get_current_step", "complete_step(walkthrough_id, step_id)"),
+        ToolFlow::Guided => ("select_walkthrough", "next_walkthrough_step(walkthrough_id, current_step_id)"),
+        ToolFlow::Stepwise => ("get_current_step", "complete_step(walkthrough_id, step_id)"),
     };
     let handle = if is_by_handle {
         format!(
-            " {PASS_HANDLE}, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; \
+            " {HANDLE_RULE}, and keep it in your notes (for example AGENTS.md or a .waypost file) to resume after a restart; \
              if your notes already have one, pass it from the first call on."
         )
     } else {
@@ -53,6 +53,6 @@ fn instruction(offer: &Offer, flow: Flow, is_by_handle: bool) -> String {
     format!(
         "Guide me through the walkthrough \"{title}\" ({steps} steps), one step at a time. Call \
          {first}(walkthrough_id: \"{id}\"), show me the content of the step, and stop. Only when I say that the step is \
-         done, call {next}. {WAIT}. In a step, {FIELDS}.{handle}"
+         done, call {next}. {WAIT_RULE}. In a step, {FIELD_USAGE}.{handle}"
     )
 }

@@ -2,7 +2,7 @@
 
 use rmcp::model::{Resource, ResourceContents, ResourceTemplate};
 use waypost_core::id::StepId;
-use waypost_core::progress::Standing;
+use waypost_core::progress::ProgressView;
 use waypost_core::{Code, Result, render};
 use waypost_ops::offers::Offers;
 use waypost_ops::progress::{self, PlayRequest};
@@ -80,12 +80,12 @@ pub(crate) async fn read(context: &HandlerContext, uri: &str) -> Result<Option<R
         None => {
             let (offer, version) =
                 progress::get_latest_version(&context.cx, &context.hosting, &context.offers, walkthrough).await?;
-            let standing = Standing { attempt: None, latest_number: version.number, version };
+            let progress = ProgressView { attempt: None, latest_number: version.number, version };
             let mut text = format!("# {}\n\n", offer.title);
             if !offer.description.is_empty() {
                 text.push_str(&format!("{}\n\n", offer.description));
             }
-            text.push_str(&render::outline(&standing, ""));
+            text.push_str(&render::outline(&progress, ""));
             Ok(Some(ResourceContent {
                 contents: ResourceContents::text(text, uri).with_mime_type(MARKDOWN),
                 is_public: true,
@@ -109,12 +109,12 @@ async fn read_step(
         Err(error) if error.code == Code::Unavailable => return Err(error),
         Err(_) => return Ok(None),
     };
-    let standing = &answer.standing;
-    let Some(index) = standing.version.find(step) else { return Ok(None) };
-    if standing.attempt.is_none() || !(standing.is_completed(index) || standing.current() == Some(index)) {
+    let progress = &answer.progress;
+    let Some(index) = progress.version.position_of(step) else { return Ok(None) };
+    if progress.attempt.is_none() || !(progress.is_completed(index) || progress.current() == Some(index)) {
         return Ok(None);
     }
-    let content = &standing.version.steps()[index].content;
+    let content = &progress.version.steps()[index].content;
     let text = format!("# {}\n\n{}\n", content.title, content.content);
     Ok(Some(ResourceContent { contents: ResourceContents::text(text, uri).with_mime_type(MARKDOWN), is_public: false }))
 }

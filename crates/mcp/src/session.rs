@@ -8,7 +8,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use waypost_core::id::{EndUserId, ServerId};
-use waypost_core::secret::{Keys, SecretKey, hash};
+use waypost_core::secret::{SecretKey, SecretKeys, hash};
 use waypost_core::{Random, Timestamp};
 use waypost_ops::identity::session_handle;
 
@@ -91,14 +91,14 @@ impl Session {
     /// Reads a session ID. Returns `None` if its signature is invalid, it belongs to another server, was issued in the
     /// future or is older than 30 days.
     #[must_use]
-    pub fn open(id: &str, keys: &Keys, server_id: &ServerId, now: Timestamp) -> Option<Self> {
+    pub fn open(id: &str, keys: &SecretKeys, server_id: &ServerId, now: Timestamp) -> Option<Self> {
         if id.len() > MAX_LENGTH {
             return None;
         }
         let (payload, signature) = id.split_once('.')?;
         let payload = BASE64URL_NOPAD.decode(payload.as_bytes()).ok()?;
         let signature = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
-        let key = keys.that_signed(PURPOSE, &payload, &signature)?;
+        let key = keys.find_signing_key(PURPOSE, &payload, &signature)?;
         let session: Self = serde_json::from_slice(&payload).ok()?;
         let handle = Some(session_handle(key, session.random.as_bytes()));
         // Allow one minute of clock skew between replicas.
@@ -126,11 +126,11 @@ mod tests {
         let session = Session::new(server.clone(), start, &SeededRandom::new(1), "2025-06-18".into(), None);
         let id = session.seal(&secret);
         assert!(id.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "visible ASCII");
-        let keys = Keys::from(secret.clone());
+        let keys = SecretKeys::from(secret.clone());
         let handle = Some(session_handle(&secret, session.random.as_bytes()));
         let session = Session { handle, ..session };
         assert_eq!(Session::open(&id, &keys, &server, start), Some(session.clone()));
-        let rotated = Keys { current: SecretKey::new([8; 32]), previous: Some(secret.clone()) };
+        let rotated = SecretKeys { current: SecretKey::new([8; 32]), previous: Some(secret.clone()) };
         assert_eq!(Session::open(&id, &rotated, &server, start), Some(session.clone()), "the same handle");
         assert_eq!(Session::open(&id, &keys, &server, start.plus(LIFETIME_MS - 1)), Some(session));
         assert_eq!(Session::open(&id, &keys, &server, start.plus(LIFETIME_MS)), None, "expired");

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::account::{Account, CodePurpose, ISSUER};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
@@ -153,7 +153,7 @@ impl Accounts {
         client: ClientInfo<'_>,
     ) -> Result<IssuedCode> {
         let org = &request.organization_id;
-        authorize(&cx.caller, Act::EndUserSignIn, org)?;
+        authorize(&cx.caller, Operation::EndUserSignIn, org)?;
         let email = email::parse(asked.email)?;
         let admitted = self.admit(cx, (org, &email.key), (AttemptKind::Code, client)).await?;
         if admitted.is_limited {
@@ -202,7 +202,7 @@ impl Accounts {
     /// # Errors
     /// `invalid_arguments` naming `code` when it cannot be entered any more.
     pub async fn get_code(&self, cx: &Ctx, request: &AuthorizationRequest, id: &str) -> Result<Open> {
-        authorize(&cx.caller, Act::EndUserSignIn, &request.organization_id)?;
+        authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
         let id = id.parse().map_err(|_| codes::gone())?;
         let key = Key { organization: &request.organization_id, request: &request.id, id: &id };
         email_code::find_open(&mut self.ops.db.read().await?, key, cx.now()).await?.ok_or_else(codes::gone)
@@ -288,7 +288,7 @@ impl Accounts {
         typed: PasswordSignIn<'_>,
         client: ClientInfo<'_>,
     ) -> Result<NewSession> {
-        authorize(&cx.caller, Act::EndUserSignIn, org)?;
+        authorize(&cx.caller, Operation::EndUserSignIn, org)?;
         let email = email::parse(typed.email)?;
         let Admitted { account, counted, is_limited } =
             self.admit(cx, (org, &email.key), (AttemptKind::Password, client)).await?;

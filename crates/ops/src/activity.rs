@@ -1,7 +1,7 @@
 //! The log as it is listed: events, tool calls and sessions of an organisation.
 
-use waypost_core::access::{Act, authorize};
-use waypost_core::analytics::Range;
+use waypost_core::access::{Operation, authorize};
+use waypost_core::analytics::TimeRange;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
 use waypost_core::{Result, Timestamp};
@@ -21,7 +21,7 @@ pub struct ActivityFilter {
     /// Of this walkthrough only; for events.
     pub walkthrough_id: Option<WalkthroughId>,
     /// In this range only.
-    pub range: Range,
+    pub range: TimeRange,
     /// Behind the row of this time and id.
     pub after: Option<(Timestamp, String)>,
     /// Whether the oldest come first.
@@ -55,7 +55,7 @@ pub async fn list_events(
     organization: &OrganizationId,
     filter: &ActivityFilter,
 ) -> Result<Vec<Event>> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     Ok(store::events(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
 
@@ -69,7 +69,7 @@ pub async fn list_calls(
     organization: &OrganizationId,
     filter: &ActivityFilter,
 ) -> Result<Vec<ToolCall>> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     Ok(store::calls(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }
 
@@ -83,6 +83,6 @@ pub async fn list_sessions(
     organization: &OrganizationId,
     filter: &ActivityFilter,
 ) -> Result<Vec<SessionRow>> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     Ok(store::sessions(&mut ops.db.read().await?, &filter.query(organization)).await?)
 }

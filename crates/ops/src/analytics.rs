@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use tokio::sync::Semaphore;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::analytics::{
-    self as rules, ClientRow, CountedCalls, DAY_MS, Day, ErrorRow, Filter, Funnel, Log, Node, Overview, Range, ToolRow,
+    self as rules, CallCount, ClientRow, DAY_MS, DayTotals, ErrorRow, Filter, FlowPoint, Funnel, Log, Overview,
+    TimeRange, ToolRow,
 };
 use waypost_core::caller::Ctx;
 use waypost_core::clock::Clock;
@@ -28,7 +29,7 @@ static AT_WORK: Semaphore = Semaphore::const_new(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnalyticsQuery {
     /// When.
-    pub range: Range,
+    pub range: TimeRange,
     /// On this server only.
     pub server_id: Option<ServerId>,
     /// Of this walkthrough only.
@@ -65,11 +66,11 @@ pub struct VersionSteps {
 #[derive(Debug)]
 pub struct Report {
     log: Log,
-    range: Range,
+    range: TimeRange,
     filter: Filter,
     chosen: Option<u32>,
     versions: Vec<VersionSteps>,
-    counted: Vec<CountedCalls>,
+    counted: Vec<CallCount>,
     rejected: Vec<RejectedCalls>,
 }
 
@@ -124,7 +125,7 @@ pub struct FlowEdge {
 impl Report {
     /// The range.
     #[must_use]
-    pub fn range(&self) -> Range {
+    pub fn range(&self) -> TimeRange {
         self.range
     }
 
@@ -137,12 +138,12 @@ impl Report {
     /// The numbers of the range before, for which [`ReportParts::before`] has to be asked.
     #[must_use]
     pub fn before(&self) -> Overview {
-        rules::overview(&self.log, self.range.before(), self.filter)
+        rules::overview(&self.log, self.range.previous(), self.filter)
     }
 
     /// Each day; days begin `offset_ms` before those of UTC.
     #[must_use]
-    pub fn timeline(&self, offset_ms: i64) -> Vec<Day> {
+    pub fn timeline(&self, offset_ms: i64) -> Vec<DayTotals> {
         rules::timeline(&self.log, self.range, self.filter, offset_ms)
     }
 
@@ -183,19 +184,19 @@ impl Report {
             return self.versions.iter().find(|version| Some(version.number) == self.chosen);
         }
         let begun = rules::versions(&self.log, self.range, self.filter.client);
-        let has_data = |version: &&VersionSteps| begun.contains_key(&self.log.names.find(version.id.as_str()));
+        let has_data = |version: &&VersionSteps| begun.contains_key(&self.log.names.lookup(version.id.as_str()));
         self.versions.iter().find(has_data).or(self.versions.first())
     }
 
     fn at(&self, version: &VersionSteps) -> Filter {
-        Filter { version: Some(self.log.names.find(version.id.as_str())), ..self.filter }
+        Filter { version: Some(self.log.names.lookup(version.id.as_str())), ..self.filter }
     }
 
     /// The funnel of the version; none when no walkthrough is asked for, or it has no version.
     #[must_use]
     pub fn funnel(&self) -> Option<VersionFunnel> {
         let version = self.version()?;
-        let steps: Vec<u32> = version.steps.iter().map(|(id, _)| self.log.names.find(id.as_str())).collect();
+        let steps: Vec<u32> = version.steps.iter().map(|(id, _)| self.log.names.lookup(id.as_str())).collect();
         let Funnel { started, completed, steps } = rules::funnel(&self.log, self.range, self.at(version), &steps);
         let stage = |((step_id, title), counts): (&(StepId, String), _)| FunnelStage {
             step_id: step_id.clone(),
@@ -214,16 +215,16 @@ impl Report {
         let titles: HashMap<&str, &str> =
             older.rev().chain(&version.steps).map(|(id, title)| (id.as_str(), title.as_str())).collect();
         let place = |node| match node {
-            Node::Start => FlowNode::Start,
-            Node::End => FlowNode::End,
-            Node::Left => FlowNode::Left,
-            Node::Step(number) => {
+            FlowPoint::Start => FlowNode::Start,
+            FlowPoint::End => FlowNode::End,
+            FlowPoint::Left => FlowNode::Left,
+            FlowPoint::Step(number) => {
                 let id = self.log.names.text(number).unwrap_or_default();
                 let title = titles.get(id).copied().unwrap_or(id);
                 FlowNode::Step(StepId::from_store(id.to_owned()), title.to_owned())
             }
         };
-        let flows = rules::flows(&self.log, self.range, self.at(version));
+        let flows = rules::transitions(&self.log, self.range, self.at(version));
         flows
             .into_iter()
             .map(|flow| FlowEdge { from: place(flow.from), to: place(flow.to), count: flow.count })
@@ -243,13 +244,13 @@ pub async fn run<T: Send + 'static>(
     parts: ReportParts,
     answer: impl FnOnce(&Report) -> T + Send + 'static,
 ) -> Result<T> {
-    authorize(&cx.caller, Act::AnalyticsRead, organization)?;
+    authorize(&cx.caller, Operation::AnalyticsRead, organization)?;
     check(ask)?;
     let _permit = AT_WORK.acquire().await.map_err(Error::internal)?;
     let mut tx = ops.db.snapshot().await?;
     let versions = versions(&mut tx, organization, ask).await?;
-    let before = ask.range.before();
-    let whole = Range { from: if parts.before { before.from } else { ask.range.from }, to: ask.range.to };
+    let before = ask.range.previous();
+    let whole = TimeRange { from: if parts.before { before.from } else { ask.range.from }, to: ask.range.to };
     let wanted =
         Wanted { organization, server: ask.server_id.as_ref(), walkthrough: ask.walkthrough_id.as_ref(), range: whole };
     let mut packed = Packed::default();
@@ -268,8 +269,8 @@ pub async fn run<T: Send + 'static>(
         let log = packed.unpack(whole)?;
         let chosen = versions.iter().find(|version| Some(version.number) == ask.version);
         let filter = Filter {
-            version: chosen.map(|version| log.names.find(version.id.as_str())),
-            client: ask.client.as_deref().map(|client| log.names.find(client)),
+            version: chosen.map(|version| log.names.lookup(version.id.as_str())),
+            client: ask.client.as_deref().map(|client| log.names.lookup(client)),
         };
         Ok(answer(&Report { log, range, filter, chosen: ask.version, versions, counted, rejected }))
     };
@@ -277,7 +278,7 @@ pub async fn run<T: Send + 'static>(
 }
 
 fn check(ask: &AnalyticsQuery) -> Result<()> {
-    let Range { from, to } = ask.range;
+    let TimeRange { from, to } = ask.range;
     if from >= to {
         return Err(Error::invalid("from", "The range ends before it begins: `from` has to be before `to`."));
     }
@@ -352,6 +353,6 @@ pub async fn pack_settled(db: &Db, clock: &dyn Clock) -> Result<()> {
 
 /// The last `days` days before `now`.
 #[must_use]
-pub fn last_days(now: Timestamp, days: i64) -> Range {
-    Range { from: now.plus(-days * DAY_MS), to: now }
+pub fn last_days(now: Timestamp, days: i64) -> TimeRange {
+    TimeRange { from: now.plus(-days * DAY_MS), to: now }
 }

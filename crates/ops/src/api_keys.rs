@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
-use waypost_core::access::{Act, authorize, authorize_role};
+use waypost_core::access::{Operation, authorize, authorize_role};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{ApiKeyId, OrganizationId};
 use waypost_core::organization::{ApiKey, Role};
@@ -58,7 +58,7 @@ pub async fn create(
     organization: &OrganizationId,
     new: CreateApiKey<'_>,
 ) -> Result<(ApiKey, String)> {
-    authorize(&cx.caller, Act::KeyWrite, organization)?;
+    authorize(&cx.caller, Operation::KeyWrite, organization)?;
     authorize_role(&cx.caller, new.scope)?;
     check_expiry(cx.now(), new.expires_at)?;
     let key = ApiKey {
@@ -125,7 +125,7 @@ async fn note_use(cx: &Ctx, ops: &Ops, key: &ApiKey, before: Timestamp) -> Resul
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<ApiKey>> {
-    authorize(&cx.caller, Act::KeyRead, organization)?;
+    authorize(&cx.caller, Operation::KeyRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
@@ -134,7 +134,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<ApiKey> {
-    authorize(&cx.caller, Act::KeyRead, organization)?;
+    authorize(&cx.caller, Operation::KeyRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
@@ -143,7 +143,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKe
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
 pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<ApiKey> {
-    authorize(&cx.caller, Act::KeyRead, organization)?;
+    authorize(&cx.caller, Operation::KeyRead, organization)?;
     let mut conn = ops.db.read().await?;
     if let Ok(id) = text.parse::<ApiKeyId>()
         && let Some(key) = store::get(&mut conn, organization, &id).await?
@@ -165,7 +165,7 @@ pub async fn update(
     id: &ApiKeyId,
     changes: &ApiKeyPatch,
 ) -> Result<ApiKey> {
-    authorize(&cx.caller, Act::KeyWrite, organization)?;
+    authorize(&cx.caller, Operation::KeyWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut new = old.clone();
@@ -203,7 +203,7 @@ pub async fn update(
 /// # Errors
 /// As [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ApiKeyId) -> Result<()> {
-    authorize(&cx.caller, Act::KeyWrite, organization)?;
+    authorize(&cx.caller, Operation::KeyWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let key = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, key.scope)?;

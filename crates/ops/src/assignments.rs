@@ -1,8 +1,8 @@
 //! Walkthroughs on servers.
 
 use serde_json::{Value, json};
-use waypost_core::access::{Act, authorize};
-use waypost_core::assignment::{Assignment, Candidate, ListedAssignment};
+use waypost_core::access::{Operation, authorize};
+use waypost_core::assignment::{Assignment, AssignmentCandidate, AssignmentView};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
 use waypost_core::{Code, Error, Result, name};
@@ -34,7 +34,7 @@ pub async fn assign(
     (server_id, walkthrough_id): (&ServerId, &WalkthroughId),
     placement: AssignmentPatch,
 ) -> Result<Assignment> {
-    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+    authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let (assignment, changed) = upsert(cx, &mut tx, organization, (server_id, walkthrough_id), placement).await?;
     if changed {
@@ -114,8 +114,8 @@ fn check_order(placement: AssignmentPatch) -> Result<()> {
 ///
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
-pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<ListedAssignment> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<AssignmentView> {
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
@@ -130,8 +130,8 @@ pub async fn update(
     organization: &OrganizationId,
     id: &AssignmentId,
     placement: AssignmentPatch,
-) -> Result<ListedAssignment> {
-    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+) -> Result<AssignmentView> {
+    authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     check_order(placement)?;
     let mut tx = ops.db.begin().await?;
     tx.touch_config().await?;
@@ -148,7 +148,7 @@ pub async fn update(
     let entry = Entry { action: "assignment.update", target: id.as_str(), detail: described(&new) };
     record(cx, &mut tx, organization, entry).await?;
     tx.commit().await?;
-    Ok(ListedAssignment { assignment: new, ..old })
+    Ok(AssignmentView { assignment: new, ..old })
 }
 
 /// Puts the assignments `order` of a server first, in this order; those that are not named, because somebody has just
@@ -163,8 +163,8 @@ pub async fn reorder(
     organization: &OrganizationId,
     server: &ServerId,
     order: &[AssignmentId],
-) -> Result<Vec<ListedAssignment>> {
-    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+) -> Result<Vec<AssignmentView>> {
+    authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     tx.touch_config().await?;
     if server::get(&mut tx, organization, server).await?.is_none() {
@@ -207,7 +207,7 @@ pub async fn reorder(
 /// # Errors
 /// As [`get`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &AssignmentId) -> Result<()> {
-    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+    authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let found = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     delete_row(cx, &mut tx, &found.assignment).await?;
@@ -252,7 +252,7 @@ pub async fn unassign(
     server: &ServerId,
     walkthrough: &WalkthroughId,
 ) -> Result<()> {
-    authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+    authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let found = store::find(&mut tx, organization, server, walkthrough).await?;
     let assignment = found.ok_or_else(not_found)?;
@@ -270,8 +270,8 @@ pub async fn list(
     ops: &Ops,
     organization: &OrganizationId,
     server: &ServerId,
-) -> Result<Vec<ListedAssignment>> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+) -> Result<Vec<AssignmentView>> {
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     let mut conn = ops.db.read().await?;
     if server::get(&mut conn, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));
@@ -288,8 +288,8 @@ pub async fn list_for_walkthrough(
     ops: &Ops,
     organization: &OrganizationId,
     id: &WalkthroughId,
-) -> Result<Vec<ListedAssignment>> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+) -> Result<Vec<AssignmentView>> {
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     let mut conn = ops.db.read().await?;
     if walkthrough::find(&mut conn, organization, id).await?.is_none() {
         return Err(Error::not_found("walkthrough"));
@@ -307,8 +307,8 @@ pub async fn list_candidates(
     organization: &OrganizationId,
     server: &ServerId,
     (text, limit): (&str, u32),
-) -> Result<Vec<Candidate>> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+) -> Result<Vec<AssignmentCandidate>> {
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.db.read().await?;
     if server::get(&mut conn, organization, server).await?.is_none() {
         return Err(Error::not_found("server"));

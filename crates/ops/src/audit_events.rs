@@ -1,7 +1,7 @@
 //! Reading the audit log.
 
 use serde_json::{Value, json};
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::audit::AuditEvent;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{AuditEventId, OrganizationId};
@@ -54,7 +54,7 @@ pub async fn list(
     filter: &Filter,
     (before, limit): (Option<&AuditEventId>, u32),
 ) -> Result<Vec<AuditEventView>> {
-    authorize(&cx.caller, Act::AuditRead, organization)?;
+    authorize(&cx.caller, Operation::AuditRead, organization)?;
     let mut conn = ops.db.read().await?;
     let filter = resolve(&mut conn, organization, filter).await?;
     read(&mut conn, organization, &filter, (before, limit)).await
@@ -81,7 +81,7 @@ pub async fn export(
     filter: &Filter,
     format: &'static str,
 ) -> Result<Export> {
-    authorize(&cx.caller, Act::AuditRead, organization)?;
+    authorize(&cx.caller, Operation::AuditRead, organization)?;
     let mut tx = ops.db.begin().await?;
     // Up to the present: not with the entry that tells of it, and the same however long it takes.
     let filter = Filter { to: Some(filter.to.map_or(cx.now(), |to| to.min(cx.now()))), ..filter.clone() };

@@ -3,7 +3,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 use waypost_core::Result;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::secret::hash;
@@ -30,7 +30,7 @@ pub async fn create(
     organization: &OrganizationId,
     signed_in: &EndUserIdentity,
 ) -> Result<String> {
-    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let mut bytes = [0_u8; TOKEN_BYTES];
     cx.random.fill(&mut bytes);
     let token = BASE64URL_NOPAD.encode(&bytes);
@@ -51,7 +51,7 @@ pub async fn create(
 /// # Errors
 /// As [`create`].
 pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<Option<BrowserSession>> {
-    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     // Looked up by a hash of 256 random bits: how long the comparison takes tells nothing of the token.
     Ok(store::find(&mut ops.db.read().await?, organization, &hash(token), cx.now()).await?)
 }
@@ -61,7 +61,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &st
 /// # Errors
 /// As [`create`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, token: &str) -> Result<()> {
-    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let mut tx = ops.db.begin().await?;
     if let Some(end_user) = store::delete(&mut tx, organization, &hash(token)).await? {
         let entry = Entry { action: "end_user.sign_out", target: end_user.as_str(), detail: json!({}) };

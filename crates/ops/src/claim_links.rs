@@ -1,7 +1,7 @@
 //! Claim links: an organisation lets one end user claim the progress recorded under a label ([`crate::joins`]).
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::claim_link::{self, ClaimLink, MAX_LIFETIME_MS};
 use waypost_core::id::{OrganizationId, ServerId};
@@ -28,7 +28,7 @@ pub async fn create(
     server: &ServerId,
     (label, lifetime_ms): (&str, i64),
 ) -> Result<(Server, ClaimLink)> {
-    authorize(&cx.caller, Act::ClaimLinkCreate, organization)?;
+    authorize(&cx.caller, Operation::ClaimLinkCreate, organization)?;
     let mut tx = ops.db.begin().await?;
     let server = server::get(&mut tx, organization, server).await?.ok_or_else(|| Error::not_found("server"))?;
     if !claim_link::is_label(label) || try_it::is_test_id(label) {

@@ -1,8 +1,8 @@
 //! End users, as the company sees them.
 
 use serde_json::{Map, Value, json};
-use waypost_core::access::{Act, authorize};
-use waypost_core::analytics::Range;
+use waypost_core::access::{Operation, authorize};
+use waypost_core::analytics::TimeRange;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, WalkthroughId};
 use waypost_core::personal;
@@ -62,9 +62,9 @@ pub struct EndUserSearch {
 /// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a search that is too long or
 /// holds a NUL.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &EndUserSearch) -> Result<Vec<EndUser>> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     // A user who asks for help may have sent their personal ID: it is known by its hash only.
-    let text = search.text.as_deref().map(|text| personal::stored(text.trim())).filter(|text| !text.is_empty());
+    let text = search.text.as_deref().map(|text| personal::stored_form(text.trim())).filter(|text| !text.is_empty());
     let text = text.as_deref();
     if text.is_some_and(|text| text.chars().count() > MAX_SEARCH || text.contains('\0')) {
         return Err(Error::invalid("q", format!("A search has at most {MAX_SEARCH} characters, and no NUL.")));
@@ -86,7 +86,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, search: &E
 /// # Errors
 /// `not_found` when there is none, or in an organisation that the caller may not know of.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<EndUser> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
@@ -100,7 +100,7 @@ pub async fn list_progress(
     organization: &OrganizationId,
     id: &EndUserId,
 ) -> Result<Vec<Standing>> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     Ok(store::standings(&mut ops.db.read().await?, organization, id).await?)
 }
 
@@ -109,7 +109,7 @@ pub async fn list_progress(
 /// # Errors
 /// As [`get`].
 pub async fn get_extent(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Extent> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     Ok(store::extent(&mut ops.db.read().await?, organization, id).await?)
 }
 
@@ -174,7 +174,7 @@ pub async fn get_timeline(
     kinds: TimelineKinds,
     (before, limit): (Option<(Timestamp, String)>, u32),
 ) -> Result<Vec<TimelineEntry>> {
-    authorize(&cx.caller, Act::EndUserRead, organization)?;
+    authorize(&cx.caller, Operation::EndUserRead, organization)?;
     let mut conn = ops.db.read().await?;
     if !store::exists(&mut conn, organization, id).await? {
         return Err(not_found());
@@ -191,7 +191,7 @@ pub async fn get_timeline(
         server: None,
         end_user: Some(id),
         walkthrough: None,
-        range: Range { from: Timestamp(i64::MIN), to: Timestamp(i64::MAX) },
+        range: TimeRange { from: Timestamp(i64::MIN), to: Timestamp(i64::MAX) },
         after: before,
         oldest_first: false,
         limit: i64::from(limit),
@@ -216,14 +216,14 @@ pub async fn get_timeline(
 /// `not_found` when there is none, or in an organisation that the caller may not know of; `forbidden` for members
 /// below admin.
 pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<EndUserId> {
-    authorize(&cx.caller, Act::EndUserDelete, organization)?;
+    authorize(&cx.caller, Operation::EndUserDelete, organization)?;
     let mut conn = ops.db.read().await?;
     if let Ok(id) = text.parse::<EndUserId>()
         && store::exists(&mut conn, organization, &id).await?
     {
         return Ok(id);
     }
-    store::find_by_tracking_id(&mut conn, organization, &personal::stored(text)).await?.ok_or_else(not_found)
+    store::find_by_tracking_id(&mut conn, organization, &personal::stored_form(text)).await?.ok_or_else(not_found)
 }
 
 /// Everything that is known of an end user, as one JSON object; the log tells of it.
@@ -232,7 +232,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &
 /// `not_found` when there is none, or in an organisation that the caller may not know of; `forbidden` for members
 /// below admin.
 pub async fn export(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<Value> {
-    authorize(&cx.caller, Act::EndUserExport, organization)?;
+    authorize(&cx.caller, Operation::EndUserExport, organization)?;
     let mut tx = ops.db.begin().await?;
     if !store::exists(&mut tx, organization, id).await? {
         return Err(not_found());
@@ -272,7 +272,7 @@ fn readable(row: &str) -> Value {
 /// # Errors
 /// As [`resolve`]; `conflict` when others were writing the same at this moment.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &EndUserId) -> Result<()> {
-    authorize(&cx.caller, Act::EndUserDelete, organization)?;
+    authorize(&cx.caller, Operation::EndUserDelete, organization)?;
     let mut tx = ops.db.begin().await?;
     let extent = store::extent(&mut tx, organization, id).await?;
     if !store::delete(&mut tx, organization, id).await? {
@@ -297,7 +297,7 @@ pub async fn delete_confirmed(
     (organization, id): (&OrganizationId, &EndUserId),
     typed: &str,
 ) -> Result<()> {
-    authorize(&cx.caller, Act::EndUserDelete, organization)?;
+    authorize(&cx.caller, Operation::EndUserDelete, organization)?;
     if typed.trim() != id.as_str() {
         let message = "Nothing was erased: type the id of the end user to confirm.";
         return Err(Error::new(Code::ConfirmationRequired, message).with("field", "confirm"));

@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use tokio::task::JoinHandle;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, VersionId};
-use waypost_core::secret::{Keys, SecretKey};
+use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::version::Version;
 use waypost_core::{Clock, Code, Error, Random, Result};
 use waypost_jobs::Jobs;
@@ -54,7 +54,7 @@ pub struct Hosting {
     pub(crate) tokens: TokenCache,
     pub(crate) unknown_accounts: UnknownAccounts,
     pub(crate) new_users: NewUserLimit,
-    pub(crate) keys: Keys,
+    pub(crate) keys: SecretKeys,
     pub(crate) clock: Arc<dyn Clock>,
     jobs: Jobs,
     pub(crate) ticket_limits: TicketLimits,
@@ -70,7 +70,7 @@ pub struct Tasks {
 /// How a [`Hosting`] is set up.
 pub struct HostingOptions {
     /// The installation's secret keys.
-    pub keys: Keys,
+    pub keys: SecretKeys,
     /// Bytes of published versions that are kept in memory.
     pub version_cache_bytes: u64,
     /// Where the present comes from.
@@ -89,7 +89,7 @@ impl Hosting {
         let offer_cache = OfferCache::start(db.clone(), Arc::clone(&options.clock), &jobs);
         let versions = Cache::builder()
             .max_capacity(options.version_cache_bytes)
-            .weigher(|_, version: &Arc<Version>| u32::try_from(version.weight()).unwrap_or(u32::MAX))
+            .weigher(|_, version: &Arc<Version>| u32::try_from(version.size_bytes()).unwrap_or(u32::MAX))
             .build();
         let hosting = Self {
             ops: Ops::new(db),
@@ -137,7 +137,7 @@ impl Hosting {
 
     /// The same with the key before it, for what was made then.
     #[must_use]
-    pub fn keys(&self) -> &Keys {
+    pub fn keys(&self) -> &SecretKeys {
         &self.keys
     }
 

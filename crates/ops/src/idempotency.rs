@@ -4,7 +4,7 @@
 //! is repeated for a day; a request that failed on our side may be tried again.
 
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::seal::{Keyring, Place};
+use waypost_core::seal::{Keyring, SealLocation};
 use waypost_core::{Code, Error, Result};
 use waypost_store::idempotency::{self as store, Claim};
 
@@ -24,8 +24,8 @@ pub enum BeginOutcome {
     Known(Vec<u8>),
 }
 
-fn place(actor: &str) -> Place<'_> {
-    Place { table: "idempotency_keys", column: "response", row: actor }
+fn place(actor: &str) -> SealLocation<'_> {
+    SealLocation { table: "idempotency_keys", column: "response", row: actor }
 }
 
 /// Takes a key for the request with this hash.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use url::Url;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::account::ISSUER;
 use waypost_core::caller::Ctx;
 use waypost_core::email::{self, Email};
@@ -89,7 +89,7 @@ pub async fn sign_in(
     claims: &Claims,
     link_verified_email: bool,
 ) -> Result<EndUserIdentity> {
-    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     check_identifier("issuer", &claims.issuer)?;
     check_identifier("subject", &claims.subject)?;
     let email = claims.email.as_deref().and_then(|text| email::parse(text).ok());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
-use waypost_core::guidance::{Flow, User};
+use waypost_core::guidance::{ToolFlow, UserIdentity};
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, SessionId, base32};
 use waypost_core::scope::Scopes;
 use waypost_core::secret::{SecretKey, hash};
@@ -257,7 +257,7 @@ pub(crate) async fn resolve(
     let known = |end_user_id| Identity { end_user_id, ..Identity::default() };
     let handle = match credentials {
         Credentials::Subject(subject, _) => return Ok(known(Some(subject.end_user_id.clone()))),
-        _ if server.auth_type.signs_in() => return Ok(known(None)),
+        _ if server.auth_type.has_sign_in() => return Ok(known(None)),
         Credentials::Nothing => None,
         Credentials::Tracking(tracking_id) => {
             let end_user_id = find_tracked(hosting, server, tracking_id).await?;
@@ -271,8 +271,8 @@ pub(crate) async fn resolve(
     };
     if end_user_id.is_none() && matches!(credentials, Credentials::Handle(_)) {
         let start = match server.toolset.into() {
-            Flow::Guided => "select_walkthrough",
-            Flow::Stepwise => "complete_step",
+            ToolFlow::Guided => "select_walkthrough",
+            ToolFlow::Stepwise => "complete_step",
         };
         let message = format!(
             "This progress_handle is unknown on this server or has expired, which happens 90 days after its last use. \
@@ -285,12 +285,12 @@ pub(crate) async fn resolve(
 
 /// Returns how the user was identified, for what a result says about the handle. `identity` is that of `presented`.
 #[must_use]
-pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity: &Identity) -> User {
-    let by_handle = !server.auth_type.signs_in() && !matches!(credentials, Credentials::Tracking(_));
+pub(crate) fn describe_user(server: &Server, credentials: &Credentials, identity: &Identity) -> UserIdentity {
+    let by_handle = !server.auth_type.has_sign_in() && !matches!(credentials, Credentials::Tracking(_));
     match (&identity.end_user_id, &identity.handle) {
-        _ if !by_handle => User::Known,
-        (Some(_), Some(handle)) => User::Handle(handle.clone()),
-        _ => User::Unknown,
+        _ if !by_handle => UserIdentity::Known,
+        (Some(_), Some(handle)) => UserIdentity::Handle(handle.clone()),
+        _ => UserIdentity::Unknown,
     }
 }
 
@@ -309,7 +309,7 @@ pub(crate) async fn resolve_or_prepare(
     if identity.end_user_id.is_some() {
         return Ok(identity);
     }
-    if server.auth_type.signs_in() {
+    if server.auth_type.has_sign_in() {
         return Err(sign_in_required());
     }
     if let (Credentials::Session(_), Some(handle)) = (credentials, &identity.handle)

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
-use waypost_core::access::{Act, authorize, authorize_role};
+use waypost_core::access::{Operation, authorize, authorize_role};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{ApiKeyId, InvitationId, OrganizationId, UserId};
 use waypost_core::invitation::{Invitation, InvitationState, LIFETIME_MS, MAX_PENDING};
@@ -49,7 +49,7 @@ pub async fn create(
     address: &str,
     role: Role,
 ) -> Result<InvitationWithSecret> {
-    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     authorize_role(&cx.caller, role)?;
     let email = email::parse(address)?;
     let now = cx.now();
@@ -95,7 +95,7 @@ pub async fn list(
     before: Option<&InvitationId>,
     limit: u32,
 ) -> Result<Vec<InvitationView>> {
-    authorize(&cx.caller, Act::InvitationRead, organization)?;
+    authorize(&cx.caller, Operation::InvitationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let found = store::list(&mut conn, organization, before, i64::from(limit)).await?;
     let actors: Vec<&str> = found.iter().map(|it| it.invited_by.as_str()).collect();
@@ -112,7 +112,7 @@ pub async fn list(
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<InvitationView> {
-    authorize(&cx.caller, Act::InvitationRead, organization)?;
+    authorize(&cx.caller, Operation::InvitationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let invitation = store::get(&mut conn, organization, id).await?.ok_or_else(not_found)?;
     let mut names = audit::names(&mut conn, organization, &[&invitation.invited_by]).await?;
@@ -126,7 +126,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Invit
 /// # Errors
 /// As [`show`]; `forbidden` for one with a role above the caller's own; `conflict` when it was accepted.
 pub async fn revoke(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &InvitationId) -> Result<()> {
-    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let invitation = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     authorize_role(&cx.caller, invitation.role)?;
@@ -155,7 +155,7 @@ pub async fn resend(
     organization: &OrganizationId,
     id: &InvitationId,
 ) -> Result<InvitationWithSecret> {
-    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
     let inviting = lock(&mut tx, organization).await?;
@@ -188,7 +188,7 @@ pub async fn resend(
 /// As [`create`]; `conflict` if the invitation was accepted, revoked or sent again meanwhile.
 pub async fn mark_emailed(cx: &Ctx, ops: &Ops, invited: &InvitationWithSecret) -> Result<()> {
     let organization = &invited.organization.id;
-    authorize(&cx.caller, Act::InvitationWrite, organization)?;
+    authorize(&cx.caller, Operation::InvitationWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let key = (&invited.invitation.id, hash(&invited.secret));
     if !store::mark_emailed(&mut tx, organization, (key.0, &key.1), cx.now()).await? {

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use serde_json::json;
-use waypost_core::access::{Act, authorize, authorize_play};
-use waypost_core::authorization::Claim;
+use waypost_core::access::{Operation, authorize, authorize_play};
+use waypost_core::authorization::ProgressClaim;
 use waypost_core::caller::Ctx;
 use waypost_core::claim_link::ClaimLink;
 use waypost_core::id::{EndUserId, EventId, JoinId, OauthGrantId, OrganizationId, VersionId, WalkthroughId};
-use waypost_core::join::{Join, JoinKind, Undo};
+use waypost_core::join::{Join, JoinKind, JoinUndo};
 use waypost_core::personal::{self, PersonalId};
-use waypost_core::progress::join::{self as rules, Pinned, Taken};
+use waypost_core::progress::join::{self as rules, JoinRecord, PinnedAttempt};
 use waypost_core::scope::Scope;
 use waypost_core::server::Server;
 use waypost_core::version::Version;
@@ -85,7 +85,7 @@ pub async fn join(
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let Some(handle_hash) = identity::handle_hash(anonymous) else { return Ok(None) };
     // A token that allows reading only changes nothing.
-    if !server.auth_type.signs_in() || !subject.scopes.includes(Scope::Walk) {
+    if !server.auth_type.has_sign_in() || !subject.scopes.includes(Scope::Walk) {
         return Ok(None);
     }
     let key = (subject.grant_id.clone(), handle_hash);
@@ -114,18 +114,23 @@ pub async fn join(
 ///
 /// # Errors
 /// `not_found` on another server than the caller's; `unavailable` when the database is away.
-pub async fn verify_claim(cx: &Ctx, hosting: &Hosting, server: &Server, segment: &str) -> Result<Option<Claim>> {
+pub async fn verify_claim(
+    cx: &Ctx,
+    hosting: &Hosting,
+    server: &Server,
+    segment: &str,
+) -> Result<Option<ProgressClaim>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     let organization = &server.organization_id;
     if PersonalId::parse(segment).is_some() {
-        return Ok(Some(Claim { tracking_id: personal::stored(segment).into_owned(), issued_at: None }));
+        return Ok(Some(ProgressClaim { tracking_id: personal::stored_form(segment).into_owned(), issued_at: None }));
     }
     let Some(link) = ClaimLink::parse(segment) else { return Ok(rejected("unsigned")) };
     if try_it::is_test_id(&link.label) || !link.is_valid(&hosting.keys, (organization, &server.id), cx.now()) {
         return Ok(rejected("invalid"));
     }
     let mut conn = hosting.read().await?;
-    let claim = Claim { tracking_id: link.label, issued_at: Some(link.issued_at) };
+    let claim = ProgressClaim { tracking_id: link.label, issued_at: Some(link.issued_at) };
     let Some(from) = end_user::find_by_tracking_id(&mut conn, organization, &claim.tracking_id).await? else {
         return Ok(Some(claim));
     };
@@ -133,7 +138,7 @@ pub async fn verify_claim(cx: &Ctx, hosting: &Hosting, server: &Server, segment:
 }
 
 /// Counts a tracking ID that proves nothing.
-fn rejected(reason: &'static str) -> Option<Claim> {
+fn rejected(reason: &'static str) -> Option<ProgressClaim> {
     metrics::counter!("waypost_claims_rejected_total", "reason" => reason).increment(1);
     None
 }
@@ -149,7 +154,7 @@ pub async fn claim_progress(
     hosting: &Hosting,
     server: &Server,
     end_user: &EndUserId,
-    claim: &Claim,
+    claim: &ProgressClaim,
 ) -> Result<Option<JoinId>> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if try_it::is_test_id(&claim.tracking_id) {
@@ -168,7 +173,7 @@ pub async fn claim_progress(
 ///
 /// # Errors
 /// `unavailable` when the database is away.
-pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, claim: &Claim) -> Result<bool> {
+pub async fn is_claimable(cx: &Ctx, hosting: &Hosting, server: &Server, claim: &ProgressClaim) -> Result<bool> {
     authorize_play(&cx.caller, &server.organization_id, &server.id)?;
     if try_it::is_test_id(&claim.tracking_id) {
         return Ok(false);
@@ -191,7 +196,7 @@ fn is_secret(tracking_id: &str) -> bool {
 
 /// Whether a claim of a label can no longer be made. Links that were signed before a claim was undone have been in the wrong
 /// hands. The time at which a link was shown would not do: an undo may be committing at that moment.
-async fn is_spent(conn: &mut Conn, server: &Server, from: &EndUserId, claim: &Claim) -> Result<bool> {
+async fn is_spent(conn: &mut Conn, server: &Server, from: &EndUserId, claim: &ProgressClaim) -> Result<bool> {
     let Some(issued_at) = claim.issued_at else { return Ok(true) };
     Ok(store::is_spent(conn, &server.organization_id, &server.id, (from, issued_at)).await?)
 }
@@ -205,7 +210,7 @@ struct Joining<'a> {
     to: EndUserId,
     kind: JoinKind,
     /// `None` for handles and sessions.
-    claim: Option<&'a Claim>,
+    claim: Option<&'a ProgressClaim>,
 }
 
 impl Joining<'_> {
@@ -231,19 +236,20 @@ impl Joining<'_> {
         if from == to || !there.contains(from) || !self.is_free(&mut tx).await? {
             return Ok(None);
         }
-        let mut undo = Undo::default();
+        let mut undo = JoinUndo::default();
         for (walkthrough, from, to) in store::open_of_both(&mut tx, organization, &server.id, (from, to)).await? {
             let from_version = self.version(&mut tx, &from.version_id).await?;
             let to_version = match &to {
                 Some(to) => Some(self.version(&mut tx, &to.version_id).await?),
                 None => None,
             };
-            let from = Pinned { attempt: &from, version: &from_version };
+            let from = PinnedAttempt { attempt: &from, version: &from_version };
             let before = to.as_ref().map(|attempt| now.since(attempt.last_activity_at).max(0));
-            let to = to.as_ref().zip(to_version.as_deref()).map(|(attempt, version)| Pinned { attempt, version });
+            let to =
+                to.as_ref().zip(to_version.as_deref()).map(|(attempt, version)| PinnedAttempt { attempt, version });
             let joined = rules::join(from, to, now, &*cx.random);
             self.write(&mut tx, &walkthrough, &joined, before).await?;
-            undo.walkthroughs.push((walkthrough, joined.taken));
+            undo.walkthroughs.push((walkthrough, joined.record));
         }
         let join = Join {
             id: JoinId::new(now, &*cx.random),
@@ -302,7 +308,7 @@ impl Joining<'_> {
         &self,
         tx: &mut Tx,
         walkthrough: &WalkthroughId,
-        joined: &rules::Joined,
+        joined: &rules::JoinOutcome,
         elapsed_ms: Option<i64>,
     ) -> Result<()> {
         let (organization, now) = (&self.server.organization_id, self.cx.now());
@@ -343,7 +349,7 @@ async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) ->
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Join>> {
-    authorize(&cx.caller, Act::JoinRead, organization)?;
+    authorize(&cx.caller, Operation::JoinRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
@@ -357,7 +363,7 @@ pub async fn list_page(
     organization: &OrganizationId,
     (before, limit): (Option<&JoinId>, u32),
 ) -> Result<Vec<Listed>> {
-    authorize(&cx.caller, Act::JoinRead, organization)?;
+    authorize(&cx.caller, Operation::JoinRead, organization)?;
     Ok(store::list_page(&mut ops.db.read().await?, organization, before, i64::from(limit)).await?)
 }
 
@@ -366,7 +372,7 @@ pub async fn list_page(
 /// # Errors
 /// As [`list`].
 pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<i64> {
-    authorize(&cx.caller, Act::JoinRead, organization)?;
+    authorize(&cx.caller, Operation::JoinRead, organization)?;
     let since = cx.now().plus(-RECENT_MS);
     Ok(store::count_claims(&mut ops.db.read().await?, organization, since).await?)
 }
@@ -376,7 +382,7 @@ pub async fn count_recent_claims(cx: &Ctx, ops: &Ops, organization: &Organizatio
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
-    authorize(&cx.caller, Act::JoinRead, organization)?;
+    authorize(&cx.caller, Operation::JoinRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
@@ -386,7 +392,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinI
 /// # Errors
 /// `not_found` when there is no such join; `forbidden` for members below admin.
 pub async fn undo(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &JoinId) -> Result<Join> {
-    authorize(&cx.caller, Act::JoinUndo, organization)?;
+    authorize(&cx.caller, Operation::JoinUndo, organization)?;
     for _ in 1..MAX_ATTEMPTS {
         match undo_once(cx, ops, organization, id).await {
             // Two transactions stood in each other's way.
@@ -424,16 +430,16 @@ async fn undo_once(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Join
 }
 
 /// Takes back what a join did to one walkthrough. Attempts that the user has closed since are history and stay.
-async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &Taken, now: Timestamp) -> Result<()> {
+async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &JoinRecord, now: Timestamp) -> Result<()> {
     let organization = &key.organization_id;
     if let Some(present) = store::open(tx, key).await? {
         let version = load(tx, organization, &present.version_id).await?;
         let shared = store::shared_completions(tx, organization, (&taken.from, &present.id)).await?;
         let still = shared.iter().map(|(_, ordinal)| *ordinal).collect();
-        let pinned = Pinned { attempt: &present, version: &version };
+        let pinned = PinnedAttempt { attempt: &present, version: &version };
         let restored = rules::undo(taken, pinned, &still, now);
         for (step, ordinal) in shared {
-            if taken.brought.contains(ordinal) {
+            if taken.added.contains(ordinal) {
                 store::delete_completion(tx, organization, &present.id, &step).await?;
             }
         }
@@ -445,7 +451,7 @@ async fn undo_walkthrough(tx: &mut Tx, key: &ProgressKey, taken: &Taken, now: Ti
     Ok(())
 }
 
-fn described(join: &Join, undo: &Undo) -> serde_json::Value {
+fn described(join: &Join, undo: &JoinUndo) -> serde_json::Value {
     let walkthroughs: Vec<_> = undo.walkthroughs.iter().map(|(walkthrough, _)| walkthrough).collect();
     json!({
         "server_id": join.server_id,

@@ -7,7 +7,7 @@ use image::imageops::FilterType;
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
 use serde_json::json;
 use tokio::sync::Semaphore;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::{Code, Error, Result, Timestamp};
@@ -48,7 +48,7 @@ pub struct Branding {
 /// `not_found` and `forbidden` as for the organisation itself; `invalid_arguments` naming `logo`, with the reason, if
 /// the file is no picture that is accepted; `rate_limited` if too many uploads are waiting.
 pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Result<()> {
-    authorize(&cx.caller, Act::OrganizationUpdate, org)?;
+    authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
     let png = TURN.recode(file).await?;
     let mut tx = ops.db.begin().await?;
     organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
@@ -63,7 +63,7 @@ pub async fn set(cx: &Ctx, ops: &Ops, org: &OrganizationId, file: Vec<u8>) -> Re
 /// # Errors
 /// `not_found` and `forbidden` as for the organisation itself.
 pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
-    authorize(&cx.caller, Act::OrganizationUpdate, org)?;
+    authorize(&cx.caller, Operation::OrganizationUpdate, org)?;
     let mut tx = ops.db.begin().await?;
     organization::get(&mut tx, org).await?.ok_or_else(|| Error::not_found("organisation"))?;
     if store::delete(&mut tx, org).await? {
@@ -79,7 +79,7 @@ pub async fn remove(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<()> {
 /// # Errors
 /// `not_found` in an organisation that is not the caller's; `unavailable` when the database is away.
 pub async fn get(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
-    authorize(&cx.caller, Act::EndUserSignIn, org)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, org)?;
     Ok(store::get(&mut ops.db.read().await?, org).await?)
 }
 
@@ -88,7 +88,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `unavailable` when the database is away.
 pub async fn show(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Vec<u8>>> {
-    authorize(&cx.caller, Act::OrganizationRead, org)?;
+    authorize(&cx.caller, Operation::OrganizationRead, org)?;
     Ok(store::get(&mut ops.db.read().await?, org).await?)
 }
 
@@ -97,7 +97,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Ve
 /// # Errors
 /// As [`show`].
 pub async fn updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Option<Timestamp>> {
-    authorize(&cx.caller, Act::OrganizationRead, org)?;
+    authorize(&cx.caller, Operation::OrganizationRead, org)?;
     Ok(store::updated_at(&mut ops.db.read().await?, org).await?)
 }
 
@@ -106,7 +106,7 @@ pub async fn updated_at(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Opt
 /// # Errors
 /// As [`get`].
 pub async fn branding(cx: &Ctx, ops: &Ops, org: &OrganizationId) -> Result<Branding> {
-    authorize(&cx.caller, Act::EndUserSignIn, org)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, org)?;
     let mut conn = ops.db.read().await?;
     let name = organization::get(&mut conn, org).await?.ok_or_else(|| Error::not_found("organisation"))?.name;
     Ok(Branding { name, logo: store::updated_at(&mut conn, org).await? })

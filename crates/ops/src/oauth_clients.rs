@@ -1,11 +1,11 @@
 //! OAuth clients that register themselves at a server (RFC 7591).
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::base32;
 use waypost_core::name;
-use waypost_core::oauth_client::{ApplicationType, AuthMethod, OauthClient};
+use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::oauth_error::{OauthCode, OauthError};
 use waypost_core::secret::hash;
 use waypost_core::server::Server;
@@ -59,14 +59,14 @@ pub async fn register(
     network: &str,
     registration: &ClientRegistration,
 ) -> Result<(OauthClient, Option<String>), OauthError> {
-    authorize(&cx.caller, Act::EndUserSignIn, &server.organization_id)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, &server.organization_id)?;
     let (application_type, auth_method) = check(registration)?;
     let random = || {
         let mut bytes = [0_u8; 20];
         cx.random.fill(&mut bytes);
         base32(&bytes)
     };
-    let secret = (auth_method != AuthMethod::None).then(|| format!("wps_{}", random()));
+    let secret = (auth_method != ClientAuthMethod::None).then(|| format!("wps_{}", random()));
     let shown = registration.client_name.as_deref().map(name::clean).unwrap_or_default();
     let shown: String = shown.chars().take(MAX_NAME).collect();
     let now = cx.now();
@@ -119,7 +119,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, server: &Server, client_id: &str) -> wayp
     Ok(store::find(&mut conn, &server.organization_id, &server.id, client_id, unused_before).await?)
 }
 
-fn check(registration: &ClientRegistration) -> Result<(ApplicationType, AuthMethod), OauthError> {
+fn check(registration: &ClientRegistration) -> Result<(ApplicationType, ClientAuthMethod), OauthError> {
     let uris = &registration.redirect_uris;
     let refused = |code, description: String| Err(OauthError::new(code, description));
     if uris.is_empty() || uris.len() > MAX_REDIRECT_URIS {
@@ -151,7 +151,7 @@ fn check(registration: &ClientRegistration) -> Result<(ApplicationType, AuthMeth
         }
     };
     let auth_method = match registration.token_endpoint_auth_method.as_deref().map(str::parse) {
-        None => AuthMethod::Basic,
+        None => ClientAuthMethod::Basic,
         Some(Ok(method)) => method,
         Some(Err(_)) => {
             let why = "token_endpoint_auth_method is none, client_secret_basic or client_secret_post";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, base32};
@@ -143,7 +143,7 @@ pub async fn issue_code(
     browser: &str,
     end_user: &EndUserId,
 ) -> Result<String> {
-    authorize(&cx.caller, Act::EndUserSignIn, &request.organization_id)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
     let now = cx.now();
     let mut tx = ops.db.begin().await?;
     let browser_hash = hash(browser);
@@ -216,7 +216,7 @@ pub async fn deny(
     browser: &str,
     end_user: Option<&EndUserId>,
 ) -> Result<()> {
-    authorize(&cx.caller, Act::EndUserSignIn, &request.organization_id)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, &request.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let browser_hash = hash(browser);
     if !authorization_request::complete(&mut tx, key_of(request, &browser_hash), cx.now()).await? {

@@ -1,7 +1,7 @@
 //! Organisations: the tenants.
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize, authorize_operator, authorize_user};
+use waypost_core::access::{Operation, authorize, authorize_operator, authorize_user};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::OrganizationId;
 use waypost_core::organization::{Organization, Role};
@@ -78,7 +78,7 @@ pub async fn list(cx: &Ctx, ops: &Ops) -> Result<Vec<Organization>> {
         }
         Caller::Visitor => Err(Error::new(Code::Forbidden, "Sign in first.")),
         Caller::Member { organization_id, .. } | Caller::Client { organization_id, .. } => {
-            authorize(&cx.caller, Act::OrganizationRead, organization_id)?;
+            authorize(&cx.caller, Operation::OrganizationRead, organization_id)?;
             Ok(store::get(&mut conn, organization_id).await?.into_iter().collect())
         }
     }
@@ -95,7 +95,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
         Err(_) => system::find_organization(&mut conn, text).await?,
     };
     let organization = found.ok_or_else(not_found)?;
-    authorize(&cx.caller, Act::OrganizationRead, &organization.id)?;
+    authorize(&cx.caller, Operation::OrganizationRead, &organization.id)?;
     Ok(organization)
 }
 
@@ -104,7 +104,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, text: &str) -> Result<Organization> {
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
 pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organization> {
-    authorize(&cx.caller, Act::OrganizationRead, id)?;
+    authorize(&cx.caller, Operation::OrganizationRead, id)?;
     store::get(&mut ops.db.read().await?, id).await?.ok_or_else(not_found)
 }
 
@@ -113,7 +113,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<Organizati
 /// # Errors
 /// As [`show`]; `invalid_arguments`; `conflict` when the slug is taken.
 pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &OrganizationPatch) -> Result<Organization> {
-    authorize(&cx.caller, Act::OrganizationUpdate, id)?;
+    authorize(&cx.caller, Operation::OrganizationUpdate, id)?;
     let mut tx = ops.db.begin().await?;
     let old = store::get(&mut tx, id).await?.ok_or_else(not_found)?;
     let mut new = old.clone();
@@ -140,7 +140,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, id: &OrganizationId, changes: &Organiza
 /// # Errors
 /// As [`show`]; `forbidden` for members below owner.
 pub async fn delete(cx: &Ctx, ops: &Ops, id: &OrganizationId) -> Result<()> {
-    authorize(&cx.caller, Act::OrganizationDelete, id)?;
+    authorize(&cx.caller, Operation::OrganizationDelete, id)?;
     let mut tx = ops.db.begin().await?;
     let organization = store::get(&mut tx, id).await?.ok_or_else(not_found)?;
     let members = user::list_members(&mut tx, id).await?;

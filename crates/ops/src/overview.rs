@@ -1,7 +1,7 @@
 //! How far an organisation is, and what goes on there.
 
 use waypost_core::Result;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 use waypost_store::overview as store;
@@ -46,7 +46,7 @@ impl OrganizationOverview {
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<OrganizationOverview> {
-    authorize(&cx.caller, Act::OrganizationRead, organization)?;
+    authorize(&cx.caller, Operation::OrganizationRead, organization)?;
     let mut conn = ops.db.read().await?;
     let state = store::state(&mut conn, organization).await?;
     let active = store::active(&mut conn, organization, cx.now().plus(-ACTIVE_MS)).await?;
@@ -67,6 +67,6 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<O
 /// # Errors
 /// As [`get`]; `forbidden` for members below owner.
 pub async fn get_contents(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Contents> {
-    authorize(&cx.caller, Act::OrganizationDelete, organization)?;
+    authorize(&cx.caller, Operation::OrganizationDelete, organization)?;
     Ok(store::contents(&mut ops.db.read().await?, organization).await?)
 }

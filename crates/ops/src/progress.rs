@@ -8,10 +8,10 @@ use waypost_core::access::authorize_play;
 use waypost_core::caller::Ctx;
 use waypost_core::email::Email;
 use waypost_core::event::EventKind;
-use waypost_core::guidance::{self, Flow, User};
+use waypost_core::guidance::{self, ToolFlow, UserIdentity};
 use waypost_core::id::{EndUserId, StepId, WalkthroughId};
-use waypost_core::progress::act::{Select, View};
-use waypost_core::progress::{Attempt, Notice, Offered, Outcome, Standing, Status};
+use waypost_core::progress::operations::{ProgressContext, SelectOptions};
+use waypost_core::progress::{Attempt, Notice, Outcome, ProgressView, Status, VersionOffer};
 use waypost_core::server::Server;
 use waypost_core::version::Version;
 use waypost_core::webhook::WebhookEvent;
@@ -49,13 +49,13 @@ pub struct StepResult {
     /// The walkthrough.
     pub offer: Offer,
     /// Where the user stands.
-    pub standing: Standing,
+    pub progress: ProgressView,
     /// The step that this call completed.
     pub completed_step_id: Option<StepId>,
     /// What to tell the user.
     pub notices: Vec<Notice>,
     /// How the user was identified; has the handle by which an anonymous user is found again.
-    pub user: User,
+    pub user: UserIdentity,
 }
 
 /// The result of [`list`].
@@ -64,7 +64,7 @@ pub struct ListResult<'a> {
     /// What the server offers, in display order.
     pub rows: Vec<OfferProgress<'a>>,
     /// How the user was identified.
-    pub user: User,
+    pub user: UserIdentity,
 }
 
 /// A walkthrough in a list, with the user's progress in it.
@@ -88,7 +88,7 @@ pub async fn select(
     hosting: &Hosting,
     play: &PlayRequest<'_>,
     walkthrough: &str,
-    how: Select,
+    how: SelectOptions,
 ) -> Result<StepResult> {
     let offer = get_offer(cx, hosting, play, walkthrough).await?;
     ProgressWrite { cx, hosting, play, offer }.write(UnknownUser::Yes, move |view| view.select(how)).await
@@ -165,10 +165,10 @@ pub async fn get_status(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, wal
         Some(end_user_id) => progress::get_open(&mut hosting.read().await?, &key(server, offer, end_user_id)).await?,
         None => None,
     };
-    let (standing, notices) = view_progress(cx, hosting, (server, offer), open.as_ref()).await?;
+    let (progress, notices) = view_progress(cx, hosting, (server, offer), open.as_ref()).await?;
     play.call.record(cx, hosting, server, (Some(&identity), CallOutcome::Read)).await;
     let user = identity::describe_user(server, &play.credentials, &identity);
-    Ok(StepResult { offer: offer.clone(), standing, completed_step_id: None, notices, user })
+    Ok(StepResult { offer: offer.clone(), progress, completed_step_id: None, notices, user })
 }
 
 /// Lists what the server offers with the user's status in each; changes nothing and creates nobody. Reads no step: the
@@ -193,7 +193,7 @@ pub async fn list<'a>(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'a>) -> Re
                 Some(open) => {
                     let is_moved =
                         open.version_id != offer.version_id && offer.withdrawn.contains_key(&open.version_id);
-                    open.summary.standing(is_moved.then_some(&offer.step_set))
+                    open.summary.status_and_percent(is_moved.then_some(&offer.step_set))
                 }
             };
             OfferProgress { offer, status, percent }
@@ -242,7 +242,7 @@ pub(crate) async fn ensure_signed_in(cx: &Ctx, hosting: &Hosting, play: &PlayReq
         Credentials::Subject(subject, beside) => {
             joins::join_credentials(cx, hosting, &play.offers.server, subject, beside).await
         }
-        _ if play.offers.server.auth_type.signs_in() => Err(identity::sign_in_required()),
+        _ if play.offers.server.auth_type.has_sign_in() => Err(identity::sign_in_required()),
         _ => Ok(()),
     }
 }
@@ -272,8 +272,8 @@ async fn infer_offer<'a>(
     let active: Vec<&Offer> = play.offers.list().iter().filter(in_progress).collect();
     match active.as_slice() {
         [offer] => Ok(offer),
-        [] if identity::describe_user(server, &play.credentials, &identity) == User::Unknown => {
-            Err(Error::new(Code::NoActiveWalkthrough, guidance::unknown_user(Flow::Guided)))
+        [] if identity::describe_user(server, &play.credentials, &identity) == UserIdentity::Unknown => {
+            Err(Error::new(Code::NoActiveWalkthrough, guidance::unknown_user_message(ToolFlow::Guided)))
         }
         [] => Err(Error::new(
             Code::NoActiveWalkthrough,
@@ -317,7 +317,7 @@ async fn view_progress(
     hosting: &Hosting,
     (server, offer): (&Server, &Offer),
     attempt: Option<&Attempt>,
-) -> Result<(Standing, Vec<Notice>)> {
+) -> Result<(ProgressView, Vec<Notice>)> {
     let organization = &server.organization_id;
     let latest = hosting.version(organization, &offer.version_id).await?;
     let pinned = match attempt {
@@ -325,9 +325,14 @@ async fn view_progress(
         None => None,
     };
     let withdrawal = attempt.and_then(|attempt| offer.withdrawn.get(&attempt.version_id).cloned());
-    let offered = Offered { latest, withdrawal };
-    let view = View { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now: cx.now(), random: &*cx.random };
-    Ok(view.standing())
+    let offered = VersionOffer { latest, withdrawal };
+    let view = ProgressContext {
+        attempt: attempt.zip(pinned.as_ref()),
+        offered: &offered,
+        now: cx.now(),
+        random: &*cx.random,
+    };
+    Ok(view.read())
 }
 
 /// A call on one walkthrough that is offered.
@@ -343,7 +348,7 @@ impl ProgressWrite<'_> {
     async fn write(
         &self,
         create: UnknownUser,
-        act: impl Fn(&View<'_>) -> Result<Outcome> + Clone + Send + Sync + 'static,
+        act: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Clone + Send + Sync + 'static,
     ) -> Result<StepResult> {
         let Self { cx, hosting, play, offer } = *self;
         let server = &play.offers.server;
@@ -361,8 +366,8 @@ impl ProgressWrite<'_> {
             };
             let Some(end_user_id) = identity.end_user_id.clone() else {
                 // A user who does not exist has no progress: the act decides what that means.
-                let offered = Offered { latest: Arc::clone(&latest), withdrawal: None };
-                let view = View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random };
+                let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal: None };
+                let view = ProgressContext { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random };
                 let user = identity::describe_user(server, &play.credentials, &identity);
                 let outcome = act(&view).map_err(|error| explain_unknown_user(error, server, &user))?;
                 return Ok(answer(offer, outcome, user));
@@ -386,7 +391,7 @@ impl ProgressWrite<'_> {
                         play.call.record(cx, hosting, server, (known, CallOutcome::Read)).await;
                     }
                     let user = match identity.new_end_user.is_some() && !changed {
-                        true => User::Unknown,
+                        true => UserIdentity::Unknown,
                         false => identity::describe_user(server, &play.credentials, &identity),
                     };
                     return Ok(answer(offer, *outcome, user));
@@ -413,7 +418,7 @@ impl ProgressWrite<'_> {
         latest: &Arc<Version>,
         identity: &Identity,
         end_user_id: &EndUserId,
-        act: impl Fn(&View<'_>) -> Result<Outcome> + Send + Sync + 'static,
+        act: impl Fn(&ProgressContext<'_>) -> Result<Outcome> + Send + Sync + 'static,
     ) -> Call {
         let server = &self.play.offers.server;
         let key = key(server, self.offer, end_user_id);
@@ -430,8 +435,9 @@ impl ProgressWrite<'_> {
                 None => None,
             };
             let withdrawal = attempt.and_then(|attempt| withdrawn.get(&attempt.version_id).cloned());
-            let offered = Offered { latest: Arc::clone(&latest), withdrawal };
-            let view = View { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now, random: &*random };
+            let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
+            let view =
+                ProgressContext { attempt: attempt.zip(pinned.as_ref()), offered: &offered, now, random: &*random };
             match act(&view) {
                 Ok(outcome) => Decided::Done(Box::new(outcome)),
                 Err(error) => Decided::Refused(error),
@@ -463,10 +469,10 @@ impl ProgressWrite<'_> {
         };
         let (cx, offer, end_user_id) = (self.cx.clone(), self.offer.clone(), end_user_id.clone());
         Some(Box::new(move |outcome| {
-            let attempt = outcome.change.put.as_ref().or(outcome.change.close.as_ref());
+            let attempt = outcome.change.upsert.as_ref().or(outcome.change.close.as_ref());
             let completed = outcome.change.events.iter().any(|(kind, _)| *kind == EventKind::Completed);
             let Some(attempt) = attempt.filter(|_| completed) else { return Vec::new() };
-            let (server, version) = (&offers.server, &outcome.standing.version);
+            let (server, version) = (&offers.server, &outcome.progress.version);
             let text = format!("Somebody completed \"{}\" on {}.", version.title, server.name);
             let data = json!({
                 "walkthrough": {
@@ -486,19 +492,19 @@ impl ProgressWrite<'_> {
 }
 
 /// Says that the user is unknown instead of that they have no progress.
-fn explain_unknown_user(error: Error, server: &Server, user: &User) -> Error {
+fn explain_unknown_user(error: Error, server: &Server, user: &UserIdentity) -> Error {
     match (user, error.code) {
-        (User::Unknown, code @ (Code::NoActiveWalkthrough | Code::NoProgress)) => {
-            Error::new(code, guidance::unknown_user(server.toolset.into()))
+        (UserIdentity::Unknown, code @ (Code::NoActiveWalkthrough | Code::NoProgress)) => {
+            Error::new(code, guidance::unknown_user_message(server.toolset.into()))
         }
         _ => error,
     }
 }
 
-fn answer(offer: &Offer, outcome: Outcome, user: User) -> StepResult {
+fn answer(offer: &Offer, outcome: Outcome, user: UserIdentity) -> StepResult {
     StepResult {
         offer: offer.clone(),
-        standing: outcome.standing,
+        progress: outcome.progress,
         completed_step_id: outcome.completed_step_id,
         notices: outcome.notices,
         user,

@@ -3,7 +3,7 @@
 use waypost_core::Result;
 use waypost_core::access::authorize_operator;
 use waypost_core::caller::Ctx;
-use waypost_core::seal::{Keyring, Place};
+use waypost_core::seal::{Keyring, SealLocation};
 use waypost_store::sealed as store;
 
 use crate::Ops;
@@ -36,7 +36,7 @@ pub async fn reseal(cx: &Ctx, ops: &Ops, keyring: &Keyring) -> Result<ResealSumm
             let Some((last, _)) = rows.last() else { break };
             after.clone_from(last);
             for (row, old) in rows {
-                let place = Place { table: column.table, column: column.column, row: &row };
+                let place = SealLocation { table: column.table, column: column.column, row: &row };
                 match keyring.open(&place, &old) {
                     Ok(text) => {
                         let new = keyring.seal(&place, &text, &*cx.random);

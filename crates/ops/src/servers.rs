@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use url::Url;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
-use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
+use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_core::{Code, Error, Result, Timestamp, name, slug};
 pub use waypost_store::server::{Holdings, MAX_CALLS, Usage};
 use waypost_store::{Tx, oauth_config, oauth_grant, organization, server as store, system};
@@ -38,7 +38,7 @@ pub struct ServerSettings {
     /// How end users are recognised.
     pub auth_type: Option<AuthType>,
     /// When it asks for sign-in.
-    pub sign_in: Option<SignIn>,
+    pub sign_in: Option<SignInPolicy>,
     /// The provider that signs end users in, by name or id; `none` for none. With `custom_oauth` the only one of the
     /// organisation is taken by itself.
     pub oauth_config: Option<String>,
@@ -68,7 +68,7 @@ pub async fn create(
     slug: &str,
     settings: &ServerSettings,
 ) -> Result<Server> {
-    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    authorize(&cx.caller, Operation::ServerWrite, organization)?;
     slug::check_server_slug(slug)?;
     let now = cx.now();
     let name = name::check("name", settings.name.as_deref().unwrap_or(slug))?;
@@ -79,7 +79,7 @@ pub async fn create(
         product_name: name.clone(),
         name,
         auth_type: AuthType::None,
-        sign_in: SignIn::Auto,
+        sign_in: SignInPolicy::Auto,
         oauth_config_id: None,
         walkthrough_tools_enabled: true,
         toolset: Toolset::Guided,
@@ -108,7 +108,7 @@ pub async fn create(
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Server>> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
@@ -133,7 +133,7 @@ pub async fn search(
     organization: &OrganizationId,
     search: &ServerSearch,
 ) -> Result<(Vec<Server>, bool)> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     let (text, after) = (search.text.as_deref().map(name::clean), search.after.as_deref().map(name::clean));
     let query = store::Query { text: text.as_deref(), after: after.as_deref(), limit: search.limit.saturating_add(1) };
     let mut found = store::search(&mut ops.db.read().await?, organization, query).await?;
@@ -153,7 +153,7 @@ pub async fn list_usage(
     organization: &OrganizationId,
     servers: &[&ServerId],
 ) -> Result<Vec<Usage>> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     let since = Timestamp(cx.now().0 - WEEK);
     let mut conn = ops.db.read().await?;
     let mut usages = Vec::with_capacity(servers.len());
@@ -177,7 +177,7 @@ pub async fn get_holdings(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 /// # Errors
 /// As [`get`].
 pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<i64> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     Ok(store::signed_in(&mut ops.db.read().await?, organization, id, cx.now()).await?)
 }
 
@@ -186,7 +186,7 @@ pub async fn count_signed_in(cx: &Ctx, ops: &Ops, organization: &OrganizationId,
 /// # Errors
 /// As [`create`], but for what is wrong with the name.
 pub async fn suggest_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, name: &str) -> Result<String> {
-    let base = slug::server_from_name(name);
+    let base = slug::suggest_server_slug(name);
     for n in 1..=MAX_SUGGESTIONS {
         let slug = if n == 1 { base.clone() } else { format!("{base}-{n}") };
         if find_slug_problem(cx, ops, organization, &slug, None).await?.is_none() {
@@ -207,7 +207,7 @@ pub async fn find_slug_problem(
     slug: &str,
     own: Option<&ServerId>,
 ) -> Result<Option<String>> {
-    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    authorize(&cx.caller, Operation::ServerWrite, organization)?;
     if let Err(error) = slug::check_server_slug(slug) {
         return Ok(Some(error.message));
     }
@@ -228,7 +228,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
         Err(_) => system::find_server(&mut conn, text).await?.map(|(server, _)| server),
     };
     let server = found.ok_or_else(not_found)?;
-    hide_organization(authorize(&cx.caller, Act::ServerRead, &server.organization_id), "server")?;
+    hide_organization(authorize(&cx.caller, Operation::ServerRead, &server.organization_id), "server")?;
     Ok(server)
 }
 
@@ -237,7 +237,7 @@ pub async fn resolve(cx: &Ctx, ops: &Ops, text: &str) -> Result<Server> {
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<Server> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
@@ -252,7 +252,7 @@ pub async fn update(
     id: &ServerId,
     settings: &ServerSettings,
 ) -> Result<Server> {
-    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    authorize(&cx.caller, Operation::ServerWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let old = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let mut new = changed(&old, settings)?;
@@ -291,7 +291,7 @@ pub async fn list_former_slugs(
 /// # Errors
 /// As [`update`]; `not_found` when it is not a former slug of this server.
 pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId, slug: &str) -> Result<()> {
-    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    authorize(&cx.caller, Operation::ServerWrite, organization)?;
     // What is no slug is nobody's.
     let not_found = || Error::not_found("former slug of this server");
     slug::check_server_slug(slug).map_err(|_| not_found())?;
@@ -310,7 +310,7 @@ pub async fn release_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id
 /// # Errors
 /// As [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &ServerId) -> Result<()> {
-    authorize(&cx.caller, Act::ServerWrite, organization)?;
+    authorize(&cx.caller, Operation::ServerWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let server = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     store::delete(&mut tx, organization, id).await?;

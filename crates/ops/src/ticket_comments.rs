@@ -1,7 +1,7 @@
 //! What the team writes on tickets: answers that go to the user by mail, and notes that stay inside.
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{OrganizationId, TicketCommentId, TicketId};
 use waypost_core::markdown::clean_markdown;
@@ -41,7 +41,7 @@ pub struct CommentWithEdits {
 /// # Errors
 /// `not_found` when there is no such ticket that the caller may know of.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Vec<CommentWithEdits>> {
-    authorize(&cx.caller, Act::TicketRead, organization)?;
+    authorize(&cx.caller, Operation::TicketRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     ticket::get(&mut tx, organization, id).await?.ok_or_else(|| Error::not_found("ticket"))?;
     let mut edits = store::edits(&mut tx, organization, id).await?;
@@ -65,7 +65,7 @@ pub async fn create(
     id: &TicketId,
     new: &NewComment,
 ) -> Result<CommentWithEdits> {
-    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let body = cleaned(&new.body)?;
     let mut tx = ops.db.begin().await?;
     let about = ticket::get_for_update(&mut tx, organization, id).await?;
@@ -119,7 +119,7 @@ pub async fn update(
     (ticket, id): (&TicketId, &TicketCommentId),
     body: &str,
 ) -> Result<CommentWithEdits> {
-    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let body = cleaned(body)?;
     let mut tx = ops.db.begin().await?;
     let mut named = own(cx, &mut tx, organization, (ticket, id)).await?;
@@ -150,7 +150,7 @@ pub async fn delete(
     organization: &OrganizationId,
     (ticket, id): (&TicketId, &TicketCommentId),
 ) -> Result<()> {
-    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     own(cx, &mut tx, organization, (ticket, id)).await?;
     store::delete(&mut tx, organization, id).await?;

@@ -8,10 +8,10 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
-use waypost_core::secret::{Keys, SecretKey};
+use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::end_user;
 
@@ -47,13 +47,13 @@ pub fn sign(cx: &Ctx, secret: &SecretKey, server: &ServerId) -> String {
 ///
 /// # Errors
 /// `not_found` for a test ID that is not signed for this server, or has expired.
-pub fn resolve(keys: &Keys, server: &ServerId, tracking_id: String, now: Timestamp) -> Result<String> {
+pub fn resolve(keys: &SecretKeys, server: &ServerId, tracking_id: String, now: Timestamp) -> Result<String> {
     let Some(rest) = tracking_id.strip_prefix(PREFIX) else { return Ok(tracking_id) };
     let mut parts = rest.split('~');
     let verified = (|| {
         let (user, expires_at, signature) = (parts.next()?, parts.next()?, parts.next()?);
         let bytes = BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?;
-        keys.that_signed(PURPOSE, &message(server, user, expires_at), &bytes)?;
+        keys.find_signing_key(PURPOSE, &message(server, user, expires_at), &bytes)?;
         let is_valid = parts.next().is_none() && now.0 < expires_at.parse().ok()?;
         is_valid.then(|| format!("{PREFIX}{user}"))
     })();
@@ -68,7 +68,7 @@ pub fn resolve(keys: &Keys, server: &ServerId, tracking_id: String, now: Timesta
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of.
 pub async fn reset(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<()> {
-    authorize(&cx.caller, Act::ServerRead, organization)?;
+    authorize(&cx.caller, Operation::ServerRead, organization)?;
     let tracking_id = format!("{PREFIX}{}", cx.caller.actor());
     let mut tx = ops.db.begin().await?;
     let Some(id) = end_user::find_by_tracking_id(&mut tx, organization, &tracking_id).await? else { return Ok(()) };

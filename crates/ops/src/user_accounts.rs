@@ -21,7 +21,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{OrganizationId, UserId, UserSessionId};
-use waypost_core::organization::{SignUp, User};
+use waypost_core::organization::{SignUpPolicy, User};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error, Result, email};
 use waypost_store::{Tx, user as store, user_session};
@@ -43,7 +43,7 @@ use crate::user_sessions::{self, Browser};
 pub struct UserAccounts {
     ops: Ops,
     secret: SecretKey,
-    sign_up: SignUp,
+    sign_up: SignUpPolicy,
 }
 
 /// A user has signed in.
@@ -75,13 +75,13 @@ impl UserAccounts {
     /// Accounts on the database of `ops`, whose limits hold for the whole process; codes and the cookies of browsers depend on
     /// `secret`.
     #[must_use]
-    pub fn new(ops: Ops, secret: SecretKey, sign_up: SignUp) -> Self {
+    pub fn new(ops: Ops, secret: SecretKey, sign_up: SignUpPolicy) -> Self {
         Self { ops, secret, sign_up }
     }
 
     /// Who may make an account for themselves.
     #[must_use]
-    pub fn sign_up(&self) -> SignUp {
+    pub fn sign_up(&self) -> SignUpPolicy {
         self.sign_up
     }
 }

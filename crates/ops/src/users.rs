@@ -1,7 +1,7 @@
 //! Users as members of an organisation.
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize, authorize_role};
+use waypost_core::access::{Operation, authorize, authorize_role};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, UserId};
 use waypost_core::organization::{Member, Role, User};
@@ -20,7 +20,7 @@ use crate::invitations;
 /// `forbidden` for members below admin, and for a role above the caller's own; `invalid_arguments`; `conflict` when
 /// they are a member.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address: &str, role: Role) -> Result<Member> {
-    authorize(&cx.caller, Act::MemberWrite, organization)?;
+    authorize(&cx.caller, Operation::MemberWrite, organization)?;
     authorize_role(&cx.caller, role)?;
     let email = email::parse(address)?;
     let now = cx.now();
@@ -61,7 +61,7 @@ pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, address:
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
-    authorize(&cx.caller, Act::MemberRead, organization)?;
+    authorize(&cx.caller, Operation::MemberRead, organization)?;
     Ok(store::list_members(&mut ops.db.read().await?, organization).await?)
 }
 
@@ -70,7 +70,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// # Errors
 /// `not_found` when there is none, or in an organisation that the caller may not know of.
 pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<Member> {
-    authorize(&cx.caller, Act::MemberRead, organization)?;
+    authorize(&cx.caller, Operation::MemberRead, organization)?;
     let mut conn = ops.db.read().await?;
     let found = match text.parse::<UserId>() {
         Ok(id) => store::get_member(&mut conn, organization, &id).await?,
@@ -84,7 +84,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
 /// # Errors
 /// As [`create`]; `not_found` when they are no member; `conflict` when the organisation would have no owner left.
 pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId, role: Role) -> Result<Member> {
-    authorize(&cx.caller, Act::MemberWrite, organization)?;
+    authorize(&cx.caller, Operation::MemberWrite, organization)?;
     authorize_role(&cx.caller, role)?;
     let mut tx = ops.db.begin().await?;
     let member = changeable(cx, &mut tx, organization, user, role).await?;
@@ -109,7 +109,7 @@ pub async fn update(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &U
 /// # Errors
 /// As [`update`].
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, user: &UserId) -> Result<()> {
-    authorize(&cx.caller, Act::MemberWrite, organization)?;
+    authorize(&cx.caller, Operation::MemberWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     // Being nobody is the least of roles: what holds for a demotion holds for this.
     let member = changeable(cx, &mut tx, organization, user, Role::Member).await?;

@@ -1,10 +1,10 @@
 //! Messages to receivers of webhooks: the log of them, sending again, and the sending itself.
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize, authorize_operator};
+use waypost_core::access::{Operation, authorize, authorize_operator};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WebhookDeliveryId, WebhookId};
-use waypost_core::webhook::{Delivery, DeliveryStatus, LEASE_MS, PATIENCE_MS, Webhook, next_attempt, sign};
+use waypost_core::webhook::{Delivery, DeliveryStatus, LEASE_MS, MAX_FAILING_MS, Webhook, next_attempt, sign};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_outbound::{Error as OutboundError, Failure, Limits, Purpose};
 use waypost_store::{Tx, webhook, webhook_delivery as store};
@@ -41,7 +41,7 @@ pub async fn list(
     (organization, id): (&OrganizationId, &WebhookId),
     (limit, cursor): (Option<u32>, Option<&str>),
 ) -> Result<DeliveryPage> {
-    authorize(&cx.caller, Act::WebhookRead, organization)?;
+    authorize(&cx.caller, Operation::WebhookRead, organization)?;
     let limit = limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
@@ -63,7 +63,7 @@ pub async fn list(
 /// # Errors
 /// `not_found` when there is none that the caller may know of; `forbidden` for members below admin.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
-    authorize(&cx.caller, Act::WebhookRead, organization)?;
+    authorize(&cx.caller, Operation::WebhookRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
@@ -72,7 +72,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Webhoo
 /// # Errors
 /// `not_found`, `forbidden`; `conflict` while it still waits, or when its receiver is switched off.
 pub async fn replay(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookDeliveryId) -> Result<Delivery> {
-    authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let delivery = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let receiver = webhook::get(&mut tx, organization, &delivery.webhook_id).await?.ok_or_else(missing)?;
@@ -161,7 +161,7 @@ async fn update_webhook_health(cx: &Ctx, tx: &mut Tx, delivery: &Delivery, is_go
         return Ok(());
     };
     let since = receiver.failing_since.unwrap_or(now);
-    if !is_gone && now.since(since) < PATIENCE_MS {
+    if !is_gone && now.since(since) < MAX_FAILING_MS {
         if receiver.failing_since.is_none() {
             webhook::set_failing_since(tx, organization, &receiver.id, Some(now)).await?;
         }

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 use url::Url;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{EndUserId, OrganizationId, WebhookDeliveryId, WebhookId};
-use waypost_core::seal::{Place, SecretText};
+use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::webhook::{
     Delivery, MAX_URL, MAX_WEBHOOKS, NewDelivery, ROTATION_MS, Webhook, WebhookEvent, new_secret, payload,
 };
@@ -55,13 +55,13 @@ pub(crate) struct Event<'a> {
 }
 
 /// Where a receiver's secret is kept.
-pub(crate) fn secret_place(id: &WebhookId) -> Place<'_> {
-    Place { table: "webhooks", column: "secret", row: id.as_str() }
+pub(crate) fn secret_place(id: &WebhookId) -> SealLocation<'_> {
+    SealLocation { table: "webhooks", column: "secret", row: id.as_str() }
 }
 
 /// Where the one before it is kept.
-pub(crate) fn previous_secret_place(id: &WebhookId) -> Place<'_> {
-    Place { table: "webhooks", column: "previous_secret", row: id.as_str() }
+pub(crate) fn previous_secret_place(id: &WebhookId) -> SealLocation<'_> {
+    SealLocation { table: "webhooks", column: "previous_secret", row: id.as_str() }
 }
 
 /// Queues messages for all receivers of an organisation that want to know.
@@ -112,7 +112,7 @@ pub async fn create(
     organization: &OrganizationId,
     new: &NewWebhook,
 ) -> Result<(Webhook, SecretText)> {
-    authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
     let (id, secret, now) = (WebhookId::new(&*cx.random), new_secret(&*cx.random), cx.now());
     let webhook = Webhook {
@@ -149,7 +149,7 @@ pub async fn create(
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of; `forbidden` for members below admin.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Webhook>> {
-    authorize(&cx.caller, Act::WebhookRead, organization)?;
+    authorize(&cx.caller, Operation::WebhookRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
@@ -158,7 +158,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Webhook> {
-    authorize(&cx.caller, Act::WebhookRead, organization)?;
+    authorize(&cx.caller, Operation::WebhookRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
@@ -174,7 +174,7 @@ pub async fn update(
     (organization, id): (&OrganizationId, &WebhookId),
     change: &WebhookPatch,
 ) -> Result<Webhook> {
-    authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let route = provider_context.route(ops, Purpose::Webhooks, organization).await?;
     let mut tx = ops.db.begin().await?;
     let before = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
@@ -212,7 +212,7 @@ pub(crate) const DISABLED: &str = "The webhook is switched off.";
 /// # Errors
 /// `not_found`, `forbidden`.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<()> {
-    authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     store::delete(&mut tx, organization, id).await?;
@@ -233,7 +233,7 @@ pub async fn rotate_secret(
     organization: &OrganizationId,
     id: &WebhookId,
 ) -> Result<(Webhook, SecretText)> {
-    authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let mut webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let secret = new_secret(&*cx.random);
@@ -255,7 +255,7 @@ pub async fn rotate_secret(
 /// # Errors
 /// `not_found`, `forbidden`; `conflict` when it is switched off.
 pub async fn send_test(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WebhookId) -> Result<Delivery> {
-    authorize(&cx.caller, Act::WebhookWrite, organization)?;
+    authorize(&cx.caller, Operation::WebhookWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let webhook = store::get(&mut tx, organization, id).await?.ok_or_else(missing)?;
     if !webhook.enabled {
@@ -296,9 +296,9 @@ fn checked_description(text: &str) -> Result<String> {
     if text.is_empty() { Ok(text) } else { name::check("description", &text) }
 }
 
-/// Each once, in the order of [`WebhookEvent::CHOICES`].
+/// Each once, in the order of [`WebhookEvent::SUBSCRIBABLE`].
 fn checked_events(events: &[WebhookEvent]) -> Result<Vec<WebhookEvent>> {
-    let chosen: Vec<_> = WebhookEvent::CHOICES.into_iter().filter(|event| events.contains(event)).collect();
+    let chosen: Vec<_> = WebhookEvent::SUBSCRIBABLE.into_iter().filter(|event| events.contains(event)).collect();
     if chosen.is_empty() {
         return Err(Error::invalid("events", "`events` names at least one event, or nothing would ever be sent."));
     }

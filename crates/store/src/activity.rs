@@ -1,7 +1,7 @@
 //! The log as it is listed: events, calls and sessions, newest first or oldest first, a page at a time.
 
 use waypost_core::Timestamp;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::event::EventKind;
 use waypost_core::id::{
     EndUserId, EventId, OrganizationId, ProgressId, ServerId, SessionId, StepId, VersionId, WalkthroughId,
@@ -24,7 +24,7 @@ pub struct Query<'a> {
     /// Of this walkthrough only: events.
     pub walkthrough: Option<&'a WalkthroughId>,
     /// In this range only.
-    pub range: Range,
+    pub range: TimeRange,
     /// Behind this one, by time and id.
     pub after: Option<(Timestamp, String)>,
     /// Whether the oldest come first.

@@ -1,7 +1,7 @@
 //! Walkthroughs placed on servers.
 
 use waypost_core::Timestamp;
-use waypost_core::assignment::{Assignment, Candidate, ListedAssignment};
+use waypost_core::assignment::{Assignment, AssignmentCandidate, AssignmentView};
 use waypost_core::id::{AssignmentId, OrganizationId, ServerId, WalkthroughId};
 
 use crate::batch::{self, Kind};
@@ -61,7 +61,7 @@ impl From<Row> for Assignment {
     }
 }
 
-impl TryFrom<ListedRow> for ListedAssignment {
+impl TryFrom<ListedRow> for AssignmentView {
     type Error = Error;
 
     fn try_from(row: ListedRow) -> Result<Self> {
@@ -115,11 +115,11 @@ pub async fn find(
 ///
 /// # Errors
 /// When the database fails, or a row cannot be read.
-pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<ListedAssignment>> {
+pub async fn list(conn: &mut Conn, organization: &OrganizationId, server: &ServerId) -> Result<Vec<AssignmentView>> {
     const SQL: &str = listed!("AND assignments.server_id = $2 ORDER BY assignments.display_order, assignments.id");
     let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(server.as_str()).fetch_all(c).await?);
-    rows.into_iter().map(ListedAssignment::try_from).collect()
+    rows.into_iter().map(AssignmentView::try_from).collect()
 }
 
 /// Where a walkthrough is placed, by the servers' slugs.
@@ -130,26 +130,22 @@ pub async fn list_of_walkthrough(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
-) -> Result<Vec<ListedAssignment>> {
+) -> Result<Vec<AssignmentView>> {
     const SQL: &str = listed!("AND assignments.walkthrough_id = $2 ORDER BY servers.slug");
     let rows: Vec<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
-    rows.into_iter().map(ListedAssignment::try_from).collect()
+    rows.into_iter().map(AssignmentView::try_from).collect()
 }
 
 /// One assignment, as a list shows it.
 ///
 /// # Errors
 /// When the database fails, or the row cannot be read.
-pub async fn get(
-    conn: &mut Conn,
-    organization: &OrganizationId,
-    id: &AssignmentId,
-) -> Result<Option<ListedAssignment>> {
+pub async fn get(conn: &mut Conn, organization: &OrganizationId, id: &AssignmentId) -> Result<Option<AssignmentView>> {
     const SQL: &str = listed!("AND assignments.id = $2");
     let row: Option<ListedRow> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
-    row.map(ListedAssignment::try_from).transpose()
+    row.map(AssignmentView::try_from).transpose()
 }
 
 /// Walkthroughs that are not placed on a server yet and not archived, whose title contains `text`, by title; `limit` at
@@ -162,7 +158,7 @@ pub async fn candidates(
     organization: &OrganizationId,
     server: &ServerId,
     (text, limit): (&str, u32),
-) -> Result<Vec<Candidate>> {
+) -> Result<Vec<AssignmentCandidate>> {
     const SQL: &str = "SELECT walkthroughs.id, walkthroughs.title, walkthroughs.state FROM walkthroughs
         WHERE walkthroughs.organization_id = $1 AND walkthroughs.deleted_at IS NULL AND walkthroughs.state <> 'archived'
           AND lower(walkthroughs.title) LIKE lower($3) ESCAPE '!'
@@ -174,7 +170,7 @@ pub async fn candidates(
         .fetch_all(c).await?);
     let candidate = |(id, title, state): (String, String, String)| {
         let state = state.parse().map_err(|why| Error::Corrupt { table: "walkthroughs", id: id.clone(), why })?;
-        Ok(Candidate { id: WalkthroughId::from_store(id), title, state })
+        Ok(AssignmentCandidate { id: WalkthroughId::from_store(id), title, state })
     };
     rows.into_iter().map(candidate).collect()
 }

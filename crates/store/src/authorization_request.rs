@@ -1,7 +1,7 @@
 //! Authorization requests: found only with the browser that made them, completed once.
 
 use waypost_core::Timestamp;
-use waypost_core::authorization::{AuthorizationRequest, Claim};
+use waypost_core::authorization::{AuthorizationRequest, ProgressClaim};
 use waypost_core::id::{AuthorizationRequestId, OrganizationId, ServerId};
 
 use crate::db::Conn;
@@ -44,7 +44,7 @@ impl From<Row> for AuthorizationRequest {
             state: row.state,
             scope: row.scope,
             resource: row.resource,
-            claim: row.tracking_id.map(|tracking_id| Claim { tracking_id, issued_at }),
+            claim: row.tracking_id.map(|tracking_id| ProgressClaim { tracking_id, issued_at }),
             code_challenge: row.code_challenge,
             prompt: row.prompt,
             login_hint: row.login_hint,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use waypost_core::Timestamp;
-use waypost_core::analytics::{CountedCalls, Range};
+use waypost_core::analytics::{CallCount, TimeRange};
 use waypost_core::id::{OrganizationId, ServerId};
 
 use crate::batch::{self, Column, Kind};
@@ -136,8 +136,8 @@ pub async fn sum(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: Option<&ServerId>,
-    range: Range,
-) -> Result<Vec<CountedCalls>> {
+    range: TimeRange,
+) -> Result<Vec<CallCount>> {
     const SQL: &str = "SELECT counted_calls.tool, counted_calls.outcome, CAST(sum(counted_calls.count) AS BIGINT)
         FROM servers JOIN counted_calls ON counted_calls.server_id = servers.id
         WHERE servers.organization_id = $1 AND (CAST($2 AS TEXT) IS NULL OR servers.id = $2)
@@ -146,7 +146,7 @@ pub async fn sum(
     let rows: Vec<(String, String, i64)> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(server.map(ServerId::as_str))
         .bind(first_minute(range.from)).bind(first_minute(range.to)).fetch_all(c).await?);
-    let row = |(tool, outcome, count): (_, _, i64)| CountedCalls { tool, outcome, count: count.unsigned_abs() };
+    let row = |(tool, outcome, count): (_, _, i64)| CallCount { tool, outcome, count: count.unsigned_abs() };
     Ok(rows.into_iter().map(row).collect())
 }
 

@@ -3,7 +3,7 @@
 use waypost_core::Timestamp;
 use waypost_core::event::EventKind;
 use waypost_core::id::{EndUserId, EventId, JoinId, OrganizationId, ProgressId, ServerId, StepId, WalkthroughId};
-use waypost_core::join::{Join, Undo};
+use waypost_core::join::{Join, JoinUndo};
 use waypost_core::progress::{Attempt, AttemptState, Status};
 
 use crate::db::{Conn, Dialect};
@@ -45,7 +45,7 @@ impl TryFrom<Row> for Join {
 ///
 /// # Errors
 /// A unique violation when the anonymous user is joined on this server; otherwise when the database fails.
-pub async fn insert(conn: &mut Conn, join: &Join, undo: &Undo) -> Result<()> {
+pub async fn insert(conn: &mut Conn, join: &Join, undo: &JoinUndo) -> Result<()> {
     const SQL: &str = "INSERT INTO joins (id, organization_id, server_id, from_end_user_id, to_end_user_id, kind, undo,
             created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let undo = serde_json::to_string(undo).map_err(|error| corrupt(&join.id, &error))?;
@@ -161,7 +161,7 @@ pub async fn set_undone(
     organization: &OrganizationId,
     id: &JoinId,
     at: Timestamp,
-) -> Result<Option<Undo>> {
+) -> Result<Option<JoinUndo>> {
     const SQL: &str = "UPDATE joins SET undone_at = $3
         WHERE id = $1 AND organization_id = $2 AND undone_at IS NULL RETURNING undo";
     let undo: Option<String> = on!(conn, c => sqlx::query_scalar(SQL)

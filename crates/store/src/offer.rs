@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use waypost_core::clean;
 use waypost_core::id::{OrganizationId, ServerId, VersionId, WalkthroughId};
 use waypost_core::progress::StepSet;
-use waypost_core::served;
 use waypost_core::walkthrough::WalkthroughType;
 
 use crate::db::Conn;
@@ -63,7 +63,7 @@ impl TryFrom<Row> for Offer {
         let corrupt = |why: String| Error::Corrupt { table: "versions", id: row.version_id.clone(), why };
         Ok(Self {
             kind: row.r#type.parse().map_err(corrupt)?,
-            tags: served::tags(
+            tags: clean::tags(
                 &serde_json::from_str::<Vec<String>>(&row.tags).map_err(|error| corrupt(error.to_string()))?,
             ),
             version: u32::try_from(row.number).map_err(|error| corrupt(error.to_string()))?,
@@ -74,8 +74,8 @@ impl TryFrom<Row> for Offer {
             walkthrough_id: WalkthroughId::from_store(row.walkthrough_id),
             slug: row.slug,
             version_id: VersionId::from_store(row.version_id),
-            title: served::title(&row.title),
-            description: served::description(&row.description),
+            title: clean::title(&row.title),
+            description: clean::description(&row.description),
             withdrawn: HashMap::new(),
         })
     }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 use serde_json::json;
-use waypost_core::chain::Link;
+use waypost_core::chain::LinkUpdate;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::step::{Step, StepContent};
 
@@ -200,7 +200,7 @@ pub async fn relink(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
-    links: &[Link],
+    links: &[LinkUpdate],
 ) -> Result<()> {
     // Of several links of one step the last one counts, as in `chain::apply`.
     let mut last: Vec<(&StepId, Option<&StepId>)> = Vec::with_capacity(links.len());

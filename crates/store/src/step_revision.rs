@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
-use waypost_core::revision::{RevisionAct, RevisionHead, StepRevision};
+use waypost_core::revision::{RevisionInfo, RevisionOperation, StepRevision};
 use waypost_core::step::Step;
 
 use crate::batch::{self, Column, Kind};
@@ -137,7 +137,7 @@ pub struct Scope<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct NewRevision<'a> {
     /// The act.
-    pub act: RevisionAct,
+    pub act: RevisionOperation,
     /// Who did it.
     pub actor: &'a str,
     /// The revision whose content was restored.
@@ -152,7 +152,7 @@ struct RevisionRow<'a> {
     number: Option<u32>,
     organization_id: &'a OrganizationId,
     walkthrough_id: &'a WalkthroughId,
-    act: RevisionAct,
+    act: RevisionOperation,
     actor: &'a str,
     restored_from: Option<u32>,
     after_step_id: Option<&'a StepId>,
@@ -182,7 +182,7 @@ impl<'a> RevisionRow<'a> {
             bytes: content.bytes(),
             created_at: new.at.0,
             updated_at: new.at.0,
-            superseded_at: (new.act == RevisionAct::Delete).then_some(new.at.0),
+            superseded_at: (new.act == RevisionOperation::Delete).then_some(new.at.0),
             key: step.key.as_deref(),
             content,
         }
@@ -292,14 +292,14 @@ struct HeadColumns {
     superseded_at: Option<i64>,
 }
 
-impl TryFrom<HeadColumns> for (StepId, RevisionHead) {
+impl TryFrom<HeadColumns> for (StepId, RevisionInfo) {
     type Error = Error;
 
     fn try_from(row: HeadColumns) -> Result<Self> {
         let place = Place { table: "step_revisions", id: &row.step_id };
-        let head = RevisionHead {
+        let head = RevisionInfo {
             number: place.count("number", row.number)?,
-            act: place.name("act", &row.act)?,
+            operation: place.name("act", &row.act)?,
             restored_from: row.restored_from.map(|number| place.count("restored_from", number)).transpose()?,
             actor: row.actor,
             title: row.head_title,
@@ -342,13 +342,13 @@ pub async fn list(
     scope: Scope<'_>,
     step: &StepId,
     (before, limit): (Option<u32>, i64),
-) -> Result<Vec<RevisionHead>> {
+) -> Result<Vec<RevisionInfo>> {
     const SQL: &str = select!("", "AND step_id = $3 AND number < $4 ORDER BY number DESC LIMIT $5");
     let before = before.map_or(i64::MAX, i64::from);
     let rows: Vec<HeadColumns> = on!(conn, c => sqlx::query_as(SQL)
         .bind(scope.organization_id.as_str()).bind(scope.walkthrough_id.as_str()).bind(step.as_str())
         .bind(before).bind(limit).fetch_all(c).await?);
-    rows.into_iter().map(|row| Ok(<(StepId, RevisionHead)>::try_from(row)?.1)).collect()
+    rows.into_iter().map(|row| Ok(<(StepId, RevisionInfo)>::try_from(row)?.1)).collect()
 }
 
 /// A revision with its content.
@@ -374,7 +374,7 @@ pub async fn find(conn: &mut Conn, scope: Scope<'_>, step: &StepId, number: u32)
 ///
 /// # Errors
 /// As [`list`].
-pub async fn list_deleted(conn: &mut Conn, scope: Scope<'_>, limit: i64) -> Result<Vec<(StepId, RevisionHead)>> {
+pub async fn list_deleted(conn: &mut Conn, scope: Scope<'_>, limit: i64) -> Result<Vec<(StepId, RevisionInfo)>> {
     const SQL: &str = select!(
         "",
         "AND act = 'delete'

@@ -2,7 +2,7 @@
 
 use waypost_core::Timestamp;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, TicketId, UserId, WalkthroughId};
-use waypost_core::ticket::{Priority, Ticket, TicketPlace, TicketStatus, TicketStep};
+use waypost_core::ticket::{Priority, Ticket, TicketOrigin, TicketStatus, TicketStep};
 
 use crate::db::{Conn, Dialect};
 use crate::error::{Error, Result};
@@ -123,7 +123,7 @@ impl TryFrom<Row> for Named {
             _ => None,
         };
         let was = match (row.walkthrough_title, row.version) {
-            (Some(title), Some(version)) => Some(TicketPlace {
+            (Some(title), Some(version)) => Some(TicketOrigin {
                 walkthrough_id: row.walkthrough_id.map(WalkthroughId::from_store),
                 title,
                 version: place.count("version", version)?,
@@ -140,7 +140,7 @@ impl TryFrom<Row> for Named {
             organization_id: OrganizationId::from_store(row.organization_id),
             server_id: row.server_id.map(ServerId::from_store),
             end_user_id: row.end_user_id.map(EndUserId::from_store),
-            place: was,
+            origin: was,
             title: row.title,
             problem: row.problem,
             context: row.context,
@@ -186,7 +186,7 @@ pub async fn insert(conn: &mut Conn, ticket: &Ticket) -> Result<()> {
             email_verified, status, priority, assignee_id, search, revision, created_at, updated_at, resolved_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
             $23, $24)";
-    let place = ticket.place.as_ref();
+    let place = ticket.origin.as_ref();
     let step = place.and_then(|place| place.step.as_ref());
     on!(conn, c => sqlx::query(SQL)
         .bind(ticket.id.as_str()).bind(ticket.organization_id.as_str()).bind(i64::from(ticket.number))

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use waypost_core::Timestamp;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::id::{EndUserId, OrganizationId, ServerId, SessionId, ToolCallId};
 
 use crate::batch::{self, Column, Kind};
@@ -139,7 +139,7 @@ pub async fn rejected(
     conn: &mut Conn,
     organization: &OrganizationId,
     server: Option<&ServerId>,
-    range: Range,
+    range: TimeRange,
 ) -> Result<Vec<RejectedCalls>> {
     const SQL: &str = "SELECT servers.id, servers.name, refused_calls.reason, CAST(sum(refused_calls.count) AS BIGINT)
         FROM servers JOIN refused_calls ON refused_calls.server_id = servers.id

@@ -8,7 +8,7 @@ use waypost_core::Timestamp;
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::progress::StepSet;
 use waypost_core::step::Step;
-use waypost_core::version::{FrozenStep, Version, VersionHead, Withdrawal};
+use waypost_core::version::{Version, VersionInfo, VersionStep, Withdrawal};
 use waypost_core::walkthrough::WalkthroughFields;
 
 use crate::batch::{self, Column, Kind};
@@ -70,7 +70,7 @@ struct StepRow<'a> {
 ///
 /// # Errors
 /// When the database fails; a unique violation when the number is taken.
-pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &VersionHead, steps: &[Step]) -> Result<()> {
+pub async fn insert(conn: &mut Conn, organization: &OrganizationId, head: &VersionInfo, steps: &[Step]) -> Result<()> {
     const SQL: &str = "INSERT INTO versions (id, organization_id, walkthrough_id, number, title, description, type,
             estimated_duration_minutes, tags, metadata, step_count, created_at, withdrawn_at, withdrawn_reason, step_set)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, NULL, $13)";
@@ -126,7 +126,7 @@ struct Row {
     withdrawn_reason: Option<String>,
 }
 
-impl TryFrom<Row> for VersionHead {
+impl TryFrom<Row> for VersionInfo {
     type Error = Error;
 
     fn try_from(row: Row) -> Result<Self> {
@@ -165,11 +165,11 @@ pub async fn list(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
-) -> Result<Vec<VersionHead>> {
+) -> Result<Vec<VersionInfo>> {
     const SQL: &str = select!("AND walkthrough_id = $2 ORDER BY number DESC");
     let rows: Vec<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_all(c).await?);
-    rows.into_iter().map(VersionHead::try_from).collect()
+    rows.into_iter().map(VersionInfo::try_from).collect()
 }
 
 /// The titles of the steps of every version of a walkthrough, in the order of each.
@@ -195,11 +195,11 @@ pub async fn titles(
 ///
 /// # Errors
 /// As [`list`].
-pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Option<VersionHead>> {
+pub async fn find(conn: &mut Conn, organization: &OrganizationId, id: &VersionId) -> Result<Option<VersionInfo>> {
     const SQL: &str = select!("AND id = $2");
     let row: Option<Row> =
         on!(conn, c => sqlx::query_as(SQL).bind(organization.as_str()).bind(id.as_str()).fetch_optional(c).await?);
-    row.map(VersionHead::try_from).transpose()
+    row.map(VersionInfo::try_from).transpose()
 }
 
 /// The version of this number without its steps.
@@ -211,11 +211,11 @@ pub async fn find_by_number(
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
     number: u32,
-) -> Result<Option<VersionHead>> {
+) -> Result<Option<VersionInfo>> {
     const SQL: &str = select!("AND walkthrough_id = $2 AND number = $3");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).bind(i64::from(number)).fetch_optional(c).await?);
-    row.map(VersionHead::try_from).transpose()
+    row.map(VersionInfo::try_from).transpose()
 }
 
 /// The newest version that is not withdrawn, without its steps: what `current_version_id` of the head says.
@@ -226,11 +226,11 @@ pub async fn newest(
     conn: &mut Conn,
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
-) -> Result<Option<VersionHead>> {
+) -> Result<Option<VersionInfo>> {
     const SQL: &str = select!("AND walkthrough_id = $2 AND withdrawn_at IS NULL ORDER BY number DESC LIMIT 1");
     let row: Option<Row> = on!(conn, c => sqlx::query_as(SQL)
         .bind(organization.as_str()).bind(walkthrough.as_str()).fetch_optional(c).await?);
-    row.map(VersionHead::try_from).transpose()
+    row.map(VersionInfo::try_from).transpose()
 }
 
 /// The highest number that was given, to withdrawn versions as well; 0 before the first.
@@ -299,7 +299,7 @@ pub async fn load(conn: &mut Conn, organization: &OrganizationId, id: &VersionId
     let title = first.version_title.clone();
     let steps = rows.into_iter().map(|row| {
         let ordinal = place.count("ordinal", row.ordinal)?;
-        Ok(FrozenStep { id: StepId::from_store(row.step_id), ordinal, content: row.content.content(place)? })
+        Ok(VersionStep { id: StepId::from_store(row.step_id), ordinal, content: row.content.content(place)? })
     });
     let steps = steps.collect::<Result<Vec<_>>>()?;
     Ok(Some(Version::new(id.clone(), walkthrough_id, number, title, steps)))

@@ -273,11 +273,9 @@ impl Worker {
             {
                 let change = &outcome.change;
                 batch.newcomers(call.new_end_user.clone(), call.new_session.clone());
-                for (attempt, is_new) in
-                    change.close.iter().map(|attempt| (attempt, false)).chain(
-                        change.put.iter().map(|put| (put, open.get(&call.key).is_none_or(|old| old.id != put.id))),
-                    )
-                {
+                for (attempt, is_new) in change.close.iter().map(|attempt| (attempt, false)).chain(
+                    change.upsert.iter().map(|put| (put, open.get(&call.key).is_none_or(|old| old.id != put.id))),
+                ) {
                     let entry = touched.entry(attempt.id.clone()).or_insert_with(|| {
                         order.push(attempt.id.clone());
                         (at, attempt.clone(), is_new)
@@ -287,7 +285,7 @@ impl Worker {
                 self.describe(call, outcome, open.get(&call.key), &mut batch);
                 batch.tool_calls(record);
                 batch.deliveries(news);
-                match &change.put {
+                match &change.upsert {
                     Some(put) => open.insert(call.key.clone(), put.clone()),
                     None => open.remove(&call.key),
                 };
@@ -305,7 +303,7 @@ impl Worker {
     /// Completion, copies and events of one call.
     fn describe(&self, call: &Call, outcome: &Outcome, before: Option<&Attempt>, batch: &mut Batch) {
         let change = &outcome.change;
-        if let Some(subject) = change.put.as_ref().or(change.close.as_ref()) {
+        if let Some(subject) = change.upsert.as_ref().or(change.close.as_ref()) {
             if let Some(step) = &change.completion {
                 batch.completion(subject, step.clone(), call.now);
             }
@@ -322,7 +320,7 @@ impl Worker {
                 elapsed_ms = Some(0);
             }
         }
-        if let (Some(from), Some(put)) = (&change.copy_completions_from, &change.put) {
+        if let (Some(from), Some(put)) = (&change.copy_completions_from, &change.upsert) {
             batch.copy(from.clone(), put.id.clone());
         }
     }

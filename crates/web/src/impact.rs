@@ -1,6 +1,6 @@
 //! Sentences about what publishing changes and whom it affects.
 
-use waypost_core::impact::{Consequence, Consequences};
+use waypost_core::impact::{AttemptImpact, MoveImpact};
 use waypost_ops::walkthroughs::versions::PublishImpact;
 
 /// Formats `one step`, `2 steps`.
@@ -17,10 +17,10 @@ fn users(count: u64, one: &str, many: &str) -> String {
 #[must_use]
 pub fn sentences(impact: &PublishImpact) -> Vec<String> {
     let it = &impact.consequences;
-    if it.people == 0 {
+    if it.users == 0 {
         return vec!["No one is currently in progress.".to_owned()];
     }
-    let staying = users(it.people, "end user in progress stays", "end users in progress stay");
+    let staying = users(it.users, "end user in progress stays", "end users in progress stay");
     vec![
         format!("{staying} on their current version until they ask for the newest one."),
         format!("If they move to version {}: {}.", impact.to_version, groups(it).join(", ")),
@@ -32,7 +32,7 @@ const MAX_GROUPS: usize = 6;
 
 /// Describes what moving means for each group. Each user is in exactly one group, so the numbers add up to
 /// `consequences.people`.
-fn groups(consequences: &Consequences) -> Vec<String> {
+fn groups(consequences: &MoveImpact) -> Vec<String> {
     let (completing, others): (Vec<_>, Vec<_>) = consequences.groups.iter().partition(|(it, _)| it.completes);
     let mut parts: Vec<String> = others.iter().take(MAX_GROUPS).map(|(it, count)| group(**it, **count)).collect();
     let rest: u64 = others.iter().skip(MAX_GROUPS).map(|(_, count)| **count).sum();
@@ -46,10 +46,10 @@ fn groups(consequences: &Consequences) -> Vec<String> {
     parts
 }
 
-fn group(it: Consequence, count: u64) -> String {
+fn group(it: AttemptImpact, count: u64) -> String {
     let completed =
         |count: u32| if count == 1 { "one completed step".to_owned() } else { format!("{count} completed steps") };
-    match (it.lost, it.again) {
+    match (it.lost, it.repeat) {
         (0, 0) => users(count, "loses nothing", "lose nothing"),
         (0, again) => format!("{} {}", users(count, "repeats", "repeat"), steps(again)),
         (lost, 0) => format!("{} {}", users(count, "loses", "lose"), completed(lost)),
@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn sentences_state_numbers_and_consequences() {
-        let mut consequences = Consequences::default();
-        consequences.add(Consequence::default(), 380);
-        consequences.add(Consequence { again: 1, ..Consequence::default() }, 32);
+        let mut consequences = MoveImpact::default();
+        consequences.add(AttemptImpact::default(), 380);
+        consequences.add(AttemptImpact { repeat: 1, ..AttemptImpact::default() }, 32);
         let mut impact = PublishImpact {
             revision: 1,
             from_version: Some(1),
@@ -113,14 +113,14 @@ mod tests {
             ]
         );
         assert_eq!(summary(&impact), "Nothing has changed since version 1. Publishing will not create a new version.");
-        impact.consequences = Consequences::default();
+        impact.consequences = MoveImpact::default();
         assert_eq!(sentences(&impact), ["No one is currently in progress."]);
     }
 
     fn describe(groups: &[(u32, u32, bool, u64)]) -> String {
-        let mut consequences = Consequences::default();
-        for (lost, again, completes, count) in groups {
-            consequences.add(Consequence { lost: *lost, again: *again, completes: *completes }, *count);
+        let mut consequences = MoveImpact::default();
+        for (lost, repeat, completes, count) in groups {
+            consequences.add(AttemptImpact { lost: *lost, repeat: *repeat, completes: *completes }, *count);
         }
         super::groups(&consequences).join(", ")
     }

@@ -26,7 +26,7 @@ use axum::Router;
 use axum::middleware;
 use waypost_core::Random;
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::organization::SignUp;
+use waypost_core::organization::SignUpPolicy;
 use waypost_mail::Outbox;
 use waypost_ops::Ops;
 use waypost_ops::hosting::Hosting;
@@ -60,7 +60,7 @@ pub struct State {
     /// Everything that requests to identity providers need.
     pub provider_context: IdentityProviderContext,
     /// Who may sign up.
-    pub sign_up: SignUp,
+    pub sign_up: SignUpPolicy,
     /// Providers that users can sign in with.
     pub providers: Vec<Provider>,
 }

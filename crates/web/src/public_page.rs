@@ -68,7 +68,7 @@ pub async fn show(web: &Web, page: &PageRequest, headers: &HeaderMap) -> Respons
         Ok(branding) => branding,
         Err(error) => return failed(error),
     };
-    if server.auth_type.signs_in() {
+    if server.auth_type.has_sign_in() {
         return view::page(web, page, &branding, None);
     }
     let keys = web.hosting.keys();

@@ -203,7 +203,7 @@ async fn mail(settings: &Settings, db: &Db) -> Option<Check> {
 /// Whether clients can name a metadata document, if a server has users who sign in; nothing if none has.
 async fn client_documents(settings: &Settings, db: &Db) -> Option<Check> {
     let name = "client documents";
-    if slugs(db, AuthType::signs_in).await?.is_empty() {
+    if slugs(db, AuthType::has_sign_in).await?.is_empty() {
         return None;
     }
     match settings.client_documents {

@@ -126,7 +126,7 @@ impl FolderReader {
                 bail!("{} has a name that is not UTF-8", entry.path().display());
             };
             let mut kind = entry.file_type()?;
-            if transfer::is_foreign_folder(&name) || (name.starts_with('.') && !kind.is_dir()) {
+            if transfer::is_ignored_folder(&name) || (name.starts_with('.') && !kind.is_dir()) {
                 continue;
             }
             if kind.is_symlink() {

@@ -202,7 +202,7 @@ fn resolve_path(path: &str, fixture: &Fixture) -> String {
 }
 
 /// Returns the least role that has access, or `user` if no API key has access.
-async fn least_role(app: &App, fixture: &Fixture, (method, path, body): (&str, &str, Option<&Value>)) -> String {
+async fn minimum_role(app: &App, fixture: &Fixture, (method, path, body): (&str, &str, Option<&Value>)) -> String {
     for role in ROLES {
         let response = call(app, Some(&fixture.keys[role.as_str()]), method, path, body).await;
         assert!(!response.status.is_server_error(), "{method} {path}: {} {}", response.status, response.body);
@@ -265,7 +265,7 @@ async fn check_operations(fixture: &Fixture, table: &mut String) {
                     "{method} {path} shows {id} to another organisation"
                 );
             }
-            let least = least_role(app, fixture, (&method, &own, body.as_ref())).await;
+            let least = minimum_role(app, fixture, (&method, &own, body.as_ref())).await;
             let other = if path.contains('{') { foreign.status.as_u16().to_string() } else { "own data".to_owned() };
             writeln!(table, "| `{method} /api/v1{path}` | {least} | {other} |").unwrap();
             if let Some((_, app)) = own_copy {
@@ -316,7 +316,7 @@ async fn check_pages(app: &App, table: &mut String) {
             );
             send(&outsider).await.assert_status(404);
             for (role, browser) in &browsers {
-                let may = action.least_role().is_some_and(|least| role.covers(least));
+                let may = action.minimum_role().is_some_and(|least| role.covers(least));
                 let response = send(browser).await;
                 assert_eq!(
                     response.status == StatusCode::FORBIDDEN,
@@ -339,7 +339,7 @@ async fn check_pages(app: &App, table: &mut String) {
         let least = match route.access {
             Access::Public => "anyone",
             Access::User => "user",
-            Access::Member(action) => action.least_role().map_or("no one", Role::as_str),
+            Access::Member(action) => action.minimum_role().map_or("no one", Role::as_str),
         };
         let other = if matches!(route.access, Access::Member(_)) { "404" } else { "-" };
         writeln!(table, "| `{method} {at}` | {least} | {other} |").unwrap();

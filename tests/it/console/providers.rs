@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use url::Url;
-use waypost_core::organization::{Role, SignUp};
+use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_core::seal::SecretText;
 use waypost_ops::user_accounts::create_account_link;
 use waypost_ops::users;
@@ -75,7 +75,7 @@ impl FakeProvider {
         ]
     }
 
-    async fn start_app(&self, sign_up: SignUp) -> App {
+    async fn start_app(&self, sign_up: SignUpPolicy) -> App {
         App::with(Setup { sign_up, providers: self.providers(), ..Setup::default() }).await
     }
 
@@ -159,7 +159,7 @@ async fn get_emails(State(provider): State<FakeProvider>, headers: HeaderMap) ->
 async fn a_provider_signs_in_the_member_with_its_email() {
     let fake = FakeProvider::start().await;
     for provider in ["github", "openid"] {
-        let app = fake.start_app(SignUp::Invite).await;
+        let app = fake.start_app(SignUpPolicy::Invite).await;
         let org = app.org("acme").await;
         let member = users::create(app.cx(), &app.ops(), &org.id, "Anna@example.com", Role::Owner).await.unwrap();
         let browser = ConsoleBrowser::new(&app);
@@ -186,11 +186,11 @@ async fn a_provider_signs_in_the_member_with_its_email() {
 #[tokio::test]
 async fn unknown_accounts_follow_the_sign_up_setting() {
     let fake = FakeProvider::start().await;
-    let app = fake.start_app(SignUp::Invite).await;
+    let app = fake.start_app(SignUpPolicy::Invite).await;
     fake.sign_in(&ConsoleBrowser::new(&app), "openid").await.assert_status(403).assert_contains("by invitation");
     assert_eq!(app.count("SELECT count(*) FROM users").await, 0);
     app.finish().await;
-    let app = fake.start_app(SignUp::Open).await;
+    let app = fake.start_app(SignUpPolicy::Open).await;
     fake.set_claims(json!({"email_verified": false}));
     fake.sign_in(&ConsoleBrowser::new(&app), "openid")
         .await
@@ -207,7 +207,7 @@ async fn unknown_accounts_follow_the_sign_up_setting() {
 #[tokio::test]
 async fn a_login_state_works_once_for_one_browser_and_provider() {
     let fake = FakeProvider::start().await;
-    let app = fake.start_app(SignUp::Open).await;
+    let app = fake.start_app(SignUpPolicy::Open).await;
     let browser = ConsoleBrowser::new(&app);
     let callback_path = fake.authorize(&browser, "openid").await;
     ConsoleBrowser::new(&app).get(&callback_path).await.assert_status(404).assert_contains("in another browser");
@@ -237,7 +237,7 @@ async fn a_login_state_works_once_for_one_browser_and_provider() {
 #[tokio::test]
 async fn repeated_logins_replace_rows_of_the_same_network() {
     let fake = FakeProvider::start().await;
-    let app = fake.start_app(SignUp::Open).await;
+    let app = fake.start_app(SignUpPolicy::Open).await;
     let browser = ConsoleBrowser::new(&app);
     for n in 0..310 {
         if n % 100 == 0 {
@@ -257,7 +257,7 @@ async fn repeated_logins_replace_rows_of_the_same_network() {
 #[tokio::test]
 async fn invalid_id_tokens_are_rejected() {
     let fake = FakeProvider::start().await;
-    let app = fake.start_app(SignUp::Open).await;
+    let app = fake.start_app(SignUpPolicy::Open).await;
     for wrong in [
         json!({"nonce": "other"}),
         json!({"aud": "other"}),
@@ -278,7 +278,7 @@ async fn invalid_id_tokens_are_rejected() {
 async fn the_first_provider_sign_in_revokes_the_earlier_password() {
     const PASSWORD: &str = "quartz-banjo-umbrella-42";
     let fake = FakeProvider::start().await;
-    let app = fake.start_app(SignUp::Invite).await;
+    let app = fake.start_app(SignUpPolicy::Invite).await;
     let org = app.org("acme").await;
     let member = users::create(app.cx(), &app.ops(), &org.id, "anna@example.com", Role::Owner).await.unwrap();
     let link = create_account_link(app.cx(), &app.ops(), &org.id, &member.user_id).await.unwrap();

@@ -1,6 +1,6 @@
 //! How users sign in, accept invitations and manage their account.
 
-use waypost_core::organization::{Role, SignUp};
+use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_core::secret::SecretKey;
 use waypost_ops::user_accounts::{create_account_link, set_up_token};
 use waypost_ops::{invitations, user_sessions, users};
@@ -15,7 +15,7 @@ async fn get_set_up_token(app: &App) -> Option<String> {
     set_up_token(&app.ops(), &SecretKey::new([7; 32])).await.unwrap()
 }
 
-async fn start_app(sign_up: SignUp, can_mail: bool) -> App {
+async fn start_app(sign_up: SignUpPolicy, can_mail: bool) -> App {
     App::with(Setup { sign_up, can_mail, ..Setup::default() }).await
 }
 
@@ -159,7 +159,7 @@ fn normalize(response: &ConsoleResponse, email: &str) -> (u16, String, String) {
 
 #[tokio::test]
 async fn responses_do_not_reveal_whether_an_account_exists() {
-    let app = start_app(SignUp::Open, true).await;
+    let app = start_app(SignUpPolicy::Open, true).await;
     let org = app.org("acme").await;
     create_verified_member(&app, &org, "known@example.com", Role::Owner).await;
     let mut responses = Vec::new();
@@ -197,7 +197,7 @@ async fn responses_do_not_reveal_whether_an_account_exists() {
 
 #[tokio::test]
 async fn email_codes_sign_up_sign_in_and_reset_passwords() {
-    let app = start_app(SignUp::Open, true).await;
+    let app = start_app(SignUpPolicy::Open, true).await;
     let browser = ConsoleBrowser::new(&app);
     browser.get_page("/login").await.assert_contains("Create an account").assert_contains("Forgot your password?");
     browser.get_page("/sign-up").await;
@@ -251,7 +251,7 @@ async fn email_codes_sign_up_sign_in_and_reset_passwords() {
 
 #[tokio::test]
 async fn pages_explain_disabled_features() {
-    let app = start_app(SignUp::Invite, false).await;
+    let app = start_app(SignUpPolicy::Invite, false).await;
     let browser = ConsoleBrowser::new(&app);
     let login = browser.get_page("/login").await;
     login.assert_lacks("Create an account").assert_lacks("/login/code").assert_contains("waypost user link");
@@ -264,10 +264,10 @@ async fn pages_explain_disabled_features() {
     browser.get("/invite?token=").await.assert_status(404).assert_contains("not valid any more");
     browser.get("/account").await.assert_redirect("/login?next=%2Faccount");
     app.finish().await;
-    let app = start_app(SignUp::Open, false).await;
+    let app = start_app(SignUpPolicy::Open, false).await;
     ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(503).assert_contains("cannot send mails");
     app.finish().await;
-    let app = start_app(SignUp::Closed, true).await;
+    let app = start_app(SignUpPolicy::Closed, true).await;
     ConsoleBrowser::new(&app).get("/sign-up").await.assert_status(403).assert_contains("No new accounts");
     app.finish().await;
 }
@@ -359,7 +359,7 @@ async fn an_invited_colleague_joins() {
 /// The page is the same whether the email has a verified account, an unverified account or none.
 #[tokio::test]
 async fn an_invitation_does_not_reveal_whether_an_account_exists() {
-    for sign_up in [SignUp::Invite, SignUp::Closed] {
+    for sign_up in [SignUpPolicy::Invite, SignUpPolicy::Closed] {
         let app = start_app(sign_up, false).await;
         let (org, other) = (app.org("acme").await, app.org("other").await);
         create_verified_member(&app, &other, "known@example.com", Role::Owner).await;
@@ -372,7 +372,7 @@ async fn an_invitation_does_not_reveal_whether_an_account_exists() {
             let plain =
                 |text: &str| text.replace(email, "EMAIL").replace(&created.secret, "TOKEN").replace(&expires_at, "AT");
             let mut seen = plain(&page.body);
-            if sign_up == SignUp::Invite {
+            if sign_up == SignUpPolicy::Invite {
                 let fields = [("token", created.secret.as_str()), ("name", "X"), ("password", OTHER_PASSWORD)];
                 let response = ConsoleBrowser::new(&app).post("/invite", &fields).await;
                 seen.push_str(&format!("{} {}", response.status, response.location()));
@@ -389,7 +389,7 @@ async fn an_invitation_does_not_reveal_whether_an_account_exists() {
 /// before.
 #[tokio::test]
 async fn failed_sign_ins_by_others_do_not_lock_out_a_user() {
-    let app = start_app(SignUp::Invite, true).await;
+    let app = start_app(SignUpPolicy::Invite, true).await;
     let org = app.org("acme").await;
     let anna = create_verified_member(&app, &org, "anna@example.com", Role::Owner).await;
     let credentials = [("email", "anna@example.com"), ("password", PASSWORD)];

@@ -126,7 +126,7 @@ async fn a_page_view_stores_nothing_and_progress_creates_the_user(app: App) {
     assert_eq!(app.count("SELECT count(*) FROM end_users").await, 1);
     // The stored hash gives no access: it is not a valid tracking ID, and without its prefix it belongs to no end
     // user.
-    let hash = personal::stored(&id).into_owned();
+    let hash = personal::stored_form(&id).into_owned();
     let guess = app.post(&format!("/s/acme/t/{hash}/mcp"), "{}").send().await;
     assert_eq!(guess.status, 404);
     let bare = server.personal(hash.strip_prefix(personal::STORED_PREFIX).unwrap());
@@ -145,7 +145,7 @@ async fn a_personal_id_is_masked_everywhere() {
     server.walkthrough("Install Acme", &["Download", "Run"]).await;
     let page = page_request(&app, "localhost", "/s/acme").send().await;
     let (id, cookie) = (shown_id(&page), page_cookie(&page));
-    let hash = personal::stored(&id).into_owned();
+    let hash = personal::stored_form(&id).into_owned();
     let owner = crate::console::ConsoleBrowser::owner(&org).await;
     let receiver = json!({ "url": "https://example.com/hook", "events": ["walkthrough.completed"] });
     owner.api(Method::POST, "/webhooks", Some(receiver)).await.assert_status(201);

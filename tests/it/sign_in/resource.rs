@@ -2,7 +2,7 @@
 
 use http::{Request, header};
 use serde_json::json;
-use waypost_core::server::{AuthType, SignIn};
+use waypost_core::server::{AuthType, SignInPolicy};
 use waypost_ops::servers::ServerSettings;
 
 use super::{EndUserBrowser, OauthClient, Tokens, call, create_sign_in_server, send, start_walkthrough};
@@ -107,7 +107,7 @@ async fn a_token_is_required_where_identity_is_needed() {
         let response = call(&server, Some(token), "list_walkthroughs", json!({})).await;
         assert_eq!((response.status.as_u16(), response.header(header::WWW_AUTHENTICATE)), (401, &*invalid), "{token}");
     }
-    let settings = ServerSettings { sign_in: Some(SignIn::OnConnect), ..ServerSettings::default() };
+    let settings = ServerSettings { sign_in: Some(SignInPolicy::OnConnect), ..ServerSettings::default() };
     server.set(settings).await;
     let response = call(&server, None, "list_walkthroughs", json!({})).await;
     assert_eq!((response.status.as_u16(), response.header(header::WWW_AUTHENTICATE)), (401, CHALLENGE));

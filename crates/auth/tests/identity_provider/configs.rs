@@ -161,7 +161,7 @@ async fn changes_are_looked_at_too(stage: Stage) {
     stage.provider.set().metadata = json!({"issuer": "https://evil.example"});
     let own = Settings { name: Some("New".into()), link_verified_email: Some(true), ..Settings::default() };
     let config = update(&stage, &config, &own).await.unwrap();
-    assert!(config.name == "New" && config.links());
+    assert!(config.name == "New" && config.can_link_by_email());
     let scopes = Settings { scopes: Some(vec!["profile".into()]), ..Settings::default() };
     refused(update(&stage, &config, &scopes).await, Code::InvalidArguments, "evil.example");
     stage.provider.set().metadata = json!({});

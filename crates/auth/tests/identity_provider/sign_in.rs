@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use waypost_core::oauth_config::TokenAuthMethod;
-use waypost_core::seal::Place;
+use waypost_core::seal::SealLocation;
 use waypost_ops::oauth_configs::{self, Settings};
 use waypost_store::identity;
 
@@ -72,12 +72,12 @@ async fn what_the_provider_gave_is_sealed(stage: Stage) {
     let sealed = stage.text("SELECT access_token FROM upstream_tokens").await;
     assert!(sealed.starts_with("v1.") && !sealed.contains("upstream-access"));
     let keyring = &stage.provider_context.keyring;
-    let place = Place { table: "upstream_tokens", column: "access_token", row: who.identity_id.as_str() };
+    let place = SealLocation { table: "upstream_tokens", column: "access_token", row: who.identity_id.as_str() };
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-access");
-    let place = Place { column: "refresh_token", ..place };
+    let place = SealLocation { column: "refresh_token", ..place };
     let sealed = stage.text("SELECT refresh_token FROM upstream_tokens").await;
     assert_eq!(keyring.open_text(&place, &sealed).unwrap().expose(), "upstream-refresh");
-    let place = Place { table: "oauth_configs", column: "client_secret", row: config.id.as_str() };
+    let place = SealLocation { table: "oauth_configs", column: "client_secret", row: config.id.as_str() };
     let secret = config.client_secret.unwrap();
     assert_eq!(keyring.open_text(&place, &secret).unwrap().expose(), crate::stage::CLIENT_SECRET);
     // While a user is away.
@@ -140,7 +140,7 @@ async fn a_user_signs_in_with_plain_oauth(stage: Stage) {
     let who = stage.who(&page).await;
     // Its word is no proof of an address, so it links nobody.
     assert_eq!((who.name.as_deref(), who.email), (Some("Anna"), None));
-    assert!(!config.links());
+    assert!(!config.can_link_by_email());
     let issuer = format!("oauth2:{}", stage.provider.issuer);
     let mut conn = stage.ops.db().read().await.unwrap();
     let found = identity::find(&mut conn, &stage.organization, &issuer, "7").await.unwrap().unwrap();

@@ -5,8 +5,8 @@ use serde_json::json;
 use waypost_core::Code;
 use waypost_core::caller::Caller;
 use waypost_core::organization::Role;
-use waypost_core::seal::Place;
-use waypost_core::secret::{Keys, SecretKey};
+use waypost_core::seal::SealLocation;
+use waypost_core::secret::{SecretKey, SecretKeys};
 use waypost_core::server::Server;
 use waypost_ops::identity_provider::{RefreshSummary, refresh_due_tokens};
 use waypost_ops::secrets::{self, ResealSummary};
@@ -36,7 +36,7 @@ async fn kept(stage: &Stage) -> (String, Option<String>) {
     let mut conn = stage.ops.db().read().await.unwrap();
     let row = upstream_token::get(&mut conn, &stage.organization, &identity).await.unwrap().unwrap();
     let open = |column, sealed: &str| {
-        let place = Place { table: "upstream_tokens", column, row: identity.as_str() };
+        let place = SealLocation { table: "upstream_tokens", column, row: identity.as_str() };
         stage.provider_context.keyring.open_text(&place, sealed).unwrap().expose().to_owned()
     };
     (open("access_token", &row.access_token), row.refresh_token.map(|sealed| open("refresh_token", &sealed)))
@@ -118,19 +118,19 @@ async fn everything_is_sealed_anew(mut stage: Stage) {
     let request = stage.request(&server, true).await;
     stage.leave(&server, &request).await;
     let key = |byte| SecretKey::new([byte; 32]);
-    let keys = Keys { current: key(8), previous: Some(key(7)) };
+    let keys = SecretKeys { current: key(8), previous: Some(key(7)) };
     let Stage { cx, ops, .. } = &stage;
     assert_eq!(secrets::count_unreadable(ops, &keys.keyring()).await.unwrap(), 0);
-    assert_eq!(secrets::count_unreadable(ops, &Keys::from(key(8)).keyring()).await.unwrap(), 4);
+    assert_eq!(secrets::count_unreadable(ops, &SecretKeys::from(key(8)).keyring()).await.unwrap(), 4);
     // With the wrong keys nothing is touched.
-    let wrong = Keys { current: key(8), previous: Some(key(9)) };
+    let wrong = SecretKeys { current: key(8), previous: Some(key(9)) };
     let done = secrets::reseal(cx, ops, &wrong.keyring()).await.unwrap();
     assert_eq!(done, ResealSummary { resealed: 0, unreadable: 4 });
     // The secret, two tokens and a verifier.
     let done = secrets::reseal(cx, ops, &keys.keyring()).await.unwrap();
     assert_eq!(done, ResealSummary { resealed: 4, unreadable: 0 });
     assert_eq!(secrets::reseal(cx, ops, &keys.keyring()).await.unwrap(), ResealSummary::default());
-    let new = Keys::from(key(8)).keyring();
+    let new = SecretKeys::from(key(8)).keyring();
     assert_eq!(secrets::count_unreadable(ops, &new).await.unwrap(), 0);
     stage.provider_context.keyring = new;
     assert_eq!(kept(&stage).await, ("upstream-access".to_owned(), Some("upstream-refresh".to_owned())));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::overview::begins;
-use super::{Filter, Log, NONE, Range, percentile};
+use super::{Filter, Log, NONE, TimeRange, percentile};
 use crate::event::EventKind;
 
 /// The attempts that began in a range at one version.
@@ -33,10 +33,10 @@ pub struct FunnelStep {
 }
 
 /// Numbers the attempts that began in `range` and count: by the number of the attempt, else [`NONE`]; and how many.
-pub(super) fn cohort(log: &Log, range: Range, filter: Filter) -> (Vec<u32>, usize) {
+pub(super) fn cohort(log: &Log, range: TimeRange, filter: Filter) -> (Vec<u32>, usize) {
     let mut numbers = vec![NONE; log.names.len()];
     let mut count = 0;
-    for event in log.events.iter().filter(|event| begins(event) && range.contains(event.at) && filter.admits(event)) {
+    for event in log.events.iter().filter(|event| begins(event) && range.contains(event.at) && filter.matches(event)) {
         let number = &mut numbers[event.attempt as usize];
         if *number == NONE {
             *number = count;
@@ -48,7 +48,7 @@ pub(super) fn cohort(log: &Log, range: Range, filter: Filter) -> (Vec<u32>, usiz
 
 /// The funnel of the version in `filter`, whose steps are `steps`.
 #[must_use]
-pub fn funnel(log: &Log, range: Range, filter: Filter, steps: &[u32]) -> Funnel {
+pub fn funnel(log: &Log, range: TimeRange, filter: Filter, steps: &[u32]) -> Funnel {
     let (numbers, count) = cohort(log, range, filter);
     let positions: HashMap<u32, usize> = steps.iter().enumerate().map(|(at, step)| (*step, at)).collect();
     let words = steps.len().div_ceil(64);

@@ -9,37 +9,37 @@ use crate::event::EventKind;
 /// The number of a name that is absent.
 pub const NONE: u32 = u32::MAX;
 /// The number of a name that no row has.
-const NOWHERE: u32 = u32::MAX - 1;
+const UNKNOWN: u32 = u32::MAX - 1;
 
 /// Texts, numbered in the order of their coming.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub struct NameTable {
     numbers: HashMap<Arc<str>, u32>,
     texts: Vec<Arc<str>>,
 }
 
-impl Names {
+impl NameTable {
     /// The number of `text`, which is given it when it is new.
-    pub fn number(&mut self, text: &str) -> u32 {
+    pub fn intern(&mut self, text: &str) -> u32 {
         if let Some(number) = self.numbers.get(text) {
             return *number;
         }
-        let number = u32::try_from(self.texts.len()).unwrap_or(NOWHERE);
+        let number = u32::try_from(self.texts.len()).unwrap_or(UNKNOWN);
         let text: Arc<str> = text.into();
         self.texts.push(Arc::clone(&text));
         self.numbers.insert(text, number);
         number
     }
 
-    /// As [`Names::number`]; [`NONE`] for none.
-    pub fn number_of(&mut self, text: Option<&str>) -> u32 {
-        text.map_or(NONE, |text| self.number(text))
+    /// As [`NameTable::intern`]; [`NONE`] for none.
+    pub fn intern_optional(&mut self, text: Option<&str>) -> u32 {
+        text.map_or(NONE, |text| self.intern(text))
     }
 
     /// The number of `text`; one that no row has when it is not there.
     #[must_use]
-    pub fn find(&self, text: &str) -> u32 {
-        self.numbers.get(text).copied().unwrap_or(NOWHERE)
+    pub fn lookup(&self, text: &str) -> u32 {
+        self.numbers.get(text).copied().unwrap_or(UNKNOWN)
     }
 
     /// The text with this number; none for [`NONE`].
@@ -63,7 +63,7 @@ impl Names {
 
 /// An event, its texts by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event {
+pub struct EventRecord {
     /// When.
     pub at: Timestamp,
     /// What happened.
@@ -88,7 +88,7 @@ pub struct Event {
 
 /// A tool call, its texts by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call {
+pub struct CallRecord {
     /// When.
     pub at: Timestamp,
     /// Of which tool.
@@ -107,9 +107,9 @@ pub struct Call {
 #[derive(Debug, Clone, Default)]
 pub struct Log {
     /// The texts of all rows.
-    pub names: Names,
+    pub names: NameTable,
     /// Events.
-    pub events: Vec<Event>,
+    pub events: Vec<EventRecord>,
     /// Calls.
-    pub calls: Vec<Call>,
+    pub calls: Vec<CallRecord>,
 }

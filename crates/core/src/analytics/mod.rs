@@ -13,11 +13,11 @@ pub mod segment;
 mod tests;
 mod tools;
 
-pub use flow::{Flow, Node, flows};
+pub use flow::{FlowPoint, Transition, transitions};
 pub use funnel::{Funnel, FunnelStep, funnel};
-pub use log::{Call, Event, Log, NONE, Names};
-pub use overview::{ClientRow, Day, Overview, clients, overview, timeline, versions};
-pub use tools::{CountedCalls, ErrorRow, ToolRow, errors, tools};
+pub use log::{CallRecord, EventRecord, Log, NONE, NameTable};
+pub use overview::{ClientRow, DayTotals, Overview, clients, overview, timeline, versions};
+pub use tools::{CallCount, ErrorRow, ToolRow, errors, tools};
 
 use crate::clock::Timestamp;
 
@@ -26,14 +26,14 @@ pub const DAY_MS: i64 = 86_400_000;
 
 /// A range of time: from `from` on, before `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
+pub struct TimeRange {
     /// The first millisecond in it.
     pub from: Timestamp,
     /// The first millisecond after it.
     pub to: Timestamp,
 }
 
-impl Range {
+impl TimeRange {
     /// Whether `at` is in it.
     #[must_use]
     pub fn contains(self, at: Timestamp) -> bool {
@@ -42,7 +42,7 @@ impl Range {
 
     /// The range of the same length that ends where this one begins.
     #[must_use]
-    pub fn before(self) -> Self {
+    pub fn previous(self) -> Self {
         Self { from: self.from.plus(-self.to.since(self.from)), to: self.from }
     }
 }
@@ -59,7 +59,7 @@ pub struct Filter {
 impl Filter {
     /// Whether an event counts.
     #[must_use]
-    pub fn admits(self, event: &Event) -> bool {
+    pub fn matches(self, event: &EventRecord) -> bool {
         self.version.is_none_or(|version| version == event.version)
             && self.client.is_none_or(|client| client == event.client)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{CountedCalls, DAY_MS, Event, Filter, Log, NONE, Range, percentile, share};
+use super::{CallCount, DAY_MS, EventRecord, Filter, Log, NONE, TimeRange, percentile, share};
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 
@@ -40,7 +40,7 @@ impl Overview {
 }
 
 /// Whether an attempt begins with this event.
-pub(super) fn begins(event: &Event) -> bool {
+pub(super) fn begins(event: &EventRecord) -> bool {
     matches!(event.kind, EventKind::Started | EventKind::Restarted)
 }
 
@@ -51,12 +51,12 @@ const RESUMED: u8 = 8;
 
 /// The overview of a range.
 #[must_use]
-pub fn overview(log: &Log, range: Range, filter: Filter) -> Overview {
+pub fn overview(log: &Log, range: TimeRange, filter: Filter) -> Overview {
     let mut attempts = vec![0_u8; log.names.len()];
     let mut users = vec![false; log.names.len()];
     let mut times = Vec::new();
     for event in log.events.iter().filter(|event| range.contains(event.at)) {
-        let counts = filter.admits(event);
+        let counts = filter.matches(event);
         let attempt = &mut attempts[event.attempt as usize];
         if counts {
             users[event.user as usize] = true;
@@ -90,7 +90,7 @@ pub fn overview(log: &Log, range: Range, filter: Filter) -> Overview {
 
 /// One day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Day {
+pub struct DayTotals {
     /// When it begins.
     pub at: Timestamp,
     /// Attempts that began.
@@ -104,16 +104,16 @@ pub struct Day {
 /// Each day of a range, from the one in which it begins to the one in which it ends. Days begin `offset_ms` before those of
 /// UTC. At the ends of the range only what lies in it counts.
 #[must_use]
-pub fn timeline(log: &Log, range: Range, filter: Filter, offset_ms: i64) -> Vec<Day> {
+pub fn timeline(log: &Log, range: TimeRange, filter: Filter, offset_ms: i64) -> Vec<DayTotals> {
     let day_of = |at: Timestamp| at.plus(offset_ms).0.div_euclid(DAY_MS);
     let first = day_of(range.from);
     let last = day_of(range.to.plus(-1));
     let begin = |day: i64| Timestamp(day.saturating_mul(DAY_MS)).plus(-offset_ms);
-    let mut days: Vec<Day> =
-        (first..=last).map(|day| Day { at: begin(day), started: 0, completed: 0, active: 0 }).collect();
+    let mut days: Vec<DayTotals> =
+        (first..=last).map(|day| DayTotals { at: begin(day), started: 0, completed: 0, active: 0 }).collect();
     let mut seen = vec![i64::MIN; log.names.len()];
     let mut active = Vec::new();
-    for event in log.events.iter().filter(|event| range.contains(event.at) && filter.admits(event)) {
+    for event in log.events.iter().filter(|event| range.contains(event.at) && filter.matches(event)) {
         let day = day_of(event.at);
         let Some(row) = usize::try_from(day - first).ok().and_then(|at| days.get_mut(at)) else { continue };
         if begins(event) {
@@ -153,7 +153,7 @@ pub struct ClientRow {
 
 /// The clients of a range, those with the most end users first. `counted` are calls of the range whose client is not known.
 #[must_use]
-pub fn clients(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter) -> Vec<ClientRow> {
+pub fn clients(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ClientRow> {
     let mut rows: HashMap<u32, ClientRow> = HashMap::new();
     let new = |number: u32| ClientRow {
         name: log.names.text(number).map(str::to_owned),
@@ -164,7 +164,7 @@ pub fn clients(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter
     };
     let mut seen = vec![NONE - 2; log.names.len()];
     let mut active = Vec::new();
-    for event in log.events.iter().filter(|event| range.contains(event.at) && filter.admits(event)) {
+    for event in log.events.iter().filter(|event| range.contains(event.at) && filter.matches(event)) {
         let row = rows.entry(event.client).or_insert_with(|| new(event.client));
         row.started += u64::from(begins(event));
         row.completed += u64::from(event.kind == EventKind::Completed);
@@ -196,10 +196,10 @@ pub fn clients(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter
 
 /// The versions in which attempts began in the range, by their numbers in the log, with how many.
 #[must_use]
-pub fn versions(log: &Log, range: Range, client: Option<u32>) -> HashMap<u32, u64> {
+pub fn versions(log: &Log, range: TimeRange, client: Option<u32>) -> HashMap<u32, u64> {
     let filter = Filter { version: None, client };
     let mut rows = HashMap::new();
-    for event in log.events.iter().filter(|event| range.contains(event.at) && begins(event) && filter.admits(event)) {
+    for event in log.events.iter().filter(|event| range.contains(event.at) && begins(event) && filter.matches(event)) {
         *rows.entry(event.version).or_default() += 1;
     }
     rows

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use data_encoding::BASE64_NOPAD;
 
-use super::log::{Call, Event, Log, NONE, Names};
+use super::log::{CallRecord, EventRecord, Log, NONE, NameTable};
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 
@@ -16,11 +16,11 @@ const FORMAT: u64 = 1;
 /// The text is no segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the segment cannot be read")]
-pub struct Damaged;
+pub struct SegmentError;
 
 /// Packs events.
 #[must_use]
-pub fn pack_events(names: &Names, events: &[Event]) -> String {
+pub fn pack_events(names: &NameTable, events: &[EventRecord]) -> String {
     let mut packer = Packer::new(names);
     for event in events {
         packer.time(event.at);
@@ -36,7 +36,7 @@ pub fn pack_events(names: &Names, events: &[Event]) -> String {
 
 /// Packs calls.
 #[must_use]
-pub fn pack_calls(names: &Names, calls: &[Call]) -> String {
+pub fn pack_calls(names: &NameTable, calls: &[CallRecord]) -> String {
     let mut packer = Packer::new(names);
     for call in calls {
         packer.time(call.at);
@@ -52,12 +52,12 @@ pub fn pack_calls(names: &Names, calls: &[Call]) -> String {
 ///
 /// # Errors
 /// When the text is none that [`pack_events`] wrote.
-pub fn unpack_events(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), Damaged> {
-    let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| Damaged)?;
+pub fn unpack_events(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
+    let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| SegmentError)?;
     let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;
     for _ in 0..count {
         let at = reader.time()?;
-        let event = Event {
+        let event = EventRecord {
             at,
             kind: kind(reader.take()?)?,
             attempt: reader.name()?,
@@ -80,12 +80,12 @@ pub fn unpack_events(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bo
 ///
 /// # Errors
 /// When the text is none that [`pack_calls`] wrote.
-pub fn unpack_calls(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), Damaged> {
-    let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| Damaged)?;
+pub fn unpack_calls(text: &str, log: &mut Log, wanted: impl Fn(Timestamp) -> bool) -> Result<(), SegmentError> {
+    let bytes = BASE64_NOPAD.decode(text.as_bytes()).map_err(|_| SegmentError)?;
     let (mut reader, count) = Reader::new(&bytes, &mut log.names)?;
     for _ in 0..count {
         let at = reader.time()?;
-        let call = Call {
+        let call = CallRecord {
             at,
             tool: reader.name()?,
             outcome: reader.name()?,
@@ -115,12 +115,12 @@ fn code(kind: EventKind) -> u64 {
     }
 }
 
-fn kind(number: u64) -> Result<EventKind, Damaged> {
-    EventKind::ALL.iter().copied().find(|kind| code(*kind) == number).ok_or(Damaged)
+fn kind(number: u64) -> Result<EventKind, SegmentError> {
+    EventKind::ALL.iter().copied().find(|kind| code(*kind) == number).ok_or(SegmentError)
 }
 
 struct Packer<'a> {
-    names: &'a Names,
+    names: &'a NameTable,
     /// By the number in the log: the number in this segment.
     own: HashMap<u32, u64>,
     texts: Vec<&'a str>,
@@ -129,7 +129,7 @@ struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    fn new(names: &'a Names) -> Self {
+    fn new(names: &'a NameTable) -> Self {
         Self { names, own: HashMap::new(), texts: Vec::new(), rows: Vec::new(), before: 0 }
     }
 
@@ -178,51 +178,51 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8], names: &mut Names) -> Result<(Self, u64), Damaged> {
+    fn new(bytes: &'a [u8], names: &mut NameTable) -> Result<(Self, u64), SegmentError> {
         let mut reader = Self { rest: bytes, names: vec![NONE], before: 0 };
         if reader.take()? != FORMAT {
-            return Err(Damaged);
+            return Err(SegmentError);
         }
         for _ in 0..reader.take()? {
-            let length = usize::try_from(reader.take()?).map_err(|_| Damaged)?;
-            let (text, rest) = reader.rest.split_at_checked(length).ok_or(Damaged)?;
-            reader.names.push(names.number(std::str::from_utf8(text).map_err(|_| Damaged)?));
+            let length = usize::try_from(reader.take()?).map_err(|_| SegmentError)?;
+            let (text, rest) = reader.rest.split_at_checked(length).ok_or(SegmentError)?;
+            reader.names.push(names.intern(std::str::from_utf8(text).map_err(|_| SegmentError)?));
             reader.rest = rest;
         }
         let count = reader.take()?;
         Ok((reader, count))
     }
 
-    fn take(&mut self) -> Result<u64, Damaged> {
+    fn take(&mut self) -> Result<u64, SegmentError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.rest.split_first().ok_or(Damaged)?;
+            let (byte, rest) = self.rest.split_first().ok_or(SegmentError)?;
             self.rest = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
             }
         }
-        Err(Damaged)
+        Err(SegmentError)
     }
 
-    fn signed(&mut self) -> Result<i64, Damaged> {
+    fn signed(&mut self) -> Result<i64, SegmentError> {
         let value = self.take()?;
         Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
     }
 
-    fn time(&mut self) -> Result<Timestamp, Damaged> {
+    fn time(&mut self) -> Result<Timestamp, SegmentError> {
         self.before = self.before.wrapping_add(self.signed()?);
         Ok(Timestamp(self.before))
     }
 
-    fn name(&mut self) -> Result<u32, Damaged> {
-        let number = usize::try_from(self.take()?).map_err(|_| Damaged)?;
-        self.names.get(number).copied().ok_or(Damaged)
+    fn name(&mut self) -> Result<u32, SegmentError> {
+        let number = usize::try_from(self.take()?).map_err(|_| SegmentError)?;
+        self.names.get(number).copied().ok_or(SegmentError)
     }
 
-    fn end(&self) -> Result<(), Damaged> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Damaged) }
+    fn end(&self) -> Result<(), SegmentError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(SegmentError) }
     }
 }
 

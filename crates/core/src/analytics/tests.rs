@@ -78,15 +78,15 @@ fn log(plain: &[Plain]) -> Log {
     let mut log = Log::default();
     for it in plain {
         let names = &mut log.names;
-        let event = Event {
+        let event = EventRecord {
             at: Timestamp(it.at),
             kind: it.kind,
-            attempt: names.number(&it.attempt),
-            user: names.number(&it.user),
-            walkthrough: names.number("w"),
-            version: names.number(&it.version),
-            step: names.number_of(it.step.as_deref()),
-            client: names.number_of(it.client.as_deref()),
+            attempt: names.intern(&it.attempt),
+            user: names.intern(&it.user),
+            walkthrough: names.intern("w"),
+            version: names.intern(&it.version),
+            step: names.intern_optional(it.step.as_deref()),
+            client: names.intern_optional(it.client.as_deref()),
             elapsed_ms: it.elapsed.unwrap_or(-1),
             took_ms: it.took.unwrap_or(-1),
         };
@@ -97,7 +97,7 @@ fn log(plain: &[Plain]) -> Log {
 
 fn plain(log: &Log) -> Vec<Plain> {
     let text = |number| log.names.text(number).map(str::to_owned);
-    let plain = |it: &Event| Plain {
+    let plain = |it: &EventRecord| Plain {
         at: it.at.0,
         kind: it.kind,
         attempt: text(it.attempt).unwrap(),
@@ -213,12 +213,12 @@ impl<'a> Naive<'a> {
     }
 }
 
-fn name(log: &Log, node: Node) -> String {
+fn name(log: &Log, node: FlowPoint) -> String {
     match node {
-        Node::Start => "start".to_owned(),
-        Node::End => "end".to_owned(),
-        Node::Left => "left".to_owned(),
-        Node::Step(step) => log.names.text(step).unwrap().to_owned(),
+        FlowPoint::Start => "start".to_owned(),
+        FlowPoint::End => "end".to_owned(),
+        FlowPoint::Left => "left".to_owned(),
+        FlowPoint::Step(step) => log.names.text(step).unwrap().to_owned(),
     }
 }
 
@@ -234,14 +234,14 @@ proptest! {
         let (version, client) = (version.map(|it| format!("v{it}")), client.map(|it| format!("c{it}")));
         let naive = Naive::new(&all, (from, from + length), version.as_deref(), client.as_deref());
         let log = log(&all);
-        let range = Range { from: Timestamp(from), to: Timestamp(from + length) };
-        let find = |name: &Option<String>| name.as_ref().map(|name| log.names.find(name));
+        let range = TimeRange { from: Timestamp(from), to: Timestamp(from + length) };
+        let find = |name: &Option<String>| name.as_ref().map(|name| log.names.lookup(name));
         let filter = Filter { version: find(&version), client: find(&client) };
         prop_assert_eq!(overview(&log, range, filter), naive.overview());
         let names = ["s0", "s1", "s2", "s3", "s4", "s5"];
-        let steps = names.map(|step| log.names.find(step));
+        let steps = names.map(|step| log.names.lookup(step));
         prop_assert_eq!(funnel(&log, range, filter, &steps), naive.funnel(&names));
-        let ways: BTreeMap<_, _> = flows(&log, range, filter)
+        let ways: BTreeMap<_, _> = transitions(&log, range, filter)
             .into_iter()
             .map(|flow| ((name(&log, flow.from), name(&log, flow.to)), flow.count))
             .collect();
@@ -270,7 +270,7 @@ proptest! {
             event.at = event.at * 3_700_000 - DAY_MS;
         }
         let log = log(&all);
-        let range = Range { from: Timestamp(from), to: Timestamp(from + length) };
+        let range = TimeRange { from: Timestamp(from), to: Timestamp(from + length) };
         let offset = offset * 3_600_000;
         let days = timeline(&log, range, Filter::default(), offset);
         prop_assert!(days.windows(2).all(|pair| pair[1].at.since(pair[0].at) == DAY_MS));
@@ -290,7 +290,7 @@ proptest! {
         let whole = log(&all);
         let (one, two) = whole.events.split_at(at.min(all.len()));
         let mut read = Log::default();
-        read.names.number("another");
+        read.names.intern("another");
         for part in [one, two] {
             segment::unpack_events(&segment::pack_events(&whole.names, part), &mut read, |_| true).unwrap();
         }
@@ -324,11 +324,11 @@ fn calls_come_out_again_and_are_counted() {
         (9, "next", "ok", Some("c"), 20),
     ] {
         let names = &mut log.names;
-        let call = Call {
+        let call = CallRecord {
             at: Timestamp(at),
-            tool: names.number(tool),
-            outcome: names.number(outcome),
-            client: names.number_of(client),
+            tool: names.intern(tool),
+            outcome: names.intern(outcome),
+            client: names.intern_optional(client),
             user: NONE,
             duration_us: us,
         };
@@ -337,20 +337,20 @@ fn calls_come_out_again_and_are_counted() {
     let mut read = Log::default();
     segment::unpack_calls(&segment::pack_calls(&log.names, &log.calls), &mut read, |_| true).unwrap();
     assert_eq!(read.calls, log.calls);
-    let range = Range { from: Timestamp(1), to: Timestamp(9) };
+    let range = TimeRange { from: Timestamp(1), to: Timestamp(9) };
     let rows = tools(&read, &[], range, Filter::default());
     let next = ToolRow { tool: "next".into(), calls: 3, errors: 1, median_us: Some(20), p90_us: Some(30) };
     assert_eq!(rows[0], next);
     assert_eq!(rows[1].calls, 1);
     let expected = ErrorRow { code: "step_mismatch".into(), tool: "next".into(), count: 1 };
     assert_eq!(errors(&read, &[], range, Filter::default()), [expected]);
-    let only = Filter { client: Some(read.names.find("c")), version: None };
+    let only = Filter { client: Some(read.names.lookup("c")), version: None };
     assert_eq!(errors(&read, &[], range, only), []);
     assert_eq!(clients(&read, &[], range, only)[0].calls, 3);
 
     // Counted calls are added, without a duration or a client.
     let counted = [("next", "ok", 5), ("next", "step_mismatch", 7), ("get_support", "rate_limited", 9)]
-        .map(|(tool, outcome, count)| CountedCalls { tool: tool.into(), outcome: outcome.into(), count });
+        .map(|(tool, outcome, count)| CallCount { tool: tool.into(), outcome: outcome.into(), count });
     let rows = tools(&read, &counted, range, Filter::default());
     assert_eq!(rows[0], ToolRow { calls: 15, errors: 8, ..next });
     let support = ToolRow { tool: "get_support".into(), calls: 9, errors: 9, median_us: None, p90_us: None };

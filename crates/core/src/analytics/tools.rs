@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Filter, Log, Range, percentile};
+use super::{Filter, Log, TimeRange, percentile};
 
 /// One tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct ErrorRow {
 
 /// Calls of a range that are not in the log one by one (docs/analytics.md, "Calls that are only counted").
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CountedCalls {
+pub struct CallCount {
     /// The tool.
     pub tool: String,
     /// `ok`, or the code of the error.
@@ -46,8 +46,8 @@ const OK: &str = "ok";
 /// The tools of a range, the most used first. Only the client of `filter` counts: a call is of no version. `counted` are calls
 /// of the range without a duration and a client.
 #[must_use]
-pub fn tools(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter) -> Vec<ToolRow> {
-    let ok = log.names.find(OK);
+pub fn tools(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ToolRow> {
+    let ok = log.names.lookup(OK);
     // Calls, errors, durations.
     let mut rows: HashMap<&str, (u64, u64, Vec<i64>)> = HashMap::new();
     for call in log.calls.iter().filter(|call| range.contains(call.at)) {
@@ -77,8 +77,8 @@ pub fn tools(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter) 
 
 /// The errors of a range, the most frequent first. `counted` as for [`tools`].
 #[must_use]
-pub fn errors(log: &Log, counted: &[CountedCalls], range: Range, filter: Filter) -> Vec<ErrorRow> {
-    let ok = log.names.find(OK);
+pub fn errors(log: &Log, counted: &[CallCount], range: TimeRange, filter: Filter) -> Vec<ErrorRow> {
+    let ok = log.names.lookup(OK);
     let text = |number| log.names.text(number).unwrap_or_default();
     let mut rows: HashMap<(&str, &str), u64> = HashMap::new();
     for call in log.calls.iter().filter(|call| range.contains(call.at) && call.outcome != ok) {

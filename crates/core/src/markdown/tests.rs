@@ -308,7 +308,7 @@ fn bidirectional_controls_in_code_are_found() {
         ("a\u{202E}b `c` \\`\u{202E}`", None),
         ("`a\u{200B}b`", None),
     ] {
-        assert_eq!(bidi_in_code(text), found, "in {text:?}");
+        assert_eq!(find_bidi_in_code(text), found, "in {text:?}");
     }
 }
 

@@ -8,7 +8,7 @@
 //!    completed, on the version that it was completed on.
 //! 3. An attempt is completed exactly when every step of its version is.
 //! 4. A join that is undone at once leaves both as they were. One that is undone later takes back what only the
-//!    anonymous attempt had brought, and nothing that the user did.
+//!    anonymous attempt had added, and nothing that the user did.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ use crate::version::Version;
 
 /// An attempt with its pinned version.
 #[derive(Debug, Clone, Copy)]
-pub struct Pinned<'a> {
+pub struct PinnedAttempt<'a> {
     /// The attempt.
     pub attempt: &'a Attempt,
     /// The version that it is pinned to.
@@ -29,7 +29,7 @@ pub struct Pinned<'a> {
 
 /// What can change of an attempt that goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct AttemptSnapshot {
     version_id: VersionId,
     completed: StepSet,
     completed_at: Option<Timestamp>,
@@ -39,22 +39,23 @@ pub struct Snapshot {
 
 /// What a join did to one walkthrough: enough to take it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
+pub struct JoinRecord {
     /// The anonymous attempt, which the join closed.
     pub from: ProgressId,
     /// The user's attempt that it went into.
     pub to: ProgressId,
     /// The user's attempt before; none when the join made it.
-    pub before: Option<Snapshot>,
+    pub before: Option<AttemptSnapshot>,
     /// The user's attempt right after.
-    pub after: Snapshot,
+    pub after: AttemptSnapshot,
     /// The steps that only the anonymous attempt had completed.
-    pub brought: StepSet,
+    #[serde(rename = "brought")]
+    pub added: StepSet,
 }
 
 /// What comes of a join.
 #[derive(Debug, Clone)]
-pub struct Joined {
+pub struct JoinOutcome {
     /// The anonymous attempt, closed.
     pub from: Attempt,
     /// The user's attempt.
@@ -62,10 +63,10 @@ pub struct Joined {
     /// Whether the user had none before.
     pub is_new: bool,
     /// How to take it back.
-    pub taken: Taken,
+    pub record: JoinRecord,
 }
 
-impl Snapshot {
+impl AttemptSnapshot {
     fn of(attempt: &Attempt) -> Self {
         let completed_at = match attempt.state {
             AttemptState::Completed { at } => Some(at),
@@ -91,33 +92,38 @@ fn is_complete(version: &Version, completed: &StepSet) -> bool {
 
 /// Joins the anonymous attempt `from` to the user's `to`; without one the user gets an attempt that is like `from`.
 #[must_use]
-pub fn join(from: Pinned<'_>, to: Option<Pinned<'_>>, now: Timestamp, random: &dyn Random) -> Joined {
+pub fn join(
+    from: PinnedAttempt<'_>,
+    to: Option<PinnedAttempt<'_>>,
+    now: Timestamp,
+    random: &dyn Random,
+) -> JoinOutcome {
     let closed = Attempt { closed_at: Some(now), ..from.attempt.clone() };
     let attempt = match to {
         None => Attempt { id: ProgressId::new(now, random), closed_at: None, ..from.attempt.clone() },
         Some(to) => merged(from, to, now),
     };
     let before = to.map(|to| to.attempt);
-    let brought = before
-        .map_or_else(|| from.attempt.completed.clone(), |before| from.attempt.completed.without(&before.completed));
-    let taken = Taken {
+    let added = before
+        .map_or_else(|| from.attempt.completed.clone(), |before| from.attempt.completed.difference(&before.completed));
+    let record = JoinRecord {
         from: from.attempt.id.clone(),
         to: attempt.id.clone(),
-        before: before.map(Snapshot::of),
-        after: Snapshot::of(&attempt),
-        brought,
+        before: before.map(AttemptSnapshot::of),
+        after: AttemptSnapshot::of(&attempt),
+        added,
     };
-    Joined { from: closed, to: attempt, is_new: to.is_none(), taken }
+    JoinOutcome { from: closed, to: attempt, is_new: to.is_none(), record }
 }
 
-fn merged(from: Pinned<'_>, to: Pinned<'_>, now: Timestamp) -> Attempt {
+fn merged(from: PinnedAttempt<'_>, to: PinnedAttempt<'_>, now: Timestamp) -> Attempt {
     let completed = to.attempt.completed.union(&from.attempt.completed);
     let (newer, older) = if from.version.number > to.version.number { (from, to) } else { (to, from) };
-    let is_done = |pinned: &Pinned<'_>| pinned.attempt.state != AttemptState::InProgress;
+    let is_done = |pinned: &PinnedAttempt<'_>| pinned.attempt.state != AttemptState::InProgress;
     let (version, state) = if is_complete(newer.version, &completed) {
         let same = newer.version.id == older.version.id;
         let on_it = [Some(newer), Some(older).filter(|_| same)];
-        let times = on_it.into_iter().flatten().filter_map(|pinned| Snapshot::of(pinned.attempt).completed_at);
+        let times = on_it.into_iter().flatten().filter_map(|pinned| AttemptSnapshot::of(pinned.attempt).completed_at);
         (newer.version, AttemptState::Completed { at: times.min().unwrap_or(now) })
     } else if is_done(&older) {
         (older.version, older.attempt.state)
@@ -135,24 +141,24 @@ fn merged(from: Pinned<'_>, to: Pinned<'_>, now: Timestamp) -> Attempt {
 }
 
 /// Takes a join back from `present`, the attempt that the user has now: the joined one, or one that came of it. `still`
-/// are the steps that it has from the anonymous attempt; among them only those that the join brought are taken away.
+/// are the steps that it has from the anonymous attempt; among them only those that the join added are record away.
 ///
 /// The version goes back only when the user has done nothing since: otherwise they stay where they have gone on.
 #[must_use]
-pub fn undo(taken: &Taken, present: Pinned<'_>, still: &StepSet, now: Timestamp) -> Attempt {
+pub fn undo(record: &JoinRecord, present: PinnedAttempt<'_>, still: &StepSet, now: Timestamp) -> Attempt {
     let attempt = present.attempt;
-    let seen = Snapshot::of(attempt);
-    let is_joined = attempt.id == taken.to;
-    let touched = Snapshot { last_activity_at: taken.after.last_activity_at, ..seen.clone() } != taken.after;
-    let lost = taken.brought.without(&taken.brought.without(still));
-    let completed = attempt.completed.without(&lost);
-    match &taken.before {
+    let seen = AttemptSnapshot::of(attempt);
+    let is_joined = attempt.id == record.to;
+    let touched = AttemptSnapshot { last_activity_at: record.after.last_activity_at, ..seen.clone() } != record.after;
+    let lost = record.added.difference(&record.added.difference(still));
+    let completed = attempt.completed.difference(&lost);
+    match &record.before {
         Some(before) if is_joined && !touched => Attempt {
             version_id: before.version_id.clone(),
             completed: before.completed.clone(),
             state: before.state(),
             started_at: before.started_at,
-            last_activity_at: if seen.last_activity_at == taken.after.last_activity_at {
+            last_activity_at: if seen.last_activity_at == record.after.last_activity_at {
                 before.last_activity_at
             } else {
                 seen.last_activity_at

@@ -11,10 +11,10 @@
 //! 6. Completed is not taken away: a completed attempt never changes again; going on opens a new one.
 //!
 //! Everything here is pure. The store reads the attempt inside its write transaction, calls one of the functions of
-//! [`act`], and writes the [`Outcome`].
+//! [`operations`], and writes the [`Outcome`].
 
-pub mod act;
 pub mod join;
+pub mod operations;
 mod set;
 mod summary;
 #[cfg(test)]
@@ -89,7 +89,7 @@ impl Status {
 
 /// What is offered: the newest version, and whether the user's own was withdrawn.
 #[derive(Debug, Clone)]
-pub struct Offered {
+pub struct VersionOffer {
     /// The newest version that is not withdrawn.
     pub latest: Arc<Version>,
     /// Why the pinned version was withdrawn, when it was.
@@ -98,7 +98,7 @@ pub struct Offered {
 
 /// Where a user stands: an attempt seen with its version.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct ProgressView {
     /// The attempt; none before the first.
     pub attempt: Option<Attempt>,
     /// The version that counts: the pinned one, or the newest before the first attempt.
@@ -107,7 +107,7 @@ pub struct Standing {
     pub latest_number: u32,
 }
 
-impl Standing {
+impl ProgressView {
     /// The status in one word.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -128,19 +128,19 @@ impl Standing {
     /// The index of the first step that is not completed; none when all are, or before the first attempt began.
     #[must_use]
     pub fn current(&self) -> Option<usize> {
-        (0..self.version.total()).find(|&index| !self.is_completed(index))
+        (0..self.version.step_count()).find(|&index| !self.is_completed(index))
     }
 
     /// How many steps of the version are completed.
     #[must_use]
     pub fn completed(&self) -> usize {
-        (0..self.version.total()).filter(|&index| self.is_completed(index)).count()
+        (0..self.version.step_count()).filter(|&index| self.is_completed(index)).count()
     }
 
     /// floor(100 · completed / total); 0 for a version without steps.
     #[must_use]
     pub fn percent(&self) -> u8 {
-        percent(self.completed(), self.version.total())
+        percent(self.completed(), self.version.step_count())
     }
 
     /// When the attempt was completed.
@@ -206,11 +206,11 @@ pub enum Notice {
 
 /// What the store has to write.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Change {
+pub struct ProgressChange {
     /// An attempt that ends: `closed_at` is set.
     pub close: Option<Attempt>,
     /// The attempt to insert or to update.
-    pub put: Option<Attempt>,
+    pub upsert: Option<Attempt>,
     /// The attempt whose completions the new one takes over.
     pub copy_completions_from: Option<ProgressId>,
     /// The step that was completed.
@@ -219,7 +219,7 @@ pub struct Change {
     pub events: Vec<(EventKind, Option<StepId>)>,
 }
 
-impl Change {
+impl ProgressChange {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -231,9 +231,9 @@ impl Change {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// What the store has to write.
-    pub change: Change,
+    pub change: ProgressChange,
     /// Where the user stands afterwards.
-    pub standing: Standing,
+    pub progress: ProgressView,
     /// The step that this call completed.
     pub completed_step_id: Option<StepId>,
     /// What to tell the user.

@@ -33,7 +33,7 @@ impl StepSet {
 
     /// Returns the number of steps that are in both sets.
     #[must_use]
-    pub fn common(&self, other: &Self) -> usize {
+    pub fn common_count(&self, other: &Self) -> usize {
         self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones() as usize).sum()
     }
 
@@ -54,7 +54,7 @@ impl StepSet {
 
     /// What is in this set and not in `other`.
     #[must_use]
-    pub fn without(&self, other: &Self) -> Self {
+    pub fn difference(&self, other: &Self) -> Self {
         let mut bytes = self.0.clone();
         bytes.iter_mut().zip(&other.0).for_each(|(byte, less)| *byte &= !less);
         // Equal sets are equal bytes: `insert` never leaves an empty byte at the end either.
@@ -126,9 +126,9 @@ mod tests {
             b in prop::collection::btree_set(0_u32..100, 0..40),
         ) {
             let (left, right): (StepSet, StepSet) = (a.iter().copied().collect(), b.iter().copied().collect());
-            prop_assert_eq!(left.common(&right), (&a & &b).len());
+            prop_assert_eq!(left.common_count(&right), (&a & &b).len());
             prop_assert_eq!(left.union(&right), (&a | &b).into_iter().collect());
-            prop_assert_eq!(left.without(&right), (&a - &b).into_iter().collect());
+            prop_assert_eq!(left.difference(&right), (&a - &b).into_iter().collect());
         }
     }
 }

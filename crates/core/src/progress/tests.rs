@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::act::{Select, View};
-use super::{Attempt, AttemptState, AttemptSummary, Notice, Offered, Outcome, Status, percent};
+use super::operations::{ProgressContext, SelectOptions};
+use super::{Attempt, AttemptState, AttemptSummary, Notice, Outcome, Status, VersionOffer, percent};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::id::{StepId, VersionId, WalkthroughId};
 use crate::random::SeededRandom;
 use crate::step::StepContent;
-use crate::version::{FrozenStep, Version};
+use crate::version::{Version, VersionStep};
 
 /// What can happen in a life, with raw numbers that the world maps onto what is there.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ fn step_id(ordinal: u32) -> StepId {
 fn version(number: u32, ordinals: &[u32]) -> Arc<Version> {
     let steps = ordinals
         .iter()
-        .map(|&ordinal| FrozenStep {
+        .map(|&ordinal| VersionStep {
             id: step_id(ordinal),
             ordinal,
             content: StepContent { title: format!("Step {ordinal}"), ..StepContent::default() },
@@ -87,11 +87,11 @@ struct World {
 }
 
 impl World {
-    fn offered(&self) -> Option<Offered> {
+    fn offered(&self) -> Option<VersionOffer> {
         let latest = self.versions.iter().rev().find(|version| !self.withdrawn.contains_key(&version.number))?;
         let pinned = self.pinned();
         let withdrawal = pinned.and_then(|version| self.withdrawn.get(&version.number).cloned());
-        Some(Offered { latest: Arc::clone(latest), withdrawal })
+        Some(VersionOffer { latest: Arc::clone(latest), withdrawal })
     }
 
     fn pinned(&self) -> Option<&Arc<Version>> {
@@ -99,9 +99,9 @@ impl World {
         self.versions.iter().find(|version| version.id == attempt.version_id)
     }
 
-    fn call<T>(&self, offered: &Offered, call: impl FnOnce(&View<'_>) -> T) -> T {
+    fn call<T>(&self, offered: &VersionOffer, call: impl FnOnce(&ProgressContext<'_>) -> T) -> T {
         let attempt = self.attempt.as_ref().zip(self.pinned());
-        call(&View { attempt, offered, now: self.now, random: &self.random })
+        call(&ProgressContext { attempt, offered, now: self.now, random: &self.random })
     }
 
     /// Takes over what an act did and checks what must hold after any act.
@@ -113,7 +113,7 @@ impl World {
             assert_eq!(closed.completed, before.as_ref().unwrap().completed, "history stays");
             self.attempt = None;
         }
-        if let Some(put) = &change.put {
+        if let Some(put) = &change.upsert {
             if let Some(old) = before.as_ref().filter(|old| old.id == put.id) {
                 assert_eq!(old.state, AttemptState::InProgress, "a completed attempt never changes");
             } else {
@@ -126,15 +126,15 @@ impl World {
             assert!(self.done.insert(ordinal), "a step is completed once");
         }
         assert_eq!(outcome.completed_step_id, change.completion);
-        assert_eq!(outcome.standing.attempt, self.attempt);
-        let standing = &outcome.standing;
-        assert_eq!(standing.percent() == 100, standing.status() == Status::Completed);
-        assert!(standing.percent() <= 100);
-        let counted = standing.version.steps().iter().filter(|step| self.done.contains(&step.ordinal)).count();
-        assert_eq!(standing.completed(), counted, "exactly the completed steps of the pinned version count");
+        assert_eq!(outcome.progress.attempt, self.attempt);
+        let progress = &outcome.progress;
+        assert_eq!(progress.percent() == 100, progress.status() == Status::Completed);
+        assert!(progress.percent() <= 100);
+        let counted = progress.version.steps().iter().filter(|step| self.done.contains(&step.ordinal)).count();
+        assert_eq!(progress.completed(), counted, "exactly the completed steps of the pinned version count");
     }
 
-    /// The summary that lists use is equal to the standing.
+    /// The summary that lists use is equal to the progress.
     fn check_summary(&self) {
         let (Some(offered), Some(attempt), Some(pinned)) = (self.offered(), &self.attempt, self.pinned()) else {
             return;
@@ -147,20 +147,25 @@ impl World {
         };
         let latest = step_set(&offered.latest);
         let is_moved = offered.withdrawal.is_some() && pinned.id != offered.latest.id;
-        let (standing, _) = self.call(&offered, |view| view.standing());
-        assert_eq!(summary.standing(is_moved.then_some(&latest)), (standing.status(), standing.percent()));
+        let (progress, _) = self.call(&offered, |view| view.read());
+        assert_eq!(summary.status_and_percent(is_moved.then_some(&latest)), (progress.status(), progress.percent()));
     }
 
     /// What holds for an attempt that was selected.
-    fn check_selected(&mut self, how: Select, (before, moves_away): (&Option<Attempt>, bool), outcome: &Outcome) {
+    fn check_selected(
+        &mut self,
+        how: SelectOptions,
+        (before, moves_away): (&Option<Attempt>, bool),
+        outcome: &Outcome,
+    ) {
         let same = before.as_ref().map(|attempt| &attempt.version_id)
-            == outcome.standing.attempt.as_ref().map(|attempt| &attempt.version_id);
+            == outcome.progress.attempt.as_ref().map(|attempt| &attempt.version_id);
         if how.resume && !how.to_latest && !moves_away && before.is_some() {
             assert!(same, "moves only on request");
         }
         if !how.resume || before.is_none() {
             self.done.clear();
-            assert_eq!(outcome.standing.completed(), 0);
+            assert_eq!(outcome.progress.completed(), 0);
         }
         let reported = outcome.notices.iter().find_map(|notice| match notice {
             Notice::Replaced { completed, .. } => Some(*completed),
@@ -193,11 +198,11 @@ impl World {
             && before.as_ref().is_some_and(|attempt| attempt.state == AttemptState::InProgress);
         let nth = |raw: usize| {
             let version = pinned.as_ref().unwrap_or(&offered.latest);
-            version.steps()[raw % version.total()].id.clone()
+            version.steps()[raw % version.step_count()].id.clone()
         };
         let result = match act {
             Act::Select { resume, to_latest, confirmed } => {
-                let how = Select { resume: *resume, to_latest: *to_latest, confirmed: *confirmed };
+                let how = SelectOptions { resume: *resume, to_latest: *to_latest, confirmed: *confirmed };
                 let result = self.call(&offered, |view| view.select(how));
                 let has_progress = before.as_ref().is_some_and(|attempt| !attempt.completed.is_empty());
                 assert_eq!(
@@ -214,7 +219,7 @@ impl World {
                 let result = self.call(&offered, |view| view.move_to_latest());
                 if let Ok(outcome) = &result {
                     assert_eq!(outcome.completed_step_id, None);
-                    let version = &outcome.standing.version;
+                    let version = &outcome.progress.version;
                     assert_eq!(version.id, offered.latest.id, "at the newest version");
                     if before.as_ref().is_some_and(|attempt| attempt.version_id == version.id) {
                         assert!(outcome.change.is_empty(), "which is no change if it was there");
@@ -258,7 +263,7 @@ impl World {
                 if moves_away && !matches!(act, Act::Reset | Act::Select { resume: false, .. }) {
                     assert_eq!(outcome.completed_step_id, None, "a step not seen is not completed");
                     assert!(outcome.notices.iter().any(|notice| matches!(notice, Notice::Withdrawn { .. })));
-                    assert_eq!(outcome.standing.version.id, offered.latest.id);
+                    assert_eq!(outcome.progress.version.id, offered.latest.id);
                 }
                 self.take(before, &outcome);
             }
@@ -296,7 +301,7 @@ proptest! {
         // Nobody is ever stranded: as long as something is offered, the way to the end is as long as what is missing.
         if let Some(offered) = world.offered() {
             world.run(&RESUME);
-            for _ in 0..offered.latest.total().max(12) {
+            for _ in 0..offered.latest.step_count().max(12) {
                 world.run(&Act::Next);
             }
             let completed = matches!(world.attempt.unwrap().state, AttemptState::Completed { .. });
@@ -342,13 +347,13 @@ fn a_move_keeps_what_still_exists_and_what_comes_back() {
     world.run(&Act::Publish(vec![3, 1]));
     world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
     let offered = world.offered().unwrap();
-    let (standing, _) = world.call(&offered, |view| view.standing());
-    assert_eq!((standing.completed(), standing.current()), (1, Some(0)));
+    let (progress, _) = world.call(&offered, |view| view.read());
+    assert_eq!((progress.completed(), progress.current()), (1, Some(0)));
     world.run(&Act::Publish(vec![0, 1, 3]));
     world.run(&Act::Select { resume: true, to_latest: true, confirmed: false });
     let offered = world.offered().unwrap();
-    let (standing, _) = world.call(&offered, |view| view.standing());
-    assert_eq!((standing.completed(), standing.current()), (2, Some(2)), "step 0 came back and is still done");
+    let (progress, _) = world.call(&offered, |view| view.read());
+    assert_eq!((progress.completed(), progress.current()), (2, Some(2)), "step 0 came back and is still done");
 }
 
 #[test]
@@ -371,7 +376,7 @@ fn a_completed_attempt_moves_into_a_new_one() {
 #[test]
 fn replacing_progress_needs_a_confirmation_and_reports_what_was_replaced() {
     let mut world = world_with(&[&[0, 1, 2, 3, 4]]);
-    let replace = Select { resume: false, ..Select::default() };
+    let replace = SelectOptions { resume: false, ..SelectOptions::default() };
     let offered = world.offered().unwrap();
     let fresh = world.call(&offered, |view| view.select(replace)).unwrap();
     assert_eq!(
@@ -385,7 +390,7 @@ fn replacing_progress_needs_a_confirmation_and_reports_what_was_replaced() {
     let refused = world.call(&offered, |view| view.select(replace)).unwrap_err();
     assert_eq!(refused.code, Code::ConfirmationRequired);
     assert!(refused.message.contains("60 % (3 of 5 steps)"), "{refused}");
-    let replaced = world.call(&offered, |view| view.select(Select { confirmed: true, ..replace })).unwrap();
+    let replaced = world.call(&offered, |view| view.select(SelectOptions { confirmed: true, ..replace })).unwrap();
     assert_eq!(replaced.notices, [Notice::Replaced { percent: 60, completed: 3, total: 5 }]);
     for _ in 0..2 {
         world.run(&Act::Next);

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::unknown;
+use super::unknown_members;
 use crate::clock::Timestamp;
 use crate::step::{Step, StepContent};
-use crate::version::FrozenStep;
+use crate::version::VersionStep;
 use crate::walkthrough::{WalkthroughFields, WalkthroughState};
 
 /// A step to write.
@@ -26,8 +26,8 @@ impl<'a> From<&'a Step> for ExportStep<'a> {
     }
 }
 
-impl<'a> From<&'a FrozenStep> for ExportStep<'a> {
-    fn from(step: &'a FrozenStep) -> Self {
+impl<'a> From<&'a VersionStep> for ExportStep<'a> {
+    fn from(step: &'a VersionStep) -> Self {
         Self { key: step.id.as_str(), content: &step.content }
     }
 }
@@ -45,7 +45,8 @@ where
     S::Item: Into<ExportStep<'a>>,
 {
     let steps: Vec<ExportStep<'_>> = steps.into_iter().map(Into::into).collect();
-    let (own, [envelope, envelope_metadata, unknown_head]) = unknown::split(&unknown::WALKTHROUGH, &fields.metadata);
+    let (own, [envelope, envelope_metadata, unknown_head]) =
+        unknown_members::split(&unknown_members::WALKTHROUGH, &fields.metadata);
     let head = json!({
         "title": fields.title,
         "description": fields.description,
@@ -80,7 +81,7 @@ pub(super) fn keys<'a>(steps: &[ExportStep<'a>]) -> Vec<Option<&'a str>> {
 }
 
 fn write_step(at: usize, count: usize, key: Option<&str>, content: &StepContent) -> Value {
-    let (own, [unknown_step, unknown_fields]) = unknown::split(&unknown::STEP, &content.metadata);
+    let (own, [unknown_step, unknown_fields]) = unknown_members::split(&unknown_members::STEP, &content.metadata);
     let fields = json!({
         "version": "v1",
         "contentForUser": content.content,

@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::export::{ExportStep, keys};
 use super::markdown::{AGENT_BLOCKS, SETTINGS_BLOCK, parse};
 use super::outline::{Piece, outline, trim_blank};
-use super::place::label;
+use super::source::label;
 use super::verbatim;
-use crate::markdown::line_endings;
+use crate::markdown::normalize_line_endings;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughFields;
 use crate::{Error, Result};
@@ -42,7 +42,8 @@ where
     let keys = keys(&steps);
     let contents: Vec<_> = steps.iter().map(|step| with_line_feeds(step.content)).collect();
     let steps: Vec<_> = keys.into_iter().zip(&contents).collect();
-    let fields = WalkthroughFields { description: line_endings(&fields.description).into_owned(), ..fields.clone() };
+    let fields =
+        WalkthroughFields { description: normalize_line_endings(&fields.description).into_owned(), ..fields.clone() };
     let text = write(&fields, &steps);
     check(&text, &fields, &steps)?;
     Ok(text)
@@ -52,9 +53,9 @@ where
 type Keyed<'a> = (Option<&'a str>, &'a StepContent);
 
 fn with_line_feeds(content: &StepContent) -> StepContent {
-    let agent = |text: &Option<String>| text.as_deref().map(|text| line_endings(text).into_owned());
+    let agent = |text: &Option<String>| text.as_deref().map(|text| normalize_line_endings(text).into_owned());
     StepContent {
-        content: line_endings(&content.content).into_owned(),
+        content: normalize_line_endings(&content.content).into_owned(),
         introduction_for_agent: agent(&content.introduction_for_agent),
         context_for_agent: agent(&content.context_for_agent),
         operations_for_agent: agent(&content.operations_for_agent),

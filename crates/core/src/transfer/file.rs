@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::place::{Place, line_problem, text_problem, title_problem};
+use super::source::{SourceRef, line_problem, text_problem, title_problem};
 use crate::step::{MAX_STEPS, StepContent};
 use crate::walkthrough::{WalkthroughFields, WalkthroughType};
 use crate::{Error, Result};
@@ -27,21 +27,21 @@ pub struct WalkthroughFile {
     pub estimated_duration_minutes: Option<Option<u32>>,
     /// Labels.
     pub tags: Option<Vec<String>>,
-    /// Free members, with the unknown members of the file (see [`super::unknown`]).
+    /// Free members, with the unknown members of the file (see [`super::unknown_members`]).
     pub metadata: Option<Map<String, Value>>,
     /// The steps in their order.
-    pub steps: Vec<StepFile>,
+    pub steps: Vec<ImportStep>,
     /// What was not refused but should be said.
     pub warnings: Vec<String>,
 }
 
 /// A step as read from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepFile {
+pub struct ImportStep {
     /// By what the step is found again.
     pub identity: StepIdentity,
     /// Where it stands, for messages.
-    pub place: Place,
+    pub source: SourceRef,
     /// The author's part.
     pub content: StepContent,
 }
@@ -85,10 +85,10 @@ impl WalkthroughFile {
         }
     }
 
-    /// The place that stands for the whole file.
+    /// The source that stands for the whole file.
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place::file(&self.name)
+    pub fn source(&self) -> SourceRef {
+        SourceRef::file(&self.name)
     }
 
     /// The head that the walkthrough gets: `title` (`--title`) before the file, the file before what exists, and
@@ -99,7 +99,7 @@ impl WalkthroughFile {
     pub fn fields(&self, title: Option<&str>, existing: Option<&WalkthroughFields>) -> Result<WalkthroughFields> {
         let chosen = title.or(self.title.as_deref()).or(existing.map(|fields| fields.title.as_str()));
         let chosen = chosen.ok_or_else(|| self.missing_title())?;
-        self.place().check_title("title", chosen)?;
+        self.source().check_title("title", chosen)?;
         let had = |get: fn(&WalkthroughFields) -> Option<u32>| existing.and_then(get);
         Ok(WalkthroughFields {
             title: chosen.to_owned(),
@@ -118,17 +118,17 @@ impl WalkthroughFile {
     }
 
     fn missing_title(&self) -> Error {
-        self.place().refuse(
+        self.source().reject(
             "title",
             "is missing. Write it in the file (`walkthrough.title` in JSON, `# Title` in Markdown), or pass `--title`.",
         )
     }
 
     /// Refuses more steps than a walkthrough holds.
-    pub(super) fn check_count(place: &Place, count: usize) -> Result<()> {
+    pub(super) fn check_count(source: &SourceRef, count: usize) -> Result<()> {
         if count > MAX_STEPS {
             let message = format!("has {count} steps, {MAX_STEPS} at most. Split the walkthrough.");
-            return Err(place.refuse("steps", message));
+            return Err(source.reject("steps", message));
         }
         Ok(())
     }
@@ -136,9 +136,9 @@ impl WalkthroughFile {
 
 /// Checks the lengths of a step's texts; `names` are the names of its fields in the format at hand, in the order of
 /// [`FIELDS`].
-pub(super) fn check_lengths(place: &Place, content: &StepContent, names: &[&str; 6]) -> Result<()> {
+pub(super) fn check_lengths(source: &SourceRef, content: &StepContent, names: &[&str; 6]) -> Result<()> {
     match length_problems(content).into_iter().zip(names).find_map(|(problem, name)| Some((problem?, name))) {
-        Some((problem, name)) => Err(place.refuse(name, problem)),
+        Some((problem, name)) => Err(source.reject(name, problem)),
         None => Ok(()),
     }
 }

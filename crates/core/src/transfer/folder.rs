@@ -18,14 +18,14 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Map;
 
-use super::file::{StepFile, StepIdentity, WalkthroughFile};
+use super::file::{ImportStep, StepIdentity, WalkthroughFile};
 use super::identity::{compose, key_problem, numbered, readable};
 use super::markdown::{Chapter, FRONT_MATTER, apply_head, outline_outside, step};
 use super::outline::{Piece, paragraphs, trim_blank};
-use super::place::Place;
-use super::{front_matter, is_foreign_folder, scenario, tour};
+use super::source::SourceRef;
+use super::{front_matter, is_ignored_folder, scenario, tour};
 use crate::Result;
-use crate::markdown::line_endings;
+use crate::markdown::normalize_line_endings;
 use crate::walkthrough::WalkthroughType;
 
 /// Names that never are steps.
@@ -34,7 +34,7 @@ const LICENCES: [&str; 4] = ["license", "licence", "copying", "notice"];
 const HOUSEKEEPING: [&str; 4] = ["changelog", "contributing", "code_of_conduct", "security"];
 
 /// A file of the folder.
-pub(super) struct Source<'a> {
+pub(super) struct FolderFile<'a> {
     /// Below the folder, with `/` between the parts and in NFC.
     pub(super) path: String,
     /// What is in it.
@@ -55,7 +55,7 @@ struct Page<'a> {
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
 pub fn parse<'a>(name: &str, files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<WalkthroughFile> {
-    let mut sources: Vec<_> = files.into_iter().filter_map(|(path, text)| source(path, text)).collect();
+    let mut sources: Vec<_> = files.into_iter().filter_map(|(path, text)| folder_file(path, text)).collect();
     sources.sort_by_cached_key(|source| path_key(&source.path));
     let indices: Vec<_> = sources.iter().filter(|source| scenario::is_index(source)).collect();
     if !indices.is_empty() {
@@ -74,7 +74,7 @@ pub fn parse<'a>(name: &str, files: impl IntoIterator<Item = (&'a str, &'a str)>
     parse_markdown(name, &sources)
 }
 
-fn parse_markdown(name: &str, sources: &[Source<'_>]) -> Result<WalkthroughFile> {
+fn parse_markdown(name: &str, sources: &[FolderFile<'_>]) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Course);
     let mut pages = pages(sources);
     pages.sort_by_cached_key(|page| (path_key(&page.parts.join("/")), page.path.clone()));
@@ -89,10 +89,10 @@ fn parse_markdown(name: &str, sources: &[Source<'_>]) -> Result<WalkthroughFile>
             file.steps.push(step);
         }
     }
-    let place = file.place();
-    WalkthroughFile::check_count(&place, file.steps.len())?;
+    let source = file.source();
+    WalkthroughFile::check_count(&source, file.steps.len())?;
     if file.steps.is_empty() {
-        return Err(place.refuse(
+        return Err(source.reject(
             "steps",
             "has no steps. Put one Markdown file for each step into the folder, such as `01-install.md`.",
         ));
@@ -105,7 +105,7 @@ fn parse_markdown(name: &str, sources: &[Source<'_>]) -> Result<WalkthroughFile>
 }
 
 /// Fills the head of `file` from the README of the folder, if there is one.
-pub(super) fn apply_readme(file: &mut WalkthroughFile, sources: &[Source<'_>]) -> Result<()> {
+pub(super) fn apply_readme(file: &mut WalkthroughFile, sources: &[FolderFile<'_>]) -> Result<()> {
     pages(sources).iter().find(|page| page.is_readme()).map_or(Ok(()), |page| read_readme(file, page))
 }
 
@@ -116,11 +116,11 @@ pub(super) fn folder_title(name: &str) -> Option<String> {
 }
 
 /// A file by its path; `None` for one that nobody wrote as a part of a walkthrough.
-fn source<'a>(path: &str, text: &'a str) -> Option<Source<'a>> {
+fn folder_file<'a>(path: &str, text: &'a str) -> Option<FolderFile<'a>> {
     let parts: Vec<_> = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | ".")).map(compose).collect();
     let (last, folders) = parts.split_last()?;
-    let is_foreign = last.starts_with('.') || folders.iter().any(|folder| is_foreign_folder(folder));
-    (!is_foreign).then(|| Source { path: parts.join("/"), text })
+    let is_foreign = last.starts_with('.') || folders.iter().any(|folder| is_ignored_folder(folder));
+    (!is_foreign).then(|| FolderFile { path: parts.join("/"), text })
 }
 
 /// Whether a file is Markdown, by its name.
@@ -129,7 +129,7 @@ pub(super) fn is_markdown(path: &str) -> bool {
     ["md", "markdown"].iter().any(|known| extension.is_some_and(|extension| extension.eq_ignore_ascii_case(known)))
 }
 
-fn pages<'a>(sources: &[Source<'a>]) -> Vec<Page<'a>> {
+fn pages<'a>(sources: &[FolderFile<'a>]) -> Vec<Page<'a>> {
     sources.iter().filter_map(|source| page(&source.path, source.text)).collect()
 }
 
@@ -141,7 +141,7 @@ fn page<'a>(path: &str, text: &'a str) -> Option<Page<'a>> {
         return None;
     }
     parts.push(stem.to_owned());
-    Some(Page { path: path.to_owned(), parts, text: line_endings(text) })
+    Some(Page { path: path.to_owned(), parts, text: normalize_line_endings(text) })
 }
 
 /// What paths sort by: numbers by their value, and a README before everything in its folder.
@@ -204,16 +204,16 @@ pub(super) fn heading_and_text(body: &str) -> (Option<String>, String) {
 }
 
 fn read_readme(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<()> {
-    let place = Place::file(&format!("{}/{}", file.name, page.path));
+    let source = SourceRef::file(&format!("{}/{}", file.name, page.path));
     let split = front_matter::split(&page.text);
-    let yaml = split.yaml.map(|yaml| front_matter::read(&place, FRONT_MATTER, yaml, 2)).transpose()?;
+    let yaml = split.yaml.map(|yaml| front_matter::read(&source, FRONT_MATTER, yaml, 2)).transpose()?;
     let (title, text) = heading_and_text(split.body);
     file.description = Some(text);
-    apply_head(file, &place, title, yaml)
+    apply_head(file, &source, title, yaml)
 }
 
-fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<StepFile>> {
-    let whole = Place::file(&format!("{}/{}", file.name, page.path));
+fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<ImportStep>> {
+    let whole = SourceRef::file(&format!("{}/{}", file.name, page.path));
     let split = front_matter::split(&page.text);
     if split.body.trim().is_empty() {
         file.warnings.push(format!("{}: skipped, because it is empty.", whole.file_name()));
@@ -226,13 +226,13 @@ fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<StepF
     let yaml = yaml.unwrap_or_else(Map::new);
     let said = yaml.get("title").and_then(serde_json::Value::as_str).map(|title| title.trim().to_owned());
     let title = heading.or(said).unwrap_or_else(|| readable(numbered(page.stem()).name));
-    let place = whole.step(number, Some(&title), &page.path);
+    let source = whole.step(number, Some(&title), &page.path);
     let chapter = Chapter { title, section: page.section(), line: split.first_line, body };
-    let mut step = step(place, yaml, chapter)?;
+    let mut step = step(source, yaml, chapter)?;
     if step.identity == StepIdentity::Title {
         let identity = page.identity();
         if let Some(problem) = key_problem(&identity) {
-            return Err(step.place.refuse("path", format!("{identity:?} {problem}")));
+            return Err(step.source.reject("path", format!("{identity:?} {problem}")));
         }
         step.identity = StepIdentity::Path(identity);
     }
@@ -241,16 +241,16 @@ fn read_step(file: &mut WalkthroughFile, page: &Page<'_>) -> Result<Option<StepF
 
 /// Two steps that go by the same name cannot be told apart by the next import.
 pub(super) fn check_identities(file: &WalkthroughFile) -> Result<()> {
-    let mut seen: HashMap<&str, &StepFile> = HashMap::new();
+    let mut seen: HashMap<&str, &ImportStep> = HashMap::new();
     for step in &file.steps {
         let Some(key) = step.identity.key() else { continue };
         if let Some(other) = seen.insert(key, step) {
             let field = if matches!(step.identity, StepIdentity::Key(_)) { "key" } else { "path" };
             let message = format!(
                 "is the step {key:?} without its numbers, and so is {}. Rename one of the two.",
-                other.place.file_name()
+                other.source.file_name()
             );
-            return Err(step.place.refuse(field, message));
+            return Err(step.source.reject(field, message));
         }
     }
     Ok(())

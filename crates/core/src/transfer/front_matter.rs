@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::json::minutes;
-use super::place::{Members, Place, check_depth, noun};
+use super::source::{Members, SourceRef, check_depth, noun};
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
 use crate::{Error, Result};
@@ -37,25 +37,25 @@ pub(super) fn split(text: &str) -> Split<'_> {
 }
 
 /// Reads YAML that must be a list of names and values (or nothing); `line` is that of its first line.
-pub(super) fn read(place: &Place, field: &str, yaml: &str, line: usize) -> Result<Map<String, Value>> {
+pub(super) fn read(source: &SourceRef, field: &str, yaml: &str, line: usize) -> Result<Map<String, Value>> {
     if yaml.trim().is_empty() {
         return Ok(Map::new());
     }
     match serde_saphyr::from_str::<Value>(yaml) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(Value::Null) => Ok(Map::new()),
-        Ok(other) => Err(place.refuse(field, format!("must be lines of `name: value`, not {}.", noun(&other)))),
-        Err(cause) => Err(syntax_error(place, field, line, &cause)),
+        Ok(other) => Err(source.reject(field, format!("must be lines of `name: value`, not {}.", noun(&other)))),
+        Err(cause) => Err(syntax_error(source, field, line, &cause)),
     }
 }
 
-fn syntax_error(place: &Place, field: &str, line: usize, cause: &serde_saphyr::Error) -> Error {
+fn syntax_error(source: &SourceRef, field: &str, line: usize, cause: &serde_saphyr::Error) -> Error {
     let at = cause.location().map_or(line, |at| line + usize::try_from(at.line()).unwrap_or(1).saturating_sub(1));
     let reason = cause.without_snippet().to_string();
     // The line in the cause counts from the beginning of the YAML text; ours counts from that of the file.
     let reason = reason.lines().next().unwrap_or_default();
     let reason = reason.split(" at line ").next().unwrap_or(reason).trim_end_matches('.');
-    place.refuse(field, format!("is no valid YAML at line {at}: {reason}.")).with("line", at)
+    source.reject(field, format!("is no valid YAML at line {at}: {reason}.")).with("line", at)
 }
 
 /// What the head of a walkthrough says.
@@ -70,15 +70,15 @@ pub(super) struct Head {
 }
 
 /// Reads the front matter of a walkthrough.
-pub(super) fn head(place: &Place, map: Map<String, Value>) -> Result<Head> {
-    let mut members = Members::new(place.clone(), map);
+pub(super) fn head(source: &SourceRef, map: Map<String, Value>) -> Result<Head> {
+    let mut members = Members::new(source.clone(), map);
     let title = text(&mut members, &["title"])?;
     let description = text(&mut members, &["description"])?;
-    place.check_line("title", title.as_deref().unwrap_or_default())?;
-    place.check_text("description", description.as_deref().unwrap_or_default())?;
+    source.check_line("title", title.as_deref().unwrap_or_default())?;
+    source.check_text("description", description.as_deref().unwrap_or_default())?;
     let kind = match text(&mut members, &["type"])? {
         Some(kind) => {
-            Some(kind.parse().map_err(|expected| place.refuse("type", format!("{expected}, not {kind:?}.")))?)
+            Some(kind.parse().map_err(|expected| source.reject("type", format!("{expected}, not {kind:?}.")))?)
         }
         None => None,
     };
@@ -91,17 +91,17 @@ pub(super) fn head(place: &Place, map: Map<String, Value>) -> Result<Head> {
     let tags = match members.take("tags") {
         None => None,
         Some(Value::String(text)) => Some(text.split(',').map(|tag| tag.trim().to_owned()).collect()),
-        Some(Value::Array(items)) => Some(items.into_iter().map(|item| tag(place, item)).collect::<Result<_>>()?),
+        Some(Value::Array(items)) => Some(items.into_iter().map(|item| tag(source, item)).collect::<Result<_>>()?),
         Some(other) => return Err(members.wrong_type("tags", "a list of texts", &other)),
     };
     Ok(Head { title, description, kind, estimated_duration_minutes, tags, metadata: metadata(members)? })
 }
 
-fn tag(place: &Place, item: Value) -> Result<String> {
+fn tag(source: &SourceRef, item: Value) -> Result<String> {
     match item {
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
-        other => Err(place.refuse("tags", format!("must be a list of texts; one is {}.", noun(&other)))),
+        other => Err(source.reject("tags", format!("must be a list of texts; one is {}.", noun(&other)))),
     }
 }
 
@@ -115,12 +115,12 @@ pub(super) struct Settings {
 }
 
 /// Reads the settings of a step: the front matter of its file, or its `walkthrough-step` block.
-pub(super) fn settings(place: &Place, map: Map<String, Value>) -> Result<Settings> {
-    let mut members = Members::new(place.clone(), map);
+pub(super) fn settings(source: &SourceRef, map: Map<String, Value>) -> Result<Settings> {
+    let mut members = Members::new(source.clone(), map);
     let title = text(&mut members, &["title"])?;
     let key = text(&mut members, &["key"])?;
     if let Some(problem) = key.as_deref().and_then(super::identity::key_problem) {
-        return Err(place.refuse("key", problem));
+        return Err(source.reject("key", problem));
     }
     let content = StepContent {
         section_title: text(&mut members, &["section_title", "sectionTitle", "section"])?,
@@ -141,7 +141,7 @@ fn text(members: &mut Members, names: &[&str]) -> Result<Option<String>> {
             Some(Value::String(text)) => return Ok(Some(text)),
             Some(other) => {
                 let message = format!("must be text, not {}. Put it in quotation marks.", noun(&other));
-                return Err(members.place.refuse(name, message));
+                return Err(members.source.reject(name, message));
             }
         }
     }
@@ -150,17 +150,17 @@ fn text(members: &mut Members, names: &[&str]) -> Result<Option<String>> {
 
 /// What is left: unknown members stand beside those of a member `metadata`.
 fn metadata(mut members: Members) -> Result<Map<String, Value>> {
-    let place = members.place.clone();
+    let source = members.source.clone();
     let own = match members.take("metadata") {
         Some(Value::Object(own)) => own,
         Some(other) => Map::from_iter([("metadata".to_owned(), other)]),
         None => Map::new(),
     };
-    check_depth(&place.within("metadata."), &own)?;
+    check_depth(&source.within("metadata."), &own)?;
     let mut metadata = members.rest()?;
     for (name, value) in own {
         if metadata.contains_key(&name) {
-            return Err(place.refuse(&name, "stands in the front matter and again in its `metadata`. Remove one."));
+            return Err(source.reject(&name, "stands in the front matter and again in its `metadata`. Remove one."));
         }
         metadata.insert(name, value);
     }
@@ -192,11 +192,11 @@ mod tests {
     #[test]
     fn names_the_line_of_broken_yaml() {
         for yaml in ["a: 1\nb: [", "a: 1\na: 2", "a: 1\n b\n: - c", "- a", "text", "\"", "a: .inf", "&a [*a]"] {
-            let error = read(&Place::file("a.md"), "front matter", yaml, 2).expect_err(yaml);
+            let error = read(&SourceRef::file("a.md"), "front matter", yaml, 2).expect_err(yaml);
             assert_eq!(error.details["field"], "front matter");
             assert!(error.message.lines().count() == 1, "{error}");
         }
-        assert!(read(&Place::file("a.md"), "front matter", "# only a comment\n", 2).expect("nothing").is_empty());
+        assert!(read(&SourceRef::file("a.md"), "front matter", "# only a comment\n", 2).expect("nothing").is_empty());
     }
 
     #[test]
@@ -206,6 +206,6 @@ mod tests {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
             yaml.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
         }
-        assert!(read(&Place::file("a.md"), "front matter", &yaml, 2).is_err());
+        assert!(read(&SourceRef::file("a.md"), "front matter", &yaml, 2).is_err());
     }
 }

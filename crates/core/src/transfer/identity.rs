@@ -14,7 +14,7 @@ pub const MAX_KEY_CHARS: usize = 256;
 /// The text is decomposed before folding and composed after it, as canonical caseless matching asks
 /// (Unicode, section 3.13, D145): folding alone may leave a text that is not normalised.
 #[must_use]
-pub fn fold(title: &str) -> String {
+pub fn fold_title(title: &str) -> String {
     let decomposed = DecomposingNormalizer::new_nfd().normalize(title.trim()).into_owned();
     let folded = CaseMapper::new().fold_string(&decomposed).into_owned();
     ComposingNormalizer::new_nfc().normalize(&folded).into_owned()
@@ -23,7 +23,7 @@ pub fn fold(title: &str) -> String {
 /// Returns what a title is found by: two titles are the same if they are when they are served.
 #[must_use]
 pub fn title_key(title: &str) -> String {
-    fold(&clean_line(title))
+    fold_title(&clean_line(title))
 }
 
 /// `text` in NFC: file names come decomposed from some file systems and composed from others.
@@ -140,7 +140,7 @@ mod tests {
             ("a b", "a  b", false),
         ];
         for (left, right, same) in table {
-            assert_eq!(fold(left) == fold(right), same, "{left:?} {right:?}");
+            assert_eq!(fold_title(left) == fold_title(right), same, "{left:?} {right:?}");
         }
     }
 
@@ -191,8 +191,8 @@ mod tests {
     proptest! {
         #[test]
         fn folding_twice_is_folding_once(title in any::<String>()) {
-            let once = fold(&title);
-            prop_assert_eq!(fold(&once), once);
+            let once = fold_title(&title);
+            prop_assert_eq!(fold_title(&once), once);
         }
 
         #[test]

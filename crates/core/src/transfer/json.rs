@@ -1,17 +1,17 @@
 //! JSON: the envelope in version 1.0 or 1.1, or a bare array of steps.
 //!
-//! What is known is checked, and a refusal names file, step and field. What is unknown is kept (see [`super::unknown`]),
+//! What is known is checked, and a refusal names file, step and field. What is unknown is kept (see [`super::unknown_members`]),
 //! whatever it is. Some members are known without being in the envelope's list: `metadata` of a step, as long as it is an
 //! object (free members of the step; anything else of that name is kept as an unknown member), and `key` already in 1.0.
 //! `status` and `exportedAt` say nothing to an import and are dropped.
 
 use serde_json::{Map, Value};
 
-use super::file::{StepFile, StepIdentity, WalkthroughFile, check_lengths};
+use super::file::{ImportStep, StepIdentity, WalkthroughFile, check_lengths};
 use super::identity::key_problem;
 use super::order::{Hint, Next, order};
-use super::place::{Members, Place, check_depth, noun, whole};
-use super::unknown;
+use super::source::{Members, SourceRef, check_depth, noun, whole};
+use super::unknown_members;
 use crate::Result;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
@@ -40,57 +40,57 @@ enum Version {
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
 pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
-    let place = Place::file(name);
-    let value = document(&place, text)?;
+    let source = SourceRef::file(name);
+    let value = document(&source, text)?;
     let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
     match value {
         Value::Array(steps) => read_steps(&mut file, Version::V1_1, steps)?,
-        Value::Object(map) => read_envelope(&mut file, Members::new(place, map))?,
+        Value::Object(map) => read_envelope(&mut file, Members::new(source, map))?,
         other => {
             let message =
                 format!("must be an object with `walkthrough` and `steps`, or a list of steps, not {}.", noun(&other));
-            return Err(place.refuse("document", message));
+            return Err(source.reject("document", message));
         }
     }
     Ok(file)
 }
 
 /// Reads a text as JSON.
-pub(super) fn document(place: &Place, text: &str) -> Result<Value> {
+pub(super) fn document(source: &SourceRef, text: &str) -> Result<Value> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    serde_json::from_str(text).map_err(|cause| syntax_error(place, text, &cause))
+    serde_json::from_str(text).map_err(|cause| syntax_error(source, text, &cause))
 }
 
-fn syntax_error(place: &Place, text: &str, cause: &serde_json::Error) -> crate::Error {
+fn syntax_error(source: &SourceRef, text: &str, cause: &serde_json::Error) -> crate::Error {
     if text.trim().is_empty() {
-        return place.refuse("document", "is empty.");
+        return source.reject("document", "is empty.");
     }
     let cause_text = cause.to_string();
     let reason = cause_text.split(" at line ").next().unwrap_or(&cause_text);
     let message = format!("is no valid JSON at line {}, column {}: {reason}.", cause.line(), cause.column());
-    place.refuse("document", message).with("line", cause.line()).with("column", cause.column())
+    source.reject("document", message).with("line", cause.line()).with("column", cause.column())
 }
 
 fn read_envelope(file: &mut WalkthroughFile, mut envelope: Members) -> Result<()> {
     if envelope.has("details") && !envelope.has("walkthrough") {
         let message = "is the index of a Killercoda scenario. Import the whole folder that it is in.";
-        return Err(envelope.place.refuse("document", message));
+        return Err(envelope.source.reject("document", message));
     }
     let version = read_version(&mut envelope)?;
     envelope.take_raw("exportedAt");
     let Some(walkthrough) = envelope.object("walkthrough")? else {
-        return Err(envelope.place.refuse("walkthrough", "is missing. Add an object with at least a `title`."));
+        return Err(envelope.source.reject("walkthrough", "is missing. Add an object with at least a `title`."));
     };
     let steps = match envelope.take("steps") {
         Some(Value::Array(steps)) => steps,
         Some(other) => return Err(envelope.wrong_type("steps", "a list", &other)),
-        None => return Err(envelope.place.refuse("steps", "is missing. Add the list of steps.")),
+        None => return Err(envelope.source.reject("steps", "is missing. Add the list of steps.")),
     };
     let envelope_metadata = envelope.object("metadata")?.unwrap_or_default();
-    check_depth(&envelope.place.within("metadata."), &envelope_metadata)?;
-    let (own, walkthrough) = read_walkthrough(file, Members::new(envelope.place.within("walkthrough."), walkthrough))?;
+    check_depth(&envelope.source.within("metadata."), &envelope_metadata)?;
+    let (own, walkthrough) = read_walkthrough(file, Members::new(envelope.source.within("walkthrough."), walkthrough))?;
     let unknown = [envelope.rest()?, envelope_metadata, walkthrough];
-    file.metadata = Some(unknown::join(&unknown::WALKTHROUGH, own, unknown));
+    file.metadata = Some(unknown_members::join(&unknown_members::WALKTHROUGH, own, unknown));
     read_steps(file, version, steps)
 }
 
@@ -100,29 +100,29 @@ fn read_version(envelope: &mut Members) -> Result<Version> {
         Some("1.0") => Ok(Version::V1_0),
         Some("1.1") => Ok(Version::V1_1),
         Some(other) => {
-            Err(envelope.place.refuse("version", format!("{other:?} is not a version that can be read. {HINT}")))
+            Err(envelope.source.reject("version", format!("{other:?} is not a version that can be read. {HINT}")))
         }
-        None => Err(envelope.place.refuse("version", format!("is missing. {HINT}"))),
+        None => Err(envelope.source.reject("version", format!("is missing. {HINT}"))),
     }
 }
 
 /// Reads the head into `file`; what comes back are the author's metadata and the unknown members.
 fn read_walkthrough(file: &mut WalkthroughFile, mut head: Members) -> Result<(Map<String, Value>, Map<String, Value>)> {
     if let Some(title) = head.text("title")? {
-        head.place.check_title("title", &title)?;
+        head.source.check_title("title", &title)?;
         file.title = Some(title);
     }
     file.description = match head.take_raw("description") {
         None => None,
         Some(Value::Null) => Some(String::new()),
         Some(Value::String(text)) => {
-            head.place.check_text("description", &text)?;
+            head.source.check_text("description", &text)?;
             Some(text)
         }
         Some(other) => return Err(head.wrong_type("description", "text", &other)),
     };
     if let Some(kind) = head.text("type")? {
-        let kind = kind.parse().map_err(|expected| head.place.refuse("type", format!("{expected}, not {kind:?}.")))?;
+        let kind = kind.parse().map_err(|expected| head.source.reject("type", format!("{expected}, not {kind:?}.")))?;
         file.kind = Some(kind);
     }
     head.take_raw("status");
@@ -137,14 +137,14 @@ fn read_walkthrough(file: &mut WalkthroughFile, mut head: Members) -> Result<(Ma
         Some(value) => Some(texts(&head, "tags", value)?),
     };
     let own = head.object("metadata")?.unwrap_or_default();
-    check_depth(&Place::file(&file.name).within("walkthrough.metadata."), &own)?;
+    check_depth(&SourceRef::file(&file.name).within("walkthrough.metadata."), &own)?;
     Ok((own, head.rest()?))
 }
 
 /// Minutes fit a signed 32-bit column.
 pub(super) fn minutes(head: &Members, name: &str, value: &Value) -> Result<u32> {
     let fits = whole(value).and_then(|number| i32::try_from(number).ok()).and_then(|number| u32::try_from(number).ok());
-    fits.ok_or_else(|| head.place.refuse(name, format!("must be a whole number of minutes from 0, not {value}.")))
+    fits.ok_or_else(|| head.source.reject(name, format!("must be a whole number of minutes from 0, not {value}.")))
 }
 
 fn texts(head: &Members, name: &str, value: Value) -> Result<Vec<String>> {
@@ -157,12 +157,12 @@ fn texts(head: &Members, name: &str, value: Value) -> Result<Vec<String>> {
 }
 
 fn read_steps(file: &mut WalkthroughFile, version: Version, steps: Vec<Value>) -> Result<()> {
-    let place = file.place();
-    WalkthroughFile::check_count(&place, steps.len())?;
+    let source = file.source();
+    WalkthroughFile::check_count(&source, steps.len())?;
     let mut parsed = Vec::with_capacity(steps.len());
     let mut hints = Vec::with_capacity(steps.len());
     for (at, step) in steps.into_iter().enumerate() {
-        let (step, hint) = read_step(&place, version, at, step)?;
+        let (step, hint) = read_step(&source, version, at, step)?;
         parsed.push(Some(step));
         hints.push(hint);
     }
@@ -172,27 +172,29 @@ fn read_steps(file: &mut WalkthroughFile, version: Version, steps: Vec<Value>) -
     Ok(())
 }
 
-fn read_step(file: &Place, version: Version, at: usize, step: Value) -> Result<(StepFile, Hint)> {
+fn read_step(file: &SourceRef, version: Version, at: usize, step: Value) -> Result<(ImportStep, Hint)> {
     let location = format!("steps[{at}]");
     let title = step.get("title").and_then(Value::as_str);
-    let place = file.step(at + 1, title, &location);
+    let source = file.step(at + 1, title, &location);
     let Value::Object(map) = step else {
-        return Err(place.refuse(&location, format!("must be an object, not {}.", noun(&step))));
+        return Err(source.reject(&location, format!("must be an object, not {}.", noun(&step))));
     };
-    let mut step = Members::new(place.clone(), map);
+    let mut step = Members::new(source.clone(), map);
     let key = step.text("key")?;
     if let Some(problem) = key.as_deref().and_then(key_problem) {
-        return Err(place.refuse("key", problem));
+        return Err(source.reject("key", problem));
     }
-    let Some(title) = step.text("title")? else { return Err(place.refuse("title", "is missing. Write a title.")) };
+    let Some(title) = step.text("title")? else { return Err(source.reject("title", "is missing. Write a title.")) };
     let section_title = step.text("sectionTitle")?;
     let display_order = step.whole("displayOrder")?;
     let next = read_next(&mut step, version)?;
     let fields = match step.take("contentFields") {
-        Some(Value::Object(fields)) => Members::new(place.within("contentFields."), fields),
+        Some(Value::Object(fields)) => Members::new(source.within("contentFields."), fields),
         Some(other) => return Err(step.wrong_type("contentFields", "an object", &other)),
         None => {
-            return Err(place.refuse("contentFields", "is missing. Add an object with `version` and `contentForUser`."));
+            return Err(
+                source.reject("contentFields", "is missing. Add an object with `version` and `contentForUser`.")
+            );
         }
     };
     let (mut content, unknown_fields) = read_content(fields)?;
@@ -205,12 +207,12 @@ fn read_step(file: &Place, version: Version, at: usize, step: Value) -> Result<(
             Map::new()
         }
     };
-    check_depth(&place.within("metadata."), &own)?;
-    content.metadata = unknown::join(&unknown::STEP, own, [step.rest()?, unknown_fields]);
-    check_lengths(&place, &content, &NAMES)?;
+    check_depth(&source.within("metadata."), &own)?;
+    content.metadata = unknown_members::join(&unknown_members::STEP, own, [step.rest()?, unknown_fields]);
+    check_lengths(&source, &content, &NAMES)?;
     let identity = key.clone().map_or(StepIdentity::Title, StepIdentity::Key);
-    let hint = Hint { place: place.clone(), key, next, display_order };
-    Ok((StepFile { identity, place, content }, hint))
+    let hint = Hint { source: source.clone(), key, next, display_order };
+    Ok((ImportStep { identity, source, content }, hint))
 }
 
 fn read_next(step: &mut Members, version: Version) -> Result<Next> {
@@ -233,11 +235,11 @@ fn read_next(step: &mut Members, version: Version) -> Result<Next> {
 fn read_content(mut fields: Members) -> Result<(StepContent, Map<String, Value>)> {
     match fields.text("version")?.as_deref() {
         Some("v1") => {}
-        Some(other) => return Err(fields.place.refuse("version", format!("{other:?} cannot be read. Write \"v1\"."))),
-        None => return Err(fields.place.refuse("version", "is missing. Write \"v1\".")),
+        Some(other) => return Err(fields.source.reject("version", format!("{other:?} cannot be read. Write \"v1\"."))),
+        None => return Err(fields.source.reject("version", "is missing. Write \"v1\".")),
     }
     let Some(content) = fields.text("contentForUser")? else {
-        return Err(fields.place.refuse("contentForUser", "is missing. Add the text that the user reads."));
+        return Err(fields.source.reject("contentForUser", "is missing. Add the text that the user reads."));
     };
     let content = StepContent {
         content,

@@ -50,7 +50,7 @@ fn reads_every_member() {
     );
     assert_eq!(b.content.section_title.as_deref(), Some("S"));
     assert_eq!(b.content.operations_for_agent.as_deref(), Some("o"));
-    assert_eq!((a.content.context_for_agent.as_deref(), a.place.location()), (None, Some("steps[1]")));
+    assert_eq!((a.content.context_for_agent.as_deref(), a.source.location()), (None, Some("steps[1]")));
     assert!(file.warnings.is_empty());
 }
 

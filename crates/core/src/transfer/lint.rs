@@ -6,12 +6,12 @@ use std::fmt;
 use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
 use super::file::{FIELDS, length_problems};
-use super::identity::fold;
+use super::identity::fold_title;
 use super::outline::dialect;
-use super::place::label;
+use super::source::label;
+use crate::clean;
 use crate::invisible;
-use crate::markdown::line_endings;
-use crate::served;
+use crate::markdown::normalize_line_endings;
 use crate::step::{MAX_STEPS, StepContent};
 use crate::template::find_placeholder;
 use crate::walkthrough::WalkthroughType;
@@ -76,7 +76,7 @@ impl fmt::Display for Finding {
 
 /// Looks at the fields of the walkthrough that are served and are no steps.
 #[must_use]
-pub fn lint_head(title: &str, description: &str, tags: &[String]) -> Vec<Finding> {
+pub fn lint_fields(title: &str, description: &str, tags: &[String]) -> Vec<Finding> {
     let fields = [("title", title), ("description", description), ("tags", &tags.join(" "))];
     let found = fields.into_iter().filter_map(|(field, text)| {
         let message = invisible_characters(text)?;
@@ -100,7 +100,7 @@ pub fn lint<'a>(kind: WalkthroughType, steps: impl IntoIterator<Item = &'a StepC
     let mut titles: HashMap<String, usize> = HashMap::new();
     for (number, step) in (1..).zip(steps) {
         let mut step_findings = Found { number, step: label(number, Some(&step.title)), findings: &mut findings };
-        let served = served::step(step);
+        let served = clean::step(step);
         step_findings.requirements(kind, &served);
         step_findings.lengths(step, &served);
         step_findings.placeholders(step);
@@ -108,7 +108,7 @@ pub fn lint<'a>(kind: WalkthroughType, steps: impl IntoIterator<Item = &'a StepC
         step_findings.invisible(step);
         step_findings.section(step, &mut sections);
         step_findings.changes(step, &served);
-        if let Some(earlier) = titles.insert(fold(&served.title), number) {
+        if let Some(earlier) = titles.insert(fold_title(&served.title), number) {
             let message = format!(
                 "is also the title of step {earlier}. Tell the two apart, or give them keys: without a key, an import \
                  finds a step by its title."
@@ -185,7 +185,7 @@ impl Found<'_> {
     }
 
     fn changes(&mut self, step: &StepContent, served: &StepContent) {
-        for change in served::changes(step, served) {
+        for change in clean::changes(step, served) {
             self.push(Severity::Notice, change.field, change.to_string());
         }
     }
@@ -207,7 +207,7 @@ impl Found<'_> {
         if step.section_title.as_deref().is_some_and(|title| title.trim().is_empty()) {
             self.warn("section_title", "is empty. Write a title, or leave the section out.");
         }
-        let section = step.section_title.as_deref().map(fold).filter(|title| !title.is_empty());
+        let section = step.section_title.as_deref().map(fold_title).filter(|title| !title.is_empty());
         if section == sections.current {
             return;
         }
@@ -233,7 +233,7 @@ fn texts(step: &StepContent) -> [(&'static str, Option<&str>); 6] {
 
 /// Says how many invisible characters a text has, and which.
 fn invisible_characters(text: &str) -> Option<String> {
-    let text = line_endings(text);
+    let text = normalize_line_endings(text);
     let mut kinds: Vec<char> = Vec::new();
     let mut count = 0;
     for c in invisible::ranges(&text).into_iter().flat_map(|range| text[range].chars()) {
@@ -379,7 +379,7 @@ mod tests {
                  \"\\u{e0061}\\u{e0062}\\u{e0063}\\u{e0064}\\u{e0065}\\u{e0066}\" → \"\".",
             ]
         );
-        let head = lint_head("A\u{200b}", "fine", &["b\u{3164}".to_owned()]);
+        let head = lint_fields("A\u{200b}", "fine", &["b\u{3164}".to_owned()]);
         let told: Vec<_> = head.iter().map(|finding| finding.field.unwrap_or_default()).collect();
         assert_eq!(told, ["title", "tags"]);
         assert!(head[0].to_string().starts_with("warning: `title`: has 1 invisible character (U+200B)"), "{}", head[0]);

@@ -38,13 +38,13 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::file::{FIELDS, StepFile, StepIdentity, WalkthroughFile, check_lengths};
+use super::file::{FIELDS, ImportStep, StepIdentity, WalkthroughFile, check_lengths};
 use super::front_matter::{self, Settings, Split};
 use super::outline::{Piece, line_of, outline, paragraphs, trim_blank};
-use super::place::Place;
+use super::source::SourceRef;
 use super::verbatim::{self, Verbatim};
 use crate::Result;
-use crate::markdown::line_endings;
+use crate::markdown::normalize_line_endings;
 use crate::step::StepContent;
 use crate::walkthrough::WalkthroughType;
 
@@ -61,37 +61,37 @@ pub(super) const FRONT_MATTER: &str = "front matter";
 /// `invalid_arguments` naming the file, the step and the field.
 pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
-    let place = file.place();
-    let text = &*line_endings(text);
+    let source = file.source();
+    let text = &*normalize_line_endings(text);
     let split = front_matter::split(text);
-    let yaml = split.yaml.map(|yaml| front_matter::read(&place, FRONT_MATTER, yaml, 2)).transpose()?;
+    let yaml = split.yaml.map(|yaml| front_matter::read(&source, FRONT_MATTER, yaml, 2)).transpose()?;
     let chapters = chapters(&split);
     let mut steps = chapters.steps;
     let mut description = chapters.description;
     if steps.is_empty() && !description.is_empty() {
         let title = chapters.title.clone().or_else(|| said_title(yaml.as_ref()));
         let title = title.ok_or_else(|| {
-            place.refuse("title", "has no heading. Begin with `# Title`, and each step with `## Step`.")
+            source.reject("title", "has no heading. Begin with `# Title`, and each step with `## Step`.")
         })?;
         steps.push(Chapter { title, section: None, line: chapters.line, body: std::mem::take(&mut description) });
     } else if chapters.title.is_some() || !description.is_empty() {
         file.description = Some(std::mem::take(&mut description));
     }
-    apply_head(&mut file, &place, chapters.title, yaml)?;
-    WalkthroughFile::check_count(&place, steps.len())?;
+    apply_head(&mut file, &source, chapters.title, yaml)?;
+    WalkthroughFile::check_count(&source, steps.len())?;
     for (at, chapter) in steps.into_iter().enumerate() {
-        let step_place = place.step(at + 1, Some(&chapter.title), &format!("line {}", chapter.line));
+        let step_place = source.step(at + 1, Some(&chapter.title), &format!("line {}", chapter.line));
         let step = step(step_place, Map::new(), chapter)?;
         if let Some(key) = step.identity.key()
             && let Some(other) = file.steps.iter().find(|other| other.identity.key() == Some(key))
         {
-            let other = other.place.step_label().unwrap_or_default();
-            return Err(step.place.refuse("key", format!("{key:?} is also the key of {other}. Keys must differ.")));
+            let other = other.source.step_label().unwrap_or_default();
+            return Err(step.source.reject("key", format!("{key:?} is also the key of {other}. Keys must differ.")));
         }
         file.steps.push(step);
     }
     if file.steps.is_empty() {
-        return Err(place.refuse("steps", "has no steps. Write each step as `## Title` with text below."));
+        return Err(source.reject("steps", "has no steps. Write each step as `## Title` with text below."));
     }
     Ok(file)
 }
@@ -103,19 +103,19 @@ fn said_title(yaml: Option<&Map<String, Value>>) -> Option<String> {
 /// Fills the head of `file` from the H1 and the front matter.
 pub(super) fn apply_head(
     file: &mut WalkthroughFile,
-    place: &Place,
+    source: &SourceRef,
     heading: Option<String>,
     yaml: Option<Map<String, Value>>,
 ) -> Result<()> {
     if let Some(yaml) = yaml {
-        let mut head = front_matter::head(place, yaml)?;
+        let mut head = front_matter::head(source, yaml)?;
         file.title = head.title.take();
         if let (Some(title), Some(heading)) = (&file.title, &heading)
             && title.trim() != heading
         {
             file.warnings.push(format!(
                 "{}: `title`: the front matter says {title:?}, the heading {heading:?}; the heading counts.",
-                place.file_name()
+                source.file_name()
             ));
             head.metadata.insert("title".to_owned(), title.as_str().into());
         }
@@ -130,9 +130,9 @@ pub(super) fn apply_head(
     }
     file.title = heading.or(file.title.take());
     if let Some(title) = &file.title {
-        place.check_title("title", title)?;
+        source.check_title("title", title)?;
     }
-    place.check_text("description", file.description.as_deref().unwrap_or_default())
+    source.check_text("description", file.description.as_deref().unwrap_or_default())
 }
 
 /// A step in the making.
@@ -191,19 +191,19 @@ pub(super) fn outline_outside(text: &str) -> Vec<Piece> {
 }
 
 /// Makes a step of a chapter and the front matter of its file (empty in a single file).
-pub(super) fn step(place: Place, yaml: Map<String, Value>, chapter: Chapter) -> Result<StepFile> {
-    let lifted = lift(&place, &chapter.body)?;
+pub(super) fn step(source: SourceRef, yaml: Map<String, Value>, chapter: Chapter) -> Result<ImportStep> {
+    let lifted = lift(&source, &chapter.body)?;
     let mut settings = yaml;
     if let Some(block) = lifted.settings {
-        for (name, value) in front_matter::read(&place, SETTINGS_BLOCK, &block, 1)? {
+        for (name, value) in front_matter::read(&source, SETTINGS_BLOCK, &block, 1)? {
             if settings.insert(name.clone(), value).is_some() {
                 return Err(
-                    place.refuse(&name, "stands in the front matter and in the `walkthrough-step` block. Remove one.")
+                    source.reject(&name, "stands in the front matter and in the `walkthrough-step` block. Remove one.")
                 );
             }
         }
     }
-    let Settings { title, key, mut content } = front_matter::settings(&place, settings)?;
+    let Settings { title, key, mut content } = front_matter::settings(&source, settings)?;
     // The heading counts; another title is kept.
     if let Some(said) = title.filter(|said| said.trim() != chapter.title) {
         content.metadata.insert("title".to_owned(), said.into());
@@ -215,12 +215,12 @@ pub(super) fn step(place: Place, yaml: Map<String, Value>, chapter: Chapter) -> 
     for ((field, name), block) in fields.into_iter().zip(AGENT_BLOCKS).zip(lifted.agent) {
         let Some(block) = block else { continue };
         if field.replace(block).is_some() {
-            return Err(place.refuse(name, "stands in the settings of the step and in a block. Remove one."));
+            return Err(source.reject(name, "stands in the settings of the step and in a block. Remove one."));
         }
     }
-    check_lengths(&place, &content, &FIELDS)?;
+    check_lengths(&source, &content, &FIELDS)?;
     let identity = key.map_or(StepIdentity::Title, StepIdentity::Key);
-    Ok(StepFile { identity, place, content })
+    Ok(ImportStep { identity, source, content })
 }
 
 fn agent_fields(content: &mut StepContent) -> [&mut Option<String>; 3] {
@@ -234,7 +234,7 @@ struct Lifted {
     agent: [Option<String>; 3],
 }
 
-fn lift(place: &Place, body: &str) -> Result<Lifted> {
+fn lift(source: &SourceRef, body: &str) -> Result<Lifted> {
     let mut lifted = Lifted { content: String::new(), settings: None, agent: Default::default() };
     let blocks = verbatim::find(body);
     let mut done = 0;
@@ -254,7 +254,7 @@ fn lift(place: &Place, body: &str) -> Result<Lifted> {
                     None => continue,
                 };
                 if slot.replace(unmasked(body, &blocks, &range).unwrap_or(text)).is_some() {
-                    return Err(place.refuse(&info, "stands twice in this step. Write one block."));
+                    return Err(source.reject(&info, "stands twice in this step. Write one block."));
                 }
                 append(&mut lifted.content, trim_blank(&body[done..range.start]));
                 done = range.end;

@@ -17,7 +17,7 @@ fn cuts_at_h2() {
     assert_eq!((file.title.as_deref(), file.description.as_deref()), (Some("T"), Some("About *it*.\n\nMore.")));
     assert_eq!(steps(&file), [("A", "x\n\n### deep\ny"), ("B", "    code"), ("C", "")]);
     assert!(file.steps.iter().all(|step| step.identity == StepIdentity::Title));
-    assert_eq!(file.steps[1].place.location(), Some("line 13"));
+    assert_eq!(file.steps[1].source.location(), Some("line 13"));
     assert_eq!((file.metadata, file.kind, file.default_kind), (None, None, WalkthroughType::Quickstart));
 }
 

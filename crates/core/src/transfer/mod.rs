@@ -17,11 +17,11 @@ pub mod lint;
 pub mod markdown;
 mod order;
 mod outline;
-pub mod place;
 pub mod plan;
 mod scenario;
+pub mod source;
 mod tour;
-pub mod unknown;
+pub mod unknown_members;
 mod verbatim;
 
 /// Reads one file: Markdown, JSON or a CodeTour by the end of its name, else what the text looks like.
@@ -48,7 +48,7 @@ pub fn is_source(path: &str) -> bool {
 
 /// Whether a folder need not be looked into, by its name: it holds what version control or a package manager put there.
 #[must_use]
-pub fn is_foreign_folder(name: &str) -> bool {
+pub fn is_ignored_folder(name: &str) -> bool {
     matches!(name, ".git" | ".hg" | ".svn" | "node_modules")
 }
 

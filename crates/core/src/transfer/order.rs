@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::place::Place;
+use super::source::SourceRef;
 use crate::Result;
 
 /// What a step says of the step that follows.
@@ -12,7 +12,7 @@ pub(super) enum Next {
     Absent,
     /// `null`: it is the last one.
     End,
-    /// The step at this place of the array, from 0.
+    /// The step at this source of the array, from 0.
     Index(i64),
     /// The step with this key.
     Key(String),
@@ -20,7 +20,7 @@ pub(super) enum Next {
 
 /// What a step says of its order.
 pub(super) struct Hint {
-    pub(super) place: Place,
+    pub(super) source: SourceRef,
     pub(super) key: Option<String>,
     pub(super) next: Next,
     pub(super) display_order: Option<i64>,
@@ -46,8 +46,8 @@ pub(super) fn order(hints: &[Hint]) -> Result<(Vec<usize>, Option<String>)> {
             && hints.iter().any(|hint| hint.display_order.is_some())
         {
             return Err(hint
-                .place
-                .refuse(ORDER, "is missing, but other steps have one. Give one to every step or to none."));
+                .source
+                .reject(ORDER, "is missing, but other steps have one. Give one to every step or to none."));
         }
         return Ok(((0..hints.len()).collect(), None));
     }
@@ -64,7 +64,7 @@ fn index_keys(hints: &[Hint]) -> Result<HashMap<&str, usize>> {
         let Some(key) = hint.key.as_deref() else { continue };
         if let Some(earlier) = keys.insert(key, at) {
             let message = format!("{key:?} is also the key of {}. Keys must differ.", name(hints, earlier));
-            return Err(hint.place.refuse("key", message));
+            return Err(hint.source.reject("key", message));
         }
     }
     Ok(keys)
@@ -79,7 +79,7 @@ fn by_display_order(hints: &[Hint]) -> Result<Option<Vec<usize>>> {
     if let Some(pair) = numbered.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         let (number, earlier, later) = (pair[0].0, pair[0].1, pair[1].1);
         let message = format!("{number} is also the number of {}. Numbers must differ.", name(hints, earlier));
-        return Err(hints[later].place.refuse(ORDER, message));
+        return Err(hints[later].source.reject(ORDER, message));
     }
     let complete = !hints.is_empty() && numbered.len() == hints.len();
     Ok(complete.then(|| numbered.into_iter().map(|(_, at)| at).collect()))
@@ -96,7 +96,7 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
                 "leads to {target}, and so does {}. Each step must have one step before it.",
                 name(hints, earlier)
             );
-            return Err(hints[at].place.refuse(NEXT, message));
+            return Err(hints[at].source.reject(NEXT, message));
         }
     }
     let heads: Vec<_> = (0..hints.len()).filter(|&at| before[at].is_none()).collect();
@@ -104,8 +104,8 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
         [first] => first,
         [] => {
             return Err(hints[0]
-                .place
-                .refuse(NEXT, "goes round in a circle: no step is the first. Set the last one to null."));
+                .source
+                .reject(NEXT, "goes round in a circle: no step is the first. Set the last one to null."));
         }
         [first, second, ..] => {
             let message = format!(
@@ -113,7 +113,7 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
                  or leave `{NEXT}` out of every step.",
                 name(hints, first)
             );
-            return Err(hints[second].place.refuse(NEXT, message));
+            return Err(hints[second].source.reject(NEXT, message));
         }
     };
     let order: Vec<_> = std::iter::successors(Some(first), |&at| next[at]).collect();
@@ -125,7 +125,7 @@ fn by_chain(hints: &[Hint], keys: &HashMap<&str, usize>) -> Result<Vec<usize>> {
             "this step is not reached from {}: it is part of a circle. Join it to the chain.",
             name(hints, first)
         );
-        return Err(hints[lost].place.refuse(NEXT, message));
+        return Err(hints[lost].source.reject(NEXT, message));
     }
     Ok(order)
 }
@@ -135,18 +135,18 @@ fn resolve(hint: &Hint, count: usize, keys: &HashMap<&str, usize>) -> Result<Opt
         Next::Absent | Next::End => Ok(None),
         Next::Index(index) => usize::try_from(*index).ok().filter(|&index| index < count).map(Some).ok_or_else(|| {
             let message = format!("is {index}, but the steps are numbered from 0 to {}.", count - 1);
-            hint.place.refuse(NEXT, message)
+            hint.source.reject(NEXT, message)
         }),
         Next::Key(key) => keys
             .get(key.as_str())
             .copied()
             .map(Some)
-            .ok_or_else(|| hint.place.refuse(NEXT, format!("names the key {key:?}, but no step has it."))),
+            .ok_or_else(|| hint.source.reject(NEXT, format!("names the key {key:?}, but no step has it."))),
     }
 }
 
 fn name(hints: &[Hint], at: usize) -> &str {
-    hints[at].place.step_label().unwrap_or("another step")
+    hints[at].source.step_label().unwrap_or("another step")
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
 
     fn run(rows: &[Row<'_>]) -> Result<(Vec<usize>, Option<String>)> {
         let hint = |(at, (key, next, display_order)): (usize, &Row<'_>)| Hint {
-            place: Place::file("a.json").step(at + 1, None, "here"),
+            source: SourceRef::file("a.json").step(at + 1, None, "here"),
             key: key.map(str::to_owned),
             next: next.clone(),
             display_order: *display_order,

@@ -12,9 +12,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::file::{FIELDS, StepFile};
+use super::file::{FIELDS, ImportStep};
 use super::identity::title_key;
-use super::place::label;
+use super::source::label;
 use crate::id::StepId;
 use crate::step::{Step, StepContent};
 use crate::walkthrough::WalkthroughFields;
@@ -44,12 +44,12 @@ pub struct PlannedStep {
     /// The author's part as it will be.
     pub content: StepContent,
     /// What changes.
-    pub change: Change,
+    pub change: StepChange,
 }
 
 /// What an import would do to a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum StepChange {
     /// Nothing.
     Unchanged,
     /// It stands elsewhere, and is otherwise as before.
@@ -71,11 +71,11 @@ pub enum Change {
 pub fn plan(
     existing: Option<(&WalkthroughFields, &[Step])>,
     fields: &WalkthroughFields,
-    steps: Vec<StepFile>,
+    steps: Vec<ImportStep>,
 ) -> ImportPlan {
     let existing_steps = existing.map_or(&[][..], |(_, steps)| steps);
     let found = find(existing_steps, &steps);
-    let moved = moved(&found);
+    let moved = find_moved(&found);
     let planned: Vec<_> = steps
         .into_iter()
         .zip(&found)
@@ -94,7 +94,7 @@ pub fn plan(
 }
 
 /// For each step of the file, the place of the existing step that it is.
-fn find(existing: &[Step], steps: &[StepFile]) -> Vec<Option<usize>> {
+fn find(existing: &[Step], steps: &[ImportStep]) -> Vec<Option<usize>> {
     let mut found = vec![None; steps.len()];
     let mut taken = vec![false; existing.len()];
     let take = |found: &mut Option<usize>, at: Option<&usize>, taken: &mut [bool]| {
@@ -132,7 +132,7 @@ fn find(existing: &[Step], steps: &[StepFile]) -> Vec<Option<usize>> {
 
 /// Which steps stand elsewhere than before: all but the longest run of found steps that keep their order, so that one
 /// step that is put in front is one move and not many.
-pub(crate) fn moved(found: &[Option<usize>]) -> Vec<bool> {
+pub(crate) fn find_moved(found: &[Option<usize>]) -> Vec<bool> {
     // For every length, the run of that length that ends with the smallest place: patience sorting.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = vec![None; found.len()];
@@ -149,10 +149,10 @@ pub(crate) fn moved(found: &[Option<usize>]) -> Vec<bool> {
     moved
 }
 
-fn planned_step(step: StepFile, existing: Option<&Step>, moved: bool) -> PlannedStep {
+fn planned_step(step: ImportStep, existing: Option<&Step>, moved: bool) -> PlannedStep {
     let Some(before) = existing else {
         let key = step.identity.key().map(str::to_owned);
-        return PlannedStep { existing: None, key, content: step.content, change: Change::Added };
+        return PlannedStep { existing: None, key, content: step.content, change: StepChange::Added };
     };
     let said = step.identity.key().filter(|key| *key != before.id.as_str());
     let key = said.map(str::to_owned).or_else(|| before.key.clone());
@@ -161,9 +161,9 @@ fn planned_step(step: StepFile, existing: Option<&Step>, moved: bool) -> Planned
         fields.push("key");
     }
     let change = match (fields.is_empty(), moved) {
-        (true, false) => Change::Unchanged,
-        (true, true) => Change::Moved,
-        (false, moved) => Change::Updated { fields, moved },
+        (true, false) => StepChange::Unchanged,
+        (true, true) => StepChange::Moved,
+        (false, moved) => StepChange::Updated { fields, moved },
     };
     PlannedStep { existing: Some(before.id.clone()), key, content: step.content, change }
 }
@@ -199,7 +199,7 @@ impl ImportPlan {
     pub fn is_unchanged(&self) -> bool {
         self.fields_changed.is_empty()
             && self.removed.is_empty()
-            && self.steps.iter().all(|step| step.change == Change::Unchanged)
+            && self.steps.iter().all(|step| step.change == StepChange::Unchanged)
     }
 
     /// Whether the file has under half of the existing steps, so that it is probably another walkthrough and needs
@@ -222,13 +222,13 @@ impl ImportPlan {
         if self.is_unchanged() {
             return format!("nothing changes ({})", steps(self.steps.len()));
         }
-        let count = |wanted: fn(&Change) -> bool| self.steps.iter().filter(|step| wanted(&step.change)).count();
+        let count = |wanted: fn(&StepChange) -> bool| self.steps.iter().filter(|step| wanted(&step.change)).count();
         let counts = [
-            (count(|change| *change == Change::Added), "added"),
-            (count(|change| matches!(change, Change::Updated { .. })), "updated"),
-            (count(|change| *change == Change::Moved), "moved"),
+            (count(|change| *change == StepChange::Added), "added"),
+            (count(|change| matches!(change, StepChange::Updated { .. })), "updated"),
+            (count(|change| *change == StepChange::Moved), "moved"),
             (self.removed.len(), "removed"),
-            (count(|change| *change == Change::Unchanged), "unchanged"),
+            (count(|change| *change == StepChange::Unchanged), "unchanged"),
         ];
         let mut parts: Vec<_> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         if !self.fields_changed.is_empty() {
@@ -248,10 +248,10 @@ impl fmt::Display for ImportPlan {
         for (at, step) in self.steps.iter().enumerate() {
             let name = label(at + 1, Some(&step.content.title));
             match &step.change {
-                Change::Unchanged => writeln!(f, "  {name}: unchanged")?,
-                Change::Moved => writeln!(f, "> {name}: moved")?,
-                Change::Added => writeln!(f, "+ {name}: added")?,
-                Change::Updated { fields, moved } => {
+                StepChange::Unchanged => writeln!(f, "  {name}: unchanged")?,
+                StepChange::Moved => writeln!(f, "> {name}: moved")?,
+                StepChange::Added => writeln!(f, "+ {name}: added")?,
+                StepChange::Updated { fields, moved } => {
                     let moved = if *moved { ", moved" } else { "" };
                     writeln!(f, "~ {name}: updated ({}){moved}", fields.join(", "))?;
                 }

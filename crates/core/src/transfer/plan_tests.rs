@@ -2,7 +2,7 @@ use serde_json::Map;
 
 use super::*;
 use crate::transfer::file::StepIdentity;
-use crate::transfer::place::Place;
+use crate::transfer::source::SourceRef;
 use crate::walkthrough::WalkthroughType;
 
 fn content(title: &str) -> StepContent {
@@ -30,11 +30,11 @@ fn draft(names: &[&str]) -> Vec<Step> {
     names.iter().enumerate().map(step).collect()
 }
 
-fn file(names: &[&str]) -> Vec<StepFile> {
+fn file(names: &[&str]) -> Vec<ImportStep> {
     let step = |name: &&str| {
         let (key, content) = named(name);
         let identity = key.map_or(StepIdentity::Title, StepIdentity::Key);
-        StepFile { identity, place: Place::file("a.json"), content }
+        ImportStep { identity, source: SourceRef::file("a.json"), content }
     };
     names.iter().map(step).collect()
 }
@@ -57,19 +57,19 @@ fn run(before: &[&str], after: &[&str]) -> ImportPlan {
 /// The existing step that each planned step is, and what happens to it, in one character.
 fn shape(plan: &ImportPlan) -> String {
     let one = |step: &PlannedStep| {
-        let place = step
+        let source = step
             .existing
             .as_ref()
             .map_or("".to_owned(), |id| id.as_str().trim_start_matches("ws_").trim_start_matches('0').to_owned());
-        let place = if step.existing.is_some() && place.is_empty() { "0".to_owned() } else { place };
+        let source = if step.existing.is_some() && source.is_empty() { "0".to_owned() } else { source };
         let mark = match &step.change {
-            Change::Unchanged => "=",
-            Change::Moved => ">",
-            Change::Updated { moved: false, .. } => "~",
-            Change::Updated { moved: true, .. } => "~>",
-            Change::Added => "+",
+            StepChange::Unchanged => "=",
+            StepChange::Moved => ">",
+            StepChange::Updated { moved: false, .. } => "~",
+            StepChange::Updated { moved: true, .. } => "~>",
+            StepChange::Added => "+",
         };
-        format!("{place}{mark}")
+        format!("{source}{mark}")
     };
     plan.steps.iter().map(one).collect::<Vec<_>>().join(" ")
 }

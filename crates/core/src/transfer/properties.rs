@@ -10,7 +10,7 @@ use super::plan::{ImportPlan, plan};
 use super::{folder, json, lint, markdown};
 use crate::clock::Timestamp;
 use crate::id::StepId;
-use crate::markdown::line_endings;
+use crate::markdown::normalize_line_endings;
 use crate::step::{Step, StepContent};
 use crate::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
 
@@ -296,7 +296,7 @@ proptest! {
         let exported = steps.iter().map(|(key, content)| ExportStep { key, content });
         let text = export_markdown(&fields, exported).expect("every walkthrough fits");
         let read = markdown::parse("a.md", &text).expect("what is written is a fine file");
-        let lines = |text: &str| line_endings(text).into_owned();
+        let lines = |text: &str| normalize_line_endings(text).into_owned();
         prop_assert_eq!(
             read.fields(None, None).expect("it has a title"),
             WalkthroughFields { description: lines(&fields.description), ..fields }

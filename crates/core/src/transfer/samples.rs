@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::export::ExportStep;
 use super::export_markdown::export_markdown;
 use super::file::WalkthroughFile;
-use super::plan::{Change, plan};
-use super::{folder, is_foreign_folder, is_source, markdown, parse};
+use super::plan::{StepChange, plan};
+use super::{folder, is_ignored_folder, is_source, markdown, parse};
 use crate::id::StepId;
 use crate::step::{Step, StepContent};
 
@@ -19,7 +19,7 @@ fn sources(root: &Path) -> Vec<(String, String)> {
             let path = entry.expect("an entry of it").path();
             let name = path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8").to_owned();
             if path.is_dir() {
-                folders.extend((!is_foreign_folder(&name)).then_some(path));
+                folders.extend((!is_ignored_folder(&name)).then_some(path));
             } else if is_source(&name) {
                 let below = path.strip_prefix(root).expect("below the root").to_str().expect("UTF-8").to_owned();
                 found.push((below, std::fs::read_to_string(&path).expect("a text")));
@@ -56,7 +56,7 @@ fn roots(of: &Path) -> Vec<PathBuf> {
 }
 
 fn drafts(file: &WalkthroughFile) -> Vec<Step> {
-    let step = |(at, step): (usize, &super::file::StepFile)| Step {
+    let step = |(at, step): (usize, &super::file::ImportStep)| Step {
         id: StepId::from_store(format!("ws_{at:012}")),
         ordinal: u32::try_from(at).unwrap_or_default(),
         key: step.identity.key().map(str::to_owned),
@@ -77,7 +77,7 @@ fn survives(file: &WalkthroughFile) {
     assert_eq!(contents, draft.iter().map(|step| step.content.clone()).collect::<Vec<_>>(), "{}", file.name);
     let plan = plan(Some((&fields, &draft)), &again, read.steps);
     assert!(
-        plan.is_unchanged() && plan.steps.iter().all(|step| step.change == Change::Unchanged),
+        plan.is_unchanged() && plan.steps.iter().all(|step| step.change == StepChange::Unchanged),
         "{}: {plan}",
         file.name
     );

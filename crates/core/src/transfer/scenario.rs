@@ -12,14 +12,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Map, Value};
 
-use super::file::{StepFile, StepIdentity, WalkthroughFile};
-use super::folder::{Source, apply_readme, check_identities, folder_title, heading_and_text};
+use super::file::{ImportStep, StepIdentity, WalkthroughFile};
+use super::folder::{FolderFile, apply_readme, check_identities, folder_title, heading_and_text};
 use super::front_matter;
-use super::identity::{fold, key_problem, numbered};
+use super::identity::{fold_title, key_problem, numbered};
 use super::markdown::{Chapter, FRONT_MATTER, step};
-use super::place::{Members, Place, check_depth, noun};
+use super::source::{Members, SourceRef, check_depth, noun};
 use crate::Result;
-use crate::markdown::line_endings;
+use crate::markdown::normalize_line_endings;
 use crate::walkthrough::WalkthroughType;
 
 /// The member of `metadata` that holds what Killercoda knows and Waypost does not.
@@ -30,7 +30,7 @@ const SCRIPTS: [&str; 3] = ["foreground", "background", "verify"];
 const ANNOTATIONS: [&str; 5] = ["exec", "execute", "copy", "open", "interrupt"];
 
 /// Whether the text of an `index.json` is that of a scenario.
-pub(super) fn is_index(source: &Source<'_>) -> bool {
+pub(super) fn is_index(source: &FolderFile<'_>) -> bool {
     is_index_name(&source.path) && source.text.contains("\"details\"")
 }
 
@@ -43,7 +43,11 @@ pub(super) fn is_index_name(path: &str) -> bool {
 ///
 /// # Errors
 /// `invalid_arguments` naming the file, the step and the field.
-pub(super) fn parse_folder(name: &str, indices: &[&Source<'_>], files: &[Source<'_>]) -> Result<WalkthroughFile> {
+pub(super) fn parse_folder(
+    name: &str,
+    indices: &[&FolderFile<'_>],
+    files: &[FolderFile<'_>],
+) -> Result<WalkthroughFile> {
     let mut reader = Reader {
         file: WalkthroughFile::new(name, WalkthroughType::Course),
         texts: files.iter().map(|source| (source.path.as_str(), source.text)).collect(),
@@ -62,10 +66,10 @@ pub(super) fn parse_folder(name: &str, indices: &[&Source<'_>], files: &[Source<
         if indices.len() == 1 { kept = rest } else { drop(kept.insert(folder.to_owned(), rest.into())) }
     }
     let Reader { mut file, scripts, .. } = reader;
-    let place = file.place();
+    let source = file.source();
     if file.steps.is_empty() {
         return Err(
-            place.refuse("details.steps", "has no step with a text. Put the Markdown files beside `index.json`.")
+            source.reject("details.steps", "has no step with a text. Put the Markdown files beside `index.json`.")
         );
     }
     check_identities(&file)?;
@@ -95,43 +99,43 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads a scenario; gives the members without a place of their own.
-    fn scenario(&mut self, index: &Source<'_>, several: bool) -> Result<Map<String, Value>> {
-        let place = Place::file(&format!("{}/{}", self.file.name, index.path));
-        let value = super::json::document(&place, index.text)?;
+    /// Reads a scenario; gives the members without a source of their own.
+    fn scenario(&mut self, index: &FolderFile<'_>, several: bool) -> Result<Map<String, Value>> {
+        let source = SourceRef::file(&format!("{}/{}", self.file.name, index.path));
+        let value = super::json::document(&source, index.text)?;
         let Value::Object(map) = value else {
-            return Err(place.refuse("document", format!("must be an object with `details`, not {}.", noun(&value))));
+            return Err(source.reject("document", format!("must be an object with `details`, not {}.", noun(&value))));
         };
-        let mut head = Members::new(place.clone(), map);
+        let mut head = Members::new(source.clone(), map);
         let (title, description) = (head.text("title")?, head.text("description")?);
         if let Some(title) = &title {
-            place.check_title("title", title)?;
+            source.check_title("title", title)?;
         }
-        place.check_text("description", description.as_deref().unwrap_or_default())?;
-        let mut details = Members::new(place.within("details."), head.object("details")?.unwrap_or_default());
+        source.check_text("description", description.as_deref().unwrap_or_default())?;
+        let mut details = Members::new(source.within("details."), head.object("details")?.unwrap_or_default());
         self.section = title.clone().filter(|_| several);
         if !several {
             (self.file.title, self.file.description) = (title, description);
         }
         if let Some(intro) = details.object("intro")? {
-            self.step(&place, "details.intro", "Introduction", intro)?;
+            self.step(&source, "details.intro", "Introduction", intro)?;
         }
         match details.take("steps") {
             None => {}
             Some(Value::Array(steps)) => {
-                WalkthroughFile::check_count(&place, self.file.steps.len() + steps.len())?;
+                WalkthroughFile::check_count(&source, self.file.steps.len() + steps.len())?;
                 for (at, step) in steps.into_iter().enumerate() {
                     let location = format!("details.steps[{at}]");
                     let Value::Object(step) = step else {
-                        return Err(place.refuse(&location, format!("must be an object, not {}.", noun(&step))));
+                        return Err(source.reject(&location, format!("must be an object, not {}.", noun(&step))));
                     };
-                    self.step(&place, &location, &format!("Step {}", at + 1), step)?;
+                    self.step(&source, &location, &format!("Step {}", at + 1), step)?;
                 }
             }
             Some(other) => return Err(details.wrong_type("steps", "a list", &other)),
         }
         if let Some(finish) = details.object("finish")? {
-            self.step(&place, "details.finish", "Finish", finish)?;
+            self.step(&source, "details.finish", "Finish", finish)?;
         }
         let details = details.rest()?;
         let mut rest = head.rest()?;
@@ -141,7 +145,7 @@ impl Reader<'_> {
         Ok(rest)
     }
 
-    fn step(&mut self, index: &Place, location: &str, unnamed: &str, members: Map<String, Value>) -> Result<()> {
+    fn step(&mut self, index: &SourceRef, location: &str, unnamed: &str, members: Map<String, Value>) -> Result<()> {
         let number = self.file.steps.len() + 1;
         let said = members.get("title").and_then(Value::as_str);
         let mut members = Members::new(index.step(number, said, location), members);
@@ -165,35 +169,36 @@ impl Reader<'_> {
             return Ok(());
         };
         let path = path.unwrap_or_default();
-        let text = line_endings(text);
-        let whole = Place::file(&format!("{}/{path}", self.file.name));
+        let text = normalize_line_endings(text);
+        let whole = SourceRef::file(&format!("{}/{path}", self.file.name));
         let split = front_matter::split(&text);
         let yaml = split.yaml.map(|yaml| front_matter::read(&whole, FRONT_MATTER, yaml, 2)).transpose()?;
         let (heading, around) = heading_and_text(split.body);
-        let same =
-            heading.as_deref().is_some_and(|heading| said.as_deref().is_none_or(|said| fold(said) == fold(heading)));
+        let same = heading
+            .as_deref()
+            .is_some_and(|heading| said.as_deref().is_none_or(|said| fold_title(said) == fold_title(heading)));
         let title = said.or(heading).unwrap_or_else(|| unnamed.to_owned());
         // A heading that only repeats the title is left out, unless there is nothing else to read.
         let body = if same && !around.is_empty() { around } else { split.body.to_owned() };
-        let place = whole.step(number, Some(&title), &path);
+        let source = whole.step(number, Some(&title), &path);
         let chapter =
             Chapter { title, section: self.section.clone(), line: split.first_line, body: without_annotations(&body) };
-        let step = step(place, yaml.unwrap_or_default(), chapter)?;
+        let step = step(source, yaml.unwrap_or_default(), chapter)?;
         self.file.steps.push(identified(step, &path, rest)?);
         Ok(())
     }
 }
 
-fn identified(mut step: StepFile, path: &str, rest: Map<String, Value>) -> Result<StepFile> {
+fn identified(mut step: ImportStep, path: &str, rest: Map<String, Value>) -> Result<ImportStep> {
     if !rest.is_empty() {
         step.content.metadata.insert(METADATA.to_owned(), rest.into());
     }
-    check_depth(&step.place, &step.content.metadata)?;
+    check_depth(&step.source, &step.content.metadata)?;
     if step.identity == StepIdentity::Title {
         let path = path.rsplit_once('.').map_or(path, |(stem, _)| stem);
         let identity = path.split('/').map(|part| numbered(part).name).collect::<Vec<_>>().join("/");
         if let Some(problem) = key_problem(&identity) {
-            return Err(step.place.refuse("path", format!("{identity:?} {problem}")));
+            return Err(step.source.reject("path", format!("{identity:?} {problem}")));
         }
         step.identity = StepIdentity::Path(identity);
     }

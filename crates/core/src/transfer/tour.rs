@@ -3,19 +3,19 @@
 //! - The title of a step is its `title`, else `markerTitle`, else the heading that its description begins with, else the
 //!   file that it is about. The description is the content; `>> command` lines become code.
 //! - Where the step is (`file`, `directory`, `uri`, `view`, `line`, `pattern`, `selection`) and which editor commands
-//!   belong to it is written into the context for the agent, which can open the place.
+//!   belong to it is written into the context for the agent, which can open the source.
 //! - Every member but title and description is kept in the metadata, under `codetour`.
 //! - A folder with several tours is one walkthrough: each tour is a section, in the order of the file names.
 
 use serde_json::{Map, Value};
 
-use super::file::{StepFile, StepIdentity, WalkthroughFile};
-use super::folder::{Source, apply_readme, folder_title};
+use super::file::{ImportStep, StepIdentity, WalkthroughFile};
+use super::folder::{FolderFile, apply_readme, folder_title};
 use super::markdown::{Chapter, step};
 use super::outline::{Piece, outline, paragraphs, trim_blank};
-use super::place::{Members, Place, check_depth, noun, title_problem, whole};
+use super::source::{Members, SourceRef, check_depth, noun, title_problem, whole};
 use crate::Result;
-use crate::markdown::line_endings;
+use crate::markdown::normalize_line_endings;
 use crate::walkthrough::WalkthroughType;
 
 /// The member of `metadata` that holds what CodeTour knows and Waypost does not.
@@ -32,8 +32,8 @@ pub(super) fn is_tour(path: &str) -> bool {
 /// `invalid_arguments` naming the file, the step and the field.
 pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Quickstart);
-    let place = file.place();
-    let head = read_tour(&mut file, &place, text, false)?;
+    let source = file.source();
+    let head = read_tour(&mut file, &source, text, false)?;
     (file.title, file.description) = (head.title, head.description);
     file.metadata = Some(Map::from_iter([(METADATA.to_owned(), Value::Object(head.rest))]));
     finish(file)
@@ -43,15 +43,15 @@ pub fn parse(name: &str, text: &str) -> Result<WalkthroughFile> {
 ///
 /// # Errors
 /// As [`parse`].
-pub(super) fn parse_folder(name: &str, tours: &[&Source<'_>], all: &[Source<'_>]) -> Result<WalkthroughFile> {
+pub(super) fn parse_folder(name: &str, tours: &[&FolderFile<'_>], all: &[FolderFile<'_>]) -> Result<WalkthroughFile> {
     let mut file = WalkthroughFile::new(name, WalkthroughType::Course);
     let mut kept = Map::new();
     if tours.len() > 1 {
         apply_readme(&mut file, all)?;
     }
     for tour in tours {
-        let place = Place::file(&format!("{name}/{}", tour.path));
-        let head = read_tour(&mut file, &place, tour.text, tours.len() > 1)?;
+        let source = SourceRef::file(&format!("{name}/{}", tour.path));
+        let head = read_tour(&mut file, &source, tour.text, tours.len() > 1)?;
         if tours.len() == 1 {
             (file.title, file.description) = (head.title, head.description);
             kept = head.rest;
@@ -65,10 +65,10 @@ pub(super) fn parse_folder(name: &str, tours: &[&Source<'_>], all: &[Source<'_>]
 }
 
 fn finish(file: WalkthroughFile) -> Result<WalkthroughFile> {
-    let place = file.place();
-    WalkthroughFile::check_count(&place, file.steps.len())?;
+    let source = file.source();
+    WalkthroughFile::check_count(&source, file.steps.len())?;
     if file.steps.is_empty() {
-        return Err(place.refuse("steps", "has no steps. Record at least one step of the tour."));
+        return Err(source.reject("steps", "has no steps. Record at least one step of the tour."));
     }
     Ok(file)
 }
@@ -76,66 +76,66 @@ fn finish(file: WalkthroughFile) -> Result<WalkthroughFile> {
 struct Head {
     title: Option<String>,
     description: Option<String>,
-    /// The members without a place of their own.
+    /// The members without a source of their own.
     rest: Map<String, Value>,
 }
 
 /// Adds the steps of a tour to `file`; they stand in a section with its title if there are `several`.
-fn read_tour(file: &mut WalkthroughFile, place: &Place, text: &str, several: bool) -> Result<Head> {
-    let value = super::json::document(place, text)?;
+fn read_tour(file: &mut WalkthroughFile, source: &SourceRef, text: &str, several: bool) -> Result<Head> {
+    let value = super::json::document(source, text)?;
     let Value::Object(map) = value else {
         return Err(
-            place.refuse("document", format!("must be an object with `title` and `steps`, not {}.", noun(&value)))
+            source.reject("document", format!("must be an object with `title` and `steps`, not {}.", noun(&value)))
         );
     };
-    let mut tour = Members::new(place.clone(), map);
+    let mut tour = Members::new(source.clone(), map);
     let title = tour.text("title")?;
     if let Some(title) = &title {
-        place.check_title("title", title)?;
+        source.check_title("title", title)?;
     }
     let description = tour.text("description")?;
-    place.check_text("description", description.as_deref().unwrap_or_default())?;
+    source.check_text("description", description.as_deref().unwrap_or_default())?;
     let steps = match tour.take("steps") {
         Some(Value::Array(steps)) => steps,
         Some(other) => return Err(tour.wrong_type("steps", "a list", &other)),
-        None => return Err(place.refuse("steps", "is missing. Add the list of steps.")),
+        None => return Err(source.reject("steps", "is missing. Add the list of steps.")),
     };
-    WalkthroughFile::check_count(place, file.steps.len() + steps.len())?;
+    WalkthroughFile::check_count(source, file.steps.len() + steps.len())?;
     let section = title.clone().filter(|_| several);
     for (at, step) in steps.into_iter().enumerate() {
         let number = file.steps.len() + 1;
         let location = format!("steps[{at}]");
         let Value::Object(members) = step else {
-            return Err(place.refuse(&location, format!("must be an object, not {}.", noun(&step))));
+            return Err(source.reject(&location, format!("must be an object, not {}.", noun(&step))));
         };
-        file.steps.push(read_step(place, (number, &location), section.clone(), members)?);
+        file.steps.push(read_step(source, (number, &location), section.clone(), members)?);
     }
     Ok(Head { title, description, rest: tour.rest()? })
 }
 
 fn read_step(
-    file: &Place,
+    file: &SourceRef,
     (number, location): (usize, &str),
     section: Option<String>,
     members: Map<String, Value>,
-) -> Result<StepFile> {
+) -> Result<ImportStep> {
     let said = ["title", "markerTitle"].into_iter().find_map(|name| members.get(name)?.as_str().map(str::to_owned));
-    let place = file.step(number, said.as_deref(), location);
-    let mut members = Members::new(place.clone(), members);
+    let source = file.step(number, said.as_deref(), location);
+    let mut members = Members::new(source.clone(), members);
     let said = members.text("title")?.or(said);
     let description = members.text("description")?.unwrap_or_default();
-    let description = commands_as_code(&line_endings(&description));
+    let description = commands_as_code(&normalize_line_endings(&description));
     let rest = members.rest()?;
-    let target = Target::read(&place, &rest)?;
+    let target = Target::read(&source, &rest)?;
     let (heading, without) = leading_heading(&description);
     let from_heading = said.is_none() && heading.is_some();
     let title = said.or(heading).or_else(|| target.name()).unwrap_or_else(|| format!("Step {number}"));
     let mut body = if from_heading && !without.is_empty() { without } else { description };
     if body.trim().is_empty() {
-        body = target.place.as_ref().map_or_else(String::new, |place| format!("Look at {place}."));
+        body = target.source.as_ref().map_or_else(String::new, |source| format!("Look at {source}."));
     }
-    let place = file.step(number, Some(&title), location);
-    let mut step = step(place, Map::new(), Chapter { title, section, line: 1, body })?;
+    let source = file.step(number, Some(&title), location);
+    let mut step = step(source, Map::new(), Chapter { title, section, line: 1, body })?;
     step.identity = StepIdentity::Title;
     let said = step.content.context_for_agent.take();
     step.content.context_for_agent =
@@ -143,7 +143,7 @@ fn read_step(
     if !rest.is_empty() {
         step.content.metadata.insert(METADATA.to_owned(), rest.into());
     }
-    check_depth(&step.place, &step.content.metadata)?;
+    check_depth(&step.source, &step.content.metadata)?;
     Ok(step)
 }
 
@@ -187,7 +187,7 @@ fn commands_as_code(text: &str) -> String {
 /// What a step is about.
 struct Target {
     /// The file, folder, address or view, for people.
-    place: Option<String>,
+    source: Option<String>,
     /// The last part of its name.
     last: Option<String>,
     /// The line or selection in it.
@@ -196,11 +196,11 @@ struct Target {
 }
 
 impl Target {
-    fn read(place: &Place, members: &Map<String, Value>) -> Result<Self> {
+    fn read(source: &SourceRef, members: &Map<String, Value>) -> Result<Self> {
         let text = |name: &str| match members.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.split_whitespace().collect::<Vec<_>>().join(" "))),
-            Some(other) => Err(place.refuse(name, format!("must be text, not {}.", noun(other)))),
+            Some(other) => Err(source.reject(name, format!("must be text, not {}.", noun(other)))),
         };
         let mut about = None;
         for (name, words) in
@@ -222,11 +222,11 @@ impl Target {
             Some(Value::Array(commands)) => commands.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             _ => Vec::new(),
         };
-        let (place, last) = about.map_or((None, None), |(words, name)| {
+        let (source, last) = about.map_or((None, None), |(words, name)| {
             let last = name.trim_end_matches('/').rsplit('/').next().map(str::to_owned);
             (Some(words), last.filter(|last| title_problem(last).is_none()))
         });
-        Ok(Self { place, last, position: selection.or(line).or(pattern), commands })
+        Ok(Self { source, last, position: selection.or(line).or(pattern), commands })
     }
 
     fn name(&self) -> Option<String> {
@@ -236,10 +236,10 @@ impl Target {
     /// What the agent should know.
     fn context(&self) -> String {
         let mut lines = Vec::new();
-        if let Some(place) = &self.place {
+        if let Some(source) = &self.source {
             let position = self.position.as_ref().map_or_else(String::new, |position| format!(", {position}"));
             lines.push(format!(
-                "This step is about {place}{position}, in the user's workspace. Open it there, or show that part of it, \
+                "This step is about {source}{position}, in the user's workspace. Open it there, or show that part of it, \
                  with the step."
             ));
         }

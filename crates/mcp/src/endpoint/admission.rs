@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use waypost_core::secret::hash;
-use waypost_core::server::SignIn;
+use waypost_core::server::SignInPolicy;
 use waypost_ops::call_records::{Rejection, record_rejection};
 use waypost_ops::identity::{self, Credentials};
 use waypost_ops::try_it;
@@ -55,7 +55,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         mcp_request: &McpRequest,
     ) -> bool {
         let sign_in = mcp_request.offers.server.sign_in;
-        if !matches!(mcp_request.bearer, Bearer::Missing(_)) || sign_in != SignIn::Auto {
+        if !matches!(mcp_request.bearer, Bearer::Missing(_)) || sign_in != SignInPolicy::Auto {
             return known_clients::is_asked_on_connect(sign_in, None);
         }
         if let Some((name, version)) = messages.find_map(|message| message.client.as_ref()) {
@@ -105,7 +105,7 @@ impl<F: HandlerFactory> Endpoint<F> {
         mcp_request: &McpRequest,
     ) -> CallerKey {
         let server = &mcp_request.offers.server;
-        if mcp_request.bearer.subject().is_some() || server.auth_type.signs_in() {
+        if mcp_request.bearer.subject().is_some() || server.auth_type.has_sign_in() {
             return request_key(mcp_request);
         }
         let handle = session.and_then(|session| session.handle.clone());

@@ -12,13 +12,13 @@ use std::sync::{Arc, LazyLock};
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, InputResponses, JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 use waypost_core::email::{self as address, Email};
-use waypost_core::guidance::PASS_HANDLE;
+use waypost_core::guidance::HANDLE_RULE;
 use waypost_core::scope::Scope;
 use waypost_core::server::{AuthType, Server, Support, Toolset};
 use waypost_core::{Code, Error, Result};
 use waypost_ops::hosting::with_timeout;
 
-pub use self::walkthrough::Answer;
+pub use self::walkthrough::ToolResult;
 use crate::context::HandlerContext;
 
 /// The name of a tool.
@@ -143,9 +143,9 @@ fn describe(name: ToolName, description: &str, audience: Audience) -> String {
         _ if !audience.by_handle => description.to_owned(),
         ToolName::Support => description.to_owned(),
         ToolName::Select | ToolName::Complete => {
-            format!("{description} {PASS_HANDLE}, and keep it in your notes to resume after a restart.")
+            format!("{description} {HANDLE_RULE}, and keep it in your notes to resume after a restart.")
         }
-        _ => format!("{description} {PASS_HANDLE}."),
+        _ => format!("{description} {HANDLE_RULE}."),
     }
 }
 

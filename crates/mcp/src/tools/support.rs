@@ -9,7 +9,7 @@ use waypost_ops::call_records::CallContext;
 use waypost_ops::progress::PlayRequest;
 use waypost_ops::tickets::creation::{NewTicket, create};
 
-use super::walkthrough::Answer;
+use super::walkthrough::ToolResult;
 use super::{required, text};
 use crate::context::HandlerContext;
 
@@ -22,7 +22,7 @@ pub(super) async fn call(
     arguments: &JsonObject,
     email: Option<Email>,
     call: &CallContext,
-) -> Result<Answer> {
+) -> Result<ToolResult> {
     let new = NewTicket {
         title: required(arguments, "title")?.to_owned(),
         problem: required(arguments, "problem")?.to_owned(),
@@ -33,7 +33,7 @@ pub(super) async fn call(
     let ticket = create(&context.cx, &context.hosting, &play, new).await?;
     let text = message(&ticket);
     let structured = json!({ "ticket_id": ticket.id, "status": ticket.status.as_str(), "message": text });
-    Ok(Answer { structured, text })
+    Ok(ToolResult { structured, text })
 }
 
 fn message(ticket: &Ticket) -> String {

@@ -1,6 +1,6 @@
 //! The tool table. Descriptions state the rules, because some clients ignore the server's `instructions`.
 
-use waypost_core::guidance::{FIELDS, WAIT};
+use waypost_core::guidance::{FIELD_USAGE, WAIT_RULE};
 
 use super::schema::{
     complete_arguments, details_result, list_arguments, list_result, next_arguments, read_arguments, reset_arguments,
@@ -17,11 +17,11 @@ fn guided() -> Vec<ToolEntry> {
     let list = "Lists the walkthroughs on this server and the user's progress in each. Call it first.";
     let select = format!(
         "Starts or resumes a walkthrough and returns its current step. Show it, then stop and wait; call \
-         next_walkthrough_step only when the user says it is done. In a step, {FIELDS}."
+         next_walkthrough_step only when the user says it is done. In a step, {FIELD_USAGE}."
     );
     let next = format!(
-        "Completes the current step and returns the next one. Call it only when the user says it is done. {WAIT}. In a \
-         step, {FIELDS}."
+        "Completes the current step and returns the next one. Call it only when the user says it is done. {WAIT_RULE}. In a \
+         step, {FIELD_USAGE}."
     );
     let reset = "Ends the user's attempt; they start again at the first step. Ask the user first.";
     vec![
@@ -67,11 +67,11 @@ fn stepwise() -> Vec<ToolEntry> {
     let details = "Shows a walkthrough and the user's progress in it.";
     let current = format!(
         "Returns the first step that is not completed, with its content. Show the content, then stop and wait; call \
-         complete_step only when the user says that the step is done. In a step, {FIELDS}."
+         complete_step only when the user says that the step is done. In a step, {FIELD_USAGE}."
     );
     let complete = format!(
         "Completes a step, in any order, and returns the current one. Starts the walkthrough if needed. Call it only when \
-         the user says that the step is done. {WAIT}. In a step, {FIELDS}."
+         the user says that the step is done. {WAIT_RULE}. In a step, {FIELD_USAGE}."
     );
     let latest = "Moves the user to the newest version of a walkthrough and returns the current step. Completed steps that \
                   still exist stay completed. Ask the user first.";

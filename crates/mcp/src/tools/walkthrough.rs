@@ -3,14 +3,14 @@
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
-pub use waypost_core::answer::Answer;
-use waypost_core::answer::{self, Played};
 use waypost_core::email::Email;
-use waypost_core::guidance::{self, Choice, Flow, User};
+use waypost_core::guidance::{self, ToolFlow, UserIdentity, WalkthroughChoice};
 use waypost_core::id::StepId;
-use waypost_core::progress::act::Select;
-use waypost_core::progress::{Standing, Status};
+use waypost_core::progress::operations::SelectOptions;
+use waypost_core::progress::{ProgressView, Status};
 use waypost_core::render::{self, DetailsView, ListRow};
+pub use waypost_core::tool_result::ToolResult;
+use waypost_core::tool_result::{self, ResultContext};
 use waypost_core::{Code, Error, Result};
 use waypost_ops::call_records::CallContext;
 use waypost_ops::offers::Offer;
@@ -35,15 +35,17 @@ pub(super) async fn call(
     arguments: &JsonObject,
     email: Option<Email>,
     call: &CallContext,
-) -> Result<Answer> {
+) -> Result<ToolResult> {
     let (cx, hosting) = (&context.cx, &context.hosting);
     let credentials = context.credentials(text(arguments, "progress_handle"))?;
     let play = PlayRequest { offers: &context.offers, credentials, email, call };
     let walkthrough = || required(arguments, "walkthrough_id");
     let flow = match name {
         ToolName::List | ToolName::Reset | ToolName::Support => context.offers.server.toolset.into(),
-        ToolName::Select | ToolName::Next | ToolName::Status => Flow::Guided,
-        ToolName::Details | ToolName::Current | ToolName::Complete | ToolName::Move | ToolName::Steps => Flow::Stepwise,
+        ToolName::Select | ToolName::Next | ToolName::Status => ToolFlow::Guided,
+        ToolName::Details | ToolName::Current | ToolName::Complete | ToolName::Move | ToolName::Steps => {
+            ToolFlow::Stepwise
+        }
     };
     match name {
         ToolName::List => {
@@ -52,7 +54,7 @@ pub(super) async fn call(
             Ok(list(&progress::list(cx, hosting, &play).await?, flow, &page))
         }
         ToolName::Select => {
-            let options = Select {
+            let options = SelectOptions {
                 resume: arguments.get("resume_if_exists").and_then(Value::as_bool).unwrap_or(true),
                 to_latest: text(arguments, "use_version") == Some("latest"),
                 confirmed: is_confirmed(arguments),
@@ -96,11 +98,11 @@ fn step_id(text: &str) -> StepId {
     StepId::from_store(text.chars().take(MAX_STEP_ID).collect())
 }
 
-fn played(result: &StepResult, flow: Flow) -> Played<'_> {
-    Played {
+fn played(result: &StepResult, flow: ToolFlow) -> ResultContext<'_> {
+    ResultContext {
         walkthrough_id: &result.offer.walkthrough_id,
         slug: &result.offer.slug,
-        standing: &result.standing,
+        progress: &result.progress,
         completed_step_id: result.completed_step_id.as_ref(),
         notices: &result.notices,
         user: &result.user,
@@ -109,24 +111,24 @@ fn played(result: &StepResult, flow: Flow) -> Played<'_> {
 }
 
 /// The step result of contract, section 4.
-fn step(result: &StepResult, flow: Flow) -> Answer {
-    answer::step(&played(result, flow))
+fn step(result: &StepResult, flow: ToolFlow) -> ToolResult {
+    tool_result::step_result(&played(result, flow))
 }
 
 /// Adds the members that every walkthrough result has.
-fn with_message(mut structured: Value, user: &User, message: String) -> Value {
+fn with_message(mut structured: Value, user: &UserIdentity, message: String) -> Value {
     structured["progress_handle"] = user.handle().into();
     structured["message"] = message.into();
     structured
 }
 
-fn steps_json(standing: &Standing) -> Vec<Value> {
-    let current = standing.current();
-    let steps = standing.version.steps().iter().enumerate();
+fn steps_json(progress: &ProgressView) -> Vec<Value> {
+    let current = progress.current();
+    let steps = progress.version.steps().iter().enumerate();
     steps
         .map(|(index, step)| {
             let state = match index {
-                _ if standing.is_completed(index) => "completed",
+                _ if progress.is_completed(index) => "completed",
                 index if Some(index) == current => "current",
                 _ => "pending",
             };
@@ -141,56 +143,57 @@ fn steps_json(standing: &Standing) -> Vec<Value> {
         .collect()
 }
 
-fn status(result: &StepResult, flow: Flow) -> Answer {
+fn status(result: &StepResult, flow: ToolFlow) -> ToolResult {
     let played = played(result, flow);
-    let message = played.guide().status_message(&result.standing, &result.notices);
-    let text = render::outline(&result.standing, &message);
+    let message = played.guide().status_message(&result.progress, &result.notices);
+    let text = render::outline(&result.progress, &message);
     let structured = json!({
-        "walkthrough": answer::walkthrough(&played),
-        "progress": answer::progress(&result.standing),
-        "steps": steps_json(&result.standing),
+        "walkthrough": tool_result::walkthrough_json(&played),
+        "progress": tool_result::progress_json(&result.progress),
+        "steps": steps_json(&result.progress),
     });
-    Answer { structured: with_message(structured, &result.user, message), text }
+    ToolResult { structured: with_message(structured, &result.user, message), text }
 }
 
-fn steps(result: &StepResult, flow: Flow) -> Answer {
+fn steps(result: &StepResult, flow: ToolFlow) -> ToolResult {
     let played = played(result, flow);
-    let message = played.guide().status_message(&result.standing, &result.notices);
-    let text = render::outline(&result.standing, &message);
-    let structured = json!({ "walkthrough": answer::walkthrough(&played), "steps": steps_json(&result.standing) });
-    Answer { structured: with_message(structured, &result.user, message), text }
+    let message = played.guide().status_message(&result.progress, &result.notices);
+    let text = render::outline(&result.progress, &message);
+    let structured =
+        json!({ "walkthrough": tool_result::walkthrough_json(&played), "steps": steps_json(&result.progress) });
+    ToolResult { structured: with_message(structured, &result.user, message), text }
 }
 
-fn reset(result: &StepResult, flow: Flow) -> Answer {
+fn reset(result: &StepResult, flow: ToolFlow) -> ToolResult {
     let message = played(result, flow).guide().reset_message();
     let structured = json!({ "walkthrough_id": result.offer.walkthrough_id, "reset": true });
-    Answer { structured: with_message(structured, &result.user, message.clone()), text: message }
+    ToolResult { structured: with_message(structured, &result.user, message.clone()), text: message }
 }
 
 /// Returns the details of a walkthrough. The steps are those of the user's version; the description is that of the latest
 /// version.
-fn details(result: &StepResult, flow: Flow) -> Answer {
-    let (offer, standing, played) = (&result.offer, &result.standing, played(result, flow));
-    let message = played.guide().status_message(standing, &result.notices);
-    let mut row = row(offer, standing.status(), standing.percent());
-    row.steps = u32::try_from(standing.version.total()).unwrap_or(u32::MAX);
-    row.title = &standing.version.title;
-    let view = DetailsView { row: &row, kind: offer.kind.as_str(), tags: &offer.tags, standing };
+fn details(result: &StepResult, flow: ToolFlow) -> ToolResult {
+    let (offer, progress, played) = (&result.offer, &result.progress, played(result, flow));
+    let message = played.guide().status_message(progress, &result.notices);
+    let mut row = row(offer, progress.status(), progress.percent());
+    row.steps = u32::try_from(progress.version.step_count()).unwrap_or(u32::MAX);
+    row.title = &progress.version.title;
+    let view = DetailsView { row: &row, kind: offer.kind.as_str(), tags: &offer.tags, progress };
     let text = render::details(&view, &message);
-    let mut walkthrough = answer::walkthrough(&played);
+    let mut walkthrough = tool_result::walkthrough_json(&played);
     walkthrough["description"] = json!(offer.description);
     walkthrough["type"] = json!(offer.kind.as_str());
     walkthrough["tags"] = json!(offer.tags);
     walkthrough["step_count"] = json!(row.steps);
     walkthrough["estimated_duration_minutes"] = json!(offer.estimated_duration_minutes);
-    let current = standing.current().map(|index| {
-        let step = &standing.version.steps()[index];
+    let current = progress.current().map(|index| {
+        let step = &progress.version.steps()[index];
         let (title, section_title) = (&step.content.title, &step.content.section_title);
         json!({ "id": step.id, "position": index + 1, "title": title, "section_title": section_title })
     });
-    let progress = answer::progress(standing);
+    let progress = tool_result::progress_json(progress);
     let structured = json!({ "walkthrough": walkthrough, "progress": progress, "current_step": current });
-    Answer { structured: with_message(structured, &result.user, message), text }
+    ToolResult { structured: with_message(structured, &result.user, message), text }
 }
 
 fn row(offer: &Offer, status: Status, percent: u8) -> ListRow<'_> {
@@ -237,7 +240,7 @@ impl<'a> Page<'a> {
     }
 }
 
-fn list(listed: &ListResult<'_>, flow: Flow, request: &Page<'_>) -> Answer {
+fn list(listed: &ListResult<'_>, flow: ToolFlow, request: &Page<'_>) -> ToolResult {
     let rest: Vec<&OfferProgress<'_>> =
         request.matches.iter().skip(request.offset).filter_map(|position| listed.rows.get(*position)).collect();
     let page = &rest[..rest.len().min(PAGE_SIZE)];
@@ -262,9 +265,9 @@ fn list(listed: &ListResult<'_>, flow: Flow, request: &Page<'_>) -> Answer {
         })
         .collect();
     let rows: Vec<ListRow<'_>> = page.iter().map(|listed| row(listed.offer, listed.status, listed.percent)).collect();
-    let choices: Vec<Choice<'_>> = page
+    let choices: Vec<WalkthroughChoice<'_>> = page
         .iter()
-        .map(|OfferProgress { offer, status, .. }| Choice {
+        .map(|OfferProgress { offer, status, .. }| WalkthroughChoice {
             walkthrough_id: &offer.walkthrough_id,
             title: &offer.title,
             status: *status,
@@ -272,10 +275,10 @@ fn list(listed: &ListResult<'_>, flow: Flow, request: &Page<'_>) -> Answer {
         .collect();
     let message = match (choices.is_empty(), request.query) {
         (false, _) => guidance::list_message(flow, &listed.user, &choices, next_cursor.is_some()),
-        (true, Some(query)) if !listed.rows.is_empty() => guidance::no_match(query, listed.rows.len()),
+        (true, Some(query)) if !listed.rows.is_empty() => guidance::no_match_message(query, listed.rows.len()),
         (true, _) => "No walkthroughs are available at the moment.".to_owned(),
     };
     let text = render::list(&rows, &message);
     let structured = json!({ "walkthroughs": walkthroughs, "next_cursor": next_cursor });
-    Answer { structured: with_message(structured, &listed.user, message), text }
+    ToolResult { structured: with_message(structured, &listed.user, message), text }
 }

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use waypost_core::scope::{Scope, Scopes};
-use waypost_core::server::{AuthType, SignIn};
+use waypost_core::server::{AuthType, SignInPolicy};
 use waypost_mcp::bearer::Bearer;
 use waypost_mcp::limits::LimitOptions;
 use waypost_ops::servers::ServerSettings;
@@ -56,7 +56,7 @@ fn anything() -> Vec<TestRequest> {
 }
 
 async fn rs1_an_invalid_token_is_401_before_any_other_check(stage: Stage) {
-    for sign_in in [SignIn::WhenNeeded, SignIn::OnConnect] {
+    for sign_in in [SignInPolicy::WhenNeeded, SignInPolicy::OnConnect] {
         stage.sign_in(sign_in).await;
         for request in anything() {
             let (shown, has_id) =
@@ -127,7 +127,7 @@ async fn rs1_a_missing_token_is_401_where_one_is_required(stage: Stage) {
 }
 
 async fn rs1_on_connect_everything_needs_a_token(stage: Stage) {
-    stage.sign_in(SignIn::OnConnect).await;
+    stage.sign_in(SignInPolicy::OnConnect).await;
     for request in anything() {
         let shown: String = request.body.chars().take(99).collect();
         let response = stage.send(&missing(), request).await;
@@ -149,7 +149,7 @@ fn initialize(name: &str, version: &str) -> TestRequest {
 }
 
 async fn auto_asks_clients_that_would_fail_later_on_connect(stage: Stage) {
-    stage.sign_in(SignIn::Auto).await;
+    stage.sign_in(SignInPolicy::Auto).await;
     let modern = |name: &str| {
         let mut request = TestRequest::modern("tools/list", json!({}));
         let mut body: Value = serde_json::from_str(&request.body).unwrap();
@@ -185,7 +185,7 @@ async fn auto_asks_clients_that_would_fail_later_on_connect(stage: Stage) {
 }
 
 async fn auto_asks_the_same_client_in_its_session(stage: Stage) {
-    stage.sign_in(SignIn::WhenNeeded).await;
+    stage.sign_in(SignInPolicy::WhenNeeded).await;
     let session = |name: &'static str| {
         let stage = &stage;
         async move {
@@ -195,7 +195,7 @@ async fn auto_asks_the_same_client_in_its_session(stage: Stage) {
     };
     let (codex, other) = (session("codex-mcp-client").await, session("claude-code").await);
     let probe = session("mcp-remote-fallback-test").await;
-    stage.sign_in(SignIn::Auto).await;
+    stage.sign_in(SignInPolicy::Auto).await;
     let list = |session: &str| TestRequest::legacy("tools/list", json!({})).header("mcp-session-id", session);
     let listen =
         |session: &str| TestRequest { method: Method::GET, ..TestRequest::post("").header("mcp-session-id", session) };

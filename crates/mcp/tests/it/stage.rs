@@ -14,7 +14,7 @@ use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId};
 use waypost_core::random::SystemRandom;
 use waypost_core::scope::Scopes;
 use waypost_core::secret::SecretKey;
-use waypost_core::server::{AuthType, SignIn, Toolset};
+use waypost_core::server::{AuthType, SignInPolicy, Toolset};
 use waypost_core::{Timestamp, transfer};
 use waypost_mcp::bearer::{Bearer, Challenge};
 use waypost_mcp::endpoint::{Endpoint, McpRequest, ProductHandlers, SessionMode};
@@ -160,7 +160,7 @@ impl Stage {
         servers::update(&self.cx, &self.ops, &self.org, &self.server, &settings).await.unwrap();
     }
 
-    pub async fn sign_in(&self, sign_in: SignIn) {
+    pub async fn sign_in(&self, sign_in: SignInPolicy) {
         self.set(ServerSettings { sign_in: Some(sign_in), ..ServerSettings::default() }).await;
     }
 

@@ -5,12 +5,12 @@ mod client;
 mod refresh;
 
 use data_encoding::BASE64URL_NOPAD;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{IdentityId, OrganizationId};
 use waypost_core::oauth_config::OauthConfig;
-use waypost_core::seal::{Keyring, Place, SecretText};
+use waypost_core::seal::{Keyring, SealLocation, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::server::{AuthType, Server};
 use waypost_core::{Code, Error, Result, Timestamp};
@@ -121,7 +121,7 @@ pub async fn begin_login(
     (server, request): (&Server, &AuthorizationRequest),
 ) -> Result<PendingLogin> {
     let organization = &server.organization_id;
-    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     if request.consented_at.is_none() || request.server_id != server.id {
         return Err(Error::new(Code::Forbidden, "Nobody has allowed this client anything yet."));
     }
@@ -165,7 +165,7 @@ pub async fn finish_login(
     (state, browser): (&str, &str),
 ) -> Result<LoginCallback> {
     let organization = &server.organization_id;
-    authorize(&cx.caller, Act::EndUserSignIn, organization)?;
+    authorize(&cx.caller, Operation::EndUserSignIn, organization)?;
     let state_hash = hash(state);
     let mut tx = ops.db.begin().await?;
     let away = upstream_state::consume(&mut tx, organization, &state_hash, cx.now()).await?;
@@ -203,7 +203,7 @@ pub async fn sign_in(
 ) -> Result<(EndUserIdentity, String)> {
     let organization = &config.organization_id;
     let mut tx = ops.db.begin().await?;
-    let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.links()).await?;
+    let signed_in = identities::sign_in(cx, &mut tx, organization, claims, config.can_link_by_email()).await?;
     let session = browser_sessions::create(cx, &mut tx, organization, &signed_in).await?;
     let row = sealed(cx, provider_context, (config, &signed_in.identity_id), tokens);
     upstream_token::put(&mut tx, &row).await?;
@@ -235,12 +235,12 @@ fn sealed(
 const ACCESS: &str = "access_token";
 const REFRESH: &str = "refresh_token";
 
-fn token_place<'a>(identity: &'a IdentityId, column: &'a str) -> Place<'a> {
-    Place { table: "upstream_tokens", column, row: identity.as_str() }
+fn token_place<'a>(identity: &'a IdentityId, column: &'a str) -> SealLocation<'a> {
+    SealLocation { table: "upstream_tokens", column, row: identity.as_str() }
 }
 
-fn verifier_place(state_hash: &str) -> Place<'_> {
-    Place { table: "upstream_states", column: "verifier", row: state_hash }
+fn verifier_place(state_hash: &str) -> SealLocation<'_> {
+    SealLocation { table: "upstream_states", column: "verifier", row: state_hash }
 }
 
 fn no_provider() -> Error {

@@ -5,11 +5,11 @@ mod settings;
 
 use serde_json::{Value, json};
 use url::Url;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OauthConfigId, OrganizationId};
 use waypost_core::oauth_config::{OauthConfig, ProviderKind, TokenAuthMethod};
-use waypost_core::seal::{Place, SecretText};
+use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::{Code, Error, Result, name};
 use waypost_outbound::Purpose;
 use waypost_store::{Conn, oauth_config as store, oauth_grant, organization};
@@ -24,8 +24,8 @@ use discovery::{Provider, Typed, examine};
 pub use settings::Settings;
 
 /// Where the client secret of a provider is kept.
-pub(crate) fn place(id: &OauthConfigId) -> Place<'_> {
-    Place { table: "oauth_configs", column: "client_secret", row: id.as_str() }
+pub(crate) fn place(id: &OauthConfigId) -> SealLocation<'_> {
+    SealLocation { table: "oauth_configs", column: "client_secret", row: id.as_str() }
 }
 
 /// Looks at a provider and, when people can sign in with it, saves it; says what was found.
@@ -41,7 +41,7 @@ pub async fn create(
     organization: &OrganizationId,
     settings: &Settings,
 ) -> Result<(OauthConfig, Vec<Finding>)> {
-    authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
+    authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let name = name::check("name", settings.name.as_deref().unwrap_or_default())?;
     settings.check()?;
     let (provider, mut findings) = looked_at((provider_context, ops, organization), &settings.typed()).await?;
@@ -83,7 +83,7 @@ pub async fn create(
 /// # Errors
 /// `not_found` in an organisation that the caller may not know of.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<OauthConfig>> {
-    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     Ok(store::list(&mut ops.db.read().await?, organization).await?)
 }
 
@@ -92,7 +92,7 @@ pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
 pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str) -> Result<OauthConfig> {
-    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     named(&mut ops.db.read().await?, organization, text).await?.ok_or_else(not_found)
 }
 
@@ -101,7 +101,7 @@ pub async fn find(cx: &Ctx, ops: &Ops, organization: &OrganizationId, text: &str
 /// # Errors
 /// As [`list`]; `not_found` when there is none.
 pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<OauthConfig> {
-    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(not_found)
 }
 
@@ -110,7 +110,7 @@ pub async fn show(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Oauth
 /// # Errors
 /// As [`list`].
 pub async fn servers(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<Vec<String>> {
-    authorize(&cx.caller, Act::OauthConfigRead, organization)?;
+    authorize(&cx.caller, Operation::OauthConfigRead, organization)?;
     Ok(store::servers(&mut ops.db.read().await?, organization, id).await?)
 }
 
@@ -126,7 +126,7 @@ pub async fn update(
     settings: &Settings,
 ) -> Result<(OauthConfig, Vec<Finding>)> {
     let organization = &old.organization_id;
-    authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
+    authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     settings.check()?;
     let (provider, mut findings) = match settings.concerns_provider() {
         true => looked_at((provider_context, ops, organization), &settings.typed_over(old))
@@ -162,7 +162,7 @@ pub async fn update(
 /// # Errors
 /// `forbidden`, `not_found`; `conflict` while servers use it, which it names.
 pub async fn delete(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &OauthConfigId) -> Result<()> {
-    authorize(&cx.caller, Act::OauthConfigWrite, organization)?;
+    authorize(&cx.caller, Operation::OauthConfigWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let config = store::get(&mut tx, organization, id).await?.ok_or_else(not_found)?;
     let servers = store::servers(&mut tx, organization, id).await?;
@@ -188,7 +188,7 @@ pub async fn check(
     provider_context: &IdentityProviderContext,
     config: &OauthConfig,
 ) -> Result<Vec<Finding>> {
-    authorize(&cx.caller, Act::OauthConfigWrite, &config.organization_id)?;
+    authorize(&cx.caller, Operation::OauthConfigWrite, &config.organization_id)?;
     let route = provider_context.route(ops, Purpose::SignIn, &config.organization_id).await?;
     let (provider, mut findings) = examine(&route, &Settings::default().typed_over(config)).await;
     if let Some(secret) = &config.client_secret

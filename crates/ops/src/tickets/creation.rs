@@ -1,12 +1,12 @@
 //! Opening a ticket: the tool `get_support` of a hosted server.
 
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::{EndUserId, TicketId};
 use waypost_core::markdown::{clean_line, clean_plain};
 use waypost_core::progress::{Attempt, AttemptState};
 use waypost_core::server::{Server, Support};
-use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, Priority, Ticket, TicketPlace, TicketStatus, TicketStep};
+use waypost_core::ticket::{MAX_TEXT, MAX_TITLE, Priority, Ticket, TicketOrigin, TicketStatus, TicketStep};
 use waypost_core::{Code, Error, Result, Timestamp};
 use waypost_store::ticket::{self as store, Named, Opener};
 use waypost_store::{Conn, Tx, end_user, progress, ticket_digest};
@@ -42,7 +42,7 @@ pub struct NewTicket {
 /// `rate_limited` when the user, the client address or the server had its tickets; `unavailable`.
 pub async fn create(cx: &Ctx, hosting: &Hosting, play: &PlayRequest<'_>, new: NewTicket) -> Result<Ticket> {
     let server = &play.offers.server;
-    authorize(&cx.caller, Act::TicketOpen, &server.organization_id)?;
+    authorize(&cx.caller, Operation::TicketOpen, &server.organization_id)?;
     if matches!(&cx.caller, Caller::Client { server_id, .. } if *server_id != server.id) {
         return Err(Error::not_found("server"));
     }
@@ -105,7 +105,7 @@ async fn check_early(hosting: &Hosting, counted: &LimitCheck<'_>, new: &NewTicke
 struct TicketInput {
     new: NewTicket,
     end_user: Option<EndUserId>,
-    place: Option<TicketPlace>,
+    place: Option<TicketOrigin>,
     address: Option<(String, bool)>,
 }
 
@@ -132,7 +132,7 @@ fn within<'a>(field: &str, text: &'a str, most: usize) -> Result<&'a str> {
 }
 
 /// Where the user is: in the attempt on this server with the latest activity, when that is exactly one.
-async fn whereabouts(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketPlace>> {
+async fn whereabouts(hosting: &Hosting, server: &Server, end_user: &EndUserId) -> Result<Option<TicketOrigin>> {
     let organization = &server.organization_id;
     let open = progress::list_open(&mut hosting.read().await?, organization, end_user, &server.id).await?;
     let mut active: Vec<_> =
@@ -145,7 +145,7 @@ async fn whereabouts(hosting: &Hosting, server: &Server, end_user: &EndUserId) -
     };
     let (walkthrough_id, attempt) = latest;
     let version = hosting.version(organization, &attempt.version_id).await?;
-    Ok(Some(TicketPlace {
+    Ok(Some(TicketOrigin {
         walkthrough_id: Some(walkthrough_id.clone()),
         title: version.title.clone(),
         version: version.number,
@@ -234,7 +234,7 @@ async fn insert(cx: &Ctx, tx: &mut Tx, counted: &LimitCheck<'_>, asked: TicketIn
         number,
         server_id: Some(server.id.clone()),
         end_user_id: asked.end_user,
-        place: asked.place,
+        origin: asked.place,
         title: asked.new.title,
         problem: asked.new.problem,
         context: asked.new.context,

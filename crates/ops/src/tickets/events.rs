@@ -55,7 +55,7 @@ async fn enqueue_event(
 
 fn data(named: &Named) -> Value {
     let ticket = &named.ticket;
-    let walkthrough = ticket.place.as_ref().map(|place| {
+    let walkthrough = ticket.origin.as_ref().map(|place| {
         let step =
             place.step.as_ref().map(|step| json!({ "id": step.id, "title": step.title, "position": step.position }));
         json!({ "id": place.walkthrough_id, "title": place.title, "version": place.version, "step": step })

@@ -5,7 +5,7 @@ pub(crate) mod events;
 pub mod limits;
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::email;
 use waypost_core::id::{EndUserId, OrganizationId, TicketId, UserId};
@@ -81,7 +81,7 @@ pub fn search_text(text: &str) -> Option<String> {
 /// `not_found` in an organisation that the caller may not know of; `invalid_arguments` for a limit out of range or a
 /// cursor that no list gave.
 pub async fn list(cx: &Ctx, ops: &Ops, organization: &OrganizationId, list: TicketListQuery) -> Result<TicketPage> {
-    authorize(&cx.caller, Act::TicketRead, organization)?;
+    authorize(&cx.caller, Operation::TicketRead, organization)?;
     let limit = list.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
@@ -108,7 +108,7 @@ pub async fn count_by_status(
     organization: &OrganizationId,
     filter: &Filter,
 ) -> Result<Vec<(TicketStatus, u64)>> {
-    authorize(&cx.caller, Act::TicketRead, organization)?;
+    authorize(&cx.caller, Operation::TicketRead, organization)?;
     let found = store::counts(&mut ops.db.read().await?, organization, filter).await?;
     let count = |status| found.iter().find(|(own, _)| *own == status).map_or(0, |(_, count)| *count);
     Ok(TicketStatus::ALL.iter().map(|status| (*status, count(*status))).collect())
@@ -124,7 +124,7 @@ pub async fn list_for_end_user(
     organization: &OrganizationId,
     end_user: &EndUserId,
 ) -> Result<Vec<Named>> {
-    authorize(&cx.caller, Act::TicketRead, organization)?;
+    authorize(&cx.caller, Operation::TicketRead, organization)?;
     Ok(store::list_of_end_user(&mut ops.db.read().await?, organization, end_user, OF_END_USER).await?)
 }
 
@@ -133,7 +133,7 @@ pub async fn list_for_end_user(
 /// # Errors
 /// `not_found` when there is none that the caller may know of.
 pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &TicketId) -> Result<Named> {
-    authorize(&cx.caller, Act::TicketRead, organization)?;
+    authorize(&cx.caller, Operation::TicketRead, organization)?;
     store::get(&mut ops.db.read().await?, organization, id).await?.ok_or_else(missing)
 }
 
@@ -142,7 +142,7 @@ pub async fn get(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Ticket
 /// # Errors
 /// As [`list`].
 pub async fn list_assignees(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<Member>> {
-    authorize(&cx.caller, Act::TicketRead, organization)?;
+    authorize(&cx.caller, Operation::TicketRead, organization)?;
     Ok(user::list_members(&mut ops.db.read().await?, organization).await?)
 }
 
@@ -164,7 +164,7 @@ pub async fn update(
     (id, revision): (&TicketId, Option<u32>),
     change: &TicketPatch,
 ) -> Result<Named> {
-    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    authorize(&cx.caller, Operation::TicketWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     let before = store::get_for_update(&mut tx, organization, id).await?.ok_or_else(missing)?;
     if let Some(seen) = revision.filter(|seen| *seen != before.ticket.revision) {
@@ -255,7 +255,7 @@ pub async fn update_many(
     ids: &[String],
     change: &TicketPatch,
 ) -> Result<Vec<BulkResult>> {
-    authorize(&cx.caller, Act::TicketWrite, organization)?;
+    authorize(&cx.caller, Operation::TicketWrite, organization)?;
     if !(1..=MAX_BULK).contains(&ids.len()) {
         return Err(Error::invalid("ids", format!("`ids` names 1 to {MAX_BULK} tickets.")));
     }

@@ -6,7 +6,7 @@ use waypost_core::account::CodePurpose;
 use waypost_core::caller::Ctx;
 use waypost_core::email::{self, Email};
 use waypost_core::id::{OrganizationId, UserCodeId};
-use waypost_core::organization::SignUp;
+use waypost_core::organization::SignUpPolicy;
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
 use waypost_store::email_code::{Open, Proof, Tried};
@@ -133,9 +133,9 @@ impl UserAccounts {
     /// `forbidden` when not.
     pub fn check_sign_up_open(&self) -> Result<()> {
         let message = match self.sign_up {
-            SignUp::Open => return Ok(()),
-            SignUp::Invite => "Accounts here are made by invitation. Ask an owner of your organisation for one.",
-            SignUp::Closed => CLOSED,
+            SignUpPolicy::Open => return Ok(()),
+            SignUpPolicy::Invite => "Accounts here are made by invitation. Ask an owner of your organisation for one.",
+            SignUpPolicy::Closed => CLOSED,
         };
         Err(Error::new(Code::Forbidden, message))
     }
@@ -252,7 +252,7 @@ impl UserAccounts {
         name: Option<String>,
     ) -> Result<Option<Verified>> {
         let email = Email { address: proof.email.clone(), key: proof.email_key.clone() };
-        let create = name.is_some() && self.sign_up == SignUp::Open;
+        let create = name.is_some() && self.sign_up == SignUpPolicy::Open;
         verify_address(cx, tx, &email, (name, create)).await
     }
 }

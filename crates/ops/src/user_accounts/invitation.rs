@@ -5,7 +5,7 @@ use waypost_core::access::authorize_user;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::email::{self, Email};
 use waypost_core::id::UserId;
-use waypost_core::organization::{Organization, SignUp, User};
+use waypost_core::organization::{Organization, SignUpPolicy, User};
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
 pub use waypost_store::invitation_accept::OpenInvitation;
@@ -112,7 +112,7 @@ impl UserAccounts {
     async fn account_of(&self, cx: &Ctx, tx: &mut Tx, invitation: &OpenInvitation, name: &str) -> Result<Verified> {
         let email = Email { address: invitation.email.clone(), key: invitation.email_key.clone() };
         let accounts = system::lock_accounts(tx, &email.key).await?;
-        let is_closed = self.sign_up == SignUp::Closed;
+        let is_closed = self.sign_up == SignUpPolicy::Closed;
         if invitation.emailed {
             if accounts.iter().any(|account| account.user.verified_at.is_some()) {
                 return Err(has_one());

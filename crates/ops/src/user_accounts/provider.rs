@@ -6,8 +6,8 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::email;
-use waypost_core::organization::{SignUp, User};
-use waypost_core::seal::{Place, SecretText};
+use waypost_core::organization::{SignUpPolicy, User};
+use waypost_core::seal::{SealLocation, SecretText};
 use waypost_core::secret::hash;
 use waypost_core::{Code, Error, Result, name};
 use waypost_store::open_rows::{self, Bounds, Table};
@@ -188,7 +188,7 @@ impl UserAccounts {
         if let Some(user) = system::find_verified_user(tx, &email.key).await? {
             forget_password(cx, tx, &user).await?;
         }
-        match verify_address(cx, tx, &email, (name, self.sign_up == SignUp::Open)).await? {
+        match verify_address(cx, tx, &email, (name, self.sign_up == SignUpPolicy::Open)).await? {
             Some(verified) => Ok(verified),
             None => Err(self.check_sign_up_open().err().unwrap_or_else(|| Error::not_found("user"))),
         }
@@ -208,6 +208,6 @@ async fn forget_password(cx: &Ctx, tx: &mut Tx, user: &User) -> Result<()> {
     record_of_user(&cx, tx, user, ("user.password", json!({ "removed": true, "sessions": ended }))).await
 }
 
-fn place(state_hash: &str) -> Place<'_> {
-    Place { table: "user_sign_ins", column: "code_verifier", row: state_hash }
+fn place(state_hash: &str) -> SealLocation<'_> {
+    SealLocation { table: "user_sign_ins", column: "code_verifier", row: state_hash }
 }

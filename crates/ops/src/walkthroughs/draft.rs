@@ -1,11 +1,11 @@
 //! Editing the steps of a draft. The chain is read without contents; an edit writes the step and its neighbours.
 
 use serde_json::{Map, Value, json};
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::chain::{self, Link, Place};
+use waypost_core::chain::{self, LinkUpdate, StepPosition};
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
-use waypost_core::revision::RevisionAct;
+use waypost_core::revision::RevisionOperation;
 use waypost_core::step::{MAX_STEPS, MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
@@ -22,7 +22,7 @@ pub struct NewStep {
     /// The author's part.
     pub content: StepContent,
     /// Where to put it.
-    pub place: Place,
+    pub place: StepPosition,
 }
 
 /// What to change of a step; what is absent stays.
@@ -77,13 +77,13 @@ impl StepPatch {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
     /// The act.
-    pub act: RevisionAct,
+    pub act: RevisionOperation,
     /// The revision whose content is restored.
     pub restored_from: Option<u32>,
 }
 
-impl From<RevisionAct> for Origin {
-    fn from(act: RevisionAct) -> Self {
+impl From<RevisionOperation> for Origin {
+    fn from(act: RevisionOperation) -> Self {
         Self { act, restored_from: None }
     }
 }
@@ -114,12 +114,12 @@ pub struct StepEdit {
 /// `invalid_arguments` naming the field; `step_not_found` when the place names none; `conflict` when the key is taken or
 /// there are 500 steps; `precondition_failed` when the draft has changed meanwhile.
 pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep) -> Result<StepEdit> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let (id, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", RevisionAct::Add.into())).await
+    insert_step(cx, tx, (head, chain), (id, ordinal), (new, "step.add", RevisionOperation::Add.into())).await
 }
 
 /// Brings a step back that was deleted from this draft: under its id, so that who completed it has completed it.
@@ -127,7 +127,7 @@ pub async fn add_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, new: NewStep)
 /// # Errors
 /// As [`add_step`]; `step_not_found` when no such step was deleted from this walkthrough.
 pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, new: NewStep) -> Result<StepEdit> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let ordinal = step::take_removed(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
@@ -135,7 +135,8 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
         let message = format!("No step {id} was deleted from this walkthrough. Add a new one instead.");
         Error::new(Code::StepNotFound, message).with("step_id", id.as_str())
     })?;
-    insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore", RevisionAct::Restore.into())).await
+    insert_step(cx, tx, (head, chain), (id.clone(), ordinal), (new, "step.restore", RevisionOperation::Restore.into()))
+        .await
 }
 
 /// Puts another step with the same content behind a step. It has no key: keys are unique.
@@ -143,16 +144,16 @@ pub async fn restore_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &Step
 /// # Errors
 /// As [`add_step`].
 pub async fn duplicate_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepEdit> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (head, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
     let content = found.ok_or_else(|| step_not_found(id))?.content;
     let title = title_of_copy(&content.title, &chain);
-    let new = NewStep { key: None, content: StepContent { title, ..content }, place: Place::After(id.clone()) };
+    let new = NewStep { key: None, content: StepContent { title, ..content }, place: StepPosition::After(id.clone()) };
     let (own, ordinal) = (StepId::new(&*cx.random), head.next_ordinal);
     let head = Walkthrough { next_ordinal: ordinal + 1, ..head };
-    insert_step(cx, tx, (head, chain), (own, ordinal), (new, "step.duplicate", RevisionAct::Add.into())).await
+    insert_step(cx, tx, (head, chain), (own, ordinal), (new, "step.duplicate", RevisionOperation::Add.into())).await
 }
 
 /// `title`, numbered so that no step of the chain has it: an import tells steps without keys apart by their titles.
@@ -201,7 +202,7 @@ pub async fn get_step(
     walkthrough: &WalkthroughId,
     id: &StepId,
 ) -> Result<StepEdit> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
     let step = step::find(&mut tx, organization, walkthrough, id).await?.ok_or_else(|| step_not_found(id))?;
@@ -246,7 +247,7 @@ async fn edit_step(
     key: Option<Option<String>>,
     edit: impl FnOnce(&StepContent) -> StepContent,
 ) -> Result<StepEdit> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let key = key.map(|key| validate::key(key, &validate::argument_error)).transpose()?;
     let mut tx = ops.db.begin().await?;
     let head = lock_head(&mut tx, target).await?;
@@ -261,7 +262,7 @@ async fn edit_step(
         let others = step::outline(&mut tx, target.organization_id, target.walkthrough_id).await?;
         check_key_is_free(&others, after.key.as_deref(), Some(id))?;
     }
-    revisions::update(cx, &mut tx, &head, RevisionAct::Edit, &[&after]).await?;
+    revisions::update(cx, &mut tx, &head, RevisionOperation::Edit, &[&after]).await?;
     finish_edit(cx, tx, head, after).await
 }
 
@@ -269,8 +270,14 @@ async fn edit_step(
 ///
 /// # Errors
 /// As [`add_step`]; `conflict` when the step is to follow itself.
-pub async fn move_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, place: &Place) -> Result<StepEdit> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+pub async fn move_step(
+    cx: &Ctx,
+    ops: &Ops,
+    target: EditTarget<'_>,
+    id: &StepId,
+    place: &StepPosition,
+) -> Result<StepEdit> {
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (mut head, chain) = lock_chain(&mut tx, target).await?;
     let links = chain::relocate(&chain, id, place)?;
@@ -290,7 +297,7 @@ pub async fn move_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId,
 /// # Errors
 /// As [`add_step`].
 pub async fn delete_step(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId) -> Result<StepDeletion> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let (mut head, chain) = lock_chain(&mut tx, target).await?;
     let found = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await?;
@@ -317,7 +324,7 @@ pub(super) async fn lock_chain(tx: &mut Tx, target: EditTarget<'_>) -> Result<(W
 }
 
 /// Writes the links between steps; that of the head goes into `head`, which is written at the end.
-async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[Link]) -> Result<()> {
+async fn relink(tx: &mut Tx, head: &mut Walkthrough, links: &[LinkUpdate]) -> Result<()> {
     step::relink(tx, &head.organization_id, &head.id, links).await?;
     if let Some(first) = links.iter().rev().find(|link| link.from.is_none()) {
         head.first_step_id.clone_from(&first.to);

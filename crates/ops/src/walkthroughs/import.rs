@@ -4,17 +4,17 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::chain::Link;
+use waypost_core::chain::LinkUpdate;
+use waypost_core::clean;
 use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
-use waypost_core::revision::RevisionAct;
-use waypost_core::served;
+use waypost_core::revision::RevisionOperation;
 use waypost_core::step::Step;
-use waypost_core::transfer::file::{StepFile, WalkthroughFile};
+use waypost_core::transfer::file::{ImportStep, WalkthroughFile};
 use waypost_core::transfer::identity::title_key;
 use waypost_core::transfer::lint::{self, Finding};
-use waypost_core::transfer::plan::{self, Change, ImportPlan};
+use waypost_core::transfer::plan::{self, ImportPlan, StepChange};
 use waypost_core::{Code, Error, Result};
 use waypost_store::{Tx, assignment, step, system, trash, walkthrough};
 
@@ -61,10 +61,10 @@ pub struct ImportedStep {
 fn imported(plan: &ImportPlan) -> Vec<ImportedStep> {
     let stay = plan.steps.iter().map(|step| {
         let (change, fields) = match &step.change {
-            Change::Unchanged => ("unchanged", Vec::new()),
-            Change::Moved => ("moved", Vec::new()),
-            Change::Updated { fields, .. } => ("updated", fields.clone()),
-            Change::Added => ("added", Vec::new()),
+            StepChange::Unchanged => ("unchanged", Vec::new()),
+            StepChange::Moved => ("moved", Vec::new()),
+            StepChange::Updated { fields, .. } => ("updated", fields.clone()),
+            StepChange::Added => ("added", Vec::new()),
         };
         ImportedStep { change, title: step.content.title.clone(), fields }
     });
@@ -123,9 +123,9 @@ pub async fn import(
     file: WalkthroughFile,
     options: ImportOptions,
 ) -> Result<ImportReport> {
-    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     if options.server.is_some() {
-        authorize(&cx.caller, Act::AssignmentWrite, organization)?;
+        authorize(&cx.caller, Operation::AssignmentWrite, organization)?;
     }
     let name = file.name.clone();
     let (steps, warnings) = accept_steps(&file)?;
@@ -152,7 +152,7 @@ pub fn lint_file(file: &WalkthroughFile) -> Result<Vec<Finding>> {
     let kind = file.kind.unwrap_or(file.default_kind);
     let (title, description) = (file.title.as_deref(), file.description.as_deref());
     let tags = file.tags.as_deref().unwrap_or_default();
-    let mut findings = lint::lint_head(title.unwrap_or_default(), description.unwrap_or_default(), tags);
+    let mut findings = lint::lint_fields(title.unwrap_or_default(), description.unwrap_or_default(), tags);
     findings.extend(lint::lint(kind, steps.iter().map(|step| &step.content)));
     Ok(findings)
 }
@@ -168,21 +168,21 @@ fn in_file(mut error: Error, name: &str) -> Error {
 }
 
 /// The steps as they will be stored, and the file's warnings with those about what is served otherwise.
-fn accept_steps(file: &WalkthroughFile) -> Result<(Vec<StepFile>, Vec<String>)> {
+fn accept_steps(file: &WalkthroughFile) -> Result<(Vec<ImportStep>, Vec<String>)> {
     let mut warnings = file.warnings.clone();
     let mut steps = Vec::with_capacity(file.steps.len());
     let mut more = 0;
     for (number, step) in (1..).zip(&file.steps) {
-        let content = validate::step(step.content.clone(), &|field, problem| step.place.refuse(field, problem))?;
-        for change in served::changes(&content, &served::step(&content)) {
+        let content = validate::step(step.content.clone(), &|field, problem| step.source.reject(field, problem))?;
+        for change in clean::changes(&content, &clean::step(&content)) {
             if warnings.len() - file.warnings.len() >= MAX_CHANGES {
                 more += 1;
                 continue;
             }
-            let label = step.place.step_label().map_or_else(|| format!("step {number}"), str::to_owned);
+            let label = step.source.step_label().map_or_else(|| format!("step {number}"), str::to_owned);
             warnings.push(format!("{}: {label}, `{}`: {change}", file.name, change.field));
         }
-        steps.push(StepFile { content, ..step.clone() });
+        steps.push(ImportStep { content, ..step.clone() });
     }
     if more > 0 {
         warnings
@@ -195,13 +195,13 @@ async fn run(
     cx: &Ctx,
     tx: &mut Tx,
     organization: &OrganizationId,
-    (file, steps): (WalkthroughFile, Vec<StepFile>),
+    (file, steps): (WalkthroughFile, Vec<ImportStep>),
     options: &ImportOptions,
 ) -> Result<ImportReport> {
     let server = find_server(tx, organization, options.server.as_deref()).await?;
     let existing = find(tx, organization, &file, options).await?;
     let before = existing.as_ref().map(|draft| draft.walkthrough.fields());
-    let refuse = |field: &str, problem: &str| file.place().refuse(field, problem);
+    let refuse = |field: &str, problem: &str| file.source().reject(field, problem);
     let fields = validate::head(file.fields(options.title.as_deref(), before.as_ref())?, &refuse)?;
     let plan = plan::plan(before.as_ref().zip(existing.as_ref().map(|draft| &draft.steps[..])), &fields, steps);
     if plan.needs_replace() && !options.replace {
@@ -299,22 +299,22 @@ async fn apply(cx: &Ctx, tx: &mut Tx, draft: Draft, plan: &ImportPlan) -> Result
         let gone: Vec<_> = plan.removed.iter().filter_map(|(step, _)| before.get(step)).collect();
         revisions::delete(cx, tx, &head, &chain, &gone).await?;
     }
-    let with_change = |wanted: fn(&Change) -> bool| {
+    let with_change = |wanted: fn(&StepChange) -> bool| {
         let pairs = steps.iter().zip(&plan.steps);
         pairs.filter(move |(_, planned)| wanted(&planned.change)).map(|(step, _)| step).collect::<Vec<_>>()
     };
-    let updated = with_change(|change| matches!(change, Change::Updated { .. }));
+    let updated = with_change(|change| matches!(change, StepChange::Updated { .. }));
     if !updated.is_empty() {
-        revisions::update(cx, tx, &head, RevisionAct::Import, &updated).await?;
+        revisions::update(cx, tx, &head, RevisionOperation::Import, &updated).await?;
     }
-    let added = with_change(|change| *change == Change::Added);
+    let added = with_change(|change| *change == StepChange::Added);
     if !added.is_empty() {
-        revisions::insert(cx, tx, &head, RevisionAct::Import, &added).await?;
+        revisions::insert(cx, tx, &head, RevisionOperation::Import, &added).await?;
     }
     let relinked =
         steps.iter().filter(|step| before.get(&step.id).is_some_and(|b| b.next_step_id != step.next_step_id));
     let links: Vec<_> =
-        relinked.map(|step| Link { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
+        relinked.map(|step| LinkUpdate { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
     step::relink(tx, &head.organization_id, &head.id, &links).await?;
     head.first_step_id = steps.first().map(|step| step.id.clone());
     Ok(Draft { walkthrough: head, steps })

@@ -2,10 +2,10 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
-use waypost_core::transfer::identity::fold;
+use waypost_core::transfer::identity::fold_title;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_core::{Error, Result};
 use waypost_store::walkthrough_list::{self, After, Placed, Search};
@@ -74,7 +74,7 @@ pub async fn list(
     organization: &OrganizationId,
     list: WalkthroughListQuery,
 ) -> Result<WalkthroughPage> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let limit = list.limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
@@ -87,7 +87,7 @@ pub async fn list(
     let after = list.cursor.as_deref().map(|cursor| read_cursor(cursor, sort)).transpose()?;
     let mut conn = ops.db.read().await?;
     let search = Search {
-        title: &fold(query),
+        title: &fold_title(query),
         plain: &query.to_ascii_lowercase(),
         state: list.state,
         kind: list.kind,
@@ -116,7 +116,7 @@ pub async fn describe(
     organization: &OrganizationId,
     walkthrough: Walkthrough,
 ) -> Result<ListedWalkthrough> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut conn = ops.db.read().await?;
     let placed = walkthrough_list::servers(&mut conn, organization, [&walkthrough.id]).await?;
     let described = walkthrough_list::describe(&mut conn, organization, vec![walkthrough]).await?;
@@ -136,7 +136,7 @@ fn with_servers(listed: walkthrough_list::Listed, placed: &[Placed]) -> ListedWa
 
 fn cursor(sort: WalkthroughSort, last: &Walkthrough) -> String {
     let value = match sort {
-        WalkthroughSort::Title => fold(&last.title),
+        WalkthroughSort::Title => fold_title(&last.title),
         WalkthroughSort::UpdatedAt => last.updated_at.0.to_string(),
         WalkthroughSort::CreatedAt => last.created_at.0.to_string(),
     };

@@ -16,10 +16,10 @@ mod validate;
 pub mod versions;
 
 use serde_json::{Map, Value, json};
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
-use waypost_core::revision::RevisionAct;
+use waypost_core::revision::RevisionOperation;
 use waypost_core::slug::{self, MAX_WALKTHROUGH_SLUG};
 use waypost_core::step::{MAX_TITLE_CHARS, Step, StepContent};
 use waypost_core::transfer::identity::title_key;
@@ -86,7 +86,7 @@ pub struct WalkthroughPatch {
 /// # Errors
 /// `invalid_arguments` naming the field; `conflict` when title or slug is taken, or there are 20,000 walkthroughs.
 pub async fn create(cx: &Ctx, ops: &Ops, organization: &OrganizationId, new: NewWalkthrough) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let fields = validate::head(new.fields, &validate::argument_error)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
@@ -107,7 +107,7 @@ pub async fn create_with_steps(
     new: NewWalkthrough,
     steps: Vec<StepContent>,
 ) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let fields = validate::head(new.fields, &validate::argument_error)?;
     let steps =
         steps.into_iter().map(|step| validate::step(step, &validate::argument_error)).collect::<Result<Vec<_>>>()?;
@@ -131,7 +131,7 @@ pub async fn duplicate(
     id: &WalkthroughId,
     title: Option<String>,
 ) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
@@ -182,7 +182,7 @@ async fn insert_steps(
     for at in 1..steps.len() {
         steps[at - 1].next_step_id = Some(steps[at].id.clone());
     }
-    revisions::insert(cx, tx, head, RevisionAct::Add, &steps.iter().collect::<Vec<_>>()).await?;
+    revisions::insert(cx, tx, head, RevisionOperation::Add, &steps.iter().collect::<Vec<_>>()).await?;
     head.first_step_id = steps.first().map(|step| step.id.clone());
     head.next_ordinal = u32::try_from(steps.len()).unwrap_or(u32::MAX);
     walkthrough::update(tx, head, &title_key(&head.title)).await?;
@@ -194,7 +194,7 @@ async fn insert_steps(
 /// # Errors
 /// `not_found`; `conflict` when the chain of steps is broken, naming the step.
 pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Draft> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     load_draft(&mut tx, head).await
@@ -205,7 +205,7 @@ pub async fn get_draft(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &
 /// # Errors
 /// As [`get_draft`].
 pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationId, slug: &str) -> Result<Draft> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find_by_slug(&mut tx, organization, slug).await?.ok_or_else(missing)?;
     load_draft(&mut tx, head).await
@@ -216,7 +216,7 @@ pub async fn get_draft_by_slug(cx: &Ctx, ops: &Ops, organization: &OrganizationI
 /// # Errors
 /// As [`create`], and `precondition_failed` when the draft has changed meanwhile.
 pub async fn update(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, change: WalkthroughPatch) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     if change.title.is_some() || change.slug.is_some() {
         lock_names(&mut tx, target.organization_id).await?;
@@ -407,7 +407,7 @@ async fn free_slug(tx: &mut Tx, organization: &OrganizationId, title: &str) -> R
     let first_word = &first_word[..first_word.len().min(MAX_WALKTHROUGH_SLUG / 2)];
     let taken = walkthrough::slugs_with_prefix(tx, organization, first_word).await?;
     let taken: std::collections::HashSet<_> = taken.iter().map(String::as_str).collect();
-    Ok(slug::unique(&base, |slug| taken.contains(slug)))
+    Ok(slug::make_unique(&base, |slug| taken.contains(slug)))
 }
 
 /// The slug of a walkthrough is the name of a prompt and a part of addresses.

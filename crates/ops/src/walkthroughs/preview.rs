@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use waypost_core::access::{Act, authorize};
-use waypost_core::answer::{self, Answer, Played};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::guidance::{Flow, User};
+use waypost_core::clean::{self, FieldChange};
+use waypost_core::guidance::{ToolFlow, UserIdentity};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
-use waypost_core::progress::act::{Select, View};
-use waypost_core::progress::{Offered, Outcome};
-use waypost_core::served::{self, Change};
+use waypost_core::progress::operations::{ProgressContext, SelectOptions};
+use waypost_core::progress::{Outcome, VersionOffer};
 use waypost_core::step::{Step, StepContent};
-use waypost_core::version::{FrozenStep, Version};
+use waypost_core::tool_result::{self, ResultContext, ToolResult};
+use waypost_core::version::{Version, VersionStep};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Code, Error, Result};
 use waypost_store::{version, walkthrough};
@@ -37,11 +37,11 @@ pub struct Preview {
     /// Its arguments.
     pub arguments: Value,
     /// What comes back.
-    pub answer: Answer,
+    pub answer: ToolResult,
     /// The step that the user comes to, as it is served; none at the end.
     pub step: Option<Step>,
     /// What of that step is served otherwise than it was typed.
-    pub changes: Vec<Change>,
+    pub changes: Vec<FieldChange>,
     /// How many steps are completed by then.
     pub completed: usize,
     /// How many there are.
@@ -60,7 +60,7 @@ pub async fn render(
     id: &WalkthroughId,
     moment: PreviewPoint,
 ) -> Result<Preview> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let number = version::last_number(&mut tx, organization, id).await? + 1;
@@ -99,7 +99,7 @@ pub async fn render_all(
     organization: &OrganizationId,
     id: &WalkthroughId,
 ) -> Result<Vec<Preview>> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let number = version::last_number(&mut tx, organization, id).await? + 1;
@@ -107,13 +107,14 @@ pub async fn render_all(
     drop(tx);
     let (head, steps) = (draft.walkthrough, draft.steps);
     let version = frozen(&head, &steps, number);
-    let offered = Offered { latest: Arc::clone(&version), withdrawal: None };
+    let offered = VersionOffer { latest: Arc::clone(&version), withdrawal: None };
     let mut outcome = advance(cx, &version, 0)?;
     let mut moments = Vec::with_capacity(steps.len());
     for completed in 0..steps.len() {
         if completed > 0 {
-            let attempt = outcome.standing.attempt.as_ref().map(|attempt| (attempt, &version));
-            outcome = View { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
+            let attempt = outcome.progress.attempt.as_ref().map(|attempt| (attempt, &version));
+            outcome =
+                ProgressContext { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
         }
         moments.push(shown(&head, &steps, &outcome, completed));
     }
@@ -122,7 +123,7 @@ pub async fn render_all(
 
 /// The version that the draft would make.
 fn frozen(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
-    let frozen = steps.iter().map(|step| FrozenStep {
+    let frozen = steps.iter().map(|step| VersionStep {
         id: step.id.clone(),
         ordinal: step.ordinal,
         content: step.content.clone(),
@@ -133,14 +134,14 @@ fn frozen(head: &Walkthrough, steps: &[Step], number: u32) -> Arc<Version> {
 
 /// The moment after a call by which so many steps are completed.
 fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize) -> Preview {
-    let played = Played {
+    let played = ResultContext {
         walkthrough_id: &head.id,
         slug: &head.slug,
-        standing: &outcome.standing,
+        progress: &outcome.progress,
         completed_step_id: outcome.completed_step_id.as_ref(),
         notices: &outcome.notices,
-        user: &User::Known,
-        flow: Flow::Guided,
+        user: &UserIdentity::Known,
+        flow: ToolFlow::Guided,
     };
     let (tool, arguments) = match completed.checked_sub(1) {
         None => ("select_walkthrough", json!({ "walkthrough_id": head.id })),
@@ -148,21 +149,21 @@ fn shown(head: &Walkthrough, steps: &[Step], outcome: &Outcome, completed: usize
             ("next_walkthrough_step", json!({ "walkthrough_id": head.id, "current_step_id": steps[before].id }))
         }
     };
-    let step = steps.get(completed).map(|step| Step { content: served::step(&step.content), ..step.clone() });
+    let step = steps.get(completed).map(|step| Step { content: clean::step(&step.content), ..step.clone() });
     let typed = steps.get(completed).map(|step| &step.content);
     let changes =
-        typed.zip(step.as_ref()).map(|(typed, step)| served::changes(typed, &step.content)).unwrap_or_default();
-    Preview { tool, arguments, answer: answer::step(&played), step, changes, completed, total: steps.len() }
+        typed.zip(step.as_ref()).map(|(typed, step)| clean::changes(typed, &step.content)).unwrap_or_default();
+    Preview { tool, arguments, answer: tool_result::step_result(&played), step, changes, completed, total: steps.len() }
 }
 
 /// Begins an attempt and completes so many steps; gives what the last call made.
 fn advance(cx: &Ctx, version: &Arc<Version>, completed: usize) -> Result<Outcome> {
-    let offered = Offered { latest: Arc::clone(version), withdrawal: None };
-    let mut outcome =
-        View { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random }.select(Select::default())?;
+    let offered = VersionOffer { latest: Arc::clone(version), withdrawal: None };
+    let mut outcome = ProgressContext { attempt: None, offered: &offered, now: cx.now(), random: &*cx.random }
+        .select(SelectOptions::default())?;
     for _ in 0..completed {
-        let attempt = outcome.standing.attempt.as_ref().map(|attempt| (attempt, version));
-        outcome = View { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
+        let attempt = outcome.progress.attempt.as_ref().map(|attempt| (attempt, version));
+        outcome = ProgressContext { attempt, offered: &offered, now: cx.now(), random: &*cx.random }.advance(None)?;
     }
     Ok(outcome)
 }

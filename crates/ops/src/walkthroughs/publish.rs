@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
+use waypost_core::clean;
 use waypost_core::id::{OrganizationId, VersionId, WalkthroughId};
-use waypost_core::markdown::{bidi_in_code, clean_plain};
-use waypost_core::served;
+use waypost_core::markdown::{clean_plain, find_bidi_in_code};
 use waypost_core::step::Step;
 use waypost_core::transfer::lint::{self, Finding, Severity};
-use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_core::version::{VersionInfo, Withdrawal};
 use waypost_core::walkthrough::{Walkthrough, WalkthroughState};
 use waypost_core::webhook::WebhookEvent;
 use waypost_core::{Code, Error, Result};
@@ -44,7 +44,7 @@ pub struct PublishResult {
 /// with all such findings in `details.findings`; `confirmation_required` for bidirectional controls in code; `conflict`
 /// when it is archived; `precondition_failed` when the draft has changed meanwhile.
 pub async fn publish(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, confirm_bidi: bool) -> Result<PublishResult> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let draft = load_draft(&mut tx, head).await?;
@@ -79,7 +79,7 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
     if served {
         let detail = json!({ "version": version.number, "version_id": version.id, "created": created });
         record_operation(cx, tx, &head, "walkthrough.publish", detail).await?;
-        let title = served::title(&head.title);
+        let title = clean::title(&head.title);
         let text = format!("Version {} of \"{title}\" is published.", version.number);
         let data = json!({ "walkthrough": {
             "id": head.id, "slug": head.slug, "title": title, "type": head.kind.as_str(),
@@ -92,7 +92,7 @@ pub(super) async fn publish_in(cx: &Ctx, tx: &mut Tx, draft: Draft, confirm_bidi
 }
 
 /// Whether the newest version is what the draft is, as typed. A step's key is not compared: nobody is served it.
-async fn is_same(tx: &mut Tx, newest: &VersionHead, head: &Walkthrough, steps: &[Step]) -> Result<bool> {
+async fn is_same(tx: &mut Tx, newest: &VersionInfo, head: &Walkthrough, steps: &[Step]) -> Result<bool> {
     if newest.fields != head.fields() || newest.step_count as usize != steps.len() {
         return Ok(false);
     }
@@ -101,8 +101,8 @@ async fn is_same(tx: &mut Tx, newest: &VersionHead, head: &Walkthrough, steps: &
     Ok(frozen.iter().zip(steps).all(same))
 }
 
-async fn freeze(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Result<VersionHead> {
-    let version = VersionHead {
+async fn freeze(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, steps: &[Step]) -> Result<VersionInfo> {
+    let version = VersionInfo {
         id: VersionId::new(&*cx.random),
         walkthrough_id: head.id.clone(),
         number: version::last_number(tx, &head.organization_id, &head.id).await? + 1,
@@ -130,8 +130,10 @@ fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> 
         let error = Error::invalid(first.field.unwrap_or("steps"), format!("It cannot be published: {text}{more}"));
         return Err(error.with("step", first.step.clone()).with("findings", json!(errors)));
     }
-    let hidden =
-        steps.iter().zip(1..).find_map(|(step, number)| Some((step, number, bidi_in_code(&step.content.content)?)));
+    let hidden = steps
+        .iter()
+        .zip(1..)
+        .find_map(|(step, number)| Some((step, number, find_bidi_in_code(&step.content.content)?)));
     match hidden {
         Some((step, number, character)) if !confirm_bidi => {
             let message = format!(
@@ -148,7 +150,7 @@ fn check_publishable(head: &Walkthrough, steps: &[Step], confirm_bidi: bool) -> 
 }
 
 pub(super) fn findings(head: &Walkthrough, steps: &[Step]) -> Vec<Finding> {
-    let mut findings = lint::lint_head(&head.title, &head.description, &head.tags);
+    let mut findings = lint::lint_fields(&head.title, &head.description, &head.tags);
     findings.extend(lint::lint(head.kind, steps.iter().map(|step| &step.content)));
     findings
 }
@@ -171,8 +173,8 @@ pub async fn list_versions(
     ops: &Ops,
     organization: &OrganizationId,
     id: &WalkthroughId,
-) -> Result<Vec<VersionHead>> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+) -> Result<Vec<VersionInfo>> {
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     Ok(version::list(&mut tx, organization, id).await?)
@@ -185,7 +187,7 @@ pub async fn list_versions(
 /// `not_found` when there is no such version; `conflict` when it was withdrawn before; `invalid_arguments` without a
 /// reason.
 pub async fn withdraw(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32, reason: &str) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let reason = clean_plain(reason).trim().to_owned();
     if !(1..=MAX_REASON_CHARS).contains(&reason.chars().count()) {
         let message = format!("`reason` has 1 to {MAX_REASON_CHARS} characters: users are told it.");
@@ -256,7 +258,7 @@ async fn set_state(
     act: &'static str,
     next: fn(WalkthroughState) -> Result<WalkthroughState>,
 ) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let mut head = lock_head(&mut tx, target).await?;
     let before = head.state;

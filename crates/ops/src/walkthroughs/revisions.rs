@@ -2,12 +2,12 @@
 //! revision of it in the same transaction, so that the draft and the current revisions always say the same.
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::id::{OrganizationId, StepId, WalkthroughId};
 use waypost_core::revision::{
-    KEPT_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RevisionAct, RevisionHead, StepRevision, collapses,
+    MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, RevisionInfo, RevisionOperation, StepRevision, can_collapse,
 };
 use waypost_core::step::{MAX_STEPS, Step};
 use waypost_core::walkthrough::Walkthrough;
@@ -26,7 +26,7 @@ pub const MAX_PAGE: u32 = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedRevision {
     /// The revision.
-    pub head: RevisionHead,
+    pub head: RevisionInfo,
     /// The user's address or the key's name. `None` if unknown.
     pub actor_name: Option<String>,
 }
@@ -82,7 +82,7 @@ pub(super) async fn update(
     let new = new(cx, origin.into());
     if let [step] = steps {
         let last = step_revision::list(tx, scope(head), &step.id, (None, 1)).await?;
-        if let Some(last) = last.first().filter(|last| collapses(last, new.act, new.actor, new.at)) {
+        if let Some(last) = last.first().filter(|last| can_collapse(last, new.act, new.actor, new.at)) {
             step_revision::replace(tx, scope(head), last.number, new, step).await?;
             trim(tx, head, [&step.id]).await?;
             return Ok(());
@@ -96,7 +96,7 @@ pub(super) async fn delete(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, chain: &[S
     step_revision::keep_baseline(tx, scope(head), head.updated_at, gone.iter().map(|step| &step.id)).await?;
     let before = |id: &StepId| chain.iter().find(|step| step.next_step_id.as_ref() == Some(id)).map(|step| &step.id);
     let deleted: Vec<_> = gone.iter().map(|step| (*step, before(&step.id))).collect();
-    append(tx, head, new(cx, RevisionAct::Delete.into()), &deleted).await?;
+    append(tx, head, new(cx, RevisionOperation::Delete.into()), &deleted).await?;
     step::delete(tx, &head.organization_id, &head.id, gone.iter().map(|step| &step.id)).await?;
     Ok(())
 }
@@ -109,7 +109,7 @@ async fn append(
 ) -> Result<()> {
     step_revision::append(tx, scope(head), new, steps.iter().copied()).await?;
     // A step that was just added has no other revisions.
-    if new.act != RevisionAct::Add {
+    if new.act != RevisionOperation::Add {
         trim(tx, head, steps.iter().map(|(step, _)| &step.id)).await?;
     }
     Ok(())
@@ -132,7 +132,7 @@ pub async fn list(
     id: &StepId,
     (before, limit): (Option<u32>, Option<u32>),
 ) -> Result<RevisionPage> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let limit = limit.unwrap_or(50);
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(Error::invalid("limit", format!("`limit` is a number from 1 to {MAX_PAGE}.")));
@@ -152,7 +152,7 @@ pub async fn list(
 async fn named(
     conn: &mut Conn,
     organization: &OrganizationId,
-    heads: Vec<RevisionHead>,
+    heads: Vec<RevisionInfo>,
 ) -> Result<Vec<ListedRevision>> {
     let mut actors: Vec<_> = heads.iter().map(|head| head.actor.as_str()).collect();
     actors.sort_unstable();
@@ -173,7 +173,7 @@ pub async fn get(
     id: &StepId,
     number: u32,
 ) -> Result<(ListedRevision, StepRevision)> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
     let found = step_revision::find(&mut tx, scope(&head), id, number).await?;
@@ -192,7 +192,7 @@ pub async fn list_deleted(
     organization: &OrganizationId,
     walkthrough: &WalkthroughId,
 ) -> Result<Vec<DeletedStep>> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, walkthrough).await?.ok_or_else(missing)?;
     let limit = i64::try_from(MAX_STEPS).unwrap_or(i64::MAX);
@@ -209,12 +209,12 @@ pub async fn list_deleted(
 /// `not_found` if there is no such revision; `conflict` if the draft has 500 steps; `precondition_failed` if the draft has
 /// changed since `target.revision`.
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, id: &StepId, number: u32) -> Result<StepEdit> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     let revision = step_revision::find(&mut tx, scope(&head), id, number).await?;
     let revision = revision.ok_or_else(|| no_revision(number))?;
-    let origin = Origin { act: RevisionAct::Restore, restored_from: Some(number) };
+    let origin = Origin { act: RevisionOperation::Restore, restored_from: Some(number) };
     let Some(before) = step::find(&mut tx, target.organization_id, target.walkthrough_id, id).await? else {
         return restore_deleted(cx, tx, target, (id, origin), revision).await;
     };
@@ -241,9 +241,9 @@ async fn restore_deleted(
     let last = last.first().map_or(revision.head.number, |last| last.number);
     let deletion = step_revision::find(&mut tx, scope(&head), id, last).await?;
     let place = match deletion.map(|deletion| deletion.after_step_id) {
-        Some(None) => Place::First,
-        Some(Some(after)) if chain.iter().any(|step| step.id == after) => Place::After(after),
-        _ => Place::Last,
+        Some(None) => StepPosition::First,
+        Some(Some(after)) if chain.iter().any(|step| step.id == after) => StepPosition::After(after),
+        _ => StepPosition::Last,
     };
     let key = revision.key.filter(|key| chain.iter().all(|step| step.key.as_ref() != Some(key)));
     let new = NewStep { key, content: revision.content, place };
@@ -262,7 +262,7 @@ fn no_revision(number: u32) -> Error {
 pub async fn delete_expired(db: &Db, clock: &dyn Clock) -> Result<u64> {
     const AT_ONCE: i64 = 500;
     let mut tx = db.begin().await?;
-    let rows = step_revision::delete_superseded(&mut tx, clock.now().plus(-KEPT_MS), AT_ONCE).await?;
+    let rows = step_revision::delete_superseded(&mut tx, clock.now().plus(-RETENTION_MS), AT_ONCE).await?;
     tx.commit().await?;
     Ok(rows)
 }

@@ -2,7 +2,7 @@
 //! versions and everybody's progress.
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, WalkthroughId};
 use waypost_core::transfer::identity::title_key;
@@ -36,7 +36,7 @@ pub struct TrashedWalkthrough {
 /// # Errors
 /// `not_found`; `precondition_failed` if the draft has changed since `target.revision`.
 pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     let head = lock_head(&mut tx, target).await?;
     tx.touch_config().await?;
@@ -51,7 +51,7 @@ pub async fn delete(cx: &Ctx, ops: &Ops, target: EditTarget<'_>) -> Result<()> {
 /// # Errors
 /// `not_found` for an unknown organisation.
 pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) -> Result<Vec<TrashedWalkthrough>> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let limit = i64::try_from(MAX_WALKTHROUGHS).unwrap_or(i64::MAX);
     let found = trash::list(&mut tx, organization, limit).await?;
@@ -75,7 +75,7 @@ pub async fn list_deleted(cx: &Ctx, ops: &Ops, organization: &OrganizationId) ->
 /// # Errors
 /// `not_found`; `conflict` if the walkthrough is not in the trash.
 pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, organization)?;
     let mut tx = ops.db.begin().await?;
     lock_names(&mut tx, organization).await?;
     let Some(found) = trash::find(&mut tx, organization, id).await? else {
@@ -102,7 +102,7 @@ pub async fn restore(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &Wa
 /// # Errors
 /// `not_found` if it is not in the trash; `forbidden` for members who are not admins.
 pub async fn purge(cx: &Ctx, ops: &Ops, organization: &OrganizationId, id: &WalkthroughId) -> Result<()> {
-    authorize(&cx.caller, Act::WalkthroughPurge, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughPurge, organization)?;
     let mut tx = ops.db.begin().await?;
     let found = trash::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     // Before the row is locked for good: an assignment holds this one and waits for the row.

@@ -8,7 +8,7 @@
 //!
 //! Limits hold for what was typed and for what is served of it.
 
-use waypost_core::markdown::{clean_line, clean_markdown, clean_plain, line_endings};
+use waypost_core::markdown::{clean_line, clean_markdown, clean_plain, normalize_line_endings};
 use waypost_core::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS, StepContent};
 use waypost_core::transfer::identity::{key_problem, title_key};
 use waypost_core::walkthrough::WalkthroughFields;
@@ -87,7 +87,7 @@ fn title(text: &str, refuse: FieldError<'_>) -> Result<String> {
 
 /// A single line, 200 characters at most.
 fn line(field: &str, text: &str, refuse: FieldError<'_>) -> Result<String> {
-    let line = line_endings(text).trim().replace('\n', " ");
+    let line = normalize_line_endings(text).trim().replace('\n', " ");
     let count = line.chars().count();
     if count > MAX_TITLE_CHARS {
         return Err(refuse(field, &format!("has {count} characters, {MAX_TITLE_CHARS} at most. Shorten it.")));
@@ -97,7 +97,7 @@ fn line(field: &str, text: &str, refuse: FieldError<'_>) -> Result<String> {
 
 /// A text; `served` gives the bytes of what is served of it.
 fn text(field: &str, typed: &str, served: impl Fn(&str) -> usize, refuse: FieldError<'_>) -> Result<String> {
-    let typed = line_endings(typed);
+    let typed = normalize_line_endings(typed);
     if typed.len() > MAX_FIELD_BYTES {
         return Err(refuse(field, &format!("has {} bytes, {MAX_FIELD_BYTES} at most. Shorten it.", typed.len())));
     }

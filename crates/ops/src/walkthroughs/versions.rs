@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 
 use serde_json::json;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 use waypost_core::caller::Ctx;
-use waypost_core::chain::Link;
+use waypost_core::chain::LinkUpdate;
 use waypost_core::compare::{Comparison, compare as differences};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
-use waypost_core::impact::{Consequences, Move};
-use waypost_core::revision::RevisionAct;
+use waypost_core::impact::{MoveImpact, VersionMove};
+use waypost_core::revision::RevisionOperation;
 use waypost_core::step::Step;
 use waypost_core::transfer::lint::Finding;
-use waypost_core::version::VersionHead;
+use waypost_core::version::VersionInfo;
 use waypost_core::walkthrough::{Walkthrough, WalkthroughFields};
 use waypost_core::{Error, Result};
 use waypost_store::{Conn, Tx, standing, step, version, walkthrough};
@@ -27,7 +27,7 @@ use crate::Ops;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedVersion {
     /// The version without its steps.
-    pub head: VersionHead,
+    pub head: VersionInfo,
     /// How many people are in progress on it.
     pub in_progress: u64,
     /// Whether it is the one that is served.
@@ -48,7 +48,7 @@ pub struct PublishImpact {
     /// People in progress by the version that they are on, newest first.
     pub by_version: Vec<(u32, u64)>,
     /// What moving to the new version would mean for them.
-    pub consequences: Consequences,
+    pub consequences: MoveImpact,
     /// What stands in the way, and what the author probably did not mean.
     pub findings: Vec<Finding>,
 }
@@ -63,7 +63,7 @@ pub async fn list(
     organization: &OrganizationId,
     id: &WalkthroughId,
 ) -> Result<Vec<ListedVersion>> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let people: HashMap<_, _> = standing::by_version(&mut tx, organization, id).await?.into_iter().collect();
@@ -86,8 +86,8 @@ pub async fn get(
     organization: &OrganizationId,
     id: &WalkthroughId,
     number: u32,
-) -> Result<(VersionHead, Vec<Step>)> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+) -> Result<(VersionInfo, Vec<Step>)> {
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     load_version(&mut tx, organization, id, number).await
@@ -104,7 +104,7 @@ pub async fn compare(
     id: &WalkthroughId,
     (from, to): (u32, Option<u32>),
 ) -> Result<Comparison> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let (before, before_steps) = load_version(&mut tx, organization, id, from).await?;
@@ -126,7 +126,7 @@ async fn load_version(
     organization: &OrganizationId,
     id: &WalkthroughId,
     number: u32,
-) -> Result<(VersionHead, Vec<Step>)> {
+) -> Result<(VersionInfo, Vec<Step>)> {
     let found = version::find_by_number(conn, organization, id, number).await?;
     let head = found.ok_or_else(|| Error::not_found("version"))?;
     let steps = version::steps(conn, organization, &head.id).await?;
@@ -143,7 +143,7 @@ pub async fn get_impact(
     organization: &OrganizationId,
     id: &WalkthroughId,
 ) -> Result<PublishImpact> {
-    authorize(&cx.caller, Act::WalkthroughRead, organization)?;
+    authorize(&cx.caller, Operation::WalkthroughRead, organization)?;
     let mut tx = ops.db.snapshot().await?;
     let head = walkthrough::find(&mut tx, organization, id).await?.ok_or_else(missing)?;
     let Draft { walkthrough: head, steps } = load_draft(&mut tx, head).await?;
@@ -174,21 +174,21 @@ async fn affected(
     organization: &OrganizationId,
     id: &WalkthroughId,
     to: &[u32],
-) -> Result<(Vec<(u32, u64)>, Consequences)> {
+) -> Result<(Vec<(u32, u64)>, MoveImpact)> {
     let people = standing::by_version(conn, organization, id).await?;
     let mut by_version = Vec::with_capacity(people.len());
-    let mut moves: HashMap<VersionId, Move> = HashMap::with_capacity(people.len());
+    let mut moves: HashMap<VersionId, VersionMove> = HashMap::with_capacity(people.len());
     for (version_id, count) in people {
         let Some(head) = version::find(conn, organization, &version_id).await? else { continue };
         let from = version::ordinals(conn, organization, &version_id).await?;
-        moves.insert(version_id, Move::new(from, to.to_vec()));
+        moves.insert(version_id, VersionMove::new(from, to.to_vec()));
         by_version.push((head.number, count));
     }
     by_version.sort_unstable_by(|a, b| b.cmp(a));
-    let mut consequences = Consequences::default();
+    let mut consequences = MoveImpact::default();
     let count = |version_id, completed: &_, people| {
         if let Some(to_new) = moves.get(&version_id) {
-            consequences.add(to_new.consequence(completed), people);
+            consequences.add(to_new.impact_on(completed), people);
         }
     };
     standing::each_group(conn, organization, id, count).await?;
@@ -201,7 +201,7 @@ async fn affected(
 /// `not_found` when there is no such version; `conflict` when another walkthrough has its title by now;
 /// `precondition_failed` when the draft has changed meanwhile.
 pub async fn restore(cx: &Ctx, ops: &Ops, target: EditTarget<'_>, number: u32) -> Result<Walkthrough> {
-    authorize(&cx.caller, Act::WalkthroughWrite, target.organization_id)?;
+    authorize(&cx.caller, Operation::WalkthroughWrite, target.organization_id)?;
     let mut tx = ops.db.begin().await?;
     super::lock_names(&mut tx, target.organization_id).await?;
     let head = lock_head(&mut tx, target).await?;
@@ -239,17 +239,18 @@ async fn replace_steps(cx: &Ctx, tx: &mut Tx, head: &Walkthrough, before: &[Step
         .filter(|step| was.get(&step.id).is_some_and(|was| was.content != step.content || was.key != step.key))
         .collect();
     if !changed.is_empty() {
-        revisions::update(cx, tx, head, RevisionAct::Restore, &changed).await?;
+        revisions::update(cx, tx, head, RevisionOperation::Restore, &changed).await?;
     }
     let back: Vec<_> = after.iter().filter(|step| !was.contains_key(&step.id)).collect();
     for step in &back {
         step::take_removed(tx, organization, id, &step.id).await?;
     }
     if !back.is_empty() {
-        revisions::insert(cx, tx, head, RevisionAct::Restore, &back).await?;
+        revisions::insert(cx, tx, head, RevisionOperation::Restore, &back).await?;
     }
     let links = after.iter().filter(|step| was.get(&step.id).is_some_and(|was| was.next_step_id != step.next_step_id));
-    let links: Vec<_> = links.map(|step| Link { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
+    let links: Vec<_> =
+        links.map(|step| LinkUpdate { from: Some(step.id.clone()), to: step.next_step_id.clone() }).collect();
     step::relink(tx, organization, id, &links).await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use waypost_core::Code;
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::id::StepId;
 use waypost_core::step::StepContent;
 use waypost_core::transfer::markdown;
@@ -20,7 +20,7 @@ async fn steps_are_added_changed_moved_and_deleted(world: World) {
     assert_eq!(world.titles(&id).await, ["A", "B", "C"]);
     assert_eq!(world.get_draft(&id).await.walkthrough.revision, 4);
 
-    let place = Place::After(steps[0].clone());
+    let place = StepPosition::After(steps[0].clone());
     let new = NewStep { key: Some("x".to_owned()), content: content("X"), place };
     let added = add_step(&world.cx, &world.ops, world.at(&id, 4), new.clone()).await.unwrap();
     assert_eq!((added.revision, added.step.ordinal, added.step.next_step_id.as_ref()), (5, 3, Some(&steps[1])));
@@ -28,10 +28,10 @@ async fn steps_are_added_changed_moved_and_deleted(world: World) {
     let taken = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
     assert_eq!((taken.code, &taken.details["field"]), (Code::Conflict, &json!("key")));
 
-    let moved = move_step(&world.cx, &world.ops, world.at(&id, 5), &steps[2], &Place::First).await.unwrap();
+    let moved = move_step(&world.cx, &world.ops, world.at(&id, 5), &steps[2], &StepPosition::First).await.unwrap();
     assert_eq!((moved.revision, moved.step.next_step_id.as_ref()), (6, Some(&steps[0])));
     assert_eq!(world.titles(&id).await, ["C", "A", "X", "B"]);
-    let stays = move_step(&world.cx, &world.ops, world.at(&id, 6), &steps[2], &Place::First).await.unwrap();
+    let stays = move_step(&world.cx, &world.ops, world.at(&id, 6), &steps[2], &StepPosition::First).await.unwrap();
     assert_eq!(stays.revision, 6, "a step that stays where it is changes nothing");
 
     let dirty = StepContent { content: "Hi <script>x</script>there\r\n".to_owned(), ..content(" Y\u{202e} ") };
@@ -54,12 +54,12 @@ async fn steps_are_added_changed_moved_and_deleted(world: World) {
 async fn old_revisions_are_refused(world: World) {
     let (id, steps) = world.with_steps("T", &["A"]).await;
     let (cx, ops, old) = (&world.cx, &world.ops, world.at(&id, 1));
-    let new = NewStep { key: None, content: content("B"), place: Place::Last };
+    let new = NewStep { key: None, content: content("B"), place: StepPosition::Last };
     let change = StepUpdate { content: Some(content("C")), key: None };
     let errors = [
         add_step(cx, ops, old, new).await.unwrap_err(),
         update_step(cx, ops, old, &steps[0], change).await.unwrap_err(),
-        move_step(cx, ops, old, &steps[0], &Place::First).await.unwrap_err(),
+        move_step(cx, ops, old, &steps[0], &StepPosition::First).await.unwrap_err(),
         delete_step(cx, ops, old, &steps[0]).await.unwrap_err(),
     ];
     assert!(errors.iter().all(|error| error.code == Code::PreconditionFailed && error.details["revision"] == json!(2)));
@@ -105,18 +105,18 @@ async fn limits_are_named(world: World) {
         ("operations_for_agent", StepContent { operations_for_agent: long(65_537), ..content("A") }),
     ];
     for (field, content) in cases {
-        let new = NewStep { key: None, content, place: Place::Last };
+        let new = NewStep { key: None, content, place: StepPosition::Last };
         let error = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
         assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!(field)));
     }
-    let new = NewStep { key: Some(" x".to_owned()), content: content("A"), place: Place::Last };
+    let new = NewStep { key: Some(" x".to_owned()), content: content("A"), place: StepPosition::Last };
     let error = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap_err();
     assert_eq!(error.details["field"], json!("key"));
 
     let text = (0..500).fold("# Full\n".to_owned(), |text, n| format!("{text}\n## Step {n}\n\nDo it.\n"));
     let file = markdown::parse("full.md", &text).unwrap();
     let full = import(&world.cx, &world.ops, &world.org, file, ImportOptions::default()).await.unwrap().id.unwrap();
-    let new = NewStep { key: None, content: content("One more"), place: Place::Last };
+    let new = NewStep { key: None, content: content("One more"), place: StepPosition::Last };
     let error = add_step(&world.cx, &world.ops, world.target(&full), new).await.unwrap_err();
     assert_eq!(error.code, Code::Conflict);
     assert!(error.message.contains("500"), "{}", error.message);
@@ -160,10 +160,10 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
     for (n, edit) in edits.iter().enumerate() {
         let target = world.at(&id, revision);
         let place = |at: usize| match at {
-            0..3 => Place::First,
-            3..6 => Place::Last,
-            _ if list.is_empty() => Place::Last,
-            _ => Place::After(list[at % list.len()].0.clone()),
+            0..3 => StepPosition::First,
+            3..6 => StepPosition::Last,
+            _ if list.is_empty() => StepPosition::Last,
+            _ => StepPosition::After(list[at % list.len()].0.clone()),
         };
         match *edit {
             Edit::Add(at) => {
@@ -177,7 +177,7 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
             _ if list.is_empty() => continue,
             Edit::Move(step, at) => {
                 let (step, place) = (step % list.len(), place(at));
-                if place == Place::After(list[step].0.clone()) {
+                if place == StepPosition::After(list[step].0.clone()) {
                     continue;
                 }
                 let moved = move_step(&world.cx, &world.ops, target, &list[step].0, &place).await.unwrap();
@@ -204,11 +204,11 @@ async fn compare_with_list(world: &World, edits: &[Edit]) {
     }
 }
 
-fn put(list: &mut Vec<(StepId, String)>, step: (StepId, String), place: &Place) {
+fn put(list: &mut Vec<(StepId, String)>, step: (StepId, String), place: &StepPosition) {
     let at = match place {
-        Place::First => 0,
-        Place::Last => list.len(),
-        Place::After(id) => list.iter().position(|(other, _)| other == id).unwrap() + 1,
+        StepPosition::First => 0,
+        StepPosition::Last => list.len(),
+        StepPosition::After(id) => list.iter().position(|(other, _)| other == id).unwrap() + 1,
     };
     list.insert(at, step);
 }

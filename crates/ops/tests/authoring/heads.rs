@@ -3,7 +3,7 @@
 use serde_json::json;
 use waypost_core::Code;
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
 use waypost_core::transfer::markdown;
 use waypost_core::walkthrough::{WalkthroughFields, WalkthroughState, WalkthroughType};
@@ -183,7 +183,7 @@ async fn every_act(cx: &Ctx, world: &World, id: &WalkthroughId, step: &StepId) -
     let code = |error: waypost_core::Error| error.code;
     let file = markdown::parse("f.md", "# F\n\n## A\n\nx\n").unwrap();
     let options = ImportOptions { title: Some("F".to_owned()), ..ImportOptions::default() };
-    let new = NewStep { key: None, content: content("N"), place: Place::First };
+    let new = NewStep { key: None, content: content("N"), place: StepPosition::First };
     let change = StepUpdate { content: Some(content("C")), key: None };
     let head = WalkthroughPatch { description: Some("d".to_owned()), ..WalkthroughPatch::default() };
     let made = NewWalkthrough { fields: fields("Made"), slug: None };
@@ -195,7 +195,7 @@ async fn every_act(cx: &Ctx, world: &World, id: &WalkthroughId, step: &StepId) -
         ("update", update(cx, ops, at, head).await.err().map(code)),
         ("add_step", add_step(cx, ops, at, new).await.err().map(code)),
         ("update_step", update_step(cx, ops, at, step, change).await.err().map(code)),
-        ("move_step", move_step(cx, ops, at, step, &Place::Last).await.err().map(code)),
+        ("move_step", move_step(cx, ops, at, step, &StepPosition::Last).await.err().map(code)),
         ("delete_step", delete_step(cx, ops, at, step).await.err().map(code)),
         ("lint", publish::lint(cx, ops, org, id).await.err().map(code)),
         ("versions", publish::list_versions(cx, ops, org, id).await.err().map(code)),

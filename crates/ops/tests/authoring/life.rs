@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::id::{EndUserId, ServerId, StepId, VersionId, WalkthroughId};
-use waypost_core::progress::act::{Select, View};
-use waypost_core::progress::{AttemptState, Offered, Outcome, Status};
+use waypost_core::progress::operations::{ProgressContext, SelectOptions};
+use waypost_core::progress::{AttemptState, Outcome, Status, VersionOffer};
 use waypost_core::version::Version;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Error, Random};
@@ -121,12 +121,12 @@ impl<'a> Life<'a> {
             Event::Add(n) => {
                 let added = world.add(&self.id, &format!("Step {n}")).await.step.id;
                 if let Some(before) = step(n) {
-                    move_step(cx, ops, at, &added, &Place::After(before)).await.unwrap();
+                    move_step(cx, ops, at, &added, &StepPosition::After(before)).await.unwrap();
                 }
             }
             Event::Move(n, to) => {
                 let Some((moved, before)) = step(n).zip(step(to)) else { return };
-                let place = if moved == before { Place::First } else { Place::After(before) };
+                let place = if moved == before { StepPosition::First } else { StepPosition::After(before) };
                 move_step(cx, ops, at, &moved, &place).await.unwrap();
             }
             Event::Rename(n) => {
@@ -224,8 +224,8 @@ impl<'a> Life<'a> {
             decide: Box::new(move |attempt| {
                 let pinned = attempt.map(|attempt| (attempt, &versions[&attempt.version_id]));
                 let withdrawal = attempt.and_then(|attempt| reasons.get(&attempt.version_id).cloned());
-                let offered = Offered { latest: Arc::clone(&latest), withdrawal };
-                let view = View { attempt: pinned, offered: &offered, now, random: &*random };
+                let offered = VersionOffer { latest: Arc::clone(&latest), withdrawal };
+                let view = ProgressContext { attempt: pinned, offered: &offered, now, random: &*random };
                 let seen = pinned.map_or(&latest, |(_, version)| version);
                 match answer(&view, seen, ask) {
                     Ok(outcome) => Decided::Done(Box::new(outcome)),
@@ -253,7 +253,7 @@ impl<'a> Life<'a> {
             let rows: BTreeSet<_> = rows.into_iter().map(|(step, _)| step).collect();
             assert_eq!(rows, user.done, "no completion is lost and none is invented");
             let version = &self.versions[&attempt.version_id].0;
-            let done = |step: &waypost_core::version::FrozenStep| attempt.completed.contains(step.ordinal);
+            let done = |step: &waypost_core::version::VersionStep| attempt.completed.contains(step.ordinal);
             for step in version.steps() {
                 assert_eq!(done(step), user.done.contains(&step.id), "{} of the pinned version", step.id);
             }
@@ -294,10 +294,10 @@ impl<'a> Life<'a> {
     }
 }
 
-fn answer(view: &View<'_>, seen: &Version, ask: Ask) -> Result<Outcome, Error> {
-    let step = |n: usize| seen.steps()[n % seen.total()].id.clone();
+fn answer(view: &ProgressContext<'_>, seen: &Version, ask: Ask) -> Result<Outcome, Error> {
+    let step = |n: usize| seen.steps()[n % seen.step_count()].id.clone();
     match ask {
-        Ask::Select { resume, to_latest } => view.select(Select { resume, to_latest, confirmed: true }),
+        Ask::Select { resume, to_latest } => view.select(SelectOptions { resume, to_latest, confirmed: true }),
         Ask::Next => view.advance(None),
         Ask::NextAt(n) => view.advance(Some(&step(n))),
         Ask::Complete(n) => view.complete(&step(n)),

@@ -12,7 +12,7 @@ mod trash;
 use std::sync::Arc;
 
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::clock::{ManualClock, Timestamp};
 use waypost_core::id::{OrganizationId, ServerId, StepId, WalkthroughId};
 use waypost_core::organization::Role;
@@ -61,7 +61,7 @@ impl World {
     }
 
     pub(crate) async fn add(&self, id: &WalkthroughId, title: &str) -> StepEdit {
-        let new = NewStep { key: None, content: content(title), place: Place::Last };
+        let new = NewStep { key: None, content: content(title), place: StepPosition::Last };
         add_step(&self.cx, &self.ops, self.target(id), new).await.unwrap()
     }
 

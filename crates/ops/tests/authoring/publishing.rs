@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use waypost_core::Code;
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::id::WalkthroughId;
 use waypost_core::step::StepContent;
 use waypost_core::version::Version;
@@ -42,7 +42,7 @@ async fn a_version_never_changes(world: World) {
     assert_eq!((again.number, again.created, again.version_id), (1, false, first.version_id.clone()));
     assert_eq!((world.config_version().await, world.audited().await.len()), (before, audited));
 
-    move_step(&world.cx, &world.ops, world.target(&id), &steps[2], &Place::First).await.unwrap();
+    move_step(&world.cx, &world.ops, world.target(&id), &steps[2], &StepPosition::First).await.unwrap();
     let change = StepUpdate { content: Some(content("Changed")), key: None };
     update_step(&world.cx, &world.ops, world.target(&id), &steps[0], change).await.unwrap();
     delete_step(&world.cx, &world.ops, world.target(&id), &steps[1]).await.unwrap();
@@ -111,7 +111,7 @@ async fn publishing_asks_for_what_the_type_needs(world: World) {
     let refused = || async { publish(&world.cx, &world.ops, world.target(&id), false).await.unwrap_err() };
     assert_eq!(refused().await.code, Code::WalkthroughEmpty);
     let bare = StepContent { title: "Bare".to_owned(), ..StepContent::default() };
-    let new = NewStep { key: None, content: bare, place: Place::Last };
+    let new = NewStep { key: None, content: bare, place: StepPosition::Last };
     let step = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap().step.id;
     let error = refused().await;
     assert_eq!((error.code, &error.details["field"]), (Code::InvalidArguments, &json!("content")));

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use waypost_core::caller::{Caller, Ctx};
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::organization::Role;
-use waypost_core::revision::{COLLAPSE_MS, KEPT_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RevisionAct};
+use waypost_core::revision::{COLLAPSE_MS, MAX_REVISION_BYTES, MAX_REVISIONS, RETENTION_MS, RevisionOperation};
 use waypost_core::step::StepContent;
 use waypost_core::transfer::markdown;
 use waypost_core::{Clock, Code, Timestamp};
@@ -57,7 +57,7 @@ fn acts() -> impl Strategy<Value = Vec<(usize, i64, Act)>> {
 /// A revision as the model says it should be.
 #[derive(Debug, Clone, PartialEq)]
 struct Expected {
-    act: RevisionAct,
+    act: RevisionOperation,
     actor: String,
     text: String,
     created_at: Timestamp,
@@ -74,7 +74,7 @@ struct Model {
 }
 
 impl Model {
-    fn push(&mut self, step: usize, act: RevisionAct, actor: &str, text: &str, now: Timestamp) {
+    fn push(&mut self, step: usize, act: RevisionOperation, actor: &str, text: &str, now: Timestamp) {
         self.steps[step].2.push(Expected {
             act,
             actor: actor.to_owned(),
@@ -96,10 +96,10 @@ impl Model {
         let begun = self.sessions.insert((step, actor.to_owned()), now);
         self.audited += usize::from(begun.is_none_or(|last| now.since(last) >= 30 * MINUTE));
         let last = self.steps[step].2.last_mut().unwrap();
-        if last.act == RevisionAct::Edit && last.actor == actor && now.since(last.created_at) < COLLAPSE_MS {
+        if last.act == RevisionOperation::Edit && last.actor == actor && now.since(last.created_at) < COLLAPSE_MS {
             (last.text, last.updated_at) = (text.to_owned(), now);
         } else {
-            self.push(step, RevisionAct::Edit, actor, text, now);
+            self.push(step, RevisionOperation::Edit, actor, text, now);
         }
     }
 }
@@ -126,7 +126,7 @@ async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act
             let restored = revisions::restore(&cx, ops, target, &model.steps[step].0, number).await.unwrap();
             assert_eq!(restored.step.content.content, wanted, "exactly the content of the revision");
             if !there || before != wanted {
-                model.push(step, RevisionAct::Restore, &actor, &wanted, now);
+                model.push(step, RevisionOperation::Restore, &actor, &wanted, now);
                 model.steps[step].2.last_mut().unwrap().restored_from = Some(number);
             }
             model.steps[step].1 = true;
@@ -134,17 +134,17 @@ async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act
         Act::Delete(step) if model.steps[step].1 => {
             delete_step(&cx, ops, target, &model.steps[step].0).await.unwrap();
             let text = model.text(step);
-            model.push(step, RevisionAct::Delete, &actor, &text, now);
+            model.push(step, RevisionOperation::Delete, &actor, &text, now);
             model.steps[step].1 = false;
         }
         Act::BringBack(step) if !model.steps[step].1 => {
-            let new = NewStep { key: None, content: text(step, 9), place: Place::Last };
+            let new = NewStep { key: None, content: text(step, 9), place: StepPosition::Last };
             restore_step(&cx, ops, target, &model.steps[step].0, new).await.unwrap();
-            model.push(step, RevisionAct::Restore, &actor, "Text 9", now);
+            model.push(step, RevisionOperation::Restore, &actor, "Text 9", now);
             model.steps[step].1 = true;
         }
         Act::Move(step) if model.steps[step].1 => {
-            move_step(&cx, ops, target, &model.steps[step].0, &Place::First).await.unwrap();
+            move_step(&cx, ops, target, &model.steps[step].0, &StepPosition::First).await.unwrap();
         }
         Act::Import(n) if model.steps[0].1 => {
             let title = world.get_draft(id).await.walkthrough.title;
@@ -153,11 +153,11 @@ async fn perform(world: &World, id: &WalkthroughId, model: &mut Model, (who, act
             import(&cx, ops, &world.org, file, options).await.unwrap();
             for step in [1, 2].into_iter().filter(|step| model.steps[*step].1).collect::<Vec<_>>() {
                 let text = model.text(step);
-                model.push(step, RevisionAct::Delete, &actor, &text, now);
+                model.push(step, RevisionOperation::Delete, &actor, &text, now);
                 model.steps[step].1 = false;
             }
             if model.text(0) != format!("Text {n}") {
-                model.push(0, RevisionAct::Import, &actor, &format!("Text {n}"), now);
+                model.push(0, RevisionOperation::Import, &actor, &format!("Text {n}"), now);
             }
         }
         _ => {}
@@ -169,10 +169,10 @@ async fn follow(world: &World, acts: &[(usize, i64, Act)]) {
     let id = world.create(&title).await.id;
     let mut model = Model::default();
     for step in 0..3 {
-        let new = NewStep { key: None, content: text(step, 0), place: Place::Last };
+        let new = NewStep { key: None, content: text(step, 0), place: StepPosition::Last };
         let added = add_step(&world.cx, &world.ops, world.target(&id), new).await.unwrap();
         model.steps.push((added.step.id, true, Vec::new()));
-        model.push(step, RevisionAct::Add, "operator", "Text 0", world.clock.now());
+        model.push(step, RevisionOperation::Add, "operator", "Text 0", world.clock.now());
     }
     let audited = |acts: Vec<String>| acts.iter().filter(|act| *act == "step.update").count();
     let before = audited(world.audited().await);
@@ -190,7 +190,7 @@ async fn follow(world: &World, acts: &[(usize, i64, Act)]) {
             assert_eq!(revision.head, listed.head);
             assert_eq!(number as usize, found.len() + 1, "numbered without gaps");
             found.push(Expected {
-                act: listed.head.act,
+                act: listed.head.operation,
                 actor: listed.head.actor.clone(),
                 text: revision.content.content,
                 created_at: listed.head.created_at,
@@ -236,14 +236,14 @@ async fn revisions_are_kept_for_90_days(world: World) {
     }
     delete_step(&world.cx, &world.ops, world.target(&id), b).await.unwrap();
     // What was superseded 90 days ago goes; the text that was there 90 days ago stays until it is superseded that long.
-    world.clock.advance(KEPT_MS - COLLAPSE_MS);
+    world.clock.advance(RETENTION_MS - COLLAPSE_MS);
     edit(&world, &id, a, "New").await;
     assert_eq!(numbers(&world, &id, a).await, [5, 4, 3, 2, 1]);
     world.clock.advance(1);
     assert_eq!(delete_expired(world.ops.db(), &*world.clock).await.unwrap(), 2);
     assert_eq!(numbers(&world, &id, a).await, [5, 4, 3]);
     assert_eq!(numbers(&world, &id, b).await, [2, 1], "a deleted step keeps its history as long");
-    world.clock.advance(KEPT_MS + 1);
+    world.clock.advance(RETENTION_MS + 1);
     while delete_expired(world.ops.db(), &*world.clock).await.unwrap() > 0 {}
     assert_eq!(numbers(&world, &id, a).await, [5], "the current revision stays");
     let deleted = revisions::list_deleted(&world.cx, &world.ops, &world.org, &id).await.unwrap();
@@ -281,10 +281,10 @@ async fn steps_without_history_keep_what_they_were(world: World) {
     assert_eq!(numbers(&world, &id, &steps[0]).await, Vec::<u32>::new());
     edit(&world, &id, &steps[0], "New").await;
     delete_step(&world.cx, &world.ops, world.target(&id), &steps[1]).await.unwrap();
-    for (step, act) in [(&steps[0], RevisionAct::Edit), (&steps[1], RevisionAct::Delete)] {
+    for (step, act) in [(&steps[0], RevisionOperation::Edit), (&steps[1], RevisionOperation::Delete)] {
         let page = revisions::list(&world.cx, &world.ops, (&world.org, &id), step, (None, None)).await.unwrap();
-        let acts: Vec<_> = page.items.iter().map(|listed| listed.head.act).collect();
-        assert_eq!(acts, [act, RevisionAct::Baseline]);
+        let acts: Vec<_> = page.items.iter().map(|listed| listed.head.operation).collect();
+        assert_eq!(acts, [act, RevisionOperation::Baseline]);
         assert_eq!(page.items[1].head.actor, "");
     }
     let restored = revisions::restore(&world.cx, &world.ops, world.target(&id), &steps[0], 1).await.unwrap();

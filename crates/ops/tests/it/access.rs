@@ -1,6 +1,6 @@
 //! Who may do what, tried act by act, with each kind of caller, at home and in another organisation.
 
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::id::AuditEventId;
 use waypost_core::organization::Role;
@@ -31,7 +31,7 @@ async fn every_act(cx: &Ctx, ops: &Ops, t: &Tenant, new: &str) -> Vec<(&'static 
     let later = AssignmentPatch { display_order: Some(9), enabled: Some(false) };
     let slug = &t.server.slug;
     let key = SecretKey::new([1; 32]);
-    let range = Range { from: Timestamp(0), to: Timestamp(1) };
+    let range = TimeRange { from: Timestamp(0), to: Timestamp(1) };
     let log = activity::ActivityFilter {
         server_id: None,
         end_user_id: None,

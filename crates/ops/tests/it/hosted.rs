@@ -8,7 +8,7 @@ use waypost_core::caller::Ctx;
 use waypost_core::clock::ManualClock;
 use waypost_core::id::{EndUserId, OauthGrantId, OrganizationId, ServerId, StepId, WalkthroughId};
 use waypost_core::progress::Status;
-use waypost_core::progress::act::Select;
+use waypost_core::progress::operations::SelectOptions;
 use waypost_core::random::SystemRandom;
 use waypost_core::scope::Scopes;
 use waypost_core::secret::SecretKey;
@@ -128,7 +128,7 @@ impl Hosted {
     }
 
     pub async fn select(&self, credentials: &Credentials) -> Result<StepResult> {
-        let (call, how) = (call(), Select::default());
+        let (call, how) = (call(), SelectOptions::default());
         let offers = self.offers().await;
         let play = PlayRequest { offers: &offers, credentials: credentials.clone(), email: None, call: &call };
         progress::select(&self.cx, &self.hosting, &play, self.walkthrough.as_str(), how).await

@@ -1,6 +1,6 @@
 //! What somebody did before they had signed in becomes theirs, once, and can be given back.
 
-use waypost_core::authorization::Claim;
+use waypost_core::authorization::ProgressClaim;
 use waypost_core::claim_link::ClaimLink;
 use waypost_core::id::EndUserId;
 use waypost_core::personal::PersonalId;
@@ -26,7 +26,7 @@ impl Hosted {
     }
 
     async fn completed(&self, credentials: &Credentials) -> usize {
-        self.status(credentials).await.unwrap().standing.completed()
+        self.status(credentials).await.unwrap().progress.completed()
     }
 
     /// The attempts of a user with their completions, oldest first.
@@ -68,10 +68,10 @@ async fn a_handle_beside_a_token_is_joined_once(h: Hosted) {
     h.recognise(AuthType::PlatformOauth).await;
     let (anna, bert) = (h.user("anna").await, h.user("bert").await);
     let first = h.select(&beside(&anna, &handle)).await.unwrap();
-    assert_eq!((first.standing.completed(), first.user.handle()), (3, None), "the next step, and no handle any more");
+    assert_eq!((first.progress.completed(), first.user.handle()), (3, None), "the next step, and no handle any more");
     assert_eq!(h.completed(&token(&anna)).await, 3);
     let bert_begins = h.select(&beside(&bert, &handle)).await.unwrap();
-    assert_eq!(bert_begins.standing.completed(), 0, "it opens nothing for anybody else");
+    assert_eq!(bert_begins.progress.completed(), 0, "it opens nothing for anybody else");
     h.advance(&beside(&anna, &handle)).await.unwrap();
     assert_eq!(h.completed(&beside(&anna, &handle)).await, 4);
     assert_eq!((h.audited("join.create").await, h.only_join().await.to_end_user_id), (1, anna.end_user_id.clone()));
@@ -91,11 +91,11 @@ async fn both_did_something(h: Hosted) {
     let anna = h.user("anna").await;
     h.complete(&token(&anna), &steps[1]).await.unwrap();
     h.complete(&token(&anna), &steps[0]).await.unwrap();
-    let joined = h.status(&beside(&anna, &handle)).await.unwrap().standing;
+    let joined = h.status(&beside(&anna, &handle)).await.unwrap().progress;
     assert_eq!((joined.version.number, joined.completed(), joined.status()), (2, 3, Status::InProgress));
     let history = h.history(&anna.end_user_id).await;
     assert_eq!((history.len(), history[0].1.len()), (1, 3), "the rows are those of the set");
-    let last = h.advance(&token(&anna)).await.unwrap().standing;
+    let last = h.advance(&token(&anna)).await.unwrap().progress;
     assert_eq!(last.status(), Status::Completed);
 }
 
@@ -146,7 +146,7 @@ async fn of_two_users_at_once_one_gets_it(h: Hosted) {
         let (anna, bert) = (h.user(&format!("anna{round}")).await, h.user(&format!("bert{round}")).await);
         let (anna, bert) = (beside(&anna, &handle), beside(&bert, &handle));
         let (a, b) = tokio::join!(h.select(&anna), h.select(&bert));
-        let mut done = [a.unwrap().standing.completed(), b.unwrap().standing.completed()];
+        let mut done = [a.unwrap().progress.completed(), b.unwrap().progress.completed()];
         done.sort_unstable();
         assert_eq!(done, [0, 3]);
     }
@@ -289,7 +289,7 @@ async fn a_joined_session_begins_anew(h: Hosted) {
     assert_eq!(h.completed(&Credentials::Subject(anna, Box::new(session.clone()))).await, 1);
     h.recognise(AuthType::None).await;
     let fresh = h.select(&session).await.unwrap();
-    assert_eq!(fresh.standing.completed(), 0);
+    assert_eq!(fresh.progress.completed(), 0);
     assert_ne!(fresh.user.handle(), Some(handle.as_str()));
     assert_eq!(h.completed(&Credentials::Handle(fresh.user.handle().unwrap().to_owned())).await, 0);
 }
@@ -320,8 +320,8 @@ async fn a_tracking_id_is_claimed_once(h: Hosted) {
 }
 
 /// The claim of a link that was signed at a moment.
-fn signed(label: &str, issued_at: Timestamp) -> Claim {
-    Claim { tracking_id: label.to_owned(), issued_at: Some(issued_at) }
+fn signed(label: &str, issued_at: Timestamp) -> ProgressClaim {
+    ProgressClaim { tracking_id: label.to_owned(), issued_at: Some(issued_at) }
 }
 
 /// An admin's link for a label on the server of the stage: its segment.
@@ -347,7 +347,7 @@ async fn a_label_is_claimed_only_by_a_link_that_the_organisation_signed(h: Hoste
     assert_eq!(prove(signed.clone()).await.as_deref(), Some("customer-7"));
     assert_eq!(prove(link(&h, "nobody").await).await.as_deref(), Some("nobody"), "and there is nothing to claim");
     let personal = PersonalId::new(&SeededRandom::new(3));
-    let stored = waypost_core::personal::stored(personal.expose()).into_owned();
+    let stored = waypost_core::personal::stored_form(personal.expose()).into_owned();
     assert_eq!(prove(personal.expose().to_owned()).await, Some(stored), "whoever has a generated ID may claim it");
     let forged = signed.replace("customer-7", "customer-8");
     for guess in ["customer-7", "customer-8", "nobody", "claim~customer-7", &forged, &signed[..signed.len() - 1]] {
@@ -392,7 +392,7 @@ async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
     h.recognise(AuthType::PlatformOauth).await;
     let (anna, bert) = (h.user("anna").await, h.user("bert").await);
     let server = h.offers().await.server.clone();
-    let claim = |user: &Subject, claim: Claim| {
+    let claim = |user: &Subject, claim: ProgressClaim| {
         let (h, server, user) = (&h, &server, user.end_user_id.clone());
         async move { joins::claim_progress(&h.cx, &h.hosting, server, &user, &claim).await.unwrap() }
     };
@@ -411,7 +411,7 @@ async fn undoing_a_claim_ends_the_links_from_before(h: Hosted) {
     }
     let fresh = link(&h, "customer-7").await;
     let fresh = prove(&fresh).await.unwrap();
-    let unsigned = Claim { issued_at: None, ..fresh.clone() };
+    let unsigned = ProgressClaim { issued_at: None, ..fresh.clone() };
     assert!(!joins::is_claimable(&h.cx, &h.hosting, &server, &unsigned).await.unwrap());
     assert_eq!(claim(&anna, unsigned).await, None, "a label needs a link");
     assert!(claim(&anna, fresh).await.is_some());

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use waypost_core::progress::Status;
-use waypost_core::progress::act::Select;
+use waypost_core::progress::operations::SelectOptions;
 use waypost_ops::identity::Credentials;
 use waypost_ops::progress::{self, PlayRequest};
 use waypost_ops::walkthroughs::{EditTarget, publish};
@@ -70,7 +70,7 @@ impl Hosted {
                 let _ = publish::withdraw(&self.cx, &self.ops, target, number, "It was wrong.").await;
             }
             Act::Select { user, resume, to_latest } => {
-                let how = Select { resume: *resume, to_latest: *to_latest, confirmed: true };
+                let how = SelectOptions { resume: *resume, to_latest: *to_latest, confirmed: true };
                 let _ = progress::select(&self.cx, &self.hosting, &play(*user), walkthrough, how).await;
             }
             Act::Next { user } => {
@@ -78,7 +78,7 @@ impl Hosted {
             }
             Act::Complete { user: number, step } => {
                 let Ok(status) = self.status(&user(*number)).await else { return };
-                let steps = status.standing.version.steps();
+                let steps = status.progress.version.steps();
                 let step = steps[step % steps.len()].id.clone();
                 let _ = self.complete(&user(*number), &step).await;
             }
@@ -104,7 +104,7 @@ async fn a_list_agrees_with_the_status_after_any_history(h: Hosted) {
                 let status = h.status(&user(number)).await;
                 assert_eq!(listed.len(), usize::from(status.is_ok()));
                 if let Ok(status) = status {
-                    let expected = (status.standing.status(), status.standing.percent());
+                    let expected = (status.progress.status(), status.progress.percent());
                     assert_eq!(listed, [expected], "after {act:?} of {history:?}");
                     seen.insert(expected.0.as_str());
                 }

@@ -1,7 +1,7 @@
 //! What the acts do, refuse and write down.
 
 use waypost_core::organization::{Member, Role};
-use waypost_core::server::{AuthType, SignIn, Support, Toolset};
+use waypost_core::server::{AuthType, SignInPolicy, Support, Toolset};
 use waypost_core::{Code, Error};
 use waypost_ops::assignments::AssignmentPatch;
 use waypost_ops::servers::ServerSettings;
@@ -104,7 +104,7 @@ async fn servers_are_checked(stage: Stage) {
         product_name: Some("Product".into()),
         auth_type: Some(AuthType::None),
         oauth_config: None,
-        sign_in: Some(SignIn::OnConnect),
+        sign_in: Some(SignInPolicy::OnConnect),
         walkthrough_tools_enabled: Some(false),
         toolset: Some(Toolset::Stepwise),
         support: Some(Support::Tickets),

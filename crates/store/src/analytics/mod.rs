@@ -12,7 +12,7 @@ mod rows;
 pub(crate) use roll::forget;
 pub use roll::{Due, due, roll};
 
-use waypost_core::analytics::{Log, Range, segment};
+use waypost_core::analytics::{Log, TimeRange, segment};
 use waypost_core::id::{OrganizationId, ServerId, WalkthroughId};
 
 use self::rows::{CallRow, EventRow};
@@ -30,7 +30,7 @@ pub struct Wanted<'a> {
     /// Of this walkthrough only; calls are of none, and come anyway.
     pub walkthrough: Option<&'a WalkthroughId>,
     /// In this range only.
-    pub range: Range,
+    pub range: TimeRange,
 }
 
 /// What was read, still packed: unpacking takes time, and is best done where nobody waits for the thread.
@@ -47,7 +47,7 @@ impl Packed {
     ///
     /// # Errors
     /// When a segment cannot be read.
-    pub fn unpack(self, range: Range) -> Result<Log> {
+    pub fn unpack(self, range: TimeRange) -> Result<Log> {
         let mut log = Log::default();
         for text in self.event_segments {
             segment::unpack_events(&text, &mut log, |at| range.contains(at)).map_err(damaged)?;
@@ -61,7 +61,7 @@ impl Packed {
     }
 }
 
-fn damaged(error: segment::Damaged) -> Error {
+fn damaged(error: segment::SegmentError) -> Error {
     Error::Corrupt { table: "analytics_segments", id: String::new(), why: error.to_string() }
 }
 

@@ -221,13 +221,13 @@ async fn take_out(conn: &mut Conn, id: &str, end_user: &EndUserId, is_events: bo
     let (data, before, count) = if is_events {
         segment::unpack_events(&data, &mut log, |_| true).map_err(damaged)?;
         let before = log.events.len();
-        let user = log.names.find(end_user.as_str());
+        let user = log.names.lookup(end_user.as_str());
         log.events.retain(|event| event.user != user);
         (segment::pack_events(&log.names, &log.events), before, log.events.len())
     } else {
         segment::unpack_calls(&data, &mut log, |_| true).map_err(damaged)?;
         let before = log.calls.len();
-        let user = log.names.find(end_user.as_str());
+        let user = log.names.lookup(end_user.as_str());
         log.calls.retain(|call| call.user != user);
         (segment::pack_calls(&log.names, &log.calls), before, log.calls.len())
     };

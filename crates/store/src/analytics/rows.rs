@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use waypost_core::Timestamp;
-use waypost_core::analytics::{Call, Event, Log};
+use waypost_core::analytics::{CallRecord, EventRecord, Log};
 use waypost_core::event::EventKind;
 
 use crate::db::Conn;
@@ -68,15 +68,15 @@ pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
         let kind: EventKind =
             row.kind.parse().map_err(|why| Error::Corrupt { table: "walkthrough_events", id: row.id.clone(), why })?;
         let names = &mut log.names;
-        let event = Event {
+        let event = EventRecord {
             at: Timestamp(row.created_at),
             kind,
-            attempt: names.number(&row.progress_id),
-            user: names.number(&row.end_user_id),
-            walkthrough: names.number(&row.walkthrough_id),
-            version: names.number(&row.version_id),
-            step: names.number_of(row.step_id.as_deref()),
-            client: names.number_of(row.client_name.as_deref()),
+            attempt: names.intern(&row.progress_id),
+            user: names.intern(&row.end_user_id),
+            walkthrough: names.intern(&row.walkthrough_id),
+            version: names.intern(&row.version_id),
+            step: names.intern_optional(row.step_id.as_deref()),
+            client: names.intern_optional(row.client_name.as_deref()),
             elapsed_ms: row.elapsed_ms.unwrap_or(-1),
             took_ms: row.took_ms.unwrap_or(-1),
         };
@@ -91,12 +91,12 @@ pub(super) fn add_events(log: &mut Log, rows: Vec<EventRow>) -> Result<()> {
 pub(super) fn add_calls(log: &mut Log, rows: Vec<CallRow>) {
     for row in rows {
         let names = &mut log.names;
-        let call = Call {
+        let call = CallRecord {
             at: Timestamp(row.created_at),
-            tool: names.number(&row.tool),
-            outcome: names.number(&row.outcome),
-            client: names.number_of(row.client_name.as_deref()),
-            user: names.number_of(row.end_user_id.as_deref()),
+            tool: names.intern(&row.tool),
+            outcome: names.intern(&row.outcome),
+            client: names.intern_optional(row.client_name.as_deref()),
+            user: names.intern_optional(row.end_user_id.as_deref()),
             duration_us: row.duration_us,
         };
         log.calls.push(call);

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
-use waypost_core::analytics::{DAY_MS, Filter, Log, Range, timeline};
+use waypost_core::analytics::{DAY_MS, Filter, Log, TimeRange, timeline};
 use waypost_core::event::EventKind;
 use waypost_core::id::EndUserId;
-use waypost_core::progress::act::{Select, View};
+use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::activity::{self, Query};
 use waypost_store::analytics::{self, Packed, Wanted};
@@ -21,7 +21,7 @@ use waypost_store::{Db, end_user};
 use crate::open;
 use crate::world::{NOW, World};
 
-const ALL: Range = Range { from: Timestamp(0), to: Timestamp(i64::MAX) };
+const ALL: TimeRange = TimeRange { from: Timestamp(0), to: Timestamp(i64::MAX) };
 
 /// A user who is a test of the console: what they do is in the log and counts nowhere.
 const TESTER: &str = "eu_p4";
@@ -92,13 +92,13 @@ impl Stage {
         };
         let offered = self.world.offered();
         let decide = move |attempt: Option<&waypost_core::progress::Attempt>| {
-            let view = View {
+            let view = ProgressContext {
                 attempt: attempt.map(|it| (it, &offered.latest)),
                 offered: &offered,
                 now,
                 random: &SystemRandom,
             };
-            let select = Select { resume: !restart, confirmed: true, ..Select::default() };
+            let select = SelectOptions { resume: !restart, confirmed: true, ..SelectOptions::default() };
             Decided::Done(Box::new(match attempt {
                 Some(_) if !restart => view.advance(None).unwrap(),
                 _ => view.select(select).unwrap(),
@@ -126,7 +126,7 @@ impl Stage {
         }
     }
 
-    async fn read(&self, range: Range) -> Log {
+    async fn read(&self, range: TimeRange) -> Log {
         let wanted = Wanted {
             organization: &self.world.organization,
             server: Some(&self.world.server),
@@ -206,7 +206,7 @@ impl Stage {
     }
 
     /// What analytics reads is what stands in the log or was deleted from it by retention, in the whole and in a range.
-    async fn check(&self, range: Range) {
+    async fn check(&self, range: TimeRange) {
         for range in [ALL, range] {
             let log = self.read(range).await;
             let text = |number| log.names.text(number).unwrap_or("-").to_owned();
@@ -259,7 +259,7 @@ async fn segments_and_log_agree(stage: Stage) {
             }
         }
         let from = NOW.plus(now.since(NOW) / 3);
-        stage.check(Range { from, to: NOW.plus(now.since(NOW) * 2 / 3) }).await;
+        stage.check(TimeRange { from, to: NOW.plus(now.since(NOW) * 2 / 3) }).await;
         let count = "SELECT CAST(count(*) AS TEXT) FROM analytics_segments".to_owned();
         let mut conn = stage.db.read().await.unwrap();
         let count = crate::schema::rows::<1>(&mut conn, count).await.remove(0).into_iter().next().flatten();
@@ -269,7 +269,7 @@ async fn segments_and_log_agree(stage: Stage) {
     for log in [ServerLog::Calls, ServerLog::Events] {
         stage.retain(log, now).await;
     }
-    stage.check(Range { from: NOW, to: now }).await;
+    stage.check(TimeRange { from: NOW, to: now }).await;
     let deleted = stage.deleted.lock().unwrap().each_ref().map(Vec::len);
     assert!(deleted.iter().all(|rows| *rows > 20), "something was deleted: {deleted:?}");
     for user in 0..5 {
@@ -309,11 +309,13 @@ async fn days_stay_when_their_rows_are_deleted(stage: Stage) {
         stage.play(&format!("eu_p{}", n % 4), at, None, n % 5 == 0).await;
     }
     let days = async || {
-        let sunday_in_berlin = Range { from: SUNDAY.plus(-2 * HOUR), to: SUNDAY.plus(23 * HOUR) };
+        let sunday_in_berlin = TimeRange { from: SUNDAY.plus(-2 * HOUR), to: SUNDAY.plus(23 * HOUR) };
         let mut days = Vec::new();
-        for range in
-            [sunday_in_berlin, Range { from: first, to: last }, Range { from: first.plus(-1), to: last.plus(2) }]
-        {
+        for range in [
+            sunday_in_berlin,
+            TimeRange { from: first, to: last },
+            TimeRange { from: first.plus(-1), to: last.plus(2) },
+        ] {
             let log = stage.read(range).await;
             days.extend(offsets.map(|offset| timeline(&log, range, Filter::default(), offset)));
         }

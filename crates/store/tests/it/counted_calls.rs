@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::task::JoinHandle;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::id::ToolCallId;
 use waypost_core::{SystemRandom, Timestamp};
 use waypost_store::counted_call::{self, ROWS_PER_MINUTE};
@@ -19,7 +19,7 @@ use crate::open;
 use crate::schema::rows;
 use crate::world::{NOW, World, execute};
 
-const ALL: Range = Range { from: Timestamp(0), to: Timestamp(i64::MAX) };
+const ALL: TimeRange = TimeRange { from: Timestamp(0), to: Timestamp(i64::MAX) };
 const MINUTE: i64 = 60_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ async fn sums_agree(db: &Db, counts: &Totals) {
         };
         assert_eq!(read(&mut conn, ALL).await, counted);
         for at in [begin, begin + 1, begin + MINUTE, begin + 2 * MINUTE - 1] {
-            let parts = [Range { to: Timestamp(at), ..ALL }, Range { from: Timestamp(at), ..ALL }];
+            let parts = [TimeRange { to: Timestamp(at), ..ALL }, TimeRange { from: Timestamp(at), ..ALL }];
             let parts = [read(&mut conn, parts[0]).await, read(&mut conn, parts[1]).await];
             assert_eq!(parts.iter().sum::<i64>(), counted, "two ranges add up at {at}: {parts:?}");
         }

@@ -1,7 +1,7 @@
 //! What the functions of each noun write and find, and that they stay within the organisation.
 
 use waypost_core::Timestamp;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::assignment::Assignment;
 use waypost_core::id::{AssignmentId, AuditEventId, EndUserId, OrganizationId, ServerId, SessionId, UserId};
 use waypost_core::organization::{ApiKey, Member, Organization, Role, User};
@@ -350,7 +350,7 @@ async fn sessions_without_a_handle(Two { db, one, two }: Two) {
     let gone = NewSession { end_user_id: EndUserId::from_store("eu_gone".into()), ..session("gone", &one, 1) };
     session::put_used(&mut tx, &[session("a", &one, 1), gone, session("b", &two, 2)]).await.unwrap();
     session::put_used(&mut tx, &[session("a", &one, 9), session("b", &two, 1)]).await.unwrap();
-    let range = Range { from: NOW.plus(1), to: NOW.plus(10) };
+    let range = TimeRange { from: NOW.plus(1), to: NOW.plus(10) };
     for (world, expected) in [(&one, ("ses_a", 1, 9)), (&two, ("ses_b", 2, 2))] {
         let query = activity::Query {
             organization: &world.organization,

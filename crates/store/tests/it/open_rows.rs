@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use waypost_core::oauth_client::{ApplicationType, AuthMethod, OauthClient};
+use waypost_core::oauth_client::{ApplicationType, ClientAuthMethod, OauthClient};
 use waypost_core::random::SeededRandom;
 use waypost_core::{Random, Timestamp};
 use waypost_store::open_rows::{Bounds, Table, make_room};
@@ -49,7 +49,7 @@ async fn insert(db: &Db, world: &World, table: Table, (n, network): (i64, &str))
                 name: "Client".to_owned(),
                 redirect_uris: Vec::new(),
                 application_type: ApplicationType::Native,
-                auth_method: AuthMethod::None,
+                auth_method: ClientAuthMethod::None,
                 secret_hash: None,
                 created_at: NOW.plus(n),
                 last_used_at: NOW.plus(n),

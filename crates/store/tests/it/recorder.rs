@@ -1,7 +1,7 @@
 //! The recorder under more rejected calls than its queue has room for.
 
 use waypost_core::Timestamp;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_store::Db;
 use waypost_store::recorder::{Record, Recorder};
 use waypost_store::tool_call::{self, ToolCall};
@@ -25,7 +25,7 @@ async fn a_flood_of_rejected_calls_is_counted_and_displaces_no_record(db: Db) {
     done.await.unwrap();
 
     let mut tx = db.begin().await.unwrap();
-    let range = Range { from: Timestamp(0), to: NOW.plus(1) };
+    let range = TimeRange { from: Timestamp(0), to: NOW.plus(1) };
     let rejected = tool_call::rejected(&mut tx, &world.organization, None, range).await.unwrap();
     let counts: Vec<_> = rejected.iter().map(|it| (it.reason.as_str(), it.count)).collect();
     assert_eq!(counts, [("rate_limited", FLOOD * 3 / 4), ("unauthorized", FLOOD / 4)]);

@@ -2,7 +2,9 @@
 
 use waypost_core::Timestamp;
 use waypost_core::id::{TicketCommentId, TicketId, UserId, WebhookDeliveryId, WebhookId};
-use waypost_core::ticket::{Priority, Ticket, TicketComment, TicketCommentEdit, TicketPlace, TicketStatus, TicketStep};
+use waypost_core::ticket::{
+    Priority, Ticket, TicketComment, TicketCommentEdit, TicketOrigin, TicketStatus, TicketStep,
+};
 use waypost_core::webhook::{Delivery, DeliveryStatus, NewDelivery, Webhook, WebhookEvent};
 use waypost_store::ticket::{Filter, Opener};
 use waypost_store::{Conn, Db, end_user, on, ticket, ticket_comment, webhook, webhook_delivery};
@@ -26,7 +28,7 @@ fn new_ticket(world: &World, number: u32) -> Ticket {
         number,
         server_id: Some(world.server.clone()),
         end_user_id: Some(world.end_user.clone()),
-        place: Some(TicketPlace {
+        origin: Some(TicketOrigin {
             walkthrough_id: Some(world.walkthrough.clone()),
             title: "W".to_owned(),
             version: 1,

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 use waypost_core::Timestamp;
-use waypost_core::chain::{self, Link};
+use waypost_core::chain::{self, LinkUpdate};
 use waypost_core::id::{OrganizationId, StepId, VersionId, WalkthroughId};
 use waypost_core::organization::Organization;
 use waypost_core::step::{Step, StepContent};
-use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_core::version::{VersionInfo, Withdrawal};
 use waypost_core::walkthrough::{Walkthrough, WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_store::walkthrough::{
     count, delete, find, find_by_slug, find_by_title, find_for_update, insert, lock_names, slugs_with_prefix, update,
@@ -124,7 +124,7 @@ async fn another_organisation_finds_nothing(db: Db) {
     // Nor does it change anything.
     let changed = Step { key: None, ..made(0, None) };
     step::update(&mut tx, &other, &id, [&changed]).await.unwrap();
-    step::relink(&mut tx, &other, &id, &[Link { from: Some(changed.id.clone()), to: Some(changed.id.clone()) }])
+    step::relink(&mut tx, &other, &id, &[LinkUpdate { from: Some(changed.id.clone()), to: Some(changed.id.clone()) }])
         .await
         .unwrap();
     step::delete(&mut tx, &other, &id, [&changed.id]).await.unwrap();
@@ -241,7 +241,7 @@ async fn steps_come_back_as_they_were(db: Db) {
     assert_eq!(stored[2], steps[2]);
 
     // The last one to the front, and the second one away.
-    let links = chain::relocate(&stored, &steps[2].id, &chain::Place::First).unwrap();
+    let links = chain::relocate(&stored, &steps[2].id, &chain::StepPosition::First).unwrap();
     step::relink(&mut tx, &org(1), &id, &links).await.unwrap();
     walkthrough.first_step_id = Some(steps[2].id.clone());
     update(&mut tx, &walkthrough, "title 1").await.unwrap();
@@ -271,8 +271,8 @@ async fn a_broken_chain_cannot_be_committed(db: Db) {
     assert!(error.is_unique_violation(), "an ordinal is given once: {error}");
 }
 
-fn version_of(walkthrough: &Walkthrough, number: u32) -> VersionHead {
-    VersionHead {
+fn version_of(walkthrough: &Walkthrough, number: u32) -> VersionInfo {
+    VersionInfo {
         id: VersionId::from_store(format!("wv_{number}")),
         walkthrough_id: walkthrough.id.clone(),
         number,
@@ -289,14 +289,14 @@ async fn versions_come_back_as_they_were(db: Db) {
     assert_eq!(version::last_number(&mut tx, &org(1), id).await.unwrap(), 0);
     assert_eq!(version::newest(&mut tx, &org(1), id).await.unwrap(), None);
     let steps = [made(3, None), made(1, None), made(2, None)];
-    let first = VersionHead { step_count: 3, ..version_of(&walkthrough, 1) };
+    let first = VersionInfo { step_count: 3, ..version_of(&walkthrough, 1) };
     version::insert(&mut tx, &org(1), &first, &steps).await.unwrap();
     let second = version_of(&walkthrough, 2);
     version::insert(&mut tx, &org(1), &second, &steps[..1]).await.unwrap();
 
     let loaded = version::load(&mut tx, &org(1), &first.id).await.unwrap().unwrap();
     assert_eq!((&loaded.id, &loaded.walkthrough_id, loaded.number), (&first.id, id, 1));
-    assert_eq!((loaded.title.as_str(), loaded.total(), loaded.find(&steps[2].id)), ("Title 1", 3, Some(2)));
+    assert_eq!((loaded.title.as_str(), loaded.step_count(), loaded.position_of(&steps[2].id)), ("Title 1", 3, Some(2)));
     for (frozen, step) in loaded.steps().iter().zip(&steps) {
         // A version is cleaned when it is loaded: an agent's text without words is none.
         let served = StepContent { operations_for_agent: None, ..step.content.clone() };
@@ -312,7 +312,7 @@ async fn versions_come_back_as_they_were(db: Db) {
     let again = Withdrawal { at: Timestamp(10), reason: "Other".to_owned() };
     assert!(!version::withdraw(&mut tx, &org(1), &second.id, &again).await.unwrap());
     let found = version::find(&mut tx, &org(1), &second.id).await.unwrap().unwrap();
-    assert_eq!(found, VersionHead { withdrawal: Some(withdrawal), ..second.clone() });
+    assert_eq!(found, VersionInfo { withdrawal: Some(withdrawal), ..second.clone() });
     assert_eq!(version::newest(&mut tx, &org(1), id).await.unwrap().as_ref(), Some(&first));
     assert_eq!(version::last_number(&mut tx, &org(1), id).await.unwrap(), 2);
     assert!(version::load(&mut tx, &org(1), &second.id).await.unwrap().is_some(), "who is on it still needs it");
@@ -341,7 +341,7 @@ async fn the_migration_computes_the_step_sets(db: Db) {
     for (number, ordinals) in (1..).zip(sets) {
         let steps: Vec<_> = ordinals.iter().map(|&ordinal| made(ordinal, None)).collect();
         let step_count = u32::try_from(steps.len()).unwrap();
-        let head = VersionHead { step_count, ..version_of(&walkthrough, number) };
+        let head = VersionInfo { step_count, ..version_of(&walkthrough, number) };
         version::insert(&mut tx, &org(1), &head, &steps).await.unwrap();
     }
     let stored: Vec<String> = on!(&mut tx, c => sqlx::query_scalar(READ).fetch_all(c).await.unwrap());

@@ -7,10 +7,10 @@ use waypost_core::id::{
     VersionId, WalkthroughId,
 };
 use waypost_core::organization::{ApiKey, Organization, Role, User};
-use waypost_core::progress::{Attempt, AttemptState, Offered, StepSet};
-use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
+use waypost_core::progress::{Attempt, AttemptState, StepSet, VersionOffer};
+use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_core::step::StepContent;
-use waypost_core::version::{FrozenStep, Version};
+use waypost_core::version::{Version, VersionStep};
 use waypost_core::{Timestamp, assignment::Assignment, audit::AuditEvent};
 use waypost_store::progress::ProgressKey;
 use waypost_store::tool_call::{Refusals, ToolCall};
@@ -96,7 +96,7 @@ impl World {
             product_name: "Product".to_owned(),
             auth_type: AuthType::None,
             oauth_config_id: None,
-            sign_in: SignIn::OnConnect,
+            sign_in: SignInPolicy::OnConnect,
             walkthrough_tools_enabled: true,
             toolset: Toolset::All,
             support: Support::Off,
@@ -161,14 +161,17 @@ impl World {
     }
 
     /// The world's version, as the writer's functions see it.
-    pub fn offered(&self) -> Offered {
-        let steps = (0..STEPS).map(|at| FrozenStep {
+    pub fn offered(&self) -> VersionOffer {
+        let steps = (0..STEPS).map(|at| VersionStep {
             id: self.step(at),
             ordinal: at,
             content: StepContent { title: format!("Step {at}"), ..StepContent::default() },
         });
         let (id, walkthrough) = (self.version.clone(), self.walkthrough.clone());
-        Offered { latest: Arc::new(Version::new(id, walkthrough, 1, "W".into(), steps.collect())), withdrawal: None }
+        VersionOffer {
+            latest: Arc::new(Version::new(id, walkthrough, 1, "W".into(), steps.collect())),
+            withdrawal: None,
+        }
     }
 
     /// Organisation, user, key, server with a former slug, walkthrough with steps and a version, assignment.

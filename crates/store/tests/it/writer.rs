@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use waypost_core::id::{EndUserId, WalkthroughId};
-use waypost_core::progress::act::{Select, View};
+use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_core::progress::{Attempt, Outcome, StepSet};
 use waypost_core::random::SeededRandom;
 use waypost_core::{Code, Error as ActError, Random, SystemRandom};
@@ -34,10 +34,14 @@ fn begin_or_advance(world: &World) -> Decide {
     let offered = world.offered();
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     Box::new(move |attempt: Option<&Attempt>| {
-        let view =
-            View { attempt: attempt.map(|it| (it, &offered.latest)), offered: &offered, now: NOW, random: &*random };
+        let view = ProgressContext {
+            attempt: attempt.map(|it| (it, &offered.latest)),
+            offered: &offered,
+            now: NOW,
+            random: &*random,
+        };
         match attempt {
-            None => Decided::Done(Box::new(view.select(Select::default()).unwrap())),
+            None => Decided::Done(Box::new(view.select(SelectOptions::default()).unwrap())),
             Some(_) => view.advance(None).map_or_else(Decided::Refused, |outcome| Decided::Done(Box::new(outcome))),
         }
     })
@@ -121,7 +125,7 @@ async fn no_advance_is_lost(stage: Stage) {
                 let call =
                     Call { new_end_user: None, ..call(&stage.world, stage.key(at), begin_or_advance(&stage.world)) };
                 let Decided::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
-                seen.push((at, outcome.completed_step_id, outcome.standing.completed()));
+                seen.push((at, outcome.completed_step_id, outcome.progress.completed()));
             }
             seen
         }));
@@ -162,7 +166,7 @@ async fn distinct_users_do_not_meet(stage: Stage) {
                     call.new_end_user = None;
                 }
                 let Decided::Done(outcome) = stage.writer.call(call).await.unwrap() else { panic!("refused") };
-                assert_eq!(outcome.standing.completed(), n);
+                assert_eq!(outcome.progress.completed(), n);
             }
         }));
     }
@@ -220,9 +224,9 @@ async fn attempts_follow_each_other(stage: Stage) {
         let (offered, random) = (stage.world.offered(), Arc::clone(&random));
         let decide: Decide = Box::new(move |attempt| {
             let attempt = attempt.map(|it| (it, &offered.latest));
-            let view = View { attempt, offered: &offered, now: NOW, random: &*random };
+            let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &*random };
             let outcome = match n % 4 {
-                0 => view.select(Select { resume: false, confirmed: true, ..Select::default() }),
+                0 => view.select(SelectOptions { resume: false, confirmed: true, ..SelectOptions::default() }),
                 3 => view.reset(),
                 _ => view.advance(None),
             };

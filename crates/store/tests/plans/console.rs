@@ -7,7 +7,7 @@ use waypost_store::{sign_in_attempt, ticket_digest, user_account};
 
 use waypost_core::Timestamp;
 use waypost_core::account::CodePurpose;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::id::{InvitationId, TicketCommentId, TicketId, UserCodeId, WebhookDeliveryId, WebhookId};
 use waypost_core::invitation::Invitation;
 use waypost_core::organization::Role;
@@ -74,7 +74,7 @@ pub(super) async fn invite(tx: &mut Tx, one: &World) {
 /// What the console reads of the log, of end users and in numbers.
 pub(super) async fn look_back(tx: &mut Tx, one: &World) {
     let (org, server, user) = (&one.organization, &one.server, &one.end_user);
-    let range = Range { from: Timestamp(0), to: NOW.plus(1) };
+    let range = TimeRange { from: Timestamp(0), to: NOW.plus(1) };
     let query = activity::Query {
         organization: org,
         server: None,

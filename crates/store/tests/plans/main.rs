@@ -19,14 +19,14 @@ use serde_json::Value;
 use tokio::sync::MutexGuard;
 use tracing_subscriber::layer::SubscriberExt;
 use waypost_core::Timestamp;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::assignment::Assignment;
-use waypost_core::chain::Link;
+use waypost_core::chain::LinkUpdate;
 use waypost_core::id::{SessionId, StepId, VersionId, WalkthroughId};
 use waypost_core::organization::Role;
-use waypost_core::revision::RevisionAct;
+use waypost_core::revision::RevisionOperation;
 use waypost_core::step::{Step, StepContent};
-use waypost_core::version::{VersionHead, Withdrawal};
+use waypost_core::version::{VersionInfo, Withdrawal};
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
 use waypost_store::editing_session::EditingSession;
 use waypost_store::step_revision::{NewRevision, Scope};
@@ -119,8 +119,8 @@ async fn everything(db: &Db, one: &World) {
     let unknown = |n| ToolCall { end_user_id: None, ..one.tool_call(&format!("tc_unknown_{n}")) };
     counted_call::record(&mut tx, (0..=counted_call::ROWS_PER_MINUTE).map(unknown).collect()).await.unwrap();
     for server in [None, Some(&one.server)] {
-        tool_call::rejected(&mut tx, org, server, Range { from: Timestamp(0), to: NOW }).await.unwrap();
-        counted_call::sum(&mut tx, org, server, Range { from: Timestamp(0), to: NOW }).await.unwrap();
+        tool_call::rejected(&mut tx, org, server, TimeRange { from: Timestamp(0), to: NOW }).await.unwrap();
+        counted_call::sum(&mut tx, org, server, TimeRange { from: Timestamp(0), to: NOW }).await.unwrap();
     }
     offer::list(&mut tx, org, &one.server).await.unwrap();
     session::find(&mut tx, org, &one.server, "handle-1", NOW).await.unwrap();
@@ -226,11 +226,11 @@ async fn write(tx: &mut Tx, one: &World) {
     let steps = [step(&a, 1_000), step(&b, 1_001)];
     step::insert(tx, org, id, &steps).await.unwrap();
     step::update(tx, org, id, &steps).await.unwrap();
-    step::relink(tx, org, id, &[Link { from: Some(a.clone()), to: None }]).await.unwrap();
+    step::relink(tx, org, id, &[LinkUpdate { from: Some(a.clone()), to: None }]).await.unwrap();
     step::list(tx, org, id).await.unwrap();
     step::outline(tx, org, id).await.unwrap();
     step::find(tx, org, id, &a).await.unwrap();
-    let version = VersionHead {
+    let version = VersionInfo {
         id: VersionId::from_store("wv_new".to_owned()),
         walkthrough_id: id.clone(),
         number: version::last_number(tx, org, id).await.unwrap() + 1,
@@ -272,7 +272,7 @@ async fn revise(tx: &mut Tx, one: &World) {
     let id = StepId::from_store("ws_revised".to_owned());
     let step = Step { id: id.clone(), ordinal: 2_000, key: None, next_step_id: None, content: StepContent::default() };
     step_revision::keep_baseline(tx, scope, NOW, [&id]).await.unwrap();
-    let new = NewRevision { act: RevisionAct::Edit, actor: "operator", restored_from: None, at: NOW };
+    let new = NewRevision { act: RevisionOperation::Edit, actor: "operator", restored_from: None, at: NOW };
     step_revision::append(tx, scope, new, [(&step, None)]).await.unwrap();
     step_revision::replace(tx, scope, 1, new, &step).await.unwrap();
     step_revision::trim(tx, scope, (10, 10), [&id]).await.unwrap();

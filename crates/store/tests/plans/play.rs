@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use waypost_core::SystemRandom;
-use waypost_core::progress::act::{Select, View};
+use waypost_core::progress::operations::{ProgressContext, SelectOptions};
 use waypost_store::Db;
 use waypost_store::writer::{Call, Decided, Writer};
 
@@ -24,8 +24,8 @@ pub(crate) async fn play(db: &Db, one: &World) {
             announce: Some(Box::new(move |_| vec![delivery(if select { "whd_a" } else { "whd_b" })])),
             decide: Box::new(move |attempt| {
                 let attempt = attempt.map(|it| (it, &offered.latest));
-                let view = View { attempt, offered: &offered, now: NOW, random: &SystemRandom };
-                let restart = Select { resume: false, confirmed: true, ..Select::default() };
+                let view = ProgressContext { attempt, offered: &offered, now: NOW, random: &SystemRandom };
+                let restart = SelectOptions { resume: false, confirmed: true, ..SelectOptions::default() };
                 Decided::Done(Box::new(if select {
                     view.select(restart).unwrap()
                 } else {

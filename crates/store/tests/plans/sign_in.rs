@@ -6,7 +6,7 @@ use waypost_core::authorization::AuthorizationRequest;
 use waypost_core::id::{
     AuthorizationRequestId, EmailCodeId, EndUserId, EventId, JoinId, OauthConfigId, OauthGrantId, ProgressId,
 };
-use waypost_core::join::{Join, Undo};
+use waypost_core::join::{Join, JoinUndo};
 use waypost_core::oauth_client::OauthClient;
 use waypost_core::oauth_grant::OauthGrant;
 use waypost_core::progress::Attempt;
@@ -150,7 +150,7 @@ pub(crate) async fn take_over(tx: &mut Tx, one: &World) {
     join::lock_users(tx, org, (user, user)).await.unwrap();
     join::set_undone(tx, org, &id, NOW).await.unwrap().unwrap();
     let again = Join { id: JoinId::from_store("joi_again".to_owned()), ..found };
-    join::insert(tx, &again, &Undo::default()).await.unwrap();
+    join::insert(tx, &again, &JoinUndo::default()).await.unwrap();
     let mut open = join::open_of_both(tx, org, &one.server, (user, user)).await.unwrap();
     let (walkthrough, attempt, _) = open.remove(0);
     let key = ProgressKey { walkthrough_id: walkthrough, ..one.progress_key(user) };

@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::event::EventKind;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::activity::{self, ActivityFilter};
@@ -66,7 +66,7 @@ impl ActivityQuery {
             server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
             end_user_id: self.end_user_id.as_deref().map(|text| id(text, "end user")).transpose()?,
             walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
-            range: Range {
+            range: TimeRange {
                 from: bound("from", &self.from, Timestamp(i64::MIN))?,
                 to: bound("to", &self.to, Timestamp(i64::MAX))?,
             },

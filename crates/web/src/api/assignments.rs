@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use waypost_core::assignment::ListedAssignment;
+use waypost_core::assignment::AssignmentView;
 use waypost_core::id::{AssignmentId, WalkthroughId};
 use waypost_core::{Code, Error};
 use waypost_ops::assignments::{self, AssignmentPatch};
@@ -56,8 +56,8 @@ struct AssignedWalkthrough {
     state: String,
 }
 
-impl From<ListedAssignment> for Assignment {
-    fn from(it: ListedAssignment) -> Self {
+impl From<AssignmentView> for Assignment {
+    fn from(it: AssignmentView) -> Self {
         Self {
             id: it.assignment.id.to_string(),
             server_id: it.assignment.server_id.to_string(),
@@ -111,7 +111,7 @@ async fn list(
             return Err(Error::invalid("server_id", message).into());
         }
     };
-    let matches = |it: &ListedAssignment| walkthrough_id.as_ref().is_none_or(|id| *id == it.assignment.walkthrough_id);
+    let matches = |it: &AssignmentView| walkthrough_id.as_ref().is_none_or(|id| *id == it.assignment.walkthrough_id);
     Ok(Json(Page::complete(found.into_iter().filter(matches).map(Assignment::from).collect())))
 }
 

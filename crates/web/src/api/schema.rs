@@ -2,7 +2,7 @@
 
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, RefOr, Schema, Type};
 use waypost_core::oauth_config::TokenAuthMethod;
-use waypost_core::server::{AuthType, SignIn, Support, Toolset};
+use waypost_core::server::{AuthType, SignInPolicy, Support, Toolset};
 use waypost_core::ticket::{Priority, TicketStatus};
 use waypost_core::webhook::{DeliveryStatus, WebhookEvent};
 
@@ -15,9 +15,9 @@ pub(super) fn auth_type() -> Schema {
     one_of(AuthType::ALL.iter().map(|it| it.as_str()))
 }
 
-/// The schema of [`SignIn`].
+/// The schema of [`SignInPolicy`].
 pub(super) fn sign_in() -> Schema {
-    one_of(SignIn::ALL.iter().map(|it| it.as_str()))
+    one_of(SignInPolicy::ALL.iter().map(|it| it.as_str()))
 }
 
 /// The schema of [`Toolset`].
@@ -50,13 +50,13 @@ pub(super) fn webhook_event() -> Schema {
     one_of(WebhookEvent::ALL.iter().map(|it| it.as_str()))
 }
 
-/// The schema of a list of [`WebhookEvent::CHOICES`].
+/// The schema of a list of [`WebhookEvent::SUBSCRIBABLE`].
 pub(super) fn webhook_events() -> Schema {
-    let event = one_of(WebhookEvent::CHOICES.iter().map(|it| it.as_str()));
+    let event = one_of(WebhookEvent::SUBSCRIBABLE.iter().map(|it| it.as_str()));
     ArrayBuilder::new()
         .items(RefOr::T(event))
         .min_items(Some(1))
-        .max_items(Some(WebhookEvent::CHOICES.len()))
+        .max_items(Some(WebhookEvent::SUBSCRIBABLE.len()))
         .build()
         .into()
 }

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::id::{OauthConfigId, ServerId};
-use waypost_core::server::{self, AuthType, SignIn, Support, Toolset};
+use waypost_core::server::{self, AuthType, SignInPolicy, Support, Toolset};
 use waypost_core::{Error, slug};
 use waypost_ops::servers::{self, ServerSearch, ServerSettings};
 
@@ -46,7 +46,7 @@ struct Server {
     auth_type: AuthType,
     /// When end users are asked to sign in, on a server with OAuth.
     #[schema(schema_with = schema::sign_in)]
-    sign_in: SignIn,
+    sign_in: SignInPolicy,
     /// The identity provider that end users sign in with. Used only if `auth_type` is `custom_oauth`.
     oauth_config_id: Option<String>,
     /// Whether the walkthrough tools are listed.
@@ -122,7 +122,7 @@ struct ServerUpdate {
     auth_type: Option<AuthType>,
     /// When end users are asked to sign in, on a server with OAuth.
     #[schema(schema_with = schema::sign_in)]
-    sign_in: Option<SignIn>,
+    sign_in: Option<SignInPolicy>,
     /// The identity provider that end users sign in with, for `custom_oauth`. Null for none. If the organisation has only
     /// one identity provider, that is the default.
     #[serde(deserialize_with = "nullable")]
@@ -168,7 +168,7 @@ struct ServerCreate {
     /// When end users are asked to sign in, on a server with OAuth. Defaults to `auto`: clients that are known to fail if
     /// asked during a session are asked when they connect, others when a call needs it.
     #[schema(schema_with = schema::sign_in)]
-    sign_in: Option<SignIn>,
+    sign_in: Option<SignInPolicy>,
     /// The identity provider that end users sign in with, for `custom_oauth`. If the organisation has only one identity
     /// provider, that is the default.
     #[schema(pattern = "^oac_[0-9A-Za-z]{12,40}$")]

@@ -86,7 +86,7 @@ struct TicketStep {
 impl From<Named> for Ticket {
     fn from(named: Named) -> Self {
         let it = named.ticket;
-        let walkthrough = it.place.map(|place| TicketWalkthrough {
+        let walkthrough = it.origin.map(|place| TicketWalkthrough {
             id: place.walkthrough_id.map(|id| id.to_string()),
             title: place.title,
             version: place.version,

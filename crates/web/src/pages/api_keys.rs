@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::Deserialize;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::id::ApiKeyId;
 use waypost_core::organization::{ApiKey, Role};
 use waypost_core::{Code, Error, Timestamp};
@@ -24,8 +24,8 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::KeyRead);
-    const WRITE: Access = Access::Member(Act::KeyWrite);
+    const READ: Access = Access::Member(Operation::KeyRead);
+    const WRITE: Access = Access::Member(Operation::KeyWrite);
     Routes::new()
         .get("/o/{org}/api-keys", READ, list)
         .post("/o/{org}/api-keys", WRITE, create)

@@ -7,7 +7,7 @@ use http::{HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::id::AuditEventId;
 use waypost_core::{Error, Timestamp};
 use waypost_ops::audit_events::{self, AuditEventView, Filter};
@@ -48,7 +48,7 @@ const ACTS: &[&str] = &[
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::AuditRead);
+    const READ: Access = Access::Member(Operation::AuditRead);
     Routes::new().get("/o/{org}/audit", READ, list).get("/o/{org}/audit/export", READ, export)
 }
 

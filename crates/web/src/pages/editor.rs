@@ -6,10 +6,10 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
+use waypost_core::clean::FieldChange;
 use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::progress::percent;
-use waypost_core::served::Change;
 use waypost_core::step::{Step, StepContent};
 use waypost_core::walkthrough::Walkthrough;
 use waypost_core::{Error, Result};
@@ -26,9 +26,9 @@ use crate::{Web, markdown};
 /// The page and its parts.
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .get("/o/{org}/walkthroughs/{id}", Access::Member(Act::WalkthroughRead), show)
-        .post("/o/{org}/walkthroughs/{id}/preview", Access::Member(Act::WalkthroughRead), preview_step)
-        .get("/o/{org}/walkthroughs/{id}/play", Access::Member(Act::WalkthroughRead), play)
+        .get("/o/{org}/walkthroughs/{id}", Access::Member(Operation::WalkthroughRead), show)
+        .post("/o/{org}/walkthroughs/{id}/preview", Access::Member(Operation::WalkthroughRead), preview_step)
+        .get("/o/{org}/walkthroughs/{id}/play", Access::Member(Operation::WalkthroughRead), play)
 }
 
 /// Each type with its name for people.
@@ -115,7 +115,7 @@ struct PreviewFragment<'a> {
     title: &'a str,
     section: Option<&'a str>,
     html: String,
-    changes: &'a [Change],
+    changes: &'a [FieldChange],
     tool: &'static str,
     text: &'a str,
     structured: String,

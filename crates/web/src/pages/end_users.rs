@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::id::EndUserId;
 use waypost_core::organization::Role;
 use waypost_core::personal;
@@ -29,12 +29,12 @@ const ROWS: u32 = 50;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::EndUserRead);
+    const READ: Access = Access::Member(Operation::EndUserRead);
     Routes::new()
         .get("/o/{org}/end-users", READ, list)
         .get("/o/{org}/end-users/{id}", READ, show)
-        .get("/o/{org}/end-users/{id}/export", Access::Member(Act::EndUserExport), export)
-        .post("/o/{org}/end-users/{id}/erase", Access::Member(Act::EndUserDelete), erase)
+        .get("/o/{org}/end-users/{id}/export", Access::Member(Operation::EndUserExport), export)
+        .post("/o/{org}/end-users/{id}/erase", Access::Member(Operation::EndUserDelete), erase)
 }
 
 /// The filter of the list, as it stands in the address.

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use url::form_urlencoded;
-use waypost_core::organization::SignUp;
+use waypost_core::organization::SignUpPolicy;
 use waypost_core::{Code, Error, Result, email};
 use waypost_ops::user_accounts::{AccountDetails, InvitationDetails};
 
@@ -139,7 +139,7 @@ fn build_page<'a>(
     let action = match user.filter(|user| !needs_new_account(user, invited)) {
         Some(_) if email::key(own_email) == invitation.email_key => InvitationAction::Accept,
         Some(_) => InvitationAction::SignOut,
-        None if web.accounts().sign_up() == SignUp::Closed => InvitationAction::SignIn,
+        None if web.accounts().sign_up() == SignUpPolicy::Closed => InvitationAction::SignIn,
         None => InvitationAction::Create,
     };
     let query =

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::Deserialize;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::claim_link::DEFAULT_LIFETIME_MS;
 use waypost_core::id::{JoinId, ServerId};
 use waypost_core::join::JoinKind;
@@ -27,9 +27,9 @@ const ROWS: u32 = 50;
 /// The pages.
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .get("/o/{org}/joins", Access::Member(Act::JoinRead), list)
-        .post("/o/{org}/joins", Access::Member(Act::ClaimLinkCreate), create)
-        .post("/o/{org}/joins/{id}/undo", Access::Member(Act::JoinUndo), undo)
+        .get("/o/{org}/joins", Access::Member(Operation::JoinRead), list)
+        .post("/o/{org}/joins", Access::Member(Operation::ClaimLinkCreate), create)
+        .post("/o/{org}/joins/{id}/undo", Access::Member(Operation::JoinUndo), undo)
 }
 
 #[derive(Default, Deserialize)]

@@ -5,10 +5,10 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::id::{InvitationId, UserId};
 use waypost_core::invitation::InvitationState;
-use waypost_core::organization::{Member as OrganizationMember, Role, SignUp};
+use waypost_core::organization::{Member as OrganizationMember, Role, SignUpPolicy};
 use waypost_core::{Error, Timestamp};
 use waypost_ops::{invitations, users};
 
@@ -26,10 +26,10 @@ const INVITATIONS: u32 = 50;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const WRITE: Access = Access::Member(Act::MemberWrite);
-    const INVITE: Access = Access::Member(Act::InvitationWrite);
+    const WRITE: Access = Access::Member(Operation::MemberWrite);
+    const INVITE: Access = Access::Member(Operation::InvitationWrite);
     Routes::new()
-        .get("/o/{org}/members", Access::Member(Act::MemberRead), list)
+        .get("/o/{org}/members", Access::Member(Operation::MemberRead), list)
         .post("/o/{org}/members/{id}/role", WRITE, set_role)
         .post("/o/{org}/members/{id}/remove", WRITE, remove)
         .post("/o/{org}/invitations", INVITE, invite)
@@ -135,7 +135,7 @@ impl MembersPage {
             role: Role::Member.as_str().to_owned(),
             sent: None,
             can_mail: web.mail.is_some(),
-            is_sign_up_closed: web.sign_up == SignUp::Closed,
+            is_sign_up_closed: web.sign_up == SignUpPolicy::Closed,
         })
     }
 

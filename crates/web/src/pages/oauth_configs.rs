@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use waypost_core::Error;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::id::OauthConfigId;
 use waypost_core::oauth_config::{OauthConfig, TokenAuthMethod};
 use waypost_core::seal::SecretText;
@@ -23,7 +23,7 @@ use crate::request_info::RequestInfo;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    let (read, write) = (Access::Member(Act::OauthConfigRead), Access::Member(Act::OauthConfigWrite));
+    let (read, write) = (Access::Member(Operation::OauthConfigRead), Access::Member(Operation::OauthConfigWrite));
     Routes::new()
         .get("/o/{org}/oauth-configs", read, list)
         .post("/o/{org}/oauth-configs", write, create)

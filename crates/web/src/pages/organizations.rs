@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, Multipart, Query, Request, State};
 use axum::response::IntoResponse;
 use http::{StatusCode, header};
 use serde::Deserialize;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::{Code, Error, Timestamp};
 use waypost_ops::logos;
 use waypost_ops::organizations::{self, OrganizationPatch};
@@ -20,8 +20,8 @@ use crate::Web;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::OrganizationRead);
-    const UPDATE: Access = Access::Member(Act::OrganizationUpdate);
+    const READ: Access = Access::Member(Operation::OrganizationRead);
+    const UPDATE: Access = Access::Member(Operation::OrganizationUpdate);
     Routes::new()
         .get("/organizations/new", Access::User, new)
         .post("/organizations/new", Access::User, create)
@@ -32,7 +32,7 @@ pub(super) fn routes() -> Routes {
         .post("/o/{org}/settings", UPDATE, update)
         .post("/o/{org}/settings/logo", UPDATE, set_logo)
         .post("/o/{org}/settings/logo/remove", UPDATE, remove_logo)
-        .post("/o/{org}/settings/delete", Access::Member(Act::OrganizationDelete), delete)
+        .post("/o/{org}/settings/delete", Access::Member(Operation::OrganizationDelete), delete)
 }
 
 /// What is said of a slug beside its field.

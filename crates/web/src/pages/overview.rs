@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::State;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_ops::overview::{self, OrganizationOverview};
 use waypost_ops::{audit_events, joins, tickets};
 
@@ -18,7 +18,7 @@ const ENTRIES: u32 = 8;
 
 /// The page.
 pub(super) fn routes() -> Routes {
-    Routes::new().get("/o/{org}", Access::Member(Act::OrganizationRead), show)
+    Routes::new().get("/o/{org}", Access::Member(Operation::OrganizationRead), show)
 }
 
 /// A step of the first run.

@@ -6,7 +6,7 @@ use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use http::Method;
-use waypost_core::access::{Act, authorize};
+use waypost_core::access::{Operation, authorize};
 
 use super::session::{CurrentUser, Member};
 use super::view::PageError;
@@ -20,7 +20,7 @@ pub enum Access {
     /// Signed-in users, for themselves.
     User,
     /// Members of the organisation in the path who may do this.
-    Member(Act),
+    Member(Operation),
 }
 
 /// A page.

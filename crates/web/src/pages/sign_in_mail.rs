@@ -2,7 +2,7 @@
 
 use waypost_core::account::CodePurpose;
 use waypost_core::id::OrganizationId;
-use waypost_core::organization::SignUp;
+use waypost_core::organization::SignUpPolicy;
 use waypost_core::{Code, Error, Result};
 use waypost_mail::{EmailKind, EmailMessage};
 use waypost_ops::user_accounts::{IssuedUserCode, UserCodeRequest};
@@ -47,7 +47,7 @@ pub(super) async fn send_code(
 }
 
 /// The mail with a code: the code first, where notifications show it. Who has no account gets no code but is told so.
-fn mail(made: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUp) -> EmailMessage {
+fn mail(made: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUpPolicy) -> EmailMessage {
     let IssuedUserCode { code, email, has_user, purpose, .. } = made;
     let what = match (purpose, has_user) {
         (CodePurpose::SignIn, true) => format!("is your code to sign in to Waypost at {host}."),
@@ -66,13 +66,13 @@ fn mail(made: &IssuedUserCode, host: &str, origin: &str, sign_up: SignUp) -> Ema
     EmailMessage { to: email.clone(), subject: format!("{code} is your code for Waypost"), text }
 }
 
-fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUp) -> EmailMessage {
+fn no_account(email: &str, host: &str, origin: &str, sign_up: SignUpPolicy) -> EmailMessage {
     let next = match sign_up {
-        SignUp::Open => format!("You can make one:\n{origin}/sign-up"),
-        SignUp::Invite => {
+        SignUpPolicy::Open => format!("You can make one:\n{origin}/sign-up"),
+        SignUpPolicy::Invite => {
             "Accounts there are made by invitation: ask an owner of your organisation for one.".to_owned()
         }
-        SignUp::Closed => "No new accounts are made there.".to_owned(),
+        SignUpPolicy::Closed => "No new accounts are made there.".to_owned(),
     };
     let text = format!(
         "Somebody, perhaps you, wanted to sign in to Waypost at {host} with this address.\n\n\
@@ -103,12 +103,12 @@ mod tests {
             (mail.subject.contains("12345678") && mail.text.starts_with("12345678"), mail.text)
         };
         for purpose in [CodePurpose::SignIn, CodePurpose::Reset] {
-            assert!(text(purpose, true, SignUp::Open).0);
-            assert!(!text(purpose, false, SignUp::Open).0);
-            assert!(text(purpose, false, SignUp::Open).1.contains("https://way.example/sign-up"));
-            assert!(text(purpose, false, SignUp::Invite).1.contains("by invitation"));
+            assert!(text(purpose, true, SignUpPolicy::Open).0);
+            assert!(!text(purpose, false, SignUpPolicy::Open).0);
+            assert!(text(purpose, false, SignUpPolicy::Open).1.contains("https://way.example/sign-up"));
+            assert!(text(purpose, false, SignUpPolicy::Invite).1.contains("by invitation"));
         }
-        assert!(text(CodePurpose::SignUp, true, SignUp::Open).1.contains("an account there already"));
-        assert!(text(CodePurpose::SignUp, false, SignUp::Open).0);
+        assert!(text(CodePurpose::SignUp, true, SignUpPolicy::Open).1.contains("an account there already"));
+        assert!(text(CodePurpose::SignUp, false, SignUpPolicy::Open).0);
     }
 }

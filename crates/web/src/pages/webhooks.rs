@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use waypost_core::Error;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::id::{WebhookDeliveryId, WebhookId};
 use waypost_core::seal::SecretText;
 use waypost_core::webhook::{Delivery, DeliveryStatus, Webhook, WebhookEvent};
@@ -24,8 +24,8 @@ const DELIVERIES: u32 = 25;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::WebhookRead);
-    const WRITE: Access = Access::Member(Act::WebhookWrite);
+    const READ: Access = Access::Member(Operation::WebhookRead);
+    const WRITE: Access = Access::Member(Operation::WebhookWrite);
     Routes::new()
         .get("/o/{org}/webhooks", READ, list)
         .post("/o/{org}/webhooks", WRITE, create)
@@ -62,7 +62,7 @@ fn event_options(chosen: &[String]) -> Vec<EventOption> {
         label: label(event),
         on: chosen.iter().any(|own| own == event.as_str()),
     };
-    WebhookEvent::CHOICES.into_iter().map(choice).collect()
+    WebhookEvent::SUBSCRIBABLE.into_iter().map(choice).collect()
 }
 
 /// The fields of a receiver, as they were sent.
@@ -199,7 +199,7 @@ async fn load_list(web: &Web, member: &Member, fields: WebhookForm) -> Result<We
 
 async fn list(State(web): State<Web>, member: Member) -> PageResult {
     // A new receiver is told of everything, unless somebody says otherwise.
-    let events = WebhookEvent::CHOICES.iter().map(|event| event.as_str().to_owned()).collect();
+    let events = WebhookEvent::SUBSCRIBABLE.iter().map(|event| event.as_str().to_owned()).collect();
     Ok(view::page(&load_list(&web, &member, WebhookForm { events, ..WebhookForm::default() }).await?))
 }
 

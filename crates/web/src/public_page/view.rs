@@ -8,7 +8,7 @@ use data_encoding::BASE64;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use waypost_core::personal::PersonalId;
-use waypost_core::server::SignIn;
+use waypost_core::server::SignInPolicy;
 use waypost_ops::logos::Branding;
 use waypost_ops::offers::Offer;
 
@@ -104,7 +104,7 @@ struct NoticeTemplate<'a> {
 pub(super) fn page(web: &Web, request: &PageRequest, branding: &Branding, id: Option<&PersonalId>) -> Response {
     let server = &request.offers.server;
     let url = request.current.resource(id.map(PersonalId::expose));
-    let hidden = server.auth_type.signs_in() && server.sign_in == SignIn::OnConnect;
+    let hidden = server.auth_type.has_sign_in() && server.sign_in == SignInPolicy::OnConnect;
     let offers = request.offers.list();
     let template = PageTemplate {
         style: STYLE,

@@ -1,4 +1,4 @@
-//! Any two attempts at any two versions, joined, gone on with, and taken apart again.
+//! Any two attempts at any two versions, joined, gone on with, and record apart again.
 
 use proptest::prelude::*;
 
@@ -6,14 +6,14 @@ use super::*;
 use crate::id::{StepId, WalkthroughId};
 use crate::random::SeededRandom;
 use crate::step::StepContent;
-use crate::version::FrozenStep;
+use crate::version::VersionStep;
 
 const NOW: Timestamp = Timestamp(10_000);
 const LATER: Timestamp = Timestamp(20_000);
 const STEPS: u32 = 10;
 
 fn version(number: u32, ordinals: &[u32]) -> Version {
-    let steps = ordinals.iter().map(|&ordinal| FrozenStep {
+    let steps = ordinals.iter().map(|&ordinal| VersionStep {
         id: StepId::from_store(format!("ws_{ordinal}")),
         ordinal,
         content: StepContent::default(),
@@ -88,11 +88,11 @@ impl Scene {
         self.versions.iter().find(|version| version.id == attempt.version_id).unwrap()
     }
 
-    fn pinned<'a>(&'a self, attempt: &'a Attempt) -> Pinned<'a> {
-        Pinned { attempt, version: self.version(attempt) }
+    fn pinned<'a>(&'a self, attempt: &'a Attempt) -> PinnedAttempt<'a> {
+        PinnedAttempt { attempt, version: self.version(attempt) }
     }
 
-    fn join(&self) -> Joined {
+    fn join(&self) -> JoinOutcome {
         join(self.pinned(&self.from), self.to.as_ref().map(|to| self.pinned(to)), NOW, &SeededRandom::new(1))
     }
 }
@@ -110,7 +110,7 @@ proptest! {
         let own = |ordinal| to.is_some_and(|to| to.completed.contains(ordinal));
         for ordinal in 0..STEPS {
             prop_assert_eq!(joined.to.completed.contains(ordinal), from.completed.contains(ordinal) || own(ordinal));
-            prop_assert_eq!(joined.taken.brought.contains(ordinal), from.completed.contains(ordinal) && !own(ordinal));
+            prop_assert_eq!(joined.record.added.contains(ordinal), from.completed.contains(ordinal) && !own(ordinal));
         }
         prop_assert_eq!(is_done(&joined.to), is_complete(scene.version(&joined.to), &joined.to.completed));
         let were_done = is_done(from) || to.is_some_and(is_done);
@@ -127,10 +127,10 @@ proptest! {
     fn undone_at_once_it_was_never_there(case in cases()) {
         let scene = Scene::new(&case);
         let joined = scene.join();
-        let text = serde_json::to_string(&joined.taken).unwrap();
-        let taken: Taken = serde_json::from_str(&text).unwrap();
-        prop_assert_eq!(&taken, &joined.taken);
-        let back = undo(&taken, scene.pinned(&joined.to), &scene.from.completed, LATER);
+        let text = serde_json::to_string(&joined.record).unwrap();
+        let record: JoinRecord = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(&record, &joined.record);
+        let back = undo(&record, scene.pinned(&joined.to), &scene.from.completed, LATER);
         match &scene.to {
             Some(to) => prop_assert_eq!(&back, to),
             None => {
@@ -153,7 +153,7 @@ proptest! {
         if is_complete(scene.version(&present), &present.completed) {
             present.state = AttemptState::Completed { at: LATER };
         }
-        let back = undo(&joined.taken, scene.pinned(&present), &scene.from.completed, LATER);
+        let back = undo(&joined.record, scene.pinned(&present), &scene.from.completed, LATER);
         for ordinal in 0..STEPS {
             let own = scene.to.as_ref().is_some_and(|to| to.completed.contains(ordinal)) || fresh.contains(&ordinal);
             prop_assert_eq!(back.completed.contains(ordinal), own);
@@ -168,9 +168,9 @@ proptest! {
 fn a_step_that_was_done_again_afterwards_is_the_users_own() {
     let v = version(1, &[0, 1, 2]);
     let from = attempt("wp_from", &v, &[0, 1], 1);
-    let joined = join(Pinned { attempt: &from, version: &v }, None, NOW, &SeededRandom::new(1));
+    let joined = join(PinnedAttempt { attempt: &from, version: &v }, None, NOW, &SeededRandom::new(1));
     // The user has begun again and completed step 1 themselves.
     let again = attempt("wp_again", &v, &[1], 50);
-    let back = undo(&joined.taken, Pinned { attempt: &again, version: &v }, &StepSet::default(), LATER);
+    let back = undo(&joined.record, PinnedAttempt { attempt: &again, version: &v }, &StepSet::default(), LATER);
     assert_eq!(back, again);
 }

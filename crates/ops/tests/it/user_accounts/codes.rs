@@ -2,7 +2,7 @@
 
 use waypost_core::Code;
 use waypost_core::account::CodePurpose;
-use waypost_core::organization::{Role, SignUp};
+use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_ops::user_accounts::{UserCodeEntry, UserCodeRequest};
 
 use super::{DEVICE, FINE, MINUTE, OTHER, Users, open, refused};
@@ -43,7 +43,7 @@ async fn a_code_has_five_tries_and_ten_minutes(users: Users) {
 }
 
 async fn who_has_no_account_gets_none_by_signing_in(users: Users) {
-    let users = users.with(SignUp::Open);
+    let users = users.with(SignUpPolicy::Open);
     for purpose in [CodePurpose::SignIn, CodePurpose::Reset] {
         let made = users.ask("nobody@example.com", purpose, None).await.unwrap();
         assert!(!made.has_user);
@@ -65,13 +65,13 @@ async fn a_code_makes_an_account_where_that_is_open(users: Users) {
         Code::Forbidden,
         "by invitation"
     );
-    let users = users.with(SignUp::Closed);
+    let users = users.with(SignUpPolicy::Closed);
     assert_eq!(
         users.accounts.create_code(&users.cx(), asked, DEVICE).await.unwrap_err().code,
         Code::Forbidden,
         "closed"
     );
-    let users = users.with(SignUp::Open);
+    let users = users.with(SignUpPolicy::Open);
     let weak = UserCodeRequest { password: Some("b@example.com"), ..asked };
     refused(users.accounts.create_code(&users.cx(), weak, DEVICE).await, "password", "easy to guess");
     let made = users.accounts.create_code(&users.cx(), asked, DEVICE).await.unwrap();
@@ -93,9 +93,9 @@ async fn a_code_makes_an_account_where_that_is_open(users: Users) {
 }
 
 async fn the_setting_counts_when_the_code_is_entered(users: Users) {
-    let users = users.with(SignUp::Open);
+    let users = users.with(SignUpPolicy::Open);
     let made = users.ask("b@example.com", CodePurpose::SignUp, Some(FINE)).await.unwrap();
-    let users = users.with(SignUp::Invite);
+    let users = users.with(SignUpPolicy::Invite);
     refused(users.enter(made.id.as_str(), &made.code).await, "code", "any more");
 }
 

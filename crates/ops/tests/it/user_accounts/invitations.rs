@@ -2,7 +2,7 @@
 
 use waypost_core::Code;
 use waypost_core::id::OrganizationId;
-use waypost_core::organization::{Role, SignUp};
+use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_ops::user_accounts::AccountDetails;
 use waypost_ops::{invitations, organizations, users};
 use waypost_store::db::count_statements;
@@ -137,12 +137,12 @@ async fn who_became_a_member_meanwhile_keeps_their_role(users: Users) {
 }
 
 async fn closed_means_no_new_accounts(users: Users) {
-    let users = users.with(SignUp::Closed);
+    let users = users.with(SignUpPolicy::Closed);
     let token = invite(&users, "berta@example.com", Role::Member).await;
     let error = users.accounts.accept_and_sign_up(&users.cx(), &token, BERTA, DEVICE).await.unwrap_err();
     assert_eq!(error.code, Code::Forbidden);
     // The invitation was not used up by that.
-    let users = users.with(SignUp::Invite);
+    let users = users.with(SignUpPolicy::Invite);
     users.accounts.accept_and_sign_up(&users.cx(), &token, BERTA, DEVICE).await.unwrap();
 }
 

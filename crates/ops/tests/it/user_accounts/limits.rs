@@ -2,7 +2,7 @@
 //! before.
 
 use waypost_core::account::CodePurpose;
-use waypost_core::organization::{Role, SignUp};
+use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Code, Error};
 use waypost_ops::user_accounts::{NewUserSession, UserAccounts, UserCodeEntry, UserCodeRequest};
@@ -90,7 +90,7 @@ async fn codes_are_limited_by_client_address_and_account(users: Users) {
 }
 
 async fn a_right_code_is_never_rejected(users: Users) {
-    let users = users.with(SignUp::Open);
+    let users = users.with(SignUpPolicy::Open);
     users.member("anna@example.com", Role::Owner, FINE).await;
     let signs_in = users.ask("anna@example.com", CodePurpose::SignIn, None).await.unwrap();
     let resets = users.ask("anna@example.com", CodePurpose::Reset, None).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_browser_that_has_signed_in_before_is_never_rejected(users: Users) {
     assert!(users.accounts.is_known_browser(&users.cx(), " ANNA@example.com", &anna.device));
     // The cookie is bound to its account, and it was made here.
     seconds(&users.by_password_from(known(&berta), "anna@example.com", FINE).await.unwrap_err());
-    let other = UserAccounts::new(users.stage.ops.clone(), SecretKey::new([8; 32]), SignUp::Invite);
+    let other = UserAccounts::new(users.stage.ops.clone(), SecretKey::new([8; 32]), SignUpPolicy::Invite);
     assert!(!other.is_known_browser(&users.cx(), "anna@example.com", &anna.device));
     // It has attempts of its own, so it is no way to guess a password: 30 are there, and then one every 48 minutes.
     for _ in 0..28 {
@@ -151,7 +151,7 @@ async fn an_account_is_limited_across_replicas(users: Users) {
     users.member("anna@example.com", Role::Owner, FINE).await;
     let replica = || {
         let ops = Ops::new(users.stage.ops.db().clone());
-        UserAccounts::new(ops, SecretKey::new([7; 32]), SignUp::Invite)
+        UserAccounts::new(ops, SecretKey::new([7; 32]), SignUpPolicy::Invite)
     };
     let replicas = [replica(), replica()];
     for email in ["anna@example.com", "nobody@example.com"] {
@@ -180,7 +180,7 @@ async fn an_account_is_limited_across_replicas(users: Users) {
 
 /// The same statements and hashes for known and unknown addresses, whatever accounts and organisations there are.
 async fn known_and_unknown_addresses_cost_the_same(users: Users) {
-    let users = users.with(SignUp::Open);
+    let users = users.with(SignUpPolicy::Open);
     users.member("anna@example.com", Role::Owner, FINE).await;
     for slug in ["b", "c", "d"] {
         let other =
@@ -237,7 +237,7 @@ async fn a_flood_of_passwords_costs_three_hashes(users: Users) {
 
 /// Where a failure is not counted, because a sign-up cannot fail, the queue is bounded for each client address.
 async fn a_flood_of_sign_ups_is_shed(users: Users) {
-    let users = users.with(SignUp::Open);
+    let users = users.with(SignUpPolicy::Open);
     let before = users.stage.ops.hashed_passwords();
     let emails: Vec<_> = (0..200).map(|n| format!("{n}@example.com")).collect();
     let ask = |email| users.ask(email, CodePurpose::SignUp, Some(FINE));

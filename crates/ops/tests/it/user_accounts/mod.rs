@@ -16,7 +16,7 @@ use waypost_core::account::CodePurpose;
 use waypost_core::caller::{Caller, Ctx};
 use waypost_core::clock::ManualClock;
 use waypost_core::id::{OrganizationId, UserId};
-use waypost_core::organization::{Role, SignUp};
+use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_core::secret::SecretKey;
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::user_accounts::{
@@ -52,13 +52,13 @@ pub async fn open(url: &str) -> Users {
     let stage = stage::stage(url).await;
     let clock = Arc::new(ManualClock::new(Timestamp(1_790_000_000_000)));
     let org = organizations::create(&stage.cx, &stage.ops, "acme", None).await.unwrap().id;
-    let accounts = UserAccounts::new(stage.ops.clone(), SecretKey::new([7; 32]), SignUp::Invite);
+    let accounts = UserAccounts::new(stage.ops.clone(), SecretKey::new([7; 32]), SignUpPolicy::Invite);
     Users { stage, clock, accounts, org }
 }
 
 impl Users {
     /// The same with another setting.
-    pub fn with(self, sign_up: SignUp) -> Self {
+    pub fn with(self, sign_up: SignUpPolicy) -> Self {
         let accounts = UserAccounts::new(self.stage.ops.clone(), SecretKey::new([7; 32]), sign_up);
         Self { accounts, ..self }
     }

@@ -3,7 +3,7 @@
 use waypost_core::account::CodePurpose;
 use waypost_core::caller::Caller;
 use waypost_core::id::OrganizationId;
-use waypost_core::organization::{Role, SignUp};
+use waypost_core::organization::{Role, SignUpPolicy};
 use waypost_core::{Code, Error};
 use waypost_ops::api_keys::{self, CreateApiKey};
 use waypost_ops::invitations::{self, InvitationWithSecret};
@@ -182,7 +182,7 @@ async fn several_unverified_accounts_become_one(users: Users) {
     let prepared = prepare(&users, &evil).await;
     let at_big = invite(&users, &big, Role::Admin).await;
     let own = accept(&users, &at_big.secret, VERA).await.unwrap();
-    let users = users.with(SignUp::Open);
+    let users = users.with(SignUpPolicy::Open);
     let made = users.ask(VICTIM, CodePurpose::SignUp, Some(OTHER)).await.unwrap();
     let vera = users.enter(made.id.as_str(), &made.code).await.unwrap();
     nothing_is_left(&users, &prepared).await;

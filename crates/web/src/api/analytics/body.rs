@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use waypost_core::analytics::{Overview, Range};
+use waypost_core::analytics::{Overview, TimeRange};
 use waypost_ops::analytics::{FlowNode, Report};
 
 use super::Table;
@@ -44,7 +44,7 @@ pub(super) struct AnalyticsTotals {
 }
 
 impl AnalyticsTotals {
-    fn of(range: Range, it: &Overview) -> Self {
+    fn of(range: TimeRange, it: &Overview) -> Self {
         Self {
             from: range.from.rfc3339(),
             to: range.to.rfc3339(),
@@ -73,7 +73,7 @@ impl AnalyticsOverview {
         let range = report.range();
         Self {
             current: AnalyticsTotals::of(range, &report.overview()),
-            previous: AnalyticsTotals::of(range.before(), &report.before()),
+            previous: AnalyticsTotals::of(range.previous(), &report.before()),
         }
     }
 }
@@ -136,7 +136,7 @@ pub(super) struct AnalyticsTimeline {
 
 impl AnalyticsTimeline {
     pub(super) fn of(report: &Report, offset_ms: i64) -> Self {
-        let row = |day: waypost_core::analytics::Day| AnalyticsDay {
+        let row = |day: waypost_core::analytics::DayTotals| AnalyticsDay {
             at: day.at.rfc3339(),
             started: day.started,
             completed: day.completed,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use waypost_core::analytics::Range;
+use waypost_core::analytics::TimeRange;
 use waypost_core::caller::Ctx;
 use waypost_core::id::OrganizationId;
 use waypost_core::{Error, Result, Timestamp};
@@ -97,7 +97,7 @@ impl ReportQuery {
             return Err(Error::invalid("version", "Versions are numbered from 1."));
         }
         Ok(AnalyticsQuery {
-            range: Range { from, to },
+            range: TimeRange { from, to },
             server_id: self.server_id.as_deref().map(|text| id(text, "server")).transpose()?,
             walkthrough_id: self.walkthrough_id.as_deref().map(|text| id(text, "walkthrough")).transpose()?,
             version: self.version,

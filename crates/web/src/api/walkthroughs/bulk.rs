@@ -8,8 +8,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use waypost_core::clean::FieldChange;
 use waypost_core::id::{ServerId, StepId, WalkthroughId};
-use waypost_core::served::Change;
 use waypost_core::{Code, Error, Result};
 use waypost_ops::assignments::{self, AssignmentPatch};
 use waypost_ops::walkthroughs::draft::{self, StepPatch};
@@ -238,8 +238,8 @@ struct ServedExcerpt {
     served: String,
 }
 
-impl From<Change> for ServedChange {
-    fn from(Change { field, excerpts, more }: Change) -> Self {
+impl From<FieldChange> for ServedChange {
+    fn from(FieldChange { field, excerpts, more }: FieldChange) -> Self {
         let excerpts = excerpts.into_iter().map(|(typed, served)| ServedExcerpt { typed, served }).collect();
         Self { field, excerpts, more }
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use waypost_core::revision::{self, RevisionAct};
+use waypost_core::revision::{self, RevisionOperation};
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::revisions::{self, DeletedStep, ListedRevision};
 
@@ -43,15 +43,15 @@ enum StepRevisionOperation {
     Delete,
 }
 
-impl From<RevisionAct> for StepRevisionOperation {
-    fn from(act: RevisionAct) -> Self {
+impl From<RevisionOperation> for StepRevisionOperation {
+    fn from(act: RevisionOperation) -> Self {
         match act {
-            RevisionAct::Baseline => Self::Baseline,
-            RevisionAct::Add => Self::Add,
-            RevisionAct::Edit => Self::Edit,
-            RevisionAct::Import => Self::Import,
-            RevisionAct::Restore => Self::Restore,
-            RevisionAct::Delete => Self::Delete,
+            RevisionOperation::Baseline => Self::Baseline,
+            RevisionOperation::Add => Self::Add,
+            RevisionOperation::Edit => Self::Edit,
+            RevisionOperation::Import => Self::Import,
+            RevisionOperation::Restore => Self::Restore,
+            RevisionOperation::Delete => Self::Delete,
         }
     }
 }
@@ -84,7 +84,7 @@ impl From<ListedRevision> for StepRevisionSummary {
     fn from(ListedRevision { head, actor_name }: ListedRevision) -> Self {
         Self {
             number: head.number,
-            act: head.act.into(),
+            act: head.operation.into(),
             actor: head.actor,
             actor_name,
             restored_from: head.restored_from,

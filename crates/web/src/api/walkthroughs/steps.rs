@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use waypost_core::chain::Place;
+use waypost_core::chain::StepPosition;
 use waypost_core::id::{StepId, WalkthroughId};
 use waypost_core::step::StepContent;
 use waypost_core::{Code, Error, Result};
@@ -62,11 +62,11 @@ struct StepCreate {
 }
 
 /// Where a step is to stand: after which one, or first.
-fn place(after: Option<Option<String>>) -> Result<Place> {
+fn place(after: Option<Option<String>>) -> Result<StepPosition> {
     match after {
-        None => Ok(Place::Last),
-        Some(None) => Ok(Place::First),
-        Some(Some(text)) => text.parse().map(Place::After).map_err(|_| {
+        None => Ok(StepPosition::Last),
+        Some(None) => Ok(StepPosition::First),
+        Some(Some(text)) => text.parse().map(StepPosition::After).map_err(|_| {
             Error::invalid("after", "`after` is the id of a step of this walkthrough, or null for the first place.")
         }),
     }

@@ -11,9 +11,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use waypost_core::compare::{Comparison, FieldDifference, StepDifference};
 use waypost_core::id::WalkthroughId;
-use waypost_core::impact::Consequence;
+use waypost_core::impact::AttemptImpact;
 use waypost_core::transfer::lint;
-use waypost_core::version::VersionHead;
+use waypost_core::version::VersionInfo;
 use waypost_core::{Error, Result};
 use waypost_ops::walkthroughs::{self, publish, versions};
 
@@ -62,8 +62,8 @@ struct VersionSummary {
     withdrawn_reason: Option<String>,
 }
 
-impl From<&VersionHead> for VersionSummary {
-    fn from(it: &VersionHead) -> Self {
+impl From<&VersionInfo> for VersionSummary {
+    fn from(it: &VersionInfo) -> Self {
         Self {
             id: it.id.to_string(),
             number: it.number,
@@ -304,8 +304,8 @@ struct MigrationGroup {
 }
 
 impl MigrationGroup {
-    fn new(Consequence { lost, again, completes }: Consequence, people: u64) -> Self {
-        Self { people, lose: lost, repeat: again, complete: completes }
+    fn new(AttemptImpact { lost, repeat, completes }: AttemptImpact, people: u64) -> Self {
+        Self { people, lose: lost, repeat, complete: completes }
     }
 }
 
@@ -357,7 +357,7 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
         revision: found.revision,
         from_version: found.from_version,
         to_version: found.to_version,
-        in_progress: means.people,
+        in_progress: means.users,
         by_version: found
             .by_version
             .iter()
@@ -367,7 +367,7 @@ async fn show_impact(State(web): State<Web>, scope: Scope, Path(id): Path<String
             groups: means.groups.iter().map(|(it, people)| MigrationGroup::new(*it, *people)).collect(),
             lose_nothing: means.lose_nothing,
             lose: groups(&means.lose),
-            repeat: groups(&means.again),
+            repeat: groups(&means.repeat),
             complete: means.complete,
         },
         sentences,

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
-use waypost_core::analytics::{DAY_MS, Range};
+use waypost_core::analytics::{DAY_MS, TimeRange};
 use waypost_core::{Error, Result, Timestamp};
 use waypost_ops::analytics::{self, AnalyticsQuery};
 
@@ -46,7 +46,7 @@ impl AnalyticsFilter {
                 // The last day counts as a whole.
                 let to = day("to", &self.to)?.map_or(now, |at| at.plus(DAY_MS));
                 let from = day("from", &self.from)?.unwrap_or(to.plus(-30 * DAY_MS));
-                Range { from, to }
+                TimeRange { from, to }
             }
             preset if RANGES.iter().any(|(value, _)| *value == preset) => {
                 analytics::last_days(now, preset.parse().unwrap_or(30))

@@ -5,7 +5,7 @@ mod fields;
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::analytics::{ClientRow, ErrorRow, Overview, ToolRow};
 use waypost_ops::analytics::{self, FlowEdge, FlowNode, RejectedCalls, Report, ReportParts, VersionFunnel};
 use waypost_ops::servers;
@@ -24,7 +24,7 @@ const PARTS: ReportParts = ReportParts { events: true, calls: true, before: true
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::AnalyticsRead);
+    const READ: Access = Access::Member(Operation::AnalyticsRead);
     Routes::new().get("/o/{org}/analytics", READ, show).get("/o/{org}/analytics/export/{part}", READ, export)
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn show(
             is_personal,
             is_reachable: install::is_reachable_from_internet(&url),
             page_url: context.page_url.clone(),
-            signs_in: context.server.auth_type.signs_in(),
+            signs_in: context.server.auth_type.has_sign_in(),
         },
     ))
 }

@@ -13,7 +13,7 @@ use axum::extract::RawPathParams;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use waypost_core::Error;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::id::{OrganizationId, ServerId};
 use waypost_core::server::Server;
@@ -28,8 +28,8 @@ use crate::request_info::RequestInfo;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    let (read, write) = (Access::Member(Act::ServerRead), Access::Member(Act::ServerWrite));
-    let assign = Access::Member(Act::AssignmentWrite);
+    let (read, write) = (Access::Member(Operation::ServerRead), Access::Member(Operation::ServerWrite));
+    let assign = Access::Member(Operation::AssignmentWrite);
     Routes::new()
         .get("/o/{org}/servers", read, list::show)
         .post("/o/{org}/servers", write, new::create)

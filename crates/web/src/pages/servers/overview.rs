@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::State;
-use waypost_core::assignment::ListedAssignment;
+use waypost_core::assignment::AssignmentView;
 use waypost_core::server::{Server, Support, Toolset};
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_ops::{assignments, servers};
@@ -22,7 +22,7 @@ struct ServerOverviewPage {
     page_url: Option<String>,
     host_url: Option<String>,
     state: AgentView,
-    offered: Vec<ListedAssignment>,
+    offered: Vec<AssignmentView>,
     walkthroughs: String,
     calls: String,
     last_call_at: Option<String>,

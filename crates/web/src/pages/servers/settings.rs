@@ -6,8 +6,8 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use waypost_core::Error;
-use waypost_core::access::{Act, authorize};
-use waypost_core::server::{AuthType, Server, SignIn, Support, Toolset};
+use waypost_core::access::{Operation, authorize};
+use waypost_core::server::{AuthType, Server, SignInPolicy, Support, Toolset};
 use waypost_ops::oauth_configs;
 use waypost_ops::servers::{self, AVAILABLE_SUPPORT, Holdings, ServerSettings};
 
@@ -121,11 +121,11 @@ fn options<T: Copy + std::fmt::Display>(all: &[T], label: impl Fn(T) -> &'static
     all.iter().map(|it| (it.to_string(), label(*it).to_owned())).collect()
 }
 
-fn sign_in_label(it: SignIn) -> &'static str {
+fn sign_in_label(it: SignInPolicy) -> &'static str {
     match it {
-        SignIn::Auto => "Automatic: depends on what the client can do",
-        SignIn::WhenNeeded => "When somebody begins a walkthrough",
-        SignIn::OnConnect => "At once, when the client connects",
+        SignInPolicy::Auto => "Automatic: depends on what the client can do",
+        SignInPolicy::WhenNeeded => "When somebody begins a walkthrough",
+        SignInPolicy::OnConnect => "At once, when the client connects",
     }
 }
 
@@ -165,10 +165,10 @@ async fn render(
         layout: context.layout.clone(),
         header: context.header("settings"),
         form_error,
-        is_admin: authorize(&cx.caller, Act::ServerWrite, organization_id).is_ok(),
+        is_admin: authorize(&cx.caller, Operation::ServerWrite, organization_id).is_ok(),
         fields,
         auth_types: options(AuthType::ALL, auth_label),
-        sign_ins: options(SignIn::ALL, sign_in_label),
+        sign_ins: options(SignInPolicy::ALL, sign_in_label),
         providers,
         providers_path: org.path("oauth-configs"),
         toolsets: options(Toolset::ALL, toolset_label),

@@ -31,8 +31,8 @@ pub(super) async fn show(State(web): State<Web>, context: ServerContext) -> Page
         path: format!("/s/{}/t/{tracking_id}/mcp", server.slug),
         reset_path: context.path("try/reset"),
         mcp_url: context.mcp_url.clone(),
-        signs_in: server.auth_type.signs_in(),
-        on_connect: server.auth_type.signs_in() && server.sign_in == waypost_core::server::SignIn::OnConnect,
+        signs_in: server.auth_type.has_sign_in(),
+        on_connect: server.auth_type.has_sign_in() && server.sign_in == waypost_core::server::SignInPolicy::OnConnect,
     }))
 }
 

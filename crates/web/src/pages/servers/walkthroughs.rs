@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use serde::Deserialize;
 use waypost_core::Error;
-use waypost_core::assignment::{Candidate, ListedAssignment};
+use waypost_core::assignment::{AssignmentCandidate, AssignmentView};
 use waypost_core::id::{AssignmentId, WalkthroughId};
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_ops::assignments::{self, AssignmentPatch};
@@ -73,7 +73,7 @@ struct Candidates {
     base: String,
     walkthroughs: String,
     q: String,
-    found: Vec<Candidate>,
+    found: Vec<AssignmentCandidate>,
     has_more: bool,
 }
 
@@ -83,9 +83,9 @@ pub(super) struct CandidateQuery {
     q: String,
 }
 
-fn rows(listed: Vec<ListedAssignment>) -> Vec<AssignmentRow> {
+fn rows(listed: Vec<AssignmentView>) -> Vec<AssignmentRow> {
     let is_last = listed.len();
-    let row = |(at, it): (usize, ListedAssignment)| AssignmentRow {
+    let row = |(at, it): (usize, AssignmentView)| AssignmentRow {
         id: it.assignment.id.to_string(),
         walkthrough_id: it.assignment.walkthrough_id.to_string(),
         title: it.title,
@@ -99,7 +99,7 @@ fn rows(listed: Vec<ListedAssignment>) -> Vec<AssignmentRow> {
 
 fn build_list(
     context: &ServerContext,
-    listed: Vec<ListedAssignment>,
+    listed: Vec<AssignmentView>,
     message: &str,
     is_fragment: bool,
 ) -> AssignmentList {

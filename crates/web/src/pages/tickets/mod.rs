@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use serde::Deserialize;
 use url::form_urlencoded::Serializer;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::caller::Ctx;
 use waypost_core::organization::Member as OrganizationMember;
 use waypost_core::server::{Server, Support};
@@ -30,8 +30,8 @@ type Options = Vec<(String, String)>;
 
 /// The pages.
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::TicketRead);
-    const WRITE: Access = Access::Member(Act::TicketWrite);
+    const READ: Access = Access::Member(Operation::TicketRead);
+    const WRITE: Access = Access::Member(Operation::TicketWrite);
     Routes::new()
         .get("/o/{org}/tickets", READ, list)
         .post("/o/{org}/tickets/bulk", WRITE, update_selected)

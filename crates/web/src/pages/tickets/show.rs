@@ -114,7 +114,9 @@ async fn load(web: &Web, member: &Member, id: &str) -> Result<TicketPage, Error>
 
 /// Whether the ticket can come to this status.
 fn can_change_status(ticket: &Ticket, status: &str) -> bool {
-    status.parse::<TicketStatus>().is_ok_and(|next| ticket.status.go(next, ticket.email.is_some()).is_ok())
+    status
+        .parse::<TicketStatus>()
+        .is_ok_and(|next| ticket.status.check_transition(next, ticket.email.is_some()).is_ok())
 }
 
 fn comment_view(member: &Member, it: CommentWithEdits) -> CommentView {

@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use serde::Deserialize;
 use waypost_core::Error;
-use waypost_core::access::Act;
-use waypost_core::assignment::ListedAssignment;
+use waypost_core::access::Operation;
+use waypost_core::assignment::AssignmentView;
 use waypost_core::server::Server;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_ops::assignments::{self, AssignmentPatch};
@@ -23,8 +23,8 @@ use crate::pages::session::Member;
 use crate::pages::view::{self, PageResult};
 
 pub(super) fn routes() -> Routes {
-    const READ: Access = Access::Member(Act::WalkthroughRead);
-    const WRITE: Access = Access::Member(Act::AssignmentWrite);
+    const READ: Access = Access::Member(Operation::WalkthroughRead);
+    const WRITE: Access = Access::Member(Operation::AssignmentWrite);
     Routes::new()
         .get("/o/{org}/walkthroughs/{id}/assignments", READ, show)
         .post("/o/{org}/walkthroughs/{id}/assignments", WRITE, update)
@@ -35,7 +35,7 @@ pub(super) fn routes() -> Routes {
 /// A server, with how the walkthrough is placed there.
 struct AssignmentRow {
     server: Server,
-    assigned: Option<ListedAssignment>,
+    assigned: Option<AssignmentView>,
 }
 
 #[derive(Template)]

@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use http::HeaderMap;
 use serde::Deserialize;
 use url::form_urlencoded;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::id::ServerId;
 use waypost_core::server::Server;
 use waypost_core::walkthrough::{WalkthroughSort, WalkthroughState, WalkthroughType};
@@ -25,9 +25,9 @@ use crate::pages::session::Member;
 use crate::pages::view::{self, PageError, PageResult};
 
 pub(super) fn routes() -> Routes {
-    const WRITE: Access = Access::Member(Act::WalkthroughWrite);
+    const WRITE: Access = Access::Member(Operation::WalkthroughWrite);
     Routes::new()
-        .get("/o/{org}/walkthroughs", Access::Member(Act::WalkthroughRead), show)
+        .get("/o/{org}/walkthroughs", Access::Member(Operation::WalkthroughRead), show)
         .post("/o/{org}/walkthroughs/bulk", WRITE, apply_bulk)
         .post("/o/{org}/walkthroughs/{id}/duplicate", WRITE, duplicate)
         .post("/o/{org}/walkthroughs/{id}/archive", WRITE, archive)

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Map;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::server::Server;
 use waypost_core::template;
 use waypost_core::walkthrough::{WalkthroughFields, WalkthroughType};
@@ -22,7 +22,7 @@ use crate::pages::session::Member;
 use crate::pages::view::{self, FormError, PageError, PageResult};
 
 pub(super) fn routes() -> Routes {
-    const WRITE: Access = Access::Member(Act::WalkthroughWrite);
+    const WRITE: Access = Access::Member(Operation::WalkthroughWrite);
     Routes::new().get("/o/{org}/walkthroughs/new", WRITE, show).post("/o/{org}/walkthroughs/new", WRITE, create).get(
         "/o/{org}/walkthroughs/import",
         WRITE,

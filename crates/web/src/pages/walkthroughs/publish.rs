@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::Deserialize;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_core::transfer::lint::Severity;
 use waypost_core::walkthrough::WalkthroughState;
 use waypost_core::{Code, Error};
@@ -20,9 +20,9 @@ use crate::pages::view::{self, FormError, PageError, PageResult};
 use crate::{Web, impact};
 
 pub(super) fn routes() -> Routes {
-    const WRITE: Access = Access::Member(Act::WalkthroughWrite);
+    const WRITE: Access = Access::Member(Operation::WalkthroughWrite);
     Routes::new()
-        .get("/o/{org}/walkthroughs/{id}/publish", Access::Member(Act::WalkthroughRead), show)
+        .get("/o/{org}/walkthroughs/{id}/publish", Access::Member(Operation::WalkthroughRead), show)
         .post("/o/{org}/walkthroughs/{id}/publish", WRITE, publish_draft)
         .post("/o/{org}/walkthroughs/{id}/unpublish", WRITE, unpublish)
 }

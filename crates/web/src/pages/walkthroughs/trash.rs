@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_ops::walkthroughs::trash::{self, TrashedWalkthrough};
 
 use super::walkthrough_id;
@@ -14,9 +14,9 @@ use crate::pages::view::{self, PageError, PageResult};
 
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .get("/o/{org}/walkthroughs/trash", Access::Member(Act::WalkthroughRead), show)
-        .post("/o/{org}/walkthroughs/trash/{id}/restore", Access::Member(Act::WalkthroughWrite), restore)
-        .post("/o/{org}/walkthroughs/trash/{id}/delete", Access::Member(Act::WalkthroughPurge), purge)
+        .get("/o/{org}/walkthroughs/trash", Access::Member(Operation::WalkthroughRead), show)
+        .post("/o/{org}/walkthroughs/trash/{id}/restore", Access::Member(Operation::WalkthroughWrite), restore)
+        .post("/o/{org}/walkthroughs/trash/{id}/delete", Access::Member(Operation::WalkthroughPurge), purge)
 }
 
 #[derive(Template)]

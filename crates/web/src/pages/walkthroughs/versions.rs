@@ -5,7 +5,7 @@ use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::Deserialize;
 use waypost_core::Error;
-use waypost_core::access::Act;
+use waypost_core::access::Operation;
 use waypost_ops::walkthroughs::publish;
 use waypost_ops::walkthroughs::versions::{self, ListedVersion};
 
@@ -18,9 +18,9 @@ use crate::pages::session::Member;
 use crate::pages::view::{self, FormError, PageError, PageResult};
 
 pub(super) fn routes() -> Routes {
-    const WRITE: Access = Access::Member(Act::WalkthroughWrite);
+    const WRITE: Access = Access::Member(Operation::WalkthroughWrite);
     Routes::new()
-        .get("/o/{org}/walkthroughs/{id}/versions", Access::Member(Act::WalkthroughRead), show)
+        .get("/o/{org}/walkthroughs/{id}/versions", Access::Member(Operation::WalkthroughRead), show)
         .post("/o/{org}/walkthroughs/{id}/versions/{number}/restore", WRITE, restore)
         .post("/o/{org}/walkthroughs/{id}/versions/{number}/withdraw", WRITE, withdraw)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, AttemptState, Change, Notice, Offered, Outcome, Standing, Status, StepSet};
+use super::{Attempt, AttemptState, Notice, Outcome, ProgressChange, ProgressView, Status, StepSet, VersionOffer};
 use crate::clock::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::event::EventKind;
@@ -11,11 +11,11 @@ use crate::random::Random;
 use crate::version::Version;
 
 /// What every act sees.
-pub struct View<'a> {
+pub struct ProgressContext<'a> {
     /// The user's present attempt with its pinned version; none before the first and after a reset.
     pub attempt: Option<(&'a Attempt, &'a Arc<Version>)>,
     /// What is offered.
-    pub offered: &'a Offered,
+    pub offered: &'a VersionOffer,
     /// The present.
     pub now: Timestamp,
     /// For the id of a new attempt.
@@ -24,7 +24,7 @@ pub struct View<'a> {
 
 /// How to take up a walkthrough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Select {
+pub struct SelectOptions {
     /// Go on with an attempt that exists; otherwise begin a new one.
     pub resume: bool,
     /// Move an attempt that exists to the newest version.
@@ -33,26 +33,26 @@ pub struct Select {
     pub confirmed: bool,
 }
 
-impl Default for Select {
+impl Default for SelectOptions {
     /// Resumes, at the version that the attempt has.
     fn default() -> Self {
         Self { resume: true, to_latest: false, confirmed: false }
     }
 }
 
-impl View<'_> {
+impl ProgressContext<'_> {
     /// Where the user stands, for acts that only read: an attempt whose version was withdrawn is seen as it will be
     /// after the move, so that nobody is shown a withdrawn step.
     #[must_use]
-    pub fn standing(&self) -> (Standing, Vec<Notice>) {
+    pub fn read(&self) -> (ProgressView, Vec<Notice>) {
         match self.moved_from_withdrawn() {
-            Some(outcome) => (outcome.standing, outcome.notices),
+            Some(outcome) => (outcome.progress, outcome.notices),
             None => {
-                let standing = self.present();
-                let completed = standing.status() == Status::Completed;
+                let progress = self.present();
+                let completed = progress.status() == Status::Completed;
                 let notices =
-                    completed.then_some(Notice::AlreadyCompleted).into_iter().chain(newer(&standing)).collect();
-                (standing, notices)
+                    completed.then_some(Notice::AlreadyCompleted).into_iter().chain(newer(&progress)).collect();
+                (progress, notices)
             }
         }
     }
@@ -62,7 +62,7 @@ impl View<'_> {
     /// # Errors
     /// `confirmation_required` if an attempt with a completed step would be replaced and that is not confirmed. A completed
     /// attempt counts, too: the user is no longer shown as having completed the walkthrough.
-    pub fn select(&self, how: Select) -> Result<Outcome> {
+    pub fn select(&self, how: SelectOptions) -> Result<Outcome> {
         let Some((attempt, version)) = self.attempt else {
             return Ok(self.open(EventKind::Started, Notice::Started));
         };
@@ -75,16 +75,19 @@ impl View<'_> {
         if how.to_latest && self.offered.latest.id != version.id {
             return Ok(self.moved_to_latest(attempt, version));
         }
-        let standing = self.present();
-        if standing.status() == Status::Completed {
-            return Ok(unchanged(standing, Notice::AlreadyCompleted));
+        let progress = self.present();
+        if progress.status() == Status::Completed {
+            return Ok(unchanged(progress, Notice::AlreadyCompleted));
         }
         let attempt = Attempt { last_activity_at: self.now, ..attempt.clone() };
-        let notices = [vec![Notice::Resumed], newer(&standing)].concat();
-        let change =
-            Change { put: Some(attempt.clone()), events: vec![(EventKind::Resumed, None)], ..Change::default() };
-        let standing = Standing { attempt: Some(attempt), ..standing };
-        Ok(Outcome { change, standing, completed_step_id: None, notices })
+        let notices = [vec![Notice::Resumed], newer(&progress)].concat();
+        let change = ProgressChange {
+            upsert: Some(attempt.clone()),
+            events: vec![(EventKind::Resumed, None)],
+            ..ProgressChange::default()
+        };
+        let progress = ProgressView { attempt: Some(attempt), ..progress };
+        Ok(Outcome { change, progress, completed_step_id: None, notices })
     }
 
     /// Moves the attempt to the newest version; a completed attempt is followed by a new one that keeps its steps.
@@ -102,10 +105,10 @@ impl View<'_> {
             return Ok(moved);
         }
         if self.offered.latest.id == version.id {
-            let standing = self.present();
-            let completed = standing.status() == Status::Completed;
+            let progress = self.present();
+            let completed = progress.status() == Status::Completed;
             let notice = if completed { Notice::AlreadyCompleted } else { Notice::AlreadyNewest };
-            return Ok(unchanged(standing, notice));
+            return Ok(unchanged(progress, notice));
         }
         Ok(self.moved_to_latest(attempt, version))
     }
@@ -125,16 +128,16 @@ impl View<'_> {
         if let Some(moved) = self.moved_from_withdrawn() {
             return Ok(moved);
         }
-        let standing = self.present();
-        let Some(current) = standing.current() else {
-            return Ok(unchanged(standing, Notice::AlreadyCompleted));
+        let progress = self.present();
+        let Some(current) = progress.current() else {
+            return Ok(unchanged(progress, Notice::AlreadyCompleted));
         };
         if let Some(claimed) = current_step_id {
             let step = &version.steps()[current];
-            match version.find(claimed) {
+            match version.position_of(claimed) {
                 Some(index) if index == current => {}
-                Some(index) if standing.is_completed(index) => {
-                    return Ok(unchanged(standing, Notice::StepAlreadyCompleted));
+                Some(index) if progress.is_completed(index) => {
+                    return Ok(unchanged(progress, Notice::StepAlreadyCompleted));
                 }
                 _ => {
                     let message =
@@ -159,13 +162,13 @@ impl View<'_> {
             Some((attempt, version)) => (attempt, version, Vec::new()),
             None => (&fresh, &self.offered.latest, vec![(EventKind::Started, None)]),
         };
-        let Some(index) = version.find(step_id) else {
+        let Some(index) = version.position_of(step_id) else {
             let message = format!("Version {} of this walkthrough has no step {step_id}.", version.number);
             return Err(Error::new(Code::StepNotFound, message).with("step_id", step_id.as_str()));
         };
-        let standing = self.present();
-        if standing.is_completed(index) {
-            return Ok(unchanged(standing, Notice::StepAlreadyCompleted));
+        let progress = self.present();
+        if progress.is_completed(index) {
+            return Ok(unchanged(progress, Notice::StepAlreadyCompleted));
         }
         Ok(self.completed(attempt, version, index, events))
     }
@@ -179,15 +182,16 @@ impl View<'_> {
             return Err(Error::new(Code::NoProgress, "There is no progress in this walkthrough that could be reset."));
         };
         let closed = Attempt { closed_at: Some(self.now), last_activity_at: self.now, ..attempt.clone() };
-        let change = Change { close: Some(closed), events: vec![(EventKind::Reset, None)], ..Change::default() };
-        let standing = self.standing_of(None, Arc::clone(&self.offered.latest));
-        Ok(Outcome { change, standing, completed_step_id: None, notices: vec![Notice::Reset] })
+        let change =
+            ProgressChange { close: Some(closed), events: vec![(EventKind::Reset, None)], ..ProgressChange::default() };
+        let progress = self.progress_of(None, Arc::clone(&self.offered.latest));
+        Ok(Outcome { change, progress, completed_step_id: None, notices: vec![Notice::Reset] })
     }
 
     /// A new attempt in place of one that exists.
     fn replace(&self, attempt: &Attempt, is_confirmed: bool) -> Result<Outcome> {
-        let standing = self.present();
-        let (percent, completed, total) = (standing.percent(), standing.completed(), standing.version.total());
+        let progress = self.present();
+        let (percent, completed, total) = (progress.percent(), progress.completed(), progress.version.step_count());
         // Steps of earlier versions count: they come back when a later version has them again.
         if !attempt.completed.is_empty() && !is_confirmed {
             let message = format!(
@@ -207,15 +211,15 @@ impl View<'_> {
         }
     }
 
-    fn present(&self) -> Standing {
+    fn present(&self) -> ProgressView {
         match self.attempt {
-            Some((attempt, version)) => self.standing_of(Some(attempt.clone()), Arc::clone(version)),
-            None => self.standing_of(None, Arc::clone(&self.offered.latest)),
+            Some((attempt, version)) => self.progress_of(Some(attempt.clone()), Arc::clone(version)),
+            None => self.progress_of(None, Arc::clone(&self.offered.latest)),
         }
     }
 
-    fn standing_of(&self, attempt: Option<Attempt>, version: Arc<Version>) -> Standing {
-        Standing { attempt, version, latest_number: self.offered.latest.number }
+    fn progress_of(&self, attempt: Option<Attempt>, version: Arc<Version>) -> ProgressView {
+        ProgressView { attempt, version, latest_number: self.offered.latest.number }
     }
 
     fn fresh_attempt(&self, completed: StepSet) -> Attempt {
@@ -239,14 +243,14 @@ impl View<'_> {
     /// A new attempt at the newest version with nothing done.
     fn open(&self, event: EventKind, notice: Notice) -> Outcome {
         let attempt = self.fresh_attempt(StepSet::default());
-        let change = Change {
+        let change = ProgressChange {
             close: self.closing(),
-            put: Some(attempt.clone()),
+            upsert: Some(attempt.clone()),
             events: vec![(event, None)],
-            ..Change::default()
+            ..ProgressChange::default()
         };
-        let standing = self.standing_of(Some(attempt), Arc::clone(&self.offered.latest));
-        Outcome { change, standing, completed_step_id: None, notices: vec![notice] }
+        let progress = self.progress_of(Some(attempt), Arc::clone(&self.offered.latest));
+        Outcome { change, progress, completed_step_id: None, notices: vec![notice] }
     }
 
     /// A new attempt at the newest version that takes over what `old` has completed.
@@ -294,34 +298,34 @@ impl View<'_> {
         let mut outcome = self.settle(attempt, Arc::clone(version), events);
         outcome.change.completion = Some(step.id.clone());
         outcome.completed_step_id = Some(step.id.clone());
-        outcome.notices.extend(newer(&outcome.standing));
+        outcome.notices.extend(newer(&outcome.progress));
         outcome
     }
 
     /// Writes `attempt` down, as completed when nothing is missing.
     fn settle(&self, attempt: Attempt, version: Arc<Version>, events: Vec<(EventKind, Option<StepId>)>) -> Outcome {
-        let mut standing = self.standing_of(Some(attempt.clone()), version);
-        let mut change = Change { put: Some(attempt), events, ..Change::default() };
+        let mut progress = self.progress_of(Some(attempt.clone()), version);
+        let mut change = ProgressChange { upsert: Some(attempt), events, ..ProgressChange::default() };
         let mut notices = Vec::new();
-        if standing.current().is_none() {
+        if progress.current().is_none() {
             let state = AttemptState::Completed { at: self.now };
-            standing.attempt.iter_mut().chain(&mut change.put).for_each(|attempt| attempt.state = state);
+            progress.attempt.iter_mut().chain(&mut change.upsert).for_each(|attempt| attempt.state = state);
             change.events.push((EventKind::Completed, None));
             notices.push(Notice::JustCompleted);
         }
-        Outcome { change, standing, completed_step_id: None, notices }
+        Outcome { change, progress, completed_step_id: None, notices }
     }
 }
 
-fn newer(standing: &Standing) -> Vec<Notice> {
-    if standing.attempt.is_some() && standing.version.number < standing.latest_number {
-        vec![Notice::NewerVersion { number: standing.latest_number }]
+fn newer(progress: &ProgressView) -> Vec<Notice> {
+    if progress.attempt.is_some() && progress.version.number < progress.latest_number {
+        vec![Notice::NewerVersion { number: progress.latest_number }]
     } else {
         Vec::new()
     }
 }
 
-fn unchanged(standing: Standing, notice: Notice) -> Outcome {
-    let notices = [vec![notice], newer(&standing)].concat();
-    Outcome { change: Change::default(), standing, completed_step_id: None, notices }
+fn unchanged(progress: ProgressView, notice: Notice) -> Outcome {
+    let notices = [vec![notice], newer(&progress)].concat();
+    Outcome { change: ProgressChange::default(), progress, completed_step_id: None, notices }
 }

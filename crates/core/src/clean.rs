@@ -1,38 +1,38 @@
-//! What users and agents receive of what authors typed.
+//! Cleaning of authors' text before it is served to users and agents.
 //!
-//! Walkthroughs are stored as they were typed and cleaned when they are loaded to be served (see [`crate::markdown`]).
-//! So an author never loses a character, and stricter rules of cleaning hold for what is already published. Cleaning
-//! twice is cleaning once.
+//! Walkthroughs are stored exactly as typed and cleaned when they are loaded for serving (see [`crate::markdown`]).
+//! Authors therefore never lose a character, and stricter cleaning rules also apply to versions that are already
+//! published. Cleaning is idempotent.
 
 use crate::invisible::is_invisible;
 use crate::markdown::{clean_line, clean_markdown, clean_plain};
 use crate::step::StepContent;
 
-/// Stands for a title of which nothing is left.
+/// Replaces a title that is empty after cleaning.
 const UNTITLED: &str = "Untitled";
-/// Excerpts that are shown of one field at most.
+/// Maximum number of excerpts per field.
 pub const MAX_EXCERPTS: usize = 3;
-/// Characters of an excerpt at most.
+/// Maximum length of an excerpt in characters.
 const EXCERPT_CHARS: usize = 80;
-/// Characters that stay before and after what has changed.
+/// Characters of unchanged text shown on each side of a change.
 const CONTEXT_CHARS: usize = 16;
-/// Pairs of lines that are compared at most; beyond that the difference is one piece.
+/// Maximum number of line pairs to compare. Larger differences are reported as a single hunk.
 const MAX_PAIRS: usize = 250_000;
 
-/// Returns a title as it is served: one clean line, never empty.
+/// Cleans a title: a single line that is never empty.
 #[must_use]
 pub fn title(text: &str) -> String {
     let line = clean_line(text);
     if line.is_empty() { UNTITLED.to_owned() } else { line }
 }
 
-/// Returns a description as it is served: plain text.
+/// Cleans a description, which is plain text.
 #[must_use]
 pub fn description(text: &str) -> String {
     clean_plain(text).trim().to_owned()
 }
 
-/// Returns labels as they are served: clean lines, without empty and repeated ones.
+/// Cleans tags and drops empty and repeated ones.
 #[must_use]
 pub fn tags(tags: &[String]) -> Vec<String> {
     let mut clean: Vec<String> = Vec::with_capacity(tags.len());
@@ -44,7 +44,7 @@ pub fn tags(tags: &[String]) -> Vec<String> {
     clean
 }
 
-/// Returns a step as it is served. Metadata is not served to anyone and stays as it is.
+/// Cleans a step. Metadata is never served, so it is left unchanged.
 #[must_use]
 pub fn step(content: &StepContent) -> StepContent {
     let agent = |text: &Option<String>| {
@@ -62,19 +62,19 @@ pub fn step(content: &StepContent) -> StepContent {
     }
 }
 
-/// A field that is served otherwise than it was typed.
+/// A field whose served text differs from the text that was typed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Change {
+pub struct FieldChange {
     /// Name of the field.
     pub field: &'static str,
-    /// Excerpts, as typed and as served; characters that cannot be seen are written as `\u{200b}`.
+    /// Pairs of excerpts, as typed and as served. Invisible characters are escaped, as in `\u{200b}`.
     pub excerpts: Vec<(String, String)>,
-    /// How many further places change.
+    /// Number of further changes that are not shown.
     pub more: usize,
 }
 
-impl std::fmt::Display for Change {
-    /// Says what changes, without the name of the field.
+impl std::fmt::Display for FieldChange {
+    /// Describes the change without the name of the field.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("changes when it is served: ")?;
         for (at, (before, after)) in self.excerpts.iter().enumerate() {
@@ -87,16 +87,17 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// Returns what of a step is served otherwise than it was typed; `served` is what [`step`] makes of `typed`.
+/// Returns the fields of a step that are served differently from how they were typed. `served` is the result of [`step`]
+/// for `typed`.
 #[must_use]
-pub fn changes(typed: &StepContent, served: &StepContent) -> Vec<Change> {
+pub fn changes(typed: &StepContent, served: &StepContent) -> Vec<FieldChange> {
     let text = |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned();
     let agent = |name, before: &Option<String>, after: &Option<String>| {
-        // Blanks alone are nothing to an agent.
+        // A field with only white space counts as empty for an agent.
         let before = text(before);
         change(name, if before.trim().is_empty() { "" } else { &before }, &text(after))
     };
-    // Blanks around a line are not stored, and a step without a title is an error of its own.
+    // White space around a line is not stored, and a step without a title is reported separately.
     let typed_title = Some(typed.title.trim()).filter(|title| !title.is_empty());
     let changes = [
         typed_title.and_then(|title| change("title", title, &served.title)),
@@ -109,25 +110,25 @@ pub fn changes(typed: &StepContent, served: &StepContent) -> Vec<Change> {
     changes.into_iter().flatten().collect()
 }
 
-fn change(field: &'static str, before: &str, after: &str) -> Option<Change> {
+fn change(field: &'static str, before: &str, after: &str) -> Option<FieldChange> {
     if before == after {
         return None;
     }
-    let pieces = pieces(before, after);
-    let excerpts = pieces.iter().take(MAX_EXCERPTS).map(|(before, after)| excerpt(before, after)).collect();
-    Some(Change { field, excerpts, more: pieces.len().saturating_sub(MAX_EXCERPTS) })
+    let hunks = hunks(before, after);
+    let excerpts = hunks.iter().take(MAX_EXCERPTS).map(|(before, after)| excerpt(before, after)).collect();
+    Some(FieldChange { field, excerpts, more: hunks.len().saturating_sub(MAX_EXCERPTS) })
 }
 
-/// The lines that differ, in runs: those before and those after.
-fn pieces(before: &str, after: &str) -> Vec<(String, String)> {
+/// Returns the runs of lines that differ, before and after.
+fn hunks(before: &str, after: &str) -> Vec<(String, String)> {
     let (a, b): (Vec<_>, Vec<_>) = (before.split('\n').collect(), after.split('\n').collect());
     let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let end = a[start..].iter().rev().zip(b[start..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (a, b) = (&a[start..a.len() - end], &b[start..b.len() - end]);
     if a.len() * b.len() > MAX_PAIRS {
-        return vec![piece(a, b)];
+        return vec![hunk(a, b)];
     }
-    // The length of the longest common run of lines from each pair on.
+    // The length of the longest common subsequence that starts at each pair of lines.
     let width = b.len() + 1;
     let mut common = vec![0_u32; (a.len() + 1) * width];
     for i in (0..a.len()).rev() {
@@ -139,10 +140,10 @@ fn pieces(before: &str, after: &str) -> Vec<(String, String)> {
             };
         }
     }
-    let (mut i, mut j, mut pieces, mut from) = (0, 0, Vec::new(), None::<(usize, usize)>);
+    let (mut i, mut j, mut hunks, mut from) = (0, 0, Vec::new(), None::<(usize, usize)>);
     while i < a.len() || j < b.len() {
         if i < a.len() && j < b.len() && a[i] == b[j] {
-            pieces.extend(from.take().map(|(i0, j0)| piece(&a[i0..i], &b[j0..j])));
+            hunks.extend(from.take().map(|(i0, j0)| hunk(&a[i0..i], &b[j0..j])));
             (i, j) = (i + 1, j + 1);
             continue;
         }
@@ -153,17 +154,18 @@ fn pieces(before: &str, after: &str) -> Vec<(String, String)> {
             j += 1
         }
     }
-    pieces.extend(from.map(|(i0, j0)| piece(&a[i0..], &b[j0..])));
-    pieces
+    hunks.extend(from.map(|(i0, j0)| hunk(&a[i0..], &b[j0..])));
+    hunks
 }
 
-/// Two runs of lines as texts. Where there is none on one side, the line break is what differs.
-fn piece(a: &[&str], b: &[&str]) -> (String, String) {
+/// Joins two runs of lines into texts. If one side has no lines, the other includes its line break as part of the
+/// difference.
+fn hunk(a: &[&str], b: &[&str]) -> (String, String) {
     let text = |lines: &[&str], other: &[&str]| lines.join("\n") + if other.is_empty() { "\n" } else { "" };
     (text(a, b), text(b, a))
 }
 
-/// What differs between two texts with a little of what stands around it.
+/// Returns the part in which two texts differ, with some surrounding context.
 fn excerpt(before: &str, after: &str) -> (String, String) {
     let (a, b): (Vec<_>, Vec<_>) = (before.chars().collect(), after.chars().collect());
     let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
@@ -173,12 +175,12 @@ fn excerpt(before: &str, after: &str) -> (String, String) {
         let to = (text.len() - end + CONTEXT_CHARS).min(text.len());
         let shown = &text[from..to.min(from + EXCERPT_CHARS)];
         let (first, last) = (if from > 0 { "…" } else { "" }, if from + shown.len() < text.len() { "…" } else { "" });
-        format!("{first}{}{last}", visible(shown))
+        format!("{first}{}{last}", escape_invisible(shown))
     };
     (cut(&a), cut(&b))
 }
 
-fn visible(text: &[char]) -> String {
+fn escape_invisible(text: &[char]) -> String {
     let mut shown = String::with_capacity(text.len());
     for &c in text {
         match c {
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn serves_what_is_clean() {
+    fn fields_are_cleaned() {
         let served = step(&typed());
         assert_eq!((served.title.as_str(), served.section_title.as_deref()), ("A title", None));
         assert_eq!(served.content, "Go on.\n\nStays.\n\nfast  \nslow\n\n```\n<br>\n```");
@@ -222,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_changes() {
+    fn changes_are_reported_per_field() {
         let changes = changes(&typed(), &step(&typed()));
-        let told: Vec<_> = changes.iter().map(|change| format!("{} {change}", change.field)).collect();
+        let messages: Vec<_> = changes.iter().map(|change| format!("{} {change}", change.field)).collect();
         assert_eq!(
-            told,
+            messages,
             [
                 r#"title changes when it is served: "A\u{202e} title" → "A title"."#,
                 r#"section_title changes when it is served: "\u{200b}" → ""."#,
@@ -240,13 +242,14 @@ mod tests {
         let long =
             StepContent { content: format!("{}<b>{}", "x".repeat(500), "y".repeat(500)), ..StepContent::default() };
         let shown = super::changes(&long, &step(&long));
-        let (before, _) = &shown.iter().find(|change| change.field == "content").expect("it changes").excerpts[0];
+        let (before, _) =
+            &shown.iter().find(|change| change.field == "content").expect("a change of the content").excerpts[0];
         assert_eq!(before, &format!("…{}<b>{}…", "x".repeat(16), "y".repeat(16)));
     }
 
     proptest! {
         #[test]
-        fn what_is_served_stays(title in ".{0,20}", text in "(<br>|<b>|\\PC|\n|\u{200b}|`|- |# ){0,30}", agent in ".{0,20}") {
+        fn cleaning_is_idempotent(title in ".{0,20}", text in "(<br>|<b>|\\PC|\n|\u{200b}|`|- |# ){0,30}", agent in ".{0,20}") {
             let typed = StepContent {
                 title: title.clone(), section_title: Some(title), content: text, context_for_agent: Some(agent), ..StepContent::default()
             };

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
-use crate::guidance::{self, Flow, Guide, User};
+use crate::guidance::{self, Guide, ToolFlow, UserIdentity};
 use crate::id::{StepId, WalkthroughId};
-use crate::progress::{Notice, Standing};
+use crate::progress::{Notice, ProgressView};
 use crate::render;
 
 /// What a tool answers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub struct ToolResult {
     /// For programs.
     pub structured: Value,
     /// For clients that read only text.
@@ -19,24 +19,24 @@ pub struct Answer {
 
 /// Where a user stands in a walkthrough, after a call.
 #[derive(Debug, Clone, Copy)]
-pub struct Played<'a> {
+pub struct ResultContext<'a> {
     /// The walkthrough.
     pub walkthrough_id: &'a WalkthroughId,
     /// Its slug.
     pub slug: &'a str,
     /// Where the user stands.
-    pub standing: &'a Standing,
+    pub progress: &'a ProgressView,
     /// The step that the call completed.
     pub completed_step_id: Option<&'a StepId>,
     /// What to tell the user.
     pub notices: &'a [Notice],
     /// How the user was identified.
-    pub user: &'a User,
+    pub user: &'a UserIdentity,
     /// The tools that the texts may name.
-    pub flow: Flow,
+    pub flow: ToolFlow,
 }
 
-impl Played<'_> {
+impl ResultContext<'_> {
     /// What the sentences for the agent refer to.
     #[must_use]
     pub fn guide(&self) -> Guide<'_> {
@@ -44,42 +44,42 @@ impl Played<'_> {
             flow: self.flow,
             user: self.user,
             walkthrough_id: self.walkthrough_id,
-            title: &self.standing.version.title,
+            title: &self.progress.version.title,
         }
     }
 }
 
 /// `walkthrough` of an answer.
 #[must_use]
-pub fn walkthrough(played: &Played<'_>) -> Value {
+pub fn walkthrough_json(context: &ResultContext<'_>) -> Value {
     json!({
-        "id": played.walkthrough_id,
-        "slug": played.slug,
-        "title": played.standing.version.title,
-        "version": played.standing.version.number,
-        "latest_version": played.standing.latest_number,
+        "id": context.walkthrough_id,
+        "slug": context.slug,
+        "title": context.progress.version.title,
+        "version": context.progress.version.number,
+        "latest_version": context.progress.latest_number,
     })
 }
 
 /// `progress` of an answer.
 #[must_use]
-pub fn progress(standing: &Standing) -> Value {
+pub fn progress_json(progress: &ProgressView) -> Value {
     json!({
-        "status": standing.status().as_str(),
-        "completed": standing.completed(),
-        "total": standing.version.total(),
-        "percent": standing.percent(),
-        "started_at": standing.attempt.as_ref().map(|attempt| attempt.started_at.rfc3339()),
-        "completed_at": standing.completed_at().map(Timestamp::rfc3339),
+        "status": progress.status().as_str(),
+        "completed": progress.completed(),
+        "total": progress.version.step_count(),
+        "percent": progress.percent(),
+        "started_at": progress.attempt.as_ref().map(|attempt| attempt.started_at.rfc3339()),
+        "completed_at": progress.completed_at().map(Timestamp::rfc3339),
     })
 }
 
 /// The step result. `message` and the text are each sufficient for an agent that sees nothing else.
 #[must_use]
-pub fn step(played: &Played<'_>) -> Answer {
-    let (standing, guide) = (played.standing, played.guide());
-    let current = standing.current().map(|index| {
-        let step = &standing.version.steps()[index];
+pub fn step_result(context: &ResultContext<'_>) -> ToolResult {
+    let (progress, guide) = (context.progress, context.guide());
+    let current = progress.current().map(|index| {
+        let step = &progress.version.steps()[index];
         let content = &step.content;
         json!({
             "id": step.id,
@@ -92,15 +92,15 @@ pub fn step(played: &Played<'_>) -> Answer {
             "operations_for_agent": content.operations_for_agent,
         })
     });
-    let text = render::step(standing, &guide, played.notices);
+    let text = render::step(progress, &guide, context.notices);
     let structured = json!({
-        "walkthrough": walkthrough(played),
-        "progress": progress(standing),
+        "walkthrough": walkthrough_json(context),
+        "progress": progress_json(progress),
         "step": current,
-        "completed_step_id": played.completed_step_id,
-        "progress_handle": played.user.handle(),
-        "message": guide.step_message(standing, played.notices),
-        "notice": guidance::notice(played.notices),
+        "completed_step_id": context.completed_step_id,
+        "progress_handle": context.user.handle(),
+        "message": guide.step_message(progress, context.notices),
+        "notice": guidance::user_notice(context.notices),
     });
-    Answer { structured, text }
+    ToolResult { structured, text }
 }

@@ -11,9 +11,9 @@ use crate::step::{MAX_FIELD_BYTES, MAX_TITLE_CHARS};
 /// 128 levels, so that what is accepted here must stay well below it.
 const MAX_DEPTH: usize = 64;
 
-/// A place in an imported file: the file itself, or a step of it.
+/// A source in an imported file: the file itself, or a step of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceRef {
     file: String,
     step: Option<StepPlace>,
     prefix: &'static str,
@@ -25,7 +25,7 @@ struct StepPlace {
     location: String,
 }
 
-impl Place {
+impl SourceRef {
     /// The whole file `name`.
     #[must_use]
     pub fn file(name: &str) -> Self {
@@ -39,7 +39,7 @@ impl Place {
         Self { file: self.file.clone(), step: Some(step), prefix: "" }
     }
 
-    /// The same place, in a member of it: `prefix` (with its dot) is put before the names of fields.
+    /// The same source, in a member of it: `prefix` (with its dot) is put before the names of fields.
     #[must_use]
     pub fn within(&self, prefix: &'static str) -> Self {
         Self { prefix, ..self.clone() }
@@ -63,9 +63,9 @@ impl Place {
         self.step.as_ref().map(|step| step.location.as_str())
     }
 
-    /// The refusal of `field` at this place; `problem` says what is wrong and what to do.
+    /// The refusal of `field` at this source; `problem` says what is wrong and what to do.
     #[must_use]
-    pub fn refuse(&self, field: &str, problem: impl fmt::Display) -> Error {
+    pub fn reject(&self, field: &str, problem: impl fmt::Display) -> Error {
         let field = format!("{}{field}", self.prefix);
         let error = match &self.step {
             Some(step) if self.file.ends_with(&step.location) => {
@@ -87,25 +87,25 @@ impl Place {
     /// Checks a title (or another single line): 1 to 200 characters.
     ///
     /// # Errors
-    /// `invalid_arguments` naming the place.
+    /// `invalid_arguments` naming the source.
     pub fn check_title(&self, field: &str, title: &str) -> crate::Result<()> {
-        title_problem(title).map_or(Ok(()), |problem| Err(self.refuse(field, problem)))
+        title_problem(title).map_or(Ok(()), |problem| Err(self.reject(field, problem)))
     }
 
     /// Checks a single line that may be empty: at most 200 characters.
     ///
     /// # Errors
-    /// `invalid_arguments` naming the place.
+    /// `invalid_arguments` naming the source.
     pub fn check_line(&self, field: &str, line: &str) -> crate::Result<()> {
-        line_problem(line).map_or(Ok(()), |problem| Err(self.refuse(field, problem)))
+        line_problem(line).map_or(Ok(()), |problem| Err(self.reject(field, problem)))
     }
 
     /// Checks a text: at most 64 KiB.
     ///
     /// # Errors
-    /// `invalid_arguments` naming the place.
+    /// `invalid_arguments` naming the source.
     pub fn check_text(&self, field: &str, text: &str) -> crate::Result<()> {
-        text_problem(text).map_or(Ok(()), |problem| Err(self.refuse(field, problem)))
+        text_problem(text).map_or(Ok(()), |problem| Err(self.reject(field, problem)))
     }
 }
 
@@ -143,13 +143,13 @@ fn shorten(title: &str) -> String {
 
 /// The members of an object, taken out one by one by name; what is left is unknown, and kept.
 pub(super) struct Members {
-    pub(super) place: Place,
+    pub(super) source: SourceRef,
     map: Map<String, Value>,
 }
 
 impl Members {
-    pub(super) fn new(place: Place, map: Map<String, Value>) -> Self {
-        Self { place, map }
+    pub(super) fn new(source: SourceRef, map: Map<String, Value>) -> Self {
+        Self { source, map }
     }
 
     /// The member as it stands, `null` included.
@@ -195,20 +195,20 @@ impl Members {
     }
 
     pub(super) fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> Error {
-        self.place.refuse(name, format!("must be {expected}, not {}.", noun(found)))
+        self.source.reject(name, format!("must be {expected}, not {}.", noun(found)))
     }
 
     /// What nobody has taken.
     pub(super) fn rest(self) -> crate::Result<Map<String, Value>> {
-        check_depth(&self.place, &self.map)?;
+        check_depth(&self.source, &self.map)?;
         Ok(self.map)
     }
 }
 
 /// Refuses members that nest so deep that they could not be read back.
-pub(super) fn check_depth(place: &Place, members: &Map<String, Value>) -> crate::Result<()> {
+pub(super) fn check_depth(source: &SourceRef, members: &Map<String, Value>) -> crate::Result<()> {
     match members.iter().find(|(_, value)| deeper_than(value, MAX_DEPTH)) {
-        Some((name, _)) => Err(place.refuse(name, format!("nests deeper than {MAX_DEPTH} levels. Make it flatter."))),
+        Some((name, _)) => Err(source.reject(name, format!("nests deeper than {MAX_DEPTH} levels. Make it flatter."))),
         None => Ok(()),
     }
 }
@@ -251,8 +251,8 @@ mod tests {
 
     #[test]
     fn names_file_step_and_field() {
-        let place = Place::file("a.json").step(3, Some("Install"), "steps[2]").within("contentFields.");
-        let error = place.refuse("contentForUser", "is missing.");
+        let source = SourceRef::file("a.json").step(3, Some("Install"), "steps[2]").within("contentFields.");
+        let error = source.reject("contentForUser", "is missing.");
         assert_eq!(error.message, "a.json: step 3 \"Install\" (steps[2]), `contentFields.contentForUser`: is missing.");
         assert_eq!(error.details["file"], "a.json");
         assert_eq!(error.details["step"], "step 3 \"Install\"");
